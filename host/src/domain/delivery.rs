@@ -1,0 +1,158 @@
+//! One event owed to one subscription, and what became of it.
+//!
+//! A delivery has no row of its own: its history is the list of its [`Entry`]s, and its [`State`] follows from
+//! the last of them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of a target's or policy server's answer that are kept: 16 KiB.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The beginning of the body, at most [`ANSWER_BYTES_MAX`] bytes, as text.
+    pub body: String,
+}
+
+impl Answer {
+    /// Tells whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// One try of a delivery, from asking policy to the target's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// 1 for the first since the event was accepted or redelivered.
+    pub number: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// What the policy server said, where this attempt asked it.
+    pub policy: Option<Answer>,
+    /// What the target said, where it was asked and answered.
+    pub target: Option<Answer>,
+    /// What follows from it.
+    pub outcome: Outcome,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The target answered 2xx.
+    Delivered,
+    /// Policy does not let this user see this event.
+    Denied,
+    /// There was nothing to send, and why.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// It failed and will be tried again.
+    Retry {
+        /// What failed.
+        reason: String,
+        /// When the next attempt is due.
+        due: Timestamp,
+    },
+    /// It failed and is given up: a dead letter.
+    Dead {
+        /// What failed, and why there is no further attempt.
+        reason: String,
+    },
+}
+
+/// One line in a delivery's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// An attempt ended.
+    Attempt(Attempt),
+    /// Somebody asked for the delivery again: its schedule begins anew.
+    Redelivery {
+        /// When.
+        at: Timestamp,
+        /// Who asked.
+        by: String,
+    },
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not tried yet.
+    Pending,
+    /// An attempt is under way.
+    Delivering,
+    /// Tried, failed, and due again.
+    Retrying {
+        /// When the next attempt is due.
+        due: Timestamp,
+        /// What failed last.
+        reason: String,
+    },
+    /// The target has it.
+    Delivered {
+        /// When the attempt that succeeded began.
+        at: Timestamp,
+    },
+    /// Policy said no.
+    Denied {
+        /// When the attempt that asked began.
+        at: Timestamp,
+    },
+    /// There was nothing to send.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// Given up: a dead letter.
+    Dead {
+        /// What failed last.
+        reason: String,
+    },
+}
+
+impl State {
+    /// Returns the state that a history leads to; [`State::Delivering`] is known only to the delivery stage.
+    pub fn after(history: &[Entry]) -> Self {
+        match history.last() {
+            None | Some(Entry::Redelivery { .. }) => Self::Pending,
+            Some(Entry::Attempt(attempt)) => match &attempt.outcome {
+                Outcome::Delivered => Self::Delivered { at: attempt.at },
+                Outcome::Denied => Self::Denied { at: attempt.at },
+                Outcome::Skipped { reason } => Self::Skipped { reason: reason.clone() },
+                Outcome::Retry { reason, due } => Self::Retrying { due: *due, reason: reason.clone() },
+                Outcome::Dead { reason } => Self::Dead { reason: reason.clone() },
+            },
+        }
+    }
+
+    /// Tells whether nothing more will happen to the delivery by itself.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Pending | Self::Delivering | Self::Retrying { .. } => false,
+            Self::Delivered { .. } | Self::Denied { .. } | Self::Skipped { .. } | Self::Dead { .. } => true,
+        }
+    }
+
+    /// Returns the state's name, as REST shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivering => "delivering",
+            Self::Retrying { .. } => "retrying",
+            Self::Delivered { .. } => "delivered",
+            Self::Denied { .. } => "denied",
+            Self::Skipped { .. } => "skipped",
+            Self::Dead { .. } => "dead",
+        }
+    }
+}

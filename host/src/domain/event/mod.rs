@@ -1,0 +1,117 @@
+//! A CloudEvent of any version, kept as it was received.
+//!
+//! Who needs an event in another shape asks for it: [`Event::json`] for filters and policy, [`encode()`] for a
+//! target. The received bytes never change, so a number keeps its text (`1.10`, `1e5`) on its whole way.
+
+mod decode;
+mod encode;
+mod json;
+mod percent;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use decode::{DecodeError, DecodeErrorKind, Received, decode};
+pub use encode::{ContentMode, EventFormat, Outgoing, encode};
+
+/// The CloudEvents version that an event claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpecVersion {
+    /// 0.1, with `cloudEventsVersion` and camelCase attributes: what Pacifica's services send.
+    V0_1,
+    /// 0.2.
+    V0_2,
+    /// 0.3.
+    V0_3,
+    /// 1.0 (and 1.0.x, which do not change the attribute's text).
+    V1_0,
+}
+
+impl SpecVersion {
+    /// Returns the text of `specversion` (or `cloudEventsVersion`).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V0_1 => "0.1",
+            Self::V0_2 => "0.2",
+            Self::V0_3 => "0.3",
+            Self::V1_0 => "1.0",
+        }
+    }
+}
+
+impl fmt::Display for SpecVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An event's bytes as they came over HTTP (CloudEvents HTTP protocol binding).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Attributes and data in one JSON object. A batch is taken apart into these.
+    Structured {
+        /// The request's `Content-Type`, where there was one; a batch's members get `application/cloudevents+json`.
+        content_type: Option<String>,
+        /// The JSON object.
+        body: Bytes,
+    },
+    /// Attributes in `ce-` headers, data in the body.
+    Binary {
+        /// Attribute names in lower case without `ce-`, decoded values, in the order received.
+        attributes: Vec<(String, String)>,
+        /// The request's `Content-Type`, which is the event's `datacontenttype`.
+        content_type: Option<String>,
+        /// The body, untouched.
+        data: Bytes,
+    },
+}
+
+/// A valid CloudEvent: its wire form and the attributes that every version requires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub(crate) spec_version: SpecVersion,
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) ty: String,
+    pub(crate) wire: Wire,
+}
+
+impl Event {
+    /// Returns the version that the event claims.
+    pub fn spec_version(&self) -> SpecVersion {
+        self.spec_version
+    }
+
+    /// Returns the producer's id (`eventID` in 0.1).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the source, a URI reference.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Returns the type (`eventType` in 0.1).
+    pub fn ty(&self) -> &str {
+        &self.ty
+    }
+
+    /// Returns the event as it was received.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Returns how many bytes of wire form the event holds.
+    pub fn size(&self) -> usize {
+        match &self.wire {
+            Wire::Structured { body, .. } => body.len(),
+            Wire::Binary { attributes, data, .. } => {
+                data.len() + attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+        }
+    }
+}

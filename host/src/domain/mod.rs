@@ -1,0 +1,18 @@
+//! The nouns of Waypost: no I/O, no clock, no tasks.
+//!
+//! Everything here is a value that the other rooms pass around. What a thing looks like on a socket belongs to
+//! [`crate::http`], what it looks like on disk to [`crate::store`].
+
+pub mod delivery;
+pub mod event;
+pub mod ids;
+pub mod retry;
+pub mod status;
+pub mod subscription;
+
+pub use delivery::{Answer, Attempt, Entry, Outcome, State};
+pub use event::Event;
+pub use ids::{DeliveryId, EventId, SubscriptionId};
+pub use retry::RetrySchedule;
+pub use status::TaskStatus;
+pub use subscription::{Activity, Auth, Subscription};

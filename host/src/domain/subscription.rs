@@ -1,0 +1,109 @@
+//! Who wants which events, and where they go.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::domain::event::{ContentMode, EventFormat};
+use crate::domain::{RetrySchedule, SubscriptionId};
+
+/// The longest name, in characters: the width of Pacifica's column.
+pub const NAME_CHARS_MAX: usize = 255;
+
+/// A subscription: a JSONPath filter and a target.
+///
+/// Whoever builds one has checked it: `jsonpath` parses and `target_url` is an absolute http(s) URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id; random.
+    pub id: SubscriptionId,
+    /// A name for people, at most [`NAME_CHARS_MAX`] characters.
+    pub name: String,
+    /// Whose it is: policy is asked about this user.
+    pub user: String,
+    /// The filter: an event matches when it finds at least one node.
+    pub jsonpath: String,
+    /// Where events are POSTed.
+    pub target_url: String,
+    /// Pacifica's version mark of a subscription, `v0.1` unless given.
+    pub version: String,
+    /// What is laid over each event's extensions.
+    pub extensions: Map<String, Value>,
+    /// How to authenticate with the target.
+    pub auth: Auth,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When its owner changed it last.
+    pub updated: Timestamp,
+    /// When it was deleted; it then only explains old deliveries.
+    pub deleted: Option<Timestamp>,
+    /// Whether events are matched and delivered.
+    pub activity: Activity,
+    /// Waits between attempts, where they differ from the service's.
+    pub retry: Option<RetrySchedule>,
+    /// The longest one attempt may take, where it differs from the service's.
+    pub timeout: Option<Duration>,
+    /// The most attempts at once, where fewer than the service's.
+    pub max_in_flight: Option<u32>,
+    /// The CloudEvents version that is sent.
+    #[serde(default)]
+    pub event_format: EventFormat,
+    /// The CloudEvents mode that is sent.
+    #[serde(default)]
+    pub content_mode: ContentMode,
+}
+
+/// Whether a subscription takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activity {
+    /// Events are matched and delivered.
+    Enabled,
+    /// Events are not matched; what is owed already waits.
+    Disabled {
+        /// Since when.
+        since: Timestamp,
+        /// What went wrong, unless its owner paused it.
+        error: Option<String>,
+    },
+}
+
+/// How Waypost authenticates with a target.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// `Authorization: Basic …`.
+    Basic {
+        /// The user name; without a colon.
+        username: String,
+        /// The password.
+        password: String,
+    },
+    /// `Authorization: <scheme> <credentials>`.
+    Header {
+        /// The scheme, such as `Bearer`.
+        scheme: String,
+        /// What follows it.
+        credentials: String,
+    },
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Basic { .. } => "Basic(secret)",
+            Self::Header { .. } => "Header(secret)",
+        })
+    }
+}
+
+impl Subscription {
+    /// Tells whether events are matched and delivered now.
+    pub fn is_active(&self) -> bool {
+        self.deleted.is_none() && self.activity == Activity::Enabled
+    }
+}
