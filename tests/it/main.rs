@@ -1,2 +1,23 @@
-//! x
+//! The end-to-end suite: the real binary, real sockets, a real redb file in a folder of its own for each test.
+//!
+//! One file tells one story; `harness` holds what they share. Nothing here imports the library: the suite knows
+//! the REST contract and the command line, as a client does.
+#![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test, which is the point")]
 
+mod harness;
+
+mod receive;
+mod subscriptions;
+
+mod delivery;
+mod isolation;
+mod policy;
+
+mod crash;
+mod disk_full;
+mod limits;
+
+mod cli;
+mod story;
+
+mod arrows;

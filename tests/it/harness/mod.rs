@@ -1,0 +1,17 @@
+//! What the stories share: the binary as a process, a REST client, a scripted target, bounded waiting.
+
+mod api;
+mod events;
+mod process;
+mod raw;
+mod server;
+mod target;
+mod wait;
+
+pub(crate) use api::{Api, Reply};
+pub(crate) use events::{event, event_1_0, merged};
+pub(crate) use process::{Output, Process, run, run_in};
+pub(crate) use raw::RawConnection;
+pub(crate) use server::{Launch, Server};
+pub(crate) use target::{Answer, Gate, Reserved, Target};
+pub(crate) use wait::wait_until;

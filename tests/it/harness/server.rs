@@ -1,0 +1,120 @@
+//! `waypost serve` in a folder of its own.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use super::process::WAYPOST;
+use super::{Api, Process};
+
+/// How the binary is started.
+#[derive(Clone, Copy)]
+pub(crate) enum Launch {
+    /// By itself.
+    Plain,
+    /// With SIGXFSZ ignored, so that a write past `RLIMIT_FSIZE` fails with an error, like one on a full disk.
+    FileSizeErrors,
+}
+
+/// A running server; requests go through the [`Api`] of the default user, which it dereferences to.
+pub(crate) struct Server {
+    process: Process,
+    api: Api,
+    launch: Launch,
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server with defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts a server with these further flags.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
+        Self::launch(Launch::Plain, flags, &[]).await
+    }
+
+    /// Starts a server with these further flags and environment variables.
+    pub(crate) async fn launch(launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let env: Vec<_> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut process = spawn(launch, &flags, &env, folder.path());
+        let api = Api::new(process.address().await);
+        Self { process, api, launch, flags, env, folder }
+    }
+
+    /// Returns the data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Returns all that was logged, by earlier runs in this folder too.
+    pub(crate) fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Ends the process with SIGKILL.
+    pub(crate) fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks the process to end (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        self.process.exited().await
+    }
+
+    /// Starts the server again on the same data, killing it first where it still runs.
+    pub(crate) async fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(self.launch, &self.flags, &self.env, self.folder.path());
+        self.api = Api::new(self.process.address().await);
+    }
+
+    /// Starts the server again on the same data with other flags.
+    pub(crate) async fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.restart().await;
+    }
+}
+
+impl Deref for Server {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+fn spawn(launch: Launch, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {
+    let mut command = match launch {
+        Launch::Plain => Command::new(WAYPOST),
+        Launch::FileSizeErrors => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", WAYPOST]);
+            shell
+        }
+    };
+    command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"]);
+    command.arg(folder.join("data")).args(flags).envs(env.iter().cloned()).current_dir(folder);
+    Process::spawn(&mut command, folder)
+}

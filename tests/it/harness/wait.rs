@@ -1,0 +1,23 @@
+//! Waiting with a bound: the only sleeps of the suite.
+
+use std::time::{Duration, Instant};
+
+/// The longest that any test waits for one thing.
+const BOUND: Duration = Duration::from_secs(30);
+/// The pause between two looks.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Calls `probe` until it finds something and returns that.
+///
+/// # Panics
+/// After 30 s, naming `what` was waited for.
+pub(crate) async fn wait_until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + BOUND;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {BOUND:?} in vain until {what}");
+        tokio::time::sleep(STEP).await;
+    }
+}
