@@ -1,1 +1,105 @@
-//! x
+//! The disk is full: a clear 503, nothing accepted is lost, and service resumes without a restart.
+//!
+//! A file size limit on the running process stands for the full disk: writes past it fail, reads do not.
+
+use std::path::PathBuf;
+
+use rustix::process::{Resource, Rlimit, prlimit};
+use serde_json::json;
+
+use crate::harness::{Answer, Launch, Server, Target, event, merged, wait_until};
+
+fn database(server: &Server) -> PathBuf {
+    let files = std::fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().path());
+    files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+fn limit_files(server: &Server, bytes: Option<u64>) {
+    // The hard limit stays open, so that room can come back.
+    prlimit(Some(server.pid()), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+/// Posts events of 100 KB until one is refused; returns the ids of those accepted.
+async fn fill(server: &Server) -> Vec<String> {
+    let mut accepted = Vec::new();
+    for n in 0..2000 {
+        let large = merged(event(&format!("large-{n}")), json!({"data": "x".repeat(100_000)}));
+        let reply = server.receive_as("application/json", large.to_string()).await;
+        if reply.status != 200 {
+            reply.refused(503);
+            return accepted;
+        }
+        accepted.push(reply.text());
+    }
+    panic!("200 MB fitted into a full disk");
+}
+
+#[tokio::test]
+async fn a_full_disk_answers_503_keeps_what_was_accepted_and_resumes() {
+    let (server, target) =
+        (Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await, Target::start().await);
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let mut accepted = Vec::new();
+    for n in 0..20 {
+        accepted.push(server.receive(&event(&format!("before-{n}"))).await);
+    }
+    target.wait_for("/t", 20).await;
+    limit_files(&server, Some(database(&server).metadata().unwrap().len() + 4096));
+    accepted.extend(fill(&server).await);
+
+    let unready = server.get("/readyz").await.refused(503);
+    assert!(!unready.detail.is_empty());
+    server.get("/healthz").await.ok();
+    server.receive_as("application/json", event("refused").to_string()).await.refused(503);
+    for id in &accepted {
+        assert_eq!(server.get(&format!("/events/{id}")).await.status, 200, "{id} is readable while the disk is full");
+    }
+
+    limit_files(&server, None);
+    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(())).await;
+    accepted.push(server.receive(&event("after")).await);
+    for id in &accepted {
+        server.delivery_in(id, &subscription, "delivered").await;
+    }
+    let got = target.requests("/t");
+    assert!(got.iter().all(|request| request.event_id() != "refused"), "nothing is half stored");
+    assert!(got.len() >= accepted.len());
+}
+
+#[tokio::test]
+async fn after_a_full_disk_and_kill_9_everything_accepted_is_there() {
+    let target = Target::start().await;
+    let mut server = Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await;
+    let gate = target.hang("/t");
+    let subscription = server.subscribe(json!({"target_url": target.url("/t"), "max_in_flight": 1})).await;
+    let mut accepted = vec![server.receive(&event("before")).await];
+    limit_files(&server, Some(database(&server).metadata().unwrap().len() + 4096));
+    accepted.extend(fill(&server).await);
+    server.kill9();
+    gate.open();
+    server.restart().await;
+    for id in &accepted {
+        server.delivery_in(id, &subscription, "delivered").await;
+    }
+}
+
+#[tokio::test]
+async fn changes_of_subscriptions_are_503_while_the_disk_is_full() {
+    let (server, target) = (Server::launch(Launch::FileSizeErrors, &[], &[]).await, Target::start().await);
+    target.always("/t", Answer::status(200));
+    let kept = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": "$.nothing"})).await;
+    let before = server.subscription(&kept).await;
+    limit_files(&server, Some(database(&server).metadata().unwrap().len() + 4096));
+    fill(&server).await;
+    let refused = server.put(&format!("/eventmatch/{kept}"), &json!({"name": "x".repeat(200)})).await;
+    if refused.status == 200 {
+        // A small change may still fit where a large event does not.
+        assert_eq!(server.subscription(&kept).await["name"], "x".repeat(200));
+    } else {
+        refused.refused(503);
+        assert_eq!(server.subscription(&kept).await, before);
+    }
+    limit_files(&server, None);
+    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(())).await;
+    assert_eq!(server.update(&kept, &json!({"name": "renamed"})).await["name"], "renamed");
+}

@@ -1,1 +1,158 @@
-//! x
+//! Everything has a limit, and the limit's name is in the error (promise 5).
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{RawConnection, Server, Target, event, event_1_0, merged, wait_until};
+
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// Returns an event whose JSON text has exactly this many bytes.
+fn sized(bytes: usize) -> String {
+    let empty = merged(event_1_0("sized"), json!({"data": ""})).to_string();
+    let text = merged(event_1_0("sized"), json!({"data": "x".repeat(bytes - empty.len())})).to_string();
+    assert_eq!(text.len(), bytes);
+    text
+}
+
+#[tokio::test]
+async fn an_event_over_the_limit_is_413_and_one_at_the_limit_is_accepted() {
+    let server = Server::with(&["--event-bytes-max", "2000"]).await;
+    server.receive_as("application/json", sized(2000)).await.ok();
+    server.receive_as("application/json", sized(2001)).await.refused(413).says("2000");
+    server.receive_as("application/json", "x".repeat(100_000)).await.refused(413);
+    let headers = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    server.send(Method::POST, "/receive", &headers, "x".repeat(2001)).await.refused(413);
+    let events = server.get("/events").await.ok().json()["events"].as_array().unwrap().len();
+    assert_eq!(events, 1);
+}
+
+#[tokio::test]
+async fn the_default_limit_is_1_mib() {
+    let server = Server::start().await;
+    server.receive_as("application/json", sized(1 << 20)).await.ok();
+    let mut connection = RawConnection::open(&server.url).await;
+    let head = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048577\r\n\r\n";
+    connection.write(head).await;
+    connection.reply().await.unwrap().refused(413);
+}
+
+#[tokio::test]
+async fn a_chunked_body_over_the_limit_is_413_too() {
+    let server = Server::with(&["--event-bytes-max", "2000"]).await;
+    let mut connection = RawConnection::open(&server.url).await;
+    let head = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    connection.write(head).await;
+    for _ in 0..3 {
+        connection.write(format!("3e8\r\n{}\r\n", "x".repeat(1000))).await;
+    }
+    connection.reply().await.unwrap().refused(413);
+    server.receive(&event_1_0("alive")).await;
+}
+
+#[tokio::test]
+async fn a_subscription_over_the_limit_is_413() {
+    let server = Server::with(&["--subscription-bytes-max", "2000"]).await;
+    let body = |bytes: usize| {
+        json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/", "extensions": {"a": "x".repeat(bytes)}})
+    };
+    let uuid = server.post("/eventmatch", &body(1000)).await.ok().json()["uuid"].as_str().unwrap().to_owned();
+    server.post("/eventmatch", &body(2000)).await.refused(413).says("2000");
+    server.put(&format!("/eventmatch/{uuid}"), &body(2000)).await.refused(413);
+    assert_eq!(server.get("/eventmatch").await.ok().json().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408() {
+    let server = Server::with(&["--body-timeout-ms", "200"]).await;
+    for path in ["/receive", "/eventmatch"] {
+        let mut connection = RawConnection::open(&server.url).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n");
+        connection.write(head).await;
+        connection.write("{\"half\"").await;
+        connection.reply().await.unwrap().refused(408);
+    }
+    server.receive(&event("alive")).await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let server = Server::with(&["--header-timeout-ms", "200"]).await;
+    let mut connection = RawConnection::open(&server.url).await;
+    connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\n").await;
+    let reply = connection.reply().await;
+    assert!(reply.is_none_or(|reply| reply.status == 408));
+    server.get("/healthz").await.ok();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_or_no_http_is_a_client_error() {
+    let server = Server::start().await;
+    let many = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-A: b\r\n".repeat(500));
+    let bad_length = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n";
+    for bytes in [many.as_str(), bad_length, "\x16\x03\x01 no HTTP\r\n\r\n", "GET\r\n\r\n"] {
+        let mut connection = RawConnection::open(&server.url).await;
+        connection.write(bytes).await;
+        let reply = connection.reply().await;
+        assert!(reply.is_none_or(|reply| (400..500).contains(&reply.status)));
+    }
+    // The server may hang up before it has read so much.
+    let refused = server.try_send(Method::GET, "/healthz", &[("x-long", &"x".repeat(900_000))], "").await;
+    assert!(refused.is_err() || refused.is_ok_and(|reply| (400..500).contains(&reply.status)));
+    server.get("/healthz").await.ok();
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_answered_503() {
+    let server = Server::with(&["--connections-max", "3"]).await;
+    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut connection = RawConnection::open(&server.url).await;
+        connection.write(request).await;
+        assert_eq!(connection.reply().await.unwrap().status, 200);
+        open.push(connection);
+    }
+    let mut over = RawConnection::open(&server.url).await;
+    over.write(request).await;
+    over.reply().await.unwrap().refused(503).says("3");
+    open[0].write(request).await;
+    assert_eq!(open[0].reply().await.unwrap().status, 200, "those within are served on");
+    open.pop();
+    wait_until("there is room again", async || {
+        let mut connection = RawConnection::open(&server.url).await;
+        connection.write(request).await;
+        connection.reply().await.filter(|reply| reply.status == 200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_accepted_and_delivered_once_the_target_is_back() {
+    let flags = ["--in-flight-max", "16", "--subscription-in-flight-max", "8"];
+    let (server, target) = (Server::with(&flags).await, Target::start().await);
+    let gate = target.hang("/t");
+    server.subscribe(json!({"target_url": target.url("/t")})).await;
+    for batch in 0..40 {
+        let events: Vec<Value> = (0..100).map(|n| event(&format!("{batch}-{n}"))).collect();
+        let ids = server.receive_as(BATCH, json!(events).to_string()).await.ok().text();
+        assert_eq!(ids.lines().count(), 100);
+    }
+    assert!(target.requests("/t").len() <= 8);
+    gate.open();
+    let got = target.wait_for("/t", 4000).await;
+    let mut ids: Vec<_> = got.iter().map(|request| request.event_id()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 4000, "each exactly once");
+    assert!(target.peak("/t") <= 8);
+}
+
+#[tokio::test]
+async fn a_batch_counts_as_one_body_against_the_limit() {
+    let server = Server::with(&["--event-bytes-max", "2000"]).await;
+    let batch: Vec<Value> = (0..20).map(|n| event_1_0(&n.to_string())).collect();
+    let reply = server.receive_as(BATCH, json!(batch).to_string()).await;
+    reply.refused(413).says("2000");
+    server.receive_as(BATCH, json!(batch[..3]).to_string()).await.ok();
+}

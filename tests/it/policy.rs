@@ -1,1 +1,190 @@
-//! x
+//! The policy server: who may see what, and what happens while it cannot say (FACTS 5.1).
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Gate, Reserved, Server, Target, event, event_1_0};
+
+/// Starts a server that asks `policy`, with these flags besides.
+async fn asking(policy: &str, flags: &[&str]) -> Server {
+    Server::with(&[&["--policy-url", policy], flags].concat()).await
+}
+
+#[tokio::test]
+async fn a_2xx_lets_the_event_through_and_policy_sees_the_event() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.always("/base/events/alice", Answer::status(204));
+    let server = asking(&policy.url("/base"), &[]).await;
+    let alice = server.user("alice");
+    let subscription = alice.subscribe(json!({"target_url": target.url("/t"), "extensions": {"a": 1}})).await;
+    let body = r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"/s","eventType":"t","data":1.10}"#;
+    let id = server.receive_as("application/json", body).await.ok().text();
+    let asked = policy.wait_for("/base/events/alice", 1).await.remove(0);
+    assert_eq!((&asked.method, asked.header("content-type")), (&Method::POST, "application/json"));
+    assert_eq!(asked.text(), body, "the event as it is, before the subscription's extensions");
+    let delivery = alice.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(delivery["attempts"][0]["policy"]["status"], 204);
+}
+
+#[tokio::test]
+async fn a_trailing_slash_in_policy_url_makes_no_difference() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    let server = asking(&policy.url("/"), &[]).await;
+    server.subscribe(json!({"target_url": target.url("/t")})).await;
+    server.receive(&event("a")).await;
+    target.wait_for("/t", 1).await;
+    assert_eq!(policy.all()[0].path, "/events/anonymous");
+}
+
+#[tokio::test]
+async fn a_4xx_denies_and_the_story_shows_it() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    for (status, user) in [(400, "u400"), (401, "u401"), (403, "u403"), (404, "u404")] {
+        policy.always(&format!("/events/{user}"), Answer::status(status).body("not for you"));
+    }
+    let server = asking(&policy.url(""), &[]).await;
+    server.subscribe(json!({"target_url": target.url("/allowed")})).await;
+    for status in [400, 401, 403, 404] {
+        let user = server.user(&format!("u{status}"));
+        let subscription = user.subscribe(json!({"target_url": target.url("/denied")})).await;
+        let id = server.receive(&event("a")).await;
+        let delivery = user.delivery_in(&id, &subscription, "denied").await;
+        let attempt = &delivery["attempts"][0];
+        assert_eq!(attempt["policy"], json!({"status": status, "body": "not for you"}));
+        assert_eq!((&attempt["target"], &attempt["outcome"]), (&Value::Null, &json!("denied")));
+        assert_eq!(user.subscription(&subscription).await["disabled"], Value::Null, "it stays enabled");
+        server.status_is(&id, "200 OK").await;
+    }
+    target.wait_for("/allowed", 4).await;
+    assert!(target.requests("/denied").is_empty());
+}
+
+#[tokio::test]
+async fn a_5xx_is_retried_and_then_let_through() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.answers("/events/anonymous", [Answer::status(500).body("oops"), Answer::drop_connection()]);
+    let server = asking(&policy.url(""), &["--retry-schedule", "30ms,30ms"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(delivery["attempts"][0]["policy"], json!({"status": 500, "body": "oops"}));
+    assert_eq!(delivery["attempts"][0]["target"], Value::Null);
+    assert_eq!(delivery["attempts"][1]["policy"], Value::Null, "unreachable");
+    assert_eq!(delivery["attempts"][2]["target"]["status"], 200);
+    assert_eq!(target.requests("/t").len(), 1);
+}
+
+#[tokio::test]
+async fn policy_that_stays_broken_fails_closed_and_disables_with_its_answer() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.always("/events/anonymous", Answer::status(503).body("database away"));
+    policy.always("/events/red", Answer::status(302).header("location", target.url("/t")));
+    let server = asking(&policy.url(""), &["--retry-schedule", "20ms"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    let disabled = server.disabled(&subscription).await;
+    assert!(disabled["error"].as_str().unwrap().contains("database away"), "{disabled}");
+    server.delivery_in(&id, &subscription, "dead").await;
+    assert_eq!(policy.requests("/events/anonymous").len(), 2);
+    let red = server.user("red");
+    let redirected = red.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("b")).await;
+    red.delivery_in(&id, &redirected, "dead").await;
+    assert!(target.all().is_empty(), "neither a 5xx nor a redirect lets an event through");
+}
+
+#[tokio::test]
+async fn policy_down_and_back_loses_nothing() {
+    let (down, target) = (Reserved::new(), Target::start().await);
+    let server = asking(&down.url(""), &["--retry-schedule", "100ms,200ms,400ms,800ms,1s,1s,2s,2s,4s,4s"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(server.receive(&event(&n.to_string())).await);
+    }
+    for id in &ids {
+        let delivery = server.delivery_in(id, &subscription, "retrying").await;
+        assert_eq!((&delivery["attempts"][0]["policy"], &delivery["attempts"][0]["target"]), (&Value::Null, &Value::Null));
+    }
+    assert!(target.all().is_empty());
+    let _back = down.open();
+    for id in &ids {
+        server.delivery_in(id, &subscription, "delivered").await;
+    }
+    assert_eq!(target.requests("/t").len(), ids.len());
+    assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
+}
+
+#[tokio::test]
+async fn policy_that_hangs_is_given_up_after_its_timeout() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.answers("/events/anonymous", [Answer::status(200).after(&Gate::closed())]);
+    let server = asking(&policy.url(""), &["--retry-schedule", "20ms", "--policy-timeout-ms", "150"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(delivery["attempts"][0]["outcome"], "retry");
+    assert_eq!(policy.requests("/events/anonymous").len(), 2);
+}
+
+#[tokio::test]
+async fn one_query_serves_all_matching_subscriptions_of_a_user() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    let server = asking(&policy.url(""), &[]).await;
+    for (user, path) in [("alice", "/1"), ("alice", "/2"), ("alice", "/3"), ("bob", "/4")] {
+        server.user(user).subscribe(json!({"target_url": target.url(path)})).await;
+    }
+    server.user("carol").subscribe(json!({"target_url": target.url("/5"), "jsonpath": "$.nothing"})).await;
+    for round in 1..=5 {
+        let id = server.receive(&event(&round.to_string())).await;
+        for path in ["/1", "/2", "/3", "/4"] {
+            target.wait_for(path, round).await;
+        }
+        server.status_is(&id, "200 OK").await;
+        assert_eq!(policy.requests("/events/alice").len(), round, "one a user and event");
+        assert_eq!(policy.requests("/events/bob").len(), round);
+    }
+    assert!(policy.requests("/events/carol").is_empty(), "nothing of hers matches");
+}
+
+#[tokio::test]
+async fn the_user_is_percent_encoded_in_the_path() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    let server = asking(&policy.url(""), &[]).await;
+    for name in ["ann b", "a/../b", "a?b=c#d", "50%", "u@example.org", "a\\b;c", ".."] {
+        server.user(name).subscribe(json!({"target_url": target.url("/t"), "name": name})).await;
+        let before = policy.all().len();
+        let fresh = server.receive(&event(name)).await;
+        server.status_is(&fresh, "200 OK").await;
+        let asked: Vec<_> = policy.all().split_off(before).into_iter().map(|request| request.path).collect();
+        let users = asked.iter().map(|path| {
+            let segment = path.strip_prefix("/events/").unwrap_or_else(|| panic!("{path}"));
+            assert!(!segment.contains(['/', '?', '#']), "{path}");
+            percent_decode_str(segment).decode_utf8().unwrap().into_owned()
+        });
+        assert!(users.collect::<Vec<_>>().contains(&name.to_owned()), "{name}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_1_0_or_binary_event_reaches_policy_as_json() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    let server = asking(&policy.url(""), &[]).await;
+    server.subscribe(json!({"target_url": target.url("/t"), "content_mode": "binary"})).await;
+    server.receive(&event_1_0("a")).await;
+    let asked = policy.wait_for("/events/anonymous", 1).await.remove(0);
+    assert_eq!(asked.json(), event_1_0("a"));
+    let headers =
+        [("ce-specversion", "1.0"), ("ce-id", "b"), ("ce-source", "/s"), ("ce-type", "t"), ("content-type", "text/plain")];
+    server.send(Method::POST, "/receive", &headers, "words").await.ok();
+    let asked = policy.wait_for("/events/anonymous", 2).await.remove(1);
+    assert_eq!(asked.header("content-type"), "application/json");
+    assert_eq!((&asked.json()["id"], &asked.json()["type"]), (&json!("b"), &json!("t")));
+}
+
+#[tokio::test]
+async fn without_a_policy_url_serve_says_that_everyone_sees_everything() {
+    let server = Server::start().await;
+    assert!(server.log().contains("policy"), "{}", server.log());
+}

@@ -13,5 +13,5 @@ pub(crate) use events::{event, event_1_0, merged};
 pub(crate) use process::{Output, Process, run, run_in};
 pub(crate) use raw::RawConnection;
 pub(crate) use server::{Launch, Server};
-pub(crate) use target::{Answer, Gate, Reserved, Target};
+pub(crate) use target::{Answer, Gate, Request, Reserved, Target};
 pub(crate) use wait::wait_until;
