@@ -1,1 +1,154 @@
-//! x
+//! The rooms' arrows point one way (DESIGN 4): domain ← store, matching, policy ← delivery ← http ← service ← cli.
+
+use std::path::Path;
+
+/// Rooms and their heights: a room may use itself and rooms that stand lower. The clock stands beside
+/// the nouns, which know no time.
+const ROOMS: [(&str, u8); 12] = [
+    ("clock", 1),
+    ("domain", 1),
+    ("matching", 2),
+    ("policy", 2),
+    ("store", 2),
+    ("delivery", 3),
+    ("http", 4),
+    ("service", 5),
+    ("config", 5),
+    ("telemetry", 5),
+    ("cli", 6),
+    ("main", 6),
+];
+/// At this height rooms may use each other: the composition root reads the configuration.
+const COMPOSITION: u8 = 5;
+
+fn height(room: &str) -> Option<u8> {
+    ROOMS.iter().find(|(name, _)| *name == room).map(|(_, height)| *height)
+}
+
+/// Returns the identifiers that follow `prefix` where it begins a path, taking `{a, b::c}` apart.
+fn paths_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for (place, _) in code.match_indices(prefix) {
+        if code[..place].ends_with(|c| is_name(c) || c == ':') {
+            continue;
+        }
+        let rest = &code[place + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(rest.split(|c| !is_name(c)).next().unwrap_or_default());
+            continue;
+        };
+        let (mut depth, mut begin) = (1, true);
+        for (place, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' => begin = depth == 1,
+                c if begin && is_name(c) => {
+                    found.push(group[place..].split(|c| !is_name(c)).next().unwrap_or_default());
+                    begin = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Returns what is wrong with one file, `path` being relative to `host/src`.
+fn faults(path: &str, text: &str) -> Vec<String> {
+    // Documentation may point anywhere.
+    let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let room = path.split(['/', '.']).next().unwrap_or_default();
+    if room == "lib" {
+        return Vec::new();
+    }
+    let Some(own) = height(room) else {
+        return vec![format!("{path}: the room `{room}` is not in the design")];
+    };
+    let mut faults = Vec::new();
+    for used in [paths_after(&code, "crate::"), paths_after(&code, "waypost::")].concat() {
+        let Some(other) = height(used) else { continue };
+        let allowed = used == room || other < own || (other == own && own >= COMPOSITION);
+        if !allowed {
+            faults.push(format!("{path}: {room} must not use {used}"));
+        }
+    }
+    let names = |krate: &str| {
+        !paths_after(&code, &format!("{krate}::")).is_empty() || code.contains(&format!("use {krate};"))
+    };
+    if names("redb") && !path.starts_with("store/redb") {
+        faults.push(format!("{path}: only store/redb names redb"));
+    }
+    if ["domain", "matching"].contains(&room) {
+        for krate in ["tokio", "tokio_util", "hyper", "hyper_util", "reqwest", "axum"] {
+            if names(krate) {
+                faults.push(format!("{path}: {room} is free of {krate}"));
+            }
+        }
+    }
+    faults
+}
+
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, visit);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            visit(&path);
+        }
+    }
+}
+
+#[test]
+fn no_import_goes_against_the_arrows() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut rooms, mut found) = (Vec::new(), Vec::new());
+    walk(&source, &mut |path| {
+        let relative = path.strip_prefix(&source).unwrap().to_str().unwrap();
+        rooms.push(relative.split(['/', '.']).next().unwrap_or_default().to_owned());
+        found.extend(faults(relative, &std::fs::read_to_string(path).unwrap()));
+    });
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for room in ["domain", "matching", "store", "delivery", "http", "service", "cli", "main"] {
+        assert!(rooms.iter().any(|seen| seen == room), "the room `{room}` was not seen");
+    }
+}
+
+#[test]
+fn an_import_against_the_arrows_is_found() {
+    for (path, code) in [
+        ("domain/event/mod.rs", "use crate::store::Store;"),
+        ("domain/retry.rs", "use crate::clock::Clock;"),
+        ("domain/ids.rs", "use std::fmt;\nuse crate::{domain::Event, http::Reply};"),
+        ("store/mod.rs", "use crate::matching::Index;"),
+        ("delivery/worker.rs", "fn f() -> crate::http::Error {}"),
+        ("http/routes.rs", "use redb::Database;"),
+        ("store/mod.rs", "use redb::Database;"),
+        ("matching/index.rs", "use tokio::sync::watch;"),
+        ("domain/event.rs", "fn f(b: hyper::body::Bytes) {}"),
+        ("policy.rs", "use crate::delivery::Worker;"),
+        ("http/mod.rs", "use crate::service::Service;"),
+        ("util.rs", ""),
+    ] {
+        assert_eq!(faults(path, code).len(), 1, "{path}: {code}: {:?}", faults(path, code));
+    }
+    for (path, code) in [
+        ("domain/mod.rs", "//! See [`crate::http`].\nuse crate::domain::Event;"),
+        (
+            "store/redb/mod.rs",
+            "use redb::{Database, ReadableTable};\nuse crate::{clock::Clock, domain::Event};",
+        ),
+        ("store/mod.rs", "mod redb;\npub use self::redb::RedbStore;"),
+        ("service.rs", "use crate::{config::Config, http, store::Store};"),
+        ("main.rs", "use waypost::{cli, config::Config};"),
+        ("http/mod.rs", "use http::Request;\nuse crate::delivery::Worker;"),
+    ] {
+        assert!(faults(path, code).is_empty(), "{path}: {:?}", faults(path, code));
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Api, Answer, Gate, Request, Server, Target, event, run_in, wait_until};
+use crate::harness::{Answer, Api, Gate, Request, Server, Target, event, run_in, wait_until};
 
 /// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of those accepted.
 async fn produce(api: Api, producer: String) -> Vec<String> {
@@ -13,7 +13,10 @@ async fn produce(api: Api, producer: String) -> Vec<String> {
     for n in 0.. {
         let id = format!("{producer}-{n}");
         let body = event(&id).to_string();
-        match api.try_send(http::Method::POST, "/receive", &[("content-type", "application/json")], body).await {
+        match api
+            .try_send(http::Method::POST, "/receive", &[("content-type", "application/json")], body)
+            .await
+        {
             Ok(reply) => drop(reply.ok()),
             Err(_) => break,
         }
@@ -195,7 +198,11 @@ async fn a_second_process_on_the_same_data_gets_a_clear_error() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
     let output = run_in(folder.path(), &serve, &[], "").await;
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{}", output.stderr);
-    assert!(output.stderr.contains("error: ") && output.stderr.contains(data.to_str().unwrap()), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("error: ") && output.stderr.contains(data.to_str().unwrap()),
+        "{}",
+        output.stderr
+    );
     assert!(output.stderr.contains("another") || output.stderr.contains("already"), "{}", output.stderr);
     server.receive(&event("a")).await;
 }
@@ -208,7 +215,8 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let file = std::fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().path());
     let file = file.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     std::fs::write(&file, b"this is no database".repeat(1000)).unwrap();
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", server.data().to_str().unwrap()].map(str::to_owned);
+    let serve =
+        ["serve", "--listen", "127.0.0.1:0", "--data", server.data().to_str().unwrap()].map(str::to_owned);
     let output = run_in(&server.data(), &serve.each_ref().map(String::as_str), &[], "").await;
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert!(output.stderr.contains("error: ") && !output.stderr.contains("panicked"), "{}", output.stderr);
@@ -249,6 +257,9 @@ async fn a_batch_is_whole_or_absent_after_kill_9() {
     }
     for round in 0..3 {
         let of_first = counts[&format!("{round}-0")];
-        assert!((1..40).all(|n| counts[&format!("{round}-{n}")] == of_first), "a batch of round {round} is torn");
+        assert!(
+            (1..40).all(|n| counts[&format!("{round}-{n}")] == of_first),
+            "a batch of round {round} is torn"
+        );
     }
 }

@@ -49,7 +49,10 @@ async fn a_subscriptions_extensions_overlay_the_events_in_their_place() {
 async fn extensions_are_appended_where_the_event_has_none() {
     let body = r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"/s","eventType":"t"}"#;
     let bare = sent(json!({}), "application/json", body).await;
-    assert_eq!(bare.text(), r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"/s","eventType":"t","extensions":{}}"#);
+    assert_eq!(
+        bare.text(),
+        r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"/s","eventType":"t","extensions":{}}"#
+    );
     let laid = sent(json!({"extensions": {"k": "v"}}), "application/json", body).await;
     assert_eq!(
         laid.text(),
@@ -75,9 +78,13 @@ async fn content_mode_and_event_format_shape_the_request() {
     let got = sent(json!({"content_mode": "binary", "extensions": {"tenant": "é"}}), STRUCTURED, body).await;
     assert_eq!(got.text(), r#"{"n":1.10}"#);
     assert_eq!(got.header("content-type"), "application/json");
-    for (name, value) in
-        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t"), ("ce-tenant", "%C3%A9")]
-    {
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+        ("ce-tenant", "%C3%A9"),
+    ] {
         assert_eq!(got.header(name), value, "{name}");
     }
     let got = sent(json!({"event_format": "1.0"}), "application/json", &event("old").to_string()).await;
@@ -141,9 +148,11 @@ async fn only_matching_and_enabled_subscriptions_get_an_event() {
 
 #[tokio::test]
 async fn a_failure_is_retried_with_the_same_id_and_bytes_until_it_succeeds() {
-    let (server, target) = (Server::with(&["--retry-schedule", "50ms,50ms,50ms"]).await, Target::start().await);
+    let (server, target) =
+        (Server::with(&["--retry-schedule", "50ms,50ms,50ms"]).await, Target::start().await);
     target.answers("/t", [Answer::status(503).body("later"), Answer::drop_connection(), Answer::status(404)]);
-    let subscription = server.subscribe(json!({"target_url": target.url("/t"), "extensions": {"a": 1}})).await;
+    let subscription =
+        server.subscribe(json!({"target_url": target.url("/t"), "extensions": {"a": 1}})).await;
     let id = server.receive(&event("a")).await;
     let got = target.wait_for("/t", 4).await;
     assert!(got.iter().all(|request| request.webhook_id() == got[0].webhook_id()));
@@ -395,7 +404,11 @@ async fn a_disabled_subscription_keeps_its_backlog_and_delivers_when_re_enabled(
     let mut got: Vec<_> = target.requests("/t").iter().map(|request| request.event_id()).collect();
     got.sort();
     assert_eq!(got, ["backlog-0", "backlog-1", "backlog-2", "backlog-3"]);
-    assert_eq!(server.story(&unseen).await["deliveries"].as_array().unwrap().len(), 1, "not matched meanwhile");
+    assert_eq!(
+        server.story(&unseen).await["deliveries"].as_array().unwrap().len(),
+        1,
+        "not matched meanwhile"
+    );
 }
 
 #[tokio::test]

@@ -36,8 +36,10 @@ async fn fill(server: &Server) -> Vec<String> {
 
 #[tokio::test]
 async fn a_full_disk_answers_503_keeps_what_was_accepted_and_resumes() {
-    let (server, target) =
-        (Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await, Target::start().await);
+    let (server, target) = (
+        Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await,
+        Target::start().await,
+    );
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let mut accepted = Vec::new();
     for n in 0..20 {
@@ -52,11 +54,16 @@ async fn a_full_disk_answers_503_keeps_what_was_accepted_and_resumes() {
     server.get("/healthz").await.ok();
     server.receive_as("application/json", event("refused").to_string()).await.refused(503);
     for id in &accepted {
-        assert_eq!(server.get(&format!("/events/{id}")).await.status, 200, "{id} is readable while the disk is full");
+        assert_eq!(
+            server.get(&format!("/events/{id}")).await.status,
+            200,
+            "{id} is readable while the disk is full"
+        );
     }
 
     limit_files(&server, None);
-    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(())).await;
+    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(()))
+        .await;
     accepted.push(server.receive(&event("after")).await);
     for id in &accepted {
         server.delivery_in(id, &subscription, "delivered").await;
@@ -100,6 +107,7 @@ async fn changes_of_subscriptions_are_503_while_the_disk_is_full() {
         assert_eq!(server.subscription(&kept).await, before);
     }
     limit_files(&server, None);
-    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(())).await;
+    wait_until("there is room again", async || (server.get("/readyz").await.status == 200).then_some(()))
+        .await;
     assert_eq!(server.update(&kept, &json!({"name": "renamed"})).await["name"], "renamed");
 }

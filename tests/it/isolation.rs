@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, Answer, Gate, Server, Target, event};
+use crate::harness::{Answer, Api, Gate, Server, Target, event};
 
 const BATCH: &str = "application/cloudevents-batch+json";
 

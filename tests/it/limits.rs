@@ -53,9 +53,7 @@ async fn a_chunked_body_over_the_limit_is_413_too() {
 #[tokio::test]
 async fn a_subscription_over_the_limit_is_413() {
     let server = Server::with(&["--subscription-bytes-max", "2000"]).await;
-    let body = |bytes: usize| {
-        json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/", "extensions": {"a": "x".repeat(bytes)}})
-    };
+    let body = |bytes: usize| json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/", "extensions": {"a": "x".repeat(bytes)}});
     let uuid = server.post("/eventmatch", &body(1000)).await.ok().json()["uuid"].as_str().unwrap().to_owned();
     server.post("/eventmatch", &body(2000)).await.refused(413).says("2000");
     server.put(&format!("/eventmatch/{uuid}"), &body(2000)).await.refused(413);
@@ -67,7 +65,9 @@ async fn a_body_that_does_not_come_is_408() {
     let server = Server::with(&["--body-timeout-ms", "200"]).await;
     for path in ["/receive", "/eventmatch"] {
         let mut connection = RawConnection::open(&server.url).await;
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        );
         connection.write(head).await;
         connection.write("{\"half\"").await;
         connection.reply().await.unwrap().refused(408);

@@ -97,7 +97,8 @@ async fn policy_that_stays_broken_fails_closed_and_disables_with_its_answer() {
 #[tokio::test]
 async fn policy_down_and_back_loses_nothing() {
     let (down, target) = (Reserved::new(), Target::start().await);
-    let server = asking(&down.url(""), &["--retry-schedule", "100ms,200ms,400ms,800ms,1s,1s,2s,2s,4s,4s"]).await;
+    let server =
+        asking(&down.url(""), &["--retry-schedule", "100ms,200ms,400ms,800ms,1s,1s,2s,2s,4s,4s"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let mut ids = Vec::new();
     for n in 0..20 {
@@ -105,7 +106,10 @@ async fn policy_down_and_back_loses_nothing() {
     }
     for id in &ids {
         let delivery = server.delivery_in(id, &subscription, "retrying").await;
-        assert_eq!((&delivery["attempts"][0]["policy"], &delivery["attempts"][0]["target"]), (&Value::Null, &Value::Null));
+        assert_eq!(
+            (&delivery["attempts"][0]["policy"], &delivery["attempts"][0]["target"]),
+            (&Value::Null, &Value::Null)
+        );
     }
     assert!(target.all().is_empty());
     let _back = down.open();
@@ -175,8 +179,13 @@ async fn a_1_0_or_binary_event_reaches_policy_as_json() {
     server.receive(&event_1_0("a")).await;
     let asked = policy.wait_for("/events/anonymous", 1).await.remove(0);
     assert_eq!(asked.json(), event_1_0("a"));
-    let headers =
-        [("ce-specversion", "1.0"), ("ce-id", "b"), ("ce-source", "/s"), ("ce-type", "t"), ("content-type", "text/plain")];
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "b"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+        ("content-type", "text/plain"),
+    ];
     server.send(Method::POST, "/receive", &headers, "words").await.ok();
     let asked = policy.wait_for("/events/anonymous", 2).await.remove(1);
     assert_eq!(asked.header("content-type"), "application/json");

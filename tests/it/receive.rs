@@ -39,8 +39,11 @@ async fn logged(api: &Api) -> usize {
 #[tokio::test]
 async fn an_event_answers_its_bare_id() {
     let server = Server::start().await;
-    let types = ["application/json", "application/cloudevents+json", "application/cloudevents+json; charset=utf-8"];
-    for content_type in types.into_iter().chain(["Application/JSON", "APPLICATION/CLOUDEVENTS+JSON;charset=UTF-8"]) {
+    let types =
+        ["application/json", "application/cloudevents+json", "application/cloudevents+json; charset=utf-8"];
+    for content_type in
+        types.into_iter().chain(["Application/JSON", "APPLICATION/CLOUDEVENTS+JSON;charset=UTF-8"])
+    {
         let reply = server.receive_as(content_type, event("a").to_string()).await.ok();
         assert!(is_id(&reply.text()), "{content_type}: {}", reply.text());
         assert!(reply.header("content-type").starts_with("text/plain"));
@@ -87,10 +90,9 @@ async fn ids_are_those_of_status_get_and_events_and_sort_by_time() {
 async fn every_version_is_accepted_structured() {
     let server = Server::start().await;
     let id_0_2 = json!({"specversion": "0.2", "type": "t", "source": "/s", "id": "i", "contenttype": "application/json"});
-    let id_0_3 = json!({"specversion": "0.3", "type": "t", "source": "/s", "id": "i", "subject": "x", "data": [1]});
-    for (version, event) in
-        [("0.1", event("i")), ("0.2", id_0_2), ("0.3", id_0_3), ("1.0", event_1_0("i"))]
-    {
+    let id_0_3 =
+        json!({"specversion": "0.3", "type": "t", "source": "/s", "id": "i", "subject": "x", "data": [1]});
+    for (version, event) in [("0.1", event("i")), ("0.2", id_0_2), ("0.3", id_0_3), ("1.0", event_1_0("i"))] {
         for content_type in [STRUCTURED, "application/json"] {
             let id = server.receive_as(content_type, event.to_string()).await.ok().text();
             let story = server.story(&id).await;
@@ -110,7 +112,8 @@ async fn a_binary_event_is_its_headers_and_its_untouched_body() {
     server.subscribe(json!({"target_url": target.url("/t"), "content_mode": "binary"})).await;
     server.subscribe(json!({"target_url": target.url("/matching"), "jsonpath": "$.data.n"})).await;
     let data = r#"{ "n": 1.10,"big": 123456789012345678901234567890 }"#;
-    let over = [("ce-subject", "\"caf%C3%A9 %22x%22\""), ("ce-myext", "42"), ("ce-time", "2026-01-02T03:04:05Z")];
+    let over =
+        [("ce-subject", "\"caf%C3%A9 %22x%22\""), ("ce-myext", "42"), ("ce-time", "2026-01-02T03:04:05Z")];
     let id = binary(&server, &over, data).await.ok().text();
     let story = server.story(&id).await;
     assert_eq!((&story["mode"], &story["content_type"]), (&json!("binary"), &json!("application/json")));
@@ -151,8 +154,11 @@ async fn a_bad_binary_event_names_the_attribute() {
         reply.refused_as(400, 422).says(says);
     };
     for missing in ["ce-id", "ce-source", "ce-type"] {
-        refused(&[(missing, ""), ("content-type", "application/octet-stream")], missing.strip_prefix("ce-").unwrap())
-            .await;
+        refused(
+            &[(missing, ""), ("content-type", "application/octet-stream")],
+            missing.strip_prefix("ce-").unwrap(),
+        )
+        .await;
     }
     refused(&[("ce-specversion", "9.9")], "specversion").await;
     refused(&[("ce-time", "yesterday")], "time").await;
@@ -273,7 +279,8 @@ async fn a_batch_is_all_or_nothing_and_each_bad_index_is_listed() {
     let no_id = merged(event_1_0("x"), json!({"id": null}));
     let batch = json!([event("a"), no_id, event_1_0("b"), 5, merged(event("c"), json!({"source": null}))]);
     let problem = server.receive_as(BATCH, batch.to_string()).await.refused_as(400, 422);
-    let pointers: Vec<_> = problem.errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect();
+    let pointers: Vec<_> =
+        problem.errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect();
     assert_eq!(pointers.len(), 3, "{:?}", problem.errors);
     for (pointer, index) in pointers.iter().zip(["/1", "/3", "/4"]) {
         assert!(pointer == index || pointer.starts_with(&format!("{index}/")), "{pointers:?}");
@@ -332,7 +339,8 @@ async fn within_the_dedup_window_the_second_answers_the_firsts_id() {
 fn no_body_of_any_content_type_stops_the_server() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(Server::start());
-    let content_types = prop::sample::select(vec!["application/json", STRUCTURED, BATCH, "text/plain", "x/y", ""]);
+    let content_types =
+        prop::sample::select(vec!["application/json", STRUCTURED, BATCH, "text/plain", "x/y", ""]);
     let whole = event_1_0("p").to_string();
     // Noise alone seldom passes the first byte, a damaged event does.
     let bodies = prop_oneof![
@@ -343,7 +351,8 @@ fn no_body_of_any_content_type_stops_the_server() {
             bytes
         }),
     ];
-    let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() });
     runner
         .run(&(content_types, bodies), |(content_type, body)| {
             let reply = runtime.block_on(server.receive_as(content_type, body));

@@ -232,7 +232,10 @@ async fn json_is_accepted_under_the_media_types_that_clients_send() {
     {
         post(&[("content-type", accepted)]).await.ok();
     }
-    post(&[("content-type", "application/x-www-form-urlencoded")]).await.refused(415).says("application/json");
+    post(&[("content-type", "application/x-www-form-urlencoded")])
+        .await
+        .refused(415)
+        .says("application/json");
     post(&[("content-type", "application/xml")]).await.refused(415);
     assert_eq!(list(&server).await.len(), 5);
 }
@@ -270,7 +273,10 @@ async fn what_is_not_ones_own_answers_403_alike() {
         server.put(&path(other), &json!({"name": "x"})).await.refused(403);
         server.delete(&path(other)).await.refused(403);
     }
-    assert!(details.iter().all(|detail| detail == &details[0]), "the answers tell nothing apart: {details:?}");
+    assert!(
+        details.iter().all(|detail| detail == &details[0]),
+        "the answers tell nothing apart: {details:?}"
+    );
     assert_eq!(alice.get(&path(&hers)).await.ok().json(), hers, "hers is untouched");
 }
 
@@ -310,7 +316,8 @@ async fn the_list_pages_without_changing_the_bare_call() {
     server.restart().await;
     let (mut paged, mut after) = (Vec::new(), String::new());
     for length in [3, 3, 1, 0] {
-        let page = server.get(&format!("/eventmatch?limit=3{after}")).await.ok().json().as_array().unwrap().clone();
+        let page =
+            server.get(&format!("/eventmatch?limit=3{after}")).await.ok().json().as_array().unwrap().clone();
         assert_eq!(page.len(), length);
         if let Some(last) = page.last() {
             after = format!("&after={}", last["uuid"].as_str().unwrap());
@@ -346,7 +353,13 @@ async fn put_changes_the_fields_given_and_no_other() {
 
 /// `merged` takes null members away, so that both sides of a comparison must.
 fn strip_nulls(value: &Value) -> Value {
-    value.as_object().unwrap().iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect()
+    value
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 #[tokio::test]
@@ -435,7 +448,10 @@ async fn secrets_are_never_returned_and_a_put_that_leaves_them_out_keeps_them() 
         let id = server.receive(&event("a")).await;
         assert_eq!(target.wait_for(&at, 1).await[0].header("authorization"), header);
         assert!(!server.get(&format!("/events/{id}")).await.ok().text().contains("s3cret"));
-        assert_eq!(server.put(&path(&subscription), &json!({"auth": {}})).await.ok().json()["auth"], json!({}));
+        assert_eq!(
+            server.put(&path(&subscription), &json!({"auth": {}})).await.ok().json()["auth"],
+            json!({})
+        );
         server.receive(&event("b")).await;
         assert_eq!(target.wait_for(&at, 2).await[1].header("authorization"), "", "`{{}}` takes it away");
     }
@@ -503,7 +519,10 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
         reply.refused(405);
         let allow = reply.header("allow").to_owned();
         for name in allowed {
-            assert!(allow.split(',').any(|allowed| allowed.trim() == name), "{method} {path}: allow: {allow}");
+            assert!(
+                allow.split(',').any(|allowed| allowed.trim() == name),
+                "{method} {path}: allow: {allow}"
+            );
         }
     }
 }

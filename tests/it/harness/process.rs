@@ -95,13 +95,17 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "a failed test shows what the server said")]
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
             let stderr = self.stderr();
             let from = stderr.len().saturating_sub(4000);
-            eprintln!("--- stderr of the process (its end)\n{}", String::from_utf8_lossy(&stderr.as_bytes()[from..]));
+            eprintln!(
+                "--- stderr of the process (its end)\n{}",
+                String::from_utf8_lossy(&stderr.as_bytes()[from..])
+            );
         }
     }
 }

@@ -34,7 +34,8 @@ impl RawConnection {
                 return Some(reply);
             }
             let read = self.stream.read_buf(&mut self.unread);
-            let read = tokio::time::timeout(Duration::from_secs(30), read).await.expect("an answer within 30 s");
+            let read =
+                tokio::time::timeout(Duration::from_secs(30), read).await.expect("an answer within 30 s");
             if !matches!(read, Ok(1..)) {
                 return None;
             }
@@ -51,7 +52,8 @@ impl RawConnection {
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             headers.append(http::HeaderName::try_from(name).unwrap(), value.trim().parse().unwrap());
         }
-        let length = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+        let length =
+            headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
         let body = Bytes::copy_from_slice(self.unread.get(head_end..head_end + length)?);
         self.unread.drain(..head_end + length);
         Some(Reply { status, headers, body })

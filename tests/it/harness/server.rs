@@ -89,12 +89,6 @@ impl Server {
         self.process = spawn(self.launch, &self.flags, &self.env, self.folder.path());
         self.api = Api::new(self.process.address().await);
     }
-
-    /// Starts the server again on the same data with other flags.
-    pub(crate) async fn restart_with(&mut self, flags: &[&str]) {
-        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        self.restart().await;
-    }
 }
 
 impl Deref for Server {

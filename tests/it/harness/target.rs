@@ -254,8 +254,13 @@ async fn answer(
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return Err(Dropped) };
     let path = head.uri.path_and_query().map_or("", |path| path.as_str()).to_owned();
-    let request =
-        Request { method: head.method, path, headers: head.headers, body: body.to_bytes(), at: Instant::now() };
+    let request = Request {
+        method: head.method,
+        path,
+        headers: head.headers,
+        body: body.to_bytes(),
+        at: Instant::now(),
+    };
     let _under_way = UnderWay::begin(bare(&request.path), &state);
     let answer = {
         let mut state = state.lock().unwrap();
