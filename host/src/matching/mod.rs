@@ -1,0 +1,14 @@
+//! Filters, and who wants an event.
+//!
+//! [`Filter`] is one subscription's expression, parsed and bounded; [`Index`] holds all of them and answers, from
+//! an event's JSON bytes, which subscriptions match. `http` parses filters at the edge, `service` keeps the index
+//! behind an `ArcSwap` (clone, change, swap), and the CLI's `match` runs one filter alone.
+
+mod error;
+mod filter;
+mod index;
+mod limits;
+
+pub use error::{Error, FilterError};
+pub use filter::Filter;
+pub use index::Index;
