@@ -108,6 +108,32 @@ pub struct Place {
     pub due: Option<Timestamp>,
 }
 
+/// Which of a subscription's waiting deliveries to return.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Whose.
+    pub subscription: SubscriptionId,
+    /// Only first attempts of events in batches after this one.
+    pub after: EventId,
+    /// How many first attempts: whole batches until there are as many, none for zero.
+    pub fresh: usize,
+    /// Only further attempts that are due at this time.
+    pub now: Timestamp,
+    /// How many further attempts at the most.
+    pub due: usize,
+}
+
+/// What waits for a subscription.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// Deliveries that were never tried.
+    pub fresh: Vec<Owed>,
+    /// Deliveries whose next attempt is due.
+    pub due: Vec<Owed>,
+    /// When the first delivery that is not in `due` is due.
+    pub next_due: Option<Timestamp>,
+}
+
 /// An attempt that ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -191,17 +217,9 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the subscriptions that are owed anything.
     async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error>;
 
-    /// Returns deliveries that were never tried, oldest first, from batches after `after`; whole batches, at least
-    /// one if there is one, until `limit` deliveries are reached.
-    async fn fresh(&self, subscription: SubscriptionId, after: EventId, limit: usize) -> Result<Vec<Owed>, Error>;
-
-    /// Returns at most `limit` deliveries whose next attempt is due at `now`, and when the first after those is due.
-    async fn due(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<(Vec<Owed>, Option<Timestamp>), Error>;
+    /// Returns what waits for a subscription: first attempts, oldest first, from batches after `after`, and
+    /// further attempts that are due at `now`, most overdue first.
+    async fn owed(&self, ask: Ask) -> Result<Waiting, Error>;
 
     /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
     /// causes a repeat and nothing else.

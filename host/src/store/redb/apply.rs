@@ -111,8 +111,8 @@ impl Apply<'_, '_> {
         let oldest = super::ids::first_at(oldest).uuid().as_u128();
         // Each new one makes room for itself, so that the table needs no other care.
         for _ in 0..2 {
-            let Some(expired) = self.tables.seen_order.first()?.filter(|(at, _)| at.value() < oldest) else { break };
-            let (at, expired) = (expired.0.value(), expired.1.value().to_owned());
+            let first = self.tables.seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
+            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
             self.tables.seen_order.remove(at)?;
             if self.tables.seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
                 self.tables.seen.remove(expired.as_str())?;

@@ -30,11 +30,10 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::domain::{EventId, Subscription, SubscriptionId};
-use crate::store::{Arrival, Error, Finished, Owed, Purge, Purged, Range, Store, Story, Wakes};
+use crate::store::{Arrival, Ask, Error, Finished, Purge, Purged, Range, Store, Story, Waiting, Wakes};
 use handle::{Fault, Handle};
 use queue::{Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
-use recent::Recent;
 use writer::Writer;
 
 pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
@@ -146,17 +145,8 @@ impl Store for RedbStore {
         self.read(Reader::creditors).await
     }
 
-    async fn fresh(&self, subscription: SubscriptionId, after: EventId, limit: usize) -> Result<Vec<Owed>, Error> {
-        self.read(move |reader| reader.fresh(subscription, after, limit)).await
-    }
-
-    async fn due(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<(Vec<Owed>, Option<Timestamp>), Error> {
-        self.read(move |reader| reader.due(subscription, now, limit)).await
+    async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
+        self.read(move |reader| reader.owed(ask)).await
     }
 
     async fn finish(&self, finished: Finished) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use super::recent::Recent;
 use super::record::{self, Batch, RetryRecord};
 use super::schema::{BATCHES, FRESH, HISTORY, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, Subscription, SubscriptionId};
-use crate::store::{Logged, Owed, Place, Progress, Range, Story};
+use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
 
 /// The reading side of the file.
 #[derive(Clone)]
@@ -92,58 +92,51 @@ impl Reader {
         Ok(Arc::new(record::decode_batch(record).map_err(Fault::damaged("batches"))?))
     }
 
-    /// See [`crate::store::Store::fresh`].
-    pub(super) fn fresh(
-        &self,
-        subscription: SubscriptionId,
-        after: EventId,
-        limit: usize,
-    ) -> Result<Vec<Owed>, Fault> {
+    /// See [`crate::store::Store::owed`].
+    pub(super) fn owed(&self, ask: Ask) -> Result<Waiting, Fault> {
         self.handle.read(|txn| {
-            let fresh = txn.open_table(FRESH)?;
-            let subscription = subscription.uuid().as_u128();
-            let first = after.uuid().as_u128().saturating_add(1);
-            let mut owed = Vec::new();
-            for row in fresh.range((subscription, first)..=(subscription, u128::MAX))? {
-                let (row, places) = row?;
-                let key = row.value().1;
-                let batch = self.batch(txn, key)?;
-                for index in record::decode_places(places.value()) {
-                    let place = Place { batch: record::event_id(key), index, due: None };
-                    owed.extend(owe(&batch, place, Progress::default()));
-                }
-                if owed.len() >= limit {
-                    break;
-                }
-            }
-            Ok(owed)
+            let fresh = if ask.fresh == 0 { Vec::new() } else { self.fresh(txn, ask)? };
+            let (due, next_due) = self.due(txn, ask)?;
+            Ok(Waiting { fresh, due, next_due })
         })
     }
 
-    /// See [`crate::store::Store::due`].
-    pub(super) fn due(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
-        self.handle.read(|txn| {
-            let retries = txn.open_table(RETRIES)?;
-            let subscription = subscription.uuid().as_u128();
-            let mut owed = Vec::new();
-            for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
-                let (row, retry) = row?;
-                let due = record::timestamp(row.value().1).map_err(Fault::damaged("retries"))?;
-                if due > now || owed.len() >= limit {
-                    return Ok((owed, Some(due)));
-                }
-                let retry = RetryRecord::decode(retry.value()).map_err(Fault::damaged("retries"))?;
-                let batch = self.batch(txn, retry.batch)?;
-                let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
-                owed.extend(owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?));
+    fn fresh(&self, txn: &ReadTransaction, ask: Ask) -> Result<Vec<Owed>, Fault> {
+        let fresh = txn.open_table(FRESH)?;
+        let subscription = ask.subscription.uuid().as_u128();
+        let first = ask.after.uuid().as_u128().saturating_add(1);
+        let mut owed = Vec::new();
+        for row in fresh.range((subscription, first)..=(subscription, u128::MAX))? {
+            let (row, places) = row?;
+            let key = row.value().1;
+            let batch = self.batch(txn, key)?;
+            for index in record::decode_places(places.value()) {
+                let place = Place { batch: record::event_id(key), index, due: None };
+                owed.extend(owe(&batch, place, Progress::default()));
             }
-            Ok((owed, None))
-        })
+            if owed.len() >= ask.fresh {
+                break;
+            }
+        }
+        Ok(owed)
+    }
+
+    fn due(&self, txn: &ReadTransaction, ask: Ask) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
+        let retries = txn.open_table(RETRIES)?;
+        let subscription = ask.subscription.uuid().as_u128();
+        let mut owed = Vec::new();
+        for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
+            let (row, retry) = row?;
+            let due = record::timestamp(row.value().1).map_err(Fault::damaged("retries"))?;
+            if due > ask.now || owed.len() >= ask.due {
+                return Ok((owed, Some(due)));
+            }
+            let retry = RetryRecord::decode(retry.value()).map_err(Fault::damaged("retries"))?;
+            let batch = self.batch(txn, retry.batch)?;
+            let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
+            owed.extend(owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?));
+        }
+        Ok((owed, None))
     }
 
     /// See [`crate::store::Store::creditors`].
