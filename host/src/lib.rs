@@ -1,1 +1,2 @@
 //! Waypost
+pub mod domain;
