@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::attribute::{self, Attribute};
 use super::error::DecodeError;
 use super::names::Role;
 use super::raw::{self, Members};
-use super::view::{self, Attribute};
-use super::{SpecVersion, time};
+use super::{SpecVersion, time, view};
 
 /// Where attributes stand, for the words of an error.
 #[derive(Clone, Copy)]
@@ -94,10 +94,10 @@ impl Required {
 }
 
 fn check_name(version: SpecVersion, place: Place, name: &str) -> Result<(), DecodeError> {
-    if name.is_empty() {
+    if name.is_empty() && (version == SpecVersion::V1_0 || matches!(place, Place::Header)) {
         return Err(place.error(name, "has no name"));
     }
-    if version == SpecVersion::V1_0 && !name.chars().all(view::is_v1_name_char) {
+    if version == SpecVersion::V1_0 && !name.chars().all(attribute::is_v1_name_char) {
         return Err(place.error(name, "is no attribute name: CloudEvents 1.0 allows a-z and 0-9 alone"));
     }
     Ok(())

@@ -7,13 +7,13 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
+use super::attribute::Attribute;
 use super::check::{self, Place, Required};
 use super::encode::is_cloudevents;
 use super::error::DecodeError;
 use super::names::Role;
 use super::raw::{self, Members};
-use super::view::{self, Attribute};
-use super::{Event, SpecVersion, Wire, percent};
+use super::{Event, SpecVersion, Wire, percent, view};
 
 /// What a request held.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a target gets: an event's content type, headers and body (FACTS: CloudEvents HTTP protocol binding 1.0.2).
+//! What a target gets: an event's content type, headers and body (CloudEvents 1.0.2, HTTP protocol binding).
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::names::Role;
-use super::view::{self, Data, View};
-use super::{Event, SpecVersion, Wire, percent, raw};
+use super::view::{Data, View};
+use super::{Event, SpecVersion, Wire, attribute, percent, raw};
 
 /// The most attributes that go as headers: many servers refuse requests with more than 100 headers.
 const HEADERS_MAX: usize = 64;
@@ -96,7 +96,7 @@ fn overlay(json: &[u8], version: SpecVersion, extensions: &Map<String, Value>) -
     }
     let json = str::from_utf8(json).ok()?;
     let members = raw::Members::parse(json).ok()?;
-    let mut overlay = view::overlay(version, extensions);
+    let mut overlay = attribute::overlay(version, extensions);
     if version == SpecVersion::V1_0 {
         overlay.retain(|name, value| value != "null" || members.get(name).is_some());
         return raw::overlay(json, &members, &overlay);
@@ -115,7 +115,7 @@ fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) 
     if version != event.spec_version {
         view = view.into_v1();
     }
-    view.lay(view::overlay(version, extensions));
+    view.lay(attribute::overlay(version, extensions));
     let content_type = match &view.content_type {
         Some(value) => HeaderValue::from_str(&value.text()).ok().filter(|value| !value.is_empty())?,
         // A webhook request always has a content type.

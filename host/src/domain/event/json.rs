@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::attribute::Attribute;
 use super::names::Role;
 use super::raw;
-use super::view::{Attribute, Data, View};
+use super::view::{Data, View};
 use super::{Event, SpecVersion, Wire};
 
 /// An event's attributes and data by the names that the Dispatcher's clients know (`GET /get/<id>`).

@@ -3,6 +3,7 @@
 //! Who needs an event in another shape asks for it: [`Event::json`] for filters and policy, [`encode()`] for a
 //! target. The received bytes never change, so a number keeps its text (`1.10`, `1e5`) on its whole way.
 
+mod attribute;
 mod check;
 mod decode;
 mod encode;

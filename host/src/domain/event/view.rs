@@ -6,70 +6,17 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::Map;
 
+use super::attribute::{self, Attribute};
 use super::names::Role;
 use super::raw::{self, Members};
 use super::{Event, SpecVersion, Wire, time};
 
-/// An attribute's value.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Attribute<'a> {
-    /// Text, as in a header.
-    Text(Cow<'a, str>),
-    /// JSON text: a string in quotes, or anything else.
-    Json(Cow<'a, str>),
-}
-
-impl<'a> Attribute<'a> {
-    /// Returns a string's content, and nothing for any other JSON value.
-    pub(super) fn string(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::Json(raw) => raw::text(raw),
-        }
-    }
-
-    /// Returns a string's content, and any other JSON value as it is written.
-    pub(super) fn text(&self) -> Cow<'_, str> {
-        match self {
-            Self::Text(text) => Cow::Borrowed(text),
-            Self::Json(raw) => raw::text(raw).unwrap_or(Cow::Borrowed(raw)),
-        }
-    }
-
-    /// Tells whether it is JSON's null, which in an event means that the attribute is not there.
-    pub(super) fn is_null(&self) -> bool {
-        matches!(self, Self::Json(raw) if raw == "null")
-    }
-
-    /// Returns the value as JSON text.
-    pub(super) fn json(&self) -> Cow<'_, str> {
-        match self {
-            Self::Text(text) => Cow::Owned(raw::quoted(text)),
-            Self::Json(raw) => Cow::Borrowed(raw),
-        }
-    }
-
-    /// Returns the value as 1.0's type system has it: a string, a boolean or a 32-bit integer, other JSON as its
-    /// text, and nothing for null.
-    pub(super) fn into_v1(self) -> Option<Self> {
-        match self {
-            Self::Json(raw) if raw == "null" => None,
-            Self::Json(raw) if is_v1_type(&raw) => Some(Self::Json(raw)),
-            Self::Json(raw) => Some(Self::Text(raw)),
-            Self::Text(text) => Some(Self::Text(text)),
-        }
-    }
-}
-
-fn is_v1_type(raw: &str) -> bool {
-    raw.starts_with('"') || matches!(raw, "true" | "false") || raw.parse::<i32>().is_ok()
-}
-
 /// The data as the wire has them.
+#[derive(Default)]
 pub(super) enum Data<'a> {
     /// There are none.
+    #[default]
     None,
     /// JSON text: a member's value.
     Json(&'a str),
@@ -92,12 +39,6 @@ pub(super) struct View<'a> {
     pub(super) content_type: Option<Attribute<'a>>,
     pub(super) extensions: BTreeMap<Cow<'a, str>, Attribute<'a>>,
     pub(super) data: Data<'a>,
-}
-
-impl Default for Data<'_> {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 impl<'a> View<'a> {
@@ -200,29 +141,27 @@ impl<'a> View<'a> {
     pub(super) fn into_v1(mut self) -> Self {
         let extensions = std::mem::take(&mut self.extensions);
         if let Some(version) = self.type_version.take() {
-            self.extensions.insert(
-                Cow::Borrowed("eventtypeversion"),
-                Attribute::Text(version.text().into_owned().into()),
-            );
+            let version = Attribute::Text(version.text().into_owned().into());
+            self.extensions.insert("eventtypeversion".into(), version);
         }
         if let Some(time) = self.time.take_if(|time| !time::is_rfc3339(&time.text())) {
-            self.extensions
-                .insert(Cow::Borrowed("eventtime"), Attribute::Text(time.text().into_owned().into()));
+            let time = Attribute::Text(time.text().into_owned().into());
+            self.extensions.insert("eventtime".into(), time);
         }
         for place in [&mut self.subject, &mut self.time, &mut self.schema, &mut self.content_type] {
-            *place = place.take().filter(|value| !value.text().is_empty()).and_then(|value| match value {
-                Attribute::Json(raw) if !raw.starts_with('"') => Some(Attribute::Text(raw)),
-                value => Some(value),
+            *place = place.take().filter(|value| !value.text().is_empty()).map(|value| match value {
+                Attribute::Json(raw) if !raw.starts_with('"') => Attribute::Text(raw),
+                value => value,
             });
         }
         let renamed = extensions
             .into_iter()
-            .filter_map(|(name, value)| Some((Cow::Owned(v1_name(&name)?), value.into_v1()?)));
+            .filter_map(|(name, value)| Some((Cow::Owned(attribute::v1_name(&name)?), value.into_v1()?)));
         self.extensions.extend(renamed);
         self
     }
 
-    /// Lays a subscription's extensions over those of the event; [`overlay`] made them.
+    /// Lays a subscription's extensions over those of the event; [`attribute::overlay`] made them.
     pub(super) fn lay(&mut self, overlay: BTreeMap<Cow<'a, str>, String>) {
         for (name, json) in overlay {
             if json == "null" {
@@ -239,38 +178,6 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns a subscription's extensions as they go into an event of this version: names and JSON texts.
-pub(super) fn overlay(
-    version: SpecVersion,
-    extensions: &Map<String, serde_json::Value>,
-) -> BTreeMap<Cow<'_, str>, String> {
-    let entries = extensions.iter();
-    match version {
-        SpecVersion::V0_1 | SpecVersion::V0_2 | SpecVersion::V0_3 => {
-            entries.map(|(name, value)| (Cow::Borrowed(name.as_str()), value.to_string())).collect()
-        }
-        SpecVersion::V1_0 => entries
-            .filter_map(|(name, value)| {
-                let value = Attribute::Json(Cow::Owned(value.to_string())).into_v1();
-                let json = value.map_or_else(|| "null".to_owned(), |value| value.json().into_owned());
-                Some((Cow::Owned(v1_name(name)?), json))
-            })
-            .collect(),
-    }
-}
-
-/// Returns a name as 1.0 allows it; nothing when that leaves none, or one of 1.0's own.
-fn v1_name(name: &str) -> Option<String> {
-    let name: String =
-        name.chars().map(|char| char.to_ascii_lowercase()).filter(|char| is_v1_name_char(*char)).collect();
-    (!name.is_empty() && SpecVersion::V1_0.role(&name) == Role::Extension).then_some(name)
-}
-
-/// Tells whether a 1.0 attribute name may have the character.
-pub(super) fn is_v1_name_char(char: char) -> bool {
-    matches!(char, 'a'..='z' | '0'..='9')
-}
-
 /// Tells whether a `datacontentencoding` says base64.
 pub(super) fn is_base64_name(text: &str) -> bool {
     text.eq_ignore_ascii_case("base64")
@@ -278,13 +185,6 @@ pub(super) fn is_base64_name(text: &str) -> bool {
 
 /// Tells whether a media type is JSON: `*/json` or `*+json`, whatever its parameters.
 pub(super) fn is_json_type(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim_ascii_end();
-    let ends_with = |end: &str| {
-        essence
-            .len()
-            .checked_sub(end.len())
-            .and_then(|at| essence.get(at..))
-            .is_some_and(|tail| tail.eq_ignore_ascii_case(end))
-    };
-    ends_with("/json") || ends_with("+json")
+    let essence = content_type.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    essence.ends_with("/json") || essence.ends_with("+json")
 }
