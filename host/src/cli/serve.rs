@@ -67,7 +67,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         listener.with_context(|| format!("failed to listen on {wanted} (choose with --listen)"))?;
     let address = listener.local_addr().context("failed to read the listener's address")?;
     let signals = Signals::install().context("failed to listen to signals")?;
-    let service = Service::open(config)?;
+    let service = Service::open(config).await?;
 
     // Nobody may be reading; that is no reason not to serve.
     drop(print::line(format_args!("listening on http://{address}")));
@@ -77,7 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         drop(asked.await);
     };
     tokio::select! {
-        served = service.serve(listener, shutdown) => served.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        () = service.serve(listener, shutdown) => Ok(ExitCode::SUCCESS),
         () = signals.ask_then_insist(ask) => Ok(ExitCode::FAILURE),
     }
 }

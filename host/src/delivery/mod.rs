@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::domain::RetrySchedule;
 
 pub use client::Error;
-pub use dispatcher::Dispatcher;
+pub use dispatcher::{Dispatcher, StartError};
 
 /// How much is delivered at once, and how long it may take.
 #[derive(Clone, Debug)]

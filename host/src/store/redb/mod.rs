@@ -15,8 +15,6 @@ mod read;
 mod recent;
 mod record;
 mod schema;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 use std::path::Path;
