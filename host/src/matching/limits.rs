@@ -2,11 +2,13 @@
 //!
 //! Parsers and evaluators of JSONPath blow up on small texts: on nesting (the parser's stack and backtracking), on
 //! `..` under `..`, on unions of unions and on `$[*]` asked anew for every node (the evaluator's time and memory).
-//! These limits keep the worst of that out. What they leave is a filter that is slow on a large, hostile event: an
+//! These limits keep the worst of that out, and so are the few things that jsonpath-rust 1 reads or evaluates wrongly
+//! without a word. What they leave is a filter that is slow on a large, hostile event: an
 //! evaluation has no budget of its own yet.
 
 use jsonpath_rust::parser::model::{
-    Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Segment, Selector, Test, TestFunction,
+    Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Literal, Segment, Selector, Test,
+    TestFunction,
 };
 
 use super::error::FilterError;
@@ -28,11 +30,13 @@ const JOINS_MAX: usize = 1;
 /// The characters of a filter outside its string literals, with their byte positions; quotes are left out too.
 pub(super) struct Outside<'t> {
     chars: std::str::CharIndices<'t>,
+    /// Where the string begins that the text ends in, once the iterator is at its end.
+    pub(super) unclosed: Option<usize>,
 }
 
 impl<'t> Outside<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { chars: text.char_indices() }
+        Self { chars: text.char_indices(), unclosed: None }
     }
 }
 
@@ -45,8 +49,10 @@ impl Iterator for Outside<'_> {
             if c != '\'' && c != '"' {
                 return Some((at, c));
             }
+            self.unclosed = Some(at);
             while let Some((_, inner)) = self.chars.next() {
                 if inner == c {
+                    self.unclosed = None;
                     break;
                 }
                 if inner == '\\' {
@@ -112,6 +118,36 @@ pub(super) fn check_query(text: &str, query: &JpQuery) -> Result<(), FilterError
         );
         return refuse(text.rfind('$'), message);
     }
+    if cost.bare {
+        let message = "`@[?…]`, a filter directly on `@`, cannot be evaluated; write `@.name[?…]`";
+        return refuse(
+            text.match_indices('@').map(|(at, _)| at).find(|at| begins_bare(&text[at + 1..])),
+            message.to_owned(),
+        );
+    }
+    if cost.infinite {
+        return refuse(None, "a number is too large".to_owned());
+    }
+    check_spaces(text)
+}
+
+/// Tells whether the path after an `@` begins with a filter.
+fn begins_bare(path: &str) -> bool {
+    path.trim_start().trim_start_matches("..").starts_with('[')
+}
+
+/// Refuses a space within a name: the grammar reads `$.a b` as the member `a b`.
+fn check_spaces(text: &str) -> Result<(), FilterError> {
+    let (mut before, mut spaced) = (None, false);
+    for (at, c) in Outside::new(text) {
+        let adjacent = before == Some(at);
+        let named = c.is_alphanumeric() || c == '_' || !c.is_ascii();
+        if named && spaced && adjacent {
+            return Err(FilterError::at(text, at, "expected an operator, `.name`, `[…]` or the end"));
+        }
+        spaced = c.is_ascii_whitespace() && adjacent;
+        before = (named || spaced).then(|| at + c.len_utf8());
+    }
     Ok(())
 }
 
@@ -121,6 +157,10 @@ struct Cost {
     descents: usize,
     unions: usize,
     joins: usize,
+    /// Whether a path begins with `@[?…]`, where the evaluator takes the filter for a condition on `@` itself.
+    bare: bool,
+    /// Whether there is a number beyond an `f64`, which the evaluator takes for `null`.
+    infinite: bool,
 }
 
 impl Cost {
@@ -172,6 +212,7 @@ impl Cost {
             match side {
                 Comparable::Function(function) => self.function(function),
                 // A singular query finds one node at most.
+                Comparable::Literal(Literal::Float(number)) => self.infinite |= !number.is_finite(),
                 Comparable::Literal(_) | Comparable::SingularQuery(_) => {}
             }
         }
@@ -179,7 +220,10 @@ impl Cost {
 
     fn test(&mut self, test: &Test) {
         match test {
-            Test::RelQuery(segments) => self.path(segments),
+            Test::RelQuery(segments) => {
+                self.bare |= segments.first().is_some_and(filters);
+                self.path(segments);
+            }
             Test::AbsQuery(query) => {
                 let singular = query.segments.iter().all(|segment| {
                     matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)))
@@ -210,6 +254,17 @@ impl Cost {
             FnArg::Literal(_) => {}
             FnArg::Test(test) => self.test(test),
             FnArg::Filter(filter) => self.filter(filter),
+        }
+    }
+}
+
+/// Tells whether the segment has a filter among its selectors.
+fn filters(segment: &Segment) -> bool {
+    match segment {
+        Segment::Descendant(inner) => filters(inner),
+        Segment::Selector(selector) => matches!(selector, Selector::Filter(_)),
+        Segment::Selectors(selectors) => {
+            selectors.iter().any(|selector| matches!(selector, Selector::Filter(_)))
         }
     }
 }
