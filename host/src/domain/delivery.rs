@@ -33,6 +33,7 @@ pub struct Attempt {
     /// 1 for the first since the event was accepted or redelivered.
     pub number: u32,
     /// When it began.
+    #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
     pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
@@ -61,6 +62,7 @@ pub enum Outcome {
         /// What failed.
         reason: String,
         /// When the next attempt is due.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         due: Timestamp,
     },
     /// It failed and is given up: a dead letter.
@@ -78,9 +80,18 @@ pub enum Entry {
     /// Somebody asked for the delivery again: its schedule begins anew.
     Redelivery {
         /// When.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Who asked.
         by: String,
+    },
+    /// What was owed was dropped without another attempt.
+    Dropped {
+        /// When.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+        at: Timestamp,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -125,6 +136,7 @@ impl State {
     pub fn after(history: &[Entry]) -> Self {
         match history.last() {
             None | Some(Entry::Redelivery { .. }) => Self::Pending,
+            Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             Some(Entry::Attempt(attempt)) => match &attempt.outcome {
                 Outcome::Delivered => Self::Delivered { at: attempt.at },
                 Outcome::Denied => Self::Denied { at: attempt.at },

@@ -3,19 +3,28 @@
 //! Who needs an event in another shape asks for it: [`Event::json`] for filters and policy, [`encode()`] for a
 //! target. The received bytes never change, so a number keeps its text (`1.10`, `1e5`) on its whole way.
 
+mod attribute;
+mod check;
 mod decode;
 mod encode;
+mod error;
 mod json;
+mod names;
 mod percent;
+mod raw;
 #[cfg(test)]
 mod tests;
+mod time;
+mod view;
 
 use std::fmt;
 
 use bytes::Bytes;
 
-pub use decode::{DecodeError, DecodeErrorKind, Received, decode};
+pub use decode::{Received, decode};
 pub use encode::{ContentMode, EventFormat, Outgoing, encode};
+pub use error::{BATCH_ERRORS_MAX, DecodeError, DecodeErrorKind};
+pub use json::Attributes;
 
 /// The CloudEvents version that an event claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +89,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Puts together an event that [`decode()`] made before: what the store does with its rows, without checking again.
+    pub fn from_parts(spec_version: SpecVersion, id: String, source: String, ty: String, wire: Wire) -> Self {
+        Self { spec_version, id, source, ty, wire }
+    }
+
     /// Returns the version that the event claims.
     pub fn spec_version(&self) -> SpecVersion {
         self.spec_version

@@ -1,0 +1,186 @@
+//! The REST API from the other side, for `send` and `event`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use http::{HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Where `waypost serve` listens unless told otherwise.
+pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
+/// The longest that an answer may take; accepting is slowed down before anything is refused.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who asks.
+#[derive(Debug, clap::Args)]
+pub(super) struct Identity {
+    /// Ask as this user [default: the server's default user]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The header that names the user, as in the server's configuration
+    #[arg(long, value_name = "NAME", default_value = "Http-Remote-User")]
+    user_header: HeaderName,
+}
+
+/// One Waypost, asked as one user.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    server: Url,
+    user: Option<(HeaderName, HeaderValue)>,
+    /// The flag that chose the server, for the message when nobody is there.
+    flag: &'static str,
+}
+
+/// The parts of an error's body that say something to people.
+#[derive(Deserialize)]
+struct Problem {
+    message: String,
+    #[serde(default)]
+    errors: Vec<Detail>,
+}
+
+/// What is wrong with one event of a batch.
+#[derive(Deserialize)]
+struct Detail {
+    pointer: String,
+    detail: String,
+}
+
+impl Client {
+    /// Prepares to ask `server`; nothing is sent yet.
+    pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
+        waypost::tls::install_provider();
+        // A Waypost is a neighbour: HTTP_PROXY is meant for the world outside.
+        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let user = match &identity.user {
+            None => None,
+            Some(name) => {
+                let value =
+                    HeaderValue::from_bytes(name.as_bytes()).context("--user does not fit into a header")?;
+                Some((identity.user_header.clone(), value))
+            }
+        };
+        Ok(Self { http: http.build().context("failed to set up the client")?, server, user, flag })
+    }
+
+    /// Begins a request for the resource at this path below the server's URL.
+    pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.query(method, path, &[])
+    }
+
+    /// Begins a request with a query.
+    pub(super) fn query(&self, method: Method, path: &[&str], query: &[(String, String)]) -> RequestBuilder {
+        let mut url = self.server.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(method, url);
+        match &self.user {
+            None => request,
+            Some((name, value)) => request.header(name, value),
+        }
+    }
+
+    /// Returns the body of a good answer as text.
+    pub(super) async fn text(&self, request: RequestBuilder) -> anyhow::Result<String> {
+        let answer = self.answer(request).await?.text().await;
+        answer.with_context(|| format!("{} broke off its answer", self.server))
+    }
+
+    /// Reads the body of a good answer.
+    pub(super) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let text = self.text(request).await?;
+        serde_json::from_str(&text).with_context(|| format!("{} does not answer like a Waypost", self.server))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let answer = request.send().await.map_err(|error| self.unanswered(error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.text().await.unwrap_or_default();
+        Err(refusal(&body).unwrap_or_else(|| anyhow!("{} answered {status}", self.server)))
+    }
+
+    fn unanswered(&self, error: reqwest::Error) -> anyhow::Error {
+        if !error.is_connect() {
+            return anyhow::Error::new(error.without_url())
+                .context(format!("no answer from {}", self.server));
+        }
+        let flag = self.flag;
+        let hint = format!("start one with `waypost serve`, or say where it is with {flag}");
+        anyhow!("no Waypost at {} ({}): {hint}", self.server, root_cause(&error))
+    }
+}
+
+/// Reads what the server has against the request, with a line for each bad event of a batch.
+fn refusal(body: &str) -> Option<anyhow::Error> {
+    let problem: Problem = serde_json::from_str(body).ok()?;
+    let details = problem.errors.iter().map(|Detail { pointer, detail }| format!("\n  {pointer}: {detail}"));
+    Some(anyhow!("{}{}", problem.message, details.collect::<String>()))
+}
+
+fn root_cause(error: &reqwest::Error) -> &dyn Error {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn client(server: &str) -> Client {
+        let identity =
+            Identity { user: Some("José".into()), user_header: HeaderName::from_static("x-user") };
+        Client::new(server.parse().unwrap(), &identity, "--server").unwrap()
+    }
+
+    #[test]
+    fn paths_stand_below_the_servers_own() {
+        let url = |server: &str| {
+            client(server).request(Method::GET, &["events", "a b"]).build().unwrap().url().to_string()
+        };
+        assert_eq!(url("http://127.0.0.1:8070"), "http://127.0.0.1:8070/events/a%20b");
+        assert_eq!(url("https://example.org/waypost/"), "https://example.org/waypost/events/a%20b");
+    }
+
+    #[test]
+    fn the_user_goes_into_the_header() {
+        let request = client(DEFAULT_SERVER).request(Method::GET, &[]).build().unwrap();
+        assert_eq!(request.headers()["x-user"].as_bytes(), "José".as_bytes());
+    }
+
+    #[test]
+    fn a_refusal_is_shown_as_its_message() {
+        let batch = r#"{"status":"422 Unprocessable Entity","message":"2 of 3 events are bad","errors":[
+            {"pointer":"/0/id","detail":"missing"},{"pointer":"/2","detail":"not an object"}]}"#;
+        assert_snapshot!(refusal(batch).unwrap(), @r#"
+        2 of 3 events are bad
+          /0/id: missing
+          /2: not an object
+        "#);
+        assert!(refusal("<html>").is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_there_says_what_to_do() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = client(&format!("http://{free}"));
+        let error = client.text(client.request(Method::GET, &["events"])).await.unwrap_err();
+        assert_snapshot!(error.to_string().replace(&free.to_string(), "ADDR"), @"no Waypost at http://ADDR/ (Connection refused (os error 111)): start one with `waypost serve`, or say where it is with --server");
+    }
+}

@@ -1,0 +1,17 @@
+//! What a command reads: a file, or stdin for `-`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::Context;
+
+/// Reads all of it.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).context("failed to read stdin")?;
+    Ok(bytes)
+}

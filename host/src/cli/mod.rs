@@ -1,0 +1,88 @@
+//! The command line: one file for each command, all of them users of the library's public API.
+
+mod client;
+mod event;
+mod input;
+mod listen;
+mod match_;
+mod pretty;
+mod print;
+mod send;
+mod serve;
+mod settings;
+mod story;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Bad usage and bad settings; clap ends with the same code.
+const EXIT_USAGE: u8 = 2;
+
+/// Routes CloudEvents: filters decide who wants them, policy who may have them, and a durable queue sees them arrive.
+#[derive(Debug, Parser)]
+#[command(name = "waypost", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+A first session, each in a terminal of its own:
+  waypost serve                  the router, with its data in ./waypost-data
+  waypost listen                 a receiver that shows what it gets
+  curl localhost:8070/eventmatch -H 'Content-Type: application/json' \\
+    -d '{\"name\":\"all\",\"jsonpath\":\"$\",\"target_url\":\"http://127.0.0.1:8071/\"}'
+  waypost send event.json        an event; prints its id
+  waypost event get              what became of it";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Listen(listen::Arguments),
+    Send(send::Arguments),
+    Match(match_::Arguments),
+    #[command(subcommand)]
+    Event(event::Command),
+}
+
+/// Runs the command that the process was started with. Wrong usage ends the process at once.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Listen(arguments) => wait(listen::run(arguments)),
+        Command::Send(arguments) => wait(send::run(arguments)),
+        Command::Match(arguments) => match_::run(arguments),
+        Command::Event(command) => wait(event::run(command)),
+    }
+}
+
+/// Prints why there was no success, once, and chooses the exit code.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(print::Error::Closed) = error.downcast_ref() {
+        // Whoever reads has seen enough, as in `waypost event get | head`.
+        return ExitCode::SUCCESS;
+    }
+    print::notice(&format!("error: {error:#}"));
+    if error.is::<waypost::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+/// Runs a client's command: one thread is enough.
+fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("failed to start the runtime")?.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,114 @@
+//! `waypost serve`: the router itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use waypost::config::{self, Config, Sources};
+use waypost::service::Service;
+use waypost::telemetry;
+
+use crate::cli::print;
+use crate::cli::settings::Settings;
+
+/// Run the router
+///
+/// Every setting is a flag here, a key of the TOML file (`retry_schedule = "none"`), and an environment variable
+/// (`WAYPOST_RETRY_SCHEDULE=none`). A flag beats the environment, the environment the file, and the file the default.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Read settings from this TOML file [env: WAYPOST_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  waypost serve
+  waypost serve --listen 0.0.0.0:8070 --data /var/lib/waypost --trusted-proxies 10.0.0.2
+  waypost serve --policy-url http://policy.example:8181 --retry-schedule 5s,1m,10m
+  WAYPOST_LOG_FORMAT=json waypost serve --config /etc/waypost.toml
+
+The first line on stdout says where it listens; logs go to stderr.
+SIGTERM or Ctrl-C ends it after what is under way, a second one at once.";
+
+/// Serves until a signal asks to stop.
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = load(arguments)?;
+    telemetry::init(config.log_format, config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("failed to start the runtime")?;
+    let ended = runtime.block_on(serve(config));
+    // Not waiting for a blocked thread: after a grace period or a second signal nothing is worth it.
+    runtime.shutdown_background();
+    ended
+}
+
+fn load(arguments: Arguments) -> Result<Config, config::Error> {
+    let mut sources = Sources::from_environment(std::env::vars_os())?;
+    sources.file = arguments.config.or(sources.file);
+    sources.flags = arguments.settings.0;
+    Config::load(sources)
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    if config.policy_url.is_none() {
+        tracing::warn!("no policy_url is set: every user may see every event");
+    }
+    let wanted = config.listen;
+    let listener = TcpListener::bind(wanted).await;
+    let listener =
+        listener.with_context(|| format!("failed to listen on {wanted} (choose with --listen)"))?;
+    let address = listener.local_addr().context("failed to read the listener's address")?;
+    let signals = Signals::install().context("failed to listen to signals")?;
+    let service = Service::open(config).await?;
+
+    // Nobody may be reading; that is no reason not to serve.
+    drop(print::line(format_args!("listening on http://{address}")));
+    let (ask, asked) = oneshot::channel();
+    let shutdown = async {
+        // A sender that is gone asks as well.
+        drop(asked.await);
+    };
+    tokio::select! {
+        () = service.serve(listener, shutdown) => Ok(ExitCode::SUCCESS),
+        () = signals.ask_then_insist(ask) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// The two signals that end a service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on, neither signal ends the process by itself.
+    fn install() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+    }
+
+    /// Passes the first signal on, and returns with the second.
+    async fn ask_then_insist(mut self, ask: oneshot::Sender<()>) {
+        self.next().await;
+        tracing::info!("stopping; a second signal stops at once");
+        // An error means that the service is ending by itself.
+        ask.send(()).ok();
+        self.next().await;
+        tracing::warn!("stopped at once; what was under way will be tried again at the next start");
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! One event's story, as `waypost event get` prints it.
+//!
+//! The lines are those of `pacifica-notifications -cmd eventget`.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::cli::pretty;
+
+/// The answer of `GET /events/{id}`, as far as it is shown.
+#[derive(Deserialize)]
+pub(super) struct Story {
+    id: String,
+    event: Box<RawValue>,
+    deliveries: Vec<Delivery>,
+}
+
+#[derive(Deserialize)]
+struct Delivery {
+    subscription: String,
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Deserialize)]
+struct Attempt {
+    at: String,
+    policy: Option<Answer>,
+    target: Option<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    status: u16,
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Event - {}", self.id)?;
+        writeln!(f, "{}", pretty::json(&self.event))?;
+        self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))
+    }
+}
+
+impl fmt::Display for Delivery {
+    /// Shows the last attempt, with `-` for what it did not come to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status =
+            |answer: Option<&Answer>| answer.map_or("-".to_owned(), |answer| answer.status.to_string());
+        let last = self.attempts.last();
+        let at = last.map_or("-", |attempt| &attempt.at);
+        let policy = status(last.and_then(|attempt| attempt.policy.as_ref()));
+        let target = status(last.and_then(|attempt| attempt.target.as_ref()));
+        write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_the_last_attempt_of_each_delivery() {
+        let story: Story = serde_json::from_str(
+            r#"{"id":"0193-e","received":"2026-11-22T01:00:00Z","status":"202 Accepted","mode":"structured",
+            "content_type":"application/json","event":{"type":"b","id":"a","data":{"n":1.10,"list":[]}},"deliveries":[
+            {"id":"d1","subscription":"s1","state":"retrying","attempts":[
+                {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"retry","policy":{"status":200,"body":""},"target":null},
+                {"number":2,"at":"2026-11-22T01:00:05Z","took_ms":3,"outcome":"retry","policy":{"status":200,"body":""},"target":{"status":503,"body":""}}]},
+            {"id":"d2","subscription":"s2","state":"denied","attempts":[
+                {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"denied","policy":{"status":403,"body":""},"target":null}]},
+            {"id":"d3","subscription":"s3","state":"pending","attempts":[]}]}"#,
+        )
+        .unwrap();
+        insta::assert_snapshot!(story, @r#"
+        Event - 0193-e
+        {
+          "type": "b",
+          "id": "a",
+          "data": {
+            "n": 1.10,
+            "list": []
+          }
+        }
+            ELM s1 (2026-11-22T01:00:05Z) policy 200 target 503
+            ELM s2 (2026-11-22T01:00:00Z) policy 403 target -
+            ELM s3 (-) policy - target -
+        "#);
+    }
+}

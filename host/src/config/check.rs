@@ -1,0 +1,77 @@
+//! What the types alone do not refuse.
+
+use std::time::Duration;
+
+use crate::config::{Config, Invalid};
+
+/// The largest body limit: 1 GiB, since a body is held in memory.
+const BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The most of anything that is counted.
+const COUNT_MAX: usize = 1_000_000;
+/// The longest timeout: a day.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest retention: a hundred years, so that no time of day lies outside the calendar.
+const PERIOD_MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+
+impl Config {
+    /// Checks what the types leave open: limits of zero, a policy URL that is no web address, empty names.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let (in_flight, each) = (self.in_flight_max as usize, self.subscription_in_flight_max as usize);
+        within("event_bytes_max", self.event_bytes_max, BYTES_MAX)?;
+        within("subscription_bytes_max", self.subscription_bytes_max, BYTES_MAX)?;
+        within("connections_max", self.connections_max, COUNT_MAX)?;
+        within("in_flight_max", in_flight, COUNT_MAX)?;
+        within("subscription_in_flight_max", each, COUNT_MAX)?;
+
+        let least = Duration::from_millis(1);
+        for (key, timeout, least) in [
+            ("header_timeout_ms", self.header_timeout, least),
+            ("body_timeout_ms", self.body_timeout, least),
+            ("attempt_timeout_ms", self.attempt_timeout, least),
+            ("connect_timeout_ms", self.connect_timeout, least),
+            ("policy_timeout_ms", self.policy_timeout, least),
+            ("shutdown_grace_ms", self.shutdown_grace, Duration::ZERO),
+        ] {
+            let [low, found, high] = [least, timeout, TIMEOUT_MAX].map(|time| time.as_millis());
+            ensure(key, (low..=high).contains(&found), || {
+                format!("expected {low} to {high}, found {found}")
+            })?;
+        }
+        for (key, period) in [("retention", self.retention), ("dedup_window", self.dedup_window)] {
+            ensure(key, period.is_none_or(|period| period <= PERIOD_MAX), || {
+                "expected at most 36500d".to_owned()
+            })?;
+        }
+
+        let no_path = self.data.as_os_str().is_empty();
+        ensure("data", !no_path, || "expected a folder, found nothing".to_owned())?;
+        user("default_user", &self.default_user)?;
+        self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
+        self.policy_url.as_ref().map_or(Ok(()), policy_url)
+    }
+}
+
+fn within(key: &'static str, number: usize, most: usize) -> Result<(), Invalid> {
+    ensure(key, (1..=most).contains(&number), || format!("expected 1 to {most}, found {number}"))
+}
+
+/// A user's name goes into a header and a log line: printable, without blanks at its ends.
+fn user(key: &'static str, name: &str) -> Result<(), Invalid> {
+    let good = !name.is_empty() && name.trim() == name && !name.contains(char::is_control);
+    ensure(key, good, || format!("expected a user's name, found {name:?}"))
+}
+
+/// A path is appended to it, so it has to end with its own.
+fn policy_url(url: &reqwest::Url) -> Result<(), Invalid> {
+    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    ensure("policy_url", web, || format!("expected an http or https URL, found `{url}`"))?;
+    let bare = url.query().is_none() && url.fragment().is_none();
+    ensure("policy_url", bare, || format!("expected a URL without `?` and `#`, found `{url}`"))
+}
+
+fn ensure(key: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Result<(), Invalid> {
+    if holds { Ok(()) } else { Err(Invalid { key, reason: reason() }) }
+}

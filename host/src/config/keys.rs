@@ -1,0 +1,201 @@
+//! Every key, once: its name, its default, its help, and the field it sets.
+
+use crate::config::Config;
+use crate::config::parse::{self, Parsed};
+
+/// One setting, as files, the environment, flags and `--help` know it.
+#[derive(Debug)]
+pub struct Key {
+    /// The name in a file; `WAYPOST_` and upper case in the environment, kebab case as a flag.
+    pub name: &'static str,
+    /// The heading it stands under in `--help`.
+    pub group: &'static str,
+    /// What its value is called in `--help`.
+    pub value: &'static str,
+    /// Its default as text, empty where there is none.
+    pub default: &'static str,
+    /// What it is for, in half a sentence.
+    pub help: &'static str,
+    /// Reads a text into its field.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// Returns the flag's name, without `--`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+const SERVICE: &str = "Service";
+const DELIVERY: &str = "Delivery";
+const LIMITS: &str = "Limits";
+const KEEPING: &str = "Keeping";
+const LOGS: &str = "Logs";
+
+/// Every key, in the order of `--help`.
+pub static KEYS: &[Key] = &[
+    key(
+        SERVICE,
+        "listen",
+        "ADDR:PORT",
+        "127.0.0.1:8070",
+        "Where to listen; port 0 takes a free one",
+        |c, t| set(&mut c.listen, parse::address(t)),
+    ),
+    key(SERVICE, "data", "DIR", "./waypost-data", "The data folder, created when it is missing", |c, t| {
+        set(&mut c.data, parse::path(t))
+    }),
+    key(
+        SERVICE,
+        "policy_url",
+        "URL",
+        "",
+        "The policy server; without it everyone may see everything",
+        |c, t| set(&mut c.policy_url, parse::url(t)),
+    ),
+    key(
+        SERVICE,
+        "default_user",
+        "USER",
+        "anonymous",
+        "Who a request without the user header is from",
+        |c, t| set(&mut c.default_user, parse::name(t)),
+    ),
+    key(SERVICE, "user_header", "NAME", "Http-Remote-User", "The header with the user's name", |c, t| {
+        set(&mut c.user_header, parse::header(t))
+    }),
+    key(
+        SERVICE,
+        "admin_users",
+        "USERS",
+        "",
+        "Who may see everything, separated by commas [default: the default user while listening on loopback only]",
+        |c, t| set(&mut c.admin_users, parse::names(t)),
+    ),
+    key(
+        SERVICE,
+        "trusted_proxies",
+        "NETS",
+        "127.0.0.0/8,::1/128",
+        "The networks whose user header is believed, separated by commas",
+        |c, t| set(&mut c.trusted_proxies, parse::networks(t)),
+    ),
+    key(
+        DELIVERY,
+        "retry_schedule",
+        "WAITS",
+        "5s,5m,30m,2h,5h,10h,14h,20h,24h",
+        "The waits between a delivery's attempts, or `none`",
+        |c, t| set(&mut c.retry_schedule, parse::schedule(t)),
+    ),
+    key(DELIVERY, "attempt_timeout_ms", "MS", "30000", "The longest one attempt may take", |c, t| {
+        set(&mut c.attempt_timeout, parse::millis(t))
+    }),
+    key(
+        DELIVERY,
+        "connect_timeout_ms",
+        "MS",
+        "10000",
+        "The longest a connection may take to open",
+        |c, t| set(&mut c.connect_timeout, parse::millis(t)),
+    ),
+    key(DELIVERY, "policy_timeout_ms", "MS", "10000", "The longest the policy server may take", |c, t| {
+        set(&mut c.policy_timeout, parse::millis(t))
+    }),
+    key(DELIVERY, "in_flight_max", "N", "512", "The most attempts under way at once", |c, t| {
+        set(&mut c.in_flight_max, parse::number(t))
+    }),
+    key(DELIVERY, "subscription_in_flight_max", "N", "64", "The same for one subscription", |c, t| {
+        set(&mut c.subscription_in_flight_max, parse::number(t))
+    }),
+    key(LIMITS, "event_bytes_max", "BYTES", "1048576", "The largest body of /receive", |c, t| {
+        set(&mut c.event_bytes_max, parse::number(t))
+    }),
+    key(LIMITS, "subscription_bytes_max", "BYTES", "262144", "The largest body of /eventmatch", |c, t| {
+        set(&mut c.subscription_bytes_max, parse::number(t))
+    }),
+    key(LIMITS, "connections_max", "N", "1024", "The most connections open at once", |c, t| {
+        set(&mut c.connections_max, parse::number(t))
+    }),
+    key(LIMITS, "header_timeout_ms", "MS", "10000", "The longest a request's headers may take", |c, t| {
+        set(&mut c.header_timeout, parse::millis(t))
+    }),
+    key(LIMITS, "body_timeout_ms", "MS", "30000", "The longest a request's body may take", |c, t| {
+        set(&mut c.body_timeout, parse::millis(t))
+    }),
+    key(KEEPING, "retention", "TIME", "30d", "How long events are kept; 0 keeps them for ever", |c, t| {
+        set(&mut c.retention, parse::period(t))
+    }),
+    key(
+        KEEPING,
+        "dedup_window",
+        "TIME",
+        "0",
+        "How long a repeated event is answered with the first's id; 0 accepts it as a new one",
+        |c, t| set(&mut c.dedup_window, parse::period(t)),
+    ),
+    key(
+        KEEPING,
+        "shutdown_grace_ms",
+        "MS",
+        "10000",
+        "How long a shutdown waits for what is under way",
+        |c, t| set(&mut c.shutdown_grace, parse::millis(t)),
+    ),
+    key(LOGS, "log_format", "FORMAT", "text", "How log lines look: text or json", |c, t| {
+        set(&mut c.log_format, parse::log_format(t))
+    }),
+    key(
+        LOGS,
+        "log_level",
+        "LEVEL",
+        "info",
+        "The least that is logged: error, warn, info, debug, trace",
+        |c, t| set(&mut c.log_level, parse::log_level(t)),
+    ),
+];
+
+const fn key(
+    group: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+) -> Key {
+    Key { name, group, value, default, help, set }
+}
+
+fn set<T>(field: &mut T, parsed: Parsed<T>) -> Result<(), String> {
+    *field = parsed?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts of `--help` and the values of `Config::default()` are written apart.
+    #[test]
+    fn the_listed_defaults_are_those_of_the_type() {
+        let mut config = Config::default();
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            (key.set)(&mut config, key.default).unwrap();
+            assert_eq!(config, Config::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn every_field_has_one_key() {
+        let fields = format!("{:#?}", Config::default())
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     ") && line.contains(':'))
+            .count();
+        assert_eq!(fields, KEYS.len());
+        let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! From a file, the environment and flags to a [`Config`]: the later overrides the earlier, key by key.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider, Source};
+
+use crate::config::{Config, Error, Invalid, KEYS, Key};
+
+/// What the environment variables with settings begin with.
+pub const ENV_PREFIX: &str = "WAYPOST_";
+/// The variable that names the file, and is no setting itself.
+const FILE_VARIABLE: &str = "WAYPOST_CONFIG";
+/// How much alike two names have to be for one to be suggested (Jaro–Winkler, 1.0 is the same).
+const SIMILARITY_MIN: f64 = 0.8;
+
+/// Where settings come from besides the defaults, weakest first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A TOML file; a missing one is an error.
+    pub file: Option<PathBuf>,
+    /// Settings by their key, as the environment has them.
+    pub environment: BTreeMap<String, String>,
+    /// Settings by their key, as flags have them.
+    pub flags: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// Sorts out the environment's variables (`std::env::vars_os()`): those that begin with `WAYPOST_` are
+    /// settings, but for `WAYPOST_CONFIG`, which names the file.
+    ///
+    /// # Errors
+    /// Fails when a setting is not UTF-8.
+    pub fn from_environment(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, Error> {
+        let mut sources = Self::default();
+        for (name, value) in variables {
+            let Some(name) = name.to_str() else { continue };
+            let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
+            if name == FILE_VARIABLE {
+                sources.file = Some(PathBuf::from(value));
+                continue;
+            }
+            let value = value.into_string().map_err(|_| Error::NotUnicode(name.to_owned()))?;
+            sources.environment.insert(key.to_lowercase(), value);
+        }
+        Ok(sources)
+    }
+}
+
+impl Config {
+    /// Reads the settings: default < file < environment < flags.
+    ///
+    /// # Errors
+    /// The first key that is unknown, or whose value is wrong, and where it came from.
+    pub fn load(sources: Sources) -> Result<Self, Error> {
+        let mut figment = Figment::new();
+        if let Some(path) = &sources.file {
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let figment = figment
+            .merge(Texts { kind: "environment variable", spell: variable, texts: sources.environment })
+            .merge(Texts { kind: "flag", spell: flag, texts: sources.flags });
+        let settings = figment.data().map_err(|error| Error::File {
+            path: sources.file.unwrap_or_default(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        let settings = settings.get(&Profile::Default).cloned().unwrap_or_default();
+
+        let mut config = Self::default();
+        for (name, value) in &settings {
+            let origin = || origin(&figment, name, value);
+            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+                return Err(Error::UnknownKey {
+                    key: name.clone(),
+                    origin: origin(),
+                    nearest: nearest(name),
+                });
+            };
+            let set = text(value).and_then(|text| (key.set)(&mut config, &text));
+            set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
+        }
+        config.check().map_err(|Invalid { key, reason }| {
+            let value = settings.get(key).expect("what the defaults set passes the check");
+            Error::Value { key, origin: origin(&figment, key, value), reason }
+        })?;
+        Ok(config)
+    }
+}
+
+/// Settings as text. figment's own `Env` would read `007` as a number.
+struct Texts {
+    kind: &'static str,
+    spell: fn(&str) -> String,
+    texts: BTreeMap<String, String>,
+}
+
+impl Provider for Texts {
+    fn metadata(&self) -> Metadata {
+        let (kind, spell) = (self.kind, self.spell);
+        Metadata::named(kind).interpolater(move |_, keys| format!("the {kind} {}", spell(&keys.concat())))
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let values = self.texts.iter().map(|(key, text)| (key.clone(), Value::from(text.clone())));
+        Ok(Map::from([(Profile::Default, values.collect())]))
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.to_uppercase())
+}
+
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+fn origin(figment: &Figment, key: &str, value: &Value) -> String {
+    let Some(metadata) = figment.get_metadata(value.tag()) else { return "the defaults".to_owned() };
+    match &metadata.source {
+        Some(Source::File(path)) => path.display().to_string(),
+        Some(_) | None => metadata.interpolate(&Profile::Default, &[key]),
+    }
+}
+
+/// Writes a file's value as the text that the environment would hold: a list with commas.
+fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(_, text) => Ok(text.clone()),
+        Value::Num(_, number) => match number.to_i128() {
+            Some(whole) => Ok(whole.to_string()),
+            None => Err("expected a text or a whole number, found a fraction".to_owned()),
+        },
+        Value::Array(_, items) => {
+            let items = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            match items.iter().find(|item| item.contains(',')) {
+                None => Ok(items.join(",")),
+                Some(item) => Err(format!("expected items without a comma, found `{item}`")),
+            }
+        }
+        Value::Bool(_, found) => Err(format!("expected a text or a whole number, found `{found}`")),
+        Value::Char(_, letter) => Ok(letter.to_string()),
+        Value::Empty(..) => Ok(String::new()),
+        Value::Dict(..) => Err("expected a text or a whole number, found a table".to_owned()),
+    }
+}
+
+/// Returns the known key that is spelt most alike.
+fn nearest(name: &str) -> Option<&'static str> {
+    let alike = |key: &Key| strsim::jaro_winkler(&name.to_lowercase(), key.name);
+    let key = KEYS.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)))?;
+    (alike(key) >= SIMILARITY_MIN).then_some(key.name)
+}
+
+#[cfg(test)]
+mod tests;

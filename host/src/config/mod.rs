@@ -1,0 +1,159 @@
+//! What an operator can choose.
+//!
+//! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary has it
+//! read from a file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading,
+//! for `--help` and for error messages. `service` takes a `Config` apart, so that each room sees its own part only.
+//!
+//! ```
+//! # use waypost::config::Config;
+//! let config = Config { event_bytes_max: 64 * 1024, ..Config::default() };
+//! assert!(config.check().is_ok());
+//! ```
+
+mod check;
+mod error;
+mod keys;
+mod load;
+mod parse;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use reqwest::Url;
+
+use crate::domain::RetrySchedule;
+
+pub use error::{Error, Invalid};
+pub use keys::{KEYS, Key};
+pub use load::{ENV_PREFIX, Sources};
+
+/// Every setting of a Waypost, each with a default that works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one. Default `127.0.0.1:8070`.
+    pub listen: SocketAddr,
+    /// The folder with the redb file, created when it is missing. Default `./waypost-data`.
+    pub data: PathBuf,
+    /// The policy server, asked by `POST {policy_url}/events/{user}`. Default none: everyone may see everything.
+    pub policy_url: Option<Url>,
+    /// Who a request without the user header is from. Default `anonymous`.
+    pub default_user: String,
+    /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
+    /// `Http-Remote-User`.
+    pub user_header: HeaderName,
+    /// Who may see the whole log and everyone's deliveries; `None` is [`Config::admins`]'s default.
+    pub admin_users: Option<Vec<String>>,
+    /// The networks whose requests carry an identity. Default loopback: `127.0.0.0/8,::1/128`.
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// The waits between a delivery's attempts. Default `5s,5m,30m,2h,5h,10h,14h,20h,24h`.
+    pub retry_schedule: RetrySchedule,
+    /// The longest one attempt may take, all in all. Default 30 s.
+    pub attempt_timeout: Duration,
+    /// The longest a connection to a target or a policy server may take to open. Default 10 s.
+    pub connect_timeout: Duration,
+    /// The longest the policy server may take to answer. Default 10 s.
+    pub policy_timeout: Duration,
+    /// The most attempts under way at once. Default 512.
+    pub in_flight_max: u32,
+    /// The most attempts under way at once for one subscription. Default 64.
+    pub subscription_in_flight_max: u32,
+
+    /// The largest body of `/receive`, in bytes. Default 1 MiB.
+    pub event_bytes_max: usize,
+    /// The largest body of `/eventmatch`, in bytes. Default 256 KiB.
+    pub subscription_bytes_max: usize,
+    /// The most connections open at once. Default 1024.
+    pub connections_max: usize,
+    /// The longest a request's headers may take to arrive. Default 10 s.
+    pub header_timeout: Duration,
+    /// The longest a request's body may take to arrive. Default 30 s.
+    pub body_timeout: Duration,
+
+    /// How long events are kept; `None` keeps them for ever. Default 30 days.
+    pub retention: Option<Duration>,
+    /// How long a second event with the same source and id is answered with the first's id; `None` (the default)
+    /// accepts it as a new one.
+    pub dedup_window: Option<Duration>,
+    /// How long a shutdown waits for what is under way. Default 10 s.
+    pub shutdown_grace: Duration,
+
+    /// How log lines look. Default text.
+    pub log_format: LogFormat,
+    /// The least severe lines that are logged. Default info.
+    pub log_level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line each, coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe lines that are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What an operator must look at.
+    Error,
+    /// What may become an error.
+    Warn,
+    /// What happened, a few lines for each start and stop.
+    #[default]
+    Info,
+    /// Each request and each attempt.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8070)),
+            data: PathBuf::from("./waypost-data"),
+            policy_url: None,
+            default_user: "anonymous".to_owned(),
+            user_header: HeaderName::from_static("http-remote-user"),
+            admin_users: None,
+            trusted_proxies: vec![
+                IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+                IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+            ],
+            retry_schedule: RetrySchedule::default(),
+            attempt_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            policy_timeout: Duration::from_secs(10),
+            in_flight_max: 512,
+            subscription_in_flight_max: 64,
+            event_bytes_max: 1024 * 1024,
+            subscription_bytes_max: 256 * 1024,
+            connections_max: 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            dedup_window: None,
+            shutdown_grace: Duration::from_secs(10),
+            log_format: LogFormat::default(),
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns who is an admin: [`admin_users`](Self::admin_users) where given, else the default user while only
+    /// this machine can reach the listener, else nobody.
+    pub fn admins(&self) -> Vec<String> {
+        match &self.admin_users {
+            Some(users) => users.clone(),
+            None if self.listen.ip().is_loopback() => vec![self.default_user.clone()],
+            None => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! From a setting's text to its type: one function for each kind of setting.
+//!
+//! Each error says what is expected, and what was found.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use reqwest::Url;
+
+use crate::config::{LogFormat, LogLevel};
+use crate::domain::RetrySchedule;
+use crate::domain::retry::parse_duration;
+
+/// What is wrong with a text.
+pub(super) type Parsed<T> = Result<T, String>;
+
+pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
+    text.parse().or_else(|_| expected("an IP address and a port, such as `127.0.0.1:8070`", text))
+}
+
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    Ok(PathBuf::from(text))
+}
+
+/// Nothing at all takes a URL of a weaker source away.
+pub(super) fn url(text: &str) -> Parsed<Option<Url>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).or_else(|_| expected("a URL, such as `http://policy.example:8181`", text))
+}
+
+pub(super) fn name(text: &str) -> Parsed<String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn names(text: &str) -> Parsed<Option<Vec<String>>> {
+    Ok(Some(items(text).map(str::to_owned).collect()))
+}
+
+pub(super) fn header(text: &str) -> Parsed<HeaderName> {
+    text.parse().or_else(|_| expected("a header's name, such as `Http-Remote-User`", text))
+}
+
+/// A bare address is a network of one.
+pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
+    let network = |item: &str| item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+    let shape = "IP addresses or networks, such as `10.0.0.0/8`";
+    items(text).map(|item| network(item).or_else(|_| expected(shape, item))).collect()
+}
+
+pub(super) fn schedule(text: &str) -> Parsed<RetrySchedule> {
+    text.parse().map_err(|error: crate::domain::retry::ParseError| error.to_string())
+}
+
+pub(super) fn number<T: FromStr>(text: &str) -> Parsed<T> {
+    text.parse().or_else(|_| expected("a whole number", text))
+}
+
+pub(super) fn millis(text: &str) -> Parsed<Duration> {
+    text.parse().map(Duration::from_millis).or_else(|_| expected("a whole number of milliseconds", text))
+}
+
+/// Zero is no period at all.
+pub(super) fn period(text: &str) -> Parsed<Option<Duration>> {
+    match parse_duration(text) {
+        Some(period) => Ok((!period.is_zero()).then_some(period)),
+        None => expected("a number and a unit (`12h`, `30d`), or `0` for none", text),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => expected("`text` or `json`", text),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Parsed<LogLevel> {
+    match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => expected("`error`, `warn`, `info`, `debug` or `trace`", text),
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn expected<T>(what: &str, found: &str) -> Parsed<T> {
+    Err(format!("expected {what}, found `{found}`"))
+}

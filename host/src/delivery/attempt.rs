@@ -1,0 +1,97 @@
+//! One attempt: ask policy, make the request, send it, judge the answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::outcome::{Consequence, Response, Situation, judge, judge_unavailable};
+use super::request;
+use crate::clock;
+use crate::domain::{Answer, Attempt, Outcome, Subscription};
+use crate::policy::Verdict;
+use crate::store::{Finished, Owed};
+
+/// How an attempt ended.
+pub(super) struct Ended {
+    /// For the store.
+    pub(super) finished: Finished,
+    /// For the subscription.
+    pub(super) consequence: Consequence,
+}
+
+impl Engine {
+    /// Makes one attempt. Dropping the future is as if the attempt had not begun, but that the target may have
+    /// got the event.
+    pub(super) async fn attempt(&self, subscription: Arc<Subscription>, owed: Owed) -> Ended {
+        let _under_way = self.under_way.enter(owed.event.id, subscription.id);
+        let (at, begun) = (clock::now(), Instant::now());
+        let mut progress = owed.progress;
+        progress.first_attempt.get_or_insert(at);
+        let (mut policy, mut target) = (None, None);
+        // What a failure counts as, should this attempt fail.
+        progress.failed += 1;
+        let schedule = subscription.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
+        let situation =
+            || Situation { schedule, failed: progress.failed, now: clock::now(), random: rand::random() };
+        let verdict = match progress.allowed {
+            true => None,
+            false => Some(self.policy.ask(&owed.event, &subscription.user).await),
+        };
+        let (outcome, consequence) = match verdict.as_deref() {
+            None | Some(Verdict::Allowed(_)) => {
+                let response = self.send(&subscription, &owed).await;
+                let judged = judge(&response, situation());
+                target = answer_of(response);
+                judged
+            }
+            Some(Verdict::Denied(_)) => (Outcome::Denied, Consequence::Nothing),
+            Some(Verdict::Unavailable { reason, .. }) => judge_unavailable(reason, situation()),
+        };
+        match verdict.as_deref() {
+            Some(Verdict::Allowed(answer)) => {
+                policy.clone_from(answer);
+                progress.allowed = true;
+            }
+            Some(Verdict::Denied(answer)) => policy = Some(answer.clone()),
+            Some(Verdict::Unavailable { answer, .. }) => policy.clone_from(answer),
+            None => {}
+        }
+        let number = progress.failed;
+        let attempt = Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
+        let finished =
+            Finished { subscription: subscription.id, event: owed.event.id, place: owed.place, attempt, progress };
+        Ended { finished, consequence }
+    }
+
+    async fn send(&self, subscription: &Subscription, owed: &Owed) -> Response {
+        let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
+        match request::make(&owed.event, subscription) {
+            Ok(request) => self.client.send(request, timeout, clock::now()).await,
+            Err(reason) => Response::Failed(reason),
+        }
+    }
+
+    /// Does what an attempt means for its subscription.
+    pub(super) async fn follow(&self, ended: &Ended) {
+        let Ended { finished, consequence } = ended;
+        let id = finished.subscription;
+        let first = finished.progress.first_attempt.unwrap_or(finished.attempt.at);
+        let error = match consequence {
+            Consequence::Nothing => return,
+            Consequence::Reached => return self.reached.note(id, clock::now()),
+            Consequence::DisableUnlessReached(_) if self.reached.since(id, first) => return,
+            Consequence::DisableUnlessReached(error) | Consequence::Disable(error) => error.clone(),
+        };
+        tracing::warn!(subscription = %id, error, "the subscription is disabled");
+        if let Err(failure) = self.directory.disable(id, clock::now(), error).await {
+            tracing::error!(subscription = %id, error = %failure, "the subscription could not be disabled");
+        }
+    }
+}
+
+fn answer_of(response: Response) -> Option<Answer> {
+    match response {
+        Response::Answered { answer, .. } => Some(answer),
+        Response::Failed(_) => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! HTTP to targets: pooled connections, no redirects, a bounded answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+
+use super::outcome::Response;
+use crate::chain;
+use crate::domain::Answer;
+use crate::domain::delivery::ANSWER_BYTES_MAX;
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Why the client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to load the system's TLS root certificates")]
+pub struct Error(#[source] std::io::Error);
+
+/// The client of all lanes.
+pub(super) struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Client {
+    /// Makes a client that gives up connecting after `connect_timeout`.
+    pub(super) fn new(connect_timeout: Duration, idle_per_host: usize) -> Result<Self, Error> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(connect_timeout));
+        let tls = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+            .map_err(Error)?;
+        let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(idle_per_host)
+            .build(https);
+        Ok(Self(client))
+    }
+
+    /// Sends a request and waits for the whole answer, at most `timeout`. `now` is for a `Retry-After` date.
+    ///
+    /// Dropping the future closes the connection.
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>, timeout: Duration, now: Timestamp) -> Response {
+        match tokio::time::timeout(timeout, self.exchange(request, now)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => Response::Failed(format!("the target cannot be reached: {}", chain::of(&error))),
+            Err(_) => Response::Failed(format!("the target did not answer within {} ms", timeout.as_millis())),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, now: Timestamp) -> Result<Response, legacy::Error> {
+        let (head, body) = self.0.request(request).await?.into_parts();
+        Ok(Response::Answered {
+            answer: Answer { status: head.status.as_u16(), body: read(body).await },
+            location: text(&head.headers, &LOCATION),
+            retry_after: text(&head.headers, &RETRY_AFTER).and_then(|value| retry_after(&value, now)),
+        })
+    }
+}
+
+/// Reads at most [`ANSWER_BYTES_MAX`] bytes; a body that breaks off is kept as far as it came.
+async fn read(mut body: Incoming) -> String {
+    let mut kept = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(data) = frame.data_ref() else { continue };
+        let room = ANSWER_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        if kept.len() == ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn text(headers: &HeaderMap, name: &http::HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds or a date.
+fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    Duration::try_from(date.duration_since(now)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now), Some(Duration::from_secs(10)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:27 GMT", now), None);
+        assert_eq!(retry_after("soon", now), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! Who wakes the lanes, and who ends them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client::{self, Client};
+use super::engine::Engine;
+use super::traffic::{Reached, UnderWay, lock};
+use super::Limits;
+use crate::clock;
+use crate::directory::Directory;
+use crate::domain::{EventId, SubscriptionId};
+use crate::policy::Policy;
+use crate::store::{self, Store};
+
+/// How often the store is searched for work that no wake told of.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Why the dispatcher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The HTTP client cannot be made.
+    #[error("failed to make the HTTP client")]
+    Client(#[source] client::Error),
+    /// The store cannot be read.
+    #[error("failed to read what is owed")]
+    Store(#[source] store::Error),
+}
+
+/// The delivery stage: a handle on its tasks.
+pub struct Dispatcher {
+    engine: Arc<Engine>,
+}
+
+impl Dispatcher {
+    /// Starts delivering what is owed.
+    ///
+    /// # Errors
+    /// When the store cannot be read or TLS cannot be set up.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+        policy: Policy,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let client = Client::new(limits.connect_timeout, limits.subscription_in_flight_max)
+            .map_err(StartError::Client)?;
+        let reached = store.reached().await.map_err(StartError::Store)?;
+        let engine = Arc::new(Engine {
+            directory,
+            policy,
+            client,
+            extra: Arc::new(Semaphore::new(limits.in_flight_max)),
+            limits,
+            under_way: UnderWay::default(),
+            reached: Reached::new(reached),
+            lanes: Mutex::default(),
+            timetable: Mutex::default(),
+            timetable_changed: tokio::sync::Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            store,
+        });
+        engine.tasks.spawn(run(Arc::clone(&engine)));
+        Ok(Self { engine })
+    }
+
+    /// Tells whether an attempt of this delivery is under way.
+    pub fn is_under_way(&self, event: EventId, subscription: SubscriptionId) -> bool {
+        self.engine.under_way.contains(event, subscription)
+    }
+
+    /// Waits, for a tenth of a second at the most, while deliveries to these subscriptions fall behind only because
+    /// this machine is busy. Called before events for them are accepted.
+    pub async fn pace(&self, subscriptions: &[SubscriptionId]) {
+        self.engine.pace(subscriptions).await;
+    }
+
+    /// Starts no more attempts, waits for those under way at most `grace`, and then drops them: they are
+    /// repeated after the next start.
+    pub async fn stop(&self, grace: Duration) {
+        self.engine.stop.cancel();
+        self.engine.tasks.close();
+        if tokio::time::timeout(grace, self.engine.tasks.wait()).await.is_err() {
+            tracing::warn!("attempts are still under way: they will be repeated after the next start");
+            self.engine.abort.cancel();
+            self.engine.tasks.wait().await;
+        }
+    }
+}
+
+async fn run(engine: Arc<Engine>) {
+    let wakes = engine.store.wakes();
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        let next = next_due(&engine);
+        tokio::select! {
+            () = engine.stop.cancelled() => return,
+            woken = wakes.take() => wake_all(&engine, woken),
+            () = engine.timetable_changed.notified() => {}
+            () = sleep_until(next) => wake_due(&engine),
+            _ = sweep.tick() => search(&engine).await,
+        }
+    }
+}
+
+fn wake_all(engine: &Arc<Engine>, woken: HashMap<SubscriptionId, u64>) {
+    for (id, count) in woken {
+        engine.wake(id, count);
+    }
+}
+
+fn next_due(engine: &Engine) -> Option<Timestamp> {
+    lock(&engine.timetable).values().min().copied()
+}
+
+async fn sleep_until(due: Option<Timestamp>) {
+    match due {
+        // The wall clock may jump, so that a long sleep would miss its time.
+        Some(due) => {
+            let wait = Duration::try_from(due.duration_since(clock::now())).unwrap_or_default();
+            tokio::time::sleep(wait.min(SWEEP)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn wake_due(engine: &Arc<Engine>) {
+    let now = clock::now();
+    let due: Vec<_> = lock(&engine.timetable).extract_if(|_, due| *due <= now).map(|(id, _)| id).collect();
+    for id in due {
+        engine.wake(id, 0);
+    }
+}
+
+/// Looks for work that nobody told of: after a start, and in case a wake was lost.
+async fn search(engine: &Arc<Engine>) {
+    match engine.store.creditors().await {
+        Ok(creditors) => {
+            let waiting_for_retry = lock(&engine.timetable).clone();
+            for id in creditors.into_iter().filter(|id| !waiting_for_retry.contains_key(id)) {
+                engine.wake(id, 0);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),
+    }
+}

@@ -1,0 +1,92 @@
+//! What all lanes share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Limits;
+use super::client::Client;
+use super::lane::Lane;
+use super::traffic::{Gauge, Reached, UnderWay, lock};
+use crate::directory::Directory;
+use crate::domain::SubscriptionId;
+use crate::policy::Policy;
+use crate::store::Store;
+
+/// How many rows of a deleted subscription are dropped in one transaction.
+const FORGIVE_AT_ONCE: usize = 1_000;
+
+/// What all lanes share; each subscription's own state is in its lane.
+pub(super) struct Engine {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) policy: Policy,
+    pub(super) client: Client,
+    pub(super) limits: Limits,
+    /// Permits for attempts beyond the first of each lane.
+    pub(super) extra: Arc<Semaphore>,
+    pub(super) under_way: UnderWay,
+    pub(super) reached: Reached,
+    /// Lanes that run.
+    pub(super) lanes: Mutex<HashMap<SubscriptionId, Arc<Gauge>>>,
+    /// When idle subscriptions have something due.
+    pub(super) timetable: Mutex<HashMap<SubscriptionId, jiff::Timestamp>>,
+    /// Told when the timetable gets an entry.
+    pub(super) timetable_changed: tokio::sync::Notify,
+    pub(super) tasks: TaskTracker,
+    /// No new attempts.
+    pub(super) stop: CancellationToken,
+    /// Attempts under way are dropped, too.
+    pub(super) abort: CancellationToken,
+}
+
+impl Engine {
+    /// Sees to it that a subscription's new work is looked at; `count` deliveries of it are new.
+    pub(super) fn wake(self: &Arc<Self>, id: SubscriptionId, count: u64) {
+        let Some(subscription) = self.directory.get(id) else { return };
+        if self.stop.is_cancelled() {
+            return;
+        }
+        if subscription.deleted.is_some() {
+            let engine = Arc::clone(self);
+            self.tasks.spawn(async move { engine.forgive(id).await });
+            return;
+        }
+        let mut lanes = lock(&self.lanes);
+        if let Some(gauge) = lanes.get(&id) {
+            gauge.tell(count);
+        } else if subscription.is_active() {
+            let gauge = Arc::new(Gauge::default());
+            gauge.tell(count);
+            lanes.insert(id, Arc::clone(&gauge));
+            lock(&self.timetable).remove(&id);
+            self.tasks.spawn(Lane::new(Arc::clone(self), id, gauge).run());
+        }
+    }
+
+    async fn forgive(&self, id: SubscriptionId) {
+        loop {
+            match self.store.forgive(id, FORGIVE_AT_ONCE).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(subscription = %id, %error, "a deleted subscription's backlog stays for now");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits a little if these subscriptions' lanes cannot keep up with what is accepted.
+    pub(super) async fn pace(&self, subscriptions: &[SubscriptionId]) {
+        for id in subscriptions {
+            let gauge = lock(&self.lanes).get(id).map(Arc::clone);
+            if let Some(gauge) = gauge {
+                gauge.pace().await;
+            }
+        }
+    }
+}

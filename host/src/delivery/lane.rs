@@ -1,0 +1,238 @@
+//! One subscription's deliveries.
+//!
+//! A lane reads what is owed in pages, keeps a few attempts under way, and records how each ended. Its width, the
+//! number of attempts at once, starts at one, grows with every success and halves with every failure: a target
+//! that hangs holds one attempt, not the whole allowance.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::attempt::Ended;
+use super::engine::Engine;
+use super::traffic::{Gauge, lock};
+use crate::clock;
+use crate::domain::{EventId, Outcome, Subscription, SubscriptionId};
+use crate::store::{Ask, Error, Owed, Waiting};
+
+/// How long a lane without work waits for more before it ends.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a lane waits after the store could not be read.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many ended attempts may wait for being recorded, for each that may be under way.
+const UNRECORDED_FACTOR: usize = 4;
+
+/// A subscription's deliveries while there are any.
+pub(super) struct Lane {
+    engine: Arc<Engine>,
+    id: SubscriptionId,
+    gauge: Arc<Gauge>,
+    width: usize,
+    /// Read, and not tried yet.
+    waiting: VecDeque<Owed>,
+    /// The newest batch that has been read.
+    read_to: EventId,
+    /// The store may hold what has not been read.
+    unread: bool,
+    next_due: Option<Timestamp>,
+    /// Retries that have been read and whose end is not recorded: their rows are still in the store.
+    taken: HashSet<EventId>,
+    attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
+    endings: FuturesUnordered<BoxFuture<'static, (EventId, Result<(), Error>)>>,
+}
+
+impl Lane {
+    pub(super) fn new(engine: Arc<Engine>, id: SubscriptionId, gauge: Arc<Gauge>) -> Self {
+        Self {
+            engine,
+            id,
+            gauge,
+            width: 1,
+            waiting: VecDeque::new(),
+            read_to: EventId::NIL,
+            unread: true,
+            next_due: None,
+            taken: HashSet::new(),
+            attempts: FuturesUnordered::new(),
+            endings: FuturesUnordered::new(),
+        }
+    }
+
+    /// Runs until nothing waits, the subscription is inactive, or the service stops.
+    pub(super) async fn run(mut self) {
+        loop {
+            let subscription = self.engine.directory.get(self.id).filter(|found| found.is_active());
+            let going = subscription.is_some() && !self.engine.stop.is_cancelled();
+            if let (true, Some(subscription)) = (going, &subscription) {
+                if self.wants_more(subscription) && !self.read(subscription).await {
+                    continue;
+                }
+                self.start_attempts(subscription);
+            }
+            let busy = !self.attempts.is_empty() || !self.endings.is_empty();
+            if !going && !busy {
+                break;
+            }
+            let linger = tokio::time::sleep(self.rest(going, busy));
+            tokio::select! {
+                biased;
+                () = self.engine.abort.cancelled() => break,
+                Some(ended) = self.attempts.next() => self.ended(ended).await,
+                Some((event, recorded)) = self.endings.next() => self.recorded(event, recorded),
+                () = self.gauge.wake.notified() => self.unread = true,
+                () = self.engine.stop.cancelled(), if going => {}
+                () = linger => {
+                    if self.is_due() {
+                        self.unread = true;
+                    } else if !busy && self.leave() {
+                        return;
+                    }
+                }
+            }
+        }
+        lock(&self.engine.lanes).remove(&self.id);
+        // Whoever changed the subscription meanwhile found the lane still there.
+        if !self.engine.stop.is_cancelled() && self.engine.directory.get(self.id).is_some_and(|found| found.is_active())
+        {
+            self.engine.wake(self.id, 0);
+        }
+    }
+
+    /// How long to wait for something to happen.
+    fn rest(&self, going: bool, busy: bool) -> Duration {
+        let far = Duration::from_secs(30);
+        let due = self.next_due.filter(|_| going).map(|due| {
+            Duration::try_from(due.duration_since(clock::now())).unwrap_or_default().max(Duration::from_millis(1))
+        });
+        let idle = if busy { far } else { LINGER };
+        due.unwrap_or(far).min(idle)
+    }
+
+    fn is_due(&self) -> bool {
+        self.next_due.is_some_and(|due| due <= clock::now())
+    }
+
+    fn width_max(&self, subscription: &Subscription) -> usize {
+        let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
+        self.engine.limits.subscription_in_flight_max.min(own).max(1)
+    }
+
+    fn wants_more(&self, subscription: &Subscription) -> bool {
+        self.unread
+            && self.waiting.len() < self.width
+            && self.endings.len() < UNRECORDED_FACTOR * self.width_max(subscription)
+    }
+
+    /// Reads a page; returns `false` when the store could not be read now.
+    async fn read(&mut self, subscription: &Subscription) -> bool {
+        self.unread = false;
+        let page = 2 * self.width_max(subscription).min(128);
+        let ask = Ask {
+            subscription: self.id,
+            after: self.read_to,
+            fresh: page,
+            now: clock::now(),
+            due: page + self.taken.len(),
+        };
+        match self.engine.store.owed(ask).await {
+            Ok(Waiting { fresh, due, next_due }) => {
+                self.unread = !fresh.is_empty();
+                self.read_to = fresh.last().map_or(self.read_to, |owed| owed.place.batch);
+                let taken = &mut self.taken;
+                self.waiting.extend(due.into_iter().filter(|owed| taken.insert(owed.event.id)));
+                self.waiting.extend(fresh);
+                self.next_due = next_due;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(subscription = %self.id, %error, "what is owed cannot be read now");
+                self.unread = true;
+                tokio::select! {
+                    () = tokio::time::sleep(STORE_PAUSE) => {}
+                    () = self.engine.stop.cancelled() => {}
+                }
+                false
+            }
+        }
+    }
+
+    fn start_attempts(&mut self, subscription: &Arc<Subscription>) {
+        let width = self.width.min(self.width_max(subscription));
+        while self.attempts.len() < width && !self.waiting.is_empty() {
+            // The first attempt of each lane needs no permit, so that nobody waits for others' targets.
+            let permit = match self.attempts.is_empty() {
+                true => None,
+                false => match Arc::clone(&self.engine.extra).try_acquire_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => break,
+                },
+            };
+            let Some(owed) = self.waiting.pop_front() else { break };
+            self.attempts.push(attempt(Arc::clone(&self.engine), Arc::clone(subscription), owed, permit));
+        }
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        let attempt = &ended.finished.attempt;
+        let good = match attempt.outcome {
+            Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => true,
+            Outcome::Retry { .. } | Outcome::Dead { .. } => false,
+        };
+        self.gauge.note(attempt.took, good);
+        self.width = if good { self.width + 1 } else { (self.width / 2).max(1) };
+        self.width = self.width.min(self.engine.limits.subscription_in_flight_max.max(1));
+        if let Outcome::Retry { due, .. } = attempt.outcome {
+            self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        }
+        self.engine.follow(&ended).await;
+        let (store, event) = (Arc::clone(&self.engine.store), ended.finished.event);
+        self.endings.push(Box::pin(async move { (event, store.finish(ended.finished).await) }));
+    }
+
+    fn recorded(&mut self, event: EventId, recorded: Result<(), Error>) {
+        self.taken.remove(&event);
+        if let Err(error) = recorded {
+            // The row is still there: the delivery is repeated after the next start.
+            tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded");
+        }
+    }
+
+    /// Leaves if no work has come; returns whether the lane is gone.
+    fn leave(&mut self) -> bool {
+        let mut lanes = lock(&self.engine.lanes);
+        // Wakes come under the same lock: what is not here yet starts a new lane.
+        if self.unread || !self.waiting.is_empty() || self.is_woken() {
+            self.unread = true;
+            return false;
+        }
+        lanes.remove(&self.id);
+        if let Some(due) = self.next_due {
+            lock(&self.engine.timetable).insert(self.id, due);
+            self.engine.timetable_changed.notify_one();
+        }
+        true
+    }
+
+    fn is_woken(&self) -> bool {
+        use futures_util::FutureExt;
+        self.gauge.wake.notified().now_or_never().is_some()
+    }
+}
+
+fn attempt(
+    engine: Arc<Engine>,
+    subscription: Arc<Subscription>,
+    owed: Owed,
+    permit: Option<OwnedSemaphorePermit>,
+) -> BoxFuture<'static, Ended> {
+    Box::pin(async move {
+        let ended = engine.attempt(subscription, owed).await;
+        drop(permit);
+        ended
+    })
+}

@@ -1,0 +1,40 @@
+//! From what is owed to what has arrived.
+//!
+//! Each subscription that is owed anything has a **lane**: one task that reads the store, makes attempts side by
+//! side, records how they ended, and ends itself when nothing waits. The [`Dispatcher`] starts lanes when the
+//! store says that there is new work, when a retry is due, and every half minute in any case. Lanes share nothing
+//! but permits, and each has one of its own, so that a hanging target delays nobody else's.
+//!
+//! An attempt asks [`crate::policy`], makes the request, sends it, and judges the answer (`outcome`, which is
+//! pure). What a target does is data here, never an `Err`.
+
+mod attempt;
+mod client;
+mod dispatcher;
+mod engine;
+mod lane;
+mod outcome;
+mod request;
+mod traffic;
+
+use std::time::Duration;
+
+use crate::domain::RetrySchedule;
+
+pub use client::Error;
+pub use dispatcher::{Dispatcher, StartError};
+
+/// How much is delivered at once, and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most attempts at once beyond the first of each subscription.
+    pub in_flight_max: usize,
+    /// The most attempts at once for one subscription.
+    pub subscription_in_flight_max: usize,
+    /// The longest one attempt may take, unless its subscription says otherwise.
+    pub attempt_timeout: Duration,
+    /// The longest that connecting may take.
+    pub connect_timeout: Duration,
+    /// Waits between attempts, unless the subscription says otherwise.
+    pub retry_schedule: RetrySchedule,
+}

@@ -1,0 +1,207 @@
+//! What follows from a target's answer. Pure: the clock and the dice are passed in.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+
+use crate::domain::{Answer, Outcome, RetrySchedule};
+
+/// The longest wait that a target may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How a request to a target ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    /// The target answered.
+    Answered {
+        /// Its answer.
+        answer: Answer,
+        /// Its `Location`, for the reader of the story.
+        location: Option<String>,
+        /// Its `Retry-After`, from now.
+        retry_after: Option<Duration>,
+    },
+    /// It did not, and why.
+    Failed(String),
+}
+
+/// What an outcome means for the subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Consequence {
+    /// Nothing.
+    Nothing,
+    /// Its target was reached.
+    Reached,
+    /// It is disabled with this error, if nothing has reached it since the delivery's first attempt.
+    DisableUnlessReached(String),
+    /// It is disabled with this error.
+    Disable(String),
+}
+
+/// When and how often an attempt is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation<'a> {
+    /// The schedule of the delivery.
+    pub(super) schedule: &'a RetrySchedule,
+    /// How many attempts have failed when this one has, this one included.
+    pub(super) failed: u32,
+    /// The time now.
+    pub(super) now: Timestamp,
+    /// A number in `0.0..1.0`.
+    pub(super) random: f64,
+}
+
+/// Judges a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
+pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, Consequence) {
+    let (answer, location, retry_after) = match response {
+        Response::Failed(reason) => return failure(reason.clone(), reason.clone(), None, situation),
+        Response::Answered { answer, location, retry_after } => (answer, location, *retry_after),
+    };
+    let error = || if answer.body.is_empty() { answered(answer.status) } else { answer.body.clone() };
+    match StatusCode::from_u16(answer.status) {
+        Ok(status) if status.is_success() => (Outcome::Delivered, Consequence::Reached),
+        Ok(StatusCode::GONE) => {
+            let reason = "the target answered 410 Gone: it wants no more events".to_owned();
+            (Outcome::Dead { reason }, Consequence::Disable(error()))
+        }
+        Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
+            let reason = "the target answered 415 Unsupported Media Type: the same request would fail again".to_owned();
+            (Outcome::Dead { reason }, Consequence::Nothing)
+        }
+        Ok(status) if status.is_redirection() => {
+            let to = location.as_deref().unwrap_or("nowhere");
+            let reason = format!("{} to {to}: redirects are not followed, change target_url", answered(answer.status));
+            failure(reason.clone(), reason, None, situation)
+        }
+        Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+            failure(answered(answer.status), error(), retry_after, situation)
+        }
+        _ => failure(answered(answer.status), error(), None, situation),
+    }
+}
+
+/// Judges an attempt for which policy had no answer.
+pub(super) fn judge_unavailable(reason: &str, situation: Situation<'_>) -> (Outcome, Consequence) {
+    failure(reason.to_owned(), reason.to_owned(), None, situation)
+}
+
+fn answered(status: u16) -> String {
+    match StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()) {
+        Some(words) => format!("the target answered {status} {words}"),
+        None => format!("the target answered {status}"),
+    }
+}
+
+fn failure(
+    reason: String,
+    error: String,
+    retry_after: Option<Duration>,
+    situation: Situation<'_>,
+) -> (Outcome, Consequence) {
+    let Situation { schedule, failed, now, random } = situation;
+    match schedule.wait_after(failed, random) {
+        Some(wait) => {
+            let wait = wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX));
+            let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+            (Outcome::Retry { reason, due: whole_micros(due) }, Consequence::Nothing)
+        }
+        None => {
+            let reason = format!("{reason}; that was the last of {} attempts", schedule.attempts());
+            (Outcome::Dead { reason }, Consequence::DisableUnlessReached(error))
+        }
+    }
+}
+
+/// Cuts a time to the precision of the store's keys.
+fn whole_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn situation(schedule: &RetrySchedule, failed: u32) -> Situation<'_> {
+        Situation { schedule, failed, now: now(), random: 0.5 }
+    }
+
+    fn answer(status: u16) -> Response {
+        Response::Answered {
+            answer: Answer { status, body: "why".to_owned() },
+            location: Some("http://elsewhere/".to_owned()),
+            retry_after: Some(Duration::from_secs(100)),
+        }
+    }
+
+    fn judged(status: u16, failed: u32) -> (Outcome, Consequence) {
+        let schedule = "10s".parse().unwrap();
+        judge(&answer(status), situation(&schedule, failed))
+    }
+
+    fn due_in(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn any_2xx_is_success() {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(judged(status, 1), (Outcome::Delivered, Consequence::Reached));
+        }
+    }
+
+    #[test]
+    fn failures_wait_as_the_schedule_says() {
+        for status in [400, 404, 500, 502] {
+            let (outcome, consequence) = judged(status, 1);
+            assert!(matches!(outcome, Outcome::Retry { due, .. } if due == due_in(10)), "{status}");
+            assert_eq!(consequence, Consequence::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_target_may_ask_for_a_longer_wait() {
+        for status in [429, 503] {
+            assert!(matches!(judged(status, 1).0, Outcome::Retry { due, .. } if due == due_in(100)), "{status}");
+        }
+        let schedule = "10s".parse().unwrap();
+        let greedy = Response::Answered {
+            answer: Answer { status: 429, body: String::new() },
+            location: None,
+            retry_after: Some(Duration::MAX),
+        };
+        let (outcome, _) = judge(&greedy, situation(&schedule, 1));
+        assert!(matches!(outcome, Outcome::Retry { due, .. } if due == due_in(24 * 60 * 60)));
+    }
+
+    #[test]
+    fn a_used_up_schedule_is_a_dead_letter_with_the_answers_body_as_error() {
+        let (outcome, consequence) = judged(500, 2);
+        assert!(matches!(outcome, Outcome::Dead { reason } if reason.ends_with("the last of 2 attempts")));
+        assert_eq!(consequence, Consequence::DisableUnlessReached("why".to_owned()));
+    }
+
+    #[test]
+    fn gone_disables_and_415_does_not_try_again() {
+        assert!(matches!(judged(410, 1), (Outcome::Dead { .. }, Consequence::Disable(_))));
+        assert!(matches!(judged(415, 1), (Outcome::Dead { .. }, Consequence::Nothing)));
+    }
+
+    #[test]
+    fn a_redirect_is_a_failure_that_names_its_location() {
+        let (outcome, _) = judged(307, 1);
+        assert!(matches!(outcome, Outcome::Retry { reason, .. } if reason.contains("http://elsewhere/")));
+    }
+
+    #[test]
+    fn no_answer_is_retried_too() {
+        let schedule = RetrySchedule::NONE;
+        let (outcome, consequence) = judge(&Response::Failed("refused".to_owned()), situation(&schedule, 1));
+        assert!(matches!(outcome, Outcome::Dead { .. }));
+        assert_eq!(consequence, Consequence::DisableUnlessReached("refused".to_owned()));
+    }
+}

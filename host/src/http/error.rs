@@ -1,0 +1,146 @@
+//! What a client is told when something is wrong: the only place that chooses status codes for errors.
+//!
+//! The body has Pacifica's fields (`status`, `message`) and problem+json's (`type`, `title`, `detail`), with a
+//! JSON pointer where one field is wrong. The log gets the cause; the client never does.
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::chain;
+use crate::domain::event::{DecodeError, DecodeErrorKind};
+use crate::{intake, store};
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    detail: String,
+    pointer: Option<String>,
+    errors: Vec<Part>,
+}
+
+/// One of several errors.
+#[derive(Debug, Serialize)]
+struct Part {
+    pointer: String,
+    detail: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), pointer: None, errors: Vec::new() }
+    }
+
+    /// A body that is not what the path takes.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A field that is wrong; `pointer` is its JSON pointer.
+    pub(super) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    /// Nobody that is known here.
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// Something that this user may not do or see.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// Unknown, or not this user's.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(super) fn too_large(what: &str, limit: usize, key: &str) -> Self {
+        let detail = format!("{what} is larger than {limit} bytes (the setting {key})");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    pub(super) fn too_slow(milliseconds: u128) -> Self {
+        let detail = format!("the body did not arrive within {milliseconds} ms (the setting body_timeout_ms)");
+        Self::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let mut body = json!({
+            "status": format!("{} {title}", self.status.as_u16()),
+            "message": self.detail,
+            "type": "about:blank",
+            "title": title,
+            "detail": self.detail,
+        });
+        if let Some(pointer) = self.pointer {
+            body["pointer"] = pointer.into();
+        }
+        if !self.errors.is_empty() {
+            body["errors"] = json!(self.errors);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> Self {
+        let status = match error.kind {
+            DecodeErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            DecodeErrorKind::Malformed => StatusCode::BAD_REQUEST,
+            DecodeErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        let errors = error.members.into_iter().map(|(pointer, detail)| Part { pointer, detail }).collect();
+        Self { status, detail: error.message, pointer: error.pointer, errors }
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        tracing::error!(error = chain::of(&error), "the store failed");
+        match error {
+            store::Error::Unavailable { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store cannot write now (is the disk full?); nothing of this request was kept: try again",
+            ),
+            store::Error::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping: try again"),
+            store::Error::Damaged { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "a record of the store is damaged; the service's log says which",
+            ),
+        }
+    }
+}
+
+impl From<intake::Error> for ApiError {
+    fn from(error: intake::Error) -> Self {
+        match error {
+            intake::Error::Match { index, ref source } => {
+                let detail = format!("event {index} of the request: {}", chain::of(source));
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+            }
+            intake::Error::Log { source } => source.into(),
+        }
+    }
+}
+
+/// Answers for paths that do not exist.
+pub(super) async fn unknown_path(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+/// Answers for methods that a path does not have; axum adds `Allow`.
+pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} has no method {method}", uri.path()))
+}

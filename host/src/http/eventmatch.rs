@@ -1,0 +1,134 @@
+//! `/eventmatch`: a user's subscriptions, as Pacifica's Notifications serves them.
+//!
+//! An unknown, a deleted and another user's subscription answer alike, so that nobody learns what exists.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::identity::User;
+use super::subscription_body::{apply, check_complete, show};
+use super::{Api, body};
+use crate::clock;
+use crate::domain::{Activity, Auth, Subscription, SubscriptionId};
+
+/// `POST /eventmatch`
+pub(super) async fn create(
+    State(api): State<Api>,
+    user: User,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body = body::read(body, api.limits.subscription).await?;
+    let body = body::object(&headers, &body)?;
+    check_complete(&body)?;
+    let now = clock::now();
+    let mut subscription = Subscription {
+        id: SubscriptionId::from_uuid(Uuid::new_v4()),
+        name: String::new(),
+        user: user.name,
+        jsonpath: String::new(),
+        target_url: String::new(),
+        version: "v0.1".to_owned(),
+        extensions: serde_json::Map::new(),
+        auth: Auth::None,
+        created: now,
+        updated: now,
+        deleted: None,
+        activity: Activity::Enabled,
+        retry: None,
+        timeout: None,
+        max_in_flight: None,
+        event_format: Default::default(),
+        content_mode: Default::default(),
+    };
+    apply(body, &mut subscription, now)?;
+    let shown = show(&subscription);
+    api.directory.create(subscription).await?;
+    Ok(Json(shown))
+}
+
+/// Which part of the list to return; all of it when nothing is asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    limit: Option<usize>,
+    after: Option<SubscriptionId>,
+}
+
+/// `GET /eventmatch`
+pub(super) async fn list(
+    State(api): State<Api>,
+    user: User,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let own = api.directory.of_user(&user.name);
+    let first = match page.after {
+        None => 0,
+        Some(after) => own.iter().position(|found| found.id == after).map(|place| place + 1).ok_or_else(not_yours)?,
+    };
+    let limit = page.limit.unwrap_or(usize::MAX);
+    Ok(Json(own[first..].iter().take(limit).map(|subscription| show(subscription)).collect()))
+}
+
+/// `GET /eventmatch/{uuid}`
+pub(super) async fn read(
+    State(api): State<Api>,
+    user: User,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let subscription = api.directory.get(parse(&id)?).filter(|found| is_own(found, &user)).ok_or_else(not_yours)?;
+    Ok(Json(show(&subscription)))
+}
+
+/// `PUT /eventmatch/{uuid}`
+pub(super) async fn update(
+    State(api): State<Api>,
+    user: User,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let id = parse(&id)?;
+    let body = body::read(body, api.limits.subscription).await?;
+    let body = body::object(&headers, &body)?;
+    let now = clock::now();
+    let mut wrong = None;
+    let changed = api.directory.change(id, |current| {
+        let mut changed = is_own(current, &user).then(|| current.clone())?;
+        changed.updated = now;
+        apply(body, &mut changed, now).map_err(|error| wrong = Some(error)).ok()?;
+        Some(changed)
+    });
+    let changed = changed.await?;
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    changed.map(|subscription| Json(show(&subscription))).ok_or_else(not_yours)
+}
+
+/// `DELETE /eventmatch/{uuid}`
+pub(super) async fn remove(State(api): State<Api>, user: User, Path(id): Path<String>) -> Result<(), ApiError> {
+    let now = clock::now();
+    let deleted = api.directory.change(parse(&id)?, |current| {
+        is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })
+    });
+    deleted.await?.map(drop).ok_or_else(not_yours)
+}
+
+fn is_own(subscription: &Subscription, user: &User) -> bool {
+    subscription.deleted.is_none() && subscription.user == user.name
+}
+
+fn parse(id: &str) -> Result<SubscriptionId, ApiError> {
+    id.parse().map_err(|_| ApiError::bad_request(format!("`{id}` is not a UUID")))
+}
+
+fn not_yours() -> ApiError {
+    ApiError::forbidden("you have no subscription with this UUID")
+}

@@ -1,0 +1,171 @@
+//! `/events`: the log, one event's whole story, and sending again.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::identity::User;
+use super::story::View;
+use crate::clock;
+use crate::domain::{DeliveryId, EventId, SubscriptionId};
+use crate::store::{Purge, Purged, Range};
+
+/// How many events a list has unless asked otherwise, and at the most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+/// How many pages of the log are searched for a user's own events in one request.
+const PAGES_MAX: usize = 20;
+
+/// Which part of the log.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Page {
+    limit: Option<usize>,
+    before: Option<EventId>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// `GET /events`
+pub(super) async fn list(
+    State(api): State<Api>,
+    user: User,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let (views, next) = views(&api, &user, &page).await?;
+    let events: Vec<_> = views.iter().map(View::summary).collect();
+    Ok(Json(json!({"events": events, "next": next.map(|before| next_url(&page, before))})))
+}
+
+fn next_url(page: &Page, before: EventId) -> String {
+    let mut url = format!("/events?limit={}&before={before}", page.limit.unwrap_or(LIMIT));
+    for (name, time) in [("since", page.since), ("until", page.until)] {
+        if let Some(time) = time {
+            url.push_str(&format!("&{name}={time}"));
+        }
+    }
+    url
+}
+
+/// Returns the newest events that a user may see, and where to go on if there may be more.
+pub(super) async fn views(api: &Api, user: &User, page: &Page) -> Result<(Vec<View>, Option<EventId>), ApiError> {
+    let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    let (mut found, mut before) = (Vec::new(), page.before);
+    for _ in 0..PAGES_MAX {
+        let range = Range { before, since: page.since, until: page.until, limit };
+        let stories = api.store.stories(range).await?;
+        let more = stories.len() == limit;
+        for story in stories {
+            before = Some(story.event.id);
+            found.extend(View::of(story, user, api));
+            if found.len() == limit {
+                return Ok((found, before));
+            }
+        }
+        if !more {
+            return Ok((found, None));
+        }
+    }
+    Ok((found, before))
+}
+
+/// `GET /events/{id}`
+pub(super) async fn read(
+    State(api): State<Api>,
+    user: User,
+    Path(id): Path<String>,
+) -> Result<Json<Box<RawValue>>, ApiError> {
+    let view = find(&api, &user, parse(&id)?).await?;
+    view.whole().map(Json).map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
+}
+
+/// Returns an event that the user may see.
+pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
+    let story = api.store.story(id).await?;
+    let view = story.and_then(|story| View::of(story, user, api));
+    view.ok_or_else(|| ApiError::not_found(format!("there is no event {id} that you may see")))
+}
+
+fn parse(id: &str) -> Result<EventId, ApiError> {
+    id.parse().map_err(|_| ApiError::bad_request(format!("`{id}` is not a UUID")))
+}
+
+/// Which deliveries to send again.
+#[derive(Debug, Deserialize)]
+pub(super) struct Only {
+    subscription: Option<SubscriptionId>,
+}
+
+/// `POST /events/{id}/retry`
+pub(super) async fn retry(
+    State(api): State<Api>,
+    user: User,
+    Path(id): Path<String>,
+    only: Result<Query<Only>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(only) = only.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let view = find(&api, &user, parse(&id)?).await?;
+    let mut matched = api.intake.matches(&view.event.event).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    matched.retain(|id| {
+        let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
+        only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())
+    });
+    let id = view.event.id;
+    if !matched.is_empty() {
+        api.store.redeliver(id, matched.clone(), user.name, clock::now()).await?;
+    }
+    let deliveries = matched.into_iter().map(|subscription| {
+        json!({"id": DeliveryId::of(id, subscription).to_string(), "subscription": subscription.to_string()})
+    });
+    Ok(Json(json!({"id": id.to_string(), "deliveries": deliveries.collect::<Vec<_>>()})))
+}
+
+/// Up to when to purge.
+#[derive(Debug, Deserialize)]
+pub(super) struct Before {
+    before: Option<Timestamp>,
+}
+
+/// `DELETE /events?before=T`
+pub(super) async fn purge(
+    State(api): State<Api>,
+    user: User,
+    before: Result<Query<Before>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(Before { before }) = before.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let before = before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
+    admin(&user)?;
+    Ok(show(api.store.purge(Purge::Before(before)).await?))
+}
+
+/// `DELETE /events/{id}`
+pub(super) async fn purge_one(
+    State(api): State<Api>,
+    user: User,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = parse(&id)?;
+    admin(&user)?;
+    let purged = api.store.purge(Purge::Events(vec![id])).await?;
+    if purged == Purged::default() {
+        return Err(ApiError::not_found(format!("there is no event {id}")));
+    }
+    Ok(show(purged))
+}
+
+fn admin(user: &User) -> Result<(), ApiError> {
+    match user.is_admin {
+        true => Ok(()),
+        false => Err(ApiError::forbidden("only an admin may remove events (the setting admin_users)")),
+    }
+}
+
+fn show(purged: Purged) -> Json<Value> {
+    Json(json!({"purged": purged.purged, "kept": purged.kept}))
+}

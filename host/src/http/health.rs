@@ -1,0 +1,31 @@
+//! `/healthz`: the process answers. `/readyz`: it can write to disk.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+
+/// The longest that a readiness probe waits for the disk.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers.
+pub(super) async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// Writes something and waits until it is on disk.
+pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    match tokio::time::timeout(PROBE_TIMEOUT, api.store.probe()).await {
+        Ok(probed) => probed?,
+        Err(_) => {
+            let detail = format!("the disk took longer than {} s for one write", PROBE_TIMEOUT.as_secs());
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        }
+    }
+    Ok(Json(json!({"status": "ready"})))
+}

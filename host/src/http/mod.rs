@@ -1,0 +1,93 @@
+//! REST: routes and JSON bodies, one resource in each file.
+//!
+//! A handler extracts, calls, and wraps. Bodies are built here and nowhere else; statuses of errors are chosen in
+//! `error` and nowhere else. `server` accepts connections within their limits.
+
+mod body;
+mod error;
+mod eventmatch;
+mod events;
+mod health;
+mod identity;
+mod receive;
+mod server;
+mod story;
+mod subscription_body;
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::delivery::Dispatcher;
+use crate::directory::Directory;
+use crate::intake::Intake;
+use crate::store::Store;
+
+pub use identity::Identity;
+pub use server::{Connections, serve};
+
+/// The limits of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    event: body::Limit,
+    subscription: body::Limit,
+}
+
+impl Limits {
+    /// Makes the limits: the most bytes of a request with events and of one with a subscription, and the longest
+    /// that either may take to arrive.
+    pub fn new(event_bytes: usize, subscription_bytes: usize, timeout: Duration) -> Self {
+        Self {
+            event: body::Limit { what: "the event", key: "event_bytes_max", bytes: event_bytes, timeout },
+            subscription: body::Limit {
+                what: "the subscription",
+                key: "subscription_bytes_max",
+                bytes: subscription_bytes,
+                timeout,
+            },
+        }
+    }
+}
+
+/// What the handlers use. A cheap handle.
+#[derive(Clone)]
+pub struct Api {
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// The subscriptions.
+    pub directory: Arc<Directory>,
+    /// The way in.
+    pub intake: Intake,
+    /// What is under way.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Who is asking.
+    pub identity: Arc<Identity>,
+    /// How much a request may be.
+    pub limits: Limits,
+}
+
+/// Returns all routes. Requests need the address that they come from
+/// ([`ConnectInfo`](axum::extract::ConnectInfo)) as an extension, as [`serve`] adds it.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/receive", post(receive::receive).options(receive::handshake))
+        .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
+        .route(
+            "/eventmatch/{uuid}",
+            get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove),
+        )
+        .route("/events", get(events::list).delete(events::purge))
+        .route("/events/{id}", get(events::read).delete(events::purge_one))
+        .route("/events/{id}/retry", post(events::retry))
+        .route("/status/{id}", get(tasks::status))
+        .route("/get/{id}", get(tasks::read))
+        .route("/", get(tasks::list))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(error::unknown_path)
+        .method_not_allowed_fallback(error::unknown_method)
+        .with_state(api)
+}

@@ -1,0 +1,66 @@
+//! `POST /receive`: events come in. `OPTIONS /receive`: the webhook handshake, as its receiver.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::Json;
+
+use super::error::ApiError;
+use super::identity::User;
+use super::{Api, body};
+use crate::domain::EventId;
+use crate::domain::event::{Received, decode};
+
+/// CloudEvents 1.0 webhook specification §4: who wants to send, and how much.
+const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
+const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+/// Accepts one event or a batch, and answers the ids after they are on disk.
+pub(super) async fn receive(
+    State(api): State<Api>,
+    user: User,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(body, api.limits.event).await?;
+    let (events, is_batch) = match decode(&headers, body)? {
+        Received::One(event) => (vec![event], false),
+        Received::Batch(events) => (events, true),
+    };
+    let ids = api.intake.accept(events, &user.name).await?;
+    Ok(answer(&ids, is_batch, prefers_json(&headers)))
+}
+
+fn answer(ids: &[EventId], is_batch: bool, json: bool) -> Response {
+    let mut texts = ids.iter().map(ToString::to_string);
+    match (json, is_batch) {
+        (true, true) => Json(texts.collect::<Vec<_>>()).into_response(),
+        (true, false) => Json(texts.next()).into_response(),
+        (false, _) => texts.collect::<Vec<_>>().join("\n").into_response(),
+    }
+}
+
+/// Tells whether a client asks for JSON before plain text. Only the order counts: nobody weighs these two.
+fn prefers_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
+    types.into_iter().find_map(|name| match name {
+        "application/json" => Some(true),
+        "text/plain" | "text/*" | "*/*" => Some(false),
+        _ => None,
+    }) == Some(true)
+}
+
+/// Lets any origin that says who it is send.
+pub(super) async fn handshake(_user: User, headers: HeaderMap) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let answer = response.headers_mut();
+    answer.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    if let Some(origin) = headers.get(REQUEST_ORIGIN) {
+        answer.insert(ALLOWED_ORIGIN, origin.clone());
+        answer.insert(ALLOWED_RATE, HeaderValue::from_static("*"));
+    }
+    response
+}

@@ -1,0 +1,124 @@
+//! The accept loop: connections within their limits, and an end in good order.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::error::ApiError;
+
+/// How long the loop rests after a failed accept, such as one for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections over the limit are told so at once; more are closed without a word.
+const REFUSALS_MAX: usize = 32;
+/// The longest that telling takes.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The limits of connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// The most at once.
+    pub max: usize,
+    /// The longest that the headers of a request may take.
+    pub header_timeout: Duration,
+    /// The longest that requests under way may take after the end has begun.
+    pub grace: Duration,
+}
+
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or `grace` is over.
+pub async fn serve(listener: TcpListener, router: Router, limits: Connections, shutdown: impl Future<Output = ()>) {
+    let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
+    let (graceful, tasks) = (GracefulShutdown::new(), TaskTracker::new());
+    let builder = builder(limits.header_timeout);
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Small answers leave at once.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                let (builder, max) = (builder.clone(), limits.max);
+                tasks.spawn(async move {
+                    refuse(stream, &builder, max).await;
+                    drop(refusal);
+                });
+            }
+            continue;
+        };
+        let connection = builder.serve_connection(TokioIo::new(stream), service(router.clone(), address));
+        let connection = graceful.watch(connection.into_owned());
+        tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, %address, "a connection ended early");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    let ended = async {
+        graceful.shutdown().await;
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(limits.grace, ended).await.is_err() {
+        tracing::warn!("requests were still under way at the end of the grace period");
+    }
+}
+
+fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(header_timeout)).max_concurrent_streams(256);
+    builder
+}
+
+/// Makes the service of one connection, whose requests carry the address that they come from.
+fn service(
+    router: Router,
+    address: SocketAddr,
+) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(address));
+        router.clone().oneshot(request.map(Body::new))
+    })
+}
+
+/// Tells a client that there is no place, and closes.
+async fn refuse(stream: TcpStream, builder: &auto::Builder<TokioExecutor>, max: usize) {
+    let service = service_fn(move |_: Request<Incoming>| async move {
+        let detail = format!("all {max} connections are in use (the setting connections_max): try again");
+        let mut response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Ok::<_, Infallible>(response)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let _told_or_not = tokio::time::timeout(REFUSAL_TIMEOUT, connection).await;
+}

@@ -1,0 +1,162 @@
+//! An event's story as JSON, and who may see how much of it.
+
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::identity::User;
+use crate::domain::event::Wire;
+use crate::domain::{Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus};
+use crate::store::{Logged, Story};
+
+/// One delivery of an event, with what is known now.
+pub(super) struct Delivery {
+    pub(super) subscription: SubscriptionId,
+    /// The subscription as it is now.
+    pub(super) now: Option<Arc<Subscription>>,
+    pub(super) state: State,
+    entries: Vec<Entry>,
+}
+
+/// An event as one user may see it.
+pub(super) struct View {
+    pub(super) event: Arc<Logged>,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl View {
+    /// Returns what `user` may see of a story, if anything: an admin all of it, its sender the event, and an owner of
+    /// a subscription the event and the deliveries to it.
+    pub(super) fn of(story: Story, user: &User, api: &Api) -> Option<Self> {
+        let event = story.event;
+        let deliveries = story.deliveries.into_iter().map(|(subscription, entries)| {
+            let state = match State::after(&entries) {
+                state if state.is_final() => state,
+                _ if api.dispatcher.is_under_way(event.id, subscription) => State::Delivering,
+                state => state,
+            };
+            Delivery { subscription, now: api.directory.get(subscription), state, entries }
+        });
+        let visible = deliveries.filter(|delivery| {
+            user.is_admin || delivery.now.as_ref().is_some_and(|subscription| subscription.user == user.name)
+        });
+        let deliveries: Vec<_> = visible.collect();
+        let may_see = user.is_admin || event.sender == user.name || !deliveries.is_empty();
+        may_see.then_some(Self { event, deliveries })
+    }
+
+    /// Returns the status of the deliveries that the user may see.
+    pub(super) fn status(&self) -> TaskStatus {
+        TaskStatus::of(self.deliveries.iter().map(|delivery| &delivery.state))
+    }
+
+    /// Returns the line of a list.
+    pub(super) fn summary(&self) -> Value {
+        json!({
+            "id": self.event.id.to_string(),
+            "received": self.event.received.to_string(),
+            "status": self.status().to_string(),
+            "spec_version": self.event.event.spec_version().as_str(),
+            "event_id": self.event.event.id(),
+            "source": self.event.event.source(),
+            "type": self.event.event.ty(),
+        })
+    }
+
+    /// Returns the whole story. The event's own JSON stays as it was received, numbers too.
+    pub(super) fn whole(&self) -> serde_json::Result<Box<RawValue>> {
+        let (mode, content_type) = match self.event.event.wire() {
+            Wire::Structured { content_type, .. } => ("structured", content_type),
+            Wire::Binary { content_type, .. } => ("binary", content_type),
+        };
+        to_raw_value(&Whole {
+            id: self.event.id.to_string(),
+            received: self.event.received.to_string(),
+            status: self.status().to_string(),
+            sender: &self.event.sender,
+            mode,
+            content_type: content_type.as_deref(),
+            event: raw_json(&self.event)?,
+            deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
+        })
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Whole<'a> {
+    id: String,
+    received: String,
+    status: String,
+    sender: &'a str,
+    mode: &'static str,
+    content_type: Option<&'a str>,
+    event: Box<RawValue>,
+    deliveries: Vec<Value>,
+}
+
+/// Returns an event's JSON as it is.
+pub(super) fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
+    serde_json::from_slice(&logged.event.json())
+}
+
+impl Delivery {
+    fn show(&self, event: &Logged) -> Value {
+        let (reason, due) = match &self.state {
+            State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
+            State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
+            State::Pending | State::Delivering | State::Delivered { .. } | State::Denied { .. } => (None, None),
+        };
+        json!({
+            "id": DeliveryId::of(event.id, self.subscription).to_string(),
+            "subscription": self.subscription.to_string(),
+            "name": self.now.as_ref().map(|now| &now.name),
+            "user": self.now.as_ref().map(|now| &now.user),
+            "target_url": self.now.as_ref().map(|now| &now.target_url),
+            "state": self.state.name(),
+            "reason": reason,
+            "due": due,
+            "attempts": self.attempts().map(show_attempt).collect::<Vec<_>>(),
+            "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Returns all attempts, oldest first.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Attempt(attempt) => Some(attempt),
+            Entry::Redelivery { .. } | Entry::Dropped { .. } => None,
+        })
+    }
+}
+
+fn show_attempt(attempt: &Attempt) -> Value {
+    let (outcome, reason) = match &attempt.outcome {
+        Outcome::Delivered => ("delivered", None),
+        Outcome::Denied => ("denied", None),
+        Outcome::Skipped { reason } => ("skipped", Some(reason)),
+        Outcome::Retry { reason, .. } => ("retry", Some(reason)),
+        Outcome::Dead { reason } => ("dead", Some(reason)),
+    };
+    json!({
+        "number": attempt.number,
+        "at": attempt.at.to_string(),
+        "took_ms": u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
+        "outcome": outcome,
+        "reason": reason,
+        "policy": attempt.policy.as_ref().map(show_answer),
+        "target": attempt.target.as_ref().map(show_answer),
+    })
+}
+
+fn show_answer(answer: &Answer) -> Value {
+    json!({"status": answer.status, "body": answer.body})
+}
+
+fn show_redelivery(entry: &Entry) -> Option<Value> {
+    match entry {
+        Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
+        Entry::Attempt(_) | Entry::Dropped { .. } => None,
+    }
+}

@@ -1,0 +1,276 @@
+//! A subscription as JSON: what REST shows of it, and what a body may set.
+//!
+//! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`) and unknown ones are ignored, so that a GET
+//! body can be PUT back. What a PUT leaves out stays as it is, secrets too.
+
+use std::time::Duration;
+
+use axum::http::Uri;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use crate::domain::subscription::NAME_CHARS_MAX;
+use crate::domain::{Activity, Auth, Subscription};
+use crate::matching::Filter;
+
+/// The longest time that one attempt may be given, in milliseconds.
+const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
+
+/// Returns a subscription as REST shows it: everything but secrets.
+pub(super) fn show(subscription: &Subscription) -> Value {
+    let (disabled, error) = match &subscription.activity {
+        Activity::Enabled => (None, None),
+        Activity::Disabled { since, error } => (Some(since.to_string()), error.as_deref()),
+    };
+    json!({
+        "uuid": subscription.id.to_string(),
+        "name": subscription.name,
+        "jsonpath": subscription.jsonpath,
+        "user": subscription.user,
+        "disabled": disabled,
+        "error": error,
+        "target_url": subscription.target_url,
+        "version": subscription.version,
+        "extensions": subscription.extensions,
+        "auth": match &subscription.auth {
+            Auth::None => json!({}),
+            Auth::Basic { username, .. } => json!({"type": "basic", "basic": {"username": username}}),
+            Auth::Header { scheme, .. } => json!({"type": "header", "header": {"type": scheme}}),
+        },
+        "created": subscription.created.to_string(),
+        "updated": subscription.updated.to_string(),
+        "deleted": subscription.deleted.map(|at| at.to_string()),
+        "retry": subscription.retry.as_ref().map(ToString::to_string),
+        "timeout_ms": subscription.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        "max_in_flight": subscription.max_in_flight,
+        "event_format": subscription.event_format,
+        "content_mode": subscription.content_mode,
+    })
+}
+
+/// Lays the members of a body over a subscription.
+///
+/// # Errors
+/// Names the first member that is wrong; the subscription is then not to be used.
+pub(super) fn apply(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
+    if let Some(name) = required(&mut body, "name")? {
+        to.name = check_name(name)?;
+    }
+    if let Some(jsonpath) = required(&mut body, "jsonpath")? {
+        to.jsonpath = check_jsonpath(jsonpath)?;
+    }
+    if let Some(url) = required(&mut body, "target_url")? {
+        to.target_url = check_target_url(url)?;
+    }
+    if let Some(version) = optional(&mut body, "version", "a string")? {
+        to.version = version.unwrap_or_else(|| "v0.1".to_owned());
+    }
+    if let Some(extensions) = optional(&mut body, "extensions", "an object")? {
+        to.extensions = extensions.unwrap_or_default();
+    }
+    if let Some(auth) = body.remove("auth") {
+        to.auth = check_auth(auth, &to.auth)?;
+    }
+    if let Some(retry) = optional::<String>(&mut body, "retry", "a string such as \"5s,5m\", or null")? {
+        let parsed = retry.map(|text| text.parse()).transpose();
+        to.retry = parsed.map_err(|error| ApiError::field("/retry", format!("{error}")))?;
+    }
+    if let Some(timeout) = optional::<u64>(&mut body, "timeout_ms", "a whole number of milliseconds, or null")? {
+        to.timeout = timeout.map(|ms| bounded("timeout_ms", ms, TIMEOUT_MS_MAX)).transpose()?.map(Duration::from_millis);
+    }
+    if let Some(most) = optional::<u64>(&mut body, "max_in_flight", "a whole number, or null")? {
+        let most = most.map(|most| bounded("max_in_flight", most, u64::from(u32::MAX))).transpose()?;
+        to.max_in_flight = most.and_then(|most| u32::try_from(most).ok());
+    }
+    if let Some(format) = optional(&mut body, "event_format", "\"original\" or \"1.0\"")? {
+        to.event_format = format.unwrap_or_default();
+    }
+    if let Some(mode) = optional(&mut body, "content_mode", "\"structured\" or \"binary\"")? {
+        to.content_mode = mode.unwrap_or_default();
+    }
+    to.activity = activity(&mut body, &to.activity, now)?;
+    Ok(())
+}
+
+/// Names the first of the three members that a new subscription needs and `body` lacks.
+pub(super) fn check_complete(body: &Map<String, Value>) -> Result<(), ApiError> {
+    match ["name", "jsonpath", "target_url"].into_iter().find(|name| !body.contains_key(*name)) {
+        Some(missing) => Err(ApiError::field(format!("/{missing}"), format!("`{missing}` is missing"))),
+        None => Ok(()),
+    }
+}
+
+/// Takes a string member out of a body; it may be left out, but not null.
+fn required(body: &mut Map<String, Value>, name: &str) -> Result<Option<String>, ApiError> {
+    match body.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(wrong(name, "a string", &other)),
+    }
+}
+
+/// Takes a member out of a body: left out, null, or of the type.
+fn optional<T: DeserializeOwned>(
+    body: &mut Map<String, Value>,
+    name: &str,
+    expected: &str,
+) -> Result<Option<Option<T>>, ApiError> {
+    let Some(value) = body.remove(name) else { return Ok(None) };
+    Option::<T>::deserialize(&value).map(Some).map_err(|_| wrong(name, expected, &value))
+}
+
+fn wrong(name: &str, expected: &str, found: &Value) -> ApiError {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "another string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    ApiError::field(format!("/{name}"), format!("`{name}` must be {expected}, this is {found}"))
+}
+
+fn bounded(name: &str, value: u64, most: u64) -> Result<u64, ApiError> {
+    match value {
+        0 => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be at least 1"))),
+        value if value > most => Err(ApiError::field(format!("/{name}"), format!("`{name}` is at most {most}"))),
+        value => Ok(value),
+    }
+}
+
+fn check_name(name: String) -> Result<String, ApiError> {
+    let length = name.chars().count();
+    if length > NAME_CHARS_MAX {
+        let detail = format!("`name` has {length} characters, the most are {NAME_CHARS_MAX}");
+        return Err(ApiError::field("/name", detail));
+    }
+    Ok(name)
+}
+
+fn check_jsonpath(jsonpath: String) -> Result<String, ApiError> {
+    match Filter::parse(&jsonpath) {
+        Ok(_) => Ok(jsonpath),
+        Err(error) => Err(ApiError::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))),
+    }
+}
+
+fn check_target_url(url: String) -> Result<String, ApiError> {
+    let refuse = |why: &str| {
+        Err(ApiError::field("/target_url", format!("`target_url` {why}: write it as `http://host/path` or `https://…`")))
+    };
+    let Ok(uri) = url.parse::<Uri>() else { return refuse("is not a URL") };
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return refuse("names no host");
+    };
+    if authority.as_str().contains('@') {
+        return refuse("must not hold credentials (they belong into `auth`)");
+    }
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(url),
+        _ => refuse("must be http or https"),
+    }
+}
+
+/// The form of `auth`; what is left out of it stays.
+#[derive(Deserialize)]
+struct AuthBody {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    basic: Option<BasicBody>,
+    header: Option<HeaderBody>,
+}
+
+#[derive(Deserialize)]
+struct BasicBody {
+    username: Option<String>,
+    password: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HeaderBody {
+    #[serde(rename = "type")]
+    scheme: Option<String>,
+    credentials: Option<String>,
+}
+
+fn check_auth(value: Value, known: &Auth) -> Result<Auth, ApiError> {
+    if value.is_null() || value.as_object().is_some_and(Map::is_empty) {
+        return Ok(Auth::None);
+    }
+    let body = AuthBody::deserialize(&value)
+        .map_err(|_| ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\""))?;
+    match body.kind.as_deref() {
+        Some("basic") => {
+            let (user, secret) = match known {
+                Auth::Basic { username, password } => (Some(username.clone()), Some(password.clone())),
+                Auth::None | Auth::Header { .. } => (None, None),
+            };
+            let basic = body.basic.unwrap_or(BasicBody { username: None, password: None });
+            let username = credential(basic.username.or(user), "/auth/basic/username")?;
+            if username.contains(':') {
+                return Err(ApiError::field("/auth/basic/username", "a user name must not contain a colon"));
+            }
+            Ok(Auth::Basic { username, password: credential(basic.password.or(secret), "/auth/basic/password")? })
+        }
+        Some("header") => {
+            let (kind, secret) = match known {
+                Auth::Header { scheme, credentials } => (Some(scheme.clone()), Some(credentials.clone())),
+                Auth::None | Auth::Basic { .. } => (None, None),
+            };
+            let header = body.header.unwrap_or(HeaderBody { scheme: None, credentials: None });
+            Ok(Auth::Header {
+                scheme: credential(header.scheme.or(kind), "/auth/header/type")?,
+                credentials: credential(header.credentials.or(secret), "/auth/header/credentials")?,
+            })
+        }
+        _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\" or \"header\"")),
+    }
+}
+
+/// Checks what becomes part of a header: RFC 9110 field values have no control characters.
+fn credential(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
+    match value {
+        None => Err(ApiError::field(pointer, format!("`{}` is missing", pointer[1..].replace('/', ".")))),
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(ApiError::field(pointer, "line breaks and other control characters are not allowed here"))
+        }
+        Some(text) => Ok(text),
+    }
+}
+
+/// Reads `disabled` and `error`: a time pauses, null re-enables and clears the error.
+fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> Result<Activity, ApiError> {
+    let disabled = optional::<Value>(body, "disabled", "a time or null")?;
+    let error = optional::<String>(body, "error", "a string or null")?;
+    let since = match disabled {
+        // Left out: what `error` says can change only what is disabled.
+        None => match known {
+            Activity::Enabled => return Ok(Activity::Enabled),
+            Activity::Disabled { since, .. } => *since,
+        },
+        Some(None) => return Ok(Activity::Enabled),
+        Some(Some(value)) => read_time(&value, now)?,
+    };
+    let known_error = match known {
+        Activity::Enabled => None,
+        Activity::Disabled { error, .. } => error.clone(),
+    };
+    Ok(Activity::Disabled { since, error: error.unwrap_or(known_error) })
+}
+
+/// Reads an ISO 8601 time; one without an offset, as Pacifica writes them, counts as UTC.
+fn read_time(value: &Value, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let wrong = || ApiError::field("/disabled", "`disabled` must be null or an ISO 8601 time such as 2026-01-31T12:00:00Z");
+    match value {
+        Value::Bool(true) => Ok(now),
+        Value::String(text) => text
+            .parse()
+            .or_else(|_| text.parse::<jiff::civil::DateTime>().and_then(|time| Ok(time.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())))
+            .map_err(|_: jiff::Error| wrong()),
+        _ => Err(wrong()),
+    }
+}

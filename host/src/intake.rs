@@ -1,0 +1,73 @@
+//! How an event comes in: match it, log it with everything that it causes, and only then say so.
+
+use std::sync::Arc;
+
+use crate::clock;
+use crate::delivery::Dispatcher;
+use crate::directory::Directory;
+use crate::domain::{Event, EventId, SubscriptionId};
+use crate::matching;
+use crate::store::{self, Arrival, Store};
+
+/// Why an event was not accepted. Nothing of it, or of its batch, is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The event's JSON cannot be matched.
+    #[error("event {index} of the request cannot be matched")]
+    Match {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Why not.
+        source: matching::Error,
+    },
+    /// The store cannot write.
+    #[error("failed to log the request's events")]
+    Log {
+        /// Why not.
+        source: store::Error,
+    },
+}
+
+/// The way in. A cheap handle.
+#[derive(Clone)]
+pub struct Intake {
+    store: Arc<dyn Store>,
+    directory: Arc<Directory>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Intake {
+    /// Makes the way into a store, for the subscriptions of a directory, delivered by a dispatcher.
+    pub fn new(store: Arc<dyn Store>, directory: Arc<Directory>, dispatcher: Arc<Dispatcher>) -> Self {
+        Self { store, directory, dispatcher }
+    }
+
+    /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
+    /// they cause.
+    ///
+    /// While deliveries fall behind because this machine is busy, it takes up to a tenth of a second longer.
+    ///
+    /// # Errors
+    /// When an event cannot be matched, or the store cannot write.
+    pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, Error> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let received = clock::now();
+        let mut arrivals = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            let matched = self.matches(&event).map_err(|source| Error::Match { index, source })?;
+            self.dispatcher.pace(&matched).await;
+            arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched });
+        }
+        self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
+    }
+
+    /// Returns who wants this event now.
+    ///
+    /// # Errors
+    /// When the event's JSON cannot be read.
+    pub fn matches(&self, event: &Event) -> Result<Vec<SubscriptionId>, matching::Error> {
+        self.directory.matches(&event.json())
+    }
+}

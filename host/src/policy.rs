@@ -1,0 +1,180 @@
+//! May this user see this event? The operator's policy server answers.
+//!
+//! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and
+//! without an answer nothing is delivered. One event and user are one question, however many subscriptions ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use moka::future::Cache;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::domain::delivery::ANSWER_BYTES_MAX;
+use crate::domain::{Answer, EventId};
+use crate::store::Logged;
+
+/// Characters of a user's name that stay as they are in the path (RFC 3986 unreserved).
+const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The most bytes of answers that are remembered.
+const REMEMBERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How long an answer serves further subscriptions of the same user.
+const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+
+/// What policy says about one event and one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The user may see the event; the server's answer, where there is a server.
+    Allowed(Option<Answer>),
+    /// The user may not see it.
+    Denied(Answer),
+    /// There is no answer now: ask again later.
+    Unavailable {
+        /// Why.
+        reason: String,
+        /// What the server said instead, if anything.
+        answer: Option<Answer>,
+    },
+}
+
+/// Who decides.
+pub enum Policy {
+    /// Everyone may see everything.
+    Everyone,
+    /// A policy server.
+    Server(Server),
+}
+
+/// The operator's policy server.
+pub struct Server {
+    url: String,
+    client: reqwest::Client,
+    remembered: Cache<(EventId, String), Arc<Verdict>>,
+}
+
+impl Policy {
+    /// Asks the server at `url`, each question for at most `timeout`; without a URL everyone may see everything.
+    ///
+    /// # Errors
+    /// When the TLS set-up fails.
+    pub fn new(url: Option<&str>, timeout: Duration) -> Result<Self, reqwest::Error> {
+        let Some(url) = url else { return Ok(Self::Everyone) };
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let remembered = Cache::builder()
+            .max_capacity(REMEMBERED_BYTES_MAX)
+            .weigher(|(_, user): &(EventId, String), verdict: &Arc<Verdict>| weight(user, verdict))
+            .time_to_live(REMEMBERED_FOR)
+            .build();
+        Ok(Self::Server(Server { url: url.trim_end_matches('/').to_owned(), client, remembered }))
+    }
+
+    /// Asks whether `user` may see `event`.
+    pub async fn ask(&self, event: &Logged, user: &str) -> Arc<Verdict> {
+        match self {
+            Self::Everyone => Arc::new(Verdict::Allowed(None)),
+            Self::Server(server) => server.ask(event, user).await,
+        }
+    }
+}
+
+impl Server {
+    async fn ask(&self, event: &Logged, user: &str) -> Arc<Verdict> {
+        let question = async {
+            let verdict = Arc::new(self.query(event, user).await);
+            match *verdict {
+                Verdict::Allowed(_) | Verdict::Denied(_) => Ok(verdict),
+                // Not remembered: the next attempt asks again.
+                Verdict::Unavailable { .. } => Err(verdict),
+            }
+        };
+        match self.remembered.try_get_with((event.id, user.to_owned()), question).await {
+            Ok(verdict) => verdict,
+            Err(verdict) => Arc::clone(&verdict),
+        }
+    }
+
+    async fn query(&self, event: &Logged, user: &str) -> Verdict {
+        let url = format!("{}/events/{}", self.url, utf8_percent_encode(user, USER));
+        let request = self
+            .client
+            .post(url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(event.event.json());
+        match request.send().await {
+            Ok(response) => judge(read(response).await),
+            Err(error) => unreachable_server(&error),
+        }
+    }
+}
+
+async fn read(mut response: reqwest::Response) -> Answer {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while body.len() < ANSWER_BYTES_MAX {
+        // The status alone decides; a body that breaks off is kept as far as it came.
+        let Ok(Some(chunk)) = response.chunk().await else { break };
+        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - body.len())]);
+    }
+    Answer { status, body: String::from_utf8_lossy(&body).into_owned() }
+}
+
+fn judge(answer: Answer) -> Verdict {
+    match StatusCode::from_u16(answer.status) {
+        Ok(status) if status.is_success() => Verdict::Allowed(Some(answer)),
+        // These say "not now", which is no decision about the user.
+        Ok(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => no_decision(answer),
+        Ok(status) if status.is_client_error() => Verdict::Denied(answer),
+        _ => no_decision(answer),
+    }
+}
+
+fn no_decision(answer: Answer) -> Verdict {
+    Verdict::Unavailable { reason: format!("the policy server answered {}", answer.status), answer: Some(answer) }
+}
+
+fn unreachable_server(error: &reqwest::Error) -> Verdict {
+    let reason = if error.is_timeout() {
+        "the policy server did not answer in time".to_owned()
+    } else {
+        format!("the policy server cannot be reached: {}", crate::chain::of(error))
+    };
+    Verdict::Unavailable { reason, answer: None }
+}
+
+fn weight(user: &str, verdict: &Verdict) -> u32 {
+    let body = match verdict {
+        Verdict::Allowed(answer) => answer.as_ref().map_or(0, |answer| answer.body.len()),
+        Verdict::Denied(answer) => answer.body.len(),
+        Verdict::Unavailable { .. } => 0,
+    };
+    u32::try_from(128 + user.len() + body).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16) -> Verdict {
+        judge(Answer { status, body: String::new() })
+    }
+
+    #[test]
+    fn only_2xx_allows_and_only_a_decided_4xx_denies() {
+        assert!(matches!(verdict(200), Verdict::Allowed(_)));
+        assert!(matches!(verdict(204), Verdict::Allowed(_)));
+        assert!(matches!(verdict(403), Verdict::Denied(_)));
+        assert!(matches!(verdict(404), Verdict::Denied(_)));
+        for status in [301, 408, 429, 500, 503] {
+            assert!(matches!(verdict(status), Verdict::Unavailable { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_user_cannot_leave_the_path() {
+        assert_eq!(utf8_percent_encode("a/../b?c é", USER).to_string(), "a%2F..%2Fb%3Fc%20%C3%A9");
+    }
+}

@@ -1,0 +1,165 @@
+//! The composition root: opens, starts, and owns what runs, and ends it in order.
+//!
+//! An embedding program uses the same three calls as the binary: [`Service::open`], [`Service::accept`] or
+//! [`Service::router`] or [`Service::serve`], and [`Service::close`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Invalid};
+use crate::delivery::{self, Dispatcher, StartError};
+use crate::directory::Directory;
+use crate::domain::{Event, EventId};
+use crate::http::{self, Api, Connections, Identity};
+use crate::intake::{self, Intake};
+use crate::policy::Policy;
+use crate::store::redb::{OpenError, RedbStore};
+use crate::store::{self, Purge, Store};
+use crate::{clock, tls};
+
+/// How often events past their retention are removed.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Why a service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is out of its range.
+    #[error("the configuration is not valid")]
+    Config(#[source] Invalid),
+    /// The store cannot be opened.
+    #[error("failed to open the store")]
+    Open(#[source] OpenError),
+    /// The subscriptions cannot be read.
+    #[error("failed to read the subscriptions")]
+    Read(#[source] store::Error),
+    /// The policy client cannot be made.
+    #[error("failed to make the policy client")]
+    Policy(#[source] reqwest::Error),
+    /// Delivery cannot start.
+    #[error("failed to start delivery")]
+    Delivery(#[source] StartError),
+}
+
+/// A running router: it delivers what is owed from the moment it is open.
+pub struct Service {
+    store: Arc<dyn Store>,
+    dispatcher: Arc<Dispatcher>,
+    intake: Intake,
+    api: Api,
+    connections: Connections,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Service {
+    /// Opens the store in `config.data`, creating it when it is missing, and starts to deliver.
+    ///
+    /// # Errors
+    /// When the configuration is not valid or the store cannot be opened.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        config.check().map_err(Error::Config)?;
+        tls::install_provider();
+        let store = open_store(&config).await?;
+        let directory = Arc::new(Directory::open(Arc::clone(&store)).await.map_err(Error::Read)?);
+        let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
+        let policy = Policy::new(url, config.policy_timeout).map_err(Error::Policy)?;
+        let limits = delivery::Limits {
+            in_flight_max: as_count(config.in_flight_max),
+            subscription_in_flight_max: as_count(config.subscription_in_flight_max),
+            attempt_timeout: config.attempt_timeout,
+            connect_timeout: config.connect_timeout,
+            retry_schedule: config.retry_schedule.clone(),
+        };
+        let dispatcher = Dispatcher::start(Arc::clone(&store), Arc::clone(&directory), policy, limits).await;
+        let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
+        let intake = Intake::new(Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        if let Some(retention) = config.retention {
+            tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
+        }
+        let api = Api {
+            store: Arc::clone(&store),
+            directory,
+            intake: intake.clone(),
+            dispatcher: Arc::clone(&dispatcher),
+            identity: Arc::new(Identity {
+                admins: config.admins(),
+                user_header: config.user_header,
+                default_user: config.default_user,
+                trusted: config.trusted_proxies,
+            }),
+            limits: http::Limits::new(config.event_bytes_max, config.subscription_bytes_max, config.body_timeout),
+        };
+        let connections = Connections {
+            max: config.connections_max,
+            header_timeout: config.header_timeout,
+            grace: config.shutdown_grace,
+        };
+        Ok(Self { store, dispatcher, intake, api, connections, tasks, stop })
+    }
+
+    /// Accepts events from the embedding program, all or none, as `POST /receive` does; returns their ids once they
+    /// are on disk.
+    ///
+    /// # Errors
+    /// When an event cannot be matched, or the store cannot write.
+    pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, intake::Error> {
+        self.intake.accept(events, sender).await
+    }
+
+    /// Returns the REST API, for a program that serves it among its own routes. Requests need an
+    /// [`axum::extract::ConnectInfo`] with the address that they come from.
+    pub fn router(&self) -> axum::Router {
+        http::router(self.api.clone())
+    }
+
+    /// Serves the REST API until `shutdown` resolves, and then closes.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        http::serve(listener, self.router(), self.connections, shutdown).await;
+        self.close().await;
+    }
+
+    /// Ends in order: no new attempts, those under way get the grace period, then the store writes what waits.
+    pub async fn close(self) {
+        self.stop.cancel();
+        self.dispatcher.stop(self.connections.grace).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await;
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+    let (folder, window) = (config.data.clone(), config.dedup_window.unwrap_or_default());
+    let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, window)).await;
+    let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
+    Ok(Arc::new(store))
+}
+
+fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Removes events past their retention, until the service stops.
+async fn purge(store: Arc<dyn Store>, retention: Duration, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(PURGE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let Ok(before) = clock::now().checked_sub(retention) else { continue };
+        match store.purge(Purge::Before(before)).await {
+            Ok(purged) if purged.purged > 0 => {
+                tracing::info!(purged.purged, purged.kept, "events past their retention are removed");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "events past their retention stay for now"),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What must last: the event log, subscriptions, what is owed, and what became of it.
+//!
+//! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
+//! rooms above know neither. A store calls nobody back: it leaves the ids of subscriptions with new work in
+//! [`Wakes`], and whoever delivers reads the store again.
+
+pub mod redb;
+mod wakes;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::domain::{Attempt, Entry, Event, EventId, Subscription, SubscriptionId};
+
+pub use wakes::Wakes;
+
+/// Why the store did not do what it was asked. Nothing of the request was kept.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The disk is full or broken, or the store is still being reopened after that; it recovers by itself.
+    #[error("the store cannot write now: {reason}")]
+    Unavailable {
+        /// What the storage engine said.
+        reason: String,
+    },
+    /// A record on disk cannot be read.
+    #[error("a record of table `{table}` is damaged: {reason}")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The service is going down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// An event on its way into the log.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The event.
+    pub event: Event,
+    /// When it came.
+    pub received: Timestamp,
+    /// Who sent it.
+    pub sender: String,
+    /// To whom it is owed: the subscriptions whose filter matched.
+    pub matched: Vec<SubscriptionId>,
+}
+
+/// An event in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logged {
+    /// Its place in the log.
+    pub id: EventId,
+    /// The event.
+    pub event: Event,
+    /// When it came.
+    pub received: Timestamp,
+    /// Who sent it.
+    pub sender: String,
+    /// The subscriptions whose filter matched when it came, or when it was sent again.
+    pub matched: Vec<SubscriptionId>,
+}
+
+/// An event and the history of each of its deliveries, in the order of [`Logged::matched`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Story {
+    /// The event.
+    pub event: Arc<Logged>,
+    /// What became of each delivery.
+    pub deliveries: Vec<(SubscriptionId, Vec<Entry>)>,
+}
+
+/// A delivery that waits for its first or its next attempt.
+#[derive(Clone, Debug)]
+pub struct Owed {
+    /// What is to be delivered.
+    pub event: Arc<Logged>,
+    /// Where its row stands: handed back with the outcome.
+    pub place: Place,
+    /// How it went so far.
+    pub progress: Progress,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many attempts have failed.
+    pub failed: u32,
+    /// When the first attempt began.
+    pub first_attempt: Option<Timestamp>,
+    /// Whether policy has already let this user see this event.
+    pub allowed: bool,
+}
+
+/// Where a waiting delivery's row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The first event of the batch in which the event is logged.
+    pub batch: EventId,
+    /// The event's place in the batch.
+    pub index: u32,
+    /// When it is due again; `None` before the first attempt.
+    pub due: Option<Timestamp>,
+}
+
+/// Which of a subscription's waiting deliveries to return.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Whose.
+    pub subscription: SubscriptionId,
+    /// Only first attempts of events in batches after this one.
+    pub after: EventId,
+    /// How many first attempts: whole batches until there are as many, none for zero.
+    pub fresh: usize,
+    /// Only further attempts that are due at this time.
+    pub now: Timestamp,
+    /// How many further attempts at the most.
+    pub due: usize,
+}
+
+/// What waits for a subscription.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// Deliveries that were never tried.
+    pub fresh: Vec<Owed>,
+    /// Deliveries whose next attempt is due.
+    pub due: Vec<Owed>,
+    /// When the first delivery that is not in `due` is due.
+    pub next_due: Option<Timestamp>,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Whose delivery.
+    pub subscription: SubscriptionId,
+    /// Of which event.
+    pub event: EventId,
+    /// Where its row stood.
+    pub place: Place,
+    /// What happened; its outcome says whether the delivery waits again.
+    pub attempt: Attempt,
+    /// How far the delivery has come, for the next attempt.
+    pub progress: Progress,
+}
+
+/// Which part of the log to list, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// Only events older than this one.
+    pub before: Option<EventId>,
+    /// Only events received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only events received before this time.
+    pub until: Option<Timestamp>,
+    /// How many at the most.
+    pub limit: usize,
+}
+
+/// Which events to remove from the log.
+#[derive(Clone, Debug)]
+pub enum Purge {
+    /// These.
+    Events(Vec<EventId>),
+    /// Everything received before this time.
+    Before(Timestamp),
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Events removed.
+    pub purged: u64,
+    /// Events that stay because a delivery of theirs is still open.
+    pub kept: u64,
+}
+
+/// What must last. Every write is durable when its future resolves, but for [`Store::finish`].
+///
+/// Dropping a future does not undo the write that it asked for.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
+    ///
+    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id.
+    async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error>;
+
+    /// Returns one event with the history of its deliveries.
+    async fn story(&self, id: EventId) -> Result<Option<Story>, Error>;
+
+    /// Returns events with the histories of their deliveries, newest first.
+    async fn stories(&self, range: Range) -> Result<Vec<Story>, Error>;
+
+    /// Removes events from the log, but for those with an open delivery.
+    async fn purge(&self, purge: Purge) -> Result<Purged, Error>;
+
+    /// Owes an event (again) to these subscriptions, from now on; returns `false` when there is no such event.
+    async fn redeliver(
+        &self,
+        id: EventId,
+        subscriptions: Vec<SubscriptionId>,
+        by: String,
+        at: Timestamp,
+    ) -> Result<bool, Error>;
+
+    /// Returns all subscriptions, deleted ones included.
+    async fn subscriptions(&self) -> Result<Vec<Subscription>, Error>;
+
+    /// Creates or replaces a subscription.
+    async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error>;
+
+    /// Returns the subscriptions that are owed anything.
+    async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error>;
+
+    /// Returns what waits for a subscription: first attempts, oldest first, from batches after `after`, and
+    /// further attempts that are due at `now`, most overdue first.
+    async fn owed(&self, ask: Ask) -> Result<Waiting, Error>;
+
+    /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
+    /// causes a repeat and nothing else.
+    async fn finish(&self, finished: Finished) -> Result<(), Error>;
+
+    /// Drops what is owed to a deleted subscription, at most `limit` rows; returns whether there may be more.
+    async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
+
+    /// Remembers when a subscription's target was last reached.
+    async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error>;
+
+    /// Writes something and waits until it is durable.
+    async fn probe(&self) -> Result<(), Error>;
+
+    /// Returns where the ids of subscriptions with new work are left.
+    fn wakes(&self) -> Arc<Wakes>;
+
+    /// Writes what waits, and closes. What comes later gets [`Error::Closed`].
+    async fn close(&self);
+}

@@ -1,0 +1,330 @@
+//! What each operation does to the tables, inside one transaction. Pure but for the tables.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use redb::ReadableTable;
+
+use super::handle::Fault;
+use super::history::{self, Ledger};
+use super::ids::Ids;
+use super::queue::Redelivery;
+use super::record::{self, Batch, HistoryRecord, RetryRecord};
+use super::schema::{PROBE_KEY, Tables, batch_of};
+use crate::domain::{Entry, EventId, Outcome, State, Subscription, SubscriptionId};
+use crate::store::{Arrival, Finished, Logged, Progress};
+
+/// The most events in one batch, and the bytes at which a batch is full.
+const BATCH_EVENTS_MAX: usize = 256;
+const BATCH_BYTES_FULL: usize = 1024 * 1024;
+/// How far the stored time of a target's last success may lag behind.
+const REACHED_LAG: Duration = Duration::from_secs(1);
+
+/// What the rest of the store must learn after the commit.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// New batches.
+    pub(super) batches: Vec<(u128, Batch)>,
+    /// Batches that have changed on disk.
+    pub(super) changed: Vec<u128>,
+    /// Subscriptions with new work, and how many deliveries each.
+    pub(super) woken: HashMap<SubscriptionId, u64>,
+}
+
+/// One transaction's work.
+pub(super) struct Apply<'a, 'txn> {
+    pub(super) tables: &'a mut Tables<'txn>,
+    pub(super) ids: &'a mut Ids,
+    pub(super) dedup_window: Duration,
+    pub(super) now: Timestamp,
+    pub(super) reached: &'a mut HashMap<SubscriptionId, Timestamp>,
+    pub(super) effects: Effects,
+}
+
+impl Apply<'_, '_> {
+    /// Logs the events of all accepts of the group, in batches, with what they cause.
+    pub(super) fn accept<'e>(
+        &mut self,
+        accepts: impl Iterator<Item = &'e [Arrival]>,
+    ) -> Result<Vec<Vec<EventId>>, Fault> {
+        let mut answers = Vec::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for arrivals in accepts {
+            let mut ids = Vec::with_capacity(arrivals.len());
+            for arrival in arrivals {
+                let id = self.ids.next(self.now);
+                if let Some(first) = self.seen_before(arrival, id)? {
+                    ids.push(first);
+                    continue;
+                }
+                ids.push(id);
+                bytes += arrival.event.size();
+                batch.push(Logged {
+                    id,
+                    event: arrival.event.clone(),
+                    received: arrival.received,
+                    sender: arrival.sender.clone(),
+                    matched: arrival.matched.clone(),
+                });
+                if batch.len() == BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_FULL {
+                    self.log(&std::mem::take(&mut batch))?;
+                    bytes = 0;
+                }
+            }
+            answers.push(ids);
+        }
+        if !batch.is_empty() {
+            self.log(&batch)?;
+        }
+        Ok(answers)
+    }
+
+    fn log(&mut self, batch: &[Logged]) -> Result<(), Fault> {
+        let key = batch[0].id.uuid().as_u128();
+        let record = record::encode_batch(batch.iter().map(Some));
+        self.tables.batches.insert(key, record.as_slice())?;
+        let mut owed: BTreeMap<SubscriptionId, Vec<u32>> = BTreeMap::new();
+        for (place, logged) in (0..).zip(batch) {
+            for subscription in &logged.matched {
+                owed.entry(*subscription).or_default().push(place);
+            }
+        }
+        for (subscription, places) in owed {
+            let row = (subscription.uuid().as_u128(), key);
+            self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
+            *self.effects.woken.entry(subscription).or_default() += places.len() as u64;
+        }
+        // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
+        let copy = record::decode_batch(record.into()).map_err(Fault::damaged("batches"))?;
+        self.effects.batches.push((key, copy));
+        Ok(())
+    }
+
+    /// Returns the event that this one repeats within the dedup window, or remembers this one as `id`.
+    fn seen_before(&mut self, arrival: &Arrival, id: EventId) -> Result<Option<EventId>, Fault> {
+        if self.dedup_window.is_zero() {
+            return Ok(None);
+        }
+        let key = format!("{}\0{}", arrival.event.source(), arrival.event.id());
+        let oldest = self.now.checked_sub(self.dedup_window).unwrap_or(Timestamp::MIN);
+        let oldest = super::ids::first_at(oldest).uuid().as_u128();
+        // Each new one makes room for itself, so that the table needs no other care.
+        for _ in 0..2 {
+            let first = self.tables.seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
+            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
+            self.tables.seen_order.remove(at)?;
+            if self.tables.seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
+                self.tables.seen.remove(expired.as_str())?;
+            }
+        }
+        if let Some(first) = self.tables.seen.get(key.as_str())?.map(|first| first.value())
+            && first >= oldest
+        {
+            return Ok(Some(record::event_id(first)));
+        }
+        self.tables.seen.insert(key.as_str(), id.uuid().as_u128())?;
+        self.tables.seen_order.insert(id.uuid().as_u128(), key.as_str())?;
+        Ok(None)
+    }
+
+    /// Moves deliveries on whose attempts have ended.
+    pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e Finished>) -> Result<(), Fault> {
+        let mut ledger = Ledger::default();
+        let mut done: BTreeMap<(u128, u128), Vec<u32>> = BTreeMap::new();
+        for finished in all {
+            let subscription = finished.subscription.uuid().as_u128();
+            let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
+            let entry = Entry::Attempt(finished.attempt.clone());
+            ledger.add(batch, HistoryRecord { index, subscription, entry });
+            if finished.attempt.outcome == Outcome::Delivered {
+                self.remember_reached(finished.subscription, finished.attempt.at)?;
+            }
+            let waited = match finished.place.due {
+                None => {
+                    done.entry((subscription, batch)).or_default().push(index);
+                    self.is_fresh(subscription, batch, index)?
+                }
+                Some(due) => {
+                    let row = (subscription, due.as_microsecond(), finished.event.uuid().as_u128());
+                    self.tables.retries.remove(row)?.is_some()
+                }
+            };
+            // A row that is gone was dropped or sent again meanwhile: whoever did that has the last word.
+            if let (true, Outcome::Retry { due, .. }) = (waited, &finished.attempt.outcome) {
+                self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
+            }
+        }
+        for ((subscription, batch), places) in done {
+            self.remove_fresh(subscription, batch, &places)?;
+        }
+        ledger.write(&mut self.tables.history)
+    }
+
+    fn owe_again(
+        &mut self,
+        subscription: SubscriptionId,
+        event: EventId,
+        due: Timestamp,
+        batch: u128,
+        index: u32,
+        progress: Progress,
+    ) -> Result<(), Fault> {
+        let row = (subscription.uuid().as_u128(), due.as_microsecond(), event.uuid().as_u128());
+        let record = RetryRecord::new(batch, index, progress).encode();
+        self.tables.retries.insert(row, record.as_slice())?;
+        *self.effects.woken.entry(subscription).or_default() += 0;
+        Ok(())
+    }
+
+    fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
+        let row = self.tables.fresh.get((subscription, batch))?;
+        Ok(row.is_some_and(|row| record::decode_places(row.value()).contains(&index)))
+    }
+
+    fn remove_fresh(&mut self, subscription: u128, batch: u128, places: &[u32]) -> Result<(), Fault> {
+        let row = (subscription, batch);
+        let Some(mut left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
+            return Ok(());
+        };
+        left.retain(|place| !places.contains(place));
+        if left.is_empty() {
+            self.tables.fresh.remove(row)?;
+        } else {
+            self.tables.fresh.insert(row, record::encode_places(&left).as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
+        let known = self.reached.get(&subscription);
+        if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
+            self.reached.insert(subscription, at);
+            self.tables.reached.insert(subscription.uuid().as_u128(), at.as_microsecond())?;
+        }
+        Ok(())
+    }
+
+    /// Creates or replaces a subscription.
+    pub(super) fn put_subscription(&mut self, subscription: &Subscription) -> Result<(), Fault> {
+        let record = record::encode_subscription(subscription);
+        self.tables.subscriptions.insert(subscription.id.uuid().as_u128(), record.as_slice())?;
+        *self.effects.woken.entry(subscription.id).or_default() += 0;
+        Ok(())
+    }
+
+    /// Owes an event again; `false` when it is not in the log.
+    pub(super) fn redeliver(&mut self, wish: &Redelivery) -> Result<bool, Fault> {
+        let event = wish.event.uuid().as_u128();
+        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(false) };
+        let mut batch = self.batch(key)?;
+        let Some(place) = batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == wish.event))
+        else {
+            return Ok(false);
+        };
+        let index = u32::try_from(place).expect("a batch has at most 256 events");
+        let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
+        let histories = history::of_batch(&self.tables.history, key)?;
+        let mut ledger = Ledger::default();
+        for id in &wish.subscriptions {
+            let subscription = id.uuid().as_u128();
+            let entries = histories.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
+            let known = logged.matched.contains(id);
+            match (known, waiting_since(entries)) {
+                // Not tried yet: it comes anyway.
+                (true, Waiting::Fresh) if self.is_fresh(subscription, key, index)? => continue,
+                (true, Waiting::Due(due)) => {
+                    self.tables.retries.remove((subscription, due.as_microsecond(), event))?;
+                }
+                (true, Waiting::Fresh | Waiting::Not) => {}
+                (false, _) => logged.matched.push(*id),
+            }
+            let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
+            ledger.add(key, HistoryRecord { index, subscription, entry });
+            self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
+            *self.effects.woken.entry(*id).or_default() += 1;
+        }
+        ledger.write(&mut self.tables.history)?;
+        batch[place] = Some(logged.into());
+        self.replace_batch(key, &batch)?;
+        Ok(true)
+    }
+
+    /// Reads a batch.
+    pub(super) fn batch(&self, key: u128) -> Result<Batch, Fault> {
+        let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::new()) };
+        record::decode_batch(bytes::Bytes::copy_from_slice(row.value())).map_err(Fault::damaged("batches"))
+    }
+
+    /// Writes a changed batch, or removes an empty one.
+    pub(super) fn replace_batch(&mut self, key: u128, batch: &Batch) -> Result<(), Fault> {
+        if batch.iter().all(Option::is_none) {
+            self.tables.batches.remove(key)?;
+        } else {
+            let record = record::encode_batch(batch.iter().map(Option::as_deref));
+            self.tables.batches.insert(key, record.as_slice())?;
+        }
+        self.effects.changed.push(key);
+        Ok(())
+    }
+
+    /// Drops what is owed to a subscription, at most `limit` rows; returns whether there may be more.
+    pub(super) fn forgive(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
+        let subscription = id.uuid().as_u128();
+        let mut ledger = Ledger::default();
+        let mut drop_delivery = |batch, index| {
+            let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
+            ledger.add(batch, HistoryRecord { index, subscription, entry });
+        };
+        let mut fresh = Vec::new();
+        for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
+            let (key, places) = row?;
+            let (_, batch) = key.value();
+            record::decode_places(places.value()).into_iter().for_each(|index| drop_delivery(batch, index));
+            fresh.push(key.value());
+        }
+        let mut retries = Vec::new();
+        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+        for row in self.tables.retries.range(whole)?.take(limit) {
+            let (key, value) = row?;
+            let retry = RetryRecord::decode(value.value()).map_err(Fault::damaged("retries"))?;
+            drop_delivery(retry.batch, retry.index);
+            retries.push(key.value());
+        }
+        let more = fresh.len() == limit || retries.len() == limit;
+        for key in fresh {
+            self.tables.fresh.remove(key)?;
+        }
+        for key in retries {
+            self.tables.retries.remove(key)?;
+        }
+        ledger.write(&mut self.tables.history)?;
+        Ok(more)
+    }
+
+    /// Writes something.
+    pub(super) fn probe(&mut self) -> Result<(), Fault> {
+        let count = self.tables.meta.get(PROBE_KEY)?.map_or(0, |count| count.value());
+        self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
+        Ok(())
+    }
+}
+
+/// Where a delivery's row is.
+enum Waiting {
+    /// In the fresh table, if anywhere.
+    Fresh,
+    /// In the due index.
+    Due(Timestamp),
+    /// Nowhere: it is over.
+    Not,
+}
+
+fn waiting_since(entries: &[Entry]) -> Waiting {
+    match (entries.last(), State::after(entries)) {
+        (None, _) => Waiting::Fresh,
+        (Some(Entry::Redelivery { at, .. }), _) => Waiting::Due(*at),
+        (_, State::Retrying { due, .. }) => Waiting::Due(due),
+        _ => Waiting::Not,
+    }
+}

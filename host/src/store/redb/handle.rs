@@ -1,0 +1,282 @@
+//! The open file: opening, migrating, and opening again after an input/output error.
+//!
+//! redb refuses all work after one failed write, until the file is closed and opened anew. That happens here, so
+//! that a disk that has room again is enough for service to go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
+};
+
+use super::record;
+use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
+use crate::store;
+
+/// The name of the file in the data folder.
+pub const FILE_NAME: &str = "waypost.redb";
+
+/// Memory for pages of the file, read and to be written.
+const CACHE_BYTES: usize = 24 * 1024 * 1024;
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data folder cannot be made.
+    #[error("failed to create the data folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process has the file open.
+    #[error(
+        "another process already uses {}: stop it, or choose another folder with --data",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such file.
+    #[error("there is no database at {}: `waypost db sync` or `waypost serve` creates one", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has been written by a newer Waypost.
+    #[error(
+        "{} has schema version {found}, this waypost knows versions up to {SCHEMA_VERSION}: use a newer waypost",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u64,
+    },
+    /// The file is a redb database, but not Waypost's.
+    #[error("{} is a redb database of another program: choose another folder with --data", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A record that is needed at the start cannot be read.
+    #[error("failed to read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: store::Error,
+    },
+    /// The writer's thread cannot be started.
+    #[error("failed to start the store's writer")]
+    Thread {
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The storage engine could not open the file.
+    #[error("failed to open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<redb::Error>,
+    },
+}
+
+/// What goes wrong inside a transaction.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The storage engine.
+    Redb(Box<redb::Error>),
+    /// A record.
+    Damaged { table: &'static str, reason: record::Error },
+    /// The file is closed after an earlier error, and could not be opened again yet.
+    Closed(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Redb(Box::new(error.into()))
+    }
+}
+
+impl Fault {
+    /// Returns a mapper for the errors of a table's records.
+    pub(super) fn damaged(table: &'static str) -> impl Fn(record::Error) -> Self {
+        move |reason| Self::Damaged { table, reason }
+    }
+}
+
+impl From<Fault> for store::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Redb(error) => Self::Unavailable { reason: error.to_string() },
+            Fault::Damaged { table, reason } => Self::Damaged { table, reason: reason.to_string() },
+            Fault::Closed(reason) => Self::Unavailable { reason },
+        }
+    }
+}
+
+/// The file, open unless an error has closed it.
+pub(super) struct Handle {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl Handle {
+    /// Opens or creates the file in `folder`, and brings its schema up to date.
+    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
+        let path = folder.join(FILE_NAME);
+        let database =
+            builder().create(&path).map_err(|error| open_error(&path, error))?;
+        match schema_of(&path, &database)? {
+            Some(SCHEMA_VERSION) => {}
+            Some(_) | None => create(&path, &database)?,
+        }
+        Ok(Self { path, database: RwLock::new(Some(database)) })
+    }
+
+    /// Reads in one short transaction. Blocks on the disk.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, Fault> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is being reopened".to_owned()))?;
+        read(&database.begin_read()?)
+    }
+
+    /// Writes in one durable transaction, or not at all. Blocks until it is on disk.
+    pub(super) fn write<T>(&self, write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.reopen()?;
+        let result = {
+            let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
+            commit(database, write)
+        };
+        if matches!(&result, Err(Fault::Redb(_))) {
+            // Dropping the database waits for readers, whose transactions are short.
+            drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+            if let Err(fault) = self.reopen() {
+                tracing::warn!(error = ?fault, "the database could not be opened again yet");
+            }
+        }
+        result
+    }
+
+    fn reopen(&self) -> Result<(), Fault> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = builder().open(&self.path).map_err(|error| Fault::Closed(error.to_string()))?;
+        *guard = Some(database);
+        tracing::info!("the database is open again");
+        Ok(())
+    }
+}
+
+fn commit<T>(
+    database: &Database,
+    write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut txn = database.begin_write()?;
+    // Opening after a crash takes milliseconds instead of seconds; cheap, since a batch is one value.
+    txn.set_quick_repair(true);
+    let value = write(&txn)?;
+    txn.commit()?;
+    Ok(value)
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
+        other => OpenError::Open { path, source: Box::new(other.into()) },
+    }
+}
+
+/// Returns the schema version of a file, `None` for a new one.
+fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64>, OpenError> {
+    let found = (|| -> Result<_, redb::Error> {
+        let txn = database.begin_read()?;
+        let tables: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
+        if !tables.iter().any(|name| name == schema::META.name()) {
+            return Ok((tables.is_empty(), None));
+        }
+        Ok((true, txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value())))
+    })();
+    let path = path.to_owned();
+    match found {
+        Ok((true, Some(found))) if found > SCHEMA_VERSION => Err(OpenError::Newer { path, found }),
+        Ok((true, version)) => Ok(version),
+        Ok((false, _)) => Err(OpenError::Foreign { path }),
+        Err(redb::Error::TableTypeMismatch { .. }) => Err(OpenError::Foreign { path }),
+        Err(source) => Err(OpenError::Open { path, source: Box::new(source) }),
+    }
+}
+
+fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let created = commit(database, |txn| {
+        let mut tables = Tables::open(txn)?;
+        tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
+        Ok(())
+    });
+    match created {
+        Ok(()) => Ok(()),
+        Err(Fault::Redb(source)) => Err(OpenError::Open { path: path.to_owned(), source }),
+        Err(Fault::Damaged { .. } | Fault::Closed(_)) => unreachable!("creating reads no record"),
+    }
+}
+
+/// What `waypost db check` finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The schema version of the file; `None` for a file without any.
+    pub found: Option<u64>,
+    /// The version that this Waypost writes.
+    pub current: u64,
+}
+
+/// Reads the schema version of the store in `folder`, without changing anything.
+///
+/// # Errors
+/// When there is no file, when it is in use, or when it is not Waypost's.
+pub fn check(folder: &Path) -> Result<Checked, OpenError> {
+    let path = folder.join(FILE_NAME);
+    if !path.exists() {
+        return Err(OpenError::Missing { path });
+    }
+    let found = match builder().open_read_only(&path) {
+        Ok(database) => schema_of(&path, &database)?,
+        // A file that was not closed properly is repaired by opening it for writing.
+        Err(DatabaseError::RepairAborted) => {
+            schema_of(&path, &builder().open(&path).map_err(|error| open_error(&path, error))?)?
+        }
+        Err(error) => return Err(open_error(&path, error)),
+    };
+    Ok(Checked { found, current: SCHEMA_VERSION })
+}
+
+/// Creates the store in `folder`, or migrates it to the current schema; returns what was there before.
+///
+/// # Errors
+/// As for opening.
+pub fn sync(folder: &Path) -> Result<Checked, OpenError> {
+    let before = match check(folder) {
+        Ok(checked) => checked,
+        Err(OpenError::Missing { .. }) => Checked { found: None, current: SCHEMA_VERSION },
+        Err(error) => return Err(error),
+    };
+    drop(Handle::open(folder)?);
+    Ok(before)
+}

@@ -1,0 +1,74 @@
+//! Rows of history: what became of the deliveries of a batch.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redb::{ReadableTable, Table};
+
+use super::handle::Fault;
+use super::record::{self, HistoryRecord};
+use crate::domain::Entry;
+
+/// The most bytes of records in one row, roughly: it bounds what reading a story holds at once.
+const ROW_BYTES_FULL: usize = 256 * 1024;
+
+/// New entries of one commit, gathered by batch, so that each batch costs one row.
+#[derive(Default)]
+pub(super) struct Ledger(BTreeMap<u128, Vec<HistoryRecord>>);
+
+impl Ledger {
+    /// Adds an entry.
+    pub(super) fn add(&mut self, batch: u128, record: HistoryRecord) {
+        self.0.entry(batch).or_default().push(record);
+    }
+
+    /// Writes all entries behind those that the batches have.
+    pub(super) fn write(self, table: &mut Table<'_, (u128, u64), &'static [u8]>) -> Result<(), Fault> {
+        for (batch, records) in self.0 {
+            let last = table.range((batch, 0)..=(batch, u64::MAX))?.next_back().transpose()?;
+            let mut sequence = last.map_or(0, |(key, _)| key.value().1 + 1);
+            for row in rows(&records) {
+                table.insert((batch, sequence), record::encode_history(row).as_slice())?;
+                sequence += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rows(records: &[HistoryRecord]) -> impl Iterator<Item = &[HistoryRecord]> {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let full = rest.iter().position(|record| {
+            bytes += size(&record.entry);
+            bytes >= ROW_BYTES_FULL
+        });
+        let (row, left) = rest.split_at(full.map_or(rest.len(), |place| place + 1));
+        rest = left;
+        (!row.is_empty()).then_some(row)
+    })
+}
+
+fn size(entry: &Entry) -> usize {
+    match entry {
+        Entry::Attempt(attempt) => {
+            64 + [&attempt.policy, &attempt.target].into_iter().flatten().map(|answer| answer.body.len()).sum::<usize>()
+        }
+        Entry::Redelivery { .. } | Entry::Dropped { .. } => 64,
+    }
+}
+
+/// Reads the histories of all deliveries of a batch, by (place in the batch, subscription).
+pub(super) fn of_batch(
+    table: &impl ReadableTable<(u128, u64), &'static [u8]>,
+    batch: u128,
+) -> Result<HashMap<(u32, u128), Vec<Entry>>, Fault> {
+    let mut histories: HashMap<_, Vec<_>> = HashMap::new();
+    for row in table.range((batch, 0)..=(batch, u64::MAX))? {
+        let (_, row) = row?;
+        for record in record::decode_history(row.value()).map_err(Fault::damaged("history"))? {
+            histories.entry((record.index, record.subscription)).or_default().push(record.entry);
+        }
+    }
+    Ok(histories)
+}

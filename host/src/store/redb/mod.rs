@@ -1,0 +1,192 @@
+//! The embedded store: one redb file in the data folder. The only place that names redb.
+//!
+//! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits
+//! what waits as one group. Three things keep a durable event cheap: a batch of events is one value
+//! (`schema`), ends of attempts ride with the next commit (`queue`), and what has just been written is delivered
+//! from memory (`recent`).
+
+mod apply;
+mod handle;
+mod history;
+mod ids;
+mod purge;
+mod queue;
+mod read;
+mod recent;
+mod record;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::domain::{EventId, Subscription, SubscriptionId};
+use crate::store::{Arrival, Ask, Error, Finished, Purge, Purged, Range, Store, Story, Waiting, Wakes};
+use handle::{Fault, Handle};
+use queue::{Ending, Op, Queue, Redelivery, Reply};
+use read::Reader;
+use writer::Writer;
+
+pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
+
+/// The embedded [`Store`].
+pub struct RedbStore {
+    reader: Reader,
+    queue: Arc<Queue>,
+    wakes: Arc<Wakes>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RedbStore {
+    /// Opens or creates the store in `folder` and starts its writer. Blocks.
+    ///
+    /// Events with the same `source` and `id` within `dedup_window` are logged once; zero turns that off.
+    ///
+    /// # Errors
+    /// When the file is in use, damaged, not Waypost's, or of a newer version.
+    pub fn open(folder: &Path, dedup_window: Duration) -> Result<Self, OpenError> {
+        let handle = Arc::new(Handle::open(folder)?);
+        let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default() };
+        let found = || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?)) };
+        let (last, reached) = found().map_err(|fault| OpenError::Read {
+            path: folder.join(FILE_NAME),
+            source: Error::from(fault),
+        })?;
+        let (queue, wakes) = (Arc::new(Queue::new()), Arc::new(Wakes::default()));
+        let writer = Writer {
+            handle,
+            queue: Arc::clone(&queue),
+            recent: Arc::clone(&reader.recent),
+            wakes: Arc::clone(&wakes),
+            ids: ids::Ids::above(last),
+            dedup_window,
+            reached: reached.into_iter().collect(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("waypost-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Thread { source })?;
+        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Reads on a blocking thread: the disk may be slow.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Error> {
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || read(&reader));
+        Ok(read.await.map_err(|_| Error::Closed)??)
+    }
+
+    async fn write<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(op(reply))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
+        self.write(|reply| Op::Accept { arrivals, reply }).await
+    }
+
+    async fn story(&self, id: EventId) -> Result<Option<Story>, Error> {
+        self.read(move |reader| reader.story(id)).await
+    }
+
+    async fn stories(&self, range: Range) -> Result<Vec<Story>, Error> {
+        self.read(move |reader| reader.stories(range)).await
+    }
+
+    async fn purge(&self, purge: Purge) -> Result<Purged, Error> {
+        let mut total = Purged::default();
+        let mut from = Some(EventId::NIL);
+        while let Some(start) = from {
+            let purge = purge.clone();
+            let (purged, next) = self.write(|reply| Op::Purge { purge, from: start, reply }).await?;
+            total.purged += purged.purged;
+            total.kept += purged.kept;
+            from = next;
+        }
+        Ok(total)
+    }
+
+    async fn redeliver(
+        &self,
+        event: EventId,
+        subscriptions: Vec<SubscriptionId>,
+        by: String,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        let redelivery = Redelivery { event, subscriptions, by, at };
+        self.write(|reply| Op::Redeliver { redelivery, reply }).await
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
+        self.read(Reader::subscriptions).await
+    }
+
+    async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error> {
+        self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), reply }).await
+    }
+
+    async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error> {
+        self.read(Reader::creditors).await
+    }
+
+    async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
+        self.read(move |reader| reader.owed(ask)).await
+    }
+
+    async fn finish(&self, finished: Finished) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push_ending(Ending { finished, reply })?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
+        self.write(|reply| Op::Forgive { subscription, limit, at: clock::now(), reply }).await
+    }
+
+    async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
+        self.read(Reader::reached).await
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        self.write(|reply| Op::Probe { reply }).await
+    }
+
+    fn wakes(&self) -> Arc<Wakes> {
+        Arc::clone(&self.wakes)
+    }
+
+    async fn close(&self) {
+        self.queue.close();
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!("the store's writer ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.queue.close();
+        let thread = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            drop(thread.join());
+        }
+    }
+}

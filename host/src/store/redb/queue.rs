@@ -1,0 +1,172 @@
+//! What waits for the writer.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::domain::{EventId, Subscription, SubscriptionId};
+use crate::store::{Arrival, Error, Finished, Purge, Purged};
+
+/// Where an answer goes. The asker may be gone; the write happens all the same.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A write that somebody waits for until it is durable.
+pub(super) enum Op {
+    Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
+    PutSubscription { subscription: Box<Subscription>, reply: Reply<()> },
+    Redeliver { redelivery: Redelivery, reply: Reply<bool> },
+    Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
+    Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
+    Probe { reply: Reply<()> },
+}
+
+/// A wish to send an event again.
+pub(super) struct Redelivery {
+    pub(super) event: EventId,
+    pub(super) subscriptions: Vec<SubscriptionId>,
+    pub(super) by: String,
+    pub(super) at: Timestamp,
+}
+
+/// The end of an attempt: it may wait for company, and is tried again while the disk is full.
+pub(super) struct Ending {
+    pub(super) finished: Finished,
+    pub(super) reply: Reply<()>,
+}
+
+/// What one commit carries.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) ops: Vec<Op>,
+    pub(super) endings: Vec<Ending>,
+}
+
+/// How long endings wait for an accept to ride with.
+const ENDING_WAIT: Duration = Duration::from_millis(10);
+/// How long endings wait after a failed write.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+/// How many endings do not wait any longer.
+const ENDINGS_READY: usize = 512;
+/// The most operations and endings in one commit, each.
+const GROUP_MAX: usize = 1_024;
+/// The most bytes of events in one commit.
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The writer's input, bounded by its askers: each waits for its answer before it asks again.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ops: std::collections::VecDeque<Op>,
+    endings: Vec<Ending>,
+    endings_ready_at: Option<Instant>,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), ready: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a write.
+    pub(super) fn push(&self, op: Op) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.ops.push_back(op);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Adds the end of an attempt.
+    pub(super) fn push_ending(&self, ending: Ending) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.endings.push(ending);
+        if state.endings_ready_at.is_none() {
+            state.endings_ready_at = Some(Instant::now() + ENDING_WAIT);
+            self.ready.notify_one();
+        } else if state.endings.len() == ENDINGS_READY {
+            self.ready.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Puts endings back whose commit failed.
+    pub(super) fn put_back(&self, mut endings: Vec<Ending>) {
+        let mut state = self.lock();
+        endings.append(&mut state.endings);
+        if !endings.is_empty() {
+            state.endings_ready_at = Some(Instant::now() + RETRY_WAIT);
+        }
+        state.endings = endings;
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_one();
+    }
+
+    /// Waits for the next commit's worth; `None` when the queue is closed and empty.
+    pub(super) fn next(&self) -> Option<Group> {
+        let mut state = self.lock();
+        loop {
+            if !state.ops.is_empty() || state.closed {
+                break;
+            }
+            match state.endings_ready_at {
+                None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now());
+                    // A full house leaves at once, unless a failed write has just put it back.
+                    if wait.is_zero() || (state.endings.len() >= ENDINGS_READY && wait <= ENDING_WAIT) {
+                        break;
+                    }
+                    state = self.ready.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+        if state.closed && state.ops.is_empty() && state.endings.is_empty() {
+            return None;
+        }
+        let ops = take_ops(&mut state.ops);
+        let count = state.endings.len().min(GROUP_MAX);
+        let endings: Vec<_> = state.endings.drain(..count).collect();
+        if state.endings.is_empty() {
+            state.endings_ready_at = None;
+        }
+        Some(Group { ops, endings })
+    }
+
+    /// Tells whether the queue is closed: then a failed write is not tried again.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+}
+
+fn take_ops(waiting: &mut std::collections::VecDeque<Op>) -> Vec<Op> {
+    let (mut count, mut bytes) = (0, 0);
+    for op in waiting.iter().take(GROUP_MAX) {
+        if let Op::Accept { arrivals, .. } = op {
+            bytes += arrivals.iter().map(|arrival| arrival.event.size()).sum::<usize>();
+        }
+        if count > 0 && bytes > GROUP_BYTES_MAX {
+            break;
+        }
+        count += 1;
+    }
+    waiting.drain(..count).collect()
+}

@@ -1,0 +1,48 @@
+//! The newest batches, so that what has just been accepted is delivered without being read from the file.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::record::Batch;
+
+/// The most bytes of events that are kept.
+const BYTES_MAX: usize = 12 * 1024 * 1024;
+
+/// A few batches by their key, oldest dropped first.
+#[derive(Default)]
+pub(super) struct Recent(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    batches: VecDeque<(u128, Arc<Batch>, usize)>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Returns a batch if it is still here.
+    pub(super) fn get(&self, key: u128) -> Option<Arc<Batch>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.batches.iter().rev().find(|(known, ..)| *known == key).map(|(_, batch, _)| Arc::clone(batch))
+    }
+
+    /// Keeps a batch.
+    pub(super) fn put(&self, key: u128, batch: Arc<Batch>) {
+        let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256).sum();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += bytes;
+        kept.batches.push_back((key, batch, bytes));
+        while kept.bytes > BYTES_MAX {
+            let Some((.., bytes)) = kept.batches.pop_front() else { break };
+            kept.bytes -= bytes;
+        }
+    }
+
+    /// Drops a batch that has changed on disk.
+    pub(super) fn drop_batch(&self, key: u128) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = kept.batches.iter().position(|(known, ..)| *known == key) {
+            let (.., bytes) = kept.batches.remove(place).expect("the place has just been found");
+            kept.bytes -= bytes;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! How records look on disk: one version byte, then postcard (subscriptions: JSON).
+//!
+//! A new form gets a new version byte; the old ones stay readable, which the tests at the end hold.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::event::{SpecVersion, Wire};
+use crate::domain::{Entry, Event, EventId, Subscription, SubscriptionId};
+use crate::store::{Logged, Progress};
+
+const VERSION: u8 = 1;
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("it has version {0}, which this waypost does not know")]
+    Version(u8),
+    #[error("it is empty")]
+    Empty,
+    #[error("{0}")]
+    Postcard(#[from] postcard::Error),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
+    body(vec![VERSION]).expect("records have no maps of unknown length and no failing serializers")
+}
+
+fn body(record: &[u8]) -> Result<&[u8], Error> {
+    match record.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((&version, _)) => Err(Error::Version(version)),
+        None => Err(Error::Empty),
+    }
+}
+
+/// An event in a batch; its ids and text stay borrowed from the record.
+#[derive(Serialize, Deserialize)]
+struct EventRecord<'a> {
+    id: u128,
+    received: i64,
+    #[serde(borrow)]
+    sender: Cow<'a, str>,
+    matched: Vec<u128>,
+    spec_version: u8,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    ty: Cow<'a, str>,
+    #[serde(borrow)]
+    content_type: Option<Cow<'a, str>>,
+    /// `None` for a structured event.
+    attributes: Option<Vec<(String, String)>>,
+    #[serde(borrow, with = "serde_bytes")]
+    body: &'a [u8],
+}
+
+/// The events of one commit; a purged one leaves its place empty, so that the others keep theirs.
+pub(super) type Batch = Vec<Option<Arc<Logged>>>;
+
+/// Writes a batch.
+pub(super) fn encode_batch<'a>(events: impl Iterator<Item = Option<&'a Logged>>) -> Vec<u8> {
+    let records: Vec<_> = events.map(|logged| logged.map(event_record)).collect();
+    let size: usize = records.iter().flatten().map(|record| record.body.len() + 256).sum();
+    versioned(|mut buffer| {
+        buffer.reserve(size);
+        postcard::to_extend(&records, buffer)
+    })
+}
+
+fn event_record(logged: &Logged) -> EventRecord<'_> {
+    let event = &logged.event;
+    let (content_type, attributes, body) = match event.wire() {
+        Wire::Structured { content_type, body } => (content_type, None, body),
+        Wire::Binary { attributes, content_type, data } => (content_type, Some(attributes.clone()), data),
+    };
+    EventRecord {
+        id: logged.id.uuid().as_u128(),
+        received: logged.received.as_microsecond(),
+        sender: Cow::Borrowed(&logged.sender),
+        matched: logged.matched.iter().map(|id| id.uuid().as_u128()).collect(),
+        spec_version: match event.spec_version() {
+            SpecVersion::V0_1 => 1,
+            SpecVersion::V0_2 => 2,
+            SpecVersion::V0_3 => 3,
+            SpecVersion::V1_0 => 10,
+        },
+        event_id: Cow::Borrowed(event.id()),
+        source: Cow::Borrowed(event.source()),
+        ty: Cow::Borrowed(event.ty()),
+        content_type: content_type.as_deref().map(Cow::Borrowed),
+        attributes,
+        body,
+    }
+}
+
+/// Reads a batch; the bodies share the record's buffer.
+pub(super) fn decode_batch(shared: Bytes) -> Result<Batch, Error> {
+    let records: Vec<Option<EventRecord<'_>>> = postcard::from_bytes(body(&shared)?)?;
+    records.into_iter().map(|record| record.map(|record| logged(&shared, record)).transpose()).collect()
+}
+
+fn logged(shared: &Bytes, record: EventRecord<'_>) -> Result<Arc<Logged>, Error> {
+    let body = shared.slice_ref(record.body);
+    let content_type = record.content_type.map(Cow::into_owned);
+    let wire = match record.attributes {
+        None => Wire::Structured { content_type, body },
+        Some(attributes) => Wire::Binary { attributes, content_type, data: body },
+    };
+    let spec_version = match record.spec_version {
+        1 => SpecVersion::V0_1,
+        2 => SpecVersion::V0_2,
+        3 => SpecVersion::V0_3,
+        10 => SpecVersion::V1_0,
+        _ => return Err(Error::Value("an unknown CloudEvents version")),
+    };
+    Ok(Arc::new(Logged {
+        id: EventId::from_uuid(uuid::Uuid::from_u128(record.id)),
+        event: Event {
+            spec_version,
+            id: record.event_id.into_owned(),
+            source: record.source.into_owned(),
+            ty: record.ty.into_owned(),
+            wire,
+        },
+        received: timestamp(record.received)?,
+        sender: record.sender.into_owned(),
+        matched: record.matched.into_iter().map(subscription_id).collect(),
+    }))
+}
+
+/// Reads a key's or a record's microseconds since 1970.
+pub(super) fn timestamp(micros: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_microsecond(micros).map_err(|_| Error::Value("a time out of range"))
+}
+
+/// Reads a key's subscription.
+pub(super) fn subscription_id(key: u128) -> SubscriptionId {
+    SubscriptionId::from_uuid(uuid::Uuid::from_u128(key))
+}
+
+/// Reads a key's event.
+pub(super) fn event_id(key: u128) -> EventId {
+    EventId::from_uuid(uuid::Uuid::from_u128(key))
+}
+
+/// One entry of one delivery, in a row of its batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct HistoryRecord {
+    /// The event's place in the batch.
+    pub(super) index: u32,
+    /// The subscription.
+    pub(super) subscription: u128,
+    /// What happened.
+    pub(super) entry: Entry,
+}
+
+/// Writes a row of history.
+pub(super) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
+    versioned(|buffer| postcard::to_extend(records, buffer))
+}
+
+/// Reads a row of history.
+pub(super) fn decode_history(record: &[u8]) -> Result<Vec<HistoryRecord>, Error> {
+    Ok(postcard::from_bytes(body(record)?)?)
+}
+
+/// The value of a row that waits for its next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RetryRecord {
+    /// The batch of the event.
+    pub(super) batch: u128,
+    /// The event's place in the batch.
+    pub(super) index: u32,
+    failed: u32,
+    first_attempt: Option<i64>,
+    allowed: bool,
+}
+
+impl RetryRecord {
+    /// Makes the record of a delivery that has come this far.
+    pub(super) fn new(batch: u128, index: u32, progress: Progress) -> Self {
+        let first_attempt = progress.first_attempt.map(Timestamp::as_microsecond);
+        Self { batch, index, failed: progress.failed, first_attempt, allowed: progress.allowed }
+    }
+
+    /// Returns how far the delivery has come.
+    pub(super) fn progress(&self) -> Result<Progress, Error> {
+        let first_attempt = self.first_attempt.map(timestamp).transpose()?;
+        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed })
+    }
+
+    /// Writes the record.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        versioned(|buffer| postcard::to_extend(self, buffer))
+    }
+
+    /// Reads the record.
+    pub(super) fn decode(record: &[u8]) -> Result<Self, Error> {
+        Ok(postcard::from_bytes(body(record)?)?)
+    }
+}
+
+/// Writes places in a batch, 4 bytes each, little-endian.
+pub(super) fn encode_places(places: &[u32]) -> Vec<u8> {
+    places.iter().flat_map(|place| place.to_le_bytes()).collect()
+}
+
+/// Reads places in a batch.
+pub(super) fn decode_places(record: &[u8]) -> Vec<u32> {
+    record.chunks_exact(4).map(|place| u32::from_le_bytes([place[0], place[1], place[2], place[3]])).collect()
+}
+
+/// Writes a subscription.
+pub(super) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
+    let mut buffer = vec![VERSION];
+    serde_json::to_writer(&mut buffer, subscription).expect("a subscription has only string keys");
+    buffer
+}
+
+/// Reads a subscription.
+pub(super) fn decode_subscription(record: &[u8]) -> Result<Subscription, Error> {
+    Ok(serde_json::from_slice(body(record)?)?)
+}

@@ -1,0 +1,72 @@
+//! The tables of the one file. Keys sort in the order in which the code walks them.
+//!
+//! The unit of the log is the **batch**: the events of one commit, in one value. A value costs redb about as much
+//! as a whole batch does, so this is what makes a durable event cheap. An event's id is found by the last batch
+//! key that is not above it.
+
+use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
+
+/// The version of this layout, under [`SCHEMA_KEY`] in [`META`].
+pub(super) const SCHEMA_VERSION: u64 = 1;
+/// See [`SCHEMA_VERSION`].
+pub(super) const SCHEMA_KEY: &str = "schema";
+/// What [`crate::store::Store::probe`] writes: a count of probes.
+pub(super) const PROBE_KEY: &str = "probe";
+
+/// Facts about the file. Written when it is created or migrated, and by probes.
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// First event id of a batch → the events of the batch. Written by accept; again when one of them is sent to a
+/// subscription that it did not match before, or is purged.
+pub(super) const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
+/// (Batch, sequence number) → what became of deliveries of its events. Written by each commit that has any.
+pub(super) const HISTORY: TableDefinition<'_, (u128, u64), &[u8]> = TableDefinition::new("history");
+/// (Subscription, batch) → places in the batch, 4 bytes each, of events whose first attempt has not ended.
+pub(super) const FRESH: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("fresh");
+/// (Subscription, due in microseconds since 1970, event) → how far the delivery has come. The due index.
+pub(super) const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
+/// Subscription → the subscription. Written when it is created or changed; deleted ones stay.
+pub(super) const SUBSCRIPTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("subscriptions");
+/// Subscription → when its target was last reached, in microseconds since 1970; up to a second behind.
+pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new("reached");
+/// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
+pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
+/// Event → its key in [`SEEN`], so that the oldest are dropped first.
+pub(super) const SEEN_ORDER: TableDefinition<'_, u128, &str> = TableDefinition::new("seen_order");
+
+/// All tables of one write transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) meta: Table<'txn, &'static str, u64>,
+    pub(super) batches: Table<'txn, u128, &'static [u8]>,
+    pub(super) history: Table<'txn, (u128, u64), &'static [u8]>,
+    pub(super) fresh: Table<'txn, (u128, u128), &'static [u8]>,
+    pub(super) retries: Table<'txn, (u128, i64, u128), &'static [u8]>,
+    pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
+    pub(super) reached: Table<'txn, u128, i64>,
+    pub(super) seen: Table<'txn, &'static str, u128>,
+    pub(super) seen_order: Table<'txn, u128, &'static str>,
+}
+
+impl<'txn> Tables<'txn> {
+    /// Opens all tables, and creates those that are missing.
+    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, TableError> {
+        Ok(Self {
+            meta: txn.open_table(META)?,
+            batches: txn.open_table(BATCHES)?,
+            history: txn.open_table(HISTORY)?,
+            fresh: txn.open_table(FRESH)?,
+            retries: txn.open_table(RETRIES)?,
+            subscriptions: txn.open_table(SUBSCRIPTIONS)?,
+            reached: txn.open_table(REACHED)?,
+            seen: txn.open_table(SEEN)?,
+            seen_order: txn.open_table(SEEN_ORDER)?,
+        })
+    }
+}
+
+/// Returns the key of the batch that holds `event`, if any does.
+pub(super) fn batch_of(
+    batches: &impl ReadableTable<u128, &'static [u8]>,
+    event: u128,
+) -> Result<Option<u128>, redb::StorageError> {
+    Ok(batches.range(..=event)?.next_back().transpose()?.map(|(key, _)| key.value()))
+}

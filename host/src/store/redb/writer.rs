@@ -1,0 +1,152 @@
+//! The one writer: takes what waits, commits it together, answers after it is on disk.
+//!
+//! While one commit is being synced the next group gathers, so that the cost of a sync is shared by as many as
+//! are there. The writer is a plain thread: redb blocks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::apply::{Apply, Effects};
+use super::handle::{Fault, Handle};
+use super::ids::Ids;
+use super::queue::{Ending, Group, Op, Queue, Reply};
+use super::recent::Recent;
+use super::schema::Tables;
+use crate::clock;
+use crate::domain::{EventId, SubscriptionId};
+use crate::store::{Error, Purged, Wakes};
+
+/// The writer thread's state.
+pub(super) struct Writer {
+    pub(super) handle: Arc<Handle>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) wakes: Arc<Wakes>,
+    pub(super) ids: Ids,
+    pub(super) dedup_window: Duration,
+    pub(super) reached: HashMap<SubscriptionId, Timestamp>,
+}
+
+impl Writer {
+    /// Runs until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        while let Some(group) = self.queue.next() {
+            self.write(group);
+        }
+    }
+
+    fn write(&mut self, group: Group) {
+        let Group { ops, endings } = group;
+        let written = self.handle.write(|txn| {
+            let mut tables = Tables::open(txn)?;
+            let mut apply = Apply {
+                tables: &mut tables,
+                ids: &mut self.ids,
+                dedup_window: self.dedup_window,
+                now: clock::now(),
+                reached: &mut self.reached,
+                effects: Effects::default(),
+            };
+            let mut values = Vec::with_capacity(ops.len());
+            let arrivals = ops.iter().filter_map(|op| match op {
+                Op::Accept { arrivals, .. } => Some(arrivals.as_slice()),
+                _ => None,
+            });
+            let mut accepted = apply.accept(arrivals)?.into_iter();
+            for op in &ops {
+                values.push(match op {
+                    Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
+                    Op::PutSubscription { subscription, .. } => {
+                        apply.put_subscription(subscription)?;
+                        Value::Unit
+                    }
+                    Op::Redeliver { redelivery, .. } => Value::Flag(apply.redeliver(redelivery)?),
+                    Op::Purge { purge, from, .. } => Value::Purged(apply.purge(purge, *from)?),
+                    Op::Forgive { subscription, limit, at, .. } => {
+                        Value::Flag(apply.forgive(*subscription, *limit, *at)?)
+                    }
+                    Op::Probe { .. } => {
+                        apply.probe()?;
+                        Value::Unit
+                    }
+                });
+            }
+            apply.finish(endings.iter().map(|ending| &ending.finished))?;
+            Ok((values, apply.effects))
+        });
+        match written {
+            Ok((values, effects)) => {
+                self.publish(effects);
+                answer(ops, values, endings);
+            }
+            Err(fault) => self.fail(ops, endings, fault),
+        }
+    }
+
+    /// Makes what is on disk now visible to those who deliver.
+    fn publish(&self, effects: Effects) {
+        for key in effects.changed {
+            self.recent.drop_batch(key);
+        }
+        for (key, batch) in effects.batches {
+            self.recent.put(key, Arc::new(batch));
+        }
+        self.wakes.leave(effects.woken);
+    }
+
+    fn fail(&self, ops: Vec<Op>, endings: Vec<Ending>, fault: Fault) {
+        let error = Error::from(fault);
+        tracing::error!(%error, "a commit failed");
+        for op in ops {
+            refuse(op, &error);
+        }
+        if self.queue.is_closed() {
+            for ending in endings {
+                send(ending.reply, Err(error.clone()));
+            }
+        } else {
+            self.queue.put_back(endings);
+        }
+    }
+}
+
+/// What an operation returns.
+enum Value {
+    Ids(Vec<EventId>),
+    Unit,
+    Flag(bool),
+    Purged((Purged, Option<EventId>)),
+}
+
+fn answer(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>) {
+    for (op, value) in ops.into_iter().zip(values) {
+        match (op, value) {
+            (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
+            (Op::PutSubscription { reply, .. } | Op::Probe { reply }, Value::Unit) => send(reply, Ok(())),
+            (Op::Redeliver { reply, .. } | Op::Forgive { reply, .. }, Value::Flag(flag)) => send(reply, Ok(flag)),
+            (Op::Purge { reply, .. }, Value::Purged(purged)) => send(reply, Ok(purged)),
+            _ => unreachable!("each operation has its own kind of value"),
+        }
+    }
+    for ending in endings {
+        send(ending.reply, Ok(()));
+    }
+}
+
+fn refuse(op: Op, error: &Error) {
+    let error = error.clone();
+    match op {
+        Op::Accept { reply, .. } => send(reply, Err(error)),
+        Op::PutSubscription { reply, .. } | Op::Probe { reply } => send(reply, Err(error)),
+        Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } => send(reply, Err(error)),
+        Op::Purge { reply, .. } => send(reply, Err(error)),
+    }
+}
+
+/// Answers; an asker who is gone does not mind.
+fn send<T>(reply: Reply<T>, value: Result<T, Error>) {
+    drop(reply.send(value));
+}
