@@ -8,6 +8,7 @@ use jsonpath_rust::query::js_path_process;
 use serde_json::Value;
 
 use super::atoms::Plan;
+use super::cost;
 use super::error::FilterError;
 use super::limits;
 
@@ -28,7 +29,8 @@ impl Filter {
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         limits::check_text(text)?;
         let query = parse_json_path(text).map_err(|error| FilterError::parse(text, &error))?;
-        limits::check_query(text, &query)?;
+        limits::check_spaces(text)?;
+        cost::check(text, &query)?;
         let plan = Plan::of(&query);
         Ok(Self { text: text.into(), query, plan })
     }
@@ -102,6 +104,8 @@ mod tests {
             ("$['a','b','c']['a','b','c']['d','e']", "$[*,*][*,*][*,*][*,*]"),
             ("$..['a','b'][*,0]", "$..[*,*][*,*]"),
             ("$.a[?@.b == $.c.d && $.e && count(@.f[*]) > 1]", "$.a[?count($.f[*]) > 1]"),
+            (r"$.a[?match(@.b, '\\w{3}[a-z]+.*')]", "$.a[?match(@.b, '((a{99}){99}){9}')]"),
+            ("$.a[?search(@.b, 'x[')]", "$.a[?search(@.b, $.c)]"),
             ("$.a[?@.x[?@.y]]", "$.a[?@[?@.y]]"),
             ("$.a[?@.x == 1e308]", "$.a[?@.x == 1e309]"),
             ("$.a [ 'b' ]", "$.a b"),

@@ -30,6 +30,7 @@
 //! - Saying why a filter does not match, or how it is filed.
 
 mod atoms;
+mod cost;
 mod error;
 mod filter;
 mod index;
