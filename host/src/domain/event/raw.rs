@@ -150,24 +150,67 @@ pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
     deserializer.end()
 }
 
-/// Tells quickly that [`Check`] has nothing to find; valid JSON given, which nearly all events are.
+/// Tells quickly that [`Check`] has nothing to find in valid JSON, as is so for nearly all events.
 fn is_plain(json: &[u8], depth: usize) -> bool {
-    // Without branches, so that the compiler makes vector code of each line.
-    let openers = json.iter().filter(|&&byte| byte | 0x20 == b'{').count();
-    let surrogate = json
-        .array_windows()
-        .fold(false, |found, &[a, b, c]| found | ((a == b'\\') & (b == b'u') & (c | 0x20 == b'd')));
-    let exponent = json.array_windows().fold(false, |found, &[a, b, c, d, e]| {
-        let digits = a.is_ascii_digit() & d.is_ascii_digit() & e.is_ascii_digit();
-        found | (digits & (b | 0x20 == b'e') & (c.is_ascii_digit() | (c == b'+')))
-    });
     // An exponent of two digits reaches f64's limit only with more than 200 digits before it.
     let mut run = 0;
-    let long = json.iter().step_by(50).any(|byte| {
+    let is_long = json.iter().step_by(50).any(|byte| {
         run = if byte.is_ascii_digit() { run + 1 } else { 0 };
         run >= 4
     });
-    openers + depth < DEPTH_MAX && !surrogate && !exponent && !long
+    let openers: usize = json.chunks(128).map(|chunk| usize::from(openers(chunk))).sum();
+    let is_nested = matches!(json.first(), Some(b'{' | b'['));
+    is_nested && openers + depth < DEPTH_MAX && !is_long && !has_surrogate(json) && !has_large_exponent(json)
+}
+
+/// Looks at blocks of a fixed size, which are vector code, and by hand only where one has something.
+fn has_large_exponent(json: &[u8]) -> bool {
+    let mut start = 0;
+    while let Some(block) = json[start..].first_chunk::<BLOCK>() {
+        if has_exponent(block) && is_exponent_of_number(json, start) {
+            return true;
+        }
+        start += BLOCK - 5;
+    }
+    has_exponent(&json[start..]) && is_exponent_of_number(json, start)
+}
+
+/// 512 places for the first of six bytes.
+const BLOCK: usize = 512 + 5;
+
+// These three have no branches, so that the compiler makes vector code of them.
+
+fn openers(chunk: &[u8]) -> u8 {
+    chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum()
+}
+
+fn has_surrogate(chunk: &[u8]) -> bool {
+    chunk
+        .array_windows()
+        .fold(false, |found, &[a, b, c]| found | ((a == b'\\') & (b == b'u') & (c | 0x20 == b'd')))
+}
+
+#[inline]
+fn has_exponent(chunk: &[u8]) -> bool {
+    chunk.array_windows().fold(false, |found, window| found | is_exponent(window))
+}
+
+/// Tells whether this could be the `e` of a number with three digits or more in its exponent.
+fn is_exponent(&[a, e, b, c, d, f]: &[u8; 6]) -> bool {
+    let digits = a.is_ascii_digit() & c.is_ascii_digit() & d.is_ascii_digit();
+    digits & (e | 0x20 == b'e') & (b.is_ascii_digit() | (b == b'+')) & !f.is_ascii_alphabetic()
+}
+
+/// Tells the numbers from the hashes, whose hex digits look like exponents more often than one would think.
+fn is_exponent_of_number(json: &[u8], start: usize) -> bool {
+    let mut candidates =
+        json[start..].array_windows().take(BLOCK).enumerate().filter(|(_, window)| is_exponent(window));
+    candidates.any(|(i, _)| {
+        let (before, after) = json.split_at(start + i);
+        let is_outside = |byte: &&u8| !matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b'e' | b'E');
+        let ends = |byte: Option<&u8>| byte.is_none_or(|byte| b",:[]} \n\r\t".contains(byte));
+        ends(before.iter().rev().find(is_outside)) && ends(after.iter().find(is_outside))
+    })
 }
 
 /// Reads a value in full and keeps nothing.
