@@ -141,9 +141,11 @@ async fn play_all(plan: &[Scenario], settings: &Settings) -> Result<Vec<Row>> {
 
 async fn interrupted() -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         _received = interrupt.recv() => Ok(()),
         _received = terminate.recv() => Ok(()),
+        _received = hangup.recv() => Ok(()),
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) struct Process {
 pub(crate) struct Usage {
     pub(crate) rss_bytes: u64,
     pub(crate) peak_rss_bytes: u64,
+    /// User and system time.
     pub(crate) cpu: Duration,
+    /// User time alone.
+    pub(crate) user: Duration,
 }
 
 struct KillOnDrop(Option<Child>);
@@ -83,11 +86,12 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
         let kilobytes = |field| status_field(&status, field).context("no memory figures in /proc");
-        let ticks = cpu_ticks(&stat).context("no times in /proc")?;
+        let (user, system) = cpu_ticks(&stat).context("no times in /proc")?;
         Ok(Usage {
             rss_bytes: kilobytes("VmRSS:")? * 1024,
             peak_rss_bytes: kilobytes("VmHWM:")? * 1024,
-            cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
+            cpu: ticks(user + system),
+            user: ticks(user),
         })
     }
 }
@@ -103,9 +107,20 @@ fn status_field(status: &str, field: &str) -> Option<u64> {
 }
 
 /// User and system time: fields 14 and 15 of proc_pid_stat(5), counted behind the name, which may hold blanks.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Returns the user time of the whole machine and of this process so far.
+pub(crate) fn user_times() -> Result<(Duration, Duration)> {
+    let (all, own) = (fs::read_to_string("/proc/stat")?, fs::read_to_string("/proc/self/stat")?);
+    let all = status_field(&all, "cpu ").context("no times in /proc/stat")?;
+    Ok((ticks(all), ticks(cpu_ticks(&own).context("no times in /proc/self/stat")?.0)))
 }
 
 #[cfg(test)]
@@ -117,7 +132,7 @@ mod tests {
         assert_eq!(status_field("Name:\tx\nVmRSS:\t  1234 kB\n", "VmRSS:"), Some(1234));
         assert_eq!(status_field("Name:\tx\n", "VmRSS:"), None);
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 17 5 0 0 20 0 1 0 100";
-        assert_eq!(cpu_ticks(stat), Some(22));
+        assert_eq!(cpu_ticks(stat), Some((17, 5)));
         assert_eq!(cpu_ticks("42 (a"), None);
     }
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::event::EVENT_BYTES;
 use crate::ledger::{Fan, Ledger};
 use crate::percentile::Latency;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::producer::{self, Load, Pace};
 
 /// The hidden first argument that makes this program the echo.
@@ -41,6 +41,8 @@ const FSYNC_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct Reference {
     pub(crate) echo_per_s: f64,
     pub(crate) fsync_per_s: f64,
+    /// Cores that other programs kept busy meanwhile: above 0.1 the machine is not quiet, and the figures are not its own.
+    pub(crate) others_cores: f64,
 }
 
 impl Reference {
@@ -49,6 +51,7 @@ impl Reference {
         Self {
             echo_per_s: f64::midpoint(self.echo_per_s, other.echo_per_s),
             fsync_per_s: f64::midpoint(self.fsync_per_s, other.fsync_per_s),
+            others_cores: self.others_cores.max(other.others_cores),
         }
     }
 }
@@ -71,8 +74,20 @@ impl Echo {
         let fsync_per_s = fsync.await?.context("failed to measure fsync")?;
         let ledger = Arc::new(Ledger::new(Fan::All(0), 500_000));
         let load = Load { target: self.0.address(), connections, pace: Pace::For(ECHO_TIME), ledger };
+        let (before, started) = (self.others_user_time()?, Instant::now());
         let echo_per_s = producer::start(load)?.await.context("failed to load the echo")?.per_second();
-        Ok(Reference { echo_per_s, fsync_per_s })
+        let others = self.others_user_time()?.saturating_sub(before);
+        Ok(Reference {
+            echo_per_s,
+            fsync_per_s,
+            others_cores: others.as_secs_f64() / started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Returns the machine's user time that is neither the echo's nor this process's.
+    fn others_user_time(&self) -> Result<Duration> {
+        let (all, own) = process::user_times()?;
+        Ok(all.saturating_sub(own + self.0.usage()?.user))
     }
 
     /// Measures the round trip of one connection at a steady pace: the floor of an ack.

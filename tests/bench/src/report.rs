@@ -13,6 +13,9 @@ use crate::stage::Stage;
 
 pub(crate) const MIB: f64 = (1 << 20) as f64;
 
+/// What other programs may use without a note.
+const QUIET_CORES: f64 = 0.1;
+
 /// What one scenario measured.
 #[derive(Serialize)]
 pub(crate) struct Row {
@@ -112,6 +115,12 @@ impl Row {
     /// Turns rates into ratios.
     pub(crate) fn compare(&mut self, reference: Reference) {
         self.reference = Some(reference);
+        if reference.others_cores > QUIET_CORES {
+            self.note(format!(
+                "the machine is not quiet: others kept {:.2} cores busy",
+                reference.others_cores
+            ));
+        }
         if !self.paced {
             self.accepted_to_echo = Some(self.accepted_per_s / reference.echo_per_s);
             self.accepted_to_fsync = Some(self.accepted_per_s / reference.fsync_per_s);
@@ -196,10 +205,30 @@ const HEAD: [&str; 18] = [
     "fsync ev/s",
 ];
 
-/// Prints all rows as one table and the notes below it.
+/// Returns the middle one of each column's cells, of one scenario played several times.
+fn median(cells: &[Vec<String>]) -> Vec<String> {
+    let column = |n: usize| {
+        let mut column: Vec<&String> = cells.iter().map(|row| &row[n]).collect();
+        // What is no number is the same in every row.
+        let number = |cell: &str| cell.parse().unwrap_or(0.0_f64);
+        column.sort_by(|a, b| number(a).total_cmp(&number(b)));
+        column[column.len() / 2].clone()
+    };
+    let mut line: Vec<String> = (0..HEAD.len()).map(column).collect();
+    line[0] = format!("{} median", line[0]);
+    line
+}
+
+/// Prints all rows as one table, medians of what was played several times, and the notes below it.
 pub(crate) fn print_table(rows: &[Row]) {
     let head = HEAD.map(str::to_owned).to_vec();
-    let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let mut lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    for (n, row) in rows.iter().enumerate() {
+        let same = || rows.iter().enumerate().filter(|(_, other)| other.scenario == row.scenario);
+        if same().count() > 1 && same().all(|(other, _)| other >= n) {
+            lines.push(median(&same().map(|(_, row)| row.cells()).collect::<Vec<_>>()));
+        }
+    }
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     for line in &lines {
         let cells = line.iter().enumerate().map(|(column, cell)| match column {
@@ -232,4 +261,20 @@ pub(crate) fn print_json(rows: &[Row]) -> Result<()> {
 /// Prints one line; the echo's address goes this way.
 pub(crate) fn print_line(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_median_of_each_column_by_number() {
+        let row = |rate: &str| {
+            let mut cells = vec![dash(); HEAD.len()];
+            (cells[0], cells[2]) = ("accept".to_owned(), rate.to_owned());
+            cells
+        };
+        let line = median(&[row("9000"), row("30000"), row("10000")]);
+        assert_eq!(line[..4], ["accept median", "-", "10000", "-"]);
+    }
 }
