@@ -1,6 +1,7 @@
 //! The command line: one file for each command, all of them users of the library's public API.
 
 mod client;
+mod db;
 mod event;
 mod input;
 mod listen;
@@ -46,6 +47,8 @@ enum Command {
     Match(match_::Arguments),
     #[command(subcommand)]
     Event(event::Command),
+    #[command(subcommand)]
+    Db(db::Command),
 }
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
@@ -56,6 +59,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Send(arguments) => wait(send::run(arguments)),
         Command::Match(arguments) => match_::run(arguments),
         Command::Event(command) => wait(event::run(command)),
+        Command::Db(command) => db::run(command),
     }
 }
 

@@ -213,19 +213,55 @@ mod tests {
 
     #[test]
     fn points_at_the_place_and_says_what_was_expected() {
-        insta::assert_snapshot!(told("$.data[?@.value == ]"), @r"");
-        insta::assert_snapshot!(told("$.é['a]"), @r"");
-        insta::assert_snapshot!(told("$.a[?(@.b == 1]"), @r"");
-        insta::assert_snapshot!(told("$.a[0"), @r"");
-        insta::assert_snapshot!(told("$."), @r"");
+        insta::assert_snapshot!(told("$.data[?@.value == ]"), @r#"
+        $.data[?@.value == ]
+                           ^
+        column 20: expected a value
+        "#);
+        insta::assert_snapshot!(told("$.é['a]"), @r#"
+        $.é['a]
+            ^
+        column 5: this string is not closed
+        "#);
+        insta::assert_snapshot!(told("$.a[?(@.b == 1]"), @r#"
+        $.a[?(@.b == 1]
+                      ^
+        column 15: expected `)`
+        "#);
+        insta::assert_snapshot!(told("$.a[0"), @r#"
+        $.a[0
+           ^
+        column 4: this `[` is not closed
+        "#);
+        insta::assert_snapshot!(told("$."), @r#"
+        $.
+          ^
+        column 3: expected a selector (`'name'`, `*`, `0`, `0:1`, `?…`) or a name
+        "#);
     }
 
     #[test]
     fn hints_at_the_other_dialect() {
-        insta::assert_snapshot!(told("data"), @r"");
-        insta::assert_snapshot!(told(r#"$[?(@["eventType"] = "x")]"#), @r"");
-        insta::assert_snapshot!(told("$[?@.a == 1 and @.b == 'or']"), @r"");
-        insta::assert_snapshot!(told("$[?(not @.a)]"), @r"");
+        insta::assert_snapshot!(told("data"), @r#"
+        data
+        ^
+        column 1: expected `$` (a filter begins at `$`, the event: `data` is written `$.data`)
+        "#);
+        insta::assert_snapshot!(told(r#"$[?(@["eventType"] = "x")]"#), @r#"
+        $[?(@["eventType"] = "x")]
+                           ^
+        column 20: expected `==` (`=` is jsonpath2; RFC 9535 writes `==`)
+        "#);
+        insta::assert_snapshot!(told("$[?@.a == 1 and @.b == 'or']"), @r#"
+        $[?@.a == 1 and @.b == 'or']
+                    ^
+        column 13: expected `&&` (`and` is jsonpath2; RFC 9535 writes `&&`)
+        "#);
+        insta::assert_snapshot!(told("$[?(not @.a)]"), @r#"
+        $[?(not @.a)]
+            ^
+        column 5: expected `!` (`not` is jsonpath2; RFC 9535 writes `!`)
+        "#);
         assert_eq!(Filter::parse("$.and[?@.or == '=' && ]").unwrap_err().hint, None);
     }
 }

@@ -1,15 +1,7 @@
-//! What a filter may cost before it is even tried: checks on its text and on its syntax tree.
+//! What a filter's text may be, before and after a parser sees it.
 //!
-//! Parsers and evaluators of JSONPath blow up on small texts: on nesting (the parser's stack and backtracking), on
-//! `..` under `..`, on unions of unions and on `$[*]` asked anew for every node (the evaluator's time and memory).
-//! These limits keep the worst of that out, and so are the few things that jsonpath-rust 1 reads or evaluates wrongly
-//! without a word. What they leave is a filter that is slow on a large, hostile event: an
-//! evaluation has no budget of its own yet.
-
-use jsonpath_rust::parser::model::{
-    Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Literal, Segment, Selector, Test,
-    TestFunction,
-};
+//! Parsers of JSONPath blow up on nesting (stack and backtracking): [`check_text`] keeps that out in one pass.
+//! [`check_spaces`] refuses what jsonpath-rust 1 reads wrongly without a word.
 
 use super::error::FilterError;
 
@@ -19,14 +11,6 @@ const TEXT_BYTES_MAX: usize = 4096;
 const NESTING_MAX: usize = 32;
 /// The deepest nesting of function calls: the grammar reads a call's argument twice, at each level anew.
 const CALLS_NESTING_MAX: usize = 4;
-/// The most `..` in one filter, nested ones included: each multiplies the work by the depth of the event.
-const DESCENTS_MAX: usize = 2;
-/// The most nodes that the unions along one path may make of one, since `['a','a']['b','b']` doubles twice.
-const UNIONS_MAX: usize = 64;
-/// The most paths in one filter that start at `$` inside a `[?…]` and may find many nodes: each is evaluated anew
-/// for every node that is tested.
-const JOINS_MAX: usize = 1;
-
 /// The characters of a filter outside its string literals, with their byte positions; quotes are left out too.
 pub(super) struct Outside<'t> {
     chars: std::str::CharIndices<'t>,
@@ -93,51 +77,8 @@ pub(super) fn check_text(text: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// Checks what the evaluator would have to multiply.
-pub(super) fn check_query(text: &str, query: &JpQuery) -> Result<(), FilterError> {
-    let mut cost = Cost::default();
-    cost.path(&query.segments);
-    let refuse = |at: Option<usize>, message: String| Err(FilterError::at(text, at.unwrap_or(0), message));
-    if cost.descents > DESCENTS_MAX {
-        let third = text.match_indices("..").nth(DESCENTS_MAX).map(|(at, _)| at);
-        return refuse(
-            third,
-            format!("a filter has at most {DESCENTS_MAX} `..`, this one has {}", cost.descents),
-        );
-    }
-    if cost.unions > UNIONS_MAX {
-        let message = format!(
-            "the unions along one path select at most {UNIONS_MAX} nodes for each, here {}",
-            cost.unions
-        );
-        return refuse(text.find(','), message);
-    }
-    if cost.joins > JOINS_MAX {
-        let message = format!(
-            "a filter has at most {JOINS_MAX} path from `$` inside `[?…]` that can find several nodes"
-        );
-        return refuse(text.rfind('$'), message);
-    }
-    if cost.bare {
-        let message = "`@[?…]`, a filter directly on `@`, cannot be evaluated; write `@.name[?…]`";
-        return refuse(
-            text.match_indices('@').map(|(at, _)| at).find(|at| begins_bare(&text[at + 1..])),
-            message.to_owned(),
-        );
-    }
-    if cost.infinite {
-        return refuse(None, "a number is too large".to_owned());
-    }
-    check_spaces(text)
-}
-
-/// Tells whether the path after an `@` begins with a filter.
-fn begins_bare(path: &str) -> bool {
-    path.trim_start().trim_start_matches("..").starts_with('[')
-}
-
 /// Refuses a space within a name: the grammar reads `$.a b` as the member `a b`.
-fn check_spaces(text: &str) -> Result<(), FilterError> {
+pub(super) fn check_spaces(text: &str) -> Result<(), FilterError> {
     let (mut before, mut spaced) = (None, false);
     for (at, c) in Outside::new(text) {
         let adjacent = before == Some(at);
@@ -149,122 +90,4 @@ fn check_spaces(text: &str) -> Result<(), FilterError> {
         before = (named || spaced).then(|| at + c.len_utf8());
     }
     Ok(())
-}
-
-/// What a walk over the syntax tree counts; the tree's depth is bounded by [`NESTING_MAX`].
-#[derive(Default)]
-struct Cost {
-    descents: usize,
-    unions: usize,
-    joins: usize,
-    /// Whether a path begins with `@[?…]`, where the evaluator takes the filter for a condition on `@` itself.
-    bare: bool,
-    /// Whether there is a number beyond an `f64`, which the evaluator takes for `null`.
-    infinite: bool,
-}
-
-impl Cost {
-    fn path(&mut self, segments: &[Segment]) {
-        let mut product = 1_usize;
-        for segment in segments {
-            product = product.saturating_mul(self.segment(segment).max(1));
-        }
-        self.unions = self.unions.max(product);
-    }
-
-    /// Returns how many selectors the segment has.
-    fn segment(&mut self, segment: &Segment) -> usize {
-        match segment {
-            Segment::Descendant(inner) => {
-                self.descents += 1;
-                self.segment(inner)
-            }
-            Segment::Selector(selector) => {
-                self.selector(selector);
-                1
-            }
-            Segment::Selectors(selectors) => {
-                selectors.iter().for_each(|selector| self.selector(selector));
-                selectors.len()
-            }
-        }
-    }
-
-    fn selector(&mut self, selector: &Selector) {
-        match selector {
-            Selector::Filter(filter) => self.filter(filter),
-            Selector::Name(_) | Selector::Wildcard | Selector::Index(_) | Selector::Slice(..) => {}
-        }
-    }
-
-    fn filter(&mut self, filter: &Filter) {
-        match filter {
-            Filter::Or(parts) | Filter::And(parts) => parts.iter().for_each(|part| self.filter(part)),
-            Filter::Atom(FilterAtom::Filter { expr, .. }) => self.filter(expr),
-            Filter::Atom(FilterAtom::Test { expr, .. }) => self.test(expr),
-            Filter::Atom(FilterAtom::Comparison(comparison)) => self.comparison(comparison),
-        }
-    }
-
-    fn comparison(&mut self, comparison: &Comparison) {
-        let (left, right) = comparison.vals();
-        for side in [left, right] {
-            match side {
-                Comparable::Function(function) => self.function(function),
-                // A singular query finds one node at most.
-                Comparable::Literal(Literal::Float(number)) => self.infinite |= !number.is_finite(),
-                Comparable::Literal(_) | Comparable::SingularQuery(_) => {}
-            }
-        }
-    }
-
-    fn test(&mut self, test: &Test) {
-        match test {
-            Test::RelQuery(segments) => {
-                self.bare |= segments.first().is_some_and(filters);
-                self.path(segments);
-            }
-            Test::AbsQuery(query) => {
-                let singular = query.segments.iter().all(|segment| {
-                    matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)))
-                });
-                self.joins += usize::from(!singular);
-                self.path(&query.segments);
-            }
-            Test::Function(function) => self.function(function),
-        }
-    }
-
-    fn function(&mut self, function: &TestFunction) {
-        match function {
-            TestFunction::Custom(_, arguments) => {
-                arguments.iter().for_each(|argument| self.argument(argument))
-            }
-            TestFunction::Length(argument) => self.argument(argument),
-            TestFunction::Value(argument) | TestFunction::Count(argument) => self.argument(argument),
-            TestFunction::Search(left, right) | TestFunction::Match(left, right) => {
-                self.argument(left);
-                self.argument(right);
-            }
-        }
-    }
-
-    fn argument(&mut self, argument: &FnArg) {
-        match argument {
-            FnArg::Literal(_) => {}
-            FnArg::Test(test) => self.test(test),
-            FnArg::Filter(filter) => self.filter(filter),
-        }
-    }
-}
-
-/// Tells whether the segment has a filter among its selectors.
-fn filters(segment: &Segment) -> bool {
-    match segment {
-        Segment::Descendant(inner) => filters(inner),
-        Segment::Selector(selector) => matches!(selector, Selector::Filter(_)),
-        Segment::Selectors(selectors) => {
-            selectors.iter().any(|selector| matches!(selector, Selector::Filter(_)))
-        }
-    }
 }

@@ -126,7 +126,6 @@ fn condition() -> impl Strategy<Value = String> {
         2 => singular(),
         1 => name().prop_map(|n| format!("@.{n}[*]")),
         1 => (name(), literal()).prop_map(|(n, literal)| format!("@.{n}[?@=={literal}]")),
-        1 => (name(), singular(), literal()).prop_map(|(n, path, literal)| format!("$.{n}[?{path}=={literal}]")),
         1 => name().prop_map(|n| format!("length(@.{n})==1")),
     ];
     simple.prop_recursive(2, 6, 3, |inner| {

@@ -13,7 +13,7 @@ use super::encode::is_cloudevents;
 use super::error::DecodeError;
 use super::names::Role;
 use super::raw::{self, Members};
-use super::{Event, SpecVersion, Wire, percent, view};
+use super::{Event, SpecVersion, Wire, percent, strict, view};
 
 /// What a request held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn structured(json: &str) -> Result<Found, DecodeError> {
         Some(_) if error.is_data() => DecodeError::malformed("expected a CloudEvent, which is a JSON object"),
         Some(_) => malformed_json(&error),
     })?;
-    raw::check(json, 0).map_err(|error| malformed_json(&error))?;
+    strict::check(json, 0).map_err(|error| malformed_json(&error))?;
     let version = version(&members)?;
     if let Some(name) = members.duplicate() {
         return Err(Place::Json.error(name, "is there twice"));

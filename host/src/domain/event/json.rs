@@ -11,7 +11,7 @@ use super::attribute::Attribute;
 use super::names::Role;
 use super::raw;
 use super::view::{Data, View};
-use super::{Event, SpecVersion, Wire};
+use super::{Event, SpecVersion, Wire, strict};
 
 /// An event's attributes and data by the names that the Dispatcher's clients know (`GET /get/<id>`).
 #[derive(Clone, Debug)]
@@ -133,7 +133,7 @@ impl View<'_> {
         let text = str::from_utf8(body).ok();
         let json =
             text.filter(|_| self.is_json()).and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        if let Some(json) = json.map(RawValue::get).filter(|json| raw::check(json, 1).is_ok()) {
+        if let Some(json) = json.map(RawValue::get).filter(|json| strict::check(json, 1).is_ok()) {
             return Some(Member::Json(Cow::Borrowed(json)));
         }
         Some(match text {

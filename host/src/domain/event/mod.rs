@@ -12,6 +12,7 @@ mod json;
 mod names;
 mod percent;
 mod raw;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -6,13 +6,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-
-/// The deepest nesting of an event. `serde_json` reads 128 levels into a `Value`; the rest is room for the objects
-/// that an event is put into.
-pub(super) const DEPTH_MAX: usize = 120;
 
 /// An object's members in their order: the name, and the value's text without white space around it.
 #[derive(Default)]
@@ -137,103 +133,4 @@ pub(super) fn overlay(
 fn is_same(one: &str, other: &str) -> bool {
     let value = |raw| serde_json::from_str::<Value>(raw).ok();
     one == other || value(one).is_some_and(|one| Some(one) == value(other))
-}
-
-/// Checks what reading an object's members leaves open, so that whatever is accepted can be read into a `Value`: no
-/// deeper than [`DEPTH_MAX`] with `depth` levels around it, no half of a surrogate pair, no number beyond `f64`.
-pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
-    if is_plain(json.as_bytes(), depth) {
-        return Ok(());
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    Check { depth }.deserialize(&mut deserializer)?;
-    deserializer.end()
-}
-
-/// Tells quickly that [`Check`] has nothing to find; valid JSON given, which nearly all events are.
-fn is_plain(json: &[u8], depth: usize) -> bool {
-    // Without branches, so that the compiler makes vector code of each line.
-    let openers = json.iter().filter(|&&byte| byte | 0x20 == b'{').count();
-    let surrogate = json
-        .array_windows()
-        .fold(false, |found, &[a, b, c]| found | ((a == b'\\') & (b == b'u') & (c | 0x20 == b'd')));
-    let exponent = json.array_windows().fold(false, |found, &[a, b, c, d, e]| {
-        let digits = a.is_ascii_digit() & d.is_ascii_digit() & e.is_ascii_digit();
-        found | (digits & (b | 0x20 == b'e') & (c.is_ascii_digit() | (c == b'+')))
-    });
-    // An exponent of two digits reaches f64's limit only with more than 200 digits before it.
-    let mut run = 0;
-    let long = json.iter().step_by(50).any(|byte| {
-        run = if byte.is_ascii_digit() { run + 1 } else { 0 };
-        run >= 4
-    });
-    openers + depth < DEPTH_MAX && !surrogate && !exponent && !long
-}
-
-/// Reads a value in full and keeps nothing.
-struct Check {
-    depth: usize,
-}
-
-impl Check {
-    fn inner<E: de::Error>(&self) -> Result<usize, E> {
-        if self.depth >= DEPTH_MAX {
-            return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
-        }
-        Ok(self.depth + 1)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Check {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Check {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let depth = self.inner()?;
-        while seq.next_element_seed(Check { depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let depth = self.inner()?;
-        while map.next_key_seed(Check { depth })?.is_some() {
-            map.next_value_seed(Check { depth })?;
-        }
-        Ok(())
-    }
 }

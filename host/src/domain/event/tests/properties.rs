@@ -192,6 +192,21 @@ proptest! {
     }
 
     #[test]
+    fn what_no_value_can_hold_is_refused(
+        numbers in vec("-?[1-9][0-9]{0,3}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,6})?|[1-9][0-9]{250,400}([eE][0-9]{1,2})?", 1..4),
+        texts in vec("[0-9ea,]{0,9}|\\\\u[dD][89a-fA-F0-9][0-9]{2}|\\\\\\\\ud800", 0..3),
+        depth in prop_oneof![Just(0..3usize), Just(100..130)].prop_flat_map(|range| range),
+        space in " {0,60}",
+    ) {
+        let texts: String = texts.iter().map(|text| format!(",\"{text}\"")).collect();
+        let data = format!("{}{}{texts}{space}{}", "[".repeat(depth + 1), numbers.join(","), "]".repeat(depth + 1));
+        let text = format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t","data":{data}}}"#);
+        let received = decode(&HeaderMap::new(), text.clone().into());
+        let is_readable = serde_json::from_str::<Value>(&text).is_ok() && depth + 2 <= strict::DEPTH_MAX;
+        prop_assert_eq!(received.is_ok(), is_readable, "{}", text);
+    }
+
+    #[test]
     fn no_bytes_panic(body in vec(any::<u8>(), 0..200), content_type in prop::sample::select(&["application/json", "application/cloudevents-batch+json", CLOUDEVENTS][..])) {
         try_all(decode(&headers(&[("content-type", content_type)]), body.into()));
     }

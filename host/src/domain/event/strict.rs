@@ -1,0 +1,165 @@
+//! What `serde_json` accepts as raw text but cannot read into a `Value`: found before anything is accepted, so that no
+//! later stage meets an event that it cannot read.
+//!
+//! Reading everything would cost as much again as the whole decoding, so a quick look for what might be wrong comes
+//! first.
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// The deepest nesting of an event. `serde_json` reads 128 levels into a `Value`; the rest is room for the objects
+/// that an event is put into.
+pub(super) const DEPTH_MAX: usize = 120;
+
+/// Checks what reading an object's members leaves open, so that whatever is accepted can be read into a `Value`: no
+/// deeper than [`DEPTH_MAX`] with `depth` levels around it, no half of a surrogate pair, no number beyond `f64`.
+pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
+    if is_plain(json.as_bytes(), depth) {
+        return Ok(());
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    Check { depth }.deserialize(&mut deserializer)?;
+    deserializer.end()
+}
+
+/// Tells quickly that [`Check`] would find nothing in valid JSON, as in nearly every event.
+fn is_plain(json: &[u8], depth: usize) -> bool {
+    // An exponent of two digits reaches f64's limit only with more than 200 digits before it.
+    let mut run = 0;
+    let is_long = json.iter().step_by(50).any(|byte| {
+        run = if byte.is_ascii_digit() { run + 1 } else { 0 };
+        run >= 4
+    });
+    let openers: usize = json.chunks(128).map(|chunk| usize::from(openers(chunk))).sum();
+    let is_nested = matches!(json.trim_ascii_start().first(), Some(b'{' | b'['));
+    is_nested && openers + depth < DEPTH_MAX && !is_long && !has_surrogate(json) && !has_large_exponent(json)
+}
+
+/// Looks at blocks of a fixed size, which are vector code, and by hand only where one has something.
+fn has_large_exponent(json: &[u8]) -> bool {
+    let mut start = 0;
+    while let Some(block) = json[start..].first_chunk::<BLOCK>() {
+        if has_exponent(block) && is_exponent_of_number(json, start) {
+            return true;
+        }
+        start += BLOCK - 5;
+    }
+    has_exponent(&json[start..]) && is_exponent_of_number(json, start)
+}
+
+/// 512 places for the first of six bytes.
+const BLOCK: usize = 512 + 5;
+
+// These three have no branches, so that the compiler makes vector code of them.
+
+fn openers(chunk: &[u8]) -> u8 {
+    chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum()
+}
+
+fn has_surrogate(chunk: &[u8]) -> bool {
+    chunk
+        .array_windows()
+        .fold(false, |found, &[a, b, c]| found | ((a == b'\\') & (b == b'u') & (c | 0x20 == b'd')))
+}
+
+#[inline]
+fn has_exponent(chunk: &[u8]) -> bool {
+    chunk.array_windows().fold(false, |found, window| found | is_exponent(window))
+}
+
+/// Tells whether this could be the `e` of a number with three digits or more in its exponent.
+fn is_exponent(&[a, e, b, c, d, f]: &[u8; 6]) -> bool {
+    let digits = a.is_ascii_digit() & c.is_ascii_digit() & d.is_ascii_digit();
+    digits & (e | 0x20 == b'e') & (b.is_ascii_digit() | (b == b'+')) & !f.is_ascii_alphabetic()
+}
+
+/// Tells the numbers from the hashes, whose hex digits look like exponents more often than one would think: a number
+/// has JSON's punctuation on both sides.
+fn is_exponent_of_number(json: &[u8], start: usize) -> bool {
+    let places = json[start..].array_windows().take(BLOCK).enumerate();
+    let mut places = places.filter(|(_, window)| is_exponent(window)).map(|(i, _)| start + i);
+    places.any(|at| {
+        let (before, after) = json.split_at(at);
+        ends_number(before.iter().rev()) && ends_number(after.iter())
+    })
+}
+
+/// Tells whether what follows the characters of a number may follow one; yes where they go on for long, because looking
+/// on would take quadratic time.
+fn ends_number<'a>(bytes: impl Iterator<Item = &'a u8>) -> bool {
+    let mut bytes = bytes.take(NUMBER_MAX);
+    let end = bytes.find(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b'e' | b'E'));
+    end.is_none_or(|byte| b",:[]} \n\r\t".contains(byte))
+}
+
+/// The longest number that is looked at by hand.
+const NUMBER_MAX: usize = 64;
+
+/// Reads a value in full and keeps nothing.
+struct Check {
+    depth: usize,
+}
+
+impl Check {
+    fn inner<E: de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= DEPTH_MAX {
+            return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Check {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Check {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let depth = self.inner()?;
+        while seq.next_element_seed(Check { depth })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.inner()?;
+        while map.next_key_seed(Check { depth })?.is_some() {
+            map.next_value_seed(Check { depth })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! The five measured scenarios. Soak and recovery have files of their own.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::event::{FILES_FILTER, equality_filter};
+use crate::ledger::Fan;
+use crate::percentile::Latency;
+use crate::producer::{Pace, Sent};
+use crate::reference::Echo;
+use crate::report::Row;
+use crate::sink::Gate;
+use crate::stage::{Settings, Stage};
+use crate::{recovery, soak};
+
+/// No run is faster, so a ledger of this many events a second does not end one early.
+const PER_SECOND_MAX: usize = 80_000;
+const MANY: usize = 1000;
+/// 50 events a second.
+const STEADY: Duration = Duration::from_millis(20);
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Durable accepting alone: one subscription whose target does not answer meanwhile
+    Accept,
+    /// End to end, one subscription
+    Fanout1,
+    /// End to end, ten subscriptions that all match
+    Fanout10,
+    /// End to end, each event matches one of 1,000 subscriptions
+    #[value(name = "one-of-1000")]
+    OneOf1000,
+    /// 50 events a second on one connection
+    Latency,
+    /// Memory at rest, after many events, and with a backlog
+    Soak,
+    /// kill -9 under load with a large file: time until ready, nothing lost
+    Recovery,
+    /// The first five
+    All,
+}
+
+impl Scenario {
+    /// Replaces `all` by what it stands for, and puts the yardstick of `one-of-1000` before it.
+    pub(crate) fn expand(asked: &[Self]) -> Vec<Self> {
+        let mut plan = Vec::new();
+        for &scenario in asked {
+            let add: &[Self] = match scenario {
+                Self::All => &[Self::Accept, Self::Fanout1, Self::Fanout10, Self::OneOf1000, Self::Latency],
+                Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
+                Self::Accept
+                | Self::Fanout1
+                | Self::Fanout10
+                | Self::Latency
+                | Self::Soak
+                | Self::Recovery => &[scenario],
+            };
+            for &one in add {
+                if one != Self::Fanout1 || scenario == Self::Fanout1 || !plan.contains(&one) {
+                    plan.push(one);
+                }
+            }
+        }
+        plan
+    }
+
+    /// Plays the scenario on a stage of its own.
+    pub(crate) async fn play(self, settings: &Settings, echo: &Echo) -> Result<Row> {
+        let files = |_| FILES_FILTER.to_owned();
+        match self {
+            Self::Accept => accept(settings).await,
+            Self::Fanout1 => fan_out("fanout1", settings, Fan::All(1), files).await,
+            Self::Fanout10 => fan_out("fanout10", settings, Fan::All(10), files).await,
+            Self::OneOf1000 => {
+                fan_out("one-of-1000", settings, Fan::OneOf(MANY), |n| equality_filter(n, MANY)).await
+            }
+            Self::Latency => latency(settings, echo).await,
+            Self::Soak => soak::play(settings).await,
+            Self::Recovery => recovery::play(settings).await,
+            Self::All => bail!("`all` is no scenario of its own"),
+        }
+    }
+}
+
+/// Measures while the sink keeps every answer back; then opens it and waits for the backlog, so that it is verified.
+async fn accept(settings: &Settings) -> Result<Row> {
+    let seconds = settings.seconds.unwrap_or(8);
+    let stage = Stage::set(settings, Fan::All(1), capacity(seconds), Gate::Held).await?;
+    stage.subscribe(|_| FILES_FILTER.to_owned()).await?;
+    let before = stage.usage()?;
+    let sent = stage.load(settings.connections, Pace::For(Duration::from_secs(seconds))).await?;
+    let after = stage.usage()?;
+    let (opened, held) = (stage.ledger.now(), stage.ledger.arrived());
+    stage.sink.set(Gate::Open);
+    stage.drained().await;
+    let mut row = Row::of("accept", settings.connections, &stage, &sent);
+    row.used(before, after, sent.accepted);
+    let drained = stage.ledger.arrived() - held;
+    let rate = drained as f64 / (stage.ledger.last_arrival().saturating_sub(opened)).as_secs_f64().max(1e-3);
+    row.note(format!(
+        "{held} attempts were held; after the gate opened, the backlog of {drained} left at {rate:.0}/s"
+    ));
+    Ok(row)
+}
+
+async fn fan_out(name: &str, settings: &Settings, fan: Fan, filter: impl Fn(usize) -> String) -> Result<Row> {
+    let seconds = settings.seconds.unwrap_or(8);
+    let stage = Stage::set(settings, fan, capacity(seconds), Gate::Open).await?;
+    stage.subscribe(filter).await?;
+    let before = stage.usage()?;
+    let sent = stage.load(settings.connections, Pace::For(Duration::from_secs(seconds))).await?;
+    stage.drained().await;
+    let after = stage.usage()?;
+    let mut row = Row::of(name, settings.connections, &stage, &sent);
+    row.delivered(&stage, &sent);
+    row.used(before, after, sent.accepted);
+    Ok(row)
+}
+
+async fn latency(settings: &Settings, echo: &Echo) -> Result<Row> {
+    let length = Duration::from_secs(settings.seconds.unwrap_or(20));
+    let stage = Stage::set(settings, Fan::All(1), capacity(length.as_secs()), Gate::Open).await?;
+    stage.subscribe(|_| FILES_FILTER.to_owned()).await?;
+    let before = stage.usage()?;
+    let sent: Sent = stage.load(1, Pace::Every { every: STEADY, length }).await?;
+    stage.drained().await;
+    let after = stage.usage()?;
+    let mut row = Row::of("latency", 1, &stage, &sent);
+    row.arrival = Latency::of(stage.ledger.arrival_nanos());
+    row.used(before, after, sent.accepted);
+    if let Some(floor) = echo.round_trip(STEADY).await? {
+        row.note(format!(
+            "the echo at the same pace: p50 {:.2} ms, p99 {:.2} ms",
+            floor.p50_ms, floor.p99_ms
+        ));
+    }
+    // Both rates are set by the pace: a ratio to the echo's would say nothing.
+    row.paced = true;
+    Ok(row)
+}
+
+fn capacity(seconds: u64) -> usize {
+    PER_SECOND_MAX * usize::try_from(seconds).unwrap_or(usize::MAX).clamp(1, 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scenario::{Accept, All, Fanout1, OneOf1000};
+    use super::*;
+
+    #[test]
+    fn one_of_1000_brings_its_yardstick_once() {
+        assert_eq!(Scenario::expand(&[OneOf1000]), [Fanout1, OneOf1000]);
+        assert_eq!(Scenario::expand(&[Fanout1, Accept, OneOf1000]), [Fanout1, Accept, OneOf1000]);
+        assert_eq!(Scenario::expand(&[All]).len(), 5);
+    }
+}
