@@ -4,7 +4,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gate, Reserved, Server, Target, event, event_1_0};
+use crate::harness::{Answer, Gate, Reserved, Server, Target, event, event_1_0, wait_until};
 
 /// Starts a server that asks `policy`, with these flags besides.
 async fn asking(policy: &str, flags: &[&str]) -> Server {
@@ -156,7 +156,7 @@ async fn one_query_serves_all_matching_subscriptions_of_a_user() {
 async fn the_user_is_percent_encoded_in_the_path() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let server = asking(&policy.url(""), &[]).await;
-    for name in ["ann b", "a/../b", "a?b=c#d", "50%", "u@example.org", "a\\b;c", ".."] {
+    for name in ["ann b", "a/../b", "a?b=c#d", "50%", "u@example.org", "a\\b;c", "..."] {
         server.user(name).subscribe(json!({"target_url": target.url("/t"), "name": name})).await;
         let before = policy.all().len();
         let fresh = server.receive(&event(name)).await;
@@ -168,6 +168,30 @@ async fn the_user_is_percent_encoded_in_the_path() {
             percent_decode_str(segment).decode_utf8().unwrap().into_owned()
         });
         assert!(users.collect::<Vec<_>>().contains(&name.to_owned()), "{name}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_named_like_a_folder_cannot_turn_the_query_elsewhere() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    let server = asking(&policy.url("/base"), &["--retry-schedule", "none"]).await;
+    let body = json!({"name": "n", "jsonpath": "$", "target_url": target.url("/t")});
+    for name in [".", "..", "%2e%2e", "..%2f.."] {
+        let reply = server.user(name).post("/eventmatch", &body).await;
+        assert!(reply.status == 200 || (400..500).contains(&reply.status), "{}", reply.text());
+    }
+    server.user("witness").subscribe(json!({"target_url": target.url("/witness")})).await;
+    server.receive(&event("a")).await;
+    target.wait_for("/witness", 1).await;
+    wait_until("every delivery has ended", async || {
+        let event = &server.get("/events").await.ok().json()["events"][0];
+        (event["status"] == "200 OK" || event["status"] == "500 Internal Server Error").then_some(())
+    })
+    .await;
+    for asked in policy.all() {
+        let user =
+            asked.path.strip_prefix("/base/events/").unwrap_or_else(|| panic!("asked at {}", asked.path));
+        assert!(!user.is_empty() && !user.contains('/'), "asked at {}", asked.path);
     }
 }
 

@@ -148,7 +148,7 @@ async fn a_missing_or_mistyped_field_is_named_and_nothing_is_stored() {
         (json!({"extensions": "x"}), "/extensions"),
         (json!({"version": 1}), "/version"),
         (json!({"disabled": "yesterday"}), "/disabled"),
-        (json!({"disabled": true}), "/disabled"),
+        (json!({"disabled": 5}), "/disabled"),
         (json!({"error": 1}), "/error"),
         (json!({"retry": "5x"}), "/retry"),
         (json!({"retry": 5}), "/retry"),
@@ -418,7 +418,12 @@ async fn put_pauses_and_re_enables() {
     assert_eq!(paused["error"], "broken");
     let enabled = put(json!({"disabled": null})).await;
     assert_eq!((&enabled["disabled"], &enabled["error"]), (&Value::Null, &Value::Null), "clears `error` too");
-    let paused = put(json!({"disabled": "2026-01-02T03:04:05Z"})).await;
+    let paused = put(json!({"disabled": "2026-01-02T03:04:05.000000"})).await;
+    assert_eq!(
+        time(&paused["disabled"]),
+        "2026-01-02T03:04:05Z".parse().unwrap(),
+        "as the original writes it"
+    );
     assert_eq!(paused["error"], Value::Null);
     let enabled = put(json!({"disabled": null, "error": null})).await;
     assert_eq!((&enabled["disabled"], &enabled["error"]), (&Value::Null, &Value::Null));

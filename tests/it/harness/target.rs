@@ -173,6 +173,18 @@ impl Target {
         gate
     }
 
+    /// Answers the first `count` requests of a path with 200 and then lets it hang, as [`Self::hang`] does.
+    pub(crate) fn hang_after(&self, path: &str, mut count: usize) -> Gate {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        self.script(path, move |_| {
+            let hangs = count == 0;
+            count = count.saturating_sub(1);
+            if hangs { Answer::status(200).after(&held) } else { Answer::status(200) }
+        });
+        gate
+    }
+
     /// Returns what a path got so far, in order of arrival.
     pub(crate) fn requests(&self, path: &str) -> Vec<Request> {
         let state = self.state.lock().unwrap();
