@@ -1,6 +1,6 @@
 //! From event to target: bytes, headers, retries, dead letters (FACTS 5.2–5.4 and 10.6).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -167,6 +167,26 @@ async fn a_failure_is_retried_with_the_same_id_and_bytes_until_it_succeeds() {
     assert_eq!(attempts[2]["target"]["status"], 404);
     assert!(attempts.iter().enumerate().all(|(place, attempt)| attempt["number"] == place + 1));
     assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
+}
+
+/// Once a delivery whose retry fell due before its last attempt was recorded waited for the half-minute sweep.
+#[tokio::test]
+async fn retries_that_are_due_at_once_are_not_forgotten() {
+    let (server, target) =
+        (Server::with(&["--retry-schedule", "1ms,1ms,1ms,1ms"]).await, Target::start().await);
+    let mut tries = std::collections::HashMap::<String, u32>::new();
+    target.script("/t", move |request| {
+        let tries = tries.entry(request.event_id()).or_default();
+        *tries += 1;
+        Answer::status(if *tries < 4 { 503 } else { 200 })
+    });
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let started = Instant::now();
+    for round in 0..20 {
+        let id = server.receive(&event(&round.to_string())).await;
+        server.delivery_in(&id, &subscription, "delivered").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
 }
 
 #[tokio::test]
