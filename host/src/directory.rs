@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use crate::domain::{Activity, Subscription, SubscriptionId};
-use crate::matching::{self, Filter, Index};
+use crate::matching::{self, Filter, FilterError, Index};
 use crate::store::{self, Store};
 
 /// The subscriptions. Shared by REST, matching and delivery.
@@ -26,16 +26,25 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn put(&mut self, subscription: Subscription) {
+    /// Adds or replaces a subscription; one without a filter is never matched.
+    fn put(&mut self, subscription: Subscription, filter: Option<Filter>) {
         self.index.remove(subscription.id);
-        if subscription.is_active() {
-            match Filter::parse(&subscription.jsonpath) {
-                Ok(filter) => self.index.insert(subscription.id, Arc::new(filter)),
-                Err(error) => tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse"),
-            }
+        if let Some(filter) = filter.filter(|_| subscription.is_active()) {
+            self.index.insert(subscription.id, Arc::new(filter));
         }
         self.by_id.insert(subscription.id, Arc::new(subscription));
     }
+}
+
+/// Why a subscription was not changed. Nothing of the change was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its filter does not parse.
+    #[error("failed to parse the filter")]
+    Filter(#[source] FilterError),
+    /// The store cannot write.
+    #[error("failed to store the subscription")]
+    Store(#[source] store::Error),
 }
 
 impl Directory {
@@ -46,7 +55,11 @@ impl Directory {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, store::Error> {
         let mut snapshot = Snapshot::default();
         for subscription in store.subscriptions().await? {
-            snapshot.put(subscription);
+            let filter = Filter::parse(&subscription.jsonpath);
+            if let Err(error) = &filter {
+                tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
+            }
+            snapshot.put(subscription, filter.ok());
         }
         Ok(Self { store, now: ArcSwap::from_pointee(snapshot), writing: tokio::sync::Mutex::default() })
     }
@@ -76,8 +89,8 @@ impl Directory {
     /// Creates a subscription.
     ///
     /// # Errors
-    /// When the store cannot write; then nothing has changed.
-    pub async fn create(&self, subscription: Subscription) -> Result<(), store::Error> {
+    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    pub async fn create(&self, subscription: Subscription) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
         self.write(subscription).await
     }
@@ -86,12 +99,12 @@ impl Directory {
     /// declines.
     ///
     /// # Errors
-    /// When the store cannot write; then nothing has changed.
+    /// When the filter does not parse or the store cannot write; then nothing has changed.
     pub async fn change(
         &self,
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
-    ) -> Result<Option<Arc<Subscription>>, store::Error> {
+    ) -> Result<Option<Arc<Subscription>>, Error> {
         let _writing = self.writing.lock().await;
         let Some(current) = self.get(id).filter(|found| found.deleted.is_none()) else { return Ok(None) };
         let Some(changed) = change(&current) else { return Ok(None) };
@@ -102,8 +115,8 @@ impl Directory {
     /// Disables a subscription because of what went wrong, unless it is disabled already.
     ///
     /// # Errors
-    /// When the store cannot write; then nothing has changed.
-    pub async fn disable(&self, id: SubscriptionId, since: Timestamp, error: String) -> Result<(), store::Error> {
+    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    pub async fn disable(&self, id: SubscriptionId, since: Timestamp, error: String) -> Result<(), Error> {
         let disabled = |current: &Subscription| {
             (current.activity == Activity::Enabled).then(|| Subscription {
                 activity: Activity::Disabled { since, error: Some(error) },
@@ -113,10 +126,11 @@ impl Directory {
         self.change(id, disabled).await.map(drop)
     }
 
-    async fn write(&self, subscription: Subscription) -> Result<(), store::Error> {
-        self.store.put_subscription(subscription.clone()).await?;
+    async fn write(&self, subscription: Subscription) -> Result<(), Error> {
+        let filter = Filter::parse(&subscription.jsonpath).map_err(Error::Filter)?;
+        self.store.put_subscription(subscription.clone()).await.map_err(Error::Store)?;
         let mut next = Snapshot::clone(&self.now.load());
-        next.put(subscription);
+        next.put(subscription, Some(filter));
         self.now.store(Arc::new(next));
         Ok(())
     }

@@ -9,6 +9,10 @@ use crate::domain::{Event, EventId, SubscriptionId};
 use crate::matching;
 use crate::store::{self, Arrival, Store};
 
+/// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
+/// would wait for it, and is matched on a thread of its own.
+const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
+
 /// Why an event was not accepted. Nothing of it, or of its batch, is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -56,7 +60,7 @@ impl Intake {
         let received = clock::now();
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
-            let matched = self.matches(&event).map_err(|source| Error::Match { index, source })?;
+            let matched = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
             self.dispatcher.pace(&matched).await;
             arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched });
         }
@@ -67,7 +71,13 @@ impl Intake {
     ///
     /// # Errors
     /// When the event's JSON cannot be read.
-    pub fn matches(&self, event: &Event) -> Result<Vec<SubscriptionId>, matching::Error> {
-        self.directory.matches(&event.json())
+    pub async fn matches(&self, event: &Event) -> Result<Vec<SubscriptionId>, matching::Error> {
+        let json = event.json();
+        if json.len() <= MATCHED_IN_PLACE_MAX {
+            return self.directory.matches(&json);
+        }
+        let directory = Arc::clone(&self.directory);
+        let matching = tokio::task::spawn_blocking(move || directory.matches(&json));
+        matching.await.expect("matching does not panic, and the runtime runs while somebody waits")
     }
 }

@@ -1,15 +1,82 @@
-//! Waypost (map follows).
-pub mod chain;
-pub mod clock;
-pub mod config;
-pub mod delivery;
-pub mod directory;
+//! Waypost: a self-hosted router of CloudEvents, as a library. The `waypost` binary is one user of it.
+//!
+//! Producers POST events; people keep subscriptions, each a JSONPath filter and a target URL; every event goes,
+//! durably and at least once, to everyone whose filter matches and who may see it.
+//!
+//! # The way of an event
+//!
+//! ```text
+//! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
+//!                                                                            │ one group-committed write,
+//!                                                                            ▼ then 200 and the id; a wake
+//!  store.owed ─ delivery: a lane for each subscription ─ policy ─ request ─ client ─ outcome ─ store.finish
+//!               reads the store in pages,                may the   the same   no         delivered | retry at t
+//!               a few attempts side by side              user see  id each    redirects  denied | skipped | dead
+//!                                                        it?       time
+//! ```
+//!
+//! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
+//! is a normal day.
+//!
+//! # Promises
+//!
+//! 1. A 2xx from `/receive` means that the event and every delivery that it causes are on disk, in one commit
+//!    ([`store::Store::accept`]).
+//! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
+//!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
+//! 3. One subscription's bad target or slow policy harms that subscription alone: lanes share nothing but permits
+//!    for what goes beyond one attempt each ([`delivery`]).
+//! 4. Nothing is sent to a target before [`policy`] has allowed its user to see the event, and no answer is no.
+//! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
+//!    answers, filters, and with [`config::Config::retention`] the log.
+//! 6. What happened can be asked: `/events/{id}` has every match, policy answer and attempt.
+//! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
+//!
+//! # Rooms
+//!
+//! In the order in which an event meets them; each uses only those named to its left, which a test holds:
+//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`http`] ←
+//! [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
+//! the wall clock outside [`clock`], and any global state.
+//!
+//! # Embedding
+//!
+//! ```no_run
+//! use waypost::config::Config;
+//! use waypost::service::Service;
+//!
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config { data: "/var/lib/mine/events".into(), ..Config::default() };
+//! let service = Service::open(config).await?;
+//! let event = waypost::domain::Event::from_json(
+//!     r#"{"specversion": "1.0", "type": "org.example.done", "source": "/mine", "id": "1", "data": {"run": 7}}"#,
+//! )?;
+//! let ids = service.accept(vec![event], "mine").await?;
+//! println!("on disk: {}", ids[0]);
+//! service.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod domain;
-pub mod http;
-pub mod intake;
+
 pub mod matching;
-pub mod policy;
-pub mod service;
 pub mod store;
+
+pub mod directory;
+pub mod policy;
+
+pub mod delivery;
+
+pub mod intake;
+
+pub mod http;
+
+pub mod service;
+
+pub mod config;
 pub mod telemetry;
 pub mod tls;
+
+pub mod chain;
+pub mod clock;

@@ -19,7 +19,7 @@ use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::policy::Policy;
 use crate::store::redb::{OpenError, RedbStore};
-use crate::store::{self, Purge, Store};
+use crate::store::{self, Purge, Store, Story};
 use crate::{clock, tls};
 
 /// How often events past their retention are removed.
@@ -110,6 +110,19 @@ impl Service {
     /// When an event cannot be matched, or the store cannot write.
     pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, intake::Error> {
         self.intake.accept(events, sender).await
+    }
+
+    /// Returns the subscriptions, for a program that keeps its own.
+    pub fn directory(&self) -> &Directory {
+        &self.api.directory
+    }
+
+    /// Returns one event with the history of its deliveries.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn story(&self, id: EventId) -> Result<Option<Story>, store::Error> {
+        self.store.story(id).await
     }
 
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::outcome::{Consequence, Response, Situation, judge, judge_unavailable};
 use super::request;
-use crate::clock;
+use crate::{chain, clock};
 use crate::domain::{Answer, Attempt, Outcome, Subscription};
 use crate::policy::Verdict;
 use crate::store::{Finished, Owed};
@@ -84,7 +84,7 @@ impl Engine {
         };
         tracing::warn!(subscription = %id, error, "the subscription is disabled");
         if let Err(failure) = self.directory.disable(id, clock::now(), error).await {
-            tracing::error!(subscription = %id, error = %failure, "the subscription could not be disabled");
+            tracing::error!(subscription = %id, error = chain::of(&failure), "the subscription could not be disabled");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn make(event: &Logged, subscription: &Subscription) -> Result<Reques
         event::encode(&event.event, subscription.event_format, subscription.content_mode, &subscription.extensions);
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(subscription.target_url.as_str())
+        .uri(subscription.target_url.uri().clone())
         .body(Full::new(outgoing.body))
         .map_err(|error| format!("target_url cannot be used: {error}"))?;
     let headers = request.headers_mut();

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod retry;
 pub mod status;
 pub mod subscription;
+pub mod target;
 
 pub use delivery::{Answer, Attempt, Entry, Outcome, State};
 pub use event::Event;
@@ -16,3 +17,4 @@ pub use ids::{DeliveryId, EventId, SubscriptionId};
 pub use retry::RetrySchedule;
 pub use status::TaskStatus;
 pub use subscription::{Activity, Auth, Subscription};
+pub use target::TargetUrl;

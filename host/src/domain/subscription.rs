@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::event::{ContentMode, EventFormat};
-use crate::domain::{RetrySchedule, SubscriptionId};
+use crate::domain::{RetrySchedule, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
 pub const NAME_CHARS_MAX: usize = 255;
+/// The version mark of a subscription whose owner gives none.
+pub const VERSION: &str = "v0.1";
 
 /// A subscription: a JSONPath filter and a target.
 ///
-/// Whoever builds one has checked it: `jsonpath` parses and `target_url` is an absolute http(s) URL.
+/// Whoever keeps one ([`crate::directory`]) has checked that `jsonpath` parses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
     /// Its id; random.
@@ -26,7 +28,7 @@ pub struct Subscription {
     /// The filter: an event matches when it finds at least one node.
     pub jsonpath: String,
     /// Where events are POSTed.
-    pub target_url: String,
+    pub target_url: TargetUrl,
     /// Pacifica's version mark of a subscription, `v0.1` unless given.
     pub version: String,
     /// What is laid over each event's extensions.
@@ -102,6 +104,29 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Subscription {
+    /// Makes an active subscription with a new id and Pacifica's defaults.
+    pub fn new(user: String, name: String, jsonpath: String, target_url: TargetUrl, now: Timestamp) -> Self {
+        Self {
+            id: SubscriptionId::from_uuid(uuid::Uuid::new_v4()),
+            name,
+            user,
+            jsonpath,
+            target_url,
+            version: VERSION.to_owned(),
+            extensions: Map::new(),
+            auth: Auth::None,
+            created: now,
+            updated: now,
+            deleted: None,
+            activity: Activity::Enabled,
+            retry: None,
+            timeout: None,
+            max_in_flight: None,
+            event_format: EventFormat::default(),
+            content_mode: ContentMode::default(),
+        }
+    }
+
     /// Tells whether events are matched and delivered now.
     pub fn is_active(&self) -> bool {
         self.deleted.is_none() && self.activity == Activity::Enabled

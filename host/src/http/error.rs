@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
-use crate::{intake, store};
+use crate::{directory, intake, store};
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -119,6 +119,15 @@ impl From<store::Error> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "a record of the store is damaged; the service's log says which",
             ),
+        }
+    }
+}
+
+impl From<directory::Error> for ApiError {
+    fn from(error: directory::Error) -> Self {
+        match error {
+            directory::Error::Filter(error) => Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}")),
+            directory::Error::Store(error) => error.into(),
         }
     }
 }

@@ -8,14 +8,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::error::ApiError;
 use super::identity::User;
-use super::subscription_body::{apply, check_complete, show};
+use super::subscription_body::{self, show};
 use super::{Api, body};
 use crate::clock;
-use crate::domain::{Activity, Auth, Subscription, SubscriptionId};
+use crate::domain::{Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
 pub(super) async fn create(
@@ -26,28 +25,7 @@ pub(super) async fn create(
 ) -> Result<Json<Value>, ApiError> {
     let body = body::read(body, api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
-    check_complete(&body)?;
-    let now = clock::now();
-    let mut subscription = Subscription {
-        id: SubscriptionId::from_uuid(Uuid::new_v4()),
-        name: String::new(),
-        user: user.name,
-        jsonpath: String::new(),
-        target_url: String::new(),
-        version: "v0.1".to_owned(),
-        extensions: serde_json::Map::new(),
-        auth: Auth::None,
-        created: now,
-        updated: now,
-        deleted: None,
-        activity: Activity::Enabled,
-        retry: None,
-        timeout: None,
-        max_in_flight: None,
-        event_format: Default::default(),
-        content_mode: Default::default(),
-    };
-    apply(body, &mut subscription, now)?;
+    let subscription = subscription_body::create(body, user.name, clock::now())?;
     let shown = show(&subscription);
     api.directory.create(subscription).await?;
     Ok(Json(shown))
@@ -101,8 +79,7 @@ pub(super) async fn update(
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
         let mut changed = is_own(current, &user).then(|| current.clone())?;
-        changed.updated = now;
-        apply(body, &mut changed, now).map_err(|error| wrong = Some(error)).ok()?;
+        subscription_body::update(body, &mut changed, now).map_err(|error| wrong = Some(error)).ok()?;
         Some(changed)
     });
     let changed = changed.await?;

@@ -111,7 +111,7 @@ pub(super) async fn retry(
 ) -> Result<Json<Value>, ApiError> {
     let Query(only) = only.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let view = find(&api, &user, parse(&id)?).await?;
-    let mut matched = api.intake.matches(&view.event.event).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let mut matched = api.intake.matches(&view.event.event).await.map_err(|error| ApiError::bad_request(error.to_string()))?;
     matched.retain(|id| {
         let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())

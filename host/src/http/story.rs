@@ -113,7 +113,7 @@ impl Delivery {
             "subscription": self.subscription.to_string(),
             "name": self.now.as_ref().map(|now| &now.name),
             "user": self.now.as_ref().map(|now| &now.user),
-            "target_url": self.now.as_ref().map(|now| &now.target_url),
+            "target_url": self.now.as_ref().map(|now| now.target_url.as_str()),
             "state": self.state.name(),
             "reason": reason,
             "due": due,

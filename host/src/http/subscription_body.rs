@@ -5,15 +5,14 @@
 
 use std::time::Duration;
 
-use axum::http::Uri;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use crate::domain::subscription::NAME_CHARS_MAX;
-use crate::domain::{Activity, Auth, Subscription};
+use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
+use crate::domain::{Activity, Auth, Subscription, TargetUrl};
 use crate::matching::Filter;
 
 /// The longest time that one attempt may be given, in milliseconds.
@@ -32,7 +31,7 @@ pub(super) fn show(subscription: &Subscription) -> Value {
         "user": subscription.user,
         "disabled": disabled,
         "error": error,
-        "target_url": subscription.target_url,
+        "target_url": subscription.target_url.as_str(),
         "version": subscription.version,
         "extensions": subscription.extensions,
         "auth": match &subscription.auth {
@@ -51,22 +50,35 @@ pub(super) fn show(subscription: &Subscription) -> Value {
     })
 }
 
+/// Makes a new subscription of a body.
+///
+/// # Errors
+/// Names the first member that is missing or wrong.
+pub(super) fn create(mut body: Map<String, Value>, user: String, now: Timestamp) -> Result<Subscription, ApiError> {
+    let missing = |name: &str| ApiError::field(format!("/{name}"), format!("`{name}` is missing"));
+    let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
+    let jsonpath = take_jsonpath(&mut body)?.ok_or_else(|| missing("jsonpath"))?;
+    let target_url = take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?;
+    let mut subscription = Subscription::new(user, name, jsonpath, target_url, now);
+    apply_optional(body, &mut subscription, now)?;
+    Ok(subscription)
+}
+
 /// Lays the members of a body over a subscription.
 ///
 /// # Errors
 /// Names the first member that is wrong; the subscription is then not to be used.
-pub(super) fn apply(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
-    if let Some(name) = required(&mut body, "name")? {
-        to.name = check_name(name)?;
-    }
-    if let Some(jsonpath) = required(&mut body, "jsonpath")? {
-        to.jsonpath = check_jsonpath(jsonpath)?;
-    }
-    if let Some(url) = required(&mut body, "target_url")? {
-        to.target_url = check_target_url(url)?;
-    }
+pub(super) fn update(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
+    to.name = take_name(&mut body)?.unwrap_or_else(|| to.name.clone());
+    to.jsonpath = take_jsonpath(&mut body)?.unwrap_or_else(|| to.jsonpath.clone());
+    to.target_url = take_target_url(&mut body)?.unwrap_or_else(|| to.target_url.clone());
+    to.updated = now;
+    apply_optional(body, to, now)
+}
+
+fn apply_optional(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
     if let Some(version) = optional(&mut body, "version", "a string")? {
-        to.version = version.unwrap_or_else(|| "v0.1".to_owned());
+        to.version = version.unwrap_or_else(|| VERSION.to_owned());
     }
     if let Some(extensions) = optional(&mut body, "extensions", "an object")? {
         to.extensions = extensions.unwrap_or_default();
@@ -93,14 +105,6 @@ pub(super) fn apply(mut body: Map<String, Value>, to: &mut Subscription, now: Ti
     }
     to.activity = activity(&mut body, &to.activity, now)?;
     Ok(())
-}
-
-/// Names the first of the three members that a new subscription needs and `body` lacks.
-pub(super) fn check_complete(body: &Map<String, Value>) -> Result<(), ApiError> {
-    match ["name", "jsonpath", "target_url"].into_iter().find(|name| !body.contains_key(*name)) {
-        Some(missing) => Err(ApiError::field(format!("/{missing}"), format!("`{missing}` is missing"))),
-        None => Ok(()),
-    }
 }
 
 /// Takes a string member out of a body; it may be left out, but not null.
@@ -142,8 +146,9 @@ fn bounded(name: &str, value: u64, most: u64) -> Result<u64, ApiError> {
     }
 }
 
-fn check_name(name: String) -> Result<String, ApiError> {
-    let length = name.chars().count();
+fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
+    let name = required(body, "name")?;
+    let length = name.as_ref().map_or(0, |name| name.chars().count());
     if length > NAME_CHARS_MAX {
         let detail = format!("`name` has {length} characters, the most are {NAME_CHARS_MAX}");
         return Err(ApiError::field("/name", detail));
@@ -151,28 +156,17 @@ fn check_name(name: String) -> Result<String, ApiError> {
     Ok(name)
 }
 
-fn check_jsonpath(jsonpath: String) -> Result<String, ApiError> {
+fn take_jsonpath(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
+    let Some(jsonpath) = required(body, "jsonpath")? else { return Ok(None) };
     match Filter::parse(&jsonpath) {
-        Ok(_) => Ok(jsonpath),
+        Ok(_) => Ok(Some(jsonpath)),
         Err(error) => Err(ApiError::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))),
     }
 }
 
-fn check_target_url(url: String) -> Result<String, ApiError> {
-    let refuse = |why: &str| {
-        Err(ApiError::field("/target_url", format!("`target_url` {why}: write it as `http://host/path` or `https://…`")))
-    };
-    let Ok(uri) = url.parse::<Uri>() else { return refuse("is not a URL") };
-    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
-        return refuse("names no host");
-    };
-    if authority.as_str().contains('@') {
-        return refuse("must not hold credentials (they belong into `auth`)");
-    }
-    match uri.scheme_str() {
-        Some("http" | "https") => Ok(url),
-        _ => refuse("must be http or https"),
-    }
+fn take_target_url(body: &mut Map<String, Value>) -> Result<Option<TargetUrl>, ApiError> {
+    let url = required(body, "target_url")?.map(TargetUrl::try_from).transpose();
+    url.map_err(|error| ApiError::field("/target_url", format!("`target_url` {error}")))
 }
 
 /// The form of `auth`; what is left out of it stays.

@@ -24,6 +24,16 @@ pub enum Received {
     Batch(Vec<Event>),
 }
 
+impl Event {
+    /// Reads one structured event from its JSON, of any version.
+    ///
+    /// # Errors
+    /// Says what is wrong, in words for whoever made the JSON.
+    pub fn from_json(json: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        one(Some("application/cloudevents+json"), json.into())
+    }
+}
+
 /// The headers without which a request is no binary event, by version.
 const REQUIRED: [[&str; 4]; 2] = [
     ["ce-specversion", "ce-id", "ce-source", "ce-type"],
