@@ -11,8 +11,7 @@ use moka::future::Cache;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::domain::delivery::ANSWER_BYTES_MAX;
-use crate::domain::{Answer, EventId};
-use crate::store::Logged;
+use crate::domain::{Answer, Event, EventId};
 
 /// Characters of a user's name that stay as they are in the path (RFC 3986 unreserved).
 const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -72,17 +71,17 @@ impl Policy {
         Ok(Self::Server(Server { url: url.trim_end_matches('/').to_owned(), client, remembered }))
     }
 
-    /// Asks whether `user` may see `event`.
-    pub async fn ask(&self, event: &Logged, user: &str) -> Arc<Verdict> {
+    /// Asks whether `user` may see `event`, which is logged as `id`.
+    pub async fn ask(&self, id: EventId, event: &Event, user: &str) -> Arc<Verdict> {
         match self {
             Self::Everyone => Arc::new(Verdict::Allowed(None)),
-            Self::Server(server) => server.ask(event, user).await,
+            Self::Server(server) => server.ask(id, event, user).await,
         }
     }
 }
 
 impl Server {
-    async fn ask(&self, event: &Logged, user: &str) -> Arc<Verdict> {
+    async fn ask(&self, id: EventId, event: &Event, user: &str) -> Arc<Verdict> {
         let question = async {
             let verdict = Arc::new(self.query(event, user).await);
             match *verdict {
@@ -91,19 +90,24 @@ impl Server {
                 Verdict::Unavailable { .. } => Err(verdict),
             }
         };
-        match self.remembered.try_get_with((event.id, user.to_owned()), question).await {
+        match self.remembered.try_get_with((id, user.to_owned()), question).await {
             Ok(verdict) => verdict,
             Err(verdict) => Arc::clone(&verdict),
         }
     }
 
-    async fn query(&self, event: &Logged, user: &str) -> Verdict {
+    async fn query(&self, event: &Event, user: &str) -> Verdict {
+        if matches!(user, "." | "..") {
+            // A URL cannot name them (RFC 3986 §5.2.4), and asking elsewhere would be another question.
+            let reason = format!("the policy server cannot be asked about a user named `{user}`");
+            return Verdict::Unavailable { reason, answer: None };
+        }
         let url = format!("{}/events/{}", self.url, utf8_percent_encode(user, USER));
         let request = self
             .client
             .post(url)
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(event.event.json());
+            .body(event.json());
         match request.send().await {
             Ok(response) => judge(read(response).await),
             Err(error) => unreachable_server(&error),

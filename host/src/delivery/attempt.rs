@@ -35,7 +35,7 @@ impl Engine {
             || Situation { schedule, failed: progress.failed, now: clock::now(), random: rand::random() };
         let verdict = match progress.allowed {
             true => None,
-            false => Some(self.policy.ask(&owed.event, &subscription.user).await),
+            false => Some(self.policy.ask(owed.event.id, &owed.event.event, &subscription.user).await),
         };
         let (outcome, consequence) = match verdict.as_deref() {
             None | Some(Verdict::Allowed(_)) => {
@@ -45,7 +45,7 @@ impl Engine {
                 judged
             }
             Some(Verdict::Denied(_)) => (Outcome::Denied, Consequence::Nothing),
-            Some(Verdict::Unavailable { reason, .. }) => judge_unavailable(reason, situation()),
+            Some(Verdict::Unavailable { reason, answer }) => judge_unavailable(reason, answer.as_ref(), situation()),
         };
         match verdict.as_deref() {
             Some(Verdict::Allowed(answer)) => {

@@ -195,7 +195,8 @@ impl Lane {
     }
 
     fn recorded(&mut self, event: EventId, recorded: Result<(), Error>) {
-        self.taken.remove(&event);
+        // A retry of the same event may have been read meanwhile, and been taken for this one.
+        self.unread |= self.taken.remove(&event);
         if let Err(error) = recorded {
             // The row is still there: the delivery is repeated after the next start.
             tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded");

@@ -82,8 +82,13 @@ pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, 
 }
 
 /// Judges an attempt for which policy had no answer.
-pub(super) fn judge_unavailable(reason: &str, situation: Situation<'_>) -> (Outcome, Consequence) {
-    failure(reason.to_owned(), reason.to_owned(), None, situation)
+pub(super) fn judge_unavailable(
+    reason: &str,
+    answer: Option<&Answer>,
+    situation: Situation<'_>,
+) -> (Outcome, Consequence) {
+    let error = answer.map(|answer| answer.body.as_str()).filter(|body| !body.is_empty()).unwrap_or(reason);
+    failure(reason.to_owned(), error.to_owned(), None, situation)
 }
 
 fn answered(status: u16) -> String {

@@ -23,21 +23,29 @@ pub(super) struct Limit {
     pub(super) timeout: Duration,
 }
 
+/// The most bytes of a refused body that are read away, and for how long: most clients send all of it before they
+/// look for an answer, and see a broken connection instead of one when nobody reads.
+const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Reads a whole body.
-pub(super) async fn read(body: Body, limit: Limit) -> Result<Bytes, ApiError> {
-    use http_body::Body as _;
-    let too_large = || ApiError::too_large(limit.what, limit.bytes, limit.key);
-    // Refused before the first byte is read, where the length is announced.
-    if usize::try_from(body.size_hint().lower()).is_ok_and(|length| length > limit.bytes) {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(limit.timeout, Limited::new(body, limit.bytes).collect()).await;
+pub(super) async fn read(mut body: Body, limit: Limit) -> Result<Bytes, ApiError> {
+    let collected = tokio::time::timeout(limit.timeout, Limited::new(&mut body, limit.bytes).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            drain(body).await;
+            Err(ApiError::too_large(limit.what, limit.bytes, limit.key))
+        }
         Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
         Err(_) => Err(ApiError::too_slow(limit.timeout.as_millis())),
     }
+}
+
+async fn drain(body: Body) {
+    let mut body = Limited::new(body, DRAINED_BYTES_MAX);
+    let drained = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _drained_or_not = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
 }
 
 /// Reads a JSON object from a body that may say that it is JSON in any of the usual ways, or nothing.

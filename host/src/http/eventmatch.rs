@@ -2,14 +2,17 @@
 //!
 //! An unknown, a deleted and another user's subscription answer alike, so that nobody learns what exists.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::id::Id;
 use super::identity::User;
 use super::subscription_body::{self, show};
 use super::{Api, body};
@@ -18,7 +21,7 @@ use crate::domain::{Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
 pub(super) async fn create(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     headers: HeaderMap,
     body: Body,
@@ -40,7 +43,7 @@ pub(super) struct Page {
 
 /// `GET /eventmatch`
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
@@ -56,23 +59,22 @@ pub(super) async fn list(
 
 /// `GET /eventmatch/{uuid}`
 pub(super) async fn read(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let subscription = api.directory.get(parse(&id)?).filter(|found| is_own(found, &user)).ok_or_else(not_yours)?;
+    let subscription = api.directory.get(id).filter(|found| is_own(found, &user)).ok_or_else(not_yours)?;
     Ok(Json(show(&subscription)))
 }
 
 /// `PUT /eventmatch/{uuid}`
 pub(super) async fn update(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<SubscriptionId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let id = parse(&id)?;
     let body = body::read(body, api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
     let now = clock::now();
@@ -90,9 +92,9 @@ pub(super) async fn update(
 }
 
 /// `DELETE /eventmatch/{uuid}`
-pub(super) async fn remove(State(api): State<Api>, user: User, Path(id): Path<String>) -> Result<(), ApiError> {
+pub(super) async fn remove(State(api): State<Arc<Api>>, user: User, Id(id): Id<SubscriptionId>) -> Result<(), ApiError> {
     let now = clock::now();
-    let deleted = api.directory.change(parse(&id)?, |current| {
+    let deleted = api.directory.change(id, |current| {
         is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })
     });
     deleted.await?.map(drop).ok_or_else(not_yours)
@@ -100,10 +102,6 @@ pub(super) async fn remove(State(api): State<Api>, user: User, Path(id): Path<St
 
 fn is_own(subscription: &Subscription, user: &User) -> bool {
     subscription.deleted.is_none() && subscription.user == user.name
-}
-
-fn parse(id: &str) -> Result<SubscriptionId, ApiError> {
-    id.parse().map_err(|_| ApiError::bad_request(format!("`{id}` is not a UUID")))
 }
 
 fn not_yours() -> ApiError {

@@ -1,8 +1,10 @@
 //! `/events`: the log, one event's whole story, and sending again.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
+use super::id::Id;
 use super::identity::User;
 use super::story::View;
 use crate::clock;
@@ -33,7 +36,7 @@ pub(super) struct Page {
 
 /// `GET /events`
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -77,11 +80,11 @@ pub(super) async fn views(api: &Api, user: &User, page: &Page) -> Result<(Vec<Vi
 
 /// `GET /events/{id}`
 pub(super) async fn read(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<EventId>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
-    let view = find(&api, &user, parse(&id)?).await?;
+    let view = find(&api, &user, id).await?;
     view.whole().map(Json).map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
 }
 
@@ -92,10 +95,6 @@ pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, Ap
     view.ok_or_else(|| ApiError::not_found(format!("there is no event {id} that you may see")))
 }
 
-fn parse(id: &str) -> Result<EventId, ApiError> {
-    id.parse().map_err(|_| ApiError::bad_request(format!("`{id}` is not a UUID")))
-}
-
 /// Which deliveries to send again.
 #[derive(Debug, Deserialize)]
 pub(super) struct Only {
@@ -104,13 +103,13 @@ pub(super) struct Only {
 
 /// `POST /events/{id}/retry`
 pub(super) async fn retry(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<EventId>,
     only: Result<Query<Only>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(only) = only.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let view = find(&api, &user, parse(&id)?).await?;
+    let view = find(&api, &user, id).await?;
     let mut matched = api.intake.matches(&view.event.event).await.map_err(|error| ApiError::bad_request(error.to_string()))?;
     matched.retain(|id| {
         let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
@@ -134,7 +133,7 @@ pub(super) struct Before {
 
 /// `DELETE /events?before=T`
 pub(super) async fn purge(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     before: Result<Query<Before>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -146,11 +145,10 @@ pub(super) async fn purge(
 
 /// `DELETE /events/{id}`
 pub(super) async fn purge_one(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<EventId>,
 ) -> Result<Json<Value>, ApiError> {
-    let id = parse(&id)?;
     admin(&user)?;
     let purged = api.store.purge(Purge::Events(vec![id])).await?;
     if purged == Purged::default() {

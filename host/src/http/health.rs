@@ -1,5 +1,6 @@
 //! `/healthz`: the process answers. `/readyz`: it can write to disk.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,7 +20,7 @@ pub(super) async fn healthz() -> Json<Value> {
 }
 
 /// Writes something and waits until it is on disk.
-pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     match tokio::time::timeout(PROBE_TIMEOUT, api.store.probe()).await {
         Ok(probed) => probed?,
         Err(_) => {

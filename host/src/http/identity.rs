@@ -1,5 +1,6 @@
 //! Who is asking: the user header, from those who may set it.
 
+use std::sync::Arc;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -49,16 +50,19 @@ impl Identity {
                     .to_owned()
             }
         };
+        if matches!(name.as_str(), "." | "..") {
+            return Err(ApiError::bad_request(format!("`{name}` cannot be a user's name: no URL can hold it")));
+        }
         let name = if name.is_empty() { self.default_user.clone() } else { name };
         let is_admin = self.admins.contains(&name);
         Ok(User { name, is_admin })
     }
 }
 
-impl FromRequestParts<Api> for User {
+impl FromRequestParts<Arc<Api>> for User {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let ConnectInfo(address) = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()

@@ -8,6 +8,7 @@ mod error;
 mod eventmatch;
 mod events;
 mod health;
+mod id;
 mod identity;
 mod receive;
 mod server;
@@ -52,7 +53,7 @@ impl Limits {
     }
 }
 
-/// What the handlers use. A cheap handle.
+/// What the handlers use.
 #[derive(Clone)]
 pub struct Api {
     /// The log.
@@ -89,5 +90,5 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
-        .with_state(api)
+        .with_state(Arc::new(api))
 }

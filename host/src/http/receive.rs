@@ -1,5 +1,7 @@
 //! `POST /receive`: events come in. `OPTIONS /receive`: the webhook handshake, as its receiver.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -19,7 +21,7 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 
 /// Accepts one event or a batch, and answers the ids after they are on disk.
 pub(super) async fn receive(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     headers: HeaderMap,
     body: Body,

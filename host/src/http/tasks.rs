@@ -1,8 +1,10 @@
 //! `/status`, `/get` and `/`: an event as the Dispatcher's clients know it, a task.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
+use super::id::Id;
 use super::events::{Page, find, views};
 use super::identity::User;
 use super::story::View;
@@ -18,11 +21,11 @@ use crate::domain::{EventId, TaskStatus};
 
 /// `GET /status/{id}`
 pub(super) async fn status(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<EventId, 422>,
 ) -> Result<Json<String>, ApiError> {
-    let view = find(&api, &user, parse(&id)?).await?;
+    let view = find(&api, &user, id).await?;
     Ok(Json(view.status().to_string()))
 }
 
@@ -40,6 +43,8 @@ struct Task {
     schema_url: Option<String>,
     content_type: Option<String>,
     event_data: Option<Box<RawValue>>,
+    /// The same once more: some clients read this name.
+    data: Option<Box<RawValue>>,
     #[serde(rename = "taskID")]
     task_id: String,
     task_status: String,
@@ -56,11 +61,11 @@ struct Task {
 
 /// `GET /get/{id}`
 pub(super) async fn read(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
-    Path(id): Path<String>,
+    Id(id): Id<EventId, 422>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
-    let view = find(&api, &user, parse(&id)?).await?;
+    let view = find(&api, &user, id).await?;
     let attributes = view.event.event.attributes();
     let dead = view.deliveries.iter().find_map(|delivery| match &delivery.state {
         DeliveryState::Dead { reason } => Some(reason.clone()),
@@ -74,6 +79,7 @@ pub(super) async fn read(
         event_time: attributes.event_time,
         schema_url: attributes.schema_url,
         content_type: attributes.content_type,
+        data: attributes.data.clone(),
         event_data: attributes.data,
         task_id: view.event.id.to_string(),
         task_status: view.status().to_string(),
@@ -92,7 +98,7 @@ pub(super) async fn read(
 
 /// `GET /`
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     user: User,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
@@ -113,9 +119,4 @@ pub(super) async fn list(
 fn updated(view: &View) -> String {
     let attempts = view.deliveries.iter().flat_map(|delivery| delivery.attempts());
     attempts.map(|attempt| attempt.at).max().unwrap_or(view.event.received).to_string()
-}
-
-fn parse(id: &str) -> Result<EventId, ApiError> {
-    let malformed = || ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("`{id}` is not a UUID"));
-    id.parse().map_err(|_| malformed())
 }

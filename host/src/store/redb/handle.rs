@@ -20,6 +20,9 @@ pub const FILE_NAME: &str = "waypost.redb";
 /// Memory for pages of the file, read and to be written.
 const CACHE_BYTES: usize = 24 * 1024 * 1024;
 
+/// The file size from which on commits prepare for a quick repair; below, a repair takes about half a second.
+const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -155,7 +158,7 @@ impl Handle {
         let result = {
             let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
             let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
-            commit(database, write)
+            commit(database, self.wants_quick_repair(), write)
         };
         if matches!(&result, Err(Fault::Redb(_))) {
             // Dropping the database waits for readers, whose transactions are short.
@@ -165,6 +168,12 @@ impl Handle {
             }
         }
         result
+    }
+
+    /// Tells whether opening the file after a crash would take long without redb's quick repair, which makes it a
+    /// matter of milliseconds but costs each commit a second sync.
+    fn wants_quick_repair(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= QUICK_REPAIR_BYTES)
     }
 
     fn reopen(&self) -> Result<(), Fault> {
@@ -181,11 +190,11 @@ impl Handle {
 
 fn commit<T>(
     database: &Database,
+    quick_repair: bool,
     write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut txn = database.begin_write()?;
-    // Opening after a crash takes milliseconds instead of seconds; cheap, since a batch is one value.
-    txn.set_quick_repair(true);
+    txn.set_quick_repair(quick_repair);
     let value = write(&txn)?;
     txn.commit()?;
     Ok(value)
@@ -226,7 +235,7 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
 }
 
 fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
-    let created = commit(database, |txn| {
+    let created = commit(database, false, |txn| {
         let mut tables = Tables::open(txn)?;
         tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
         Ok(())

@@ -67,6 +67,7 @@ impl RedbStore {
             wakes: Arc::clone(&wakes),
             ids: ids::Ids::above(last),
             dedup_window,
+            runtime: tokio::runtime::Handle::current(),
             reached: reached.into_iter().collect(),
         };
         let thread = std::thread::Builder::new()

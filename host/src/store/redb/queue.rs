@@ -49,6 +49,12 @@ const ENDING_WAIT: Duration = Duration::from_millis(10);
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How many endings do not wait any longer.
 const ENDINGS_READY: usize = 512;
+/// From how many operations on a group waits for more, how many are enough, and how long it waits at the most, in
+/// steps: a step in which nobody came is the last.
+const GATHER_FROM: usize = 8;
+const GATHER_ENOUGH: usize = 24;
+const GATHER_MAX: Duration = Duration::from_micros(300);
+const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The most operations and endings in one commit, each.
 const GROUP_MAX: usize = 1_024;
 /// The most bytes of events in one commit.
@@ -65,6 +71,10 @@ struct State {
     ops: std::collections::VecDeque<Op>,
     endings: Vec<Ending>,
     endings_ready_at: Option<Instant>,
+    /// The writer waits to be told; telling it otherwise would cost a system call for nothing.
+    writer_waits: bool,
+    /// How many operations the last group had.
+    last_group: usize,
     closed: bool,
 }
 
@@ -84,7 +94,7 @@ impl Queue {
             return Err(Error::Closed);
         }
         state.ops.push_back(op);
-        self.ready.notify_one();
+        self.tell(&mut state);
         Ok(())
     }
 
@@ -97,11 +107,17 @@ impl Queue {
         state.endings.push(ending);
         if state.endings_ready_at.is_none() {
             state.endings_ready_at = Some(Instant::now() + ENDING_WAIT);
-            self.ready.notify_one();
+            self.tell(&mut state);
         } else if state.endings.len() == ENDINGS_READY {
-            self.ready.notify_one();
+            self.tell(&mut state);
         }
         Ok(())
+    }
+
+    fn tell(&self, state: &mut State) {
+        if std::mem::take(&mut state.writer_waits) {
+            self.ready.notify_one();
+        }
     }
 
     /// Puts endings back whose commit failed.
@@ -128,27 +144,54 @@ impl Queue {
                 break;
             }
             match state.endings_ready_at {
-                None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.writer_waits = true;
+                    state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
                 Some(at) => {
                     let wait = at.saturating_duration_since(Instant::now());
                     // A full house leaves at once, unless a failed write has just put it back.
                     if wait.is_zero() || (state.endings.len() >= ENDINGS_READY && wait <= ENDING_WAIT) {
                         break;
                     }
+                    state.writer_waits = true;
                     state = self.ready.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    state.writer_waits = false;
                 }
             }
         }
         if state.closed && state.ops.is_empty() && state.endings.is_empty() {
             return None;
         }
+        state = self.gather(state);
         let ops = take_ops(&mut state.ops);
+        state.last_group = ops.len();
         let count = state.endings.len().min(GROUP_MAX);
         let endings: Vec<_> = state.endings.drain(..count).collect();
         if state.endings.is_empty() {
             state.endings_ready_at = None;
         }
         Some(Group { ops, endings })
+    }
+
+    /// Under load, gives a group a moment to grow: each commit has a fixed cost that its members share.
+    ///
+    /// Whoever is alone does not wait.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let until = Instant::now() + GATHER_MAX;
+        let is_busy = state.last_group.max(state.ops.len()) >= GATHER_FROM;
+        while is_busy && state.ops.len() < GATHER_ENOUGH && !state.closed {
+            let before = state.ops.len();
+            let left = until.saturating_duration_since(Instant::now()).min(GATHER_STEP);
+            if left.is_zero() {
+                break;
+            }
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if state.ops.len() == before {
+                break;
+            }
+        }
+        state
     }
 
     /// Tells whether the queue is closed: then a failed write is not tried again.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime;
 
 use super::apply::{Apply, Effects};
 use super::handle::{Fault, Handle};
@@ -19,6 +20,9 @@ use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
 use crate::store::{Error, Purged, Wakes};
 
+/// How many answers make a crowd.
+const CROWD: usize = 4;
+
 /// The writer thread's state.
 pub(super) struct Writer {
     pub(super) handle: Arc<Handle>,
@@ -26,6 +30,7 @@ pub(super) struct Writer {
     pub(super) recent: Arc<Recent>,
     pub(super) wakes: Arc<Wakes>,
     pub(super) ids: Ids,
+    pub(super) runtime: runtime::Handle,
     pub(super) dedup_window: Duration,
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
 }
@@ -80,7 +85,7 @@ impl Writer {
         match written {
             Ok((values, effects)) => {
                 self.publish(effects);
-                answer(ops, values, endings);
+                answer(ops, values, endings, &self.runtime);
             }
             Err(fault) => self.fail(ops, endings, fault),
         }
@@ -121,7 +126,17 @@ enum Value {
     Purged((Purged, Option<EventId>)),
 }
 
-fn answer(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>) {
+/// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
+/// of its own.
+fn answer(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>, runtime: &runtime::Handle) {
+    if ops.len() + endings.len() < CROWD {
+        answer_now(ops, values, endings);
+    } else {
+        runtime.spawn(async move { answer_now(ops, values, endings) });
+    }
+}
+
+fn answer_now(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>) {
     for (op, value) in ops.into_iter().zip(values) {
         match (op, value) {
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
