@@ -179,12 +179,13 @@ impl Apply<'_, '_> {
 
     fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
         let row = self.tables.fresh.get((subscription, batch))?;
-        Ok(row.is_some_and(|row| record::decode_places(row.value()).contains(&index)))
+        let Some(row) = row else { return Ok(false) };
+        Ok(record::decode_places(row.value()).map_err(Fault::damaged("fresh"))?.contains(&index))
     }
 
     fn remove_fresh(&mut self, subscription: u128, batch: u128, places: &[u32]) -> Result<(), Fault> {
         let row = (subscription, batch);
-        let Some(mut left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
+        let Some(left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
             return Ok(());
         };
         left.retain(|place| !places.contains(place));
@@ -199,6 +200,7 @@ impl Apply<'_, '_> {
     fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
         let known = self.reached.get(&subscription);
         if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
+        let mut left = left.map_err(Fault::damaged("fresh"))?;
             self.reached.insert(subscription, at);
             self.tables.reached.insert(subscription.uuid().as_u128(), at.as_microsecond())?;
         }
@@ -280,7 +282,8 @@ impl Apply<'_, '_> {
         for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
-            record::decode_places(places.value()).into_iter().for_each(|index| drop_delivery(batch, index));
+            let places = record::decode_places(places.value()).map_err(Fault::damaged("fresh"))?;
+            places.into_iter().for_each(|index| drop_delivery(batch, index));
             fresh.push(key.value());
         }
         let mut retries = Vec::new();

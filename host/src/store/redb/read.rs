@@ -110,7 +110,7 @@ impl Reader {
             let (row, places) = row?;
             let key = row.value().1;
             let batch = self.batch(txn, key)?;
-            for index in record::decode_places(places.value()) {
+            for index in record::decode_places(places.value()).map_err(Fault::damaged("fresh"))? {
                 let place = Place { batch: record::event_id(key), index, due: None };
                 owed.extend(owe(&batch, place, Progress::default()));
             }
