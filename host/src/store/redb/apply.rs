@@ -30,6 +30,8 @@ pub(super) struct Effects {
     pub(super) changed: Vec<u128>,
     /// Subscriptions with new work, and how many deliveries each.
     pub(super) woken: HashMap<SubscriptionId, u64>,
+    /// When targets were reached, as far as it was written.
+    pub(super) reached: HashMap<SubscriptionId, Timestamp>,
 }
 
 /// One transaction's work.
@@ -38,7 +40,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) ids: &'a mut Ids,
     pub(super) dedup_window: Duration,
     pub(super) now: Timestamp,
-    pub(super) reached: &'a mut HashMap<SubscriptionId, Timestamp>,
+    pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
     pub(super) effects: Effects,
 }
 
@@ -198,10 +200,9 @@ impl Apply<'_, '_> {
     }
 
     fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
-        let known = self.reached.get(&subscription);
+        let known = self.effects.reached.get(&subscription).or_else(|| self.reached.get(&subscription));
         if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
-        let mut left = left.map_err(Fault::damaged("fresh"))?;
-            self.reached.insert(subscription, at);
+            self.effects.reached.insert(subscription, at);
             self.tables.reached.insert(subscription.uuid().as_u128(), at.as_microsecond())?;
         }
         Ok(())
