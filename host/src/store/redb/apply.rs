@@ -1,6 +1,6 @@
 //! What each operation does to the tables, inside one transaction. Pure but for the tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -229,7 +229,8 @@ impl Apply<'_, '_> {
         let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
         let histories = history::of_batch(&self.tables.history, key)?;
         let mut ledger = Ledger::default();
-        for id in &wish.subscriptions {
+        let mut asked = HashSet::new();
+        for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {
             let subscription = id.uuid().as_u128();
             let entries = histories.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
@@ -248,8 +249,10 @@ impl Apply<'_, '_> {
             *self.effects.woken.entry(*id).or_default() += 1;
         }
         ledger.write(&mut self.tables.history)?;
-        batch[place] = Some(logged.into());
-        self.replace_batch(key, &batch)?;
+        if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {
+            batch[place] = Some(logged.into());
+            self.replace_batch(key, &batch)?;
+        }
         Ok(true)
     }
 
