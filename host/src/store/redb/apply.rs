@@ -132,35 +132,45 @@ impl Apply<'_, '_> {
 
     /// Moves deliveries on whose attempts have ended.
     pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e Finished>) -> Result<(), Fault> {
-        let mut ledger = Ledger::default();
+        let (mut ledger, mut late) = (Ledger::default(), Vec::new());
         let mut done: BTreeMap<(u128, u128), Vec<u32>> = BTreeMap::new();
         for finished in all {
             let subscription = finished.subscription.uuid().as_u128();
             let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
-            let entry = Entry::Attempt(finished.attempt.clone());
-            ledger.add(batch, HistoryRecord { index, subscription, entry });
             if finished.attempt.outcome == Outcome::Delivered {
                 self.remember_reached(finished.subscription, finished.attempt.at)?;
             }
             let waited = match finished.place.due {
                 None => {
-                    done.entry((subscription, batch)).or_default().push(index);
-                    self.is_fresh(subscription, batch, index)?
+                    let done = done.entry((subscription, batch)).or_default();
+                    let waited = !done.contains(&index) && self.is_fresh(subscription, batch, index)?;
+                    done.push(index);
+                    waited
                 }
                 Some(due) => {
                     let row = (subscription, due.as_microsecond(), finished.event.uuid().as_u128());
                     self.tables.retries.remove(row)?.is_some()
                 }
             };
-            // A row that is gone was dropped or sent again meanwhile: whoever did that has the last word.
-            if let (true, Outcome::Retry { due, .. }) = (waited, &finished.attempt.outcome) {
+            let entry = Entry::Attempt(finished.attempt.clone());
+            let record = HistoryRecord { index, subscription, entry };
+            if !waited {
+                late.push((batch, record));
+                continue;
+            }
+            ledger.add(batch, record);
+            if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
                 self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
             }
         }
         for ((subscription, batch), places) in done {
             self.remove_fresh(subscription, batch, &places)?;
         }
-        ledger.write(&mut self.tables.history)
+        ledger.write(&mut self.tables.history)?;
+        for (batch, record) in late {
+            history::insert_late(&mut self.tables.history, batch, record)?;
+        }
+        Ok(())
     }
 
     fn owe_again(
@@ -190,6 +200,7 @@ impl Apply<'_, '_> {
         let Some(left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
             return Ok(());
         };
+        let mut left = left.map_err(Fault::damaged("fresh"))?;
         left.retain(|place| !places.contains(place));
         if left.is_empty() {
             self.tables.fresh.remove(row)?;
