@@ -211,9 +211,11 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
         let txn = database.begin_read()?;
         let tables: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
         if !tables.iter().any(|name| name == schema::META.name()) {
-            return Ok((tables.is_empty(), None));
+            return Ok((tables.is_empty() && txn.list_multimap_tables()?.next().is_none(), None));
         }
-        Ok((true, txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value())))
+        // Waypost writes the version in the same commit as the table: without it, the table is another's.
+        let version = txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value());
+        Ok((version.is_some(), version))
     })();
     let path = path.to_owned();
     match found {
