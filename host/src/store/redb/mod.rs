@@ -15,6 +15,8 @@ mod read;
 mod recent;
 mod record;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
