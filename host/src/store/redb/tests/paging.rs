@@ -69,10 +69,17 @@ async fn before_since_until_and_limit_hold_together() {
 }
 
 #[tokio::test]
-async fn since_now_finds_what_comes_now() {
+async fn since_a_moment_ago_finds_all_that_came_since() {
     let (_folder, store) = fresh();
-    accept(&store, "old", &[]).await;
-    let since = clock::now();
-    let new = accept(&store, "new", &[]).await;
-    assert_eq!(listed(&store, Range { since: Some(since), ..ALL }).await, [new]);
+    let mut log = Vec::new();
+    for number in 0..10 {
+        let sent = arrival(&number.to_string(), &[]);
+        let id = store.accept(vec![sent.clone()]).await.unwrap()[0];
+        log.insert(0, (id, sent.received));
+    }
+    for (place, (_, since)) in log.iter().enumerate() {
+        let expected: Vec<_> = log[..=place].iter().map(|(id, _)| *id).collect();
+        assert_eq!(listed(&store, Range { since: Some(*since), ..ALL }).await, expected);
+    }
+    assert!(listed(&store, Range { since: Some(clock::now()), ..ALL }).await.is_empty());
 }

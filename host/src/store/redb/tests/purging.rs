@@ -127,6 +127,13 @@ async fn everything_received_before_a_time_goes_and_nothing_else() {
         assert_eq!((left, kept), (40 - cut as u64, 0));
         assert_eq!(listed(&store, ALL).await.last(), Some(&log[cut].0));
     }
-    let just_after = log[39].1 + Duration::from_micros(1);
-    assert_eq!(purge(&store, Purge::Before(just_after)).await, (1, 0));
+    // One that waited for its id for an hour.
+    let (long_ago, lately) =
+        (clock::now() - Duration::from_secs(3_600), clock::now() - Duration::from_secs(1_800));
+    let late = Arrival { received: long_ago, ..arrival("late", &[]) };
+    let late = store.accept(vec![late]).await.unwrap()[0];
+    purge(&store, Purge::Events(vec![log[39].0])).await;
+    assert_eq!(listed(&store, ALL).await, [late]);
+    assert_eq!(purge(&store, Purge::Before(long_ago)).await, (0, 0));
+    assert_eq!(purge(&store, Purge::Before(lately)).await, (1, 0));
 }
