@@ -103,11 +103,8 @@ impl Server {
             return Verdict::Unavailable { reason, answer: None };
         }
         let url = format!("{}/events/{}", self.url, utf8_percent_encode(user, USER));
-        let request = self
-            .client
-            .post(url)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(event.json());
+        let request =
+            self.client.post(url).header(http::header::CONTENT_TYPE, "application/json").body(event.json());
         match request.send().await {
             Ok(response) => judge(read(response).await),
             Err(error) => unreachable_server(&error),
@@ -137,7 +134,10 @@ fn judge(answer: Answer) -> Verdict {
 }
 
 fn no_decision(answer: Answer) -> Verdict {
-    Verdict::Unavailable { reason: format!("the policy server answered {}", answer.status), answer: Some(answer) }
+    Verdict::Unavailable {
+        reason: format!("the policy server answered {}", answer.status),
+        answer: Some(answer),
+    }
 }
 
 fn unreachable_server(error: &reqwest::Error) -> Verdict {

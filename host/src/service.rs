@@ -93,7 +93,11 @@ impl Service {
                 default_user: config.default_user,
                 trusted: config.trusted_proxies,
             }),
-            limits: http::Limits::new(config.event_bytes_max, config.subscription_bytes_max, config.body_timeout),
+            limits: http::Limits::new(
+                config.event_bytes_max,
+                config.subscription_bytes_max,
+                config.body_timeout,
+            ),
         };
         let connections = Connections {
             max: config.connections_max,

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::outcome::{Consequence, Response, Situation, judge, judge_unavailable};
 use super::request;
-use crate::{chain, clock};
 use crate::domain::{Answer, Attempt, Outcome, Subscription};
 use crate::policy::Verdict;
 use crate::store::{Finished, Owed};
+use crate::{chain, clock};
 
 /// How an attempt ended.
 pub(super) struct Ended {
@@ -45,7 +45,9 @@ impl Engine {
                 judged
             }
             Some(Verdict::Denied(_)) => (Outcome::Denied, Consequence::Nothing),
-            Some(Verdict::Unavailable { reason, answer }) => judge_unavailable(reason, answer.as_ref(), situation()),
+            Some(Verdict::Unavailable { reason, answer }) => {
+                judge_unavailable(reason, answer.as_ref(), situation())
+            }
         };
         match verdict.as_deref() {
             Some(Verdict::Allowed(answer)) => {
@@ -58,8 +60,13 @@ impl Engine {
         }
         let number = progress.failed;
         let attempt = Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
-        let finished =
-            Finished { subscription: subscription.id, event: owed.event.id, place: owed.place, attempt, progress };
+        let finished = Finished {
+            subscription: subscription.id,
+            event: owed.event.id,
+            place: owed.place,
+            attempt,
+            progress,
+        };
         Ended { finished, consequence }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use http::Request;
+use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -51,15 +51,28 @@ impl Client {
     /// Sends a request and waits for the whole answer, at most `timeout`. `now` is for a `Retry-After` date.
     ///
     /// Dropping the future closes the connection.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>, timeout: Duration, now: Timestamp) -> Response {
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Response {
         match tokio::time::timeout(timeout, self.exchange(request, now)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => Response::Failed(format!("the target cannot be reached: {}", chain::of(&error))),
-            Err(_) => Response::Failed(format!("the target did not answer within {} ms", timeout.as_millis())),
+            Ok(Err(error)) => {
+                Response::Failed(format!("the target cannot be reached: {}", chain::of(&error)))
+            }
+            Err(_) => {
+                Response::Failed(format!("the target did not answer within {} ms", timeout.as_millis()))
+            }
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, now: Timestamp) -> Result<Response, legacy::Error> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        now: Timestamp,
+    ) -> Result<Response, legacy::Error> {
         let (head, body) = self.0.request(request).await?.into_parts();
         Ok(Response::Answered {
             answer: Answer { status: head.status.as_u16(), body: read(body).await },

@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Limits;
 use super::client::{self, Client};
 use super::engine::Engine;
 use super::traffic::{Reached, UnderWay, lock};
-use super::Limits;
 use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, SubscriptionId};

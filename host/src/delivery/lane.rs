@@ -97,7 +97,8 @@ impl Lane {
         }
         lock(&self.engine.lanes).remove(&self.id);
         // Whoever changed the subscription meanwhile found the lane still there.
-        if !self.engine.stop.is_cancelled() && self.engine.directory.get(self.id).is_some_and(|found| found.is_active())
+        if !self.engine.stop.is_cancelled()
+            && self.engine.directory.get(self.id).is_some_and(|found| found.is_active())
         {
             self.engine.wake(self.id, 0);
         }
@@ -107,7 +108,9 @@ impl Lane {
     fn rest(&self, going: bool, busy: bool) -> Duration {
         let far = Duration::from_secs(30);
         let due = self.next_due.filter(|_| going).map(|due| {
-            Duration::try_from(due.duration_since(clock::now())).unwrap_or_default().max(Duration::from_millis(1))
+            Duration::try_from(due.duration_since(clock::now()))
+                .unwrap_or_default()
+                .max(Duration::from_millis(1))
         });
         let idle = if busy { far } else { LINGER };
         due.unwrap_or(far).min(idle)

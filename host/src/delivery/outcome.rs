@@ -66,12 +66,14 @@ pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, 
             (Outcome::Dead { reason }, Consequence::Disable(error()))
         }
         Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
-            let reason = "the target answered 415 Unsupported Media Type: the same request would fail again".to_owned();
+            let reason = "the target answered 415 Unsupported Media Type: the same request would fail again"
+                .to_owned();
             (Outcome::Dead { reason }, Consequence::Nothing)
         }
         Ok(status) if status.is_redirection() => {
             let to = location.as_deref().unwrap_or("nowhere");
-            let reason = format!("{} to {to}: redirects are not followed, change target_url", answered(answer.status));
+            let reason =
+                format!("{} to {to}: redirects are not followed, change target_url", answered(answer.status));
             failure(reason.clone(), reason, None, situation)
         }
         Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
@@ -171,7 +173,10 @@ mod tests {
     #[test]
     fn a_target_may_ask_for_a_longer_wait() {
         for status in [429, 503] {
-            assert!(matches!(judged(status, 1).0, Outcome::Retry { due, .. } if due == due_in(100)), "{status}");
+            assert!(
+                matches!(judged(status, 1).0, Outcome::Retry { due, .. } if due == due_in(100)),
+                "{status}"
+            );
         }
         let schedule = "10s".parse().unwrap();
         let greedy = Response::Answered {

@@ -19,8 +19,12 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CA
 /// # Errors
 /// Returns a sentence when the stored target cannot be put into a request.
 pub(super) fn make(event: &Logged, subscription: &Subscription) -> Result<Request<Full<Bytes>>, String> {
-    let outgoing =
-        event::encode(&event.event, subscription.event_format, subscription.content_mode, &subscription.extensions);
+    let outgoing = event::encode(
+        &event.event,
+        subscription.event_format,
+        subscription.content_mode,
+        &subscription.extensions,
+    );
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(subscription.target_url.uri().clone())

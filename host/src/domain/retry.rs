@@ -22,7 +22,9 @@ const JITTER: f64 = 0.1;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// One of the waits is no duration.
-    #[error("`{0}` is not a wait: write a number and a unit (`500ms`, `5s`, `30m`, `2h`, `1d`), or `none` for the whole")]
+    #[error(
+        "`{0}` is not a wait: write a number and a unit (`500ms`, `5s`, `30m`, `2h`, `1d`), or `none` for the whole"
+    )]
     Wait(String),
     /// One of the waits is too long.
     #[error("the wait `{0}` is longer than 30 days")]
@@ -57,7 +59,8 @@ impl Default for RetrySchedule {
     fn default() -> Self {
         const MINUTE: u64 = 60;
         const HOUR: u64 = 60 * MINUTE;
-        let seconds = [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
+        let seconds =
+            [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
         Self(seconds.into_iter().map(Duration::from_secs).collect())
     }
 }
@@ -105,8 +108,10 @@ pub fn format_duration(duration: Duration) -> String {
     if millis == 0 {
         return "0".to_owned();
     }
-    let (name, unit) =
-        UNITS.iter().find(|(_, unit)| millis.is_multiple_of(*unit)).expect("every number is a multiple of one");
+    let (name, unit) = UNITS
+        .iter()
+        .find(|(_, unit)| millis.is_multiple_of(*unit))
+        .expect("every number is a multiple of one");
     format!("{}{name}", millis / unit)
 }
 

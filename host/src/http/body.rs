@@ -52,8 +52,13 @@ async fn drain(body: Body) {
 pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    if !(essence.is_empty() || essence == "text/plain" || essence == "application/json" || essence.ends_with("+json")) {
-        let detail = format!("`{essence}` is not read here: send the header `Content-Type: application/json`");
+    if !(essence.is_empty()
+        || essence == "text/plain"
+        || essence == "application/json"
+        || essence.ends_with("+json"))
+    {
+        let detail =
+            format!("`{essence}` is not read here: send the header `Content-Type: application/json`");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     match serde_json::from_slice(body) {

@@ -65,7 +65,8 @@ impl ApiError {
     }
 
     pub(super) fn too_slow(milliseconds: u128) -> Self {
-        let detail = format!("the body did not arrive within {milliseconds} ms (the setting body_timeout_ms)");
+        let detail =
+            format!("the body did not arrive within {milliseconds} ms (the setting body_timeout_ms)");
         Self::new(StatusCode::REQUEST_TIMEOUT, detail)
     }
 }
@@ -114,7 +115,9 @@ impl From<store::Error> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the store cannot write now (is the disk full?); nothing of this request was kept: try again",
             ),
-            store::Error::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping: try again"),
+            store::Error::Closed => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping: try again")
+            }
             store::Error::Damaged { .. } => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "a record of the store is damaged; the service's log says which",
@@ -126,7 +129,9 @@ impl From<store::Error> for ApiError {
 impl From<directory::Error> for ApiError {
     fn from(error: directory::Error) -> Self {
         match error {
-            directory::Error::Filter(error) => Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}")),
+            directory::Error::Filter(error) => {
+                Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))
+            }
             directory::Error::Store(error) => error.into(),
         }
     }

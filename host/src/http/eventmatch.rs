@@ -51,7 +51,9 @@ pub(super) async fn list(
     let own = api.directory.of_user(&user.name);
     let first = match page.after {
         None => 0,
-        Some(after) => own.iter().position(|found| found.id == after).map(|place| place + 1).ok_or_else(not_yours)?,
+        Some(after) => {
+            own.iter().position(|found| found.id == after).map(|place| place + 1).ok_or_else(not_yours)?
+        }
     };
     let limit = page.limit.unwrap_or(usize::MAX);
     Ok(Json(own[first..].iter().take(limit).map(|subscription| show(subscription)).collect()))
@@ -92,7 +94,11 @@ pub(super) async fn update(
 }
 
 /// `DELETE /eventmatch/{uuid}`
-pub(super) async fn remove(State(api): State<Arc<Api>>, user: User, Id(id): Id<SubscriptionId>) -> Result<(), ApiError> {
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+) -> Result<(), ApiError> {
     let now = clock::now();
     let deleted = api.directory.change(id, |current| {
         is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })

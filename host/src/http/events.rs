@@ -57,7 +57,11 @@ fn next_url(page: &Page, before: EventId) -> String {
 }
 
 /// Returns the newest events that a user may see, and where to go on if there may be more.
-pub(super) async fn views(api: &Api, user: &User, page: &Page) -> Result<(Vec<View>, Option<EventId>), ApiError> {
+pub(super) async fn views(
+    api: &Api,
+    user: &User,
+    page: &Page,
+) -> Result<(Vec<View>, Option<EventId>), ApiError> {
     let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let (mut found, mut before) = (Vec::new(), page.before);
     for _ in 0..PAGES_MAX {
@@ -85,7 +89,9 @@ pub(super) async fn read(
     Id(id): Id<EventId>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
     let view = find(&api, &user, id).await?;
-    view.whole().map(Json).map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
+    view.whole()
+        .map(Json)
+        .map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
 }
 
 /// Returns an event that the user may see.
@@ -110,7 +116,11 @@ pub(super) async fn retry(
 ) -> Result<Json<Value>, ApiError> {
     let Query(only) = only.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let view = find(&api, &user, id).await?;
-    let mut matched = api.intake.matches(&view.event.event).await.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let mut matched = api
+        .intake
+        .matches(&view.event.event)
+        .await
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     matched.retain(|id| {
         let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())
@@ -138,7 +148,8 @@ pub(super) async fn purge(
     before: Result<Query<Before>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(Before { before }) = before.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let before = before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
+    let before =
+        before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
     admin(&user)?;
     Ok(show(api.store.purge(Purge::Before(before)).await?))
 }

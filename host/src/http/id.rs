@@ -22,7 +22,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let refuse = |text: &str| {
-            let status = StatusCode::from_u16(REFUSAL).expect("the refusals written in this crate are statuses");
+            let status =
+                StatusCode::from_u16(REFUSAL).expect("the refusals written in this crate are statuses");
             ApiError::new(status, format!("`{text}` is not a UUID"))
         };
         let text = Path::<String>::from_request_parts(parts, state).await;

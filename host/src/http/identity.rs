@@ -1,11 +1,11 @@
 //! Who is asking: the user header, from those who may set it.
 
-use std::sync::Arc;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::request::Parts;
 use axum::http::HeaderName;
+use axum::http::request::Parts;
 use ipnet::IpNet;
 
 use super::Api;
@@ -45,13 +45,17 @@ impl Identity {
             None => self.default_user.clone(),
             Some(value) => {
                 let text = std::str::from_utf8(value.as_bytes());
-                text.map_err(|_| ApiError::bad_request(format!("the header {} is not UTF-8", self.user_header)))?
-                    .trim()
-                    .to_owned()
+                text.map_err(|_| {
+                    ApiError::bad_request(format!("the header {} is not UTF-8", self.user_header))
+                })?
+                .trim()
+                .to_owned()
             }
         };
         if matches!(name.as_str(), "." | "..") {
-            return Err(ApiError::bad_request(format!("`{name}` cannot be a user's name: no URL can hold it")));
+            return Err(ApiError::bad_request(format!(
+                "`{name}` cannot be a user's name: no URL can hold it"
+            )));
         }
         let name = if name.is_empty() { self.default_user.clone() } else { name };
         let is_admin = self.admins.contains(&name);

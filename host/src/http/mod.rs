@@ -76,10 +76,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
-        .route(
-            "/eventmatch/{uuid}",
-            get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove),
-        )
+        .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
         .route("/events", get(events::list).delete(events::purge))
         .route("/events/{id}", get(events::read).delete(events::purge_one))
         .route("/events/{id}/retry", post(events::retry))

@@ -41,7 +41,12 @@ pub struct Connections {
 }
 
 /// Serves `router` until `shutdown` resolves and the requests under way are answered, or `grace` is over.
-pub async fn serve(listener: TcpListener, router: Router, limits: Connections, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Connections,
+    shutdown: impl Future<Output = ()>,
+) {
     let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
     let (graceful, tasks) = (GracefulShutdown::new(), TaskTracker::new());
     let builder = builder(limits.header_timeout);
@@ -96,7 +101,11 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Connections, s
 fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(header_timeout)).max_concurrent_streams(256);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(header_timeout))
+        .max_concurrent_streams(256);
     builder
 }
 
@@ -104,7 +113,8 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
 fn service(
     router: Router,
     address: SocketAddr,
-) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
+) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
     service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
         router.clone().oneshot(request.map(Body::new))

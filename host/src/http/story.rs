@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::Api;
 use super::identity::User;
 use crate::domain::event::Wire;
-use crate::domain::{Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus};
+use crate::domain::{
+    Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus,
+};
 use crate::store::{Logged, Story};
 
 /// One delivery of an event, with what is known now.
@@ -106,7 +108,9 @@ impl Delivery {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
-            State::Pending | State::Delivering | State::Delivered { .. } | State::Denied { .. } => (None, None),
+            State::Pending | State::Delivering | State::Delivered { .. } | State::Denied { .. } => {
+                (None, None)
+            }
         };
         json!({
             "id": DeliveryId::of(event.id, self.subscription).to_string(),

@@ -54,7 +54,11 @@ pub(super) fn show(subscription: &Subscription) -> Value {
 ///
 /// # Errors
 /// Names the first member that is missing or wrong.
-pub(super) fn create(mut body: Map<String, Value>, user: String, now: Timestamp) -> Result<Subscription, ApiError> {
+pub(super) fn create(
+    mut body: Map<String, Value>,
+    user: String,
+    now: Timestamp,
+) -> Result<Subscription, ApiError> {
     let missing = |name: &str| ApiError::field(format!("/{name}"), format!("`{name}` is missing"));
     let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
     let jsonpath = take_jsonpath(&mut body)?.ok_or_else(|| missing("jsonpath"))?;
@@ -68,7 +72,11 @@ pub(super) fn create(mut body: Map<String, Value>, user: String, now: Timestamp)
 ///
 /// # Errors
 /// Names the first member that is wrong; the subscription is then not to be used.
-pub(super) fn update(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
+pub(super) fn update(
+    mut body: Map<String, Value>,
+    to: &mut Subscription,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     to.name = take_name(&mut body)?.unwrap_or_else(|| to.name.clone());
     to.jsonpath = take_jsonpath(&mut body)?.unwrap_or_else(|| to.jsonpath.clone());
     to.target_url = take_target_url(&mut body)?.unwrap_or_else(|| to.target_url.clone());
@@ -76,7 +84,11 @@ pub(super) fn update(mut body: Map<String, Value>, to: &mut Subscription, now: T
     apply_optional(body, to, now)
 }
 
-fn apply_optional(mut body: Map<String, Value>, to: &mut Subscription, now: Timestamp) -> Result<(), ApiError> {
+fn apply_optional(
+    mut body: Map<String, Value>,
+    to: &mut Subscription,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     if let Some(version) = optional(&mut body, "version", "a string")? {
         to.version = version.unwrap_or_else(|| VERSION.to_owned());
     }
@@ -90,8 +102,13 @@ fn apply_optional(mut body: Map<String, Value>, to: &mut Subscription, now: Time
         let parsed = retry.map(|text| text.parse()).transpose();
         to.retry = parsed.map_err(|error| ApiError::field("/retry", format!("{error}")))?;
     }
-    if let Some(timeout) = optional::<u64>(&mut body, "timeout_ms", "a whole number of milliseconds, or null")? {
-        to.timeout = timeout.map(|ms| bounded("timeout_ms", ms, TIMEOUT_MS_MAX)).transpose()?.map(Duration::from_millis);
+    if let Some(timeout) =
+        optional::<u64>(&mut body, "timeout_ms", "a whole number of milliseconds, or null")?
+    {
+        to.timeout = timeout
+            .map(|ms| bounded("timeout_ms", ms, TIMEOUT_MS_MAX))
+            .transpose()?
+            .map(Duration::from_millis);
     }
     if let Some(most) = optional::<u64>(&mut body, "max_in_flight", "a whole number, or null")? {
         let most = most.map(|most| bounded("max_in_flight", most, u64::from(u32::MAX))).transpose()?;
@@ -141,7 +158,9 @@ fn wrong(name: &str, expected: &str, found: &Value) -> ApiError {
 fn bounded(name: &str, value: u64, most: u64) -> Result<u64, ApiError> {
     match value {
         0 => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be at least 1"))),
-        value if value > most => Err(ApiError::field(format!("/{name}"), format!("`{name}` is at most {most}"))),
+        value if value > most => {
+            Err(ApiError::field(format!("/{name}"), format!("`{name}` is at most {most}")))
+        }
         value => Ok(value),
     }
 }
@@ -195,8 +214,9 @@ fn check_auth(value: Value, known: &Auth) -> Result<Auth, ApiError> {
     if value.is_null() || value.as_object().is_some_and(Map::is_empty) {
         return Ok(Auth::None);
     }
-    let body = AuthBody::deserialize(&value)
-        .map_err(|_| ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\""))?;
+    let body = AuthBody::deserialize(&value).map_err(|_| {
+        ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\"")
+    })?;
     match body.kind.as_deref() {
         Some("basic") => {
             let (user, secret) = match known {
@@ -208,7 +228,10 @@ fn check_auth(value: Value, known: &Auth) -> Result<Auth, ApiError> {
             if username.contains(':') {
                 return Err(ApiError::field("/auth/basic/username", "a user name must not contain a colon"));
             }
-            Ok(Auth::Basic { username, password: credential(basic.password.or(secret), "/auth/basic/password")? })
+            Ok(Auth::Basic {
+                username,
+                password: credential(basic.password.or(secret), "/auth/basic/password")?,
+            })
         }
         Some("header") => {
             let (kind, secret) = match known {
@@ -258,12 +281,20 @@ fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> 
 
 /// Reads an ISO 8601 time; one without an offset, as Pacifica writes them, counts as UTC.
 fn read_time(value: &Value, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let wrong = || ApiError::field("/disabled", "`disabled` must be null or an ISO 8601 time such as 2026-01-31T12:00:00Z");
+    let wrong = || {
+        ApiError::field(
+            "/disabled",
+            "`disabled` must be null or an ISO 8601 time such as 2026-01-31T12:00:00Z",
+        )
+    };
     match value {
         Value::Bool(true) => Ok(now),
         Value::String(text) => text
             .parse()
-            .or_else(|_| text.parse::<jiff::civil::DateTime>().and_then(|time| Ok(time.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())))
+            .or_else(|_| {
+                text.parse::<jiff::civil::DateTime>()
+                    .and_then(|time| Ok(time.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp()))
+            })
             .map_err(|_: jiff::Error| wrong()),
         _ => Err(wrong()),
     }

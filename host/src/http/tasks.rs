@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::id::Id;
 use super::events::{Page, find, views};
+use super::id::Id;
 use super::identity::User;
 use super::story::View;
 use crate::domain::State as DeliveryState;

@@ -1,6 +1,6 @@
 //! What each operation does to the tables, inside one transaction. Pure but for the tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ pub(super) struct Effects {
     pub(super) changed: Vec<u128>,
     /// Subscriptions with new work, and how many deliveries each.
     pub(super) woken: HashMap<SubscriptionId, u64>,
+    /// When targets were reached, as far as it was written.
+    pub(super) reached: HashMap<SubscriptionId, Timestamp>,
 }
 
 /// One transaction's work.
@@ -38,7 +40,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) ids: &'a mut Ids,
     pub(super) dedup_window: Duration,
     pub(super) now: Timestamp,
-    pub(super) reached: &'a mut HashMap<SubscriptionId, Timestamp>,
+    pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
     pub(super) effects: Effects,
 }
 
@@ -130,35 +132,45 @@ impl Apply<'_, '_> {
 
     /// Moves deliveries on whose attempts have ended.
     pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e Finished>) -> Result<(), Fault> {
-        let mut ledger = Ledger::default();
+        let (mut ledger, mut late) = (Ledger::default(), Vec::new());
         let mut done: BTreeMap<(u128, u128), Vec<u32>> = BTreeMap::new();
         for finished in all {
             let subscription = finished.subscription.uuid().as_u128();
             let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
-            let entry = Entry::Attempt(finished.attempt.clone());
-            ledger.add(batch, HistoryRecord { index, subscription, entry });
             if finished.attempt.outcome == Outcome::Delivered {
                 self.remember_reached(finished.subscription, finished.attempt.at)?;
             }
             let waited = match finished.place.due {
                 None => {
-                    done.entry((subscription, batch)).or_default().push(index);
-                    self.is_fresh(subscription, batch, index)?
+                    let done = done.entry((subscription, batch)).or_default();
+                    let waited = !done.contains(&index) && self.is_fresh(subscription, batch, index)?;
+                    done.push(index);
+                    waited
                 }
                 Some(due) => {
                     let row = (subscription, due.as_microsecond(), finished.event.uuid().as_u128());
                     self.tables.retries.remove(row)?.is_some()
                 }
             };
-            // A row that is gone was dropped or sent again meanwhile: whoever did that has the last word.
-            if let (true, Outcome::Retry { due, .. }) = (waited, &finished.attempt.outcome) {
+            let entry = Entry::Attempt(finished.attempt.clone());
+            let record = HistoryRecord { index, subscription, entry };
+            if !waited {
+                late.push((batch, record));
+                continue;
+            }
+            ledger.add(batch, record);
+            if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
                 self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
             }
         }
         for ((subscription, batch), places) in done {
             self.remove_fresh(subscription, batch, &places)?;
         }
-        ledger.write(&mut self.tables.history)
+        ledger.write(&mut self.tables.history)?;
+        for (batch, record) in late {
+            history::insert_late(&mut self.tables.history, batch, record)?;
+        }
+        Ok(())
     }
 
     fn owe_again(
@@ -179,14 +191,16 @@ impl Apply<'_, '_> {
 
     fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
         let row = self.tables.fresh.get((subscription, batch))?;
-        Ok(row.is_some_and(|row| record::decode_places(row.value()).contains(&index)))
+        let Some(row) = row else { return Ok(false) };
+        Ok(record::decode_places(row.value()).map_err(Fault::damaged("fresh"))?.contains(&index))
     }
 
     fn remove_fresh(&mut self, subscription: u128, batch: u128, places: &[u32]) -> Result<(), Fault> {
         let row = (subscription, batch);
-        let Some(mut left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
+        let Some(left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
             return Ok(());
         };
+        let mut left = left.map_err(Fault::damaged("fresh"))?;
         left.retain(|place| !places.contains(place));
         if left.is_empty() {
             self.tables.fresh.remove(row)?;
@@ -197,9 +211,9 @@ impl Apply<'_, '_> {
     }
 
     fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
-        let known = self.reached.get(&subscription);
+        let known = self.effects.reached.get(&subscription).or_else(|| self.reached.get(&subscription));
         if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
-            self.reached.insert(subscription, at);
+            self.effects.reached.insert(subscription, at);
             self.tables.reached.insert(subscription.uuid().as_u128(), at.as_microsecond())?;
         }
         Ok(())
@@ -218,7 +232,8 @@ impl Apply<'_, '_> {
         let event = wish.event.uuid().as_u128();
         let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(false) };
         let mut batch = self.batch(key)?;
-        let Some(place) = batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == wish.event))
+        let Some(place) =
+            batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == wish.event))
         else {
             return Ok(false);
         };
@@ -226,7 +241,8 @@ impl Apply<'_, '_> {
         let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
         let histories = history::of_batch(&self.tables.history, key)?;
         let mut ledger = Ledger::default();
-        for id in &wish.subscriptions {
+        let mut asked = HashSet::new();
+        for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {
             let subscription = id.uuid().as_u128();
             let entries = histories.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
@@ -245,8 +261,10 @@ impl Apply<'_, '_> {
             *self.effects.woken.entry(*id).or_default() += 1;
         }
         ledger.write(&mut self.tables.history)?;
-        batch[place] = Some(logged.into());
-        self.replace_batch(key, &batch)?;
+        if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {
+            batch[place] = Some(logged.into());
+            self.replace_batch(key, &batch)?;
+        }
         Ok(true)
     }
 
@@ -280,7 +298,8 @@ impl Apply<'_, '_> {
         for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
-            record::decode_places(places.value()).into_iter().for_each(|index| drop_delivery(batch, index));
+            let places = record::decode_places(places.value()).map_err(Fault::damaged("fresh"))?;
+            places.into_iter().for_each(|index| drop_delivery(batch, index));
             fresh.push(key.value());
         }
         let mut retries = Vec::new();

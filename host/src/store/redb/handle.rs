@@ -136,8 +136,7 @@ impl Handle {
         std::fs::create_dir_all(folder)
             .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(FILE_NAME);
-        let database =
-            builder().create(&path).map_err(|error| open_error(&path, error))?;
+        let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
         match schema_of(&path, &database)? {
             Some(SCHEMA_VERSION) => {}
             Some(_) | None => create(&path, &database)?,
@@ -146,14 +145,21 @@ impl Handle {
     }
 
     /// Reads in one short transaction. Blocks on the disk.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is being reopened".to_owned()))?;
+        let database =
+            guard.as_ref().ok_or_else(|| Fault::Closed("the file is being reopened".to_owned()))?;
         read(&database.begin_read()?)
     }
 
     /// Writes in one durable transaction, or not at all. Blocks until it is on disk.
-    pub(super) fn write<T>(&self, write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn write<T>(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         self.reopen()?;
         let result = {
             let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -220,9 +226,11 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
         let txn = database.begin_read()?;
         let tables: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
         if !tables.iter().any(|name| name == schema::META.name()) {
-            return Ok((tables.is_empty(), None));
+            return Ok((tables.is_empty() && txn.list_multimap_tables()?.next().is_none(), None));
         }
-        Ok((true, txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value())))
+        // Waypost writes the version in the same commit as the table: without it, the table is another's.
+        let version = txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value());
+        Ok((version.is_some(), version))
     })();
     let path = path.to_owned();
     match found {

@@ -25,14 +25,40 @@ impl Ledger {
     pub(super) fn write(self, table: &mut Table<'_, (u128, u64), &'static [u8]>) -> Result<(), Fault> {
         for (batch, records) in self.0 {
             let last = table.range((batch, 0)..=(batch, u64::MAX))?.next_back().transpose()?;
-            let mut sequence = last.map_or(0, |(key, _)| key.value().1 + 1);
-            for row in rows(&records) {
+            let next = last.map_or(0, |(key, _)| key.value().1 + 1);
+            for (sequence, row) in (next..).zip(rows(&records)) {
                 table.insert((batch, sequence), record::encode_history(row).as_slice())?;
-                sequence += 1;
             }
         }
         Ok(())
     }
+}
+
+/// Writes an attempt whose row somebody has taken while it was under way.
+///
+/// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
+/// always tells where the row is. Of an event that has left the log nothing is written.
+pub(super) fn insert_late(
+    table: &mut Table<'_, (u128, u64), &'static [u8]>,
+    batch: u128,
+    record: HistoryRecord,
+) -> Result<(), Fault> {
+    let mut found = None;
+    for row in table.range((batch, 0)..=(batch, u64::MAX))?.rev() {
+        let (key, row) = row?;
+        let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        let same =
+            |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
+        if let Some(place) = records.iter().rposition(same) {
+            found = Some((key.value(), place, records));
+            break;
+        }
+    }
+    if let Some((key, place, mut records)) = found {
+        records.insert(place, record);
+        table.insert(key, record::encode_history(&records).as_slice())?;
+    }
+    Ok(())
 }
 
 fn rows(records: &[HistoryRecord]) -> impl Iterator<Item = &[HistoryRecord]> {
@@ -52,7 +78,11 @@ fn rows(records: &[HistoryRecord]) -> impl Iterator<Item = &[HistoryRecord]> {
 fn size(entry: &Entry) -> usize {
     match entry {
         Entry::Attempt(attempt) => {
-            64 + [&attempt.policy, &attempt.target].into_iter().flatten().map(|answer| answer.body.len()).sum::<usize>()
+            64 + [&attempt.policy, &attempt.target]
+                .into_iter()
+                .flatten()
+                .map(|answer| answer.body.len())
+                .sum::<usize>()
         }
         Entry::Redelivery { .. } | Entry::Dropped { .. } => 64,
     }

@@ -15,6 +15,8 @@ mod read;
 mod recent;
 mod record;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
@@ -55,10 +57,8 @@ impl RedbStore {
         let handle = Arc::new(Handle::open(folder)?);
         let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default() };
         let found = || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?)) };
-        let (last, reached) = found().map_err(|fault| OpenError::Read {
-            path: folder.join(FILE_NAME),
-            source: Error::from(fault),
-        })?;
+        let (last, reached) = found()
+            .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
         let (queue, wakes) = (Arc::new(Queue::new()), Arc::new(Wakes::default()));
         let writer = Writer {
             handle,
@@ -67,7 +67,7 @@ impl RedbStore {
             wakes: Arc::clone(&wakes),
             ids: ids::Ids::above(last),
             dedup_window,
-            runtime: tokio::runtime::Handle::current(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             reached: reached.into_iter().collect(),
         };
         let thread = std::thread::Builder::new()

@@ -17,19 +17,24 @@ const BATCHES_AT_ONCE: usize = 16;
 impl Apply<'_, '_> {
     /// Purges from batch `from` on; returns what was done and where to go on, if there is more.
     pub(super) fn purge(&mut self, purge: &Purge, from: EventId) -> Result<(Purged, Option<EventId>), Fault> {
-        let mut keys = match purge {
-            Purge::Events(events) => self.batches_of(events, from)?,
+        let (mut keys, end) = match purge {
+            Purge::Events(events) => (self.batches_of(events, from)?, u128::MAX),
             Purge::Before(time) => {
-                let range = from.uuid().as_u128()..ids::first_at(*time).uuid().as_u128().max(from.uuid().as_u128());
-                let keys = self.tables.batches.range(range)?.take(BATCHES_AT_ONCE + 1);
-                keys.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?
+                let keys = self.tables.batches.range(from.uuid().as_u128()..)?.take(BATCHES_AT_ONCE + 1);
+                let keys =
+                    keys.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+                (keys, ids::first_at(*time).uuid().as_u128())
             }
         };
         let next = (keys.len() > BATCHES_AT_ONCE).then(|| record::event_id(keys[BATCHES_AT_ONCE]));
         keys.truncate(BATCHES_AT_ONCE);
         let mut purged = Purged::default();
         for key in keys {
-            self.purge_batch(key, purge, &mut purged)?;
+            let meant = self.purge_batch(key, purge, &mut purged)?;
+            // An event gets its id a little after it was received, so the end is the first batch without any.
+            if meant == 0 && key >= end {
+                return Ok((purged, None));
+            }
         }
         Ok((purged, next))
     }
@@ -45,10 +50,11 @@ impl Apply<'_, '_> {
         Ok(keys)
     }
 
-    fn purge_batch(&mut self, key: u128, purge: &Purge, purged: &mut Purged) -> Result<(), Fault> {
+    /// Purges one batch; returns how many of its events were meant.
+    fn purge_batch(&mut self, key: u128, purge: &Purge, purged: &mut Purged) -> Result<u64, Fault> {
         let mut batch = self.batch(key)?;
         let histories = history::of_batch(&self.tables.history, key)?;
-        let mut changed = false;
+        let before = *purged;
         for (index, place) in (0u32..).zip(&mut batch) {
             let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
             let open = logged.matched.iter().any(|subscription| {
@@ -60,16 +66,15 @@ impl Apply<'_, '_> {
             } else {
                 *place = None;
                 purged.purged += 1;
-                changed = true;
             }
         }
-        if changed {
+        if purged.purged > before.purged {
             self.replace_batch(key, &batch)?;
             if batch.iter().all(Option::is_none) {
                 self.tables.history.retain_in((key, 0)..=(key, u64::MAX), |_, _| false)?;
             }
         }
-        Ok(())
+        Ok(purged.purged + purged.kept - before.purged - before.kept)
     }
 }
 

@@ -43,6 +43,25 @@ pub(super) struct Group {
     pub(super) endings: Vec<Ending>,
 }
 
+impl Group {
+    /// Returns how many writes there are.
+    pub(super) fn len(&self) -> usize {
+        self.ops.len() + self.endings.len()
+    }
+
+    /// Takes a group of more than one apart, keeping the order.
+    pub(super) fn split(mut self) -> (Self, Self) {
+        if self.ops.is_empty() {
+            let second = self.endings.split_off(self.endings.len() / 2);
+            return (self, Self { ops: Vec::new(), endings: second });
+        }
+        let middle = if self.endings.is_empty() { self.ops.len() / 2 } else { self.ops.len() };
+        let second = self.ops.split_off(middle);
+        let endings = std::mem::take(&mut self.endings);
+        (self, Self { ops: second, endings })
+    }
+}
+
 /// How long endings wait for an accept to ride with.
 const ENDING_WAIT: Duration = Duration::from_millis(10);
 /// How long endings wait after a failed write.
@@ -134,6 +153,15 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_one();
+    }
+
+    /// Lets nothing more in, and drops what waits: each asker learns that the store is closed.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let dropped = (std::mem::take(&mut state.ops), std::mem::take(&mut state.endings));
+        drop(state);
+        drop(dropped);
     }
 
     /// Waits for the next commit's worth; `None` when the queue is closed and empty.

@@ -25,7 +25,9 @@ impl Reader {
     /// See [`crate::store::Store::story`].
     pub(super) fn story(&self, id: EventId) -> Result<Option<Story>, Fault> {
         self.handle.read(|txn| {
-            let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else { return Ok(None) };
+            let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else {
+                return Ok(None);
+            };
             let stories = self.stories_of_batch(txn, key, |logged| logged.id == id)?;
             Ok(stories.into_iter().next())
         })
@@ -110,7 +112,7 @@ impl Reader {
             let (row, places) = row?;
             let key = row.value().1;
             let batch = self.batch(txn, key)?;
-            for index in record::decode_places(places.value()) {
+            for index in record::decode_places(places.value()).map_err(Fault::damaged("fresh"))? {
                 let place = Place { batch: record::event_id(key), index, due: None };
                 owed.extend(owe(&batch, place, Progress::default()));
             }

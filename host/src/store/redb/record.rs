@@ -217,8 +217,12 @@ pub(super) fn encode_places(places: &[u32]) -> Vec<u8> {
 }
 
 /// Reads places in a batch.
-pub(super) fn decode_places(record: &[u8]) -> Vec<u32> {
-    record.chunks_exact(4).map(|place| u32::from_le_bytes([place[0], place[1], place[2], place[3]])).collect()
+pub(super) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
+    let (places, rest) = record.as_chunks();
+    if !rest.is_empty() {
+        return Err(Error::Value("a place is cut off"));
+    }
+    Ok(places.iter().map(|place| u32::from_le_bytes(*place)).collect())
 }
 
 /// Writes a subscription.

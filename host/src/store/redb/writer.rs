@@ -13,7 +13,7 @@ use tokio::runtime;
 use super::apply::{Apply, Effects};
 use super::handle::{Fault, Handle};
 use super::ids::Ids;
-use super::queue::{Ending, Group, Op, Queue, Reply};
+use super::queue::{Group, Op, Queue, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
 use crate::clock;
@@ -30,7 +30,8 @@ pub(super) struct Writer {
     pub(super) recent: Arc<Recent>,
     pub(super) wakes: Arc<Wakes>,
     pub(super) ids: Ids,
-    pub(super) runtime: runtime::Handle,
+    /// Where the store was opened, if inside a runtime.
+    pub(super) runtime: Option<runtime::Handle>,
     pub(super) dedup_window: Duration,
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
 }
@@ -38,21 +39,38 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
+        let _abandon = AbandonAtEnd(Arc::clone(&self.queue));
         while let Some(group) = self.queue.next() {
             self.write(group);
         }
     }
 
     fn write(&mut self, group: Group) {
-        let Group { ops, endings } = group;
-        let written = self.handle.write(|txn| {
+        match self.commit(&group) {
+            Ok((values, effects)) => {
+                self.publish(effects);
+                answer(group, values, self.runtime.as_ref());
+            }
+            // Who meets a damaged record fails alone: the others of the group have nothing to do with it.
+            Err(Fault::Damaged { .. }) if group.len() > 1 => {
+                let (first, second) = group.split();
+                self.write(first);
+                self.write(second);
+            }
+            Err(fault) => self.fail(group, fault),
+        }
+    }
+
+    /// Writes a group, or nothing of it; what is in memory changes only in [`Self::publish`].
+    fn commit(&mut self, Group { ops, endings }: &Group) -> Result<(Vec<Value>, Effects), Fault> {
+        self.handle.write(|txn| {
             let mut tables = Tables::open(txn)?;
             let mut apply = Apply {
                 tables: &mut tables,
                 ids: &mut self.ids,
                 dedup_window: self.dedup_window,
                 now: clock::now(),
-                reached: &mut self.reached,
+                reached: &self.reached,
                 effects: Effects::default(),
             };
             let mut values = Vec::with_capacity(ops.len());
@@ -61,7 +79,7 @@ impl Writer {
                 _ => None,
             });
             let mut accepted = apply.accept(arrivals)?.into_iter();
-            for op in &ops {
+            for op in ops {
                 values.push(match op {
                     Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
                     Op::PutSubscription { subscription, .. } => {
@@ -81,34 +99,30 @@ impl Writer {
             }
             apply.finish(endings.iter().map(|ending| &ending.finished))?;
             Ok((values, apply.effects))
-        });
-        match written {
-            Ok((values, effects)) => {
-                self.publish(effects);
-                answer(ops, values, endings, &self.runtime);
-            }
-            Err(fault) => self.fail(ops, endings, fault),
-        }
+        })
     }
 
     /// Makes what is on disk now visible to those who deliver.
-    fn publish(&self, effects: Effects) {
-        for key in effects.changed {
-            self.recent.drop_batch(key);
-        }
+    fn publish(&mut self, effects: Effects) {
         for (key, batch) in effects.batches {
             self.recent.put(key, Arc::new(batch));
         }
+        // Last: a purge may have changed a batch of the same group.
+        for key in effects.changed {
+            self.recent.drop_batch(key);
+        }
+        self.reached.extend(effects.reached);
         self.wakes.leave(effects.woken);
     }
 
-    fn fail(&self, ops: Vec<Op>, endings: Vec<Ending>, fault: Fault) {
+    fn fail(&self, Group { ops, endings }: Group, fault: Fault) {
+        let lasting = matches!(fault, Fault::Damaged { .. });
         let error = Error::from(fault);
         tracing::error!(%error, "a commit failed");
         for op in ops {
             refuse(op, &error);
         }
-        if self.queue.is_closed() {
+        if lasting || self.queue.is_closed() {
             for ending in endings {
                 send(ending.reply, Err(error.clone()));
             }
@@ -126,22 +140,32 @@ enum Value {
     Purged((Purged, Option<EventId>)),
 }
 
-/// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
-/// of its own.
-fn answer(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>, runtime: &runtime::Handle) {
-    if ops.len() + endings.len() < CROWD {
-        answer_now(ops, values, endings);
-    } else {
-        runtime.spawn(async move { answer_now(ops, values, endings) });
+/// Lets nobody wait for a writer that has panicked.
+struct AbandonAtEnd(Arc<Queue>);
+
+impl Drop for AbandonAtEnd {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
-fn answer_now(ops: Vec<Op>, values: Vec<Value>, endings: Vec<Ending>) {
+/// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
+/// of its own.
+fn answer(group: Group, values: Vec<Value>, runtime: Option<&runtime::Handle>) {
+    match runtime.filter(|_| group.len() >= CROWD) {
+        Some(runtime) => drop(runtime.spawn(async move { answer_now(group, values) })),
+        None => answer_now(group, values),
+    }
+}
+
+fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
     for (op, value) in ops.into_iter().zip(values) {
         match (op, value) {
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
             (Op::PutSubscription { reply, .. } | Op::Probe { reply }, Value::Unit) => send(reply, Ok(())),
-            (Op::Redeliver { reply, .. } | Op::Forgive { reply, .. }, Value::Flag(flag)) => send(reply, Ok(flag)),
+            (Op::Redeliver { reply, .. } | Op::Forgive { reply, .. }, Value::Flag(flag)) => {
+                send(reply, Ok(flag))
+            }
             (Op::Purge { reply, .. }, Value::Purged(purged)) => send(reply, Ok(purged)),
             _ => unreachable!("each operation has its own kind of value"),
         }

@@ -1,0 +1,158 @@
+//! What is accepted is there, whole and in order.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::store::Error;
+
+#[tokio::test]
+async fn an_accepted_event_is_told_listed_and_owed() {
+    let (_folder, store) = fresh();
+    let sent = arrival("a", &[sub(1), sub(2)]);
+    let id = store.accept(vec![sent.clone()]).await.unwrap()[0];
+
+    let story = store.story(id).await.unwrap().unwrap();
+    assert_eq!(story.event.id, id);
+    assert_eq!(story.event.event, sent.event);
+    assert_eq!(story.event.received, sent.received);
+    assert_eq!(story.event.sender, "ann");
+    assert_eq!(story.deliveries, [(sub(1), vec![]), (sub(2), vec![])]);
+    assert_eq!(store.stories(ALL).await.unwrap(), std::slice::from_ref(&story));
+    for subscription in [sub(1), sub(2)] {
+        let waiting = owed(&store, subscription).await;
+        assert_eq!(waiting.fresh.len(), 1);
+        assert_eq!(waiting.fresh[0].event, story.event);
+        assert_eq!(waiting.fresh[0].progress, Progress::default());
+        assert!(waiting.due.is_empty() && waiting.next_due.is_none());
+    }
+    assert!(owed(&store, sub(3)).await.fresh.is_empty());
+    assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
+    let woken = store.wakes().take().await;
+    assert_eq!(woken, [(sub(1), 1), (sub(2), 1)].into());
+    assert_eq!(store.story(EventId::NIL).await.unwrap(), None);
+    assert_eq!(store.story(EventId::MAX).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_event_that_matches_nobody_is_logged_and_owed_to_nobody() {
+    let (_folder, store) = fresh();
+    let id = accept(&store, "a", &[]).await;
+    assert!(store.story(id).await.unwrap().unwrap().deliveries.is_empty());
+    assert!(store.creditors().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn no_events_get_no_ids() {
+    let (_folder, store) = fresh();
+    assert!(store.accept(Vec::new()).await.unwrap().is_empty());
+    assert!(listed(&store, ALL).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_long_batch_is_split_and_every_event_is_found() {
+    let (folder, store) = fresh();
+    let arrivals: Vec<_> = (0..700).map(|number| arrival(&number.to_string(), &[sub(1)])).collect();
+    let ids = store.accept(arrivals).await.unwrap();
+    assert!(ids.is_sorted() && ids.iter().collect::<HashSet<_>>().len() == 700);
+    // From memory, and then from the file.
+    let (_copy, crashed) = crashed(folder.path());
+    for store in [store, crashed] {
+        let batches: HashSet<_> =
+            owed(&store, sub(1)).await.fresh.iter().map(|owed| owed.place.batch).collect();
+        assert_eq!(batches.len(), 3, "256 + 256 + 188");
+        for (number, id) in ids.iter().enumerate() {
+            let story = store.story(*id).await.unwrap().unwrap();
+            assert_eq!(story.event.event.id(), number.to_string());
+        }
+        let mut listed = listed(&store, ALL).await;
+        listed.reverse();
+        assert_eq!(listed, ids);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_full_at_a_mebibyte() {
+    let (_folder, store) = fresh();
+    let big =
+        |number: u32| Arrival { event: event(&number.to_string(), 400 * 1024), ..arrival("", &[sub(1)]) };
+    let ids = store.accept((0..7).map(big).collect()).await.unwrap();
+    let fresh = owed(&store, sub(1)).await.fresh;
+    let places: Vec<_> = fresh.iter().map(|owed| (owed.place.batch, owed.place.index)).collect();
+    let expected =
+        [(0, 0), (0, 1), (0, 2), (3, 0), (3, 1), (3, 2), (6, 0)].map(|(batch, index)| (ids[batch], index));
+    assert_eq!(places, expected);
+    assert_eq!(fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), ids);
+}
+
+#[tokio::test]
+async fn who_accepts_at_once_gets_his_own_ids_in_order() {
+    let (_folder, store) = fresh();
+    let accepts = (0..100).map(|sender: u32| {
+        let arrivals =
+            (0..sender % 5).map(|number| arrival(&format!("{sender}-{number}"), &[sub(1)])).collect();
+        store.accept(arrivals)
+    });
+    let answers = join_all(accepts).await;
+    let mut all = Vec::new();
+    for (sender, ids) in answers.into_iter().enumerate() {
+        let ids = ids.unwrap();
+        assert_eq!(ids.len(), sender % 5);
+        assert!(ids.is_sorted());
+        for (number, id) in ids.iter().enumerate() {
+            let story = store.story(*id).await.unwrap().unwrap();
+            assert_eq!(story.event.event.id(), format!("{sender}-{number}"));
+        }
+        all.extend(ids);
+    }
+    all.sort();
+    let fresh = owed(&store, sub(1)).await.fresh;
+    assert_eq!(fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), all);
+    let batches: HashSet<_> = fresh.iter().map(|owed| owed.place.batch).collect();
+    assert!(batches.len() < 50, "{} commits for 100 accepts at once", batches.len());
+}
+
+#[tokio::test]
+async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
+    let (_folder, store) = fresh();
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let pair = [0, 1].map(|half| arrival(&format!("{number}-{half}"), &[sub(1)]));
+        ids.extend(store.accept(pair.to_vec()).await.unwrap());
+    }
+    let mut ask =
+        Ask { subscription: sub(1), after: EventId::NIL, fresh: 3, now: Timestamp::MAX, due: usize::MAX };
+    let mut read = Vec::new();
+    loop {
+        let fresh = store.owed(ask).await.unwrap().fresh;
+        let Some(last) = fresh.last() else { break };
+        assert!(fresh.len() == 4 || read.len() == 8, "whole batches until there are three");
+        ask.after = last.place.batch;
+        read.extend(fresh.into_iter().map(|owed| owed.event.id));
+    }
+    assert_eq!(read, ids);
+    let none = store.owed(Ask { after: EventId::NIL, fresh: 0, ..ask }).await.unwrap();
+    assert!(none.fresh.is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_accept_is_written_all_the_same() {
+    let (_folder, store) = fresh();
+    {
+        let mut accept = std::pin::pin!(store.accept(vec![arrival("a", &[sub(1)])]));
+        assert!(futures_util::poll!(accept.as_mut()).is_pending());
+    }
+    store.probe().await.unwrap();
+    assert_eq!(listed(&store, ALL).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let (_folder, store) = fresh();
+    store.close().await;
+    store.close().await;
+    assert!(matches!(store.accept(vec![arrival("a", &[])]).await, Err(Error::Closed)));
+    assert!(matches!(store.probe().await, Err(Error::Closed)));
+    assert!(listed(&store, ALL).await.is_empty(), "reading goes on until the end");
+}

@@ -1,0 +1,125 @@
+//! A write that fails midway leaves no trace, in the file or in memory, and harms nobody else.
+
+use std::collections::HashMap;
+
+use futures_util::join;
+use redb::ReadableTableMetadata;
+
+use super::super::apply::{Apply, Effects};
+use super::super::handle::{Fault, Handle};
+use super::super::ids::Ids;
+use super::super::schema::{BATCHES, Tables};
+use super::*;
+use crate::store::Error;
+
+/// Lays bytes where a record should be.
+fn spoil(store: &RedbStore, spoil: impl FnOnce(&mut Tables<'_>)) {
+    let spoilt = store.reader.handle.write(|txn| {
+        spoil(&mut Tables::open(txn)?);
+        Ok(())
+    });
+    spoilt.unwrap();
+}
+
+#[test]
+fn a_failed_transaction_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = Handle::open(folder.path()).unwrap();
+    let (mut ids, reached) = (Ids::above(None), HashMap::new());
+    let written: Result<(), Fault> = handle.write(|txn| {
+        let mut tables = Tables::open(txn)?;
+        let effects = Effects::default();
+        let (ids, now) = (&mut ids, clock::now());
+        let mut apply =
+            Apply { tables: &mut tables, ids, dedup_window: Duration::ZERO, now, reached: &reached, effects };
+        apply.accept([&[arrival("a", &[sub(1)])][..]].into_iter())?;
+        Err(Fault::Closed("midway".to_owned()))
+    });
+    assert!(written.is_err());
+    let rows = handle.read(|txn| Ok(txn.open_table(BATCHES)?.len()?));
+    assert_eq!(rows.unwrap(), 0);
+}
+
+/// The time of a target's last success was kept in memory though its commit failed. When the end was tried again,
+/// it seemed to be known already and was never written.
+#[tokio::test]
+async fn a_success_whose_first_commit_failed_is_remembered() {
+    let (_folder, store) = fresh();
+    accept(&store, "a", &[sub(1)]).await;
+    accept(&store, "b", &[sub(2)]).await;
+    let (good, bad) = (only(&store, sub(1)).await, only(&store, sub(2)).await);
+    let row = (sub(2).uuid().as_u128(), bad.place.batch.uuid().as_u128());
+    spoil(&store, |tables| drop(tables.fresh.insert(row, &[1, 2, 3][..]).unwrap()));
+    // Both in one commit, which the second makes fail.
+    let (first, second) = join!(
+        store.finish(ending(sub(1), &good, Outcome::Delivered)),
+        store.finish(ending(sub(2), &bad, Outcome::Delivered))
+    );
+    first.unwrap();
+    assert!(matches!(second, Err(Error::Damaged { table: "fresh", .. })), "{second:?}");
+    let reached = store.reached().await.unwrap();
+    assert_eq!(reached.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [sub(1)]);
+}
+
+/// One damaged record failed everybody whose write shared its commit.
+#[tokio::test]
+async fn who_meets_a_damaged_record_fails_alone() {
+    let (_folder, store) = fresh();
+    let spoilt = accept(&store, "a", &[sub(1)]).await;
+    let whole = accept(&store, "b", &[sub(2)]).await;
+    let waiting = only(&store, sub(2)).await;
+    spoil(&store, |tables| drop(tables.batches.insert(spoilt.uuid().as_u128(), &[9, 9][..]).unwrap()));
+    let again = |id| store.redeliver(id, vec![sub(3)], "bob".to_owned(), after(1));
+    let (accepted, first, second, purged, ended, probed) = join!(
+        store.accept(vec![arrival("c", &[sub(4)])]),
+        again(spoilt),
+        again(whole),
+        store.purge(Purge::Before(Timestamp::MAX)),
+        store.finish(ending(sub(2), &waiting, Outcome::Delivered)),
+        store.probe(),
+    );
+    accepted.unwrap();
+    assert!(matches!(first, Err(Error::Damaged { table: "batches", .. })), "{first:?}");
+    assert!(second.unwrap());
+    assert!(matches!(purged, Err(Error::Damaged { .. })));
+    ended.unwrap();
+    probed.unwrap();
+    assert!(owed(&store, sub(2)).await.fresh.is_empty());
+    for owed_once in [sub(3), sub(4)] {
+        only(&store, owed_once).await;
+    }
+}
+
+#[tokio::test]
+async fn a_purge_in_the_same_commit_is_seen_at_once() {
+    let (_folder, store) = fresh();
+    let (accepted, purged, probed) = join!(
+        store.accept(vec![arrival("a", &[]), arrival("b", &[sub(1)])]),
+        store.purge(Purge::Before(Timestamp::MAX)),
+        store.probe(),
+    );
+    let ids = accepted.unwrap();
+    probed.unwrap();
+    assert_eq!(purged.unwrap(), Purged { purged: 1, kept: 1 });
+    assert_eq!(store.story(ids[0]).await.unwrap(), None, "not even from memory");
+    assert_eq!(listed(&store, ALL).await, [ids[1]]);
+}
+
+#[tokio::test]
+async fn damaged_rows_are_told_to_their_readers() {
+    let (_folder, store) = fresh();
+    let id = accept(&store, "a", &[sub(1)]).await;
+    let key = id.uuid().as_u128();
+    spoil(&store, |tables| {
+        tables.retries.insert((sub(2).uuid().as_u128(), 0, key), &[1][..]).unwrap();
+        tables.history.insert((key, 0), &[7][..]).unwrap();
+        tables.subscriptions.insert(1, &b"\x01{"[..]).unwrap();
+    });
+    let ask = Ask { subscription: sub(2), after: EventId::NIL, fresh: 9, now: Timestamp::MAX, due: 9 };
+    assert!(matches!(store.owed(ask).await, Err(Error::Damaged { table: "retries", .. })));
+    assert!(matches!(store.forgive(sub(2), 9).await, Err(Error::Damaged { table: "retries", .. })));
+    assert!(matches!(store.story(id).await, Err(Error::Damaged { table: "history", .. })));
+    assert!(matches!(store.subscriptions().await, Err(Error::Damaged { table: "subscriptions", .. })));
+    only(&store, sub(1)).await;
+    accept(&store, "b", &[sub(1)]).await;
+}

@@ -1,0 +1,138 @@
+//! Tests of the embedded store on real files. Each file holds the store to one kind of promise; `model` holds it
+//! to all of them at once, in random order.
+
+mod accepting;
+mod crashing;
+mod deduplicating;
+mod failing;
+mod finishing;
+mod forgiving;
+mod model;
+mod opening;
+mod paging;
+mod purging;
+mod queueing;
+mod records;
+mod redelivering;
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{FILE_NAME, RedbStore};
+use crate::clock;
+use crate::domain::event::{SpecVersion, Wire};
+use crate::domain::{Attempt, Entry, Event, EventId, Outcome, State, SubscriptionId};
+use crate::store::{Arrival, Ask, Finished, Owed, Progress, Purge, Purged, Range, Store, Waiting};
+
+const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
+
+fn open(folder: &Path) -> RedbStore {
+    RedbStore::open(folder, Duration::ZERO).unwrap()
+}
+
+/// A store in a folder that goes with it.
+fn fresh() -> (tempfile::TempDir, RedbStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    (folder, store)
+}
+
+/// What a crash at this moment would leave of the store in `folder`, which is still open.
+fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
+    let store = open(copy.path());
+    (copy, store)
+}
+
+fn sub(number: u128) -> SubscriptionId {
+    SubscriptionId::from_uuid(Uuid::from_u128(number))
+}
+
+fn event(id: &str, bytes: usize) -> Event {
+    let wire = Wire::Structured { content_type: None, body: Bytes::from(vec![b' '; bytes]) };
+    Event::from_parts(SpecVersion::V1_0, id.to_owned(), "/tests".to_owned(), "t".to_owned(), wire)
+}
+
+fn arrival(id: &str, matched: &[SubscriptionId]) -> Arrival {
+    Arrival {
+        event: event(id, 10),
+        received: clock::now(),
+        sender: "ann".to_owned(),
+        matched: matched.to_vec(),
+    }
+}
+
+async fn accept(store: &RedbStore, id: &str, matched: &[SubscriptionId]) -> EventId {
+    store.accept(vec![arrival(id, matched)]).await.unwrap()[0]
+}
+
+fn after(seconds: i64) -> Timestamp {
+    Timestamp::from_second(4_000_000_000 + seconds).unwrap()
+}
+
+/// Everything that waits for a subscription, due or not.
+async fn owed(store: &RedbStore, subscription: SubscriptionId) -> Waiting {
+    owed_at(store, subscription, Timestamp::MAX).await
+}
+
+async fn owed_at(store: &RedbStore, subscription: SubscriptionId, now: Timestamp) -> Waiting {
+    let ask = Ask { subscription, after: EventId::NIL, fresh: usize::MAX, now, due: usize::MAX };
+    store.owed(ask).await.unwrap()
+}
+
+/// The one delivery that waits for a subscription.
+async fn only(store: &RedbStore, subscription: SubscriptionId) -> Owed {
+    let mut waiting = owed(store, subscription).await;
+    waiting.fresh.append(&mut waiting.due);
+    assert_eq!(waiting.fresh.len(), 1, "{:?}", waiting.fresh);
+    waiting.fresh.remove(0)
+}
+
+fn retry(due: Timestamp) -> Outcome {
+    Outcome::Retry { reason: "503".to_owned(), due }
+}
+
+fn dead() -> Outcome {
+    Outcome::Dead { reason: "410".to_owned() }
+}
+
+fn attempt(number: u32, outcome: Outcome) -> Attempt {
+    Attempt { number, at: clock::now(), took: Duration::from_millis(3), policy: None, target: None, outcome }
+}
+
+/// How an attempt at what is owed ends.
+fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finished {
+    let failed = owed.progress.failed + 1;
+    let attempt = attempt(failed, outcome);
+    let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
+    let progress = Progress { failed, first_attempt, allowed: true };
+    Finished { subscription, event: owed.event.id, place: owed.place, attempt, progress }
+}
+
+async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {
+    store.finish(ending(subscription, owed, outcome)).await.unwrap();
+}
+
+async fn history(store: &RedbStore, id: EventId, subscription: SubscriptionId) -> Vec<Entry> {
+    let story = store.story(id).await.unwrap().unwrap();
+    story.deliveries.into_iter().find(|(of, _)| *of == subscription).unwrap().1
+}
+
+async fn state(store: &RedbStore, id: EventId, subscription: SubscriptionId) -> State {
+    State::after(&history(store, id, subscription).await)
+}
+
+/// The store's ids, newest first.
+async fn listed(store: &RedbStore, range: Range) -> Vec<EventId> {
+    store.stories(range).await.unwrap().into_iter().map(|story| story.event.id).collect()
+}
+
+async fn purge(store: &RedbStore, purge: Purge) -> (u64, u64) {
+    let Purged { purged, kept } = store.purge(purge).await.unwrap();
+    (purged, kept)
+}

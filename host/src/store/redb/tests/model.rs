@@ -1,0 +1,310 @@
+//! The store against a model that is too simple to be wrong, in random order: at any time each delivery waits in
+//! one place or is over, and every reader says so.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::store::Place;
+
+/// The subscriptions of the model.
+const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Events come in one request, each matching the subscriptions in its mask.
+    Accept(Vec<u8>),
+    /// Somebody takes up something that is owed.
+    Begin(Index),
+    /// An attempt that was begun ends; what it was for may have changed meanwhile.
+    End(Index, End),
+    Redeliver(Index, u8),
+    PurgeEvents(Vec<Index>),
+    PurgeBefore(Index),
+    Forgive(Index, usize),
+    /// The process ends and starts again: what was under way is lost.
+    Reopen,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Delivered,
+    Dead,
+    Retry(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let end = prop_oneof![
+        2 => Just(End::Delivered),
+        1 => Just(End::Dead),
+        4 => (0..50i64).prop_map(End::Retry),
+    ];
+    let mask = || 0..8u8;
+    let step = prop_oneof![
+        4 => prop::collection::vec(mask(), 1..5).prop_map(Step::Accept),
+        6 => any::<Index>().prop_map(Step::Begin),
+        6 => (any::<Index>(), end).prop_map(|(index, end)| Step::End(index, end)),
+        3 => (any::<Index>(), mask()).prop_map(|(index, mask)| Step::Redeliver(index, mask)),
+        1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
+        1 => any::<Index>().prop_map(Step::PurgeBefore),
+        1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::Forgive(index, limit)),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..50)
+}
+
+/// Where a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Row {
+    Fresh,
+    Due(Timestamp, Progress),
+    Over,
+}
+
+#[derive(Debug)]
+struct Delivery {
+    row: Row,
+    /// How many lines its history has.
+    entries: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    received: Timestamp,
+    deliveries: BTreeMap<u128, Delivery>,
+}
+
+impl Known {
+    fn is_open(&self) -> bool {
+        self.deliveries.values().any(|delivery| delivery.row != Row::Over)
+    }
+}
+
+struct Model {
+    folder: tempfile::TempDir,
+    store: Option<RedbStore>,
+    log: BTreeMap<EventId, Known>,
+    /// All ids that were ever given.
+    given: Vec<EventId>,
+    under_way: Vec<(u128, Owed)>,
+    /// The model's clock, which a test may trust: it moves on by a microsecond for each event and wish.
+    now: Timestamp,
+}
+
+impl Model {
+    fn new() -> Self {
+        let (folder, store) = fresh();
+        let now = clock::now() - Duration::from_secs(1);
+        Self {
+            folder,
+            store: Some(store),
+            log: BTreeMap::new(),
+            given: Vec::new(),
+            under_way: Vec::new(),
+            now,
+        }
+    }
+
+    fn store(&self) -> &RedbStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn tick(&mut self) -> Timestamp {
+        self.now += Duration::from_micros(1);
+        self.now
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Accept(masks) => self.accept(&masks).await,
+            Step::Begin(index) => {
+                let mut all = Vec::new();
+                for number in SUBSCRIPTIONS {
+                    let waiting = owed(self.store(), sub(number)).await;
+                    all.extend(waiting.fresh.into_iter().chain(waiting.due).map(|owed| (number, owed)));
+                }
+                // As the delivery stage does, which takes up no delivery twice.
+                let is_under_way = |number, owed: &Owed| {
+                    self.under_way
+                        .iter()
+                        .any(|(other, taken)| (*other, taken.event.id) == (number, owed.event.id))
+                };
+                all.retain(|(number, owed)| !is_under_way(*number, owed));
+                if !all.is_empty() {
+                    self.under_way.push(all.swap_remove(index.index(all.len())));
+                }
+            }
+            Step::End(index, end) => {
+                if !self.under_way.is_empty() {
+                    let (number, owed) = self.under_way.swap_remove(index.index(self.under_way.len()));
+                    self.end(number, &owed, end).await;
+                }
+            }
+            Step::Redeliver(index, mask) => {
+                if !self.given.is_empty() {
+                    self.redeliver(self.given[index.index(self.given.len())], mask).await;
+                }
+            }
+            Step::PurgeEvents(indices) => {
+                if !self.given.is_empty() {
+                    let ids: Vec<_> =
+                        indices.iter().map(|index| self.given[index.index(self.given.len())]).collect();
+                    self.purge(Purge::Events(ids.clone()), |id, _| ids.contains(&id)).await;
+                }
+            }
+            Step::PurgeBefore(index) => {
+                let times: Vec<_> = self.log.values().map(|known| known.received).chain([self.now]).collect();
+                let time = times[index.index(times.len())];
+                self.purge(Purge::Before(time), |_, known| known.received < time).await;
+            }
+            Step::Forgive(index, limit) => self.forgive(SUBSCRIPTIONS[index.index(3)], limit).await,
+            Step::Reopen => {
+                self.under_way.clear();
+                self.store = None;
+                self.store = Some(open(self.folder.path()));
+            }
+        }
+    }
+
+    async fn accept(&mut self, masks: &[u8]) {
+        let mut arrivals = Vec::new();
+        for mask in masks {
+            arrivals.push(Arrival { received: self.tick(), ..arrival("a", &of_mask(*mask)) });
+        }
+        let ids = self.store().accept(arrivals.clone()).await.unwrap();
+        assert_eq!(ids.len(), masks.len());
+        for (id, arrival) in ids.into_iter().zip(arrivals) {
+            assert!(self.given.last().is_none_or(|last| *last < id), "ids grow");
+            let delivery =
+                |id: &SubscriptionId| (id.uuid().as_u128(), Delivery { row: Row::Fresh, entries: 0 });
+            let deliveries = arrival.matched.iter().map(delivery).collect();
+            self.log.insert(id, Known { received: arrival.received, deliveries });
+            self.given.push(id);
+        }
+    }
+
+    async fn end(&mut self, number: u128, owed: &Owed, end: End) {
+        let outcome = match end {
+            End::Delivered => Outcome::Delivered,
+            End::Dead => dead(),
+            End::Retry(seconds) => retry(after(seconds)),
+        };
+        let finished = ending(sub(number), owed, outcome);
+        // The probe gives the ending company, so that it does not wait.
+        let (ended, probed) = join(self.store().finish(finished.clone()), self.store().probe()).await;
+        ended.unwrap();
+        probed.unwrap();
+        let Some(known) = self.log.get_mut(&owed.event.id) else { return };
+        let delivery = known.deliveries.get_mut(&number).unwrap();
+        delivery.entries += 1;
+        let due = match delivery.row {
+            Row::Fresh => Some(None),
+            Row::Due(due, _) => Some(Some(due)),
+            Row::Over => None,
+        };
+        if due == Some(owed.place.due) {
+            delivery.row = match end {
+                End::Delivered | End::Dead => Row::Over,
+                End::Retry(seconds) => Row::Due(after(seconds), finished.progress),
+            };
+        }
+    }
+
+    async fn redeliver(&mut self, id: EventId, mask: u8) {
+        let at = self.tick();
+        let found = self.store().redeliver(id, of_mask(mask), "bob".to_owned(), at).await.unwrap();
+        assert_eq!(found, self.log.contains_key(&id));
+        let Some(known) = self.log.get_mut(&id) else { return };
+        for subscription in of_mask(mask) {
+            let delivery = Delivery { row: Row::Over, entries: 0 };
+            let delivery = known.deliveries.entry(subscription.uuid().as_u128()).or_insert(delivery);
+            if delivery.row != Row::Fresh {
+                delivery.row = Row::Due(at, Progress::default());
+                delivery.entries += 1;
+            }
+        }
+    }
+
+    async fn purge(&mut self, what: Purge, is_meant: impl Fn(EventId, &Known) -> bool) {
+        let meant: Vec<_> =
+            self.log.iter().filter(|(id, known)| is_meant(**id, known)).map(|(id, _)| *id).collect();
+        let (kept, gone): (Vec<_>, Vec<_>) = meant.into_iter().partition(|id| self.log[id].is_open());
+        gone.iter().for_each(|id| drop(self.log.remove(id)));
+        assert_eq!(purge(self.store(), what).await, (gone.len() as u64, kept.len() as u64));
+    }
+
+    async fn forgive(&mut self, number: u128, limit: usize) {
+        while self.store().forgive(sub(number), limit).await.unwrap() {}
+        for delivery in self.log.values_mut().filter_map(|known| known.deliveries.get_mut(&number)) {
+            if delivery.row != Row::Over {
+                delivery.row = Row::Over;
+                delivery.entries += 1;
+            }
+        }
+    }
+
+    /// Asks the store everything and compares.
+    async fn compare(&self) {
+        let mut creditors = Vec::new();
+        for number in SUBSCRIPTIONS {
+            let waiting = owed(self.store(), sub(number)).await;
+            let seen = |owed: &Owed| match owed.place {
+                Place { due: None, .. } => (owed.event.id, Row::Fresh),
+                Place { due: Some(due), .. } => (owed.event.id, Row::Due(due, owed.progress)),
+            };
+            assert!(waiting.fresh.iter().all(|owed| owed.place.due.is_none()));
+            assert!(waiting.due.iter().map(|owed| owed.place.due.unwrap()).is_sorted());
+            let mut found: Vec<_> = waiting.fresh.iter().chain(&waiting.due).map(seen).collect();
+            found.sort_by_key(|(id, _)| *id);
+            let rows =
+                self.log.iter().filter_map(|(id, known)| Some((*id, known.deliveries.get(&number)?.row)));
+            let expected: Vec<_> = rows.filter(|(_, row)| *row != Row::Over).collect();
+            assert_eq!(found, expected, "subscription {number}");
+            if !expected.is_empty() {
+                creditors.push(sub(number));
+            }
+        }
+        assert_eq!(self.store().creditors().await.unwrap(), creditors);
+        let stories = self.store().stories(ALL).await.unwrap();
+        assert!(stories.iter().map(|story| story.event.id).eq(self.log.keys().rev().copied()));
+        for story in &stories {
+            let known = &self.log[&story.event.id];
+            assert_eq!(story.deliveries.len(), known.deliveries.len());
+            for (subscription, entries) in &story.deliveries {
+                let delivery = &known.deliveries[&subscription.uuid().as_u128()];
+                assert_eq!(entries.len(), delivery.entries);
+                match (State::after(entries), delivery.row) {
+                    (State::Pending, Row::Fresh | Row::Due(..)) => {}
+                    (State::Retrying { due, .. }, Row::Due(row, _)) if due == row => {}
+                    (state, Row::Over) if state.is_final() => {}
+                    told => panic!("the story and what is owed differ: {told:?}"),
+                }
+            }
+        }
+    }
+}
+
+fn of_mask(mask: u8) -> Vec<SubscriptionId> {
+    SUBSCRIPTIONS.into_iter().filter(|number| mask >> (number - 1) & 1 == 1).map(sub).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_delivery_is_in_one_place_or_over(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut model = Model::new();
+            for step in steps {
+                model.step(step).await;
+                model.compare().await;
+            }
+            model.step(Step::Reopen).await;
+            model.compare().await;
+        });
+    }
+}

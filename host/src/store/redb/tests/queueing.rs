@@ -1,0 +1,157 @@
+//! What waits for the writer, and for how long.
+
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+
+use super::super::queue::{Ending, Group, Op, Queue};
+use super::*;
+use crate::store::{Error, Place};
+
+type Answer<T> = oneshot::Receiver<Result<T, Error>>;
+
+fn probe() -> (Op, Answer<()>) {
+    let (reply, answer) = oneshot::channel();
+    (Op::Probe { reply }, answer)
+}
+
+fn accepting(bytes: usize) -> Op {
+    let arrivals = vec![Arrival { event: event("a", bytes), ..arrival("", &[]) }];
+    Op::Accept { arrivals, reply: oneshot::channel().0 }
+}
+
+fn end(number: u128) -> (Ending, Answer<()>) {
+    let (reply, answer) = oneshot::channel();
+    let event = EventId::from_uuid(Uuid::from_u128(number));
+    let place = Place { batch: event, index: 0, due: None };
+    let attempt = attempt(1, Outcome::Delivered);
+    let finished = Finished { subscription: sub(1), event, place, attempt, progress: Progress::default() };
+    (Ending { finished, reply }, answer)
+}
+
+fn counts(group: &Group) -> (usize, usize) {
+    (group.ops.len(), group.endings.len())
+}
+
+#[test]
+fn endings_ride_with_the_next_write() {
+    let queue = Queue::new();
+    queue.push_ending(end(1).0).unwrap();
+    queue.push(probe().0).unwrap();
+    queue.push_ending(end(2).0).unwrap();
+    assert_eq!(counts(&queue.next().unwrap()), (1, 2));
+}
+
+#[test]
+fn endings_wait_for_company_but_not_for_ever() {
+    let queue = Queue::new();
+    let begun = Instant::now();
+    queue.push_ending(end(1).0).unwrap();
+    assert_eq!(counts(&queue.next().unwrap()), (0, 1));
+    assert!(begun.elapsed() >= Duration::from_millis(10), "{:?}", begun.elapsed());
+    queue.push_ending(end(2).0).unwrap();
+    assert_eq!(counts(&queue.next().unwrap()), (0, 1), "the next ones wait anew");
+}
+
+#[test]
+fn a_full_house_goes_at_once_and_in_order() {
+    let queue = Queue::new();
+    for number in 0..1_500 {
+        queue.push_ending(end(number).0).unwrap();
+    }
+    let (first, second) = (queue.next().unwrap(), queue.next().unwrap());
+    assert_eq!((counts(&first), counts(&second)), ((0, 1_024), (0, 476)));
+    let all = first.endings.iter().chain(&second.endings);
+    assert!(all.map(|ending| ending.finished.event.uuid().as_u128()).eq(0..1_500));
+}
+
+#[test]
+fn a_group_has_a_bound_in_number_and_in_bytes() {
+    let queue = Queue::new();
+    for _ in 0..1_030 {
+        queue.push(probe().0).unwrap();
+    }
+    assert_eq!(counts(&queue.next().unwrap()), (1_024, 0));
+    assert_eq!(counts(&queue.next().unwrap()), (6, 0));
+    for kibibytes in [3_000, 1_000, 1_000, 9_000, 1] {
+        queue.push(accepting(kibibytes * 1024)).unwrap();
+    }
+    let sizes: Vec<_> = std::iter::from_fn(|| {
+        let group = queue.next()?;
+        queue.close();
+        Some(group.ops.len())
+    })
+    .collect();
+    assert_eq!(sizes, [2, 1, 1, 1], "one that is too large goes alone");
+}
+
+#[test]
+fn endings_that_were_put_back_come_again_before_the_others() {
+    let queue = Queue::new();
+    queue.push_ending(end(1).0).unwrap();
+    queue.push(probe().0).unwrap();
+    let failed = queue.next().unwrap();
+    queue.push_ending(end(2).0).unwrap();
+    queue.put_back(failed.endings);
+    queue.push(probe().0).unwrap();
+    let again = queue.next().unwrap();
+    let order: Vec<_> = again.endings.iter().map(|ending| ending.finished.event.uuid().as_u128()).collect();
+    assert_eq!(order, [1, 2]);
+    let begun = Instant::now();
+    queue.put_back(again.endings);
+    assert_eq!(counts(&queue.next().unwrap()), (0, 2), "also without another write");
+    assert!(begun.elapsed() >= Duration::from_millis(500), "a full disk is not asked all the time");
+}
+
+#[test]
+fn close_lets_what_waits_through_and_nothing_more_in() {
+    let queue = Queue::new();
+    queue.push_ending(end(1).0).unwrap();
+    queue.push(probe().0).unwrap();
+    queue.close();
+    assert!(queue.is_closed());
+    assert!(matches!(queue.push(probe().0), Err(Error::Closed)));
+    assert!(matches!(queue.push_ending(end(2).0), Err(Error::Closed)));
+    let last = queue.next().unwrap();
+    assert_eq!(counts(&last), (1, 1));
+    queue.put_back(last.endings);
+    assert_eq!(counts(&queue.next().unwrap()), (0, 1));
+    assert!(queue.next().is_none());
+}
+
+#[test]
+fn nobody_waits_for_a_writer_that_is_gone() {
+    let queue = Queue::new();
+    let ((op, asked), (ending, ended)) = (probe(), end(1));
+    queue.push(op).unwrap();
+    queue.push_ending(ending).unwrap();
+    queue.abandon();
+    assert!(matches!(asked.now_or_never(), Some(Err(_))));
+    assert!(matches!(ended.now_or_never(), Some(Err(_))));
+    assert!(matches!(queue.push(probe().0), Err(Error::Closed)));
+    assert!(queue.next().is_none());
+}
+
+#[test]
+fn a_group_comes_apart_in_order_down_to_single_writes() {
+    let ops = (0..5).map(accepting).collect();
+    let endings = (0..6).map(|number| end(number).0).collect();
+    let mut waiting = vec![Group { ops, endings }];
+    let (mut ops, mut endings) = (Vec::new(), Vec::new());
+    while let Some(group) = waiting.pop() {
+        if group.len() > 1 {
+            let (first, second) = group.split();
+            assert!(first.len() > 0 && second.len() > 0);
+            waiting.extend([second, first]);
+            continue;
+        }
+        assert!(group.ops.is_empty() || endings.is_empty(), "endings come last");
+        ops.extend(group.ops.into_iter().map(|op| match op {
+            Op::Accept { arrivals, .. } => arrivals[0].event.size(),
+            _ => unreachable!("only accepts are in the group"),
+        }));
+        endings.extend(group.endings.into_iter().map(|ending| ending.finished.event.uuid().as_u128()));
+    }
+    assert_eq!((ops, endings), ((0..5).collect(), (0..6).collect()));
+}

@@ -1,0 +1,229 @@
+//! The forms on disk. The bytes below were written by version 1 and must stay readable for ever.
+
+use proptest::prelude::*;
+
+use super::super::record::*;
+use super::*;
+use crate::domain::{Activity, Answer, Auth, RetrySchedule, Subscription};
+use crate::store::Logged;
+
+fn unhex(text: &str) -> Vec<u8> {
+    let text: String = text.split_whitespace().collect();
+    (0..text.len()).step_by(2).map(|place| u8::from_str_radix(&text[place..place + 2], 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn id(number: u128) -> EventId {
+    EventId::from_uuid(Uuid::from_u128(number))
+}
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap()
+}
+
+fn batch() -> Vec<Option<Logged>> {
+    let part = |spec_version, wire| {
+        Event::from_parts(spec_version, "e-1".to_owned(), "/src".to_owned(), "type".to_owned(), wire)
+    };
+    let json = |content_type: Option<&str>| Wire::Structured {
+        content_type: content_type.map(str::to_owned),
+        body: Bytes::from_static(b"{\"id\":1}"),
+    };
+    let binary = Wire::Binary {
+        attributes: vec![("subject".to_owned(), "ü".to_owned()), ("x".to_owned(), String::new())],
+        content_type: Some("text/plain".to_owned()),
+        data: Bytes::from_static(&[0, 255]),
+    };
+    let logged = |number, event, matched: &[u128]| {
+        let (received, sender) = (at(1_700_000_000_000_001), "ann".to_owned());
+        Some(Logged {
+            id: id(number),
+            event,
+            received,
+            sender,
+            matched: matched.iter().copied().map(sub).collect(),
+        })
+    };
+    vec![
+        logged(
+            0x0190_0000_0000_7000_8000_0000_0000_0001,
+            part(SpecVersion::V1_0, json(Some("a/b"))),
+            &[1, 2 << 100],
+        ),
+        None,
+        logged(2, part(SpecVersion::V0_1, binary), &[]),
+        logged(3, part(SpecVersion::V0_2, json(None)), &[]),
+        logged(4, part(SpecVersion::V0_3, json(None)), &[]),
+    ]
+}
+
+const BATCH: &str = "
+    01050181808080808080808081c0838080808090038280f2818389850603616e6e020180808080808080808080808080
+    80080a03652d31042f73726304747970650103612f6200087b226964223a317d0001028280f2818389850603616e6e00
+    0103652d31042f7372630474797065010a746578742f706c61696e0102077375626a65637402c3bc0178000200ff0103
+    8280f2818389850603616e6e000203652d31042f73726304747970650000087b226964223a317d01048280f281838985
+    0603616e6e000303652d31042f73726304747970650000087b226964223a317d
+";
+
+#[test]
+fn a_batch_of_version_1_is_read() {
+    let read: Vec<_> = decode_batch(unhex(BATCH).into())
+        .unwrap()
+        .into_iter()
+        .map(|logged| logged.map(|logged| Logged::clone(&logged)))
+        .collect();
+    assert_eq!(read, batch());
+    assert_eq!(hex(&encode_batch(batch().iter().map(Option::as_ref))), hex(&unhex(BATCH)));
+}
+
+fn entries() -> Vec<HistoryRecord> {
+    let answer = |status, body: &str| Some(Answer { status, body: body.to_owned() });
+    let reason = || "why".to_owned();
+    let outcomes = [
+        Outcome::Delivered,
+        Outcome::Denied,
+        Outcome::Skipped { reason: reason() },
+        Outcome::Retry { reason: reason(), due: at(1_700_000_005_000_000) },
+        Outcome::Dead { reason: reason() },
+    ];
+    let attempts = (1..).zip(outcomes).map(|(number, outcome)| {
+        let (policy, target) = (answer(200, ""), answer(503, "no"));
+        let took = Duration::from_micros(1_500);
+        Entry::Attempt(Attempt { number, at: at(1_700_000_000_000_000), took, policy, target, outcome })
+    });
+    let others = [
+        Entry::Redelivery { at: at(-1), by: "bob".to_owned() },
+        Entry::Dropped { at: at(0), reason: reason() },
+    ];
+    (0..)
+        .zip(attempts.chain(others))
+        .map(|(index, entry)| HistoryRecord { index, subscription: 7, entry })
+        .collect()
+}
+
+const HISTORY: &str = "
+    0107000700018080f2818389850600e0c65b01c8010001f703026e6f00010700028080f2818389850600e0c65b01c801
+    0001f703026e6f01020700038080f2818389850600e0c65b01c8010001f703026e6f0203776879030700048080f28183
+    89850600e0c65b01c8010001f703026e6f030377687980add48683898506040700058080f2818389850600e0c65b01c8
+    010001f703026e6f04037768790507010103626f620607020003776879
+";
+
+#[test]
+fn a_row_of_history_of_version_1_is_read() {
+    assert_eq!(decode_history(&unhex(HISTORY)).unwrap(), entries());
+    assert_eq!(hex(&encode_history(&entries())), hex(&unhex(HISTORY)));
+}
+
+fn retries() -> [RetryRecord; 2] {
+    let begun = Progress { failed: 3, first_attempt: Some(at(1_700_000_000_000_000)), allowed: true };
+    [RetryRecord::new(1 << 80, 255, begun), RetryRecord::new(1, 0, Progress::default())]
+}
+
+const RETRIES: [&str; 2] = ["01808080808080808080808008ff0103018080f2818389850601", "010100000000"];
+
+#[test]
+fn a_retry_row_of_version_1_is_read() {
+    for (golden, record) in RETRIES.into_iter().zip(retries()) {
+        assert_eq!(RetryRecord::decode(&unhex(golden)).unwrap(), record);
+        assert_eq!(hex(&record.encode()), golden);
+    }
+}
+
+fn subscription() -> Subscription {
+    let target = "http://localhost:1/a?b".parse().unwrap();
+    let mut all =
+        Subscription::new("ann".into(), "all".into(), "$.id".into(), target, at(1_700_000_000_000_001));
+    all.id = sub(7);
+    all.extensions.insert("x".to_owned(), 1.into());
+    all.auth = Auth::Basic { username: "u".to_owned(), password: "p".to_owned() };
+    all.deleted = Some(at(1_700_000_001_000_000));
+    all.activity = Activity::Disabled { since: at(0), error: Some("410".to_owned()) };
+    all.retry = Some("5s,5m".parse::<RetrySchedule>().unwrap());
+    all.timeout = Some(Duration::from_millis(1_500));
+    all.max_in_flight = Some(2);
+    all
+}
+
+const SUBSCRIPTION: &str = concat!(
+    r#"{"id":"00000000-0000-0000-0000-000000000007","name":"all","user":"ann","jsonpath":"$.id","target"#,
+    r#"_url":"http://localhost:1/a?b","version":"v0.1","extensions":{"x":1},"auth":{"Basic":{"username""#,
+    r#":"u","password":"p"}},"created":"2023-11-14T22:13:20.000001Z","updated":"2023-11-14T22:13:20.000"#,
+    r#"001Z","deleted":"2023-11-14T22:13:21Z","activity":{"Disabled":{"since":"1970-01-01T00:00:00Z","e"#,
+    r#"rror":"410"}},"retry":"5s,5m","timeout":{"secs":1,"nanos":500000000},"max_in_flight":2,"event_fo"#,
+    r#"rmat":"original","content_mode":"structured"}"#,
+);
+
+#[test]
+fn a_subscription_of_version_1_is_read() {
+    let golden = [b"\x01", SUBSCRIPTION.as_bytes()].concat();
+    assert_eq!(decode_subscription(&golden).unwrap(), subscription());
+    assert_eq!(encode_subscription(&subscription())[0], 1);
+    assert_eq!(std::str::from_utf8(&encode_subscription(&subscription())[1..]).unwrap(), SUBSCRIPTION);
+}
+
+#[test]
+fn places_are_read() {
+    let places = [0, 1, 255, u32::MAX];
+    assert_eq!(hex(&encode_places(&places)), "0000000001000000ff000000ffffffff");
+    assert_eq!(decode_places(&encode_places(&places)).unwrap(), places);
+    assert!(decode_places(&[]).unwrap().is_empty());
+    assert!(decode_places(&[0; 7]).is_err());
+}
+
+/// Reads bytes as each kind of record; tells which of them took them.
+fn readable(bytes: &[u8]) -> [bool; 4] {
+    [
+        decode_batch(Bytes::copy_from_slice(bytes)).is_ok(),
+        decode_history(bytes).is_ok(),
+        RetryRecord::decode(bytes).and_then(|record| record.progress()).is_ok(),
+        decode_subscription(bytes).is_ok(),
+    ]
+}
+
+#[test]
+fn a_record_that_is_cut_off_or_of_another_version_is_damaged() {
+    let subscription = encode_subscription(&subscription());
+    let whole = [unhex(BATCH), unhex(HISTORY), unhex(RETRIES[0]), subscription];
+    for (kind, record) in whole.into_iter().enumerate() {
+        assert!(readable(&record)[kind]);
+        for length in 0..record.len() {
+            assert!(!readable(&record[..length])[kind], "kind {kind}, {length} bytes of {}", record.len());
+        }
+        for version in [0, 2, 255] {
+            let mut other = record.clone();
+            other[0] = version;
+            assert_eq!(readable(&other), [false; 4]);
+        }
+    }
+}
+
+/// A damaged length must not make the reader reserve memory for what is not there.
+#[test]
+fn a_length_beyond_the_record_is_damaged() {
+    for length in [unhex("01ffffffff0f"), unhex("01ffffffffffffffffff01"), unhex("0180808080808080808001")] {
+        for rest in [0, 1, 0xff] {
+            let bytes = [length.clone(), vec![rest; 64]].concat();
+            assert_eq!(readable(&bytes)[..2], [false; 2]);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), versioned: bool) {
+        let bytes = if versioned { [vec![1], bytes].concat() } else { bytes };
+        readable(&bytes);
+        let _places = decode_places(&bytes);
+    }
+
+    #[test]
+    fn no_flipped_byte_makes_a_reader_panic(kind in 0..3usize, place: prop::sample::Index, byte: u8) {
+        let mut record = unhex([BATCH, HISTORY, RETRIES[0]][kind]);
+        let place = place.index(record.len());
+        record[place] = byte;
+        readable(&record);
+    }
+}
