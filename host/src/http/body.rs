@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
@@ -30,12 +31,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads a whole body.
 pub(super) async fn read(mut body: Body, limit: Limit) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(limit.what, limit.bytes, limit.key);
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > limit.bytes) {
+        drain(body).await;
+        return Err(too_large());
+    }
     let collected = tokio::time::timeout(limit.timeout, Limited::new(&mut body, limit.bytes).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
             drain(body).await;
-            Err(ApiError::too_large(limit.what, limit.bytes, limit.key))
+            Err(too_large())
         }
         Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
         Err(_) => Err(ApiError::too_slow(limit.timeout.as_millis())),
