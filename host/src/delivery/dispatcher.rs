@@ -17,7 +17,7 @@ use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, SubscriptionId};
 use crate::policy::Policy;
-use crate::store::{self, Store};
+use crate::store::{self, News, Store};
 
 /// How often the store is searched for work that no wake told of.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -111,9 +111,9 @@ async fn run(engine: Arc<Engine>) {
     }
 }
 
-fn wake_all(engine: &Arc<Engine>, woken: HashMap<SubscriptionId, u64>) {
-    for (id, count) in woken {
-        engine.wake(id, count);
+fn wake_all(engine: &Arc<Engine>, woken: HashMap<SubscriptionId, News>) {
+    for (id, news) in woken {
+        engine.wake(id, news);
     }
 }
 
@@ -136,7 +136,7 @@ fn wake_due(engine: &Arc<Engine>) {
     let now = clock::now();
     let due: Vec<_> = lock(&engine.timetable).extract_if(|_, due| *due <= now).map(|(id, _)| id).collect();
     for id in due {
-        engine.wake(id, 0);
+        engine.wake(id, News::read());
     }
 }
 
@@ -146,7 +146,7 @@ async fn search(engine: &Arc<Engine>) {
         Ok(creditors) => {
             let waiting_for_retry = lock(&engine.timetable).clone();
             for id in creditors.into_iter().filter(|id| !waiting_for_retry.contains_key(id)) {
-                engine.wake(id, 0);
+                engine.wake(id, News::read());
             }
         }
         Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),

@@ -14,7 +14,7 @@ use super::traffic::{Gauge, Reached, UnderWay, lock};
 use crate::directory::Directory;
 use crate::domain::SubscriptionId;
 use crate::policy::Policy;
-use crate::store::Store;
+use crate::store::{News, Store};
 
 /// How many rows of a deleted subscription are dropped in one transaction.
 const FORGIVE_AT_ONCE: usize = 1_000;
@@ -44,8 +44,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Sees to it that a subscription's new work is looked at; `count` deliveries of it are new.
-    pub(super) fn wake(self: &Arc<Self>, id: SubscriptionId, count: u64) {
+    /// Sees to it that a subscription's new work is looked at.
+    pub(super) fn wake(self: &Arc<Self>, id: SubscriptionId, news: News) {
         let Some(subscription) = self.directory.get(id) else { return };
         if self.stop.is_cancelled() {
             return;
@@ -57,10 +57,10 @@ impl Engine {
         }
         let mut lanes = lock(&self.lanes);
         if let Some(gauge) = lanes.get(&id) {
-            gauge.tell(count);
+            gauge.tell(news);
         } else if subscription.is_active() {
             let gauge = Arc::new(Gauge::default());
-            gauge.tell(count);
+            gauge.tell(news);
             lanes.insert(id, Arc::clone(&gauge));
             lock(&self.timetable).remove(&id);
             self.tasks.spawn(Lane::new(Arc::clone(self), id, gauge).run());

@@ -1,8 +1,9 @@
 //! One subscription's deliveries.
 //!
-//! A lane reads what is owed in pages, keeps a few attempts under way, and records how each ended. Its width, the
-//! number of attempts at once, starts at one, grows with every success and halves with every failure: a target
-//! that hangs holds one attempt, not the whole allowance.
+//! A lane reads what is owed in pages until it has read everything; from then on the store's news are enough, and
+//! the store is read again only when the lane could not keep up. It keeps a few attempts under way and records how
+//! each ended. Its width, the number of attempts at once, starts at one, grows with every success and halves with
+//! every failure: a target that hangs holds one attempt, not the whole allowance.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::engine::Engine;
 use super::traffic::{Gauge, lock};
 use crate::clock;
 use crate::domain::{EventId, Outcome, Subscription, SubscriptionId};
-use crate::store::{Ask, Error, Owed, Waiting};
+use crate::store::{Ask, Error, News, Owed, Waiting};
 
 /// How long a lane without work waits for more before it ends.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +44,15 @@ pub(super) struct Lane {
     /// Retries that have been read and whose end is not recorded: their rows are still in the store.
     taken: HashSet<EventId>,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
-    endings: FuturesUnordered<BoxFuture<'static, (EventId, Result<(), Error>)>>,
+    endings: FuturesUnordered<BoxFuture<'static, Recorded>>,
+}
+
+/// An ended attempt that the store has recorded, or not.
+struct Recorded {
+    event: EventId,
+    /// When the next attempt is due, if there is one.
+    due: Option<Timestamp>,
+    result: Result<(), Error>,
 }
 
 impl Lane {
@@ -83,8 +92,8 @@ impl Lane {
                 biased;
                 () = self.engine.abort.cancelled() => break,
                 Some(ended) = self.attempts.next() => self.ended(ended).await,
-                Some((event, recorded)) = self.endings.next() => self.recorded(event, recorded),
-                () = self.gauge.wake.notified() => self.unread = true,
+                Some(recorded) = self.endings.next() => self.recorded(recorded),
+                () = self.gauge.wake.notified() => self.hear(),
                 () = self.engine.stop.cancelled(), if going => {}
                 () = linger => {
                     if self.is_due() {
@@ -100,7 +109,7 @@ impl Lane {
         if !self.engine.stop.is_cancelled()
             && self.engine.directory.get(self.id).is_some_and(|found| found.is_active())
         {
-            self.engine.wake(self.id, 0);
+            self.engine.wake(self.id, News::read());
         }
     }
 
@@ -134,7 +143,8 @@ impl Lane {
     /// Reads a page; returns `false` when the store could not be read now.
     async fn read(&mut self, subscription: &Subscription) -> bool {
         self.unread = false;
-        let page = 2 * self.width_max(subscription).min(128);
+        // No more than is soon tried: a waiting event keeps its whole batch in memory.
+        let page = 2 * self.width.min(self.width_max(subscription));
         let ask = Ask {
             subscription: self.id,
             after: self.read_to,
@@ -144,7 +154,7 @@ impl Lane {
         };
         match self.engine.store.owed(ask).await {
             Ok(Waiting { fresh, due, next_due }) => {
-                self.unread = !fresh.is_empty();
+                self.unread = fresh.len() >= page || due.len() >= ask.due;
                 self.read_to = fresh.last().map_or(self.read_to, |owed| owed.place.batch);
                 let taken = &mut self.taken;
                 self.waiting.extend(due.into_iter().filter(|owed| taken.insert(owed.event.id)));
@@ -180,6 +190,20 @@ impl Lane {
         }
     }
 
+    /// Takes what is new. Whoever has not read everything before, or has enough to do, reads it later.
+    fn hear(&mut self) {
+        let news = self.gauge.take_news();
+        if news.read || self.unread || self.waiting.len() > 2 * self.width {
+            self.unread = true;
+            return;
+        }
+        // What has been read since the news were made is in them once more.
+        for owed in news.fresh.into_iter().filter(|owed| owed.place.batch > self.read_to) {
+            self.waiting.push_back(owed);
+        }
+        self.read_to = self.waiting.back().map_or(self.read_to, |owed| self.read_to.max(owed.place.batch));
+    }
+
     async fn ended(&mut self, ended: Ended) {
         let attempt = &ended.finished.attempt;
         let good = match attempt.outcome {
@@ -189,18 +213,24 @@ impl Lane {
         self.gauge.note(attempt.took, good);
         self.width = if good { self.width + 1 } else { (self.width / 2).max(1) };
         self.width = self.width.min(self.engine.limits.subscription_in_flight_max.max(1));
-        if let Outcome::Retry { due, .. } = attempt.outcome {
-            self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
-        }
+        let due = match attempt.outcome {
+            Outcome::Retry { due, .. } => Some(due),
+            Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } | Outcome::Dead { .. } => None,
+        };
         self.engine.follow(&ended).await;
         let (store, event) = (Arc::clone(&self.engine.store), ended.finished.event);
-        self.endings.push(Box::pin(async move { (event, store.finish(ended.finished).await) }));
+        self.endings.push(Box::pin(async move {
+            let result = store.finish(ended.finished).await;
+            Recorded { event, due, result }
+        }));
     }
 
-    fn recorded(&mut self, event: EventId, recorded: Result<(), Error>) {
+    fn recorded(&mut self, Recorded { event, due, result }: Recorded) {
         // A retry of the same event may have been read meanwhile, and been taken for this one.
         self.unread |= self.taken.remove(&event);
-        if let Err(error) = recorded {
+        // Only now is the row of the next attempt where a reading would find it.
+        self.next_due = due.into_iter().chain(self.next_due).min();
+        if let Err(error) = result {
             // The row is still there: the delivery is repeated after the next start.
             tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded");
         }
@@ -210,8 +240,7 @@ impl Lane {
     fn leave(&mut self) -> bool {
         let mut lanes = lock(&self.engine.lanes);
         // Wakes come under the same lock: what is not here yet starts a new lane.
-        if self.unread || !self.waiting.is_empty() || self.is_woken() {
-            self.unread = true;
+        if self.unread || !self.waiting.is_empty() || self.gauge.has_news() {
             return false;
         }
         lanes.remove(&self.id);
@@ -220,11 +249,6 @@ impl Lane {
             self.engine.timetable_changed.notify_one();
         }
         true
-    }
-
-    fn is_woken(&self) -> bool {
-        use futures_util::FutureExt;
-        self.gauge.wake.notified().now_or_never().is_some()
     }
 }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::domain::{EventId, SubscriptionId};
+use crate::store::News;
 
 /// Locks; a panic elsewhere leaves these sets usable.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,8 +61,9 @@ impl Reached {
 /// How a lane is doing, seen from outside.
 pub(super) struct Gauge {
     born: Instant,
-    /// New work may be in the store.
+    /// Told when there are news.
     pub(super) wake: Notify,
+    news: Mutex<News>,
     /// New deliveries that this lane was told of and has not tried yet.
     behind: AtomicI64,
     /// The mean time of an attempt, in microseconds, over the last dozen or so.
@@ -77,6 +79,7 @@ impl Default for Gauge {
         Self {
             born: Instant::now(),
             wake: Notify::new(),
+            news: Mutex::default(),
             behind: AtomicI64::new(0),
             mean_micros: AtomicU64::new(0),
             succeeded_micros: AtomicU64::new(0),
@@ -94,10 +97,22 @@ const BRISK: Duration = Duration::from_millis(40);
 const PACE_MAX: Duration = Duration::from_millis(100);
 
 impl Gauge {
-    /// Tells the lane of new deliveries.
-    pub(super) fn tell(&self, count: u64) {
-        self.behind.fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// Tells the lane what is new.
+    pub(super) fn tell(&self, news: News) {
+        self.behind.fetch_add(i64::try_from(news.count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        lock(&self.news).add(news);
         self.wake.notify_one();
+    }
+
+    /// Takes what is new.
+    pub(super) fn take_news(&self) -> News {
+        std::mem::take(&mut lock(&self.news))
+    }
+
+    /// Tells whether something is new.
+    pub(super) fn has_news(&self) -> bool {
+        let news = lock(&self.news);
+        news.read || !news.fresh.is_empty()
     }
 
     /// Notes the end of an attempt.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::domain::{Attempt, Entry, Event, EventId, Subscription, SubscriptionId};
 
-pub use wakes::Wakes;
+pub use wakes::{News, Wakes};
 
 /// Why the store did not do what it was asked. Nothing of the request was kept.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -5,32 +5,66 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::Owed;
 use crate::domain::SubscriptionId;
 
-/// The subscriptions with new work since somebody last looked, and how many deliveries each.
+/// The most deliveries that news carry; more are read from the store.
+const FRESH_MAX: usize = 64;
+
+/// What is new for one subscription.
+#[derive(Debug, Default)]
+pub struct News {
+    /// First attempts that have just become owed, oldest first, so that whoever has read everything before need not
+    /// read the store again.
+    pub fresh: Vec<Owed>,
+    /// There is more than `fresh` says: the store must be read.
+    pub read: bool,
+    /// How many deliveries are new.
+    pub count: u64,
+}
+
+impl News {
+    /// Returns the news that the store must be read.
+    pub fn read() -> Self {
+        Self { read: true, ..Self::default() }
+    }
+
+    /// Adds later news.
+    pub fn add(&mut self, later: Self) {
+        self.count += later.count;
+        self.read |= later.read || self.fresh.len() + later.fresh.len() > FRESH_MAX;
+        if self.read {
+            self.fresh = Vec::new();
+        } else {
+            self.fresh.extend(later.fresh);
+        }
+    }
+}
+
+/// News for subscriptions since somebody last looked.
 ///
 /// It is a hint, not a queue: what is lost here is found by the next reading of the store.
 #[derive(Debug, Default)]
 pub struct Wakes {
-    waiting: Mutex<HashMap<SubscriptionId, u64>>,
+    waiting: Mutex<HashMap<SubscriptionId, News>>,
     notify: Notify,
 }
 
 impl Wakes {
-    /// Leaves subscriptions with the count of their new deliveries.
-    pub fn leave(&self, woken: impl IntoIterator<Item = (SubscriptionId, u64)>) {
+    /// Leaves news, in the order of the commits that made them.
+    pub fn leave(&self, woken: impl IntoIterator<Item = (SubscriptionId, News)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waiting.len();
-        for (subscription, count) in woken {
-            *waiting.entry(subscription).or_default() += count;
+        let was_empty = waiting.is_empty();
+        for (subscription, news) in woken {
+            waiting.entry(subscription).or_default().add(news);
         }
-        if waiting.len() > before {
+        if was_empty && !waiting.is_empty() {
             self.notify.notify_one();
         }
     }
 
     /// Waits until there are any, and takes them. Cancel safe.
-    pub async fn take(&self) -> HashMap<SubscriptionId, u64> {
+    pub async fn take(&self) -> HashMap<SubscriptionId, News> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !taken.is_empty() {

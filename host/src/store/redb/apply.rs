@@ -10,10 +10,11 @@ use super::handle::Fault;
 use super::history::{self, Ledger};
 use super::ids::Ids;
 use super::queue::Redelivery;
+use super::read::owe_fresh;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
 use crate::domain::{Entry, EventId, Outcome, State, Subscription, SubscriptionId};
-use crate::store::{Arrival, Finished, Logged, Progress};
+use crate::store::{Arrival, Finished, Logged, News, Progress};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -28,8 +29,8 @@ pub(super) struct Effects {
     pub(super) batches: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
-    /// Subscriptions with new work, and how many deliveries each.
-    pub(super) woken: HashMap<SubscriptionId, u64>,
+    /// Subscriptions with new work.
+    pub(super) woken: HashMap<SubscriptionId, News>,
     /// When targets were reached, as far as it was written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
 }
@@ -92,13 +93,15 @@ impl Apply<'_, '_> {
                 owed.entry(*subscription).or_default().push(place);
             }
         }
+        // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
+        let copy = record::decode_batch(record.into()).map_err(Fault::damaged("batches"))?;
         for (subscription, places) in owed {
             let row = (subscription.uuid().as_u128(), key);
             self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
-            *self.effects.woken.entry(subscription).or_default() += places.len() as u64;
+            let fresh: Vec<_> = places.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
+            let news = News { count: places.len() as u64, fresh, read: false };
+            self.effects.woken.entry(subscription).or_default().add(news);
         }
-        // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
-        let copy = record::decode_batch(record.into()).map_err(Fault::damaged("batches"))?;
         self.effects.batches.push((key, copy));
         Ok(())
     }
@@ -185,7 +188,6 @@ impl Apply<'_, '_> {
         let row = (subscription.uuid().as_u128(), due.as_microsecond(), event.uuid().as_u128());
         let record = RetryRecord::new(batch, index, progress).encode();
         self.tables.retries.insert(row, record.as_slice())?;
-        *self.effects.woken.entry(subscription).or_default() += 0;
         Ok(())
     }
 
@@ -223,7 +225,7 @@ impl Apply<'_, '_> {
     pub(super) fn put_subscription(&mut self, subscription: &Subscription) -> Result<(), Fault> {
         let record = record::encode_subscription(subscription);
         self.tables.subscriptions.insert(subscription.id.uuid().as_u128(), record.as_slice())?;
-        *self.effects.woken.entry(subscription.id).or_default() += 0;
+        self.effects.woken.entry(subscription.id).or_default().add(News::read());
         Ok(())
     }
 
@@ -258,7 +260,7 @@ impl Apply<'_, '_> {
             let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
             ledger.add(key, HistoryRecord { index, subscription, entry });
             self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
-            *self.effects.woken.entry(*id).or_default() += 1;
+            self.effects.woken.entry(*id).or_default().add(News { count: 1, ..News::read() });
         }
         ledger.write(&mut self.tables.history)?;
         if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {

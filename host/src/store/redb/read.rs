@@ -113,8 +113,7 @@ impl Reader {
             let key = row.value().1;
             let batch = self.batch(txn, key)?;
             for index in record::decode_places(places.value()).map_err(Fault::damaged("fresh"))? {
-                let place = Place { batch: record::event_id(key), index, due: None };
-                owed.extend(owe(&batch, place, Progress::default()));
+                owed.extend(owe_fresh(&batch, key, index));
             }
             if owed.len() >= ask.fresh {
                 break;
@@ -200,6 +199,11 @@ impl Reader {
             Ok(Some(last.unwrap_or(record::event_id(key))))
         })
     }
+}
+
+/// Makes the first attempt that is owed for an event in a batch.
+pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<Owed> {
+    owe(batch, Place { batch: record::event_id(key), index, due: None }, Progress::default())
 }
 
 /// Makes what is owed of a row; a row whose event has gone owes nothing.

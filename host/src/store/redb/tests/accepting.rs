@@ -30,7 +30,8 @@ async fn an_accepted_event_is_told_listed_and_owed() {
     assert!(owed(&store, sub(3)).await.fresh.is_empty());
     assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
     let woken = store.wakes().take().await;
-    assert_eq!(woken, [(sub(1), 1), (sub(2), 1)].into());
+    let counts: std::collections::HashMap<_, _> = woken.iter().map(|(id, news)| (*id, news.count)).collect();
+    assert_eq!(counts, [(sub(1), 1), (sub(2), 1)].into());
     assert_eq!(store.story(EventId::NIL).await.unwrap(), None);
     assert_eq!(store.story(EventId::MAX).await.unwrap(), None);
 }
