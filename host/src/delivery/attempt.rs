@@ -17,6 +17,8 @@ pub(super) struct Ended {
     pub(super) finished: Finished,
     /// For the subscription.
     pub(super) consequence: Consequence,
+    /// The subscription as it was tried.
+    pub(super) subscription: Arc<Subscription>,
 }
 
 impl Engine {
@@ -67,7 +69,7 @@ impl Engine {
             attempt,
             progress,
         };
-        Ended { finished, consequence }
+        Ended { finished, consequence, subscription }
     }
 
     async fn send(&self, subscription: &Subscription, owed: &Owed) -> Response {
@@ -80,8 +82,8 @@ impl Engine {
 
     /// Does what an attempt means for its subscription.
     pub(super) async fn follow(&self, ended: &Ended) {
-        let Ended { finished, consequence } = ended;
-        let id = finished.subscription;
+        let Ended { finished, consequence, subscription } = ended;
+        let id = subscription.id;
         let first = finished.progress.first_attempt.unwrap_or(finished.attempt.at);
         let error = match consequence {
             Consequence::Nothing => return,
@@ -90,7 +92,7 @@ impl Engine {
             Consequence::DisableUnlessReached(error) | Consequence::Disable(error) => error.clone(),
         };
         tracing::warn!(subscription = %id, error, "the subscription is disabled");
-        if let Err(failure) = self.directory.disable(id, clock::now(), error).await {
+        if let Err(failure) = self.directory.disable(subscription, clock::now(), error).await {
             tracing::error!(subscription = %id, error = chain::of(&failure), "the subscription could not be disabled");
         }
     }
