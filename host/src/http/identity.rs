@@ -41,7 +41,16 @@ impl Identity {
                 "requests from {address} carry no identity here: only those from trusted_proxies do"
             )));
         }
-        let name = match parts.headers.get(&self.user_header) {
+        let mut values = parts.headers.get_all(&self.user_header).iter();
+        let value = values.next();
+        if values.next().is_some() {
+            // A proxy that adds its header to the client's own: whose is whose, nobody can tell.
+            return Err(ApiError::bad_request(format!(
+                "the header {} stands there more than once: let the proxy replace it",
+                self.user_header
+            )));
+        }
+        let name = match value {
             None => self.default_user.clone(),
             Some(value) => {
                 let text = std::str::from_utf8(value.as_bytes());
@@ -73,5 +82,76 @@ impl FromRequestParts<Arc<Api>> for User {
             .copied()
             .ok_or_else(|| ApiError::unauthorized("the request's address is unknown"))?;
         api.identity.user(address.ip(), parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    fn user(address: &str, headers: &[(&str, &[u8])]) -> Result<(String, bool), u16> {
+        let identity = Identity {
+            user_header: HeaderName::from_static("http-remote-user"),
+            default_user: "nobody".to_owned(),
+            trusted: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            admins: vec!["root".to_owned()],
+        };
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            let name = HeaderName::try_from(*name).unwrap();
+            request.headers_mut().append(name, axum::http::HeaderValue::from_bytes(value).unwrap());
+        }
+        let found = identity.user(address.parse().unwrap(), &request.into_parts().0);
+        found.map(|user| (user.name, user.is_admin)).map_err(|error| error.into_response().status().as_u16())
+    }
+
+    fn named(name: &str) -> Result<(String, bool), u16> {
+        Ok((name.to_owned(), false))
+    }
+
+    #[test]
+    fn the_header_counts_and_nothing_else() {
+        assert_eq!(user("127.0.0.1", &[("Http-Remote-User", b"alice")]), named("alice"));
+        assert_eq!(user("127.0.0.1", &[("http-remote-user", b" alice ")]), named("alice"));
+        assert_eq!(user("127.0.0.1", &[("http-remote-user", "Zo\u{eb}".as_bytes())]), named("Zo\u{eb}"));
+        assert_eq!(user("127.0.0.1", &[("remote-user", b"alice"), ("x-user", b"bob")]), named("nobody"));
+        assert_eq!(user("127.0.0.1", &[("http-remote-user", b"root")]), Ok(("root".to_owned(), true)));
+        assert_eq!(user("127.0.0.1", &[("http-remote-user", b"Root")]), named("Root"));
+    }
+
+    #[test]
+    fn without_a_name_it_is_the_default_user() {
+        assert_eq!(user("127.9.9.9", &[]), named("nobody"));
+        assert_eq!(user("::1", &[]), named("nobody"));
+        assert_eq!(user("127.0.0.1", &[("http-remote-user", b"  ")]), named("nobody"));
+    }
+
+    #[test]
+    fn only_trusted_addresses_are_believed_however_they_are_written() {
+        for untrusted in ["192.0.2.1", "::2", "::ffff:192.0.2.1"] {
+            assert_eq!(user(untrusted, &[("http-remote-user", b"alice")]), Err(401), "{untrusted}");
+            assert_eq!(user(untrusted, &[]), Err(401), "{untrusted}");
+        }
+        // How a dual-stack listener sees 127.0.0.1.
+        assert_eq!(user("::ffff:127.0.0.1", &[("http-remote-user", b"alice")]), named("alice"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        for bad in [&b"."[..], b"..", b"\xff"] {
+            assert_eq!(user("127.0.0.1", &[("http-remote-user", bad)]), Err(400), "{bad:?}");
+        }
+    }
+
+    /// The first of two headers counted: behind a proxy that adds its own, a client could name any user.
+    #[test]
+    fn two_names_are_nobody() {
+        assert_eq!(
+            user("127.0.0.1", &[("http-remote-user", b"root"), ("http-remote-user", b"mallory")]),
+            Err(400)
+        );
     }
 }
