@@ -1,6 +1,7 @@
 //! How an event comes in: match it, log it with everything that it causes, and only then say so.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::delivery::Dispatcher;
@@ -12,6 +13,9 @@ use crate::store::{self, Arrival, Store};
 /// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
 /// would wait for it, and is matched on a thread of its own.
 const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
+
+/// The longest that an acknowledgement is held back, however many events a request has and whoever matches.
+const PACE_MAX: Duration = Duration::from_millis(100);
 
 /// Why an event was not accepted. Nothing of it, or of its batch, is kept.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +65,11 @@ impl Intake {
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
             let matched = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
-            self.dispatcher.pace(&matched).await;
             arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched });
+        }
+        let end = Instant::now() + PACE_MAX;
+        for arrival in &arrivals {
+            self.dispatcher.pace(&arrival.matched, end).await;
         }
         self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
     }

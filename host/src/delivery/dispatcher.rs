@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -77,10 +77,10 @@ impl Dispatcher {
         self.engine.under_way.contains(event, subscription)
     }
 
-    /// Waits, for a tenth of a second at the most, while deliveries to these subscriptions fall behind only because
-    /// this machine is busy. Called before events for them are accepted.
-    pub async fn pace(&self, subscriptions: &[SubscriptionId]) {
-        self.engine.pace(subscriptions).await;
+    /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
+    /// is busy. Called before events for them are accepted.
+    pub async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {
+        self.engine.pace(subscriptions, end).await;
     }
 
     /// Starts no more attempts, waits for those under way at most `grace`, and then drops them: they are

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -67,8 +68,9 @@ impl Engine {
         }
     }
 
+    /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
     async fn forgive(&self, id: SubscriptionId) {
-        loop {
+        while !self.stop.is_cancelled() {
             match self.store.forgive(id, FORGIVE_AT_ONCE).await {
                 Ok(true) => {}
                 Ok(false) => return,
@@ -80,12 +82,12 @@ impl Engine {
         }
     }
 
-    /// Waits a little if these subscriptions' lanes cannot keep up with what is accepted.
-    pub(super) async fn pace(&self, subscriptions: &[SubscriptionId]) {
+    /// Waits until `end` if these subscriptions' lanes cannot keep up with what is accepted.
+    pub(super) async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {
         for id in subscriptions {
             let gauge = lock(&self.lanes).get(id).map(Arc::clone);
             if let Some(gauge) = gauge {
-                gauge.pace().await;
+                gauge.pace(end).await;
             }
         }
     }

@@ -93,8 +93,6 @@ const BEHIND_MAX: i64 = 768;
 const BEHIND_LOW: i64 = 512;
 /// A target that takes longer is slow by itself: slowing producers would not help.
 const BRISK: Duration = Duration::from_millis(40);
-/// The longest that an acknowledgement is held back.
-const PACE_MAX: Duration = Duration::from_millis(100);
 
 impl Gauge {
     /// Tells the lane what is new.
@@ -131,10 +129,10 @@ impl Gauge {
         }
     }
 
-    /// Waits a little while a healthy lane is behind: the target is quick, so it is this machine that is busy.
+    /// Waits until `end` while a healthy lane is behind: the target is quick, so it is this machine that is busy.
     ///
     /// Cancel safe.
-    pub(super) async fn pace(&self) {
+    pub(super) async fn pace(&self, end: Instant) {
         if !self.is_behind() {
             return;
         }
@@ -143,7 +141,7 @@ impl Gauge {
         // Registers before the second look, so that no signal falls in between.
         caught_up.as_mut().enable();
         if self.is_behind() {
-            let _caught_up_or_not = tokio::time::timeout(PACE_MAX, caught_up).await;
+            let _caught_up_or_not = tokio::time::timeout_at(end.into(), caught_up).await;
         }
     }
 
@@ -151,10 +149,96 @@ impl Gauge {
         self.behind.load(Ordering::Relaxed) > BEHIND_MAX
             && self.mean_micros.load(Ordering::Relaxed) < micros(BRISK)
             // A target that has just begun to hang is not quick any more, whatever the mean says.
-            && micros(self.born.elapsed()) - self.succeeded_micros.load(Ordering::Relaxed) < micros(BRISK)
+            // It may have succeeded since `elapsed` was read.
+            && micros(self.born.elapsed()).saturating_sub(self.succeeded_micros.load(Ordering::Relaxed))
+                < micros(BRISK)
     }
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(1);
+
+    /// A lane that is this far behind and has just got one through, in `took`.
+    fn behind(count: u64, took: Duration) -> Gauge {
+        let gauge = Gauge::default();
+        gauge.tell(News { count: count + 1, ..News::default() });
+        gauge.note(took, true);
+        gauge
+    }
+
+    #[test]
+    fn only_a_quick_target_that_is_far_behind_slows_its_producers() {
+        assert!(behind(769, QUICK).is_behind());
+        assert!(!behind(768, QUICK).is_behind(), "not far");
+        assert!(!behind(769, 12 * 2 * BRISK).is_behind(), "slow by itself");
+    }
+
+    #[test]
+    fn a_target_that_fails_or_hangs_slows_nobody() {
+        let failing = behind(1_000, QUICK);
+        let long_ago = Instant::now().checked_sub(2 * BRISK).unwrap();
+        let failing = Gauge { born: long_ago, ..failing };
+        failing.note(QUICK, false);
+        assert!(!failing.is_behind());
+        let hanging = Gauge { born: long_ago, ..behind(1_000, QUICK) };
+        assert!(!hanging.is_behind(), "its last success was at its birth");
+    }
+
+    /// The time now was read before the time of the last success, which may then be later: the difference
+    /// overflowed.
+    #[test]
+    fn a_success_during_the_look_is_no_overflow() {
+        let gauge = behind(1_000, QUICK);
+        gauge.succeeded_micros.store(u64::MAX / 32, Ordering::Relaxed);
+        assert!(gauge.is_behind());
+    }
+
+    #[test]
+    fn what_was_never_told_of_does_not_count_as_ahead() {
+        let gauge = Gauge::default();
+        (0..10).for_each(|_| gauge.note(QUICK, true));
+        gauge.tell(News { count: 770, ..News::default() });
+        gauge.note(QUICK, true);
+        assert!(gauge.is_behind());
+    }
+
+    #[tokio::test]
+    async fn a_producer_goes_on_when_the_lane_has_caught_up_or_the_time_is_over() {
+        let gauge = behind(769, QUICK);
+        let begun = Instant::now();
+        gauge.pace(begun).await;
+        gauge.pace(begun + QUICK).await;
+        let far = begun + Duration::from_secs(60);
+        let catching_up = async { (0..257).for_each(|_| gauge.note(QUICK, true)) };
+        tokio::join!(gauge.pace(far), catching_up);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        gauge.pace(far).await;
+    }
+
+    #[test]
+    fn news_are_taken_once() {
+        let gauge = Gauge::default();
+        assert!(!gauge.has_news());
+        gauge.tell(News::read());
+        assert!(gauge.has_news());
+        assert!(gauge.take_news().read);
+        assert!(!gauge.has_news());
+    }
+
+    #[test]
+    fn a_delivery_is_under_way_until_its_guard_goes() {
+        let (event, subscription) = (EventId::MAX, SubscriptionId::MAX);
+        let under_way = UnderWay::default();
+        let guard = under_way.enter(event, subscription);
+        assert!(under_way.contains(event, subscription));
+        drop(guard);
+        assert!(!under_way.contains(event, subscription));
+    }
 }
