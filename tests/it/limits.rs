@@ -127,6 +127,21 @@ async fn connections_over_the_limit_are_answered_503() {
     .await;
 }
 
+/// Before the first bytes told HTTP/1 from HTTP/2, no timeout held: such connections could take every place.
+#[tokio::test]
+async fn a_connection_that_says_nothing_does_not_keep_its_place() {
+    let server = Server::with(&["--connections-max", "2", "--header-timeout-ms", "300"]).await;
+    let _silent = RawConnection::open(&server.url).await;
+    let mut begun = RawConnection::open(&server.url).await;
+    begun.write("P").await;
+    wait_until("there is room again", async || {
+        let mut connection = RawConnection::open(&server.url).await;
+        connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        connection.reply().await.filter(|reply| reply.status == 200)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_full_queue_is_accepted_and_delivered_once_the_target_is_back() {
     let flags = ["--in-flight-max", "16", "--subscription-in-flight-max", "8"];

@@ -1,8 +1,12 @@
 //! The accept loop: connections within their limits, and an end in good order.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +21,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::error::ApiError;
@@ -40,7 +44,8 @@ pub struct Connections {
     pub grace: Duration,
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered, or `grace` is over.
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or `grace` is over: then they
+/// are dropped, as they are when this future is.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -48,10 +53,11 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
-    let (graceful, tasks) = (GracefulShutdown::new(), TaskTracker::new());
+    let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
     tokio::pin!(shutdown);
     loop {
+        while tasks.try_join_next().is_some() {}
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
@@ -78,20 +84,21 @@ pub async fn serve(
             }
             continue;
         };
-        let connection = builder.serve_connection(TokioIo::new(stream), service(router.clone(), address));
-        let connection = graceful.watch(connection.into_owned());
+        let spoken = Arc::new(AtomicBool::new(false));
+        let service = service(router.clone(), address, Arc::clone(&spoken));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = attend(graceful.watch(connection.into_owned()), spoken, limits.header_timeout);
         tasks.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, %address, "a connection ended early");
+                tracing::debug!(error, %address, "a connection ended early");
             }
             drop(place);
         });
     }
     drop(listener);
-    tasks.close();
     let ended = async {
         graceful.shutdown().await;
-        tasks.wait().await;
+        while tasks.join_next().await.is_some() {}
     };
     if tokio::time::timeout(limits.grace, ended).await.is_err() {
         tracing::warn!("requests were still under way at the end of the grace period");
@@ -109,13 +116,39 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Makes the service of one connection, whose requests carry the address that they come from.
+/// Sees a connection to its end, or drops it if it makes no request within `timeout`.
+///
+/// hyper-util waits without end for the first bytes, by which it tells HTTP/1 from HTTP/2: connections that say
+/// nothing would take all places.
+async fn attend<E: Display>(
+    connection: impl Future<Output = Result<(), E>>,
+    spoken: Arc<AtomicBool>,
+    timeout: Duration,
+) -> Result<(), String> {
+    let mut connection = pin!(connection);
+    let first_request = std::future::poll_fn(|context| match connection.as_mut().poll(context) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if spoken.load(Ordering::Relaxed) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    let ended = match tokio::time::timeout(timeout, first_request).await {
+        Ok(Some(ended)) => ended,
+        Ok(None) => connection.await,
+        Err(_) => return Err("it made no request in time".to_owned()),
+    };
+    ended.map_err(|error| error.to_string())
+}
+
+/// Makes the service of one connection: its requests carry the address that they come from, and it notes that there
+/// was one.
 fn service(
     router: Router,
     address: SocketAddr,
+    spoken: Arc<AtomicBool>,
 ) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
 {
     service_fn(move |mut request: Request<Incoming>| {
+        spoken.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(address));
         router.clone().oneshot(request.map(Body::new))
     })
