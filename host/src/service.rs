@@ -135,9 +135,20 @@ impl Service {
         http::router(self.api.clone())
     }
 
-    /// Serves the REST API until `shutdown` resolves, and then closes.
+    /// Serves the REST API until `shutdown` resolves, and then closes: requests and attempts under way share one
+    /// grace period.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        http::serve(listener, self.router(), self.connections, shutdown).await;
+        let stopping = CancellationToken::new();
+        let shutdown = async {
+            shutdown.await;
+            stopping.cancel();
+        };
+        let served = http::serve(listener, self.router(), self.connections, shutdown);
+        let delivered = async {
+            stopping.cancelled().await;
+            self.dispatcher.stop(self.connections.grace).await;
+        };
+        tokio::join!(served, delivered);
         self.close().await;
     }
 
@@ -171,7 +182,9 @@ async fn purge(store: Arc<dyn Store>, retention: Duration, stop: CancellationTok
             _ = interval.tick() => {}
         }
         let Ok(before) = clock::now().checked_sub(retention) else { continue };
-        match store.purge(Purge::Before(before)).await {
+        // It goes by many small writes, so that the end need not wait for the last one.
+        let Some(purged) = stop.run_until_cancelled(store.purge(Purge::Before(before))).await else { return };
+        match purged {
             Ok(purged) if purged.purged > 0 => {
                 tracing::info!(purged.purged, purged.kept, "events past their retention are removed");
             }
