@@ -116,7 +116,8 @@ impl Lane {
     /// How long to wait for something to happen.
     fn rest(&self, going: bool, busy: bool) -> Duration {
         let far = Duration::from_secs(30);
-        let due = self.next_due.filter(|_| going).map(|due| {
+        // What is due while there is no room for it is read when there is: no clock tells that.
+        let due = self.next_due.filter(|_| going && !self.unread).map(|due| {
             Duration::try_from(due.duration_since(clock::now()))
                 .unwrap_or_default()
                 .max(Duration::from_millis(1))
@@ -226,14 +227,15 @@ impl Lane {
     }
 
     fn recorded(&mut self, Recorded { event, due, result }: Recorded) {
+        if let Err(error) = result {
+            // The row is still there, and stays taken: this lane does not repeat the attempt at once, and for ever.
+            tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
+            return;
+        }
         // A retry of the same event may have been read meanwhile, and been taken for this one.
         self.unread |= self.taken.remove(&event);
         // Only now is the row of the next attempt where a reading would find it.
         self.next_due = due.into_iter().chain(self.next_due).min();
-        if let Err(error) = result {
-            // The row is still there: the delivery is repeated after the next start.
-            tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded");
-        }
     }
 
     /// Leaves if no work has come; returns whether the lane is gone.
