@@ -12,6 +12,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::outcome::Response;
 use crate::chain;
@@ -48,7 +49,8 @@ impl Client {
         Ok(Self(client))
     }
 
-    /// Sends a request and waits for the whole answer, at most `timeout`. `now` is for a `Retry-After` date.
+    /// Sends a request and waits for the answer, at most `timeout`. `now` is for a `Retry-After` date. The status
+    /// decides: a body that breaks off or does not end in time is kept as far as it came.
     ///
     /// Dropping the future closes the connection.
     pub(super) async fn send(
@@ -57,34 +59,30 @@ impl Client {
         timeout: Duration,
         now: Timestamp,
     ) -> Response {
-        match tokio::time::timeout(timeout, self.exchange(request, now)).await {
-            Ok(Ok(response)) => response,
+        let end = Instant::now() + timeout;
+        let (head, body) = match tokio::time::timeout_at(end, self.0.request(request)).await {
+            Ok(Ok(response)) => response.into_parts(),
             Ok(Err(error)) => {
-                Response::Failed(format!("the target cannot be reached: {}", chain::of(&error)))
+                return Response::Failed(format!("the target cannot be reached: {}", chain::of(&error)));
             }
             Err(_) => {
-                Response::Failed(format!("the target did not answer within {} ms", timeout.as_millis()))
+                let waited = timeout.as_millis();
+                return Response::Failed(format!("the target did not answer within {waited} ms"));
             }
-        }
-    }
-
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-        now: Timestamp,
-    ) -> Result<Response, legacy::Error> {
-        let (head, body) = self.0.request(request).await?.into_parts();
-        Ok(Response::Answered {
-            answer: Answer { status: head.status.as_u16(), body: read(body).await },
+        };
+        let mut kept = Vec::new();
+        let _ended_or_not = tokio::time::timeout_at(end, read(body, &mut kept)).await;
+        let body = String::from_utf8_lossy(&kept).into_owned();
+        Response::Answered {
+            answer: Answer { status: head.status.as_u16(), body },
             location: text(&head.headers, &LOCATION),
             retry_after: text(&head.headers, &RETRY_AFTER).and_then(|value| retry_after(&value, now)),
-        })
+        }
     }
 }
 
-/// Reads at most [`ANSWER_BYTES_MAX`] bytes; a body that breaks off is kept as far as it came.
-async fn read(mut body: Incoming) -> String {
-    let mut kept = Vec::new();
+/// Reads at most [`ANSWER_BYTES_MAX`] bytes. Cancel safe: `kept` has what came.
+async fn read(mut body: Incoming, kept: &mut Vec<u8>) {
     while let Some(Ok(frame)) = body.frame().await {
         let Some(data) = frame.data_ref() else { continue };
         let room = ANSWER_BYTES_MAX - kept.len();
@@ -93,7 +91,6 @@ async fn read(mut body: Incoming) -> String {
             break;
         }
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 fn text(headers: &HeaderMap, name: &http::HeaderName) -> Option<String> {
