@@ -60,6 +60,30 @@ async fn a_4xx_denies_and_the_story_shows_it() {
     assert!(target.requests("/denied").is_empty());
 }
 
+/// Whoever subscribed to everything could read over REST what policy had forbidden him.
+#[tokio::test]
+async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.always("/events/mallory", Answer::status(403));
+    policy.always("/events/eve", Answer::status(500));
+    let server = asking(&policy.url(""), &["--retry-schedule", "1h"]).await;
+    for (name, state) in [("mallory", "denied"), ("eve", "retrying"), ("alice", "delivered")] {
+        let user = server.user(name);
+        let subscription = user.subscribe(json!({"target_url": target.url("/t")})).await;
+        let id = server.receive(&event("secret")).await;
+        user.delivery_in(&id, &subscription, state).await;
+        let may = name == "alice";
+        let story = user.story(&id).await;
+        assert_eq!(story["event"] == event("secret"), may, "{story}");
+        assert_eq!(story.to_string().contains("secret"), may, "{story}");
+        let list = user.get("/events").await.ok().json();
+        assert_eq!(list["events"].as_array().unwrap().is_empty(), !may, "{list}");
+        assert_eq!(user.get("/").await.ok().json() == json!([]), !may);
+        assert_eq!(user.get(&format!("/get/{id}")).await.status, if may { 200 } else { 404 });
+        assert_eq!(server.story(&id).await["event"], event("secret"), "its sender and the admin may");
+    }
+}
+
 #[tokio::test]
 async fn a_5xx_is_retried_and_then_let_through() {
     let (policy, target) = (Target::start().await, Target::start().await);

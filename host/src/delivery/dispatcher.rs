@@ -77,6 +77,11 @@ impl Dispatcher {
         self.engine.under_way.contains(event, subscription)
     }
 
+    /// Tells whether a policy server decides who may see an event.
+    pub fn asks_policy(&self) -> bool {
+        matches!(self.engine.policy, Policy::Server(_))
+    }
+
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
     /// is busy. Called before events for them are accepted.
     pub async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {
@@ -93,6 +98,14 @@ impl Dispatcher {
             self.engine.abort.cancel();
             self.engine.tasks.wait().await;
         }
+    }
+}
+
+/// Whoever drops it without stopping it first does not want to wait: what is under way is repeated later.
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.engine.stop.cancel();
+        self.engine.abort.cancel();
     }
 }
 

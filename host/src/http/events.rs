@@ -22,8 +22,10 @@ use crate::store::{Purge, Purged, Range};
 /// How many events a list has unless asked otherwise, and at the most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
-/// How many pages of the log are searched for a user's own events in one request.
-const PAGES_MAX: usize = 20;
+/// How many events of the log are searched for a user's own in one request, for each that is asked for.
+const SEARCHED_FACTOR: usize = 20;
+/// How many events are held in memory at once: each may be as large as `event_bytes_max`.
+const PAGE: usize = 32;
 
 /// Which part of the log.
 #[derive(Debug, Default, Deserialize)]
@@ -41,8 +43,7 @@ pub(super) async fn list(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let (views, next) = views(&api, &user, &page).await?;
-    let events: Vec<_> = views.iter().map(View::summary).collect();
+    let (events, next) = views(&api, &user, &page, View::summary).await?;
     Ok(Json(json!({"events": events, "next": next.map(|before| next_url(&page, before))})))
 }
 
@@ -56,30 +57,32 @@ fn next_url(page: &Page, before: EventId) -> String {
     url
 }
 
-/// Returns the newest events that a user may see, and where to go on if there may be more.
+/// Shows the newest events that a user may see, and says where to go on if there may be more.
 pub(super) async fn views(
     api: &Api,
     user: &User,
     page: &Page,
-) -> Result<(Vec<View>, Option<EventId>), ApiError> {
+    show: fn(&View) -> Value,
+) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
     let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
-    let (mut found, mut before) = (Vec::new(), page.before);
-    for _ in 0..PAGES_MAX {
-        let range = Range { before, since: page.since, until: page.until, limit };
+    let (mut shown, mut before) = (Vec::new(), page.before);
+    for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
+        let range = Range { before, since: page.since, until: page.until, limit: PAGE };
         let stories = api.store.stories(range).await?;
-        let more = stories.len() == limit;
+        let more = stories.len() == PAGE;
         for story in stories {
             before = Some(story.event.id);
-            found.extend(View::of(story, user, api));
-            if found.len() == limit {
-                return Ok((found, before));
+            let view = View::of(story, user, api);
+            shown.extend(view.filter(|view| view.shows_event).as_ref().map(show));
+            if shown.len() == limit {
+                return Ok((shown, before));
             }
         }
         if !more {
-            return Ok((found, None));
+            return Ok((shown, None));
         }
     }
-    Ok((found, before))
+    Ok((shown, before))
 }
 
 /// `GET /events/{id}`
@@ -97,8 +100,11 @@ pub(super) async fn read(
 /// Returns an event that the user may see.
 pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
     let story = api.store.story(id).await?;
-    let view = story.and_then(|story| View::of(story, user, api));
-    view.ok_or_else(|| ApiError::not_found(format!("there is no event {id} that you may see")))
+    story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))
+}
+
+pub(super) fn not_found(id: EventId) -> ApiError {
+    ApiError::not_found(format!("there is no event {id} that you may see"))
 }
 
 /// Which deliveries to send again.
@@ -126,8 +132,9 @@ pub(super) async fn retry(
         only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())
     });
     let id = view.event.id;
-    if !matched.is_empty() {
-        api.store.redeliver(id, matched.clone(), user.name, clock::now()).await?;
+    if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now()).await? {
+        // Purged in between.
+        return Err(not_found(id));
     }
     let deliveries = matched.into_iter().map(|subscription| {
         json!({"id": DeliveryId::of(id, subscription).to_string(), "subscription": subscription.to_string()})

@@ -26,11 +26,13 @@ pub(super) struct Delivery {
 pub(super) struct View {
     pub(super) event: Arc<Logged>,
     pub(super) deliveries: Vec<Delivery>,
+    /// Whether the user may see the event itself, and not only what became of the deliveries.
+    pub(super) shows_event: bool,
 }
 
 impl View {
     /// Returns what `user` may see of a story, if anything: an admin all of it, its sender the event, and an owner of
-    /// a subscription the event and the deliveries to it.
+    /// a subscription the deliveries to it, and the event too once policy has let him.
     pub(super) fn of(story: Story, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter().map(|(subscription, entries)| {
@@ -45,8 +47,10 @@ impl View {
             user.is_admin || delivery.now.as_ref().is_some_and(|subscription| subscription.user == user.name)
         });
         let deliveries: Vec<_> = visible.collect();
-        let may_see = user.is_admin || event.sender == user.name || !deliveries.is_empty();
-        may_see.then_some(Self { event, deliveries })
+        let is_free = user.is_admin || event.sender == user.name;
+        let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
+        let shows_event = is_free || was_allowed();
+        (is_free || !deliveries.is_empty()).then_some(Self { event, deliveries, shows_event })
     }
 
     /// Returns the status of the deliveries that the user may see.
@@ -67,7 +71,8 @@ impl View {
         })
     }
 
-    /// Returns the whole story. The event's own JSON stays as it was received, numbers too.
+    /// Returns the whole story. The event's own JSON stays as it was received, numbers too; it is null for whom
+    /// policy has not let see it.
     pub(super) fn whole(&self) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
@@ -79,8 +84,8 @@ impl View {
             status: self.status().to_string(),
             sender: &self.event.sender,
             mode,
-            content_type: content_type.as_deref(),
-            event: raw_json(&self.event)?,
+            content_type: content_type.as_deref().filter(|_| self.shows_event),
+            event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
         })
     }
@@ -94,12 +99,12 @@ struct Whole<'a> {
     sender: &'a str,
     mode: &'static str,
     content_type: Option<&'a str>,
-    event: Box<RawValue>,
+    event: Option<Box<RawValue>>,
     deliveries: Vec<Value>,
 }
 
 /// Returns an event's JSON as it is.
-pub(super) fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
+fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice(&logged.event.json())
 }
 
@@ -123,6 +128,14 @@ impl Delivery {
             "due": due,
             "attempts": self.attempts().map(show_attempt).collect::<Vec<_>>(),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Tells whether policy has ever said yes: then or later a request went to the target.
+    fn was_allowed(&self) -> bool {
+        self.attempts().any(|attempt| match &attempt.policy {
+            Some(answer) => (200..300).contains(&answer.status),
+            None => attempt.target.is_some(),
         })
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::events::{Page, find, views};
+use super::events::{Page, find, not_found, views};
 use super::id::Id;
 use super::identity::User;
 use super::story::View;
@@ -66,6 +66,9 @@ pub(super) async fn read(
     Id(id): Id<EventId, 422>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
     let view = find(&api, &user, id).await?;
+    if !view.shows_event {
+        return Err(not_found(id));
+    }
     let attributes = view.event.event.attributes();
     let dead = view.deliveries.iter().find_map(|delivery| match &delivery.state {
         DeliveryState::Dead { reason } => Some(reason.clone()),
@@ -103,16 +106,17 @@ pub(super) async fn list(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let (views, _) = views(&api, &user, &page).await?;
-    let tasks = views.iter().map(|view| {
-        json!({
-            "taskID": view.event.id.to_string(),
-            "created": view.event.received.to_string(),
-            "updated": updated(view),
-            "deleted": null,
-        })
-    });
-    Ok(Json(tasks.collect()))
+    let (tasks, _) = views(&api, &user, &page, task).await?;
+    Ok(Json(tasks))
+}
+
+fn task(view: &View) -> Value {
+    json!({
+        "taskID": view.event.id.to_string(),
+        "created": view.event.received.to_string(),
+        "updated": updated(view),
+        "deleted": null,
+    })
 }
 
 /// Returns when something happened last.
