@@ -162,6 +162,14 @@ impl Service {
     }
 }
 
+/// A service that is dropped instead of closed waits for nothing: what is under way is repeated when it is opened
+/// again, which it can be once its tasks have seen the end.
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let (folder, window) = (config.data.clone(), config.dedup_window.unwrap_or_default());
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, window)).await;

@@ -1,0 +1,193 @@
+//! Waypost inside another program: its public API and nothing else, no process and no REST.
+
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+use waypost::clock;
+use waypost::config::Config;
+use waypost::domain::{Event, EventId, State, Subscription, SubscriptionId};
+use waypost::service::{Error, Service};
+use waypost::store::redb::OpenError;
+
+use crate::harness::{Answer, Gate, Target, event_1_0, wait_until};
+
+fn config(folder: &TempDir) -> Config {
+    Config {
+        data: folder.path().to_owned(),
+        retry_schedule: "100ms,100ms,1h".parse().unwrap(),
+        shutdown_grace: std::time::Duration::from_millis(300),
+        ..Config::default()
+    }
+}
+
+async fn open(folder: &TempDir) -> Service {
+    Service::open(config(folder)).await.unwrap()
+}
+
+/// Subscribes `url` to events that this JSONPath finds something in.
+async fn subscribe(service: &Service, jsonpath: &str, url: String) -> SubscriptionId {
+    let (user, name) = ("me".to_owned(), "mine".to_owned());
+    let target = url.try_into().unwrap();
+    let subscription = Subscription::new(user, name, jsonpath.to_owned(), target, clock::now());
+    let id = subscription.id;
+    service.directory().create(subscription).await.unwrap();
+    id
+}
+
+async fn accept(service: &Service, id: &str) -> EventId {
+    let event = Event::from_json(event_1_0(id).to_string()).unwrap();
+    service.accept(vec![event], "me").await.unwrap().remove(0)
+}
+
+/// Waits until the event's only delivery is in a state with this name, and returns it.
+async fn delivery_in(service: &Service, id: EventId, name: &str) -> State {
+    wait_until(&format!("{id} is {name}"), async || {
+        let story = service.story(id).await.unwrap().unwrap();
+        let state = State::after(&story.deliveries[0].1);
+        (state.name() == name).then_some(state)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_accepted_is_delivered_and_its_story_told() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
+    target.answers("/t", [Answer::status(503).body("not now")]);
+    let service = open(&folder).await;
+    let subscription = subscribe(&service, "$.data", target.url("/t")).await;
+    let id = accept(&service, "1").await;
+    delivery_in(&service, id, "delivered").await;
+    let story = service.story(id).await.unwrap().unwrap();
+    assert_eq!((story.event.id, story.event.sender.as_str()), (id, "me"));
+    assert_eq!(story.event.matched, [subscription]);
+    assert_eq!(story.deliveries[0].1.len(), 2, "two attempts");
+    let got = target.wait_for("/t", 2).await;
+    assert_eq!(got[1].event_id(), "1");
+    assert_eq!(got[0].webhook_id(), got[1].webhook_id());
+    assert_eq!(service.story(EventId::MAX).await.unwrap(), None);
+    service.close().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_all_or_none_and_nobodys_event_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    let batch = (0..3).map(|n| Event::from_json(event_1_0(&n.to_string()).to_string()).unwrap()).collect();
+    let ids = service.accept(batch, "me").await.unwrap();
+    assert!(ids.is_sorted() && ids.len() == 3);
+    for id in ids {
+        assert_eq!(service.story(id).await.unwrap().unwrap().deliveries, []);
+    }
+    assert_eq!(service.accept(Vec::new(), "me").await.unwrap(), []);
+    service.close().await;
+}
+
+#[tokio::test]
+async fn a_filter_that_does_not_parse_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    let target = "http://127.0.0.1:9/".parse().unwrap();
+    let bad = Subscription::new("me".to_owned(), "bad".to_owned(), "$[".to_owned(), target, clock::now());
+    let error = service.directory().create(bad).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to parse the filter");
+    assert_eq!(service.directory().of_user("me"), []);
+    service.close().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_it_is_closed_and_opened_again() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
+    let gate = Gate::closed();
+    target.always("/t", Answer::status(200).after(&gate));
+    let service = open(&folder).await;
+    subscribe(&service, "$", target.url("/t")).await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(accept(&service, &n.to_string()).await);
+    }
+    target.wait_for("/t", 1).await;
+    service.close().await;
+    gate.open();
+
+    let service = open(&folder).await;
+    assert_eq!(service.directory().of_user("me").len(), 1);
+    for id in &ids {
+        delivery_in(&service, *id, "delivered").await;
+    }
+    let mut arrived: Vec<_> = target.requests("/t").iter().map(|got| got.webhook_id().to_owned()).collect();
+    arrived.sort();
+    arrived.dedup();
+    assert_eq!(arrived.len(), 20, "a repeat is recognisable");
+    service.close().await;
+}
+
+#[tokio::test]
+async fn two_services_in_one_process_know_nothing_of_each_other() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = Target::start().await;
+    let (first, second) = (open(&one).await, open(&other).await);
+    subscribe(&first, "$", target.url("/first")).await;
+    subscribe(&second, "$", target.url("/second")).await;
+    let id = accept(&first, "only").await;
+    delivery_in(&first, id, "delivered").await;
+    assert_eq!(second.story(id).await.unwrap(), None);
+    first.close().await;
+    let id = accept(&second, "later").await;
+    delivery_in(&second, id, "delivered").await;
+    assert_eq!((target.requests("/first").len(), target.requests("/second").len()), (1, 1));
+    second.close().await;
+}
+
+async fn refusal(folder: &TempDir) -> (Error, String) {
+    let error = Service::open(config(folder)).await.err().expect("a second service on the same folder");
+    let chain = waypost::chain::of(&error);
+    (error, chain)
+}
+
+#[tokio::test]
+async fn a_second_service_on_the_same_folder_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    let (error, chain) = refusal(&folder).await;
+    assert!(matches!(error, Error::Open(OpenError::InUse { .. })), "{chain}");
+    let path: &Path = folder.path();
+    assert!(chain.contains(&path.display().to_string()), "{chain}");
+    let id = accept(&service, "unharmed").await;
+    assert!(service.story(id).await.unwrap().is_some());
+    service.close().await;
+    open(&folder).await.close().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_dropped_lets_go_of_its_folder() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
+    let gate = target.hang("/t");
+    let service = open(&folder).await;
+    subscribe(&service, "$", target.url("/t")).await;
+    let id = accept(&service, "1").await;
+    target.wait_for("/t", 1).await;
+    drop(service);
+    gate.open();
+    let service = wait_until("the folder is free", async || Service::open(config(&folder)).await.ok()).await;
+    delivery_in(&service, id, "delivered").await;
+    service.close().await;
+}
+
+#[tokio::test]
+async fn a_setting_out_of_range_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Service::open(Config { in_flight_max: 0, ..config(&folder) }).await.err().unwrap();
+    assert!(waypost::chain::of(&error).contains("in_flight_max"), "{error}");
+}
+
+#[tokio::test]
+async fn events_of_every_version_can_be_made_of_json() {
+    for event in
+        [json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}), crate::harness::event("1")]
+    {
+        assert_eq!(Event::from_json(event.to_string()).unwrap().id(), "1");
+    }
+    let error = Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s"}"#).unwrap_err();
+    assert!(error.to_string().contains("type"), "{error}");
+}
