@@ -3,6 +3,9 @@
 //! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`) and unknown ones are ignored, so that a GET
 //! body can be PUT back. What a PUT leaves out stays as it is, secrets too.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
