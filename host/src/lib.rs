@@ -26,7 +26,8 @@
 //!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
 //! 3. One subscription's bad target or slow policy harms that subscription alone: lanes share nothing but permits
 //!    for what goes beyond one attempt each ([`delivery`]).
-//! 4. Nothing is sent to a target before [`policy`] has allowed its user to see the event, and no answer is no.
+//! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the
+//!    event, and no answer is no. (Whoever sent it, and admins, see it in any case.)
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
 //!    answers, filters, and with [`config::Config::retention`] the log.
 //! 6. What happened can be asked: `/events/{id}` has every match, policy answer and attempt.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Answer, Api, Gate, Request, Server, Target, event, run_in, wait_until};
+use crate::harness::{Answer, Api, Gate, RawConnection, Request, Server, Target, event, run_in, wait_until};
 
 /// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of those accepted.
 async fn produce(api: Api, producer: String) -> Vec<String> {
@@ -164,6 +164,23 @@ async fn sigterm_beside_a_hanging_target_ends_within_the_grace() {
     server.restart().await;
     server.delivery_in(&id, &subscription, "delivered").await;
     assert_repeats_are_recognisable(&target.requests("/t"));
+}
+
+/// A request that was not whole took one grace period, and then an attempt another.
+#[tokio::test]
+async fn requests_and_attempts_share_one_grace() {
+    let (mut server, target) = (Server::with(&["--shutdown-grace-ms", "3000"]).await, Target::start().await);
+    let _gate = target.hang("/t");
+    server.subscribe(json!({"target_url": target.url("/t")})).await;
+    server.receive(&event("a")).await;
+    target.wait_for("/t", 1).await;
+    let mut half = RawConnection::open(&server.url).await;
+    half.write("POST /receive HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await;
+    server.get("/healthz").await.ok();
+    let asked = std::time::Instant::now();
+    server.terminate();
+    assert!(server.exited().await.success());
+    assert!(asked.elapsed().as_millis() < 5000, "took {:?}", asked.elapsed());
 }
 
 #[tokio::test]

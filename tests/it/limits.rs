@@ -142,6 +142,21 @@ async fn a_connection_that_says_nothing_does_not_keep_its_place() {
     .await;
 }
 
+/// The target had the event and said so; that its answer never ended made a failure of it, and the event came again.
+#[tokio::test]
+async fn an_answer_that_does_not_end_counts_by_its_status() {
+    let server = Server::with(&["--attempt-timeout-ms", "300", "--retry-schedule", "1h"]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let subscription = server.subscribe(json!({"target_url": url})).await;
+    let id = server.receive(&event("a")).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nthus";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
+    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(delivery["attempts"][0]["target"], json!({"status": 200, "body": "thus"}));
+}
+
 #[tokio::test]
 async fn a_full_queue_is_accepted_and_delivered_once_the_target_is_back() {
     let flags = ["--in-flight-max", "16", "--subscription-in-flight-max", "8"];

@@ -53,7 +53,7 @@ pub struct Config {
     pub retry_schedule: RetrySchedule,
     /// The longest one attempt may take, all in all. Default 30 s.
     pub attempt_timeout: Duration,
-    /// The longest a connection to a target or a policy server may take to open. Default 10 s.
+    /// The longest a connection to a target may take to open. Default 10 s.
     pub connect_timeout: Duration,
     /// The longest the policy server may take to answer. Default 10 s.
     pub policy_timeout: Duration,

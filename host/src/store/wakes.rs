@@ -1,4 +1,5 @@
-//! Who has new work: the only thing that a store tells to others.
+//! Who has new work: the only thing that a store tells to others. [`crate::directory`] adds whose subscription has
+//! changed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
