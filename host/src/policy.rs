@@ -20,6 +20,9 @@ const REMEMBERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How long an answer serves further subscriptions of the same user.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
+/// How often an HTTP/2 connection with questions under way is tried.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What policy says about one event and one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -60,6 +63,9 @@ impl Policy {
         let Some(url) = url else { return Ok(Self::Everyone) };
         let client = reqwest::Client::builder()
             .timeout(timeout)
+            // Questions share an HTTP/2 connection: a dead one must not swallow them until TCP notices.
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
             .build()?;

@@ -21,6 +21,10 @@ use crate::domain::delivery::ANSWER_BYTES_MAX;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 connection with requests under way is tried, and how long an answer may take. Attempts share
+/// it, so that giving one up does not close it: without this, all would go into a dead one until TCP notices.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,9 @@ impl Client {
             .map_err(Error)?;
         let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
         let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(idle_per_host)
@@ -52,7 +59,7 @@ impl Client {
     /// Sends a request and waits for the answer, at most `timeout`. `now` is for a `Retry-After` date. The status
     /// decides: a body that breaks off or does not end in time is kept as far as it came.
     ///
-    /// Dropping the future closes the connection.
+    /// Dropping the future closes an HTTP/1 connection, and resets a stream of HTTP/2.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
