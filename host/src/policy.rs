@@ -84,6 +84,14 @@ impl Policy {
             Self::Server(server) => server.ask(id, event, user).await,
         }
     }
+
+    /// Forgets the answer about `user` and event `id`, so that the next question is asked anew.
+    pub async fn forget(&self, id: EventId, user: &str) {
+        match self {
+            Self::Everyone => {}
+            Self::Server(server) => server.remembered.invalidate(&(id, user.to_owned())).await,
+        }
+    }
 }
 
 impl Server {

@@ -130,7 +130,8 @@ impl Service {
     }
 
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an
-    /// [`axum::extract::ConnectInfo`] with the address that they come from.
+    /// [`axum::extract::ConnectInfo`] with the address that they come from. It keeps the data folder in use until it is
+    /// dropped, also when the service is closed.
     pub fn router(&self) -> axum::Router {
         http::router(self.api.clone())
     }

@@ -84,6 +84,20 @@ async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
     }
 }
 
+/// The remembered answer counted for five minutes: who was let in meanwhile and asked again was denied again.
+#[tokio::test]
+async fn sending_again_asks_policy_anew() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.answers("/events/alice", [Answer::status(403)]);
+    let server = asking(&policy.url(""), &[]).await;
+    let subscription = server.user("alice").subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    server.delivery_in(&id, &subscription, "denied").await;
+    server.post(&format!("/events/{id}/retry"), &json!({})).await.ok();
+    server.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(policy.requests("/events/alice").len(), 2);
+}
+
 #[tokio::test]
 async fn a_5xx_is_retried_and_then_let_through() {
     let (policy, target) = (Target::start().await, Target::start().await);

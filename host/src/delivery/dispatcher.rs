@@ -82,6 +82,13 @@ impl Dispatcher {
         matches!(self.engine.policy, Policy::Server(_))
     }
 
+    /// Lets policy be asked anew about an event and these subscriptions' users: called before it is sent again.
+    pub async fn ask_policy_anew(&self, event: EventId, subscriptions: &[SubscriptionId]) {
+        for subscription in subscriptions.iter().filter_map(|id| self.engine.directory.get(*id)) {
+            self.engine.policy.forget(event, &subscription.user).await;
+        }
+    }
+
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
     /// is busy. Called before events for them are accepted.
     pub async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {

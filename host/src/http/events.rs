@@ -132,6 +132,7 @@ pub(super) async fn retry(
         only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())
     });
     let id = view.event.id;
+    api.dispatcher.ask_policy_anew(id, &matched).await;
     if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now()).await? {
         // Purged in between.
         return Err(not_found(id));
