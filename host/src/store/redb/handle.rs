@@ -18,7 +18,7 @@ use crate::store;
 pub const FILE_NAME: &str = "waypost.redb";
 
 /// Memory for pages of the file, read and to be written.
-const CACHE_BYTES: usize = 24 * 1024 * 1024;
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The file size from which on commits prepare for a quick repair; below, a repair takes about half a second.
 const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
