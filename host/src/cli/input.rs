@@ -1,5 +1,6 @@
 //! What a command reads: a file, or stdin for `-`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,10 +9,19 @@ use anyhow::Context;
 
 /// Reads all of it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if path != Path::new("-") {
+    if !is_stdin(path) {
         return fs::read(path).with_context(|| format!("failed to read {}", path.display()));
     }
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes).context("failed to read stdin")?;
     Ok(bytes)
+}
+
+/// Returns what to call it in a message.
+pub(super) fn name(path: &Path) -> Cow<'_, str> {
+    if is_stdin(path) { "stdin".into() } else { path.to_string_lossy() }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
 }

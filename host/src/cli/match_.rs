@@ -55,5 +55,5 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn read(file: &Path) -> anyhow::Result<Value> {
     let json = input::read(file)?;
-    serde_json::from_slice(&json).with_context(|| format!("{} is not JSON", file.display()))
+    serde_json::from_slice(&json).with_context(|| format!("{} is not JSON", input::name(file)))
 }

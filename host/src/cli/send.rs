@@ -38,7 +38,7 @@ Examples:
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let body = input::read(&arguments.file)?;
     let content_type =
-        content_type(&body).with_context(|| format!("failed to send {}", arguments.file.display()))?;
+        content_type(&body).with_context(|| format!("failed to send {}", input::name(&arguments.file)))?;
     let client = Client::new(arguments.to, &arguments.identity, "--to")?;
     let request = client.request(Method::POST, &["receive"]);
     let request = request.header(CONTENT_TYPE, content_type).header(ACCEPT, "text/plain").body(body);

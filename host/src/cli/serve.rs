@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   waypost serve
-  waypost serve --listen 0.0.0.0:8070 --data /var/lib/waypost --trusted-proxies 10.0.0.2
+  waypost serve --listen 0.0.0.0:8070 --data /var/lib/waypost --trusted-proxies 127.0.0.0/8,10.0.0.2
   waypost serve --policy-url http://policy.example:8181 --retry-schedule 5s,1m,10m
   WAYPOST_LOG_FORMAT=json waypost serve --config /etc/waypost.toml
 

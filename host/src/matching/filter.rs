@@ -11,6 +11,7 @@ use super::atoms::Plan;
 use super::cost;
 use super::error::FilterError;
 use super::limits;
+use super::local::Local;
 
 /// A subscription's filter. An event matches when the expression finds at least one node in it.
 #[derive(Clone)]
@@ -18,6 +19,7 @@ pub struct Filter {
     text: Box<str>,
     query: JpQuery,
     plan: Plan,
+    local: Option<Local>,
 }
 
 impl Filter {
@@ -32,7 +34,8 @@ impl Filter {
         limits::check_spaces(text)?;
         cost::check(text, &query)?;
         let plan = Plan::of(&query);
-        Ok(Self { text: text.into(), query, plan })
+        let local = Local::of(&query);
+        Ok(Self { text: text.into(), query, plan, local })
     }
 
     /// Returns the expression as it was written.
@@ -43,6 +46,11 @@ impl Filter {
     /// Returns how the index treats this filter.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Returns how to try this filter without parsing the whole event, where that can be done.
+    pub(super) fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
     }
 
     /// Returns the nodes that the expression finds, in the order of RFC 9535.

@@ -77,13 +77,14 @@ impl Index {
     /// The bytes are not JSON. (Parts that no filter asks for are skipped and not checked in full.)
     pub fn matches(&self, event_json: &[u8]) -> Result<Vec<SubscriptionId>, Error> {
         let found = walk(&self.paths, event_json).map_err(|source| Error::Read { source })?;
-        let mut event = Event { json: event_json, value: None };
+        let locals = if found.duplicates { 0 } else { LOCALS_MAX };
+        let mut event = Event { json: event_json, value: None, locals };
         let mut matching = Vec::new();
         let candidates = found.postings.iter().flat_map(|postings| postings.iter());
         for filter_id in candidates.chain(self.scan.keys()) {
             let Some(entry) = self.filters.get(filter_id) else { continue };
             let certain = entry.filter.plan().sufficient && !found.duplicates;
-            if certain || entry.filter.matches(event.value()?) {
+            if certain || event.passes(&entry.filter)? {
                 matching.extend_from_slice(&entry.subscriptions);
             }
         }
@@ -127,13 +128,28 @@ impl Index {
     }
 }
 
+/// How many filters may read an event's bytes for themselves, before parsing it once for all is cheaper.
+const LOCALS_MAX: usize = 3;
+
 /// An event that is parsed in full only when a filter has to be evaluated.
 struct Event<'j> {
     json: &'j [u8],
     value: Option<Value>,
+    /// How many more filters may read the bytes for themselves.
+    locals: usize,
 }
 
 impl Event<'_> {
+    fn passes(&mut self, filter: &Filter) -> Result<bool, Error> {
+        if let Some(local) = filter.local().filter(|_| self.locals > 0 && self.value.is_none()) {
+            self.locals -= 1;
+            if let Some(passes) = local.matches(self.json).map_err(|source| Error::Read { source })? {
+                return Ok(passes);
+            }
+        }
+        Ok(filter.matches(self.value()?))
+    }
+
     fn value(&mut self) -> Result<&Value, Error> {
         if self.value.is_none() {
             self.value = Some(serde_json::from_slice(self.json).map_err(|source| Error::Read { source })?);

@@ -35,6 +35,7 @@ mod error;
 mod filter;
 mod index;
 mod limits;
+mod local;
 #[cfg(test)]
 mod tests;
 mod trie;

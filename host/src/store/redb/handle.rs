@@ -10,6 +10,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
 };
 
+use super::private;
 use super::record;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
 use crate::store;
@@ -18,7 +19,7 @@ use crate::store;
 pub const FILE_NAME: &str = "waypost.redb";
 
 /// Memory for pages of the file, read and to be written.
-const CACHE_BYTES: usize = 24 * 1024 * 1024;
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The file size from which on commits prepare for a quick repair; below, a repair takes about half a second.
 const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
@@ -30,6 +31,14 @@ pub enum OpenError {
     #[error("failed to create the data folder {}", path.display())]
     Folder {
         /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file cannot be made.
+    #[error("failed to create {}", path.display())]
+    Create {
+        /// The file.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
@@ -133,9 +142,9 @@ pub(super) struct Handle {
 impl Handle {
     /// Opens or creates the file in `folder`, and brings its schema up to date.
     pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
+        private::create_folder(folder).map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(FILE_NAME);
+        private::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
         match schema_of(&path, &database)? {
             Some(SCHEMA_VERSION) => {}

@@ -9,6 +9,7 @@ mod apply;
 mod handle;
 mod history;
 mod ids;
+mod private;
 mod purge;
 mod queue;
 mod read;

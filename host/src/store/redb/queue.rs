@@ -71,8 +71,8 @@ const ENDINGS_READY: usize = 512;
 /// From how many operations on a group waits for more, how many are enough, and how long it waits at the most, in
 /// steps: a step in which nobody came is the last.
 const GATHER_FROM: usize = 8;
-const GATHER_ENOUGH: usize = 24;
-const GATHER_MAX: Duration = Duration::from_micros(300);
+const GATHER_ENOUGH: usize = 64;
+const GATHER_MAX: Duration = Duration::from_micros(600);
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The most operations and endings in one commit, each.
 const GROUP_MAX: usize = 1_024;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::record::Batch;
 
 /// The most bytes of events that are kept.
-const BYTES_MAX: usize = 12 * 1024 * 1024;
+const BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// A few batches by their key, oldest dropped first.
 #[derive(Default)]
