@@ -28,8 +28,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the client cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to load the system's TLS root certificates")]
-pub struct Error(#[source] std::io::Error);
+#[error("failed to set up TLS")]
+pub struct Error(#[source] rustls::Error);
 
 /// The client of all lanes.
 pub(super) struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
@@ -41,9 +41,15 @@ impl Client {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect_timeout));
-        let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-            .map_err(Error)?;
+        let provider = rustls::crypto::ring::default_provider;
+        let tls = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider()) {
+            Ok(tls) => tls,
+            // A small container has no certificates of its own.
+            Err(error) => {
+                tracing::warn!(%error, "no TLS root certificates on this system: those of Mozilla are used");
+                HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider()).map_err(Error)?
+            }
+        };
         let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

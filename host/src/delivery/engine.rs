@@ -1,9 +1,11 @@
 //! What all lanes share.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,11 +66,20 @@ impl Engine {
             gauge.tell(news);
             lanes.insert(id, Arc::clone(&gauge));
             lock(&self.timetable).remove(&id);
-            self.tasks.spawn(Lane::new(Arc::clone(self), id, gauge).run());
+            self.tasks.spawn(Arc::clone(self).run_lane(id, gauge));
         }
     }
 
     /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
+    async fn run_lane(self: Arc<Self>, id: SubscriptionId, gauge: Arc<Gauge>) {
+        let lane = Lane::new(Arc::clone(&self), id, gauge).run();
+        if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
+            // The panic is on stderr. The next search of the store starts a new lane for what is still owed.
+            tracing::error!(subscription = %id, "a delivery lane ended by a panic");
+            lock(&self.lanes).remove(&id);
+        }
+    }
+
     async fn forgive(&self, id: SubscriptionId) {
         while !self.stop.is_cancelled() {
             match self.store.forgive(id, FORGIVE_AT_ONCE).await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
+use super::parameters::{Parameters, Takes};
 use super::subscription_body::{self, show};
 use super::{Api, body};
 use crate::clock;
@@ -36,18 +37,22 @@ pub(super) async fn create(
 
 /// Which part of the list to return; all of it when nothing is asked for.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Page {
     limit: Option<usize>,
     after: Option<SubscriptionId>,
+}
+
+impl Takes for Page {
+    const TAKES: &'static str = "limit (a number) and after (the UUID of a subscription in the list)";
 }
 
 /// `GET /eventmatch`
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let own = api.directory.of_user(&user.name);
     let first = match page.after {
         None => 0,

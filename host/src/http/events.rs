@@ -1,10 +1,10 @@
 //! `/events`: the log, one event's whole story, and sending again.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,6 +14,7 @@ use super::Api;
 use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
+use super::parameters::{Parameters, Takes};
 use super::story::View;
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, SubscriptionId};
@@ -29,26 +30,36 @@ const PAGE: usize = 32;
 
 /// Which part of the log.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     before: Option<EventId>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+}
+
+impl Takes for Page {
+    const TAKES: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id), since and until \
+        (times such as 2026-01-31T12:00:00Z)";
 }
 
 /// `GET /events`
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
-    page: Result<Query<Page>, QueryRejection>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let (events, next) = views(&api, &user, &page, View::summary).await?;
     Ok(Json(json!({"events": events, "next": next.map(|before| next_url(&page, before))})))
 }
 
+/// Returns how many events a page has.
+fn page_limit(page: &Page) -> usize {
+    page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX)
+}
+
 fn next_url(page: &Page, before: EventId) -> String {
-    let mut url = format!("/events?limit={}&before={before}", page.limit.unwrap_or(LIMIT));
+    let mut url = format!("/events?limit={}&before={before}", page_limit(page));
     for (name, time) in [("since", page.since), ("until", page.until)] {
         if let Some(time) = time {
             url.push_str(&format!("&{name}={time}"));
@@ -64,7 +75,7 @@ pub(super) async fn views(
     page: &Page,
     show: fn(&View) -> Value,
 ) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
-    let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    let limit = page_limit(page);
     let (mut shown, mut before) = (Vec::new(), page.before);
     for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
         let range = Range { before, since: page.since, until: page.until, limit: PAGE };
@@ -109,8 +120,13 @@ pub(super) fn not_found(id: EventId) -> ApiError {
 
 /// Which deliveries to send again.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Only {
     subscription: Option<SubscriptionId>,
+}
+
+impl Takes for Only {
+    const TAKES: &'static str = "subscription (a subscription's UUID)";
 }
 
 /// `POST /events/{id}/retry`
@@ -118,9 +134,8 @@ pub(super) async fn retry(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId>,
-    only: Result<Query<Only>, QueryRejection>,
+    Parameters(only): Parameters<Only>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(only) = only.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let view = find(&api, &user, id).await?;
     let mut matched = api
         .intake
@@ -145,17 +160,21 @@ pub(super) async fn retry(
 
 /// Up to when to purge.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Before {
     before: Option<Timestamp>,
+}
+
+impl Takes for Before {
+    const TAKES: &'static str = "before (a time such as 2026-01-31T12:00:00Z)";
 }
 
 /// `DELETE /events?before=T`
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
     user: User,
-    before: Result<Query<Before>, QueryRejection>,
+    Parameters(Before { before }): Parameters<Before>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(Before { before }) = before.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let before =
         before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
     admin(&user)?;

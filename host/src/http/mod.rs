@@ -10,6 +10,7 @@ mod events;
 mod health;
 mod id;
 mod identity;
+mod parameters;
 mod receive;
 mod server;
 mod story;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,6 +14,7 @@ use super::error::ApiError;
 use super::events::{Page, find, not_found, views};
 use super::id::Id;
 use super::identity::User;
+use super::parameters::Parameters;
 use super::story::View;
 use crate::domain::State as DeliveryState;
 use crate::domain::{EventId, TaskStatus};
@@ -103,9 +103,8 @@ pub(super) async fn read(
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
-    page: Result<Query<Page>, QueryRejection>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let (tasks, _) = views(&api, &user, &page, task).await?;
     Ok(Json(tasks))
 }

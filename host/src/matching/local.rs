@@ -53,7 +53,8 @@ impl Local {
 
     fn element_matches(&self, element: &RawValue) -> serde_json::Result<bool> {
         let text = element.get().as_bytes();
-        let cannot = |needle: &Finder<'_>| needle.find(text).is_none() && memchr::memchr(b'\\', text).is_none();
+        let cannot =
+            |needle: &Finder<'_>| needle.find(text).is_none() && memchr::memchr(b'\\', text).is_none();
         if self.needle.as_ref().is_some_and(cannot) {
             return Ok(false);
         }
@@ -210,7 +211,9 @@ mod tests {
         ] {
             assert!(local(text).is_some(), "{text}");
         }
-        for text in ["$.data", "$.data[*].a", "$.data[?$.a=='x']", "$.data[?@.a==$.b]", "$.data[?length(@.a)==1]"] {
+        for text in
+            ["$.data", "$.data[*].a", "$.data[?$.a=='x']", "$.data[?@.a==$.b]", "$.data[?length(@.a)==1]"]
+        {
             assert!(local(text).is_none(), "{text}");
         }
     }

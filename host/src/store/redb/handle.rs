@@ -142,7 +142,8 @@ pub(super) struct Handle {
 impl Handle {
     /// Opens or creates the file in `folder`, and brings its schema up to date.
     pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
-        private::create_folder(folder).map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
+        private::create_folder(folder)
+            .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(FILE_NAME);
         private::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
