@@ -1,10 +1,10 @@
 //! What each operation does to the tables, inside one transaction. Pure but for the tables.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redb::ReadableTable;
+use redb::{ReadableTable, Table};
 
 use super::handle::Fault;
 use super::history::{self, Ledger};
@@ -136,7 +136,7 @@ impl Apply<'_, '_> {
     /// Moves deliveries on whose attempts have ended.
     pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e Finished>) -> Result<(), Fault> {
         let (mut ledger, mut late) = (Ledger::default(), Vec::new());
-        let mut done: BTreeMap<(u128, u128), Vec<u32>> = BTreeMap::new();
+        let mut rows = FreshRows::default();
         for finished in all {
             let subscription = finished.subscription.uuid().as_u128();
             let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
@@ -144,12 +144,7 @@ impl Apply<'_, '_> {
                 self.remember_reached(finished.subscription, finished.attempt.at)?;
             }
             let waited = match finished.place.due {
-                None => {
-                    let done = done.entry((subscription, batch)).or_default();
-                    let waited = !done.contains(&index) && self.is_fresh(subscription, batch, index)?;
-                    done.push(index);
-                    waited
-                }
+                None => rows.take(&self.tables.fresh, (subscription, batch), index)?,
                 Some(due) => {
                     let row = (subscription, due.as_microsecond(), finished.event.uuid().as_u128());
                     self.tables.retries.remove(row)?.is_some()
@@ -166,9 +161,7 @@ impl Apply<'_, '_> {
                 self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
             }
         }
-        for ((subscription, batch), places) in done {
-            self.remove_fresh(subscription, batch, &places)?;
-        }
+        rows.write(&mut self.tables.fresh)?;
         ledger.write(&mut self.tables.history)?;
         for (batch, record) in late {
             history::insert_late(&mut self.tables.history, batch, record)?;
@@ -192,24 +185,7 @@ impl Apply<'_, '_> {
     }
 
     fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
-        let row = self.tables.fresh.get((subscription, batch))?;
-        let Some(row) = row else { return Ok(false) };
-        Ok(record::decode_places(row.value()).map_err(Fault::damaged("fresh"))?.contains(&index))
-    }
-
-    fn remove_fresh(&mut self, subscription: u128, batch: u128, places: &[u32]) -> Result<(), Fault> {
-        let row = (subscription, batch);
-        let Some(left) = self.tables.fresh.get(row)?.map(|row| record::decode_places(row.value())) else {
-            return Ok(());
-        };
-        let mut left = left.map_err(Fault::damaged("fresh"))?;
-        left.retain(|place| !places.contains(place));
-        if left.is_empty() {
-            self.tables.fresh.remove(row)?;
-        } else {
-            self.tables.fresh.insert(row, record::encode_places(&left).as_slice())?;
-        }
-        Ok(())
+        Ok(places(&self.tables.fresh, (subscription, batch))?.contains(&index))
     }
 
     fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
@@ -329,6 +305,48 @@ impl Apply<'_, '_> {
         self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
         Ok(())
     }
+}
+
+/// The rows of first attempts that one commit changes: each is read once and written once.
+#[derive(Default)]
+struct FreshRows(BTreeMap<(u128, u128), Vec<u32>>);
+
+impl FreshRows {
+    /// Takes a place out of a row; returns whether it was there.
+    fn take(
+        &mut self,
+        table: &impl ReadableTable<(u128, u128), &'static [u8]>,
+        row: (u128, u128),
+        index: u32,
+    ) -> Result<bool, Fault> {
+        let places = match self.0.entry(row) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(new) => new.insert(places(table, row)?),
+        };
+        let at = places.iter().position(|place| *place == index);
+        Ok(at.map(|at| places.remove(at)).is_some())
+    }
+
+    /// Writes what is left of each row.
+    fn write(self, table: &mut Table<'_, (u128, u128), &'static [u8]>) -> Result<(), Fault> {
+        for (row, left) in self.0 {
+            if left.is_empty() {
+                table.remove(row)?;
+            } else {
+                table.insert(row, record::encode_places(&left).as_slice())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a row of first attempts; one that is not there has no places.
+fn places(
+    table: &impl ReadableTable<(u128, u128), &'static [u8]>,
+    row: (u128, u128),
+) -> Result<Vec<u32>, Fault> {
+    let Some(row) = table.get(row)? else { return Ok(Vec::new()) };
+    record::decode_places(row.value()).map_err(Fault::damaged("fresh"))
 }
 
 /// Where a delivery's row is.

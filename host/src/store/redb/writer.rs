@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime;
@@ -46,8 +46,11 @@ impl Writer {
     }
 
     fn write(&mut self, group: Group) {
+        let begun = Instant::now();
         match self.commit(&group) {
             Ok((values, effects)) => {
+                let (ops, endings, took) = (group.ops.len(), group.endings.len(), begun.elapsed());
+                tracing::debug!(ops, endings, ?took, "committed");
                 self.publish(effects);
                 answer(group, values, self.runtime.as_ref());
             }
