@@ -9,6 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
@@ -74,6 +75,10 @@ impl Lane {
 
     /// Runs until nothing waits, the subscription is inactive, or the service stops.
     pub(super) async fn run(mut self) {
+        // Registered once: all lanes share these tokens, and would otherwise queue for them at every turn.
+        let engine = Arc::clone(&self.engine);
+        let (abort, stop) = (engine.abort.cancelled(), engine.stop.cancelled());
+        tokio::pin!(abort, stop);
         loop {
             let subscription = self.engine.directory.get(self.id).filter(|found| found.is_active());
             let going = subscription.is_some() && !self.engine.stop.is_cancelled();
@@ -90,11 +95,11 @@ impl Lane {
             let linger = tokio::time::sleep(self.rest(going, busy));
             tokio::select! {
                 biased;
-                () = self.engine.abort.cancelled() => break,
-                Some(ended) = self.attempts.next() => self.ended(ended).await,
-                Some(recorded) = self.endings.next() => self.recorded(recorded),
+                () = &mut abort => break,
+                Some(ended) = self.attempts.next() => self.all_ended(ended).await,
+                Some(recorded) = self.endings.next() => self.all_recorded(recorded),
                 () = self.gauge.wake.notified() => self.hear(),
-                () = self.engine.stop.cancelled(), if going => {}
+                () = &mut stop, if going => {}
                 () = linger => {
                     if self.is_due() {
                         self.unread = true;
@@ -203,6 +208,24 @@ impl Lane {
             self.waiting.push_back(owed);
         }
         self.read_to = self.waiting.back().map_or(self.read_to, |owed| self.read_to.max(owed.place.batch));
+    }
+
+    /// Takes this end and all others that are there: one turn for many.
+    async fn all_ended(&mut self, first: Ended) {
+        let mut next = Some(first);
+        while let Some(ended) = next {
+            self.ended(ended).await;
+            next = self.attempts.next().now_or_never().flatten();
+        }
+    }
+
+    /// The same for what the store has recorded: a commit records many at once.
+    fn all_recorded(&mut self, first: Recorded) {
+        let mut next = Some(first);
+        while let Some(recorded) = next {
+            self.recorded(recorded);
+            next = self.endings.next().now_or_never().flatten();
+        }
     }
 
     async fn ended(&mut self, ended: Ended) {
