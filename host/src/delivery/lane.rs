@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::attempt::Ended;
 use super::engine::Engine;
@@ -78,7 +79,8 @@ impl Lane {
         // Registered once: all lanes share these tokens, and would otherwise queue for them at every turn.
         let engine = Arc::clone(&self.engine);
         let (abort, stop) = (engine.abort.cancelled(), engine.stop.cancelled());
-        tokio::pin!(abort, stop);
+        let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
+        tokio::pin!(abort, stop, linger);
         loop {
             let subscription = self.engine.directory.get(self.id).filter(|found| found.is_active());
             let going = subscription.is_some() && !self.engine.stop.is_cancelled();
@@ -92,7 +94,11 @@ impl Lane {
             if !going && !busy {
                 break;
             }
-            let linger = tokio::time::sleep(self.rest(going, busy));
+            // A timer that fires too early costs one turn; setting it anew costs more at every turn.
+            let wanted = Instant::now() + self.rest(going, busy);
+            if linger.is_elapsed() || wanted < linger.deadline() {
+                linger.as_mut().reset(wanted);
+            }
             tokio::select! {
                 biased;
                 () = &mut abort => break,
@@ -100,14 +106,16 @@ impl Lane {
                 Some(recorded) = self.endings.next() => self.all_recorded(recorded),
                 () = self.gauge.wake.notified() => self.hear(),
                 () = &mut stop, if going => {}
-                () = linger => {
+                () = &mut linger => {
                     if self.is_due() {
                         self.unread = true;
-                    } else if !busy && self.leave() {
+                    } else if !busy && active.elapsed() >= LINGER && self.leave() {
                         return;
                     }
+                    continue;
                 }
             }
+            active = Instant::now();
         }
         lock(&self.engine.lanes).remove(&self.id);
         // Whoever changed the subscription meanwhile found the lane still there.
