@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Activity, Subscription, SubscriptionId};
-use crate::matching::{self, Filter, FilterError, Index};
+use crate::matching::{self, Filter, FilterError, Index, Matches};
 use crate::store::{self, News, Store};
 
 /// The subscriptions. Shared by REST, matching and delivery.
@@ -59,7 +59,7 @@ impl Directory {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, store::Error> {
         let mut snapshot = Snapshot::default();
         for subscription in store.subscriptions().await? {
-            let filter = Filter::parse(&subscription.jsonpath);
+            let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
             if let Err(error) = &filter {
                 tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
             }
@@ -87,7 +87,7 @@ impl Directory {
     ///
     /// # Errors
     /// When the bytes are not JSON.
-    pub fn matches(&self, event_json: &[u8]) -> Result<Vec<SubscriptionId>, matching::Error> {
+    pub fn matches(&self, event_json: &[u8]) -> Result<Matches, matching::Error> {
         self.now.load().index.matches(event_json)
     }
 
@@ -136,7 +136,8 @@ impl Directory {
     /// Writes in a task of its own: a caller who goes away, such as a client that hangs up, must not leave the
     /// store ahead of the snapshot.
     async fn write(&self, writing: OwnedMutexGuard<()>, subscription: Subscription) -> Result<(), Error> {
-        let filter = Filter::parse(&subscription.jsonpath).map_err(Error::Filter)?;
+        let filter =
+            Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
         let change = self.changes.spawn(async move {
             let _writing = writing;
@@ -194,7 +195,7 @@ mod tests {
             }
         })
         .await;
-        assert_eq!(directory.matches(b"{}").unwrap(), [id]);
+        assert_eq!(directory.matches(b"{}").unwrap().matched, [id]);
     }
 
     /// The store's own wake came before the snapshot: a subscription that was enabled again slept on, for half a

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
 use crate::domain::{Event, EventId, SubscriptionId};
-use crate::matching;
+use crate::matching::{self, Matches};
 use crate::store::{self, Arrival, Store};
 
 /// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
@@ -64,7 +64,8 @@ impl Intake {
         let received = clock::now();
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
-            let matched = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
+            let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
+            let matched = matches.matched;
             arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched });
         }
         let end = Instant::now() + PACE_MAX;
@@ -78,7 +79,7 @@ impl Intake {
     ///
     /// # Errors
     /// When the event's JSON cannot be read.
-    pub async fn matches(&self, event: &Event) -> Result<Vec<SubscriptionId>, matching::Error> {
+    pub async fn matches(&self, event: &Event) -> Result<Matches, matching::Error> {
         let json = event.json();
         if json.len() <= MATCHED_IN_PLACE_MAX {
             return self.directory.matches(&json);

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde_json::Value;
-use waypost::matching::Filter;
+use waypost::matching::{Document, Filter};
 
 use crate::cli::{EXIT_USAGE, input, print};
 
@@ -31,7 +30,7 @@ Examples:
 
 /// Prints the nodes.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let filter = match Filter::parse(&arguments.expression) {
+    let filter = match Filter::parse(&arguments.expression, waypost::domain::FilterDialect::Auto) {
         Ok(filter) => filter,
         Err(error) => {
             print::notice(&format!("error: {error}\n{}", error.caret(&arguments.expression)));
@@ -39,21 +38,21 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     // As with grep, 1 is an answer and not a failure.
-    let value = match read(&arguments.file) {
-        Ok(value) => value,
+    let nodes = match find(&filter, &arguments.file) {
+        Ok(nodes) => nodes,
         Err(error) => {
             print::notice(&format!("error: {error:#}"));
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let nodes = filter.find(&value);
     for node in &nodes {
         print::line(node)?;
     }
     Ok(if nodes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read(file: &Path) -> anyhow::Result<Value> {
+fn find(filter: &Filter, file: &Path) -> anyhow::Result<Vec<String>> {
     let json = input::read(file)?;
-    serde_json::from_slice(&json).with_context(|| format!("{} is not JSON", input::name(file)))
+    let event = Document::parse(&json).with_context(|| format!("{} is not JSON", input::name(file)))?;
+    Ok(filter.find(&event)?)
 }

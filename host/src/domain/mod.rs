@@ -16,5 +16,5 @@ pub use event::Event;
 pub use ids::{DeliveryId, EventId, SubscriptionId};
 pub use retry::RetrySchedule;
 pub use status::TaskStatus;
-pub use subscription::{Activity, Auth, Subscription};
+pub use subscription::{Activity, Auth, FilterDialect, Subscription};
 pub use target::TargetUrl;

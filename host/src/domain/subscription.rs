@@ -49,12 +49,28 @@ pub struct Subscription {
     pub timeout: Option<Duration>,
     /// The most attempts at once, where fewer than the service's.
     pub max_in_flight: Option<u32>,
+    /// The language of `jsonpath`.
+    #[serde(default)]
+    pub filter_dialect: FilterDialect,
     /// The CloudEvents version that is sent.
     #[serde(default)]
     pub event_format: EventFormat,
     /// The CloudEvents mode that is sent.
     #[serde(default)]
     pub content_mode: ContentMode,
+}
+
+/// The language that a subscription's filter is to be read in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilterDialect {
+    /// The text decides.
+    #[default]
+    Auto,
+    /// JSONPath as the IETF defines it.
+    Rfc9535,
+    /// The language of Pacifica's subscriptions.
+    Jsonpath2,
 }
 
 /// Whether a subscription takes part.
@@ -122,6 +138,7 @@ impl Subscription {
             retry: None,
             timeout: None,
             max_in_flight: None,
+            filter_dialect: FilterDialect::default(),
             event_format: EventFormat::default(),
             content_mode: ContentMode::default(),
         }

@@ -141,7 +141,8 @@ pub(super) async fn retry(
         .intake
         .matches(&view.event.event)
         .await
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        .map_err(|error| ApiError::bad_request(error.to_string()))?
+        .matched;
     matched.retain(|id| {
         let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())

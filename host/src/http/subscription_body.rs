@@ -180,7 +180,7 @@ fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> 
 
 fn take_jsonpath(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
     let Some(jsonpath) = required(body, "jsonpath")? else { return Ok(None) };
-    match Filter::parse(&jsonpath) {
+    match Filter::parse(&jsonpath, crate::domain::FilterDialect::Auto) {
         Ok(_) => Ok(Some(jsonpath)),
         Err(error) => Err(ApiError::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))),
     }

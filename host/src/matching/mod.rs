@@ -29,18 +29,24 @@
 //! - Atoms from `||`, prefixes and ranges of numbers: such filters are filed under a mere existence.
 //! - Saying why a filter does not match, or how it is filed.
 
-mod atoms;
-mod cost;
+mod dialect;
+mod document;
 mod error;
+mod evaluate;
+mod explain;
 mod filter;
+mod form;
 mod index;
+mod jsonpath2;
 mod limits;
-mod local;
-#[cfg(test)]
-mod tests;
-mod trie;
-mod walk;
+mod number;
+mod pattern;
+mod rfc9535;
 
+pub use dialect::Dialect;
+pub use document::Document;
 pub use error::{Error, FilterError};
+pub use evaluate::Failure;
+pub use explain::{Condition, Explanation, Step};
 pub use filter::Filter;
-pub use index::Index;
+pub use index::{Index, Matches};

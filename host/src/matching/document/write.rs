@@ -1,0 +1,103 @@
+//! Documents that are made, not read, and values written as JSON.
+
+use std::fmt::{self, Write};
+
+use super::{Cursor, Document, Node, Span, View};
+use crate::matching::number::Number;
+
+/// Makes a document, value by value.
+#[derive(Default)]
+pub(in crate::matching) struct Builder<'j> {
+    pub(super) nodes: Vec<Node<'j>>,
+}
+
+/// A container that has been opened.
+#[derive(Clone, Copy)]
+pub(in crate::matching) struct Opened(usize);
+
+impl<'j> Builder<'j> {
+    /// Returns the document that has been made: exactly one value.
+    pub(in crate::matching) fn finish(self) -> Document<'j> {
+        Document { nodes: self.nodes }
+    }
+
+    pub(in crate::matching) fn null(&mut self) {
+        self.nodes.push(Node::Null);
+    }
+
+    pub(in crate::matching) fn bool(&mut self, value: bool) {
+        self.nodes.push(Node::Bool(value));
+    }
+
+    pub(in crate::matching) fn number(&mut self, number: Number) {
+        self.nodes.push(Node::Number(number));
+    }
+
+    /// Adds a string, or the name of the member whose value comes next.
+    pub(in crate::matching) fn string(&mut self, text: &'j str) {
+        self.nodes.push(Node::Borrowed(text));
+    }
+
+    /// The same for a text that is borrowed from nobody.
+    pub(in crate::matching) fn owned(&mut self, text: Box<str>) {
+        self.nodes.push(Node::Owned(text));
+    }
+
+    /// Adds a copy of a value.
+    pub(in crate::matching) fn copy(&mut self, value: Cursor<'j>) {
+        let from = value.at as usize;
+        self.nodes.extend_from_slice(&value.nodes[from..from + value.size() as usize]);
+    }
+
+    /// Opens a container: its children come next, names before their values, each name once.
+    pub(in crate::matching) fn open(&mut self) -> Opened {
+        self.nodes.push(Node::Null);
+        Opened(self.nodes.len() - 1)
+    }
+
+    /// Closes the array that was opened last.
+    pub(in crate::matching) fn close_array(&mut self, opened: Opened, len: usize) {
+        self.nodes[opened.0] = Node::Array(self.span(opened, len));
+    }
+
+    /// Closes the object that was opened last.
+    pub(in crate::matching) fn close_object(&mut self, opened: Opened, len: usize) {
+        self.nodes[opened.0] = Node::Object(self.span(opened, len));
+    }
+
+    fn span(&self, opened: Opened, len: usize) -> Span {
+        let short = |count: usize| u32::try_from(count).expect("a document has less than 4 Gi nodes");
+        Span { nodes: short(self.nodes.len() - opened.0), len: short(len) }
+    }
+}
+
+/// Writes JSON, without spaces.
+impl fmt::Display for Cursor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.view() {
+            View::Null => f.write_str("null"),
+            View::Bool(value) => write!(f, "{value}"),
+            View::Number(number) => write!(f, "{number}"),
+            View::String(text) => quoted(f, text),
+            View::Array(array) => {
+                for (place, element) in array.children().enumerate() {
+                    f.write_char(if place == 0 { '[' } else { ',' })?;
+                    write!(f, "{element}")?;
+                }
+                f.write_str(if array.len() == 0 { "[]" } else { "]" })
+            }
+            View::Object(object) => {
+                for (place, (name, value)) in object.members().enumerate() {
+                    f.write_char(if place == 0 { '{' } else { ',' })?;
+                    quoted(f, name)?;
+                    write!(f, ":{value}")?;
+                }
+                f.write_str(if object.len() == 0 { "{}" } else { "}" })
+            }
+        }
+    }
+}
+
+fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+}
