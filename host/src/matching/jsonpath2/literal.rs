@@ -31,7 +31,7 @@ pub(super) fn truth(literal: &Literal) -> bool {
     match literal {
         Literal::Null => false,
         Literal::Bool(value) => *value,
-        Literal::Number(number) => !number.is_zero(),
+        Literal::Number(number) => *number != Number::Int(0),
         Literal::String(text) => !text.is_empty(),
         Literal::Json(document) => document.root().len() > 0,
     }

@@ -9,7 +9,7 @@ use crate::matching::form::{Call, Function, Query, Segment, Selector, Slice, Sta
 use crate::matching::limits;
 
 /// What may stand in square brackets.
-const SUBSCRIPT: &str = "a subscript (`\"name\"`, `*`, `0`, `0:1`, `?(…)`, a path or a function)";
+const SUBSCRIPT: &str = "`\"name\"`, `*`, `0`, `0:1`, `?(…)`, a path or a function";
 
 /// Reads an expression with one token of lookahead.
 pub(super) struct Parser<'t> {
