@@ -85,7 +85,7 @@ pub(super) fn check_text(text: &str) -> Result<(), FilterError> {
     check_length(text)?;
     // For every open bracket: whether it is a function's.
     let mut open = Vec::new();
-    let mut before = ' ';
+    let (mut before, mut filters) = (' ', 0);
     for (at, c) in Outside::new(text) {
         match c {
             '(' | '[' => {
@@ -97,6 +97,10 @@ pub(super) fn check_text(text: &str) -> Result<(), FilterError> {
                 }
             }
             ')' | ']' => drop(open.pop()),
+            '?' => {
+                filters += 1;
+                check_filters(text, at, filters)?;
+            }
             _ => {}
         }
         before = c;
