@@ -49,6 +49,9 @@ mod table;
 mod trie;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use dialect::Dialect;
 pub use document::Document;
 pub use error::{Error, FilterError};

@@ -14,20 +14,20 @@ impl fmt::Display for Clause<'_> {
         if others.iter().any(|other| other.path != first.path || self::word(&other.test) != word) {
             return write!(f, "any of {} conditions", conditions.len());
         }
-        let word = if word == EQUALITY && !others.is_empty() { "membership" } else { word };
-        write!(f, "{word} on ")?;
+        let word = if word == EQUALITY && !others.is_empty() { "membership on" } else { word };
+        write!(f, "{word} ")?;
         write_path(f, &first.path)
     }
 }
 
-const EQUALITY: &str = "equality";
+const EQUALITY: &str = "equality on";
 
 fn word(test: &Test<'_>) -> &'static str {
     match test {
-        Test::Exists => "existence",
+        Test::Exists => "existence of",
         Test::String(_) | Test::Number(_) | Test::Bool(_) | Test::Null => EQUALITY,
-        Test::Prefix(_) => "prefix",
-        Test::Beyond(..) => "range",
+        Test::Prefix(_) => "prefix on",
+        Test::Beyond(..) => "range on",
     }
 }
 
