@@ -25,7 +25,7 @@ const NUMBERS: [&str; 13] = [
 ];
 
 /// Returns a filter of either dialect.
-pub(super) fn filter() -> impl Strategy<Value = Arc<Filter>> {
+pub(in crate::matching) fn filter() -> impl Strategy<Value = Arc<Filter>> {
     prop_oneof![parsed(rfc9535(), FilterDialect::Rfc9535), parsed(jsonpath2(), FilterDialect::Jsonpath2)]
 }
 
@@ -163,7 +163,7 @@ fn jsonpath2_condition(path: impl Strategy<Value = String> + 'static) -> impl St
 }
 
 /// Returns JSON as a sender may write it, with duplicate members and every form of the same value.
-pub(super) fn json() -> impl Strategy<Value = String> {
+pub(in crate::matching) fn json() -> impl Strategy<Value = String> {
     let others = vec![
         "1e0",
         "-0.0",

@@ -1,7 +1,7 @@
 //! The index against the naive answer: every filter evaluated for itself.
 
 mod differential;
-mod generate;
+pub(in crate::matching) mod generate;
 
 use std::sync::Arc;
 
