@@ -44,6 +44,7 @@ mod number;
 mod pattern;
 mod rfc9535;
 mod set;
+mod show;
 mod table;
 mod trie;
 mod walk;
