@@ -78,16 +78,21 @@ pub(super) fn read(text: &str, dialect: FilterDialect) -> Result<Read, FilterErr
 }
 
 /// Reads an expression in the dialect that its text decides for.
+///
+/// Space around it decides nothing: only jsonpath2 allows it, but it comes from files and shells, not from authors.
 fn decide(text: &str) -> Result<Read, FilterError> {
-    match (rfc9535::parse(text), jsonpath2::parse(text)) {
+    let trimmed = text.trim_ascii();
+    match (rfc9535::parse(trimmed), jsonpath2::parse(text)) {
         (Ok(query), Ok(other)) => {
             let warnings = difference::warnings(&query, &other);
             Ok(Read { dialect: Dialect::Rfc9535, warnings, query })
         }
         (Ok(query), Err(_)) => Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query }),
         (Err(_), Ok(query)) => Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query }),
+        (Err(_), Err(other)) if marks::look_like_jsonpath2(text) => Err(other),
         (Err(standard), Err(other)) => {
-            Err(if marks::look_like_jsonpath2(text) { other } else { with_hint(standard, other) })
+            let before = text.len() - text.trim_ascii_start().len();
+            Err(with_hint(FilterError { column: standard.column + before, ..standard }, other))
         }
     }
 }

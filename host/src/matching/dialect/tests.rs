@@ -22,7 +22,7 @@ fn takes_the_only_dialect_that_accepts_a_text() {
         "$.a[length()]",
         "$.list[$.i]",
         "$ . a",
-        " $.a\n",
+        "\n$[?(@.a = 1)] ",
         r"$[?([1,2])]",
         "$[?(@.a = 1)]['a']".replace('\'', "\"").as_str(),
     ] {
@@ -89,6 +89,16 @@ fn warns_once_of_each_thing_that_jsonpath2_would_mean_otherwise() {
             assert!(warning.contains("`filter_dialect`"), "{text}: {warning}");
         }
     }
+}
+
+#[test]
+fn a_line_end_behind_a_filter_decides_nothing() {
+    for text in ["$.data[?(@.a)]\n", " $.data[?(@.a)]", "\r\n\t$.data[?(@.a)]  \n"] {
+        let read = auto(text);
+        assert_eq!((read.dialect, read.warnings.len()), (Dialect::Rfc9535, 1), "{text}");
+    }
+    assert_eq!(read("  $.a[", FilterDialect::Auto).unwrap_err().column, 6);
+    assert_eq!(read(" é[", FilterDialect::Auto).unwrap_err().column, 3);
 }
 
 #[test]
