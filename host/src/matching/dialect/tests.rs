@@ -141,6 +141,25 @@ fn shows_the_error_of_the_dialect_that_the_text_looks_like() {
 }
 
 #[test]
+fn an_error_says_when_the_other_dialect_accepts_the_text() {
+    let hint = |text: &str, dialect| read(text, dialect).unwrap_err().hint.unwrap_or_default();
+    for text in ["$.a.length()", "$.a[length()]", "$.list[$.i]", "$ . a", "$[?(1)]"] {
+        assert_eq!(
+            hint(text, FilterDialect::Rfc9535),
+            "jsonpath2 accepts it: set `filter_dialect` to `auto` or `jsonpath2`",
+            "{text}"
+        );
+    }
+    assert_eq!(
+        hint("$[?(@.a > 9 == 1)]", FilterDialect::Jsonpath2),
+        "`==` is RFC 9535; jsonpath2 writes `=`",
+        "a better hint stays"
+    );
+    assert_eq!(hint("$.größe['ü']", FilterDialect::Jsonpath2), r#"such a name is written `["größe"]`"#);
+    assert_eq!(hint("$[?(@.a)", FilterDialect::Rfc9535), "", "neither accepts it");
+}
+
+#[test]
 fn limits_hold_in_every_dialect() {
     let long = format!("$.{}", "a".repeat(4096));
     let deep = format!("$[?{}@.a{}]", "(".repeat(32), ")".repeat(32));
