@@ -117,6 +117,16 @@ fn a_row_of_history_of_version_1_is_read() {
     assert_eq!(hex(&encode_history(&entries())), hex(&unhex(HISTORY)));
 }
 
+const FILTER_FAILED: &str = "01010307038080f281838985060d746f6f20657870656e73697665";
+
+#[test]
+fn a_failed_filter_in_a_row_of_history_of_version_1_is_read() {
+    let entry = Entry::FilterFailed { at: at(1_700_000_000_000_000), reason: "too expensive".to_owned() };
+    let records = [HistoryRecord { index: 3, subscription: 7, entry }];
+    assert_eq!(decode_history(&unhex(FILTER_FAILED)).unwrap(), records);
+    assert_eq!(hex(&encode_history(&records)), FILTER_FAILED);
+}
+
 fn retries() -> [RetryRecord; 2] {
     let begun = Progress { failed: 3, first_attempt: Some(at(1_700_000_000_000_000)), allowed: true };
     [RetryRecord::new(1 << 80, 255, begun), RetryRecord::new(1, 0, Progress::default())]
