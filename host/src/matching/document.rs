@@ -150,6 +150,16 @@ impl<'d> Cursor<'d> {
         }
     }
 
+    /// Returns the value's place in the document that `root` is the root of; `None` for a value of another one.
+    pub(super) fn place_in(self, root: Cursor<'_>) -> Option<u32> {
+        std::ptr::eq(self.nodes.as_ptr().cast::<()>(), root.nodes.as_ptr().cast()).then_some(self.at)
+    }
+
+    /// Returns the value at a place of this value's document.
+    pub(super) fn place(self, place: u32) -> Self {
+        Self { at: place, ..self }
+    }
+
     #[inline]
     fn node(self) -> &'d Node<'d> {
         &self.nodes[self.at as usize]

@@ -204,10 +204,11 @@ fn in_word(neighbour: Option<char>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::FilterDialect;
     use crate::matching::Filter;
 
     fn told(text: &str) -> String {
-        let error = Filter::parse(text).unwrap_err();
+        let error = Filter::parse(text, FilterDialect::Rfc9535).unwrap_err();
         format!("{}\n{error}", error.caret(text))
     }
 
@@ -262,6 +263,6 @@ mod tests {
             ^
         column 5: expected `!` (`not` is jsonpath2; RFC 9535 writes `!`)
         "#);
-        assert_eq!(Filter::parse("$.and[?@.or == '=' && ]").unwrap_err().hint, None);
+        assert_eq!(Filter::parse("$.and[?@.or == '=' && ]", FilterDialect::Rfc9535).unwrap_err().hint, None);
     }
 }

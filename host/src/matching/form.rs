@@ -16,6 +16,17 @@ pub(super) struct Query {
     pub(super) segments: Box<[Segment]>,
 }
 
+impl Query {
+    /// Tells whether the path finds one node at most by its form: each step is a name or an index.
+    pub(super) fn is_singular(&self) -> bool {
+        let is_single = |segment: &Segment| match segment {
+            Segment::Child(selectors) => matches!(**selectors, [Selector::Name(_) | Selector::Index(_)]),
+            Segment::Descendant(_) => false,
+        };
+        self.segments.iter().all(is_single)
+    }
+}
+
 /// Where a path starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {

@@ -52,9 +52,13 @@ impl Number {
         }
     }
 
-    /// Tells whether it is 0.
-    pub(super) fn is_zero(&self) -> bool {
-        matches!(self, Self::Int(0)) || matches!(self, Self::Float(number) if *number == 0.0)
+    /// Returns an integer as an index: one beyond [`i64`] as the furthest.
+    pub(super) fn as_clamped_index(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::Float(_) => None,
+            Self::Huge(huge) => Some(if huge.negative { i64::MIN } else { i64::MAX }),
+        }
     }
 
     /// Returns a form in which equal numbers are equal bit by bit.

@@ -1,31 +1,182 @@
-//! The one evaluator of both dialects.
+//! The one evaluator of both dialects, within a budget.
+//!
+//! It goes depth first and hands each node that it finds to a visitor, which may end it at the first: no list of
+//! nodes is ever made, so that an evaluation costs time, and no memory. Every node that is looked at, and every piece
+//! of a text, is paid from the budget; the budget's end is the evaluation's.
+
+mod call;
+mod compare;
+mod condition;
+mod memo;
+mod select;
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
 
 use super::document::{Cursor, Document};
-use super::form::Query;
+use super::form::{Query, Segment, Selector, Start};
+use memo::Memo;
+
+/// What one filter may spend on any event.
+const WORK_BASE: u64 = 100_000;
+/// What it may spend besides for each node of the event.
+const WORK_PER_NODE: u64 = 64;
 
 /// Why an evaluation ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// It has visited as many nodes as one filter may in this event.
-    #[error("filter too expensive")]
-    TooExpensive,
+    /// It has taken as much work as one filter may spend on this event.
+    #[error("filter too expensive: one filter may visit {limit} nodes of this event")]
+    TooExpensive {
+        /// The most visits, by the event's size.
+        limit: u64,
+    },
     /// A slice of step 0, which jsonpath2 takes for an error.
     #[error("a slice's step is 0")]
     ZeroStep,
 }
 
+/// Why a visitor's round ends early.
+pub(super) enum Stop {
+    /// Nobody wants more nodes.
+    Enough,
+    Failed(Failure),
+}
+
+type Flow = ControlFlow<Stop>;
+type Visit<'v> = &'v mut dyn FnMut(Cursor<'_>) -> Flow;
+
 /// Tells whether a query finds anything.
 pub(super) fn matches(query: &Query, event: &Document<'_>) -> Result<bool, Failure> {
-    let mut found = false;
-    find(query, event, &mut |_| found = true)?;
-    Ok(found)
+    match Evaluator::new(event).each(query, event.root(), &mut |_| Flow::Break(Stop::Enough)) {
+        Flow::Continue(()) => Ok(false),
+        Flow::Break(Stop::Enough) => Ok(true),
+        Flow::Break(Stop::Failed(failure)) => Err(failure),
+    }
 }
 
 /// Visits all nodes that a query finds.
 pub(super) fn find(
-    _query: &Query,
-    _event: &Document<'_>,
-    _visit: &mut dyn FnMut(Cursor<'_>),
+    query: &Query,
+    event: &Document<'_>,
+    visit: &mut dyn FnMut(Cursor<'_>),
 ) -> Result<(), Failure> {
-    Err(Failure::TooExpensive)
+    Evaluator::new(event).collect(query, event.root(), visit)
+}
+
+/// Evaluates one filter on one event.
+pub(super) struct Evaluator<'e> {
+    root: Cursor<'e>,
+    limit: u64,
+    left: Cell<u64>,
+    memo: Memo,
+}
+
+impl<'e> Evaluator<'e> {
+    pub(super) fn new(event: &'e Document<'_>) -> Self {
+        let nodes = u64::try_from(event.len()).unwrap_or(u64::MAX);
+        let limit = WORK_BASE + WORK_PER_NODE.saturating_mul(nodes);
+        Self { root: event.root(), limit, left: Cell::new(limit), memo: Memo::default() }
+    }
+
+    /// Visits all nodes that a query finds from `current`.
+    pub(super) fn collect(
+        &self,
+        query: &Query,
+        current: Cursor<'_>,
+        visit: &mut dyn FnMut(Cursor<'_>),
+    ) -> Result<(), Failure> {
+        let flow = self.each(query, current, &mut |node| {
+            visit(node);
+            Flow::Continue(())
+        });
+        match flow {
+            Flow::Break(Stop::Failed(failure)) => Err(failure),
+            Flow::Continue(()) | Flow::Break(Stop::Enough) => Ok(()),
+        }
+    }
+
+    /// Visits the nodes that a query finds from `current`.
+    fn each(&self, query: &Query, current: Cursor<'_>, visit: Visit<'_>) -> Flow {
+        self.walk(&query.segments, self.start(query, current), visit)
+    }
+
+    #[inline]
+    fn start<'c>(&self, query: &Query, current: Cursor<'c>) -> Cursor<'c>
+    where
+        'e: 'c,
+    {
+        match query.start {
+            Start::Root => self.root,
+            Start::Current => current,
+        }
+    }
+
+    /// Visits the nodes at the end of the way along `segments` from `node`.
+    pub(super) fn walk(&self, segments: &[Segment], node: Cursor<'_>, visit: Visit<'_>) -> Flow {
+        let (mut segments, mut node) = (segments, node);
+        // One name or index leads to one node: no visitor is needed.
+        while let [Segment::Child(selectors), rest @ ..] = segments
+            && let [selector @ (Selector::Name(_) | Selector::Index(_))] = &**selectors
+        {
+            match self.single(selector, node)? {
+                Some(child) => node = child,
+                None => return Flow::Continue(()),
+            }
+            segments = rest;
+        }
+        match segments {
+            [] => visit(node),
+            [Segment::Child(selectors), rest @ ..] => self.select_all(selectors, rest, node, visit),
+            [Segment::Descendant(selectors), rest @ ..] => self.descend(selectors, rest, node, visit),
+        }
+    }
+
+    fn select_all(
+        &self,
+        selectors: &[Selector],
+        rest: &[Segment],
+        node: Cursor<'_>,
+        visit: Visit<'_>,
+    ) -> Flow {
+        for selector in selectors {
+            match rest {
+                [] => self.select(selector, node, visit)?,
+                rest => self.select(selector, node, &mut |child| self.walk(rest, child, visit))?,
+            }
+        }
+        Flow::Continue(())
+    }
+
+    /// RFC 9535 §2.5.2.2: the node itself, then what is below it, each node before its children.
+    fn descend(&self, selectors: &[Selector], rest: &[Segment], node: Cursor<'_>, visit: Visit<'_>) -> Flow {
+        self.spend(1)?;
+        self.select_all(selectors, rest, node, visit)?;
+        for child in node.children() {
+            self.descend(selectors, rest, child, visit)?;
+        }
+        Flow::Continue(())
+    }
+
+    /// Pays for visits.
+    #[inline]
+    fn spend(&self, visits: u64) -> Flow {
+        match self.left.get().checked_sub(visits) {
+            Some(left) => {
+                self.left.set(left);
+                Flow::Continue(())
+            }
+            None => Flow::Break(self.too_expensive()),
+        }
+    }
+
+    fn too_expensive(&self) -> Stop {
+        Stop::Failed(Failure::TooExpensive { limit: self.limit })
+    }
+
+    /// Pays for looking at a whole text: 16 bytes are a visit.
+    #[inline]
+    fn spend_text(&self, text: &str) -> Flow {
+        self.spend(1 + u64::try_from(text.len() / 16).unwrap_or(u64::MAX))
+    }
 }
