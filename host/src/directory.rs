@@ -243,6 +243,84 @@ mod tests {
         }
     }
 
+    fn of(user: &str, name: &str, second: i64) -> Subscription {
+        let created = Timestamp::from_second(1_800_000_000 + second).unwrap();
+        Subscription { user: user.to_owned(), name: name.to_owned(), created, ..subscription() }
+    }
+
+    fn names(known: &[Known]) -> Vec<&str> {
+        known.iter().map(|known| known.subscription.name.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_users_subscriptions_are_listed_in_the_order_of_creation_and_in_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = directory(&folder).await;
+        let mut ids = std::collections::HashMap::new();
+        for (user, name, second) in
+            [("u", "c", 3), ("t", "x", 1), ("u", "a", 1), ("uu", "y", 1), ("u", "b", 2), ("u", "gone", 2)]
+        {
+            let created = written.create(of(user, name, second)).await.unwrap();
+            ids.insert(name, created.subscription.id);
+        }
+        let delete = |now: &Subscription| Some(Subscription { deleted: Some(now.created), ..now.clone() });
+        written.change(ids["gone"], delete).await.unwrap();
+        let page = |after: Option<&str>, limit| {
+            let after = after.map(|name| ids[name]);
+            written.page_of_user("u", after, limit).map(|page| names(&page).join(" "))
+        };
+        assert_eq!(page(None, 9).as_deref(), Some("a b c"));
+        assert_eq!(page(None, 2).as_deref(), Some("a b"));
+        assert_eq!(page(Some("a"), 1).as_deref(), Some("b"));
+        assert_eq!(page(Some("c"), 9).as_deref(), Some(""));
+        assert_eq!(page(Some("x"), 9), None, "another user's");
+        assert_eq!(page(Some("gone"), 9), None);
+        assert_eq!(written.of_user("u").len(), 3);
+        assert!(written.of_user("").is_empty());
+    }
+
+    /// A filter that an older Waypost took and this one does not: its subscription could not even be deleted.
+    #[tokio::test]
+    async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(folder.path(), Duration::ZERO).unwrap();
+        let wrong = Subscription { jsonpath: "$[".to_owned(), ..subscription() };
+        let right = subscription();
+        for stored in [&wrong, &right] {
+            store.put_subscription(stored.clone()).await.unwrap();
+        }
+        let directory = Directory::open(Arc::new(store)).await.unwrap();
+        assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id]);
+        assert!(directory.known(wrong.id).unwrap().filter.is_none());
+        assert_eq!(directory.filing(wrong.id), None);
+        assert!(directory.filing(right.id).is_some());
+        let renamed = directory.change(wrong.id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
+        assert_eq!(renamed.await.unwrap().unwrap().subscription.name, "x");
+        let other =
+            directory.change(wrong.id, |now| Some(Subscription { jsonpath: "$]".to_owned(), ..now.clone() }));
+        assert!(matches!(other.await, Err(Error::Filter(_))));
+        let mended =
+            directory.change(wrong.id, |now| Some(Subscription { jsonpath: "$".to_owned(), ..now.clone() }));
+        assert!(mended.await.unwrap().unwrap().filter.is_some());
+        assert_eq!(directory.matches(b"{}").unwrap().matched.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_leaves_the_filter_keeps_its_parsed_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(&folder).await;
+        let created = directory.create(subscription()).await.unwrap();
+        let id = created.subscription.id;
+        let renamed = directory.change(id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
+        let renamed = renamed.await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&created.filter.unwrap(), &renamed.filter.unwrap()));
+        let since = created.subscription.created;
+        let pause = Activity::Disabled { since, error: None };
+        directory.change(id, |now| Some(Subscription { activity: pause, ..now.clone() })).await.unwrap();
+        assert_eq!(directory.filing(id), None);
+        assert_eq!(directory.matches(b"{}").unwrap().matched, []);
+    }
+
     #[tokio::test]
     async fn an_old_failure_does_not_disable_what_its_owner_has_changed() {
         let folder = tempfile::tempdir().unwrap();
