@@ -1,9 +1,23 @@
-//! The two languages that filters are written in.
+//! The two languages that filters are written in, and how a text decides between them.
+//!
+//! `auto` parses a text as both. Where only one accepts it, that one it is; where both do, it is RFC 9535, with a
+//! warning if jsonpath2 would mean something else. What only jsonpath2 has (`=`, `and`, `or`, `not`, a function or a
+//! path as a subscript) RFC 9535 never accepts, so that a text with such a mark is never read as RFC 9535. Where
+//! neither accepts it, its marks choose whose error the author sees.
+//!
+//! In all of them a bare name is a path, as in the filters of Pacifica's documentation: `data` is `$.data`, and
+//! `data.name` is `$.data.name`.
+
+mod difference;
+mod marks;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
 use super::error::FilterError;
-use super::form::Query;
+use super::form::{Query, Segment, Selector, Start};
+use super::{jsonpath2, limits, rfc9535};
 use crate::domain::FilterDialect;
 
 /// The language of a filter, as it was read.
@@ -23,6 +37,13 @@ impl Dialect {
             Self::Jsonpath2 => "jsonpath2",
         }
     }
+
+    fn parse(self, text: &str) -> Result<Query, FilterError> {
+        match self {
+            Self::Rfc9535 => rfc9535::parse(text),
+            Self::Jsonpath2 => jsonpath2::parse(text),
+        }
+    }
 }
 
 impl fmt::Display for Dialect {
@@ -32,6 +53,7 @@ impl fmt::Display for Dialect {
 }
 
 /// An expression that has been read.
+#[derive(Debug)]
 pub(super) struct Read {
     pub(super) dialect: Dialect,
     pub(super) warnings: Vec<String>,
@@ -40,14 +62,43 @@ pub(super) struct Read {
 
 /// Reads an expression in the dialect that is asked for, or in the one that its text decides for.
 pub(super) fn read(text: &str, dialect: FilterDialect) -> Result<Read, FilterError> {
-    match dialect {
-        FilterDialect::Jsonpath2 => {
-            let query = super::jsonpath2::parse(text)?;
-            Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query })
+    limits::check_length(text)?;
+    let asked = match dialect {
+        FilterDialect::Auto => None,
+        FilterDialect::Rfc9535 => Some(Dialect::Rfc9535),
+        FilterDialect::Jsonpath2 => Some(Dialect::Jsonpath2),
+    };
+    match (bare(text), asked) {
+        (Some(query), asked) => {
+            Ok(Read { dialect: asked.unwrap_or(Dialect::Rfc9535), warnings: Vec::new(), query })
         }
-        FilterDialect::Auto | FilterDialect::Rfc9535 => {
-            let query = super::rfc9535::parse(text)?;
-            Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query })
-        }
+        (None, Some(dialect)) => Ok(Read { dialect, warnings: Vec::new(), query: dialect.parse(text)? }),
+        (None, None) => decide(text),
     }
+}
+
+/// Reads an expression in the dialect that its text decides for.
+fn decide(text: &str) -> Result<Read, FilterError> {
+    match (rfc9535::parse(text), jsonpath2::parse(text)) {
+        (Ok(query), Ok(other)) => {
+            let warnings = difference::warnings(&query, &other);
+            Ok(Read { dialect: Dialect::Rfc9535, warnings, query })
+        }
+        (Ok(query), Err(_)) => Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query }),
+        (Err(_), Ok(query)) => Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query }),
+        (Err(standard), Err(other)) => Err(if marks::look_like_jsonpath2(text) { other } else { standard }),
+    }
+}
+
+/// Reads a name, or names joined by dots, as the path from the event that they are.
+fn bare(text: &str) -> Option<Query> {
+    let segment = |name: &str| is_name(name).then(|| Segment::Child(Box::new([Selector::Name(name.into())])));
+    let segments = text.trim_ascii().split('.').map(segment).collect::<Option<_>>()?;
+    Some(Query { start: Start::Root, segments })
+}
+
+/// Tells whether RFC 9535 accepts a name without quotes.
+fn is_name(text: &str) -> bool {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
+    text.chars().all(in_name) && text.starts_with(|c: char| !c.is_ascii_digit())
 }

@@ -73,6 +73,16 @@ impl Filter {
         Ok(found)
     }
 
+    /// Returns how many nodes the expression finds.
+    ///
+    /// # Errors
+    /// As [`Self::matches`].
+    pub fn count(&self, event: &Document<'_>) -> Result<usize, Failure> {
+        let mut count = 0;
+        evaluate::find(&self.query, event, &mut |_| count += 1)?;
+        Ok(count)
+    }
+
     /// Returns why the expression finds something in an event, or does not.
     pub fn explain(&self, event: &Document<'_>) -> Explanation {
         explain::explain(self, event)

@@ -1,53 +1,98 @@
 //! All subscriptions' filters at once: from an event's bytes to the ids of those that match.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::atoms::{self, Clause};
 use super::document::Document;
 use super::error::Error;
 use super::evaluate::Failure;
 use super::filter::Filter;
+use super::set::Set;
+use super::table::Map;
+use super::trie::{FilterId, Node};
+use super::walk::walk;
 use crate::domain::ids::SubscriptionId;
 
 /// The filters of all active subscriptions.
+///
+/// A clone shares its parts with the original, so that one who changes the index clones it, changes the clone and
+/// swaps it in (`ArcSwap`), while others go on reading.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    filters: imbl::OrdMap<SubscriptionId, Arc<Filter>>,
+    subscriptions: Map<SubscriptionId, FilterId>,
+    /// Equal expressions are one filter, evaluated once.
+    expressions: Map<Expression, FilterId>,
+    filters: Map<FilterId, Arc<Entry>>,
+    /// The filters of which something is known, by atom.
+    paths: Node,
+    /// The filters of which nothing is known: they are tried on every event.
+    scan: Set<FilterId>,
+    next: u64,
 }
+
+/// A distinct filter and those who use it.
+#[derive(Clone, Debug)]
+struct Entry {
+    filter: Arc<Filter>,
+    /// Under which of its clauses it is filed. (They are read anew when they are needed, to save their room.)
+    clause: Option<usize>,
+    subscriptions: Set<SubscriptionId>,
+}
+
+/// A filter by its text and dialect.
+#[derive(Clone, Debug)]
+struct Expression(Arc<Filter>);
 
 /// Who wants an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
     /// The subscriptions whose filters match, in the order of their ids.
     pub matched: Vec<SubscriptionId>,
-    /// The subscriptions whose filters gave no answer, in the order of their ids.
+    /// The subscriptions whose filters gave no answer, in the order of their ids. (A filter that could not match
+    /// anyway is not asked.)
     pub failed: Vec<(SubscriptionId, Failure)>,
 }
 
 impl Index {
     /// Adds a subscription, or gives it another filter.
     pub fn insert(&mut self, id: SubscriptionId, filter: Arc<Filter>) {
-        self.filters.insert(id, filter);
+        self.remove(id);
+        let expression = Expression(filter);
+        let known = self.expressions.get(&expression).copied();
+        let filter_id = known.unwrap_or_else(|| self.file(expression));
+        if let Some(entry) = self.filters.get_mut(&filter_id) {
+            Arc::make_mut(entry).subscriptions.insert(id);
+        }
+        self.subscriptions.insert(id, filter_id);
     }
 
     /// Forgets a subscription; one that is not there is no mistake.
     pub fn remove(&mut self, id: SubscriptionId) {
-        self.filters.remove(&id);
+        let Some(filter_id) = self.subscriptions.remove(&id) else { return };
+        let Some(entry) = self.filters.get_mut(&filter_id) else { return };
+        let entry = Arc::make_mut(entry);
+        entry.subscriptions.remove(id);
+        if entry.subscriptions.is_empty() {
+            self.unfile(filter_id);
+        }
     }
 
     /// Returns the number of subscriptions.
     pub fn len(&self) -> usize {
-        self.filters.len()
+        self.subscriptions.len()
     }
 
     /// Tells whether there is no subscription.
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty()
+        self.subscriptions.is_empty()
     }
 
     /// Returns how a subscription's filter is found: `equality on $.eventType`, or `scan` where it is tried on every
     /// event; `None` for a subscription that is not here.
     pub fn filing(&self, id: SubscriptionId) -> Option<String> {
-        self.filters.get(&id).map(|_| "scan".to_owned())
+        let entry = self.filters.get(self.subscriptions.get(&id)?)?;
+        Some(entry.clause().map_or_else(|| "scan".to_owned(), |clause| clause.to_string()))
     }
 
     /// Returns who wants an event.
@@ -57,14 +102,89 @@ impl Index {
     /// The bytes are not JSON.
     pub fn matches(&self, event_json: &[u8]) -> Result<Matches, Error> {
         let event = Document::parse(event_json)?;
-        let mut matches = Matches::default();
-        for (id, filter) in &self.filters {
-            match filter.matches(&event) {
-                Ok(true) => matches.matched.push(*id),
+        let mut candidates = walk(&self.paths, &event);
+        self.scan.extend(&mut candidates);
+        let (mut matched, mut failed) = (Vec::new(), Vec::new());
+        for entry in candidates.iter().filter_map(|id| self.filters.get(id)) {
+            match entry.filter.matches(&event) {
+                Ok(true) => entry.subscriptions.extend(&mut matched),
                 Ok(false) => {}
-                Err(failure) => matches.failed.push((*id, failure)),
+                Err(failure) => {
+                    let mut subscriptions = Vec::new();
+                    entry.subscriptions.extend(&mut subscriptions);
+                    failed.extend(subscriptions.into_iter().map(|id| (id, failure)));
+                }
             }
         }
-        Ok(matches)
+        matched.sort_unstable();
+        failed.sort_unstable_by_key(|(id, _)| *id);
+        Ok(Matches { matched, failed })
+    }
+
+    /// Tells whether nothing at all is left in the index, for the tests of removal.
+    #[cfg(test)]
+    pub(super) fn is_bare(&self) -> bool {
+        self.is_empty()
+            && self.expressions.is_empty()
+            && self.filters.is_empty()
+            && self.scan.is_empty()
+            && self.paths.is_empty()
+    }
+
+    /// Files a filter that is not here yet, under the clause whose atoms the fewest others share.
+    fn file(&mut self, expression: Expression) -> FilterId {
+        let id = FilterId(self.next);
+        self.next += 1;
+        let clauses = atoms::clauses(expression.0.query());
+        // The first of the least: turned around, so that of equals the last condition wins, which people tend to
+        // make the narrower one.
+        let rarest = clauses.iter().enumerate().rev().min_by_key(|(_, clause)| self.cost(clause));
+        match rarest {
+            Some((_, clause)) => clause.atoms.iter().for_each(|atom| self.paths.file(atom, id)),
+            None => self.scan.insert(id),
+        }
+        let clause = rarest.map(|(place, _)| place);
+        let entry = Entry { filter: Arc::clone(&expression.0), clause, subscriptions: Set::default() };
+        self.filters.insert(id, Arc::new(entry));
+        self.expressions.insert(expression, id);
+        id
+    }
+
+    fn unfile(&mut self, id: FilterId) {
+        let Some(entry) = self.filters.remove(&id) else { return };
+        match entry.clause() {
+            Some(clause) => {
+                clause.atoms.iter().for_each(|atom| self.paths.unfile(&atom.path, &atom.test, id));
+            }
+            None => self.scan.remove(id),
+        }
+        self.expressions.remove(&Expression(Arc::clone(&entry.filter)));
+    }
+
+    /// Returns how often a filter is likely to be tried when it is filed here, as a measure without a unit: what many
+    /// filters ask for, many events have.
+    fn cost(&self, clause: &Clause<'_>) -> usize {
+        clause.atoms.iter().map(|atom| atom.test.weight() * (self.paths.filed(atom) + 1)).sum()
+    }
+}
+
+impl Entry {
+    fn clause(&self) -> Option<Clause<'_>> {
+        atoms::clauses(self.filter.query()).into_iter().nth(self.clause?)
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.dialect() == other.0.dialect() && self.0.text() == other.0.text()
+    }
+}
+
+impl Eq for Expression {}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.dialect().hash(state);
+        self.0.text().hash(state);
     }
 }

@@ -1,7 +1,8 @@
 //! What a filter's text may be, before and after a parser sees it.
 //!
-//! Parsers of JSONPath blow up on nesting (stack and backtracking): [`check_text`] keeps that out in one pass.
-//! [`check_spaces`] refuses what jsonpath-rust 1 reads wrongly without a word.
+//! Parsers of JSONPath blow up on nesting (stack and backtracking): [`check_text`] keeps that out in one pass, for
+//! RFC 9535, whose parser is not ours. The parser of jsonpath2 counts as it goes along, by [`check_depth`] and
+//! [`check_filters`]. [`check_spaces`] refuses what jsonpath-rust 1 reads wrongly without a word.
 
 use super::error::FilterError;
 
@@ -11,6 +12,9 @@ const TEXT_BYTES_MAX: usize = 4096;
 const NESTING_MAX: usize = 32;
 /// The deepest nesting of function calls: the grammar reads a call's argument twice, at each level anew.
 const CALLS_NESTING_MAX: usize = 4;
+/// The most filters (`?…`) in one expression, those within filters included.
+const FILTERS_MAX: usize = 64;
+
 /// The characters of a filter outside its string literals, with their byte positions; quotes are left out too.
 pub(super) struct Outside<'t> {
     chars: std::str::CharIndices<'t>,
@@ -47,29 +51,56 @@ impl Iterator for Outside<'_> {
     }
 }
 
-/// Checks the text's length and nesting in one pass, before any parser sees it.
-pub(super) fn check_text(text: &str) -> Result<(), FilterError> {
+/// Checks the text's length.
+pub(super) fn check_length(text: &str) -> Result<(), FilterError> {
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("a filter has at most {TEXT_BYTES_MAX} bytes, this one has {}", text.len());
         return Err(FilterError::at(text, TEXT_BYTES_MAX, message));
     }
+    Ok(())
+}
+
+/// Checks how many brackets are open behind the one at the byte `at`.
+pub(super) fn check_depth(text: &str, at: usize, depth: usize) -> Result<(), FilterError> {
+    if depth > NESTING_MAX {
+        return Err(FilterError::at(text, at, format!("brackets nest at most {NESTING_MAX} deep")));
+    }
+    Ok(())
+}
+
+/// Checks the number of filters up to the one at the byte `at`.
+pub(super) fn check_filters(text: &str, at: usize, filters: usize) -> Result<(), FilterError> {
+    if filters > FILTERS_MAX {
+        return Err(FilterError::at(
+            text,
+            at,
+            format!("an expression has at most {FILTERS_MAX} filters `?…`"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the length and the nesting of a text in RFC 9535, in one pass, before its parser sees it.
+pub(super) fn check_text(text: &str) -> Result<(), FilterError> {
+    check_length(text)?;
     // For every open bracket: whether it is a function's.
     let mut open = Vec::new();
-    let mut before = ' ';
+    let (mut before, mut filters) = (' ', 0);
     for (at, c) in Outside::new(text) {
         match c {
             '(' | '[' => {
                 open.push(c == '(' && (before.is_alphanumeric() || before == '_'));
-                if open.len() > NESTING_MAX {
-                    let message = format!("brackets nest at most {NESTING_MAX} deep");
-                    return Err(FilterError::at(text, at, message));
-                }
+                check_depth(text, at, open.len())?;
                 if open.iter().filter(|call| **call).count() > CALLS_NESTING_MAX {
                     let message = format!("function calls nest at most {CALLS_NESTING_MAX} deep");
                     return Err(FilterError::at(text, at, message));
                 }
             }
             ')' | ']' => drop(open.pop()),
+            '?' => {
+                filters += 1;
+                check_filters(text, at, filters)?;
+            }
             _ => {}
         }
         before = c;

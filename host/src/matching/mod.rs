@@ -29,6 +29,7 @@
 //! - Atoms from `||`, prefixes and ranges of numbers: such filters are filed under a mere existence.
 //! - Saying why a filter does not match, or how it is filed.
 
+mod atoms;
 mod dialect;
 mod document;
 mod error;
@@ -42,6 +43,10 @@ mod limits;
 mod number;
 mod pattern;
 mod rfc9535;
+mod set;
+mod table;
+mod trie;
+mod walk;
 
 pub use dialect::Dialect;
 pub use document::Document;

@@ -1,9 +1,45 @@
 //! The parser of jsonpath2, the language of Pacifica's subscriptions.
+//!
+//! It reads what the Python package jsonpath2 0.4.5 reads, whose grammar is this (whitespace is free between all
+//! tokens, and the longest token wins):
+//!
+//! ```text
+//! jsonpath   = "$" step*
+//! path       = ("$" | "@") step*
+//! step       = "." bare | ".." bare | ".." list | list
+//! bare       = "*" | NAME | call
+//! list       = "[" subscript ("," subscript)* "]"
+//! subscript  = STRING | INTEGER | [INTEGER] ":" [INTEGER] [":" [INTEGER]] | "*" | "?" "(" and ")" | path | call
+//! call       = NAME "(" [value ("," value)*] ")"
+//! and        = or ("and" or)*
+//! or         = not ("or" not)*
+//! not        = "not" not | "(" and ")" | value [("=" | "!=" | "<" | "<=" | ">" | ">=") value]
+//! value      = path | STRING | NUMBER | array | object | "true" | "false" | "null"
+//! ```
+//!
+//! Two things in it surprise: `or` binds tighter than `and`, and a string stands for the characters between its quotes
+//! as they are written; escapes have to be JSON's, but nobody undoes them. What the language means is said where it is
+//! compiled to, in [`form`](super::form).
+//!
+//! `dialect` is the only caller. The text may come from anyone: reading takes one pass, and only brackets recurse,
+//! which [`limits`](super::limits) bounds.
+
+mod condition;
+mod hint;
+mod lexer;
+mod literal;
+mod parser;
+#[cfg(test)]
+mod tests;
 
 use super::error::FilterError;
 use super::form::Query;
+use super::limits;
+
+pub(super) use lexer::{Bracket, Foreign, Kind, Lexer, Token};
 
 /// Parses an expression.
 pub(super) fn parse(text: &str) -> Result<Query, FilterError> {
-    Err(FilterError::at(text, 0, "not there yet"))
+    limits::check_length(text)?;
+    parser::Parser::new(text).jsonpath()
 }

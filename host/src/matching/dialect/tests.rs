@@ -1,0 +1,145 @@
+use super::{Dialect, Read, read};
+use crate::domain::FilterDialect;
+use crate::matching::{Document, Filter};
+
+fn auto(text: &str) -> Read {
+    read(text, FilterDialect::Auto).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn error(text: &str) -> String {
+    read(text, FilterDialect::Auto).unwrap_err().to_string()
+}
+
+#[test]
+fn takes_the_only_dialect_that_accepts_a_text() {
+    for text in [
+        r#"$[?(@["eventType"] = "x")]"#,
+        "$.data[*][?(@.a and @.b)]",
+        "$.data[*][?(not @.a)]",
+        "$.a.length()",
+        "$.a[length()]",
+        "$.list[$.i]",
+        "$ . a",
+        " $.a\n",
+        r"$[?([1,2])]",
+        "$[?(@.a = 1)]['a']".replace('\'', "\"").as_str(),
+    ] {
+        let read = auto(text);
+        assert_eq!(read.dialect, Dialect::Jsonpath2, "{text}");
+        assert!(read.warnings.is_empty(), "{text}");
+    }
+    for text in [
+        "$.data[?@.value=='Blah'].value",
+        "$['a']",
+        "$.or",
+        "$.é",
+        "$[?(@.a == 1)]",
+        "$[?@.a && !@.b]",
+        "$[?length(@.a) > 1]",
+        "$[?@.a]",
+        r#"$[?@.a < "b"]"#,
+    ] {
+        let read = auto(text);
+        assert_eq!(read.dialect, Dialect::Rfc9535, "{text}");
+        assert!(read.warnings.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn warns_of_nothing_where_both_dialects_mean_the_same() {
+    for text in [
+        "$",
+        "$.a.b[0][-1].*",
+        "$..a",
+        "$..*",
+        "$..[0,1]",
+        r#"$["a","b"][*]"#,
+        "$[1:2]",
+        "$[-3:]",
+        "$[:-15]",
+        "$[8:20:2]",
+        "$[::1]",
+        "$.a[0, 1] .b",
+    ] {
+        let read = auto(text);
+        assert_eq!(read.dialect, Dialect::Rfc9535, "{text}");
+        assert!(read.warnings.is_empty(), "{text}: {:?}", read.warnings);
+    }
+}
+
+#[test]
+fn warns_once_of_each_thing_that_jsonpath2_would_mean_otherwise() {
+    for (text, warnings) in [
+        ("$.data[?(@.a)]", vec!["`[?(…)]`"]),
+        ("$[?(@.a < 1)][?(@.b)]", vec!["`[?(…)]`"]),
+        ("$..[?(@.a != 1)]", vec!["`[?(…)]`"]),
+        ("$[::-1]", vec!["a slice"]),
+        ("$[1:2:0,::-2]", vec!["a slice"]),
+        (r#"$["a\nb"]"#, vec!["a backslash"]),
+        (r#"$["a\"b"]"#, vec!["a backslash"]),
+        (r#"$["\\"][?(@)][::-1]"#, vec!["a backslash", "`[?(…)]`", "a slice"]),
+    ] {
+        let read = auto(text);
+        assert_eq!(read.dialect, Dialect::Rfc9535, "{text}");
+        assert_eq!(read.warnings.len(), warnings.len(), "{text}: {:?}", read.warnings);
+        for (warning, begin) in read.warnings.iter().zip(warnings) {
+            assert!(warning.starts_with(begin), "{text}: {warning}");
+            assert!(warning.contains("`filter_dialect`"), "{text}: {warning}");
+        }
+    }
+}
+
+#[test]
+fn a_choice_silences_the_warning() {
+    for dialect in [FilterDialect::Rfc9535, FilterDialect::Jsonpath2] {
+        assert!(read("$.data[?(@.a)]", dialect).unwrap().warnings.is_empty());
+    }
+    assert!(auto("$.data[?@.a]").warnings.is_empty(), "what the warning advises");
+}
+
+/// The documentation of Pacifica's notifications shows the filter `data`, which jsonpath2 0.4.5 does not accept.
+#[test]
+fn a_bare_name_is_a_path_in_every_dialect() {
+    let event = Document::parse(r#"{"data": {"or": [1], "é_1": 2}}"#.as_bytes()).unwrap();
+    for dialect in [FilterDialect::Auto, FilterDialect::Rfc9535, FilterDialect::Jsonpath2] {
+        let found = |text: &str| Filter::parse(text, dialect).unwrap().find(&event).unwrap();
+        assert_eq!(found("data"), [r#"{"or":[1],"é_1":2}"#]);
+        assert_eq!(found("data.or"), ["[1]"]);
+        assert_eq!(found(" data.é_1\n"), ["2"]);
+        assert!(found("size").is_empty());
+        assert_eq!(Filter::parse(" data", dialect).unwrap().text(), " data", "the text stays as written");
+        for text in ["", ".", "data.", ".data", "1a", "da ta", "data-a", "data[0]", "data..a", "@", "data.*"]
+        {
+            assert!(Filter::parse(text, dialect).is_err(), "{text}");
+        }
+    }
+    assert_eq!(auto("data").dialect, Dialect::Rfc9535);
+}
+
+#[test]
+fn shows_the_error_of_the_dialect_that_the_text_looks_like() {
+    insta::assert_snapshot!(error(r#"$[?(@["a"] = "x" and @["b"] == 1)]"#), @"");
+    insta::assert_snapshot!(error(r#"$[?(@.a = 1 and not !@.b)]"#), @"");
+    insta::assert_snapshot!(error("$.a.size()"), @"");
+    insta::assert_snapshot!(error("$[?@.a = 1]"), @"");
+    insta::assert_snapshot!(error("$[?(@.a == 'x' and @.b)]"), @"");
+    insta::assert_snapshot!(error("$.a["), @"");
+    insta::assert_snapshot!(error("$.a-b"), @"");
+    insta::assert_snapshot!(error(""), @"");
+}
+
+#[test]
+fn limits_hold_in_every_dialect() {
+    let long = format!("$.{}", "a".repeat(4096));
+    let deep = format!("$[?{}@.a{}]", "(".repeat(32), ")".repeat(32));
+    let filters = format!("${}", "[?(@.a)]".repeat(65));
+    for dialect in [FilterDialect::Auto, FilterDialect::Rfc9535, FilterDialect::Jsonpath2] {
+        for (text, column, limit) in [(&long, 4097, "4096"), (&deep, 35, "32"), (&filters, 515, "64")] {
+            let error = read(text, dialect).unwrap_err();
+            assert_eq!(error.column, column, "{error}");
+            assert!(error.message.contains(limit), "{error}");
+        }
+        let filters = format!("${}", "[?(@.a)]".repeat(64));
+        assert!(read(&filters, dialect).is_ok());
+    }
+}

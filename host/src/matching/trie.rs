@@ -1,0 +1,335 @@
+//! The paths that anyone's atom names, as one tree, with the filters filed where their atoms end.
+//!
+//! All parts are persistent: a clone shares everything, and filing one filter copies the few nodes on its path.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::atoms::{Atom, Bound, Side, Step, Test};
+use super::number::Number;
+use super::set::Set;
+use super::table::Table;
+
+/// One distinct filter in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FilterId(pub(super) u64);
+
+/// The filters filed under one atom.
+pub(super) type Postings = Set<FilterId>;
+
+/// The place of one path: what is asked of the values there, and the way on to their children.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    names: Table<Arc<str>, Arc<Node>>,
+    any: Option<Arc<Node>>,
+    exists: Postings,
+    strings: Table<Arc<str>, Postings>,
+    /// The tests that most paths do without.
+    others: Option<Arc<Others>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Others {
+    numbers: Table<Number, Postings>,
+    yes: Postings,
+    no: Postings,
+    null: Postings,
+    prefixes: Prefixes,
+    /// By the number and whether it is *out of* the range: what a number passes are the keys up to its own.
+    above: OrdMap<(Number, bool), Postings>,
+    /// By the number and whether it is within the range: what a number passes are the keys from its own.
+    below: OrdMap<(Number, bool), Postings>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Prefixes {
+    texts: Table<Arc<str>, Postings>,
+    /// The lengths of the texts in bytes, with how many have each.
+    lengths: Vec<(usize, usize)>,
+}
+
+impl Node {
+    /// Files a filter under `atom`, where it is not yet.
+    pub(super) fn file(&mut self, atom: &Atom<'_>, id: FilterId) {
+        let mut node = self;
+        for step in &atom.path {
+            let child = match step {
+                Step::Name(name) => node.names.entry(*name, || Arc::from(*name)),
+                Step::Any => node.any.get_or_insert_default(),
+            };
+            node = Arc::make_mut(child);
+        }
+        node.post(&atom.test, id);
+    }
+
+    fn post(&mut self, test: &Test<'_>, id: FilterId) {
+        match test {
+            Test::Exists => self.exists.insert(id),
+            Test::String(text) => self.strings.entry(&**text, || Arc::from(&**text)).insert(id),
+            Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..) => {
+                Arc::make_mut(self.others.get_or_insert_default()).post(test, id);
+            }
+        }
+    }
+
+    /// Takes a filter from where [`Node::file`] put it, with the nodes that nobody needs any more.
+    pub(super) fn unfile(&mut self, path: &[Step<'_>], test: &Test<'_>, id: FilterId) {
+        match path.split_first() {
+            Some((Step::Name(name), rest)) => {
+                let Some(child) = self.names.get_mut(*name) else { return };
+                let child = Arc::make_mut(child);
+                child.unfile(rest, test, id);
+                if child.is_empty() {
+                    self.names.remove(*name);
+                }
+            }
+            Some((Step::Any, rest)) => {
+                let Some(child) = &mut self.any else { return };
+                let child = Arc::make_mut(child);
+                child.unfile(rest, test, id);
+                if child.is_empty() {
+                    self.any = None;
+                }
+            }
+            None => self.unpost(test, id),
+        }
+    }
+
+    fn unpost(&mut self, test: &Test<'_>, id: FilterId) {
+        match test {
+            Test::Exists => self.exists.remove(id),
+            Test::String(text) => take(&mut self.strings, &**text, id),
+            Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..) => {
+                let Some(others) = &mut self.others else { return };
+                let others = Arc::make_mut(others);
+                others.unpost(test, id);
+                if others.is_empty() {
+                    self.others = None;
+                }
+            }
+        }
+    }
+
+    /// Returns how many filters are filed under exactly this atom.
+    pub(super) fn filed(&self, atom: &Atom<'_>) -> usize {
+        let mut node = self;
+        for step in &atom.path {
+            let child = match step {
+                Step::Name(name) => node.names.get(*name),
+                Step::Any => node.any.as_ref(),
+            };
+            let Some(child) = child else { return 0 };
+            node = child;
+        }
+        let postings = match &atom.test {
+            Test::Exists => Some(&node.exists),
+            Test::String(text) => node.strings.get(&**text),
+            test @ (Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..)) => {
+                node.others.as_ref().and_then(|others| others.postings(test))
+            }
+        };
+        postings.map_or(0, Set::len)
+    }
+
+    /// Returns the place of a member's value.
+    #[inline]
+    pub(super) fn member(&self, name: &str) -> Option<&Self> {
+        self.names.get(name).map(|child| &**child)
+    }
+
+    /// Returns the place of each child.
+    #[inline]
+    pub(super) fn any(&self) -> Option<&Self> {
+        self.any.as_deref()
+    }
+
+    /// Returns the number of members with a place of their own.
+    #[inline]
+    pub(super) fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Tells whether values at this path need not be looked into.
+    #[inline]
+    pub(super) fn is_leaf(&self) -> bool {
+        self.any.is_none() && self.names.is_empty()
+    }
+
+    /// Returns what is filed under each value at this path.
+    #[inline]
+    pub(super) fn at_all(&self) -> &Postings {
+        &self.exists
+    }
+
+    /// Visits what is filed under a text.
+    #[inline]
+    pub(super) fn at_text<'i>(&'i self, text: &str, mut visit: impl FnMut(&'i Postings)) {
+        if !self.strings.is_empty() {
+            self.strings.get(text).map_or((), &mut visit);
+        }
+        let Some(others) = &self.others else { return };
+        for (length, _) in &others.prefixes.lengths {
+            if let Some(prefix) = text.get(..*length) {
+                others.prefixes.texts.get(prefix).map_or((), &mut visit);
+            }
+        }
+    }
+
+    /// Returns what is filed under a number itself.
+    #[inline]
+    pub(super) fn at_number(&self, number: &Number) -> Option<&Postings> {
+        self.others.as_ref().and_then(|others| others.numbers.get(number))
+    }
+
+    /// Returns what is filed under `true` or `false`.
+    #[inline]
+    pub(super) fn at_bool(&self, value: bool) -> Option<&Postings> {
+        self.others.as_ref().map(|others| if value { &others.yes } else { &others.no })
+    }
+
+    /// Returns what is filed under `null`.
+    #[inline]
+    pub(super) fn at_null(&self) -> Option<&Postings> {
+        self.others.as_ref().map(|others| &others.null)
+    }
+
+    /// Tells whether there are ranges of numbers on this side.
+    #[inline]
+    pub(super) fn has_ranges(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| !others.above.is_empty() || !others.below.is_empty())
+    }
+
+    /// Visits what is filed under the ranges above something in which the largest number lies, and under those below
+    /// something in which the smallest does.
+    pub(super) fn in_ranges<'i>(
+        &'i self,
+        least: &Number,
+        most: &Number,
+        mut visit: impl FnMut(&'i Postings),
+    ) {
+        let Some(others) = &self.others else { return };
+        let above = others.above.range(..=(most.clone(), false));
+        let below = others.below.range((least.clone(), true)..);
+        above.chain(below).for_each(|(_, postings)| visit(postings));
+    }
+
+    /// Tells whether nothing is filed here or below.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_leaf() && self.strings.is_empty() && self.exists.is_empty() && self.others.is_none()
+    }
+}
+
+impl Others {
+    fn post(&mut self, test: &Test<'_>, id: FilterId) {
+        match test {
+            Test::Exists | Test::String(_) => {}
+            Test::Number(number) => self.numbers.entry(number, || number.clone()).insert(id),
+            Test::Bool(true) => self.yes.insert(id),
+            Test::Bool(false) => self.no.insert(id),
+            Test::Null => self.null.insert(id),
+            Test::Prefix(text) => self.prefixes.entry(text).insert(id),
+            Test::Beyond(side, bound) => {
+                let (ranges, key) = self.ranges_mut(*side, bound);
+                ranges.entry(key).or_default().insert(id);
+            }
+        }
+    }
+
+    fn unpost(&mut self, test: &Test<'_>, id: FilterId) {
+        match test {
+            Test::Exists | Test::String(_) => {}
+            Test::Number(number) => take(&mut self.numbers, number, id),
+            Test::Bool(true) => self.yes.remove(id),
+            Test::Bool(false) => self.no.remove(id),
+            Test::Null => self.null.remove(id),
+            Test::Prefix(text) => self.prefixes.take(text, id),
+            Test::Beyond(side, bound) => {
+                let (ranges, key) = self.ranges_mut(*side, bound);
+                let Some(postings) = ranges.get_mut(&key) else { return };
+                postings.remove(id);
+                if postings.is_empty() {
+                    ranges.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn postings(&self, test: &Test<'_>) -> Option<&Postings> {
+        match test {
+            Test::Exists | Test::String(_) => None,
+            Test::Number(number) => self.numbers.get(number),
+            Test::Bool(true) => Some(&self.yes),
+            Test::Bool(false) => Some(&self.no),
+            Test::Null => Some(&self.null),
+            Test::Prefix(text) => self.prefixes.texts.get(&**text),
+            Test::Beyond(Side::Above, bound) => self.above.get(&bound.key(Side::Above)),
+            Test::Beyond(Side::Below, bound) => self.below.get(&bound.key(Side::Below)),
+        }
+    }
+
+    fn ranges_mut(
+        &mut self,
+        side: Side,
+        bound: &Bound,
+    ) -> (&mut OrdMap<(Number, bool), Postings>, (Number, bool)) {
+        let ranges = match side {
+            Side::Above => &mut self.above,
+            Side::Below => &mut self.below,
+        };
+        (ranges, bound.key(side))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+            && self.prefixes.texts.is_empty()
+            && self.above.is_empty()
+            && self.below.is_empty()
+            && [&self.yes, &self.no, &self.null].iter().all(|postings| postings.is_empty())
+    }
+}
+
+impl Prefixes {
+    fn entry(&mut self, text: &str) -> &mut Postings {
+        if self.texts.get(text).is_none() {
+            match self.lengths.iter_mut().find(|(length, _)| *length == text.len()) {
+                Some((_, texts)) => *texts += 1,
+                None => self.lengths.push((text.len(), 1)),
+            }
+        }
+        self.texts.entry(text, || Arc::from(text))
+    }
+
+    fn take(&mut self, text: &str, id: FilterId) {
+        take(&mut self.texts, text, id);
+        if self.texts.get(text).is_none() {
+            if let Some((_, texts)) = self.lengths.iter_mut().find(|(length, _)| *length == text.len()) {
+                *texts -= 1;
+            }
+            self.lengths.retain(|(_, texts)| *texts > 0);
+        }
+    }
+}
+
+impl Bound {
+    fn key(&self, side: Side) -> (Number, bool) {
+        let second = match side {
+            Side::Above => !self.inclusive,
+            Side::Below => self.inclusive,
+        };
+        (self.number.clone(), second)
+    }
+}
+
+/// Takes a filter from a key's postings, and the key with the last.
+fn take<K, Q>(table: &mut Table<K, Postings>, key: &Q, id: FilterId)
+where
+    K: std::hash::Hash + Eq + Clone + std::borrow::Borrow<Q>,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    let Some(postings) = table.get_mut(key) else { return };
+    postings.remove(id);
+    if postings.is_empty() {
+        table.remove(key);
+    }
+}
