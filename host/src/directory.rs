@@ -294,7 +294,8 @@ mod tests {
         assert!(directory.known(wrong.id).unwrap().filter.is_none());
         assert_eq!(directory.filing(wrong.id), None);
         assert!(directory.filing(right.id).is_some());
-        let renamed = directory.change(wrong.id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
+        let renamed =
+            directory.change(wrong.id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
         assert_eq!(renamed.await.unwrap().unwrap().subscription.name, "x");
         let other =
             directory.change(wrong.id, |now| Some(Subscription { jsonpath: "$]".to_owned(), ..now.clone() }));

@@ -77,9 +77,9 @@ fn parse(mut subscriptions: Vec<Subscription>) -> Vec<Known> {
         parts.push(subscriptions.split_off(subscriptions.len().saturating_sub(each)));
     }
     thread::scope(|scope| {
-        let parts = parts.into_iter().map(|part| {
-            scope.spawn(move || part.into_iter().map(known).collect::<Vec<_>>())
-        });
+        let parts = parts
+            .into_iter()
+            .map(|part| scope.spawn(move || part.into_iter().map(known).collect::<Vec<_>>()));
         let parts: Vec<_> = parts.collect();
         parts.into_iter().flat_map(|part| part.join().expect("parsing a filter does not panic")).collect()
     })

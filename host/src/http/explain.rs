@@ -43,7 +43,8 @@ pub(super) async fn explain(
     })?;
     let (count, json) = (page.len(), view.event.event.json());
     let explaining = tokio::task::spawn_blocking(move || explain_all(&json, page));
-    let told = explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
+    let told =
+        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
     let told = told.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let more = told.len() < count || count == PAGE;
     let next = told.last().filter(|_| more).map(|(last, _)| {
@@ -55,10 +56,7 @@ pub(super) async fn explain(
 }
 
 /// Evaluates one after the other, for as long as one answer may take, but at least one.
-fn explain_all(
-    json: &[u8],
-    page: Vec<Known>,
-) -> Result<Vec<(Known, Option<Explanation>)>, matching::Error> {
+fn explain_all(json: &[u8], page: Vec<Known>) -> Result<Vec<(Known, Option<Explanation>)>, matching::Error> {
     let event = Document::parse(json)?;
     let end = Instant::now() + TIME_MAX;
     let mut told = Vec::with_capacity(page.len());
@@ -102,7 +100,10 @@ fn reason(
         return format!("its filter gave no answer when the event came: {}", failed.reason);
     }
     if event.received < subscription.created {
-        return format!("the event is older than the subscription, which was created at {}", subscription.created);
+        return format!(
+            "the event is older than the subscription, which was created at {}",
+            subscription.created
+        );
     }
     match &subscription.activity {
         Activity::Disabled { since, .. } if *since <= event.received => {

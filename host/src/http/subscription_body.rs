@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
 use crate::directory::Known;
+use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
 use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
 use crate::matching::Filter;
 

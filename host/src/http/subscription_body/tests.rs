@@ -184,14 +184,16 @@ fn what_a_put_leaves_out_stays_and_null_resets() {
 fn the_filter_is_shown_as_it_was_read() {
     let rfc9535 = created(json!({"jsonpath": "$.a"}));
     let answer = shown(&rfc9535);
-    assert_eq!((&answer["filter_dialect"], &answer["filter_dialect_used"]), (&json!("auto"), &json!("rfc9535")));
+    assert_eq!(
+        (&answer["filter_dialect"], &answer["filter_dialect_used"]),
+        (&json!("auto"), &json!("rfc9535"))
+    );
     assert_eq!((&answer["warnings"], &answer["index"]), (&json!([]), &json!("scan")));
     let wrong = Subscription { jsonpath: "$[".to_owned(), ..rfc9535 };
     let paused = updated(&wrong, json!({"disabled": "2027-01-15T08:00:01Z"}));
     let answer = shown(&paused);
     assert_eq!((&answer["filter_dialect_used"], &answer["index"]), (&Value::Null, &Value::Null));
 }
-
 
 #[tokio::test]
 async fn the_filter_and_its_dialect_are_read_together() {

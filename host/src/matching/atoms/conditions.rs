@@ -138,8 +138,7 @@ fn present<'f>(here: &Place<'f>, operand: &'f Operand, clauses: &mut Vec<Clause<
 fn beginning(query: &Query) -> Option<(&[Segment], bool)> {
     let (Segment::Child(selectors), before) = query.segments.split_last()? else { return None };
     let [Selector::Call(call)] = &**selectors else { return None };
-    let from_start =
-        matches!(call.arguments.first(), Some(Operand::Literal(Literal::Number(number))) if number.as_index() == Some(0));
+    let from_start = matches!(call.arguments.first(), Some(Operand::Literal(Literal::Number(number))) if number.as_index() == Some(0));
     match call.function {
         Function::CharAt | Function::Substring => Some((before, from_start)),
         Function::Length | Function::Keys | Function::Values | Function::Entries => None,

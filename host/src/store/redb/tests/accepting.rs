@@ -55,7 +55,8 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
     ];
     let received: Vec<_> = arrivals.iter().map(|arrival| arrival.received).collect();
     let ids = store.accept(arrivals).await.unwrap();
-    let told = |number, at| FailedFilter { subscription: sub(number), at, reason: format!("reason {number}") };
+    let told =
+        |number, at| FailedFilter { subscription: sub(number), at, reason: format!("reason {number}") };
     let expected = [
         (vec![(sub(1), vec![])], vec![told(2, received[0]), told(9, received[0])]),
         (vec![(sub(2), vec![])], vec![]),
@@ -66,7 +67,8 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
     for (id, (deliveries, failed)) in ids.iter().zip(expected) {
         let story = store.story(*id).await.unwrap().unwrap();
         // Times on disk are whole microseconds.
-        let failed: Vec<_> = failed.into_iter().map(|told| FailedFilter { at: on_disk(told.at), ..told }).collect();
+        let failed: Vec<_> =
+            failed.into_iter().map(|told| FailedFilter { at: on_disk(told.at), ..told }).collect();
         assert_eq!((story.deliveries, story.failed), (deliveries, failed));
     }
     assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
