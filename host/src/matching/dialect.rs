@@ -86,8 +86,16 @@ fn decide(text: &str) -> Result<Read, FilterError> {
         }
         (Ok(query), Err(_)) => Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query }),
         (Err(_), Ok(query)) => Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query }),
-        (Err(standard), Err(other)) => Err(if marks::look_like_jsonpath2(text) { other } else { standard }),
+        (Err(standard), Err(other)) => {
+            Err(if marks::look_like_jsonpath2(text) { other } else { with_hint(standard, other) })
+        }
     }
+}
+
+/// Adds what the other dialect's parser guesses about the same place, where the first one's guesses nothing.
+fn with_hint(error: FilterError, other: FilterError) -> FilterError {
+    let is_better = error.hint.is_none() && error.column == other.column;
+    FilterError { hint: if is_better { other.hint } else { error.hint }, ..error }
 }
 
 /// Reads a name, or names joined by dots, as the path from the event that they are.

@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn hints_at_the_other_dialect() {
-        insta::assert_snapshot!(told("data"), @r#"
-        data
+        insta::assert_snapshot!(told("data[0]"), @r#"
+        data[0]
         ^
         column 1: expected `$` (a filter begins at `$`, the event: `data` is written `$.data`)
         "#);

@@ -44,9 +44,13 @@ mod number;
 mod pattern;
 mod rfc9535;
 mod set;
+mod show;
 mod table;
 mod trie;
 mod walk;
+
+#[cfg(test)]
+mod tests;
 
 pub use dialect::Dialect;
 pub use document::Document;

@@ -88,14 +88,6 @@ impl<K: Hash + Eq + Clone, V: Clone + Default> Table<K, V> {
         }
     }
 
-    /// Returns the number of entries.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Few(few) => few.len(),
-            Self::Many(many) => many.len(),
-        }
-    }
-
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         match self {

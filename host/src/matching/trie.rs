@@ -144,12 +144,6 @@ impl Node {
         self.any.as_deref()
     }
 
-    /// Returns the number of members with a place of their own.
-    #[inline]
-    pub(super) fn names(&self) -> usize {
-        self.names.len()
-    }
-
     /// Tells whether values at this path need not be looked into.
     #[inline]
     pub(super) fn is_leaf(&self) -> bool {
@@ -165,15 +159,11 @@ impl Node {
     /// Visits what is filed under a text.
     #[inline]
     pub(super) fn at_text<'i>(&'i self, text: &str, mut visit: impl FnMut(&'i Postings)) {
-        if !self.strings.is_empty() {
-            self.strings.get(text).map_or((), &mut visit);
-        }
+        self.strings.get(text).into_iter().for_each(&mut visit);
         let Some(others) = &self.others else { return };
-        for (length, _) in &others.prefixes.lengths {
-            if let Some(prefix) = text.get(..*length) {
-                others.prefixes.texts.get(prefix).map_or((), &mut visit);
-            }
-        }
+        let lengths = others.prefixes.lengths.iter().map(|(length, _)| *length);
+        let prefixes = lengths.filter_map(|length| others.prefixes.texts.get(text.get(..length)?));
+        prefixes.for_each(visit);
     }
 
     /// Returns what is filed under a number itself.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Atom, Clause, Side, Step, Test};
 use crate::matching::number::Number;
+use crate::matching::show::write_name;
 
 impl fmt::Display for Clause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,20 +14,20 @@ impl fmt::Display for Clause<'_> {
         if others.iter().any(|other| other.path != first.path || self::word(&other.test) != word) {
             return write!(f, "any of {} conditions", conditions.len());
         }
-        let word = if word == EQUALITY && !others.is_empty() { "membership" } else { word };
-        write!(f, "{word} on ")?;
+        let word = if word == EQUALITY && !others.is_empty() { "membership on" } else { word };
+        write!(f, "{word} ")?;
         write_path(f, &first.path)
     }
 }
 
-const EQUALITY: &str = "equality";
+const EQUALITY: &str = "equality on";
 
 fn word(test: &Test<'_>) -> &'static str {
     match test {
-        Test::Exists => "existence",
+        Test::Exists => "existence of",
         Test::String(_) | Test::Number(_) | Test::Bool(_) | Test::Null => EQUALITY,
-        Test::Prefix(_) => "prefix",
-        Test::Beyond(..) => "range",
+        Test::Prefix(_) => "prefix on",
+        Test::Beyond(..) => "range on",
     }
 }
 
@@ -49,24 +50,6 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &[Step<'_>]) -> fmt::Result {
     f.write_str("$")?;
     path.iter().try_for_each(|step| match step {
         Step::Any => f.write_str("[*]"),
-        Step::Name(name) if is_plain(name) => write!(f, ".{name}"),
-        Step::Name(name) => {
-            f.write_str("['")?;
-            name.chars().try_for_each(|c| match c {
-                '\'' | '\\' => write!(f, "\\{c}"),
-                '\n' => f.write_str("\\n"),
-                '\r' => f.write_str("\\r"),
-                '\t' => f.write_str("\\t"),
-                c if c.is_ascii_control() => write!(f, "\\u{:04x}", u32::from(c)),
-                c => write!(f, "{c}"),
-            })?;
-            f.write_str("']")
-        }
+        Step::Name(name) => write_name(f, name),
     })
-}
-
-/// Tells whether a name may follow a dot (RFC 9535 §2.5.1.1).
-fn is_plain(name: &str) -> bool {
-    let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
-    name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit())
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::{Dialect, Read, read};
 use crate::domain::FilterDialect;
 use crate::matching::{Document, Filter};
@@ -118,14 +120,14 @@ fn a_bare_name_is_a_path_in_every_dialect() {
 
 #[test]
 fn shows_the_error_of_the_dialect_that_the_text_looks_like() {
-    insta::assert_snapshot!(error(r#"$[?(@["a"] = "x" and @["b"] == 1)]"#), @"");
-    insta::assert_snapshot!(error(r#"$[?(@.a = 1 and not !@.b)]"#), @"");
-    insta::assert_snapshot!(error("$.a.size()"), @"");
-    insta::assert_snapshot!(error("$[?@.a = 1]"), @"");
-    insta::assert_snapshot!(error("$[?(@.a == 'x' and @.b)]"), @"");
-    insta::assert_snapshot!(error("$.a["), @"");
-    insta::assert_snapshot!(error("$.a-b"), @"");
-    insta::assert_snapshot!(error(""), @"");
+    insta::assert_snapshot!(error(r#"$[?(@["a"] = "x" and @["b"] == 1)]"#), @"column 29: expected a comparison such as `=`, `and`, `or` or `)` (`==` is RFC 9535; jsonpath2 writes `=`)");
+    insta::assert_snapshot!(error(r#"$[?(@.a = 1 and not !@.b)]"#), @"column 21: expected a condition (`!` is RFC 9535; jsonpath2 writes `not`)");
+    insta::assert_snapshot!(error("$.a.size()"), @"column 5: expected a function of jsonpath2 (`length`, `charAt`, `substring`, `keys`, `values` or `entries`)");
+    insta::assert_snapshot!(error("$[?@.a = 1]"), @"column 8: expected `==` (`=` is jsonpath2; RFC 9535 writes `==`)");
+    insta::assert_snapshot!(error("$[?(@.a == 'x' and @.b)]"), @"column 12: expected a value (`and` is jsonpath2; RFC 9535 writes `&&`)");
+    insta::assert_snapshot!(error("$.a["), @"column 4: this `[` is not closed");
+    insta::assert_snapshot!(error("$.a-b"), @r#"column 4: expected the end, `.name` or `[…]` or a name (such a name is written `["a-b"]`)"#);
+    insta::assert_snapshot!(error(""), @"column 1: expected `$` (a filter begins at `$`, the event: `data` is written `$.data`)");
 }
 
 #[test]
@@ -141,5 +143,50 @@ fn limits_hold_in_every_dialect() {
         }
         let filters = format!("${}", "[?(@.a)]".repeat(64));
         assert!(read(&filters, dialect).is_ok());
+    }
+}
+
+/// Paths that both dialects accept, for the most part.
+fn path() -> impl Strategy<Value = String> {
+    let bound = || prop_oneof![Just(String::new()), (-4..9_i64).prop_map(|bound| bound.to_string())];
+    let selector = prop_oneof![
+        4 => prop::sample::select(vec!["*", "\"a\"", "\"b c\"", "\"\\u0061\"", "?(@.a)", "?(@ != 1)"])
+            .prop_map(str::to_owned),
+        2 => (-4..5_i64).prop_map(|index| index.to_string()),
+        2 => (bound(), bound()).prop_map(|(start, end)| format!("{start}:{end}")),
+        3 => (bound(), bound(), bound()).prop_map(|(start, end, step)| format!("{start}:{end}:{step}")),
+    ];
+    let list = prop::collection::vec(selector, 1..3).prop_map(|list| format!("[{}]", list.join(",")));
+    let name = prop::sample::select(vec![".a", ".b", ".*", "..a", "..*", ".."]).prop_map(str::to_owned);
+    prop::collection::vec((prop::option::of(name), list), 0..4).prop_map(|steps| {
+        steps.into_iter().fold("$".to_owned(), |path, (name, list)| path + &name.unwrap_or_default() + &list)
+    })
+}
+
+fn event() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![Just(serde_json::Value::Null), (0..3_i64).prop_map(serde_json::Value::from)];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        let name = prop::sample::select(vec!["a", "b", "b c"]).prop_map(str::to_owned);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..7).prop_map(serde_json::Value::from),
+            prop::collection::btree_map(name, inner, 0..4).prop_map(|members| members.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn where_no_warning_stands_both_dialects_find_the_same(path in path(), event in event()) {
+        let parsed = |dialect| Filter::parse(&path, dialect);
+        let (Ok(one), Ok(other)) = (parsed(FilterDialect::Rfc9535), parsed(FilterDialect::Jsonpath2)) else {
+            return Ok(());
+        };
+        let auto = auto(&path);
+        prop_assert_eq!(auto.dialect, Dialect::Rfc9535);
+        if auto.warnings.is_empty() {
+            let json = event.to_string();
+            let document = Document::parse(json.as_bytes()).unwrap();
+            prop_assert_eq!(one.find(&document), other.find(&document));
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! jsonpath2's functions: values made of a node.
 
-use super::compare::Side;
 use super::{Evaluator, Flow, Visit};
 use crate::matching::document::{Builder, Cursor, View};
 use crate::matching::form::{Call, Function, Operand};

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::document::{Cursor, Document};
-use super::form::{Query, Segment, Selector, Start};
+use super::form::{Condition, Query, Segment, Selector, Start};
 use memo::Memo;
 
 /// What one filter may spend on any event.
@@ -93,6 +93,15 @@ impl<'e> Evaluator<'e> {
         match flow {
             Flow::Break(Stop::Failed(failure)) => Err(failure),
             Flow::Continue(()) | Flow::Break(Stop::Enough) => Ok(()),
+        }
+    }
+
+    /// Tells whether a condition holds for a node.
+    pub(super) fn passes(&self, condition: &Condition, node: Cursor<'_>) -> Result<bool, Failure> {
+        match self.holds(condition, node) {
+            ControlFlow::Continue(holds) => Ok(holds),
+            ControlFlow::Break(Stop::Failed(failure)) => Err(failure),
+            ControlFlow::Break(Stop::Enough) => Ok(true),
         }
     }
 

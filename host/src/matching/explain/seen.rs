@@ -1,0 +1,95 @@
+//! The values that a condition looked at.
+
+use crate::matching::document::Cursor;
+use crate::matching::evaluate::Evaluator;
+use crate::matching::form::{Condition, Operand, Query};
+use crate::matching::pattern::Pattern;
+
+/// How many values are told.
+const VALUES_MAX: usize = 10;
+/// How many characters of each.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// Different values, in the order in which they were met.
+#[derive(Default)]
+pub(super) struct Seen {
+    values: Vec<String>,
+    more: bool,
+}
+
+impl Seen {
+    /// Notes what a condition looks at for a node.
+    pub(super) fn look(&mut self, evaluator: &Evaluator<'_>, condition: &Condition, node: Cursor<'_>) {
+        if self.more {
+            return;
+        }
+        match condition {
+            Condition::And(parts) | Condition::Or(parts) => {
+                parts.iter().for_each(|part| self.look(evaluator, part, node));
+            }
+            Condition::Not(part) => self.look(evaluator, part, node),
+            // Where it stops is told step by step.
+            Condition::Exists(_) | Condition::Truth(_) => {}
+            Condition::Compare(comparison) => {
+                self.operand(evaluator, &comparison.left, node);
+                self.operand(evaluator, &comparison.right, node);
+            }
+            Condition::Match(matching) => {
+                self.operand(evaluator, &matching.text, node);
+                if let Pattern::Found { operand, .. } = &matching.pattern {
+                    self.operand(evaluator, operand, node);
+                }
+            }
+        }
+    }
+
+    /// Returns the values, and an ellipsis where there were more.
+    pub(super) fn values(mut self) -> Vec<String> {
+        self.values.extend(self.more.then(|| "…".to_owned()));
+        self.values
+    }
+
+    fn operand(&mut self, evaluator: &Evaluator<'_>, operand: &Operand, node: Cursor<'_>) {
+        match operand {
+            Operand::Literal(_) => {}
+            Operand::Query(query) | Operand::Count(query) | Operand::Value(query) => {
+                self.query(evaluator, query, node);
+            }
+            Operand::Length(operand) => self.operand(evaluator, operand, node),
+        }
+    }
+
+    fn query(&mut self, evaluator: &Evaluator<'_>, query: &Query, node: Cursor<'_>) {
+        let mut found = false;
+        // A failure here has ended, or will end, the evaluation of the condition itself.
+        let _ended = evaluator.collect(query, node, &mut |node| {
+            found = true;
+            self.add(|| shortened(node.to_string()));
+        });
+        if !found {
+            self.add(|| "nothing".to_owned());
+        }
+    }
+
+    fn add(&mut self, value: impl FnOnce() -> String) {
+        if self.more {
+            return;
+        }
+        let value = value();
+        if self.values.contains(&value) {
+            return;
+        }
+        if self.values.len() < VALUES_MAX {
+            self.values.push(value);
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+fn shortened(json: String) -> String {
+    match json.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &json[..end]),
+        None => json,
+    }
+}
