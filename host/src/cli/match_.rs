@@ -68,7 +68,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     for warning in filter.warnings() {
-        print::notice(&format!("warning: {warning}"));
+        print::notice(&explanation::wrapped(&format!("warning: {warning}")));
     }
     // As with grep, 1 is an answer and not a failure.
     let nodes = match find(&filter, &arguments) {

@@ -14,7 +14,7 @@ use super::identity::User;
 use super::story::{Delivery, View};
 use crate::directory::Known;
 use crate::domain::{Activity, SubscriptionId};
-use crate::matching::{self, Document, Explanation, Filter};
+use crate::matching::{self, Document, Explanation, Filter, Step};
 
 /// The most subscriptions of one answer, and how long they may take; the rest is behind `next`.
 const PAGE: usize = 100;
@@ -123,22 +123,27 @@ fn reason(
 
 /// Shows what a filter did with an event.
 pub(super) fn show(filter: &Filter, explanation: &Explanation) -> Value {
-    let steps = explanation.steps.iter().map(|step| {
+    json!({
+        "dialect": filter.dialect().as_str(),
+        "warnings": filter.warnings(),
+        "reason": explanation.reason(),
+        "failure": explanation.failure.map(|failure| failure.to_string()),
+        "steps": show_steps(&explanation.steps),
+    })
+}
+
+fn show_steps(steps: &[Step]) -> Value {
+    let steps = steps.iter().map(|step| {
         let conditions = step.conditions.iter().map(|condition| {
             json!({
                 "condition": condition.text,
                 "tested": condition.tested,
                 "passed": condition.passed,
                 "seen": condition.seen,
+                "steps": show_steps(&condition.steps),
             })
         });
         json!({"path": step.path, "found": step.found, "conditions": conditions.collect::<Vec<_>>()})
     });
-    json!({
-        "dialect": filter.dialect().as_str(),
-        "warnings": filter.warnings(),
-        "reason": explanation.reason(),
-        "failure": explanation.failure.map(|failure| failure.to_string()),
-        "steps": steps.collect::<Vec<_>>(),
-    })
+    steps.collect()
 }
