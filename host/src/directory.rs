@@ -3,6 +3,8 @@
 //! Readers get an immutable snapshot; a change is written to the store first, then becomes the next snapshot, and
 //! only then is whoever delivers woken: earlier, he would look at the old one and go to sleep again.
 
+mod snapshot;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,8 +13,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Activity, Subscription, SubscriptionId};
-use crate::matching::{self, Filter, FilterError, Index, Matches};
+use crate::matching::{self, Filter, FilterError, Matches};
 use crate::store::{self, News, Store};
+
+pub use snapshot::Known;
+use snapshot::Snapshot;
 
 /// The subscriptions. Shared by REST, matching and delivery.
 pub struct Directory {
@@ -21,23 +26,6 @@ pub struct Directory {
     writing: Arc<Mutex<()>>,
     /// Changes on their way to the disk. They end by themselves: the store answers each, also when it closes.
     changes: TaskTracker,
-}
-
-#[derive(Clone, Default)]
-struct Snapshot {
-    by_id: imbl::HashMap<SubscriptionId, Arc<Subscription>>,
-    index: Index,
-}
-
-impl Snapshot {
-    /// Adds or replaces a subscription; one without a filter is never matched.
-    fn put(&mut self, subscription: Subscription, filter: Option<Filter>) {
-        self.index.remove(subscription.id);
-        if let Some(filter) = filter.filter(|_| subscription.is_active()) {
-            self.index.insert(subscription.id, Arc::new(filter));
-        }
-        self.by_id.insert(subscription.id, Arc::new(subscription));
-    }
 }
 
 /// Why a subscription was not changed. Nothing of the change was kept.
@@ -57,30 +45,49 @@ impl Directory {
     /// # Errors
     /// When the store cannot be read.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, store::Error> {
-        let mut snapshot = Snapshot::default();
-        for subscription in store.subscriptions().await? {
-            let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
-            if let Err(error) = &filter {
-                tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
-            }
-            snapshot.put(subscription, filter.ok());
-        }
+        let subscriptions = store.subscriptions().await?;
+        let reading = tokio::task::spawn_blocking(move || Snapshot::read(subscriptions));
+        let snapshot = reading.await.expect("reading filters does not panic");
         let now = Arc::new(ArcSwap::from_pointee(snapshot));
         Ok(Self { store, now, writing: Arc::default(), changes: TaskTracker::new() })
     }
 
     /// Returns a subscription, also a deleted one.
     pub fn get(&self, id: SubscriptionId) -> Option<Arc<Subscription>> {
-        self.now.load().by_id.get(&id).map(Arc::clone)
+        self.now.load().get(id).map(|known| Arc::clone(&known.subscription))
+    }
+
+    /// Returns a subscription with its filter, also a deleted one.
+    pub fn known(&self, id: SubscriptionId) -> Option<Known> {
+        self.now.load().get(id).cloned()
+    }
+
+    /// Returns how an active subscription's filter is found: `equality on $.eventType`, or `scan`; `None` for one
+    /// that is not matched.
+    pub fn filing(&self, id: SubscriptionId) -> Option<String> {
+        self.now.load().index.filing(id)
     }
 
     /// Returns a user's subscriptions that are not deleted, in the order of their creation.
     pub fn of_user(&self, user: &str) -> Vec<Arc<Subscription>> {
+        self.now.load().of_user(user, None).map(|known| Arc::clone(&known.subscription)).collect()
+    }
+
+    /// Returns the first `limit` of a user's subscriptions that are not deleted, or of those created after `after`;
+    /// `None` where `after` is not one of them.
+    pub fn page_of_user(
+        &self,
+        user: &str,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Option<Vec<Known>> {
         let snapshot = self.now.load();
-        let own = snapshot.by_id.values().filter(|found| found.user == user && found.deleted.is_none());
-        let mut own: Vec<_> = own.map(Arc::clone).collect();
-        own.sort_by_key(|subscription| (subscription.created, subscription.id));
-        own
+        let is_own = |found: &&Known| found.subscription.user == user && found.subscription.deleted.is_none();
+        let after = match after {
+            None => None,
+            Some(id) => Some(&*snapshot.get(id).filter(is_own)?.subscription),
+        };
+        Some(snapshot.of_user(user, after).take(limit).cloned().collect())
     }
 
     /// Returns the active subscriptions whose filter finds at least one node in an event's JSON.
@@ -91,13 +98,13 @@ impl Directory {
         self.now.load().index.matches(event_json)
     }
 
-    /// Creates a subscription. Dropping the future may or may not undo it, but never leaves it half done.
+    /// Creates a subscription and returns it. Dropping the future may or may not undo it, but never leaves it half done.
     ///
     /// # Errors
     /// When the filter does not parse or the store cannot write; then nothing has changed.
-    pub async fn create(&self, subscription: Subscription) -> Result<(), Error> {
+    pub async fn create(&self, subscription: Subscription) -> Result<Known, Error> {
         let writing = Arc::clone(&self.writing).lock_owned().await;
-        self.write(writing, subscription).await
+        self.write(writing, None, subscription).await
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
@@ -109,12 +116,12 @@ impl Directory {
         &self,
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
-    ) -> Result<Option<Arc<Subscription>>, Error> {
+    ) -> Result<Option<Known>, Error> {
         let writing = Arc::clone(&self.writing).lock_owned().await;
-        let Some(current) = self.get(id).filter(|found| found.deleted.is_none()) else { return Ok(None) };
-        let Some(changed) = change(&current) else { return Ok(None) };
-        self.write(writing, changed).await?;
-        Ok(self.get(id))
+        let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
+        let Some(current) = current else { return Ok(None) };
+        let Some(changed) = change(&current.subscription) else { return Ok(None) };
+        self.write(writing, Some(current), changed).await.map(Some)
     }
 
     /// Disables a subscription because of what went wrong with it as it was `tried`, unless it is disabled already
@@ -135,23 +142,38 @@ impl Directory {
 
     /// Writes in a task of its own: a caller who goes away, such as a client that hangs up, must not leave the
     /// store ahead of the snapshot.
-    async fn write(&self, writing: OwnedMutexGuard<()>, subscription: Subscription) -> Result<(), Error> {
-        let filter =
-            Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
+    async fn write(
+        &self,
+        writing: OwnedMutexGuard<()>,
+        current: Option<Known>,
+        subscription: Subscription,
+    ) -> Result<Known, Error> {
+        let known = Known { filter: filter(current, &subscription)?, subscription: subscription.into() };
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
         let change = self.changes.spawn(async move {
             let _writing = writing;
-            let id = subscription.id;
-            store.put_subscription(subscription.clone()).await?;
+            store.put_subscription(Subscription::clone(&known.subscription)).await?;
             let mut next = Snapshot::clone(&now.load());
-            next.put(subscription, Some(filter));
+            next.put(known.clone());
             now.store(Arc::new(next));
-            store.wakes().leave([(id, News::read())]);
-            Ok(())
+            store.wakes().leave([(known.subscription.id, News::read())]);
+            Ok(known)
         });
         // A task that cannot end: the runtime is going down.
         change.await.unwrap_or(Err(store::Error::Closed)).map_err(Error::Store)
     }
+}
+
+/// Returns the filter of a subscription that is to be written. What stays as it is need not parse: a subscription
+/// whose stored filter is wrong can still be renamed, disabled and deleted.
+fn filter(current: Option<Known>, next: &Subscription) -> Result<Option<Arc<Filter>>, Error> {
+    let is_same =
+        |of: &Subscription| of.jsonpath == next.jsonpath && of.filter_dialect == next.filter_dialect;
+    if let Some(current) = current.filter(|current| is_same(&current.subscription)) {
+        return Ok(current.filter);
+    }
+    let filter = Filter::parse(&next.jsonpath, next.filter_dialect).map_err(Error::Filter)?;
+    Ok(Some(Arc::new(filter)))
 }
 
 #[cfg(test)]
@@ -221,6 +243,85 @@ mod tests {
         }
     }
 
+    fn of(user: &str, name: &str, second: i64) -> Subscription {
+        let created = Timestamp::from_second(1_800_000_000 + second).unwrap();
+        Subscription { user: user.to_owned(), name: name.to_owned(), created, ..subscription() }
+    }
+
+    fn names(known: &[Known]) -> Vec<&str> {
+        known.iter().map(|known| known.subscription.name.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_users_subscriptions_are_listed_in_the_order_of_creation_and_in_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = directory(&folder).await;
+        let mut ids = std::collections::HashMap::new();
+        for (user, name, second) in
+            [("u", "c", 3), ("t", "x", 1), ("u", "a", 1), ("uu", "y", 1), ("u", "b", 2), ("u", "gone", 2)]
+        {
+            let created = written.create(of(user, name, second)).await.unwrap();
+            ids.insert(name, created.subscription.id);
+        }
+        let delete = |now: &Subscription| Some(Subscription { deleted: Some(now.created), ..now.clone() });
+        written.change(ids["gone"], delete).await.unwrap();
+        let page = |after: Option<&str>, limit| {
+            let after = after.map(|name| ids[name]);
+            written.page_of_user("u", after, limit).map(|page| names(&page).join(" "))
+        };
+        assert_eq!(page(None, 9).as_deref(), Some("a b c"));
+        assert_eq!(page(None, 2).as_deref(), Some("a b"));
+        assert_eq!(page(Some("a"), 1).as_deref(), Some("b"));
+        assert_eq!(page(Some("c"), 9).as_deref(), Some(""));
+        assert_eq!(page(Some("x"), 9), None, "another user's");
+        assert_eq!(page(Some("gone"), 9), None);
+        assert_eq!(written.of_user("u").len(), 3);
+        assert!(written.of_user("").is_empty());
+    }
+
+    /// A filter that an older Waypost took and this one does not: its subscription could not even be deleted.
+    #[tokio::test]
+    async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(folder.path(), Duration::ZERO).unwrap();
+        let wrong = Subscription { jsonpath: "$[".to_owned(), ..subscription() };
+        let right = subscription();
+        for stored in [&wrong, &right] {
+            store.put_subscription(stored.clone()).await.unwrap();
+        }
+        let directory = Directory::open(Arc::new(store)).await.unwrap();
+        assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id]);
+        assert!(directory.known(wrong.id).unwrap().filter.is_none());
+        assert_eq!(directory.filing(wrong.id), None);
+        assert!(directory.filing(right.id).is_some());
+        let renamed =
+            directory.change(wrong.id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
+        assert_eq!(renamed.await.unwrap().unwrap().subscription.name, "x");
+        let other =
+            directory.change(wrong.id, |now| Some(Subscription { jsonpath: "$]".to_owned(), ..now.clone() }));
+        assert!(matches!(other.await, Err(Error::Filter(_))));
+        let mended =
+            directory.change(wrong.id, |now| Some(Subscription { jsonpath: "$".to_owned(), ..now.clone() }));
+        assert!(mended.await.unwrap().unwrap().filter.is_some());
+        assert_eq!(directory.matches(b"{}").unwrap().matched.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_leaves_the_filter_keeps_its_parsed_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(&folder).await;
+        let created = directory.create(subscription()).await.unwrap();
+        let id = created.subscription.id;
+        let renamed = directory.change(id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
+        let renamed = renamed.await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&created.filter.unwrap(), &renamed.filter.unwrap()));
+        let since = created.subscription.created;
+        let pause = Activity::Disabled { since, error: None };
+        directory.change(id, |now| Some(Subscription { activity: pause, ..now.clone() })).await.unwrap();
+        assert_eq!(directory.filing(id), None);
+        assert_eq!(directory.matches(b"{}").unwrap().matched, []);
+    }
+
     #[tokio::test]
     async fn an_old_failure_does_not_disable_what_its_owner_has_changed() {
         let folder = tempfile::tempdir().unwrap();
@@ -232,7 +333,8 @@ mod tests {
             .change(tried.id, |now| Some(Subscription { updated: later, ..now.clone() }))
             .await
             .unwrap()
-            .unwrap();
+            .unwrap()
+            .subscription;
         directory.disable(&tried, later, "old".to_owned()).await.unwrap();
         assert!(directory.get(tried.id).unwrap().is_active());
         directory.disable(&changed, later, "new".to_owned()).await.unwrap();

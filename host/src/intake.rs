@@ -17,6 +17,9 @@ const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
 /// The longest that an acknowledgement is held back, however many events a request has and whoever matches.
 const PACE_MAX: Duration = Duration::from_millis(100);
 
+/// The most filters without an answer that the log keeps of one event.
+const FAILED_KEPT_MAX: usize = 1_000;
+
 /// Why an event was not accepted. Nothing of it, or of its batch, is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -65,8 +68,9 @@ impl Intake {
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
             let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
+            let failed = failed(&matches);
             let matched = matches.matched;
-            arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched });
+            arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched, failed });
         }
         let end = Instant::now() + PACE_MAX;
         for arrival in &arrivals {
@@ -88,4 +92,10 @@ impl Intake {
         let matching = tokio::task::spawn_blocking(move || directory.matches(&json));
         matching.await.expect("matching does not panic, and the runtime runs while somebody waits")
     }
+}
+
+/// Says of which filters the log is to tell that they gave no answer. That refuses no event: the others have theirs.
+fn failed(matches: &Matches) -> Vec<(SubscriptionId, String)> {
+    let failed = matches.failed.iter().take(FAILED_KEPT_MAX);
+    failed.map(|(subscription, failure)| (*subscription, failure.to_string())).collect()
 }

@@ -30,7 +30,8 @@ pub(super) enum Command {
 /// Show events, and what became of them
 ///
 /// For each event its id, its JSON, and a line for each subscription that matched: the last attempt's time, and the
-/// status of the policy server and of the target, `-` where there is none. Newest first.
+/// status of the policy server and of the target, `-` where there is none; and a line for each filter that gave no
+/// answer. Newest first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -118,6 +119,14 @@ struct Purged {
 #[derive(Deserialize)]
 struct Retried {
     deliveries: Vec<Delivery>,
+    #[serde(default)]
+    filters_failed: Vec<FailedFilter>,
+}
+
+#[derive(Deserialize)]
+struct FailedFilter {
+    subscription: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +196,9 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
         print::line(format_args!("Event - {id}"))?;
         for Delivery { subscription } in retried.deliveries {
             print::line(format_args!("    ELM {subscription} due again"))?;
+        }
+        for FailedFilter { subscription, reason } in retried.filters_failed {
+            print::line(format_args!("    FILTER {subscription} failed: {reason}"))?;
         }
     }
     Ok(())

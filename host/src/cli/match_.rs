@@ -1,21 +1,29 @@
 //! `waypost match`: tries a filter without a server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use waypost::domain::FilterDialect;
 use waypost::matching::{Document, Filter};
 
-use crate::cli::{EXIT_USAGE, input, print};
+use crate::cli::{EXIT_USAGE, explanation, input, print};
 
 /// Try a filter on an event, and print the nodes it finds
 ///
 /// One JSON value a line. Ends with 0 when there is a node, so that the event would match, 1 when there is none, and
-/// 2 when the expression is wrong or there is no JSON to try it on.
+/// 2 when the expression is wrong, too expensive, or there is no JSON to try it on. Warnings and explanations go to
+/// stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The filter, a JSONPath (RFC 9535)
+    /// The language of the filter; auto decides by its text, as for a subscription
+    #[arg(long, value_enum, default_value_t = Dialect::Auto)]
+    dialect: Dialect,
+    /// Tell step by step what was found, and which condition failed on which values
+    #[arg(long)]
+    explain: bool,
+    /// The filter, a JSONPath
     #[arg(value_name = "EXPR")]
     expression: String,
     /// The event, or any other JSON; `-` for stdin
@@ -26,19 +34,44 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   waypost match '$.data.files[*].name' event.json
-  waypost match '$[?@.type == \"hello\"]' < event.json && echo matches";
+  waypost match '$.data.files[?@.size > 10]' < event.json && echo matches
+  waypost match --explain '$.data.files[*][?(@.size > 10 and @.name = \"a\")]' event.json";
+
+/// The languages of `filter_dialect`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Dialect {
+    /// The text decides
+    Auto,
+    /// JSONPath as the IETF defines it
+    Rfc9535,
+    /// The language of Pacifica's subscriptions
+    Jsonpath2,
+}
+
+impl From<Dialect> for FilterDialect {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Auto => Self::Auto,
+            Dialect::Rfc9535 => Self::Rfc9535,
+            Dialect::Jsonpath2 => Self::Jsonpath2,
+        }
+    }
+}
 
 /// Prints the nodes.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let filter = match Filter::parse(&arguments.expression, waypost::domain::FilterDialect::Auto) {
+    let filter = match Filter::parse(&arguments.expression, arguments.dialect.into()) {
         Ok(filter) => filter,
         Err(error) => {
             print::notice(&format!("error: {error}\n{}", error.caret(&arguments.expression)));
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
+    for warning in filter.warnings() {
+        print::notice(&explanation::wrapped(&format!("warning: {warning}")));
+    }
     // As with grep, 1 is an answer and not a failure.
-    let nodes = match find(&filter, &arguments.file) {
+    let nodes = match find(&filter, &arguments) {
         Ok(nodes) => nodes,
         Err(error) => {
             print::notice(&format!("error: {error:#}"));
@@ -51,8 +84,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(if nodes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn find(filter: &Filter, file: &Path) -> anyhow::Result<Vec<String>> {
+fn find(filter: &Filter, arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    let file = &arguments.file;
     let json = input::read(file)?;
     let event = Document::parse(&json).with_context(|| format!("{} is not JSON", input::name(file)))?;
+    if arguments.explain {
+        print::notice(explanation::text(filter, &filter.explain(&event)).trim_end());
+    }
     Ok(filter.find(&event)?)
 }

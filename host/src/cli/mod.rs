@@ -3,6 +3,7 @@
 mod client;
 mod db;
 mod event;
+mod explanation;
 mod input;
 mod listen;
 mod match_;

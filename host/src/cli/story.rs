@@ -1,6 +1,6 @@
 //! One event's story, as `waypost event get` prints it.
 //!
-//! The lines are those of `pacifica-notifications -cmd eventget`.
+//! The lines are those of `pacifica-notifications -cmd eventget`, and one for each filter that gave no answer.
 
 use std::fmt;
 
@@ -15,6 +15,16 @@ pub(super) struct Story {
     id: String,
     event: Box<RawValue>,
     deliveries: Vec<Delivery>,
+    #[serde(default)]
+    filters_failed: Vec<FailedFilter>,
+}
+
+/// A filter that gave no answer about the event.
+#[derive(Deserialize)]
+struct FailedFilter {
+    subscription: String,
+    at: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +49,10 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Event - {}", self.id)?;
         writeln!(f, "{}", pretty::json(&self.event))?;
-        self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))
+        self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))?;
+        self.filters_failed.iter().try_for_each(|FailedFilter { subscription, at, reason }| {
+            writeln!(f, "    FILTER {subscription} ({at}) failed: {reason}")
+        })
     }
 }
 
@@ -61,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_the_last_attempt_of_each_delivery() {
+    fn shows_the_last_attempt_of_each_delivery_and_the_filters_that_failed() {
         let story: Story = serde_json::from_str(
             r#"{"id":"0193-e","received":"2026-11-22T01:00:00Z","status":"202 Accepted","mode":"structured",
             "content_type":"application/json","event":{"type":"b","id":"a","data":{"n":1.10,"list":[]}},"deliveries":[
@@ -70,7 +83,9 @@ mod tests {
                 {"number":2,"at":"2026-11-22T01:00:05Z","took_ms":3,"outcome":"retry","policy":{"status":200,"body":""},"target":{"status":503,"body":""}}]},
             {"id":"d2","subscription":"s2","state":"denied","attempts":[
                 {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"denied","policy":{"status":403,"body":""},"target":null}]},
-            {"id":"d3","subscription":"s3","state":"pending","attempts":[]}]}"#,
+            {"id":"d3","subscription":"s3","state":"pending","attempts":[]}],
+            "filters_failed":[{"subscription":"s4","name":"n","user":"ann","at":"2026-11-22T01:00:00Z",
+                "reason":"filter too expensive: one filter may visit 9 nodes of this event"}]}"#,
         )
         .unwrap();
         insta::assert_snapshot!(story, @r#"
@@ -86,6 +101,7 @@ mod tests {
             ELM s1 (2026-11-22T01:00:05Z) policy 200 target 503
             ELM s2 (2026-11-22T01:00:00Z) policy 403 target -
             ELM s3 (-) policy - target -
+            FILTER s4 (2026-11-22T01:00:00Z) failed: filter too expensive: one filter may visit 9 nodes of this event
         "#);
     }
 }

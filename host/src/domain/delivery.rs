@@ -72,7 +72,7 @@ pub enum Outcome {
     },
 }
 
-/// One line in a delivery's history.
+/// One line in a delivery's history. New variants stand at the end: records on disk count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// An attempt ended.
@@ -91,6 +91,14 @@ pub enum Entry {
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Why.
+        reason: String,
+    },
+    /// The subscription's filter gave no answer when the event came, so that nothing is owed because of that.
+    FilterFailed {
+        /// When.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+        at: Timestamp,
+        /// Why not.
         reason: String,
     },
 }
@@ -136,6 +144,8 @@ impl State {
     pub fn after(history: &[Entry]) -> Self {
         match history.last() {
             None | Some(Entry::Redelivery { .. }) => Self::Pending,
+            // It tells why there was no delivery, not how one went.
+            Some(Entry::FilterFailed { .. }) => Self::after(&history[..history.len() - 1]),
             Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             Some(Entry::Attempt(attempt)) => match &attempt.outcome {
                 Outcome::Delivered => Self::Delivered { at: attempt.at },

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
+use crate::matching::FilterError;
 use crate::{directory, intake, store};
 
 /// An error on its way to the client.
@@ -107,6 +108,13 @@ impl From<DecodeError> for ApiError {
     }
 }
 
+impl From<FilterError> for ApiError {
+    /// Tells the column, what was expected there, and what its author probably meant.
+    fn from(error: FilterError) -> Self {
+        Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))
+    }
+}
+
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         tracing::error!(error = chain::of(&error), "the store failed");
@@ -129,9 +137,7 @@ impl From<store::Error> for ApiError {
 impl From<directory::Error> for ApiError {
     fn from(error: directory::Error) -> Self {
         match error {
-            directory::Error::Filter(error) => {
-                Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))
-            }
+            directory::Error::Filter(error) => error.into(),
             directory::Error::Store(error) => error.into(),
         }
     }

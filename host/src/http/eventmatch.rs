@@ -15,9 +15,9 @@ use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
-use super::subscription_body::{self, show};
-use super::{Api, body};
+use super::{Api, body, subscription_body};
 use crate::clock;
+use crate::directory::Known;
 use crate::domain::{Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
@@ -30,9 +30,8 @@ pub(super) async fn create(
     let body = body::read(body, api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
     let subscription = subscription_body::create(body, user.name, clock::now())?;
-    let shown = show(&subscription);
-    api.directory.create(subscription).await?;
-    Ok(Json(shown))
+    let created = api.directory.create(subscription).await?;
+    Ok(Json(show(&api, &created)))
 }
 
 /// Which part of the list to return; all of it when nothing is asked for.
@@ -53,15 +52,8 @@ pub(super) async fn list(
     user: User,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let own = api.directory.of_user(&user.name);
-    let first = match page.after {
-        None => 0,
-        Some(after) => {
-            own.iter().position(|found| found.id == after).map(|place| place + 1).ok_or_else(not_yours)?
-        }
-    };
-    let limit = page.limit.unwrap_or(usize::MAX);
-    Ok(Json(own[first..].iter().take(limit).map(|subscription| show(subscription)).collect()))
+    let own = api.directory.page_of_user(&user.name, page.after, page.limit.unwrap_or(usize::MAX));
+    Ok(Json(own.ok_or_else(not_yours)?.iter().map(|known| show(&api, known)).collect()))
 }
 
 /// `GET /eventmatch/{uuid}`
@@ -70,8 +62,8 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let subscription = api.directory.get(id).filter(|found| is_own(found, &user)).ok_or_else(not_yours)?;
-    Ok(Json(show(&subscription)))
+    let known = api.directory.known(id).filter(|found| is_own(&found.subscription, &user));
+    known.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
 }
 
 /// `PUT /eventmatch/{uuid}`
@@ -95,7 +87,7 @@ pub(super) async fn update(
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
-    changed.map(|subscription| Json(show(&subscription))).ok_or_else(not_yours)
+    changed.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
 }
 
 /// `DELETE /eventmatch/{uuid}`
@@ -111,10 +103,14 @@ pub(super) async fn remove(
     deleted.await?.map(drop).ok_or_else(not_yours)
 }
 
-fn is_own(subscription: &Subscription, user: &User) -> bool {
+fn show(api: &Api, known: &Known) -> Value {
+    subscription_body::show(known, api.directory.filing(known.subscription.id))
+}
+
+pub(super) fn is_own(subscription: &Subscription, user: &User) -> bool {
     subscription.deleted.is_none() && subscription.user == user.name
 }
 
-fn not_yours() -> ApiError {
+pub(super) fn not_yours() -> ApiError {
     ApiError::forbidden("you have no subscription with this UUID")
 }

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
 use super::story::View;
+use super::{Api, explain};
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, SubscriptionId};
 use crate::store::{Purge, Purged, Range};
@@ -96,14 +96,32 @@ pub(super) async fn views(
     Ok((shown, before))
 }
 
+/// What to explain besides.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Explain {
+    explain: Option<String>,
+    after: Option<SubscriptionId>,
+}
+
+impl Takes for Explain {
+    const TAKES: &'static str = "explain (a user, to hear why each of his subscriptions matched or did not) and after \
+        (the UUID of the last one that you have heard of)";
+}
+
 /// `GET /events/{id}`
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId>,
+    Parameters(asked): Parameters<Explain>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
     let view = find(&api, &user, id).await?;
-    view.whole()
+    let explained = match &asked.explain {
+        None => None,
+        Some(of) => Some(explain::explain(&api, &user, &view, of, asked.after).await?),
+    };
+    view.whole(&api, explained)
         .map(Json)
         .map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
 }
@@ -137,16 +155,15 @@ pub(super) async fn retry(
     Parameters(only): Parameters<Only>,
 ) -> Result<Json<Value>, ApiError> {
     let view = find(&api, &user, id).await?;
-    let mut matched = api
-        .intake
-        .matches(&view.event.event)
-        .await
-        .map_err(|error| ApiError::bad_request(error.to_string()))?
-        .matched;
-    matched.retain(|id| {
-        let own = || api.directory.get(*id).is_some_and(|subscription| subscription.user == user.name);
-        only.subscription.is_none_or(|only| only == *id) && (user.is_admin || own())
-    });
+    let matches = api.intake.matches(&view.event.event).await;
+    let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let (mut matched, mut failed) = (matches.matched, matches.failed);
+    let is_meant = |id: SubscriptionId| {
+        let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
+        only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
+    };
+    matched.retain(|id| is_meant(*id));
+    failed.retain(|(id, _)| is_meant(*id));
     let id = view.event.id;
     api.dispatcher.ask_policy_anew(id, &matched).await;
     if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now()).await? {
@@ -156,7 +173,14 @@ pub(super) async fn retry(
     let deliveries = matched.into_iter().map(|subscription| {
         json!({"id": DeliveryId::of(id, subscription).to_string(), "subscription": subscription.to_string()})
     });
-    Ok(Json(json!({"id": id.to_string(), "deliveries": deliveries.collect::<Vec<_>>()})))
+    let failed = failed.into_iter().map(|(subscription, failure)| {
+        json!({"subscription": subscription.to_string(), "reason": failure.to_string()})
+    });
+    Ok(Json(json!({
+        "id": id.to_string(),
+        "deliveries": deliveries.collect::<Vec<_>>(),
+        "filters_failed": failed.collect::<Vec<_>>(),
+    })))
 }
 
 /// Up to when to purge.

@@ -7,6 +7,8 @@ mod body;
 mod error;
 mod eventmatch;
 mod events;
+mod explain;
+mod filter_test;
 mod health;
 mod id;
 mod identity;
@@ -78,6 +80,7 @@ pub fn router(api: Api) -> Router {
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
+        .route("/eventmatch/{uuid}/test", post(filter_test::test))
         .route("/events", get(events::list).delete(events::purge))
         .route("/events/{id}", get(events::read).delete(events::purge_one))
         .route("/events/{id}/retry", post(events::retry))

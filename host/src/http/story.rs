@@ -11,7 +11,7 @@ use crate::domain::event::Wire;
 use crate::domain::{
     Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus,
 };
-use crate::store::{Logged, Story};
+use crate::store::{FailedFilter, Logged, Story};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {
@@ -26,13 +26,15 @@ pub(super) struct Delivery {
 pub(super) struct View {
     pub(super) event: Arc<Logged>,
     pub(super) deliveries: Vec<Delivery>,
+    /// The filters that gave no answer about it.
+    pub(super) failed: Vec<FailedFilter>,
     /// Whether the user may see the event itself, and not only what became of the deliveries.
     pub(super) shows_event: bool,
 }
 
 impl View {
     /// Returns what `user` may see of a story, if anything: an admin all of it, its sender the event, and an owner of
-    /// a subscription the deliveries to it, and the event too once policy has let him.
+    /// a subscription the deliveries to it and its filter's failure, and the event too once policy has let him.
     pub(super) fn of(story: Story, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter().map(|(subscription, entries)| {
@@ -43,14 +45,17 @@ impl View {
             };
             Delivery { subscription, now: api.directory.get(subscription), state, entries }
         });
-        let visible = deliveries.filter(|delivery| {
-            user.is_admin || delivery.now.as_ref().is_some_and(|subscription| subscription.user == user.name)
-        });
-        let deliveries: Vec<_> = visible.collect();
+        let is_visible = |subscription: Option<&Arc<Subscription>>| {
+            user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
+        };
+        let deliveries: Vec<_> = deliveries.filter(|delivery| is_visible(delivery.now.as_ref())).collect();
+        let mut failed = story.failed;
+        failed.retain(|failed| is_visible(api.directory.get(failed.subscription).as_ref()));
         let is_free = user.is_admin || event.sender == user.name;
         let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
         let shows_event = is_free || was_allowed();
-        (is_free || !deliveries.is_empty()).then_some(Self { event, deliveries, shows_event })
+        let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
+        is_seen.then_some(Self { event, deliveries, failed, shows_event })
     }
 
     /// Returns the status of the deliveries that the user may see.
@@ -73,7 +78,7 @@ impl View {
 
     /// Returns the whole story. The event's own JSON stays as it was received, numbers too; it is null for whom
     /// policy has not let see it.
-    pub(super) fn whole(&self) -> serde_json::Result<Box<RawValue>> {
+    pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
             Wire::Binary { content_type, .. } => ("binary", content_type),
@@ -87,6 +92,8 @@ impl View {
             content_type: content_type.as_deref().filter(|_| self.shows_event),
             event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
+            filters_failed: self.failed.iter().map(|failed| show_failed(failed, api)).collect(),
+            explain,
         })
     }
 }
@@ -101,11 +108,25 @@ struct Whole<'a> {
     content_type: Option<&'a str>,
     event: Option<Box<RawValue>>,
     deliveries: Vec<Value>,
+    filters_failed: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Value>,
 }
 
 /// Returns an event's JSON as it is.
 fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice(&logged.event.json())
+}
+
+fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
+    let now = api.directory.get(failed.subscription);
+    json!({
+        "subscription": failed.subscription.to_string(),
+        "name": now.as_ref().map(|now| &now.name),
+        "user": now.as_ref().map(|now| &now.user),
+        "reason": failed.reason,
+        "at": failed.at.to_string(),
+    })
 }
 
 impl Delivery {
@@ -143,7 +164,7 @@ impl Delivery {
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Attempt(attempt) => Some(attempt),
-            Entry::Redelivery { .. } | Entry::Dropped { .. } => None,
+            Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::FilterFailed { .. } => None,
         })
     }
 }
@@ -174,6 +195,6 @@ fn show_answer(answer: &Answer) -> Value {
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } => None,
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } => None,
     }
 }

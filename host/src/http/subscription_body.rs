@@ -1,7 +1,7 @@
 //! A subscription as JSON: what REST shows of it, and what a body may set.
 //!
-//! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`) and unknown ones are ignored, so that a GET
-//! body can be PUT back. What a PUT leaves out stays as it is, secrets too.
+//! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`, `index`) and
+//! unknown ones are ignored, so that a GET body can be PUT back. What a PUT leaves out stays as it is, secrets too.
 
 #[cfg(test)]
 mod tests;
@@ -14,15 +14,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use crate::directory::Known;
 use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
-use crate::domain::{Activity, Auth, Subscription, TargetUrl};
+use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
 use crate::matching::Filter;
 
 /// The longest time that one attempt may be given, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
 
-/// Returns a subscription as REST shows it: everything but secrets.
-pub(super) fn show(subscription: &Subscription) -> Value {
+/// Returns a subscription as REST shows it: everything but secrets. `index` says how its filter is filed.
+pub(super) fn show(known: &Known, index: Option<String>) -> Value {
+    let (subscription, filter) = (&known.subscription, known.filter.as_ref());
     let (disabled, error) = match &subscription.activity {
         Activity::Enabled => (None, None),
         Activity::Disabled { since, error } => (Some(since.to_string()), error.as_deref()),
@@ -31,6 +33,10 @@ pub(super) fn show(subscription: &Subscription) -> Value {
         "uuid": subscription.id.to_string(),
         "name": subscription.name,
         "jsonpath": subscription.jsonpath,
+        "filter_dialect": subscription.filter_dialect,
+        "filter_dialect_used": filter.map(|filter| filter.dialect().as_str()),
+        "warnings": filter.map_or(&[][..], |filter| filter.warnings()),
+        "index": index,
         "user": subscription.user,
         "disabled": disabled,
         "error": error,
@@ -64,9 +70,11 @@ pub(super) fn create(
 ) -> Result<Subscription, ApiError> {
     let missing = |name: &str| ApiError::field(format!("/{name}"), format!("`{name}` is missing"));
     let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
-    let jsonpath = take_jsonpath(&mut body)?.ok_or_else(|| missing("jsonpath"))?;
+    let filter = take_filter(&mut body, None, FilterDialect::default())?;
+    let (jsonpath, filter_dialect) = filter.ok_or_else(|| missing("jsonpath"))?;
     let target_url = take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?;
-    let mut subscription = Subscription::new(user, name, jsonpath, target_url, now);
+    let mut subscription =
+        Subscription { filter_dialect, ..Subscription::new(user, name, jsonpath, target_url, now) };
     apply_optional(body, &mut subscription, now)?;
     Ok(subscription)
 }
@@ -81,7 +89,9 @@ pub(super) fn update(
     now: Timestamp,
 ) -> Result<(), ApiError> {
     to.name = take_name(&mut body)?.unwrap_or_else(|| to.name.clone());
-    to.jsonpath = take_jsonpath(&mut body)?.unwrap_or_else(|| to.jsonpath.clone());
+    if let Some(filter) = take_filter(&mut body, Some(&to.jsonpath), to.filter_dialect)? {
+        (to.jsonpath, to.filter_dialect) = filter;
+    }
     to.target_url = take_target_url(&mut body)?.unwrap_or_else(|| to.target_url.clone());
     to.updated = now;
     apply_optional(body, to, now)
@@ -178,12 +188,24 @@ fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> 
     Ok(name)
 }
 
-fn take_jsonpath(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
-    let Some(jsonpath) = required(body, "jsonpath")? else { return Ok(None) };
-    match Filter::parse(&jsonpath, crate::domain::FilterDialect::Auto) {
-        Ok(_) => Ok(Some(jsonpath)),
-        Err(error) => Err(ApiError::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))),
+/// Takes the filter and its dialect, each of which may be the known one; `None` when the body has neither.
+///
+/// They are read together: either may be what makes the other wrong.
+fn take_filter(
+    body: &mut Map<String, Value>,
+    known: Option<&str>,
+    known_dialect: FilterDialect,
+) -> Result<Option<(String, FilterDialect)>, ApiError> {
+    let jsonpath = required(body, "jsonpath")?;
+    let expected = "\"auto\", \"rfc9535\" or \"jsonpath2\"";
+    let dialect = optional(body, "filter_dialect", expected)?.map(Option::unwrap_or_default);
+    if jsonpath.is_none() && dialect.is_none() {
+        return Ok(None);
     }
+    let Some(jsonpath) = jsonpath.or_else(|| known.map(str::to_owned)) else { return Ok(None) };
+    let dialect = dialect.unwrap_or(known_dialect);
+    Filter::parse(&jsonpath, dialect)?;
+    Ok(Some((jsonpath, dialect)))
 }
 
 fn take_target_url(body: &mut Map<String, Value>) -> Result<Option<TargetUrl>, ApiError> {

@@ -49,6 +49,8 @@ pub struct Arrival {
     pub sender: String,
     /// To whom it is owed: the subscriptions whose filter matched.
     pub matched: Vec<SubscriptionId>,
+    /// The subscriptions whose filter gave no answer, and why not.
+    pub failed: Vec<(SubscriptionId, String)>,
 }
 
 /// An event in the log.
@@ -73,6 +75,19 @@ pub struct Story {
     pub event: Arc<Logged>,
     /// What became of each delivery.
     pub deliveries: Vec<(SubscriptionId, Vec<Entry>)>,
+    /// The filters that gave no answer when the event came, in the order of their subscriptions.
+    pub failed: Vec<FailedFilter>,
+}
+
+/// A filter that gave no answer about an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedFilter {
+    /// Whose filter.
+    pub subscription: SubscriptionId,
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Why there was no answer.
+    pub reason: String,
 }
 
 /// A delivery that waits for its first or its next attempt.

@@ -33,6 +33,12 @@ fn created(over: Value) -> Subscription {
     create(body(over), "alice".to_owned(), now()).unwrap()
 }
 
+fn shown(subscription: &Subscription) -> Value {
+    let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect).ok();
+    let known = Known { subscription: subscription.clone().into(), filter: filter.map(Into::into) };
+    show(&known, subscription.is_active().then(|| "scan".to_owned()))
+}
+
 fn updated(from: &Subscription, over: Value) -> Subscription {
     let mut to = from.clone();
     update(object(over), &mut to, later()).unwrap();
@@ -70,6 +76,10 @@ async fn a_wrong_member_is_named_on_post_and_on_put() {
         ("/jsonpath", json!({"jsonpath": null})),
         ("/jsonpath", json!({"jsonpath": "$["})),
         ("/jsonpath", json!({"jsonpath": ["$"]})),
+        ("/jsonpath", json!({"jsonpath": "$[?@.a == 1]", "filter_dialect": "jsonpath2"})),
+        ("/jsonpath", json!({"jsonpath": "$[?(@.a = 1)]", "filter_dialect": "rfc9535"})),
+        ("/filter_dialect", json!({"filter_dialect": "RFC 9535"})),
+        ("/filter_dialect", json!({"filter_dialect": 2})),
         ("/target_url", json!({"target_url": "/path"})),
         ("/target_url", json!({"target_url": "ftp://host/"})),
         ("/target_url", json!({"target_url": "http://u:s3cret@host/"})),
@@ -120,8 +130,10 @@ async fn a_wrong_member_is_named_on_post_and_on_put() {
 
 #[test]
 fn what_only_waypost_may_set_is_ignored() {
-    let read_only =
-        json!({"uuid": "x", "user": "root", "created": 1, "updated": {}, "deleted": true, "other": []});
+    let read_only = json!({
+        "uuid": "x", "user": "root", "created": 1, "updated": {}, "deleted": true, "other": [],
+        "filter_dialect_used": "jsonpath2", "warnings": 1, "index": {},
+    });
     let subscription = created(read_only.clone());
     assert_eq!((subscription.user.as_str(), subscription.created), ("alice", now()));
     assert_eq!((subscription.updated, subscription.deleted), (now(), None));
@@ -140,7 +152,7 @@ fn a_body_that_was_got_can_be_put_back_and_keeps_the_secret() {
             "auth": auth, "extensions": {"a": 1}, "retry": "5s,5m", "timeout_ms": 100, "max_in_flight": 2,
             "event_format": "1.0", "content_mode": "binary", "disabled": "2026-01-31T12:00:00Z", "error": "why",
         }));
-        let shown = show(&subscription);
+        let shown = shown(&subscription);
         assert!(!shown.to_string().contains("s3cret"), "{shown}");
         let put = updated(&subscription, shown.clone());
         assert_eq!(put, Subscription { updated: later(), ..subscription });
@@ -166,6 +178,35 @@ fn what_a_put_leaves_out_stays_and_null_resets() {
     assert_eq!((reset.version.as_str(), reset.extensions.len(), reset.auth), (VERSION, 0, Auth::None));
     assert_eq!((reset.retry, reset.timeout, reset.max_in_flight), (None, None, None));
     assert_eq!((reset.event_format, reset.content_mode), (EventFormat::default(), ContentMode::default()));
+}
+
+#[test]
+fn the_filter_is_shown_as_it_was_read() {
+    let rfc9535 = created(json!({"jsonpath": "$.a"}));
+    let answer = shown(&rfc9535);
+    assert_eq!(
+        (&answer["filter_dialect"], &answer["filter_dialect_used"]),
+        (&json!("auto"), &json!("rfc9535"))
+    );
+    assert_eq!((&answer["warnings"], &answer["index"]), (&json!([]), &json!("scan")));
+    let wrong = Subscription { jsonpath: "$[".to_owned(), ..rfc9535 };
+    let paused = updated(&wrong, json!({"disabled": "2027-01-15T08:00:01Z"}));
+    let answer = shown(&paused);
+    assert_eq!((&answer["filter_dialect_used"], &answer["index"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn the_filter_and_its_dialect_are_read_together() {
+    let mut subscription = created(json!({"jsonpath": "$[?(@.a = 1)]", "filter_dialect": "jsonpath2"}));
+    for over in [json!({"filter_dialect": "rfc9535"}), json!({"jsonpath": "$[?@.a == 1]"})] {
+        let refused = update(object(over.clone()), &mut subscription.clone(), later());
+        assert_eq!(pointer(refused, &over).await, "/jsonpath", "{over}");
+    }
+    let both = json!({"jsonpath": "$[?@.a == 1]", "filter_dialect": "rfc9535"});
+    update(object(both), &mut subscription, later()).unwrap();
+    assert_eq!(subscription.filter_dialect, FilterDialect::Rfc9535);
+    let reset = updated(&subscription, json!({"filter_dialect": null}));
+    assert_eq!(reset.filter_dialect, FilterDialect::Auto);
 }
 
 #[tokio::test]

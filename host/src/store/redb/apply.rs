@@ -52,7 +52,7 @@ impl Apply<'_, '_> {
         accepts: impl Iterator<Item = &'e [Arrival]>,
     ) -> Result<Vec<Vec<EventId>>, Fault> {
         let mut answers = Vec::new();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
         for arrivals in accepts {
             let mut ids = Vec::with_capacity(arrivals.len());
             for arrival in arrivals {
@@ -63,6 +63,8 @@ impl Apply<'_, '_> {
                 }
                 ids.push(id);
                 bytes += arrival.event.size();
+                let index = u32::try_from(batch.len()).expect("a batch has at most 256 events");
+                failed.extend(failures(arrival, index));
                 batch.push(Logged {
                     id,
                     event: arrival.event.clone(),
@@ -71,20 +73,23 @@ impl Apply<'_, '_> {
                     matched: arrival.matched.clone(),
                 });
                 if batch.len() == BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_FULL {
-                    self.log(&std::mem::take(&mut batch))?;
+                    self.log(&std::mem::take(&mut batch), std::mem::take(&mut failed))?;
                     bytes = 0;
                 }
             }
             answers.push(ids);
         }
         if !batch.is_empty() {
-            self.log(&batch)?;
+            self.log(&batch, failed)?;
         }
         Ok(answers)
     }
 
-    fn log(&mut self, batch: &[Logged]) -> Result<(), Fault> {
+    fn log(&mut self, batch: &[Logged], failed: Vec<HistoryRecord>) -> Result<(), Fault> {
         let key = batch[0].id.uuid().as_u128();
+        let mut ledger = Ledger::default();
+        failed.into_iter().for_each(|record| ledger.add(key, record));
+        ledger.write(&mut self.tables.history)?;
         let record = record::encode_batch(batch.iter().map(Some));
         self.tables.batches.insert(key, record.as_slice())?;
         let mut owed: BTreeMap<SubscriptionId, Vec<u32>> = BTreeMap::new();
@@ -305,6 +310,14 @@ impl Apply<'_, '_> {
         self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
         Ok(())
     }
+}
+
+/// Makes the records of the filters that gave no answer about an event.
+fn failures(arrival: &Arrival, index: u32) -> impl Iterator<Item = HistoryRecord> {
+    arrival.failed.iter().map(move |(subscription, reason)| {
+        let entry = Entry::FilterFailed { at: arrival.received, reason: reason.clone() };
+        HistoryRecord { index, subscription: subscription.uuid().as_u128(), entry }
+    })
 }
 
 /// The rows of first attempts that one commit changes: each is read once and written once.

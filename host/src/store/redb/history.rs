@@ -7,6 +7,7 @@ use redb::{ReadableTable, Table};
 use super::handle::Fault;
 use super::record::{self, HistoryRecord};
 use crate::domain::Entry;
+use crate::store::FailedFilter;
 
 /// The most bytes of records in one row, roughly: it bounds what reading a story holds at once.
 const ROW_BYTES_FULL: usize = 256 * 1024;
@@ -85,6 +86,7 @@ fn size(entry: &Entry) -> usize {
                 .sum::<usize>()
         }
         Entry::Redelivery { .. } | Entry::Dropped { .. } => 64,
+        Entry::FilterFailed { reason, .. } => 64 + reason.len(),
     }
 }
 
@@ -101,4 +103,25 @@ pub(super) fn of_batch(
         }
     }
     Ok(histories)
+}
+
+/// Takes the failures of filters out of the histories of a batch, which are then those of deliveries alone; returns
+/// them by place in the batch, in the order of their subscriptions.
+pub(super) fn take_failed(
+    histories: &mut HashMap<(u32, u128), Vec<Entry>>,
+) -> HashMap<u32, Vec<FailedFilter>> {
+    let mut all: HashMap<_, Vec<_>> = HashMap::new();
+    for ((index, subscription), entries) in histories {
+        entries.retain(|entry| match entry {
+            Entry::FilterFailed { at, reason } => {
+                let subscription = record::subscription_id(*subscription);
+                let failed = FailedFilter { subscription, at: *at, reason: reason.clone() };
+                all.entry(*index).or_default().push(failed);
+                false
+            }
+            Entry::Attempt(_) | Entry::Redelivery { .. } | Entry::Dropped { .. } => true,
+        });
+    }
+    all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.subscription));
+    all
 }

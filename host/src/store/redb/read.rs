@@ -73,13 +73,16 @@ impl Reader {
             return Ok(Vec::new());
         }
         let mut histories = history::of_batch(&txn.open_table(HISTORY)?, key)?;
+        let mut failed = history::take_failed(&mut histories);
         let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
         let stories = places.filter(|(_, logged)| wanted(logged)).map(|(index, logged)| {
             let deliveries = logged.matched.iter().map(|subscription| {
                 let entries = histories.remove(&(index, subscription.uuid().as_u128()));
                 (*subscription, entries.unwrap_or_default())
             });
-            Story { deliveries: deliveries.collect(), event: Arc::clone(logged) }
+            let deliveries = deliveries.collect();
+            let failed = failed.remove(&index).unwrap_or_default();
+            Story { event: Arc::clone(logged), deliveries, failed }
         });
         Ok(stories.collect())
     }

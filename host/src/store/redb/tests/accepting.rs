@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::store::Error;
+use crate::store::{Error, FailedFilter};
 
 #[tokio::test]
 async fn an_accepted_event_is_told_listed_and_owed() {
@@ -42,6 +42,42 @@ async fn an_event_that_matches_nobody_is_logged_and_owed_to_nobody() {
     let id = accept(&store, "a", &[]).await;
     assert!(store.story(id).await.unwrap().unwrap().deliveries.is_empty());
     assert!(store.creditors().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
+    let (folder, store) = fresh();
+    let failed = |number| (sub(number), format!("reason {number}"));
+    let arrivals = vec![
+        Arrival { failed: vec![failed(9), failed(2)], ..arrival("a", &[sub(1)]) },
+        arrival("b", &[sub(2)]),
+        Arrival { failed: vec![failed(2)], ..arrival("c", &[]) },
+    ];
+    let received: Vec<_> = arrivals.iter().map(|arrival| arrival.received).collect();
+    let ids = store.accept(arrivals).await.unwrap();
+    let told =
+        |number, at| FailedFilter { subscription: sub(number), at, reason: format!("reason {number}") };
+    let expected = [
+        (vec![(sub(1), vec![])], vec![told(2, received[0]), told(9, received[0])]),
+        (vec![(sub(2), vec![])], vec![]),
+        (vec![], vec![told(2, received[2])]),
+    ];
+    drop(store);
+    let store = open(folder.path());
+    for (id, (deliveries, failed)) in ids.iter().zip(expected) {
+        let story = store.story(*id).await.unwrap().unwrap();
+        // Times on disk are whole microseconds.
+        let failed: Vec<_> =
+            failed.into_iter().map(|told| FailedFilter { at: on_disk(told.at), ..told }).collect();
+        assert_eq!((story.deliveries, story.failed), (deliveries, failed));
+    }
+    assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
+    assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0), "it keeps no event");
+    assert_eq!(store.story(ids[2]).await.unwrap(), None);
+}
+
+fn on_disk(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap()
 }
 
 #[tokio::test]

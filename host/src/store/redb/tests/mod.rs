@@ -64,6 +64,7 @@ fn arrival(id: &str, matched: &[SubscriptionId]) -> Arrival {
         received: clock::now(),
         sender: "ann".to_owned(),
         matched: matched.to_vec(),
+        failed: Vec::new(),
     }
 }
 

@@ -30,6 +30,21 @@ async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
 }
 
 #[tokio::test]
+async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
+    let (_folder, store) = fresh();
+    let failed = vec![(sub(1), "too expensive".to_owned())];
+    let sent = Arrival { failed, ..arrival("a", &[]) };
+    let id = store.accept(vec![sent]).await.unwrap()[0];
+    assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
+    assert_eq!(history(&store, id, sub(1)).await, [redelivery(after(1))]);
+    let waiting = only(&store, sub(1)).await;
+    finish(&store, sub(1), &waiting, Outcome::Delivered).await;
+    assert!(state(&store, id, sub(1)).await.is_final());
+    let story = store.story(id).await.unwrap().unwrap();
+    assert_eq!(story.failed.len(), 1, "what was so when the event came stays told");
+}
+
+#[tokio::test]
 async fn what_is_over_begins_anew() {
     let (_folder, store) = fresh();
     for outcome in [Outcome::Delivered, Outcome::Denied, dead()] {

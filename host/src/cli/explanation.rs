@@ -1,0 +1,124 @@
+//! Why a filter finds something in an event or does not, for people: as `waypost match --explain` prints it.
+
+use std::fmt::Write;
+
+use waypost::matching::{Condition, Explanation, Filter, Step};
+
+/// The width of a terminal that nobody has made wider.
+const WIDTH: usize = 80;
+
+/// Writes the dialect and the result, and then the steps, each with what it found.
+///
+/// Counts stand first: however long an expression is, they are in one column.
+pub(super) fn text(filter: &Filter, explanation: &Explanation) -> String {
+    let mut out = wrapped(&format!("read as {}: {}", filter.dialect(), explanation.reason()));
+    out.push('\n');
+    steps(&mut out, "  ", &explanation.steps);
+    out
+}
+
+/// Breaks a text into lines for a terminal.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    wrap(&mut out, "", &text.split(' ').collect::<Vec<_>>());
+    out.pop();
+    out
+}
+
+fn steps(out: &mut String, indent: &str, steps: &[Step]) {
+    let digits = steps.iter().map(|step| step.found.to_string().len()).max().unwrap_or(1);
+    for Step { path, found, conditions } in steps {
+        let _infallible = writeln!(out, "{indent}{found:>digits$}  {path}");
+        let below = format!("{indent}{:digits$}  ", "");
+        conditions.iter().for_each(|condition| self::condition(out, &below, condition));
+    }
+}
+
+/// Writes one condition of a step that found nothing: how many passed it, what it saw, and where its path ended.
+fn condition(out: &mut String, indent: &str, condition: &Condition) {
+    let Condition { text, tested, passed, seen, steps } = condition;
+    let count = format!("{indent}{passed} of {tested} pass  ");
+    let _infallible = writeln!(out, "{count}{text}");
+    let below = " ".repeat(count.chars().count());
+    if let Some((last, others)) = seen.split_last() {
+        let values = others.iter().map(|value| format!("{value},")).chain([last.clone()]);
+        let words: Vec<_> = std::iter::once("saw".to_owned()).chain(values).collect();
+        wrap(out, &below, &words);
+    }
+    self::steps(out, &below, steps);
+}
+
+/// Writes words in lines of at most [`WIDTH`] characters, where no word is longer itself.
+fn wrap(out: &mut String, indent: &str, words: &[impl AsRef<str>]) {
+    let mut line = indent.to_owned();
+    let mut is_empty = true;
+    for word in words.iter().map(AsRef::as_ref) {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            indent.clone_into(&mut line);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    out.push_str(&line);
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost::domain::FilterDialect;
+    use waypost::matching::Document;
+
+    use super::*;
+
+    const EVENT: &str = r#"{"type": "run.done", "data": {"run": 7, "files": [
+        {"name": "a.tif", "size": 1048576}, {"name": "b.log", "size": 300}, {"name": "c.log", "size": 5}]}}"#;
+
+    fn told(filter: &str) -> String {
+        let filter = Filter::parse(filter, FilterDialect::Auto).unwrap();
+        let event = Document::parse(EVENT.as_bytes()).unwrap();
+        text(&filter, &filter.explain(&event))
+    }
+
+    #[test]
+    fn each_step_says_what_it_found() {
+        insta::assert_snapshot!(told("$.data.files[*].name"), @r"
+        read as rfc9535: the filter finds 3 nodes
+          1  $.data
+          1  $.data.files
+          3  $.data.files[*]
+          3  $.data.files[*].name
+        ");
+        insta::assert_snapshot!(told("$.data.file[0]"), @r"
+        read as rfc9535: `$.data` finds 1 node, but `$.data.file` finds nothing
+          1  $.data
+          0  $.data.file
+        ");
+    }
+
+    #[test]
+    fn a_failed_condition_says_what_it_saw() {
+        insta::assert_snapshot!(told("$.data.files[?@.size > 1000 && @.name == 'b.log']"), @"");
+        insta::assert_snapshot!(told(r#"$.data.files[*][?(@.size > 1000 and @.name = "d.log")]"#), @"");
+    }
+
+    #[test]
+    fn a_failed_path_says_where_it_ended() {
+        insta::assert_snapshot!(told(r#"$[?(@.data.files[*].hash and @.type = "run.done")]"#), @"");
+    }
+
+    #[test]
+    fn values_are_wrapped_at_the_terminals_edge() {
+        let seen: Vec<_> = (0..12).map(|number| format!("\"value {number:>10}\"")).collect();
+        let mut out = String::new();
+        let found = Condition { text: "@.a == 1".to_owned(), tested: 120, passed: 3, seen, steps: Vec::new() };
+        condition(&mut out, "      ", &found);
+        assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
+        insta::assert_snapshot!(out, @"");
+    }
+}

@@ -1,0 +1,94 @@
+//! All subscriptions at one moment. A copy costs next to nothing: it shares everything that does not change.
+
+use std::sync::Arc;
+use std::thread;
+
+use jiff::Timestamp;
+
+use crate::domain::{Subscription, SubscriptionId};
+use crate::matching::{Filter, Index};
+
+/// A subscription with its filter.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// Its filter; `None` where a stored one does not parse, and then it matches nothing.
+    pub filter: Option<Arc<Filter>>,
+}
+
+/// One of a user's subscriptions that are not deleted; sorts by user, then in the order of creation.
+type Own = (Arc<str>, Timestamp, SubscriptionId);
+
+#[derive(Clone, Default)]
+pub(super) struct Snapshot {
+    by_id: imbl::HashMap<SubscriptionId, Known>,
+    by_user: imbl::OrdSet<Own>,
+    pub(super) index: Index,
+}
+
+impl Snapshot {
+    /// Reads the filters, on all cores, and files them.
+    pub(super) fn read(subscriptions: Vec<Subscription>) -> Self {
+        let mut snapshot = Self::default();
+        for known in parse(subscriptions) {
+            snapshot.put(known);
+        }
+        snapshot
+    }
+
+    pub(super) fn get(&self, id: SubscriptionId) -> Option<&Known> {
+        self.by_id.get(&id)
+    }
+
+    /// Returns a user's subscriptions that are not deleted, in the order of their creation, from behind `after` on.
+    pub(super) fn of_user(&self, user: &str, after: Option<&Subscription>) -> impl Iterator<Item = &Known> {
+        let user: Arc<str> = user.into();
+        let first = after.map_or((Timestamp::MIN, SubscriptionId::NIL), |after| (after.created, after.id));
+        let (first, last) =
+            ((Arc::clone(&user), first.0, first.1), (user, Timestamp::MAX, SubscriptionId::MAX));
+        let own = self.by_user.range(first.clone()..=last).skip_while(move |own| **own == first);
+        own.filter_map(|(_, _, id)| self.by_id.get(id))
+    }
+
+    /// Adds or replaces a subscription; one without a filter is never matched.
+    pub(super) fn put(&mut self, known: Known) {
+        let subscription = &*known.subscription;
+        match known.filter.as_ref().filter(|_| subscription.is_active()) {
+            Some(filter) => self.index.insert(subscription.id, Arc::clone(filter)),
+            None => self.index.remove(subscription.id),
+        }
+        let own = (Arc::from(subscription.user.as_str()), subscription.created, subscription.id);
+        if subscription.deleted.is_none() {
+            self.by_user.insert(own);
+        } else {
+            self.by_user.remove(&own);
+        }
+        self.by_id.insert(subscription.id, known);
+    }
+}
+
+/// Parses the filters of all subscriptions: at 100,000 the longest part of a start.
+fn parse(mut subscriptions: Vec<Subscription>) -> Vec<Known> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let each = subscriptions.len().div_ceil(cores).max(1);
+    let mut parts = Vec::with_capacity(cores);
+    while !subscriptions.is_empty() {
+        parts.push(subscriptions.split_off(subscriptions.len().saturating_sub(each)));
+    }
+    thread::scope(|scope| {
+        let parts = parts
+            .into_iter()
+            .map(|part| scope.spawn(move || part.into_iter().map(known).collect::<Vec<_>>()));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().expect("parsing a filter does not panic")).collect()
+    })
+}
+
+fn known(subscription: Subscription) -> Known {
+    let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
+    if let Err(error) = &filter {
+        tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
+    }
+    Known { subscription: subscription.into(), filter: filter.ok().map(Arc::new) }
+}

@@ -1,0 +1,149 @@
+//! `GET /events/{id}?explain=USER`: why each of a user's subscriptions was owed an event, or was not.
+//!
+//! The answer holds values of the event, so that only those get one who may see the event itself.
+
+use std::time::{Duration, Instant};
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::events::not_found;
+use super::identity::User;
+use super::story::{Delivery, View};
+use crate::directory::Known;
+use crate::domain::{Activity, SubscriptionId};
+use crate::matching::{self, Document, Explanation, Filter, Step};
+
+/// The most subscriptions of one answer, and how long they may take; the rest is behind `next`.
+const PAGE: usize = 100;
+const TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Explains an event to `asking`: a page of `user`'s subscriptions, from behind `after` on.
+pub(super) async fn explain(
+    api: &Api,
+    asking: &User,
+    view: &View,
+    user: &str,
+    after: Option<SubscriptionId>,
+) -> Result<Value, ApiError> {
+    if !asking.is_admin && asking.name != user {
+        return Err(ApiError::forbidden(format!(
+            "only an admin may ask about others: you are `{}` (the setting admin_users)",
+            asking.name
+        )));
+    }
+    if !view.shows_event {
+        return Err(not_found(view.event.id));
+    }
+    let page = api.directory.page_of_user(user, after, PAGE);
+    let page = page.ok_or_else(|| {
+        ApiError::bad_request(format!("`after` has to be one of the subscriptions of `{user}`"))
+    })?;
+    let (count, json) = (page.len(), view.event.event.json());
+    let explaining = tokio::task::spawn_blocking(move || explain_all(&json, page));
+    let told =
+        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
+    let told = told.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let more = told.len() < count || count == PAGE;
+    let next = told.last().filter(|_| more).map(|(last, _)| {
+        let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
+        format!("/events/{}?explain={user}&after={}", view.event.id, last.subscription.id)
+    });
+    let subscriptions = told.iter().map(|(known, explanation)| tell(view, known, explanation.as_ref()));
+    Ok(json!({"user": user, "subscriptions": subscriptions.collect::<Vec<_>>(), "next": next}))
+}
+
+/// Evaluates one after the other, for as long as one answer may take, but at least one.
+fn explain_all(json: &[u8], page: Vec<Known>) -> Result<Vec<(Known, Option<Explanation>)>, matching::Error> {
+    let event = Document::parse(json)?;
+    let end = Instant::now() + TIME_MAX;
+    let mut told = Vec::with_capacity(page.len());
+    for known in page {
+        let explanation = known.filter.as_ref().map(|filter| filter.explain(&event));
+        told.push((known, explanation));
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    Ok(told)
+}
+
+fn tell(view: &View, known: &Known, explanation: Option<&Explanation>) -> Value {
+    let subscription = &known.subscription;
+    let delivery = view.deliveries.iter().find(|delivery| delivery.subscription == subscription.id);
+    let filter = known.filter.as_ref().zip(explanation);
+    json!({
+        "subscription": subscription.id.to_string(),
+        "name": subscription.name,
+        "matches": explanation.is_some_and(|explanation| explanation.matches),
+        "delivery": delivery.map(|delivery| delivery.state.name()),
+        "reason": reason(view, known, delivery, explanation),
+        "filter": filter.map(|(filter, explanation)| show(filter, explanation)),
+    })
+}
+
+/// Says why there is a delivery, or why there is none: first what was so when the event came, as far as it is known,
+/// then what the filter says now.
+fn reason(
+    view: &View,
+    known: &Known,
+    delivery: Option<&Delivery>,
+    explanation: Option<&Explanation>,
+) -> String {
+    let (event, subscription) = (&view.event, &known.subscription);
+    if let Some(delivery) = delivery {
+        return format!("the event was owed to it; the delivery's state is `{}`", delivery.state.name());
+    }
+    if let Some(failed) = view.failed.iter().find(|failed| failed.subscription == subscription.id) {
+        return format!("its filter gave no answer when the event came: {}", failed.reason);
+    }
+    if event.received < subscription.created {
+        return format!(
+            "the event is older than the subscription, which was created at {}",
+            subscription.created
+        );
+    }
+    match &subscription.activity {
+        Activity::Disabled { since, .. } if *since <= event.received => {
+            return format!("it was disabled when the event came, since {since}");
+        }
+        Activity::Disabled { .. } | Activity::Enabled => {}
+    }
+    match explanation {
+        None => "its stored filter does not parse, and so it matches nothing".to_owned(),
+        Some(explanation) if explanation.matches => format!(
+            "its filter would match now; when the event came it had another one, or was disabled (last changed at {})",
+            subscription.updated
+        ),
+        Some(explanation) => explanation.reason(),
+    }
+}
+
+/// Shows what a filter did with an event.
+pub(super) fn show(filter: &Filter, explanation: &Explanation) -> Value {
+    json!({
+        "dialect": filter.dialect().as_str(),
+        "warnings": filter.warnings(),
+        "reason": explanation.reason(),
+        "failure": explanation.failure.map(|failure| failure.to_string()),
+        "steps": show_steps(&explanation.steps),
+    })
+}
+
+fn show_steps(steps: &[Step]) -> Value {
+    let steps = steps.iter().map(|step| {
+        let conditions = step.conditions.iter().map(|condition| {
+            json!({
+                "condition": condition.text,
+                "tested": condition.tested,
+                "passed": condition.passed,
+                "seen": condition.seen,
+                "steps": show_steps(&condition.steps),
+            })
+        });
+        json!({"path": step.path, "found": step.found, "conditions": conditions.collect::<Vec<_>>()})
+    });
+    steps.collect()
+}

@@ -1,0 +1,451 @@
+//! Filters as their owners meet them: two dialects, a dry run, explanations, and one that is too expensive.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Api, Output, Reply, Server, Target, event, merged, run, run_in};
+
+/// The same filter in both dialects: it finds the value of the key `Taggy` in [`event`].
+const RFC9535: &str = "$.data[?@.key == 'Taggy' && @.value == 'Blah'].value";
+const JSONPATH2: &str = r#"$.data[*][?(@.key = "Taggy" and @.value = "Blah")].value"#;
+
+/// For each node below each node it looks at all that is below: too much in an event that is large and deep.
+const EXPENSIVE: &str = "$..[?@..[?@..x]]";
+
+fn large(id: &str) -> Value {
+    let deep = |n: usize| (0..60).fold(json!(n), |inner, _| json!([inner]));
+    merged(event(id), json!({"data": (0..200).map(deep).collect::<Vec<_>>()}))
+}
+
+async fn post(api: &Api, path: &str, body: String) -> Reply {
+    api.send(Method::POST, path, &[("content-type", "application/json")], body).await
+}
+
+/// Posts an event to the dry run of a subscription, with this behind the path.
+async fn test(api: &Api, uuid: &str, query: &str, body: &Value) -> Value {
+    post(api, &format!("/eventmatch/{uuid}/test{query}"), body.to_string()).await.ok().json()
+}
+
+/// Percent-encodes a query's value.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+// subscriptions
+
+#[tokio::test]
+async fn a_subscription_tells_its_dialect_and_how_it_is_found() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let by_type = r#"$[?(@["eventType"] = "x")]"#;
+    for (fields, used, index) in [
+        (json!({"jsonpath": "$.data[?@.value == 'x']"}), "rfc9535", "equality on $.data[*].value"),
+        (json!({"jsonpath": r#"$.data[*][?(@.key = "x")]"#}), "jsonpath2", "equality on $.data[*].key"),
+        (json!({"jsonpath": by_type}), "jsonpath2", "equality on $.eventType"),
+        (json!({"jsonpath": by_type, "filter_dialect": "jsonpath2"}), "jsonpath2", "equality on $.eventType"),
+        (json!({"jsonpath": "data", "filter_dialect": "rfc9535"}), "rfc9535", "existence on $.data"),
+        (json!({"jsonpath": "$..value"}), "rfc9535", "scan"),
+    ] {
+        let uuid = server.subscribe(merged(fields.clone(), json!({"target_url": target.url("/t")}))).await;
+        let shown = server.subscription(&uuid).await;
+        let dialect = fields.get("filter_dialect").cloned().unwrap_or(json!("auto"));
+        assert_eq!(
+            (&shown["filter_dialect"], &shown["filter_dialect_used"], &shown["index"], &shown["warnings"]),
+            (&dialect, &json!(used), &json!(index), &json!([])),
+            "{fields}"
+        );
+        let listed = server.get("/eventmatch").await.ok().json();
+        assert_eq!(listed.as_array().unwrap().last(), Some(&shown), "a list shows the same");
+        let put = server.update(&uuid, &shown).await;
+        assert_eq!(merged(put, json!({"updated": null})), merged(shown, json!({"updated": null})));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_matched_has_no_index() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": RFC9535})).await;
+    let paused = server.update(&uuid, &json!({"disabled": "2026-01-31T12:00:00Z"})).await;
+    assert_eq!((&paused["index"], &paused["filter_dialect_used"]), (&Value::Null, &json!("rfc9535")));
+    let resumed = server.update(&uuid, &json!({"disabled": null})).await;
+    assert_eq!(resumed["index"], "equality on $.data[*].value");
+}
+
+#[tokio::test]
+async fn what_both_dialects_accept_and_one_reads_otherwise_has_a_warning() {
+    let (mut server, target) = (Server::start().await, Target::start().await);
+    let ambiguous = json!({"target_url": target.url("/t"), "jsonpath": "$.data[?(@.value)]"});
+    let uuid = server.subscribe(ambiguous).await;
+    server.restart().await;
+    let shown = server.subscription(&uuid).await;
+    assert_eq!(shown["filter_dialect_used"], "rfc9535");
+    assert!(shown["warnings"][0].as_str().unwrap().contains("filter_dialect"), "{shown}");
+    let chosen = server.update(&uuid, &json!({"filter_dialect": "jsonpath2"})).await;
+    assert_eq!((&chosen["filter_dialect_used"], &chosen["warnings"]), (&json!("jsonpath2"), &json!([])));
+    // In jsonpath2 it tests the array itself, which has no member `value`.
+    assert_eq!(test(&server, &uuid, "", &event("a")).await["matches"], false);
+    server.update(&uuid, &json!({"filter_dialect": "rfc9535"})).await;
+    assert_eq!(test(&server, &uuid, "", &event("a")).await["matches"], true);
+}
+
+#[tokio::test]
+async fn a_wrong_filter_is_pointed_at_with_a_hint() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let target_url = target.url("/t");
+    let uuid = server.subscribe(json!({"target_url": target_url, "jsonpath": JSONPATH2})).await;
+    let create = async |fields: Value| {
+        let body = merged(json!({"name": "n", "target_url": target_url}), fields);
+        server.post("/eventmatch", &body).await.refused(422)
+    };
+    let refused = create(json!({"jsonpath": "$[?@.a = 1 && @.b == 2]", "filter_dialect": "rfc9535"})).await;
+    refused.at("/jsonpath").says("column 8").says("expected `==`").says("`=` is jsonpath2");
+    let refused = create(json!({"jsonpath": "$[?(@.a == 1)]", "filter_dialect": "jsonpath2"})).await;
+    refused.at("/jsonpath").says("column 9").says("RFC 9535");
+    create(json!({"jsonpath": "$", "filter_dialect": "xpath"})).await.at("/filter_dialect").says("jsonpath2");
+    // A PUT changes one of the two, and both are read anew.
+    let path = format!("/eventmatch/{uuid}");
+    let refused = server.put(&path, &json!({"filter_dialect": "rfc9535"})).await.refused(422);
+    refused.at("/jsonpath").says("jsonpath2");
+    assert_eq!(server.subscription(&uuid).await["filter_dialect"], "auto", "nothing has changed");
+    let both = json!({"filter_dialect": "rfc9535", "jsonpath": RFC9535});
+    assert_eq!(server.update(&uuid, &both).await["filter_dialect_used"], "rfc9535");
+}
+
+#[tokio::test]
+async fn an_event_goes_to_both_dialects() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    for (path, jsonpath) in [
+        ("/rfc9535", RFC9535),
+        ("/jsonpath2", JSONPATH2),
+        ("/type", r#"$[?(@["eventType"] = "org.pacifica.metadata.ingest")]"#),
+        ("/bare", "eventType"),
+        ("/other", "$.data[?@.key == 'Other']"),
+        ("/array", r#"$.data[?(@.key = "Taggy")]"#),
+    ] {
+        server.subscribe(json!({"target_url": target.url(path), "jsonpath": jsonpath})).await;
+    }
+    let id = server.receive(&event("a")).await;
+    for path in ["/rfc9535", "/jsonpath2", "/type", "/bare"] {
+        target.wait_for(path, 1).await;
+    }
+    assert_eq!(server.story(&id).await["deliveries"].as_array().unwrap().len(), 4);
+    assert!(target.requests("/other").is_empty() && target.requests("/array").is_empty());
+}
+
+// the dry run
+
+#[tokio::test]
+async fn a_dry_run_says_which_condition_failed_and_sends_nothing() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    for jsonpath in [RFC9535, JSONPATH2] {
+        let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": jsonpath})).await;
+        let matched = test(&server, &uuid, "", &event("a")).await;
+        assert_eq!(matched["matches"], true, "{matched}");
+        assert_eq!(matched["filter"]["failure"], Value::Null);
+        let other = json!({"data": [{"key": "Taggy", "value": "Other"}, {"key": "Tag", "value": "Some"}]});
+        let missed = test(&server, &uuid, "", &merged(event("a"), other)).await;
+        assert_eq!(missed["matches"], false, "{missed}");
+        assert!(!missed["filter"]["reason"].as_str().unwrap().is_empty());
+        let steps = missed["filter"]["steps"].as_array().unwrap();
+        assert_eq!((&steps[0]["path"], &steps[0]["found"]), (&json!("$.data"), &json!(1)), "{missed}");
+        let failing = steps.last().unwrap();
+        assert_eq!(failing["found"], 0);
+        let conditions = failing["conditions"].as_array().unwrap();
+        let of = |name: &str| {
+            let mut all = conditions.iter();
+            let found = all.find(|condition| condition["condition"].as_str().unwrap().contains(name));
+            found.unwrap_or_else(|| panic!("{name} in {missed}"))
+        };
+        assert_eq!((&of("key")["tested"], &of("key")["passed"]), (&json!(2), &json!(1)));
+        assert_eq!((&of("value")["tested"], &of("value")["passed"]), (&json!(2), &json!(0)));
+        assert_eq!(of("value")["seen"], json!(["\"Other\"", "\"Some\""]));
+    }
+    assert!(target.all().is_empty());
+    assert_eq!(server.get("/events").await.ok().json()["events"], json!([]), "nothing is logged");
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_every_form_of_an_event_and_only_one() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": "$[?@ == 'x']"})).await;
+    let path = format!("/eventmatch/{uuid}/test");
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "/s"),
+        ("ce-type", "x"),
+        ("content-type", "text/plain"),
+    ];
+    let reply = server.send(Method::POST, &path, &binary, "lens changed").await.ok().json();
+    assert_eq!(reply["matches"], true);
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    server.send(Method::POST, &path, &batch, json!([event("a")]).to_string()).await.refused(400);
+    post(&server, &path, "{}".to_owned()).await.refused_as(400, 422);
+    post(&server, &path, String::new()).await.refused_as(400, 422);
+    server.get(&path).await.refused(405);
+    server.user("mallory").post(&path, &event("a")).await.refused(403);
+    server.post(&format!("/eventmatch/{}/test", uuid::Uuid::new_v4()), &event("a")).await.refused(403);
+}
+
+#[tokio::test]
+async fn a_dry_run_tries_another_filter_before_it_is_saved() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": "$.nothing"})).await;
+    let query = format!("?jsonpath={}", encoded(JSONPATH2));
+    let tried = test(&server, &uuid, &query, &event("a")).await;
+    assert_eq!((&tried["matches"], &tried["filter"]["dialect"]), (&json!(true), &json!("jsonpath2")));
+    let path = format!("/eventmatch/{uuid}/test{query}&filter_dialect=rfc9535");
+    server.post(&path, &event("a")).await.refused(422).at("/jsonpath").says("column");
+    server.post(&format!("/eventmatch/{uuid}/test?path=x"), &event("a")).await.refused(400).says("jsonpath");
+    assert_eq!(server.subscription(&uuid).await["jsonpath"], "$.nothing");
+}
+
+#[tokio::test]
+async fn a_dry_run_on_a_logged_event_is_for_those_who_may_see_it() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.always("/events/alice", Answer::status(200));
+    policy.always("/events/bob", Answer::status(403));
+    let server = Server::with(&["--admin-users", "root", "--policy-url", &policy.url("")]).await;
+    let subscribe = async |user: &str, jsonpath: &str| {
+        server.user(user).subscribe(json!({"target_url": target.url("/t"), "jsonpath": jsonpath})).await
+    };
+    let (alices, bobs) = (subscribe("alice", "$").await, subscribe("bob", "$").await);
+    let other = subscribe("alice", "$.nothing").await;
+    let root = server.user("root");
+    let id = server.user("producer").receive(&event("a")).await;
+    root.delivery_in(&id, &alices, "delivered").await;
+    root.delivery_in(&id, &bobs, "denied").await;
+    let path = |uuid: &str| format!("/eventmatch/{uuid}/test?event={id}");
+    let tested = post(&server.user("alice"), &path(&other), String::new()).await.ok().json();
+    assert_eq!(tested["matches"], false);
+    let denied = post(&server.user("bob"), &path(&bobs), String::new()).await;
+    denied.refused(404);
+    assert!(!denied.text().contains("Taggy"));
+    server.user("alice").post(&path(&other), &event("a")).await.refused(400).says("?event=");
+}
+
+// what a user's subscriptions did with a logged event
+
+/// Returns what is told about one subscription.
+fn told<'v>(explained: &'v Value, uuid: &str) -> &'v Value {
+    let mut all = explained["explain"]["subscriptions"].as_array().unwrap().iter();
+    all.find(|told| told["subscription"] == uuid).unwrap_or_else(|| panic!("{uuid} in {explained}"))
+}
+
+#[tokio::test]
+async fn an_event_tells_why_each_subscription_of_a_user_did_not_match() {
+    let (server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
+    let alice = server.user("alice");
+    let subscribe = async |jsonpath: &str| {
+        alice.subscribe(json!({"target_url": target.url("/t"), "jsonpath": jsonpath, "name": jsonpath})).await
+    };
+    let matched = subscribe(RFC9535).await;
+    let missed = subscribe("$.data[?@.key == 'Taggy' && @.value == 'Other']").await;
+    let paused = subscribe("$.source").await;
+    alice.update(&paused, &json!({"disabled": "2026-01-31T12:00:00Z"})).await;
+    let changed = subscribe("$.nothing").await;
+    let gone = subscribe("$").await;
+    alice.delete(&format!("/eventmatch/{gone}")).await.ok();
+    let bobs = server.user("bob").subscribe(json!({"target_url": target.url("/t")})).await;
+    let root = server.user("root");
+    let id = server.user("producer").receive(&event("a")).await;
+    root.delivery_in(&id, &matched, "delivered").await;
+    alice.update(&changed, &json!({"jsonpath": "$.data"})).await;
+    let late = subscribe("$").await;
+
+    let explained = root.get(&format!("/events/{id}?explain=alice")).await.ok().json();
+    assert_eq!(explained["explain"]["user"], "alice");
+    let all = explained["explain"]["subscriptions"].as_array().unwrap();
+    let uuids: Vec<_> = all.iter().map(|told| told["subscription"].as_str().unwrap()).collect();
+    assert_eq!(uuids, [&matched, &missed, &paused, &changed, &late], "in the order of creation");
+    let expect = |uuid: &str, matches: bool, reason: &str| {
+        let told = told(&explained, uuid);
+        assert_eq!(told["matches"], matches, "{told}");
+        assert!(told["reason"].as_str().unwrap().contains(reason), "{reason} in {told}");
+        told["filter"].clone()
+    };
+    expect(&matched, true, "`delivered`");
+    assert_eq!(told(&explained, &matched)["delivery"], "delivered");
+    let filter = expect(&missed, false, "");
+    assert!(filter["steps"].to_string().contains(r#"\"Blah\""#), "the value seen: {filter}");
+    assert_eq!(told(&explained, &missed)["reason"], filter["reason"]);
+    expect(&paused, true, "disabled when the event came, since 2026-01-31T12:00:00Z");
+    expect(&changed, true, "another one");
+    expect(&late, true, "older than the subscription");
+    assert_eq!(explained["explain"]["next"], Value::Null);
+    assert_eq!(told(&explained, &late)["delivery"], Value::Null);
+    assert!(root.story(&id).await.get("explain").is_none(), "only when it is asked for");
+    let own = alice.get(&format!("/events/{id}?explain=alice")).await.ok().json();
+    assert_eq!(own["explain"], explained["explain"]);
+    let bobs_own = root.get(&format!("/events/{id}?explain=bob")).await.ok().json();
+    assert_eq!(bobs_own["explain"]["subscriptions"][0]["subscription"], bobs);
+}
+
+#[tokio::test]
+async fn explanations_come_in_pages() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let id = server.receive(&event("a")).await;
+    let mut created = Vec::new();
+    for n in 0..101 {
+        created.push(
+            server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": format!("$.n{n}")})).await,
+        );
+    }
+    let (mut next, mut told) = (format!("/events/{id}?explain=anonymous"), Vec::new());
+    loop {
+        let explained = server.get(&next).await.ok().json()["explain"].clone();
+        let page = explained["subscriptions"].as_array().unwrap();
+        assert!(page.len() <= 100);
+        told.extend(page.iter().map(|told| told["subscription"].as_str().unwrap().to_owned()));
+        let Some(further) = explained["next"].as_str() else { break };
+        next = further.to_owned();
+    }
+    assert_eq!(told, created);
+    let unknown = format!("/events/{id}?explain=anonymous&after={}", uuid::Uuid::new_v4());
+    server.get(&unknown).await.refused(400).says("after");
+}
+
+/// An explanation quotes the event: whom policy has not let see it must not read it there.
+#[tokio::test]
+async fn who_may_not_see_an_event_gets_no_explanation() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.always("/events/alice", Answer::status(200));
+    policy.always("/events/bob", Answer::status(403));
+    let server = Server::with(&["--admin-users", "root", "--policy-url", &policy.url("")]).await;
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
+    let alices = alice.subscribe(json!({"target_url": target.url("/t")})).await;
+    let bobs = bob.subscribe(json!({"target_url": target.url("/t")})).await;
+    for user in [&alice, &bob] {
+        let guess = "$.data[?@.key == 'Taggy' && @.value == 'guess']";
+        user.subscribe(json!({"target_url": target.url("/t"), "jsonpath": guess})).await;
+    }
+    let id = server.user("producer").receive(&event("a")).await;
+    let root = server.user("root");
+    root.delivery_in(&id, &alices, "delivered").await;
+    root.delivery_in(&id, &bobs, "denied").await;
+    let of = |user: &str| format!("/events/{id}?explain={user}");
+    assert!(alice.get(&of("alice")).await.ok().text().contains("Blah"));
+    for (user, asked, status) in [("bob", "bob", 404), ("mallory", "mallory", 404), ("alice", "bob", 403)] {
+        let reply = server.user(user).get(&of(asked)).await;
+        reply.refused(status);
+        assert!(!reply.text().contains("Blah") && !reply.text().contains("guess"), "{}", reply.text());
+    }
+    assert!(!bob.get(&format!("/events/{id}")).await.ok().text().contains("Blah"));
+    assert!(root.get(&of("bob")).await.ok().text().contains("Blah"), "an admin sees everything");
+}
+
+// a filter that gives no answer
+
+#[tokio::test]
+async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
+    let (mut server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
+    let subscribe = async |server: &Server, user: &str, name: &str, jsonpath: &str| {
+        let fields = json!({"target_url": target.url("/t"), "name": name, "jsonpath": jsonpath});
+        server.user(user).subscribe(fields).await
+    };
+    let expensive = subscribe(&server, "alice", "all of it", EXPENSIVE).await;
+    let fine = subscribe(&server, "bob", "fine", "$.eventType").await;
+    let small = server.user("producer").receive(&event("small")).await;
+    let id = server.user("producer").receive(&large("large")).await;
+    target.wait_for("/t", 2).await;
+    let root = server.user("root");
+    root.delivery_in(&id, &fine, "delivered").await;
+    root.status_is(&id, "200 OK").await;
+    assert_eq!(root.story(&small).await["filters_failed"], json!([]));
+
+    server.restart().await;
+    let root = server.user("root");
+    let story = root.story(&id).await;
+    assert_eq!(story["deliveries"].as_array().unwrap().len(), 1);
+    let failed = story["filters_failed"].as_array().unwrap();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let expected = json!({"subscription": expensive, "name": "all of it", "user": "alice"});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&failed[0][key], value);
+    }
+    assert!(failed[0]["reason"].as_str().unwrap().starts_with("filter too expensive: "), "{failed:?}");
+    assert_eq!(failed[0]["at"], story["received"]);
+    // Its owner learns of it, and nothing of the event, which he has not been shown to want.
+    let alices = server.user("alice").story(&id).await;
+    assert_eq!((&alices["filters_failed"], &alices["event"]), (&story["filters_failed"], &Value::Null));
+    assert_eq!(server.user("bob").story(&id).await["filters_failed"], json!([]));
+    server.user("mallory").get(&format!("/events/{id}")).await.refused(404);
+
+    let explained = root.get(&format!("/events/{id}?explain=alice")).await.ok().json();
+    let told = told(&explained, &expensive);
+    assert!(told["reason"].as_str().unwrap().contains("gave no answer"), "{told}");
+    assert!(told["filter"]["failure"].as_str().unwrap().starts_with("filter too expensive"), "{told}");
+    let lines = run(&["event", "get", &id, "--server", &server.url, "--user", "root"], "").await.stdout;
+    let line = lines.lines().find(|line| line.starts_with("    FILTER ")).unwrap();
+    assert!(line.starts_with(&format!("    FILTER {expensive} (")), "{line}");
+    assert!(line.contains("failed: filter too expensive: "), "{line}");
+}
+
+#[tokio::test]
+async fn a_retry_evaluates_anew() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": EXPENSIVE})).await;
+    let id = server.receive(&large("large")).await;
+    let path = format!("/events/{id}/retry");
+    let retried = post(&server, &path, String::new()).await.ok().json();
+    assert_eq!(retried["deliveries"], json!([]));
+    assert_eq!(retried["filters_failed"][0]["subscription"], uuid);
+    server.update(&uuid, &json!({"jsonpath": "$.data"})).await;
+    let retried = post(&server, &path, String::new()).await.ok().json();
+    assert_eq!(
+        (retried["deliveries"].as_array().unwrap().len(), &retried["filters_failed"]),
+        (1, &json!([]))
+    );
+    server.delivery_in(&id, &uuid, "delivered").await;
+    assert_eq!(server.story(&id).await["filters_failed"].as_array().unwrap().len(), 1, "what was stays told");
+}
+
+// the command line
+
+#[track_caller]
+fn says(output: &Output, code: i32, texts: &[&str]) {
+    assert_eq!(output.code, code, "{output:?}");
+    for text in texts {
+        assert!(output.stderr.contains(text), "`{text}` is not in: {}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn match_reads_both_dialects() {
+    let json = event("a").to_string();
+    for (arguments, found) in [
+        (&["match", RFC9535][..], "\"Blah\"\n"),
+        (&["match", JSONPATH2], "\"Blah\"\n"),
+        (&["match", "--dialect", "jsonpath2", JSONPATH2], "\"Blah\"\n"),
+        (&["match", "eventType"], "\"org.pacifica.metadata.ingest\"\n"),
+    ] {
+        let output = run(arguments, &json).await;
+        assert_eq!(
+            (output.code, output.stdout.as_str(), output.stderr.as_str()),
+            (0, found, ""),
+            "{arguments:?}"
+        );
+    }
+    let ambiguous = run(&["match", "$.data[?(@.value)].value"], &json).await;
+    says(&ambiguous, 0, &["warning: ", "filter_dialect"]);
+    assert_eq!(ambiguous.stdout, "1234\n\"Blah\"\n");
+    let wrong = run(&["match", "--dialect", "rfc9535", JSONPATH2], &json).await;
+    says(&wrong, 2, &["error: column 19: ", "\n                  ^"]);
+    says(&run(&["match", "--dialect", "xpath", "$"], &json).await, 2, &["jsonpath2"]);
+    let expensive = run(&["match", EXPENSIVE], &large("a").to_string()).await;
+    says(&expensive, 2, &["error: filter too expensive: "]);
+}
+
+#[tokio::test]
+async fn match_explains_on_stderr_and_prints_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("e.json"), event("a").to_string()).unwrap();
+    let explain = async |expression: &str| {
+        run_in(folder.path(), &["match", "--explain", expression, "e.json"], &[], "").await
+    };
+    let found = explain(RFC9535).await;
+    says(&found, 0, &["read as rfc9535: "]);
+    assert_eq!(found.stdout, "\"Blah\"\n");
+    let missed = explain(r#"$.data[*][?(@.key = "Taggy" and @.value = "Other")]"#).await;
+    says(&missed, 1, &["read as jsonpath2: ", "of 2 pass", "saw ", "\"Blah\""]);
+    assert_eq!(missed.stdout, "");
+}
