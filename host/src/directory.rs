@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Activity, Subscription, SubscriptionId};
+use crate::domain::{Activity, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Index};
 use crate::store::{self, News, Store};
 
@@ -97,7 +97,20 @@ impl Directory {
     /// When the filter does not parse or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<(), Error> {
         let writing = Arc::clone(&self.writing).lock_owned().await;
-        self.write(writing, subscription).await
+        self.write(writing, subscription, None).await
+    }
+
+    /// Creates a subscription together with its first recovery, as [`Self::create`] does.
+    ///
+    /// # Errors
+    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    pub async fn create_recovering(
+        &self,
+        subscription: Subscription,
+        recovery: Recovery,
+    ) -> Result<(), Error> {
+        let writing = Arc::clone(&self.writing).lock_owned().await;
+        self.write(writing, subscription, Some(recovery)).await
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
@@ -113,7 +126,7 @@ impl Directory {
         let writing = Arc::clone(&self.writing).lock_owned().await;
         let Some(current) = self.get(id).filter(|found| found.deleted.is_none()) else { return Ok(None) };
         let Some(changed) = change(&current) else { return Ok(None) };
-        self.write(writing, changed).await?;
+        self.write(writing, changed, None).await?;
         Ok(self.get(id))
     }
 
@@ -135,13 +148,22 @@ impl Directory {
 
     /// Writes in a task of its own: a caller who goes away, such as a client that hangs up, must not leave the
     /// store ahead of the snapshot.
-    async fn write(&self, writing: OwnedMutexGuard<()>, subscription: Subscription) -> Result<(), Error> {
+    async fn write(
+        &self,
+        writing: OwnedMutexGuard<()>,
+        subscription: Subscription,
+        recovery: Option<Recovery>,
+    ) -> Result<(), Error> {
         let filter = Filter::parse(&subscription.jsonpath).map_err(Error::Filter)?;
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
         let change = self.changes.spawn(async move {
             let _writing = writing;
             let id = subscription.id;
-            store.put_subscription(subscription.clone()).await?;
+            match recovery {
+                None => store.put_subscription(subscription.clone()).await?,
+                // A new subscription has no other recovery that could be in the way.
+                Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription.clone())).await?),
+            }
             let mut next = Snapshot::clone(&now.load());
             next.put(subscription, Some(filter));
             now.store(Arc::new(next));

@@ -36,8 +36,8 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`http`] ←
-//! [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
+//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`] ←
+//! [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state.
 //!
 //! # Embedding
@@ -70,6 +70,8 @@ pub mod policy;
 pub mod delivery;
 
 pub mod intake;
+
+pub mod recovery;
 
 pub mod http;
 

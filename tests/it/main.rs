@@ -12,6 +12,7 @@ mod subscriptions;
 mod delivery;
 mod isolation;
 mod policy;
+mod recover;
 
 mod crash;
 mod disk_full;

@@ -16,9 +16,9 @@ use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
 use super::subscription_body::{self, show};
-use super::{Api, body};
+use super::{Api, body, recover};
 use crate::clock;
-use crate::domain::{Subscription, SubscriptionId};
+use crate::domain::{Recovery, Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
 pub(super) async fn create(
@@ -28,10 +28,19 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = body::read(body, api.limits.subscription).await?;
-    let body = body::object(&headers, &body)?;
-    let subscription = subscription_body::create(body, user.name, clock::now())?;
+    let mut body = body::object(&headers, &body)?;
+    let now = clock::now();
+    let start = recover::take_start_at(&mut body, now)?;
+    let subscription = subscription_body::create(body, user.name, now)?;
     let shown = show(&subscription);
-    api.directory.create(subscription).await?;
+    match start {
+        None => api.directory.create(subscription).await?,
+        Some(since) => {
+            let by = subscription.user.clone();
+            let recovery = Recovery::new(subscription.id, since.time(), None, by, now);
+            api.recoveries.create(subscription, recovery).await?;
+        }
+    }
     Ok(Json(shown))
 }
 
@@ -70,7 +79,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let subscription = api.directory.get(id).filter(|found| is_own(found, &user)).ok_or_else(not_yours)?;
+    let subscription = own(&api, &user, id)?;
     Ok(Json(show(&subscription)))
 }
 
@@ -84,6 +93,7 @@ pub(super) async fn update(
 ) -> Result<Json<Value>, ApiError> {
     let body = body::read(body, api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
+    recover::refuse_start_at(&body)?;
     let now = clock::now();
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
@@ -109,6 +119,11 @@ pub(super) async fn remove(
         is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })
     });
     deleted.await?.map(drop).ok_or_else(not_yours)
+}
+
+/// Returns a user's subscription.
+pub(super) fn own(api: &Api, user: &User, id: SubscriptionId) -> Result<Arc<Subscription>, ApiError> {
+    api.directory.get(id).filter(|found| is_own(found, user)).ok_or_else(not_yours)
 }
 
 fn is_own(subscription: &Subscription, user: &User) -> bool {

@@ -127,6 +127,7 @@ impl Delivery {
             "reason": reason,
             "due": due,
             "attempts": self.attempts().map(show_attempt).collect::<Vec<_>>(),
+            "recovered": self.entries.iter().find_map(show_recovered),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
         })
     }
@@ -143,7 +144,7 @@ impl Delivery {
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Attempt(attempt) => Some(attempt),
-            Entry::Redelivery { .. } | Entry::Dropped { .. } => None,
+            Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => None,
         })
     }
 }
@@ -174,6 +175,13 @@ fn show_answer(answer: &Answer) -> Value {
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } => None,
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::Recovered { .. } => None,
+    }
+}
+
+fn show_recovered(entry: &Entry) -> Option<Value> {
+    match entry {
+        Entry::Recovered { at, by } => Some(json!({"at": at.to_string(), "by": by})),
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::Redelivery { .. } => None,
     }
 }

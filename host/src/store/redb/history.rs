@@ -84,7 +84,7 @@ fn size(entry: &Entry) -> usize {
                 .map(|answer| answer.body.len())
                 .sum::<usize>()
         }
-        Entry::Redelivery { .. } | Entry::Dropped { .. } => 64,
+        Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => 64,
     }
 }
 

@@ -1,0 +1,422 @@
+//! Replaying the log into a subscription: each missing delivery once, whatever happens meanwhile.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::harness::{Answer, Api, Request, Server, Target, event, merged, wait_until};
+
+/// Posts events in one batch, and returns their producer's ids.
+async fn fill(api: &Api, name: &str, count: usize) -> Vec<String> {
+    let ids: Vec<_> = (0..count).map(|n| format!("{name}-{n}")).collect();
+    let events: Vec<Value> = ids.iter().map(|id| event(id)).collect();
+    api.receive_as("application/cloudevents-batch+json", json!(events).to_string()).await.ok();
+    ids
+}
+
+async fn recovery(api: &Api, uuid: &str) -> Value {
+    api.get(&format!("/eventmatch/{uuid}/recover")).await.ok().json()
+}
+
+async fn recover(api: &Api, uuid: &str, body: Value) -> Value {
+    let reply = api.post(&format!("/eventmatch/{uuid}/recover"), &body).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    reply.json()
+}
+
+/// Waits until a subscription's recovery has ended like this.
+async fn ended(api: &Api, uuid: &str, state: &str) -> Value {
+    wait_until(&format!("the recovery of {uuid} is {state}"), async || {
+        let recovery = recovery(api, uuid).await;
+        (recovery["state"] == state).then_some(recovery)
+    })
+    .await
+}
+
+fn ids(got: &[Request]) -> Vec<String> {
+    got.iter().map(Request::event_id).collect()
+}
+
+/// Asserts that a path got exactly these events, once each, in any order.
+#[track_caller]
+fn assert_once(got: &[Request], expected: &[String]) {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for id in ids(got) {
+        *counts.entry(id).or_default() += 1;
+    }
+    let missing: Vec<_> = expected.iter().filter(|id| !counts.contains_key(*id)).collect();
+    let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(missing.is_empty() && twice.is_empty(), "missing {missing:?}, repeated {twice:?}");
+    assert_eq!(got.len(), expected.len());
+}
+
+#[tokio::test]
+async fn earliest_at_creation_delivers_the_whole_log_once_and_in_its_order() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let mut logged = Vec::new();
+    for part in 0..4 {
+        logged.extend(fill(&server, &part.to_string(), 97).await);
+        let single = format!("{part}-single");
+        server.receive(&event(&single)).await;
+        logged.push(single);
+    }
+    let fields = json!({"target_url": target.url("/t"), "start_at": "earliest", "max_in_flight": 1});
+    let uuid = server.user("ann").subscribe(fields).await;
+    assert_eq!(ids(&target.wait_for("/t", logged.len()).await), logged);
+    let done = ended(&server.user("ann"), &uuid, "done").await;
+    for count in ["looked_at", "matched", "created"] {
+        assert_eq!(done[count], logged.len(), "{done}");
+    }
+    assert_eq!(
+        (&done["since"], &done["until"], &done["by"]),
+        (&json!("earliest"), &json!(null), &json!("ann"))
+    );
+    assert_eq!(done["position"], done["end"]);
+    let first = done["oldest"]["event"].as_str().unwrap();
+    let delivery = server.delivery_in(first, &uuid, "delivered").await;
+    assert_eq!(delivery["recovered"]["by"], "ann");
+    let live = server.receive(&event("live")).await;
+    let delivery = server.delivery_in(&live, &uuid, "delivered").await;
+    assert_eq!(delivery["recovered"], json!(null));
+    assert_eq!(target.requests("/t").len(), logged.len() + 1);
+    let shown = server.user("ann").subscription(&uuid).await;
+    assert!(shown.get("start_at").is_none(), "a GET body can be PUT: {shown}");
+}
+
+/// Posts single events until told to stop; returns the ids of those accepted.
+async fn produce(api: Api, name: String, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let id = format!("{name}-{}", accepted.len());
+        api.receive(&event(&id)).await;
+        accepted.push(id);
+    }
+    accepted
+}
+
+/// An event was matched against the subscriptions before this one, and logged after its replay had seen the log's end.
+#[tokio::test]
+async fn no_event_falls_between_the_replay_and_the_live_path() {
+    let (server, target) =
+        (Server::with(&["--recover-events-per-second", "1000000"]).await, Target::start().await);
+    let mut all = fill(&server, "before", 50).await;
+    for round in 0..12 {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut producers = JoinSet::new();
+        for producer in 0..6 {
+            let name = format!("{round}-{producer}");
+            producers.spawn(produce(server.user("producer"), name, Arc::clone(&stop)));
+        }
+        let mut subscriptions = Vec::new();
+        for number in 0..6 {
+            let path = format!("/{round}/{number}");
+            let fields = json!({"target_url": target.url(&path), "start_at": "earliest"});
+            subscriptions.push((server.subscribe(fields).await, path));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for accepted in producers.join_all().await {
+            all.extend(accepted);
+        }
+        for (uuid, path) in subscriptions {
+            ended(&server, &uuid, "done").await;
+            let got = target.wait_for(&path, all.len()).await;
+            assert_once(&got, &all);
+            server.delete(&format!("/eventmatch/{uuid}")).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn kill_9_in_the_middle_loses_nothing_and_makes_no_second_delivery() {
+    let flags = ["--recover-events-per-second", "400"];
+    let (mut server, target) = (Server::with(&flags).await, Target::start().await);
+    let mut logged = Vec::new();
+    for part in 0..12 {
+        logged.extend(fill(&server, &part.to_string(), 60).await);
+    }
+    let uuid =
+        server.subscribe(json!({"target_url": target.url("/t"), "start_at": "2020-01-01T00:00:00Z"})).await;
+    for least in [1, 250, 500] {
+        wait_until("some are looked at", async || {
+            (recovery(&server, &uuid).await["looked_at"].as_u64()? >= least).then_some(())
+        })
+        .await;
+        server.kill9();
+        server.restart().await;
+    }
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!((&done["looked_at"], &done["created"]), (&json!(logged.len()), &json!(logged.len())));
+    wait_until("everything has arrived", async || {
+        let got: HashSet<_> = ids(&target.requests("/t")).into_iter().collect();
+        (got.len() == logged.len()).then_some(())
+    })
+    .await;
+    let mut webhook_ids: HashMap<String, HashSet<String>> = HashMap::new();
+    for request in target.requests("/t") {
+        webhook_ids.entry(request.event_id()).or_default().insert(request.webhook_id().to_owned());
+    }
+    assert!(webhook_ids.values().all(|ids| ids.len() == 1), "one id for each event");
+    let distinct: HashSet<_> = webhook_ids.values().flatten().collect();
+    assert_eq!(distinct.len(), logged.len());
+    let log = server.get("/events?limit=1000").await.ok().json();
+    for row in log["events"].as_array().unwrap() {
+        let story = server.story(row["id"].as_str().unwrap()).await;
+        assert_eq!(story["deliveries"].as_array().unwrap().len(), 1, "{story}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_stays_done_after_a_restart_and_when_it_is_asked_for_again() {
+    let (mut server, target) = (Server::start().await, Target::start().await);
+    let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let mut all = fill(&server, "live", 20).await;
+    target.wait_for("/t", 20).await;
+    let first = recover(&server, &uuid, json!({"since": "earliest"})).await;
+    assert_eq!(first["state"], "running");
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!((&done["matched"], &done["created"]), (&json!(20), &json!(0)), "all of it came live");
+    server.restart().await;
+    assert_eq!(recovery(&server, &uuid).await, done);
+    let again = recover(&server, &uuid, json!({"since": "earliest"})).await;
+    assert_ne!(again["asked"], done["asked"]);
+    ended(&server, &uuid, "done").await;
+    let last = server.receive(&event("last")).await;
+    server.delivery_in(&last, &uuid, "delivered").await;
+    all.push("last".to_owned());
+    assert_once(&target.requests("/t"), &all);
+}
+
+#[tokio::test]
+async fn since_and_until_bound_the_time_of_receipt() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let mut received = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        let id = server.receive(&event(id)).await;
+        received.push(server.story(&id).await["received"].clone());
+    }
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "max_in_flight": 1})).await;
+    recover(&server, &uuid, json!({"since": received[1], "until": received[3]})).await;
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!((&done["looked_at"], &done["created"]), (&json!(2), &json!(2)), "{done}");
+    assert_eq!(done["oldest"]["received"], received[1]);
+    assert_eq!(ids(&target.wait_for("/t", 2).await), ["b", "c"]);
+    let fields = json!({"target_url": target.url("/late"), "start_at": received[3]});
+    let late = server.subscribe(fields).await;
+    ended(&server, &late, "done").await;
+    assert_eq!(ids(&target.wait_for("/late", 1).await), ["d"]);
+    // What is missing is made up for, and no more.
+    recover(&server, &uuid, json!({"since": "earliest"})).await;
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!((&done["matched"], &done["created"]), (&json!(4), &json!(2)));
+    target.wait_for("/t", 4).await;
+    assert_once(&target.requests("/t"), &["a", "b", "c", "d"].map(str::to_owned));
+}
+
+#[tokio::test]
+async fn one_runs_at_a_time_and_can_be_cancelled() {
+    let (mut server, target) =
+        (Server::with(&["--recover-events-per-second", "20"]).await, Target::start().await);
+    let all = fill(&server, "a", 100).await;
+    let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let path = format!("/eventmatch/{uuid}/recover");
+    server.get(&path).await.refused(404).says("POST");
+    server.delete(&path).await.refused(404);
+    recover(&server, &uuid, json!({"since": "earliest"})).await;
+    server.post(&path, &json!({"since": "earliest"})).await.refused(409).says("running");
+    target.wait_for("/t", 20).await;
+    let cancelled = server.delete(&path).await.ok().json();
+    assert_eq!(cancelled["state"], "cancelled");
+    assert!(cancelled["created"].as_u64().unwrap() < 100, "{cancelled}");
+    assert_eq!(server.delete(&path).await.ok().json(), cancelled, "it is over");
+    server.restart().await;
+    assert_eq!(recovery(&server, &uuid).await, cancelled);
+    // The rate makes it slow, so this one is cancelled too, by the deletion of its subscription.
+    recover(&server, &uuid, json!({"since": "earliest"})).await;
+    let before = target.requests("/t").len();
+    assert!(before < all.len());
+    server.delete(&format!("/eventmatch/{uuid}")).await.ok();
+    server.get(&path).await.refused(403);
+    wait_until("the log says that it has ended", async || {
+        server.log().contains("a recovery has ended").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_rate_is_that_of_the_setting() {
+    let (server, target) =
+        (Server::with(&["--recover-events-per-second", "100"]).await, Target::start().await);
+    let all = fill(&server, "a", 250).await;
+    let begun = Instant::now();
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "start_at": "earliest"})).await;
+    ended(&server, &uuid, "done").await;
+    let took = begun.elapsed().as_millis();
+    assert!((1900..8000).contains(&took), "250 events at 100 a second took {took} ms");
+    target.wait_for("/t", 250).await;
+    assert_once(&target.requests("/t"), &all);
+}
+
+#[tokio::test]
+async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_between() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let mut all = fill(&server, "before", 10).await;
+    let fields = json!({"target_url": target.url("/t"), "start_at": "earliest", "disabled": true});
+    let uuid = server.subscribe(fields).await;
+    let waiting = wait_until("it waits", async || {
+        let recovery = recovery(&server, &uuid).await;
+        recovery["waiting"].is_string().then_some(recovery)
+    })
+    .await;
+    assert_eq!((&waiting["state"], &waiting["looked_at"]), (&json!("running"), &json!(0)));
+    assert!(waiting["waiting"].as_str().unwrap().contains("disabled"));
+    all.extend(fill(&server, "between", 10).await);
+    assert!(target.requests("/t").is_empty());
+    server.update(&uuid, &json!({"disabled": null})).await;
+    all.extend(fill(&server, "after", 10).await);
+    ended(&server, &uuid, "done").await;
+    target.wait_for("/t", 30).await;
+    assert_once(&target.requests("/t"), &all);
+}
+
+#[tokio::test]
+async fn the_filter_counts_as_it_is_and_only_what_matches_is_owed() {
+    let (server, target) =
+        (Server::with(&["--recover-events-per-second", "30"]).await, Target::start().await);
+    for n in 0..90 {
+        let kind = if n % 2 == 0 { "even" } else { "odd" };
+        server.receive(&merged(event(&n.to_string()), json!({"eventType": kind}))).await;
+    }
+    let filter = |kind: &str| format!("$[?@ == '{kind}']");
+    let fields = json!({"target_url": target.url("/t"), "start_at": "earliest", "jsonpath": filter("even")});
+    let uuid = server.subscribe(fields).await;
+    target.wait_for("/t", 10).await;
+    server.update(&uuid, &json!({"jsonpath": filter("odd")})).await;
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!(done["looked_at"], 90);
+    let created = usize::try_from(done["created"].as_u64().unwrap()).unwrap();
+    let got = target.wait_for("/t", created).await;
+    assert_eq!(got.len(), created);
+    let evens = got.iter().filter(|request| request.json()["eventType"] == "even").count();
+    assert!((10..=30).contains(&evens), "the first page or two: {evens}");
+    assert!(created - evens >= 15, "{created}");
+}
+
+#[tokio::test]
+async fn policy_is_asked_about_what_is_replayed() {
+    let (target, policy) = (Target::start().await, Target::start().await);
+    policy.always("/events/bob", Answer::status(403));
+    let server = Server::with(&["--policy-url", &policy.url("")]).await;
+    let id = server.receive(&event("a")).await;
+    for user in ["ann", "bob"] {
+        let fields = json!({"target_url": target.url(&format!("/{user}")), "start_at": "earliest"});
+        let uuid = server.user(user).subscribe(fields).await;
+        ended(&server.user(user), &uuid, "done").await;
+        server.delivery_in(&id, &uuid, if user == "ann" { "delivered" } else { "denied" }).await;
+    }
+    assert!(target.requests("/bob").is_empty());
+    assert_eq!(target.requests("/ann").len(), 1);
+}
+
+/// What is replayed is made no faster than the target takes it, so that a new event does not stand behind all of it.
+#[tokio::test]
+async fn a_live_event_does_not_wait_for_the_end_of_the_replay() {
+    let flags = ["--recover-events-per-second", "1000000"];
+    let (server, target) = (Server::with(&flags).await, Target::start().await);
+    for part in 0..8 {
+        fill(&server, &part.to_string(), 250).await;
+    }
+    let gate = target.hang_after("/t", 40);
+    let fields = json!({"target_url": target.url("/t"), "start_at": "earliest", "max_in_flight": 4});
+    let uuid = server.subscribe(fields).await;
+    wait_until("it waits for the target", async || {
+        (recovery(&server, &uuid).await["waiting"].as_str()?.contains("target")).then_some(())
+    })
+    .await;
+    let waiting = recovery(&server, &uuid).await;
+    assert!(waiting["created"].as_u64().unwrap() < 1000, "{waiting}");
+    server.receive(&event("live")).await;
+    gate.open();
+    target.wait_for("/t", 2001).await;
+    let place = ids(&target.requests("/t")).iter().position(|id| id == "live").unwrap();
+    assert!(place < 1000, "the live event came as number {place}");
+    ended(&server, &uuid, "done").await;
+    assert_eq!(target.requests("/t").len(), 2001);
+}
+
+#[tokio::test]
+async fn what_was_purged_is_not_looked_at_and_the_progress_says_from_where_on() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let gone = server.receive(&event("gone")).await;
+    let left = server.receive(&event("left")).await;
+    server.delete(&format!("/events/{gone}")).await.ok();
+    let fields = json!({"target_url": target.url("/t"), "start_at": "2020-01-01T00:00:00Z"});
+    let uuid = server.subscribe(fields).await;
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!((&done["oldest"]["event"], &done["looked_at"]), (&json!(left), &json!(1)));
+    assert_eq!(done["since"], "2020-01-01T00:00:00Z");
+    let empty = Server::start().await;
+    let uuid = empty.subscribe(json!({"target_url": target.url("/e"), "start_at": "earliest"})).await;
+    let done = ended(&empty, &uuid, "done").await;
+    assert_eq!((&done["oldest"], &done["end"]), (&json!(null), &json!(null)));
+}
+
+#[tokio::test]
+async fn anothers_subscription_is_as_if_it_did_not_exist() {
+    let server = Server::start().await;
+    let uuid = server.user("ann").subscribe(json!({"target_url": "http://127.0.0.1:1/"})).await;
+    let unknown = "00000000-0000-4000-8000-000000000000".to_owned();
+    for uuid in [&uuid, &unknown] {
+        let path = format!("/eventmatch/{uuid}/recover");
+        let bob = server.user("bob");
+        bob.get(&path).await.refused(403).says("you have no subscription");
+        bob.delete(&path).await.refused(403).says("you have no subscription");
+        bob.post(&path, &json!({"since": "earliest"})).await.refused(403).says("you have no subscription");
+    }
+    server.user("ann").get(&format!("/eventmatch/{uuid}/recover")).await.refused(404);
+    assert_eq!(server.put(&format!("/eventmatch/{uuid}/recover"), &json!({})).await.status, 405);
+    server.get("/eventmatch/7/recover").await.refused(400);
+}
+
+#[tokio::test]
+async fn a_wrong_body_is_refused_by_its_member() {
+    let server = Server::start().await;
+    let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:1/"})).await;
+    let path = format!("/eventmatch/{uuid}/recover");
+    for (body, pointer, says) in [
+        (json!({}), "/since", "missing"),
+        (json!({"since": null}), "/since", "missing"),
+        (json!({"since": 7}), "/since", "2026-01-31T12:00:00Z"),
+        (json!({"since": "now"}), "/since", "earliest"),
+        (json!({"since": "2026-01-31"}), "/since", "2026-01-31T12:00:00Z"),
+        (json!({"since": "9000-01-01T00:00:00Z"}), "/since", "future"),
+        (json!({"since": "earliest", "until": "soon"}), "/until", "2026-01-31T12:00:00Z"),
+        (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-02T00:00:00Z"}), "/until", "later"),
+        (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}), "/until", "later"),
+        (json!({"since": "earliest", "untill": null}), "/untill", "not known"),
+        (json!({"since": "earliest", "a/b~": 1}), "/a~1b~0", "not known"),
+    ] {
+        server.post(&path, &body).await.refused(422).at(pointer).says(says);
+    }
+    server.post(&path, &json!(["earliest"])).await.refused(400);
+    server.get(&path).await.refused(404);
+    for (start_at, says) in [
+        (json!("later"), "earliest"),
+        (json!(7), "now"),
+        (json!("9000-01-01T00:00:00Z"), "future"),
+        (json!({}), "now"),
+    ] {
+        let body =
+            json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:1/", "start_at": start_at});
+        server.post("/eventmatch", &body).await.refused(422).at("/start_at").says(says);
+    }
+    for start_at in [json!("now"), json!(null)] {
+        let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:1/", "start_at": start_at})).await;
+        server.get(&format!("/eventmatch/{uuid}/recover")).await.refused(404);
+    }
+    let put = server.put(&format!("/eventmatch/{uuid}"), &json!({"start_at": "earliest"})).await;
+    put.refused(422).at("/start_at").says("/recover");
+}
