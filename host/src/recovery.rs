@@ -33,16 +33,19 @@ use crate::intake::Intake;
 use crate::store::{self, Backlog, Forward, Step, Store};
 use turns::Turns;
 
-/// The most events and bytes of a page.
-const PAGE_EVENTS: usize = 256;
+/// The least and the most events of a page, which otherwise has those of a second, and the most bytes.
+const PAGE_EVENTS_MIN: usize = 16;
+const PAGE_EVENTS_MAX: usize = 256;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How many deliveries may be due before more are made, so that those of new events do not stand behind many.
 const DUE_MAX: usize = 256;
 /// How many may wait for a retry or be due: a target that refuses everything gets no more.
 const WAITING_MAX: usize = 10_000;
-/// How soon somebody who waits looks again.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
-const PAUSE: Duration = Duration::from_millis(250);
+/// How soon somebody who waits for his target looks again: the more there is to count, the rarer.
+const TARGET_PAUSE: Duration = Duration::from_millis(20);
+const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
+/// How soon somebody who waits for anything else looks again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a running recovery does not move now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,18 +71,18 @@ struct Shared {
     intake: Intake,
     /// How many events are looked at in a second.
     rate: u32,
-    /// New recoveries.
-    asked: Mutex<Vec<Recovery>>,
+    /// New recoveries, and those that were cancelled.
+    changed: Mutex<Vec<Recovery>>,
     told: Notify,
     waits: Mutex<HashMap<SubscriptionId, Wait>>,
 }
 
 /// How a turn ended.
 enum Turn {
-    /// There is more; so many events were read.
-    More(Recovery, usize),
-    /// Nothing can be done now.
-    Wait(Recovery, Wait),
+    /// There is more; so many events were looked at.
+    More(Recovery, u64),
+    /// Nothing can be done until so much later.
+    Wait(Recovery, Wait, Duration),
     Over,
 }
 
@@ -94,9 +97,9 @@ impl Recoveries {
         intake: Intake,
         rate: u32,
     ) -> Result<Self, store::Error> {
-        let asked = Mutex::new(store.running_recoveries().await?);
+        let changed = Mutex::new(store.running_recoveries().await?);
         let (told, waits) = (Notify::new(), Mutex::default());
-        let shared = Arc::new(Shared { store, directory, intake, rate: rate.max(1), asked, told, waits });
+        let shared = Arc::new(Shared { store, directory, intake, rate: rate.max(1), changed, told, waits });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
         // What a dropped turn has asked of the store is done or not: the next start reads which.
@@ -164,6 +167,7 @@ impl Recoveries {
         if recovery.is_running() {
             let end = Step::End(State::Cancelled { at });
             if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at).await? {
+                self.shared.tell(ended.clone());
                 return Ok(Some(ended));
             }
         }
@@ -193,7 +197,7 @@ impl Drop for Recoveries {
 
 impl Shared {
     fn tell(&self, recovery: Recovery) {
-        lock(&self.asked).push(recovery);
+        lock(&self.changed).push(recovery);
         self.told.notify_one();
     }
 
@@ -202,7 +206,9 @@ impl Shared {
         // When the rate allows the next page.
         let mut free = Instant::now();
         loop {
-            turns.extend(std::mem::take(&mut *lock(&self.asked)), Instant::now());
+            for recovery in std::mem::take(&mut *lock(&self.changed)) {
+                turns.put(Instant::now(), recovery);
+            }
             match turns.next_at().map(|at| at.max(free)) {
                 None => {
                     self.told.notified().await;
@@ -230,16 +236,16 @@ impl Shared {
                     free = free.max(now) + self.time_for(events);
                     turns.put(now, recovery);
                 }
-                Turn::Wait(recovery, wait) => {
+                Turn::Wait(recovery, wait, pause) => {
                     lock(&self.waits).insert(id, wait);
-                    turns.put(now + if wait == Wait::Target { BACKLOG_PAUSE } else { PAUSE }, recovery);
+                    turns.put(now + pause, recovery);
                 }
                 Turn::Over => drop(lock(&self.waits).remove(&id)),
             }
         }
     }
 
-    fn time_for(&self, events: usize) -> Duration {
+    fn time_for(&self, events: u64) -> Duration {
         Duration::from_secs(1) * u32::try_from(events).unwrap_or(u32::MAX) / self.rate
     }
 
@@ -249,7 +255,7 @@ impl Shared {
             return self.step(recovery, Step::End(State::Cancelled { at: clock::now() }), 0).await;
         };
         if !subscription.is_active() && subscription.deleted.is_none() {
-            return Ok(Turn::Wait(recovery.clone(), Wait::Disabled));
+            return Ok(Turn::Wait(recovery.clone(), Wait::Disabled, PAUSE));
         }
         let Some(end) = recovery.end else {
             self.intake.settled().await;
@@ -258,12 +264,19 @@ impl Shared {
         let Backlog { all, due } =
             self.store.backlog(recovery.subscription, clock::now(), WAITING_MAX).await?;
         if due >= DUE_MAX || all >= WAITING_MAX {
-            return Ok(Turn::Wait(recovery.clone(), Wait::Target));
+            let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(all).unwrap_or(u32::MAX);
+            return Ok(Turn::Wait(recovery.clone(), Wait::Target, pause));
         }
         let page = self.store.forward(self.page(recovery, end.event)).await?;
-        let read = page.len();
         match page::look(recovery, &subscription, page).await {
-            Ok(Some(looked)) => self.step(recovery, Step::Advance(looked), read).await,
+            // Around its times the walk passes events that it does not ask for: that needs no write.
+            Ok(Some(looked)) if looked.events == 0 && looked.last.event < end.event => {
+                Ok(Turn::More(Recovery { position: Some(looked.last), ..recovery.clone() }, 0))
+            }
+            Ok(Some(looked)) => {
+                let events = looked.events;
+                self.step(recovery, Step::Advance(looked), events).await
+            }
             Ok(None) => self.step(recovery, Step::End(State::Done { at: clock::now() }), 0).await,
             Err(error) => {
                 let reason = error.to_string();
@@ -278,18 +291,18 @@ impl Shared {
             last,
             since: recovery.since,
             until: recovery.until,
-            events: usize::try_from(self.rate).unwrap_or(usize::MAX).min(PAGE_EVENTS),
+            events: usize::try_from(self.rate).unwrap_or(usize::MAX).clamp(PAGE_EVENTS_MIN, PAGE_EVENTS_MAX),
             bytes: PAGE_BYTES,
         }
     }
 
-    async fn step(&self, recovery: &Recovery, step: Step, read: usize) -> Result<Turn, store::Error> {
+    async fn step(&self, recovery: &Recovery, step: Step, events: u64) -> Result<Turn, store::Error> {
         let id = recovery.subscription;
         let Some(next) = self.store.recover(id, recovery.asked, step, clock::now()).await? else {
             return Ok(Turn::Over);
         };
         if next.is_running() {
-            return Ok(Turn::More(next, read));
+            return Ok(Turn::More(next, events));
         }
         let (state, looked_at, created) = (next.state.name(), next.looked_at, next.created);
         tracing::info!(subscription = %id, state, looked_at, created, "a recovery has ended");
@@ -305,7 +318,7 @@ impl Shared {
                 return turn;
             }
         }
-        Turn::Wait(recovery, Wait::Store)
+        Turn::Wait(recovery, Wait::Store, PAUSE)
     }
 }
 

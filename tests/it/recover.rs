@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Answer, Api, Request, Server, Target, event, merged, wait_until};
+use crate::harness::{Answer, Api, Request, Server, Target, event, merged, run, wait_until};
 
 /// Posts events in one batch, and returns their producer's ids.
 async fn fill(api: &Api, name: &str, count: usize) -> Vec<String> {
@@ -286,6 +286,9 @@ async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_betwe
     .await;
     assert_eq!((&waiting["state"], &waiting["looked_at"]), (&json!("running"), &json!(0)));
     assert!(waiting["waiting"].as_str().unwrap().contains("disabled"));
+    let path = format!("/eventmatch/{uuid}/recover");
+    assert_eq!(server.delete(&path).await.ok().json()["state"], "cancelled");
+    recover(&server, &uuid, json!({"since": "earliest"})).await;
     all.extend(fill(&server, "between", 10).await);
     assert!(target.requests("/t").is_empty());
     server.update(&uuid, &json!({"disabled": null})).await;
@@ -327,10 +330,17 @@ async fn policy_is_asked_about_what_is_replayed() {
     for user in ["ann", "bob"] {
         let fields = json!({"target_url": target.url(&format!("/{user}")), "start_at": "earliest"});
         let uuid = server.user(user).subscribe(fields).await;
-        ended(&server.user(user), &uuid, "done").await;
+        let done = ended(&server.user(user), &uuid, "done").await;
+        // How many match would tell what is in events that policy keeps from him.
+        assert_eq!(
+            (&done["matched"], &done["created"], &done["failed"]),
+            (&json!(null), &json!(null), &json!(null))
+        );
         server.delivery_in(&id, &uuid, if user == "ann" { "delivered" } else { "denied" }).await;
     }
     assert!(target.requests("/bob").is_empty());
+    let uuid = server.subscribe(json!({"target_url": target.url("/admin"), "start_at": "earliest"})).await;
+    assert_eq!(ended(&server, &uuid, "done").await["matched"], 1);
     assert_eq!(target.requests("/ann").len(), 1);
 }
 
@@ -432,4 +442,34 @@ async fn a_wrong_body_is_refused_by_its_member() {
     }
     let put = server.put(&format!("/eventmatch/{uuid}"), &json!({"start_at": "earliest"})).await;
     put.refused(422).at("/start_at").says("/recover");
+}
+
+#[tokio::test]
+async fn the_command_line_begins_shows_waits_and_cancels() {
+    let (server, target) =
+        (Server::with(&["--recover-events-per-second", "100"]).await, Target::start().await);
+    fill(&server, "a", 150).await;
+    let uuid = server.user("ann").subscribe(json!({"target_url": target.url("/t")})).await;
+    let command = async |arguments: &[&str]| {
+        let fixed = ["recover", &uuid, "--server", &server.url, "--user", "ann"];
+        run(&[&fixed[..], arguments].concat(), "").await
+    };
+    let never = command(&[]).await;
+    assert_eq!((never.code, never.stdout.as_str()), (1, ""), "{}", never.stderr);
+    assert!(never.stderr.contains("was ever asked for"), "{}", never.stderr);
+    let begun = command(&["--since", "earliest"]).await;
+    assert_eq!((begun.code, begun.stdout.as_str()), (0, "running: looked at 0, matched 0, created 0\n"));
+    let second = command(&["--since", "2020-01-01"]).await;
+    assert!(second.code == 1 && second.stderr.contains("is running"), "{}", second.stderr);
+    let cancelled = command(&["--cancel"]).await;
+    assert!(cancelled.stdout.starts_with("cancelled: "), "{}", cancelled.stdout);
+    let waited = command(&["--since", "2020-01-01", "--wait"]).await;
+    let line = "done: looked at 150, matched 150, created ";
+    assert!(waited.code == 0 && waited.stdout.starts_with(line), "{} {}", waited.stdout, waited.stderr);
+    assert!(waited.stderr.contains("running: "), "{}", waited.stderr);
+    assert!(command(&[]).await.stdout.starts_with(line));
+    target.wait_for("/t", 150).await;
+    for wrong in [&["--since", "soon"][..], &["--until", "2020-01-01"], &["--cancel", "--wait"]] {
+        assert_eq!(command(wrong).await.code, 2, "{wrong:?}");
+    }
 }

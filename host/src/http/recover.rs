@@ -53,8 +53,8 @@ pub(super) async fn begin(
     let body = body::read(body, api.limits.subscription).await?;
     let now = clock::now();
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;
-    let recovery = Recovery::new(id, since.time(), until, user.name, now);
-    let shown = show(&recovery, None);
+    let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);
+    let shown = show(&recovery, None, Counts::of(&user, &api));
     if !api.recoveries.begin(recovery).await? {
         return Err(ApiError::conflict(format!(
             "a recovery of this subscription is running: GET /eventmatch/{id}/recover tells how far it is, DELETE \
@@ -72,7 +72,7 @@ pub(super) async fn read(
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
     let (recovery, wait) = api.recoveries.find(id).await?.ok_or_else(never_asked)?;
-    Ok(Json(show(&recovery, wait)))
+    Ok(Json(show(&recovery, wait, Counts::of(&user, &api))))
 }
 
 /// `DELETE /eventmatch/{uuid}/recover`
@@ -83,7 +83,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
     let recovery = api.recoveries.cancel(id, clock::now()).await?.ok_or_else(never_asked)?;
-    Ok(Json(show(&recovery, None)))
+    Ok(Json(show(&recovery, None, Counts::of(&user, &api))))
 }
 
 fn never_asked() -> ApiError {
@@ -92,7 +92,22 @@ fn never_asked() -> ApiError {
     )
 }
 
-fn show(recovery: &Recovery, wait: Option<Wait>) -> Value {
+/// Whether a user is told how many events matched. Where policy decides who sees what, filters and their counts would
+/// be questions about events that the user may not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counts {
+    Shown,
+    Hidden,
+}
+
+impl Counts {
+    fn of(user: &User, api: &Api) -> Self {
+        if user.is_admin || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
+    }
+}
+
+fn show(recovery: &Recovery, wait: Option<Wait>, counts: Counts) -> Value {
+    let count = |count: u64| (counts == Counts::Shown).then_some(count);
     let time = |time: Timestamp| time.to_string();
     let mark = |mark: Mark| json!({"event": mark.event.to_string(), "received": time(mark.received)});
     let reason = match &recovery.state {
@@ -114,9 +129,9 @@ fn show(recovery: &Recovery, wait: Option<Wait>) -> Value {
         "by": recovery.by,
         "ended": recovery.state.ended().map(time),
         "looked_at": recovery.looked_at,
-        "matched": recovery.matched,
-        "created": recovery.created,
-        "failed": recovery.failed,
+        "matched": count(recovery.matched),
+        "created": count(recovery.created),
+        "failed": count(recovery.failed),
         "oldest": recovery.oldest.map(mark),
         "position": recovery.position.map(mark),
         "end": recovery.end.map(mark),

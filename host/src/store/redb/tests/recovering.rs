@@ -48,7 +48,7 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
     assert_eq!((next.looked_at, next.matched, next.created), (2, 2, 2));
     let (_copy, after_crash) = crashed(folder.path());
     for store in [&store, &after_crash] {
-        assert_eq!(running(store).await, [next.clone()]);
+        assert_eq!(running(store).await, std::slice::from_ref(&next));
         assert_eq!(store.recovery(sub(2)).await.unwrap(), Some(next.clone()));
         let waiting = owed(store, sub(2)).await;
         assert!(waiting.fresh.is_empty(), "a lane has passed the batch");
