@@ -16,7 +16,8 @@
 //! ```
 //!
 //! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
-//! is a normal day.
+//! is a normal day. [`recovery`] is the second way to the second line: it matches what the log has already, and owes a
+//! subscription what it missed.
 //!
 //! # Promises
 //!
