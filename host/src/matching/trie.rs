@@ -36,11 +36,18 @@ struct Others {
     no: Postings,
     null: Postings,
     prefixes: Prefixes,
-    /// By the number and whether it is *out of* the range: what a number passes are the keys up to its own.
-    above: OrdMap<(Number, bool), Postings>,
-    /// By the number and whether it is within the range: what a number passes are the keys from its own.
-    below: OrdMap<(Number, bool), Postings>,
+    /// A number is in the ranges up to its own `>=`.
+    above: Ranges,
+    /// A number is in the ranges from its own `<=`.
+    below: Ranges,
 }
+
+/// The filters that ask for a range, by where it ends.
+type Ranges = OrdMap<RangeKey, Postings>;
+
+/// A range's end, and a flag for its place among those of the same number: `>= 1` comes before `> 1`, and `< 1` before
+/// `<= 1`.
+type RangeKey = (Number, bool);
 
 #[derive(Clone, Debug, Default)]
 struct Prefixes {
@@ -190,8 +197,8 @@ impl Node {
         self.others.as_ref().is_some_and(|others| !others.above.is_empty() || !others.below.is_empty())
     }
 
-    /// Visits what is filed under the ranges above something in which the largest number lies, and under those below
-    /// something in which the smallest does.
+    /// Visits what is filed under the ranges above something in which `most` lies, and under those below something in
+    /// which `least` does.
     pub(super) fn in_ranges<'i>(
         &'i self,
         least: &Number,
@@ -258,11 +265,7 @@ impl Others {
         }
     }
 
-    fn ranges_mut(
-        &mut self,
-        side: Side,
-        bound: &Bound,
-    ) -> (&mut OrdMap<(Number, bool), Postings>, (Number, bool)) {
+    fn ranges_mut(&mut self, side: Side, bound: &Bound) -> (&mut Ranges, RangeKey) {
         let ranges = match side {
             Side::Above => &mut self.above,
             Side::Below => &mut self.below,
@@ -302,7 +305,7 @@ impl Prefixes {
 }
 
 impl Bound {
-    fn key(&self, side: Side) -> (Number, bool) {
+    fn key(&self, side: Side) -> RangeKey {
         let second = match side {
             Side::Above => !self.inclusive,
             Side::Below => self.inclusive,
