@@ -42,7 +42,7 @@ async fn a_subscription_tells_its_dialect_and_how_it_is_found() {
         (json!({"jsonpath": r#"$.data[*][?(@.key = "x")]"#}), "jsonpath2", "equality on $.data[*].key"),
         (json!({"jsonpath": by_type}), "jsonpath2", "equality on $.eventType"),
         (json!({"jsonpath": by_type, "filter_dialect": "jsonpath2"}), "jsonpath2", "equality on $.eventType"),
-        (json!({"jsonpath": "data", "filter_dialect": "rfc9535"}), "rfc9535", "existence on $.data"),
+        (json!({"jsonpath": "data", "filter_dialect": "rfc9535"}), "rfc9535", "existence of $.data"),
         (json!({"jsonpath": "$..value"}), "rfc9535", "scan"),
     ] {
         let uuid = server.subscribe(merged(fields.clone(), json!({"target_url": target.url("/t")}))).await;
