@@ -38,6 +38,13 @@ impl Dialect {
         }
     }
 
+    fn other(self) -> Self {
+        match self {
+            Self::Rfc9535 => Self::Jsonpath2,
+            Self::Jsonpath2 => Self::Rfc9535,
+        }
+    }
+
     fn parse(self, text: &str) -> Result<Query, FilterError> {
         match self {
             Self::Rfc9535 => rfc9535::parse(text),
@@ -72,24 +79,41 @@ pub(super) fn read(text: &str, dialect: FilterDialect) -> Result<Read, FilterErr
         (Some(query), asked) => {
             Ok(Read { dialect: asked.unwrap_or(Dialect::Rfc9535), warnings: Vec::new(), query })
         }
-        (None, Some(dialect)) => Ok(Read { dialect, warnings: Vec::new(), query: dialect.parse(text)? }),
+        (None, Some(dialect)) => {
+            let query = dialect.parse(text).map_err(|error| with_dialect(error, dialect, text))?;
+            Ok(Read { dialect, warnings: Vec::new(), query })
+        }
         (None, None) => decide(text),
     }
 }
 
 /// Reads an expression in the dialect that its text decides for.
+///
+/// Space around it decides nothing: only jsonpath2 allows it, but it comes from files and shells, not from authors.
 fn decide(text: &str) -> Result<Read, FilterError> {
-    match (rfc9535::parse(text), jsonpath2::parse(text)) {
+    let trimmed = text.trim_ascii();
+    match (rfc9535::parse(trimmed), jsonpath2::parse(text)) {
         (Ok(query), Ok(other)) => {
             let warnings = difference::warnings(&query, &other);
             Ok(Read { dialect: Dialect::Rfc9535, warnings, query })
         }
         (Ok(query), Err(_)) => Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query }),
         (Err(_), Ok(query)) => Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query }),
+        (Err(_), Err(other)) if marks::look_like_jsonpath2(text) => Err(other),
         (Err(standard), Err(other)) => {
-            Err(if marks::look_like_jsonpath2(text) { other } else { with_hint(standard, other) })
+            let before = text.len() - text.trim_ascii_start().len();
+            Err(with_hint(FilterError { column: standard.column + before, ..standard }, other))
         }
     }
+}
+
+/// Adds that the other dialect would accept the text, where it would and nothing better is known.
+fn with_dialect(error: FilterError, dialect: Dialect, text: &str) -> FilterError {
+    if error.hint.is_some() || dialect.other().parse(text).is_err() {
+        return error;
+    }
+    let hint = format!("{0} accepts it: set `filter_dialect` to `auto` or `{0}`", dialect.other());
+    FilterError { hint: Some(hint), ..error }
 }
 
 /// Adds what the other dialect's parser guesses about the same place, where the first one's guesses nothing.

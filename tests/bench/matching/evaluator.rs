@@ -16,8 +16,8 @@ const EXPRESSIONS: [(&str, Option<&str>); 7] = [
     ("$.data[*].value", Some("$.data[*].value")),
     ("$.data[?@.value=='Blah'].value", Some(r#"$.data[*][?(@.value="Blah")].value"#)),
     (
-        "$.data[?@.destinationTable=='TransactionKeyValue' && @.key=='Taggier']",
-        Some(r#"$.data[*][?(@.destinationTable="TransactionKeyValue" and @.key="Taggier")]"#),
+        "$.data[?@.destinationTable=='TransactionKeyValue' && @.key=='Taggy']",
+        Some(r#"$.data[*][?(@.destinationTable="TransactionKeyValue" and @.key="Taggy")]"#),
     ),
     (
         "$.data[?@.size>=100 || @.mimetype=='text/csv'].name",

@@ -22,7 +22,7 @@ fn takes_the_only_dialect_that_accepts_a_text() {
         "$.a[length()]",
         "$.list[$.i]",
         "$ . a",
-        " $.a\n",
+        "\n$[?(@.a = 1)] ",
         r"$[?([1,2])]",
         "$[?(@.a = 1)]['a']".replace('\'', "\"").as_str(),
     ] {
@@ -92,6 +92,16 @@ fn warns_once_of_each_thing_that_jsonpath2_would_mean_otherwise() {
 }
 
 #[test]
+fn a_line_end_behind_a_filter_decides_nothing() {
+    for text in ["$.data[?(@.a)]\n", " $.data[?(@.a)]", "\r\n\t$.data[?(@.a)]  \n"] {
+        let read = auto(text);
+        assert_eq!((read.dialect, read.warnings.len()), (Dialect::Rfc9535, 1), "{text}");
+    }
+    assert_eq!(read("  $.a[", FilterDialect::Auto).unwrap_err().column, 6);
+    assert_eq!(read(" é[", FilterDialect::Auto).unwrap_err().column, 3);
+}
+
+#[test]
 fn a_choice_silences_the_warning() {
     for dialect in [FilterDialect::Rfc9535, FilterDialect::Jsonpath2] {
         assert!(read("$.data[?(@.a)]", dialect).unwrap().warnings.is_empty());
@@ -128,6 +138,25 @@ fn shows_the_error_of_the_dialect_that_the_text_looks_like() {
     insta::assert_snapshot!(error("$.a["), @"column 4: this `[` is not closed");
     insta::assert_snapshot!(error("$.a-b"), @r#"column 4: expected the end, `.name` or `[…]` or a name (such a name is written `["a-b"]`)"#);
     insta::assert_snapshot!(error(""), @"column 1: expected `$` (a filter begins at `$`, the event: `data` is written `$.data`)");
+}
+
+#[test]
+fn an_error_says_when_the_other_dialect_accepts_the_text() {
+    let hint = |text: &str, dialect| read(text, dialect).unwrap_err().hint.unwrap_or_default();
+    for text in ["$.a.length()", "$.a[length()]", "$.list[$.i]", "$ . a", "$[?(1)]"] {
+        assert_eq!(
+            hint(text, FilterDialect::Rfc9535),
+            "jsonpath2 accepts it: set `filter_dialect` to `auto` or `jsonpath2`",
+            "{text}"
+        );
+    }
+    assert_eq!(
+        hint("$[?(@.a > 9 == 1)]", FilterDialect::Jsonpath2),
+        "`==` is RFC 9535; jsonpath2 writes `=`",
+        "a better hint stays"
+    );
+    assert_eq!(hint("$.größe['ü']", FilterDialect::Jsonpath2), r#"such a name is written `["größe"]`"#);
+    assert_eq!(hint("$[?(@.a)", FilterDialect::Rfc9535), "", "neither accepts it");
 }
 
 #[test]

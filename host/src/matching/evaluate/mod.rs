@@ -9,6 +9,8 @@ mod compare;
 mod condition;
 mod memo;
 mod select;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::ops::ControlFlow;

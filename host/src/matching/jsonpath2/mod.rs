@@ -22,7 +22,7 @@
 //! compiled to, in [`form`](super::form).
 //!
 //! `dialect` is the only caller. The text may come from anyone: reading takes one pass, and only brackets recurse,
-//! which [`limits`](super::limits) bounds.
+//! which [`limits`] bounds.
 
 mod condition;
 mod hint;
@@ -36,7 +36,7 @@ use super::error::FilterError;
 use super::form::Query;
 use super::limits;
 
-pub(super) use lexer::{Bracket, Foreign, Kind, Lexer, Token};
+pub(super) use lexer::{Bracket, Kind, Lexer, Token};
 
 /// Parses an expression.
 pub(super) fn parse(text: &str) -> Result<Query, FilterError> {

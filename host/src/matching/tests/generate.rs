@@ -25,13 +25,15 @@ const NUMBERS: [&str; 13] = [
 ];
 
 /// Returns a filter of either dialect.
-pub(super) fn filter() -> impl Strategy<Value = Arc<Filter>> {
+pub(in crate::matching) fn filter() -> BoxedStrategy<Arc<Filter>> {
     prop_oneof![parsed(rfc9535(), FilterDialect::Rfc9535), parsed(jsonpath2(), FilterDialect::Jsonpath2)]
+        .boxed()
 }
 
-fn parsed(text: impl Strategy<Value = String>, dialect: FilterDialect) -> impl Strategy<Value = Arc<Filter>> {
+fn parsed(text: BoxedStrategy<String>, dialect: FilterDialect) -> BoxedStrategy<Arc<Filter>> {
     text.prop_filter_map("within the language", move |text| Filter::parse(&text, dialect).ok())
         .prop_map(Arc::new)
+        .boxed()
 }
 
 fn name() -> impl Strategy<Value = &'static str> {
@@ -42,7 +44,7 @@ fn operator(equal: &'static str) -> impl Strategy<Value = &'static str> {
     select(vec![equal, equal, equal, "!=", "<", "<=", ">", ">="])
 }
 
-fn rfc9535() -> impl Strategy<Value = String> {
+fn rfc9535() -> BoxedStrategy<String> {
     let segment = prop_oneof![
         8 => name().prop_map(|n| format!(".{n}")),
         3 => Just("[*]".to_owned()),
@@ -54,16 +56,17 @@ fn rfc9535() -> impl Strategy<Value = String> {
         1 => name().prop_map(|n| format!("..{n}")),
         1 => rfc9535_condition().prop_map(|condition| format!("..[?{condition}]")),
     ];
-    prop::collection::vec(segment, 0..4).prop_map(|segments| format!("${}", segments.concat()))
+    prop::collection::vec(segment, 0..4).prop_map(|segments| format!("${}", segments.concat())).boxed()
 }
 
-fn rfc9535_literal() -> impl Strategy<Value = String> {
+fn rfc9535_literal() -> BoxedStrategy<String> {
     let strings = vec!["'x'", r"'\u0078'", r#"'"'"#, r"'\\'", "'é'", "''", "'xyz'"];
     prop_oneof![select(NUMBERS.to_vec()), select(strings), select(vec!["true", "false", "null"])]
         .prop_map(str::to_owned)
+        .boxed()
 }
 
-fn rfc9535_condition() -> impl Strategy<Value = String> {
+fn rfc9535_condition() -> BoxedStrategy<String> {
     let step =
         prop_oneof![4 => name().prop_map(|n| format!(".{n}")), 1 => (-2..2).prop_map(|n| format!("[{n}]"))];
     let singular = (select(vec!["@", "@", "@", "$"]), prop::collection::vec(step, 0..3))
@@ -88,16 +91,19 @@ fn rfc9535_condition() -> impl Strategy<Value = String> {
         2 => (select(vec!["match", "search"]), singular, select(patterns))
             .prop_map(|(function, path, pattern)| format!("{function}({path},'{pattern}')")),
     ];
-    simple.prop_recursive(3, 8, 3, |inner| {
-        prop_oneof![
-            3 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} && {right}")),
-            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} || {right})")),
-            1 => inner.prop_map(|inner| format!("!({inner})")),
-        ]
-    })
+    simple
+        .boxed()
+        .prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![
+                3 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} && {right}")),
+                2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} || {right})")),
+                1 => inner.prop_map(|inner| format!("!({inner})")),
+            ]
+        })
+        .boxed()
 }
 
-fn jsonpath2() -> impl Strategy<Value = String> {
+fn jsonpath2() -> BoxedStrategy<String> {
     let condition = jsonpath2_condition(jsonpath2_path(2)).boxed();
     let segment = prop_oneof![
         6 => jsonpath2_segment(),
@@ -105,11 +111,11 @@ fn jsonpath2() -> impl Strategy<Value = String> {
         1 => (condition.clone(), name()).prop_map(|(condition, n)| format!("[?({condition}),\"{n}\"]")),
         1 => (condition.clone(), condition).prop_map(|(one, other)| format!("..[?({one}),?({other})]")),
     ];
-    prop::collection::vec(segment, 0..4).prop_map(|segments| format!("${}", segments.concat()))
+    prop::collection::vec(segment, 0..4).prop_map(|segments| format!("${}", segments.concat())).boxed()
 }
 
 /// A step without a condition.
-fn jsonpath2_segment() -> impl Strategy<Value = String> {
+fn jsonpath2_segment() -> BoxedStrategy<String> {
     prop_oneof![
         8 => name().prop_map(|n| format!("[\"{n}\"]")),
         3 => Just("[*]".to_owned()),
@@ -123,16 +129,16 @@ fn jsonpath2_segment() -> impl Strategy<Value = String> {
             "[substring(0)]", "[substring(1)]", "[substring(0,-1)]", "[charAt(@.a)]",
         ])
         .prop_map(str::to_owned),
-    ]
+    ].boxed()
 }
 
-fn jsonpath2_path(steps: usize) -> impl Strategy<Value = String> {
+fn jsonpath2_path(steps: usize) -> BoxedStrategy<String> {
     (select(vec!["@", "@", "@", "$"]), prop::collection::vec(jsonpath2_segment(), 0..=steps))
         .prop_map(|(start, steps)| format!("{start}{}", steps.concat()))
+        .boxed()
 }
 
-fn jsonpath2_condition(path: impl Strategy<Value = String> + 'static) -> impl Strategy<Value = String> {
-    let path = path.boxed();
+fn jsonpath2_condition(path: BoxedStrategy<String>) -> BoxedStrategy<String> {
     let strings = vec![r#""x""#, r#""é""#, r#""""#, r#""xyz""#, r#""xy""#, r#""\"""#];
     let literal = prop_oneof![
         4 => select(NUMBERS.to_vec()),
@@ -153,17 +159,20 @@ fn jsonpath2_condition(path: impl Strategy<Value = String> + 'static) -> impl St
         1 => literal,
         2 => path,
     ];
-    simple.prop_recursive(3, 8, 3, |inner| {
-        prop_oneof![
-            3 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} and {right}")),
-            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} or {right})")),
-            1 => inner.prop_map(|inner| format!("not ({inner})")),
-        ]
-    })
+    simple
+        .boxed()
+        .prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![
+                3 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} and {right}")),
+                2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} or {right})")),
+                1 => inner.prop_map(|inner| format!("not ({inner})")),
+            ]
+        })
+        .boxed()
 }
 
 /// Returns JSON as a sender may write it, with duplicate members and every form of the same value.
-pub(super) fn json() -> impl Strategy<Value = String> {
+pub(in crate::matching) fn json() -> BoxedStrategy<String> {
     let others = vec![
         "1e0",
         "-0.0",
@@ -193,5 +202,5 @@ pub(super) fn json() -> impl Strategy<Value = String> {
             1 => prop::collection::vec(inner, 0..4).prop_map(|elements| format!("[{}]", elements.join(","))),
             2 => prop::collection::vec(member, 0..5).prop_map(|members| format!("{{{}}}", members.join(", "))),
         ]
-    })
+    }).boxed()
 }

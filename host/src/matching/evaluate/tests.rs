@@ -1,0 +1,170 @@
+//! The evaluator against two others, and against its budget.
+
+use jsonpath_rust::parser::parse_json_path;
+use jsonpath_rust::query::js_path_process;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use serde_json_path::JsonPath;
+
+use super::Failure;
+use crate::domain::FilterDialect;
+use crate::matching::tests::generate;
+use crate::matching::{Dialect, Document, Filter};
+
+fn rfc9535(text: &str) -> Filter {
+    Filter::parse(text, FilterDialect::Rfc9535).unwrap()
+}
+
+fn found(filter: &Filter, event: &Value) -> Vec<Value> {
+    let json = event.to_string();
+    let nodes = filter.find(&Document::parse(json.as_bytes()).unwrap()).unwrap();
+    nodes.iter().map(|node| serde_json::from_str(node).unwrap()).collect()
+}
+
+#[test]
+fn finds_nodes_in_order() {
+    let event = json!({"data": [{"value": "Blah", "key": 1}, {"value": "x"}, {"value": "Blah", "key": 2}]});
+    assert_eq!(found(&rfc9535("$.data[?@.value=='Blah'].key"), &event), [json!(1), json!(2)]);
+    assert_eq!(found(&rfc9535("$.data[2,0].key"), &event), [json!(2), json!(1)]);
+    assert_eq!(found(&rfc9535("$.data[?@.value=='y']"), &event), [json!(0); 0]);
+}
+
+/// A wide event on which filters that multiply would take minutes, and gigabytes.
+fn wide() -> String {
+    let rows: Vec<_> = (0..20_000).map(|row| json!({"x": [row, {"y": row}]})).collect();
+    json!({"data": rows}).to_string()
+}
+
+#[test]
+fn what_multiplies_ends_as_too_expensive() {
+    let json = wide();
+    let event = Document::parse(json.as_bytes()).unwrap();
+    for text in [
+        "$..*..*..*..*..*",
+        "$[*,*][*,*][*,*][*,*,*,*,*,*,*,*,*,*,*,*][*,*,*,*,*,*,*,*,*,*,*,*].z",
+        "$.data[?count($.data[*][?@.x]) > count($..x) && @.z]",
+    ] {
+        let failure = rfc9535(text).count(&event).unwrap_err();
+        assert!(failure.to_string().starts_with("filter too expensive: one filter may visit "), "{text}");
+    }
+    let deep = format!("[{}]", vec!["[".repeat(100) + &"]".repeat(100); 1_000].join(","));
+    let failure = rfc9535("$..[?@..[?@..z]]").matches(&Document::parse(deep.as_bytes()).unwrap());
+    assert!(matches!(failure, Err(Failure::TooExpensive { .. })), "{failure:?}");
+    let joined = r#"$.data[*][?(@.x[*] = $.data[*][?(@.z)].x[*])]"#;
+    let joined = Filter::parse(joined, FilterDialect::Jsonpath2).unwrap();
+    assert_eq!(joined.matches(&event), Ok(false), "a join looks at the right side once");
+    assert_eq!(rfc9535("$..y").count(&event), Ok(20_000));
+}
+
+#[test]
+fn patterns_of_the_event_are_bounded_too() {
+    let event = json!({"a": ["x", "y"], "p": "(((a{99}){99}){99}){99}", "q": "[", "r": "."}).to_string();
+    let event = Document::parse(event.as_bytes()).unwrap();
+    let failure = rfc9535("$.a[?search(@, $.p)]").matches(&event).unwrap_err();
+    assert!(matches!(failure, Failure::TooExpensive { .. }));
+    assert_eq!(rfc9535("$.a[?search(@, $.q)]").matches(&event), Ok(false));
+    assert_eq!(rfc9535("$.a[?match(@, $.r)]").count(&event), Ok(2));
+}
+
+#[test]
+fn a_slice_of_step_0_is_nothing_or_a_failure() {
+    let event = Document::parse(b"[1]").unwrap();
+    assert_eq!(rfc9535("$[::0]").matches(&event), Ok(false));
+    let jsonpath2 = Filter::parse("$[::0]", FilterDialect::Jsonpath2).unwrap();
+    assert_eq!(jsonpath2.matches(&event), Err(Failure::ZeroStep));
+}
+
+#[test]
+fn integers_are_compared_exactly() {
+    let event = json!({"a": [9_007_199_254_740_993_u64, 18_446_744_073_709_551_615_u64]});
+    assert_eq!(found(&rfc9535("$.a[?@ > 9007199254740992.0]"), &event).len(), 2);
+    assert_eq!(found(&rfc9535("$.a[?@ == $.a[0]]"), &event).len(), 1);
+    let jsonpath2 = Filter::parse("$.a[*][?(@ = 9007199254740993)]", FilterDialect::Jsonpath2).unwrap();
+    assert_eq!(found(&jsonpath2, &event).len(), 1);
+    assert_eq!(found(&rfc9535("$.a[?@ == 9007199254740992.0]"), &event).len(), 0);
+}
+
+/// Numbers within what every evaluator compares exactly.
+fn is_ordinary(event: &Value) -> bool {
+    match event {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() < 1e15),
+        Value::Array(elements) => elements.iter().all(is_ordinary),
+        Value::Object(members) => members.values().all(is_ordinary),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
+}
+
+fn rfc9535_filter() -> impl Strategy<Value = std::sync::Arc<Filter>> {
+    generate::filter().prop_filter("RFC 9535", |filter| {
+        let is_exact = !["9007199254740991", "1e19", "0.30000000000000004"]
+            .iter()
+            .any(|big| filter.text().contains(big));
+        filter.dialect() == Dialect::Rfc9535 && is_exact
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn finds_what_serde_json_path_finds(filter in rfc9535_filter(), json in generate::json()) {
+        let event: Value = serde_json::from_str(&json).unwrap();
+        prop_assume!(is_ordinary(&event));
+        let Ok(theirs) = JsonPath::parse(filter.text()) else { return Ok(()) };
+        let theirs: Vec<Value> = theirs.query(&event).all().into_iter().cloned().collect();
+        prop_assert_eq!(found(&filter, &event), theirs, "{} on {}", filter.text(), event);
+    }
+
+    #[test]
+    fn finds_what_jsonpath_rust_finds(filter in rfc9535_filter(), json in generate::json()) {
+        let event: Value = serde_json::from_str(&json).unwrap();
+        prop_assume!(is_ordinary(&event));
+        let theirs = js_path_process(&parse_json_path(filter.text()).unwrap(), &event).unwrap();
+        let mut theirs: Vec<String> = theirs.into_iter().map(|node| node.val().to_string()).collect();
+        let mut ours: Vec<String> = found(&filter, &event).iter().map(Value::to_string).collect();
+        theirs.sort_unstable();
+        ours.sort_unstable();
+        prop_assert_eq!(ours, theirs, "{} on {}", filter.text(), event);
+    }
+
+    #[test]
+    fn no_text_makes_parser_or_evaluator_panic(text in any::<String>()) {
+        harmless(&text)?;
+    }
+
+    #[test]
+    fn no_text_made_of_tokens_makes_parser_or_evaluator_panic(
+        tokens in prop::collection::vec(
+            prop::sample::select(vec![
+                "$", "@", ".", "..", "[", "]", "(", ")", "?", "?(", "*", ",", ":", "-1", "0", "7", "1e400", "'a'", "\"", "a",
+                "\"a\"", "==", "!=", "<", "=", "&&", "||", "!", " and ", " or ", " not ", "length(", "match(", "value(", " ",
+                "\\u00", "é", "keys()", "substring(", "charAt(0)",
+            ]),
+            0..24,
+        ),
+    ) {
+        harmless(&format!("${}", tokens.concat()))?;
+    }
+}
+
+/// Reads a text in every dialect, evaluates and explains it.
+fn harmless(text: &str) -> Result<(), TestCaseError> {
+    let event = Document::parse("{\"a\": [{\"a\": \"x\"}, [0, -1, \"é\"], null]}".as_bytes()).unwrap();
+    for dialect in [FilterDialect::Auto, FilterDialect::Rfc9535, FilterDialect::Jsonpath2] {
+        match Filter::parse(text, dialect) {
+            Ok(filter) => {
+                let explanation = filter.explain(&event);
+                prop_assert_eq!(
+                    filter.matches(&event),
+                    explanation.failure.map_or(Ok(explanation.matches), Err)
+                );
+                prop_assert!(!explanation.reason().is_empty());
+            }
+            Err(error) => {
+                prop_assert!(error.column <= text.chars().count() + 1);
+                prop_assert_eq!(error.caret(text).lines().count(), 2);
+            }
+        }
+    }
+    Ok(())
+}
