@@ -369,6 +369,7 @@ async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
     assert_eq!((&alices["filters_failed"], &alices["event"]), (&story["filters_failed"], &Value::Null));
     assert_eq!(server.user("bob").story(&id).await["filters_failed"], json!([]));
     server.user("mallory").get(&format!("/events/{id}")).await.refused(404);
+    server.user("alice").get(&format!("/events/{id}?explain=alice")).await.refused(404);
 
     let explained = root.get(&format!("/events/{id}?explain=alice")).await.ok().json();
     let told = told(&explained, &expensive);
