@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Activity, Subscription, SubscriptionId};
+use crate::domain::{Activity, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Matches};
 use crate::store::{self, News, Store};
 
@@ -104,7 +104,20 @@ impl Directory {
     /// When the filter does not parse or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<Known, Error> {
         let writing = Arc::clone(&self.writing).lock_owned().await;
-        self.write(writing, None, subscription).await
+        self.write(writing, None, subscription, None).await
+    }
+
+    /// Creates a subscription together with its first recovery, as [`Self::create`] does.
+    ///
+    /// # Errors
+    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    pub async fn create_recovering(
+        &self,
+        subscription: Subscription,
+        recovery: Recovery,
+    ) -> Result<Known, Error> {
+        let writing = Arc::clone(&self.writing).lock_owned().await;
+        self.write(writing, None, subscription, Some(recovery)).await
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
@@ -121,7 +134,7 @@ impl Directory {
         let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
         let Some(current) = current else { return Ok(None) };
         let Some(changed) = change(&current.subscription) else { return Ok(None) };
-        self.write(writing, Some(current), changed).await.map(Some)
+        self.write(writing, Some(current), changed, None).await.map(Some)
     }
 
     /// Disables a subscription because of what went wrong with it as it was `tried`, unless it is disabled already
@@ -147,12 +160,18 @@ impl Directory {
         writing: OwnedMutexGuard<()>,
         current: Option<Known>,
         subscription: Subscription,
+        recovery: Option<Recovery>,
     ) -> Result<Known, Error> {
         let known = Known { filter: filter(current, &subscription)?, subscription: subscription.into() };
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
         let change = self.changes.spawn(async move {
             let _writing = writing;
-            store.put_subscription(Subscription::clone(&known.subscription)).await?;
+            let subscription = Subscription::clone(&known.subscription);
+            match recovery {
+                None => store.put_subscription(subscription).await?,
+                // A new subscription has no other recovery that could be in the way.
+                Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription)).await?),
+            }
             let mut next = Snapshot::clone(&now.load());
             next.put(known.clone());
             now.store(Arc::new(next));

@@ -1,5 +1,7 @@
 //! How an event comes in: match it, log it with everything that it causes, and only then say so.
 
+mod epoch;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use crate::directory::Directory;
 use crate::domain::{Event, EventId, SubscriptionId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Arrival, Store};
+use epoch::Epochs;
 
 /// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
 /// would wait for it, and is matched on a thread of its own.
@@ -45,12 +48,13 @@ pub struct Intake {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
+    epochs: Arc<Epochs>,
 }
 
 impl Intake {
     /// Makes the way into a store, for the subscriptions of a directory, delivered by a dispatcher.
     pub fn new(store: Arc<dyn Store>, directory: Arc<Directory>, dispatcher: Arc<Dispatcher>) -> Self {
-        Self { store, directory, dispatcher }
+        Self { store, directory, dispatcher, epochs: Arc::default() }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -64,6 +68,8 @@ impl Intake {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        // Before the subscriptions are looked at, until the store has the events.
+        let _epoch = self.epochs.enter();
         let received = clock::now();
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
@@ -77,6 +83,12 @@ impl Intake {
             self.dispatcher.pace(&arrival.matched, end).await;
         }
         self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
+    }
+
+    /// Waits until every event that may have been matched without a subscription that the directory has by now is on
+    /// its way to the log ahead of whatever the caller asks of the store next, or was given up. Cancel safe.
+    pub async fn settled(&self) {
+        self.epochs.settled().await;
     }
 
     /// Returns who wants this event now.

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
-//! is a normal day.
+//! is a normal day. [`recovery`] is the second way to the second line: it matches what the log has already, and owes a
+//! subscription what it missed.
 //!
 //! # Promises
 //!
@@ -37,8 +38,8 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`http`] ←
-//! [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
+//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`] ←
+//! [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state.
 //!
 //! # Embedding
@@ -71,6 +72,8 @@ pub mod policy;
 pub mod delivery;
 
 pub mod intake;
+
+pub mod recovery;
 
 pub mod http;
 

@@ -18,6 +18,7 @@ use crate::domain::{Event, EventId};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::policy::Policy;
+use crate::recovery::Recoveries;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::store::{self, Purge, Store, Story};
 use crate::{clock, tls};
@@ -37,6 +38,9 @@ pub enum Error {
     /// The subscriptions cannot be read.
     #[error("failed to read the subscriptions")]
     Read(#[source] store::Error),
+    /// The recoveries cannot be read.
+    #[error("failed to read the recoveries")]
+    Recoveries(#[source] store::Error),
     /// The policy client cannot be made.
     #[error("failed to make the policy client")]
     Policy(#[source] reqwest::Error),
@@ -78,6 +82,10 @@ impl Service {
         let dispatcher = Dispatcher::start(Arc::clone(&store), Arc::clone(&directory), policy, limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
         let intake = Intake::new(Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
+        let rate = config.recover_events_per_second;
+        let recoveries =
+            Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
+        let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         if let Some(retention) = config.retention {
             tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
@@ -87,6 +95,7 @@ impl Service {
             directory,
             intake: intake.clone(),
             dispatcher: Arc::clone(&dispatcher),
+            recoveries,
             identity: Arc::new(Identity {
                 admins: config.admins(),
                 user_header: config.user_header,
@@ -121,6 +130,11 @@ impl Service {
         &self.api.directory
     }
 
+    /// Returns the replaying of the log into subscriptions, for a program that keeps its own.
+    pub fn recoveries(&self) -> &Recoveries {
+        &self.api.recoveries
+    }
+
     /// Returns one event with the history of its deliveries.
     ///
     /// # Errors
@@ -153,9 +167,10 @@ impl Service {
         self.close().await;
     }
 
-    /// Ends in order: no new attempts, those under way get the grace period, then the store writes what waits.
+    /// Ends in order: no more replaying, no new attempts, those under way get the grace period, then the store writes what waits.
     pub async fn close(self) {
         self.stop.cancel();
+        self.api.recoveries.stop().await;
         self.dispatcher.stop(self.connections.grace).await;
         self.tasks.close();
         self.tasks.wait().await;

@@ -9,18 +9,18 @@ use serde_json::json;
 
 use crate::harness::{Answer, Launch, Server, Target, event, merged, wait_until};
 
-fn database(server: &Server) -> PathBuf {
+pub(crate) fn database(server: &Server) -> PathBuf {
     let files = std::fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().path());
     files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
 
-fn limit_files(server: &Server, bytes: Option<u64>) {
+pub(crate) fn limit_files(server: &Server, bytes: Option<u64>) {
     // The hard limit stays open, so that room can come back.
     prlimit(Some(server.pid()), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
 /// Posts ever smaller events until nothing fits, not even the probe of `/readyz`; returns the ids of those accepted.
-async fn fill(server: &Server) -> Vec<String> {
+pub(crate) async fn fill(server: &Server) -> Vec<String> {
     let mut accepted = Vec::new();
     for bytes in [100_000, 10_000, 1_000, 0] {
         // A failed write gives back some room, so that one refusal does not mean that the next is refused.

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use waypost::clock;
 use waypost::config::Config;
-use waypost::domain::{Event, EventId, State, Subscription, SubscriptionId};
+use waypost::domain::{Event, EventId, Recovery, State, Subscription, SubscriptionId};
 use waypost::service::{Error, Service};
 use waypost::store::redb::OpenError;
 
@@ -190,4 +190,43 @@ async fn events_of_every_version_can_be_made_of_json() {
     }
     let error = Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s"}"#).unwrap_err();
     assert!(error.to_string().contains("type"), "{error}");
+}
+
+/// Creating and replaying are one; a caller who goes away leaves neither half done, and a service that is closed in the
+/// middle goes on when it is opened again.
+#[tokio::test]
+async fn a_replay_outlives_its_caller_and_its_service() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
+    let slow = || Config { recover_events_per_second: 50, ..config(&folder) };
+    let service = Service::open(slow()).await.unwrap();
+    let events = |part: usize| (0..100).map(move |n| event_1_0(&format!("{part}-{n}")).to_string());
+    for part in 0..2 {
+        let events = events(part).map(|event| Event::from_json(event).unwrap()).collect();
+        service.accept(events, "me").await.unwrap();
+    }
+    let (user, name) = ("me".to_owned(), "mine".to_owned());
+    let url = target.url("/t").try_into().unwrap();
+    let subscription = Subscription::new(user.clone(), name, "$.data".to_owned(), url, clock::now());
+    let id = subscription.id;
+    let recovery = Recovery::new(id, None, None, user, clock::now());
+    tokio::select! {
+        biased;
+        _ = service.recoveries().create(subscription, recovery.clone()) => unreachable!("a commit takes longer"),
+        () = std::future::ready(()) => {}
+    }
+    target.wait_for("/t", 10).await;
+    assert!(!service.recoveries().begin(recovery).await.unwrap(), "it runs");
+    service.close().await;
+    assert!(target.requests("/t").len() < 200);
+    let service =
+        Service::open(Config { recover_events_per_second: 100_000, ..config(&folder) }).await.unwrap();
+    wait_until("the replay is done", async || {
+        let (recovery, _) = service.recoveries().find(id).await.unwrap().unwrap();
+        (!recovery.is_running()).then_some(())
+    })
+    .await;
+    let got = target.wait_for("/t", 200).await;
+    let distinct: std::collections::HashSet<_> = got.iter().map(|request| request.event_id()).collect();
+    assert_eq!(distinct.len(), 200);
+    service.close().await;
 }

@@ -13,6 +13,7 @@ mod delivery;
 mod filters;
 mod isolation;
 mod policy;
+mod recover;
 
 mod crash;
 mod disk_full;

@@ -1,4 +1,4 @@
-//! The REST API from the other side, for `send` and `event`.
+//! The REST API from the other side, for `send`, `event` and `recover`.
 
 use std::error::Error;
 use std::time::Duration;

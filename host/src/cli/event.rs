@@ -87,7 +87,7 @@ pub(super) struct Retry {
 
 /// Which Waypost, and who asks.
 #[derive(Debug, clap::Args)]
-struct Server {
+pub(super) struct Server {
     /// The Waypost to ask
     #[arg(long = "server", value_name = "URL", default_value = DEFAULT_SERVER)]
     url: Url,
@@ -205,7 +205,7 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
 }
 
 impl Server {
-    fn client(self) -> anyhow::Result<Client> {
+    pub(super) fn client(self) -> anyhow::Result<Client> {
         Client::new(self.url, &self.identity, "--server")
     }
 }
@@ -222,7 +222,7 @@ impl fmt::Display for Purged {
 }
 
 /// Reads a point in time; without an offset it is UTC.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     let utc = |time: DateTime| time.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
     let time = text.parse::<Timestamp>().or_else(|_| text.parse::<DateTime>().and_then(utc));
     time.map_err(|_| "expected a time such as `2026-11-22T12:00:00Z` or `2026-11-22`".to_owned())

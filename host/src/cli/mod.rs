@@ -9,6 +9,7 @@ mod listen;
 mod match_;
 mod pretty;
 mod print;
+mod recover;
 mod send;
 mod serve;
 mod settings;
@@ -46,6 +47,7 @@ enum Command {
     Listen(listen::Arguments),
     Send(send::Arguments),
     Match(match_::Arguments),
+    Recover(recover::Arguments),
     #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
@@ -59,6 +61,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Listen(arguments) => wait(listen::run(arguments)),
         Command::Send(arguments) => wait(send::run(arguments)),
         Command::Match(arguments) => match_::run(arguments),
+        Command::Recover(arguments) => wait(recover::run(arguments)),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
     }

@@ -25,6 +25,7 @@ impl Config {
         within("connections_max", self.connections_max, COUNT_MAX)?;
         within("in_flight_max", in_flight, COUNT_MAX)?;
         within("subscription_in_flight_max", each, COUNT_MAX)?;
+        within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
 
         let least = Duration::from_millis(1);
         for (key, timeout, least) in [

@@ -109,6 +109,14 @@ pub static KEYS: &[Key] = &[
     key(DELIVERY, "subscription_in_flight_max", "N", "64", "The same for one subscription", |c, t| {
         set(&mut c.subscription_in_flight_max, parse::number(t))
     }),
+    key(
+        DELIVERY,
+        "recover_events_per_second",
+        "N",
+        "2000",
+        "The most logged events that replaying looks at",
+        |c, t| set(&mut c.recover_events_per_second, parse::number(t)),
+    ),
     key(LIMITS, "event_bytes_max", "BYTES", "1048576", "The largest body of /receive", |c, t| {
         set(&mut c.event_bytes_max, parse::number(t))
     }),

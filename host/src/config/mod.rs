@@ -61,6 +61,8 @@ pub struct Config {
     pub in_flight_max: u32,
     /// The most attempts under way at once for one subscription. Default 64.
     pub subscription_in_flight_max: u32,
+    /// The most logged events that recoveries look at in a second, all together. Default 2000.
+    pub recover_events_per_second: u32,
 
     /// The largest body of `/receive`, in bytes. Default 1 MiB.
     pub event_bytes_max: usize,
@@ -132,6 +134,7 @@ impl Default for Config {
             policy_timeout: Duration::from_secs(10),
             in_flight_max: 512,
             subscription_in_flight_max: 64,
+            recover_events_per_second: 2000,
             event_bytes_max: 1024 * 1024,
             subscription_bytes_max: 256 * 1024,
             connections_max: 1024,

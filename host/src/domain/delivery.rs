@@ -101,6 +101,14 @@ pub enum Entry {
         /// Why not.
         reason: String,
     },
+    /// A [recovery](crate::domain::recovery) found that the delivery was missing: it begins.
+    Recovered {
+        /// When.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+        at: Timestamp,
+        /// Who asked for the recovery.
+        by: String,
+    },
 }
 
 /// Where a delivery stands.
@@ -143,7 +151,7 @@ impl State {
     /// Returns the state that a history leads to; [`State::Delivering`] is known only to the delivery stage.
     pub fn after(history: &[Entry]) -> Self {
         match history.last() {
-            None | Some(Entry::Redelivery { .. }) => Self::Pending,
+            None | Some(Entry::Redelivery { .. } | Entry::Recovered { .. }) => Self::Pending,
             // It tells why there was no delivery, not how one went.
             Some(Entry::FilterFailed { .. }) => Self::after(&history[..history.len() - 1]),
             Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },

@@ -60,6 +60,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// Something that cannot be done now, because of what is under way.
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
     pub(super) fn too_large(what: &str, limit: usize, key: &str) -> Self {
         let detail = format!("{what} is larger than {limit} bytes (the setting {key})");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)

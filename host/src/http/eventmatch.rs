@@ -15,10 +15,10 @@ use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
-use super::{Api, body, subscription_body};
+use super::{Api, body, recover, subscription_body};
 use crate::clock;
 use crate::directory::Known;
-use crate::domain::{Subscription, SubscriptionId};
+use crate::domain::{Recovery, Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
 pub(super) async fn create(
@@ -28,9 +28,18 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = body::read(body, api.limits.subscription).await?;
-    let body = body::object(&headers, &body)?;
-    let subscription = subscription_body::create(body, user.name, clock::now())?;
-    let created = api.directory.create(subscription).await?;
+    let mut body = body::object(&headers, &body)?;
+    let now = clock::now();
+    let start = recover::take_start_at(&mut body, now)?;
+    let subscription = subscription_body::create(body, user.name, now)?;
+    let created = match start {
+        None => api.directory.create(subscription).await?,
+        Some(since) => {
+            let by = subscription.user.clone();
+            let recovery = Recovery::new(subscription.id, since.time(), None, by, now);
+            api.recoveries.create(subscription, recovery).await?
+        }
+    };
     Ok(Json(show(&api, &created)))
 }
 
@@ -76,6 +85,7 @@ pub(super) async fn update(
 ) -> Result<Json<Value>, ApiError> {
     let body = body::read(body, api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
+    recover::refuse_start_at(&body)?;
     let now = clock::now();
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
@@ -105,6 +115,11 @@ pub(super) async fn remove(
 
 fn show(api: &Api, known: &Known) -> Value {
     subscription_body::show(known, api.directory.filing(known.subscription.id))
+}
+
+/// Returns a user's subscription.
+pub(super) fn own(api: &Api, user: &User, id: SubscriptionId) -> Result<Arc<Subscription>, ApiError> {
+    api.directory.get(id).filter(|found| is_own(found, user)).ok_or_else(not_yours)
 }
 
 pub(super) fn is_own(subscription: &Subscription, user: &User) -> bool {

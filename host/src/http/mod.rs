@@ -14,6 +14,7 @@ mod id;
 mod identity;
 mod parameters;
 mod receive;
+mod recover;
 mod server;
 mod story;
 mod subscription_body;
@@ -28,6 +29,7 @@ use axum::routing::{get, post};
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
 use crate::intake::Intake;
+use crate::recovery::Recoveries;
 use crate::store::Store;
 
 pub use identity::Identity;
@@ -67,6 +69,8 @@ pub struct Api {
     pub intake: Intake,
     /// What is under way.
     pub dispatcher: Arc<Dispatcher>,
+    /// What is replayed.
+    pub recoveries: Arc<Recoveries>,
     /// Who is asking.
     pub identity: Arc<Identity>,
     /// How much a request may be.
@@ -81,6 +85,7 @@ pub fn router(api: Api) -> Router {
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
         .route("/eventmatch/{uuid}/test", post(filter_test::test))
+        .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
         .route("/events", get(events::list).delete(events::purge))
         .route("/events/{id}", get(events::read).delete(events::purge_one))
         .route("/events/{id}/retry", post(events::retry))

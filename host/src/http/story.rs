@@ -148,6 +148,7 @@ impl Delivery {
             "reason": reason,
             "due": due,
             "attempts": self.attempts().map(show_attempt).collect::<Vec<_>>(),
+            "recovered": self.entries.iter().find_map(show_recovered),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
         })
     }
@@ -164,7 +165,10 @@ impl Delivery {
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Attempt(attempt) => Some(attempt),
-            Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::FilterFailed { .. } => None,
+            Entry::Redelivery { .. }
+            | Entry::Dropped { .. }
+            | Entry::FilterFailed { .. }
+            | Entry::Recovered { .. } => None,
         })
     }
 }
@@ -195,6 +199,13 @@ fn show_answer(answer: &Answer) -> Value {
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } => None,
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Recovered { .. } => None,
+    }
+}
+
+fn show_recovered(entry: &Entry) -> Option<Value> {
+    match entry {
+        Entry::Recovered { at, by } => Some(json!({"at": at.to_string(), "by": by})),
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Redelivery { .. } => None,
     }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::domain::{Attempt, Entry, Event, EventId, Subscription, SubscriptionId};
+use crate::domain::recovery::Looked;
+use crate::domain::{Attempt, Entry, Event, EventId, Recovery, Subscription, SubscriptionId, recovery};
 
 pub use wakes::{News, Wakes};
 
@@ -195,6 +196,43 @@ pub struct Purged {
     pub kept: u64,
 }
 
+/// Which part of the log to read next, oldest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward {
+    /// Only events after this one.
+    pub after: Option<EventId>,
+    /// No event after this one.
+    pub last: EventId,
+    /// Every event received at this time or later; of older ones, some.
+    pub since: Option<Timestamp>,
+    /// Every event received before this time; of later ones, some.
+    pub until: Option<Timestamp>,
+    /// How many at the most.
+    pub events: usize,
+    /// How many bytes of events, but at least one event.
+    pub bytes: usize,
+}
+
+/// What is to become of a running recovery.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// It begins: the newest event of the log is its end, and no event of an earlier [`Store::accept`] is newer.
+    Begin,
+    /// It owes what it has found, as far as its subscription has no such delivery, and moves on.
+    Advance(Looked),
+    /// It ends.
+    End(recovery::State),
+}
+
+/// How many deliveries of a subscription were tried before, or were sent again or recovered, and wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// All of them.
+    pub all: usize,
+    /// Those that are due.
+    pub due: usize,
+}
+
 /// What must last. Every write is durable when its future resolves, but for [`Store::finish`].
 ///
 /// Dropping a future does not undo the write that it asked for.
@@ -228,6 +266,41 @@ pub trait Store: Send + Sync + 'static {
 
     /// Creates or replaces a subscription.
     async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error>;
+
+    /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
+    /// returns `false` while another recovery of the subscription runs.
+    async fn begin_recovery(
+        &self,
+        recovery: Recovery,
+        subscription: Option<Subscription>,
+    ) -> Result<bool, Error>;
+
+    /// Returns a subscription's running or last recovery.
+    async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error>;
+
+    /// Returns all running recoveries.
+    async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error>;
+
+    /// Takes a recovery one step on, with everything that the step causes, in one transaction, and returns it as it is
+    /// then; `None` when it is over, or has been replaced. The recovery of a deleted subscription is cancelled.
+    async fn recover(
+        &self,
+        subscription: SubscriptionId,
+        asked: Timestamp,
+        step: Step,
+        at: Timestamp,
+    ) -> Result<Option<Recovery>, Error>;
+
+    /// Returns the next part of the log, oldest first; nothing when there is no more.
+    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error>;
+
+    /// Counts what waits for a subscription besides first attempts, up to `limit`.
+    async fn backlog(
+        &self,
+        subscription: SubscriptionId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Error>;
 
     /// Returns the subscriptions that are owed anything.
     async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error>;

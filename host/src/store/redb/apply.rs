@@ -174,7 +174,8 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    fn owe_again(
+    /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.
+    pub(super) fn owe_again(
         &mut self,
         subscription: SubscriptionId,
         event: EventId,
@@ -375,7 +376,7 @@ enum Waiting {
 fn waiting_since(entries: &[Entry]) -> Waiting {
     match (entries.last(), State::after(entries)) {
         (None, _) => Waiting::Fresh,
-        (Some(Entry::Redelivery { at, .. }), _) => Waiting::Due(*at),
+        (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => Waiting::Due(*at),
         (_, State::Retrying { due, .. }) => Waiting::Due(due),
         _ => Waiting::Not,
     }

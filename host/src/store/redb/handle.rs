@@ -148,7 +148,7 @@ impl Handle {
         private::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
         match schema_of(&path, &database)? {
-            Some(SCHEMA_VERSION) => {}
+            Some(SCHEMA_VERSION) if has_all_tables(&path, &database)? => {}
             Some(_) | None => create(&path, &database)?,
         }
         Ok(Self { path, database: RwLock::new(Some(database)) })
@@ -250,6 +250,15 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
         Err(redb::Error::TableTypeMismatch { .. }) => Err(OpenError::Foreign { path }),
         Err(source) => Err(OpenError::Open { path, source: Box::new(source) }),
     }
+}
+
+/// Tells whether a file of the current version has every table: one of an earlier release has no recoveries.
+fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
+    let found = (|| -> Result<_, redb::Error> {
+        let txn = database.begin_read()?;
+        Ok(txn.list_tables()?.any(|table| table.name() == schema::RECOVERIES.name()))
+    })();
+    found.map_err(|source| OpenError::Open { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn create(path: &Path, database: &Database) -> Result<(), OpenError> {

@@ -85,7 +85,7 @@ fn size(entry: &Entry) -> usize {
                 .map(|answer| answer.body.len())
                 .sum::<usize>()
         }
-        Entry::Redelivery { .. } | Entry::Dropped { .. } => 64,
+        Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => 64,
         Entry::FilterFailed { reason, .. } => 64 + reason.len(),
     }
 }
@@ -119,7 +119,10 @@ pub(super) fn take_failed(
                 all.entry(*index).or_default().push(failed);
                 false
             }
-            Entry::Attempt(_) | Entry::Redelivery { .. } | Entry::Dropped { .. } => true,
+            Entry::Attempt(_)
+            | Entry::Redelivery { .. }
+            | Entry::Dropped { .. }
+            | Entry::Recovered { .. } => true,
         });
     }
     all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.subscription));

@@ -15,6 +15,7 @@ mod queue;
 mod read;
 mod recent;
 mod record;
+mod recover;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -30,11 +31,15 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::domain::{EventId, Subscription, SubscriptionId};
-use crate::store::{Arrival, Ask, Error, Finished, Purge, Purged, Range, Store, Story, Waiting, Wakes};
+use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
+use crate::store::{
+    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Purge, Purged, Range, Step, Store, Story,
+    Waiting, Wakes,
+};
 use handle::{Fault, Handle};
 use queue::{Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
+use recover::Recover;
 use writer::Writer;
 
 pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
@@ -139,6 +144,47 @@ impl Store for RedbStore {
 
     async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error> {
         self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), reply }).await
+    }
+
+    async fn begin_recovery(
+        &self,
+        recovery: Recovery,
+        subscription: Option<Subscription>,
+    ) -> Result<bool, Error> {
+        let (recovery, subscription) = (Box::new(recovery), subscription.map(Box::new));
+        self.write(|reply| Op::BeginRecovery { recovery, subscription, reply }).await
+    }
+
+    async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
+        self.read(move |reader| reader.recovery(subscription)).await
+    }
+
+    async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
+        self.read(Reader::running_recoveries).await
+    }
+
+    async fn recover(
+        &self,
+        subscription: SubscriptionId,
+        asked: Timestamp,
+        step: Step,
+        at: Timestamp,
+    ) -> Result<Option<Recovery>, Error> {
+        let recover = Box::new(Recover { subscription, asked, step, at });
+        self.write(|reply| Op::Recover { recover, reply }).await
+    }
+
+    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error> {
+        self.read(move |reader| reader.forward(forward)).await
+    }
+
+    async fn backlog(
+        &self,
+        subscription: SubscriptionId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Error> {
+        self.read(move |reader| reader.backlog(subscription, now, limit)).await
     }
 
     async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error> {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::domain::{EventId, Subscription, SubscriptionId};
+use super::recover::Recover;
+use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Arrival, Error, Finished, Purge, Purged};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same.
@@ -17,6 +18,8 @@ pub(super) enum Op {
     Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
     PutSubscription { subscription: Box<Subscription>, reply: Reply<()> },
     Redeliver { redelivery: Redelivery, reply: Reply<bool> },
+    BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
+    Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
     Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Probe { reply: Reply<()> },

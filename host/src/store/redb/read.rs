@@ -87,7 +87,7 @@ impl Reader {
         Ok(stories.collect())
     }
 
-    fn batch(&self, txn: &ReadTransaction, key: u128) -> Result<Arc<Batch>, Fault> {
+    pub(super) fn batch(&self, txn: &ReadTransaction, key: u128) -> Result<Arc<Batch>, Fault> {
         if let Some(batch) = self.recent.get(key) {
             return Ok(batch);
         }
@@ -129,6 +129,8 @@ impl Reader {
         let retries = txn.open_table(RETRIES)?;
         let subscription = ask.subscription.uuid().as_u128();
         let mut owed = Vec::new();
+        // Rows that became due together are often of one batch, which is then read and held once.
+        let mut last: Option<(u128, Arc<Batch>)> = None;
         for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
             let (row, retry) = row?;
             let due = record::timestamp(row.value().1).map_err(Fault::damaged("retries"))?;
@@ -136,9 +138,13 @@ impl Reader {
                 return Ok((owed, Some(due)));
             }
             let retry = RetryRecord::decode(retry.value()).map_err(Fault::damaged("retries"))?;
-            let batch = self.batch(txn, retry.batch)?;
+            let batch = match last.take().filter(|(key, _)| *key == retry.batch) {
+                Some((_, batch)) => batch,
+                None => self.batch(txn, retry.batch)?,
+            };
             let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
             owed.extend(owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?));
+            last = Some((retry.batch, batch));
         }
         Ok((owed, None))
     }

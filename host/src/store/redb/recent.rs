@@ -18,11 +18,18 @@ struct Kept {
     bytes: usize,
 }
 
+impl Kept {
+    /// Returns where a batch is. Batches come in the order of their keys, and a replay asks for many that are not here.
+    fn place(&self, key: u128) -> Option<usize> {
+        self.batches.binary_search_by_key(&key, |(known, ..)| *known).ok()
+    }
+}
+
 impl Recent {
     /// Returns a batch if it is still here.
     pub(super) fn get(&self, key: u128) -> Option<Arc<Batch>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.batches.iter().rev().find(|(known, ..)| *known == key).map(|(_, batch, _)| Arc::clone(batch))
+        kept.place(key).map(|place| Arc::clone(&kept.batches[place].1))
     }
 
     /// Keeps a batch.
@@ -40,7 +47,7 @@ impl Recent {
     /// Drops a batch that has changed on disk.
     pub(super) fn drop_batch(&self, key: u128) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = kept.batches.iter().position(|(known, ..)| *known == key) {
+        if let Some(place) = kept.place(key) {
             let (.., bytes) = kept.batches.remove(place).expect("the place has just been found");
             kept.bytes -= bytes;
         }

@@ -1,4 +1,4 @@
-//! How records look on disk: one version byte, then postcard (subscriptions: JSON).
+//! How records look on disk: one version byte, then postcard (subscriptions and recoveries: JSON).
 //!
 //! A new form gets a new version byte; the old ones stay readable, which the tests at the end hold.
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{SpecVersion, Wire};
-use crate::domain::{Entry, Event, EventId, Subscription, SubscriptionId};
+use crate::domain::{Entry, Event, EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Logged, Progress};
 
 const VERSION: u8 = 1;
@@ -234,5 +234,17 @@ pub(super) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
 
 /// Reads a subscription.
 pub(super) fn decode_subscription(record: &[u8]) -> Result<Subscription, Error> {
+    Ok(serde_json::from_slice(body(record)?)?)
+}
+
+/// Writes a recovery.
+pub(super) fn encode_recovery(recovery: &Recovery) -> Vec<u8> {
+    let mut buffer = vec![VERSION];
+    serde_json::to_writer(&mut buffer, recovery).expect("a recovery has only string keys");
+    buffer
+}
+
+/// Reads a recovery.
+pub(super) fn decode_recovery(record: &[u8]) -> Result<Recovery, Error> {
     Ok(serde_json::from_slice(body(record)?)?)
 }

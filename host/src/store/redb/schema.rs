@@ -28,6 +28,9 @@ pub(super) const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableD
 pub(super) const SUBSCRIPTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("subscriptions");
 /// Subscription → when its target was last reached, in microseconds since 1970; up to a second behind.
 pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new("reached");
+/// Subscription → its running or last recovery. Written when one is asked for, and with each page of the log that it
+/// looks at.
+pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("recoveries");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
 pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
@@ -42,6 +45,7 @@ pub(super) struct Tables<'txn> {
     pub(super) retries: Table<'txn, (u128, i64, u128), &'static [u8]>,
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
+    pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -57,6 +61,7 @@ impl<'txn> Tables<'txn> {
             retries: txn.open_table(RETRIES)?,
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             reached: txn.open_table(REACHED)?,
+            recoveries: txn.open_table(RECOVERIES)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })

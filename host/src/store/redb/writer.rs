@@ -17,7 +17,7 @@ use super::queue::{Group, Op, Queue, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
 use crate::clock;
-use crate::domain::{EventId, SubscriptionId};
+use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::store::{Error, Purged, Wakes};
 
 /// How many answers make a crowd.
@@ -90,6 +90,10 @@ impl Writer {
                         Value::Unit
                     }
                     Op::Redeliver { redelivery, .. } => Value::Flag(apply.redeliver(redelivery)?),
+                    Op::BeginRecovery { recovery, subscription, .. } => {
+                        Value::Flag(apply.begin_recovery(recovery, subscription.as_deref())?)
+                    }
+                    Op::Recover { recover, .. } => Value::Recovery(apply.recover(recover)?.map(Box::new)),
                     Op::Purge { purge, from, .. } => Value::Purged(apply.purge(purge, *from)?),
                     Op::Forgive { subscription, limit, at, .. } => {
                         Value::Flag(apply.forgive(*subscription, *limit, *at)?)
@@ -141,6 +145,7 @@ enum Value {
     Unit,
     Flag(bool),
     Purged((Purged, Option<EventId>)),
+    Recovery(Option<Box<Recovery>>),
 }
 
 /// Lets nobody wait for a writer that has panicked.
@@ -166,8 +171,12 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
         match (op, value) {
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
             (Op::PutSubscription { reply, .. } | Op::Probe { reply }, Value::Unit) => send(reply, Ok(())),
-            (Op::Redeliver { reply, .. } | Op::Forgive { reply, .. }, Value::Flag(flag)) => {
-                send(reply, Ok(flag))
+            (
+                Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } | Op::BeginRecovery { reply, .. },
+                Value::Flag(flag),
+            ) => send(reply, Ok(flag)),
+            (Op::Recover { reply, .. }, Value::Recovery(recovery)) => {
+                send(reply, Ok(recovery.map(|recovery| *recovery)))
             }
             (Op::Purge { reply, .. }, Value::Purged(purged)) => send(reply, Ok(purged)),
             _ => unreachable!("each operation has its own kind of value"),
@@ -183,7 +192,10 @@ fn refuse(op: Op, error: &Error) {
     match op {
         Op::Accept { reply, .. } => send(reply, Err(error)),
         Op::PutSubscription { reply, .. } | Op::Probe { reply } => send(reply, Err(error)),
-        Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } => send(reply, Err(error)),
+        Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } | Op::BeginRecovery { reply, .. } => {
+            send(reply, Err(error))
+        }
+        Op::Recover { reply, .. } => send(reply, Err(error)),
         Op::Purge { reply, .. } => send(reply, Err(error)),
     }
 }

@@ -13,6 +13,7 @@ mod paging;
 mod purging;
 mod queueing;
 mod records;
+mod recovering;
 mod redelivering;
 
 use std::path::Path;

@@ -2,13 +2,16 @@
 //! one place or is over, and every reader says so.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::store::Place;
+use crate::domain::Recovery;
+use crate::domain::recovery::{Looked, Mark};
+use crate::store::{Forward, Logged, Place, Step as StoreStep};
 
 /// The subscriptions of the model.
 const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
@@ -22,6 +25,8 @@ enum Step {
     /// An attempt that was begun ends; what it was for may have changed meanwhile.
     End(Index, End),
     Redeliver(Index, u8),
+    /// A whole recovery of the subscription, which finds the events whose place in the log is in the mask.
+    Recover(Index, u8),
     PurgeEvents(Vec<Index>),
     PurgeBefore(Index),
     Forgive(Index, usize),
@@ -48,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => any::<Index>().prop_map(Step::Begin),
         6 => (any::<Index>(), end).prop_map(|(index, end)| Step::End(index, end)),
         3 => (any::<Index>(), mask()).prop_map(|(index, mask)| Step::Redeliver(index, mask)),
+        2 => (any::<Index>(), any::<u8>()).prop_map(|(index, mask)| Step::Recover(index, mask)),
         1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
         1 => any::<Index>().prop_map(Step::PurgeBefore),
         1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::Forgive(index, limit)),
@@ -148,6 +154,7 @@ impl Model {
                     self.redeliver(self.given[index.index(self.given.len())], mask).await;
                 }
             }
+            Step::Recover(index, mask) => self.recover(SUBSCRIPTIONS[index.index(3)], mask).await,
             Step::PurgeEvents(indices) => {
                 if !self.given.is_empty() {
                     let ids: Vec<_> =
@@ -226,6 +233,40 @@ impl Model {
                 delivery.entries += 1;
             }
         }
+    }
+
+    async fn recover(&mut self, number: u128, mask: u8) {
+        let (asked, at) = (self.tick(), self.tick());
+        let store = self.store.as_ref().unwrap();
+        let recovery = Recovery::new(sub(number), None, None, "bob".to_owned(), asked);
+        assert!(store.begin_recovery(recovery, None).await.unwrap());
+        let step = async |step| store.recover(sub(number), asked, step, at).await.unwrap().unwrap();
+        let mut recovery = step(StoreStep::Begin).await;
+        let (mut place, mut created) = (0, 0);
+        while recovery.is_running() {
+            let after = recovery.position.map(|mark| mark.event);
+            let last = recovery.end.unwrap().event;
+            let ask = Forward { after, last, since: None, until: None, events: 3, bytes: usize::MAX };
+            let page = store.forward(ask).await.unwrap();
+            let mark = |logged: &Arc<Logged>| Mark { event: logged.id, received: logged.received };
+            let mut matched = Vec::new();
+            for logged in &page {
+                if mask >> (place % 8) & 1 == 1 {
+                    matched.push(logged.id);
+                    let deliveries = &mut self.log.get_mut(&logged.id).unwrap().deliveries;
+                    deliveries.entry(number).or_insert_with(|| {
+                        created += 1;
+                        Delivery { row: Row::Due(at, Progress::default()), entries: 1 }
+                    });
+                }
+                place += 1;
+            }
+            let (first, last, events) =
+                (page.first().map(mark), mark(page.last().unwrap()), page.len() as u64);
+            recovery = step(StoreStep::Advance(Looked { first, last, events, failed: 0, matched })).await;
+        }
+        assert_eq!((recovery.looked_at, recovery.created), (self.log.len() as u64, created));
+        assert_eq!(place, self.log.len());
     }
 
     async fn purge(&mut self, what: Purge, is_meant: impl Fn(EventId, &Known) -> bool) {

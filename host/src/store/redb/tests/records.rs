@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::record::*;
 use super::*;
-use crate::domain::{Activity, Answer, Auth, RetrySchedule, Subscription};
+use crate::domain::{Activity, Answer, Auth, Recovery, RetrySchedule, Subscription, recovery};
 use crate::store::Logged;
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -125,6 +125,42 @@ fn a_failed_filter_in_a_row_of_history_of_version_1_is_read() {
     let records = [HistoryRecord { index: 3, subscription: 7, entry }];
     assert_eq!(decode_history(&unhex(FILTER_FAILED)).unwrap(), records);
     assert_eq!(hex(&encode_history(&records)), FILTER_FAILED);
+}
+
+#[test]
+fn a_recovered_delivery_of_version_1_is_read() {
+    let entry = Entry::Recovered { at: at(1_700_000_000_000_000), by: "bob".to_owned() };
+    let records = [HistoryRecord { index: 2, subscription: 7, entry }];
+    let golden = "01010207048080f2818389850603626f62";
+    assert_eq!(hex(&encode_history(&records)), golden);
+    assert_eq!(decode_history(&unhex(golden)).unwrap(), records);
+}
+
+const RECOVERY: &str = concat!(
+    r#"{"subscription":"00000000-0000-0000-0000-000000000007","since":"2023-11-14T22:13:20Z","until":null,"asked":""#,
+    r#"2023-11-14T22:13:21Z","by":"bob","end":{"event":"00000000-0000-0000-0000-000000000003","received":"2023-11-1"#,
+    r#"4T22:13:20.000001Z"},"oldest":null,"position":null,"looked_at":4,"matched":3,"created":2,"failed":1,"state":"#,
+    r#"{"Failed":{"at":"2023-11-14T22:13:22Z","reason":"why"}}}"#,
+);
+
+#[test]
+fn a_recovery_of_version_1_is_read() {
+    let since = Some(at(1_700_000_000_000_000));
+    let mut recovery = Recovery::new(sub(7), since, None, "bob".to_owned(), at(1_700_000_001_000_000));
+    recovery.end = Some(recovery::Mark { event: id(3), received: at(1_700_000_000_000_001) });
+    (recovery.looked_at, recovery.matched, recovery.created, recovery.failed) = (4, 3, 2, 1);
+    recovery.state = recovery::State::Failed { at: at(1_700_000_002_000_000), reason: "why".to_owned() };
+    assert_eq!(std::str::from_utf8(&encode_recovery(&recovery)[1..]).unwrap(), RECOVERY);
+    assert_eq!(decode_recovery(&[b"\x01", RECOVERY.as_bytes()].concat()).unwrap(), recovery);
+    assert!(decode_recovery(b"\x02{}").is_err() && decode_recovery(b"").is_err());
+    for state in [
+        recovery::State::Running,
+        recovery::State::Done { at: at(0) },
+        recovery::State::Cancelled { at: at(0) },
+    ] {
+        recovery.state = state;
+        assert_eq!(decode_recovery(&encode_recovery(&recovery)).unwrap(), recovery);
+    }
 }
 
 fn retries() -> [RetryRecord; 2] {

@@ -1,0 +1,214 @@
+//! `/eventmatch/{uuid}/recover`: the log matched once more, against one subscription; and `start_at`, which asks for
+//! that when a subscription is created.
+//!
+//! `since` is asked for by name, so that nobody replays the whole log because he left a member out.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::eventmatch::own;
+use super::id::Id;
+use super::identity::User;
+use super::{Api, body};
+use crate::clock;
+use crate::domain::recovery::{Mark, State as Progress};
+use crate::domain::{Recovery, SubscriptionId};
+use crate::recovery::Wait;
+
+/// From where on the log is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// From its first event on.
+    Earliest,
+    /// From this time of receipt on.
+    Time(Timestamp),
+}
+
+impl Since {
+    /// Returns the time, if it is one.
+    pub(super) fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::Earliest => None,
+            Self::Time(time) => Some(time),
+        }
+    }
+}
+
+/// `POST /eventmatch/{uuid}/recover`
+pub(super) async fn begin(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    own(&api, &user, id)?;
+    let body = body::read(body, api.limits.subscription).await?;
+    let now = clock::now();
+    let (since, until) = read_range(body::object(&headers, &body)?, now)?;
+    let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);
+    let shown = show(&recovery, None, Counts::of(&user, &api));
+    if !api.recoveries.begin(recovery).await? {
+        return Err(ApiError::conflict(format!(
+            "a recovery of this subscription is running: GET /eventmatch/{id}/recover tells how far it is, DELETE \
+             cancels it"
+        )));
+    }
+    Ok((StatusCode::ACCEPTED, Json(shown)))
+}
+
+/// `GET /eventmatch/{uuid}/recover`
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+) -> Result<Json<Value>, ApiError> {
+    own(&api, &user, id)?;
+    let (recovery, wait) = api.recoveries.find(id).await?.ok_or_else(never_asked)?;
+    Ok(Json(show(&recovery, wait, Counts::of(&user, &api))))
+}
+
+/// `DELETE /eventmatch/{uuid}/recover`
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+) -> Result<Json<Value>, ApiError> {
+    own(&api, &user, id)?;
+    let recovery = api.recoveries.cancel(id, clock::now()).await?.ok_or_else(never_asked)?;
+    Ok(Json(show(&recovery, None, Counts::of(&user, &api))))
+}
+
+fn never_asked() -> ApiError {
+    ApiError::not_found(
+        "no recovery of this subscription was ever asked for: POST {\"since\": \"earliest\"}, or a time, begins one",
+    )
+}
+
+/// Whether a user is told how many events matched. Where policy decides who sees what, filters and their counts would
+/// be questions about events that the user may not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counts {
+    Shown,
+    Hidden,
+}
+
+impl Counts {
+    fn of(user: &User, api: &Api) -> Self {
+        if user.is_admin || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
+    }
+}
+
+fn show(recovery: &Recovery, wait: Option<Wait>, counts: Counts) -> Value {
+    let count = |count: u64| (counts == Counts::Shown).then_some(count);
+    let time = |time: Timestamp| time.to_string();
+    let mark = |mark: Mark| json!({"event": mark.event.to_string(), "received": time(mark.received)});
+    let reason = match &recovery.state {
+        Progress::Failed { reason, .. } => Some(reason),
+        Progress::Running | Progress::Done { .. } | Progress::Cancelled { .. } => None,
+    };
+    json!({
+        "subscription": recovery.subscription.to_string(),
+        "state": recovery.state.name(),
+        "reason": reason,
+        "waiting": wait.map(|wait| match wait {
+            Wait::Disabled => "the subscription is disabled",
+            Wait::Target => "the target has many deliveries to take first",
+            Wait::Store => "the store cannot be used now",
+        }),
+        "since": recovery.since.map_or_else(|| "earliest".to_owned(), time),
+        "until": recovery.until.map(time),
+        "asked": time(recovery.asked),
+        "by": recovery.by,
+        "ended": recovery.state.ended().map(time),
+        "looked_at": recovery.looked_at,
+        "matched": count(recovery.matched),
+        "created": count(recovery.created),
+        "failed": count(recovery.failed),
+        "oldest": recovery.oldest.map(mark),
+        "position": recovery.position.map(mark),
+        "end": recovery.end.map(mark),
+    })
+}
+
+/// Reads the body of a POST.
+fn read_range(mut body: Map<String, Value>, now: Timestamp) -> Result<(Since, Option<Timestamp>), ApiError> {
+    let since = match body.remove("since") {
+        None | Some(Value::Null) => {
+            let detail = "`since` is missing: a time such as \"2026-01-31T12:00:00Z\", or \"earliest\" for all of the log";
+            return Err(ApiError::field("/since", detail));
+        }
+        Some(value) => {
+            read_since(&value, "since", "a time such as 2026-01-31T12:00:00Z, or \"earliest\"", now)?
+        }
+    };
+    let until = match body.remove("until") {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(read_time(&value, "until", "a time such as 2026-01-31T12:00:00Z, or null")?),
+    };
+    if let Some(unknown) = body.keys().next() {
+        let detail = format!("`{unknown}` is not known here: `since` and `until` are");
+        return Err(ApiError::field(pointer(unknown), detail));
+    }
+    match (since, until) {
+        (Since::Time(since), Some(until)) if until <= since => {
+            Err(ApiError::field("/until", format!("`until` ({until}) must be later than `since` ({since})")))
+        }
+        range => Ok(range),
+    }
+}
+
+/// Takes `start_at` out of a new subscription's body; `None` is now.
+pub(super) fn take_start_at(
+    body: &mut Map<String, Value>,
+    now: Timestamp,
+) -> Result<Option<Since>, ApiError> {
+    match body.remove("start_at") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text == "now" => Ok(None),
+        Some(value) => {
+            let expected = "\"now\", \"earliest\", or a time such as 2026-01-31T12:00:00Z";
+            read_since(&value, "start_at", expected, now).map(Some)
+        }
+    }
+}
+
+/// Refuses `start_at` where there is a subscription already.
+pub(super) fn refuse_start_at(body: &Map<String, Value>) -> Result<(), ApiError> {
+    match body.contains_key("start_at") {
+        false => Ok(()),
+        true => Err(ApiError::field(
+            "/start_at",
+            "`start_at` is for new subscriptions: POST /eventmatch/{uuid}/recover replays into this one",
+        )),
+    }
+}
+
+fn read_since(value: &Value, name: &str, expected: &str, now: Timestamp) -> Result<Since, ApiError> {
+    if value == "earliest" {
+        return Ok(Since::Earliest);
+    }
+    match read_time(value, name, expected)? {
+        time if time > now => {
+            Err(ApiError::field(pointer(name), format!("`{name}` is in the future: it is {now} now")))
+        }
+        time => Ok(Since::Time(time)),
+    }
+}
+
+fn read_time(value: &Value, name: &str, expected: &str) -> Result<Timestamp, ApiError> {
+    let time = value.as_str().and_then(|text| text.parse().ok());
+    time.ok_or_else(|| ApiError::field(pointer(name), format!("`{name}` must be {expected}")))
+}
+
+/// Returns a member's JSON pointer (RFC 6901 §4).
+fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}

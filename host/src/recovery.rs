@@ -1,0 +1,327 @@
+//! Replaying the log into subscriptions: one task that takes all running recoveries on in turns.
+//!
+//! A turn reads a page of the log, tries the subscription's filter as it is now, and hands what matches to the store,
+//! which adds the missing deliveries and the progress in one transaction: a restart goes on where it was, and no
+//! delivery comes about twice. From there delivery is the delivery stage's matter, policy included.
+//!
+//! No event falls between the live path and the walk. The walk begins once the directory has its subscription, and
+//! once everybody who may have matched without it has handed his events to the store ([`Intake::settled`]); only then
+//! is the end of the walk fixed. What comes later has been matched live; what was matched live and is before the end
+//! too has its delivery already, which the store sees.
+//!
+//! All recoveries together look at so many events a second, page by page in turn; each waits while its subscription is
+//! disabled, and while what it has caused waits for the target. `http` asks and cancels.
+
+mod page;
+mod turns;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::directory::{self, Directory, Known};
+use crate::domain::recovery::State;
+use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
+use crate::intake::Intake;
+use crate::store::{self, Backlog, Forward, Step, Store};
+use turns::Turns;
+
+/// The least and the most events of a page, which otherwise has those of a second, and the most bytes.
+const PAGE_EVENTS_MIN: usize = 16;
+const PAGE_EVENTS_MAX: usize = 256;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// How many deliveries may be due before more are made, so that those of new events do not stand behind many.
+const DUE_MAX: usize = 256;
+/// How many may wait for a retry or be due: a target that refuses everything gets no more.
+const WAITING_MAX: usize = 10_000;
+/// How soon somebody who waits for his target looks again: the more there is to count, the rarer.
+const TARGET_PAUSE: Duration = Duration::from_millis(20);
+const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
+/// How soon somebody who waits for anything else looks again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a running recovery does not move now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its subscription is disabled.
+    Disabled,
+    /// What it has caused waits for the target.
+    Target,
+    /// The store cannot be used.
+    Store,
+}
+
+/// The recoveries: a handle on their task.
+pub struct Recoveries {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    directory: Arc<Directory>,
+    intake: Intake,
+    /// How many events are looked at in a second.
+    rate: u32,
+    /// New recoveries, and those that were cancelled.
+    changed: Mutex<Vec<Recovery>>,
+    told: Notify,
+    waits: Mutex<HashMap<SubscriptionId, Wait>>,
+}
+
+/// How a turn ended.
+enum Turn {
+    /// There is more; so many events were looked at.
+    More(Recovery, u64),
+    /// Nothing can be done until so much later.
+    Wait(Recovery, Wait, Duration),
+    Over,
+}
+
+impl Recoveries {
+    /// Goes on with what was running, looking at `rate` events a second.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+        intake: Intake,
+        rate: u32,
+    ) -> Result<Self, store::Error> {
+        let changed = Mutex::new(store.running_recoveries().await?);
+        let (told, waits) = (Notify::new(), Mutex::default());
+        let shared = Arc::new(Shared { store, directory, intake, rate: rate.max(1), changed, told, waits });
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (running, stopped) = (Arc::clone(&shared), stop.clone());
+        // What a dropped turn has asked of the store is done or not: the next start reads which.
+        tasks.spawn(async move { stopped.run_until_cancelled(running.run()).await });
+        Ok(Self { shared, tasks, stop })
+    }
+
+    /// Creates a subscription with a recovery from the start; both are kept, or neither. Dropping the future is as for
+    /// [`Directory::create`].
+    ///
+    /// # Errors
+    /// When the filter does not parse or the store cannot write.
+    pub async fn create(
+        &self,
+        subscription: Subscription,
+        recovery: Recovery,
+    ) -> Result<Known, directory::Error> {
+        let shared = Arc::clone(&self.shared);
+        self.whole(async move {
+            let created = shared.directory.create_recovering(subscription, recovery.clone()).await?;
+            shared.tell(recovery);
+            Ok(created)
+        })
+        .await
+        .unwrap_or(Err(directory::Error::Store(store::Error::Closed)))
+    }
+
+    /// Begins a recovery; returns `false` when another one of the subscription runs. Dropping the future does not undo
+    /// it.
+    ///
+    /// # Errors
+    /// When the store cannot write.
+    pub async fn begin(&self, recovery: Recovery) -> Result<bool, store::Error> {
+        let shared = Arc::clone(&self.shared);
+        self.whole(async move {
+            let begun = shared.store.begin_recovery(recovery.clone(), None).await?;
+            if begun {
+                shared.tell(recovery);
+            }
+            Ok(begun)
+        })
+        .await
+        .unwrap_or(Err(store::Error::Closed))
+    }
+
+    /// Returns a subscription's running or last recovery, and why it does not move where that is so.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn find(&self, id: SubscriptionId) -> Result<Option<(Recovery, Option<Wait>)>, store::Error> {
+        let found = self.shared.store.recovery(id).await?;
+        Ok(found.map(|recovery| {
+            let wait = lock(&self.shared.waits).get(&id).copied().filter(|_| recovery.is_running());
+            (recovery, wait)
+        }))
+    }
+
+    /// Ends a subscription's recovery if it runs, and returns the last one as it is then. The deliveries that it has
+    /// made stay.
+    ///
+    /// # Errors
+    /// When the store cannot be read or write.
+    pub async fn cancel(&self, id: SubscriptionId, at: Timestamp) -> Result<Option<Recovery>, store::Error> {
+        let Some(recovery) = self.shared.store.recovery(id).await? else { return Ok(None) };
+        if recovery.is_running() {
+            let end = Step::End(State::Cancelled { at });
+            if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at).await? {
+                self.shared.tell(ended.clone());
+                return Ok(Some(ended));
+            }
+        }
+        self.shared.store.recovery(id).await
+    }
+
+    /// Stops; the next start goes on.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Runs in a task of its own, so that a caller who goes away leaves nothing half done; `None` when the runtime is
+    /// going down.
+    async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.tasks.spawn(work).await.ok()
+    }
+}
+
+/// Whoever drops it without stopping it first does not want to wait.
+impl Drop for Recoveries {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    fn tell(&self, recovery: Recovery) {
+        lock(&self.changed).push(recovery);
+        self.told.notify_one();
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut turns = Turns::default();
+        // When the rate allows the next page.
+        let mut free = Instant::now();
+        loop {
+            for recovery in std::mem::take(&mut *lock(&self.changed)) {
+                turns.put(Instant::now(), recovery);
+            }
+            match turns.next_at().map(|at| at.max(free)) {
+                None => {
+                    self.told.notified().await;
+                    continue;
+                }
+                Some(at) if at > Instant::now() => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = self.told.notified() => {}
+                    }
+                    continue;
+                }
+                Some(_) => {}
+            }
+            let Some(recovery) = turns.next() else { continue };
+            let id = recovery.subscription;
+            let turn = match self.turn(&recovery).await {
+                Ok(turn) => turn,
+                Err(error) => self.fail(recovery, error).await,
+            };
+            let now = Instant::now();
+            match turn {
+                Turn::More(recovery, events) => {
+                    lock(&self.waits).remove(&id);
+                    free = free.max(now) + self.time_for(events);
+                    turns.put(now, recovery);
+                }
+                Turn::Wait(recovery, wait, pause) => {
+                    lock(&self.waits).insert(id, wait);
+                    turns.put(now + pause, recovery);
+                }
+                Turn::Over => drop(lock(&self.waits).remove(&id)),
+            }
+        }
+    }
+
+    fn time_for(&self, events: u64) -> Duration {
+        Duration::from_secs(1) * u32::try_from(events).unwrap_or(u32::MAX) / self.rate
+    }
+
+    /// Takes a recovery one step on.
+    async fn turn(&self, recovery: &Recovery) -> Result<Turn, store::Error> {
+        let Some(subscription) = self.directory.get(recovery.subscription) else {
+            return self.step(recovery, Step::End(State::Cancelled { at: clock::now() }), 0).await;
+        };
+        if !subscription.is_active() && subscription.deleted.is_none() {
+            return Ok(Turn::Wait(recovery.clone(), Wait::Disabled, PAUSE));
+        }
+        let Some(end) = recovery.end else {
+            self.intake.settled().await;
+            return self.step(recovery, Step::Begin, 0).await;
+        };
+        let Backlog { all, due } =
+            self.store.backlog(recovery.subscription, clock::now(), WAITING_MAX).await?;
+        if due >= DUE_MAX || all >= WAITING_MAX {
+            let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(all).unwrap_or(u32::MAX);
+            return Ok(Turn::Wait(recovery.clone(), Wait::Target, pause));
+        }
+        let page = self.store.forward(self.page(recovery, end.event)).await?;
+        match page::look(recovery, &subscription, page).await {
+            // Around its times the walk passes events that it does not ask for: that needs no write.
+            Ok(Some(looked)) if looked.events == 0 && looked.last.event < end.event => {
+                Ok(Turn::More(Recovery { position: Some(looked.last), ..recovery.clone() }, 0))
+            }
+            Ok(Some(looked)) => {
+                let events = looked.events;
+                self.step(recovery, Step::Advance(looked), events).await
+            }
+            Ok(None) => self.step(recovery, Step::End(State::Done { at: clock::now() }), 0).await,
+            Err(error) => {
+                let reason = error.to_string();
+                self.step(recovery, Step::End(State::Failed { at: clock::now(), reason }), 0).await
+            }
+        }
+    }
+
+    fn page(&self, recovery: &Recovery, last: EventId) -> Forward {
+        Forward {
+            after: recovery.position.map(|mark| mark.event),
+            last,
+            since: recovery.since,
+            until: recovery.until,
+            events: usize::try_from(self.rate).unwrap_or(usize::MAX).clamp(PAGE_EVENTS_MIN, PAGE_EVENTS_MAX),
+            bytes: PAGE_BYTES,
+        }
+    }
+
+    async fn step(&self, recovery: &Recovery, step: Step, events: u64) -> Result<Turn, store::Error> {
+        let id = recovery.subscription;
+        let Some(next) = self.store.recover(id, recovery.asked, step, clock::now()).await? else {
+            return Ok(Turn::Over);
+        };
+        if next.is_running() {
+            return Ok(Turn::More(next, events));
+        }
+        let (state, looked_at, created) = (next.state.name(), next.looked_at, next.created);
+        tracing::info!(subscription = %id, state, looked_at, created, "a recovery has ended");
+        Ok(Turn::Over)
+    }
+
+    /// Waits for a store that cannot be used now; what is damaged stays damaged.
+    async fn fail(&self, recovery: Recovery, error: store::Error) -> Turn {
+        tracing::warn!(subscription = %recovery.subscription, %error, "a recovery does not move");
+        if matches!(error, store::Error::Damaged { .. }) {
+            let failed = State::Failed { at: clock::now(), reason: error.to_string() };
+            if let Ok(turn) = self.step(&recovery, Step::End(failed), 0).await {
+                return turn;
+            }
+        }
+        Turn::Wait(recovery, Wait::Store, PAUSE)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! A page of the log, and what of it one subscription's filter matches.
+
+use std::sync::Arc;
+
+use crate::domain::recovery::{Looked, Mark};
+use crate::domain::{Recovery, Subscription};
+use crate::matching::{Document, Filter, FilterError};
+use crate::store::Logged;
+
+/// Why a page cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The stored filter does not parse.
+    #[error("the filter does not parse: {0}")]
+    Filter(FilterError),
+    /// Matching has panicked, or the runtime is going down.
+    #[error("the filter could not be tried")]
+    Broken,
+}
+
+/// Looks at a page on a thread of its own; `None` for an empty one.
+pub(super) async fn look(
+    recovery: &Recovery,
+    subscription: &Arc<Subscription>,
+    page: Vec<Arc<Logged>>,
+) -> Result<Option<Looked>, Error> {
+    let (recovery, subscription) = (recovery.clone(), Arc::clone(subscription));
+    let looking = tokio::task::spawn_blocking(move || {
+        let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
+        Ok(look_now(&recovery, &filter, &page))
+    });
+    looking.await.unwrap_or(Err(Error::Broken))
+}
+
+fn look_now(recovery: &Recovery, filter: &Filter, page: &[Arc<Logged>]) -> Option<Looked> {
+    let mark = |logged: &Arc<Logged>| Mark { event: logged.id, received: logged.received };
+    let mut looked =
+        Looked { first: None, last: mark(page.last()?), events: 0, failed: 0, matched: Vec::new() };
+    for logged in page.iter().filter(|logged| recovery.asks_for(logged.received)) {
+        looked.first.get_or_insert_with(|| mark(logged));
+        looked.events += 1;
+        match matches(filter, logged) {
+            Some(true) => looked.matched.push(logged.id),
+            Some(false) => {}
+            None => looked.failed += 1,
+        }
+    }
+    Some(looked)
+}
+
+/// Tells whether a filter matches an event; `None` when it gives no answer.
+fn matches(filter: &Filter, logged: &Logged) -> Option<bool> {
+    let json = logged.event.json();
+    filter.matches(&Document::parse(&json).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Event, EventId, FilterDialect, SubscriptionId};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn logged(number: u8, subject: &str) -> Arc<Logged> {
+        let json = format!(
+            r#"{{"specversion": "1.0", "id": "{number}", "source": "/t", "type": "t", "subject": "{subject}"}}"#
+        );
+        Arc::new(Logged {
+            id: EventId::from_uuid(Uuid::from_u128(number.into())),
+            event: Event::from_json(json).unwrap(),
+            received: at(number.into()),
+            sender: "ann".to_owned(),
+            matched: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn only_events_of_its_time_are_looked_at_and_all_are_passed() {
+        let page: Vec<_> =
+            (1..=6).map(|number| logged(number, if number == 4 { "x" } else { "y" })).collect();
+        let recovery = Recovery::new(SubscriptionId::NIL, Some(at(2)), Some(at(6)), "ann".to_owned(), at(9));
+        let filter = Filter::parse("$[?@ == 'y']", FilterDialect::Rfc9535).unwrap();
+        let looked = look_now(&recovery, &filter, &page).unwrap();
+        assert_eq!(looked.matched, [page[1].id, page[2].id, page[4].id]);
+        assert_eq!((looked.events, looked.failed), (4, 0));
+        assert_eq!((looked.first.unwrap().event, looked.last.event), (page[1].id, page[5].id));
+        assert_eq!(look_now(&recovery, &filter, &[]), None);
+        let none = look_now(&recovery, &filter, &page[5..]).unwrap();
+        assert_eq!((none.first, none.events, none.last.event), (None, 0, page[5].id));
+    }
+}

@@ -1,0 +1,87 @@
+//! Whose turn it is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio::time::Instant;
+
+use crate::domain::{Recovery, SubscriptionId};
+
+/// Running recoveries by the time of their next turn; those of one time in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    waiting: BTreeMap<(Instant, u64), Recovery>,
+    places: HashMap<SubscriptionId, (Instant, u64)>,
+    last: u64,
+}
+
+impl Turns {
+    /// Gives a recovery its turn at this time, in place of its subscription's earlier one; one that is over gets none.
+    pub(super) fn put(&mut self, at: Instant, recovery: Recovery) {
+        if let Some(place) = self.places.remove(&recovery.subscription) {
+            self.waiting.remove(&place);
+        }
+        if recovery.is_running() {
+            self.last += 1;
+            self.places.insert(recovery.subscription, (at, self.last));
+            self.waiting.insert((at, self.last), recovery);
+        }
+    }
+
+    /// Returns when the next turn is.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes the recovery whose turn is next.
+    pub(super) fn next(&mut self) -> Option<Recovery> {
+        let (_, recovery) = self.waiting.pop_first()?;
+        self.places.remove(&recovery.subscription);
+        Some(recovery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock;
+    use crate::domain::recovery::State;
+
+    fn recovery(number: u128) -> Recovery {
+        let subscription = SubscriptionId::from_uuid(Uuid::from_u128(number));
+        Recovery::new(subscription, None, None, number.to_string(), clock::now())
+    }
+
+    #[test]
+    fn those_who_go_on_take_turns_and_those_who_wait_come_later() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        (1..=3).for_each(|number| turns.put(now, recovery(number)));
+        let mut order = String::new();
+        for turn in 1..8 {
+            let next = turns.next().unwrap();
+            order.push_str(&next.by);
+            let wait = if next.by == "2" { 5 } else { 0 };
+            turns.put(now + Duration::from_secs(turn + wait), next);
+        }
+        assert_eq!(order, "1231313");
+        assert_eq!(turns.next_at(), Some(now + Duration::from_secs(6)));
+    }
+
+    /// One that waits and is cancelled, and asked for again, over and over, must not pile up.
+    #[test]
+    fn a_subscription_has_one_turn_and_none_when_its_recovery_is_over() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.put(now + Duration::from_secs(9), recovery(1));
+        turns.put(now, recovery(1));
+        assert_eq!((turns.next_at(), turns.waiting.len()), (Some(now), 1));
+        turns.put(now, Recovery { state: State::Cancelled { at: clock::now() }, ..recovery(1) });
+        assert_eq!((turns.next_at(), turns.places.len()), (None, 0));
+        turns.put(now, recovery(1));
+        assert!(turns.next().is_some() && turns.next().is_none() && turns.places.is_empty());
+    }
+}

@@ -1,0 +1,226 @@
+//! Recoveries: their records, the walk along the log, and the deliveries that it causes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use redb::ReadableTable;
+
+use super::apply::Apply;
+use super::handle::Fault;
+use super::history::Ledger;
+use super::ids;
+use super::read::Reader;
+use super::record::{self, HistoryRecord};
+use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
+use crate::domain::recovery::{Looked, Mark, State};
+use crate::domain::{Entry, EventId, Recovery, Subscription, SubscriptionId};
+use crate::store::{Backlog, Forward, Logged, News, Progress, Step};
+
+/// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+/// A wish to take a recovery one step on.
+pub(super) struct Recover {
+    pub(super) subscription: SubscriptionId,
+    pub(super) asked: Timestamp,
+    pub(super) step: Step,
+    pub(super) at: Timestamp,
+}
+
+impl Apply<'_, '_> {
+    /// See [`crate::store::Store::begin_recovery`].
+    pub(super) fn begin_recovery(
+        &mut self,
+        recovery: &Recovery,
+        subscription: Option<&Subscription>,
+    ) -> Result<bool, Fault> {
+        if self.recovery(recovery.subscription)?.is_some_and(|known| known.is_running()) {
+            return Ok(false);
+        }
+        if let Some(subscription) = subscription {
+            self.put_subscription(subscription)?;
+        }
+        self.put_recovery(recovery)?;
+        Ok(true)
+    }
+
+    /// See [`crate::store::Store::recover`].
+    pub(super) fn recover(&mut self, wish: &Recover) -> Result<Option<Recovery>, Fault> {
+        let known = self.recovery(wish.subscription)?;
+        let Some(mut recovery) = known.filter(|known| known.is_running() && known.asked == wish.asked) else {
+            return Ok(None);
+        };
+        match &wish.step {
+            _ if self.is_deleted(wish.subscription)? => recovery.state = State::Cancelled { at: wish.at },
+            Step::Begin => recovery.begin(self.newest()?, wish.at),
+            Step::Advance(looked) => {
+                let created = self.owe_missing(&recovery, looked, wish.at)?;
+                recovery.advance(looked, created, wish.at);
+            }
+            Step::End(state) => recovery.state = state.clone(),
+        }
+        self.put_recovery(&recovery)?;
+        Ok(Some(recovery))
+    }
+
+    /// Owes the events that were never owed to the recovery's subscription; returns how many these are.
+    fn owe_missing(&mut self, recovery: &Recovery, looked: &Looked, at: Timestamp) -> Result<u64, Fault> {
+        let mut by_batch: BTreeMap<u128, Vec<EventId>> = BTreeMap::new();
+        for event in &looked.matched {
+            if let Some(key) = batch_of(&self.tables.batches, event.uuid().as_u128())? {
+                by_batch.entry(key).or_default().push(*event);
+            }
+        }
+        let (mut ledger, mut created) = (Ledger::default(), 0);
+        for (key, events) in by_batch {
+            let mut batch = self.batch(key)?;
+            let before = created;
+            for (index, place) in (0u32..).zip(&mut batch) {
+                // An event that was purged since it was read leaves an empty place.
+                let Some(logged) = place.as_ref().filter(|logged| events.contains(&logged.id)) else {
+                    continue;
+                };
+                // Who has a delivery of the event is named here, however it came about.
+                if logged.matched.contains(&recovery.subscription) {
+                    continue;
+                }
+                let mut owed = Logged::clone(logged);
+                owed.matched.push(recovery.subscription);
+                let (id, subscription) = (owed.id, recovery.subscription.uuid().as_u128());
+                *place = Some(Arc::new(owed));
+                let entry = Entry::Recovered { at, by: recovery.by.clone() };
+                ledger.add(key, HistoryRecord { index, subscription, entry });
+                self.owe_again(recovery.subscription, id, at, key, index, Progress::default())?;
+                created += 1;
+            }
+            if created > before {
+                self.replace_batch(key, &batch)?;
+            }
+        }
+        ledger.write(&mut self.tables.history)?;
+        if created > 0 {
+            let woken = self.effects.woken.entry(recovery.subscription).or_default();
+            woken.add(News { count: created, ..News::read() });
+        }
+        Ok(created)
+    }
+
+    fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Fault> {
+        let row = self.tables.recoveries.get(subscription.uuid().as_u128())?;
+        let recovery = row.map(|row| record::decode_recovery(row.value())).transpose();
+        recovery.map_err(Fault::damaged("recoveries"))
+    }
+
+    fn put_recovery(&mut self, recovery: &Recovery) -> Result<(), Fault> {
+        let record = record::encode_recovery(recovery);
+        self.tables.recoveries.insert(recovery.subscription.uuid().as_u128(), record.as_slice())?;
+        Ok(())
+    }
+
+    fn is_deleted(&self, subscription: SubscriptionId) -> Result<bool, Fault> {
+        let Some(row) = self.tables.subscriptions.get(subscription.uuid().as_u128())? else {
+            return Ok(false);
+        };
+        let subscription =
+            record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
+        Ok(subscription.deleted.is_some())
+    }
+
+    /// Returns the newest event. Those that this very commit logs are there already.
+    fn newest(&self) -> Result<Option<Mark>, Fault> {
+        let Some((key, _)) = self.tables.batches.last()? else { return Ok(None) };
+        let key = key.value();
+        Ok(self.batch(key)?.iter().flatten().map(|logged| mark(logged)).max_by_key(|mark| mark.event))
+    }
+}
+
+fn mark(logged: &Logged) -> Mark {
+    Mark { event: logged.id, received: logged.received }
+}
+
+impl Reader {
+    /// See [`crate::store::Store::recovery`].
+    pub(super) fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Fault> {
+        self.handle.read(|txn| {
+            let row = txn.open_table(RECOVERIES)?.get(subscription.uuid().as_u128())?;
+            let recovery = row.map(|row| record::decode_recovery(row.value())).transpose();
+            recovery.map_err(Fault::damaged("recoveries"))
+        })
+    }
+
+    /// See [`crate::store::Store::running_recoveries`].
+    pub(super) fn running_recoveries(&self) -> Result<Vec<Recovery>, Fault> {
+        self.handle.read(|txn| {
+            let mut running = Vec::new();
+            for row in txn.open_table(RECOVERIES)?.iter()? {
+                let recovery =
+                    record::decode_recovery(row?.1.value()).map_err(Fault::damaged("recoveries"))?;
+                running.extend(Some(recovery).filter(Recovery::is_running));
+            }
+            Ok(running)
+        })
+    }
+
+    /// See [`crate::store::Store::forward`].
+    pub(super) fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Fault> {
+        let id = |event: EventId| event.uuid().as_u128();
+        let away = |time: Timestamp, by| id(ids::first_at(time.checked_add(by).unwrap_or(time)));
+        let first = forward.after.map_or(0, |after| id(after).saturating_add(1));
+        let first = first.max(forward.since.map_or(0, |since| away(since, -SLACK)));
+        let last = id(forward.last).min(forward.until.map_or(u128::MAX, |until| away(until, SLACK)));
+        // The first batch may have begun before.
+        let begun = self.handle.read(|txn| Ok(batch_of(&txn.open_table(BATCHES)?, first)?))?;
+        let (mut found, mut bytes, mut from) = (Vec::new(), 0, begun.unwrap_or(first));
+        // One transaction for each batch: a long walk does not hold back the reuse of pages.
+        while from <= last && found.len() < forward.events {
+            let more = self.handle.read(|txn| {
+                let Some(row) = txn.open_table(BATCHES)?.range(from..=last)?.next().transpose()? else {
+                    return Ok(false);
+                };
+                from = row.0.value();
+                let batch = self.batch(txn, from)?;
+                from = from.saturating_add(1);
+                let wanted = batch.iter().flatten().filter(|logged| (first..=last).contains(&id(logged.id)));
+                let wanted: Vec<_> = wanted.collect();
+                // A batch is taken apart only when it is too large by itself: each part writes all of it again.
+                if !found.is_empty() && found.len() + wanted.len() > forward.events {
+                    return Ok(false);
+                }
+                for logged in wanted.into_iter().take(forward.events) {
+                    bytes += logged.event.size();
+                    if bytes > forward.bytes && !found.is_empty() {
+                        return Ok(false);
+                    }
+                    found.push(Arc::clone(logged));
+                }
+                Ok(true)
+            })?;
+            if !more {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// See [`crate::store::Store::backlog`].
+    pub(super) fn backlog(
+        &self,
+        subscription: SubscriptionId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Fault> {
+        self.handle.read(|txn| {
+            let retries = txn.open_table(RETRIES)?;
+            let subscription = subscription.uuid().as_u128();
+            let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+            let mut backlog = Backlog::default();
+            for row in retries.range(whole)?.take(limit) {
+                let (_, due, _) = row?.0.value();
+                backlog.all += 1;
+                backlog.due += usize::from(due <= now.as_microsecond());
+            }
+            Ok(backlog)
+        })
+    }
+}
