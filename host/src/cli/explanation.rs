@@ -116,7 +116,8 @@ mod tests {
     fn values_are_wrapped_at_the_terminals_edge() {
         let seen: Vec<_> = (0..12).map(|number| format!("\"value {number:>10}\"")).collect();
         let mut out = String::new();
-        let found = Condition { text: "@.a == 1".to_owned(), tested: 120, passed: 3, seen, steps: Vec::new() };
+        let found =
+            Condition { text: "@.a == 1".to_owned(), tested: 120, passed: 3, seen, steps: Vec::new() };
         condition(&mut out, "      ", &found);
         assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
         insta::assert_snapshot!(out, @"");

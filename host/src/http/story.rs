@@ -199,13 +199,17 @@ fn show_answer(answer: &Answer) -> Value {
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Recovered { .. } => None,
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Recovered { .. } => {
+            None
+        }
     }
 }
 
 fn show_recovered(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Recovered { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Redelivery { .. } => None,
+        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Redelivery { .. } => {
+            None
+        }
     }
 }

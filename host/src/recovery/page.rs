@@ -26,7 +26,8 @@ pub(super) async fn look(
 ) -> Result<Option<Looked>, Error> {
     let (recovery, subscription) = (recovery.clone(), Arc::clone(subscription));
     let looking = tokio::task::spawn_blocking(move || {
-        let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
+        let filter =
+            Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
         Ok(look_now(&recovery, &filter, &page))
     });
     looking.await.unwrap_or(Err(Error::Broken))
