@@ -19,11 +19,16 @@ use crate::store::{self, News, Store};
 pub use snapshot::Known;
 use snapshot::Snapshot;
 
+/// How many changes of different subscriptions are under way at once, at the most.
+const STRIPES: u8 = 64;
+
 /// The subscriptions. Shared by REST, matching and delivery.
 pub struct Directory {
     store: Arc<dyn Store>,
     now: Arc<ArcSwap<Snapshot>>,
-    writing: Arc<Mutex<()>>,
+    /// Whoever changes a subscription holds the lock of its stripe until the change is in the snapshot. Others go on:
+    /// their changes share the store's commits.
+    writing: [Arc<Mutex<()>>; STRIPES as usize],
     /// Changes on their way to the disk. They end by themselves: the store answers each, also when it closes.
     changes: TaskTracker,
 }
@@ -49,7 +54,7 @@ impl Directory {
         let reading = tokio::task::spawn_blocking(move || Snapshot::read(subscriptions));
         let snapshot = reading.await.expect("reading filters does not panic");
         let now = Arc::new(ArcSwap::from_pointee(snapshot));
-        Ok(Self { store, now, writing: Arc::default(), changes: TaskTracker::new() })
+        Ok(Self { store, now, writing: std::array::from_fn(|_| Arc::default()), changes: TaskTracker::new() })
     }
 
     /// Returns a subscription, also a deleted one.
@@ -103,7 +108,7 @@ impl Directory {
     /// # Errors
     /// When the filter does not parse or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<Known, Error> {
-        let writing = Arc::clone(&self.writing).lock_owned().await;
+        let writing = self.turn(subscription.id).await;
         self.write(writing, None, subscription, None).await
     }
 
@@ -116,7 +121,7 @@ impl Directory {
         subscription: Subscription,
         recovery: Recovery,
     ) -> Result<Known, Error> {
-        let writing = Arc::clone(&self.writing).lock_owned().await;
+        let writing = self.turn(subscription.id).await;
         self.write(writing, None, subscription, Some(recovery)).await
     }
 
@@ -130,7 +135,7 @@ impl Directory {
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
     ) -> Result<Option<Known>, Error> {
-        let writing = Arc::clone(&self.writing).lock_owned().await;
+        let writing = self.turn(id).await;
         let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
         let Some(current) = current else { return Ok(None) };
         let Some(changed) = change(&current.subscription) else { return Ok(None) };
@@ -153,6 +158,12 @@ impl Directory {
         self.change(tried.id, disabled).await.map(drop)
     }
 
+    /// Waits until nobody else changes a subscription.
+    async fn turn(&self, id: SubscriptionId) -> OwnedMutexGuard<()> {
+        let stripe = id.uuid().as_bytes()[15] % STRIPES;
+        Arc::clone(&self.writing[usize::from(stripe)]).lock_owned().await
+    }
+
     /// Writes in a task of its own: a caller who goes away, such as a client that hangs up, must not leave the
     /// store ahead of the snapshot.
     async fn write(
@@ -172,9 +183,11 @@ impl Directory {
                 // A new subscription has no other recovery that could be in the way.
                 Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription)).await?),
             }
-            let mut next = Snapshot::clone(&now.load());
-            next.put(known.clone());
-            now.store(Arc::new(next));
+            now.rcu(|snapshot| {
+                let mut next = Snapshot::clone(snapshot);
+                next.put(known.clone());
+                next
+            });
             store.wakes().leave([(known.subscription.id, News::read())]);
             Ok(known)
         });

@@ -31,7 +31,8 @@
 //!    event, and no answer is no. (Whoever sent it, and admins, see it in any case.)
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
 //!    answers, filters, and with [`config::Config::retention`] the log.
-//! 6. What happened can be asked: `/events/{id}` has every match, policy answer and attempt.
+//! 6. What happened can be asked: `/events/{id}` has every match, policy answer and attempt, the filters that gave no
+//!    answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
 //!
 //! # Rooms

@@ -10,6 +10,7 @@ mod receive;
 mod subscriptions;
 
 mod delivery;
+mod explain;
 mod filters;
 mod isolation;
 mod policy;

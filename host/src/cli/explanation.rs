@@ -103,13 +103,44 @@ mod tests {
 
     #[test]
     fn a_failed_condition_says_what_it_saw() {
-        insta::assert_snapshot!(told("$.data.files[?@.size > 1000 && @.name == 'b.log']"), @"");
-        insta::assert_snapshot!(told(r#"$.data.files[*][?(@.size > 1000 and @.name = "d.log")]"#), @"");
+        insta::assert_snapshot!(told("$.data.files[?@.size > 1000 && @.name == 'b.log']"), @r#"
+        read as rfc9535: `$.data.files` finds 1 node, but of 3 tested nodes none passes
+        all conditions, though each is passed by some
+          1  $.data
+          1  $.data.files
+          0  $.data.files[?@.size > 1000 && @.name == 'b.log']
+             1 of 3 pass  @.size > 1000
+                          saw 300, 5
+             1 of 3 pass  @.name == 'b.log'
+                          saw "a.tif", "c.log"
+        "#);
+        insta::assert_snapshot!(told(r#"$.data.files[*][?(@.size > 1000 and @.name = "d.log")]"#), @r#"
+        read as jsonpath2: `$.data.files[*]` finds 3 nodes, but none of the 3 tested
+        nodes passes `@.name = "d.log"`: it saw "a.tif", "b.log", "c.log"
+          1  $.data
+          1  $.data.files
+          3  $.data.files[*]
+          0  $.data.files[*][?(@.size > 1000 and @.name = "d.log")]
+             1 of 3 pass  @.size > 1000
+                          saw 300, 5
+             0 of 3 pass  @.name = "d.log"
+                          saw "a.tif", "b.log", "c.log"
+        "#);
     }
 
     #[test]
     fn a_failed_path_says_where_it_ended() {
-        insta::assert_snapshot!(told(r#"$[?(@.data.files[*].hash and @.type = "run.done")]"#), @"");
+        insta::assert_snapshot!(told(r#"$[?(@.data.files[*].hash and @.type = "run.done")]"#), @r#"
+        read as jsonpath2: the tested node does not pass `@.data.files[*].hash`:
+        `@.data.files[*]` finds 3 nodes, but `@.data.files[*].hash` finds nothing
+          0  $[?(@.data.files[*].hash and @.type = "run.done")]
+             0 of 1 pass  @.data.files[*].hash
+                          1  @.data
+                          1  @.data.files
+                          3  @.data.files[*]
+                          0  @.data.files[*].hash
+             1 of 1 pass  @.type = "run.done"
+        "#);
     }
 
     #[test]
@@ -120,6 +151,13 @@ mod tests {
             Condition { text: "@.a == 1".to_owned(), tested: 120, passed: 3, seen, steps: Vec::new() };
         condition(&mut out, "      ", &found);
         assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
-        insta::assert_snapshot!(out, @"");
+        insta::assert_snapshot!(out, @r#"
+        3 of 120 pass  @.a == 1
+                       saw "value          0", "value          1",
+                       "value          2", "value          3", "value          4",
+                       "value          5", "value          6", "value          7",
+                       "value          8", "value          9", "value         10",
+                       "value         11"
+        "#);
     }
 }

@@ -82,12 +82,18 @@ impl Lane {
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
         tokio::pin!(abort, stop, linger);
         loop {
-            let subscription = self.engine.directory.get(self.id).filter(|found| found.is_active());
+            let mut subscription = self.active();
             let going = subscription.is_some() && !self.engine.stop.is_cancelled();
-            if let (true, Some(subscription)) = (going, &subscription) {
-                if self.wants_more(subscription) && !self.read(subscription).await {
+            if let (true, Some(known)) = (going, &subscription)
+                && self.wants_more(known)
+            {
+                if !self.read(known).await {
                     continue;
                 }
+                // Reading takes its time: what was accepted after a change goes out as changed.
+                subscription = self.active();
+            }
+            if let (true, Some(subscription)) = (going, &subscription) {
                 self.start_attempts(subscription);
             }
             let busy = !self.attempts.is_empty() || !self.endings.is_empty();
@@ -119,11 +125,14 @@ impl Lane {
         }
         lock(&self.engine.lanes).remove(&self.id);
         // Whoever changed the subscription meanwhile found the lane still there.
-        if !self.engine.stop.is_cancelled()
-            && self.engine.directory.get(self.id).is_some_and(|found| found.is_active())
-        {
+        if !self.engine.stop.is_cancelled() && self.active().is_some() {
             self.engine.wake(self.id, News::read());
         }
+    }
+
+    /// Returns the subscription as it is now, unless it is disabled or deleted.
+    fn active(&self) -> Option<Arc<Subscription>> {
+        self.engine.directory.get(self.id).filter(|found| found.is_active())
     }
 
     /// How long to wait for something to happen.

@@ -117,9 +117,10 @@ pub(super) async fn read(
     Parameters(asked): Parameters<Explain>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
     let view = find(&api, &user, id).await?;
-    let explained = match &asked.explain {
-        None => None,
-        Some(of) => Some(explain::explain(&api, &user, &view, of, asked.after).await?),
+    let explained = match (&asked.explain, asked.after) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(ApiError::bad_request("`after` goes with `explain`")),
+        (Some(of), after) => Some(explain::explain(&api, &user, &view, of, after).await?),
     };
     view.whole(&api, explained)
         .map(Json)

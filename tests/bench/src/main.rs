@@ -7,6 +7,7 @@
 
 mod event;
 mod ledger;
+mod many;
 mod percentile;
 mod process;
 mod producer;

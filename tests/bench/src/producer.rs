@@ -72,6 +72,15 @@ impl Sent {
         self.accepted as f64 / (self.ended - self.started).as_secs_f64()
     }
 
+    /// Adds a later load of the same ledger; the time between the two does not count.
+    pub(crate) fn join(&mut self, later: Self) {
+        let took = (self.ended - self.started) + (later.ended - later.started);
+        (self.started, self.ended, self.lag) = (later.ended.saturating_sub(took), later.ended, later.lag);
+        self.accepted += later.accepted;
+        self.first_failure = self.first_failure.take().or_else(|| later.first_failure.clone());
+        self.merge(later);
+    }
+
     fn fail(&mut self, why: impl FnOnce() -> String) {
         if self.first_failure.is_none() {
             self.first_failure = Some(why());

@@ -1,4 +1,4 @@
-//! The five measured scenarios. Soak and recovery have files of their own.
+//! The five measured scenarios. Soak, recovery and many subscriptions have files of their own.
 
 use std::time::Duration;
 
@@ -7,13 +7,14 @@ use clap::ValueEnum;
 
 use crate::event::{FILES_FILTER, equality_filter};
 use crate::ledger::Fan;
+use crate::many::Form;
 use crate::percentile::Latency;
 use crate::producer::{Pace, Sent};
 use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{recovery, soak};
+use crate::{many, recovery, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -39,6 +40,15 @@ pub(crate) enum Scenario {
     Soak,
     /// kill -9 under load with a large file: time until ready, nothing lost
     Recovery,
+    /// Accepting with 100,000 subscriptions beside accepting with one: equalities on one attribute
+    ManyEqual,
+    /// The same: two conditions on one row of the data
+    ManyTwo,
+    /// The same in jsonpath2
+    #[value(name = "many-jsonpath2")]
+    ManyJsonpath2,
+    /// The three of them
+    ManySubscriptions,
     /// The first five
     All,
 }
@@ -51,7 +61,11 @@ impl Scenario {
             let add: &[Self] = match scenario {
                 Self::All => &[Self::Accept, Self::Fanout1, Self::Fanout10, Self::OneOf1000, Self::Latency],
                 Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
-                Self::Accept
+                Self::ManySubscriptions => &[Self::ManyEqual, Self::ManyTwo, Self::ManyJsonpath2],
+                Self::ManyEqual
+                | Self::ManyTwo
+                | Self::ManyJsonpath2
+                | Self::Accept
                 | Self::Fanout1
                 | Self::Fanout10
                 | Self::Latency
@@ -80,7 +94,10 @@ impl Scenario {
             Self::Latency => latency(settings, echo).await,
             Self::Soak => soak::play(settings).await,
             Self::Recovery => recovery::play(settings).await,
-            Self::All => bail!("`all` is no scenario of its own"),
+            Self::ManyEqual => many::play("many-equal", settings, Form::Equal).await,
+            Self::ManyTwo => many::play("many-two", settings, Form::Two).await,
+            Self::ManyJsonpath2 => many::play("many-jsonpath2", settings, Form::Jsonpath2).await,
+            Self::All | Self::ManySubscriptions => bail!("it stands for several scenarios, and is none"),
         }
     }
 }

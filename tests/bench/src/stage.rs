@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hyper::StatusCode;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::ledger::{Fan, Ledger};
@@ -19,6 +20,8 @@ use crate::sink::{Gate, Sink};
 
 /// How long deliveries may stand still before what is missing counts as lost: longer than the first two retries.
 const STILL_MAX: Duration = Duration::from_secs(60);
+/// How many connections create subscriptions at once.
+const MAKERS: usize = 64;
 const READY_MAX: Duration = Duration::from_secs(120);
 
 /// What holds for every scenario of a run.
@@ -90,6 +93,24 @@ impl Stage {
         let mut rest = self.rest().await?;
         for n in 0..self.ledger.fan().subscriptions() {
             rest.subscribe(&format!("bench {n}"), &filter(n), &self.sink.url(n)).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates `count` more subscriptions on several connections; the ledger knows nothing of them.
+    pub(crate) async fn subscribe_others(&self, count: usize, filter: fn(usize) -> String) -> Result<()> {
+        let mut makers = JoinSet::new();
+        for maker in 0..MAKERS {
+            let (mut rest, url) = (self.rest().await?, self.sink.url(0));
+            makers.spawn(async move {
+                for n in (maker..count).step_by(MAKERS) {
+                    rest.subscribe(&format!("other {n}"), &filter(n), &url).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(made) = makers.join_next().await {
+            made??;
         }
         Ok(())
     }

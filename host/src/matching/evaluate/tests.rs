@@ -37,23 +37,21 @@ fn wide() -> String {
 
 #[test]
 fn what_multiplies_ends_as_too_expensive() {
-    let json = wide();
-    let event = Document::parse(json.as_bytes()).unwrap();
-    for text in [
-        "$..*..*..*..*..*",
-        "$[*,*][*,*][*,*][*,*,*,*,*,*,*,*,*,*,*,*][*,*,*,*,*,*,*,*,*,*,*,*].z",
-        "$.data[?count($.data[*][?@.x]) > count($..x) && @.z]",
+    let (wide, deep) = (wide(), format!("[{}]", vec!["[".repeat(100) + &"]".repeat(100); 1_000].join(",")));
+    let (wide, deep) = (Document::parse(wide.as_bytes()).unwrap(), Document::parse(deep.as_bytes()).unwrap());
+    for (text, event) in [
+        ("$..[?@..[?@..z]]", &deep),
+        ("$..*..*..*..z", &deep),
+        ("$.data[*,*,*,*,*,*,*,*][*,*,*,*,*,*,*,*][*,*,*,*,*,*,*,*].z", &wide),
+        ("$.data[?count($.data[*][?@.x]) > 1 && @.z]", &wide),
     ] {
-        let failure = rfc9535(text).count(&event).unwrap_err();
+        let failure = rfc9535(text).matches(event).unwrap_err();
         assert!(failure.to_string().starts_with("filter too expensive: one filter may visit "), "{text}");
     }
-    let deep = format!("[{}]", vec!["[".repeat(100) + &"]".repeat(100); 1_000].join(","));
-    let failure = rfc9535("$..[?@..[?@..z]]").matches(&Document::parse(deep.as_bytes()).unwrap());
-    assert!(matches!(failure, Err(Failure::TooExpensive { .. })), "{failure:?}");
-    let joined = r#"$.data[*][?(@.x[*] = $.data[*][?(@.z)].x[*])]"#;
+    let joined = "$.data[*][?(@.x[*] = $.data[*][?(@.z)].x[*])]";
     let joined = Filter::parse(joined, FilterDialect::Jsonpath2).unwrap();
-    assert_eq!(joined.matches(&event), Ok(false), "a join looks at the right side once");
-    assert_eq!(rfc9535("$..y").count(&event), Ok(20_000));
+    assert_eq!(joined.matches(&wide), Ok(false), "a join looks at the right side once");
+    assert_eq!(rfc9535("$..y").count(&wide), Ok(20_000));
 }
 
 #[test]
@@ -77,17 +75,20 @@ fn a_slice_of_step_0_is_nothing_or_a_failure() {
 #[test]
 fn integers_are_compared_exactly() {
     let event = json!({"a": [9_007_199_254_740_993_u64, 18_446_744_073_709_551_615_u64]});
-    assert_eq!(found(&rfc9535("$.a[?@ > 9007199254740992.0]"), &event).len(), 2);
+    assert_eq!(found(&rfc9535("$.a[?@ > 9.007199254740992e15]"), &event).len(), 2);
     assert_eq!(found(&rfc9535("$.a[?@ == $.a[0]]"), &event).len(), 1);
     let jsonpath2 = Filter::parse("$.a[*][?(@ = 9007199254740993)]", FilterDialect::Jsonpath2).unwrap();
     assert_eq!(found(&jsonpath2, &event).len(), 1);
-    assert_eq!(found(&rfc9535("$.a[?@ == 9007199254740992.0]"), &event).len(), 0);
+    assert_eq!(found(&rfc9535("$.a[?@ == 9.007199254740992e15]"), &event).len(), 0);
 }
 
 /// Numbers within what every evaluator compares exactly.
 fn is_ordinary(event: &Value) -> bool {
     match event {
-        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() < 1e15),
+        // jsonpath-rust tells -0.0 from 0.
+        Value::Number(number) => number
+            .as_f64()
+            .is_some_and(|number| number.abs() < 1e15 && !(number == 0.0 && number.is_sign_negative())),
         Value::Array(elements) => elements.iter().all(is_ordinary),
         Value::Object(members) => members.values().all(is_ordinary),
         Value::Null | Value::Bool(_) | Value::String(_) => true,
