@@ -120,7 +120,18 @@ impl<'d> Cursor<'d> {
     /// Returns the value of an object's member.
     #[inline]
     pub(super) fn member(self, name: &str) -> Option<Cursor<'d>> {
-        self.members().find(|(found, _)| *found == name).map(|(_, value)| value)
+        let Node::Object(span) = self.node() else { return None };
+        let end = self.at + span.nodes;
+        let mut at = self.at + 1;
+        while at < end {
+            let found = Cursor { at, ..self }.text();
+            let value = Cursor { at: at + 1, ..self };
+            if found == Some(name) {
+                return Some(value);
+            }
+            at = value.at + value.size();
+        }
+        None
     }
 
     /// Returns an array's element; from its end where `index` is negative.

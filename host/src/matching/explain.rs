@@ -8,6 +8,8 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
+
 use super::dialect::Dialect;
 use super::document::{Cursor, Document};
 use super::evaluate::{Evaluator, Failure};
@@ -23,7 +25,7 @@ pub struct Explanation {
     pub matches: bool,
     /// What ended the evaluation early.
     pub failure: Option<Failure>,
-    /// The path's steps, up to the first one that finds nothing.
+    /// The path's steps, up to the first one that finds nothing; none where telling them would cost too much.
     pub steps: Vec<Step>,
 }
 
@@ -61,15 +63,17 @@ impl Explanation {
             return failure.to_string();
         }
         if self.matches {
-            let found = self.steps.last().map_or(0, |step| step.found);
-            return format!("the filter finds {}", count(found, "node"));
+            let found = self.steps.last().map(|step| count(step.found, "node"));
+            return format!("the filter finds {}", found.as_deref().unwrap_or("something"));
         }
         reason(&self.steps)
     }
 }
 
 fn reason(steps: &[Step]) -> String {
-    let Some((last, before)) = steps.split_last() else { return "the filter finds nothing".to_owned() };
+    let Some((last, before)) = steps.split_last() else {
+        return "the filter finds nothing, and to tell why would cost too much".to_owned();
+    };
     let here = match before.last() {
         Some(step) => format!("`{}` finds {}, but ", step.path, count(step.found, "node")),
         None => String::new(),
@@ -105,22 +109,37 @@ fn count(number: usize, noun: &str) -> String {
 
 /// Explains what a filter does with an event.
 pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
-    let explainer = Explainer { event, dialect: filter.dialect() };
+    let work = Cell::new(EFFORT * Evaluator::limit(event));
+    let explainer = Explainer { event, dialect: filter.dialect(), work };
     let matches = filter.matches(event);
     let steps = explainer.steps(filter.query(), event.root());
-    Explanation {
-        matches: matches == Ok(true),
-        failure: matches.err().or(steps.as_ref().err().copied()),
-        steps: steps.unwrap_or_default(),
-    }
+    Explanation { matches: matches == Ok(true), failure: matches.err(), steps: steps.unwrap_or_default() }
 }
+
+/// How many times the work of one evaluation an explanation may take.
+const EFFORT: u64 = 4;
 
 struct Explainer<'e> {
     event: &'e Document<'e>,
     dialect: Dialect,
+    /// What is left to spend.
+    work: Cell<u64>,
 }
 
 impl Explainer<'_> {
+    /// Visits the nodes that a path finds.
+    fn visit(
+        &self,
+        path: &Query,
+        current: Cursor<'_>,
+        visit: &mut dyn FnMut(Cursor<'_>),
+    ) -> Result<(), Failure> {
+        let evaluator = Evaluator::within(self.event, self.work.get());
+        let visited = evaluator.collect(path, current, visit);
+        self.work.set(self.work.get().min(evaluator.left()));
+        visited
+    }
+
     /// Follows a path from a node.
     fn steps(&self, query: &Query, current: Cursor<'_>) -> Result<Vec<Step>, Failure> {
         let mut steps = Vec::new();
@@ -128,7 +147,7 @@ impl Explainer<'_> {
         for end in query.segments.len().min(1)..=query.segments.len() {
             let path = prefix(end);
             let mut found = 0;
-            Evaluator::new(self.event).collect(&path, current, &mut |_| found += 1)?;
+            self.visit(&path, current, &mut |_| found += 1)?;
             let path = Shown(&path, self.dialect).to_string();
             let conditions = match query.segments[..end].last() {
                 Some(segment) if found == 0 => self.conditions(&prefix(end - 1), segment, current)?,
@@ -178,10 +197,10 @@ impl Explainer<'_> {
     fn condition(&self, tested: &Query, form: &Form, current: Cursor<'_>) -> Result<Condition, Failure> {
         let text = Shown(form, self.dialect).to_string();
         let mut condition = Condition { text, tested: 0, passed: 0, seen: Vec::new(), steps: Vec::new() };
-        let (evaluator, mut seen) = (Evaluator::new(self.event), Seen::default());
+        let (evaluator, mut seen) = (Evaluator::within(self.event, self.work.get()), Seen::default());
         let mut first = Ok(Vec::new());
         let mut failure = None;
-        Evaluator::new(self.event).collect(tested, current, &mut |node| {
+        self.visit(tested, current, &mut |node| {
             condition.tested += 1;
             match evaluator.passes(form, node) {
                 Ok(true) => condition.passed += 1,
@@ -196,6 +215,7 @@ impl Explainer<'_> {
                 Err(failed) => failure = Some(failed),
             }
         })?;
+        self.work.set(self.work.get().min(evaluator.left()));
         if let Some(failure) = failure {
             return Err(failure);
         }

@@ -12,7 +12,7 @@ use crate::matching::number::Number;
 /// About how many bytes of JSON make one node.
 const NODE_BYTES: usize = 12;
 /// Up to how many members comparing each name with each is quicker than hashing them.
-const FEW_MEMBERS: usize = 16;
+const FEW_MEMBERS: usize = 24;
 /// 2⁶³: from here on serde_json hands over integers of more than 64 bits as an `f64`.
 const I64_END: f64 = 9_223_372_036_854_775_808.0;
 
@@ -26,7 +26,9 @@ pub(super) fn read(json: &[u8]) -> serde_json::Result<Document<'_>> {
         numbers: 0,
         rounded: Vec::new(),
     };
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    // One look at all of it is much quicker than serde_json's at each string.
+    let text = std::str::from_utf8(json).map_err(serde_json::Error::custom)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     Value(&mut reader).deserialize(&mut deserializer)?;
     deserializer.end()?;
     reader.restore_rounded(json);
@@ -76,11 +78,16 @@ impl<'j> Reader<'j> {
     fn has_duplicates(&self, first_name: usize) -> bool {
         let names = &self.names[first_name..];
         if names.len() <= FEW_MEMBERS {
-            let is_repeated = |(count, place): (usize, &usize)| {
+            let mut met = 0_u64;
+            return names.iter().enumerate().any(|(count, place)| {
                 let name = self.name(*place);
-                names[..count].iter().any(|earlier| self.name(*earlier) == name)
-            };
-            return names.iter().enumerate().any(is_repeated);
+                let look = 1 << look(name);
+                // Most names look like no other one, and need not be compared.
+                let is_repeated =
+                    met & look != 0 && names[..count].iter().any(|earlier| self.name(*earlier) == name);
+                met |= look;
+                is_repeated
+            });
         }
         let mut seen = HashSet::with_capacity_and_hasher(names.len(), foldhash::fast::RandomState::default());
         !names.iter().all(|place| seen.insert(self.name(*place)))
@@ -131,6 +138,14 @@ impl<'j> Reader<'j> {
             }
         }
     }
+}
+
+/// Returns a number below 64 that is the same for the same name, and rarely for another.
+fn look(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let byte = |place: usize| bytes.get(place).map_or(0, |byte| u32::from(*byte));
+    let len = u32::try_from(bytes.len() % 64).unwrap_or_default();
+    (len * 11 + byte(0) * 5 + byte(bytes.len() / 2) * 3 + byte(bytes.len().wrapping_sub(1)) * 7) % 64
 }
 
 /// The texts of all numbers in JSON that is known to be well-formed.

@@ -24,12 +24,19 @@ impl Evaluator<'_> {
     pub(super) fn compares(&self, comparison: &Comparison, current: Cursor<'_>) -> Answer {
         let Comparison { left, operator, right, rule } = comparison;
         let is_one = |operand: &Operand| match operand {
-            Operand::Query(query) => query.is_singular(),
+            Operand::Query(query) => *rule == Rule::Rfc9535 || query.is_singular(),
             Operand::Literal(_) | Operand::Length(_) | Operand::Count(_) | Operand::Value(_) => true,
         };
-        if *rule == Rule::Rfc9535 || (is_one(left) && is_one(right)) {
+        // By far the most comparisons are of this form.
+        if let (Operand::Query(query), Operand::Literal(literal)) = (left, right)
+            && is_one(left)
+        {
+            let found = self.singular(query, current)?.map(Cursor::view);
+            return self.relates(found, *operator, Some(view_of(literal)), *rule);
+        }
+        if is_one(left) && is_one(right) {
             let (left, right) = (self.side(left, current)?, self.side(right, current)?);
-            return self.relates(&left, *operator, &right, *rule);
+            return self.relates(left.view(), *operator, right.view(), *rule);
         }
         any(|found| {
             self.values(left, current, &mut |left| {
@@ -137,8 +144,15 @@ impl Evaluator<'_> {
         std::ops::ControlFlow::Continue(Some(node))
     }
 
-    fn relates(&self, left: &Side<'_>, operator: Operator, right: &Side<'_>, rule: Rule) -> Answer {
-        match (left.view(), right.view()) {
+    #[inline]
+    fn relates(
+        &self,
+        left: Option<View<'_>>,
+        operator: Operator,
+        right: Option<View<'_>>,
+        rule: Rule,
+    ) -> Answer {
+        match (left, right) {
             (Some(left), Some(right)) => self.relates_views(left, operator, right, rule),
             (left, right) => Answer::Continue(match (rule, operator) {
                 (Rule::Jsonpath2, _) => false,
@@ -151,6 +165,7 @@ impl Evaluator<'_> {
         }
     }
 
+    #[inline]
     fn relates_views(&self, left: View<'_>, operator: Operator, right: View<'_>, rule: Rule) -> Answer {
         let order = || order(left, right, rule);
         Answer::Continue(match operator {
@@ -170,6 +185,7 @@ impl Evaluator<'_> {
         })
     }
 
+    #[inline]
     fn equal(&self, left: View<'_>, right: View<'_>, rule: Rule) -> Answer {
         Answer::Continue(match (left, right) {
             (View::Null, View::Null) => true,
@@ -234,6 +250,7 @@ fn as_number(view: View<'_>) -> Option<Number> {
     }
 }
 
+#[inline]
 fn view_of(literal: &Literal) -> View<'_> {
     match literal {
         Literal::Null => View::Null,

@@ -75,10 +75,24 @@ pub(super) struct Evaluator<'e> {
 }
 
 impl<'e> Evaluator<'e> {
-    pub(super) fn new(event: &'e Document<'_>) -> Self {
+    fn new(event: &'e Document<'_>) -> Self {
+        Self::within(event, Self::limit(event))
+    }
+
+    /// Returns what one filter may spend on an event.
+    pub(super) fn limit(event: &Document<'_>) -> u64 {
         let nodes = u64::try_from(event.len()).unwrap_or(u64::MAX);
-        let limit = WORK_BASE + WORK_PER_NODE.saturating_mul(nodes);
+        WORK_BASE + WORK_PER_NODE.saturating_mul(nodes)
+    }
+
+    /// Makes an evaluator that may spend `limit`.
+    pub(super) fn within(event: &'e Document<'_>, limit: u64) -> Self {
         Self { root: event.root(), limit, left: Cell::new(limit), memo: Memo::default() }
+    }
+
+    /// Returns what is not spent yet.
+    pub(super) fn left(&self) -> u64 {
+        self.left.get()
     }
 
     /// Visits all nodes that a query finds from `current`.

@@ -26,7 +26,7 @@ fn finds_nodes_in_order() {
     let event = json!({"data": [{"value": "Blah", "key": 1}, {"value": "x"}, {"value": "Blah", "key": 2}]});
     assert_eq!(found(&rfc9535("$.data[?@.value=='Blah'].key"), &event), [json!(1), json!(2)]);
     assert_eq!(found(&rfc9535("$.data[2,0].key"), &event), [json!(2), json!(1)]);
-    assert_eq!(found(&rfc9535("$.data[?@.value=='y']"), &event), [json!(0); 0]);
+    assert!(found(&rfc9535("$.data[?@.value=='y']"), &event).is_empty());
 }
 
 /// A wide event on which filters that multiply would take minutes, and gigabytes.
