@@ -133,23 +133,27 @@ impl<'f> Clause<'f> {
         self.atoms.iter().map(|atom| atom.test.weight()).sum()
     }
 
-    /// Makes one clause of several, of which one holds; `None` when it becomes too large even if it says only that
-    /// the paths exist.
-    fn union<'c>(clauses: impl Iterator<Item = &'c Self>) -> Option<Self>
+    /// Makes a clause of atoms of which one holds; `None` where there is none, or where they are too many even when
+    /// they say only that the paths exist.
+    fn union<'a>(atoms: impl Iterator<Item = &'a Atom<'f>>) -> Option<Self>
     where
-        'f: 'c,
+        'f: 'a,
     {
         let mut union = Self { atoms: Vec::new() };
-        for atom in clauses.flat_map(|clause| &clause.atoms) {
-            if union.atoms.len() == ATOMS_MAX && !union.atoms.contains(atom) {
+        for atom in atoms {
+            let weaker = Atom { path: atom.path.clone(), test: Test::Exists };
+            if union.atoms.contains(atom) || union.atoms.contains(&weaker) {
+                continue;
+            }
+            union.atoms.push(atom.clone());
+            if union.atoms.len() > ATOMS_MAX {
                 union.weaken();
             }
-            let weaker = Atom { path: atom.path.clone(), test: Test::Exists };
-            if !union.atoms.contains(atom) && !union.atoms.contains(&weaker) {
-                union.atoms.push(atom.clone());
+            if union.atoms.len() > ATOMS_MAX {
+                return None;
             }
         }
-        (union.atoms.len() <= ATOMS_MAX).then_some(union)
+        (!union.atoms.is_empty()).then_some(union)
     }
 
     /// Keeps the paths only.
@@ -175,7 +179,8 @@ fn either<'f>(mut branches: Vec<Vec<Clause<'f>>>, clauses: &mut Vec<Clause<'f>>)
     for rank in (0..ranks).rev() {
         let chosen = branches.iter().map(|branch| branch.get(rank).or(branch.last()));
         if let Some(chosen) = chosen.collect::<Option<Vec<_>>>() {
-            clauses.extend(Clause::union(chosen.into_iter()).filter(|union| !clauses.contains(union)));
+            let union = Clause::union(chosen.iter().flat_map(|clause| &clause.atoms));
+            clauses.extend(union.filter(|union| !clauses.contains(union)));
         }
     }
 }

@@ -27,9 +27,7 @@ impl<'f> Place<'f> {
     pub(super) fn passes(&self, tests: impl IntoIterator<Item = Test<'f>>, clauses: &mut Vec<Clause<'f>>) {
         if let Self::At(path) = self {
             let atoms: Vec<_> = tests.into_iter().map(|test| Atom::new(path, test)).collect();
-            if !atoms.is_empty() {
-                clauses.push(Clause { atoms });
-            }
+            clauses.extend(Clause::union(atoms.iter()));
         }
     }
 

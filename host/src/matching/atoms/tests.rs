@@ -86,6 +86,8 @@ fn functions_want_their_arguments() {
     assert_eq!(rfc9535("$.d[?match(@.a,'ab.*')]"), "$.d.*.a $.d.*.a^'ab' $.d.*");
     assert_eq!(rfc9535("$.d[?match(@.a,'ab|cd')]"), "$.d.*.a $.d.*.a='ab'|$.d.*.a='cd' $.d.*");
     assert_eq!(rfc9535("$.d[?search(@.a,@.b)]"), "$.d.*.a $.d.*.b $.d.*");
+    let many = (0..65).map(|n| format!("a{n}")).collect::<Vec<_>>().join("|");
+    assert_eq!(rfc9535(&format!("$.d[?match(@,'{many}')]")), "$.d.* $.d.* $.d.*");
     let long = "é".repeat(20);
     let cut = "é".repeat(16);
     assert_eq!(rfc9535(&format!("$.d[?search(@,'^{long}')]")), format!("$.d.* $.d.*^'{cut}' $.d.*"));
