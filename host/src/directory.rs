@@ -100,7 +100,9 @@ impl Directory {
     /// # Errors
     /// When the bytes are not JSON.
     pub fn matches(&self, event_json: &[u8]) -> Result<Matches, matching::Error> {
-        self.now.load().index.matches(event_json)
+        let now = self.now.load();
+        let owner = |id| now.get(id).map(|known| known.subscription.user.as_str());
+        now.index.matches(event_json, owner)
     }
 
     /// Creates a subscription and returns it. Dropping the future may or may not undo it, but never leaves it half done.

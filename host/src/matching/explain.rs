@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 use super::dialect::Dialect;
 use super::document::{Cursor, Document};
-use super::evaluate::{Evaluator, Failure};
+use super::evaluate::{self, Evaluator, Failure};
 use super::filter::Filter;
 use super::form::{Condition as Form, Query, Segment, Selector};
 use super::show::Shown;
@@ -109,7 +109,7 @@ fn count(number: usize, noun: &str) -> String {
 
 /// Explains what a filter does with an event.
 pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
-    let work = Cell::new(EFFORT * Evaluator::limit(event));
+    let work = Cell::new(EFFORT * evaluate::limit(event));
     let explainer = Explainer { event, dialect: filter.dialect(), work };
     let matches = filter.matches(event);
     let steps = explainer.steps(filter.query(), event.root());

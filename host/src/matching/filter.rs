@@ -60,7 +60,12 @@ impl Filter {
     /// # Errors
     /// The evaluation passes its work budget, or (in jsonpath2) meets a slice with step 0.
     pub fn matches(&self, event: &Document<'_>) -> Result<bool, Failure> {
-        evaluate::matches(&self.query, event)
+        evaluate::matches(&self.query, event, evaluate::limit(event)).0
+    }
+
+    /// The same within `limit` visits; returns how many it has taken, too.
+    pub(super) fn matches_within(&self, event: &Document<'_>, limit: u64) -> (Result<bool, Failure>, u64) {
+        evaluate::matches(&self.query, event, limit)
     }
 
     /// Returns the nodes that the expression finds, as JSON, in the order of RFC 9535.

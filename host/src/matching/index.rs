@@ -25,9 +25,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::atoms::{self, Clause};
+use super::budgets::Budgets;
 use super::document::Document;
 use super::error::Error;
-use super::evaluate::Failure;
+use super::evaluate::{self, Failure};
 use super::filter::Filter;
 use super::set::Set;
 use super::table::Map;
@@ -116,24 +117,33 @@ impl Index {
         Some(entry.clause().map_or_else(|| "scan".to_owned(), |clause| clause.to_string()))
     }
 
-    /// Returns who wants an event.
+    /// Returns who wants an event. Whose a subscription is says `owner`: the filters of one owner share a budget.
     ///
     /// # Errors
     ///
     /// The bytes are not JSON.
-    pub fn matches(&self, event_json: &[u8]) -> Result<Matches, Error> {
+    pub fn matches<K: Eq + Hash>(
+        &self,
+        event_json: &[u8],
+        owner: impl Fn(SubscriptionId) -> K,
+    ) -> Result<Matches, Error> {
         let event = Document::parse(event_json)?;
         let mut candidates = walk(&self.paths, &event);
         self.scan.extend(&mut candidates);
         let (mut matched, mut failed) = (Vec::new(), Vec::new());
+        let mut budgets = Budgets::new(evaluate::limit(&event));
         for entry in candidates.iter().filter_map(|id| self.filters.get(id)) {
-            match entry.filter.matches(&event) {
+            let owners = || entry.subscriptions.iter().map(&owner);
+            let answer = budgets.allowance(owners()).and_then(|limit| {
+                let (answer, visits) = entry.filter.matches_within(&event, limit);
+                budgets.charge(owners(), visits);
+                answer.map_err(|failure| budgets.name(failure, limit))
+            });
+            match answer {
                 Ok(true) => entry.subscriptions.extend(&mut matched),
                 Ok(false) => {}
                 Err(failure) => {
-                    let mut subscriptions = Vec::new();
-                    entry.subscriptions.extend(&mut subscriptions);
-                    failed.extend(subscriptions.into_iter().map(|id| (id, failure)));
+                    failed.extend(entry.subscriptions.iter().map(|id| (id, failure)));
                 }
             }
         }

@@ -60,6 +60,16 @@ impl<T: Ord + Copy> Set<T> {
         self.len() == 0
     }
 
+    /// Returns all elements, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
+        let (few, many) = match self {
+            Self::One(only) => (std::slice::from_ref(only), None),
+            Self::Few(few) => (few.as_slice(), None),
+            Self::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter().chain(many.into_iter().flatten()).copied()
+    }
+
     /// Appends all elements, in no order.
     pub(super) fn extend(&self, into: &mut Vec<T>) {
         match self {
@@ -85,6 +95,7 @@ mod tests {
         for gone in 0..100 {
             let mut left = Vec::new();
             set.extend(&mut left);
+            assert!(set.iter().eq(left.iter().copied()));
             left.sort_unstable();
             assert_eq!(left, (gone..100).collect::<Vec<_>>());
             set.remove(gone);

@@ -57,11 +57,11 @@ pub(crate) fn measure() {
         let mut indexes: Vec<Index> = SIZES[..3].iter().map(|size| build(form, *size)).collect();
         indexes.push(largest);
         for index in &indexes {
-            let matches = index.matches(event.as_bytes()).expect("the event is JSON");
+            let matches = index.matches(event.as_bytes(), |_| 0).expect("the event is JSON");
             assert_eq!(matches.matched.len(), 1, "{}", form.name);
         }
         let contestants = indexes.iter().map(|index| -> Contestant<'_> {
-            Box::new(|| index.matches(event.as_bytes()).map_or(0, |matches| matches.matched.len()))
+            Box::new(|| index.matches(event.as_bytes(), |_| 0).map_or(0, |matches| matches.matched.len()))
         });
         let times = race(&mut contestants.collect::<Vec<_>>());
         let (added, removed) = change(form, &indexes[3]);

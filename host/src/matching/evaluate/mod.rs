@@ -33,6 +33,12 @@ pub enum Failure {
         /// The most visits, by the event's size.
         limit: u64,
     },
+    /// The evaluations of the same owner's filters have taken what they may take of this event together.
+    #[error("filters too expensive: all filters of one user together may visit {limit} nodes of this event")]
+    TooExpensiveTogether {
+        /// The most visits, by the event's size.
+        limit: u64,
+    },
     /// A slice of step 0, which jsonpath2 takes for an error.
     #[error("a slice's step is 0")]
     ZeroStep,
@@ -48,13 +54,21 @@ pub(super) enum Stop {
 type Flow = ControlFlow<Stop>;
 type Visit<'v> = &'v mut dyn FnMut(Cursor<'_>) -> Flow;
 
-/// Tells whether a query finds anything.
-pub(super) fn matches(query: &Query, event: &Document<'_>) -> Result<bool, Failure> {
-    match Evaluator::new(event).each(query, event.root(), &mut |_| Flow::Break(Stop::Enough)) {
+/// Returns what one filter may spend on an event.
+pub(super) fn limit(event: &Document<'_>) -> u64 {
+    let nodes = u64::try_from(event.len()).unwrap_or(u64::MAX);
+    WORK_BASE + WORK_PER_NODE.saturating_mul(nodes)
+}
+
+/// Tells whether a query finds anything, within `limit` visits; returns how many it has taken, too.
+pub(super) fn matches(query: &Query, event: &Document<'_>, limit: u64) -> (Result<bool, Failure>, u64) {
+    let evaluator = Evaluator::within(event, limit);
+    let matches = match evaluator.each(query, event.root(), &mut |_| Flow::Break(Stop::Enough)) {
         Flow::Continue(()) => Ok(false),
         Flow::Break(Stop::Enough) => Ok(true),
         Flow::Break(Stop::Failed(failure)) => Err(failure),
-    }
+    };
+    (matches, limit - evaluator.left())
 }
 
 /// Visits all nodes that a query finds.
@@ -63,7 +77,7 @@ pub(super) fn find(
     event: &Document<'_>,
     visit: &mut dyn FnMut(Cursor<'_>),
 ) -> Result<(), Failure> {
-    Evaluator::new(event).collect(query, event.root(), visit)
+    Evaluator::within(event, limit(event)).collect(query, event.root(), visit)
 }
 
 /// Evaluates one filter on one event.
@@ -75,16 +89,6 @@ pub(super) struct Evaluator<'e> {
 }
 
 impl<'e> Evaluator<'e> {
-    fn new(event: &'e Document<'_>) -> Self {
-        Self::within(event, Self::limit(event))
-    }
-
-    /// Returns what one filter may spend on an event.
-    pub(super) fn limit(event: &Document<'_>) -> u64 {
-        let nodes = u64::try_from(event.len()).unwrap_or(u64::MAX);
-        WORK_BASE + WORK_PER_NODE.saturating_mul(nodes)
-    }
-
     /// Makes an evaluator that may spend `limit`.
     pub(super) fn within(event: &'e Document<'_>, limit: u64) -> Self {
         Self { root: event.root(), limit, left: Cell::new(limit), memo: Memo::default() }

@@ -33,7 +33,7 @@ fn run(case: &Case<'_>) -> Result<String, Error> {
     match evaluate::find(&query, &document, &mut |node| found.push(node.to_string())) {
         Ok(()) => Ok(format!("[{}]", found.join(","))),
         Err(Failure::ZeroStep) => Err(Error::Evaluation),
-        Err(failure @ Failure::TooExpensive { .. }) => panic!("{}: {failure}", case.expr),
+        Err(failure) => panic!("{}: {failure}", case.expr),
     }
 }
 

@@ -38,3 +38,31 @@ fn failure(case: &Value) -> Result<(), String> {
     }
     Err(format!("{name}: {selector:?} finds {found} instead of {}", Value::Array(expected)))
 }
+
+#[test]
+fn refuses_what_the_parser_lets_through() {
+    for (text, column) in [("$.a ", 4), ("$.a\n", 4), ("$.a b", 5), ("$.é b", 5), ("$[?length(@.*) == 1]", 4)]
+    {
+        assert_eq!(parse(text).unwrap_err().column, column, "{text}");
+    }
+    for text in ["$[?count(@.a)]", "$[?match(@.a, 'b') == true]", "$[?in(@.a, $.b)]", "$[?@.a == 1e309]"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn refuses_what_passes_a_limit() {
+    let long = format!("$.{}", "a".repeat(4095));
+    assert!(parse(&long[..4096]).is_ok());
+    assert!(parse(&long).unwrap_err().message.contains("at most 4096 bytes"));
+    let nested = |depth: usize| format!("$[?{}@.a{}]", "(".repeat(depth), ")".repeat(depth));
+    assert!(parse(&nested(31)).is_ok());
+    assert_eq!(parse(&nested(32)).unwrap_err().column, 35);
+    assert!(parse("$[?@.a == '((((((((((((((((((((((((((((((((((((((((((((']").is_ok());
+    // The grammar's time triples with every two levels of these: 1.5 s at 16.
+    let calls = format!("$[?{}@.a{}]", "value(@[?".repeat(5), "])".repeat(5));
+    assert!(parse(&calls).unwrap_err().message.contains("function calls"));
+    assert!(parse(&format!("${}", "[?@.a]".repeat(64))).is_ok());
+    assert!(parse(&format!("${}", "[?@.a]".repeat(65))).is_err());
+    assert!(parse("$.a[?match(@.b, '((a{99}){99}){9}')]").unwrap_err().message.contains("too large"));
+}

@@ -45,7 +45,7 @@ proptest! {
         prop_assert_eq!(index.len(), now.len());
         for event in &events {
             for (index, filters) in [(&index, &now), (&snapshot, &all)] {
-                let (found, expected) = (index.matches(event.as_bytes()).unwrap(), naive(filters, event));
+                let (found, expected) = (index.matches(event.as_bytes(), |id| id).unwrap(), naive(filters, event));
                 prop_assert_eq!(&found.matched, &expected.matched, "{} {:?}", event, filters);
                 // Those that could not match anyway are not asked.
                 prop_assert!(found.failed.iter().all(|failed| expected.failed.contains(failed)));

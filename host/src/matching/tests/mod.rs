@@ -28,7 +28,7 @@ fn index(filters: &[&str]) -> Index {
 }
 
 fn matched(index: &Index, event: &str) -> Vec<SubscriptionId> {
-    index.matches(event.as_bytes()).unwrap().matched
+    index.matches(event.as_bytes(), |id| id).unwrap().matched
 }
 
 fn matching(filters: &[&str], event: &str) -> Vec<usize> {
@@ -112,8 +112,8 @@ fn one_text_in_two_dialects_is_two_filters() {
 #[test]
 fn what_is_not_json_is_an_error() {
     for text in ["", "{", "{\"a\":}", "{} {}", "{\"a\":1}x"] {
-        assert!(index(&["$.a"]).matches(text.as_bytes()).is_err(), "{text}");
-        assert!(index(&[]).matches(text.as_bytes()).is_err(), "{text}");
+        assert!(index(&["$.a"]).matches(text.as_bytes(), |id| id).is_err(), "{text}");
+        assert!(index(&[]).matches(text.as_bytes(), |id| id).is_err(), "{text}");
     }
 }
 
@@ -123,7 +123,7 @@ fn a_failed_evaluation_hides_no_other_match() {
     for number in [2, 3] {
         index.insert(id(number), Arc::new(Filter::parse("$.a[::0]", FilterDialect::Jsonpath2).unwrap()));
     }
-    let found = index.matches(br#"{"a": [1]}"#).unwrap();
+    let found = index.matches(br#"{"a": [1]}"#, |id| id).unwrap();
     assert_eq!(found.matched, [id(0), id(1)]);
     assert_eq!(found.failed, [(id(2), Failure::ZeroStep), (id(3), Failure::ZeroStep)]);
 }
@@ -179,4 +179,22 @@ fn many_numbers_in_many_ranges_are_looked_up_once() {
     }
     let event = format!("{{\"n\": [{}]}}", vec!["20000"; COUNT].join(","));
     assert_eq!(matched(&index, &event).len(), COUNT);
+}
+
+/// A user with very many expensive filters takes his own budget, and nobody else's.
+#[test]
+fn expensive_filters_of_one_owner_do_not_stall_others() {
+    let mut index = Index::default();
+    for number in 0..300 {
+        index.insert(id(number), filter(&format!("$..[?@..[?@..z{number}]]")));
+    }
+    index.insert(id(1_000), filter("$..y"));
+    let event = format!("[{},{{\"y\": 1}}]", vec!["[".repeat(100) + &"]".repeat(100); 20].join(","));
+    let owner = |subscription| subscription == id(1_000);
+    let found = index.matches(event.as_bytes(), owner).unwrap();
+    assert_eq!(found.matched, [id(1_000)]);
+    assert_eq!(found.failed.len(), 300);
+    let together = |failure: &Failure| matches!(failure, Failure::TooExpensiveTogether { limit: 10_000_000 });
+    let late = found.failed.iter().filter(|(_, failure)| together(failure)).count();
+    assert!((200..300).contains(&late), "{late}");
 }

@@ -1,0 +1,97 @@
+//! What the filters of one owner may take together of one event.
+//!
+//! Each filter has a limit of its own, but thousands of filters at their limits would stall every event. What an
+//! ordinary filter takes is never counted, so that nobody loses an event because he has many subscriptions.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::evaluate::Failure;
+
+/// The visits that one owner's filters may take together, unless four of them may take more: some 30 ms.
+const TOGETHER: u64 = 10_000_000;
+/// How many times one filter's limit they may take at least.
+const FILTERS: u64 = 4;
+/// What a single evaluation takes without being counted.
+const FREE: u64 = 1_000;
+/// Among how many owners of an expression its evaluation is counted: it is evaluated once for all of them.
+const OWNERS_MAX: usize = 16;
+
+/// The budgets of all owners, for one event.
+pub(super) struct Budgets<K> {
+    /// What one filter may take.
+    limit: u64,
+    spent: HashMap<K, u64>,
+}
+
+impl<K: Eq + Hash> Budgets<K> {
+    /// Makes full budgets for an event of which one filter may visit `limit` nodes.
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, spent: HashMap::new() }
+    }
+
+    /// Returns what an evaluation for these owners may take.
+    ///
+    /// # Errors
+    /// None of them has anything left.
+    pub(super) fn allowance(&self, owners: impl Iterator<Item = K>) -> Result<u64, Failure> {
+        if self.spent.is_empty() {
+            return Ok(self.limit);
+        }
+        let left = |owner: K| self.together().saturating_sub(self.spent.get(&owner).copied().unwrap_or(0));
+        match owners.take(OWNERS_MAX).map(left).max() {
+            Some(0) => Err(Failure::TooExpensiveTogether { limit: self.together() }),
+            left => Ok(left.unwrap_or(self.limit).min(self.limit)),
+        }
+    }
+
+    /// Names the limit that has ended an evaluation which was allowed `limit` visits.
+    pub(super) fn name(&self, failure: Failure, limit: u64) -> Failure {
+        match failure {
+            Failure::TooExpensive { .. } if limit < self.limit => {
+                Failure::TooExpensiveTogether { limit: self.together() }
+            }
+            other => other,
+        }
+    }
+
+    /// Counts what an evaluation has taken.
+    pub(super) fn charge(&mut self, owners: impl Iterator<Item = K>, visits: u64) {
+        if visits > FREE {
+            for owner in owners.take(OWNERS_MAX) {
+                *self.spent.entry(owner).or_default() += visits;
+            }
+        }
+    }
+
+    fn together(&self) -> u64 {
+        TOGETHER.max(FILTERS * self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_spent_all_harms_himself_alone() {
+        let mut budgets = Budgets::new(4_000_000);
+        assert_eq!(budgets.allowance(["ann"].into_iter()), Ok(4_000_000));
+        budgets.charge(["ann"].into_iter(), 13_000_000);
+        assert_eq!(budgets.allowance(["ann"].into_iter()), Ok(3_000_000));
+        assert_eq!(budgets.allowance(["bob"].into_iter()), Ok(4_000_000));
+        budgets.charge(["ann"].into_iter(), 3_000_000);
+        let failure = budgets.allowance(["ann"].into_iter()).unwrap_err();
+        assert_eq!(failure, Failure::TooExpensiveTogether { limit: 16_000_000 });
+        assert_eq!(budgets.allowance(["ann", "bob"].into_iter()), Ok(4_000_000));
+    }
+
+    #[test]
+    fn many_cheap_filters_cost_nothing() {
+        let mut budgets = Budgets::new(100_000);
+        for _ in 0..100_000 {
+            budgets.charge(["ann"].into_iter(), FREE);
+        }
+        assert_eq!(budgets.allowance(["ann"].into_iter()), Ok(100_000));
+    }
+}
