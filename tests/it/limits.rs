@@ -151,6 +151,8 @@ async fn an_answer_that_does_not_end_counts_by_its_status() {
     let subscription = server.subscribe(json!({"target_url": url})).await;
     let id = server.receive(&event("a")).await;
     let (mut stream, _) = listener.accept().await.unwrap();
+    // An answer before the request is no answer to it.
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 5]).await.unwrap();
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nthus";
     tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
     let delivery = server.delivery_in(&id, &subscription, "delivered").await;

@@ -53,6 +53,9 @@ impl FilterError {
                 Self::at(text, quoted.unwrap_or(0), message.replacen("Invalid", "invalid", 1))
             }
         });
+        if let Some(long) = long_integer(text, &found) {
+            return long;
+        }
         match habit(text) {
             Some(Habit { at, instead, hint }) => {
                 let here = Self::at(text, at, instead);
@@ -72,6 +75,15 @@ impl FilterError {
         let line: String = expression.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!("{line}\n{:>column$}", '^', column = self.column)
     }
+}
+
+/// Recognises an integer beyond those of I-JSON (RFC 7493 §2.2) in the place of an error: the grammar would only say that
+/// it expected a value.
+fn long_integer(text: &str, found: &FilterError) -> Option<FilterError> {
+    let (at, _) = text.char_indices().nth(found.column - 1)?;
+    let digits = text[at..].trim_start_matches('-').bytes().take_while(u8::is_ascii_digit).count();
+    let message = "integers in RFC 9535 filters are at most 9007199254740991";
+    (digits > 15).then(|| FilterError::at(text, at, message))
 }
 
 /// Finds the quote or bracket that has no partner; the grammar would only say that it expected something else.
@@ -239,6 +251,16 @@ mod tests {
           ^
         column 3: expected a selector (`'name'`, `*`, `0`, `0:1`, `?…`) or a name
         "#);
+    }
+
+    #[test]
+    fn names_the_limit_of_integers() {
+        insta::assert_snapshot!(told("$[?@.id == 1234567890123456789]"), @r#"
+        $[?@.id == 1234567890123456789]
+                   ^
+        column 12: integers in RFC 9535 filters are at most 9007199254740991
+        "#);
+        assert_eq!(Filter::parse("$[9007199254740992]", FilterDialect::Rfc9535).unwrap_err().column, 3);
     }
 
     #[test]
