@@ -22,7 +22,7 @@ type Own = (Arc<str>, Timestamp, SubscriptionId);
 
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
-    by_id: imbl::HashMap<SubscriptionId, Known>,
+    by_id: imbl::OrdMap<SubscriptionId, Known>,
     by_user: imbl::OrdSet<Own>,
     pub(super) index: Index,
 }
@@ -58,13 +58,20 @@ impl Snapshot {
             Some(filter) => self.index.insert(subscription.id, Arc::clone(filter)),
             None => self.index.remove(subscription.id),
         }
-        let own = (Arc::from(subscription.user.as_str()), subscription.created, subscription.id);
+        let own = (self.shared_name(&subscription.user), subscription.created, subscription.id);
         if subscription.deleted.is_none() {
             self.by_user.insert(own);
         } else {
             self.by_user.remove(&own);
         }
         self.by_id.insert(subscription.id, known);
+    }
+
+    /// Returns a user's name, the one that his other subscriptions use where there are any.
+    fn shared_name(&self, user: &str) -> Arc<str> {
+        let first = (Arc::from(user), Timestamp::MIN, SubscriptionId::NIL);
+        let next = self.by_user.range(first.clone()..).next().filter(|(name, ..)| **name == *user);
+        next.map_or(first.0, |(name, ..)| Arc::clone(name))
     }
 }
 

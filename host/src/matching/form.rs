@@ -55,12 +55,12 @@ pub(super) enum Selector {
     /// All children.
     Wildcard,
     /// RFC 9535 §2.3.4.
-    Slice(Slice),
+    Slice(Box<Slice>),
     /// jsonpath2's slice: Python's `range(start or 0, end or length, step or 1)`, after a negative `start` has been
     /// counted from the end of the array (and is at least 0 then), and a negative `end` too (which may stay negative).
     /// The range's numbers are indices, so that a negative one counts from the end again: of ten elements, `[:-12:-1]`
     /// finds the first and the last. A step of 0 is an error, where the value is an array.
-    Range(Slice),
+    Range(Box<Slice>),
     /// RFC 9535's `?…`: the children that pass.
     Filter(Condition),
     /// jsonpath2's `?(…)`: the node itself, if it passes.

@@ -21,8 +21,10 @@
 //!   delivery that it causes.
 //! - Filing anew what has become common since it was filed; a filter moves only when it is removed and added again.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::atoms::{self, Clause};
 use super::budgets::Budgets;
@@ -31,7 +33,7 @@ use super::error::Error;
 use super::evaluate::{self, Failure};
 use super::filter::Filter;
 use super::set::Set;
-use super::table::Map;
+use super::table::{Keys, Table};
 use super::trie::{FilterId, Node};
 use super::walk::walk;
 use crate::domain::ids::SubscriptionId;
@@ -42,10 +44,11 @@ use crate::domain::ids::SubscriptionId;
 /// swaps it in (`ArcSwap`), while others go on reading.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    subscriptions: Map<SubscriptionId, FilterId>,
-    /// Equal expressions are one filter, evaluated once.
-    expressions: Map<Expression, FilterId>,
-    filters: Map<FilterId, Arc<Entry>>,
+    keys: Keys,
+    subscriptions: OrdMap<SubscriptionId, FilterId>,
+    /// Equal expressions are one filter, evaluated once: the filters by the keys of their texts.
+    expressions: Table<Set<FilterId>>,
+    filters: OrdMap<FilterId, Arc<Entry>>,
     /// The filters of which something is known, by atom.
     paths: Node,
     /// The filters of which nothing is known: they are tried on every event.
@@ -62,10 +65,6 @@ struct Entry {
     subscriptions: Set<SubscriptionId>,
 }
 
-/// A filter by its text and dialect.
-#[derive(Clone, Debug)]
-struct Expression(Arc<Filter>);
-
 /// Who wants an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
@@ -80,9 +79,7 @@ impl Index {
     /// Adds a subscription, or gives it another filter.
     pub fn insert(&mut self, id: SubscriptionId, filter: Arc<Filter>) {
         self.remove(id);
-        let expression = Expression(filter);
-        let known = self.expressions.get(&expression).copied();
-        let filter_id = known.unwrap_or_else(|| self.file(expression));
+        let filter_id = self.known(&filter).unwrap_or_else(|| self.file(filter));
         if let Some(entry) = self.filters.get_mut(&filter_id) {
             Arc::make_mut(entry).subscriptions.insert(id);
         }
@@ -128,7 +125,7 @@ impl Index {
         owner: impl Fn(SubscriptionId) -> K,
     ) -> Result<Matches, Error> {
         let event = Document::parse(event_json)?;
-        let mut candidates = walk(&self.paths, &event);
+        let mut candidates = walk(&self.paths, &self.keys, &event);
         self.scan.extend(&mut candidates);
         let (mut matched, mut failed) = (Vec::new(), Vec::new());
         let mut budgets = Budgets::new(evaluate::limit(&event));
@@ -162,22 +159,28 @@ impl Index {
             && self.paths.is_empty()
     }
 
+    /// Returns the filter of the same text and dialect.
+    fn known(&self, filter: &Filter) -> Option<FilterId> {
+        let is_same = |known: &Filter| known.dialect() == filter.dialect() && known.text() == filter.text();
+        let mut alike = self.expressions.get(self.keys.text(filter.text()))?.iter();
+        alike.find(|id| self.filters.get(id).is_some_and(|entry| is_same(&entry.filter)))
+    }
+
     /// Files a filter that is not here yet, under the clause whose atoms the fewest others share.
-    fn file(&mut self, expression: Expression) -> FilterId {
+    fn file(&mut self, filter: Arc<Filter>) -> FilterId {
         let id = FilterId(self.next);
         self.next += 1;
-        let clauses = atoms::clauses(expression.0.query());
+        let clauses = atoms::clauses(filter.query());
         // The first of the least: turned around, so that of equals the last condition wins, which people tend to
         // make the narrower one.
         let rarest = clauses.iter().enumerate().rev().min_by_key(|(_, clause)| self.cost(clause));
         match rarest {
-            Some((_, clause)) => clause.atoms.iter().for_each(|atom| self.paths.file(atom, id)),
+            Some((_, clause)) => clause.atoms.iter().for_each(|atom| self.paths.file(&self.keys, atom, id)),
             None => self.scan.insert(id),
         }
         let clause = rarest.map(|(place, _)| place);
-        let entry = Entry { filter: Arc::clone(&expression.0), clause, subscriptions: Set::default() };
-        self.filters.insert(id, Arc::new(entry));
-        self.expressions.insert(expression, id);
+        self.expressions.entry(self.keys.text(filter.text())).insert(id);
+        self.filters.insert(id, Arc::new(Entry { filter, clause, subscriptions: Set::default() }));
         id
     }
 
@@ -185,37 +188,30 @@ impl Index {
         let Some(entry) = self.filters.remove(&id) else { return };
         match entry.clause() {
             Some(clause) => {
-                clause.atoms.iter().for_each(|atom| self.paths.unfile(&atom.path, &atom.test, id));
+                clause
+                    .atoms
+                    .iter()
+                    .for_each(|atom| self.paths.unfile(&self.keys, &atom.path, &atom.test, id));
             }
             None => self.scan.remove(id),
         }
-        self.expressions.remove(&Expression(Arc::clone(&entry.filter)));
+        let key = self.keys.text(entry.filter.text());
+        let Some(alike) = self.expressions.get_mut(key) else { return };
+        alike.remove(id);
+        if alike.is_empty() {
+            self.expressions.remove(key);
+        }
     }
 
     /// Returns how often a filter is likely to be tried when it is filed here, as a measure without a unit: what many
     /// filters ask for, many events have.
     fn cost(&self, clause: &Clause<'_>) -> usize {
-        clause.atoms.iter().map(|atom| atom.test.weight() * (self.paths.filed(atom) + 1)).sum()
+        clause.atoms.iter().map(|atom| atom.test.weight() * (self.paths.filed(&self.keys, atom) + 1)).sum()
     }
 }
 
 impl Entry {
     fn clause(&self) -> Option<Clause<'_>> {
         atoms::clauses(self.filter.query()).into_iter().nth(self.clause?)
-    }
-}
-
-impl PartialEq for Expression {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.dialect() == other.0.dialect() && self.0.text() == other.0.text()
-    }
-}
-
-impl Eq for Expression {}
-
-impl Hash for Expression {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.dialect().hash(state);
-        self.0.text().hash(state);
     }
 }

@@ -61,7 +61,8 @@ impl Display for Shown<'_, Selector> {
             Selector::Name(name) => write_text(f, name, self.1),
             Selector::Index(index) => write!(f, "{index}"),
             Selector::Wildcard => f.write_char('*'),
-            Selector::Slice(Slice { start, end, step }) | Selector::Range(Slice { start, end, step }) => {
+            Selector::Slice(slice) | Selector::Range(slice) => {
+                let Slice { start, end, step } = slice.as_ref();
                 let part = |part: &Option<i64>| part.map(|part| part.to_string()).unwrap_or_default();
                 write!(f, "{}:{}", part(start), part(end))?;
                 step.map_or(Ok(()), |step| write!(f, ":{step}"))

@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use super::atoms::{Atom, Bound, Side, Step, Test};
 use super::number::Number;
 use super::set::Set;
-use super::table::Table;
+use super::table::{Key, Keys, Table};
 
 /// One distinct filter in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,17 +21,17 @@ pub(super) type Postings = Set<FilterId>;
 /// The place of one path: what is asked of the values there, and the way on to their children.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
-    names: Table<Arc<str>, Arc<Node>>,
+    names: Table<Arc<Node>>,
     any: Option<Arc<Node>>,
     exists: Postings,
-    strings: Table<Arc<str>, Postings>,
+    texts: Table<Postings>,
     /// The tests that most paths do without.
     others: Option<Arc<Others>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Others {
-    numbers: Table<Number, Postings>,
+    numbers: Table<Postings>,
     yes: Postings,
     no: Postings,
     null: Postings,
@@ -51,66 +51,67 @@ type RangeKey = (Number, bool);
 
 #[derive(Clone, Debug, Default)]
 struct Prefixes {
-    texts: Table<Arc<str>, Postings>,
+    texts: Table<Postings>,
     /// The lengths of the texts in bytes, with how many have each.
     lengths: Vec<(usize, usize)>,
 }
 
 impl Node {
     /// Files a filter under `atom`, where it is not yet.
-    pub(super) fn file(&mut self, atom: &Atom<'_>, id: FilterId) {
+    pub(super) fn file(&mut self, keys: &Keys, atom: &Atom<'_>, id: FilterId) {
         let mut node = self;
         for step in &atom.path {
             let child = match step {
-                Step::Name(name) => node.names.entry(*name, || Arc::from(*name)),
+                Step::Name(name) => node.names.entry(keys.text(name)),
                 Step::Any => node.any.get_or_insert_default(),
             };
             node = Arc::make_mut(child);
         }
-        node.post(&atom.test, id);
+        node.post(keys, &atom.test, id);
     }
 
-    fn post(&mut self, test: &Test<'_>, id: FilterId) {
+    fn post(&mut self, keys: &Keys, test: &Test<'_>, id: FilterId) {
         match test {
             Test::Exists => self.exists.insert(id),
-            Test::String(text) => self.strings.entry(&**text, || Arc::from(&**text)).insert(id),
+            Test::String(text) => self.texts.entry(keys.text(text)).insert(id),
             Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..) => {
-                Arc::make_mut(self.others.get_or_insert_default()).post(test, id);
+                Arc::make_mut(self.others.get_or_insert_default()).post(keys, test, id);
             }
         }
     }
 
     /// Takes a filter from where [`Node::file`] put it, with the nodes that nobody needs any more.
-    pub(super) fn unfile(&mut self, path: &[Step<'_>], test: &Test<'_>, id: FilterId) {
+    pub(super) fn unfile(&mut self, keys: &Keys, path: &[Step<'_>], test: &Test<'_>, id: FilterId) {
         match path.split_first() {
             Some((Step::Name(name), rest)) => {
-                let Some(child) = self.names.get_mut(*name) else { return };
+                let name = keys.text(name);
+                let Some(child) = self.names.get_mut(name) else { return };
                 let child = Arc::make_mut(child);
-                child.unfile(rest, test, id);
+                child.unfile(keys, rest, test, id);
                 if child.is_empty() {
-                    self.names.remove(*name);
+                    self.names.remove(name);
                 }
             }
             Some((Step::Any, rest)) => {
                 let Some(child) = &mut self.any else { return };
                 let child = Arc::make_mut(child);
-                child.unfile(rest, test, id);
+                child.unfile(keys, rest, test, id);
                 if child.is_empty() {
                     self.any = None;
                 }
             }
-            None => self.unpost(test, id),
+            None => self.unpost(keys, test, id),
         }
     }
 
-    fn unpost(&mut self, test: &Test<'_>, id: FilterId) {
+    fn unpost(&mut self, keys: &Keys, test: &Test<'_>, id: FilterId) {
         match test {
             Test::Exists => self.exists.remove(id),
-            Test::String(text) => take(&mut self.strings, &**text, id),
+            Test::String(text) => take(&mut self.texts, keys.text(text), id),
             Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..) => {
                 let Some(others) = &mut self.others else { return };
                 let others = Arc::make_mut(others);
-                others.unpost(test, id);
+                others.unpost(keys, test, id);
                 if others.is_empty() {
                     self.others = None;
                 }
@@ -119,11 +120,11 @@ impl Node {
     }
 
     /// Returns how many filters are filed under exactly this atom.
-    pub(super) fn filed(&self, atom: &Atom<'_>) -> usize {
+    pub(super) fn filed(&self, keys: &Keys, atom: &Atom<'_>) -> usize {
         let mut node = self;
         for step in &atom.path {
             let child = match step {
-                Step::Name(name) => node.names.get(*name),
+                Step::Name(name) => node.names.get(keys.text(name)),
                 Step::Any => node.any.as_ref(),
             };
             let Some(child) = child else { return 0 };
@@ -131,9 +132,9 @@ impl Node {
         }
         let postings = match &atom.test {
             Test::Exists => Some(&node.exists),
-            Test::String(text) => node.strings.get(&**text),
+            Test::String(text) => node.texts.get(keys.text(text)),
             test @ (Test::Number(_) | Test::Bool(_) | Test::Null | Test::Prefix(_) | Test::Beyond(..)) => {
-                node.others.as_ref().and_then(|others| others.postings(test))
+                node.others.as_ref().and_then(|others| others.postings(keys, test))
             }
         };
         postings.map_or(0, Set::len)
@@ -141,7 +142,7 @@ impl Node {
 
     /// Returns the place of a member's value.
     #[inline]
-    pub(super) fn member(&self, name: &str) -> Option<&Self> {
+    pub(super) fn member(&self, name: Key) -> Option<&Self> {
         self.names.get(name).map(|child| &**child)
     }
 
@@ -165,18 +166,22 @@ impl Node {
 
     /// Visits what is filed under a text.
     #[inline]
-    pub(super) fn at_text<'i>(&'i self, text: &str, mut visit: impl FnMut(&'i Postings)) {
-        self.strings.get(text).into_iter().for_each(&mut visit);
+    pub(super) fn at_text<'i>(&'i self, keys: &Keys, text: &str, mut visit: impl FnMut(&'i Postings)) {
+        if !self.texts.is_empty() {
+            self.texts.get(keys.text(text)).into_iter().for_each(&mut visit);
+        }
         let Some(others) = &self.others else { return };
         let lengths = others.prefixes.lengths.iter().map(|(length, _)| *length);
-        let prefixes = lengths.filter_map(|length| others.prefixes.texts.get(text.get(..length)?));
+        let prefixes = lengths.filter_map(|length| others.prefixes.texts.get(keys.text(text.get(..length)?)));
         prefixes.for_each(visit);
     }
 
     /// Returns what is filed under a number itself.
     #[inline]
-    pub(super) fn at_number(&self, number: &Number) -> Option<&Postings> {
-        self.others.as_ref().and_then(|others| others.numbers.get(number))
+    pub(super) fn at_number(&self, keys: &Keys, number: &Number) -> Option<&Postings> {
+        let numbers =
+            self.others.as_ref().map(|others| &others.numbers).filter(|numbers| !numbers.is_empty())?;
+        numbers.get(keys.number(number))
     }
 
     /// Returns what is filed under `true` or `false`.
@@ -213,19 +218,19 @@ impl Node {
 
     /// Tells whether nothing is filed here or below.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_leaf() && self.strings.is_empty() && self.exists.is_empty() && self.others.is_none()
+        self.is_leaf() && self.texts.is_empty() && self.exists.is_empty() && self.others.is_none()
     }
 }
 
 impl Others {
-    fn post(&mut self, test: &Test<'_>, id: FilterId) {
+    fn post(&mut self, keys: &Keys, test: &Test<'_>, id: FilterId) {
         match test {
             Test::Exists | Test::String(_) => {}
-            Test::Number(number) => self.numbers.entry(number, || number.clone()).insert(id),
+            Test::Number(number) => self.numbers.entry(keys.number(number)).insert(id),
             Test::Bool(true) => self.yes.insert(id),
             Test::Bool(false) => self.no.insert(id),
             Test::Null => self.null.insert(id),
-            Test::Prefix(text) => self.prefixes.entry(text).insert(id),
+            Test::Prefix(text) => self.prefixes.entry(keys, text).insert(id),
             Test::Beyond(side, bound) => {
                 let (ranges, key) = self.ranges_mut(*side, bound);
                 ranges.entry(key).or_default().insert(id);
@@ -233,14 +238,14 @@ impl Others {
         }
     }
 
-    fn unpost(&mut self, test: &Test<'_>, id: FilterId) {
+    fn unpost(&mut self, keys: &Keys, test: &Test<'_>, id: FilterId) {
         match test {
             Test::Exists | Test::String(_) => {}
-            Test::Number(number) => take(&mut self.numbers, number, id),
+            Test::Number(number) => take(&mut self.numbers, keys.number(number), id),
             Test::Bool(true) => self.yes.remove(id),
             Test::Bool(false) => self.no.remove(id),
             Test::Null => self.null.remove(id),
-            Test::Prefix(text) => self.prefixes.take(text, id),
+            Test::Prefix(text) => self.prefixes.take(keys, text, id),
             Test::Beyond(side, bound) => {
                 let (ranges, key) = self.ranges_mut(*side, bound);
                 let Some(postings) = ranges.get_mut(&key) else { return };
@@ -252,14 +257,14 @@ impl Others {
         }
     }
 
-    fn postings(&self, test: &Test<'_>) -> Option<&Postings> {
+    fn postings(&self, keys: &Keys, test: &Test<'_>) -> Option<&Postings> {
         match test {
             Test::Exists | Test::String(_) => None,
-            Test::Number(number) => self.numbers.get(number),
+            Test::Number(number) => self.numbers.get(keys.number(number)),
             Test::Bool(true) => Some(&self.yes),
             Test::Bool(false) => Some(&self.no),
             Test::Null => Some(&self.null),
-            Test::Prefix(text) => self.prefixes.texts.get(&**text),
+            Test::Prefix(text) => self.prefixes.texts.get(keys.text(text)),
             Test::Beyond(Side::Above, bound) => self.above.get(&bound.key(Side::Above)),
             Test::Beyond(Side::Below, bound) => self.below.get(&bound.key(Side::Below)),
         }
@@ -283,19 +288,21 @@ impl Others {
 }
 
 impl Prefixes {
-    fn entry(&mut self, text: &str) -> &mut Postings {
-        if self.texts.get(text).is_none() {
+    fn entry(&mut self, keys: &Keys, text: &str) -> &mut Postings {
+        let key = keys.text(text);
+        if self.texts.get(key).is_none() {
             match self.lengths.iter_mut().find(|(length, _)| *length == text.len()) {
                 Some((_, texts)) => *texts += 1,
                 None => self.lengths.push((text.len(), 1)),
             }
         }
-        self.texts.entry(text, || Arc::from(text))
+        self.texts.entry(key)
     }
 
-    fn take(&mut self, text: &str, id: FilterId) {
-        take(&mut self.texts, text, id);
-        if self.texts.get(text).is_none() {
+    fn take(&mut self, keys: &Keys, text: &str, id: FilterId) {
+        let key = keys.text(text);
+        take(&mut self.texts, key, id);
+        if self.texts.get(key).is_none() {
             if let Some((_, texts)) = self.lengths.iter_mut().find(|(length, _)| *length == text.len()) {
                 *texts -= 1;
             }
@@ -315,11 +322,7 @@ impl Bound {
 }
 
 /// Takes a filter from a key's postings, and the key with the last.
-fn take<K, Q>(table: &mut Table<K, Postings>, key: &Q, id: FilterId)
-where
-    K: std::hash::Hash + Eq + Clone + std::borrow::Borrow<Q>,
-    Q: std::hash::Hash + Eq + ?Sized,
-{
+fn take(table: &mut Table<Postings>, key: Key, id: FilterId) {
     let Some(postings) = table.get_mut(key) else { return };
     postings.remove(id);
     if postings.is_empty() {

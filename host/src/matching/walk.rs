@@ -4,16 +4,18 @@ use std::ops::Range;
 
 use super::document::{Cursor, Document, View};
 use super::number::Number;
+use super::table::Keys;
 use super::trie::{FilterId, Node, Postings};
 
 /// Returns the filters of which an atom holds in the event, each once.
-pub(super) fn walk(root: &Node, event: &Document<'_>) -> Vec<FilterId> {
-    let mut walk = Walk { found: Vec::new(), nodes: vec![root], extremes: Vec::new() };
+pub(super) fn walk<'i>(root: &'i Node, keys: &'i Keys, event: &Document<'_>) -> Vec<FilterId> {
+    let mut walk = Walk { keys, found: Vec::new(), nodes: vec![root], extremes: Vec::new() };
     walk.value(event.root(), 0..1);
     walk.candidates()
 }
 
 struct Walk<'i, 'e> {
+    keys: &'i Keys,
     /// The postings of the atoms that hold, some more than once.
     found: Vec<&'i Postings>,
     /// A stack of the trie's nodes that fit the values from the root to here: usually one a level, more where a
@@ -41,13 +43,13 @@ impl<'i, 'e> Walk<'i, 'e> {
             View::String(text) => {
                 for position in here {
                     let node = self.nodes[position];
-                    node.at_text(text, |postings| self.post(Some(postings)));
+                    node.at_text(self.keys, text, |postings| self.post(Some(postings)));
                 }
             }
             View::Number(number) => {
                 for position in here {
                     let node = self.nodes[position];
-                    self.post(node.at_number(number));
+                    self.post(node.at_number(self.keys, number));
                     self.meet(node, number);
                 }
             }
@@ -87,6 +89,7 @@ impl<'i, 'e> Walk<'i, 'e> {
         }
         let top = self.nodes.len();
         for (name, value) in object.members() {
+            let name = self.keys.text(name);
             for position in here.clone() {
                 let node = self.nodes[position];
                 self.nodes.extend(node.member(name));

@@ -50,7 +50,7 @@ fn between(rfc9535: &Selector, jsonpath2: &Selector) -> Option<Difference> {
         (Selector::Index(one), Selector::Index(other)) if one == other => None,
         (Selector::Name(one), Selector::Name(other)) => (one != other).then_some(Difference::Name),
         (Selector::Slice(one), Selector::Range(other)) => {
-            (one != other || !goes_forward(*one)).then_some(Difference::Slice)
+            (one != other || !goes_forward(**one)).then_some(Difference::Slice)
         }
         // The value itself may pass where none of its children does, and the other way round.
         (Selector::Filter(_), Selector::This(_)) => Some(Difference::Filter),

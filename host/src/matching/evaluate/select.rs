@@ -17,8 +17,8 @@ impl Evaluator<'_> {
                 self.spend(u64::from(node.len()) + 1)?;
                 node.children().try_for_each(visit)
             }
-            Selector::Slice(slice) => self.slice(*slice, node, visit),
-            Selector::Range(slice) => self.range(*slice, node, visit),
+            Selector::Slice(slice) => self.slice(**slice, node, visit),
+            Selector::Range(slice) => self.range(**slice, node, visit),
             Selector::Filter(condition) => {
                 self.spend(u64::from(node.len()) + 1)?;
                 for child in node.children() {

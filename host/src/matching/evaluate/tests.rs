@@ -92,13 +92,13 @@ fn integers_are_compared_exactly() {
     assert_eq!(found(&rfc9535("$.a[?@ == 9.007199254740992e15]"), &event).len(), 0);
 }
 
-/// Numbers within what every evaluator compares exactly.
+/// Numbers that every evaluator compares exactly: jsonpath-rust tells -0.0 from 0, and 1e-17 not.
 fn is_ordinary(event: &Value) -> bool {
     match event {
-        // jsonpath-rust tells -0.0 from 0.
-        Value::Number(number) => number
-            .as_f64()
-            .is_some_and(|number| number.abs() < 1e15 && !(number == 0.0 && number.is_sign_negative())),
+        Value::Number(number) => number.as_f64().is_some_and(|number| {
+            let is_zero = number == 0.0 && number.is_sign_positive();
+            is_zero || (1e-9..1e15).contains(&number.abs())
+        }),
         Value::Array(elements) => elements.iter().all(is_ordinary),
         Value::Object(members) => members.values().all(is_ordinary),
         Value::Null | Value::Bool(_) | Value::String(_) => true,

@@ -196,7 +196,7 @@ impl Parser<'_> {
             (None, false) => return Err(self.expected(SUBSCRIPT)),
         };
         let step = if self.eat(Kind::Colon) { self.integer()? } else { None };
-        Ok(Selector::Range(Slice { start, end: end_or_index, step }))
+        Ok(Selector::Range(Box::new(Slice { start, end: end_or_index, step })))
     }
 
     /// Reads an integer, if a number comes next. One beyond `i64` is as good as the last of them: there is no such

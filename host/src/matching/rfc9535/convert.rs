@@ -46,7 +46,7 @@ impl Converter<'_> {
             tree::Selector::Wildcard => Selector::Wildcard,
             tree::Selector::Index(index) => Selector::Index(*index),
             tree::Selector::Slice(start, end, step) => {
-                Selector::Slice(Slice { start: *start, end: *end, step: *step })
+                Selector::Slice(Box::new(Slice { start: *start, end: *end, step: *step }))
             }
             tree::Selector::Filter(filter) => Selector::Filter(self.condition(filter)?),
         })
