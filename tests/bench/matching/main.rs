@@ -8,9 +8,15 @@ mod evaluator;
 mod index;
 mod stopwatch;
 
-fn main() {
+fn main() -> std::io::Result<()> {
+    if let Some(form) =
+        std::env::args().find_map(|argument| argument.strip_prefix(index::FORM).map(str::to_owned))
+    {
+        index::measure_form(&form);
+        return Ok(());
+    }
     evaluator::compare();
-    index::measure();
+    index::measure()
 }
 
 /// Prints a line of the table.

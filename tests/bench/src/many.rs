@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tokio::time::sleep;
 
 use crate::event::FILES_FILTER;
 use crate::ledger::Fan;
@@ -18,6 +19,8 @@ const OTHERS: usize = 99_999;
 const TURNS: u32 = 4;
 /// How many subscriptions are created one by one, to time it.
 const TIMED: usize = 100;
+/// How long a server is left alone before its memory is read.
+const SETTLED: Duration = Duration::from_secs(4);
 /// More than a server accepts in a second.
 const PER_SECOND_MAX: usize = 80_000;
 
@@ -62,6 +65,8 @@ pub(crate) async fn play(name: &str, settings: &Settings, form: Form) -> Result<
     let adding = add_one_by_one(&many, form).await?;
     many.kill_server();
     let (_, ready) = many.start_server().await?;
+    // The allocator gives back what the start has used and freed.
+    sleep(SETTLED).await;
     let each = many.usage()?.rss_bytes.saturating_sub(one.usage()?.rss_bytes) as f64 / OTHERS as f64;
 
     let before = many.usage()?;
