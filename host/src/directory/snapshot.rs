@@ -29,7 +29,7 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// Reads the filters, on all cores, and files them.
-    pub(super) fn read(subscriptions: Vec<Subscription>) -> Self {
+    pub(super) fn read(subscriptions: Vec<Arc<Subscription>>) -> Self {
         let mut snapshot = Self::default();
         for known in parse(subscriptions) {
             snapshot.put(known);
@@ -76,7 +76,7 @@ impl Snapshot {
 }
 
 /// Parses the filters of all subscriptions: at 100,000 the longest part of a start.
-fn parse(mut subscriptions: Vec<Subscription>) -> Vec<Known> {
+fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Known> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = subscriptions.len().div_ceil(cores).max(1);
     let mut parts = Vec::with_capacity(cores);
@@ -92,10 +92,10 @@ fn parse(mut subscriptions: Vec<Subscription>) -> Vec<Known> {
     })
 }
 
-fn known(subscription: Subscription) -> Known {
+fn known(subscription: Arc<Subscription>) -> Known {
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
     if let Err(error) = &filter {
         tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
     }
-    Known { subscription: subscription.into(), filter: filter.ok().map(Arc::new) }
+    Known { subscription, filter: filter.ok().map(Arc::new) }
 }

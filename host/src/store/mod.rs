@@ -262,7 +262,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<bool, Error>;
 
     /// Returns all subscriptions, deleted ones included.
-    async fn subscriptions(&self) -> Result<Vec<Subscription>, Error>;
+    async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error>;
 
     /// Creates or replaces a subscription.
     async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error>;

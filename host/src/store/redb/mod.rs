@@ -138,7 +138,7 @@ impl Store for RedbStore {
         self.write(|reply| Op::Redeliver { redelivery, reply }).await
     }
 
-    async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
+    async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
         self.read(Reader::subscriptions).await
     }
 

@@ -174,12 +174,13 @@ impl Reader {
     }
 
     /// See [`crate::store::Store::subscriptions`].
-    pub(super) fn subscriptions(&self) -> Result<Vec<Subscription>, Fault> {
+    pub(super) fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Fault> {
         self.handle.read(|txn| {
             let table = txn.open_table(SUBSCRIPTIONS)?;
             let rows = table.iter()?.map(|row| {
                 let (_, record) = row?;
-                record::decode_subscription(record.value()).map_err(Fault::damaged("subscriptions"))
+                let subscription = record::decode_subscription(record.value());
+                subscription.map(Arc::new).map_err(Fault::damaged("subscriptions"))
             });
             rows.collect()
         })

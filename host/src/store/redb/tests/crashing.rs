@@ -41,7 +41,7 @@ async fn every_answered_write_survives() {
     store.probe().await.unwrap();
 
     let (_copy, after_crash) = crashed(folder.path());
-    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription]);
+    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription.into()]);
     assert_eq!(after_crash.stories(ALL).await.unwrap(), store.stories(ALL).await.unwrap());
     assert_eq!(after_crash.creditors().await.unwrap(), [sub(1), sub(2)]);
     let left = owed(&after_crash, sub(1)).await;

@@ -140,7 +140,7 @@ async fn one_runs_at_a_time_and_brings_its_subscription_with_it() {
     let renamed = Subscription { name: "other".to_owned(), ..subscription.clone() };
     assert!(!store.begin_recovery(recovery(id, after(5)), Some(renamed)).await.unwrap());
     let (_copy, after_crash) = crashed(folder.path());
-    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription]);
+    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription.into()]);
     assert_eq!(running(&after_crash).await, [recovery(id, after(0))]);
 
     let cancelled = Progressed::Cancelled { at: after(1) };
