@@ -15,6 +15,7 @@ mod filters;
 mod isolation;
 mod policy;
 mod recover;
+mod retrying;
 
 mod crash;
 mod disk_full;
