@@ -6,7 +6,7 @@
 //!
 //! No event falls between the live path and the walk. The walk begins once the directory has its subscription, and
 //! once everybody who may have matched without it has handed his events to the store ([`Intake::settled`]); only then
-//! is the end of the walk fixed. What comes later has been matched live; what was matched live and is before the end
+//! is the end of the walk fixed, and fixed anew whenever the subscription was changed: it may have been disabled. What comes later has been matched live; what was matched live and is before the end
 //! too has its delivery already, which the store sees.
 //!
 //! All recoveries together look at so many events a second, page by page in turn; each waits while its subscription is
@@ -75,6 +75,8 @@ struct Shared {
     changed: Mutex<Vec<Recovery>>,
     told: Notify,
     waits: Mutex<HashMap<SubscriptionId, Wait>>,
+    /// When the subscriptions of running recoveries had been changed last, as their ends were fixed.
+    fixed_for: Mutex<HashMap<SubscriptionId, Timestamp>>,
 }
 
 /// How a turn ended.
@@ -98,8 +100,16 @@ impl Recoveries {
         rate: u32,
     ) -> Result<Self, store::Error> {
         let changed = Mutex::new(store.running_recoveries().await?);
-        let (told, waits) = (Notify::new(), Mutex::default());
-        let shared = Arc::new(Shared { store, directory, intake, rate: rate.max(1), changed, told, waits });
+        let shared = Arc::new(Shared {
+            store,
+            directory,
+            intake,
+            rate: rate.max(1),
+            changed,
+            told: Notify::new(),
+            waits: Mutex::default(),
+            fixed_for: Mutex::default(),
+        });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
         // What a dropped turn has asked of the store is done or not: the next start reads which.
@@ -240,7 +250,10 @@ impl Shared {
                     lock(&self.waits).insert(id, wait);
                     turns.put(now + pause, recovery);
                 }
-                Turn::Over => drop(lock(&self.waits).remove(&id)),
+                Turn::Over => {
+                    lock(&self.waits).remove(&id);
+                    lock(&self.fixed_for).remove(&id);
+                }
             }
         }
     }
@@ -257,9 +270,13 @@ impl Shared {
         if !subscription.is_active() && subscription.deleted.is_none() {
             return Ok(Turn::Wait(recovery.clone(), Wait::Disabled, PAUSE));
         }
-        let Some(end) = recovery.end else {
+        // Since somebody changed it, it may have been disabled for a while, without what came then.
+        let fixed_for = lock(&self.fixed_for).get(&recovery.subscription).copied();
+        let Some(end) = recovery.end.filter(|_| fixed_for == Some(subscription.updated)) else {
             self.intake.settled().await;
-            return self.step(recovery, Step::Begin, 0).await;
+            let begun = self.step(recovery, Step::Begin, 0).await?;
+            lock(&self.fixed_for).insert(recovery.subscription, subscription.updated);
+            return Ok(begun);
         };
         let Backlog { all, due } =
             self.store.backlog(recovery.subscription, clock::now(), WAITING_MAX).await?;

@@ -77,8 +77,8 @@ struct Progress {
     state: String,
     reason: Option<String>,
     waiting: Option<String>,
-    looked_at: u64,
-    /// Known to those who may see everything.
+    /// These are known to those who may see everything.
+    looked_at: Option<u64>,
     matched: Option<u64>,
     created: Option<u64>,
     position: Option<Mark>,
@@ -91,9 +91,11 @@ struct Mark {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: looked at {}", self.state, self.looked_at)?;
-        for (what, count) in [("matched", self.matched), ("created", self.created)] {
-            count.map_or(Ok(()), |count| write!(f, ", {what} {count}"))?;
+        f.write_str(&self.state)?;
+        let counts = [("looked at", self.looked_at), ("matched", self.matched), ("created", self.created)];
+        for (place, (what, count)) in counts.into_iter().enumerate() {
+            let before = if place == 0 { ": " } else { ", " };
+            count.map_or(Ok(()), |count| write!(f, "{before}{what} {count}"))?;
         }
         if let Some(position) = &self.position {
             write!(f, ", up to {}", position.received)?;

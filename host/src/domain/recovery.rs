@@ -123,7 +123,7 @@ impl Recovery {
         self.since.is_none_or(|since| received >= since) && self.until.is_none_or(|until| received < until)
     }
 
-    /// Begins the walk: `newest` is its end. An empty log has nothing to look at.
+    /// Begins the walk, or goes on with another end: `newest`. An empty log has nothing to look at.
     pub fn begin(&mut self, newest: Option<Mark>, at: Timestamp) {
         self.end = newest;
         if newest.is_none() {

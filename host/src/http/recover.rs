@@ -54,7 +54,7 @@ pub(super) async fn begin(
     let now = clock::now();
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;
     let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);
-    let shown = show(&recovery, None, Counts::of(&user, &api));
+    let shown = show(&recovery, None, Details::of(&user, &api));
     if !api.recoveries.begin(recovery).await? {
         return Err(ApiError::conflict(format!(
             "a recovery of this subscription is running: GET /eventmatch/{id}/recover tells how far it is, DELETE \
@@ -72,7 +72,7 @@ pub(super) async fn read(
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
     let (recovery, wait) = api.recoveries.find(id).await?.ok_or_else(never_asked)?;
-    Ok(Json(show(&recovery, wait, Counts::of(&user, &api))))
+    Ok(Json(show(&recovery, wait, Details::of(&user, &api))))
 }
 
 /// `DELETE /eventmatch/{uuid}/recover`
@@ -83,7 +83,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
     let recovery = api.recoveries.cancel(id, clock::now()).await?.ok_or_else(never_asked)?;
-    Ok(Json(show(&recovery, None, Counts::of(&user, &api))))
+    Ok(Json(show(&recovery, None, Details::of(&user, &api))))
 }
 
 fn never_asked() -> ApiError {
@@ -92,24 +92,27 @@ fn never_asked() -> ApiError {
     )
 }
 
-/// Whether a user is told how many events matched. Where policy decides who sees what, filters and their counts would
-/// be questions about events that the user may not see.
+/// Whether a user is told of events and their number. Where policy decides who sees what, that there is an event, and
+/// whether a filter matches it, would be told of events that the user may not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counts {
+enum Details {
     Shown,
     Hidden,
 }
 
-impl Counts {
+impl Details {
     fn of(user: &User, api: &Api) -> Self {
         if user.is_admin || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
     }
 }
 
-fn show(recovery: &Recovery, wait: Option<Wait>, counts: Counts) -> Value {
-    let count = |count: u64| (counts == Counts::Shown).then_some(count);
+fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
+    let count = |count: u64| (details == Details::Shown).then_some(count);
     let time = |time: Timestamp| time.to_string();
-    let mark = |mark: Mark| json!({"event": mark.event.to_string(), "received": time(mark.received)});
+    let mark = |mark: Option<Mark>| {
+        let told = mark.filter(|_| details == Details::Shown);
+        told.map(|mark| json!({"event": mark.event.to_string(), "received": time(mark.received)}))
+    };
     let reason = match &recovery.state {
         Progress::Failed { reason, .. } => Some(reason),
         Progress::Running | Progress::Done { .. } | Progress::Cancelled { .. } => None,
@@ -128,13 +131,13 @@ fn show(recovery: &Recovery, wait: Option<Wait>, counts: Counts) -> Value {
         "asked": time(recovery.asked),
         "by": recovery.by,
         "ended": recovery.state.ended().map(time),
-        "looked_at": recovery.looked_at,
+        "looked_at": count(recovery.looked_at),
         "matched": count(recovery.matched),
         "created": count(recovery.created),
         "failed": count(recovery.failed),
-        "oldest": recovery.oldest.map(mark),
-        "position": recovery.position.map(mark),
-        "end": recovery.end.map(mark),
+        "oldest": mark(recovery.oldest),
+        "position": mark(recovery.position),
+        "end": mark(recovery.end),
     })
 }
 

@@ -216,7 +216,8 @@ pub struct Forward {
 /// What is to become of a running recovery.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// It begins: the newest event of the log is its end, and no event of an earlier [`Store::accept`] is newer.
+    /// It begins, or has its end fixed anew: that is the newest event of the log now, and no event of an earlier
+    /// [`Store::accept`] is newer.
     Begin,
     /// It owes what it has found, as far as its subscription has no such delivery, and moves on.
     Advance(Looked),

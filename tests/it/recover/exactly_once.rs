@@ -185,6 +185,27 @@ async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_betwe
     assert_once(&target.requests("/t"), &all);
 }
 
+/// The end of a replay was fixed when it began: what came while its subscription was disabled for a while was neither
+/// matched live nor looked at, and the replay said that it was done.
+#[tokio::test]
+async fn what_comes_while_disabled_in_the_middle_is_looked_at_too() {
+    let flags = ["--recover-events-per-second", "30"];
+    let (server, target) = (Server::with(&flags).await, Target::start().await);
+    let mut all = fill(&server, "before", 100).await;
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "start_at": "earliest"})).await;
+    wait_until("some are looked at", async || {
+        (recovery(&server, &uuid).await["looked_at"].as_u64()? > 0).then_some(())
+    })
+    .await;
+    server.update(&uuid, &json!({"disabled": true})).await;
+    all.extend(fill(&server, "meanwhile", 20).await);
+    server.update(&uuid, &json!({"disabled": null})).await;
+    let done = ended(&server, &uuid, "done").await;
+    assert_eq!(done["looked_at"], 120);
+    target.wait_for("/t", 120).await;
+    assert_once(&target.requests("/t"), &all);
+}
+
 /// Posts events until the server is gone; returns the ids of those accepted.
 async fn produce_until_killed(api: Api, name: String) -> Vec<String> {
     let mut accepted = Vec::new();
