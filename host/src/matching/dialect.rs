@@ -97,7 +97,10 @@ fn decide(text: &str) -> Result<Read, FilterError> {
             let warnings = difference::warnings(&query, &other);
             Ok(Read { dialect: Dialect::Rfc9535, warnings, query })
         }
-        (Ok(query), Err(_)) => Ok(Read { dialect: Dialect::Rfc9535, warnings: Vec::new(), query }),
+        (Ok(query), Err(_)) => {
+            let each = marks::tests_each_element(text).then(|| EACH_ELEMENT.to_owned());
+            Ok(Read { dialect: Dialect::Rfc9535, warnings: each.into_iter().collect(), query })
+        }
         (Err(_), Ok(query)) => Ok(Read { dialect: Dialect::Jsonpath2, warnings: Vec::new(), query }),
         (Err(_), Err(other)) if marks::look_like_jsonpath2(text) => Err(other),
         (Err(standard), Err(other)) => {
@@ -116,9 +119,15 @@ fn with_dialect(error: FilterError, dialect: Dialect, text: &str) -> FilterError
     FilterError { hint: Some(hint), ..error }
 }
 
+/// What the author of `$.data[*][?@.size == 10]` should know.
+const EACH_ELEMENT: &str = "in RFC 9535 `[?…]` tests the children of what stands before it, so that behind `[*]` these are \
+    the members of each element: to test the elements themselves, leave the `[*]` out";
+
 /// Adds what the other dialect's parser guesses about the same place, where the first one's guesses nothing.
 fn with_hint(error: FilterError, other: FilterError) -> FilterError {
-    let is_better = error.hint.is_none() && error.column == other.column;
+    // Who leaves the parentheses out has chosen RFC 9535.
+    let is_choice = other.hint.as_deref() == Some(jsonpath2::PARENTHESES);
+    let is_better = error.hint.is_none() && error.column == other.column && !is_choice;
     FilterError { hint: if is_better { other.hint } else { error.hint }, ..error }
 }
 

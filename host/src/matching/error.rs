@@ -56,6 +56,7 @@ impl FilterError {
         if let Some(long) = long_integer(text, &found) {
             return long;
         }
+        let found = behind_literal(text, &found).unwrap_or(found);
         match habit(text) {
             Some(Habit { at, instead, hint }) => {
                 let here = Self::at(text, at, instead);
@@ -84,6 +85,35 @@ fn long_integer(text: &str, found: &FilterError) -> Option<FilterError> {
     let digits = text[at..].trim_start_matches('-').bytes().take_while(u8::is_ascii_digit).count();
     let message = "integers in RFC 9535 filters are at most 9007199254740991";
     (digits > 15).then(|| FilterError::at(text, at, message))
+}
+
+/// Finds what stands behind a sound literal where nothing of the kind may follow it: the grammar points at the literal,
+/// which it could have been without.
+fn behind_literal(text: &str, found: &FilterError) -> Option<FilterError> {
+    let (at, first) = text.char_indices().nth(found.column - 1)?;
+    let rest = &text[at..];
+    let is_end = |c: char| !c.is_alphanumeric() && !matches!(c, '.' | '+' | '-');
+    let len = match first {
+        '\'' | '"' => {
+            let mut escaped = false;
+            let closing = rest.char_indices().skip(1).find(|(_, c)| {
+                let closes = !escaped && *c == first;
+                escaped = !escaped && *c == '\\';
+                closes
+            });
+            closing?.0 + 1
+        }
+        '-' | '0'..='9' => rest.find(is_end).unwrap_or(rest.len()),
+        _ => ["true", "false", "null"]
+            .into_iter()
+            .find(|word| rest.strip_prefix(word).is_some_and(|rest| !in_word(rest.chars().next())))?
+            .len(),
+    };
+    let behind = rest[len..].trim_ascii_start();
+    let may_follow = [")", "]", ",", "&&", "||", "==", "!=", "<", ">"];
+    let is_wrong = !behind.is_empty() && !may_follow.iter().any(|sign| behind.starts_with(sign));
+    let message = "expected an operator (`&&`, `||`, or a comparison) or a closing bracket";
+    is_wrong.then(|| FilterError::at(text, text.len() - behind.len(), message))
 }
 
 /// Finds the quote or bracket that has no partner; the grammar would only say that it expected something else.
@@ -191,6 +221,11 @@ fn habit(text: &str) -> Option<Habit> {
                 let after = outside.get(position + 1);
                 let longer =
                     before.is_some_and(|(_, c)| "=!<>".contains(*c)) || after.is_some_and(|(_, c)| *c == '=');
+                if after.is_some_and(|(_, c)| *c == '~') {
+                    let hint =
+                        "a text is compared with a pattern by `match()`, or `search()` for a part of it";
+                    return Some(Habit::new(at, "a comparison such as `==`", hint));
+                }
                 if !longer {
                     return Some(Habit::operator(at, "=", "=="));
                 }
@@ -250,6 +285,30 @@ mod tests {
         $.
           ^
         column 3: expected a selector (`'name'`, `*`, `0`, `0:1`, `?…`) or a name
+        "#);
+    }
+
+    #[test]
+    fn points_behind_a_literal_that_is_sound() {
+        insta::assert_snapshot!(told("$.data[?@.name == \"x\" and @.y == 1]"), @r#"
+        $.data[?@.name == "x" and @.y == 1]
+                              ^
+        column 23: expected `&&` (`and` is jsonpath2; RFC 9535 writes `&&`)
+        "#);
+        insta::assert_snapshot!(told("$.data[?@.name =~ 'x']"), @r#"
+        $.data[?@.name =~ 'x']
+                       ^
+        column 16: expected a comparison such as `==` (a text is compared with a pattern by `match()`, or `search()` for a part of it)
+        "#);
+        insta::assert_snapshot!(told("$.data[?@.name == 'x' xor @.y]"), @r#"
+        $.data[?@.name == 'x' xor @.y]
+                              ^
+        column 23: expected an operator (`&&`, `||`, or a comparison) or a closing bracket
+        "#);
+        insta::assert_snapshot!(told("$.data[?@.name == true & @.y]"), @r#"
+        $.data[?@.name == true & @.y]
+                               ^
+        column 24: expected an operator (`&&`, `||`, or a comparison) or a closing bracket
         "#);
     }
 

@@ -52,7 +52,7 @@ pub struct Condition {
     /// Values that the condition looked at where it did not pass, as JSON, the longer ones cut, each once; `nothing`
     /// where a path found nothing.
     pub seen: Vec<String>,
-    /// Where the condition is a path that no node passes: its steps, for the first node.
+    /// Where the condition is a path that no node passes: its steps, for the node from which it leads the furthest.
     pub steps: Vec<Step>,
 }
 
@@ -116,6 +116,8 @@ pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
     Explanation { matches: matches == Ok(true), failure: matches.err(), steps: steps.unwrap_or_default() }
 }
 
+/// From how many nodes the path of a condition is followed.
+const FOLLOWED_MAX: usize = 100;
 /// How many times the work of one evaluation an explanation may take.
 const EFFORT: u64 = 4;
 
@@ -198,7 +200,7 @@ impl Explainer<'_> {
         let text = Shown(form, self.dialect).to_string();
         let mut condition = Condition { text, tested: 0, passed: 0, seen: Vec::new(), steps: Vec::new() };
         let (evaluator, mut seen) = (Evaluator::within(self.event, self.work.get()), Seen::default());
-        let mut first = Ok(Vec::new());
+        let (mut furthest, mut followed) = (Vec::new(), 0);
         let mut failure = None;
         self.visit(tested, current, &mut |node| {
             condition.tested += 1;
@@ -207,9 +209,13 @@ impl Explainer<'_> {
                 Ok(false) => {
                     seen.look(&evaluator, form, node);
                     if let Form::Exists(query) = form
-                        && condition.tested == 1
+                        && followed < FOLLOWED_MAX
                     {
-                        first = self.steps(query, node);
+                        followed += 1;
+                        let steps = self.steps(query, node).unwrap_or_default();
+                        if reach(&steps) > reach(&furthest) {
+                            furthest = steps;
+                        }
                     }
                 }
                 Err(failed) => failure = Some(failed),
@@ -221,10 +227,16 @@ impl Explainer<'_> {
         }
         condition.seen = seen.values();
         if condition.passed == 0 {
-            condition.steps = first?;
+            condition.steps = furthest;
         }
         Ok(condition)
     }
+}
+
+/// Returns how far a path leads: its steps, and the nodes that its last one has tested.
+fn reach(steps: &[Step]) -> (usize, usize) {
+    let tested = steps.last().and_then(|step| step.conditions.iter().map(|condition| condition.tested).max());
+    (steps.len(), tested.unwrap_or(0))
 }
 
 fn extended(query: &Query, segment: Segment) -> Query {

@@ -127,15 +127,24 @@ fn join(f: &mut Formatter<'_>, parts: &[Condition], dialect: Dialect, word: &str
 impl Display for Shown<'_, Comparison> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let operator = match (self.0.operator, self.1) {
-            (Operator::Equal, Dialect::Rfc9535) => "==",
-            (Operator::Equal, Dialect::Jsonpath2) => "=",
-            (Operator::NotEqual, _) => "!=",
-            (Operator::Less, _) => "<",
-            (Operator::LessOrEqual, _) => "<=",
-            (Operator::Greater, _) => ">",
-            (Operator::GreaterOrEqual, _) => ">=",
+            (Operator::Equal, Dialect::Jsonpath2) => "=".to_owned(),
+            (operator, _) => operator.to_string(),
         };
         write!(f, "{} {operator} {}", Shown(&self.0.left, self.1), Shown(&self.0.right, self.1))
+    }
+}
+
+/// Writes an operator as RFC 9535 does.
+impl Display for Operator {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        })
     }
 }
 

@@ -15,7 +15,15 @@ pub(super) fn look_like_jsonpath2(text: &str) -> bool {
         last = token.kind;
         token = next;
     }
+    // RFC 9535 has a use for this, but hardly anybody means it: it tests the children of each element.
+    of_jsonpath2 += usize::from(tests_each_element(text));
     of_jsonpath2 > of_rfc9535
+}
+
+/// Tells whether a filter stands behind a wildcard, which is how jsonpath2 tests the elements of an array.
+pub(super) fn tests_each_element(text: &str) -> bool {
+    let squeezed: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    squeezed.contains("[*][?") || squeezed.contains(".*[?")
 }
 
 /// What may stand right before a subscript.

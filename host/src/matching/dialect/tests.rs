@@ -134,7 +134,7 @@ fn shows_the_error_of_the_dialect_that_the_text_looks_like() {
     insta::assert_snapshot!(error(r#"$[?(@.a = 1 and not !@.b)]"#), @"column 21: expected a condition (`!` is RFC 9535; jsonpath2 writes `not`)");
     insta::assert_snapshot!(error("$.a.size()"), @"column 5: expected a function of jsonpath2 (`length`, `charAt`, `substring`, `keys`, `values` or `entries`)");
     insta::assert_snapshot!(error("$[?@.a = 1]"), @"column 8: expected `==` (`=` is jsonpath2; RFC 9535 writes `==`)");
-    insta::assert_snapshot!(error("$[?(@.a == 'x' and @.b)]"), @"column 12: expected a value (`and` is jsonpath2; RFC 9535 writes `&&`)");
+    insta::assert_snapshot!(error("$[?(@.a == 'x' and @.b)]"), @"column 16: expected `&&` (`and` is jsonpath2; RFC 9535 writes `&&`)");
     insta::assert_snapshot!(error("$.a["), @"column 4: this `[` is not closed");
     insta::assert_snapshot!(error("$.a-b"), @r#"column 4: expected the end, `.name` or `[…]` or a name (such a name is written `["a-b"]`)"#);
     insta::assert_snapshot!(error(""), @"column 1: expected `$` (a filter begins at `$`, the event: `data` is written `$.data`)");

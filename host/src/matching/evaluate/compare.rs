@@ -125,6 +125,18 @@ impl Evaluator<'_> {
         })
     }
 
+    /// Returns the one value of an operand as JSON, `nothing` where it has none; `None` for one that may have many.
+    pub(in crate::matching) fn told(&self, operand: &Operand, current: Cursor<'_>) -> Option<String> {
+        if matches!(operand, Operand::Query(query) if !query.is_singular()) {
+            return None;
+        }
+        Some(match self.side(operand, current) {
+            SideFlow::Continue(Side::Seen(view)) => written(view),
+            SideFlow::Continue(Side::Made(number)) => number.to_string(),
+            SideFlow::Continue(Side::Nothing) | SideFlow::Break(_) => "nothing".to_owned(),
+        })
+    }
+
     /// Returns the node that a singular query finds.
     #[inline]
     fn singular<'c>(
@@ -239,6 +251,16 @@ fn order(left: View<'_>, right: View<'_>, rule: Rule) -> Option<Ordering> {
             Some(as_number(left)?.cmp(&as_number(right)?))
         }
         _ => None,
+    }
+}
+
+fn written(view: View<'_>) -> String {
+    match view {
+        View::Null => "null".to_owned(),
+        View::Bool(value) => value.to_string(),
+        View::Number(number) => number.to_string(),
+        View::String(text) => serde_json::Value::from(text).to_string(),
+        View::Array(node) | View::Object(node) => node.to_string(),
     }
 }
 

@@ -105,23 +105,26 @@ fn is_ordinary(event: &Value) -> bool {
     }
 }
 
-/// serde_json_path gives objects an order, and knows no nothing as a function's value.
-const ORDERED_PATHS: [&str; 9] = ["value(", ">@", ">=@", "<@", "<=@", ">$", ">=$", "<$", "<=$"];
+/// serde_json_path gives booleans and objects an order, and knows no nothing as a function's value.
+const UNLIKE_SERDE_JSON_PATH: &str = r"value\(|[<>]=?(@|\$|true|false|null)|(true|false|null)[<>]";
+/// jsonpath-rust has no functions of nothing.
+const UNLIKE_JSONPATH_RUST: &str = r"(value|count|length)\(";
 
 /// RFC 9535 filters without what another evaluator gets wrong: large integers, and more.
-fn rfc9535_filter(without: &'static [&'static str]) -> BoxedStrategy<std::sync::Arc<Filter>> {
-    let rounded = ["9007199254740991", "1e19", "0.30000000000000004"];
-    let fits = move |text: &str| !rounded.iter().chain(without).any(|part| text.contains(part));
+fn rfc9535_filter(unlike: &str) -> BoxedStrategy<std::sync::Arc<Filter>> {
+    let unlike = regex::Regex::new(&format!("9007199254740991|1e19|0.30000000000000004|{unlike}")).unwrap();
     generate::filter()
-        .prop_filter("RFC 9535", move |filter| filter.dialect() == Dialect::Rfc9535 && fits(filter.text()))
+        .prop_filter("RFC 9535", move |filter| {
+            filter.dialect() == Dialect::Rfc9535 && !unlike.is_match(filter.text())
+        })
         .boxed()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(1_000) })]
+    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn finds_what_serde_json_path_finds(filter in rfc9535_filter(&ORDERED_PATHS), json in generate::json()) {
+    fn finds_what_serde_json_path_finds(filter in rfc9535_filter(UNLIKE_SERDE_JSON_PATH), json in generate::json()) {
         let event: Value = serde_json::from_str(&json).unwrap();
         prop_assume!(is_ordinary(&event));
         let Ok(theirs) = JsonPath::parse(filter.text()) else { return Ok(()) };
@@ -130,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn finds_what_jsonpath_rust_finds(filter in rfc9535_filter(&["value(", "count(", "length("]), json in generate::json()) {
+    fn finds_what_jsonpath_rust_finds(filter in rfc9535_filter(UNLIKE_JSONPATH_RUST), json in generate::json()) {
         let event: Value = serde_json::from_str(&json).unwrap();
         prop_assume!(is_ordinary(&event));
         let theirs = js_path_process(&parse_json_path(filter.text()).unwrap(), &event).unwrap();

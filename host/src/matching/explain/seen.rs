@@ -2,7 +2,7 @@
 
 use crate::matching::document::Cursor;
 use crate::matching::evaluate::Evaluator;
-use crate::matching::form::{Condition, Operand, Query};
+use crate::matching::form::{Comparison, Condition, Operand, Query};
 use crate::matching::pattern::Pattern;
 
 /// How many values are told.
@@ -31,8 +31,17 @@ impl Seen {
             // Where it stops is told step by step.
             Condition::Exists(_) | Condition::Truth(_) => {}
             Condition::Compare(comparison) => {
-                self.operand(evaluator, &comparison.left, node);
-                self.operand(evaluator, &comparison.right, node);
+                let Comparison { left, operator, right, .. } = comparison.as_ref();
+                match (evaluator.told(left, node), evaluator.told(right, node)) {
+                    // Each with the other: two lists would not tell which was compared with which.
+                    (Some(one), Some(other)) if !is_literal(left) && !is_literal(right) => {
+                        self.add(|| format!("{} {operator} {}", shortened(one), shortened(other)));
+                    }
+                    _ => {
+                        self.operand(evaluator, left, node);
+                        self.operand(evaluator, right, node);
+                    }
+                }
             }
             Condition::Match(matching) => {
                 self.operand(evaluator, &matching.text, node);
@@ -52,10 +61,11 @@ impl Seen {
     fn operand(&mut self, evaluator: &Evaluator<'_>, operand: &Operand, node: Cursor<'_>) {
         match operand {
             Operand::Literal(_) => {}
-            Operand::Query(query) | Operand::Count(query) | Operand::Value(query) => {
-                self.query(evaluator, query, node);
+            Operand::Query(query) => self.query(evaluator, query, node),
+            Operand::Length(_) | Operand::Count(_) | Operand::Value(_) => {
+                let value = evaluator.told(operand, node);
+                self.add(|| shortened(value.unwrap_or_default()));
             }
-            Operand::Length(operand) => self.operand(evaluator, operand, node),
         }
     }
 
@@ -85,6 +95,10 @@ impl Seen {
             self.more = true;
         }
     }
+}
+
+fn is_literal(operand: &Operand) -> bool {
+    matches!(operand, Operand::Literal(_))
 }
 
 fn shortened(json: String) -> String {

@@ -99,3 +99,29 @@ fn follows_the_paths_of_conditions() {
         "#
     );
 }
+
+#[test]
+fn follows_the_path_of_the_node_that_leads_the_furthest() {
+    insta::assert_snapshot!(told("$[?@[?@.size > 1000]]"), @r#"
+    none of the 2 tested nodes passes `@[?@.size > 1000]`: none of the 3 tested nodes passes `@.size > 1000`: it saw 10, 200, nothing
+    $[?@[?@.size > 1000]] 0
+      @[?@.size > 1000] 0/2 []
+        @[?@.size > 1000] 0
+          @.size > 1000 0/3 [10, 200, nothing]
+    "#);
+}
+
+#[test]
+fn says_what_functions_gave_and_what_was_compared_with_what() {
+    insta::assert_snapshot!(told("$[?length($.data) >= 4]"), @r#"
+    none of the 2 tested nodes passes `length($.data) >= 4`: it saw 3
+    $[?length($.data) >= 4] 0
+      length($.data) >= 4 0/2 [3]
+    "#);
+    insta::assert_snapshot!(told("$.data[?@.name == $.eventType]"), @r#"
+    `$.data` finds 1 node, but none of the 3 tested nodes passes `@.name == $.eventType`: it saw "a.csv" == "ingest", "b.txt" == "ingest", nothing == "ingest"
+    $.data 1
+    $.data[?@.name == $.eventType] 0
+      @.name == $.eventType 0/3 ["a.csv" == "ingest", "b.txt" == "ingest", nothing == "ingest"]
+    "#);
+}

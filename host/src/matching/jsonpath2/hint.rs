@@ -2,6 +2,10 @@
 
 use super::lexer::{Bracket, Foreign, Kind, Token};
 
+/// What the author of `[?@.a]` should know.
+pub(in crate::matching) const PARENTHESES: &str =
+    "jsonpath2 puts a condition in parentheses, `?(…)`; without them it is RFC 9535";
+
 /// Returns a hint about `token`, which follows `last` inside the bracket `open`.
 pub(super) fn hint(text: &str, last: Token<'_>, token: Token<'_>, open: Option<Kind>) -> Option<String> {
     // Nothing has been read yet.
@@ -11,9 +15,7 @@ pub(super) fn hint(text: &str, last: Token<'_>, token: Token<'_>, open: Option<K
     let after_dot = matches!(last.kind, Kind::Dot | Kind::Dots);
     match token.kind {
         Kind::Foreign(foreign) => Some(of_foreign(foreign, token)),
-        _ if last.kind == Kind::Question => {
-            Some("jsonpath2 puts a condition in parentheses, `?(…)`; without them it is RFC 9535".to_owned())
-        }
+        _ if last.kind == Kind::Question => Some(PARENTHESES.to_owned()),
         Kind::And | Kind::Or | Kind::Not | Kind::True | Kind::False | Kind::Null if after_dot => {
             Some(format!("`{0}` is a word of jsonpath2; the name is written `[\"{0}\"]`", token.text))
         }

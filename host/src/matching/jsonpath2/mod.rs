@@ -36,6 +36,7 @@ use super::error::FilterError;
 use super::form::Query;
 use super::limits;
 
+pub(super) use hint::PARENTHESES;
 pub(super) use lexer::{Bracket, Kind, Lexer, Token};
 
 /// Parses an expression.
