@@ -8,6 +8,9 @@ use crate::matching::document::{Cursor, View};
 use crate::matching::form::{Comparison, Literal, Operand, Operator, Query, Rule, Start};
 use crate::matching::number::Number;
 
+/// How many nodes that are known already cost as much as one that has to be found.
+const KNOWN_PER_VISIT: usize = 4;
+
 /// The one value of an operand.
 pub(super) enum Side<'c> {
     /// RFC 9535's `Nothing`.
@@ -18,6 +21,7 @@ pub(super) enum Side<'c> {
 }
 
 type SideFlow<'c> = std::ops::ControlFlow<Stop, Side<'c>>;
+type OrderFlow = std::ops::ControlFlow<Stop, Option<Ordering>>;
 
 impl Evaluator<'_> {
     /// Tells whether a comparison is true for `current`.
@@ -66,7 +70,10 @@ impl Evaluator<'_> {
             Operand::Query(query) if query.start == Start::Root && !query.is_singular() => {
                 let known = self.memo.nodes(query, self.root, |visit| self.each(query, current, visit))?;
                 match known {
-                    Some(nodes) => nodes.iter().try_for_each(|place| visit(self.root.place(*place).view())),
+                    Some(nodes) => nodes.iter().enumerate().try_for_each(|(count, place)| {
+                        self.spend(u64::from(count % KNOWN_PER_VISIT == 0))?;
+                        visit(self.root.place(*place).view())
+                    }),
                     None => self.each(query, current, &mut |node| visit(node.view())),
                 }
             }
@@ -167,18 +174,18 @@ impl Evaluator<'_> {
 
     #[inline]
     fn relates_views(&self, left: View<'_>, operator: Operator, right: View<'_>, rule: Rule) -> Answer {
-        let order = || order(left, right, rule);
+        let order = || self.order(left, right, rule);
         Answer::Continue(match operator {
             Operator::Equal => self.equal(left, right, rule)?,
             Operator::NotEqual => !self.equal(left, right, rule)?,
-            Operator::Less => order() == Some(Ordering::Less),
-            Operator::Greater => order() == Some(Ordering::Greater),
+            Operator::Less => order()? == Some(Ordering::Less),
+            Operator::Greater => order()? == Some(Ordering::Greater),
             // RFC 9535: `<=` is `<` or `==`, and what has no order can still be equal; in jsonpath2 it cannot.
-            Operator::LessOrEqual => match order() {
+            Operator::LessOrEqual => match order()? {
                 Some(order) => order.is_le(),
                 None => rule == Rule::Rfc9535 && self.equal(left, right, rule)?,
             },
-            Operator::GreaterOrEqual => match order() {
+            Operator::GreaterOrEqual => match order()? {
                 Some(order) => order.is_ge(),
                 None => rule == Rule::Rfc9535 && self.equal(left, right, rule)?,
             },
@@ -191,7 +198,11 @@ impl Evaluator<'_> {
             (View::Null, View::Null) => true,
             (View::Bool(left), View::Bool(right)) => left == right,
             (View::Number(left), View::Number(right)) => left == right,
-            (View::String(left), View::String(right)) => left == right,
+            (View::String(left), View::String(right)) if left.len() != right.len() => false,
+            (View::String(left), View::String(right)) => {
+                self.spend_comparison(left, right)?;
+                left == right
+            }
             (View::Bool(flag), View::Number(number)) | (View::Number(number), View::Bool(flag)) => {
                 rule == Rule::Jsonpath2 && *number == Number::Int(i64::from(flag))
             }
@@ -227,18 +238,27 @@ impl Evaluator<'_> {
         }
         Answer::Continue(true)
     }
-}
 
-/// Returns the order of two values, where they have one: numbers do, in RFC 9535 strings (by their characters), in
-/// jsonpath2 booleans as 0 and 1.
-fn order(left: View<'_>, right: View<'_>, rule: Rule) -> Option<Ordering> {
-    match (left, right) {
-        (View::Number(left), View::Number(right)) => Some(left.cmp(right)),
-        (View::String(left), View::String(right)) if rule == Rule::Rfc9535 => Some(left.cmp(right)),
-        (View::Bool(_) | View::Number(_), View::Bool(_) | View::Number(_)) if rule == Rule::Jsonpath2 => {
-            Some(as_number(left)?.cmp(&as_number(right)?))
-        }
-        _ => None,
+    /// Returns the order of two values, where they have one: numbers do, in RFC 9535 strings (by their characters),
+    /// in jsonpath2 booleans as 0 and 1.
+    fn order(&self, left: View<'_>, right: View<'_>, rule: Rule) -> OrderFlow {
+        OrderFlow::Continue(match (left, right) {
+            (View::Number(left), View::Number(right)) => Some(left.cmp(right)),
+            (View::String(left), View::String(right)) if rule == Rule::Rfc9535 => {
+                self.spend_comparison(left, right)?;
+                Some(left.cmp(right))
+            }
+            (View::Bool(_) | View::Number(_), View::Bool(_) | View::Number(_)) if rule == Rule::Jsonpath2 => {
+                as_number(left).zip(as_number(right)).map(|(left, right)| left.cmp(&right))
+            }
+            _ => None,
+        })
+    }
+
+    /// Pays for comparing two texts, where they are long.
+    #[inline]
+    fn spend_comparison(&self, left: &str, right: &str) -> Flow {
+        self.spend_bytes(left.len().min(right.len()))
     }
 }
 
