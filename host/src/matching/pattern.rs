@@ -24,7 +24,7 @@ pub(super) enum Pattern {
 }
 
 /// How much of a text a pattern has to cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Extent {
     /// `match()`: all of it.
     Whole,
@@ -59,7 +59,7 @@ pub(super) struct TooLarge;
 
 /// Compiles a pattern; `None` for what is no regular expression.
 pub(super) fn compile(pattern: &str, extent: Extent) -> Result<Option<Regex>, TooLarge> {
-    let dotted = without_line_ends(pattern);
+    let Some(dotted) = without_line_ends(pattern) else { return Ok(None) };
     let text = match extent {
         Extent::Whole => format!(r"\A(?:{dotted})\z"),
         Extent::Part => dotted,
@@ -71,10 +71,11 @@ pub(super) fn compile(pattern: &str, extent: Extent) -> Result<Option<Regex>, To
     }
 }
 
-/// Writes each `.` outside of a class as I-Regexp means it: any character but a line feed and a carriage return.
-fn without_line_ends(pattern: &str) -> String {
+/// Writes each `.` outside of a class as I-Regexp means it: any character but a line feed and a carriage return. Returns
+/// none where a `)` has no `(`: the group around the whole is not for the pattern to close.
+fn without_line_ends(pattern: &str) -> Option<String> {
     let mut written = String::with_capacity(pattern.len());
-    let (mut in_class, mut chars) = (false, pattern.chars());
+    let (mut in_class, mut depth, mut chars) = (false, 0_usize, pattern.chars());
     while let Some(c) = chars.next() {
         match c {
             '\\' => {
@@ -88,9 +89,11 @@ fn without_line_ends(pattern: &str) -> String {
             }
             '[' => in_class = true,
             ']' => in_class = false,
+            '(' if !in_class => depth += 1,
+            ')' if !in_class => depth = depth.checked_sub(1)?,
             _ => {}
         }
         written.push(c);
     }
-    written
+    Some(written)
 }

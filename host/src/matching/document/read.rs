@@ -41,7 +41,7 @@ struct Reader<'j> {
     names: Vec<usize>,
     /// How many numbers have been read.
     numbers: usize,
-    /// Which of them may be integers that were rounded, and where they stand.
+    /// Which of them may be integers that became `f64`s, and where they stand.
     rounded: Vec<Rounded>,
 }
 
@@ -123,7 +123,7 @@ impl<'j> Reader<'j> {
         order.len()
     }
 
-    /// Puts the integers that do not fit into 64 bits in the place of their `f64`s.
+    /// Puts the integers that do not fit into 64 bits, and `-0`, in the place of their `f64`s.
     fn restore_rounded(&mut self, json: &[u8]) {
         if self.rounded.is_empty() {
             return;
@@ -226,7 +226,8 @@ impl<'j> Visitor<'j> for Value<'_, 'j> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        if number.abs() >= I64_END {
+        // `-0` is an integer, and an index in jsonpath2; serde_json makes it the same `f64` as `-0.0`.
+        if number.abs() >= I64_END || (number == 0.0 && number.is_sign_negative()) {
             let rounded = Rounded { number: self.0.numbers, node: self.0.builder.nodes.len() };
             self.0.rounded.push(rounded);
         }

@@ -5,6 +5,9 @@ use std::fmt::{self, Write};
 use super::{Cursor, Document, Node, Span, View};
 use crate::matching::number::Number;
 
+/// Of how many bytes a text is written at once: a writer that has enough ends a long one early.
+const PIECE_BYTES: usize = 256;
+
 /// Makes a document, value by value.
 #[derive(Default)]
 pub(in crate::matching) struct Builder<'j> {
@@ -46,7 +49,12 @@ impl<'j> Builder<'j> {
     /// Adds a copy of a value.
     pub(in crate::matching) fn copy(&mut self, value: Cursor<'j>) {
         let from = value.at as usize;
-        self.nodes.extend_from_slice(&value.nodes[from..from + value.size() as usize]);
+        let copied = value.nodes[from..from + value.size() as usize].iter().map(|node| match node {
+            // However long a text is, a copy costs the same.
+            Node::Owned(text) => Node::Borrowed(text),
+            other => other.clone(),
+        });
+        self.nodes.extend(copied);
     }
 
     /// Opens a container: its children come next, names before their values, each name once.
@@ -74,10 +82,16 @@ impl<'j> Builder<'j> {
 /// Writes JSON, without spaces.
 impl fmt::Display for Cursor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.view() {
+        self.view().fmt(f)
+    }
+}
+
+impl fmt::Display for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             View::Null => f.write_str("null"),
-            View::Bool(value) => write!(f, "{value}"),
-            View::Number(number) => write!(f, "{number}"),
+            View::Bool(value) => value.fmt(f),
+            View::Number(number) => number.fmt(f),
             View::String(text) => quoted(f, text),
             View::Array(array) => {
                 for (place, element) in array.children().enumerate() {
@@ -99,5 +113,13 @@ impl fmt::Display for Cursor<'_> {
 }
 
 fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+    f.write_char('"')?;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
+        let json = serde_json::to_string(piece).map_err(|_| fmt::Error)?;
+        f.write_str(&json[1..json.len() - 1])?;
+        rest = after;
+    }
+    f.write_char('"')
 }

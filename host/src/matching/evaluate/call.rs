@@ -12,20 +12,22 @@ type Argument = Option<i64>;
 impl Evaluator<'_> {
     /// Visits what a function makes of `node`, once for each combination of its arguments' values.
     pub(super) fn call(&self, call: &Call, node: Cursor<'_>, visit: Visit<'_>) -> Flow {
-        let mut combinations: Vec<Vec<Argument>> = vec![Vec::new()];
+        let mut values = Vec::new();
         for operand in &call.arguments {
-            let values = self.arguments(operand, node)?;
-            let longer = combinations.len().saturating_mul(values.len());
-            self.spend(u64::try_from(longer).unwrap_or(u64::MAX))?;
-            let with = |before: &Vec<Argument>, value: &Argument| {
-                before.iter().copied().chain([*value]).collect::<Vec<_>>()
-            };
-            combinations = combinations
-                .iter()
-                .flat_map(|before| values.iter().map(move |value| with(before, value)))
-                .collect();
+            values.push(self.arguments(operand, node)?);
         }
-        combinations.iter().try_for_each(|arguments| self.apply(call.function, arguments, node, visit))
+        match &*values {
+            [] => self.apply(call.function, &[], node, visit),
+            [only] => only.iter().try_for_each(|only| self.apply(call.function, &[*only], node, visit)),
+            [first, second] => first.iter().try_for_each(|first| {
+                second.iter().try_for_each(|second| {
+                    self.spend(1)?;
+                    self.apply(call.function, &[*first, *second], node, visit)
+                })
+            }),
+            // No function takes more.
+            _ => Flow::Continue(()),
+        }
     }
 
     fn arguments(

@@ -1,6 +1,7 @@
 //! Comparing values, by the rules of both dialects.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use super::condition::{Answer, any};
 use super::{Evaluator, Flow, Stop};
@@ -8,8 +9,11 @@ use crate::matching::document::{Cursor, View};
 use crate::matching::form::{Comparison, Literal, Operand, Operator, Query, Rule, Start};
 use crate::matching::number::Number;
 
+/// How many nodes that are known already cost as much as one that has to be found.
+const KNOWN_PER_VISIT: usize = 4;
+
 /// The one value of an operand.
-pub(super) enum Side<'c> {
+pub(in crate::matching) enum Side<'c> {
     /// RFC 9535's `Nothing`.
     Nothing,
     /// A number that a function has made.
@@ -18,6 +22,7 @@ pub(super) enum Side<'c> {
 }
 
 type SideFlow<'c> = std::ops::ControlFlow<Stop, Side<'c>>;
+type OrderFlow = std::ops::ControlFlow<Stop, Option<Ordering>>;
 
 impl Evaluator<'_> {
     /// Tells whether a comparison is true for `current`.
@@ -66,7 +71,10 @@ impl Evaluator<'_> {
             Operand::Query(query) if query.start == Start::Root && !query.is_singular() => {
                 let known = self.memo.nodes(query, self.root, |visit| self.each(query, current, visit))?;
                 match known {
-                    Some(nodes) => nodes.iter().try_for_each(|place| visit(self.root.place(*place).view())),
+                    Some(nodes) => nodes.iter().enumerate().try_for_each(|(count, place)| {
+                        self.spend(u64::from(count % KNOWN_PER_VISIT == 0))?;
+                        visit(self.root.place(*place).view())
+                    }),
                     None => self.each(query, current, &mut |node| visit(node.view())),
                 }
             }
@@ -125,16 +133,20 @@ impl Evaluator<'_> {
         })
     }
 
-    /// Returns the one value of an operand as JSON, `nothing` where it has none; `None` for one that may have many.
-    pub(in crate::matching) fn told(&self, operand: &Operand, current: Cursor<'_>) -> Option<String> {
+    /// Returns the one value of an operand, to be shown; `None` for one that may have many.
+    pub(in crate::matching) fn told<'c>(
+        &'c self,
+        operand: &'c Operand,
+        current: Cursor<'c>,
+    ) -> Option<Side<'c>> {
         if matches!(operand, Operand::Query(query) if !query.is_singular()) {
             return None;
         }
-        Some(match self.side(operand, current) {
-            SideFlow::Continue(Side::Seen(view)) => written(view),
-            SideFlow::Continue(Side::Made(number)) => number.to_string(),
-            SideFlow::Continue(Side::Nothing) | SideFlow::Break(_) => "nothing".to_owned(),
-        })
+        match self.side(operand, current) {
+            SideFlow::Continue(side) => Some(side),
+            // What has ended this has ended the evaluation of the condition, too.
+            SideFlow::Break(_) => Some(Side::Nothing),
+        }
     }
 
     /// Returns the node that a singular query finds.
@@ -179,18 +191,18 @@ impl Evaluator<'_> {
 
     #[inline]
     fn relates_views(&self, left: View<'_>, operator: Operator, right: View<'_>, rule: Rule) -> Answer {
-        let order = || order(left, right, rule);
+        let order = || self.order(left, right, rule);
         Answer::Continue(match operator {
             Operator::Equal => self.equal(left, right, rule)?,
             Operator::NotEqual => !self.equal(left, right, rule)?,
-            Operator::Less => order() == Some(Ordering::Less),
-            Operator::Greater => order() == Some(Ordering::Greater),
+            Operator::Less => order()? == Some(Ordering::Less),
+            Operator::Greater => order()? == Some(Ordering::Greater),
             // RFC 9535: `<=` is `<` or `==`, and what has no order can still be equal; in jsonpath2 it cannot.
-            Operator::LessOrEqual => match order() {
+            Operator::LessOrEqual => match order()? {
                 Some(order) => order.is_le(),
                 None => rule == Rule::Rfc9535 && self.equal(left, right, rule)?,
             },
-            Operator::GreaterOrEqual => match order() {
+            Operator::GreaterOrEqual => match order()? {
                 Some(order) => order.is_ge(),
                 None => rule == Rule::Rfc9535 && self.equal(left, right, rule)?,
             },
@@ -203,7 +215,11 @@ impl Evaluator<'_> {
             (View::Null, View::Null) => true,
             (View::Bool(left), View::Bool(right)) => left == right,
             (View::Number(left), View::Number(right)) => left == right,
-            (View::String(left), View::String(right)) => left == right,
+            (View::String(left), View::String(right)) if left.len() != right.len() => false,
+            (View::String(left), View::String(right)) => {
+                self.spend_comparison(left, right)?;
+                left == right
+            }
             (View::Bool(flag), View::Number(number)) | (View::Number(number), View::Bool(flag)) => {
                 rule == Rule::Jsonpath2 && *number == Number::Int(i64::from(flag))
             }
@@ -239,28 +255,27 @@ impl Evaluator<'_> {
         }
         Answer::Continue(true)
     }
-}
 
-/// Returns the order of two values, where they have one: numbers do, in RFC 9535 strings (by their characters), in
-/// jsonpath2 booleans as 0 and 1.
-fn order(left: View<'_>, right: View<'_>, rule: Rule) -> Option<Ordering> {
-    match (left, right) {
-        (View::Number(left), View::Number(right)) => Some(left.cmp(right)),
-        (View::String(left), View::String(right)) if rule == Rule::Rfc9535 => Some(left.cmp(right)),
-        (View::Bool(_) | View::Number(_), View::Bool(_) | View::Number(_)) if rule == Rule::Jsonpath2 => {
-            Some(as_number(left)?.cmp(&as_number(right)?))
-        }
-        _ => None,
+    /// Returns the order of two values, where they have one: numbers do, in RFC 9535 strings (by their characters),
+    /// in jsonpath2 booleans as 0 and 1.
+    fn order(&self, left: View<'_>, right: View<'_>, rule: Rule) -> OrderFlow {
+        OrderFlow::Continue(match (left, right) {
+            (View::Number(left), View::Number(right)) => Some(left.cmp(right)),
+            (View::String(left), View::String(right)) if rule == Rule::Rfc9535 => {
+                self.spend_comparison(left, right)?;
+                Some(left.cmp(right))
+            }
+            (View::Bool(_) | View::Number(_), View::Bool(_) | View::Number(_)) if rule == Rule::Jsonpath2 => {
+                as_number(left).zip(as_number(right)).map(|(left, right)| left.cmp(&right))
+            }
+            _ => None,
+        })
     }
-}
 
-fn written(view: View<'_>) -> String {
-    match view {
-        View::Null => "null".to_owned(),
-        View::Bool(value) => value.to_string(),
-        View::Number(number) => number.to_string(),
-        View::String(text) => serde_json::Value::from(text).to_string(),
-        View::Array(node) | View::Object(node) => node.to_string(),
+    /// Pays for comparing two texts, where they are long.
+    #[inline]
+    fn spend_comparison(&self, left: &str, right: &str) -> Flow {
+        self.spend_bytes(left.len().min(right.len()))
     }
 }
 
@@ -293,6 +308,15 @@ impl<'c> Side<'c> {
             Side::Nothing => None,
             Side::Made(number) => Some(View::Number(number)),
             Side::Seen(view) => Some(*view),
+        }
+    }
+}
+
+impl fmt::Display for Side<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.view() {
+            Some(view) => view.fmt(f),
+            None => f.write_str("nothing"),
         }
     }
 }

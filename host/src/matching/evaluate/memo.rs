@@ -21,7 +21,7 @@ use crate::matching::pattern::{self, Extent, TooLarge};
 pub(super) struct Memo {
     /// By the query's address: a form does not move while it is evaluated.
     queries: RefCell<Vec<(*const Query, Known)>>,
-    patterns: RefCell<HashMap<String, Option<Regex>>>,
+    patterns: RefCell<HashMap<(String, Extent), Option<Regex>>>,
 }
 
 #[derive(Clone)]
@@ -75,11 +75,12 @@ impl Memo {
 
     /// Returns a pattern of the event, compiled once.
     pub(super) fn regex(&self, pattern: &str, extent: Extent) -> Result<Option<Regex>, TooLarge> {
-        if let Some(known) = self.patterns.borrow().get(pattern) {
+        let key = (pattern.to_owned(), extent);
+        if let Some(known) = self.patterns.borrow().get(&key) {
             return Ok(known.clone());
         }
         let compiled = pattern::compile(pattern, extent)?;
-        self.patterns.borrow_mut().insert(pattern.to_owned(), compiled.clone());
+        self.patterns.borrow_mut().insert(key, compiled.clone());
         Ok(compiled)
     }
 

@@ -206,6 +206,13 @@ impl<'e> Evaluator<'e> {
     /// Pays for looking at a whole text: 16 bytes are a visit.
     #[inline]
     fn spend_text(&self, text: &str) -> Flow {
-        self.spend(1 + u64::try_from(text.len() / 16).unwrap_or(u64::MAX))
+        self.spend(1)?;
+        self.spend_bytes(text.len())
+    }
+
+    /// Pays for looking at so many bytes of texts.
+    #[inline]
+    fn spend_bytes(&self, bytes: usize) -> Flow {
+        self.spend(u64::try_from(bytes / 16).unwrap_or(u64::MAX))
     }
 }

@@ -72,7 +72,8 @@ impl Evaluator<'_> {
     fn addressed<'c>(&self, subscript: Cursor<'_>, node: Cursor<'c>) -> ControlFlowOption<'c> {
         match subscript.view() {
             View::String(name) => {
-                self.spend(u64::from(node.len() / 8) + 1)?;
+                self.spend(u64::from(node.len() / 8))?;
+                self.spend_text(name)?;
                 ControlFlowOption::Continue(node.member(name))
             }
             View::Number(number) => match number.as_index() {

@@ -74,6 +74,58 @@ fn patterns_of_the_event_are_bounded_too() {
     assert_eq!(rfc9535("$.a[?match(@, $.r)]").count(&event), Ok(2));
 }
 
+/// What a pattern compiles to was remembered by its text alone: `search()` of a pattern that `match()` had compiled for
+/// the same event wanted the whole text.
+#[test]
+fn one_pattern_of_the_event_serves_match_and_search() {
+    let event = json!({"a": ["xyz"], "p": "y"}).to_string();
+    let event = Document::parse(event.as_bytes()).unwrap();
+    assert_eq!(rfc9535("$.a[?!match(@, $.p) && search(@, $.p)]").count(&event), Ok(1));
+    assert_eq!(rfc9535("$.a[?search(@, $.p) && match(@, $.p)]").count(&event), Ok(0));
+}
+
+/// Such a pattern closed the group that `match()` puts around it. It matched parts of texts, and `b` without the `a`
+/// that the index took for its beginning.
+#[test]
+fn a_pattern_that_closes_what_it_did_not_open_matches_nothing() {
+    let event = json!({"a": ["b", "ab", "axx"], "p": "a)?(?:b"}).to_string();
+    let event = Document::parse(event.as_bytes()).unwrap();
+    for pattern in ["'a)?(?:b'", "'a)|(?:b'", "$.p"] {
+        assert_eq!(rfc9535(&format!("$.a[?match(@, {pattern})]")).count(&event), Ok(0), "{pattern}");
+    }
+    assert_eq!(rfc9535(r"$.a[?match(@, '[)]|\\(|(a)b')]").count(&event), Ok(1));
+}
+
+/// Comparing two texts cost nothing, however long they were, and neither did a copy of one or a look at what a join
+/// knew already: an event of 3 MB kept a filter busy for many seconds.
+#[test]
+fn long_texts_and_joins_are_paid_for() {
+    let text = "x".repeat(1_000_000);
+    let rows: Vec<_> = (0..5_000).collect();
+    let event = json!({"a": text, "b": text, "c": format!("{text}\n"), "rows": rows}).to_string();
+    let event = Document::parse(event.as_bytes()).unwrap();
+    for (text, dialect) in [
+        ("$.rows[?$.a == $.b && @ == -1]", FilterDialect::Rfc9535),
+        ("$.rows[?$.a < $.b]", FilterDialect::Rfc9535),
+        ("$.rows[*][?(@ = $.rows[*] and @ = -1)]", FilterDialect::Jsonpath2),
+    ] {
+        let failure = Filter::parse(text, dialect).unwrap().matches(&event).unwrap_err();
+        assert!(matches!(failure, Failure::TooExpensive { .. }), "{text}");
+    }
+    let copies = Filter::parse("$.rows[*][?($[values()] = 1)]", FilterDialect::Jsonpath2).unwrap();
+    assert!(copies.matches(&event).is_err(), "5,000 copies of 5,000 rows");
+}
+
+/// serde_json hands over `-0` as the fraction -0.0, which is no index.
+#[test]
+fn minus_0_is_an_index() {
+    let event = Document::parse(br#"{"i": -0, "f": -0.0, "l": ["x"], "s": "yz"}"#).unwrap();
+    for (text, count) in [("$.l[$.i]", 1), ("$.l[$.f]", 0), ("$.s[charAt($.i)]", 1), ("$.s[charAt($.f)]", 0)]
+    {
+        assert_eq!(Filter::parse(text, FilterDialect::Jsonpath2).unwrap().count(&event), Ok(count), "{text}");
+    }
+}
+
 #[test]
 fn a_slice_of_step_0_is_nothing_or_a_failure() {
     let event = Document::parse(b"[1]").unwrap();

@@ -1,5 +1,7 @@
 //! The values that a condition looked at.
 
+use std::fmt::{self, Write};
+
 use crate::matching::document::Cursor;
 use crate::matching::evaluate::Evaluator;
 use crate::matching::form::{Comparison, Condition, Operand, Query};
@@ -7,6 +9,8 @@ use crate::matching::pattern::Pattern;
 
 /// How many values are told.
 const VALUES_MAX: usize = 10;
+/// How many are looked at to find different ones.
+const LOOKED_MAX: usize = 10_000;
 /// How many characters of each.
 const VALUE_CHARS_MAX: usize = 60;
 
@@ -14,6 +18,7 @@ const VALUE_CHARS_MAX: usize = 60;
 #[derive(Default)]
 pub(super) struct Seen {
     values: Vec<String>,
+    looked: usize,
     more: bool,
 }
 
@@ -63,8 +68,9 @@ impl Seen {
             Operand::Literal(_) => {}
             Operand::Query(query) => self.query(evaluator, query, node),
             Operand::Length(_) | Operand::Count(_) | Operand::Value(_) => {
-                let value = evaluator.told(operand, node);
-                self.add(|| shortened(value.unwrap_or_default()));
+                if let Some(value) = evaluator.told(operand, node) {
+                    self.add(|| shortened(value));
+                }
             }
         }
     }
@@ -74,7 +80,7 @@ impl Seen {
         // A failure here has ended, or will end, the evaluation of the condition itself.
         let _ended = evaluator.collect(query, node, &mut |node| {
             found = true;
-            self.add(|| shortened(node.to_string()));
+            self.add(|| shortened(node));
         });
         if !found {
             self.add(|| "nothing".to_owned());
@@ -83,6 +89,11 @@ impl Seen {
 
     fn add(&mut self, value: impl FnOnce() -> String) {
         if self.more {
+            return;
+        }
+        self.looked += 1;
+        if self.looked > LOOKED_MAX {
+            self.more = true;
             return;
         }
         let value = value();
@@ -101,9 +112,32 @@ fn is_literal(operand: &Operand) -> bool {
     matches!(operand, Operand::Literal(_))
 }
 
-fn shortened(json: String) -> String {
-    match json.char_indices().nth(VALUE_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &json[..end]),
-        None => json,
+/// Writes as much of a value as is told.
+fn shortened(value: impl fmt::Display) -> String {
+    let mut beginning = Beginning { text: String::new(), chars: 0 };
+    match write!(beginning, "{value}") {
+        Ok(()) => beginning.text,
+        Err(fmt::Error) => beginning.text + "…",
+    }
+}
+
+/// A writer that fails when it has enough.
+struct Beginning {
+    text: String,
+    chars: usize,
+}
+
+impl Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| self.write_char(c))
+    }
+
+    fn write_char(&mut self, c: char) -> fmt::Result {
+        if self.chars == VALUE_CHARS_MAX {
+            return Err(fmt::Error);
+        }
+        self.text.push(c);
+        self.chars += 1;
+        Ok(())
     }
 }
