@@ -8,12 +8,13 @@ use std::hash::Hash;
 
 use super::evaluate::Failure;
 
-/// The visits that one owner's filters may take together, unless four of them may take more: some 30 ms.
-const TOGETHER: u64 = 10_000_000;
+/// The visits that one owner's filters may take together, unless four of them may take more: some milliseconds.
+const TOGETHER: u64 = 2_000_000;
 /// How many times one filter's limit they may take at least.
 const FILTERS: u64 = 4;
-/// What a single evaluation takes without being counted.
-const FREE: u64 = 1_000;
+/// Which part of one filter's limit an evaluation takes without being counted: about what it takes to go over all of
+/// an event, twice.
+const FREE_PART: u64 = 24;
 /// Among how many owners of an expression its evaluation is counted: it is evaluated once for all of them.
 const OWNERS_MAX: usize = 16;
 
@@ -57,7 +58,7 @@ impl<K: Eq + Hash> Budgets<K> {
 
     /// Counts what an evaluation has taken.
     pub(super) fn charge(&mut self, owners: impl Iterator<Item = K>, visits: u64) {
-        if visits > FREE {
+        if visits > self.limit / FREE_PART {
             for owner in owners.take(OWNERS_MAX) {
                 *self.spent.entry(owner).or_default() += visits;
             }
@@ -90,7 +91,7 @@ mod tests {
     fn many_cheap_filters_cost_nothing() {
         let mut budgets = Budgets::new(100_000);
         for _ in 0..100_000 {
-            budgets.charge(["ann"].into_iter(), FREE);
+            budgets.charge(["ann"].into_iter(), 100_000 / FREE_PART);
         }
         assert_eq!(budgets.allowance(["ann"].into_iter()), Ok(100_000));
     }
