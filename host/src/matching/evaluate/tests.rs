@@ -157,8 +157,9 @@ fn is_ordinary(event: &Value) -> bool {
     }
 }
 
-/// serde_json_path gives objects an order, and knows no nothing as a function's value.
-const ORDERED_PATHS: [&str; 9] = ["value(", ">@", ">=@", "<@", "<=@", ">$", ">=$", "<$", "<=$"];
+/// serde_json_path gives objects an order, knows no nothing as a function's value, and finds no `$[-1]` of one element
+/// within a filter.
+const ORDERED_PATHS: [&str; 10] = ["[-", "value(", ">@", ">=@", "<@", "<=@", ">$", ">=$", "<$", "<=$"];
 
 /// RFC 9535 filters without what another evaluator gets wrong: large integers, and more.
 fn rfc9535_filter(without: &'static [&'static str]) -> BoxedStrategy<std::sync::Arc<Filter>> {
