@@ -105,21 +105,24 @@ impl<'j> Reader<'j> {
         for place in places {
             order.extend(last_by_name.remove(self.name(*place)));
         }
-        let ends = places[1..].iter().copied().chain([self.builder.nodes.len()]);
-        let spans: Vec<_> = places.iter().copied().zip(ends).collect();
-        let kept: Vec<_> = order.iter().flat_map(|member| spans[*member].0..spans[*member].1).collect();
-        let moved: HashMap<_, _> = kept.iter().copied().zip(first..).collect();
-        let nodes = kept.iter().map(|place| self.builder.nodes[*place].clone()).collect::<Vec<_>>();
-        self.builder.nodes.truncate(first);
-        self.builder.nodes.extend(nodes);
-        let rounded = self.rounded.iter();
-        let stays = |rounded: &Rounded| rounded.node < first;
-        self.rounded = rounded
-            .filter_map(|rounded| {
-                let node = if stays(rounded) { Some(&rounded.node) } else { moved.get(&rounded.node) };
-                node.map(|node| Rounded { node: *node, ..*rounded })
-            })
-            .collect();
+        let places = places.to_vec();
+        let mut old = self.builder.nodes.split_off(first);
+        let mut moved_to = vec![None; places.len()];
+        for &member in &order {
+            moved_to[member] = Some(self.builder.nodes.len());
+            let end = places.get(member + 1).map_or(old.len(), |next| next - first);
+            let nodes = old[places[member] - first..end].iter_mut();
+            self.builder.nodes.extend(nodes.map(|node| std::mem::replace(node, Node::Null)));
+        }
+        self.rounded.retain_mut(|rounded| {
+            // What stands before the object's first name stays.
+            let Some(member) = places.partition_point(|place| *place <= rounded.node).checked_sub(1) else {
+                return true;
+            };
+            let Some(start) = moved_to[member] else { return false };
+            rounded.node = start + rounded.node - places[member];
+            true
+        });
         order.len()
     }
 
