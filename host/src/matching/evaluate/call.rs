@@ -30,18 +30,14 @@ impl Evaluator<'_> {
         }
     }
 
-    fn arguments(
-        &self,
-        operand: &Operand,
-        node: Cursor<'_>,
-    ) -> std::ops::ControlFlow<super::Stop, Vec<Argument>> {
+    fn arguments(&self, operand: &Operand, node: Cursor<'_>) -> Flow<Vec<Argument>> {
         let mut values = Vec::new();
         self.values(operand, node, &mut |view| {
             self.spend(1)?;
             values.push(as_index(view));
             Flow::Continue(())
         })?;
-        std::ops::ControlFlow::Continue(values)
+        Flow::Continue(values)
     }
 
     fn apply(&self, function: Function, arguments: &[Argument], node: Cursor<'_>, visit: Visit<'_>) -> Flow {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::condition::{Answer, any};
 use super::{Evaluator, Flow, Stop};
 use crate::matching::document::{Cursor, View};
-use crate::matching::form::{Comparison, Literal, Operand, Operator, Query, Rule, Start};
+use crate::matching::form::{Comparison, Literal, Operand, Operator, Query, Rule, Segment, Start};
 use crate::matching::number::Number;
 
 /// How many nodes that are known already cost as much as one that has to be found.
@@ -20,9 +20,6 @@ pub(in crate::matching) enum Side<'c> {
     Made(Number),
     Seen(View<'c>),
 }
-
-type SideFlow<'c> = std::ops::ControlFlow<Stop, Side<'c>>;
-type OrderFlow = std::ops::ControlFlow<Stop, Option<Ordering>>;
 
 impl Evaluator<'_> {
     /// Tells whether a comparison is true for `current`.
@@ -90,8 +87,8 @@ impl Evaluator<'_> {
     }
 
     /// Returns the one value of an operand: what RFC 9535 calls a `ValueType`.
-    pub(super) fn side<'c>(&'c self, operand: &'c Operand, current: Cursor<'c>) -> SideFlow<'c> {
-        SideFlow::Continue(match operand {
+    pub(super) fn side<'c>(&'c self, operand: &'c Operand, current: Cursor<'c>) -> Flow<Side<'c>> {
+        Flow::Continue(match operand {
             Operand::Literal(literal) => Side::Seen(view_of(literal)),
             Operand::Query(query) => self.singular(query, current)?.map_or(Side::Nothing, Side::seen),
             Operand::Length(operand) => match self.side(operand, current)? {
@@ -143,29 +140,25 @@ impl Evaluator<'_> {
             return None;
         }
         match self.side(operand, current) {
-            SideFlow::Continue(side) => Some(side),
+            Flow::Continue(side) => Some(side),
             // What has ended this has ended the evaluation of the condition, too.
-            SideFlow::Break(_) => Some(Side::Nothing),
+            Flow::Break(_) => Some(Side::Nothing),
         }
     }
 
     /// Returns the node that a singular query finds.
     #[inline]
-    fn singular<'c>(
-        &'c self,
-        query: &'c Query,
-        current: Cursor<'c>,
-    ) -> std::ops::ControlFlow<Stop, Option<Cursor<'c>>> {
+    fn singular<'c>(&'c self, query: &'c Query, current: Cursor<'c>) -> Flow<Option<Cursor<'c>>> {
         let mut node = self.start(query, current);
         for segment in &query.segments {
-            let crate::matching::form::Segment::Child(selectors) = segment else { break };
+            let Segment::Child(selectors) = segment else { break };
             let [selector] = &**selectors else { break };
             match self.single(selector, node)? {
                 Some(child) => node = child,
-                None => return std::ops::ControlFlow::Continue(None),
+                None => return Flow::Continue(None),
             }
         }
-        std::ops::ControlFlow::Continue(Some(node))
+        Flow::Continue(Some(node))
     }
 
     #[inline]
@@ -258,8 +251,8 @@ impl Evaluator<'_> {
 
     /// Returns the order of two values, where they have one: numbers do, in RFC 9535 strings (by their characters),
     /// in jsonpath2 booleans as 0 and 1.
-    fn order(&self, left: View<'_>, right: View<'_>, rule: Rule) -> OrderFlow {
-        OrderFlow::Continue(match (left, right) {
+    fn order(&self, left: View<'_>, right: View<'_>, rule: Rule) -> Flow<Option<Ordering>> {
+        Flow::Continue(match (left, right) {
             (View::Number(left), View::Number(right)) => Some(left.cmp(right)),
             (View::String(left), View::String(right)) if rule == Rule::Rfc9535 => {
                 self.spend_comparison(left, right)?;

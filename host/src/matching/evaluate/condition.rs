@@ -1,7 +1,5 @@
 //! Whether a condition holds for a node.
 
-use std::ops::ControlFlow;
-
 use super::compare::Side;
 use super::{Evaluator, Flow, Stop};
 use crate::matching::document::{Cursor, View};
@@ -12,7 +10,7 @@ use crate::matching::pattern::{Pattern, TooLarge};
 const PATTERN_VISITS: u64 = 1_000;
 
 /// An answer, unless the evaluation ends.
-pub(super) type Answer = ControlFlow<Stop, bool>;
+pub(super) type Answer = Flow<bool>;
 
 impl Evaluator<'_> {
     /// Tells whether a condition holds for `current`.

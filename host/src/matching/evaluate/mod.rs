@@ -51,7 +51,8 @@ pub(super) enum Stop {
     Failed(Failure),
 }
 
-type Flow = ControlFlow<Stop>;
+/// Goes on with something, or ends the round.
+type Flow<T = ()> = ControlFlow<Stop, T>;
 type Visit<'v> = &'v mut dyn FnMut(Cursor<'_>) -> Flow;
 
 /// Returns what one filter may spend on an event.
@@ -119,9 +120,9 @@ impl<'e> Evaluator<'e> {
     /// Tells whether a condition holds for a node.
     pub(super) fn passes(&self, condition: &Condition, node: Cursor<'_>) -> Result<bool, Failure> {
         match self.holds(condition, node) {
-            ControlFlow::Continue(holds) => Ok(holds),
-            ControlFlow::Break(Stop::Failed(failure)) => Err(failure),
-            ControlFlow::Break(Stop::Enough) => Ok(true),
+            Flow::Continue(holds) => Ok(holds),
+            Flow::Break(Stop::Failed(failure)) => Err(failure),
+            Flow::Break(Stop::Enough) => Ok(true),
         }
     }
 

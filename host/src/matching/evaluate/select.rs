@@ -44,7 +44,7 @@ impl Evaluator<'_> {
 
     /// Returns what a name or an index chooses; nothing for other selectors.
     #[inline]
-    pub(super) fn single<'c>(&self, selector: &Selector, node: Cursor<'c>) -> ControlFlowOption<'c> {
+    pub(super) fn single<'c>(&self, selector: &Selector, node: Cursor<'c>) -> Flow<Option<Cursor<'c>>> {
         let child = match selector {
             Selector::Name(name) => {
                 self.spend(u64::from(node.len() / 8) + 1)?;
@@ -59,29 +59,29 @@ impl Evaluator<'_> {
             | Selector::Subscript(_)
             | Selector::Call(_) => None,
         };
-        ControlFlowOption::Continue(child)
+        Flow::Continue(child)
     }
 
-    fn element<'c>(&self, node: Cursor<'c>, index: i64) -> ControlFlowOption<'c> {
+    fn element<'c>(&self, node: Cursor<'c>, index: i64) -> Flow<Option<Cursor<'c>>> {
         // Elements before it are passed by.
         self.spend(u64::from(node.len() / 8) + 1)?;
-        ControlFlowOption::Continue(node.element(index))
+        Flow::Continue(node.element(index))
     }
 
     /// Returns what a jsonpath2 subscript's value addresses in `node`.
-    fn addressed<'c>(&self, subscript: Cursor<'_>, node: Cursor<'c>) -> ControlFlowOption<'c> {
+    fn addressed<'c>(&self, subscript: Cursor<'_>, node: Cursor<'c>) -> Flow<Option<Cursor<'c>>> {
         match subscript.view() {
             View::String(name) => {
                 self.spend(u64::from(node.len() / 8))?;
                 self.spend_text(name)?;
-                ControlFlowOption::Continue(node.member(name))
+                Flow::Continue(node.member(name))
             }
             View::Number(number) => match number.as_index() {
                 Some(index) => self.element(node, index),
-                None => ControlFlowOption::Continue(None),
+                None => Flow::Continue(None),
             },
             View::Bool(value) => self.element(node, i64::from(value)),
-            View::Null | View::Array(_) | View::Object(_) => ControlFlowOption::Continue(None),
+            View::Null | View::Array(_) | View::Object(_) => Flow::Continue(None),
         }
     }
 
@@ -120,10 +120,9 @@ impl Evaluator<'_> {
             0 => Flow::Break(Stop::Failed(Failure::ZeroStep)),
             step @ 1.. => self.elements(array, start, end.min(len), step, visit),
             step @ ..0 => {
-                // The first index of the row that is within the array.
-                let beyond = start.saturating_sub(len - 1).max(0);
-                let skipped = beyond.checked_div(-step.max(-i64::MAX)).unwrap_or(0);
-                let skipped = skipped + i64::from(beyond % step.max(-i64::MAX) != 0);
+                // To the first index of the row that is within the array.
+                let beyond = start.saturating_sub(len - 1).max(0).unsigned_abs();
+                let skipped = i64::try_from(beyond.div_ceil(step.unsigned_abs())).unwrap_or(i64::MAX);
                 let start = start.saturating_add(skipped.saturating_mul(step));
                 self.elements(array, start, end.max(-len - 1), step, visit)
             }
@@ -163,6 +162,3 @@ impl Evaluator<'_> {
         Flow::Continue(())
     }
 }
-
-/// Perhaps one node.
-pub(super) type ControlFlowOption<'c> = std::ops::ControlFlow<Stop, Option<Cursor<'c>>>;
