@@ -116,6 +116,8 @@ pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
     Explanation { matches: matches == Ok(true), failure: matches.err(), steps: steps.unwrap_or_default() }
 }
 
+/// What following a path costs besides its visits: its text is written anew.
+const PATH_VISITS: u64 = 50;
 /// From how many nodes the path of a condition is followed.
 const FOLLOWED_MAX: usize = 100;
 /// How many times the work of one evaluation an explanation may take.
@@ -136,7 +138,7 @@ impl Explainer<'_> {
         current: Cursor<'_>,
         visit: &mut dyn FnMut(Cursor<'_>),
     ) -> Result<(), Failure> {
-        let evaluator = Evaluator::within(self.event, self.work.get());
+        let evaluator = Evaluator::within(self.event, self.work.get().saturating_sub(PATH_VISITS));
         let visited = evaluator.collect(path, current, visit);
         self.work.set(self.work.get().min(evaluator.left()));
         visited
