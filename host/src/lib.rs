@@ -64,9 +64,11 @@
 pub mod domain;
 
 pub mod matching;
+pub mod plugin;
 pub mod store;
 
 pub mod directory;
+pub mod modules;
 pub mod policy;
 
 pub mod delivery;

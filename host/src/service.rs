@@ -17,6 +17,8 @@ use crate::directory::Directory;
 use crate::domain::{Event, EventId};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
+use crate::modules::Modules;
+use crate::plugin::{self, CompileLimits, Host};
 use crate::policy::Policy;
 use crate::recovery::Recoveries;
 use crate::store::redb::{OpenError, RedbStore};
@@ -70,6 +72,7 @@ impl Service {
         tls::install_provider();
         let store = open_store(&config).await?;
         let directory = Arc::new(Directory::open(Arc::clone(&store)).await.map_err(Error::Read)?);
+        let modules = Arc::new(Modules::new(Arc::clone(&store), Arc::new(Host::new(sandbox(&config)))));
         let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
         let policy = Policy::new(url, config.policy_timeout).map_err(Error::Policy)?;
         let limits = delivery::Limits {
@@ -79,7 +82,8 @@ impl Service {
             connect_timeout: config.connect_timeout,
             retry_schedule: config.retry_schedule.clone(),
         };
-        let dispatcher = Dispatcher::start(Arc::clone(&store), Arc::clone(&directory), policy, limits).await;
+        let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
+        let dispatcher = Dispatcher::start(stages.0, stages.1, stages.2, policy, limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
         let intake = Intake::new(Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
         let rate = config.recover_events_per_second;
@@ -93,6 +97,7 @@ impl Service {
         let api = Api {
             store: Arc::clone(&store),
             directory,
+            modules,
             intake: intake.clone(),
             dispatcher: Arc::clone(&dispatcher),
             recoveries,
@@ -191,6 +196,33 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, window)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
     Ok(Arc::new(store))
+}
+
+/// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.
+fn sandbox(config: &Config) -> plugin::Settings {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    plugin::Settings {
+        limits: plugin::Limits {
+            time: config.plugin_time,
+            memory_bytes: config.plugin_memory_bytes,
+            output_bytes: config.plugin_output_bytes,
+            log_bytes: config.plugin_log_bytes,
+            state_bytes: config.plugin_state_bytes,
+            state_keys: config.plugin_state_keys,
+        },
+        compile: CompileLimits {
+            module_bytes: config.plugin_bytes_max,
+            time: config.plugin_compile_time,
+            memory_bytes: config.plugin_compile_memory_bytes,
+        },
+        folder: config.data.join("compiled"),
+        compiler: config.plugin_compiler.clone(),
+        networks: config.plugin_networks.clone(),
+        threads: match config.plugin_threads {
+            0 => processors,
+            threads => as_count(threads),
+        },
+    }
 }
 
 fn as_count(number: u32) -> usize {

@@ -54,7 +54,9 @@ fn load(arguments: Arguments) -> Result<Config, config::Error> {
     let mut sources = Sources::from_environment(std::env::vars_os())?;
     sources.file = arguments.config.or(sources.file);
     sources.flags = arguments.settings.0;
-    Config::load(sources)
+    let config = Config::load(sources)?;
+    let compiler = config.plugin_compiler.clone().or_else(|| std::env::current_exe().ok());
+    Ok(Config { plugin_compiler: compiler, ..config })
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -6,6 +6,8 @@ use crate::config::{Config, Invalid};
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The largest memory of a plugin: what the pool of memories has room for.
+const PLUGIN_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The most of anything that is counted.
 const COUNT_MAX: usize = 1_000_000;
 /// The longest timeout: a day.
@@ -26,6 +28,17 @@ impl Config {
         within("in_flight_max", in_flight, COUNT_MAX)?;
         within("subscription_in_flight_max", each, COUNT_MAX)?;
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
+        within("plugin_memory_bytes", self.plugin_memory_bytes, PLUGIN_MEMORY_BYTES_MAX)?;
+        within("plugin_output_bytes", self.plugin_output_bytes, BYTES_MAX)?;
+        within("plugin_log_bytes", self.plugin_log_bytes, BYTES_MAX)?;
+        within("plugin_state_bytes", self.plugin_state_bytes, BYTES_MAX)?;
+        within("plugin_state_keys", self.plugin_state_keys, COUNT_MAX)?;
+        within("plugin_bytes_max", self.plugin_bytes_max, BYTES_MAX)?;
+        ensure("plugin_threads", self.plugin_threads <= 1024, || {
+            format!("expected 0 to 1024, found {}", self.plugin_threads)
+        })?;
+        let both = self.policy_plugin.is_some() && self.policy_url.is_some();
+        ensure("policy_plugin", !both, || "expected either this or policy_url, found both".to_owned())?;
 
         let least = Duration::from_millis(1);
         for (key, timeout, least) in [
@@ -34,6 +47,8 @@ impl Config {
             ("attempt_timeout_ms", self.attempt_timeout, least),
             ("connect_timeout_ms", self.connect_timeout, least),
             ("policy_timeout_ms", self.policy_timeout, least),
+            ("plugin_time_ms", self.plugin_time, least),
+            ("plugin_compile_time_ms", self.plugin_compile_time, least),
             ("shutdown_grace_ms", self.shutdown_grace, Duration::ZERO),
         ] {
             let [low, found, high] = [least, timeout, TIMEOUT_MAX].map(|time| time.as_millis());

@@ -30,6 +30,7 @@ impl Key {
 const SERVICE: &str = "Service";
 const DELIVERY: &str = "Delivery";
 const LIMITS: &str = "Limits";
+const PLUGINS: &str = "Plugins";
 const KEEPING: &str = "Keeping";
 const LOGS: &str = "Logs";
 
@@ -54,6 +55,17 @@ pub static KEYS: &[Key] = &[
         "The policy server; without it everyone may see everything",
         |c, t| set(&mut c.policy_url, parse::url(t)),
     ),
+    key(
+        SERVICE,
+        "policy_plugin",
+        "FILE",
+        "",
+        "A policy plugin, the alternative to a policy server",
+        |c, t| set(&mut c.policy_plugin, parse::file(t)),
+    ),
+    key(SERVICE, "policy_plugin_config", "FILE", "", "A JSON file with its configuration", |c, t| {
+        set(&mut c.policy_plugin_config, parse::file(t))
+    }),
     key(
         SERVICE,
         "default_user",
@@ -132,6 +144,85 @@ pub static KEYS: &[Key] = &[
     key(LIMITS, "body_timeout_ms", "MS", "30000", "The longest a request's body may take", |c, t| {
         set(&mut c.body_timeout, parse::millis(t))
     }),
+    key(PLUGINS, "plugin_time_ms", "MS", "250", "The longest a plugin may take for one delivery", |c, t| {
+        set(&mut c.plugin_time, parse::millis(t))
+    }),
+    key(PLUGINS, "plugin_memory_bytes", "BYTES", "67108864", "The most memory of one call", |c, t| {
+        set(&mut c.plugin_memory_bytes, parse::number(t))
+    }),
+    key(PLUGINS, "plugin_output_bytes", "BYTES", "1048576", "The most output of one call", |c, t| {
+        set(&mut c.plugin_output_bytes, parse::number(t))
+    }),
+    key(PLUGINS, "plugin_log_bytes", "BYTES", "65536", "The most log lines of one call", |c, t| {
+        set(&mut c.plugin_log_bytes, parse::number(t))
+    }),
+    key(
+        PLUGINS,
+        "plugin_state_bytes",
+        "BYTES",
+        "1048576",
+        "The most state of a subscription's plugin",
+        |c, t| set(&mut c.plugin_state_bytes, parse::number(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_state_keys",
+        "N",
+        "1000",
+        "The most keys of state of a subscription's plugin",
+        |c, t| set(&mut c.plugin_state_keys, parse::number(t)),
+    ),
+    key(PLUGINS, "plugin_bytes_max", "BYTES", "33554432", "The largest module", |c, t| {
+        set(&mut c.plugin_bytes_max, parse::number(t))
+    }),
+    key(
+        PLUGINS,
+        "plugin_storage_bytes_max",
+        "BYTES",
+        "4294967296",
+        "The most space that modules take on disk",
+        |c, t| set(&mut c.plugin_storage_bytes_max, parse::number(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_compile_time_ms",
+        "MS",
+        "60000",
+        "The longest that compiling a module may take",
+        |c, t| set(&mut c.plugin_compile_time, parse::millis(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_compile_memory_bytes",
+        "BYTES",
+        "4294967296",
+        "The most memory that compiling a module may take",
+        |c, t| set(&mut c.plugin_compile_memory_bytes, parse::number(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_networks",
+        "NETS",
+        "",
+        "Networks that are not public and that plugins may call, separated by commas",
+        |c, t| set(&mut c.plugin_networks, parse::networks(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_threads",
+        "N",
+        "0",
+        "The threads that run plugins; 0 for one on each processor",
+        |c, t| set(&mut c.plugin_threads, parse::number(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_compiler",
+        "FILE",
+        "",
+        "The program that compiles modules [default: this program]",
+        |c, t| set(&mut c.plugin_compiler, parse::file(t)),
+    ),
     key(KEEPING, "retention", "TIME", "30d", "How long events are kept; 0 keeps them for ever", |c, t| {
         set(&mut c.retention, parse::period(t))
     }),

@@ -39,6 +39,10 @@ pub struct Config {
     pub data: PathBuf,
     /// The policy server, asked by `POST {policy_url}/events/{user}`. Default none: everyone may see everything.
     pub policy_url: Option<Url>,
+    /// The operator's policy plugin, a component that exports `policy`; the alternative to `policy_url`. Default none.
+    pub policy_plugin: Option<PathBuf>,
+    /// A file with its configuration, one JSON object. Default none: `{}`.
+    pub policy_plugin_config: Option<PathBuf>,
     /// Who a request without the user header is from. Default `anonymous`.
     pub default_user: String,
     /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
@@ -74,6 +78,34 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The longest a request's body may take to arrive. Default 30 s.
     pub body_timeout: Duration,
+
+    /// The longest that a plugin may take for one delivery. Default 250 ms.
+    pub plugin_time: Duration,
+    /// The most linear memory of one call, in bytes. Default 64 MiB.
+    pub plugin_memory_bytes: usize,
+    /// The most output of one call, in bytes. Default 1 MiB.
+    pub plugin_output_bytes: usize,
+    /// The most log lines of one call, in bytes. Default 64 KiB.
+    pub plugin_log_bytes: usize,
+    /// The most state that a subscription's plugin keeps, in bytes. Default 1 MiB.
+    pub plugin_state_bytes: usize,
+    /// The most keys of state that a subscription's plugin keeps. Default 1000.
+    pub plugin_state_keys: usize,
+    /// The largest module, in bytes. Default 32 MiB.
+    pub plugin_bytes_max: usize,
+    /// The most space that modules take on disk, compiled forms included, in bytes. Default 4 GiB.
+    pub plugin_storage_bytes_max: u64,
+    /// The longest that compiling a module may take. Default 60 s.
+    pub plugin_compile_time: Duration,
+    /// The most memory that compiling a module may take, in bytes of address space. Default 4 GiB.
+    pub plugin_compile_memory_bytes: u64,
+    /// Networks that are not public and that plugins may call all the same. Default none.
+    pub plugin_networks: Vec<IpNet>,
+    /// How many threads run plugins. Default 0: as many as the machine has processors.
+    pub plugin_threads: u32,
+    /// The `waypost` program, which compiles modules in a process of its own. Default none: the `waypost` program sets
+    /// itself, a program that embeds the router has to name it before it can take modules.
+    pub plugin_compiler: Option<PathBuf>,
 
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
@@ -121,6 +153,8 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8070)),
             data: PathBuf::from("./waypost-data"),
             policy_url: None,
+            policy_plugin: None,
+            policy_plugin_config: None,
             default_user: "anonymous".to_owned(),
             user_header: HeaderName::from_static("http-remote-user"),
             admin_users: None,
@@ -140,6 +174,19 @@ impl Default for Config {
             connections_max: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            plugin_time: Duration::from_millis(250),
+            plugin_memory_bytes: 64 * 1024 * 1024,
+            plugin_output_bytes: 1024 * 1024,
+            plugin_log_bytes: 64 * 1024,
+            plugin_state_bytes: 1024 * 1024,
+            plugin_state_keys: 1000,
+            plugin_bytes_max: 32 * 1024 * 1024,
+            plugin_storage_bytes_max: 4 * 1024 * 1024 * 1024,
+            plugin_compile_time: Duration::from_secs(60),
+            plugin_compile_memory_bytes: 4 * 1024 * 1024 * 1024,
+            plugin_networks: Vec::new(),
+            plugin_threads: 0,
+            plugin_compiler: None,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             dedup_window: None,
             shutdown_grace: Duration::from_secs(10),

@@ -26,6 +26,11 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
+/// Nothing at all takes a file of a weaker source away.
+pub(super) fn file(text: &str) -> Parsed<Option<PathBuf>> {
+    Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
+}
+
 /// Nothing at all takes a URL of a weaker source away.
 pub(super) fn url(text: &str) -> Parsed<Option<Url>> {
     if text.is_empty() {

@@ -66,6 +66,7 @@ impl Engine {
             subscription: subscription.id,
             event: owed.event.id,
             place: owed.place,
+            plugin: None,
             attempt,
             progress,
         };

@@ -16,6 +16,7 @@ use super::traffic::{Reached, UnderWay, lock};
 use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, SubscriptionId};
+use crate::modules::Modules;
 use crate::policy::Policy;
 use crate::store::{self, News, Store};
 
@@ -46,6 +47,7 @@ impl Dispatcher {
     pub async fn start(
         store: Arc<dyn Store>,
         directory: Arc<Directory>,
+        modules: Arc<Modules>,
         policy: Policy,
         limits: Limits,
     ) -> Result<Self, StartError> {
@@ -54,6 +56,7 @@ impl Dispatcher {
         let reached = store.reached().await.map_err(StartError::Store)?;
         let engine = Arc::new(Engine {
             directory,
+            modules,
             policy,
             client,
             extra: Arc::new(Semaphore::new(limits.in_flight_max)),

@@ -16,6 +16,7 @@ use super::lane::Lane;
 use super::traffic::{Gauge, Reached, UnderWay, lock};
 use crate::directory::Directory;
 use crate::domain::SubscriptionId;
+use crate::modules::Modules;
 use crate::policy::Policy;
 use crate::store::{News, Store};
 
@@ -26,6 +27,7 @@ const FORGIVE_AT_ONCE: usize = 1_000;
 pub(super) struct Engine {
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
+    pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,
     pub(super) client: Client,
     pub(super) limits: Limits,

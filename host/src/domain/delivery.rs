@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::plugin::PluginRun;
+
 /// The most bytes of a target's or policy server's answer that are kept: 16 KiB.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
@@ -109,6 +111,8 @@ pub enum Entry {
         /// Who asked for the recovery.
         by: String,
     },
+    /// The subscription's plugin ran: what follows stands in the next attempt.
+    Plugin(Box<PluginRun>),
 }
 
 /// Where a delivery stands.
@@ -152,8 +156,8 @@ impl State {
     pub fn after(history: &[Entry]) -> Self {
         match history.last() {
             None | Some(Entry::Redelivery { .. } | Entry::Recovered { .. }) => Self::Pending,
-            // It tells why there was no delivery, not how one went.
-            Some(Entry::FilterFailed { .. }) => Self::after(&history[..history.len() - 1]),
+            // It tells why there was no delivery, or what an attempt is about to do, not how one went.
+            Some(Entry::FilterFailed { .. } | Entry::Plugin(_)) => Self::after(&history[..history.len() - 1]),
             Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             Some(Entry::Attempt(attempt)) => match &attempt.outcome {
                 Outcome::Delivered => Self::Delivered { at: attempt.at },

@@ -6,6 +6,7 @@
 pub mod delivery;
 pub mod event;
 pub mod ids;
+pub mod plugin;
 pub mod recovery;
 pub mod retry;
 pub mod status;
@@ -15,6 +16,7 @@ pub mod target;
 pub use delivery::{Answer, Attempt, Entry, Outcome, State};
 pub use event::Event;
 pub use ids::{DeliveryId, EventId, SubscriptionId};
+pub use plugin::{PluginDigest, PluginUse};
 pub use recovery::Recovery;
 pub use retry::RetrySchedule;
 pub use status::TaskStatus;

@@ -1,5 +1,6 @@
 //! Who wants which events, and where they go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::event::{ContentMode, EventFormat};
-use crate::domain::{RetrySchedule, SubscriptionId, TargetUrl};
+use crate::domain::{PluginUse, RetrySchedule, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -58,6 +59,9 @@ pub struct Subscription {
     /// The CloudEvents mode that is sent.
     #[serde(default)]
     pub content_mode: ContentMode,
+    /// What filters, decides and transforms further, if anything.
+    #[serde(default)]
+    pub plugin: Option<Arc<PluginUse>>,
 }
 
 /// The language that a subscription's filter is to be read in.
@@ -141,6 +145,7 @@ impl Subscription {
             filter_dialect: FilterDialect::default(),
             event_format: EventFormat::default(),
             content_mode: ContentMode::default(),
+            plugin: None,
         }
     }
 

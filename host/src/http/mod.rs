@@ -29,6 +29,7 @@ use axum::routing::{get, post};
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
 use crate::intake::Intake;
+use crate::modules::Modules;
 use crate::recovery::Recoveries;
 use crate::store::Store;
 
@@ -65,6 +66,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// The subscriptions.
     pub directory: Arc<Directory>,
+    /// The uploaded modules.
+    pub modules: Arc<Modules>,
     /// The way in.
     pub intake: Intake,
     /// What is under way.

@@ -168,7 +168,8 @@ impl Delivery {
             Entry::Redelivery { .. }
             | Entry::Dropped { .. }
             | Entry::FilterFailed { .. }
-            | Entry::Recovered { .. } => None,
+            | Entry::Recovered { .. }
+            | Entry::Plugin(_) => None,
         })
     }
 }
@@ -199,17 +200,21 @@ fn show_answer(answer: &Answer) -> Value {
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Recovered { .. } => {
-            None
-        }
+        Entry::Attempt(_)
+        | Entry::Dropped { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Recovered { .. }
+        | Entry::Plugin(_) => None,
     }
 }
 
 fn show_recovered(entry: &Entry) -> Option<Value> {
     match entry {
         Entry::Recovered { at, by } => Some(json!({"at": at.to_string(), "by": by})),
-        Entry::Attempt(_) | Entry::Dropped { .. } | Entry::FilterFailed { .. } | Entry::Redelivery { .. } => {
-            None
-        }
+        Entry::Attempt(_)
+        | Entry::Dropped { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Redelivery { .. }
+        | Entry::Plugin(_) => None,
     }
 }

@@ -10,10 +10,14 @@ mod wakes;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
-use crate::domain::{Attempt, Entry, Event, EventId, Recovery, Subscription, SubscriptionId, recovery};
+use crate::domain::{
+    Attempt, Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery,
+};
 
 pub use wakes::{News, Wakes};
 
@@ -100,6 +104,8 @@ pub struct Owed {
     pub place: Place,
     /// How it went so far.
     pub progress: Progress,
+    /// Whether what is to be sent is fixed already: [`Store::prepared`] has it.
+    pub prepared: bool,
 }
 
 /// How far a delivery has come.
@@ -111,6 +117,10 @@ pub struct Progress {
     pub first_attempt: Option<Timestamp>,
     /// Whether policy has already let this user see this event.
     pub allowed: bool,
+    /// Whether its plugin has already let it pass as it is.
+    pub passed: bool,
+    /// Which outputs of its plugin the target has already, one bit each.
+    pub sent: u64,
 }
 
 /// Where a waiting delivery's row stands.
@@ -159,6 +169,8 @@ pub struct Finished {
     pub event: EventId,
     /// Where its row stood.
     pub place: Place,
+    /// What its plugin did in this attempt, unless [`Store::prepare`] has recorded that.
+    pub plugin: Option<Box<PluginRun>>,
     /// What happened; its outcome says whether the delivery waits again.
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
@@ -232,6 +244,34 @@ pub struct Backlog {
     pub all: usize,
     /// Those that are due.
     pub due: usize,
+}
+
+/// What a plugin has made of a delivery, with everything that becomes durable with it.
+#[derive(Clone, Debug)]
+pub struct Preparation {
+    /// Whose delivery.
+    pub subscription: SubscriptionId,
+    /// Of which event.
+    pub event: EventId,
+    /// Where its row stands.
+    pub place: Place,
+    /// What the plugin did.
+    pub run: Box<PluginRun>,
+    /// What is to be sent from now on; `None` when nothing is to be sent or the run has failed.
+    pub prepared: Option<Prepared>,
+    /// What the plugin changed in its state.
+    pub state: Vec<StateChange>,
+}
+
+/// An uploaded module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// What is known of it.
+    pub report: Report,
+    /// When it was uploaded last.
+    pub uploaded: Timestamp,
+    /// Who uploaded it last.
+    pub by: String,
 }
 
 /// What must last. Every write is durable when its future resolves, but for [`Store::finish`].
@@ -313,6 +353,31 @@ pub trait Store: Send + Sync + 'static {
     /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
     /// causes a repeat and nothing else.
     async fn finish(&self, finished: Finished) -> Result<(), Error>;
+
+    /// Fixes what a delivery sends, with the run of its plugin and what that changed, in one transaction.
+    async fn prepare(&self, preparation: Preparation) -> Result<(), Error>;
+
+    /// Returns what a delivery is to send, where that is fixed.
+    async fn prepared(&self, event: EventId, subscription: SubscriptionId)
+    -> Result<Option<Prepared>, Error>;
+
+    /// Returns the state of a subscription's plugin.
+    async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
+
+    /// Keeps a module; one that is there gets the new record.
+    async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error>;
+
+    /// Returns what is known of a module.
+    async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error>;
+
+    /// Returns a module's bytes.
+    async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error>;
+
+    /// Returns what is known of all modules.
+    async fn modules(&self) -> Result<Vec<Module>, Error>;
+
+    /// Removes a module.
+    async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error>;
 
     /// Drops what is owed to a deleted subscription, at most `limit` rows; returns whether there may be more.
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;

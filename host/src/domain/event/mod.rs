@@ -4,6 +4,7 @@
 //! target. The received bytes never change, so a number keeps its text (`1.10`, `1e5`) on its whole way.
 
 mod attribute;
+mod canonical;
 mod check;
 mod decode;
 mod encode;
@@ -22,6 +23,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use canonical::{Canonical, Payload};
 pub use decode::{Received, decode};
 pub use encode::{ContentMode, EventFormat, Outgoing, encode};
 pub use error::{BATCH_ERRORS_MAX, DecodeError, DecodeErrorKind};

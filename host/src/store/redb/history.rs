@@ -87,6 +87,7 @@ fn size(entry: &Entry) -> usize {
         }
         Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => 64,
         Entry::FilterFailed { reason, .. } => 64 + reason.len(),
+        Entry::Plugin(run) => 256 + run.size(),
     }
 }
 
@@ -122,7 +123,8 @@ pub(super) fn take_failed(
             Entry::Attempt(_)
             | Entry::Redelivery { .. }
             | Entry::Dropped { .. }
-            | Entry::Recovered { .. } => true,
+            | Entry::Recovered { .. }
+            | Entry::Plugin(_) => true,
         });
     }
     all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.subscription));

@@ -27,14 +27,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
+use crate::domain::plugin::{Prepared, StateMap};
+use crate::domain::{EventId, PluginDigest, Recovery, Subscription, SubscriptionId};
 use crate::store::{
-    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Purge, Purged, Range, Step, Store, Story,
-    Waiting, Wakes,
+    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Module, Preparation, Purge, Purged, Range, Step,
+    Store, Story, Waiting, Wakes,
 };
 use handle::{Fault, Handle};
 use queue::{Ending, Op, Queue, Redelivery, Reply};
@@ -199,6 +201,42 @@ impl Store for RedbStore {
         let (reply, answer) = oneshot::channel();
         self.queue.push_ending(Ending { finished, reply })?;
         answer.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn prepare(&self, _preparation: Preparation) -> Result<(), Error> {
+        Err(Error::Closed)
+    }
+
+    async fn prepared(
+        &self,
+        _event: EventId,
+        _subscription: SubscriptionId,
+    ) -> Result<Option<Prepared>, Error> {
+        Ok(None)
+    }
+
+    async fn plugin_state(&self, _subscription: SubscriptionId) -> Result<StateMap, Error> {
+        Ok(StateMap::default())
+    }
+
+    async fn put_module(&self, _module: Module, _wasm: Bytes) -> Result<(), Error> {
+        Err(Error::Closed)
+    }
+
+    async fn module(&self, _digest: PluginDigest) -> Result<Option<Module>, Error> {
+        Ok(None)
+    }
+
+    async fn module_bytes(&self, _digest: PluginDigest) -> Result<Option<Bytes>, Error> {
+        Ok(None)
+    }
+
+    async fn modules(&self) -> Result<Vec<Module>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_module(&self, _digest: PluginDigest) -> Result<(), Error> {
+        Err(Error::Closed)
     }
 
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {

@@ -219,5 +219,5 @@ pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<Owed> {
 /// Makes what is owed of a row; a row whose event has gone owes nothing.
 fn owe(batch: &Batch, place: Place, progress: Progress) -> Option<Owed> {
     let event = batch.get(usize::try_from(place.index).ok()?)?.as_ref()?;
-    Some(Owed { event: Arc::clone(event), place, progress })
+    Some(Owed { event: Arc::clone(event), place, progress, prepared: false })
 }

@@ -197,7 +197,7 @@ impl RetryRecord {
     /// Returns how far the delivery has come.
     pub(super) fn progress(&self) -> Result<Progress, Error> {
         let first_attempt = self.first_attempt.map(timestamp).transpose()?;
-        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed })
+        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed, passed: false, sent: 0 })
     }
 
     /// Writes the record.

@@ -112,8 +112,8 @@ fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finish
     let failed = owed.progress.failed + 1;
     let attempt = attempt(failed, outcome);
     let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
-    let progress = Progress { failed, first_attempt, allowed: true };
-    Finished { subscription, event: owed.event.id, place: owed.place, attempt, progress }
+    let progress = Progress { failed, first_attempt, allowed: true, ..Progress::default() };
+    Finished { subscription, event: owed.event.id, place: owed.place, plugin: None, attempt, progress }
 }
 
 async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {

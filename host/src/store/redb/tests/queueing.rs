@@ -26,7 +26,8 @@ fn end(number: u128) -> (Ending, Answer<()>) {
     let event = EventId::from_uuid(Uuid::from_u128(number));
     let place = Place { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
-    let finished = Finished { subscription: sub(1), event, place, attempt, progress: Progress::default() };
+    let finished =
+        Finished { subscription: sub(1), event, place, plugin: None, attempt, progress: Progress::default() };
     (Ending { finished, reply }, answer)
 }
 

@@ -164,7 +164,12 @@ fn a_recovery_of_version_1_is_read() {
 }
 
 fn retries() -> [RetryRecord; 2] {
-    let begun = Progress { failed: 3, first_attempt: Some(at(1_700_000_000_000_000)), allowed: true };
+    let begun = Progress {
+        failed: 3,
+        first_attempt: Some(at(1_700_000_000_000_000)),
+        allowed: true,
+        ..Progress::default()
+    };
     [RetryRecord::new(1 << 80, 255, begun), RetryRecord::new(1, 0, Progress::default())]
 }
 

@@ -1,0 +1,81 @@
+//! Plugins as values: which one a subscription carries, what it said about an event, and what it made of it.
+//!
+//! What runs them is [`crate::plugin`].
+
+mod digest;
+mod report;
+mod run;
+mod state;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use digest::{DigestError, PluginDigest};
+pub use report::{Import, Manifest, Offer, Report};
+pub use run::{Failure, LogLevel, LogLine, Output, PluginRun, Prepared, Verdict};
+pub use state::{StateChange, StateMap, StateValue};
+
+/// The most outputs of one transform, each a delivery of its own: as many as [`crate::store::Progress::sent`] has bits.
+pub const OUTPUTS_MAX: usize = 64;
+
+/// The plugin of a subscription, and what it is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginUse {
+    /// Which module.
+    pub digest: PluginDigest,
+    /// Its configuration, checked against the manifest's schema and by the plugin itself.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// The hosts that it may call by HTTP: `host`, `host:port`, `scheme://host[:port]`, or `*.domain` for one.
+    #[serde(default)]
+    pub allow_hosts: Vec<String>,
+    /// What becomes of a delivery when it fails.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// Limits below the service's.
+    #[serde(default)]
+    pub limits: PluginLimits,
+}
+
+/// What becomes of a delivery whose plugin fails: a trap, a limit, `internal`, or a module that cannot be loaded.
+///
+/// The plugin's other errors have reactions of their own ([`Failure`]), and a failing `policy` is always retried: what
+/// nobody has allowed is not sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It is retried as if the target had failed.
+    #[default]
+    Retry,
+    /// It is skipped.
+    Skip,
+    /// The event is sent as it came, unfiltered and untransformed.
+    Deliver,
+    /// It is given up.
+    DeadLetter,
+}
+
+/// A subscription's own limits for its plugin; each only lowers the service's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginLimits {
+    /// The longest that one delivery's run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Duration>,
+    /// The most bytes of memory, all linear memories together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<usize>,
+    /// The most bytes of output, all outputs together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<usize>,
+    /// The most bytes of log lines in one delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<usize>,
+    /// The most bytes of state, keys and values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<usize>,
+    /// The most keys of state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_keys: Option<usize>,
+}

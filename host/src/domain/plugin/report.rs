@@ -1,0 +1,64 @@
+//! What is known of a module before it ever runs.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::PluginDigest;
+
+/// What an upload answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which module.
+    pub digest: PluginDigest,
+    /// The size of the module in bytes.
+    pub bytes: u64,
+    /// Those of `metadata`, `policy`, `filter` and `transform` that it exports, in the order in which they run.
+    pub exports: Vec<String>,
+    /// What it imports, and whether this host has it.
+    pub imports: Vec<Import>,
+    /// What it says about itself, where it exports `metadata`.
+    pub manifest: Option<Manifest>,
+    /// How long compiling took.
+    pub compile_time: Duration,
+    /// The size of the compiled code in bytes.
+    pub compiled_bytes: u64,
+    /// The linear memory of a fresh instance, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// One imported interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Its full name: `wasi:io/streams@0.2.6`.
+    pub name: String,
+    /// What the host has.
+    pub offered: Offer,
+}
+
+/// What the host has of an imported interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Offer {
+    /// It, or a compatible version of it; the full name of that.
+    Yes(String),
+    /// Only a version that does not fit; its full name.
+    OtherVersion(String),
+    /// Nothing of that name.
+    No,
+}
+
+/// What a plugin says about itself (`metadata.describe`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it does.
+    pub description: String,
+    /// JSON Schema (2020-12) of its configuration.
+    pub config_schema: Option<serde_json::Value>,
+    /// Hosts that it would like to call; asking grants nothing.
+    pub wanted_hosts: Vec<String>,
+}

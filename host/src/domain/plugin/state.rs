@@ -1,0 +1,35 @@
+//! The small durable state of a subscription's plugin.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// All of a subscription's state, by key.
+pub type StateMap = BTreeMap<String, StateValue>;
+
+/// One value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateValue {
+    /// The value.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// When it is gone.
+    pub expires: Option<Timestamp>,
+}
+
+impl StateValue {
+    /// Tells whether the value is still there at `now`.
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+/// One key's new value; `None` when it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The key.
+    pub key: String,
+    /// Its new value.
+    pub value: Option<StateValue>,
+}

@@ -1,0 +1,89 @@
+//! How wasm is compiled and where it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// The most calls at once: as many instances, and as many stacks, has the pool.
+pub(super) const CALLS_MAX: u32 = 128;
+/// The largest linear memory that the pool has room for, whatever the settings say.
+pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How much of a guest's stack there is.
+const STACK_BYTES: usize = 512 * 1024;
+/// How often a running guest is looked at: it gives way to others, and ends at its deadline.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+/// How much of a memory keeps its pages for the next instance, rather than having them faulted in again.
+const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Makes the engine that compiles: it has no pool, which would reserve terabytes of address space.
+pub(super) fn compiler() -> Result<Engine, wasmtime::Error> {
+    Engine::new(&shared())
+}
+
+/// Makes the engine that runs.
+pub(super) fn runner() -> Result<Engine, wasmtime::Error> {
+    let mut config = shared();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    Engine::new(&config)
+}
+
+/// What compiled code depends on: the same for both engines.
+fn shared() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES)
+        .async_stack_size(2 * STACK_BYTES)
+        .wasm_memory64(false)
+        .wasm_multi_memory(true)
+        .concurrency_support(false);
+    config
+}
+
+/// Sizes the pool for the largest known guests: Python's has 25 components, 14 core modules, 13,400 functions, and
+/// tables of 7,700 elements.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(CALLS_MAX)
+        .total_core_instances(CALLS_MAX * 24)
+        .total_memories(CALLS_MAX * 4)
+        .total_tables(CALLS_MAX * 8)
+        .total_stacks(CALLS_MAX)
+        .max_core_instances_per_component(24)
+        .max_memories_per_component(4)
+        .max_tables_per_component(24)
+        .max_component_instance_size(1024 * 1024)
+        .max_core_instance_size(1024 * 1024)
+        .table_elements(20_000)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(64 * 1024)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// The thread that moves the engine's epoch on, steadily: never for one call alone. It ends when it is dropped.
+pub(super) struct Ticker(Arc<AtomicBool>);
+
+impl Ticker {
+    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let ticking = move || {
+            while !seen.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+            }
+        };
+        std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(ticking)?;
+        Ok(Self(over))
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

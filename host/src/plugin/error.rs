@@ -1,0 +1,69 @@
+//! What cannot be done with a module.
+
+use std::path::PathBuf;
+
+use crate::domain::plugin::Report;
+
+/// Why the sandbox itself does not work here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine cannot be made.
+    #[error("failed to start the WebAssembly engine: {reason}")]
+    Engine {
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// Its threads cannot be started.
+    #[error("failed to start the threads of plugins")]
+    Threads(#[source] std::io::Error),
+    /// The folder of compiled modules cannot be used.
+    #[error("failed to use {}", path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no program that compiles.
+    #[error("no compiler is configured: set `plugin_compiler` to the path of the waypost program")]
+    NoCompiler,
+    /// The program that compiles cannot be run.
+    #[error("failed to run the compiler {}", path.display())]
+    Compiler {
+        /// The program.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Why a module is not accepted. Its author can do something about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is no WebAssembly component.
+    #[error("{0}")]
+    NotAComponent(String),
+    /// It is precompiled: only wasm is accepted.
+    #[error("this is compiled machine code, which is never run: upload the .wasm component itself")]
+    Precompiled,
+    /// It does not compile.
+    #[error("it does not compile: {0}")]
+    Invalid(String),
+    /// Compiling it takes too much; a sentence with the limit.
+    #[error("compiling it exceeds the {0}")]
+    TooExpensive(String),
+    /// It does not fit: it exports nothing of use, imports what is not there, or needs more than a call may have.
+    #[error("{reason}")]
+    DoesNotFit {
+        /// What does not fit, in one sentence.
+        reason: String,
+        /// The report, with what was wanted and what is offered.
+        report: Box<Report>,
+    },
+    /// It fails when it is asked about itself.
+    #[error("its `metadata` failed: {0}")]
+    Metadata(String),
+    /// Not its fault.
+    #[error(transparent)]
+    Host(#[from] Error),
+}

@@ -1,0 +1,45 @@
+//! The sandbox: WebAssembly components that filter, decide and transform, one fresh instance for each delivery.
+//!
+//! This is the only room that names wasmtime. It knows modules, calls and limits, and neither the store nor HTTP
+//! targets: [`crate::modules`] keeps what was uploaded, [`crate::delivery`] calls.
+//!
+//! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
+//! - `compile`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of it on disk.
+//! - `loaded`, `report`: a component that is ready to be instantiated, and what is known of it.
+//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun).
+//! - `guest`: what a call's store holds: `imports` (log, config), `state`, `http`, `stdio`, `limits`.
+//!
+//! # What a plugin cannot do
+//!
+//! It has no files, environment, arguments or sockets; HTTP goes to its subscription's `allow_hosts` only. It cannot
+//! outlast its time, outgrow its memory, or say more than its output and log limits: each ends the call with the
+//! limit's name ([`Limits`]). Nothing survives a call but `state`, and that only when the call succeeded.
+
+mod artefacts;
+mod bindings;
+mod compile;
+mod configuration;
+mod engine;
+mod error;
+mod guest;
+mod host;
+mod http;
+mod imports;
+mod limits;
+mod loaded;
+mod output;
+mod report;
+mod run;
+mod state;
+mod stdio;
+#[cfg(test)]
+mod tests;
+
+pub use compile::{CompileLimits, compile_main};
+pub use configuration::Problem;
+pub use error::{Error, Refused};
+pub use host::{Host, Settings};
+pub use limits::Limits;
+pub use loaded::Plugin;
+pub use run::{Call, Purpose, Ran, Steps};
+pub use state::State;

@@ -1,0 +1,1 @@
+//! Plugins for Waypost, in Rust.

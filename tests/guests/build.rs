@@ -1,0 +1,74 @@
+//! Builds the guests for wasm32-wasip2 and writes a constant with the path of each.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "wasm32-wasip2";
+
+fn main() {
+    let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    // target/debug/build/waypost-guests-…/out
+    let target = out.ancestors().nth(4).expect("cargo nests it this deep").join("guests");
+    let root = here.join("../..");
+    for changed in ["wit", "plugin-sdk", "plugins", "tests/guests/programs"] {
+        println!("cargo::rerun-if-changed={}", root.join(changed).display());
+    }
+    have_target();
+    build(&here.join("programs"), &["--release", "--examples"], &target);
+    let built = target.join(TARGET).join("release/examples");
+    let mut constants = String::new();
+    for name in names(&here.join("programs/examples"), "rs") {
+        let path = built.join(format!("{}.wasm", name.replace('-', "_")));
+        let path = if path.exists() { path } else { built.join(format!("{name}.wasm")) };
+        constants += &format!(
+            "/// The path of the guest `{name}`.\npub const {}: &str = {path:?};\n",
+            name.to_uppercase().replace('-', "_"),
+        );
+    }
+    std::fs::write(out.join("guests.rs"), constants).expect("OUT_DIR can be written");
+}
+
+/// Returns the names of the files of a folder with this extension.
+fn names(folder: &Path, extension: &str) -> Vec<String> {
+    let files = std::fs::read_dir(folder).expect("the folder is there");
+    let mut names: Vec<_> = files
+        .map(|file| file.expect("it can be read").path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Adds the target where it is missing.
+fn have_target() {
+    let rustc = std::env::var_os("RUSTC").expect("cargo sets it");
+    let found = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = found.map(|found| String::from_utf8_lossy(&found.stdout).trim().to_owned());
+    if folder.is_ok_and(|folder| Path::new(&folder).is_dir()) {
+        return;
+    }
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    assert!(
+        added.is_ok_and(|added| added.success()),
+        "the target {TARGET} is missing and could not be added: run `rustup target add {TARGET}`"
+    );
+}
+
+/// Builds in a target folder of its own: the outer cargo holds the lock of its own one.
+fn build(package: &Path, arguments: &[&str], target: &Path) {
+    let cargo = std::env::var_os("CARGO").expect("cargo sets it");
+    let status = Command::new(cargo)
+        .current_dir(package)
+        .args(["build", "--quiet", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(target)
+        .args(arguments)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "the guests in {} do not build: see above", package.display());
+}
