@@ -2,9 +2,11 @@
 
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use crate::domain::plugin::AllowHost;
+
 /// A call's way out: the hosts that its subscription allows.
 pub(super) struct Outbound {
-    pub(super) allow_hosts: Vec<String>,
+    pub(super) allow_hosts: Vec<AllowHost>,
 }
 
 type Answered = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
