@@ -35,7 +35,7 @@ mod stdio;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{CompileLimits, compile_main};
+pub use compile::{CompileLimits, Compiler, compile_main};
 pub use configuration::Problem;
 pub use error::{Error, Refused};
 pub use host::{Host, Settings};
