@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
-use super::compile::CompileLimits;
+use super::compile::{CompileLimits, Compiler};
 use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
 use super::error::{Error, Refused};
 use super::guest::Guest;
@@ -31,8 +31,8 @@ pub struct Settings {
     pub compile: CompileLimits,
     /// The folder of compiled modules, made when it is needed.
     pub folder: PathBuf,
-    /// The `waypost` program, which compiles in a process of its own.
-    pub compiler: Option<PathBuf>,
+    /// What compiles modules; without it, only those run that were compiled before.
+    pub compiler: Option<Compiler>,
     /// Networks that are not public and that plugins may call all the same.
     pub networks: Vec<IpNet>,
     /// How many threads run plugins.

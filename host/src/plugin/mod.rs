@@ -53,7 +53,7 @@ mod text;
 mod timer;
 mod web;
 
-pub use compile::{CompileLimits, compile_main};
+pub use compile::{CompileLimits, Compiler, compile_main};
 pub use configuration::Problem;
 pub use error::{Error, Refused};
 pub use host::{Host, Settings};

@@ -15,8 +15,9 @@ mod bindings {
     });
 }
 
-use bindings::waypost::plugin::types::{CallContext, Event, Payload as Data};
-use bindings::{FilterPlugin, FilterPluginPre, waypost};
+use wit::plugin::types::{CallContext, Event, Payload as Data};
+use bindings::waypost as wit;
+use bindings::{FilterPlugin, FilterPluginPre};
 
 /// An engine with the module in it.
 pub(crate) struct Bare {
@@ -35,17 +36,17 @@ impl WasiView for State {
     }
 }
 
-impl waypost::plugin::types::Host for State {}
+impl wit::plugin::types::Host for State {}
 
-impl waypost::plugin::log::Host for State {
-    fn write(&mut self, _level: waypost::plugin::log::Level, _message: String, _fields: Vec<(String, String)>) {}
+impl wit::plugin::log::Host for State {
+    fn write(&mut self, _level: wit::plugin::log::Level, _message: String, _fields: Vec<(String, String)>) {}
 
-    fn enabled(&mut self, _level: waypost::plugin::log::Level) -> bool {
+    fn enabled(&mut self, _level: wit::plugin::log::Level) -> bool {
         false
     }
 }
 
-impl waypost::plugin::config::Host for State {
+impl wit::plugin::config::Host for State {
     fn all(&mut self) -> String {
         "{}".to_owned()
     }
@@ -55,9 +56,9 @@ impl waypost::plugin::config::Host for State {
     }
 }
 
-type StateError = waypost::plugin::state::StateError;
+type StateError = wit::plugin::state::StateError;
 
-impl waypost::plugin::state::Host for State {
+impl wit::plugin::state::Host for State {
     fn get(&mut self, _key: String) -> Result<Option<Vec<u8>>, StateError> {
         Ok(None)
     }
