@@ -8,6 +8,7 @@ use tokio::task::{JoinError, JoinHandle};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::course::{self, Course, Question};
+use super::error::Error;
 use super::guest::Guest;
 use super::host::Host;
 use super::http::Outbound;
@@ -95,6 +96,17 @@ impl Host {
             Ok(ran) => ran,
             Err(error) => failed(ended(error)),
         }
+    }
+
+    /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a free place: for a
+    /// program that keeps threads of its own for it. Needs a tokio runtime with time and input/output.
+    ///
+    /// # Errors
+    /// When the engine does not run.
+    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<Ran, Error> {
+        let web = Arc::clone(&self.running()?.web);
+        let limits = self.settings.limits.lowered(&call.plugin.limits);
+        Ok(one(plugin, call, limits, web).await)
     }
 }
 

@@ -107,7 +107,7 @@ impl Caller<'_> {
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
-        let ran = self.runtime.block_on(self.ours.host.run_here(&self.ours.plugin, call));
+        let ran = self.runtime.block_on(self.ours.host.run_here(&self.ours.plugin, call)).expect("it runs");
         assert_eq!(ran.run.verdict, Verdict::Deliver);
         1
     }
