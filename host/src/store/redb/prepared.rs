@@ -85,7 +85,7 @@ pub(super) fn decode(shared: &Bytes) -> Result<Prepared, Error> {
 
 fn output(shared: &Bytes, record: OutputRecord<'_>) -> Result<Output, Error> {
     Ok(match record {
-        OutputRecord::Event(event) => Output::Event(record::event(shared, event)?),
+        OutputRecord::Event(event) => Output::Event(record::read_event(shared, event)?),
         OutputRecord::Raw { content_type, headers, body } => Output::Raw {
             content_type: content_type.into_owned(),
             headers: headers.into_owned(),

@@ -127,7 +127,7 @@ pub(super) fn decode_batch(shared: Bytes) -> Result<Batch, Error> {
 fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error> {
     Ok(Arc::new(Logged {
         id: EventId::from_uuid(uuid::Uuid::from_u128(record.id)),
-        event: event(shared, record.event)?,
+        event: read_event(shared, record.event)?,
         received: timestamp(record.received)?,
         sender: record.sender.into_owned(),
         matched: record.matched.into_iter().map(subscription_id).collect(),
@@ -135,7 +135,7 @@ fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error
 }
 
 /// Reads an event; its body shares the record's buffer.
-pub(super) fn event(shared: &Bytes, record: EventRecord<'_>) -> Result<Event, Error> {
+pub(super) fn read_event(shared: &Bytes, record: EventRecord<'_>) -> Result<Event, Error> {
     let body = shared.slice_ref(record.body);
     let content_type = record.content_type.map(Cow::into_owned);
     let wire = match record.attributes {
