@@ -13,7 +13,7 @@ use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::{Entry, Event, EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Logged, Progress};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,8 @@ fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> 
     body(vec![VERSION]).expect("records have no maps of unknown length and no failing serializers")
 }
 
-fn body(record: &[u8]) -> Result<&[u8], Error> {
+/// Returns what follows the version byte.
+pub(super) fn body(record: &[u8]) -> Result<&[u8], Error> {
     match record.split_first() {
         Some((&VERSION, body)) => Ok(body),
         Some((&version, _)) => Err(Error::Version(version)),

@@ -33,6 +33,8 @@ pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new(
 pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("recoveries");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
 pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
+/// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
+pub(super) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
 pub(super) const SEEN_ORDER: TableDefinition<'_, u128, &str> = TableDefinition::new("seen_order");
 
@@ -46,6 +48,7 @@ pub(super) struct Tables<'txn> {
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
+    pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -62,6 +65,7 @@ impl<'txn> Tables<'txn> {
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,
+            modules: txn.open_table(MODULES)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })
