@@ -16,6 +16,7 @@ mod lane;
 mod outcome;
 mod request;
 mod traffic;
+mod trial;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::domain::RetrySchedule;
 
 pub use client::Error;
 pub use dispatcher::{Dispatcher, StartError};
+pub use trial::Trial;
 
 /// How much is delivered at once, and how long it may take.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use waypost::domain::Event;
+use waypost::domain::plugin::{AllowHost, StateMap};
 
 use super::state::Kept;
 use super::trial::USER;
@@ -20,8 +21,8 @@ pub(super) struct Case {
     pub(super) name: String,
     pub(super) config: Map<String, Value>,
     pub(super) user: String,
-    pub(super) allow_hosts: Vec<String>,
-    pub(super) state: Arc<waypost::domain::plugin::StateMap>,
+    pub(super) allow_hosts: Vec<AllowHost>,
+    pub(super) state: Arc<StateMap>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -91,7 +92,7 @@ struct Written {
     config: Map<String, Value>,
     user: Option<String>,
     #[serde(default)]
-    allow_hosts: Vec<String>,
+    allow_hosts: Vec<AllowHost>,
     #[serde(default)]
     state: Kept,
     now: Option<Timestamp>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use waypost::domain::plugin::{StateMap, Verdict};
+use waypost::domain::plugin::{AllowHost, StateMap, Verdict};
 use waypost::plugin::Ran;
 
 use super::state::{self, Kept};
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     repeat: u32,
     /// A host that it may call by HTTP, as in the subscription's allow_hosts; may be given again
     #[arg(long = "allow-host", value_name = "HOST")]
-    allow_hosts: Vec<String>,
+    allow_hosts: Vec<AllowHost>,
     /// Keep its state in this JSON file: read before the run, and written after it unless it failed
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use waypost::clock;
-use waypost::domain::plugin::{OnError, PluginLimits, Report, StateMap};
+use waypost::domain::plugin::{AllowHost, OnError, PluginLimits, Report, StateMap};
 use waypost::domain::{Event, PluginUse, Subscription};
 use waypost::plugin::{
-    Call, CompileLimits, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State, Steps,
+    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State, Steps,
 };
 
 use crate::cli::input;
@@ -43,7 +43,7 @@ pub(super) struct Delivery {
     pub(super) event: Event,
     pub(super) config: Map<String, Value>,
     pub(super) user: String,
-    pub(super) allow_hosts: Vec<String>,
+    pub(super) allow_hosts: Vec<AllowHost>,
     pub(super) state: Arc<StateMap>,
     /// The time that the plugin is told; none is the present.
     pub(super) now: Option<Timestamp>,
@@ -57,7 +57,7 @@ impl Sandbox {
             limits,
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: std::env::current_exe().ok(),
+            compiler: std::env::current_exe().ok().map(Compiler::Program),
             // What is allowed here by name is meant, also when it is this machine.
             networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse::<IpNet>().ok()).collect(),
             threads: 1,
