@@ -26,7 +26,39 @@ fn main() {
             name.to_uppercase().replace('-', "_"),
         );
     }
+    constants += &plugins(&root, &target);
     std::fs::write(out.join("guests.rs"), constants).expect("OUT_DIR can be written");
+}
+
+/// Builds the plugins of `plugins/`, and returns the constants with their paths.
+fn plugins(root: &Path, target: &Path) -> String {
+    let names = folders(&root.join("plugins"));
+    let mut arguments = vec!["--profile", "plugin"];
+    for name in &names {
+        arguments.extend(["-p", name]);
+    }
+    build(root, &arguments, target);
+    let constant = |name: &String| {
+        let path = target.join(TARGET).join("plugin").join(format!("{}.wasm", name.replace('-', "_")));
+        assert!(path.exists(), "the plugin {name} makes no {}", path.display());
+        format!(
+            "/// The path of the plugin `{name}`.\npub const {}: &str = {path:?};\n",
+            name.to_uppercase().replace('-', "_"),
+        )
+    };
+    names.iter().map(constant).collect()
+}
+
+/// Returns the names of the folders that are Rust packages.
+fn folders(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("it can be read").path())
+        .filter(|path| path.join("Cargo.toml").exists())
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names
 }
 
 /// Returns the names of the files of a folder with this extension.

@@ -1,5 +1,7 @@
 //! The sandbox with real guests.
 
+mod plugins;
+
 use std::sync::Arc;
 
 use serde_json::json;
