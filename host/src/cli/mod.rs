@@ -7,6 +7,7 @@ mod explanation;
 mod input;
 mod listen;
 mod match_;
+mod plugin;
 mod pretty;
 mod print;
 mod recover;
@@ -49,6 +50,8 @@ enum Command {
     Match(match_::Arguments),
     Recover(recover::Arguments),
     #[command(subcommand)]
+    Plugin(plugin::Command),
+    #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
     Db(db::Command),
@@ -62,6 +65,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Send(arguments) => wait(send::run(arguments)),
         Command::Match(arguments) => match_::run(arguments),
         Command::Recover(arguments) => wait(recover::run(arguments)),
+        Command::Plugin(command) => plugin::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
     }

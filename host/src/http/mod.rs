@@ -4,11 +4,11 @@
 //! `error` and nowhere else. `server` accepts connections within their limits.
 
 mod body;
+mod deliveries;
 mod error;
 mod eventmatch;
 mod events;
 mod explain;
-mod filter_test;
 mod health;
 mod id;
 mod identity;
@@ -20,11 +20,12 @@ mod server;
 mod story;
 mod subscription_body;
 mod tasks;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::routing::{get, post};
 
 use crate::delivery::Dispatcher;
@@ -95,7 +96,8 @@ pub fn router(api: Api) -> Router {
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
-        .route("/eventmatch/{uuid}/test", post(filter_test::test))
+        .route("/eventmatch/{uuid}/test", post(trial::test).layer(Extension(trial::Places::default())))
+        .route("/eventmatch/{uuid}/deliveries", get(deliveries::list))
         .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
         .route("/plugins", post(plugins::upload))
         .route("/events", get(events::list).delete(events::purge))

@@ -130,7 +130,7 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
 }
 
 impl Delivery {
-    fn show(&self, event: &Logged) -> Value {
+    pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
@@ -193,7 +193,7 @@ fn show_attempt(attempt: &Attempt) -> Value {
     })
 }
 
-fn show_answer(answer: &Answer) -> Value {
+pub(super) fn show_answer(answer: &Answer) -> Value {
     json!({"status": answer.status, "body": answer.body})
 }
 
