@@ -105,7 +105,11 @@ impl<F: Future> Future for Limited<F> {
         if this.timer.pause() {
             return Poll::Pending;
         }
-        let end = tokio::time::Instant::now() + this.timer.left();
+        let left = this.timer.left();
+        if left.is_zero() {
+            return Poll::Ready(None);
+        }
+        let end = tokio::time::Instant::now() + left;
         let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
         if sleep.deadline() != end {
             sleep.as_mut().reset(end);
@@ -118,7 +122,7 @@ impl<F: Future> Future for Limited<F> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_wait_that_outlasts_the_limit_ends() {
         let timer = Timer::start(Duration::from_millis(1));
         assert_eq!(timer.limit(std::future::pending::<()>()).await, None);
