@@ -175,7 +175,7 @@ async fn an_output_that_cannot_be_sent_is_named() {
     let sandbox = Sandbox::new();
     let guest = sandbox.load(waypost_guests::RUBBISH_OUTPUT).await;
     for (what, reason) in [
-        ("id", "`id` is missing: CloudEvents 1.0 requires it"),
+        ("id", "`id` must not be empty"),
         ("time", "`time` is no RFC 3339 time; write it like \"2026-11-22T04:00:00Z\""),
         ("extension", "`Not-A-Name` is no attribute name: CloudEvents 1.0 allows a-z and 0-9 alone"),
         ("data", "`data` is said to be JSON and is none: EOF while parsing an object at line 1 column 1"),

@@ -4,11 +4,13 @@ mod fetching;
 mod hostile;
 mod running;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 use super::*;
 use crate::clock;
@@ -18,6 +20,7 @@ use crate::domain::{Event, PluginUse, Subscription};
 /// A host in a folder of its own.
 struct Sandbox {
     host: Arc<Host>,
+    loaded: Mutex<HashMap<String, Arc<Plugin>>>,
     _folder: TempDir,
 }
 
@@ -37,13 +40,19 @@ impl Sandbox {
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             threads: 2,
         };
-        Self { host: Arc::new(Host::new(settings)), _folder: folder }
+        Self { host: Arc::new(Host::new(settings)), loaded: Mutex::default(), _folder: folder }
     }
 
     async fn load(&self, path: &str) -> Arc<Plugin> {
+        let mut loaded = self.loaded.lock().await;
+        if let Some(plugin) = loaded.get(path) {
+            return Arc::clone(plugin);
+        }
         let wasm: bytes::Bytes = std::fs::read(path).unwrap().into();
         let report = self.host.admit(wasm.clone()).await.unwrap();
-        self.host.load(report.digest, async { Ok(wasm) }).await.unwrap()
+        let plugin = self.host.load(report.digest, async { Ok(wasm) }).await.unwrap();
+        loaded.insert(path.to_owned(), Arc::clone(&plugin));
+        plugin
     }
 
     async fn run(&self, plugin: &Arc<Plugin>, config: Value) -> Ran {
