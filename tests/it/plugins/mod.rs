@@ -1,5 +1,8 @@
 //! Plugins: what can be uploaded, and what a subscription does with it.
 
+mod keeping;
+mod made;
+mod refusing;
 mod uploading;
 
 use http::Method;
