@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::chain;
 use crate::domain::plugin::Failure;
@@ -48,6 +48,10 @@ pub enum Wrong {
     #[error("failed to read the module")]
     Store(#[source] store::Error),
 }
+
+/// Held while a subscription comes to refer to a module, which stays until then.
+#[derive(Debug)]
+pub struct Referring<'a>(#[expect(dead_code, reason = "it is there to be dropped")] RwLockReadGuard<'a, ()>);
 
 /// The uploaded modules.
 pub struct Modules {
@@ -100,6 +104,19 @@ impl Modules {
             }
         };
         self.host.load(digest, wasm).await.map_err(|error| Failure::Host(chain::of(&*error)))
+    }
+
+    /// Checks what a subscription wants of a plugin, whose module then stays until the guard is dropped: hold it until
+    /// the subscription is written.
+    ///
+    /// # Errors
+    /// When there is no such module, or its configuration is wrong.
+    pub async fn refer(&self, wanted: &PluginUse) -> Result<Referring<'_>, Wrong> {
+        self.check(wanted).await?;
+        // Not earlier: while one waits for the lock to remove, nobody else comes in.
+        let referring = Referring(self.referring.read().await);
+        let is_there = self.module(wanted.digest).await.map_err(Wrong::Store)?.is_some();
+        if is_there { Ok(referring) } else { Err(Wrong::Unknown(wanted.digest)) }
     }
 
     /// Checks what a subscription wants of a plugin.

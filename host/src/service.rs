@@ -18,7 +18,7 @@ use crate::domain::{Event, EventId};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
-use crate::plugin::{self, CompileLimits, Host};
+use crate::plugin::{self, CompileLimits, Compiler, Host};
 use crate::policy::Policy;
 use crate::recovery::Recoveries;
 use crate::store::redb::{OpenError, RedbStore};
@@ -110,6 +110,7 @@ impl Service {
             limits: http::Limits::new(
                 config.event_bytes_max,
                 config.subscription_bytes_max,
+                config.plugin_bytes_max,
                 config.body_timeout,
             ),
         };
@@ -216,7 +217,7 @@ fn sandbox(config: &Config) -> plugin::Settings {
             memory_bytes: config.plugin_compile_memory_bytes,
         },
         folder: config.data.join("compiled"),
-        compiler: config.plugin_compiler.clone(),
+        compiler: config.plugin_compiler.clone().map(Compiler::Program),
         networks: config.plugin_networks.clone(),
         threads: match config.plugin_threads {
             0 => processors,

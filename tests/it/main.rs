@@ -13,6 +13,7 @@ mod delivery;
 mod explain;
 mod filters;
 mod isolation;
+mod plugins;
 mod policy;
 mod recover;
 mod retrying;

@@ -7,7 +7,7 @@ use http::Request;
 use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::outcome::Response;
-use crate::chain;
 use crate::domain::Answer;
 use crate::domain::delivery::ANSWER_BYTES_MAX;
+use crate::{chain, tls};
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -41,15 +41,7 @@ impl Client {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect_timeout));
-        let provider = rustls::crypto::ring::default_provider;
-        let tls = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider()) {
-            Ok(tls) => tls,
-            // A small container has no certificates of its own.
-            Err(error) => {
-                tracing::warn!(%error, "no TLS root certificates on this system: those of Mozilla are used");
-                HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider()).map_err(Error)?
-            }
-        };
+        let tls = tls::connector().map_err(Error)?;
         let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

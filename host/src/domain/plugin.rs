@@ -2,6 +2,7 @@
 //!
 //! What runs them is [`crate::plugin`].
 
+mod allow_host;
 mod digest;
 mod report;
 mod run;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use allow_host::{AllowHost, AllowHostError};
 pub use digest::{DigestError, PluginDigest};
 pub use report::{Import, Manifest, Offer, Report};
 pub use run::{Failure, Fixed, LogLevel, LogLine, Output, PluginRun, Prepared, Verdict};
@@ -28,9 +30,9 @@ pub struct PluginUse {
     /// Its configuration, checked against the manifest's schema and by the plugin itself.
     #[serde(default)]
     pub config: Map<String, Value>,
-    /// The hosts that it may call by HTTP: `host`, `host:port`, `scheme://host[:port]`, or `*.domain` for one.
+    /// The hosts that it may call by HTTP; none by default.
     #[serde(default)]
-    pub allow_hosts: Vec<String>,
+    pub allow_hosts: Vec<AllowHost>,
     /// What becomes of a delivery when it fails.
     #[serde(default)]
     pub on_error: OnError,

@@ -12,7 +12,8 @@ use serde_json::json;
 use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
 use crate::matching::FilterError;
-use crate::{directory, intake, store};
+use crate::plugin::{Problem, Refused};
+use crate::{directory, intake, modules, store};
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -144,6 +145,54 @@ impl From<directory::Error> for ApiError {
         match error {
             directory::Error::Filter(error) => error.into(),
             directory::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<modules::Error> for ApiError {
+    fn from(error: modules::Error) -> Self {
+        match error {
+            modules::Error::Refused(refused) => refused.into(),
+            modules::Error::Full(reason) => Self::new(StatusCode::INSUFFICIENT_STORAGE, reason),
+            modules::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotAComponent(_)
+            | Refused::Precompiled
+            | Refused::Invalid(_)
+            | Refused::TooExpensive(_)
+            | Refused::DoesNotFit { .. }
+            | Refused::Metadata(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string()),
+            Refused::Host(error) => {
+                tracing::error!(error = chain::of(&error), "a module cannot be taken");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<modules::Wrong> for ApiError {
+    fn from(wrong: modules::Wrong) -> Self {
+        let detail = wrong.to_string();
+        match wrong {
+            modules::Wrong::Unknown(_) => Self::field("/plugin/digest", detail),
+            modules::Wrong::Config(problems) => {
+                let part = |problem: Problem| Part {
+                    pointer: format!("/plugin/config{}", problem.at),
+                    detail: problem.message,
+                };
+                let errors: Vec<_> = problems.into_iter().map(part).collect();
+                let first = errors.first().map(|first| (first.pointer.clone(), first.detail.clone()));
+                let (pointer, detail) = first.unwrap_or_else(|| ("/plugin/config".to_owned(), detail));
+                Self { errors, ..Self::field(pointer, format!("`plugin.config` is wrong: {detail}")) }
+            }
+            modules::Wrong::Failed(_) => Self::field("/plugin", detail),
+            modules::Wrong::Store(error) => error.into(),
         }
     }
 }

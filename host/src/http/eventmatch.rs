@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
-use super::{Api, body, recover, subscription_body};
+use super::{Api, body, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::Known;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
@@ -32,6 +32,7 @@ pub(super) async fn create(
     let now = clock::now();
     let start = recover::take_start_at(&mut body, now)?;
     let subscription = subscription_body::create(body, user.name, now)?;
+    let _referring = plugins::refer(&api, None, &subscription).await?;
     let created = match start {
         None => api.directory.create(subscription).await?,
         Some(since) => {
@@ -87,10 +88,19 @@ pub(super) async fn update(
     let body = body::object(&headers, &body)?;
     recover::refuse_start_at(&body)?;
     let now = clock::now();
+    // What a plugin is asked takes its time, which others shall not wait for.
+    let stored = own(&api, &user, id)?;
+    let mut wanted = Subscription::clone(&stored);
+    subscription_body::update(body.clone(), &mut wanted, now)?;
+    let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
         let mut changed = is_own(current, &user).then(|| current.clone())?;
         subscription_body::update(body, &mut changed, now).map_err(|error| wrong = Some(error)).ok()?;
+        if changed.plugin != wanted.plugin {
+            wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));
+            return None;
+        }
         Some(changed)
     });
     let changed = changed.await?;

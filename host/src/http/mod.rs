@@ -13,6 +13,7 @@ mod health;
 mod id;
 mod identity;
 mod parameters;
+mod plugins;
 mod receive;
 mod recover;
 mod server;
@@ -41,12 +42,18 @@ pub use server::{Connections, serve};
 pub struct Limits {
     event: body::Limit,
     subscription: body::Limit,
+    plugin: body::Limit,
 }
 
 impl Limits {
-    /// Makes the limits: the most bytes of a request with events and of one with a subscription, and the longest
-    /// that either may take to arrive.
-    pub fn new(event_bytes: usize, subscription_bytes: usize, timeout: Duration) -> Self {
+    /// Makes the limits: the most bytes of a request with events, of one with a subscription and of a module, and the
+    /// longest that any of them may take to arrive.
+    pub fn new(
+        event_bytes: usize,
+        subscription_bytes: usize,
+        plugin_bytes: usize,
+        timeout: Duration,
+    ) -> Self {
         Self {
             event: body::Limit { what: "the event", key: "event_bytes_max", bytes: event_bytes, timeout },
             subscription: body::Limit {
@@ -55,6 +62,7 @@ impl Limits {
                 bytes: subscription_bytes,
                 timeout,
             },
+            plugin: body::Limit { what: "the module", key: "plugin_bytes_max", bytes: plugin_bytes, timeout },
         }
     }
 }
@@ -89,6 +97,7 @@ pub fn router(api: Api) -> Router {
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
         .route("/eventmatch/{uuid}/test", post(filter_test::test))
         .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
+        .route("/plugins", post(plugins::upload))
         .route("/events", get(events::list).delete(events::purge))
         .route("/events/{id}", get(events::read).delete(events::purge_one))
         .route("/events/{id}/retry", post(events::retry))

@@ -3,6 +3,7 @@
 //! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`, `index`) and
 //! unknown ones are ignored, so that a GET body can be PUT back. What a PUT leaves out stays as it is, secrets too.
 
+mod plugin;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,7 @@ pub(super) fn show(known: &Known, index: Option<String>) -> Value {
         "max_in_flight": subscription.max_in_flight,
         "event_format": subscription.event_format,
         "content_mode": subscription.content_mode,
+        "plugin": subscription.plugin.as_deref().map(plugin::show),
     })
 }
 
@@ -133,6 +135,7 @@ fn apply_optional(
     if let Some(mode) = optional(&mut body, "content_mode", "\"structured\" or \"binary\"")? {
         to.content_mode = mode.unwrap_or_default();
     }
+    to.plugin = plugin::take(&mut body, to.plugin.as_ref())?;
     to.activity = activity(&mut body, &to.activity, now)?;
     Ok(())
 }
@@ -165,17 +168,22 @@ fn wrong(name: &str, expected: &str, found: &Value) -> ApiError {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     };
-    ApiError::field(format!("/{name}"), format!("`{name}` must be {expected}, this is {found}"))
+    ApiError::field(format!("/{name}"), format!("`{}` must be {expected}, this is {found}", dotted(name)))
 }
 
 fn bounded(name: &str, value: u64, most: u64) -> Result<u64, ApiError> {
     match value {
-        0 => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be at least 1"))),
+        0 => Err(ApiError::field(format!("/{name}"), format!("`{}` must be at least 1", dotted(name)))),
         value if value > most => {
-            Err(ApiError::field(format!("/{name}"), format!("`{name}` is at most {most}")))
+            Err(ApiError::field(format!("/{name}"), format!("`{}` is at most {most}", dotted(name))))
         }
         value => Ok(value),
     }
+}
+
+/// Writes the path of a member as people do: `plugin.config` for `plugin/config`.
+fn dotted(name: &str) -> String {
+    name.replace('/', ".")
 }
 
 fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {

@@ -1,5 +1,6 @@
 //! From wasm to machine code: in a child process with limits, since compiling can be made to eat a machine.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,15 @@ pub struct CompileLimits {
     pub time: Duration,
     /// The most address space of the child, in bytes. Default 4 GiB.
     pub memory_bytes: u64,
+}
+
+/// What compiles modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// The `waypost` program at this path, in a process of its own with limits: a module can be made to eat a machine.
+    Program(PathBuf),
+    /// This process, without limits: for a program that runs no modules but those of its own author.
+    InProcess,
 }
 
 impl Default for CompileLimits {

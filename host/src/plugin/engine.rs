@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::limits::TABLE_ELEMENTS_MAX;
+
 /// The most calls at once: as many instances, and as many stacks, has the pool.
 pub(super) const CALLS_MAX: u32 = 128;
 /// The largest linear memory that the pool has room for, whatever the settings say.
 pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How much of a guest's stack there is.
-const STACK_BYTES: usize = 512 * 1024;
+pub(super) const STACK_BYTES: usize = 512 * 1024;
 /// How often a running guest is looked at: it gives way to others, and ends at its deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 /// How much of a memory keeps its pages for the next instance, rather than having them faulted in again.
@@ -35,28 +37,34 @@ fn shared() -> Config {
     config
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
+        // The rest is for the host's own functions that a guest calls.
         .async_stack_size(2 * STACK_BYTES)
+        // What no known guest needs, and what a mistake in wasmtime would most likely be in. Threads, GC and async
+        // components are not even compiled in.
         .wasm_memory64(false)
-        .wasm_multi_memory(true)
+        .shared_memory(false)
+        .wasm_relaxed_simd(false)
+        .wasm_custom_page_sizes(false)
         .concurrency_support(false);
     config
 }
 
 /// Sizes the pool for the largest known guests: Python's has 25 components, 14 core modules, 13,400 functions, and
-/// tables of 7,700 elements.
+/// tables of 7,700 elements. There is as much of everything as [`CALLS_MAX`] calls of the largest component need, so that
+/// whoever has a permit has room: what is reserved is address space alone.
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(CALLS_MAX)
         .total_core_instances(CALLS_MAX * 24)
         .total_memories(CALLS_MAX * 4)
-        .total_tables(CALLS_MAX * 8)
+        .total_tables(CALLS_MAX * 24)
         .total_stacks(CALLS_MAX)
         .max_core_instances_per_component(24)
         .max_memories_per_component(4)
         .max_tables_per_component(24)
         .max_component_instance_size(1024 * 1024)
         .max_core_instance_size(1024 * 1024)
-        .table_elements(20_000)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 * 1024)

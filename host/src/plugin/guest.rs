@@ -8,8 +8,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::http::Outbound;
-use super::imports::Logs;
-use super::limits::{Limits, Meter};
+use super::limits::{HANDLES_MAX, Limits, Meter, RANDOM_BYTES_MAX};
+use super::logs::Logs;
 use super::state::State;
 use super::stdio::Tail;
 use crate::domain::PluginUse;
@@ -23,23 +23,37 @@ pub(super) struct Guest {
     pub(super) logs: Logs,
     pub(super) state: State,
     pub(super) tail: Tail,
+    pub(super) outbound: Outbound,
+    /// Whether the instance has come about.
+    pub(super) began: bool,
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outbound: Outbound,
 }
+
+/// The most bytes of one set of HTTP fields, with what it costs to keep them.
+const FIELDS_BYTES_MAX: usize = 16 * 1024;
 
 impl Guest {
     pub(super) fn new(
         plugin: Arc<PluginUse>,
         limits: Limits,
         now: Timestamp,
-        state: State,
+        mut state: State,
         outbound: Outbound,
     ) -> Self {
+        state.begin();
         let tail = Tail::default();
         // Nothing is granted: no environment, no arguments, no folders, and sockets are refused by default.
-        let wasi = WasiCtx::builder().stderr(tail.clone()).stdout(tail.clone()).build();
+        let wasi = WasiCtx::builder()
+            .stderr(tail.clone())
+            .stdout(tail.clone())
+            .max_random_size(RANDOM_BYTES_MAX)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
         Self {
             meter: Meter::new(&limits),
             limits,
@@ -48,10 +62,11 @@ impl Guest {
             logs: Logs::default(),
             state,
             tail,
-            table: ResourceTable::new(),
-            wasi,
-            http: WasiHttpCtx::new(),
             outbound,
+            began: false,
+            table,
+            wasi,
+            http,
         }
     }
 }

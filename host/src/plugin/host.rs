@@ -11,13 +11,14 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
-use super::compile::CompileLimits;
-use super::engine::{self, Ticker};
+use super::compile::{CompileLimits, Compiler};
+use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
 use super::error::{Error, Refused};
 use super::guest::Guest;
 use super::imports;
 use super::limits::Limits;
 use super::loaded::Plugin;
+use super::web::Web;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
 
@@ -30,8 +31,8 @@ pub struct Settings {
     pub compile: CompileLimits,
     /// The folder of compiled modules, made when it is needed.
     pub folder: PathBuf,
-    /// The `waypost` program, which compiles in a process of its own.
-    pub compiler: Option<PathBuf>,
+    /// What compiles modules; without it, only those run that were compiled before.
+    pub compiler: Option<Compiler>,
     /// Networks that are not public and that plugins may call all the same.
     pub networks: Vec<IpNet>,
     /// How many threads run plugins.
@@ -52,13 +53,16 @@ pub(super) struct Running {
     pub(super) linker: Linker<Guest>,
     /// One for each instance that the pool has.
     pub(super) calls: Arc<Semaphore>,
+    pub(super) web: Arc<Web>,
     runtime: Option<Runtime>,
     _ticker: Ticker,
 }
 
 impl Host {
     /// Makes a host that has started nothing yet.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        // The pool has no room for more.
+        settings.limits.memory_bytes = settings.limits.memory_bytes.min(MEMORY_BYTES_MAX);
         let loaded = Cache::builder().max_capacity(LOADED_MAX).build();
         Self { settings, running: OnceLock::new(), loaded, compiling: Semaphore::new(1) }
     }
@@ -104,28 +108,46 @@ impl Host {
             return Ok(running);
         }
         // Two may come at once: one of their engines is dropped.
-        let running = Running::start(self.settings.threads)?;
+        let running = Running::start(&self.settings)?;
         Ok(self.running.get_or_init(|| running))
     }
 }
 
 /// The most modules that are kept loaded.
 const LOADED_MAX: u64 = 512;
+/// The most names that are resolved at once.
+const LOOKUPS_MAX: usize = 64;
+/// By how much plugins are nicer than the threads that accept and acknowledge events.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// Lets other threads go before this one. Where that cannot be done, all are equal.
+fn give_precedence() {
+    // Linux has a priority for each thread; elsewhere this would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the threads of plugins have the same priority as all others");
+    }
+}
 
 impl Running {
-    fn start(threads: usize) -> Result<Self, Error> {
+    fn start(settings: &Settings) -> Result<Self, Error> {
         let failed = |error: wasmtime::Error| Error::Engine { reason: format!("{error:#}") };
         let engine = engine::runner().map_err(failed)?;
         let linker = link(&engine).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
+            .worker_threads(settings.threads)
             .thread_name("plugin")
+            // Where names are resolved.
+            .max_blocking_threads(LOOKUPS_MAX)
+            .on_thread_start(give_precedence)
             .enable_all()
             .build()
             .map_err(Error::Threads)?;
         let ticker = Ticker::start(engine.clone()).map_err(Error::Threads)?;
         let calls = Arc::new(Semaphore::new(engine::CALLS_MAX as usize));
-        Ok(Self { engine, linker, calls, runtime: Some(runtime), _ticker: ticker })
+        let web = Arc::new(Web::new(&settings.networks));
+        Ok(Self { engine, linker, calls, web, runtime: Some(runtime), _ticker: ticker })
     }
 
     /// Runs a future on the threads of plugins.

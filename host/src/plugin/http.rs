@@ -1,22 +1,229 @@
 //! The one place where a guest's HTTP request is allowed or refused, and sent.
+//!
+//! Redirects are not followed: the guest sees them, and what it asks for next is asked of this place again. The time
+//! of a request is the time of its call.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::HOST;
+use http::{HeaderName, Method, Request, Response, Uri};
+use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::limits::size;
+use super::run::Purpose;
+use super::text;
+use super::web::{Allowance, Failed, Web};
+use crate::domain::PluginUse;
+use crate::domain::plugin::{LogLevel, LogLine};
+
+/// The most requests of one call.
+pub(super) const REQUESTS_MAX: usize = 16;
+/// The most bytes of response bodies of one call.
+pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most bytes of a request's body that wait to be sent.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// The longest text of a request that goes into a note.
+const TEXT_BYTES_MAX: usize = 300;
 
 /// A call's way out: the hosts that its subscription allows.
 pub(super) struct Outbound {
-    pub(super) allow_hosts: Vec<String>,
+    plugin: Arc<PluginUse>,
+    purpose: Purpose,
+    web: Arc<Web>,
+    requests: usize,
+    /// Made at the first request: most calls make none.
+    more: Option<More>,
 }
 
-type Answered = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+/// What requests share with the tasks that send them.
+#[derive(Clone)]
+struct More {
+    notes: Notes,
+    allowance: Allowance,
+}
+
+/// What the host has to say about a call's requests, for its log.
+#[derive(Clone, Default)]
+pub(super) struct Notes(Arc<Mutex<Vec<LogLine>>>);
+
+impl Notes {
+    pub(super) fn write(&self, message: String) {
+        let fields = vec![("by".to_owned(), "waypost".to_owned())];
+        let line = LogLine { level: LogLevel::Warn, message, fields };
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One for each request, and one for what ends each response.
+        if lines.len() < 2 * REQUESTS_MAX {
+            lines.push(line);
+        }
+    }
+
+    fn take(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+type Answered = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl Outbound {
+    pub(super) fn new(plugin: Arc<PluginUse>, purpose: Purpose, web: Arc<Web>) -> Self {
+        Self { plugin, purpose, web, requests: 0, more: None }
+    }
+
+    /// Returns what the host has to say about the call's requests.
+    pub(super) fn notes(&self) -> Vec<LogLine> {
+        self.more.as_ref().map(|more| more.notes.take()).unwrap_or_default()
+    }
+
+    /// Decides about a request before anything of it leaves.
+    ///
+    /// # Errors
+    /// Says why it is refused, and what would allow it.
+    fn decide(&self, method: &Method, uri: &Uri) -> Result<(), String> {
+        let shown = text::clean(&shown(uri), TEXT_BYTES_MAX);
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err("HTTP request refused: its URL has no scheme or no host".to_owned());
+        };
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(format!("HTTP request to {shown} refused: its URL holds credentials"));
+        }
+        let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+        if !self.plugin.allow_hosts.iter().any(|grant| grant.grants(scheme, host, port)) {
+            return Err(format!("HTTP request to {shown} refused: add \"{shown}\" to allow_hosts"));
+        }
+        let is_safe = matches!(*method, Method::GET | Method::HEAD);
+        if self.purpose == Purpose::Try && !is_safe {
+            return Err(format!(
+                "HTTP request to {shown} refused: a trial sends GET and HEAD alone, and this is {}",
+                text::clean(method.as_str(), TEXT_BYTES_MAX)
+            ));
+        }
+        if *method == Method::CONNECT {
+            return Err(format!("HTTP request to {shown} refused: a plugin opens no tunnels"));
+        }
+        Ok(())
+    }
+}
+
+/// Returns a URL's host as a grant names it: with the port where it is not the scheme's own.
+fn shown(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    match (uri.scheme_str(), uri.port_u16()) {
+        (_, None) | (Some("http"), Some(80)) | (Some("https"), Some(443)) => host,
+        (_, Some(port)) => format!("{host}:{port}"),
+    }
+}
 
 impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answered, Error>> + Send> {
-        let _ = (request, &self.allow_hosts);
-        Box::new(async { Err(Error::HttpRequestDenied) })
+        let more = self.more.get_or_insert_with(|| More {
+            notes: Notes::default(),
+            allowance: Allowance::of(RESPONSE_BYTES_MAX),
+        });
+        let More { notes, allowance } = more.clone();
+        self.requests += 1;
+        if self.requests > REQUESTS_MAX {
+            if self.requests == REQUESTS_MAX + 1 {
+                notes
+                    .write(format!("HTTP request refused: the limit is {REQUESTS_MAX} requests in one call"));
+            }
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        }
+        if let Err(reason) = self.decide(request.method(), request.uri()) {
+            notes.write(reason);
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        }
+        // The client makes it of the URL, which is what was decided about.
+        request.headers_mut().remove(HOST);
+        let (web, shown) = (Arc::clone(&self.web), shown(request.uri()));
+        Box::new(async move {
+            let first_byte = options.and_then(|options| options.first_byte_timeout);
+            let sent = web.send(request, first_byte).await;
+            let response = sent.map_err(|failed| match failed {
+                Failed::NotPublic(address) => {
+                    notes.write(format!(
+                        "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins"
+                    ));
+                    Error::HttpRequestDenied
+                }
+                Failed::Other(reason, error) => {
+                    let reason = text::clean(&reason, TEXT_BYTES_MAX);
+                    notes.write(format!("HTTP request to {shown} failed: {reason}"));
+                    error
+                }
+            })?;
+            let over = move || {
+                let limit = size(RESPONSE_BYTES_MAX);
+                notes.write(format!(
+                    "the response of {shown} was cut: HTTP response limit of {limit} in one call"
+                ));
+            };
+            let response = response.map(|body| allowance.limit(body, over).boxed_unsync());
+            let nothing: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(async { Ok(()) });
+            Ok((response, nothing))
+        })
+    }
+
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        wasmtime_wasi_http::DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PluginDigest;
+
+    fn decided(purpose: Purpose, method: Method, url: &'static str) -> Result<(), String> {
+        let allow_hosts = ["example.org", "a.example:8080", "https://b.example"];
+        let plugin = PluginUse {
+            digest: PluginDigest::of(b""),
+            config: serde_json::Map::default(),
+            allow_hosts: allow_hosts.iter().map(|text| text.parse().unwrap()).collect(),
+            on_error: Default::default(),
+            limits: Default::default(),
+        };
+        Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::new(&[])))
+            .decide(&method, &Uri::from_static(url))
+    }
+
+    #[test]
+    fn a_request_goes_where_it_is_allowed_to_go() {
+        let get = |url| decided(Purpose::Deliver, Method::GET, url);
+        assert_eq!(get("https://example.org/x?y"), Ok(()));
+        assert_eq!(get("http://a.example:8080/"), Ok(()));
+        assert_eq!(
+            get("http://evil.example/secret?key=1").unwrap_err(),
+            "HTTP request to evil.example refused: add \"evil.example\" to allow_hosts"
+        );
+        assert_eq!(
+            get("https://Example.org:8443/").unwrap_err(),
+            "HTTP request to example.org:8443 refused: add \"example.org:8443\" to allow_hosts"
+        );
+        assert!(get("http://b.example/").is_err());
+        assert!(get("http://example.org@evil.example/").unwrap_err().contains("credentials"));
+        assert!(get("/relative").is_err());
+    }
+
+    #[test]
+    fn a_trial_changes_nothing_elsewhere() {
+        let tried = |method| decided(Purpose::Try, method, "http://example.org/");
+        assert_eq!(tried(Method::GET), Ok(()));
+        assert_eq!(tried(Method::HEAD), Ok(()));
+        assert_eq!(
+            tried(Method::POST).unwrap_err(),
+            "HTTP request to example.org refused: a trial sends GET and HEAD alone, and this is POST"
+        );
+        assert_eq!(decided(Purpose::Deliver, Method::POST, "http://example.org/"), Ok(()));
+        assert!(decided(Purpose::Deliver, Method::CONNECT, "http://example.org/").is_err());
     }
 }

@@ -6,30 +6,8 @@ use wasmtime::component::{HasData, Linker};
 
 use super::bindings::waypost::plugin::{config, log, state, types};
 use super::guest::Guest;
-use super::state::Refusal;
-use crate::domain::plugin::{LogLevel, LogLine};
-
-/// The log lines of one call, within their limit.
-#[derive(Default)]
-pub(super) struct Logs {
-    pub(super) lines: Vec<LogLine>,
-    pub(super) dropped: u32,
-    bytes: usize,
-}
-
-impl Logs {
-    fn write(&mut self, line: LogLine, bytes_max: usize) {
-        let fields: usize = line.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-        // A line costs something even when it is empty.
-        let size = 16 + line.message.len() + fields;
-        if self.bytes + size > bytes_max {
-            self.dropped = self.dropped.saturating_add(1);
-            return;
-        }
-        self.bytes += size;
-        self.lines.push(line);
-    }
-}
+use super::state::{Expiry, Refusal, Terms};
+use crate::domain::plugin::LogLevel;
 
 impl types::Host for Guest {}
 
@@ -47,7 +25,7 @@ impl log::Host for Guest {
             log::Level::Warn => LogLevel::Warn,
             log::Level::Error => LogLevel::Error,
         };
-        self.logs.write(LogLine { level, message, fields }, self.limits.log_bytes);
+        self.logs.write(level, &message, &fields, self.limits.log_bytes);
         Ok(())
     }
 
@@ -77,32 +55,25 @@ impl state::Host for Guest {
     }
 
     fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> StateResult<()> {
-        let ttl = ttl_ms.map(Duration::from_millis);
-        Ok(self.state.set(&key, value, ttl, self.now, &self.limits).map_err(refusal))
+        let expiry = ttl_ms.map_or(Expiry::Never, |ms| Expiry::After(Duration::from_millis(ms)));
+        let terms = Terms { now: self.now, limits: &self.limits };
+        Ok(self.state.set(&key, value, expiry, terms).map_err(refusal))
     }
 
     fn delete(&mut self, key: String) -> StateResult<()> {
-        self.state.delete(&key);
+        self.state.delete(&key, self.now);
         Ok(Ok(()))
     }
 
     fn increment(&mut self, key: String, delta: i64, ttl_ms: Option<u64>) -> StateResult<i64> {
-        let now = match self.state.get(&key, self.now).map(|bytes| <[u8; 8]>::try_from(bytes)) {
-            None => 0,
-            Some(Ok(bytes)) => i64::from_le_bytes(bytes),
-            Some(Err(_)) => return Ok(Err(state::StateError::Conflict)),
-        };
-        let next = now.saturating_add(delta);
+        let terms = Terms { now: self.now, limits: &self.limits };
         let ttl = ttl_ms.map(Duration::from_millis);
-        let set = self.state.set(&key, next.to_le_bytes().to_vec(), ttl, self.now, &self.limits);
-        Ok(set.map(|()| next).map_err(refusal))
+        Ok(self.state.increment(&key, delta, ttl, terms).map_err(refusal))
     }
 
     fn compare_and_set(&mut self, key: String, expected: Option<Vec<u8>>, value: Vec<u8>) -> StateResult<()> {
-        if self.state.get(&key, self.now) != expected.as_deref() {
-            return Ok(Err(refusal(Refusal::Conflict)));
-        }
-        Ok(self.state.set(&key, value, None, self.now, &self.limits).map_err(refusal))
+        let terms = Terms { now: self.now, limits: &self.limits };
+        Ok(self.state.compare_and_set(&key, expected.as_deref(), value, terms).map_err(refusal))
     }
 }
 

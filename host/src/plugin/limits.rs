@@ -50,21 +50,38 @@ impl Limits {
     }
 }
 
-/// Counts memory and table elements, and remembers what it refused: an allocator that cannot grow panics, and nobody
-/// could tell that from a bug.
-pub(super) struct Meter {
-    memory_bytes_max: usize,
-    pub(super) memory_bytes: usize,
-    /// The limit that was hit, in one sentence.
-    pub(super) exceeded: Option<String>,
+/// The most elements of one table: the pool has room for no more.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// The most handles and the most host resources (streams, requests, their fields) that a call has at once.
+pub(super) const HANDLES_MAX: usize = 512;
+/// The most random bytes at once.
+pub(super) const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// What a guest may hand to the host at once beyond its output: the attributes and headers of outputs, and a log line
+/// or a value of the state that is then found too large by its own limit.
+const HANDED_BYTES_MORE: usize = 1024 * 1024;
+
+impl Limits {
+    /// Returns the most bytes that a guest hands to the host in one call of a host function, or in one answer.
+    pub(super) fn handed_bytes(&self) -> usize {
+        self.output_bytes.saturating_add(HANDED_BYTES_MORE)
+    }
 }
 
-/// The most elements of one table.
-const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Counts memory, and remembers what it refused: an allocator that cannot grow panics, and nobody could tell that from
+/// a bug.
+pub(super) struct Meter {
+    memory_bytes_max: usize,
+    /// The bytes of all linear memories.
+    pub(super) memory_bytes: usize,
+    /// What the last growth that was allowed adds to that.
+    growth: usize,
+    /// The limit that stood in the way of a growth last, with its value. A guest may have coped with that.
+    pub(super) refused: Option<String>,
+}
 
 impl Meter {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: None }
+        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, growth: 0, refused: None }
     }
 }
 
@@ -75,13 +92,21 @@ impl ResourceLimiter for Meter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let all = self.memory_bytes + (desired - current);
+        self.growth = desired.saturating_sub(current);
+        let all = self.memory_bytes.saturating_add(self.growth);
         if all > self.memory_bytes_max {
-            self.exceeded = Some(format!("memory limit of {}", size(self.memory_bytes_max)));
+            self.growth = 0;
+            self.refused = Some(format!("memory limit of {}", size(self.memory_bytes_max)));
             return Ok(false);
         }
         self.memory_bytes = all;
         Ok(true)
+    }
+
+    /// Takes back what was counted for a growth that did not come about.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes -= std::mem::take(&mut self.growth);
+        Ok(())
     }
 
     fn table_growing(
@@ -91,7 +116,7 @@ impl ResourceLimiter for Meter {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS_MAX {
-            self.exceeded = Some(format!("table limit of {TABLE_ELEMENTS_MAX} elements"));
+            self.refused = Some(format!("table limit of {TABLE_ELEMENTS_MAX} elements"));
             return Ok(false);
         }
         Ok(true)
@@ -106,5 +131,32 @@ pub(super) fn size(bytes: usize) -> String {
         }
         bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
         bytes => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_lowers_limits_and_never_raises_them() {
+        let own =
+            PluginLimits { time: Some(Duration::from_secs(9)), state_keys: Some(1), ..Default::default() };
+        let lowered = Limits::default().lowered(&own);
+        assert_eq!(lowered, Limits { state_keys: 1, ..Limits::default() });
+    }
+
+    #[test]
+    fn memories_count_together_and_a_growth_that_failed_does_not() {
+        let limits = Limits { memory_bytes: 3 << 16, ..Limits::default() };
+        let mut meter = Meter::new(&limits);
+        assert!(meter.memory_growing(0, 2 << 16, None).unwrap());
+        assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
+        meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert_eq!(meter.memory_bytes, 2 << 16);
+        assert!(!meter.memory_growing(2 << 16, 4 << 16, None).unwrap());
+        assert_eq!(meter.refused.as_deref(), Some("memory limit of 192 KiB"));
+        meter.memory_grow_failed(wasmtime::Error::msg("refused")).unwrap();
+        assert_eq!(meter.memory_bytes, 2 << 16);
     }
 }

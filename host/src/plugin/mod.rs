@@ -6,27 +6,42 @@
 //! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
 //! - `compile`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of it on disk.
 //! - `loaded`, `report`: a component that is ready to be instantiated, and what is known of it.
-//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun).
-//! - `guest`: what a call's store holds: `imports` (log, config), `state`, `http`, `stdio`, `limits`.
+//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun): `course` asks the
+//!   interfaces in turn, `timer` counts, `output` and `headers` check what came of it, `ending` has the words where
+//!   nothing did.
+//! - `guest`: what a call's store holds: `imports` (`logs`, config, `state`), `http` (`web`, `addresses`), `stdio`,
+//!   `limits`.
 //!
 //! # What a plugin cannot do
 //!
-//! It has no files, environment, arguments or sockets; HTTP goes to its subscription's `allow_hosts` only. It cannot
-//! outlast its time, outgrow its memory, or say more than its output and log limits: each ends the call with the
-//! limit's name ([`Limits`]). Nothing survives a call but `state`, and that only when the call succeeded.
+//! It has no files, environment, arguments or sockets; HTTP goes to its subscription's `allow_hosts` only, and to
+//! addresses that are public or that the operator opened. It cannot outlast its time, outgrow its memory, or say more
+//! than its output and log limits: each ends the call with the limit's name ([`Limits`]), but log lines, which are
+//! dropped and counted. Nothing survives a call but `state`, and that only when the call succeeded.
+//!
+//! # What is absent
+//!
+//! Fuel: the clock is the limit, so the same call may end at another instruction. Reuse of instances: each call starts
+//! fresh. Retries, breakers and reactions to failures, which are [`crate::delivery`]'s. Redirects, which a guest follows
+//! itself, hop by hop, each asked about. Threads, GC and async components, which are not compiled in.
 
+mod addresses;
 mod artefacts;
 mod bindings;
 mod compile;
 mod configuration;
+mod course;
+mod ending;
 mod engine;
 mod error;
 mod guest;
+mod headers;
 mod host;
 mod http;
 mod imports;
 mod limits;
 mod loaded;
+mod logs;
 mod output;
 mod report;
 mod run;
@@ -34,8 +49,11 @@ mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
+mod text;
+mod timer;
+mod web;
 
-pub use compile::{CompileLimits, compile_main};
+pub use compile::{CompileLimits, Compiler, compile_main};
 pub use configuration::Problem;
 pub use error::{Error, Refused};
 pub use host::{Host, Settings};

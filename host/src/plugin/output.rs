@@ -5,47 +5,97 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::bindings::exports::waypost::plugin::transform;
-use super::bindings::waypost::plugin::types::{EventParam, PayloadParam, PayloadResult};
+use super::bindings::waypost::plugin::types::{self, EventParam, PayloadParam, PayloadResult};
+use super::limits::{Limits, size};
+use super::{headers, text};
 use crate::domain::Event;
 use crate::domain::event::{Canonical, Payload};
-use crate::domain::plugin::Output;
+use crate::domain::plugin::{Failure, OUTPUTS_MAX, Output};
 
 /// Makes what a transform returned into outputs.
 ///
 /// # Errors
-/// Says what no output may be.
-pub(super) fn outputs(made: Vec<transform::Output>, of: &Event) -> Result<Vec<Output>, String> {
-    made.into_iter().map(|output| one(output, of)).collect()
+/// Names the limit that they exceed, or the output that cannot be sent and what is wrong with it.
+pub(super) fn outputs(
+    made: Vec<transform::Output>,
+    of: &Event,
+    limits: &Limits,
+) -> Result<Vec<Output>, Failure> {
+    if made.len() > OUTPUTS_MAX {
+        let found = made.len();
+        return Err(Failure::Limit(format!("limit of {OUTPUTS_MAX} outputs: the transform made {found}")));
+    }
+    let bytes: usize = made.iter().map(body_bytes).sum();
+    if bytes > limits.output_bytes {
+        let limit = size(limits.output_bytes);
+        return Err(Failure::Limit(format!("output limit of {limit}: the transform made {bytes} bytes")));
+    }
+    let count = made.len();
+    let number = |i: usize| match count {
+        1 => "its output".to_owned(),
+        _ => format!("output {} of {count}", i + 1),
+    };
+    let checked = made.into_iter().enumerate().map(|(i, output)| {
+        one(output, of).map_err(|reason| {
+            let reason = text::clean(&reason, REASON_BYTES_MAX);
+            Failure::Trap(format!("{} cannot be sent: {reason}", number(i)))
+        })
+    });
+    checked.collect()
 }
 
-fn one(output: transform::Output, _of: &Event) -> Result<Output, String> {
+/// The longest text about an output.
+const REASON_BYTES_MAX: usize = 512;
+
+fn body_bytes(output: &transform::Output) -> usize {
+    let payload = match output {
+        transform::Output::Event(event) => event.data.as_ref(),
+        transform::Output::Raw(raw) => Some(&raw.body),
+    };
+    match payload {
+        None => 0,
+        Some(PayloadResult::Json(text) | PayloadResult::Text(text)) => text.len(),
+        Some(PayloadResult::Binary(bytes)) => bytes.len(),
+    }
+}
+
+fn one(output: transform::Output, of: &Event) -> Result<Output, String> {
     match output {
         transform::Output::Event(event) => {
-            let data = event.data.map(|data| match data {
-                PayloadResult::Json(text) => Payload::Json(Cow::Owned(text)),
-                PayloadResult::Text(text) => Payload::Text(Cow::Owned(text)),
-                PayloadResult::Binary(bytes) => Payload::Binary(Cow::Owned(bytes)),
-            });
-            let canonical = Canonical {
-                id: event.id,
-                source: event.source,
-                ty: event.type_,
-                subject: event.subject,
-                time: event.time,
-                content_type: event.data_content_type,
-                schema: event.data_schema,
-                extensions: event.extensions,
-                data,
-            };
-            Event::from_canonical(&canonical).map(Output::Event).map_err(|error| error.message)
+            Event::from_canonical(&canonical(event), of).map(Output::Event).map_err(|error| error.message)
         }
-        transform::Output::Raw(raw) => Ok(Output::Raw {
-            content_type: raw.content_type,
-            headers: raw.headers,
-            body: match raw.body {
-                PayloadResult::Json(text) | PayloadResult::Text(text) => Bytes::from(text),
+        transform::Output::Raw(raw) => {
+            headers::check_content_type(&raw.content_type)?;
+            headers::check(&raw.headers)?;
+            let body = match raw.body {
+                PayloadResult::Json(text) => {
+                    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text);
+                    is_json.map_err(|error| format!("its body is said to be JSON and is none: {error}"))?;
+                    Bytes::from(text)
+                }
+                PayloadResult::Text(text) => Bytes::from(text),
                 PayloadResult::Binary(bytes) => Bytes::from(bytes),
-            },
+            };
+            Ok(Output::Raw { content_type: raw.content_type, headers: raw.headers, body })
+        }
+    }
+}
+
+/// Takes an event from a guest, as it is.
+fn canonical(event: types::EventResult) -> Canonical<'static> {
+    Canonical {
+        id: event.id,
+        source: event.source,
+        ty: event.type_,
+        subject: event.subject,
+        time: event.time,
+        content_type: event.data_content_type,
+        schema: event.data_schema,
+        extensions: event.extensions,
+        data: event.data.map(|data| match data {
+            PayloadResult::Json(text) => Payload::Json(Cow::Owned(text)),
+            PayloadResult::Text(text) => Payload::Text(Cow::Owned(text)),
+            PayloadResult::Binary(bytes) => Payload::Binary(Cow::Owned(bytes)),
         }),
     }
 }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
+use super::text;
+
 /// The most bytes that are kept.
 const KEPT_BYTES_MAX: usize = 8 * 1024;
 
@@ -15,11 +17,15 @@ const KEPT_BYTES_MAX: usize = 8 * 1024;
 pub(super) struct Tail(Arc<Mutex<VecDeque<u8>>>);
 
 impl Tail {
-    /// Returns the end of what was written.
+    /// Returns the end of what was written, without what a terminal would obey.
     pub(super) fn text(&self) -> String {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() {
+            return String::new();
+        }
         let bytes: Vec<u8> = kept.iter().copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        drop(kept);
+        text::without_escapes(&String::from_utf8_lossy(&bytes)).into_owned()
     }
 
     fn put(&self, bytes: &[u8]) {
@@ -38,6 +44,7 @@ impl IsTerminal for Tail {
 }
 
 impl StdoutStream for Tail {
+    /// Nobody asks for it: guests are components of WASI 0.2, which get the stream below.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
@@ -64,5 +71,21 @@ impl OutputStream for Tail {
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
         Ok(64 * 1024)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_without_escapes() {
+        let tail = Tail::default();
+        assert_eq!(tail.text(), "");
+        tail.put(&vec![b'a'; 3 * KEPT_BYTES_MAX]);
+        tail.put("\x1b[31mü\n".as_bytes());
+        let text = tail.text();
+        assert!(text.ends_with("aü\n") && text.starts_with("aaa"), "{text}");
+        assert_eq!(text.len(), KEPT_BYTES_MAX - "\x1b[31m".len());
     }
 }

@@ -1,13 +1,17 @@
 //! An event in CloudEvents 1.0 terms, whatever its version and mode: what a plugin sees.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
 
-use super::attribute::Attribute;
-use super::view::{Data, View};
-use super::{DecodeError, Event, SpecVersion, raw};
+use super::attribute::{self, Attribute};
+use super::check::{Place, Required};
+use super::names::Role;
+use super::view::{self, Data, View};
+use super::{DecodeError, Event, SpecVersion, Wire, raw, strict};
 
 /// An event's attributes in 1.0 terms as text, and its data out of their envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
             Err(_) => Payload::Text(text),
         },
         Data::Body(bytes) => match str::from_utf8(bytes) {
-            Ok(text) if is_json => Payload::Json(Cow::Borrowed(text)),
+            Ok(text) if is_json && json(text).is_ok() => Payload::Json(Cow::Borrowed(text)),
             Ok(text) => Payload::Text(Cow::Borrowed(text)),
             Err(_) => Payload::Binary(Cow::Borrowed(bytes)),
         },
@@ -86,45 +90,155 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
 }
 
 impl Event {
-    /// Makes a 1.0 event of its attributes and data.
+    /// Makes an event of attributes and data in 1.0 terms, which a plugin made of `original`.
+    ///
+    /// What is unchanged is `original` itself, byte for byte. Anything else goes out in the version of `original`, for
+    /// whoever wants events as they came; extensions that keep their text keep their name and their JSON type there. Only
+    /// what an older version cannot say (a subject or bytes before 0.3) makes it a 1.0 event. Text without a content
+    /// type is `text/plain`.
     ///
     /// # Errors
-    /// Says what no CloudEvent may be.
-    pub fn from_canonical(canonical: &Canonical<'_>) -> Result<Self, DecodeError> {
-        let text = |value: &str| Some(Attribute::Text(Cow::Owned(value.to_owned())));
-        let optional = |value: &Option<String>| value.as_deref().and_then(text);
-        let data = match &canonical.data {
-            None => Data::None,
-            Some(Payload::Json(json)) => Data::Json(json),
-            Some(Payload::Text(_)) => Data::None,
-            Some(Payload::Binary(bytes)) => Data::Base64(STANDARD.encode(bytes).into()),
+    /// Says what no CloudEvent may be, by the names of 1.0.
+    pub fn from_canonical(canonical: &Canonical<'_>, original: &Self) -> Result<Self, DecodeError> {
+        if *canonical == original.canonical() {
+            return Ok(original.clone());
+        }
+        let required = canonical.check()?;
+        let made = Made::of(canonical)?;
+        let can_say = original.spec_version >= SpecVersion::V0_3
+            || (canonical.subject.is_none() && !matches!(made, Made::Base64(_)));
+        let version = if can_say { original.spec_version } else { SpecVersion::V1_0 };
+        let body = canonical.restored(original, version, &made).to_json(version);
+        let content_type = match &original.wire {
+            Wire::Structured { content_type, .. } if version == original.spec_version => content_type.clone(),
+            Wire::Structured { .. } | Wire::Binary { .. } => Some("application/cloudevents+json".to_owned()),
         };
-        let quoted;
-        let data = match &canonical.data {
-            Some(Payload::Text(text)) => {
-                quoted = raw::quoted(text);
-                Data::Json(&quoted)
-            }
-            _ => data,
-        };
-        let view = View {
-            id: text(&canonical.id),
-            source: text(&canonical.source),
-            ty: text(&canonical.ty),
-            type_version: None,
-            subject: optional(&canonical.subject),
-            time: optional(&canonical.time),
-            schema: optional(&canonical.schema),
-            content_type: optional(&canonical.content_type),
-            extensions: canonical
-                .extensions
-                .iter()
-                .map(|(name, value)| {
-                    (Cow::Borrowed(name.as_str()), Attribute::Text(Cow::Borrowed(value.as_str())))
-                })
-                .collect(),
-            data,
-        };
-        Self::from_json(view.to_json(SpecVersion::V1_0))
+        let wire = Wire::Structured { content_type, body: body.into() };
+        Ok(Self::from_parts(version, required.id, required.source, required.ty, wire))
     }
+}
+
+impl Canonical<'_> {
+    fn check(&self) -> Result<Required, DecodeError> {
+        let mut names = HashSet::new();
+        for (name, _) in &self.extensions {
+            if SpecVersion::V1_0.role(name) != Role::Extension {
+                return Err(Place::Json.error(name, "is no extension: it has a member of its own"));
+            }
+            if !names.insert(name) {
+                return Err(Place::Json.error(name, "is there twice"));
+            }
+        }
+        let some = |name, value| Some((name, value));
+        let core = [
+            some("id", &self.id),
+            some("source", &self.source),
+            some("type", &self.ty),
+            self.subject.as_ref().map(|value| ("subject", value)),
+            self.time.as_ref().map(|value| ("time", value)),
+            self.content_type.as_ref().map(|value| ("datacontenttype", value)),
+            self.schema.as_ref().map(|value| ("dataschema", value)),
+        ];
+        let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value));
+        let all = core.into_iter().flatten().chain(extensions);
+        let pairs = all.map(|(name, value)| (name, Attribute::Text(Cow::Borrowed(value.as_str()))));
+        Required::check(SpecVersion::V1_0, Place::Json, pairs)
+    }
+
+    /// Returns the view of the event in `version`, in which unchanged attributes are those of `original`.
+    fn restored<'a>(&'a self, original: &'a Event, version: SpecVersion, made: &'a Made) -> View<'a> {
+        let mut before = View::of(original);
+        if version != original.spec_version {
+            before = before.into_v1();
+        }
+        let text = |value: &'a str| Attribute::Text(Cow::Borrowed(value));
+        let restore = |value: &'a str, before: Option<Attribute<'a>>| match before {
+            Some(before) if before.text() == value => before,
+            Some(_) | None => text(value),
+        };
+        let mut known: BTreeMap<String, (Cow<'a, str>, Attribute<'a>)> =
+            std::mem::take(&mut before.extensions)
+                .into_iter()
+                .filter_map(|(name, value)| Some((attribute::v1_name(&name)?, (name, value))))
+                .collect();
+        let mut view = View {
+            id: Some(text(&self.id)),
+            source: Some(text(&self.source)),
+            ty: Some(text(&self.ty)),
+            subject: self.subject.as_deref().map(|value| restore(value, before.subject.take())),
+            schema: self.schema.as_deref().map(|value| restore(value, before.schema.take())),
+            data: made.data(),
+            ..View::default()
+        };
+        let plain = matches!(self.data, Some(Payload::Text(_))).then_some("text/plain");
+        let content_type = self.content_type.as_deref().or(plain);
+        view.content_type = content_type.map(|value| restore(value, before.content_type.take()));
+        if let Some(time) = &self.time {
+            view.time = Some(restore(time, before.time.take()));
+        }
+        for (name, value) in &self.extensions {
+            match name.as_str() {
+                // What 1.0 has no place for came as an extension, and goes back to its place.
+                "eventtypeversion" if version == SpecVersion::V0_1 => {
+                    view.type_version = Some(restore(value, before.type_version.take()));
+                }
+                "eventtime" if view.time.is_none() && before.time.is_some() => {
+                    view.time = Some(restore(value, before.time.take()));
+                }
+                name => {
+                    let (name, before) = match known.remove(name) {
+                        Some((name, before)) => (name, Some(before)),
+                        None => (Cow::Borrowed(name), None),
+                    };
+                    view.extensions.insert(name, restore(value, before));
+                }
+            }
+        }
+        view
+    }
+}
+
+/// Data as they go into an event's JSON.
+enum Made {
+    None,
+    Json(String),
+    Base64(String),
+}
+
+impl Made {
+    fn of(canonical: &Canonical<'_>) -> Result<Self, DecodeError> {
+        let is_json = canonical.content_type.as_deref().is_none_or(view::is_json_type);
+        Ok(match &canonical.data {
+            None => Self::None,
+            Some(Payload::Json(text)) => {
+                let json = json(text).map_err(|error| {
+                    DecodeError::invalid(None, format!("`data` is said to be JSON and is none: {error}"))
+                })?;
+                // A JSON string under another content type is a text to whoever reads the event.
+                let is_text = !is_json && json.starts_with('"');
+                Self::Json(if is_text { raw::quoted(json) } else { json.to_owned() })
+            }
+            // As for a body that its content type calls JSON but that is none.
+            Some(Payload::Text(text)) if is_json && canonical.content_type.is_some() => {
+                Self::Base64(STANDARD.encode(text.as_bytes()))
+            }
+            Some(Payload::Text(text)) => Self::Json(raw::quoted(text)),
+            Some(Payload::Binary(bytes)) => Self::Base64(STANDARD.encode(bytes)),
+        })
+    }
+
+    fn data(&self) -> Data<'_> {
+        match self {
+            Self::None => Data::None,
+            Self::Json(json) => Data::Json(json),
+            Self::Base64(base64) => Data::Base64(Cow::Borrowed(base64)),
+        }
+    }
+}
+
+/// Reads a text as one JSON value that can stand in an event, without the white space around it.
+fn json(text: &str) -> serde_json::Result<&str> {
+    let json = serde_json::from_str::<&RawValue>(text)?.get();
+    strict::check(json, 1)?;
+    Ok(json)
 }

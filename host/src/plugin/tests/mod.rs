@@ -23,7 +23,7 @@ impl Sandbox {
             limits: Limits::default(),
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: None,
+            compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
             threads: 2,
         };

@@ -10,6 +10,7 @@ mod fresh;
 mod handle;
 mod history;
 mod ids;
+mod modules;
 mod prepared;
 mod private;
 mod purge;
@@ -41,6 +42,7 @@ use crate::store::{
     Store, Story, Waiting, Wakes,
 };
 use handle::{Fault, Handle};
+use modules::{Change, Files};
 use queue::{Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
 use recover::Recover;
@@ -54,6 +56,7 @@ pub struct RedbStore {
     queue: Arc<Queue>,
     wakes: Arc<Wakes>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    modules: Files,
 }
 
 impl RedbStore {
@@ -69,6 +72,7 @@ impl RedbStore {
         let found = || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?)) };
         let (last, reached) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
+        let modules = modules::open(folder, &reader)?;
         let (queue, wakes) = (Arc::new(Queue::new()), Arc::new(Wakes::default()));
         let writer = Writer {
             handle,
@@ -84,7 +88,7 @@ impl RedbStore {
             .name("waypost-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)) })
+        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules })
     }
 
     /// Reads on a blocking thread: the disk may be slow.
@@ -221,24 +225,31 @@ impl Store for RedbStore {
         self.read(move |reader| reader.plugin_state(subscription)).await
     }
 
-    async fn put_module(&self, _module: Module, _wasm: Bytes) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
+        let (files, digest) = (self.modules.clone(), module.report.digest);
+        self.read(move |_| files.write(digest, &wasm)).await?;
+        let change = Box::new(Change::Put(module));
+        self.write(|reply| Op::Module { change, reply }).await
     }
 
-    async fn module(&self, _digest: PluginDigest) -> Result<Option<Module>, Error> {
-        Ok(None)
+    async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
+        self.read(move |reader| reader.module(digest)).await
     }
 
-    async fn module_bytes(&self, _digest: PluginDigest) -> Result<Option<Bytes>, Error> {
-        Ok(None)
+    async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error> {
+        let files = self.modules.clone();
+        self.read(move |_| files.read(digest)).await
     }
 
     async fn modules(&self) -> Result<Vec<Module>, Error> {
-        Ok(Vec::new())
+        self.read(Reader::modules).await
     }
 
-    async fn remove_module(&self, _digest: PluginDigest) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error> {
+        let change = Box::new(Change::Remove(digest));
+        self.write(|reply| Op::Module { change, reply }).await?;
+        let files = self.modules.clone();
+        self.read(move |_| files.remove(digest)).await
     }
 
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {

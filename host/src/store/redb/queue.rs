@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::modules;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Arrival, Error, Finished, Preparation, Purge, Purged};
@@ -23,6 +24,7 @@ pub(super) enum Op {
     Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
     Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
+    Module { change: Box<modules::Change>, reply: Reply<()> },
     Probe { reply: Reply<()> },
 }
 

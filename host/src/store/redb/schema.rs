@@ -38,6 +38,8 @@ pub(super) const PREPARED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefin
 pub(super) const STATE: TableDefinition<'_, (u128, &str), &[u8]> = TableDefinition::new("state");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
 pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
+/// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
+pub(super) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
 pub(super) const SEEN_ORDER: TableDefinition<'_, u128, &str> = TableDefinition::new("seen_order");
 
@@ -53,6 +55,7 @@ pub(super) struct Tables<'txn> {
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
     pub(super) prepared: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) state: Table<'txn, (u128, &'static str), &'static [u8]>,
+    pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -71,6 +74,7 @@ impl<'txn> Tables<'txn> {
             recoveries: txn.open_table(RECOVERIES)?,
             prepared: txn.open_table(PREPARED)?,
             state: txn.open_table(STATE)?,
+            modules: txn.open_table(MODULES)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })

@@ -104,6 +104,10 @@ impl Writer {
                     Op::Forgive { subscription, limit, at, .. } => {
                         Value::Flag(apply.forgive(*subscription, *limit, *at)?)
                     }
+                    Op::Module { change, .. } => {
+                        apply.change_module(change)?;
+                        Value::Unit
+                    }
                     Op::Probe { .. } => {
                         apply.probe()?;
                         Value::Unit
@@ -176,7 +180,10 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
     for (op, value) in ops.into_iter().zip(values) {
         match (op, value) {
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
-            (Op::PutSubscription { reply, .. } | Op::Probe { reply }, Value::Unit) => send(reply, Ok(())),
+            (
+                Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply },
+                Value::Unit,
+            ) => send(reply, Ok(())),
             (
                 Op::Redeliver { reply, .. }
                 | Op::Forgive { reply, .. }
@@ -200,7 +207,9 @@ fn refuse(op: Op, error: &Error) {
     let error = error.clone();
     match op {
         Op::Accept { reply, .. } => send(reply, Err(error)),
-        Op::PutSubscription { reply, .. } | Op::Probe { reply } => send(reply, Err(error)),
+        Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply } => {
+            send(reply, Err(error))
+        }
         Op::Redeliver { reply, .. }
         | Op::Forgive { reply, .. }
         | Op::BeginRecovery { reply, .. }

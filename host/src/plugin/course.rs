@@ -1,0 +1,167 @@
+//! What a call asks its plugin: `policy`, `filter` and `transform` in turn, until one says no.
+
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+use super::bindings::exports::waypost::plugin::{filter, policy};
+use super::bindings::waypost::plugin::types::{CallContext, EventParam, PluginError};
+use super::guest::Guest;
+use super::loaded::Plugin;
+use super::run::Steps;
+use super::timer::Timer;
+use super::{output, text};
+use crate::domain::plugin::{Failure, Output, Verdict};
+use crate::domain::{Event, Subscription};
+
+/// The longest reason or error of a guest's, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// What is asked about.
+pub(super) struct Question<'a> {
+    pub(super) event: &'a Event,
+    pub(super) subscription: &'a Subscription,
+    pub(super) attempt: u32,
+    pub(super) steps: Steps,
+    pub(super) timer: &'a Timer,
+}
+
+/// How far a call came.
+#[derive(Default)]
+pub(super) struct Course {
+    pub(super) answered: Vec<String>,
+    pub(super) outputs: Vec<Output>,
+}
+
+/// What a guest said no with.
+type No = Result<Verdict, Failure>;
+
+/// Asks each interface that the plugin exports. The outer error is wasmtime's: there was no answer.
+pub(super) async fn ask(
+    plugin: &Plugin,
+    store: &mut Store<Guest>,
+    question: &Question<'_>,
+    course: &mut Course,
+) -> wasmtime::Result<Result<Verdict, Failure>> {
+    let instance = plugin.pre.instantiate_async(&mut *store).await?;
+    store.data_mut().began = true;
+    let canonical = question.event.canonical();
+    let extensions: Vec<_> =
+        canonical.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let event = output::seen(&canonical, &extensions);
+    let id = question.subscription.id.to_string();
+    let trace_parent = extensions.iter().find(|(name, _)| *name == "traceparent").map(|(_, value)| *value);
+    let labels = [("subscription-name", question.subscription.name.as_str())];
+    let mut context = CallContext {
+        user: &question.subscription.user,
+        subscription: &id,
+        attempt: question.attempt,
+        deadline_ms: 0,
+        now_ms: u64::try_from(store.data().now.as_millisecond()).unwrap_or_default(),
+        trace_parent,
+        labels: &labels,
+    };
+    let left = || u32::try_from(question.timer.left().as_millis()).unwrap_or(u32::MAX);
+    let mut asked = Asked { plugin, store, instance };
+
+    context.deadline_ms = left();
+    let target = question.subscription.target_url.as_str();
+    if let Some(no) = asked.policy(event.clone(), target, context.clone(), course).await? {
+        return Ok(no);
+    }
+    if question.steps == Steps::Policy {
+        return Ok(Ok(Verdict::Deliver));
+    }
+    context.deadline_ms = left();
+    if let Some(no) = asked.filter(event.clone(), context.clone(), course).await? {
+        return Ok(no);
+    }
+    context.deadline_ms = left();
+    asked.transform(event, context, question.event, course).await
+}
+
+/// An instance that can be asked.
+struct Asked<'a> {
+    plugin: &'a Plugin,
+    store: &'a mut Store<Guest>,
+    instance: Instance,
+}
+
+impl Asked<'_> {
+    async fn policy(
+        &mut self,
+        event: EventParam<'_>,
+        target: &str,
+        context: CallContext<'_>,
+        course: &mut Course,
+    ) -> wasmtime::Result<Option<No>> {
+        let Some(indices) = &self.plugin.exports.policy else { return Ok(None) };
+        let guest = indices.load(&mut *self.store, &self.instance)?;
+        let decided = guest.call_decide(&mut *self.store, event, target, context).await?;
+        course.answered.push("policy".to_owned());
+        Ok(match decided {
+            Ok(policy::Decision::Allow) => None,
+            Ok(policy::Decision::Deny(reason)) => Some(Ok(Verdict::Denied { reason: short(&reason) })),
+            Err(error) => Some(Err(failure(error))),
+        })
+    }
+
+    async fn filter(
+        &mut self,
+        event: EventParam<'_>,
+        context: CallContext<'_>,
+        course: &mut Course,
+    ) -> wasmtime::Result<Option<No>> {
+        let Some(indices) = &self.plugin.exports.filter else { return Ok(None) };
+        let guest = indices.load(&mut *self.store, &self.instance)?;
+        let evaluated = guest.call_evaluate(&mut *self.store, event, context).await?;
+        course.answered.push("filter".to_owned());
+        Ok(match evaluated {
+            Ok(filter::Verdict::Deliver) => None,
+            Ok(filter::Verdict::Skip(reason)) => Some(Ok(Verdict::Skipped { reason: short(&reason) })),
+            Err(error) => Some(Err(failure(error))),
+        })
+    }
+
+    async fn transform(
+        &mut self,
+        event: EventParam<'_>,
+        context: CallContext<'_>,
+        of: &Event,
+        course: &mut Course,
+    ) -> wasmtime::Result<No> {
+        let Some(indices) = &self.plugin.exports.transform else { return Ok(Ok(Verdict::Deliver)) };
+        let guest = indices.load(&mut *self.store, &self.instance)?;
+        let applied = guest.call_apply(&mut *self.store, event, context).await?;
+        course.answered.push("transform".to_owned());
+        let made = match applied {
+            Ok(made) => made,
+            Err(error) => return Ok(Err(failure(error))),
+        };
+        if made.is_empty() {
+            return Ok(Ok(Verdict::Skipped { reason: "the transform made no output".to_owned() }));
+        }
+        Ok(output::outputs(made, of, &self.store.data().limits).map(|outputs| {
+            let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
+            course.outputs = outputs;
+            Verdict::Transformed { outputs: count }
+        }))
+    }
+}
+
+fn short(reason: &str) -> String {
+    text::clean(reason, REASON_BYTES_MAX)
+}
+
+fn failure(error: PluginError) -> Failure {
+    match error {
+        PluginError::InvalidEvent(message) => Failure::InvalidEvent(short(&message)),
+        PluginError::InvalidConfig(message) => Failure::InvalidConfig(short(&message)),
+        PluginError::Unavailable(hint) => Failure::Unavailable {
+            message: short(&hint.message),
+            retry_after: hint.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
+        },
+        PluginError::Internal(message) => Failure::Internal(short(&message)),
+    }
+}

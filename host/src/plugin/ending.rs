@@ -1,0 +1,134 @@
+//! Why a call ended without an answer, in words for the plugin's author.
+
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::engine::STACK_BYTES;
+use super::guest::Guest;
+use super::limits::{HANDLES_MAX, Limits, size};
+use super::text;
+use crate::domain::plugin::Failure;
+
+/// The longest text of wasmtime's that goes into a failure.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// Names what ended a call. `guest` is what was left of it.
+pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Failure {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Failure::Host(format!("no room for another call now: {error}"));
+    }
+    if let Some(limit) = limit(error, guest) {
+        return Failure::Limit(limit);
+    }
+    let ended = match error.downcast_ref::<Trap>() {
+        Some(trap) => trapped(*trap, error, guest),
+        None => match error.downcast_ref::<I32Exit>() {
+            Some(exit) => format!("it called `exit` with the status {}", exit.0),
+            // An instance that a limit kept from coming about is no answer of the guest's.
+            None => text::clean(&format!("trap: {}", error.root_cause()), TEXT_BYTES_MAX),
+        },
+    };
+    Failure::Trap(match &guest.meter.refused {
+        Some(refused) => format!("{ended} (before that, the {refused} had refused it a growth)"),
+        None => ended,
+    })
+}
+
+/// Returns the sentence for a call that took too long.
+pub(super) fn time_limit(limits: &Limits) -> String {
+    format!("time limit of {} ms", limits.time.as_millis())
+}
+
+/// Returns the limit that ended a call, if one did.
+fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return Some(format!("limit of {HANDLES_MAX} resources at once"));
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => return Some(time_limit(&guest.limits)),
+        Some(Trap::StackOverflow) => return Some(format!("stack limit of {}", size(STACK_BYTES))),
+        Some(Trap::AllocationTooLarge) | None => {}
+        // Out of memory, a guest aborts or exits. One that panics with words of its own has another reason.
+        Some(Trap::UnreachableCodeReached) if !panicked(guest) => return guest.meter.refused.clone(),
+        Some(_) => return None,
+    }
+    // wasmtime has no types for these.
+    let cause = error.root_cause().to_string();
+    let limits = &guest.limits;
+    match cause.as_str() {
+        text if text.contains("fuel allocated for hostcalls") => {
+            // Wasm is on the stack in a call of the host's functions, and is not any more when an answer is read.
+            let is_answer = error.downcast_ref::<WasmBacktrace>().is_none();
+            Some(if is_answer {
+                format!("output limit of {}", size(limits.output_bytes))
+            } else {
+                format!("limit of {} for one call of a host function", size(limits.handed_bytes()))
+            })
+        }
+        text if text.contains("handle limit exceeded") => {
+            Some(format!("limit of {HANDLES_MAX} handles at once"))
+        }
+        text if text.contains("requested len") => Some(format!("random limit: {text}")),
+        // What an instance begins with goes through the same meter as what it grows by.
+        _ if error.is::<I32Exit>() || !guest.began => guest.meter.refused.clone(),
+        _ => None,
+    }
+}
+
+/// Tells whether a Rust guest says that it panicked. It also says when an allocation fails, in other words.
+fn panicked(guest: &Guest) -> bool {
+    guest.tail.text().contains("panicked at")
+}
+
+fn trapped(trap: Trap, error: &wasmtime::Error, guest: &Guest) -> String {
+    if trap == Trap::UnreachableCodeReached {
+        // A panic hook's text is the best there is; a guest without one says nothing.
+        return match last_words(&guest.tail.text()) {
+            Some(words) => format!("it panicked or aborted: {words}"),
+            None => {
+                "it panicked or aborted (`unreachable` was executed), and wrote nothing to stderr".to_owned()
+            }
+        };
+    }
+    let what = trap.to_string();
+    let what = what.strip_prefix("wasm trap: ").unwrap_or(&what);
+    match place(error) {
+        Some(place) => format!("trap: {what}, in `{}`", text::clean(&place, TEXT_BYTES_MAX)),
+        None => format!("trap: {what}"),
+    }
+}
+
+/// Returns the function that trapped, where the module has names.
+fn place(error: &wasmtime::Error) -> Option<String> {
+    let trace = error.downcast_ref::<WasmBacktrace>()?;
+    trace.frames().first()?.func_name().map(str::to_owned)
+}
+
+/// Returns the end of what was written: a Rust panic's two lines in one, or the last line of anything else.
+fn last_words(written: &str) -> Option<String> {
+    let lines: Vec<&str> = written.lines().filter(|line| !line.trim().is_empty()).collect();
+    let panic = lines.iter().rposition(|line| line.contains("panicked at "));
+    let words = match panic {
+        Some(at) => {
+            // The second is the message; what follows is a note about backtraces.
+            let (_, place) = lines[at].split_once("panicked at ")?;
+            format!("{}, at {}", lines.get(at + 1).unwrap_or(&""), place.trim_end_matches(':'))
+        }
+        None => (*lines.last()?).to_owned(),
+    };
+    Some(text::clean(words.trim(), TEXT_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_panic_are_its_message_and_its_place() {
+        let rust = "chatter\n\nthread '<unnamed>' (1) panicked at src/lib.rs:26:13:\nboom\nnote: run with `RUST_BACKTRACE=1`\n";
+        assert_eq!(last_words(rust).unwrap(), "boom, at src/lib.rs:26:13");
+        assert_eq!(last_words("Traceback\n  File\nValueError: x\n").unwrap(), "ValueError: x");
+        assert_eq!(last_words(" \n"), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! Modules: the bytes of each are a file in the folder `modules`, what is known of it is a row of the table.
+//!
+//! The file comes first and goes last, so that a row always has its file; a file without a row is what a crash left
+//! behind, and goes when the store is opened.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use redb::ReadableTable as _;
+use serde::{Deserialize, Serialize};
+
+use super::apply::Apply;
+use super::handle::{Fault, OpenError};
+use super::private;
+use super::read::Reader;
+use super::record::{self, VERSION};
+use super::schema::MODULES;
+use crate::domain::PluginDigest;
+use crate::domain::plugin::Report;
+use crate::store::Module;
+
+/// A change of the table.
+pub(super) enum Change {
+    /// Keeps a row.
+    Put(Module),
+    /// Removes one.
+    Remove(PluginDigest),
+}
+
+/// The folder with the bytes.
+#[derive(Clone)]
+pub(super) struct Files(Arc<Path>);
+
+/// The extension of a file that is complete.
+const EXTENSION: &str = "wasm";
+
+impl Files {
+    /// Writes a module's bytes, unless they are there.
+    pub(super) fn write(&self, digest: PluginDigest, wasm: &[u8]) -> Result<(), Fault> {
+        let path = self.path(digest);
+        if fs::read(&path).is_ok_and(|found| found == wasm) {
+            return Ok(());
+        }
+        let temporary = path.with_extension("tmp");
+        let written = (|| {
+            private::create_folder(&self.0)?;
+            let mut file = private::new_file(&temporary)?;
+            file.write_all(wasm)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.0)?.sync_all()
+        })();
+        if written.is_err() {
+            // What is left of it goes at the next opening, or now.
+            drop(fs::remove_file(&temporary));
+        }
+        written.map_err(|error| failed("write", &path, &error))
+    }
+
+    /// Reads a module's bytes; `None` when there are none.
+    pub(super) fn read(&self, digest: PluginDigest) -> Result<Option<Bytes>, Fault> {
+        let path = self.path(digest);
+        let wasm = match fs::read(&path) {
+            Ok(wasm) => wasm,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path, &error)),
+        };
+        if PluginDigest::of(&wasm) != digest {
+            let reason = record::Error::Value("a module's file is not what was uploaded: upload it again");
+            return Err(Fault::damaged("modules")(reason));
+        }
+        Ok(Some(wasm.into()))
+    }
+
+    /// Removes a module's bytes.
+    pub(super) fn remove(&self, digest: PluginDigest) -> Result<(), Fault> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, &error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn path(&self, digest: PluginDigest) -> PathBuf {
+        self.0.join(digest.hex()).with_extension(EXTENSION)
+    }
+
+    /// Removes every file but those of `known` modules.
+    fn sweep(&self, known: &[Module]) -> io::Result<()> {
+        let known: Vec<_> = known.iter().map(|module| self.path(module.report.digest)).collect();
+        let found = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        for entry in found {
+            let path = entry?.path();
+            if !known.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(verb: &str, path: &Path, error: &io::Error) -> Fault {
+    Fault::Closed(format!("failed to {verb} {}: {error}", path.display()))
+}
+
+/// Opens the folder of modules in the data folder, which need not be there.
+pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
+    let files = Files(folder.join("modules").into());
+    let known =
+        reader.modules().map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
+    if let Err(error) = files.sweep(&known) {
+        tracing::warn!(%error, folder = %files.0.display(), "leftovers of uploads stay");
+    }
+    Ok(files)
+}
+
+/// How a row looks: a version byte, then this as JSON.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    report: Report,
+    uploaded: Timestamp,
+    by: String,
+}
+
+fn encode(module: &Module) -> Vec<u8> {
+    let Module { report, uploaded, by } = module.clone();
+    let mut buffer = vec![VERSION];
+    serde_json::to_writer(&mut buffer, &Record { report, uploaded, by })
+        .expect("a report has only string keys");
+    buffer
+}
+
+fn decode(row: &[u8]) -> Result<Module, Fault> {
+    let read = || -> Result<Record, record::Error> { Ok(serde_json::from_slice(record::body(row)?)?) };
+    let Record { report, uploaded, by } = read().map_err(Fault::damaged("modules"))?;
+    Ok(Module { report, uploaded, by })
+}
+
+impl Reader {
+    /// See [`crate::store::Store::module`].
+    pub(super) fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Fault> {
+        self.handle.read(|txn| {
+            let row = txn.open_table(MODULES)?.get(digest.to_string().as_str())?;
+            row.map(|row| decode(row.value())).transpose()
+        })
+    }
+
+    /// See [`crate::store::Store::modules`].
+    pub(super) fn modules(&self) -> Result<Vec<Module>, Fault> {
+        self.handle.read(|txn| {
+            let table = txn.open_table(MODULES)?;
+            table.iter()?.map(|row| decode(row?.1.value())).collect()
+        })
+    }
+}
+
+impl Apply<'_, '_> {
+    /// Changes the table.
+    pub(super) fn change_module(&mut self, change: &Change) -> Result<(), Fault> {
+        match change {
+            Change::Put(module) => {
+                let key = module.report.digest.to_string();
+                self.tables.modules.insert(key.as_str(), encode(module).as_slice())?;
+            }
+            Change::Remove(digest) => drop(self.tables.modules.remove(digest.to_string().as_str())?),
+        }
+        Ok(())
+    }
+}
