@@ -1,12 +1,18 @@
 //! Plugins: what can be uploaded, and what a subscription does with it.
 
+mod breaking;
+mod delivering;
+mod examining;
+mod failing;
+mod fixing;
 mod keeping;
 mod made;
 mod refusing;
+mod remembering;
 mod uploading;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Api, Reply};
 
@@ -25,4 +31,15 @@ pub(crate) async fn upload(api: &Api, path: &str) -> Value {
     let reply = post(api, wasm(path)).await;
     assert!(matches!(reply.status, 200 | 201), "{}", reply.text());
     reply.json()
+}
+
+/// Uploads the guest that does what its configuration says, and subscribes to everything with it.
+pub(crate) async fn probing(api: &Api, target: &str, config: Value) -> String {
+    using(api, waypost_guests::PROBE, target, json!({"config": config})).await
+}
+
+/// Uploads a guest and subscribes to everything with it, and these members of `plugin` besides.
+pub(crate) async fn using(api: &Api, guest: &str, target: &str, mut plugin: Value) -> String {
+    plugin["digest"] = upload(api, guest).await["digest"].clone();
+    api.subscribe(json!({"target_url": target, "plugin": plugin})).await
 }

@@ -4,7 +4,8 @@
 //! - `no: REASON`: deny, or skip;
 //! - `invalid-event: …`, `invalid-config: …`, `unavailable: …`, `internal: …`: the errors;
 //! - `panic: …`;
-//! - for `transform` also `none`, `same`, `upper` (a raw body: the data in upper case), `twice`.
+//! - for `transform` also `none`, `same`, `upper` (a raw body: the data in upper case), `twice`, `stamp` (a raw body that
+//!   is another one each time: the attempt and the time).
 //!
 //! `log`: a line to log. `count`: a key of the state to add 1 to; the new value goes into the raw body of `count`.
 
@@ -73,7 +74,7 @@ impl exports::waypost::plugin::filter::Guest for Probe {
 }
 
 impl exports::waypost::plugin::transform::Guest for Probe {
-    fn apply(event: Event, _context: CallContext) -> Result<Vec<Output>, PluginError> {
+    fn apply(event: Event, context: CallContext) -> Result<Vec<Output>, PluginError> {
         wanted("transform")?;
         let raw = |body: Payload| {
             Output::Raw(RawBody {
@@ -89,6 +90,10 @@ impl exports::waypost::plugin::transform::Guest for Probe {
                 Some(Payload::Binary(bytes)) => vec![raw(Payload::Binary(bytes))],
                 None => vec![raw(Payload::Text(String::new()))],
             },
+            Some("stamp") => {
+                let stamp = format!("attempt {} at {}", context.attempt, context.now_ms);
+                vec![raw(Payload::Text(stamp))]
+            }
             Some("twice") => vec![Output::Event(event.clone()), Output::Event(event)],
             Some("count") => {
                 let count = config::get("count").and_then(|key| state::get(&key).ok().flatten());

@@ -1,0 +1,73 @@
+//! A plugin that fails again and again is left alone for a while.
+
+use serde_json::{Value, json};
+
+use super::using;
+use crate::harness::{Server, Target, event_1_0, wait_until};
+
+async fn wait_for_log(server: &Server, text: &str) {
+    wait_until(text, async || server.log().contains(text).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_is_mended() {
+    let server = Server::with(&["--retry-schedule", "10m"]).await;
+    let target = Target::start().await;
+    let plugin = json!({"config": {"filter": "internal: oops"}});
+    let uuid = using(&server, waypost_guests::SIEVE, &target.url("/t"), plugin).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(server.receive(&event_1_0(&n.to_string())).await);
+    }
+    wait_for_log(&server, "the breaker is open").await;
+    for n in 5..10 {
+        ids.push(server.receive(&event_1_0(&n.to_string())).await);
+    }
+    for id in &ids[5..] {
+        let delivery = server.delivery(id, &uuid).await;
+        assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("pending"), &json!([])), "it waits");
+    }
+    server.update(&uuid, &json!({"plugin": {"config": {"filter": "ok"}}})).await;
+    target.wait_for("/t", 5).await;
+    for id in &ids[5..] {
+        server.delivery_in(id, &uuid, "delivered").await;
+    }
+}
+
+#[tokio::test]
+async fn with_skip_or_deliver_nothing_waits_for_the_breaker() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let plugin = |on_error| json!({"config": {"filter": "internal: oops"}, "on_error": on_error});
+    let skipping = using(&server, waypost_guests::SIEVE, &target.url("/skip"), plugin("skip")).await;
+    let sending = using(&server, waypost_guests::SIEVE, &target.url("/send"), plugin("deliver")).await;
+    for n in 0..8 {
+        server.receive(&event_1_0(&n.to_string())).await;
+    }
+    target.wait_for("/send", 8).await;
+    let id = server.receive(&event_1_0("last")).await;
+    let skipped = server.delivery_in(&id, &skipping, "skipped").await;
+    let reason = skipped["reason"].as_str().unwrap();
+    assert!(reason.starts_with("plugin: the breaker is open until "), "{reason}");
+    let sent = server.delivery_in(&id, &sending, "delivered").await;
+    let run = &sent["attempts"][0]["plugin"];
+    assert!(run["reason"].as_str().unwrap().starts_with("plugin: the breaker is open until "), "{run}");
+    assert!(target.requests("/skip").is_empty());
+    assert_eq!(server.subscription(&sending).await["disabled"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_trial_closes_the_breaker_by_itself() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let plugin = json!({"config": {"filter": "internal: oops"}, "on_error": "dead_letter"});
+    let uuid = using(&server, waypost_guests::SIEVE, &target.url("/t"), plugin).await;
+    for n in 0..5 {
+        let id = server.receive(&event_1_0(&n.to_string())).await;
+        server.delivery_in(&id, &uuid, "dead").await;
+    }
+    wait_for_log(&server, "the breaker is open").await;
+    let id = server.receive(&event_1_0("trial")).await;
+    // Ten seconds later it is tried, and fails again: one attempt more, and no second one before twenty.
+    server.delivery_in(&id, &uuid, "dead").await;
+    let waiting = server.receive(&event_1_0("waits")).await;
+    assert_eq!(server.delivery(&waiting, &uuid).await["state"], "pending");
+}
