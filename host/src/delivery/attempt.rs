@@ -1,10 +1,11 @@
-//! One attempt: ask policy, make the request, send it, judge the answer.
+//! One attempt: ask policy and the plugin, make the request, send it, judge the answer.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::engine::Engine;
-use super::outcome::{Consequence, Response, Situation, judge, judge_unavailable};
+use super::outcome::{Consequence, Response, Situation, judge, judge_unavailable, of_output};
+use super::pipeline::{Course, Visit};
 use super::request;
 use crate::domain::{Answer, Attempt, Outcome, Subscription};
 use crate::policy::Verdict;
@@ -24,27 +25,55 @@ pub(super) struct Ended {
 impl Engine {
     /// Makes one attempt. Dropping the future is as if the attempt had not begun, but that the target may have
     /// got the event.
-    pub(super) async fn attempt(&self, subscription: Arc<Subscription>, owed: Owed) -> Ended {
+    pub(super) async fn attempt(
+        &self,
+        subscription: Arc<Subscription>,
+        owed: Owed,
+        visit: Option<Visit>,
+    ) -> Ended {
         let _under_way = self.under_way.enter(owed.event.id, subscription.id);
         let (at, begun) = (clock::now(), Instant::now());
         let mut progress = owed.progress;
         progress.first_attempt.get_or_insert(at);
         let (mut policy, mut target) = (None, None);
+        let (mut plugin, mut prepared) = (None, owed.prepared);
         // What a failure counts as, should this attempt fail.
         progress.failed += 1;
+        let failed = progress.failed;
         let schedule = subscription.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
-        let situation =
-            || Situation { schedule, failed: progress.failed, now: clock::now(), random: rand::random() };
+        let situation = || Situation { schedule, failed, now: clock::now(), random: rand::random() };
         let verdict = match progress.allowed {
             true => None,
             false => Some(self.policy.ask(owed.event.id, &owed.event.event, &subscription.user).await),
         };
         let (outcome, consequence) = match verdict.as_deref() {
             None | Some(Verdict::Allowed(_)) => {
-                let response = self.send(&subscription, &owed).await;
-                let judged = judge(&response, situation());
-                target = answer_of(response);
-                judged
+                let course = if subscription.plugin.is_none() && !owed.prepared {
+                    Course::Event
+                } else {
+                    let deciding = self.decide(&subscription, &owed, visit, failed, &situation);
+                    // Deliveries without a plugin do not pay for the size of this future.
+                    let decided = Box::pin(deciding).await;
+                    (plugin, prepared) = (decided.run, decided.is_prepared);
+                    decided.course
+                };
+                match course {
+                    Course::Event => {
+                        progress.passed |= subscription.plugin.is_some() && !prepared;
+                        let response = self.send(&subscription, &owed).await;
+                        let judged = judge(&response, situation());
+                        target = answer_of(response);
+                        judged
+                    }
+                    Course::Outputs(outputs) => {
+                        let sending = self.send_outputs(&subscription, &owed, &outputs, &mut progress.sent);
+                        let (place, response) = Box::pin(sending).await;
+                        let (outcome, consequence) = judge(&response, situation());
+                        target = answer_of(response);
+                        (of_output(outcome, place, outputs.len()), consequence)
+                    }
+                    Course::End(outcome, consequence) => (outcome, consequence),
+                }
             }
             Some(Verdict::Denied(_)) => (Outcome::Denied, Consequence::Nothing),
             Some(Verdict::Unavailable { reason, answer }) => {
@@ -60,15 +89,15 @@ impl Engine {
             Some(Verdict::Unavailable { answer, .. }) => policy.clone_from(answer),
             None => {}
         }
-        let number = progress.failed;
-        let attempt = Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
+        let attempt = Attempt { number: failed, at, took: begun.elapsed(), policy, target, outcome };
         let finished = Finished {
             subscription: subscription.id,
             event: owed.event.id,
             place: owed.place,
-            plugin: None,
+            plugin,
             attempt,
             progress,
+            prepared,
         };
         Ended { finished, consequence, subscription }
     }

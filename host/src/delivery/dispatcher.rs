@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
+use super::breaker::BreakerState;
 use super::client::{self, Client};
 use super::engine::Engine;
 use super::traffic::{Reached, UnderWay, lock};
@@ -36,7 +37,7 @@ pub enum StartError {
 
 /// The delivery stage: a handle on its tasks.
 pub struct Dispatcher {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
 }
 
 impl Dispatcher {
@@ -63,6 +64,7 @@ impl Dispatcher {
             limits,
             under_way: UnderWay::default(),
             reached: Reached::new(reached),
+            breakers: Arc::default(),
             lanes: Mutex::default(),
             timetable: Mutex::default(),
             timetable_changed: tokio::sync::Notify::new(),
@@ -90,6 +92,11 @@ impl Dispatcher {
         for subscription in subscriptions.iter().filter_map(|id| self.engine.directory.get(*id)) {
             self.engine.policy.forget(event, &subscription.user).await;
         }
+    }
+
+    /// Returns how the plugin of a subscription does, if it has failed of late.
+    pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
+        self.engine.breakers.state(&*self.engine.directory.get(subscription)?)
     }
 
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
+use super::breaker::Breakers;
 use super::client::Client;
 use super::lane::Lane;
 use super::traffic::{Gauge, Reached, UnderWay, lock};
@@ -35,6 +36,7 @@ pub(super) struct Engine {
     pub(super) extra: Arc<Semaphore>,
     pub(super) under_way: UnderWay,
     pub(super) reached: Reached,
+    pub(super) breakers: Arc<Breakers>,
     /// Lanes that run.
     pub(super) lanes: Mutex<HashMap<SubscriptionId, Arc<Gauge>>>,
     /// When idle subscriptions have something due.
@@ -83,6 +85,7 @@ impl Engine {
     }
 
     async fn forgive(&self, id: SubscriptionId) {
+        self.breakers.forget(id);
         while !self.stop.is_cancelled() {
             match self.store.forgive(id, FORGIVE_AT_ONCE).await {
                 Ok(true) => {}

@@ -17,7 +17,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::attempt::Ended;
+use super::breaker::Permit;
 use super::engine::Engine;
+use super::kept::Kept;
+use super::pipeline::Visit;
 use super::traffic::{Gauge, lock};
 use crate::clock;
 use crate::domain::{EventId, Outcome, Subscription, SubscriptionId};
@@ -43,6 +46,10 @@ pub(super) struct Lane {
     /// The store may hold what has not been read.
     unread: bool,
     next_due: Option<Timestamp>,
+    /// When the breaker of the subscription's plugin lets a delivery try it, while deliveries wait for that.
+    held: Option<Timestamp>,
+    /// The state of the subscription's plugin.
+    kept: Arc<Kept>,
     /// Retries that have been read and whose end is not recorded: their rows are still in the store.
     taken: HashSet<EventId>,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -68,6 +75,8 @@ impl Lane {
             read_to: EventId::NIL,
             unread: true,
             next_due: None,
+            held: None,
+            kept: Arc::default(),
             taken: HashSet::new(),
             attempts: FuturesUnordered::new(),
             endings: FuturesUnordered::new(),
@@ -139,13 +148,14 @@ impl Lane {
     fn rest(&self, going: bool, busy: bool) -> Duration {
         let far = Duration::from_secs(30);
         // What is due while there is no room for it is read when there is: no clock tells that.
-        let due = self.next_due.filter(|_| going && !self.unread).map(|due| {
-            Duration::try_from(due.duration_since(clock::now()))
-                .unwrap_or_default()
-                .max(Duration::from_millis(1))
+        let due = self.next_due.filter(|_| going && !self.unread);
+        // One whose trial is under way wakes by its end.
+        let held = self.held.filter(|until| going && *until > clock::now());
+        let wait = due.into_iter().chain(held).min().map(|at| {
+            Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().max(Duration::from_millis(1))
         });
         let idle = if busy { far } else { LINGER };
-        due.unwrap_or(far).min(idle)
+        wait.unwrap_or(far).min(idle)
     }
 
     fn is_due(&self) -> bool {
@@ -199,6 +209,7 @@ impl Lane {
 
     fn start_attempts(&mut self, subscription: &Arc<Subscription>) {
         let width = self.width.min(self.width_max(subscription));
+        self.held = None;
         while self.attempts.len() < width && !self.waiting.is_empty() {
             // The first attempt of each lane needs no permit, so that nobody waits for others' targets.
             let permit = match self.attempts.is_empty() {
@@ -208,9 +219,31 @@ impl Lane {
                     Err(_) => break,
                 },
             };
-            let Some(owed) = self.waiting.pop_front() else { break };
-            self.attempts.push(attempt(Arc::clone(&self.engine), Arc::clone(subscription), owed, permit));
+            let Some((owed, visit)) = self.next(subscription) else { break };
+            let engine = Arc::clone(&self.engine);
+            self.attempts.push(attempt(engine, Arc::clone(subscription), owed, visit, permit));
         }
+    }
+
+    /// Takes the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
+    fn next(&mut self, subscription: &Subscription) -> Option<(Owed, Option<Visit>)> {
+        if subscription.plugin.is_none() {
+            return Some((self.waiting.pop_front()?, None));
+        }
+        let is_decided = |owed: &Owed| owed.prepared || owed.progress.passed;
+        let permit = match self.waiting.front() {
+            Some(first) if !is_decided(first) => self.engine.breakers.ask(subscription, clock::now()),
+            Some(_) | None => Permit::Call,
+        };
+        let place = match permit {
+            Permit::Not { until, holds: true } => {
+                self.held = Some(until);
+                self.waiting.iter().position(is_decided)?
+            }
+            Permit::Call | Permit::Try(_) | Permit::Not { .. } => 0,
+        };
+        let visit = Visit { permit, kept: Arc::clone(&self.kept) };
+        Some((self.waiting.remove(place)?, Some(visit)))
     }
 
     /// Takes what is new. Whoever has not read everything before, or has enough to do, reads it later.
@@ -298,10 +331,11 @@ fn attempt(
     engine: Arc<Engine>,
     subscription: Arc<Subscription>,
     owed: Owed,
+    visit: Option<Visit>,
     permit: Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Ended> {
     Box::pin(async move {
-        let ended = engine.attempt(subscription, owed).await;
+        let ended = engine.attempt(subscription, owed, visit).await;
         drop(permit);
         ended
     })

@@ -5,15 +5,21 @@
 //! store says that there is new work, when a retry is due, and every half minute in any case. Lanes share nothing
 //! but permits, and each has one of its own, so that a hanging target delays nobody else's.
 //!
-//! An attempt asks [`crate::policy`], makes the request, sends it, and judges the answer (`outcome`, which is
-//! pure). What a target does is data here, never an `Err`.
+//! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
+//! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`. A plugin
+//! that fails again and again is left alone for a while (`breaker`).
 
 mod attempt;
+mod breaker;
 mod client;
 mod dispatcher;
 mod engine;
+mod kept;
 mod lane;
 mod outcome;
+mod outputs;
+mod pipeline;
+mod reaction;
 mod request;
 mod traffic;
 mod trial;
@@ -22,6 +28,7 @@ use std::time::Duration;
 
 use crate::domain::RetrySchedule;
 
+pub use breaker::BreakerState;
 pub use client::Error;
 pub use dispatcher::{Dispatcher, StartError};
 pub use trial::Trial;

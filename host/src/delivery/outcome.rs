@@ -93,6 +93,16 @@ pub(super) fn judge_unavailable(
     failure(reason.to_owned(), error.to_owned(), None, situation)
 }
 
+/// Names the output in the reason of what failed, where there are several.
+pub(super) fn of_output(outcome: Outcome, place: usize, count: usize) -> Outcome {
+    let named = |reason| format!("output {} of {count}: {reason}", place + 1);
+    match outcome {
+        Outcome::Retry { reason, due } if count > 1 => Outcome::Retry { reason: named(reason), due },
+        Outcome::Dead { reason } if count > 1 => Outcome::Dead { reason: named(reason) },
+        other => other,
+    }
+}
+
 fn answered(status: u16) -> String {
     match StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()) {
         Some(words) => format!("the target answered {status} {words}"),
@@ -100,7 +110,8 @@ fn answered(status: u16) -> String {
     }
 }
 
-fn failure(
+/// Judges a failure that may pass: it is tried again as the schedule says, but not before `retry_after`.
+pub(super) fn failure(
     reason: String,
     error: String,
     retry_after: Option<Duration>,

@@ -1,7 +1,7 @@
 //! One event owed to one subscription, and what became of it.
 //!
 //! A delivery has no row of its own: its history is the list of its [`Entry`]s, and its [`State`] follows from
-//! the last of them.
+//! the last of them. (An [`Entry::Plugin`] tells what the attempt after it is about to do, and changes no state.)
 
 use std::time::Duration;
 

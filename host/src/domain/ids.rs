@@ -85,6 +85,15 @@ impl DeliveryId {
     pub fn of(event: EventId, subscription: SubscriptionId) -> Self {
         Self(Uuid::new_v5(&event.uuid(), subscription.uuid().as_bytes()))
     }
+
+    /// Returns the id of one output of the delivery's plugin: the first has the delivery's own, each further one
+    /// another (UUIDv5 of its place in the delivery's name space).
+    pub fn output(self, place: usize) -> Self {
+        match place {
+            0 => self,
+            place => Self(Uuid::new_v5(&self.0, place.to_string().as_bytes())),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +107,9 @@ mod tests {
         assert_eq!(DeliveryId::of(event, subscription), DeliveryId::of(event, subscription));
         assert_ne!(DeliveryId::of(event, subscription), DeliveryId::of(other, subscription));
         assert!(!DeliveryId::of(event, subscription).to_string().contains('.'));
+        let delivery = DeliveryId::of(event, subscription);
+        assert_eq!(delivery.output(0), delivery);
+        assert_eq!(delivery.output(2), delivery.output(2));
+        assert_ne!(delivery.output(1), delivery.output(2));
     }
 }

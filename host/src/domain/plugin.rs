@@ -16,8 +16,8 @@ use serde_json::{Map, Value};
 pub use allow_host::{AllowHost, AllowHostError};
 pub use digest::{DigestError, PluginDigest};
 pub use report::{Import, Manifest, Offer, Report};
-pub use run::{Failure, LogLevel, LogLine, Output, PluginRun, Prepared, Verdict};
-pub use state::{StateChange, StateMap, StateValue};
+pub use run::{Failure, Fixed, LogLevel, LogLine, Output, PluginRun, Prepared, Verdict};
+pub use state::{StateChange, StateMap, StateValue, apply};
 
 /// The most outputs of one transform, each a delivery of its own: as many as [`crate::store::Progress::sent`] has bits.
 pub const OUTPUTS_MAX: usize = 64;
@@ -39,6 +39,13 @@ pub struct PluginUse {
     /// Limits below the service's.
     #[serde(default)]
     pub limits: PluginLimits,
+}
+
+impl PluginUse {
+    /// Returns what the configuration hashes to.
+    pub fn config_digest(&self) -> PluginDigest {
+        PluginDigest::of(&serde_json::to_vec(&self.config).expect("a JSON object is JSON"))
+    }
 }
 
 /// What becomes of a delivery whose plugin fails: a trap, a limit, `internal`, or a module that cannot be loaded.

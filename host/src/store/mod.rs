@@ -104,7 +104,7 @@ pub struct Owed {
     pub place: Place,
     /// How it went so far.
     pub progress: Progress,
-    /// Whether what is to be sent is fixed already: [`Store::prepared`] has it.
+    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`] has that.
     pub prepared: bool,
 }
 
@@ -175,6 +175,8 @@ pub struct Finished {
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
     pub progress: Progress,
+    /// Whether [`Store::prepared`] has something for it, which goes when nothing more is to be sent.
+    pub prepared: bool,
 }
 
 /// Which part of the log to list, newest first.
@@ -257,8 +259,8 @@ pub struct Preparation {
     pub place: Place,
     /// What the plugin did.
     pub run: Box<PluginRun>,
-    /// What is to be sent from now on; `None` when nothing is to be sent or the run has failed.
-    pub prepared: Option<Prepared>,
+    /// What becomes of the delivery.
+    pub prepared: Prepared,
     /// What the plugin changed in its state.
     pub state: Vec<StateChange>,
 }
@@ -294,6 +296,8 @@ pub trait Store: Send + Sync + 'static {
     async fn purge(&self, purge: Purge) -> Result<Purged, Error>;
 
     /// Owes an event (again) to these subscriptions, from now on; returns `false` when there is no such event.
+    ///
+    /// What a plugin has fixed stays fixed, unless the subscription has another plugin or configuration now.
     async fn redeliver(
         &self,
         id: EventId,
@@ -305,7 +309,7 @@ pub trait Store: Send + Sync + 'static {
     /// Returns all subscriptions, deleted ones included.
     async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error>;
 
-    /// Creates or replaces a subscription.
+    /// Creates or replaces a subscription. One without a plugin loses the state of the plugin that it had.
     async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error>;
 
     /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
@@ -354,14 +358,15 @@ pub trait Store: Send + Sync + 'static {
     /// causes a repeat and nothing else.
     async fn finish(&self, finished: Finished) -> Result<(), Error>;
 
-    /// Fixes what a delivery sends, with the run of its plugin and what that changed, in one transaction.
-    async fn prepare(&self, preparation: Preparation) -> Result<(), Error>;
+    /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does
+    /// nothing of it and returns `false` when the delivery does not wait in its place any more.
+    async fn prepare(&self, preparation: Preparation) -> Result<bool, Error>;
 
-    /// Returns what a delivery is to send, where that is fixed.
+    /// Returns what becomes of a delivery, where its plugin has fixed that.
     async fn prepared(&self, event: EventId, subscription: SubscriptionId)
     -> Result<Option<Prepared>, Error>;
 
-    /// Returns the state of a subscription's plugin.
+    /// Returns the state of a subscription's plugin. Values that have expired may be among it until the next change.
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
 
     /// Keeps a module; one that is there gets the new record.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::PluginDigest;
+use super::{PluginDigest, PluginUse};
 use crate::domain::Event;
 
 /// What a plugin did about an event.
@@ -36,6 +36,22 @@ pub struct PluginRun {
 }
 
 impl PluginRun {
+    /// Makes a run that did not come about.
+    pub fn failed(digest: PluginDigest, attempt: u32, at: Timestamp, failure: Failure) -> Self {
+        Self {
+            digest,
+            at,
+            attempt,
+            took: Duration::ZERO,
+            verdict: Verdict::Failed(failure),
+            answered: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            stderr: String::new(),
+            memory_bytes: 0,
+        }
+    }
+
     /// Returns about how many bytes its texts have.
     pub fn size(&self) -> usize {
         let fields =
@@ -149,11 +165,44 @@ pub enum Output {
     },
 }
 
-/// What a delivery sends, fixed by the first success of its plugin.
+/// What becomes of a delivery, fixed by the first success of its plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// The module that made it.
+    /// The module that said so.
     pub digest: PluginDigest,
-    /// What it is; `None` is the event as it came.
-    pub outputs: Option<Vec<Output>>,
+    /// What its configuration hashed to.
+    pub config: PluginDigest,
+    /// What it said.
+    pub fixed: Fixed,
+}
+
+/// What a plugin has fixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fixed {
+    /// The event is sent as it came.
+    Event,
+    /// These are sent, at least one.
+    Outputs(Vec<Output>),
+    /// The plugin's policy says no.
+    Denied {
+        /// Why.
+        reason: String,
+    },
+    /// There is nothing to send.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Prepared {
+    /// Makes what `plugin` has fixed.
+    pub fn by(plugin: &PluginUse, fixed: Fixed) -> Self {
+        Self { digest: plugin.digest, config: plugin.config_digest(), fixed }
+    }
+
+    /// Tells whether a subscription's plugin of now, with its configuration, has fixed it.
+    pub fn is_by(&self, plugin: Option<&PluginUse>) -> bool {
+        plugin.is_some_and(|plugin| self.digest == plugin.digest && self.config == plugin.config_digest())
+    }
 }

@@ -33,3 +33,13 @@ pub struct StateChange {
     /// Its new value.
     pub value: Option<StateValue>,
 }
+
+/// Changes a state.
+pub fn apply(state: &mut StateMap, changes: Vec<StateChange>) {
+    for StateChange { key, value } in changes {
+        match value {
+            Some(value) => drop(state.insert(key, value)),
+            None => drop(state.remove(&key)),
+        }
+    }
+}

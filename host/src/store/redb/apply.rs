@@ -1,11 +1,12 @@
 //! What each operation does to the tables, inside one transaction. Pure but for the tables.
 
-use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redb::{ReadableTable, Table};
+use redb::ReadableTable;
 
+use super::fresh::{self, FreshRows};
 use super::handle::Fault;
 use super::history::{self, Ledger};
 use super::ids::Ids;
@@ -155,13 +156,17 @@ impl Apply<'_, '_> {
                     self.tables.retries.remove(row)?.is_some()
                 }
             };
-            let entry = Entry::Attempt(finished.attempt.clone());
-            let record = HistoryRecord { index, subscription, entry };
+            let run = finished.plugin.clone().map(Entry::Plugin);
+            let entries = run.into_iter().chain([Entry::Attempt(finished.attempt.clone())]);
+            let records = entries.map(|entry| HistoryRecord { index, subscription, entry });
             if !waited {
-                late.push((batch, record));
+                late.extend(records.map(|record| (batch, record)));
                 continue;
             }
-            ledger.add(batch, record);
+            records.for_each(|record| ledger.add(batch, record));
+            if finished.prepared && is_settled(&finished.attempt.outcome) {
+                self.tables.prepared.remove((subscription, finished.event.uuid().as_u128()))?;
+            }
             if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
                 self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
             }
@@ -190,8 +195,9 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
-        Ok(places(&self.tables.fresh, (subscription, batch))?.contains(&index))
+    /// Tells whether a first attempt of the delivery is still owed.
+    pub(super) fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
+        Ok(fresh::places(&self.tables.fresh, (subscription, batch))?.contains(&index))
     }
 
     fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
@@ -207,6 +213,9 @@ impl Apply<'_, '_> {
     pub(super) fn put_subscription(&mut self, subscription: &Subscription) -> Result<(), Fault> {
         let record = record::encode_subscription(subscription);
         self.tables.subscriptions.insert(subscription.id.uuid().as_u128(), record.as_slice())?;
+        if subscription.plugin.is_none() {
+            self.forget_state(subscription.id)?;
+        }
         self.effects.woken.entry(subscription.id).or_default().add(News::read());
         Ok(())
     }
@@ -241,6 +250,7 @@ impl Apply<'_, '_> {
             }
             let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
             ledger.add(key, HistoryRecord { index, subscription, entry });
+            self.unfix_by_other_plugin(*id, wish.event)?;
             self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
             self.effects.woken.entry(*id).or_default().add(News { count: 1, ..News::read() });
         }
@@ -270,7 +280,8 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Drops what is owed to a subscription, at most `limit` rows; returns whether there may be more.
+    /// Drops what is owed to a subscription, at most `limit` rows of each kind, and its plugin's state; returns whether
+    /// there may be more.
     pub(super) fn forgive(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
         let subscription = id.uuid().as_u128();
         let mut ledger = Ledger::default();
@@ -294,7 +305,9 @@ impl Apply<'_, '_> {
             drop_delivery(retry.batch, retry.index);
             retries.push(key.value());
         }
-        let more = fresh.len() == limit || retries.len() == limit;
+        let prepared = self.unfix_all(id, limit)?;
+        self.forget_state(id)?;
+        let more = fresh.len() == limit || retries.len() == limit || prepared == limit;
         for key in fresh {
             self.tables.fresh.remove(key)?;
         }
@@ -321,46 +334,12 @@ fn failures(arrival: &Arrival, index: u32) -> impl Iterator<Item = HistoryRecord
     })
 }
 
-/// The rows of first attempts that one commit changes: each is read once and written once.
-#[derive(Default)]
-struct FreshRows(BTreeMap<(u128, u128), Vec<u32>>);
-
-impl FreshRows {
-    /// Takes a place out of a row; returns whether it was there.
-    fn take(
-        &mut self,
-        table: &impl ReadableTable<(u128, u128), &'static [u8]>,
-        row: (u128, u128),
-        index: u32,
-    ) -> Result<bool, Fault> {
-        let places = match self.0.entry(row) {
-            btree_map::Entry::Occupied(known) => known.into_mut(),
-            btree_map::Entry::Vacant(new) => new.insert(places(table, row)?),
-        };
-        let at = places.iter().position(|place| *place == index);
-        Ok(at.map(|at| places.remove(at)).is_some())
+/// Tells whether nothing is to be sent after this, even when somebody asks for the delivery again.
+fn is_settled(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => true,
+        Outcome::Retry { .. } | Outcome::Dead { .. } => false,
     }
-
-    /// Writes what is left of each row.
-    fn write(self, table: &mut Table<'_, (u128, u128), &'static [u8]>) -> Result<(), Fault> {
-        for (row, left) in self.0 {
-            if left.is_empty() {
-                table.remove(row)?;
-            } else {
-                table.insert(row, record::encode_places(&left).as_slice())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads a row of first attempts; one that is not there has no places.
-fn places(
-    table: &impl ReadableTable<(u128, u128), &'static [u8]>,
-    row: (u128, u128),
-) -> Result<Vec<u32>, Fault> {
-    let Some(row) = table.get(row)? else { return Ok(Vec::new()) };
-    record::decode_places(row.value()).map_err(Fault::damaged("fresh"))
 }
 
 /// Where a delivery's row is.
@@ -374,7 +353,8 @@ enum Waiting {
 }
 
 fn waiting_since(entries: &[Entry]) -> Waiting {
-    match (entries.last(), State::after(entries)) {
+    let last = entries.iter().rfind(|entry| !matches!(entry, Entry::Plugin(_)));
+    match (last, State::after(entries)) {
         (None, _) => Waiting::Fresh,
         (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => Waiting::Due(*at),
         (_, State::Retrying { due, .. }) => Waiting::Due(due),

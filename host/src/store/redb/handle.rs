@@ -252,13 +252,14 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
     }
 }
 
-/// Tells whether a file of the current version has every table: one of an earlier release has no recoveries or no
-/// modules.
+/// Tells whether a file of the current version has every table: one of an earlier release has no recoveries, or
+/// nothing of plugins.
 fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
     let found = (|| -> Result<_, redb::Error> {
         let txn = database.begin_read()?;
         let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
-        let wanted = [schema::RECOVERIES.name(), schema::MODULES.name()];
+        let wanted =
+            [schema::RECOVERIES.name(), schema::MODULES.name(), schema::PREPARED.name(), schema::STATE.name()];
         Ok(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)))
     })();
     found.map_err(|source| OpenError::Open { path: path.to_owned(), source: Box::new(source) })

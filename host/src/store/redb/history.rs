@@ -38,7 +38,8 @@ impl Ledger {
 /// Writes an attempt whose row somebody has taken while it was under way.
 ///
 /// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
-/// always tells where the row is. Of an event that has left the log nothing is written.
+/// always tells where the row is. (Runs of plugins do not count: an attempt that is under way has made the last ones.)
+/// Of an event that has left the log nothing is written.
 pub(super) fn insert_late(
     table: &mut Table<'_, (u128, u64), &'static [u8]>,
     batch: u128,
@@ -50,7 +51,8 @@ pub(super) fn insert_late(
         let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
         let same =
             |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
-        if let Some(place) = records.iter().rposition(same) {
+        let tells = |known: &HistoryRecord| same(known) && !matches!(known.entry, Entry::Plugin(_));
+        if let Some(place) = records.iter().rposition(tells) {
             found = Some((key.value(), place, records));
             break;
         }

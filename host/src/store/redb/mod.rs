@@ -6,10 +6,12 @@
 //! from memory (`recent`).
 
 mod apply;
+mod fresh;
 mod handle;
 mod history;
 mod ids;
 mod modules;
+mod prepared;
 mod private;
 mod purge;
 mod queue;
@@ -207,20 +209,20 @@ impl Store for RedbStore {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    async fn prepare(&self, _preparation: Preparation) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {
+        self.write(|reply| Op::Prepare { preparation: Box::new(preparation), reply }).await
     }
 
     async fn prepared(
         &self,
-        _event: EventId,
-        _subscription: SubscriptionId,
+        event: EventId,
+        subscription: SubscriptionId,
     ) -> Result<Option<Prepared>, Error> {
-        Ok(None)
+        self.read(move |reader| reader.prepared(event, subscription)).await
     }
 
-    async fn plugin_state(&self, _subscription: SubscriptionId) -> Result<StateMap, Error> {
-        Ok(StateMap::default())
+    async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
+        self.read(move |reader| reader.plugin_state(subscription)).await
     }
 
     async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {

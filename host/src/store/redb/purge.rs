@@ -64,6 +64,7 @@ impl Apply<'_, '_> {
             if open {
                 purged.kept += 1;
             } else {
+                self.unfix(logged)?;
                 *place = None;
                 purged.purged += 1;
             }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::modules;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Arrival, Error, Finished, Purge, Purged};
+use crate::store::{Arrival, Error, Finished, Preparation, Purge, Purged};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -19,6 +19,7 @@ pub(super) enum Op {
     Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
     PutSubscription { subscription: Box<Subscription>, reply: Reply<()> },
     Redeliver { redelivery: Redelivery, reply: Reply<bool> },
+    Prepare { preparation: Box<Preparation>, reply: Reply<bool> },
     BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
     Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },

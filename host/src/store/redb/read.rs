@@ -10,6 +10,7 @@ use super::history;
 use super::ids;
 use super::recent::Recent;
 use super::record::{self, Batch, RetryRecord};
+use super::prepared::PreparedRows;
 use super::schema::{BATCHES, FRESH, HISTORY, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, Subscription, SubscriptionId};
 use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
@@ -107,7 +108,7 @@ impl Reader {
     }
 
     fn fresh(&self, txn: &ReadTransaction, ask: Ask) -> Result<Vec<Owed>, Fault> {
-        let fresh = txn.open_table(FRESH)?;
+        let (fresh, prepared) = (txn.open_table(FRESH)?, PreparedRows::open(txn, ask.subscription)?);
         let subscription = ask.subscription.uuid().as_u128();
         let first = ask.after.uuid().as_u128().saturating_add(1);
         let mut owed = Vec::new();
@@ -116,7 +117,9 @@ impl Reader {
             let key = row.value().1;
             let batch = self.batch(txn, key)?;
             for index in record::decode_places(places.value()).map_err(Fault::damaged("fresh"))? {
-                owed.extend(owe_fresh(&batch, key, index));
+                if let Some(fresh) = owe_fresh(&batch, key, index) {
+                    owed.push(Owed { prepared: prepared.has(fresh.event.id)?, ..fresh });
+                }
             }
             if owed.len() >= ask.fresh {
                 break;
@@ -126,7 +129,7 @@ impl Reader {
     }
 
     fn due(&self, txn: &ReadTransaction, ask: Ask) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
-        let retries = txn.open_table(RETRIES)?;
+        let (retries, prepared) = (txn.open_table(RETRIES)?, PreparedRows::open(txn, ask.subscription)?);
         let subscription = ask.subscription.uuid().as_u128();
         let mut owed = Vec::new();
         // Rows that became due together are often of one batch, which is then read and held once.
@@ -143,7 +146,9 @@ impl Reader {
                 None => self.batch(txn, retry.batch)?,
             };
             let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
-            owed.extend(owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?));
+            if let Some(due) = owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?) {
+                owed.push(Owed { prepared: prepared.has(due.event.id)?, ..due });
+            }
             last = Some((retry.batch, batch));
         }
         Ok((owed, None))

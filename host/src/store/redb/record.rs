@@ -30,7 +30,7 @@ pub(super) enum Error {
     Value(&'static str),
 }
 
-fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
+pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
     body(vec![VERSION]).expect("records have no maps of unknown length and no failing serializers")
 }
 
@@ -45,12 +45,19 @@ pub(super) fn body(record: &[u8]) -> Result<&[u8], Error> {
 
 /// An event in a batch; its ids and text stay borrowed from the record.
 #[derive(Serialize, Deserialize)]
-struct EventRecord<'a> {
+struct LoggedRecord<'a> {
     id: u128,
     received: i64,
     #[serde(borrow)]
     sender: Cow<'a, str>,
     matched: Vec<u128>,
+    #[serde(borrow)]
+    event: EventRecord<'a>,
+}
+
+/// An event alone.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventRecord<'a> {
     spec_version: u8,
     #[serde(borrow)]
     event_id: Cow<'a, str>,
@@ -71,25 +78,31 @@ pub(super) type Batch = Vec<Option<Arc<Logged>>>;
 
 /// Writes a batch.
 pub(super) fn encode_batch<'a>(events: impl Iterator<Item = Option<&'a Logged>>) -> Vec<u8> {
-    let records: Vec<_> = events.map(|logged| logged.map(event_record)).collect();
-    let size: usize = records.iter().flatten().map(|record| record.body.len() + 256).sum();
+    let records: Vec<_> = events.map(|logged| logged.map(logged_record)).collect();
+    let size: usize = records.iter().flatten().map(|record| record.event.body.len() + 256).sum();
     versioned(|mut buffer| {
         buffer.reserve(size);
         postcard::to_extend(&records, buffer)
     })
 }
 
-fn event_record(logged: &Logged) -> EventRecord<'_> {
-    let event = &logged.event;
+fn logged_record(logged: &Logged) -> LoggedRecord<'_> {
+    LoggedRecord {
+        id: logged.id.uuid().as_u128(),
+        received: logged.received.as_microsecond(),
+        sender: Cow::Borrowed(&logged.sender),
+        matched: logged.matched.iter().map(|id| id.uuid().as_u128()).collect(),
+        event: event_record(&logged.event),
+    }
+}
+
+/// Makes the record of an event.
+pub(super) fn event_record(event: &Event) -> EventRecord<'_> {
     let (content_type, attributes, body) = match event.wire() {
         Wire::Structured { content_type, body } => (content_type, None, body),
         Wire::Binary { attributes, content_type, data } => (content_type, Some(attributes.clone()), data),
     };
     EventRecord {
-        id: logged.id.uuid().as_u128(),
-        received: logged.received.as_microsecond(),
-        sender: Cow::Borrowed(&logged.sender),
-        matched: logged.matched.iter().map(|id| id.uuid().as_u128()).collect(),
         spec_version: match event.spec_version() {
             SpecVersion::V0_1 => 1,
             SpecVersion::V0_2 => 2,
@@ -107,11 +120,22 @@ fn event_record(logged: &Logged) -> EventRecord<'_> {
 
 /// Reads a batch; the bodies share the record's buffer.
 pub(super) fn decode_batch(shared: Bytes) -> Result<Batch, Error> {
-    let records: Vec<Option<EventRecord<'_>>> = postcard::from_bytes(body(&shared)?)?;
+    let records: Vec<Option<LoggedRecord<'_>>> = postcard::from_bytes(body(&shared)?)?;
     records.into_iter().map(|record| record.map(|record| logged(&shared, record)).transpose()).collect()
 }
 
-fn logged(shared: &Bytes, record: EventRecord<'_>) -> Result<Arc<Logged>, Error> {
+fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error> {
+    Ok(Arc::new(Logged {
+        id: EventId::from_uuid(uuid::Uuid::from_u128(record.id)),
+        event: read_event(shared, record.event)?,
+        received: timestamp(record.received)?,
+        sender: record.sender.into_owned(),
+        matched: record.matched.into_iter().map(subscription_id).collect(),
+    }))
+}
+
+/// Reads an event; its body shares the record's buffer.
+pub(super) fn read_event(shared: &Bytes, record: EventRecord<'_>) -> Result<Event, Error> {
     let body = shared.slice_ref(record.body);
     let content_type = record.content_type.map(Cow::into_owned);
     let wire = match record.attributes {
@@ -125,19 +149,13 @@ fn logged(shared: &Bytes, record: EventRecord<'_>) -> Result<Arc<Logged>, Error>
         10 => SpecVersion::V1_0,
         _ => return Err(Error::Value("an unknown CloudEvents version")),
     };
-    Ok(Arc::new(Logged {
-        id: EventId::from_uuid(uuid::Uuid::from_u128(record.id)),
-        event: Event {
-            spec_version,
-            id: record.event_id.into_owned(),
-            source: record.source.into_owned(),
-            ty: record.ty.into_owned(),
-            wire,
-        },
-        received: timestamp(record.received)?,
-        sender: record.sender.into_owned(),
-        matched: record.matched.into_iter().map(subscription_id).collect(),
-    }))
+    Ok(Event {
+        spec_version,
+        id: record.event_id.into_owned(),
+        source: record.source.into_owned(),
+        ty: record.ty.into_owned(),
+        wire,
+    })
 }
 
 /// Reads a key's or a record's microseconds since 1970.
@@ -186,28 +204,50 @@ pub(super) struct RetryRecord {
     failed: u32,
     first_attempt: Option<i64>,
     allowed: bool,
+    /// What version 2 adds; a delivery without a plugin needs nothing of it, and keeps the shorter version.
+    #[serde(skip)]
+    plugin: PluginProgress,
 }
+
+/// How far the plugin of a delivery has come: the end of a record of version 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct PluginProgress {
+    passed: bool,
+    sent: u64,
+}
+
+const VERSION_2: u8 = 2;
 
 impl RetryRecord {
     /// Makes the record of a delivery that has come this far.
     pub(super) fn new(batch: u128, index: u32, progress: Progress) -> Self {
         let first_attempt = progress.first_attempt.map(Timestamp::as_microsecond);
-        Self { batch, index, failed: progress.failed, first_attempt, allowed: progress.allowed }
+        let Progress { failed, allowed, passed, sent, first_attempt: _ } = progress;
+        Self { batch, index, failed, first_attempt, allowed, plugin: PluginProgress { passed, sent } }
     }
 
     /// Returns how far the delivery has come.
     pub(super) fn progress(&self) -> Result<Progress, Error> {
         let first_attempt = self.first_attempt.map(timestamp).transpose()?;
-        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed, passed: false, sent: 0 })
+        let PluginProgress { passed, sent } = self.plugin;
+        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed, passed, sent })
     }
 
     /// Writes the record.
     pub(super) fn encode(&self) -> Vec<u8> {
-        versioned(|buffer| postcard::to_extend(self, buffer))
+        if self.plugin == PluginProgress::default() {
+            return versioned(|buffer| postcard::to_extend(self, buffer));
+        }
+        let record = postcard::to_extend(&(self, self.plugin), vec![VERSION_2]);
+        record.expect("numbers and flags have no failing serializers")
     }
 
     /// Reads the record.
     pub(super) fn decode(record: &[u8]) -> Result<Self, Error> {
+        if let Some((&VERSION_2, body)) = record.split_first() {
+            let (this, plugin): (Self, _) = postcard::from_bytes(body)?;
+            return Ok(Self { plugin, ..this });
+        }
         Ok(postcard::from_bytes(body(record)?)?)
     }
 }

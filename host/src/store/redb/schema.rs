@@ -31,6 +31,11 @@ pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new(
 /// Subscription → its running or last recovery. Written when one is asked for, and with each page of the log that it
 /// looks at.
 pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("recoveries");
+/// (Subscription, event) → what becomes of the delivery, fixed by its plugin. Written by prepare, removed with the end
+/// of the delivery; kept for a dead letter, which may be sent again.
+pub(super) const PREPARED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("prepared");
+/// (Subscription, key) → a value of its plugin's state. Written by prepare, removed when the plugin is taken away.
+pub(super) const STATE: TableDefinition<'_, (u128, &str), &[u8]> = TableDefinition::new("state");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
 pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
 /// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
@@ -49,6 +54,8 @@ pub(super) struct Tables<'txn> {
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
     pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) prepared: Table<'txn, (u128, u128), &'static [u8]>,
+    pub(super) state: Table<'txn, (u128, &'static str), &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -66,6 +73,8 @@ impl<'txn> Tables<'txn> {
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,
             modules: txn.open_table(MODULES)?,
+            prepared: txn.open_table(PREPARED)?,
+            state: txn.open_table(STATE)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })

@@ -82,9 +82,15 @@ impl Writer {
                 _ => None,
             });
             let mut accepted = apply.accept(arrivals)?.into_iter();
+            let preparations = ops.iter().filter_map(|op| match op {
+                Op::Prepare { preparation, .. } => Some(&**preparation),
+                _ => None,
+            });
+            let mut prepared = apply.prepare(preparations)?.into_iter();
             for op in ops {
                 values.push(match op {
                     Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
+                    Op::Prepare { .. } => Value::Flag(prepared.next().expect("one answer for each")),
                     Op::PutSubscription { subscription, .. } => {
                         apply.put_subscription(subscription)?;
                         Value::Unit
@@ -179,7 +185,10 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
                 Value::Unit,
             ) => send(reply, Ok(())),
             (
-                Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } | Op::BeginRecovery { reply, .. },
+                Op::Redeliver { reply, .. }
+                | Op::Forgive { reply, .. }
+                | Op::BeginRecovery { reply, .. }
+                | Op::Prepare { reply, .. },
                 Value::Flag(flag),
             ) => send(reply, Ok(flag)),
             (Op::Recover { reply, .. }, Value::Recovery(recovery)) => {
@@ -201,9 +210,10 @@ fn refuse(op: Op, error: &Error) {
         Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply } => {
             send(reply, Err(error))
         }
-        Op::Redeliver { reply, .. } | Op::Forgive { reply, .. } | Op::BeginRecovery { reply, .. } => {
-            send(reply, Err(error))
-        }
+        Op::Redeliver { reply, .. }
+        | Op::Forgive { reply, .. }
+        | Op::BeginRecovery { reply, .. }
+        | Op::Prepare { reply, .. } => send(reply, Err(error)),
         Op::Recover { reply, .. } => send(reply, Err(error)),
         Op::Purge { reply, .. } => send(reply, Err(error)),
     }

@@ -10,6 +10,7 @@ mod forgiving;
 mod model;
 mod opening;
 mod paging;
+mod preparing;
 mod purging;
 mod queueing;
 mod records;
@@ -112,8 +113,9 @@ fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finish
     let failed = owed.progress.failed + 1;
     let attempt = attempt(failed, outcome);
     let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
-    let progress = Progress { failed, first_attempt, allowed: true, ..Progress::default() };
-    Finished { subscription, event: owed.event.id, place: owed.place, plugin: None, attempt, progress }
+    let progress = Progress { failed, first_attempt, allowed: true, ..owed.progress };
+    let (event, place, prepared) = (owed.event.id, owed.place, owed.prepared);
+    Finished { subscription, event, place, plugin: None, attempt, progress, prepared }
 }
 
 async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {

@@ -3,7 +3,7 @@
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
 use super::super::handle::{Checked, OpenError, check, sync};
-use super::super::schema::{META, RECOVERIES, SCHEMA_KEY, SCHEMA_VERSION};
+use super::super::schema::{META, PREPARED, RECOVERIES, SCHEMA_KEY, SCHEMA_VERSION, STATE};
 use super::*;
 use crate::chain;
 
@@ -124,19 +124,28 @@ async fn what_a_crash_leaves_is_checked_too() {
     assert_eq!(listed(&open(copy.path()), ALL).await.len(), 1);
 }
 
-/// Files of Waypost 0.1 before there were recoveries have the same version, and no table for them.
+/// Files of Waypost 0.1 before there were recoveries or plugins have the same version, and no tables for them.
 #[tokio::test]
-async fn a_file_from_before_recoveries_gets_their_table() {
-    let (folder, store) = fresh();
-    accept(&store, "a", &[]).await;
-    drop(store);
-    let database = Database::open(folder.path().join(FILE_NAME)).unwrap();
-    let txn = database.begin_write().unwrap();
-    assert!(txn.delete_table(RECOVERIES).unwrap());
-    txn.commit().unwrap();
-    drop(database);
-    assert_eq!(check(folder.path()).unwrap(), CURRENT);
-    let store = open(folder.path());
-    assert!(store.running_recoveries().await.unwrap().is_empty());
-    assert_eq!(listed(&store, ALL).await.len(), 1);
+async fn a_file_from_before_recoveries_and_plugins_gets_their_tables() {
+    for older in 0..3 {
+        let (folder, store) = fresh();
+        let id = accept(&store, "a", &[sub(1)]).await;
+        drop(store);
+        let database = Database::open(folder.path().join(FILE_NAME)).unwrap();
+        let txn = database.begin_write().unwrap();
+        assert!(match older {
+            0 => txn.delete_table(RECOVERIES).unwrap(),
+            1 => txn.delete_table(PREPARED).unwrap(),
+            _ => txn.delete_table(STATE).unwrap(),
+        });
+        txn.commit().unwrap();
+        drop(database);
+        assert_eq!(check(folder.path()).unwrap(), CURRENT);
+        let store = open(folder.path());
+        assert!(store.running_recoveries().await.unwrap().is_empty());
+        assert!(store.prepared(id, sub(1)).await.unwrap().is_none());
+        assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
+        assert!(!only(&store, sub(1)).await.prepared);
+        assert_eq!(listed(&store, ALL).await.len(), 1);
+    }
 }

@@ -27,7 +27,7 @@ fn end(number: u128) -> (Ending, Answer<()>) {
     let place = Place { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
     let finished =
-        Finished { subscription: sub(1), event, place, plugin: None, attempt, progress: Progress::default() };
+        Finished { subscription: sub(1), event, place, plugin: None, attempt, progress: Progress::default(), prepared: false };
     (Ending { finished, reply }, answer)
 }
 

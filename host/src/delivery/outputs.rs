@@ -1,0 +1,99 @@
+//! Sending what a plugin made of one event: one request for each output, until the target has them all.
+
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::engine::Engine;
+use super::outcome::Response;
+use super::request;
+use crate::clock;
+use crate::domain::plugin::Output;
+use crate::domain::{DeliveryId, Subscription};
+use crate::store::Owed;
+
+impl Engine {
+    /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
+    /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken.
+    pub(super) async fn send_outputs(
+        &self,
+        subscription: &Subscription,
+        owed: &Owed,
+        outputs: &[Output],
+        sent: &mut u64,
+    ) -> (usize, Response) {
+        let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
+        let (begun, id) = (Instant::now(), DeliveryId::of(owed.event.id, subscription.id));
+        let mut counts: Option<(usize, Response)> = None;
+        for (place, output) in outputs.iter().enumerate() {
+            // What has been sent is not sent again; a list holds as many as there are bits.
+            let bit = 1u64 << place;
+            if *sent & bit != 0 {
+                continue;
+            }
+            let left = timeout.saturating_sub(begun.elapsed());
+            let response = match request::of_output(output, id.output(place), subscription) {
+                Ok(_) if left.is_zero() => {
+                    let all = timeout.as_millis();
+                    Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
+                }
+                Ok(request) => self.client.send(request, left, clock::now()).await,
+                Err(reason) => Response::Failed(reason),
+            };
+            if is_taken(&response) {
+                *sent |= bit;
+                self.reached.note(subscription.id, clock::now());
+            }
+            let is_over = weight(&response) == Weight::Gone;
+            if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
+                counts = Some((place, response));
+            }
+            if is_over {
+                break;
+            }
+        }
+        counts.unwrap_or_else(|| (0, Response::Failed("the plugin has made nothing to send".to_owned())))
+    }
+}
+
+/// Which of several answers decides about the delivery: the heaviest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    Taken,
+    /// The same request would fail again.
+    Refused,
+    /// It may succeed later.
+    Failed,
+    /// The target wants nothing more.
+    Gone,
+}
+
+fn weight(response: &Response) -> Weight {
+    let Response::Answered { answer, .. } = response else { return Weight::Failed };
+    match StatusCode::from_u16(answer.status) {
+        Ok(status) if status.is_success() => Weight::Taken,
+        Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Weight::Refused,
+        Ok(StatusCode::GONE) => Weight::Gone,
+        _ => Weight::Failed,
+    }
+}
+
+fn is_taken(response: &Response) -> bool {
+    weight(response) == Weight::Taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Answer;
+
+    #[test]
+    fn what_may_succeed_later_outweighs_what_never_will_and_gone_outweighs_all() {
+        let of = |status| {
+            let answer = Answer { status, body: String::new() };
+            weight(&Response::Answered { answer, location: None, retry_after: None })
+        };
+        assert!(of(204) < of(415) && of(415) < of(503) && of(503) < of(410));
+        assert!(of(503) == weight(&Response::Failed("refused".to_owned())));
+    }
+}

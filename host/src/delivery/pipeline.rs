@@ -1,0 +1,261 @@
+//! What a subscription's plugin makes of a delivery: called once, fixed in the store, and then only read.
+//!
+//! The plugin's policy, filter and transform are one call ([`crate::plugin`]). What it fixes, and what it changes in its
+//! state, is durable before anything is sent ([`crate::store::Store::prepare`]): a later attempt sends the same, whatever
+//! has become of the plugin since. A plugin without state that lets an event pass as it is fixes nothing that would have
+//! to be stored at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::breaker::{Failed, Permit};
+use super::engine::Engine;
+use super::kept::{Kept, Turn};
+use super::outcome::{Consequence, Situation, failure};
+use super::reaction::{self, Reaction, react};
+use crate::domain::plugin::{Failure, Fixed, OnError, Output, PluginRun, Prepared, StateChange, Verdict};
+use crate::domain::{Outcome, PluginUse, Subscription};
+use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
+use crate::store::{Error, Owed, Preparation};
+use crate::{chain, clock};
+
+/// How long a delivery waits after the store could not keep what its plugin has fixed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What an attempt goes on with.
+pub(super) enum Course {
+    /// The event is sent as it came.
+    Event,
+    /// These are sent.
+    Outputs(Vec<Output>),
+    /// The attempt ends.
+    End(Outcome, Consequence),
+}
+
+/// What is known after the plugin.
+pub(super) struct Decided {
+    pub(super) course: Course,
+    /// What the plugin did, where the store does not have it yet.
+    pub(super) run: Option<Box<PluginRun>>,
+    /// Whether the store has what the plugin has fixed.
+    pub(super) is_prepared: bool,
+}
+
+/// What a delivery brings to its plugin.
+pub(super) struct Visit {
+    pub(super) permit: Permit,
+    pub(super) kept: Arc<Kept>,
+}
+
+impl Decided {
+    fn unprepared(course: Course, run: PluginRun) -> Self {
+        Self { course, run: Some(Box::new(run)), is_prepared: false }
+    }
+
+    fn prepared(fixed: Fixed) -> Self {
+        Self { course: course_of(fixed), run: None, is_prepared: true }
+    }
+
+    fn event() -> Self {
+        Self { course: Course::Event, run: None, is_prepared: false }
+    }
+}
+
+/// What one delivery is decided about.
+struct Case<'a, S> {
+    subscription: &'a Arc<Subscription>,
+    used: &'a Arc<PluginUse>,
+    owed: &'a Owed,
+    attempt: u32,
+    situation: S,
+}
+
+impl Engine {
+    /// Decides what is sent: reads what is fixed, or asks the plugin. `attempt` is the number of this attempt.
+    pub(super) async fn decide<'s>(
+        &self,
+        subscription: &Arc<Subscription>,
+        owed: &Owed,
+        visit: Option<Visit>,
+        attempt: u32,
+        situation: impl Fn() -> Situation<'s>,
+    ) -> Decided {
+        if owed.prepared {
+            match self.store.prepared(owed.event.id, subscription.id).await {
+                Ok(Some(prepared)) => return Decided::prepared(prepared.fixed),
+                Ok(None) => {}
+                Err(error) => {
+                    let course = unreadable(&error, situation());
+                    return Decided { course, run: None, is_prepared: true };
+                }
+            }
+        }
+        let (Some(used), Some(Visit { permit, kept })) = (&subscription.plugin, visit) else {
+            return Decided::event();
+        };
+        if owed.progress.passed {
+            return Decided::event();
+        }
+        let case = Case { subscription, used, owed, attempt, situation };
+        if let Permit::Not { until, .. } = permit {
+            let failed = Failure::Host(format!("the breaker is open until {until:.0}"));
+            let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
+            return Decided::unprepared(course_after(&failed, used.on_error, (case.situation)()), run);
+        }
+        match self.modules.plugin(used.digest).await {
+            Ok(plugin) => self.ask(case, plugin, permit, &kept).await,
+            Err(failed) => {
+                let run = PluginRun::failed(used.digest, attempt, clock::now(), failed);
+                let may_have_policy = match self.modules.module(used.digest).await {
+                    Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
+                    Ok(None) | Err(_) => true,
+                };
+                self.judge_failed(&case, permit, run, may_have_policy)
+            }
+        }
+    }
+
+    async fn ask<'s, S: Fn() -> Situation<'s>>(
+        &self,
+        case: Case<'_, S>,
+        plugin: Arc<Plugin>,
+        permit: Permit,
+        kept: &Kept,
+    ) -> Decided {
+        let has_policy = plugin.has_policy();
+        let mut turn = None;
+        if plugin.uses_state() {
+            turn = match kept.turn(&*self.store, case.subscription).await {
+                Ok(turn) => Some(turn),
+                Err(error) => {
+                    let course = unreadable(&error, (case.situation)());
+                    return Decided { course, run: None, is_prepared: false };
+                }
+            };
+        }
+        let now = clock::now();
+        let call = Call {
+            event: case.owed.event.event.clone(),
+            subscription: Arc::clone(case.subscription),
+            plugin: Arc::clone(case.used),
+            attempt: case.attempt,
+            now,
+            state: turn.as_ref().map_or_else(State::default, Turn::state),
+            steps: Steps::All,
+            purpose: Purpose::Deliver,
+        };
+        let Ran { run, outputs, state } = self.modules.host().run(plugin, call).await;
+        if let Verdict::Failed(_) = run.verdict {
+            return self.judge_failed(&case, permit, run, has_policy);
+        }
+        self.breakers.note(case.subscription, permit, Ok(()), now);
+        let is_changed = state.is_changed();
+        let changes = turn.as_ref().filter(|_| is_changed).map(|turn| turn.changes(&state, now));
+        let changes = changes.unwrap_or_default();
+        // It shares what is kept, which changes now.
+        drop(state);
+        let fixed = fixed_by(&run.verdict, outputs);
+        if !is_changed && !matches!(fixed, Fixed::Outputs(_)) {
+            return Decided::unprepared(course_of(fixed), run);
+        }
+        match self.commit(&case, run, fixed.clone(), changes.clone()).await {
+            Ok(true) => {
+                if let Some(turn) = turn {
+                    turn.keep(changes);
+                }
+                Decided::prepared(fixed)
+            }
+            Ok(false) => {
+                let reason =
+                    "it was asked for again, or dropped, while its plugin ran: this run does not count".to_owned();
+                let course = Course::End(Outcome::Skipped { reason }, Consequence::Nothing);
+                Decided { course, run: None, is_prepared: false }
+            }
+            Err(error) => {
+                let course = unreadable(&error, (case.situation)());
+                Decided { course, run: None, is_prepared: false }
+            }
+        }
+    }
+
+    /// Makes durable what is fixed; waits while the disk is full.
+    async fn commit<'s, S: Fn() -> Situation<'s>>(
+        &self,
+        case: &Case<'_, S>,
+        run: PluginRun,
+        fixed: Fixed,
+        state: Vec<StateChange>,
+    ) -> Result<bool, Error> {
+        let preparation = Preparation {
+            subscription: case.subscription.id,
+            event: case.owed.event.id,
+            place: case.owed.place,
+            run: Box::new(run),
+            prepared: Prepared::by(case.used, fixed),
+            state,
+        };
+        loop {
+            match self.store.prepare(preparation.clone()).await {
+                Err(Error::Unavailable { reason }) => {
+                    let (subscription, event) = (preparation.subscription, preparation.event);
+                    tracing::warn!(%subscription, %event, reason, "what a plugin has made cannot be kept now");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn judge_failed<'s, S: Fn() -> Situation<'s>>(
+        &self,
+        case: &Case<'_, S>,
+        permit: Permit,
+        run: PluginRun,
+        may_have_policy: bool,
+    ) -> Decided {
+        let Verdict::Failed(failed) = &run.verdict else { return Decided::event() };
+        let wanted = case.used.on_error;
+        let counted = if reaction::is_counted(failed) {
+            let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
+            Err(Failed { reason: failed.reason(), holds })
+        } else {
+            Ok(())
+        };
+        self.breakers.note(case.subscription, permit, counted, clock::now());
+        let on_error = reaction::on_error(wanted, &run, may_have_policy);
+        Decided::unprepared(course_after(failed, on_error, (case.situation)()), run)
+    }
+}
+
+fn course_after(failed: &Failure, on_error: OnError, situation: Situation<'_>) -> Course {
+    match react(failed, on_error, situation) {
+        Reaction::Deliver => Course::Event,
+        Reaction::End(outcome, consequence) => Course::End(outcome, consequence),
+    }
+}
+
+fn course_of(fixed: Fixed) -> Course {
+    match fixed {
+        Fixed::Event => Course::Event,
+        Fixed::Outputs(outputs) => Course::Outputs(outputs),
+        Fixed::Denied { .. } => Course::End(Outcome::Denied, Consequence::Nothing),
+        Fixed::Skipped { reason } => Course::End(Outcome::Skipped { reason }, Consequence::Nothing),
+    }
+}
+
+fn fixed_by(verdict: &Verdict, outputs: Vec<Output>) -> Fixed {
+    match verdict {
+        Verdict::Transformed { .. } => Fixed::Outputs(outputs),
+        Verdict::Denied { reason } => Fixed::Denied { reason: reason.clone() },
+        Verdict::Skipped { reason } => Fixed::Skipped { reason: reason.clone() },
+        // A failed one fixes nothing, and is judged elsewhere.
+        Verdict::Deliver | Verdict::Failed(_) => Fixed::Event,
+    }
+}
+
+fn unreadable(error: &Error, situation: Situation<'_>) -> Course {
+    let reason = chain::of(error);
+    let (outcome, _) = failure(reason.clone(), reason, None, situation);
+    // The subscription has nothing to do with it.
+    Course::End(outcome, Consequence::Nothing)
+}

@@ -1,0 +1,274 @@
+//! What plugins have fixed of deliveries, and the state that they keep: records, and what is done with them.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use serde::{Deserialize, Serialize};
+
+use super::apply::Apply;
+use super::handle::Fault;
+use super::history::Ledger;
+use super::read::Reader;
+use super::record::{self, Error, EventRecord, HistoryRecord, body, versioned};
+use super::schema::{PREPARED, STATE};
+use crate::domain::plugin::{Fixed, Output, Prepared, StateChange, StateMap, StateValue};
+use crate::domain::{Entry, EventId, PluginDigest, SubscriptionId};
+use crate::store::{Logged, Preparation};
+
+#[derive(Serialize, Deserialize)]
+struct PreparedRecord<'a> {
+    digest: PluginDigest,
+    config: PluginDigest,
+    #[serde(borrow)]
+    fixed: FixedRecord<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FixedRecord<'a> {
+    Event,
+    #[serde(borrow)]
+    Outputs(Vec<OutputRecord<'a>>),
+    #[serde(borrow)]
+    Denied(Cow<'a, str>),
+    #[serde(borrow)]
+    Skipped(Cow<'a, str>),
+}
+
+#[derive(Serialize, Deserialize)]
+enum OutputRecord<'a> {
+    #[serde(borrow)]
+    Event(EventRecord<'a>),
+    Raw {
+        #[serde(borrow)]
+        content_type: Cow<'a, str>,
+        headers: Cow<'a, [(String, String)]>,
+        #[serde(borrow, with = "serde_bytes")]
+        body: &'a [u8],
+    },
+}
+
+/// Writes what a plugin has fixed.
+pub(super) fn encode(prepared: &Prepared) -> Vec<u8> {
+    let fixed = match &prepared.fixed {
+        Fixed::Event => FixedRecord::Event,
+        Fixed::Outputs(outputs) => FixedRecord::Outputs(outputs.iter().map(output_record).collect()),
+        Fixed::Denied { reason } => FixedRecord::Denied(reason.into()),
+        Fixed::Skipped { reason } => FixedRecord::Skipped(reason.into()),
+    };
+    let record = PreparedRecord { digest: prepared.digest, config: prepared.config, fixed };
+    versioned(|buffer| postcard::to_extend(&record, buffer))
+}
+
+fn output_record(output: &Output) -> OutputRecord<'_> {
+    match output {
+        Output::Event(event) => OutputRecord::Event(record::event_record(event)),
+        Output::Raw { content_type, headers, body } => {
+            OutputRecord::Raw { content_type: content_type.into(), headers: headers.into(), body }
+        }
+    }
+}
+
+/// Reads what a plugin has fixed; the bodies share the record's buffer.
+pub(super) fn decode(shared: &Bytes) -> Result<Prepared, Error> {
+    let record: PreparedRecord<'_> = postcard::from_bytes(body(shared)?)?;
+    let fixed = match record.fixed {
+        FixedRecord::Event => Fixed::Event,
+        FixedRecord::Outputs(outputs) => {
+            Fixed::Outputs(outputs.into_iter().map(|record| output(shared, record)).collect::<Result<_, _>>()?)
+        }
+        FixedRecord::Denied(reason) => Fixed::Denied { reason: reason.into_owned() },
+        FixedRecord::Skipped(reason) => Fixed::Skipped { reason: reason.into_owned() },
+    };
+    Ok(Prepared { digest: record.digest, config: record.config, fixed })
+}
+
+fn output(shared: &Bytes, record: OutputRecord<'_>) -> Result<Output, Error> {
+    Ok(match record {
+        OutputRecord::Event(event) => Output::Event(record::read_event(shared, event)?),
+        OutputRecord::Raw { content_type, headers, body } => Output::Raw {
+            content_type: content_type.into_owned(),
+            headers: headers.into_owned(),
+            body: shared.slice_ref(body),
+        },
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateRecord<'a> {
+    expires: Option<i64>,
+    #[serde(borrow, with = "serde_bytes")]
+    bytes: &'a [u8],
+}
+
+/// Writes a value of a plugin's state.
+pub(super) fn encode_state(value: &StateValue) -> Vec<u8> {
+    let expires = value.expires.map(jiff::Timestamp::as_microsecond);
+    versioned(|buffer| postcard::to_extend(&StateRecord { expires, bytes: &value.bytes }, buffer))
+}
+
+/// Reads a value of a plugin's state.
+pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
+    let record: StateRecord<'_> = postcard::from_bytes(body(record)?)?;
+    let expires = record.expires.map(record::timestamp).transpose()?;
+    Ok(StateValue { bytes: record.bytes.to_vec(), expires })
+}
+
+impl Apply<'_, '_> {
+    /// See [`crate::store::Store::prepare`]; returns an answer for each.
+    pub(super) fn prepare<'p>(
+        &mut self,
+        all: impl Iterator<Item = &'p Preparation>,
+    ) -> Result<Vec<bool>, Fault> {
+        let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
+        for preparation in all {
+            let Preparation { event, place, run, prepared, state, .. } = preparation;
+            let subscription = preparation.subscription.uuid().as_u128();
+            let (batch, index, event) = (place.batch.uuid().as_u128(), place.index, event.uuid().as_u128());
+            let waits = match place.due {
+                None => self.is_fresh(subscription, batch, index)?,
+                Some(due) => self.tables.retries.get((subscription, due.as_microsecond(), event))?.is_some(),
+            };
+            answers.push(waits);
+            if !waits {
+                continue;
+            }
+            ledger.add(batch, HistoryRecord { index, subscription, entry: Entry::Plugin(run.clone()) });
+            self.tables.prepared.insert((subscription, event), encode(prepared).as_slice())?;
+            if !state.is_empty() && !self.has_lost_its_plugin(subscription)? {
+                self.change_state(subscription, state)?;
+            }
+        }
+        ledger.write(&mut self.tables.history)?;
+        Ok(answers)
+    }
+
+    fn change_state(&mut self, subscription: u128, changes: &[StateChange]) -> Result<(), Fault> {
+        for StateChange { key, value } in changes {
+            let row = (subscription, key.as_str());
+            match value {
+                Some(value) => drop(self.tables.state.insert(row, encode_state(value).as_slice())?),
+                None => drop(self.tables.state.remove(row)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the plugin was taken away, and its state with it, while it ran.
+    fn has_lost_its_plugin(&self, subscription: u128) -> Result<bool, Fault> {
+        let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
+        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
+        Ok(known.plugin.is_none())
+    }
+
+    /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
+    pub(super) fn unfix_by_other_plugin(&mut self, id: SubscriptionId, event: EventId) -> Result<(), Fault> {
+        let row = (id.uuid().as_u128(), event.uuid().as_u128());
+        let Some(found) = self.tables.prepared.get(row)?.map(|row| Bytes::copy_from_slice(row.value())) else {
+            return Ok(());
+        };
+        let prepared = decode(&found).map_err(Fault::damaged("prepared"))?;
+        let now = match self.tables.subscriptions.get(row.0)? {
+            Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
+            None => return Ok(()),
+        };
+        if !prepared.is_by(now.plugin.as_deref()) {
+            self.tables.prepared.remove(row)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is fixed of a logged event's deliveries.
+    pub(super) fn unfix(&mut self, logged: &Logged) -> Result<(), Fault> {
+        if self.tables.prepared.is_empty()? {
+            return Ok(());
+        }
+        for subscription in &logged.matched {
+            self.tables.prepared.remove((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is fixed of a subscription's deliveries, at most `limit` rows; returns how many there were.
+    pub(super) fn unfix_all(&mut self, id: SubscriptionId, limit: usize) -> Result<usize, Fault> {
+        let subscription = id.uuid().as_u128();
+        let rows = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
+        let keys = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+        for key in &keys {
+            self.tables.prepared.remove(key)?;
+        }
+        Ok(keys.len())
+    }
+
+    /// Removes the state of a subscription's plugin.
+    pub(super) fn forget_state(&mut self, id: SubscriptionId) -> Result<(), Fault> {
+        let subscription = id.uuid().as_u128();
+        let rows = self.tables.state.range((subscription, "")..)?;
+        let mut keys = Vec::new();
+        for row in rows {
+            let (key, _) = row?;
+            let (of, key) = key.value();
+            if of != subscription {
+                break;
+            }
+            keys.push(key.to_owned());
+        }
+        for key in keys {
+            self.tables.state.remove((subscription, key.as_str()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// See [`crate::store::Store::prepared`].
+    pub(super) fn prepared(
+        &self,
+        event: EventId,
+        subscription: SubscriptionId,
+    ) -> Result<Option<Prepared>, Fault> {
+        self.handle.read(|txn| {
+            let row = (subscription.uuid().as_u128(), event.uuid().as_u128());
+            let Some(row) = txn.open_table(PREPARED)?.get(row)? else { return Ok(None) };
+            let record = Bytes::copy_from_slice(row.value());
+            decode(&record).map(Some).map_err(Fault::damaged("prepared"))
+        })
+    }
+
+    /// See [`crate::store::Store::plugin_state`].
+    pub(super) fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Fault> {
+        self.handle.read(|txn| {
+            let (subscription, mut state) = (subscription.uuid().as_u128(), StateMap::new());
+            for row in txn.open_table(STATE)?.range((subscription, "")..)? {
+                let (key, value) = row?;
+                let (of, key) = key.value();
+                if of != subscription {
+                    break;
+                }
+                let value = decode_state(value.value()).map_err(Fault::damaged("state"))?;
+                state.insert(key.to_owned(), value);
+            }
+            Ok(state)
+        })
+    }
+}
+
+/// Tells which deliveries of a subscription a plugin has fixed.
+pub(super) struct PreparedRows {
+    /// None where nothing is fixed of anybody's, so that who has no plugin pays for no search.
+    table: Option<ReadOnlyTable<(u128, u128), &'static [u8]>>,
+    subscription: u128,
+}
+
+impl PreparedRows {
+    pub(super) fn open(txn: &ReadTransaction, subscription: SubscriptionId) -> Result<Self, Fault> {
+        let table = txn.open_table(PREPARED)?;
+        let table = if table.is_empty()? { None } else { Some(table) };
+        Ok(Self { table, subscription: subscription.uuid().as_u128() })
+    }
+
+    pub(super) fn has(&self, event: EventId) -> Result<bool, Fault> {
+        let Some(table) = &self.table else { return Ok(false) };
+        Ok(table.get((self.subscription, event.uuid().as_u128()))?.is_some())
+    }
+}
