@@ -29,7 +29,11 @@ pub(super) struct Turn<'a> {
 
 impl Kept {
     /// Waits for the turn, and reads what is not in memory.
-    pub(super) async fn turn(&self, store: &dyn Store, subscription: &Subscription) -> Result<Turn<'_>, Error> {
+    pub(super) async fn turn(
+        &self,
+        store: &dyn Store,
+        subscription: &Subscription,
+    ) -> Result<Turn<'_>, Error> {
         let mut kept = self.0.lock().await;
         let version = subscription.updated;
         let read = match kept.take().filter(|read| read.version == version) {

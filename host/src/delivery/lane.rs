@@ -152,7 +152,9 @@ impl Lane {
         // One whose trial is under way wakes by its end.
         let held = self.held.filter(|until| going && *until > clock::now());
         let wait = due.into_iter().chain(held).min().map(|at| {
-            Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().max(Duration::from_millis(1))
+            Duration::try_from(at.duration_since(clock::now()))
+                .unwrap_or_default()
+                .max(Duration::from_millis(1))
         });
         let idle = if busy { far } else { LINGER };
         wait.unwrap_or(far).min(idle)

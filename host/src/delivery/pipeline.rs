@@ -167,7 +167,8 @@ impl Engine {
             }
             Ok(false) => {
                 let reason =
-                    "it was asked for again, or dropped, while its plugin ran: this run does not count".to_owned();
+                    "it was asked for again, or dropped, while its plugin ran: this run does not count"
+                        .to_owned();
                 let course = Course::End(Outcome::Skipped { reason }, Consequence::Nothing);
                 Decided { course, run: None, is_prepared: false }
             }

@@ -1,8 +1,8 @@
 //! What follows from a plugin's failure. Pure.
 
 use super::outcome::{Consequence, Situation, failure};
-use crate::domain::plugin::{Failure, OnError, PluginRun, Verdict};
 use crate::domain::Outcome;
+use crate::domain::plugin::{Failure, OnError, PluginRun, Verdict};
 
 /// What becomes of a delivery whose plugin has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

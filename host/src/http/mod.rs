@@ -13,6 +13,7 @@ mod health;
 mod id;
 mod identity;
 mod parameters;
+mod plugin_run;
 mod plugins;
 mod receive;
 mod recover;
@@ -25,8 +26,8 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;

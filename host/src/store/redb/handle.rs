@@ -258,8 +258,12 @@ fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool,
     let found = (|| -> Result<_, redb::Error> {
         let txn = database.begin_read()?;
         let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
-        let wanted =
-            [schema::RECOVERIES.name(), schema::MODULES.name(), schema::PREPARED.name(), schema::STATE.name()];
+        let wanted = [
+            schema::RECOVERIES.name(),
+            schema::MODULES.name(),
+            schema::PREPARED.name(),
+            schema::STATE.name(),
+        ];
         Ok(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)))
     })();
     found.map_err(|source| OpenError::Open { path: path.to_owned(), source: Box::new(source) })

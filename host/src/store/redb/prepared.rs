@@ -74,9 +74,9 @@ pub(super) fn decode(shared: &Bytes) -> Result<Prepared, Error> {
     let record: PreparedRecord<'_> = postcard::from_bytes(body(shared)?)?;
     let fixed = match record.fixed {
         FixedRecord::Event => Fixed::Event,
-        FixedRecord::Outputs(outputs) => {
-            Fixed::Outputs(outputs.into_iter().map(|record| output(shared, record)).collect::<Result<_, _>>()?)
-        }
+        FixedRecord::Outputs(outputs) => Fixed::Outputs(
+            outputs.into_iter().map(|record| output(shared, record)).collect::<Result<_, _>>()?,
+        ),
         FixedRecord::Denied(reason) => Fixed::Denied { reason: reason.into_owned() },
         FixedRecord::Skipped(reason) => Fixed::Skipped { reason: reason.into_owned() },
     };
@@ -164,7 +164,8 @@ impl Apply<'_, '_> {
     /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
     pub(super) fn unfix_by_other_plugin(&mut self, id: SubscriptionId, event: EventId) -> Result<(), Fault> {
         let row = (id.uuid().as_u128(), event.uuid().as_u128());
-        let Some(found) = self.tables.prepared.get(row)?.map(|row| Bytes::copy_from_slice(row.value())) else {
+        let Some(found) = self.tables.prepared.get(row)?.map(|row| Bytes::copy_from_slice(row.value()))
+        else {
             return Ok(());
         };
         let prepared = decode(&found).map_err(Fault::damaged("prepared"))?;

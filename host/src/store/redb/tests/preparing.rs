@@ -147,7 +147,10 @@ async fn a_delivery_that_does_not_wait_there_any_more_is_not_fixed() {
     let second = only(&store, sub(1)).await;
     store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap();
     let state = vec![set("n", &[1], None)];
-    assert!(!store.prepare(preparation(sub(1), &second, state)).await.unwrap(), "it has been asked for again");
+    assert!(
+        !store.prepare(preparation(sub(1), &second, state)).await.unwrap(),
+        "it has been asked for again"
+    );
     assert!(store.plugin_state(sub(1)).await.unwrap().is_empty(), "nothing of it is kept");
     assert_eq!(store.prepared(id, sub(1)).await.unwrap(), None);
     let third = only(&store, sub(1)).await;
@@ -218,5 +221,8 @@ async fn state_goes_with_its_plugin_and_does_not_come_back() {
     assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
     let late = preparation(sub(1), &waiting[1], vec![set("late", b"3", None)]);
     assert!(store.prepare(late).await.unwrap());
-    assert!(store.plugin_state(sub(1)).await.unwrap().is_empty(), "a call that was under way brings none back");
+    assert!(
+        store.plugin_state(sub(1)).await.unwrap().is_empty(),
+        "a call that was under way brings none back"
+    );
 }

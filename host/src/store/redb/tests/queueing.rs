@@ -26,8 +26,15 @@ fn end(number: u128) -> (Ending, Answer<()>) {
     let event = EventId::from_uuid(Uuid::from_u128(number));
     let place = Place { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
-    let finished =
-        Finished { subscription: sub(1), event, place, plugin: None, attempt, progress: Progress::default(), prepared: false };
+    let finished = Finished {
+        subscription: sub(1),
+        event,
+        place,
+        plugin: None,
+        attempt,
+        progress: Progress::default(),
+        prepared: false,
+    };
     (Ending { finished, reply }, answer)
 }
 
