@@ -1,6 +1,7 @@
 //! The command line: one file for each command, all of them users of the library's public API.
 
 mod client;
+mod compile;
 mod db;
 mod event;
 mod explanation;
@@ -55,6 +56,8 @@ enum Command {
     Event(event::Command),
     #[command(subcommand)]
     Db(db::Command),
+    #[command(hide = true)]
+    Compile(compile::Arguments),
 }
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
@@ -68,6 +71,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
+        Command::Compile(arguments) => Ok(compile::run(arguments)),
     }
 }
 

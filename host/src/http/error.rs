@@ -162,8 +162,11 @@ impl From<modules::Error> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::NotAComponent(_)
-            | Refused::Precompiled
+            Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, refused.to_string()),
+            Refused::NotAComponent(_) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused.to_string()),
+            Refused::Precompiled
+            | Refused::DoesNotLoad(_)
+            | Refused::DoesNotStart(_)
             | Refused::Invalid(_)
             | Refused::TooExpensive(_)
             | Refused::DoesNotFit { .. }
