@@ -65,7 +65,7 @@ async fn passes(path: &str, name: &str) {
         let mut kept = StateMap::new();
         for (place, step) in steps.into_iter().enumerate() {
             let mut call = call(&plugin, Value::Object(config.clone()));
-            call.event = Event::from_json(&step.event.to_string()).unwrap();
+            call.event = Event::from_json(step.event.to_string()).unwrap();
             call.now = step.now.unwrap_or(call.now);
             call.state = State::over(Arc::new(kept.clone()));
             if let Some(user) = &user {
@@ -126,4 +126,24 @@ fn shown(output: &Output, expected: &Value) -> Value {
 #[tokio::test]
 async fn keep_files_passes_its_cases() {
     passes(waypost_guests::KEEP_FILES, "keep-files").await;
+}
+
+#[tokio::test]
+async fn project_policy_passes_its_cases() {
+    passes(waypost_guests::PROJECT_POLICY, "project-policy").await;
+}
+
+#[tokio::test]
+async fn slack_passes_its_cases() {
+    passes(waypost_guests::SLACK, "slack").await;
+}
+
+#[tokio::test]
+async fn once_passes_its_cases() {
+    passes(waypost_guests::ONCE, "once").await;
+}
+
+#[tokio::test]
+async fn join_passes_its_cases() {
+    passes(waypost_guests::JOIN, "join").await;
 }
