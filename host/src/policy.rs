@@ -1,7 +1,9 @@
-//! May this user see this event? The operator's policy server answers.
+//! May this user see this event? The operator's policy server answers, or the operator's plugin (`examiner`).
 //!
 //! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and
 //! without an answer nothing is delivered. One event and user are one question, however many subscriptions ask.
+
+mod examiner;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,9 @@ use moka::future::Cache;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::domain::delivery::ANSWER_BYTES_MAX;
-use crate::domain::{Answer, Event, EventId};
+use crate::domain::{Answer, Event, EventId, Subscription};
+
+pub use examiner::{Examiner, ExaminerError};
 
 /// Characters of a user's name that stay as they are in the path (RFC 3986 unreserved).
 const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -45,6 +49,8 @@ pub enum Policy {
     Everyone,
     /// A policy server.
     Server(Server),
+    /// A plugin.
+    Plugin(Examiner),
 }
 
 /// The operator's policy server.
@@ -77,18 +83,20 @@ impl Policy {
         Ok(Self::Server(Server { url: url.trim_end_matches('/').to_owned(), client, remembered }))
     }
 
-    /// Asks whether `user` may see `event`, which is logged as `id`.
-    pub async fn ask(&self, id: EventId, event: &Event, user: &str) -> Arc<Verdict> {
+    /// Asks whether the user of `subscription` may see `event`, which is logged as `id`.
+    pub async fn ask(&self, id: EventId, event: &Event, subscription: &Arc<Subscription>) -> Arc<Verdict> {
         match self {
             Self::Everyone => Arc::new(Verdict::Allowed(None)),
-            Self::Server(server) => server.ask(id, event, user).await,
+            Self::Server(server) => server.ask(id, event, &subscription.user).await,
+            Self::Plugin(examiner) => Arc::new(examiner.ask(event, subscription).await),
         }
     }
 
     /// Forgets the answer about `user` and event `id`, so that the next question is asked anew.
     pub async fn forget(&self, id: EventId, user: &str) {
         match self {
-            Self::Everyone => {}
+            // A plugin is asked for each delivery.
+            Self::Everyone | Self::Plugin(_) => {}
             Self::Server(server) => server.remembered.invalidate(&(id, user.to_owned())).await,
         }
     }

@@ -19,7 +19,7 @@ use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
 use crate::plugin::{self, CompileLimits, Compiler, Host};
-use crate::policy::Policy;
+use crate::policy::{Examiner, ExaminerError, Policy};
 use crate::recovery::Recoveries;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::store::{self, Purge, Store, Story};
@@ -46,6 +46,9 @@ pub enum Error {
     /// The policy client cannot be made.
     #[error("failed to make the policy client")]
     Policy(#[source] reqwest::Error),
+    /// The policy plugin cannot be used.
+    #[error("failed to load the policy plugin (policy_plugin)")]
+    PolicyPlugin(#[source] ExaminerError),
     /// Delivery cannot start.
     #[error("failed to start delivery")]
     Delivery(#[source] StartError),
@@ -73,8 +76,7 @@ impl Service {
         let store = open_store(&config).await?;
         let directory = Arc::new(Directory::open(Arc::clone(&store)).await.map_err(Error::Read)?);
         let modules = Arc::new(Modules::new(Arc::clone(&store), Arc::new(Host::new(sandbox(&config)))));
-        let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
-        let policy = Policy::new(url, config.policy_timeout).map_err(Error::Policy)?;
+        let policy = policy(&config).await?;
         let limits = delivery::Limits {
             in_flight_max: as_count(config.in_flight_max),
             subscription_in_flight_max: as_count(config.subscription_in_flight_max),
@@ -190,6 +192,17 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Makes what decides who may see what. The operator's plugin shares no sandbox with those of subscribers.
+async fn policy(config: &Config) -> Result<Policy, Error> {
+    let Some(path) = &config.policy_plugin else {
+        let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
+        return Policy::new(url, config.policy_timeout).map_err(Error::Policy);
+    };
+    let host = Arc::new(Host::new(sandbox(config)));
+    let loading = Examiner::load(host, path, config.policy_plugin_config.as_deref());
+    loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {

@@ -30,8 +30,8 @@ pub(super) enum Command {
 /// Show events, and what became of them
 ///
 /// For each event its id, its JSON, and a line for each subscription that matched: the last attempt's time, and the
-/// status of the policy server and of the target, `-` where there is none; and a line for each filter that gave no
-/// answer. Newest first.
+/// status of the policy server and of the target, `-` where there is none, with what the subscription's plugin decided and
+/// logged; and a line for each filter that gave no answer. Newest first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -60,8 +60,8 @@ fn load(arguments: Arguments) -> Result<Config, config::Error> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    if config.policy_url.is_none() {
-        tracing::warn!("no policy_url is set: every user may see every event");
+    if config.policy_url.is_none() && config.policy_plugin.is_none() {
+        tracing::warn!("no policy_url and no policy_plugin is set: every user may see every event");
     }
     let wanted = config.listen;
     let listener = TcpListener::bind(wanted).await;

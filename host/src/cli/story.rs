@@ -1,6 +1,7 @@
 //! One event's story, as `waypost event get` prints it.
 //!
-//! The lines are those of `pacifica-notifications -cmd eventget`, and one for each filter that gave no answer.
+//! The lines are those of `pacifica-notifications -cmd eventget`, below each delivery what its plugin did and said, and
+//! one for each filter that gave no answer.
 
 use std::fmt;
 
@@ -37,7 +38,28 @@ struct Delivery {
 struct Attempt {
     at: String,
     policy: Option<Answer>,
+    plugin: Option<Run>,
     target: Option<Answer>,
+}
+
+/// What a plugin did.
+#[derive(Deserialize)]
+struct Run {
+    verdict: String,
+    reason: Option<String>,
+    #[serde(default)]
+    logs: Vec<LogLine>,
+    #[serde(default)]
+    logs_dropped: u32,
+    #[serde(default)]
+    stderr: String,
+}
+
+#[derive(Deserialize)]
+struct LogLine {
+    level: String,
+    message: String,
+    fields: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +79,7 @@ impl fmt::Display for Story {
 }
 
 impl fmt::Display for Delivery {
-    /// Shows the last attempt, with `-` for what it did not come to.
+    /// Shows the last attempt, with `-` for what it did not come to, and the plugin's last run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status =
             |answer: Option<&Answer>| answer.map_or("-".to_owned(), |answer| answer.status.to_string());
@@ -65,7 +87,28 @@ impl fmt::Display for Delivery {
         let at = last.map_or("-", |attempt| &attempt.at);
         let policy = status(last.and_then(|attempt| attempt.policy.as_ref()));
         let target = status(last.and_then(|attempt| attempt.target.as_ref()));
-        write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)
+        write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)?;
+        match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
+            Some(run) => write!(f, "{run}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n        PLUGIN {}", self.verdict)?;
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        for LogLine { level, message, fields } in &self.logs {
+            write!(f, "\n            {level}: {message}")?;
+            fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+        }
+        if self.logs_dropped > 0 {
+            write!(f, "\n            and {} more lines, over the log limit", self.logs_dropped)?;
+        }
+        self.stderr.lines().try_for_each(|line| write!(f, "\n            stderr: {line}"))
     }
 }
 
@@ -83,6 +126,11 @@ mod tests {
                 {"number":2,"at":"2026-11-22T01:00:05Z","took_ms":3,"outcome":"retry","policy":{"status":200,"body":""},"target":{"status":503,"body":""}}]},
             {"id":"d2","subscription":"s2","state":"denied","attempts":[
                 {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"denied","policy":{"status":403,"body":""},"target":null}]},
+            {"id":"d5","subscription":"s5","state":"skipped","attempts":[
+                {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"skipped","policy":null,"target":null,
+                "plugin":{"digest":"sha256:0","took_ms":0.1,"answered":[],"verdict":"failed","reason":"plugin: it panicked",
+                    "outputs":null,"logs":[{"level":"info","message":"hello","fields":[["from","filter"]]}],
+                    "logs_dropped":2,"stderr":"panicked at\nhere","memory_bytes":1}}]},
             {"id":"d3","subscription":"s3","state":"pending","attempts":[]}],
             "filters_failed":[{"subscription":"s4","name":"n","user":"ann","at":"2026-11-22T01:00:00Z",
                 "reason":"filter too expensive: one filter may visit 9 nodes of this event"}]}"#,
@@ -100,6 +148,12 @@ mod tests {
         }
             ELM s1 (2026-11-22T01:00:05Z) policy 200 target 503
             ELM s2 (2026-11-22T01:00:00Z) policy 403 target -
+            ELM s5 (2026-11-22T01:00:00Z) policy - target -
+                PLUGIN failed: plugin: it panicked
+                    info: hello from=filter
+                    and 2 more lines, over the log limit
+                    stderr: panicked at
+                    stderr: here
             ELM s3 (-) policy - target -
             FILTER s4 (2026-11-22T01:00:00Z) failed: filter too expensive: one filter may visit 9 nodes of this event
         "#);

@@ -44,7 +44,7 @@ impl Engine {
         let situation = || Situation { schedule, failed, now: clock::now(), random: rand::random() };
         let verdict = match progress.allowed {
             true => None,
-            false => Some(self.policy.ask(owed.event.id, &owed.event.event, &subscription.user).await),
+            false => Some(self.policy.ask(owed.event.id, &owed.event.event, &subscription).await),
         };
         let (outcome, consequence) = match verdict.as_deref() {
             None | Some(Verdict::Allowed(_)) => {

@@ -82,9 +82,12 @@ impl Dispatcher {
         self.engine.under_way.contains(event, subscription)
     }
 
-    /// Tells whether a policy server decides who may see an event.
+    /// Tells whether a policy server or plugin decides who may see an event.
     pub fn asks_policy(&self) -> bool {
-        matches!(self.engine.policy, Policy::Server(_))
+        match self.engine.policy {
+            Policy::Everyone => false,
+            Policy::Server(_) | Policy::Plugin(_) => true,
+        }
     }
 
     /// Lets policy be asked anew about an event and these subscriptions' users: called before it is sent again.

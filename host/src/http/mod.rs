@@ -13,7 +13,6 @@ mod health;
 mod id;
 mod identity;
 mod parameters;
-mod plugin_run;
 mod plugins;
 mod receive;
 mod recover;

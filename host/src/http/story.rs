@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::identity::User;
 use crate::domain::event::Wire;
+use crate::domain::plugin::{PluginRun, Verdict};
 use crate::domain::{
     Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus,
 };
@@ -134,9 +135,8 @@ impl Delivery {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
-            State::Pending | State::Delivering | State::Delivered { .. } | State::Denied { .. } => {
-                (None, None)
-            }
+            State::Denied { .. } => (self.told().last().and_then(|(_, run)| denial(run)), None),
+            State::Pending | State::Delivering | State::Delivered { .. } => (None, None),
         };
         json!({
             "id": DeliveryId::of(event.id, self.subscription).to_string(),
@@ -147,17 +147,37 @@ impl Delivery {
             "state": self.state.name(),
             "reason": reason,
             "due": due,
-            "attempts": self.attempts().map(show_attempt).collect::<Vec<_>>(),
+            "attempts": self.told().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
             "recovered": self.entries.iter().find_map(show_recovered),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
         })
     }
 
-    /// Tells whether policy has ever said yes: then or later a request went to the target.
+    /// Tells whether the operator's policy has ever said yes: then or later the plugin ran, or a request went to the
+    /// target.
     fn was_allowed(&self) -> bool {
+        if self.entries.iter().any(|entry| matches!(entry, Entry::Plugin(_))) {
+            return true;
+        }
         self.attempts().any(|attempt| match &attempt.policy {
             Some(answer) => (200..300).contains(&answer.status),
             None => attempt.target.is_some(),
+        })
+    }
+
+    /// Returns all attempts, oldest first, each with what the plugin did in it.
+    fn told(&self) -> impl Iterator<Item = (&Attempt, Option<&PluginRun>)> {
+        let mut last = None;
+        self.entries.iter().filter_map(move |entry| match entry {
+            Entry::Attempt(attempt) => Some((attempt, last.take())),
+            Entry::Plugin(run) => {
+                last = Some(&**run);
+                None
+            }
+            Entry::Redelivery { .. }
+            | Entry::Dropped { .. }
+            | Entry::FilterFailed { .. }
+            | Entry::Recovered { .. } => None,
         })
     }
 
@@ -174,10 +194,10 @@ impl Delivery {
     }
 }
 
-fn show_attempt(attempt: &Attempt) -> Value {
+fn show_attempt(attempt: &Attempt, run: Option<&PluginRun>) -> Value {
     let (outcome, reason) = match &attempt.outcome {
         Outcome::Delivered => ("delivered", None),
-        Outcome::Denied => ("denied", None),
+        Outcome::Denied => ("denied", denial(run)),
         Outcome::Skipped { reason } => ("skipped", Some(reason)),
         Outcome::Retry { reason, .. } => ("retry", Some(reason)),
         Outcome::Dead { reason } => ("dead", Some(reason)),
@@ -189,7 +209,43 @@ fn show_attempt(attempt: &Attempt) -> Value {
         "outcome": outcome,
         "reason": reason,
         "policy": attempt.policy.as_ref().map(show_answer),
+        "plugin": run.map(show_run),
         "target": attempt.target.as_ref().map(show_answer),
+    })
+}
+
+/// Returns why a plugin denied, if it did.
+fn denial(run: Option<&PluginRun>) -> Option<&String> {
+    match &run?.verdict {
+        Verdict::Denied { reason } => Some(reason),
+        Verdict::Deliver | Verdict::Transformed { .. } | Verdict::Skipped { .. } | Verdict::Failed(_) => None,
+    }
+}
+
+/// Shows what a plugin did in an attempt.
+pub(super) fn show_run(run: &PluginRun) -> Value {
+    let (verdict, reason, outputs) = match &run.verdict {
+        Verdict::Deliver => ("deliver", None, None),
+        Verdict::Transformed { outputs } => ("transformed", None, Some(outputs)),
+        Verdict::Denied { reason } => ("denied", Some(reason.clone()), None),
+        Verdict::Skipped { reason } => ("skipped", Some(reason.clone()), None),
+        Verdict::Failed(failed) => ("failed", Some(failed.reason()), None),
+    };
+    let logs = run.logs.iter().map(|line| {
+        let fields: Vec<_> = line.fields.iter().map(|(name, value)| json!([name, value])).collect();
+        json!({"level": line.level, "message": line.message, "fields": fields})
+    });
+    json!({
+        "digest": run.digest.to_string(),
+        "took_ms": run.took.as_secs_f64() * 1e3,
+        "answered": run.answered,
+        "verdict": verdict,
+        "reason": reason,
+        "outputs": outputs,
+        "logs": logs.collect::<Vec<_>>(),
+        "logs_dropped": run.logs_dropped,
+        "stderr": run.stderr,
+        "memory_bytes": run.memory_bytes,
     })
 }
 

@@ -23,8 +23,8 @@ use super::events::{find, not_found};
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
-use super::story::show_answer;
-use super::{Api, body, explain, plugin_run};
+use super::story::{show_answer, show_run};
+use super::{Api, body, explain};
 use crate::clock;
 use crate::delivery::Trial;
 use crate::directory::Known;
@@ -105,7 +105,7 @@ pub(super) async fn test(
         "matches": matches,
         "filter": shown,
         "policy": tried.as_ref().map(|tried| show_policy(&tried.policy)),
-        "plugin": tried.as_ref().and_then(|tried| tried.run.as_ref()).map(plugin_run::show),
+        "plugin": tried.as_ref().and_then(|tried| tried.run.as_ref()).map(show_run),
         "requests": tried.map_or_else(Vec::new, show_requests),
     })))
 }
