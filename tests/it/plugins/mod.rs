@@ -1,5 +1,7 @@
 //! Plugins: what can be uploaded, and what a subscription does with it.
 
+mod authoring;
+mod trying;
 mod uploading;
 
 use http::Method;
