@@ -43,7 +43,7 @@ impl Dispatcher {
     /// When the plugin's state cannot be read.
     pub async fn try_out(&self, event: &Logged, subscription: &Arc<Subscription>) -> Result<Trial, Error> {
         let engine = &self.engine;
-        let policy = engine.policy.ask(event.id, &event.event, &subscription.user).await;
+        let policy = engine.policy.ask(event.id, &event.event, subscription).await;
         match *policy {
             policy::Verdict::Allowed(_) => {}
             policy::Verdict::Denied(_) | policy::Verdict::Unavailable { .. } => {

@@ -132,7 +132,11 @@ fn show_policy(verdict: &Verdict) -> Value {
 }
 
 fn show_requests(tried: Trial) -> Vec<Value> {
-    tried.requests.iter().map(|request| request.as_ref().map_or_else(|reason| json!({"error": reason}), show)).collect()
+    tried
+        .requests
+        .iter()
+        .map(|request| request.as_ref().map_or_else(|reason| json!({"error": reason}), show))
+        .collect()
 }
 
 /// Shows a request; `Authorization` without its value.

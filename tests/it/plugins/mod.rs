@@ -1,5 +1,6 @@
 //! Plugins: what can be uploaded, and what a subscription does with it.
 
+mod authoring;
 mod breaking;
 mod delivering;
 mod examining;
@@ -9,6 +10,7 @@ mod keeping;
 mod made;
 mod refusing;
 mod remembering;
+mod trying;
 mod uploading;
 
 use http::Method;

@@ -19,7 +19,7 @@ use crate::cli::{input, print};
 Examples:
   waypost plugin check filter.wasm
   waypost plugin check filter.wasm --json | jq .exports")]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The component, a .wasm file
     file: PathBuf,
     /// Print JSON: the report as `POST /plugins` answers it, or `refused` and, where there is one, `report`

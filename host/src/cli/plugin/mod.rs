@@ -9,6 +9,7 @@ mod compare;
 mod given;
 mod new;
 mod push;
+mod replay;
 
 mod report;
 mod run;
@@ -34,6 +35,7 @@ pub(super) enum Command {
     Run(run::Arguments),
     Test(test::Arguments),
     Push(push::Arguments),
+    Replay(replay::Arguments),
 }
 
 const EXAMPLES: &str = "\
@@ -51,5 +53,6 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => wait(run::run(arguments)),
         Command::Test(arguments) => wait(test::run(arguments)),
         Command::Push(arguments) => wait(push::run(arguments)),
+        Command::Replay(arguments) => wait(replay::run(arguments)),
     }
 }

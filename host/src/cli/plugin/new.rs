@@ -25,7 +25,7 @@ const TAKEN: [&str; 9] =
 Examples:
   waypost plugin new big-files
   waypost plugin new to-slack --kind transform --lang js")]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The name: lower case letters, digits and single hyphens
     #[arg(value_parser = name)]
     name: String,

@@ -23,7 +23,7 @@ pub(super) const WASM: &str = "application/wasm";
 #[command(after_help = "\
 Example:
   waypost plugin push filter.wasm --subscription cb24d343-7891-407f-b8e9-8b9ce57fd3cc")]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The component, a .wasm file
     file: PathBuf,
     /// The subscription's UUID

@@ -21,7 +21,7 @@ use crate::cli::{EXIT_USAGE, print};
 /// skipped or denied, and 2 when the plugin fails, or nothing could be run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The component, a .wasm file
     file: PathBuf,
     /// The event: a file with its JSON, `-` for stdin, or the JSON itself

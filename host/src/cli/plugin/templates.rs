@@ -28,12 +28,9 @@ static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 /// The interface, for the languages that build against it.
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
 /// The SDK is a path dependency of a new project: no registry has it.
-static SDK: [(&str, Dir<'_>); 2] = [
-    ("sdk/src", include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/src")),
-    ("sdk/wit", include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/wit")),
-];
-const SDK_MANIFEST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/Cargo.toml"));
-const SDK_README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/README.md"));
+static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk");
+/// What a project needs of the SDK: not its own tests.
+const SDK_PARTS: [&str; 4] = ["Cargo.toml", "README.md", "src", "wit"];
 
 /// A file's path in the project, and what is in it.
 pub(super) type File = (PathBuf, Vec<u8>);
@@ -85,10 +82,10 @@ pub(super) fn files(language: Language, kind: Kind, name: &str) -> Vec<File> {
     }
     match language {
         Language::Rust => {
-            SDK.iter().for_each(|(path, folder)| within(path, folder, &mut files));
-            let manifest = SDK_MANIFEST.as_bytes().to_vec();
-            files.push(("sdk/Cargo.toml".into(), manifest));
-            files.push(("sdk/README.md".into(), SDK_README.as_bytes().to_vec()));
+            let is_needed =
+                |path: &Path| SDK_PARTS.iter().any(|part| path.starts_with(Path::new("sdk").join(part)));
+            within("sdk", &SDK, &mut files);
+            files.retain(|(path, _)| !path.starts_with("sdk") || is_needed(path));
         }
         Language::Js | Language::Python => within("wit", &WIT, &mut files),
     }

@@ -18,7 +18,7 @@ use crate::cli::{pretty, print};
 /// limits. Ends with 0 when all cases pass, and 1 when one fails or cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The component, a .wasm file
     file: PathBuf,
     /// The case files

@@ -13,7 +13,8 @@ use waypost::clock;
 use waypost::domain::plugin::{AllowHost, OnError, PluginLimits, Report, StateMap};
 use waypost::domain::{Event, PluginUse, Subscription};
 use waypost::plugin::{
-    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State, Steps,
+    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
+    Steps,
 };
 
 use crate::cli::input;
