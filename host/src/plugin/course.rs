@@ -52,7 +52,7 @@ pub(super) async fn ask(
     let id = question.subscription.id.to_string();
     let trace_parent = extensions.iter().find(|(name, _)| *name == "traceparent").map(|(_, value)| *value);
     let labels = [("subscription-name", question.subscription.name.as_str())];
-    let mut context = CallContext {
+    let context = CallContext {
         user: &question.subscription.user,
         subscription: &id,
         attempt: question.attempt,
@@ -61,10 +61,7 @@ pub(super) async fn ask(
         trace_parent,
         labels: &labels,
     };
-    let left = || u32::try_from(question.timer.left().as_millis()).unwrap_or(u32::MAX);
-    let mut asked = Asked { plugin, store, instance };
-
-    context.deadline_ms = left();
+    let mut asked = Asked { plugin, store, instance, timer: question.timer };
     let target = question.subscription.target_url.as_str();
     if let Some(no) = asked.policy(event.clone(), target, context.clone(), course).await? {
         return Ok(no);
@@ -72,11 +69,9 @@ pub(super) async fn ask(
     if question.steps == Steps::Policy {
         return Ok(Ok(Verdict::Deliver));
     }
-    context.deadline_ms = left();
     if let Some(no) = asked.filter(event.clone(), context.clone(), course).await? {
         return Ok(no);
     }
-    context.deadline_ms = left();
     asked.transform(event, context, question.event, course).await
 }
 
@@ -85,9 +80,16 @@ struct Asked<'a> {
     plugin: &'a Plugin,
     store: &'a mut Store<Guest>,
     instance: Instance,
+    timer: &'a Timer,
 }
 
 impl Asked<'_> {
+    /// Puts in how long the guest has now.
+    fn timed<'c>(&self, context: CallContext<'c>) -> CallContext<'c> {
+        let deadline_ms = u32::try_from(self.timer.left().as_millis()).unwrap_or(u32::MAX);
+        CallContext { deadline_ms, ..context }
+    }
+
     async fn policy(
         &mut self,
         event: EventParam<'_>,
@@ -96,6 +98,7 @@ impl Asked<'_> {
         course: &mut Course,
     ) -> wasmtime::Result<Option<No>> {
         let Some(indices) = &self.plugin.exports.policy else { return Ok(None) };
+        let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let decided = guest.call_decide(&mut *self.store, event, target, context).await?;
         course.answered.push("policy".to_owned());
@@ -113,6 +116,7 @@ impl Asked<'_> {
         course: &mut Course,
     ) -> wasmtime::Result<Option<No>> {
         let Some(indices) = &self.plugin.exports.filter else { return Ok(None) };
+        let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let evaluated = guest.call_evaluate(&mut *self.store, event, context).await?;
         course.answered.push("filter".to_owned());
@@ -131,6 +135,7 @@ impl Asked<'_> {
         course: &mut Course,
     ) -> wasmtime::Result<No> {
         let Some(indices) = &self.plugin.exports.transform else { return Ok(Ok(Verdict::Deliver)) };
+        let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let applied = guest.call_apply(&mut *self.store, event, context).await?;
         course.answered.push("transform".to_owned());

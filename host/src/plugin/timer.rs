@@ -38,7 +38,7 @@ impl Timer {
             begun: Instant::now(),
             limit,
             counted: AtomicU64::new(0),
-            ran_at: AtomicU64::new(thread_time()),
+            ran_at: AtomicU64::new(0),
             gave_way: AtomicBool::new(false),
         }))
     }
@@ -155,6 +155,7 @@ mod tests {
     fn running_counts_and_giving_way_does_not() {
         const MILLISECOND: Duration = Duration::from_millis(1);
         let timer = Timer::start(Duration::from_secs(3600));
+        timer.resume();
         spin_for(MILLISECOND);
         assert!(timer.left() <= Duration::from_secs(3600) - MILLISECOND);
         timer.give_way();

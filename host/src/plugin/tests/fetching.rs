@@ -48,6 +48,11 @@ impl Drop for Server {
     }
 }
 
+/// Returns a sandbox whose plugins may call this machine, and have time for it.
+fn local() -> Sandbox {
+    Sandbox::with(&["127.0.0.0/8"], Limits { time: Duration::from_secs(10), ..Limits::default() })
+}
+
 fn answer(head: &str, body: &[u8]) -> Option<Vec<u8>> {
     let head = format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     Some([head.as_bytes(), body].concat())
@@ -59,7 +64,6 @@ async fn fetch(sandbox: &Sandbox, config: Value, allow: &[&str], purpose: Purpos
     let mut call = Call { purpose, ..call(&plugin, config) };
     let used = Arc::make_mut(&mut call.plugin);
     used.allow_hosts = allow.iter().map(|text| text.parse().unwrap()).collect();
-    used.limits.time = Some(Duration::from_millis(250));
     sandbox.host.run(plugin, call).await
 }
 
@@ -70,7 +74,7 @@ fn notes(ran: &Ran) -> Vec<&str> {
 
 #[tokio::test]
 async fn an_allowed_host_is_asked() {
-    let sandbox = Sandbox::with(&["127.0.0.0/8"]);
+    let sandbox = local();
     let server = Server::answering(answer("200 OK", b"hello")).await;
     let ran =
         fetch(&sandbox, json!({"url": server.url()}), &[&server.address.to_string()], Purpose::Deliver).await;
@@ -80,7 +84,7 @@ async fn an_allowed_host_is_asked() {
 
 #[tokio::test]
 async fn a_host_that_is_not_allowed_is_refused_with_the_grant_to_add() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let ran =
         fetch(&sandbox, json!({"url": "https://evil.example/?secret"}), &["good.example"], Purpose::Deliver)
             .await;
@@ -90,7 +94,7 @@ async fn a_host_that_is_not_allowed_is_refused_with_the_grant_to_add() {
 
 #[tokio::test]
 pub(super) async fn a_redirect_to_a_host_that_is_not_allowed_is_refused() {
-    let sandbox = Sandbox::with(&["127.0.0.0/8"]);
+    let sandbox = local();
     let hidden = Server::answering(answer("200 OK", b"secret")).await;
     let location = format!("302 Found\r\nlocation: {}", hidden.url());
     let server = Server::answering(answer(&location, b"")).await;
@@ -103,7 +107,7 @@ pub(super) async fn a_redirect_to_a_host_that_is_not_allowed_is_refused() {
 
 #[tokio::test]
 async fn an_address_that_is_not_public_is_refused_however_it_is_written() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let server = Server::answering(answer("200 OK", b"secret")).await;
     let port = server.address.port();
     for host in ["127.0.0.1", "localhost", "2130706433", "[::ffff:7f00:1]"] {
@@ -119,7 +123,7 @@ async fn an_address_that_is_not_public_is_refused_however_it_is_written() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_costs_the_call_its_time() {
-    let sandbox = Sandbox::with(&["127.0.0.0/8"]);
+    let sandbox = Sandbox::with(&["127.0.0.0/8"], Limits::default());
     let server = Server::answering(None).await;
     let ran =
         fetch(&sandbox, json!({"url": server.url()}), &[&server.address.to_string()], Purpose::Deliver).await;
@@ -128,7 +132,7 @@ async fn a_server_that_never_answers_costs_the_call_its_time() {
 
 #[tokio::test]
 async fn a_response_ends_at_its_limit() {
-    let sandbox = Sandbox::with(&["127.0.0.0/8"]);
+    let sandbox = local();
     let server = Server::answering(answer("200 OK", &vec![0; 5 << 20])).await;
     let allow = server.address.to_string();
     let ran = fetch(&sandbox, json!({"url": server.url()}), &[&allow], Purpose::Deliver).await;
@@ -138,7 +142,7 @@ async fn a_response_ends_at_its_limit() {
 
 #[tokio::test]
 async fn requests_are_counted() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let config = json!({"url": "https://evil.example/", "times": 40});
     let ran = fetch(&sandbox, config, &[], Purpose::Deliver).await;
     assert_eq!(skipped(&ran), "ErrorCode::HttpRequestDenied");
@@ -148,7 +152,7 @@ async fn requests_are_counted() {
 
 #[tokio::test]
 async fn a_trial_sends_nothing_that_changes_something() {
-    let sandbox = Sandbox::with(&["127.0.0.0/8"]);
+    let sandbox = local();
     let server = Server::answering(answer("200 OK", b"")).await;
     let allow = server.address.to_string();
     let config = json!({"url": server.url(), "method": "POST"});

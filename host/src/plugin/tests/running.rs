@@ -5,7 +5,7 @@ use crate::domain::plugin::{Failure, Output};
 
 #[tokio::test]
 pub(super) async fn a_plugin_filters_and_transforms() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     let ran = sandbox.run(&probe, json!({"transform": "upper", "log": "hello"})).await;
     assert_eq!(ran.run.verdict, Verdict::Transformed { outputs: 1 });
@@ -23,7 +23,7 @@ pub(super) async fn a_plugin_filters_and_transforms() {
 
 #[tokio::test]
 async fn a_panic_is_told_with_its_text_and_its_place() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     let ran = sandbox.run(&probe, json!({"filter": "panic: oh no"})).await;
     let failure = failure(&ran);
@@ -34,7 +34,7 @@ async fn a_panic_is_told_with_its_text_and_its_place() {
 
 #[tokio::test]
 async fn each_error_of_a_plugin_keeps_its_kind() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     for (says, failure) in [
         ("invalid-event: a", Failure::InvalidEvent("a".to_owned())),
@@ -52,7 +52,7 @@ async fn each_error_of_a_plugin_keeps_its_kind() {
 
 #[tokio::test]
 async fn the_operators_policy_is_asked_alone() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     let config = json!({"filter": "no: never asked"});
     let ran =
@@ -62,7 +62,7 @@ async fn the_operators_policy_is_asked_alone() {
 
 #[tokio::test]
 async fn state_is_what_earlier_calls_left() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     assert!(probe.uses_state());
     let config = json!({"transform": "count", "count": "n"});
@@ -75,7 +75,7 @@ async fn state_is_what_earlier_calls_left() {
 
 #[tokio::test]
 async fn an_event_of_a_mebibyte_goes_through_unchanged() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     let data = "x".repeat((1 << 20) - 2);
     let event = format!(
@@ -90,7 +90,7 @@ async fn an_event_of_a_mebibyte_goes_through_unchanged() {
 
 #[tokio::test]
 async fn more_calls_than_there_are_instances_wait_for_one() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::shared();
     let probe = sandbox.load(waypost_guests::PROBE).await;
     let calls = (0..400).map(|_| sandbox.run(&probe, json!({"filter": "no: too small"})));
     for ran in futures_util::future::join_all(calls).await {
@@ -100,13 +100,13 @@ async fn more_calls_than_there_are_instances_wait_for_one() {
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_ends() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::with(&[], Limits::default());
     let spin = sandbox.load(waypost_guests::SPIN).await;
     let running = sandbox.host.running().unwrap();
     let all = running.calls.available_permits();
-    let waited = tokio::time::timeout(Duration::from_millis(20), sandbox.run(&spin, json!({}))).await;
+    let waited = tokio::time::timeout(Duration::from_millis(50), sandbox.run(&spin, json!({}))).await;
     assert!(waited.is_err());
     let back = running.calls.acquire_many(u32::try_from(all).unwrap());
-    let back = tokio::time::timeout(Duration::from_millis(200), back).await.unwrap();
+    let back = tokio::time::timeout(Duration::from_secs(5), back).await.unwrap();
     assert_eq!(back.unwrap().num_permits(), all);
 }

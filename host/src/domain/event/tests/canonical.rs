@@ -60,7 +60,7 @@ fn a_changed_old_event_goes_out_as_it_came() {
     );
     assert_eq!(
         text(&changed(&event, rename).unwrap()),
-        r#"{"cloudEventsVersion":"0.1","eventType":"new","eventTypeVersion":"2","source":"s","eventID":"1","eventTime":"noon","extensions":{"myKey":[1],"n":2},"data":[1]}"#
+        r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"s","eventType":"new","eventTypeVersion":"2","eventTime":"noon","extensions":{"myKey":[1],"n":2},"data":[1]}"#
     );
     let event = json(r#"{"specversion":"0.3","id":"1","source":"s","type":"t","subject":"a","myKey":1}"#);
     let made = changed(&event, |canonical| {
@@ -69,7 +69,7 @@ fn a_changed_old_event_goes_out_as_it_came() {
     });
     assert_eq!(
         text(&made.unwrap()),
-        r#"{"specversion":"0.3","type":"new","source":"s","subject":"a","id":"1","myKey":1,"datacontentencoding":"base64","data":"AP8="}"#
+        r#"{"specversion":"0.3","id":"1","source":"s","type":"new","subject":"a","myKey":1,"datacontentencoding":"base64","data":"AP8="}"#
     );
 }
 
