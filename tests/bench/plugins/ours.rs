@@ -44,7 +44,7 @@ impl Ours {
             limits: Limits::default(),
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: Compiler::InProcess,
+            compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
             threads: 2,
         }));

@@ -36,9 +36,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let report = match &refused {
                 Refused::DoesNotFit { report, .. } => Some(Report::from(&**report)),
                 Refused::NotAComponent(_)
+                | Refused::TooLarge { .. }
                 | Refused::Precompiled
                 | Refused::Invalid(_)
                 | Refused::TooExpensive(_)
+                | Refused::DoesNotLoad(_)
+                | Refused::DoesNotStart(_)
                 | Refused::Metadata(_)
                 | Refused::Host(_) => None,
             };

@@ -5,6 +5,7 @@ use crate::domain::plugin::Output;
 
 /// For each guest of `tests/guests` a test that runs it.
 mod tested {
+    pub(super) use super::super::admitting::an_endless_schema_is_a_schema as endless_schema;
     pub(super) use super::super::fetching::a_redirect_to_a_host_that_is_not_allowed_is_refused as fetch;
     pub(super) use super::super::running::a_plugin_filters_and_transforms as probe;
     pub(super) use super::{
