@@ -52,7 +52,7 @@
 //! waypost plugin push NAME.wasm --subscription UUID     # uploads it for one subscription
 //! ```
 //!
-//! The profile decides how large and how quick it is; this makes a filter of some 100 KB:
+//! The profile decides how large and how quick it is; with this a filter that reads JSON has some 150 KB:
 //!
 //! ```toml
 //! [profile.release]

@@ -11,7 +11,7 @@ fn main() {
     // target/debug/build/waypost-guests-…/out
     let target = out.ancestors().nth(4).expect("cargo nests it this deep").join("guests");
     let root = here.join("../..");
-    for changed in ["wit", "plugin-sdk", "plugins", "tests/guests/programs"] {
+    for changed in ["Cargo.toml", "wit", "plugin-sdk", "plugins", "tests/guests/programs"] {
         println!("cargo::rerun-if-changed={}", root.join(changed).display());
     }
     have_target();

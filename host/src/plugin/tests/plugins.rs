@@ -147,3 +147,34 @@ async fn once_passes_its_cases() {
 async fn join_passes_its_cases() {
     passes(waypost_guests::JOIN, "join").await;
 }
+
+#[tokio::test]
+async fn a_plugin_of_the_sdk_grows_for_a_large_event_alone() {
+    let sandbox = Sandbox::new();
+    let plugin = sandbox.load(waypost_guests::KEEP_FILES).await;
+    let memory_bytes = async |rows: usize| {
+        let row =
+            json!({"destinationTable": "Files", "mimetype": "text/plain", "size": 128, "name": "x\u{e9}\n"});
+        let event =
+            json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": vec![row; rows]});
+        let mut call = call(&plugin, json!({"mimetypes": ["text/*"]}));
+        call.event = Event::from_json(event.to_string()).unwrap();
+        let ran = sandbox.host.run(Arc::clone(&plugin), call).await;
+        assert_eq!(ran.run.verdict, Verdict::Deliver);
+        ran.run.memory_bytes
+    };
+    // The allocator's arena comes with the module, so that a usual event grows nothing.
+    let (small, usual, large) = (memory_bytes(1).await, memory_bytes(20).await, memory_bytes(20_000).await);
+    assert_eq!(small, usual);
+    assert!(small < 2 * 1024 * 1024, "{small} bytes are not kept resident");
+    assert!(large > small && large < 12 * 1024 * 1024, "{large} bytes for an event of 2 MB");
+}
+
+#[tokio::test]
+async fn a_plugin_of_the_sdk_exports_and_imports_what_it_uses_alone() {
+    let sandbox = Sandbox::new();
+    let filter = sandbox.load(waypost_guests::KEEP_FILES).await;
+    assert!(!filter.uses_state() && !filter.has_policy() && !filter.has_transform());
+    let both = sandbox.load(waypost_guests::JOIN).await;
+    assert!(both.uses_state() && !both.has_policy() && both.has_transform());
+}
