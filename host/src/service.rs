@@ -75,7 +75,9 @@ impl Service {
         tls::install_provider();
         let store = open_store(&config).await?;
         let directory = Arc::new(Directory::open(Arc::clone(&store)).await.map_err(Error::Read)?);
-        let modules = Arc::new(Modules::new(Arc::clone(&store), Arc::new(Host::new(sandbox(&config)))));
+        let host = Arc::new(Host::new(sandbox(&config)));
+        let modules = Modules::new(Arc::clone(&store), host, config.plugin_storage_bytes_max);
+        let modules = Arc::new(modules);
         let policy = policy(&config).await?;
         let limits = delivery::Limits {
             in_flight_max: as_count(config.in_flight_max),
@@ -96,6 +98,7 @@ impl Service {
         if let Some(retention) = config.retention {
             tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
         }
+        tasks.spawn(Arc::clone(&modules).tend(stop.clone()));
         let api = Api {
             store: Arc::clone(&store),
             directory,

@@ -234,7 +234,7 @@ fn a_day_ago() -> Timestamp {
 }
 
 /// Takes the query of the link to the next page; the path is known.
-fn next_query(link: &str) -> Vec<(String, String)> {
+pub(super) fn next_query(link: &str) -> Vec<(String, String)> {
     let base = Url::parse(DEFAULT_SERVER).expect("the default is a URL");
     base.join(link).map_or_else(|_| Vec::new(), |url| url.query_pairs().into_owned().collect())
 }

@@ -91,13 +91,13 @@ fn show(number: u64, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8
         if name == AUTHORIZATION {
             out.push_str(&format!("{name}: {}\n", masked(&value)));
         } else if name == CONTENT_TYPE || name.starts_with("ce-") || name.starts_with("webhook-") {
-            out.push_str(&format!("{name}: {}\n", printable(&value)));
+            out.push_str(&format!("{name}: {}\n", pretty::printable(&value)));
         }
     }
     out.push('\n');
     out.push_str(&match (serde_json::from_slice::<&RawValue>(body), std::str::from_utf8(body)) {
-        (Ok(json), _) => printable(&pretty::json(json)),
-        (Err(_), Ok(text)) => printable(text),
+        (Ok(json), _) => pretty::printable(&pretty::json(json)),
+        (Err(_), Ok(text)) => pretty::printable(text),
         (Err(_), Err(_)) => format!("({} bytes that are no text)", body.len()),
     });
     out.push_str("\n\n");
@@ -107,14 +107,9 @@ fn show(number: u64, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8
 /// Keeps the scheme and hides the secret, which nobody wants in a terminal's history.
 fn masked(authorization: &str) -> String {
     match authorization.split_once(' ') {
-        Some((scheme, _)) => format!("{} ***", printable(scheme)),
+        Some((scheme, _)) => format!("{} ***", pretty::printable(scheme)),
         None => "***".to_owned(),
     }
-}
-
-/// Leaves out what could steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

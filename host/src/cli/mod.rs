@@ -1,12 +1,14 @@
 //! The command line: one file for each command, all of them users of the library's public API.
 
 mod client;
+mod compile;
 mod db;
 mod event;
 mod explanation;
 mod input;
 mod listen;
 mod match_;
+mod plugin;
 mod pretty;
 mod print;
 mod recover;
@@ -49,9 +51,13 @@ enum Command {
     Match(match_::Arguments),
     Recover(recover::Arguments),
     #[command(subcommand)]
+    Plugin(plugin::Command),
+    #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
     Db(db::Command),
+    #[command(hide = true)]
+    Compile(compile::Arguments),
 }
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
@@ -62,8 +68,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Send(arguments) => wait(send::run(arguments)),
         Command::Match(arguments) => match_::run(arguments),
         Command::Recover(arguments) => wait(recover::run(arguments)),
+        Command::Plugin(command) => plugin::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
+        Command::Compile(arguments) => Ok(compile::run(arguments)),
     }
 }
 

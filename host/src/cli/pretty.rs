@@ -46,6 +46,11 @@ fn string(text: &str) -> &str {
     end.map_or(text, |end| &text[..end + 2])
 }
 
+/// Leaves out what could steer a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
 fn new_line(out: &mut String, depth: usize) {
     out.push('\n');
     out.extend(std::iter::repeat_n("  ", depth));

@@ -37,7 +37,7 @@ pub enum StartError {
 
 /// The delivery stage: a handle on its tasks.
 pub struct Dispatcher {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
 }
 
 impl Dispatcher {

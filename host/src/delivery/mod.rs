@@ -22,6 +22,7 @@ mod pipeline;
 mod reaction;
 mod request;
 mod traffic;
+mod trial;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::domain::RetrySchedule;
 pub use breaker::BreakerState;
 pub use client::Error;
 pub use dispatcher::{Dispatcher, StartError};
+pub use trial::Trial;
 
 /// How much is delivered at once, and how long it may take.
 #[derive(Clone, Debug)]

@@ -48,7 +48,8 @@ pub(super) async fn read(mut body: Body, limit: Limit) -> Result<Bytes, ApiError
     }
 }
 
-async fn drain(body: Body) {
+/// Reads a body away that is refused for another reason than what is in it.
+pub(super) async fn drain(body: Body) {
     let mut body = Limited::new(body, DRAINED_BYTES_MAX);
     let drained = async { while let Some(Ok(_)) = body.frame().await {} };
     let _drained_or_not = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;

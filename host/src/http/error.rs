@@ -13,7 +13,7 @@ use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
 use crate::matching::FilterError;
 use crate::plugin::{Problem, Refused};
-use crate::{directory, intake, modules, store};
+use crate::{directory, intake, modules, plugin, store};
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -153,7 +153,10 @@ impl From<modules::Error> for ApiError {
     fn from(error: modules::Error) -> Self {
         match error {
             modules::Error::Refused(refused) => refused.into(),
-            modules::Error::Full(reason) => Self::new(StatusCode::INSUFFICIENT_STORAGE, reason),
+            modules::Error::Full { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
+            modules::Error::TooMany { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+            modules::Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            modules::Error::Folder(error) => Refused::Host(error).into(),
             modules::Error::Store(error) => error.into(),
         }
     }
@@ -162,15 +165,25 @@ impl From<modules::Error> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::NotAComponent(_)
-            | Refused::Precompiled
+            Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, refused.to_string()),
+            Refused::NotAComponent(_) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused.to_string()),
+            Refused::Precompiled
+            | Refused::DoesNotLoad(_)
+            | Refused::DoesNotStart(_)
             | Refused::Invalid(_)
             | Refused::TooExpensive(_)
             | Refused::DoesNotFit { .. }
             | Refused::Metadata(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string()),
             Refused::Host(error) => {
                 tracing::error!(error = chain::of(&error), "a module cannot be taken");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+                let status = match error {
+                    plugin::Error::Folder { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                    plugin::Error::Engine { .. }
+                    | plugin::Error::Threads(_)
+                    | plugin::Error::NoCompiler
+                    | plugin::Error::Compiler { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                Self::new(status, error.to_string())
             }
         }
     }

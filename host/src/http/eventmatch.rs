@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
-use super::{Api, body, plugins, recover, subscription_body};
+use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::Known;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
@@ -27,11 +27,23 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = body::read(body, api.limits.subscription).await?;
-    let mut body = body::object(&headers, &body)?;
+    let (mut body, module) = if multipart::is_multipart(&headers) {
+        let (turn, body) = plugins::turn(&api, &user, body).await?;
+        let parts = multipart::read(&headers, body, api.limits).await?;
+        (parts.subscription, parts.plugin.map(|module| (module, turn)))
+    } else {
+        let body = body::read(body, api.limits.subscription).await?;
+        (body::object(&headers, &body)?, None)
+    };
     let now = clock::now();
     let start = recover::take_start_at(&mut body, now)?;
-    let subscription = subscription_body::create(body, user.name, now)?;
+    if let Some((module, _)) = &module {
+        module::insert(&mut body, module)?;
+    }
+    let subscription = subscription_body::create(body, user.name.clone(), now)?;
+    if let Some((module, _turn)) = module {
+        api.modules.upload(module, &user.name, now).await?;
+    }
     let _referring = plugins::refer(&api, None, &subscription).await?;
     let created = match start {
         None => api.directory.create(subscription).await?,

@@ -4,14 +4,16 @@
 //! `error` and nowhere else. `server` accepts connections within their limits.
 
 mod body;
+mod deliveries;
 mod error;
 mod eventmatch;
 mod events;
 mod explain;
-mod filter_test;
 mod health;
 mod id;
 mod identity;
+mod module;
+mod multipart;
 mod parameters;
 mod plugins;
 mod receive;
@@ -20,12 +22,14 @@ mod server;
 mod story;
 mod subscription_body;
 mod tasks;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
@@ -95,9 +99,12 @@ pub fn router(api: Api) -> Router {
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
-        .route("/eventmatch/{uuid}/test", post(filter_test::test))
+        .route("/eventmatch/{uuid}/test", post(trial::test).layer(Extension(trial::Places::default())))
+        .route("/eventmatch/{uuid}/deliveries", get(deliveries::list))
         .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
-        .route("/plugins", post(plugins::upload))
+        .route("/eventmatch/{uuid}/plugin", get(module::read).put(module::update).delete(module::remove))
+        .route("/plugins", get(plugins::list).post(plugins::upload))
+        .route("/plugins/{digest}", get(plugins::read))
         .route("/events", get(events::list).delete(events::purge))
         .route("/events/{id}", get(events::read).delete(events::purge_one))
         .route("/events/{id}/retry", post(events::retry))
@@ -106,6 +113,8 @@ pub fn router(api: Api) -> Router {
         .route("/", get(tasks::list))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        // Bodies are read by `body` and `multipart`, which have limits of their own.
+        .layer(DefaultBodyLimit::disable())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .with_state(Arc::new(api))

@@ -1,10 +1,14 @@
 //! `/plugins`: modules, uploaded once and referred to by their digest.
+//!
+//! Whoever knows a digest may refer to it and see its report: it is the hash of the module's very bytes. The list has
+//! what a user has uploaded or uses.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -13,8 +17,8 @@ use super::identity::User;
 use super::{Api, body};
 use crate::clock;
 use crate::domain::plugin::{Import, Manifest, Offer};
-use crate::domain::{PluginUse, Subscription};
-use crate::modules::Referring;
+use crate::domain::{PluginDigest, PluginUse, Subscription};
+use crate::modules::{Referring, Turn, Uploaded};
 use crate::store::Module;
 
 /// `POST /plugins`
@@ -23,9 +27,58 @@ pub(super) async fn upload(
     user: User,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let (_turn, body) = turn(&api, &user, body).await?;
     let wasm = body::read(body, api.limits.plugin).await?;
-    let module = api.modules.upload(wasm, &user.name, clock::now()).await?;
-    Ok((StatusCode::CREATED, Json(show(&module))))
+    let uploaded = api.modules.upload(wasm, &user.name, clock::now()).await?;
+    let status = match uploaded {
+        Uploaded::New(_) => StatusCode::CREATED,
+        Uploaded::Known(_) => StatusCode::OK,
+    };
+    Ok((status, Json(show(uploaded.module()))))
+}
+
+/// `GET /plugins`
+pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Result<Json<Vec<Value>>, ApiError> {
+    let mut uses: HashMap<PluginDigest, Vec<String>> = HashMap::new();
+    for own in api.directory.of_user(&user.name) {
+        if let Some(plugin) = &own.plugin {
+            uses.entry(plugin.digest).or_default().push(own.id.to_string());
+        }
+    }
+    let mut modules = api.modules.list().await?;
+    modules
+        .retain(|module| user.is_admin || module.by == user.name || uses.contains_key(&module.report.digest));
+    modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
+    let listed = modules.iter().map(|module| {
+        let mut shown = show(module);
+        shown["used_by"] = json!(uses.get(&module.report.digest).map_or(&[][..], Vec::as_slice));
+        shown
+    });
+    Ok(Json(listed.collect()))
+}
+
+/// `GET /plugins/{digest}`
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    _user: User,
+    Path(digest): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let digest: PluginDigest =
+        digest.parse().map_err(|error| ApiError::bad_request(format!("`{digest}`: {error}")))?;
+    let module = api.modules.module(digest).await?;
+    let module = module.ok_or_else(|| ApiError::not_found(format!("there is no module {digest}")))?;
+    Ok(Json(show(&module)))
+}
+
+/// Takes the right to upload before the module is read into memory.
+pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(Turn, Body), ApiError> {
+    match api.modules.turn(&user.name) {
+        Ok(turn) => Ok((turn, body)),
+        Err(error) => {
+            body::drain(body).await;
+            Err(error.into())
+        }
+    }
 }
 
 /// Checks the plugin of a subscription that is about to be written, where it differs from what is stored. The guard is
@@ -37,13 +90,36 @@ pub(super) async fn refer<'a>(
 ) -> Result<Option<Referring<'a>>, ApiError> {
     let stored: Option<&PluginUse> = stored.and_then(|stored| stored.plugin.as_deref());
     match wanted.plugin.as_deref() {
-        Some(plugin) if stored != Some(plugin) => Ok(Some(api.modules.refer(plugin).await?)),
+        Some(plugin) if stored != Some(plugin) => {
+            within(api, plugin)?;
+            Ok(Some(api.modules.refer(plugin).await?))
+        }
         Some(_) | None => Ok(None),
     }
 }
 
+/// Refuses limits above the service's: they would silently be the service's.
+fn within(api: &Api, plugin: &PluginUse) -> Result<(), ApiError> {
+    let (own, most) = (&plugin.limits, api.modules.host().limits());
+    let millis = |time: std::time::Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+    for (name, own, most) in [
+        ("time_ms", own.time.map(millis), millis(most.time)),
+        ("memory_bytes", own.memory_bytes, most.memory_bytes),
+        ("output_bytes", own.output_bytes, most.output_bytes),
+        ("log_bytes", own.log_bytes, most.log_bytes),
+        ("state_bytes", own.state_bytes, most.state_bytes),
+        ("state_keys", own.state_keys, most.state_keys),
+    ] {
+        if own.is_some_and(|own| own > most) {
+            let detail = format!("`plugin.limits.{name}` is at most {most} (the setting plugin_{name})");
+            return Err(ApiError::field(format!("/plugin/limits/{name}"), detail));
+        }
+    }
+    Ok(())
+}
+
 /// Returns a module's report as REST shows it.
-fn show(module: &Module) -> Value {
+pub(super) fn show(module: &Module) -> Value {
     let report = &module.report;
     json!({
         "digest": report.digest.to_string(),

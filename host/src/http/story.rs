@@ -131,7 +131,7 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
 }
 
 impl Delivery {
-    fn show(&self, event: &Logged) -> Value {
+    pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
@@ -249,7 +249,7 @@ pub(super) fn show_run(run: &PluginRun) -> Value {
     })
 }
 
-fn show_answer(answer: &Answer) -> Value {
+pub(super) fn show_answer(answer: &Answer) -> Value {
     json!({"status": answer.status, "body": answer.body})
 }
 

@@ -1,27 +1,228 @@
-//! Compiled modules on disk.
+//! Machine code on disk, so that a module is compiled once and not at every start.
+//!
+//! Loading machine code is running it: whoever can write here could run anything. So the folder is its owner's alone,
+//! each file carries a keyed hash of its name and its bytes, and the key stays in the folder, in a file that nobody else
+//! can read. What does not carry the right hash is dropped and compiled again. The hash of the engine's version and
+//! settings is in the file's name: another waypost's files are not even looked at, and [`Host::sweep`] removes them.
 
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wasmtime::component::Component;
+
+use super::engine;
 use super::error::{Error, Refused};
 use super::host::Host;
 use crate::domain::PluginDigest;
-use wasmtime::component::Component;
+
+/// The file with the key.
+const KEY: &str = "key";
+const KEY_BYTES: usize = 32;
+/// The length of the keyed hash, with which each file begins.
+const TAG_BYTES: usize = 32;
+/// The extension of a file that is complete.
+const EXTENSION: &str = "code";
 
 impl Host {
-    pub(super) fn keep(&self, digest: PluginDigest, code: Vec<u8>) -> Result<(), Refused> {
-        let folder = &self.settings.folder;
-        let failed = |source| Error::Folder { path: folder.clone(), source };
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        std::fs::write(folder.join(digest.hex()), code).map_err(failed)?;
+    /// Keeps a module's machine code. Blocks on the disk.
+    pub(super) fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<(), Refused> {
+        let path = self.artefact(digest)?;
+        let kept = (|| {
+            create_folder(&self.settings.folder)?;
+            let tag = tag(&self.key()?, &path, code).finalize().into_bytes();
+            let temporary = path.with_extension("tmp");
+            let written = (|| {
+                let mut file = private(&temporary, OpenOptions::new().create(true).truncate(true))?;
+                file.write_all(&tag)?;
+                file.write_all(code)?;
+                file.sync_all()?;
+                fs::rename(&temporary, &path)
+            })();
+            if written.is_err() {
+                drop(fs::remove_file(&temporary));
+            }
+            written
+        })();
+        kept.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source }.into())
+    }
+
+    /// Returns a module's machine code, ready to be linked, if it is here and is what was kept. Blocks on the disk.
+    pub(super) fn fetch(&self, digest: PluginDigest) -> Result<Option<(Component, u64)>, Refused> {
+        let path = self.artefact(digest)?;
+        let read = (|| Ok(if path.try_exists()? { Some((fs::read(&path)?, self.key()?)) } else { None }))();
+        let read = read.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source })?;
+        let Some((file, key)) = read else { return Ok(None) };
+        let Some((found, code)) = file.split_at_checked(TAG_BYTES) else { return Ok(self.drop_wrong(&path)) };
+        if tag(&key, &path, code).verify_slice(found).is_err() {
+            return Ok(self.drop_wrong(&path));
+        }
+        #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
+        // SAFETY: nobody without the key can have written these bytes, and they are no file that may still change.
+        let loaded = unsafe { Component::deserialize(&self.running()?.engine, code) };
+        match loaded {
+            Ok(component) => {
+                // A sign of life for `sweep`; without it the file only goes sooner.
+                drop(File::open(&path).and_then(|file| file.set_modified(SystemTime::now())));
+                Ok(Some((component, code.len() as u64)))
+            }
+            // Such as a component that is larger than the pool's places.
+            Err(error) => Err(Refused::DoesNotLoad(format!("{error:#}"))),
+        }
+    }
+
+    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace`, and all that
+    /// another version has left. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file cannot be removed.
+    pub fn sweep(&self, wanted: &HashSet<PluginDigest>, grace: Duration) -> Result<(), Error> {
+        let failed = |source| Error::Folder { path: self.settings.folder.clone(), source };
+        let found = match fs::read_dir(&self.settings.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found.map_err(failed)?,
+        };
+        let version = self.version()?;
+        for entry in found {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let digest = name.strip_suffix(&format!("-{version:016x}.{EXTENSION}"));
+            let digest = digest.and_then(|hex| format!("sha256:{hex}").parse().ok());
+            let is_wanted = match digest {
+                Some(digest) => wanted.contains(&digest) || is_younger(&path, grace),
+                // The key, and what is being written.
+                None => name == KEY || (name.ends_with(".tmp") && is_younger(&path, grace)),
+            };
+            if !is_wanted {
+                remove(&path).map_err(failed)?;
+            }
+        }
         Ok(())
     }
 
-    pub(super) fn fetch(&self, digest: PluginDigest) -> Result<Option<Component>, Refused> {
-        let path = self.settings.folder.join(digest.hex());
-        if !path.exists() {
-            return Ok(None);
-        }
-        let engine = &self.running()?.engine;
-        #[expect(unsafe_code, reason = "skeleton")]
-        let loaded = unsafe { Component::deserialize_file(engine, &path) };
-        loaded.map(Some).map_err(|error| Refused::Invalid(format!("{error:#}")))
+    /// Removes a module's machine code, and forgets the module. Calls that run go on. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub async fn discard(&self, digest: PluginDigest) -> Result<(), Error> {
+        self.forget(digest).await;
+        let path = self.artefact(digest)?;
+        let removing = tokio::task::spawn_blocking(move || remove(&path).map_err(|source| (path, source)));
+        let removed = removing.await.expect("removing does not panic");
+        removed.map_err(|(path, source)| Error::Folder { path, source })
     }
+
+    /// Returns how many bytes of disk the machine code takes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn kept_bytes(&self) -> Result<u64, Error> {
+        let counted = || -> io::Result<u64> {
+            let mut bytes = 0;
+            for entry in fs::read_dir(&self.settings.folder)? {
+                bytes += entry?.metadata()?.len();
+            }
+            Ok(bytes)
+        };
+        match counted() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            counted => counted.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source }),
+        }
+    }
+
+    /// Tells whether a module's machine code is here.
+    pub fn has(&self, digest: PluginDigest) -> bool {
+        self.artefact(digest).is_ok_and(|path| path.exists())
+    }
+
+    fn artefact(&self, digest: PluginDigest) -> Result<PathBuf, Error> {
+        let name = format!("{}-{:016x}.{EXTENSION}", digest.hex(), self.version()?);
+        Ok(self.settings.folder.join(name))
+    }
+
+    /// Returns the hash of all that machine code depends on.
+    fn version(&self) -> Result<u64, Error> {
+        if let Some(version) = self.version.get() {
+            return Ok(*version);
+        }
+        let engine = engine::compiler().map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(*self.version.get_or_init(|| hasher.finish()))
+    }
+
+    /// Returns nothing, and sees that there is nothing.
+    fn drop_wrong<T>(&self, path: &Path) -> Option<T> {
+        tracing::warn!(path = %path.display(), "this machine code is not what was kept: it is compiled again");
+        if let Err(error) = remove(path) {
+            tracing::warn!(path = %path.display(), %error, "it could not be removed");
+        }
+        None
+    }
+
+    /// Returns the key, made at the first use.
+    fn key(&self) -> io::Result<[u8; KEY_BYTES]> {
+        let path = self.settings.folder.join(KEY);
+        let _one_at_a_time = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = [0; KEY_BYTES];
+        match File::open(&path) {
+            Ok(mut file) if file.metadata()?.len() == KEY_BYTES as u64 => {
+                file.read_exact(&mut key)?;
+                return Ok(key);
+            }
+            // A crash while it was written: no file can have been kept with it.
+            Ok(_) => fs::remove_file(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        rand::TryRngCore::try_fill_bytes(&mut rand::rngs::OsRng, &mut key).map_err(io::Error::other)?;
+        let mut file = private(&path, OpenOptions::new().create_new(true))?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        Ok(key)
+    }
+}
+
+/// Hashes machine code together with the name of its file, so that one module's does not pass for another's.
+fn tag(key: &[u8; KEY_BYTES], path: &Path, code: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
+    mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    mac.update(&[0]);
+    mac.update(code);
+    mac
+}
+
+fn is_younger(path: &Path, grace: Duration) -> bool {
+    let modified = path.metadata().and_then(|file| file.modified());
+    // A time in the future is young as well.
+    modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < grace))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Creates a folder that only its owner may enter.
+fn create_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Opens a file for writing that only its owner may read.
+fn private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options.write(true).open(path)
 }

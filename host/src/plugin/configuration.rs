@@ -1,20 +1,68 @@
 //! Is a subscription's configuration right? The manifest's JSON Schema says so first, then the plugin itself.
+//!
+//! A schema comes from a stranger and can be made to take for ever (thirty `allOf`s that each refer twice to the next
+//! one), so it is laid over a configuration in a child process with limits, like compiling. Regular expressions take
+//! linear time, and nothing is fetched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Map, Value};
+use jsonschema::{Draft, PatternOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
+use super::child::{self, Bounds, Ended};
+use super::compile::Compiler;
+use super::error::Error;
 use super::host::Host;
 use super::loaded::Plugin;
+use super::metadata::{Answer, Question};
+use super::text;
+use super::worker::Task;
+use crate::chain;
 use crate::domain::plugin::{Failure, Manifest};
 
+/// The largest configuration, and the largest schema, in bytes of JSON.
+pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
+/// What the child process may use.
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(5),
+    memory_bytes: 2 << 30,
+    output_bytes: 1024 * 1024,
+    what: "configuration check",
+};
+/// The most problems that are told.
+pub(super) const PROBLEMS_MAX: usize = 32;
+/// The longest text of one, in bytes.
+const MESSAGE_BYTES_MAX: usize = 300;
+/// The most space of a compiled regular expression, in bytes.
+const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+
 /// What is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A JSON pointer into it.
     pub at: String,
     /// What is wrong there.
     pub message: String,
+}
+
+impl Problem {
+    /// Makes a problem of others' texts.
+    pub(super) fn new(at: &str, message: &str) -> Self {
+        Self { at: text::clean(at, MESSAGE_BYTES_MAX), message: text::clean(message, MESSAGE_BYTES_MAX) }
+    }
+}
+
+/// What came of laying a schema over a configuration.
+#[derive(Debug)]
+pub(super) enum Checked {
+    /// These problems.
+    Problems(Vec<Problem>),
+    /// The schema is not one.
+    NoSchema(String),
+    /// It takes too much; the limit's name.
+    Limit(String),
 }
 
 impl Host {
@@ -24,10 +72,133 @@ impl Host {
     /// When the plugin fails to say.
     pub async fn check_config(
         self: &Arc<Self>,
-        _plugin: &Arc<Plugin>,
-        _manifest: Option<&Manifest>,
-        _config: &Map<String, Value>,
+        plugin: &Arc<Plugin>,
+        manifest: Option<&Manifest>,
+        config: &Map<String, Value>,
     ) -> Result<Vec<Problem>, Failure> {
-        Ok(Vec::new())
+        let config = Value::Object(config.clone());
+        let text = config.to_string();
+        if text.len() > JSON_BYTES_MAX {
+            let message = format!("it has {} bytes, the most are {JSON_BYTES_MAX}", text.len());
+            return Ok(vec![Problem { at: String::new(), message }]);
+        }
+        if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
+            match self
+                .check_schema(schema, Some(&config))
+                .await
+                .map_err(|error| Failure::Host(chain::of(&error)))?
+            {
+                Checked::Problems(problems) if problems.is_empty() => {}
+                Checked::Problems(problems) => return Ok(problems),
+                Checked::NoSchema(reason) => {
+                    return Err(Failure::Trap(format!("its `config-schema`: {reason}")));
+                }
+                Checked::Limit(limit) => return Err(Failure::Limit(limit)),
+            }
+        }
+        match self.ask(plugin, Question::CheckConfig(text)).await.answer? {
+            Answer::Problems(problems) => Ok(problems),
+            Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Lays a schema over a configuration, or only looks whether it is a schema.
+    pub(super) async fn check_schema(
+        &self,
+        schema: &Value,
+        config: Option<&Value>,
+    ) -> Result<Checked, Error> {
+        let _turn = self.compiling.checks().await;
+        let program = match &self.settings.compiler {
+            None => return Err(Error::NoCompiler),
+            Some(Compiler::Program(program)) => program,
+            Some(Compiler::InProcess) => {
+                let (schema, config) = (schema.clone(), config.cloned());
+                let checking = tokio::task::spawn_blocking(move || problems(&schema, config.as_ref()));
+                let checked = checking.await.expect("checking does not panic");
+                return Ok(checked.map_or_else(Checked::NoSchema, Checked::Problems));
+            }
+        };
+        let question = json!({"schema": schema, "config": config}).to_string();
+        Ok(match child::run(program, Task::Check, BOUNDS, question.as_bytes()).await? {
+            Ended::Done(output) => match serde_json::from_slice(&output) {
+                Ok(problems) => Checked::Problems(problems),
+                Err(error) => Checked::NoSchema(format!("the check gave no answer: {error}")),
+            },
+            Ended::Failed(reason) => Checked::NoSchema(reason),
+            Ended::Limit(limit) => Checked::Limit(limit),
+        })
+    }
+}
+
+/// Returns what a schema says against a configuration.
+///
+/// # Errors
+/// When it is no schema.
+pub(super) fn problems(schema: &Value, config: Option<&Value>) -> Result<Vec<Problem>, String> {
+    let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+    let options =
+        jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns).offline();
+    let validator = options.build(schema).map_err(|error| {
+        let at = error.instance_path().to_string();
+        let at = if at.is_empty() { String::new() } else { format!("{at}: ") };
+        text::clean(&format!("{at}{error}"), MESSAGE_BYTES_MAX)
+    })?;
+    let Some(config) = config else { return Ok(Vec::new()) };
+    let problem = |error: jsonschema::ValidationError<'_>| {
+        Problem::new(&error.instance_path().to_string(), &error.to_string())
+    };
+    Ok(validator.iter_errors(config).take(PROBLEMS_MAX).map(problem).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(schema: Value, config: Value) -> Vec<(String, String)> {
+        let found = problems(&schema, Some(&config)).unwrap();
+        found.into_iter().map(|problem| (problem.at, problem.message)).collect()
+    }
+
+    #[test]
+    fn every_problem_has_its_place() {
+        let schema = json!({
+            "type": "object",
+            "properties": {"size": {"type": "integer"}, "list": {"items": {"type": "string"}}},
+            "required": ["name"],
+            "additionalProperties": false,
+        });
+        let mut found = told(schema.clone(), json!({"size": "x", "list": ["a", 1], "a/b": 1}));
+        found.sort();
+        let places: Vec<_> = found.iter().map(|(at, _)| at.as_str()).collect();
+        assert_eq!(places, ["", "", "/list/1", "/size"]);
+        assert_eq!(found[3].1, "\"x\" is not of type \"integer\"");
+        assert!(told(schema, json!({"name": "n", "size": 1})).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_schema_says_why() {
+        for (schema, says) in [
+            (json!(1), "1 is not of types"),
+            (json!({"type": "strange"}), "/type"),
+            (json!({"pattern": "("}), "regex"),
+            (json!({"pattern": "a{1000}{1000}"}), "regex"),
+            (json!({"pattern": "(?=a)"}), "regex"),
+            (json!({"$ref": "https://example.com/s"}), "https://example.com/s"),
+            (json!({"$ref": "file:///etc/passwd"}), "file:///etc/passwd"),
+        ] {
+            let refused = problems(&schema, None).unwrap_err();
+            assert!(refused.contains(says), "{schema}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_refers_to_itself_ends() {
+        let value = json!({"a": {"a": {"a": 1}}});
+        assert!(told(json!({"$ref": "#"}), value.clone()).is_empty());
+        assert_eq!(told(json!({"properties": {"a": {"$ref": "#"}}, "type": "object"}), value)[0].0, "/a/a/a");
+        let round =
+            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"});
+        assert!(told(round, json!({})).is_empty());
     }
 }

@@ -41,11 +41,10 @@ type No = Result<Verdict, Failure>;
 pub(super) async fn ask(
     plugin: &Plugin,
     store: &mut Store<Guest>,
+    instance: Instance,
     question: &Question<'_>,
     course: &mut Course,
 ) -> wasmtime::Result<Result<Verdict, Failure>> {
-    let instance = plugin.pre.instantiate_async(&mut *store).await?;
-    store.data_mut().began = true;
     let canonical = question.event.canonical();
     let extensions: Vec<_> =
         canonical.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

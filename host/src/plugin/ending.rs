@@ -6,7 +6,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::engine::STACK_BYTES;
 use super::guest::Guest;
-use super::limits::{HANDLES_MAX, Limits, size};
+use super::limits::{HANDLES_MAX, Limits, RANDOM_BYTES_MAX, size};
 use super::text;
 use crate::domain::plugin::Failure;
 
@@ -43,7 +43,7 @@ pub(super) fn time_limit(limits: &Limits) -> String {
 /// Returns the limit that ended a call, if one did.
 fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
-        return Some(format!("limit of {HANDLES_MAX} resources at once"));
+        return Some(handles_limit());
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => return Some(time_limit(&guest.limits)),
@@ -66,14 +66,20 @@ fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
                 format!("limit of {} for one call of a host function", size(limits.handed_bytes()))
             })
         }
-        text if text.contains("handle limit exceeded") => {
-            Some(format!("limit of {HANDLES_MAX} handles at once"))
-        }
-        text if text.contains("requested len") => Some(format!("random limit: {text}")),
+        text if text.contains("handle limit exceeded") => Some(handles_limit()),
+        text if text.contains("requested len") => Some(random_limit()),
         // What an instance begins with goes through the same meter as what it grows by.
         _ if error.is::<I32Exit>() || !guest.began => guest.meter.refused.clone(),
         _ => None,
     }
+}
+
+fn handles_limit() -> String {
+    format!("limit of {HANDLES_MAX} handles at once")
+}
+
+fn random_limit() -> String {
+    format!("limit of {} KiB of random bytes at once", RANDOM_BYTES_MAX / 1024)
 }
 
 /// Tells whether a Rust guest says that it panicked. It also says when an allocation fails, in other words.

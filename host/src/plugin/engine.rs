@@ -62,6 +62,7 @@ fn pool() -> PoolingAllocationConfig {
         .max_core_instances_per_component(24)
         .max_memories_per_component(4)
         .max_tables_per_component(24)
+        .max_tables_per_module(4)
         .max_component_instance_size(1024 * 1024)
         .max_core_instance_size(1024 * 1024)
         .table_elements(TABLE_ELEMENTS_MAX)

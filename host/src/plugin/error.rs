@@ -17,7 +17,7 @@ pub enum Error {
     #[error("failed to start the threads of plugins")]
     Threads(#[source] std::io::Error),
     /// The folder of compiled modules cannot be used.
-    #[error("failed to use {}", path.display())]
+    #[error("failed to use {} (is the disk full?)", path.display())]
     Folder {
         /// The folder or file.
         path: PathBuf,
@@ -43,6 +43,14 @@ pub enum Refused {
     /// It is no WebAssembly component.
     #[error("{0}")]
     NotAComponent(String),
+    /// It is larger than modules may be.
+    #[error("it has {bytes} bytes, the most are {most} (the setting plugin_bytes_max)")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
     /// It is precompiled: only wasm is accepted.
     #[error("this is compiled machine code, which is never run: upload the .wasm component itself")]
     Precompiled,
@@ -60,6 +68,12 @@ pub enum Refused {
         /// The report, with what was wanted and what is offered.
         report: Box<Report>,
     },
+    /// It compiles and links, but cannot be loaded, such as one that is larger than what a call has room for.
+    #[error("it does not load: {0}")]
+    DoesNotLoad(String),
+    /// No instance of it can be made.
+    #[error("it does not start: {0}")]
+    DoesNotStart(String),
     /// It fails when it is asked about itself.
     #[error("its `metadata` failed: {0}")]
     Metadata(String),

@@ -1,7 +1,8 @@
 //! Where plugins run: one engine, its pool, its threads, and the modules that are loaded.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -9,16 +10,18 @@ use moka::future::Cache;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 
-use super::compile::{CompileLimits, Compiler};
+use super::compile::{self, CompileLimits, Compiled, Compiler, Reason, Turns};
 use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
 use super::error::{Error, Refused};
 use super::guest::Guest;
 use super::imports;
 use super::limits::Limits;
 use super::loaded::Plugin;
+use super::report;
 use super::web::Web;
+use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
 
@@ -43,9 +46,19 @@ pub struct Settings {
 pub struct Host {
     pub(super) settings: Settings,
     running: OnceLock<Running>,
-    loaded: Cache<PluginDigest, Arc<Plugin>>,
-    /// Compilations at once: one.
-    pub(super) compiling: Semaphore,
+    loaded: Cache<PluginDigest, Loaded>,
+    pub(super) compiling: Turns,
+    /// The hash of what machine code depends on.
+    pub(super) version: OnceLock<u64>,
+    /// Held while the key of the folder is read or made.
+    pub(super) key: Mutex<()>,
+}
+
+/// A module in memory, with the size of its machine code.
+#[derive(Clone)]
+struct Loaded {
+    plugin: Arc<Plugin>,
+    bytes: u64,
 }
 
 pub(super) struct Running {
@@ -63,18 +76,50 @@ impl Host {
     pub fn new(mut settings: Settings) -> Self {
         // The pool has no room for more.
         settings.limits.memory_bytes = settings.limits.memory_bytes.min(MEMORY_BYTES_MAX);
-        let loaded = Cache::builder().max_capacity(LOADED_MAX).build();
-        Self { settings, running: OnceLock::new(), loaded, compiling: Semaphore::new(1) }
+        let weight = |_: &PluginDigest, loaded: &Loaded| u32::try_from(loaded.bytes).unwrap_or(u32::MAX);
+        let loaded = Cache::builder().max_capacity(LOADED_BYTES_MAX).weigher(weight).build();
+        Self {
+            settings,
+            running: OnceLock::new(),
+            loaded,
+            compiling: Turns::new(),
+            version: OnceLock::new(),
+            key: Mutex::new(()),
+        }
     }
 
-    /// Compiles a module, unless it is in the cache, and says what it is.
+    /// Returns the limits of each call.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    /// Compiles a module, unless it is in the cache, and says what it is. What is refused leaves nothing behind.
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
     pub async fn admit(self: &Arc<Self>, wasm: Bytes) -> Result<Report, Refused> {
-        let digest = PluginDigest::of(&wasm);
-        let compiled = self.compile(digest, wasm.clone()).await?;
-        super::report::of(self, digest, &wasm, compiled).await
+        compile::recognise(&wasm, self.settings.compile.module_bytes)?;
+        let (hashed, bytes) = (wasm.clone(), wasm.len() as u64);
+        let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
+        let digest = hashing.await.expect("hashing does not panic");
+        let reported = async {
+            let (component, compiled) = match self.fetched(digest).await? {
+                Some((component, bytes)) => (component, Compiled { took: Duration::ZERO, bytes }),
+                None => {
+                    let compiled = self.compile(digest, wasm, Reason::Upload).await?;
+                    let (component, _) = self.fetched(digest).await?.ok_or_else(gone)?;
+                    (component, compiled)
+                }
+            };
+            report::of(self, digest, bytes, &component, compiled).await
+        };
+        let reported: Result<Report, Refused> = reported.await;
+        if reported.is_err()
+            && let Err(error) = self.discard(digest).await
+        {
+            tracing::warn!(error = chain::of(&error), "the machine code of a refused module stays");
+        }
+        reported
     }
 
     /// Returns a module ready to run. `wasm` is asked for its bytes where no compiled form is on disk.
@@ -87,19 +132,30 @@ impl Host {
         wasm: impl Future<Output = Result<Bytes, Refused>> + Send,
     ) -> Result<Arc<Plugin>, Arc<Refused>> {
         let loading = async {
-            let component = match self.cached(digest).await? {
-                Some(component) => component,
+            let (component, bytes) = match self.fetched(digest).await? {
+                Some(found) => found,
                 None => {
-                    self.compile(digest, wasm.await?).await?;
-                    let missing = || Refused::Invalid("its compiled form is gone".to_owned());
-                    self.cached(digest).await?.ok_or_else(missing)?
+                    self.compile(digest, wasm.await?, Reason::Use).await?;
+                    self.fetched(digest).await?.ok_or_else(gone)?
                 }
             };
             let linker = &self.running()?.linker;
             let plugin = Plugin::link(digest, linker, &component);
-            plugin.map(Arc::new).map_err(|error| Refused::Invalid(format!("{error:#}")))
+            let plugin = plugin.map_err(|error| Refused::DoesNotLoad(format!("{error:#}")))?;
+            Ok(Loaded { plugin: Arc::new(plugin), bytes: bytes.max(LOADED_BYTES_MIN) })
         };
-        self.loaded.try_get_with(digest, loading).await
+        Ok(self.loaded.try_get_with(digest, loading).await?.plugin)
+    }
+
+    async fn fetched(self: &Arc<Self>, digest: PluginDigest) -> Result<Option<(Component, u64)>, Refused> {
+        let host = Arc::clone(self);
+        let fetching = tokio::task::spawn_blocking(move || host.fetch(digest));
+        fetching.await.expect("fetching does not panic")
+    }
+
+    /// Forgets a loaded module. Calls that run go on.
+    pub(super) async fn forget(&self, digest: PluginDigest) {
+        self.loaded.invalidate(&digest).await;
     }
 
     /// Returns the engine, started at the first use.
@@ -113,8 +169,14 @@ impl Host {
     }
 }
 
-/// The most modules that are kept loaded.
-const LOADED_MAX: u64 = 512;
+/// The most machine code that is kept loaded, in bytes, and what a module counts at the least.
+const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const LOADED_BYTES_MIN: u64 = 256 * 1024;
+
+/// Machine code that was there a moment ago.
+fn gone() -> Refused {
+    Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned())
+}
 /// The most names that are resolved at once.
 const LOOKUPS_MAX: usize = 64;
 /// By how much plugins are nicer than the threads that accept and acknowledge events.

@@ -4,8 +4,10 @@
 //! targets: [`crate::modules`] keeps what was uploaded, [`crate::delivery`] calls.
 //!
 //! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
-//! - `compile`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of it on disk.
-//! - `loaded`, `report`: a component that is ready to be instantiated, and what is known of it.
+//! - `compile`, `child`, `worker`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of
+//!   it on disk.
+//! - `loaded`, `report`, `offered`, `metadata`, `configuration`: a component that is ready to be instantiated, what is
+//!   known of it, and what it says about itself and its configuration.
 //! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun): `course` asks the
 //!   interfaces in turn, `timer` counts, `output` and `headers` check what came of it, `ending` has the words where
 //!   nothing did.
@@ -28,6 +30,7 @@
 mod addresses;
 mod artefacts;
 mod bindings;
+mod child;
 mod compile;
 mod configuration;
 mod course;
@@ -42,6 +45,8 @@ mod imports;
 mod limits;
 mod loaded;
 mod logs;
+mod metadata;
+mod offered;
 mod output;
 mod report;
 mod run;
@@ -52,8 +57,9 @@ mod tests;
 mod text;
 mod timer;
 mod web;
+mod worker;
 
-pub use compile::{CompileLimits, Compiler, compile_main};
+pub use compile::{CompileLimits, Compiler};
 pub use configuration::Problem;
 pub use error::{Error, Refused};
 pub use host::{Host, Settings};
@@ -61,3 +67,4 @@ pub use limits::Limits;
 pub use loaded::Plugin;
 pub use run::{Call, Purpose, Ran, Steps};
 pub use state::State;
+pub use worker::{Allowance, Task, compile_main};

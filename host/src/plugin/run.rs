@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::task::{JoinError, JoinHandle};
+use wasmtime::component::Instance;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::course::{self, Course, Question};
+use super::error::Error;
 use super::guest::Guest;
 use super::host::Host;
 use super::http::Outbound;
@@ -96,6 +98,17 @@ impl Host {
             Err(error) => failed(ended(error)),
         }
     }
+
+    /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a free place: for a
+    /// program that keeps threads of its own for it. Needs a tokio runtime with time and input/output.
+    ///
+    /// # Errors
+    /// When the engine does not run.
+    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<Ran, Error> {
+        let web = Arc::clone(&self.running()?.web);
+        let limits = self.settings.limits.lowered(&call.plugin.limits);
+        Ok(one(plugin, call, limits, web).await)
+    }
 }
 
 /// A task that ends when nobody waits for it any more.
@@ -136,8 +149,56 @@ fn blank(digest: PluginDigest, attempt: u32, at: Timestamp, took: Duration, verd
     }
 }
 
+async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>) -> Ran {
+    let timer = Timer::start(limits.time);
+    let Call { event, subscription, plugin: used, attempt, now, state, steps, purpose } = call;
+    let outbound = Outbound::new(Arc::clone(&used), purpose, web);
+    let guest = Guest::new(used, limits, now, state, outbound);
+    let mut course = Course::default();
+    let question = Question { event: &event, subscription: &subscription, attempt, steps, timer: &timer };
+    let ask = async |store: &mut Store<Guest>, instance: Instance| {
+        course::ask(plugin, store, instance, &question, &mut course).await
+    };
+    let (asked, guest) = fresh(plugin, guest, &timer, ask).await;
+    let verdict = asked.flatten().unwrap_or_else(Verdict::Failed);
+    let mut logs = guest.logs.lines;
+    logs.extend(guest.outbound.notes());
+    let run = PluginRun {
+        answered: course.answered,
+        logs,
+        logs_dropped: guest.logs.dropped,
+        stderr: guest.tail.text(),
+        memory_bytes: guest.meter.memory_bytes as u64,
+        ..blank(plugin.digest(), attempt, now, timer.passed(), verdict)
+    };
+    Ran { run, outputs: course.outputs, state: guest.state }
+}
+
+/// Makes a fresh instance and lets it be asked something, as long as there is time. Returns what is left of the guest.
+pub(super) async fn fresh<T>(
+    plugin: &Plugin,
+    guest: Guest,
+    timer: &Timer,
+    ask: impl AsyncFnOnce(&mut Store<Guest>, Instance) -> wasmtime::Result<T>,
+) -> (Result<T, Failure>, Guest) {
+    let mut store = store(plugin.pre.engine(), guest, timer.clone());
+    let asking = async {
+        let instance = plugin.pre.instantiate_async(&mut store).await?;
+        store.data_mut().began = true;
+        ask(&mut store, instance).await
+    };
+    let asked = timer.limit(asking).await;
+    let guest = store.into_data();
+    let asked = match asked {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(error)) => Err(ending::failure(&error, &guest)),
+        None => Err(Failure::Limit(ending::time_limit(&guest.limits))),
+    };
+    (asked, guest)
+}
+
 /// Makes a store whose guest gives way at every tick, and ends when its time is over.
-pub(super) fn store(engine: &Engine, guest: Guest, timer: Timer) -> Store<Guest> {
+fn store(engine: &Engine, guest: Guest, timer: Timer) -> Store<Guest> {
     let handed_bytes = guest.limits.handed_bytes();
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.meter);
@@ -152,33 +213,4 @@ pub(super) fn store(engine: &Engine, guest: Guest, timer: Timer) -> Store<Guest>
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store
-}
-
-async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>) -> Ran {
-    let timer = Timer::start(limits.time);
-    let Call { event, subscription, plugin: used, attempt, now, state, steps, purpose } = call;
-    let outbound = Outbound::new(Arc::clone(&used), purpose, web);
-    let guest = Guest::new(used, limits, now, state, outbound);
-    let mut store = store(plugin.pre.engine(), guest, timer.clone());
-    let mut course = Course::default();
-    let question = Question { event: &event, subscription: &subscription, attempt, steps, timer: &timer };
-    let asked = course::ask(plugin, &mut store, &question, &mut course);
-    let verdict = match timer.limit(asked).await {
-        Some(Ok(Ok(verdict))) => verdict,
-        Some(Ok(Err(failure))) => Verdict::Failed(failure),
-        Some(Err(error)) => Verdict::Failed(ending::failure(&error, store.data())),
-        None => Verdict::Failed(Failure::Limit(ending::time_limit(&limits))),
-    };
-    let guest = store.into_data();
-    let mut logs = guest.logs.lines;
-    logs.extend(guest.outbound.notes());
-    let run = PluginRun {
-        answered: course.answered,
-        logs,
-        logs_dropped: guest.logs.dropped,
-        stderr: guest.tail.text(),
-        memory_bytes: guest.meter.memory_bytes as u64,
-        ..blank(plugin.digest(), attempt, now, timer.passed(), verdict)
-    };
-    Ran { run, outputs: course.outputs, state: guest.state }
 }

@@ -1,6 +1,8 @@
-//! How long a call has taken: the time in which its guest ran, or waited for something that it asked for.
+//! How long a call has taken: the processor's time in which its guest ran, and the clock's in which it waited for
+//! something that it asked for.
 //!
-//! The time in which it was ready and others had the threads does not count, so that a busy host fails nobody's plugin.
+//! The time in which it was ready and others had the threads or the processor does not count, so that a busy host fails
+//! nobody's plugin.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
 /// The time of one call. Its clones are the same.
@@ -20,22 +23,22 @@ pub(super) struct Timer(Arc<State>);
 struct State {
     begun: Instant,
     limit: Duration,
-    /// What counted before `since`, in nanoseconds.
+    /// What counted before this poll, in nanoseconds.
     counted: AtomicU64,
-    /// When the stretch that counts now began, in nanoseconds since `begun`.
-    since: AtomicU64,
+    /// The thread's own time when this poll began, in nanoseconds.
+    ran_at: AtomicU64,
     /// Set while the guest has given way to others.
     gave_way: AtomicBool,
 }
 
 impl Timer {
-    /// Starts to count.
+    /// Starts to count with the first poll of [`Timer::limit`].
     pub(super) fn start(limit: Duration) -> Self {
         Self(Arc::new(State {
             begun: Instant::now(),
             limit,
             counted: AtomicU64::new(0),
-            since: AtomicU64::new(0),
+            ran_at: AtomicU64::new(thread_time()),
             gave_way: AtomicBool::new(false),
         }))
     }
@@ -45,11 +48,10 @@ impl Timer {
         self.0.begun.elapsed()
     }
 
-    /// Returns the time that is left; zero when it is over.
+    /// Returns the time that is left; zero when it is over. For the thread that runs the guest.
     pub(super) fn left(&self) -> Duration {
-        let stretch = self.now().saturating_sub(self.0.since.load(Ordering::Relaxed));
-        let counted = self.0.counted.load(Ordering::Relaxed) + stretch;
-        self.0.limit.saturating_sub(Duration::from_nanos(counted))
+        let running = thread_time().saturating_sub(self.0.ran_at.load(Ordering::Relaxed));
+        self.0.limit.saturating_sub(self.counted() + Duration::from_nanos(running))
     }
 
     /// Says that the guest gives way: what follows does not count until it is polled again.
@@ -59,36 +61,46 @@ impl Timer {
 
     /// Waits for a future as long as there is time. Returns nothing when there is none left.
     pub(super) fn limit<F: Future>(&self, future: F) -> Limited<F> {
-        Limited { timer: self.clone(), future: Box::pin(future), sleep: None }
+        Limited { timer: self.clone(), future: Box::pin(future), waiting: None, sleep: None }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn counted(&self) -> Duration {
+        Duration::from_nanos(self.0.counted.load(Ordering::Relaxed))
     }
 
-    /// Begins a stretch after the guest gave way; a wait goes on counting.
+    fn count(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.counted.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Begins a poll.
     fn resume(&self) {
-        if self.0.gave_way.swap(false, Ordering::Relaxed) {
-            self.0.since.store(self.now(), Ordering::Relaxed);
-        }
+        self.0.gave_way.store(false, Ordering::Relaxed);
+        self.0.ran_at.store(thread_time(), Ordering::Relaxed);
     }
 
-    /// Ends a stretch, when the guest gave way, and returns whether it did.
+    /// Ends a poll, and returns whether the guest gave way; it waits otherwise.
     fn pause(&self) -> bool {
-        let gave_way = self.0.gave_way.load(Ordering::Relaxed);
-        if gave_way {
-            let now = self.now();
-            let since = self.0.since.swap(now, Ordering::Relaxed);
-            self.0.counted.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
-        }
-        gave_way
+        let now = thread_time();
+        self.count(Duration::from_nanos(now.saturating_sub(self.0.ran_at.swap(now, Ordering::Relaxed))));
+        self.0.gave_way.load(Ordering::Relaxed)
     }
+}
+
+/// Returns the time for which this thread has had a processor, in nanoseconds.
+fn thread_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) =
+        (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    seconds * 1_000_000_000 + nanos
 }
 
 /// A future that ends with its timer.
 pub(super) struct Limited<F> {
     timer: Timer,
     future: Pin<Box<F>>,
+    /// Since when the guest waits for something that it asked for.
+    waiting: Option<Instant>,
     /// Made only when the guest waits: most never do.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -98,6 +110,9 @@ impl<F: Future> Future for Limited<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Some(since) = this.waiting.take() {
+            this.timer.count(since.elapsed());
+        }
         this.timer.resume();
         if let Poll::Ready(output) = this.future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
@@ -105,11 +120,14 @@ impl<F: Future> Future for Limited<F> {
         if this.timer.pause() {
             return Poll::Pending;
         }
-        let end = tokio::time::Instant::now() + this.timer.left();
-        let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-        if sleep.deadline() != end {
-            sleep.as_mut().reset(end);
+        let left = this.timer.0.limit.saturating_sub(this.timer.counted());
+        if left.is_zero() {
+            return Poll::Ready(None);
         }
+        this.waiting = Some(Instant::now());
+        let end = tokio::time::Instant::now() + left;
+        let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        sleep.as_mut().reset(end);
         sleep.as_mut().poll(cx).map(|()| None)
     }
 }
@@ -118,32 +136,34 @@ impl<F: Future> Future for Limited<F> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_wait_that_outlasts_the_limit_ends() {
-        let timer = Timer::start(Duration::from_millis(1));
+        let timer = Timer::start(Duration::from_millis(5));
         assert_eq!(timer.limit(std::future::pending::<()>()).await, None);
+        assert!(timer.passed() >= Duration::from_millis(5));
         assert_eq!(Timer::start(Duration::from_secs(3600)).limit(async { 7 }).await, Some(7));
     }
 
+    fn spin_for(time: Duration) {
+        let begun = thread_time();
+        while Duration::from_nanos(thread_time() - begun) < time {
+            std::hint::spin_loop();
+        }
+    }
+
     #[test]
-    fn giving_way_stops_the_count_and_waiting_does_not() {
+    fn running_counts_and_giving_way_does_not() {
+        const MILLISECOND: Duration = Duration::from_millis(1);
         let timer = Timer::start(Duration::from_secs(3600));
-        let spend = || {
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(2) {
-                std::hint::spin_loop();
-            }
-        };
+        spin_for(MILLISECOND);
+        assert!(timer.left() <= Duration::from_secs(3600) - MILLISECOND);
         timer.give_way();
         assert!(timer.pause());
-        let counted = timer.0.counted.load(Ordering::Relaxed);
-        spend();
+        let counted = timer.counted();
+        assert!(counted >= MILLISECOND);
+        spin_for(MILLISECOND);
         timer.resume();
-        let left = timer.left();
-        assert!(left > Duration::from_secs(3600) - Duration::from_nanos(counted) - Duration::from_millis(1));
         assert!(!timer.pause());
-        spend();
-        timer.resume();
-        assert!(timer.left() <= left - Duration::from_millis(2));
+        assert!(timer.counted() < counted + MILLISECOND);
     }
 }

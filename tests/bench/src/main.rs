@@ -9,6 +9,7 @@ mod event;
 mod ledger;
 mod many;
 mod percentile;
+mod plugins;
 mod process;
 mod producer;
 mod recovery;

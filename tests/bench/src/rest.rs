@@ -9,9 +9,12 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+const JSON: &str = "application/json";
+const WASM: &str = "application/wasm";
 
 /// One keep-alive connection; ends when dropped.
 pub(crate) struct Rest {
@@ -33,24 +36,55 @@ impl Rest {
 
     /// Creates a subscription.
     pub(crate) async fn subscribe(&mut self, name: &str, jsonpath: &str, target_url: &str) -> Result<()> {
-        let body = json!({ "name": name, "jsonpath": jsonpath, "target_url": target_url }).to_string();
-        let (status, answer) = self.send("POST", "/eventmatch", body).await?;
-        let answer = String::from_utf8_lossy(&answer);
-        ensure!(status == StatusCode::OK, "POST /eventmatch with {jsonpath}: {status}: {answer}");
+        self.create(json!({ "name": name, "jsonpath": jsonpath, "target_url": target_url })).await.map(drop)
+    }
+
+    /// Creates a subscription from its JSON; returns its UUID.
+    pub(crate) async fn create(&mut self, subscription: Value) -> Result<String> {
+        let (status, answer) =
+            self.send("POST", "/eventmatch", JSON, subscription.to_string().into()).await?;
+        let text = String::from_utf8_lossy(&answer);
+        ensure!(status == StatusCode::OK, "POST /eventmatch with {subscription}: {status}: {text}");
+        member(&answer, "uuid")
+    }
+
+    /// Uploads a module; returns its digest.
+    pub(crate) async fn upload(&mut self, wasm: Bytes) -> Result<String> {
+        let (status, answer) = self.send("POST", "/plugins", WASM, wasm).await?;
+        ensure!(status.is_success(), "POST /plugins: {status}: {}", String::from_utf8_lossy(&answer));
+        member(&answer, "digest")
+    }
+
+    /// Gives a subscription a module.
+    pub(crate) async fn put_plugin(&mut self, uuid: &str, wasm: Bytes) -> Result<()> {
+        let path = format!("/eventmatch/{uuid}/plugin");
+        let (status, answer) = self.send("PUT", &path, WASM, wasm).await?;
+        ensure!(status.is_success(), "PUT {path}: {status}: {}", String::from_utf8_lossy(&answer));
         Ok(())
     }
 
     /// GETs a path.
     pub(crate) async fn get(&mut self, path: &str) -> Result<StatusCode> {
-        Ok(self.send("GET", path, String::new()).await?.0)
+        Ok(self.send("GET", path, JSON, Bytes::new()).await?.0)
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: String) -> Result<(StatusCode, Bytes)> {
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
         let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
-        let request = request.header(CONTENT_TYPE, "application/json").body(Full::from(body))?;
+        let request = request.header(CONTENT_TYPE, content_type).body(Full::from(body))?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await.with_context(|| format!("{method} {path}"))?;
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     }
+}
+
+fn member(answer: &[u8], name: &str) -> Result<String> {
+    let answer: Value = serde_json::from_slice(answer).context("the answer is no JSON")?;
+    answer[name].as_str().map(str::to_owned).with_context(|| format!("no `{name}` in {answer}"))
 }

@@ -1,4 +1,4 @@
-//! The five measured scenarios. Soak, recovery and many subscriptions have files of their own.
+//! The five measured scenarios. Soak, recovery, many subscriptions and plugins have files of their own.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{many, recovery, soak};
+use crate::{many, plugins, recovery, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -49,6 +49,17 @@ pub(crate) enum Scenario {
     ManyJsonpath2,
     /// The three of them
     ManySubscriptions,
+    /// Deliveries through a Rust filter beside deliveries without one
+    PluginFilter,
+    /// Deliveries through 100 modules beside deliveries through one
+    #[value(name = "plugin-100")]
+    Plugin100,
+    /// A module from PUT to active; a start with 1,000 subscriptions that share 20 modules
+    PluginUpload,
+    /// A subscription's latency beside one whose plugin spins
+    PluginSpin,
+    /// The four of them
+    Plugins,
     /// The first five
     All,
 }
@@ -62,9 +73,14 @@ impl Scenario {
                 Self::All => &[Self::Accept, Self::Fanout1, Self::Fanout10, Self::OneOf1000, Self::Latency],
                 Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
                 Self::ManySubscriptions => &[Self::ManyEqual, Self::ManyTwo, Self::ManyJsonpath2],
+                Self::Plugins => &[Self::PluginFilter, Self::Plugin100, Self::PluginUpload, Self::PluginSpin],
                 Self::ManyEqual
                 | Self::ManyTwo
                 | Self::ManyJsonpath2
+                | Self::PluginFilter
+                | Self::Plugin100
+                | Self::PluginUpload
+                | Self::PluginSpin
                 | Self::Accept
                 | Self::Fanout1
                 | Self::Fanout10
@@ -97,7 +113,13 @@ impl Scenario {
             Self::ManyEqual => many::play("many-equal", settings, Form::Equal).await,
             Self::ManyTwo => many::play("many-two", settings, Form::Two).await,
             Self::ManyJsonpath2 => many::play("many-jsonpath2", settings, Form::Jsonpath2).await,
-            Self::All | Self::ManySubscriptions => bail!("it stands for several scenarios, and is none"),
+            Self::PluginFilter => plugins::filter(settings).await,
+            Self::Plugin100 => plugins::hundred(settings).await,
+            Self::PluginUpload => plugins::upload(settings).await,
+            Self::PluginSpin => plugins::spin(settings).await,
+            Self::All | Self::ManySubscriptions | Self::Plugins => {
+                bail!("it stands for several scenarios, and is none")
+            }
         }
     }
 }

@@ -1,85 +1,100 @@
-//! A plugin's state: each delivery sees what those before it have changed, and is counted exactly once.
+//! What stays of a module: its machine code survives a restart, and is made again when it is not what it was.
 
-use futures_util::future::join_all;
+use std::path::PathBuf;
+
+use http::Method;
 use serde_json::json;
 
-use super::probing;
-use crate::harness::{Server, Target, event_1_0};
+use super::{post, upload, wasm};
+use crate::harness::{Launch, Server, Target, event};
 
-/// Returns the numbers that a path got, in order and each once.
-fn numbers(target: &Target, path: &str) -> Vec<u32> {
-    let mut numbers: Vec<u32> = target.requests(path).iter().map(|got| got.text().parse().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers
+/// Returns the files with machine code.
+fn machine_code(server: &Server) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(server.data().join("compiled")).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|found| found == "code")).collect()
+}
+
+/// How often a module was compiled.
+fn compilations(server: &Server) -> usize {
+    server.log().matches("a module is compiled").count()
 }
 
 #[tokio::test]
-async fn a_hundred_events_at_once_are_counted_one_after_the_other() {
-    let (server, target) = (Server::start().await, Target::start().await);
-    probing(&server, &target.url("/t"), json!({"count": "n", "transform": "count"})).await;
-    let ids: Vec<_> = (0..100).map(|n| event_1_0(&n.to_string())).collect();
-    join_all(ids.iter().map(|event| server.receive(event))).await;
-    target.wait_for("/t", 100).await;
-    assert_eq!(numbers(&target, "/t"), (1..=100).collect::<Vec<_>>());
-    assert_eq!(target.requests("/t").len(), 100);
+async fn a_restart_compiles_nothing_again_and_removes_what_another_version_left() {
+    let mut server = Server::start().await;
+    let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
+    assert_eq!(compilations(&server), 1);
+    let plugin = json!({"digest": digest, "config": {"filter": "ok"}});
+    let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/", "plugin": plugin})).await;
+    let old = machine_code(&server)[0].with_file_name(format!("{}-0000000000000000.code", "a".repeat(64)));
+    std::fs::write(&old, "of another version").unwrap();
+    server.restart().await;
+    // Its plugin is asked: it runs.
+    server.update(&uuid, &json!({"plugin": {"config": {"filter": "no: other"}}})).await;
+    assert_eq!(post(&server, wasm(waypost_guests::PROBE)).await.status, 200);
+    assert_eq!(compilations(&server), 1);
+    crate::harness::wait_until("the old file is gone", async || (!old.exists()).then_some(())).await;
 }
 
 #[tokio::test]
-async fn each_event_is_counted_once_though_the_process_is_killed_again_and_again() {
-    let (mut server, target) = (Server::start().await, Target::start().await);
-    let uuid = probing(&server, &target.url("/t"), json!({"count": "n", "transform": "count"})).await;
-    let mut all = Vec::new();
-    for round in 0..4 {
-        let events: Vec<_> = (0..25).map(|n| event_1_0(&format!("{round}-{n}"))).collect();
-        all.extend(join_all(events.iter().map(|event| server.receive(event))).await);
-        target.wait_for("/t", round * 25 + 5).await;
-        server.kill9();
+async fn machine_code_that_is_not_what_was_kept_is_made_again() {
+    let mut server = Server::start().await;
+    let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
+    let plugin = json!({"digest": digest, "config": {"filter": "ok"}});
+    let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/", "plugin": plugin})).await;
+    let path = machine_code(&server).remove(0);
+    let good = std::fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let mut foreign = good.clone();
+    foreign[..32].fill(0);
+    for (round, wrong) in [flipped, good[..good.len() / 2].to_vec(), foreign, Vec::new()].iter().enumerate() {
+        std::fs::write(&path, wrong).unwrap();
         server.restart().await;
+        server.update(&uuid, &json!({"plugin": {"config": {"filter": format!("no: {round}")}}})).await;
+        assert_eq!(compilations(&server), 2 + round);
+        assert!(server.log().contains("this machine code is not what was kept"), "{}", server.log());
+        assert_eq!(std::fs::read(&path).unwrap().len(), good.len());
     }
-    for id in &all {
-        server.delivery_in(id, &uuid, "delivered").await;
-    }
-    // A repeat after a crash has the same number: it stands for the same event.
-    assert_eq!(numbers(&target, "/t"), (1..=100).collect::<Vec<_>>());
-    let ids: std::collections::HashSet<_> = target
-        .requests("/t")
-        .iter()
-        .map(|got| (got.webhook_id().to_owned(), got.text().to_owned()))
-        .collect();
-    assert_eq!(ids.len(), 100);
 }
 
 #[tokio::test]
-async fn a_call_that_fails_or_skips_counts_as_it_should() {
-    let server = Server::with(&["--retry-schedule", "none"]).await;
+async fn a_module_whose_bytes_are_gone_says_so_and_can_be_uploaded_again() {
+    let server = Server::start().await;
+    let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/"})).await;
+    let path = format!("/eventmatch/{uuid}/plugin");
+    let put = async || server.send(Method::PUT, &path, &[], wasm(waypost_guests::PROBE)).await;
+    put().await.ok();
+    let modules = std::fs::read_dir(server.data().join("modules")).unwrap();
+    let files: Vec<_> = modules.map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    std::fs::write(&files[0], "not wasm").unwrap();
+    server.get(&path).await.refused(500).says("damaged");
+    put().await.ok();
+    assert_eq!(server.get(&path).await.ok().body, wasm(waypost_guests::PROBE));
+}
+
+#[tokio::test]
+async fn without_room_on_disk_nothing_is_taken_and_the_folder_is_named() {
+    let server = Server::launch(Launch::FileSizeErrors, &[], &[]).await;
     let target = Target::start().await;
-    let uuid = probing(&server, &target.url("/t"), json!({"count": "n", "transform": "panic: x"})).await;
-    let failed = server.receive(&event_1_0("fails")).await;
-    server.delivery_in(&failed, &uuid, "dead").await;
-    let config = json!({"count": "n", "filter": "no: not now", "transform": "count"});
-    server.update(&uuid, &json!({"plugin": {"config": config}, "disabled": null})).await;
-    let skipped = server.receive(&event_1_0("skipped")).await;
-    server.delivery_in(&skipped, &uuid, "skipped").await;
-    server.update(&uuid, &json!({"plugin": {"config": {"count": "n", "transform": "count"}}})).await;
-    server.receive(&event_1_0("third")).await;
-    assert_eq!(
-        target.wait_for("/t", 1).await[0].text(),
-        "2",
-        "the skipped one counts, the failed one does not"
-    );
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let used = crate::disk_full::database(&server).metadata().unwrap().len();
+    crate::disk_full::limit_files(&server, Some(used.min(100_000)));
+    let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(503);
+    assert!(refused.detail.contains("compiled (is the disk full?)"), "{}", refused.detail);
+    crate::disk_full::limit_files(&server, None);
+    upload(&server, waypost_guests::PROBE).await;
+    let id = server.receive(&event("after")).await;
+    server.delivery_in(&id, &subscription, "delivered").await;
 }
 
 #[tokio::test]
-async fn state_goes_with_the_plugin_that_is_taken_away() {
-    let (server, target) = (Server::start().await, Target::start().await);
-    let config = json!({"count": "n", "transform": "count"});
-    let uuid = probing(&server, &target.url("/t"), config.clone()).await;
-    let digest = server.subscription(&uuid).await["plugin"]["digest"].clone();
-    server.receive(&event_1_0("a")).await;
-    target.wait_for("/t", 1).await;
-    server.update(&uuid, &json!({"plugin": null})).await;
-    server.update(&uuid, &json!({"plugin": {"digest": digest, "config": config}})).await;
-    server.receive(&event_1_0("b")).await;
-    assert_eq!(target.wait_for("/t", 2).await[1].text(), "1");
+async fn modules_take_no_more_room_than_they_may() {
+    let server = Server::with(&["--plugin-storage-bytes-max", "100000"]).await;
+    let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(507);
+    refused
+        .says("modules and their machine code may take 100000 bytes (the setting plugin_storage_bytes_max)");
+    assert!(machine_code(&server).is_empty());
 }

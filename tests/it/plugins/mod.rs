@@ -1,11 +1,16 @@
 //! Plugins: what can be uploaded, and what a subscription does with it.
 
+mod authoring;
 mod breaking;
 mod delivering;
 mod examining;
 mod failing;
 mod fixing;
 mod keeping;
+mod made;
+mod refusing;
+mod remembering;
+mod trying;
 mod uploading;
 
 use http::Method;

@@ -1,5 +1,6 @@
 //! Tests of the codec as a whole: rule by rule for what comes in and what goes out, then by properties.
 
+mod canonical;
 mod decoding;
 mod encoding;
 mod properties;

@@ -57,7 +57,10 @@ pub enum AllowHostError {
 impl AllowHost {
     /// Tells whether it grants a request, by its URL's parts. The port is the one that is connected to.
     pub fn grants(&self, scheme: &str, host: &str, port: u16) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = match bracketed(host) {
+            Some(address) => format!("[{address}]"),
+            None => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
+        };
         let is_named = match &self.name {
             Name::One(name) => *name == host,
             Name::Below(domain) => {
@@ -132,9 +135,13 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), AllowHostError> {
     Ok((host, port))
 }
 
+/// Returns the address of `[::1]`, so that all its spellings are one.
+fn bracketed(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
 fn name(host: &str) -> Result<Name, AllowHostError> {
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: Ipv6Addr = inner.parse().map_err(|_| AllowHostError::Name)?;
+    if let Some(address) = bracketed(host) {
         return Ok(Name::One(format!("[{address}]")));
     }
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -218,6 +225,7 @@ mod tests {
             ("::1", AllowHostError::Name),
             ("[::1", AllowHostError::Name),
             ("[::1]x", AllowHostError::Name),
+            ("[x]", AllowHostError::Name),
             ("bücher.example", AllowHostError::Name),
             ("a b", AllowHostError::Name),
             ("a..b", AllowHostError::Name),
@@ -242,6 +250,7 @@ mod tests {
         assert!(!grants("*.example.org", "https", "example.org", 443));
         assert!(!grants("*.example.org", "https", ".example.org", 443));
         assert!(!grants("*.example.org", "https", "evilexample.org", 443));
-        assert!(grants("[::1]:1", "http", "[::1]", 1));
+        assert!(grants("[0:0::1]:1", "http", "[::1]", 1));
+        assert!(grants("[::FFFF:127.0.0.1]:1", "http", "[::ffff:7f00:1]", 1));
     }
 }

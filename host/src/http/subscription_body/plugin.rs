@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiError, bounded, wrong};
 use crate::domain::PluginUse;
-use crate::domain::plugin::PluginLimits;
+use crate::domain::plugin::{AllowHost, PluginLimits};
 
 /// The members, for whoever wrote another one.
 const MEMBERS: &str = "`digest`, `config`, `allow_hosts`, `on_error` and `limits`";
@@ -77,8 +77,9 @@ fn merge(mut given: Map<String, Value>, known: Option<&PluginUse>) -> Result<Plu
     if let Some(config) = part(&mut given, "plugin/config", "an object")? {
         merged.config = config.unwrap_or_default();
     }
-    if let Some(hosts) = part(&mut given, "plugin/allow_hosts", "an array of strings")? {
-        merged.allow_hosts = hosts.unwrap_or_default();
+    if let Some(hosts) = part::<Vec<String>>(&mut given, "plugin/allow_hosts", "an array of strings")? {
+        merged.allow_hosts =
+            hosts.unwrap_or_default().iter().enumerate().map(host).collect::<Result<_, _>>()?;
     }
     let choices = "\"retry\", \"skip\", \"deliver\" or \"dead_letter\"";
     if let Some(on_error) = part(&mut given, "plugin/on_error", choices)? {
@@ -91,6 +92,14 @@ fn merge(mut given: Map<String, Value>, known: Option<&PluginUse>) -> Result<Plu
         None => Ok(merged),
         Some(name) => Err(unknown("plugin", name, MEMBERS)),
     }
+}
+
+fn host((place, text): (usize, &String)) -> Result<AllowHost, ApiError> {
+    let wrong = |error| {
+        let detail = format!("`plugin.allow_hosts`: `{text}`: {error}");
+        ApiError::field(format!("/plugin/allow_hosts/{place}"), detail)
+    };
+    text.parse().map_err(wrong)
 }
 
 fn limited(mut given: Map<String, Value>, mut limits: PluginLimits) -> Result<PluginLimits, ApiError> {

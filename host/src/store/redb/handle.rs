@@ -260,9 +260,9 @@ fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool,
         let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
         let wanted = [
             schema::RECOVERIES.name(),
+            schema::MODULES.name(),
             schema::PREPARED.name(),
             schema::STATE.name(),
-            schema::MODULES.name(),
         ];
         Ok(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)))
     })();

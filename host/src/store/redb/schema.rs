@@ -53,9 +53,9 @@ pub(super) struct Tables<'txn> {
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
+    pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
     pub(super) prepared: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) state: Table<'txn, (u128, &'static str), &'static [u8]>,
-    pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -72,9 +72,9 @@ impl<'txn> Tables<'txn> {
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,
+            modules: txn.open_table(MODULES)?,
             prepared: txn.open_table(PREPARED)?,
             state: txn.open_table(STATE)?,
-            modules: txn.open_table(MODULES)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })

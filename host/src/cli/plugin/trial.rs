@@ -1,0 +1,131 @@
+//! A module from a file in a sandbox of its own: what the server does with an upload and a delivery, in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use waypost::clock;
+use waypost::domain::plugin::{AllowHost, OnError, PluginLimits, Report, StateMap};
+use waypost::domain::{Event, PluginUse, Subscription};
+use waypost::plugin::{
+    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
+    Steps,
+};
+
+use crate::cli::input;
+
+/// Where the trial's subscription would send: what `waypost listen` listens on.
+const TARGET: &str = "http://127.0.0.1:8071/";
+/// Who owns the trial's subscription, unless told otherwise: the server's default user.
+pub(super) const USER: &str = "anonymous";
+
+/// The sandbox, with the server's default limits.
+pub(super) struct Sandbox {
+    host: Arc<Host>,
+    pub(super) limits: Limits,
+    /// The compiled module lies here until the end.
+    _folder: TempDir,
+}
+
+/// A module that is ready to be tried.
+pub(super) struct Trial {
+    pub(super) sandbox: Sandbox,
+    pub(super) report: Report,
+    plugin: Arc<Plugin>,
+}
+
+/// One delivery to try.
+pub(super) struct Delivery {
+    pub(super) event: Event,
+    pub(super) config: Map<String, Value>,
+    pub(super) user: String,
+    pub(super) allow_hosts: Vec<AllowHost>,
+    pub(super) state: Arc<StateMap>,
+    /// The time that the plugin is told; none is the present.
+    pub(super) now: Option<Timestamp>,
+}
+
+impl Sandbox {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
+        let limits = Limits::default();
+        let settings = Settings {
+            limits,
+            compile: CompileLimits::default(),
+            folder: folder.path().join("compiled"),
+            compiler: std::env::current_exe().ok().map(Compiler::Program),
+            // What is allowed here by name is meant, also when it is this machine.
+            networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse::<IpNet>().ok()).collect(),
+            threads: 1,
+        };
+        Ok(Self { host: Arc::new(Host::new(settings)), limits, _folder: folder })
+    }
+
+    /// Does what an upload does.
+    pub(super) async fn admit(&self, wasm: Bytes) -> Result<Report, Refused> {
+        self.host.admit(wasm).await
+    }
+}
+
+/// Reads a module.
+pub(super) fn read(file: &Path) -> anyhow::Result<Bytes> {
+    input::read(file).map(Bytes::from)
+}
+
+impl Trial {
+    /// Makes a module ready.
+    pub(super) async fn open(file: &Path) -> anyhow::Result<Self> {
+        let (wasm, sandbox) = (read(file)?, Sandbox::new()?);
+        let refused = || format!("{} is refused", input::name(file));
+        let report = sandbox.admit(wasm.clone()).await.with_context(refused)?;
+        let plugin = sandbox.host.load(report.digest, async { Ok(wasm) }).await.with_context(refused)?;
+        Ok(Self { sandbox, report, plugin })
+    }
+
+    /// Says what is wrong with a configuration.
+    pub(super) async fn problems(&self, config: &Map<String, Value>) -> Result<Vec<Problem>, String> {
+        let manifest = self.report.manifest.as_ref();
+        let checked = self.sandbox.host.check_config(&self.plugin, manifest, config).await;
+        checked.map_err(|failure| failure.reason())
+    }
+
+    /// Runs the plugin as a delivery's first attempt would.
+    pub(super) async fn run(&self, delivery: &Delivery) -> Ran {
+        let now = delivery.now.unwrap_or_else(clock::now);
+        let target = TARGET.parse().expect("it is a URL");
+        let (user, name) = (delivery.user.clone(), "trial".to_owned());
+        let subscription = Subscription::new(user, name, "$".to_owned(), target, now);
+        let plugin = PluginUse {
+            digest: self.report.digest,
+            config: delivery.config.clone(),
+            allow_hosts: delivery.allow_hosts.clone(),
+            on_error: OnError::default(),
+            limits: PluginLimits::default(),
+        };
+        let call = Call {
+            event: delivery.event.clone(),
+            subscription: Arc::new(subscription),
+            plugin: Arc::new(plugin),
+            attempt: 1,
+            now,
+            state: State::over(Arc::clone(&delivery.state)),
+            steps: Steps::All,
+            purpose: Purpose::Deliver,
+        };
+        self.sandbox.host.run(Arc::clone(&self.plugin), call).await
+    }
+}
+
+/// Writes what is wrong with a configuration, a line for each problem.
+pub(super) fn told(problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|Problem { at, message }| match at.as_str() {
+        "" => format!("\n  {message}"),
+        at => format!("\n  {at}: {message}"),
+    });
+    format!("the configuration is wrong:{}", lines.collect::<String>())
+}

@@ -1,0 +1,129 @@
+//! A delivery tried without consequences: may the user see the event, what does the plugin make of it, and which
+//! requests would go to the target? Nothing is sent, and nothing is kept.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+
+use super::Dispatcher;
+use super::engine::Engine;
+use super::{reaction, request};
+use crate::clock;
+use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
+use crate::domain::{DeliveryId, PluginUse, Subscription};
+use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
+use crate::policy;
+use crate::store::{Error, Logged};
+
+/// What would become of an event.
+#[derive(Debug)]
+pub struct Trial {
+    /// What the operator's policy says; the rest is empty unless it allows.
+    pub policy: Arc<policy::Verdict>,
+    /// What the subscription's plugin did, where there is one.
+    pub run: Option<PluginRun>,
+    /// What would be sent; or a sentence, where the subscription or an output cannot be put into a request.
+    pub requests: Vec<Result<Request<Bytes>, String>>,
+}
+
+/// What would be sent.
+enum Sent {
+    Event,
+    Outputs(Vec<Output>),
+    Nothing,
+}
+
+impl Dispatcher {
+    /// Tries to deliver an event to a subscription, whose plugin may call hosts only to read (RFC 9110 §9.2.1). The
+    /// event need not be logged; then its id is one that no other has.
+    ///
+    /// # Errors
+    /// When the plugin's state cannot be read.
+    pub async fn try_out(&self, event: &Logged, subscription: &Arc<Subscription>) -> Result<Trial, Error> {
+        let engine = &self.engine;
+        let policy = engine.policy.ask(event.id, &event.event, subscription).await;
+        match *policy {
+            policy::Verdict::Allowed(_) => {}
+            policy::Verdict::Denied(_) | policy::Verdict::Unavailable { .. } => {
+                return Ok(Trial { policy, run: None, requests: Vec::new() });
+            }
+        }
+        let (run, sent) = match &subscription.plugin {
+            None => (None, Sent::Event),
+            Some(used) => {
+                let (run, sent) = engine.try_plugin(event, subscription, used).await?;
+                (Some(run), sent)
+            }
+        };
+        let id = DeliveryId::of(event.id, subscription.id);
+        let made = match sent {
+            Sent::Event => vec![request::make(event, subscription)],
+            Sent::Outputs(outputs) => outputs
+                .iter()
+                .enumerate()
+                .map(|(place, output)| request::of_output(output, id.output(place), subscription))
+                .collect(),
+            Sent::Nothing => Vec::new(),
+        };
+        let mut requests = Vec::with_capacity(made.len());
+        for request in made {
+            requests.push(match request {
+                Ok(request) => Ok(whole(request).await),
+                Err(reason) => Err(reason),
+            });
+        }
+        Ok(Trial { policy, run, requests })
+    }
+}
+
+impl Engine {
+    async fn try_plugin(
+        &self,
+        event: &Logged,
+        subscription: &Arc<Subscription>,
+        used: &Arc<PluginUse>,
+    ) -> Result<(PluginRun, Sent), Error> {
+        let now = clock::now();
+        let plugin: Arc<Plugin> = match self.modules.plugin(used.digest).await {
+            Ok(plugin) => plugin,
+            Err(failed) => return Ok((PluginRun::failed(used.digest, 1, now, failed), Sent::Nothing)),
+        };
+        let state = match plugin.uses_state() {
+            true => State::over(Arc::new(self.store.plugin_state(subscription.id).await?)),
+            false => State::default(),
+        };
+        let call = Call {
+            event: event.event.clone(),
+            subscription: Arc::clone(subscription),
+            plugin: Arc::clone(used),
+            attempt: 1,
+            now,
+            state,
+            steps: Steps::All,
+            purpose: Purpose::Try,
+        };
+        let has_policy = plugin.has_policy();
+        let Ran { run, outputs, .. } = self.modules.host().run(plugin, call).await;
+        let sent = match &run.verdict {
+            Verdict::Deliver => Sent::Event,
+            Verdict::Transformed { .. } => Sent::Outputs(outputs),
+            Verdict::Denied { .. } | Verdict::Skipped { .. } => Sent::Nothing,
+            Verdict::Failed(failed) if reaction::is_counted(failed) => {
+                match reaction::on_error(used.on_error, &run, has_policy) {
+                    OnError::Deliver => Sent::Event,
+                    OnError::Retry | OnError::Skip | OnError::DeadLetter => Sent::Nothing,
+                }
+            }
+            Verdict::Failed(_) => Sent::Nothing,
+        };
+        Ok((run, sent))
+    }
+}
+
+async fn whole(request: Request<Full<Bytes>>) -> Request<Bytes> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap_or_else(|never| match never {});
+    Request::from_parts(head, body.to_bytes())
+}

@@ -1,0 +1,118 @@
+//! `/eventmatch/{uuid}/plugin`: the module of one subscription.
+//!
+//! What of a subscription's plugin is not the module (`config`, `allow_hosts`, `on_error`, `limits`) stays when another
+//! module is put. Calls that run end with the module that they began with.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::eventmatch::{is_own, not_yours, own};
+use super::id::Id;
+use super::identity::User;
+use super::{Api, body, plugins};
+use crate::clock;
+use crate::domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
+
+const WASM: &str = "application/wasm";
+
+/// `PUT /eventmatch/{uuid}/plugin`
+pub(super) async fn update(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let stored = own(&api, &user, id)?;
+    let (_turn, body) = plugins::turn(&api, &user, body).await?;
+    let wasm = body::read(body, api.limits.plugin).await?;
+    let now = clock::now();
+    let uploaded = api.modules.upload(wasm, &user.name, now).await?;
+    let digest = uploaded.module().report.digest;
+    let plugin = match stored.plugin.as_deref() {
+        Some(known) => PluginUse { digest, ..known.clone() },
+        None => PluginUse {
+            digest,
+            config: Map::new(),
+            allow_hosts: Vec::new(),
+            on_error: Default::default(),
+            limits: Default::default(),
+        },
+    };
+    let wanted = Subscription { plugin: Some(Arc::new(plugin)), ..Subscription::clone(&stored) };
+    let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
+    let mut is_same = true;
+    let changed = api.directory.change(id, |current| {
+        is_same = current.plugin == stored.plugin;
+        let may = is_own(current, &user) && is_same;
+        may.then(|| Subscription { plugin: wanted.plugin.clone(), updated: now, ..current.clone() })
+    });
+    let changed = changed.await?;
+    if !is_same {
+        return Err(ApiError::conflict("somebody else has just changed `plugin`: try again"));
+    }
+    changed.map(|_| Json(plugins::show(uploaded.module()))).ok_or_else(not_yours)
+}
+
+/// `GET /eventmatch/{uuid}/plugin`
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let stored = own(&api, &user, id)?;
+    let none = || ApiError::not_found("this subscription has no plugin");
+    let plugin = stored.plugin.as_deref().ok_or_else(none)?;
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.contains("json") {
+        let module = api.modules.module(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
+        let mut shown = plugins::show(&module);
+        shown["config"] = json!(plugin.config);
+        return Ok(Json(shown).into_response());
+    }
+    let wasm = api.modules.bytes(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
+    Ok(([(header::CONTENT_TYPE, WASM)], wasm).into_response())
+}
+
+/// `DELETE /eventmatch/{uuid}/plugin`
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+) -> Result<(), ApiError> {
+    let now = clock::now();
+    let changed = api.directory.change(id, |current| {
+        is_own(current, &user).then(|| Subscription { plugin: None, updated: now, ..current.clone() })
+    });
+    changed.await?.map(drop).ok_or_else(not_yours)
+}
+
+/// Lets a subscription's body refer to the module that comes with it.
+pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<(), ApiError> {
+    let digest = PluginDigest::of(module).to_string();
+    let plugin = body.entry("plugin").or_insert(Value::Null);
+    if plugin.is_null() {
+        *plugin = json!({});
+    }
+    // Anything else that is no object is refused where the member is read.
+    let Some(members) = plugin.as_object_mut() else { return Ok(()) };
+    match members.insert("digest".to_owned(), Value::String(digest.clone())) {
+        Some(given) if given != digest.as_str() => {
+            let detail = format!("`plugin.digest` is not that of the part `plugin`, which is {digest}");
+            Err(ApiError::field("/plugin/digest", detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn gone(digest: PluginDigest) -> ApiError {
+    ApiError::not_found(format!("the module {digest} is not here any more: upload it again"))
+}

@@ -1,0 +1,229 @@
+//! `POST /eventmatch/{uuid}/test`: what would become of an event: filter, policy, plugin, and the requests that would be
+//! sent. Nothing is sent or kept.
+//!
+//! A trial goes as far as a delivery would: where the filter does not match, nobody else is asked, and the plugin sees
+//! no event that policy does not let its user see.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::error::ApiError;
+use super::eventmatch::{is_own, not_yours};
+use super::events::{find, not_found};
+use super::id::Id;
+use super::identity::User;
+use super::parameters::{Parameters, Takes};
+use super::story::{show_answer, show_run};
+use super::{Api, body, explain};
+use crate::clock;
+use crate::delivery::Trial;
+use crate::directory::Known;
+use crate::domain::event::{Received, decode};
+use crate::domain::plugin::{OnError, PluginLimits};
+use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
+use crate::matching::{Document, Filter};
+use crate::policy::Verdict;
+use crate::store::Logged;
+
+/// The most trials at once: each may use as much time and memory as a delivery's plugin.
+const TRIALS_MAX: usize = 4;
+
+/// Permits for trials.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TRIALS_MAX)))
+    }
+}
+
+impl Places {
+    fn take(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.0.try_acquire().map_err(|_| {
+            let detail = format!("{TRIALS_MAX} tests are under way, the most at once: try again");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })
+    }
+}
+
+/// What to try.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// A logged event, in the place of one in the body.
+    event: Option<EventId>,
+    /// Another filter than the subscription's.
+    jsonpath: Option<String>,
+    filter_dialect: Option<FilterDialect>,
+    /// Another module than the subscription's.
+    plugin: Option<PluginDigest>,
+}
+
+impl Takes for Wish {
+    const TAKES: &'static str = "event (a logged event's id, in the place of a body), jsonpath (a filter to try in the \
+        place of the subscription's own), filter_dialect (auto, rfc9535 or jsonpath2) and plugin (the digest of an \
+        uploaded module, sha256:…, to try in the place of the subscription's own)";
+}
+
+/// `POST /eventmatch/{uuid}/test`
+pub(super) async fn test(
+    State(api): State<Arc<Api>>,
+    Extension(places): Extension<Places>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    Parameters(wish): Parameters<Wish>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let known = api.directory.known(id).filter(|found| is_own(&found.subscription, &user));
+    let known = known.ok_or_else(not_yours)?;
+    let filter = wish.filter(&known)?;
+    let event = wish.event(&api, &user, &headers, body).await?;
+    let _place = places.take()?;
+    let subscription = wish.subscription(&api, &known).await?;
+    let (matches, shown) = explained(filter, &event).await?;
+    let tried = match matches {
+        true => Some(api.dispatcher.try_out(&event, &subscription).await?),
+        false => None,
+    };
+    if wish.event.is_none() {
+        // Nobody will ask about it again.
+        api.dispatcher.ask_policy_anew(event.id, &[id]).await;
+    }
+    Ok(Json(json!({
+        "matches": matches,
+        "filter": shown,
+        "policy": tried.as_ref().map(|tried| show_policy(&tried.policy)),
+        "plugin": tried.as_ref().and_then(|tried| tried.run.as_ref()).map(show_run),
+        "requests": tried.map_or_else(Vec::new, show_requests),
+    })))
+}
+
+/// Says whether the filter matches, and why.
+async fn explained(filter: Arc<Filter>, event: &Logged) -> Result<(bool, Value), ApiError> {
+    let json = event.event.json();
+    let explaining = tokio::task::spawn_blocking(move || {
+        let explanation = Document::parse(&json).map(|event| filter.explain(&event))?;
+        Ok((explanation.matches, explain::show(&filter, &explanation)))
+    });
+    let explained =
+        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
+    explained.map_err(|error: crate::matching::Error| ApiError::bad_request(error.to_string()))
+}
+
+fn show_policy(verdict: &Verdict) -> Value {
+    let (word, reason, answer) = match verdict {
+        Verdict::Allowed(answer) => ("allowed", None, answer.as_ref()),
+        Verdict::Denied(answer) => ("denied", None, Some(answer)),
+        Verdict::Unavailable { reason, answer } => ("unavailable", Some(reason), answer.as_ref()),
+    };
+    json!({"verdict": word, "reason": reason, "answer": answer.map(show_answer)})
+}
+
+fn show_requests(tried: Trial) -> Vec<Value> {
+    tried
+        .requests
+        .iter()
+        .map(|request| request.as_ref().map_or_else(|reason| json!({"error": reason}), show))
+        .collect()
+}
+
+/// Shows a request; `Authorization` without its value.
+fn show(request: &Request<Bytes>) -> Value {
+    let headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| match value.is_sensitive() {
+            true => json!([name.as_str(), "(secret)"]),
+            false => json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]),
+        })
+        .collect();
+    let mut shown = json!({
+        "method": request.method().as_str(),
+        "url": request.uri().to_string(),
+        "headers": headers,
+    });
+    match str::from_utf8(request.body()) {
+        Ok(text) => shown["body"] = text.into(),
+        Err(_) => shown["body_base64"] = BASE64_STANDARD.encode(request.body()).into(),
+    }
+    shown
+}
+
+impl Wish {
+    /// Returns the filter to try.
+    fn filter(&self, known: &Known) -> Result<Arc<Filter>, ApiError> {
+        let subscription = &known.subscription;
+        if self.jsonpath.is_none()
+            && self.filter_dialect.is_none()
+            && let Some(filter) = &known.filter
+        {
+            return Ok(Arc::clone(filter));
+        }
+        let text = self.jsonpath.as_ref().unwrap_or(&subscription.jsonpath);
+        let dialect = self.filter_dialect.unwrap_or(subscription.filter_dialect);
+        Ok(Arc::new(Filter::parse(text, dialect)?))
+    }
+
+    /// Returns the subscription to try, with the plugin that is asked for.
+    async fn subscription(&self, api: &Api, known: &Known) -> Result<Arc<Subscription>, ApiError> {
+        let Some(digest) = self.plugin else { return Ok(Arc::clone(&known.subscription)) };
+        let mut subscription = Subscription::clone(&known.subscription);
+        let used = match subscription.plugin.as_deref() {
+            Some(own) => PluginUse { digest, ..own.clone() },
+            None => PluginUse {
+                digest,
+                config: serde_json::Map::new(),
+                allow_hosts: Vec::new(),
+                on_error: OnError::default(),
+                limits: PluginLimits::default(),
+            },
+        };
+        api.modules.check(&used).await?;
+        subscription.plugin = Some(Arc::new(used));
+        Ok(Arc::new(subscription))
+    }
+
+    /// Returns the event to try it on: one of the log, or one as if it came now.
+    async fn event(
+        &self,
+        api: &Api,
+        user: &User,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Arc<Logged>, ApiError> {
+        let body = body::read(body, api.limits.event).await?;
+        let Some(id) = self.event else {
+            return match decode(headers, body)? {
+                Received::One(event) => Ok(Arc::new(Logged {
+                    id: EventId::from_uuid(uuid::Uuid::now_v7()),
+                    event,
+                    received: clock::now(),
+                    sender: user.name.clone(),
+                    matched: Vec::new(),
+                })),
+                Received::Batch(_) => Err(ApiError::bad_request("a test takes one event, this is a batch")),
+            };
+        };
+        if !body.is_empty() {
+            let detail = "a test takes one event: name one with `?event=`, or send one as the body";
+            return Err(ApiError::bad_request(detail));
+        }
+        let view = find(api, user, id).await?;
+        if !view.shows_event {
+            return Err(not_found(id));
+        }
+        Ok(Arc::clone(&view.event))
+    }
+}

@@ -1,0 +1,170 @@
+//! What stays and what goes, with a compiler that trusts its author.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::Map;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock;
+use crate::domain::Subscription;
+use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
+use crate::store::redb::RedbStore;
+
+struct Kept {
+    modules: Modules,
+    store: Arc<dyn Store>,
+    folder: TempDir,
+}
+
+impl Kept {
+    fn new(bytes_max: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
+        let host = Host::new(Settings {
+            limits: Limits { time: Duration::from_secs(10), ..Limits::default() },
+            compile: CompileLimits::default(),
+            folder: folder.path().join("compiled"),
+            compiler: Some(Compiler::InProcess),
+            networks: Vec::new(),
+            threads: 1,
+        });
+        Self { modules: Modules::new(Arc::clone(&store), Arc::new(host), bytes_max), store, folder }
+    }
+
+    fn files(&self, folder: &str) -> usize {
+        let files = std::fs::read_dir(self.folder.path().join(folder));
+        files.map_or(0, |files| files.filter(|file| file.as_ref().unwrap().file_name() != "key").count())
+    }
+
+    async fn refer(&self, digest: PluginDigest) -> Subscription {
+        let target = "http://localhost:1/".parse().unwrap();
+        let mut subscription =
+            Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
+        subscription.plugin = Some(Arc::new(PluginUse {
+            digest,
+            config: Map::new(),
+            allow_hosts: Vec::new(),
+            on_error: Default::default(),
+            limits: Default::default(),
+        }));
+        self.store.put_subscription(subscription.clone()).await.unwrap();
+        subscription
+    }
+}
+
+fn probe() -> Bytes {
+    std::fs::read(waypost_guests::PROBE).unwrap().into()
+}
+
+/// The same module with another digest: a custom section of its own follows it.
+fn another(n: u8) -> Bytes {
+    let mut wasm = probe().to_vec();
+    wasm.extend([0, 3, 1, b'n', n]);
+    wasm.into()
+}
+
+fn later(hours: i64) -> Timestamp {
+    clock::now() + SignedDuration::from_hours(hours)
+}
+
+#[tokio::test]
+async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
+    let kept = Kept::new(u64::MAX);
+    let now = clock::now();
+    let uploaded = kept.modules.upload(probe(), "u", now).await.unwrap();
+    let (used, unused) = (uploaded.module().report.digest, another(1));
+    let unused = kept.modules.upload(unused, "u", now).await.unwrap().module().report.digest;
+    let mut subscription = kept.refer(used).await;
+    assert_eq!(kept.modules.collect(later(23)).await.unwrap(), 0);
+    assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2));
+    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 1);
+    assert_eq!((kept.files("modules"), kept.files("compiled")), (1, 1));
+    assert!(kept.modules.module(unused).await.unwrap().is_none());
+    assert!(kept.modules.plugin(unused).await.is_err());
+    assert!(kept.modules.plugin(used).await.is_ok());
+    subscription.deleted = Some(now);
+    kept.store.put_subscription(subscription).await.unwrap();
+    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 1);
+    assert_eq!((kept.files("modules"), kept.files("compiled")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
+    let kept = Kept::new(u64::MAX);
+    let first = kept.modules.upload(probe(), "u", clock::now()).await.unwrap();
+    assert!(matches!(first, Uploaded::New(_)));
+    let again = kept.modules.upload(probe(), "v", later(20)).await.unwrap();
+    assert!(matches!(again, Uploaded::Known(_)));
+    assert_eq!((again.module().by.as_str(), &again.module().report), ("v", &first.module().report));
+    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 0);
+    assert_eq!(kept.modules.collect(later(45)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_unused_modules_go_first() {
+    let size = {
+        let kept = Kept::new(u64::MAX);
+        let report = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.clone();
+        report.bytes + report.compiled_bytes + 1000
+    };
+    let kept = Kept::new(2 * size);
+    let now = clock::now();
+    let first = kept.modules.upload(probe(), "u", now).await.unwrap().module().report.digest;
+    kept.modules.upload(another(1), "u", now).await.unwrap();
+    let refused = kept.modules.upload(another(2), "u", now).await.unwrap_err().to_string();
+    assert!(refused.contains("(the setting plugin_storage_bytes_max)"), "{refused}");
+    assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2), "what is refused leaves nothing");
+    let _subscription = kept.refer(first).await;
+    kept.modules.upload(another(2), "u", later(1)).await.unwrap();
+    assert!(kept.modules.module(first).await.unwrap().is_some());
+    assert_eq!(kept.modules.list().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_subscription_is_about_to_refer_to_stays() {
+    let kept = Kept::new(u64::MAX);
+    let digest = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.digest;
+    let wanted = kept.refer(digest).await;
+    let wanted = wanted.plugin.as_deref().unwrap();
+    let referring = kept.modules.refer(wanted).await.unwrap();
+    let collecting = kept.modules.collect(later(25));
+    tokio::pin!(collecting);
+    tokio::select! {
+        biased;
+        _ = &mut collecting => panic!("it does not wait"),
+        () = std::future::ready(()) => {}
+    }
+    drop(referring);
+    assert_eq!(collecting.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
+    let kept = Kept::new(u64::MAX);
+    let digest = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.digest;
+    let with = |config: serde_json::Value| PluginUse {
+        digest,
+        config: config.as_object().unwrap().clone(),
+        allow_hosts: Vec::new(),
+        on_error: Default::default(),
+        limits: Default::default(),
+    };
+    let problems = async |config| match kept.modules.check(&with(config)).await {
+        Ok(()) => Vec::new(),
+        Err(Wrong::Config(problems)) => {
+            problems.into_iter().map(|problem| (problem.at, problem.message)).collect()
+        }
+        Err(other) => panic!("{other}"),
+    };
+    let told = |at: &str, message: &str| vec![(at.to_owned(), message.to_owned())];
+    assert_eq!(problems(serde_json::json!({"filter": "ok"})).await, []);
+    assert_eq!(
+        problems(serde_json::json!({"filter": 1})).await,
+        told("/filter", "1 is not of type \"string\"")
+    );
+    assert_eq!(problems(serde_json::json!({"wrong": 1})).await, told("/wrong", "is wrong"));
+    let large = problems(serde_json::json!({"a": "x".repeat(70_000)})).await;
+    assert_eq!(large, told("", "it has 70008 bytes, the most are 65536"));
+}

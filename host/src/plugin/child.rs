@@ -1,0 +1,158 @@
+//! A process for what can be made to eat a machine: compiling a module, and laying a schema over a configuration.
+//!
+//! The child limits its memory and its processor time itself ([`super::worker`]); from here it gets nothing but its
+//! input, and its end when the time is over.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::error::Error;
+use super::limits::size;
+use super::text;
+use super::worker::{FAILED, TEXT_BYTES_MAX, Task};
+
+/// What a child may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// The longest time by the clock.
+    pub(super) time: Duration,
+    /// The most address space, in bytes.
+    pub(super) memory_bytes: u64,
+    /// The most output, in bytes.
+    pub(super) output_bytes: usize,
+    /// What is bounded, in the names of the limits: `compile`.
+    pub(super) what: &'static str,
+}
+
+/// How a child ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With its output.
+    Done(Vec<u8>),
+    /// It failed, and said why.
+    Failed(String),
+    /// At a limit, which is named with its value.
+    Limit(String),
+}
+
+/// Runs a task in a child process. Dropping the future ends the child.
+pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]) -> Result<Ended, Error> {
+    let failed = |source| Error::Compiler { path: program.to_owned(), source };
+    let mut child = spawn(program, task, bounds).map_err(failed)?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A bound of time may also be hit while the child reads.
+    let ended = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
+    let ended = match ended {
+        Ok(talked) => talked.map_err(failed)?,
+        Err(_) => Some(Ended::Limit(bounds.time_limit())),
+    };
+    let Some(limit) = ended else {
+        let status = child.wait().await.map_err(failed)?;
+        return Ok(Ended::Failed(format!("it ended with {status}")));
+    };
+    // Only a child that is over its limit still runs; it is not waited for longer than the system takes to end it.
+    child.kill().await.map_err(failed)?;
+    Ok(limit)
+}
+
+fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
+    let task = match task {
+        Task::Compile => "compile",
+        Task::Check => "check",
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    // Each thread may take all of the time.
+    let cpu_seconds = bounds.time.as_secs().saturating_add(1).saturating_mul(threads);
+    Command::new(program)
+        .args(["compile", "--task", task])
+        .args(["--memory-bytes", &bounds.memory_bytes.to_string()])
+        .args(["--cpu-seconds", &cpu_seconds.to_string()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Hands the input over and takes the output; `None` is a child that ended in no known way.
+///
+/// `stdin` stays open: a child whose stdin ends knows that nobody waits for it.
+async fn talk(
+    child: &mut Child,
+    stdin: &mut ChildStdin,
+    input: &[u8],
+    bounds: Bounds,
+) -> std::io::Result<Option<Ended>> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (stdout.expect("it is piped"), stderr.expect("it is piped"));
+    let feed = async {
+        let fed = async {
+            stdin.write_all(&(input.len() as u64).to_le_bytes()).await?;
+            stdin.write_all(input).await?;
+            stdin.flush().await
+        };
+        // A child that ended early says why itself.
+        drop(fed.await);
+    };
+    let ((), output, said) =
+        tokio::join!(feed, read(stdout, bounds.output_bytes), read(stderr, 8 * TEXT_BYTES_MAX));
+    let (output, said) = (output?, said?);
+    let Some(output) = output else {
+        let most = size(bounds.output_bytes);
+        return Ok(Some(Ended::Limit(format!("{} output limit of {most}", bounds.what))));
+    };
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    let status = child.wait().await?;
+    Ok(ended(status, output, &said, bounds))
+}
+
+/// Reads all that there is; `None` when it is more than `most` bytes.
+async fn read(from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(most as u64 + 1).read_to_end(&mut bytes).await?;
+    Ok((bytes.len() <= most).then_some(bytes))
+}
+
+fn ended(status: ExitStatus, output: Vec<u8>, said: &str, bounds: Bounds) -> Option<Ended> {
+    let says = |text: &str| said.contains(text);
+    // Rust's, the system's and a thread's words for the same.
+    let no_memory = ["memory allocation of", "Cannot allocate memory", "failed to start a thread"];
+    if status.success() {
+        return Some(Ended::Done(output));
+    }
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    if signal == Some(Signal::XCPU) {
+        return Some(Ended::Limit(bounds.time_limit()));
+    }
+    // The system itself kills with KILL when memory runs out before the limit is reached.
+    if signal == Some(Signal::KILL) || no_memory.into_iter().any(says) {
+        return Some(Ended::Limit(bounds.memory_limit()));
+    }
+    let is_told = status.code() == Some(i32::from(FAILED)) && !said.is_empty();
+    is_told.then(|| Ended::Failed(text::clean(said, TEXT_BYTES_MAX)))
+}
+
+impl Bounds {
+    fn time_limit(&self) -> String {
+        let time = self.time;
+        let time = if time.subsec_millis() == 0 {
+            format!("{} s", time.as_secs())
+        } else {
+            format!("{} ms", time.as_millis())
+        };
+        format!("{} time limit of {time}", self.what)
+    }
+
+    fn memory_limit(&self) -> String {
+        let most = usize::try_from(self.memory_bytes).unwrap_or(usize::MAX);
+        format!("{} memory limit of {}", self.what, size(most))
+    }
+}

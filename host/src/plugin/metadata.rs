@@ -1,0 +1,184 @@
+//! What a plugin says about itself and its configuration: a call like any other, with the usual limits and no grants.
+
+use std::sync::Arc;
+
+use serde_json::Map;
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+use super::bindings::exports::waypost::plugin::metadata;
+use super::configuration::{Checked, JSON_BYTES_MAX, Problem};
+use super::error::Refused;
+use super::guest::Guest;
+use super::host::Host;
+use super::http::Outbound;
+use super::loaded::Plugin;
+use super::run::{Purpose, fresh};
+use super::state::State;
+use super::text;
+use super::timer::Timer;
+use crate::domain::PluginUse;
+use crate::domain::plugin::{Failure, Manifest};
+use crate::{chain, clock};
+
+/// The longest name and version, description, and wanted host, in bytes, and the most of these.
+const NAME_BYTES_MAX: usize = 256;
+const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
+const HOSTS_MAX: usize = 64;
+
+/// What a plugin is asked.
+pub(super) enum Question {
+    /// Who are you?
+    Describe,
+    /// Is this configuration right?
+    CheckConfig(String),
+}
+
+/// What it answers.
+pub(super) enum Answer {
+    /// It does not export `metadata`.
+    Nothing,
+    /// To [`Question::Describe`].
+    Manifest(metadata::Manifest),
+    /// To [`Question::CheckConfig`].
+    Problems(Vec<Problem>),
+}
+
+/// How a question went.
+pub(super) struct Asked {
+    pub(super) answer: Result<Answer, Failure>,
+    /// Its linear memory at the end, in bytes.
+    pub(super) memory_bytes: u64,
+}
+
+impl Host {
+    /// Asks a fresh instance about itself. An instance is made also where there is nobody to answer.
+    pub(super) async fn ask(self: &Arc<Self>, plugin: &Arc<Plugin>, question: Question) -> Asked {
+        let failed = |reason: String| Asked { answer: Err(Failure::Host(reason)), memory_bytes: 0 };
+        let running = match self.running() {
+            Ok(running) => running,
+            Err(error) => return failed(chain::of(&error)),
+        };
+        let permit = Arc::clone(&running.calls).acquire_owned().await.expect("it is never closed");
+        let granted = Arc::new(PluginUse {
+            digest: plugin.digest(),
+            config: Map::new(),
+            allow_hosts: Vec::new(),
+            on_error: Default::default(),
+            limits: Default::default(),
+        });
+        let outbound = Outbound::new(Arc::clone(&granted), Purpose::Try, Arc::clone(&running.web));
+        let guest = Guest::new(granted, self.settings.limits, clock::now(), State::default(), outbound);
+        let (plugin, timer) = (Arc::clone(plugin), Timer::start(self.settings.limits.time));
+        let task = running.spawn(async move {
+            let ask = async |store: &mut Store<Guest>, instance: Instance| {
+                put(&plugin, store, instance, question).await
+            };
+            let asked = fresh(&plugin, guest, &timer, ask).await;
+            drop(permit);
+            asked
+        });
+        match AbortOnDropHandle::new(task).await {
+            Ok((answer, guest)) => Asked { answer, memory_bytes: guest.meter.memory_bytes as u64 },
+            Err(_) => failed("the host failed while it asked".to_owned()),
+        }
+    }
+
+    /// Returns a plugin's manifest, where it has one, and the memory of a fresh instance.
+    pub(super) async fn describe(
+        self: &Arc<Self>,
+        plugin: &Arc<Plugin>,
+    ) -> Result<(Option<Manifest>, u64), Refused> {
+        let asked = self.ask(plugin, Question::Describe).await;
+        let said = match asked.answer {
+            Ok(Answer::Manifest(said)) => said,
+            Ok(Answer::Nothing | Answer::Problems(_)) => return Ok((None, asked.memory_bytes)),
+            Err(failure) if plugin.exports.metadata.is_some() => {
+                return Err(Refused::Metadata(reason(failure)));
+            }
+            Err(failure) => return Err(Refused::DoesNotStart(reason(failure))),
+        };
+        let manifest = self.read(said).await?;
+        Ok((Some(manifest), asked.memory_bytes))
+    }
+
+    async fn read(&self, said: metadata::Manifest) -> Result<Manifest, Refused> {
+        let wrong = |what: String| Err(Refused::Metadata(what));
+        let metadata::Manifest { name, version, description, config_schema, wanted_hosts } = said;
+        if name.trim().is_empty() {
+            return wrong("the manifest's `name` is empty".to_owned());
+        }
+        let bounds = [
+            ("name", name.len(), NAME_BYTES_MAX),
+            ("version", version.len(), NAME_BYTES_MAX),
+            ("description", description.len(), DESCRIPTION_BYTES_MAX),
+            ("config-schema", config_schema.as_ref().map_or(0, String::len), JSON_BYTES_MAX),
+            ("wanted-hosts", wanted_hosts.iter().map(String::len).max().unwrap_or(0), NAME_BYTES_MAX),
+        ];
+        if let Some((field, bytes, most)) = bounds.into_iter().find(|(_, bytes, most)| bytes > most) {
+            return wrong(format!("the manifest's `{field}` has {bytes} bytes, the most are {most}"));
+        }
+        if wanted_hosts.len() > HOSTS_MAX {
+            let hosts = wanted_hosts.len();
+            return wrong(format!(
+                "the manifest's `wanted-hosts` has {hosts} hosts, the most are {HOSTS_MAX}"
+            ));
+        }
+        let config_schema = match config_schema {
+            None => None,
+            Some(schema) => {
+                let schema = serde_json::from_str(&schema);
+                let not =
+                    |error| Refused::Metadata(format!("the manifest's `config-schema` is not JSON: {error}"));
+                Some(schema.map_err(not)?)
+            }
+        };
+        if let Some(schema) = &config_schema {
+            match self.check_schema(schema, None).await? {
+                Checked::Problems(_) => {}
+                Checked::NoSchema(reason) => {
+                    return wrong(format!("the manifest's `config-schema` is not a JSON Schema: {reason}"));
+                }
+                Checked::Limit(limit) => {
+                    return wrong(format!("the manifest's `config-schema` exceeds the {limit}"));
+                }
+            }
+        }
+        let clean = |text: &String| text::without_escapes(text).into_owned();
+        Ok(Manifest {
+            name: clean(&name),
+            version: clean(&version),
+            description: clean(&description),
+            config_schema,
+            wanted_hosts: wanted_hosts.iter().map(clean).collect(),
+        })
+    }
+}
+
+async fn put(
+    plugin: &Plugin,
+    store: &mut Store<Guest>,
+    instance: Instance,
+    question: Question,
+) -> wasmtime::Result<Answer> {
+    let Some(indices) = &plugin.exports.metadata else { return Ok(Answer::Nothing) };
+    let guest = indices.load(&mut *store, &instance)?;
+    Ok(match question {
+        Question::Describe => Answer::Manifest(guest.call_describe(&mut *store).await?),
+        Question::CheckConfig(config) => {
+            let checked = guest.call_check_config(&mut *store, &config).await?;
+            let problem = |problem: metadata::Problem| Problem::new(&problem.at, &problem.message);
+            let problems = checked.err().unwrap_or_default();
+            Answer::Problems(
+                problems.into_iter().take(super::configuration::PROBLEMS_MAX).map(problem).collect(),
+            )
+        }
+    })
+}
+
+/// Returns a failure as it stands behind `its metadata failed:`.
+fn reason(failure: Failure) -> String {
+    let reason = failure.reason();
+    reason.strip_prefix("plugin: ").map_or(reason.clone(), str::to_owned)
+}

@@ -1,0 +1,67 @@
+//! What one call of a plugin costs: `cargo bench -p waypost --bench plugins`.
+//!
+//! A fresh instance for each call, the filter of plugins/keep-files and the 2 KB event: bare wasmtime beside the whole of
+//! Waypost's host code, in turns, in processor time of the calling thread; then the same on two threads at once.
+
+mod bare;
+mod ours;
+#[path = "../matching/stopwatch.rs"]
+mod stopwatch;
+
+use std::time::{Duration, Instant};
+
+use stopwatch::{Contestant, race};
+
+/// How long threads are measured, in each of several rounds.
+const ROUND: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 7;
+
+fn main() {
+    let wasm = std::fs::read(waypost_guests::KEEP_FILES).expect("the build script has built it");
+    let bare = bare::Bare::new(&wasm);
+    let ours = ours::Ours::new(wasm.clone());
+    let (mut once, mut mine) = (bare.caller(), ours.caller());
+    let mut reused = bare.reusing();
+    let mut contestants: Vec<Contestant<'_>> =
+        vec![Box::new(|| once.call()), Box::new(|| mine.call()), Box::new(|| reused.call())];
+    let times = race(&mut contestants);
+    drop(contestants);
+    print(&format!("One call of keep-files ({} bytes) on an event of 2 KB, µs\n", wasm.len()));
+    print("| bare wasmtime, fresh instance | Waypost, fresh instance | ratio | bare wasmtime, reused instance |");
+    print("|---|---|---|---|");
+    print(&format!("| {:.1} | {:.1} | {:.2} | {:.1} |", times[0], times[1], times[1] / times[0], times[2]));
+
+    let mut ratios = Vec::new();
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        let (one, two) = (ours.rate(1, ROUND), ours.rate(2, ROUND));
+        ratios.push(two / one);
+        rates[0].push(one);
+        rates[1].push(two);
+    }
+    let [one, two] = rates.map(stopwatch::median);
+    print(&format!(
+        "\nCalls a second through Waypost: {one:.0} on one thread, {two:.0} on two: {:.2} times as many \
+         (median of {ROUNDS} rounds)",
+        stopwatch::median(ratios)
+    ));
+}
+
+/// Counts how often `call` can be made until `length` has passed.
+fn count(length: Duration, mut call: impl FnMut() -> usize) -> usize {
+    let end = Instant::now() + length;
+    let mut count = 0;
+    while Instant::now() < end {
+        for _ in 0..50 {
+            std::hint::black_box(call());
+        }
+        count += 50;
+    }
+    count
+}
+
+/// Prints a line of the table.
+#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+fn print(line: &str) {
+    println!("{line}");
+}

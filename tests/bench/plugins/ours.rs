@@ -1,0 +1,114 @@
+//! The whole way through Waypost's host code, on the caller's thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use waypost::domain::event::Canonical;
+use waypost::domain::plugin::{OnError, PluginLimits, Verdict};
+use waypost::domain::{Event, PluginUse, Subscription};
+use waypost::plugin::{Call, CompileLimits, Compiler, Host, Limits, Plugin, Purpose, Settings, State, Steps};
+
+use crate::count;
+
+const EVENT: &[u8] = include_bytes!("../src/event.json");
+
+/// A host with the module in it.
+pub(crate) struct Ours {
+    host: Arc<Host>,
+    plugin: Arc<Plugin>,
+    subscription: Arc<Subscription>,
+    used: Arc<PluginUse>,
+    _folder: TempDir,
+}
+
+/// Returns the event as a guest sees it.
+pub(crate) fn event() -> Canonical<'static> {
+    static PARSED: std::sync::OnceLock<Event> = std::sync::OnceLock::new();
+    PARSED.get_or_init(parse).canonical()
+}
+
+fn parse() -> Event {
+    Event::from_json(EVENT).expect("it is an event")
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts")
+}
+
+impl Ours {
+    pub(crate) fn new(wasm: Vec<u8>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let host = Arc::new(Host::new(Settings {
+            limits: Limits::default(),
+            compile: CompileLimits::default(),
+            folder: folder.path().join("compiled"),
+            compiler: Compiler::InProcess,
+            networks: Vec::new(),
+            threads: 2,
+        }));
+        let plugin = runtime().block_on(async {
+            let report = host.admit(wasm.clone().into()).await.expect("it is accepted");
+            host.load(report.digest, async { Ok(wasm.into()) }).await.expect("it loads")
+        });
+        let target = "http://localhost:1/".parse().expect("a URL");
+        let now = waypost::clock::now();
+        let subscription = Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, now);
+        let used = PluginUse {
+            digest: plugin.digest(),
+            config: serde_json::Map::new(),
+            allow_hosts: Vec::new(),
+            on_error: OnError::default(),
+            limits: PluginLimits::default(),
+        };
+        Self { host, plugin, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
+    }
+
+    /// Returns a caller on the thread that it is used on.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        Caller { ours: self, event: parse(), runtime: runtime() }
+    }
+
+    /// Returns how many calls a second so many threads make.
+    pub(crate) fn rate(&self, threads: usize, length: Duration) -> f64 {
+        let begin = Instant::now();
+        let calls: usize = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut caller = self.caller();
+                        count(length, || caller.call())
+                    })
+                })
+                .collect();
+            all.into_iter().map(|thread| thread.join().expect("it does not panic")).sum()
+        });
+        calls as f64 / begin.elapsed().as_secs_f64()
+    }
+}
+
+/// Calls the plugin with one event.
+pub(crate) struct Caller<'o> {
+    ours: &'o Ours,
+    event: Event,
+    runtime: Runtime,
+}
+
+impl Caller<'_> {
+    pub(crate) fn call(&mut self) -> usize {
+        let call = Call {
+            event: self.event.clone(),
+            subscription: Arc::clone(&self.ours.subscription),
+            plugin: Arc::clone(&self.ours.used),
+            attempt: 1,
+            now: waypost::clock::now(),
+            state: State::default(),
+            steps: Steps::All,
+            purpose: Purpose::Deliver,
+        };
+        let ran = self.runtime.block_on(self.ours.host.run_here(&self.ours.plugin, call)).expect("it runs");
+        assert_eq!(ran.run.verdict, Verdict::Deliver);
+        1
+    }
+}

@@ -1,0 +1,196 @@
+//! What plugins cost: a delivery through one, a hundred modules, uploading and starting, and a hostile neighbour.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::event::{FILES_FILTER, equality_filter};
+use crate::ledger::Fan;
+use crate::percentile::Latency;
+use crate::producer::{Pace, Sent};
+use crate::report::Row;
+use crate::sink::Gate;
+use crate::stage::{Settings, Stage};
+
+/// How often two contestants take turns.
+const TURNS: u32 = 4;
+/// More than a server delivers in a second.
+const PER_SECOND_MAX: usize = 80_000;
+/// How many modules are loaded beside one.
+const HUNDRED: usize = 100;
+/// The subscriptions of a start, and the modules that they share.
+const SUBSCRIPTIONS: usize = 1000;
+const MODULES: usize = 20;
+/// 100 events a second.
+const STEADY: Duration = Duration::from_millis(10);
+
+/// Measures deliveries without and with a Rust filter that lets everything pass, in turns.
+pub(crate) async fn filter(settings: &Settings) -> Result<Row> {
+    let plain = stage(settings, Fan::All(1)).await?;
+    plain.subscribe(|_| FILES_FILTER.to_owned()).await?;
+    let filtered = stage(settings, Fan::All(1)).await?;
+    let mut rest = filtered.rest().await?;
+    let digest = rest.upload(module(waypost_guests::KEEP_FILES)?).await?;
+    let wanted = json!({ "digest": digest, "config": {} });
+    rest.create(subscription(&filtered, 0, FILES_FILTER, &wanted)).await?;
+    race("plugin-filter", settings, &plain, &filtered, "without the filter").await
+}
+
+/// Measures deliveries through one module and through a hundred, each event to one of 100 subscriptions, in turns.
+pub(crate) async fn hundred(settings: &Settings) -> Result<Row> {
+    let one = sharing(settings, HUNDRED, 1).await?;
+    let many = sharing(settings, HUNDRED, HUNDRED).await?;
+    race("plugin-100", settings, &one, &many, "with one module").await
+}
+
+/// Measures from PUT to active, and a start with many subscriptions; then everything must still arrive.
+pub(crate) async fn upload(settings: &Settings) -> Result<Row> {
+    let mut stage = sharing(settings, SUBSCRIPTIONS, MODULES).await?;
+    let mut rest = stage.rest().await?;
+    let other = json!({ "name": "upload", "jsonpath": "$.absent", "target_url": stage.sink.url(0) });
+    let uuid = rest.create(other).await?;
+    let mut puts = Vec::new();
+    let wasm = module(waypost_guests::KEEP_FILES)?;
+    for n in 0..10 {
+        let new = variant(&wasm, 1_000_000 + n);
+        let begin = Instant::now();
+        rest.put_plugin(&uuid, new).await?;
+        puts.push(u64::try_from(begin.elapsed().as_nanos())?);
+    }
+    stage.kill_server();
+    let (_, ready) = stage.start_server().await?;
+    let before = stage.usage()?;
+    let sent = stage.load(settings.connections, Pace::For(Duration::from_secs(3))).await?;
+    stage.drained().await;
+    let mut row = Row::of("plugin-upload", settings.connections, &stage, &sent);
+    row.delivered(&stage, &sent);
+    row.used(before, stage.usage()?, sent.accepted);
+    let put = Latency::of(puts).context("nothing was put")?;
+    row.note(format!(
+        "PUT of a module of {} KB until active: p50 {:.0} ms, worst {:.0} ms; ready {:.2} s after kill -9 with \
+         {SUBSCRIPTIONS} subscriptions that share {MODULES} modules",
+        wasm.len() / 1000,
+        put.p50_ms,
+        put.p99_ms,
+        ready.as_secs_f64(),
+    ));
+    Ok(row)
+}
+
+/// Measures a subscription's latency at a steady pace: alone, and beside one whose plugin spins at the same events.
+pub(crate) async fn spin(settings: &Settings) -> Result<Row> {
+    let length = Duration::from_secs(settings.seconds.unwrap_or(16).div_ceil(2));
+    let pace = Pace::Every { every: STEADY, length };
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for _ in 0..2 {
+        let quiet = stage(settings, Fan::All(1)).await?;
+        quiet.subscribe(|_| FILES_FILTER.to_owned()).await?;
+        quiet.load(1, pace).await?;
+        quiet.drained().await;
+        alone.extend(quiet.ledger.arrival_nanos());
+        drop(quiet);
+
+        let noisy = stage(settings, Fan::All(1)).await?;
+        noisy.subscribe(|_| FILES_FILTER.to_owned()).await?;
+        let mut rest = noisy.rest().await?;
+        let digest = rest.upload(module(waypost_guests::SPIN)?).await?;
+        // Nothing of it may arrive.
+        rest.create(subscription(&noisy, 1, FILES_FILTER, &json!({ "digest": digest }))).await?;
+        let before = noisy.usage()?;
+        let sent = noisy.load(1, pace).await?;
+        noisy.drained().await;
+        beside.extend(noisy.ledger.arrival_nanos());
+        let after = noisy.usage()?;
+        let mut row = Row::of("plugin-spin", 1, &noisy, &sent);
+        row.used(before, after, sent.accepted);
+        last = Some(row);
+    }
+    let mut row = last.context("nothing was played")?;
+    let (alone, beside) =
+        (Latency::of(alone).context("no samples")?, Latency::of(beside).context("no samples")?);
+    row.arrival = Some(beside);
+    row.paced = true;
+    row.note(format!(
+        "to the sink alone: p50 {:.2} ms, p99 {:.2} ms; beside a spinning plugin {:.2} and {:.2}: {:.2} of its p99 alone",
+        alone.p50_ms,
+        alone.p99_ms,
+        beside.p50_ms,
+        beside.p99_ms,
+        beside.p99_ms / alone.p99_ms,
+    ));
+    Ok(row)
+}
+
+async fn stage(settings: &Settings, fan: Fan) -> Result<Stage> {
+    let seconds = usize::try_from(settings.seconds.unwrap_or(8)).unwrap_or(usize::MAX).clamp(1, 60);
+    Stage::set(settings, fan, PER_SECOND_MAX * seconds, Gate::Open).await
+}
+
+/// Sets a stage with subscriptions that share so many modules; each event goes to one of them.
+async fn sharing(settings: &Settings, subscriptions: usize, modules: usize) -> Result<Stage> {
+    let stage = stage(settings, Fan::OneOf(subscriptions)).await?;
+    let mut rest = stage.rest().await?;
+    let wasm = module(waypost_guests::KEEP_FILES)?;
+    let mut digests = Vec::with_capacity(modules);
+    for n in 0..modules {
+        digests.push(rest.upload(variant(&wasm, n)).await?);
+    }
+    for n in 0..subscriptions {
+        let wanted = json!({ "digest": digests[n % modules] });
+        rest.create(subscription(&stage, n, &equality_filter(n, subscriptions), &wanted)).await?;
+    }
+    Ok(stage)
+}
+
+fn subscription(stage: &Stage, n: usize, jsonpath: &str, plugin: &Value) -> Value {
+    json!({ "name": "bench", "jsonpath": jsonpath, "target_url": stage.sink.url(n), "plugin": plugin })
+}
+
+/// Loads both in turns, and compares the rates at which they deliver.
+async fn race(name: &str, settings: &Settings, base: &Stage, other: &Stage, than: &str) -> Result<Row> {
+    let seconds = settings.seconds.unwrap_or(8).div_ceil(u64::from(TURNS)).max(1);
+    let pace = Pace::For(Duration::from_secs(seconds));
+    let before = other.usage()?;
+    let (mut total, mut ratios) = (Sent::default(), Vec::new());
+    for _ in 0..TURNS {
+        let (base, _) = turn(base, settings, pace).await?;
+        let (rate, sent) = turn(other, settings, pace).await?;
+        ratios.push(rate / base);
+        total.join(sent);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let mut row = Row::of(name, settings.connections, other, &total);
+    row.delivered(other, &total);
+    row.used(before, other.usage()?, total.accepted);
+    row.note(format!(
+        "delivers {:.2} of the rate {than} (median of {TURNS} turns, {:.2} to {:.2})",
+        (ratios[1] + ratios[2]) / 2.0,
+        ratios[0],
+        ratios[3]
+    ));
+    Ok(row)
+}
+
+/// Plays one turn; returns how many deliveries arrived in a second.
+async fn turn(stage: &Stage, settings: &Settings, pace: Pace) -> Result<(f64, Sent)> {
+    let arrived = stage.ledger.arrived();
+    let sent = stage.load(settings.connections, pace).await?;
+    stage.drained().await;
+    let took = stage.ledger.last_arrival().saturating_sub(sent.started);
+    Ok(((stage.ledger.arrived() - arrived) as f64 / took.as_secs_f64().max(1e-3), sent))
+}
+
+fn module(path: &str) -> Result<Bytes> {
+    Ok(std::fs::read(path).with_context(|| format!("failed to read {path}"))?.into())
+}
+
+/// Returns the same program as another module: with one more custom section, whose name is a number.
+fn variant(wasm: &[u8], n: usize) -> Bytes {
+    let name = format!("{n:08}");
+    let size = u8::try_from(name.len()).expect("eight digits");
+    let section = [&[0, size + 1, size], name.as_bytes()].concat();
+    [wasm, &section].concat().into()
+}

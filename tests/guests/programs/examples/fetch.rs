@@ -1,0 +1,48 @@
+//! Asks its `url` by HTTP with its `method`, `times` times, follows redirects as a library would, and answers what came.
+
+waypost_guest_programs::filter!(answer);
+
+use waypost::plugin::config;
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingRequest, Scheme};
+
+fn answer() -> String {
+    let url = config::get("url").unwrap();
+    let times = config::get("times").and_then(|text| text.parse().ok()).unwrap_or(1);
+    (0..times).map(|_| follow(&url)).last().unwrap_or_default()
+}
+
+fn follow(url: &str) -> String {
+    let mut url = url.to_owned();
+    loop {
+        match get(&url) {
+            Ok((status, Some(location), _)) if (300..400).contains(&status) => url = location,
+            Ok((status, _, bytes)) => return format!("{status}, {bytes} bytes"),
+            Err(error) => return format!("{error:?}"),
+        }
+    }
+}
+
+fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&if scheme == "http" { Scheme::Http } else { Scheme::Https })).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some(&format!("/{path}"))).unwrap();
+    let method = config::get("method").map_or(Method::Get, Method::Other);
+    request.set_method(&if matches!(&method, Method::Other(name) if name == "POST") { Method::Post } else { method })
+        .unwrap();
+    let coming = outgoing_handler::handle(request, None)?;
+    coming.subscribe().block();
+    let response = coming.get().unwrap().unwrap()?;
+    let location = response.headers().get("location").first().map(|value| String::from_utf8_lossy(value).into_owned());
+    let body = response.consume().unwrap();
+    let stream = body.stream().unwrap();
+    let mut bytes = 0;
+    // A failing stream is a body that broke off.
+    while let Ok(read) = stream.blocking_read(64 * 1024) {
+        bytes += read.len();
+    }
+    Ok((response.status(), location, bytes))
+}

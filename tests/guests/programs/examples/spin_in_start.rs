@@ -1,0 +1,17 @@
+//! Never ends before it is ever called.
+
+waypost_guest_programs::filter!(answer);
+
+fn answer() -> String {
+    "never".to_owned()
+}
+
+extern "C" fn start() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;

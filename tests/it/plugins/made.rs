@@ -1,0 +1,77 @@
+//! WebAssembly made by hand: what no compiler would write.
+
+/// The first 8 bytes of a component.
+pub(super) const COMPONENT: &[u8; 8] = b"\0asm\x0d\0\x01\0";
+/// And of a core module.
+pub(super) const CORE_MODULE: &[u8; 8] = b"\0asm\x01\0\0\0";
+
+/// Returns a component that imports these interfaces, without anything in them.
+pub(super) fn importing(names: &[&str]) -> Vec<u8> {
+    let mut imports = leb(names.len());
+    for name in names {
+        imports.push(0);
+        imports.extend(leb(name.len()));
+        imports.extend(name.bytes());
+        // An instance, of type 0.
+        imports.extend([5, 0]);
+    }
+    let empty_instance = [1, 0x42, 0];
+    [COMPONENT.to_vec(), section(7, &empty_instance), section(10, &imports)].concat()
+}
+
+/// Returns a component that is small and takes for ever to compile: one function with many locals, all of them alive in
+/// all of its many branches.
+pub(super) fn bomb() -> Vec<u8> {
+    const LOCALS: usize = 2_000;
+    const BRANCHES: usize = 30_000;
+    let local = |op: u8, index: usize| [vec![op], leb(index % LOCALS)].concat();
+    let (get, set) = (0x20, 0x21);
+    // One group of locals of type i32; then a loop.
+    let mut body = [leb(1), leb(LOCALS), vec![0x7f, 0x03, 0x40]].concat();
+    for branch in 0..BRANCHES {
+        body.extend(local(get, branch));
+        body.extend([0x04, 0x40]);
+        body.extend(local(get, branch * 7 + 1));
+        body.extend(local(get, branch * 13 + 5));
+        body.push(0x6a);
+        body.extend(local(set, branch * 31 + 11));
+        body.push(0x0b);
+    }
+    // Again, if local 0 says so; the ends of the loop and of the function.
+    body.extend([get, 0, 0x0d, 0, 0x0b, 0x0b]);
+    let code = [leb(1), leb(body.len()), body].concat();
+    let module =
+        [CORE_MODULE.to_vec(), section(1, &[1, 0x60, 0, 0]), section(3, &[1, 0]), section(10, &code)]
+            .concat();
+    [COMPONENT.to_vec(), section(1, &module)].concat()
+}
+
+/// Returns `wasm` with one text of its data replaced by another one of the same length.
+pub(super) fn patched(wasm: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let places: Vec<_> =
+        (0..wasm.len() - from.len()).filter(|place| wasm[*place..].starts_with(from.as_bytes())).collect();
+    assert!(!places.is_empty(), "`{from}` is not in the module");
+    let mut wasm = wasm.to_vec();
+    for place in places {
+        wasm[place..place + to.len()].copy_from_slice(to.as_bytes());
+    }
+    wasm
+}
+
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [vec![id], leb(content.len()), content.to_vec()].concat()
+}
+
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).unwrap();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
