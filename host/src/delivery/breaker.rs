@@ -208,3 +208,101 @@ impl Breaker {
         self.reason = failed.reason;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn subscription() -> Subscription {
+        let target = "http://localhost:1/".parse().unwrap();
+        Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, at(0))
+    }
+
+    fn failed() -> Result<(), Failed> {
+        Err(Failed { reason: "plugin: oops".to_owned(), holds: true })
+    }
+
+    /// Breakers of which that of this subscription is open since `at(0)`.
+    fn open(subscription: &Subscription) -> Arc<Breakers> {
+        let breakers = Arc::<Breakers>::default();
+        for _ in 0..FAILURES_MAX {
+            let permit = breakers.ask(subscription, at(0));
+            assert!(matches!(permit, Permit::Call));
+            breakers.note(subscription, permit, failed(), at(0));
+        }
+        breakers
+    }
+
+    fn refused_until(permit: &Permit) -> Option<Timestamp> {
+        match permit {
+            Permit::Not { until, holds: true } => Some(*until),
+            Permit::Not { .. } | Permit::Call | Permit::Try(_) => None,
+        }
+    }
+
+    #[test]
+    fn only_failures_in_a_row_open_it() {
+        let (breakers, subscription) = (Arc::<Breakers>::default(), subscription());
+        for _ in 0..3 {
+            for _ in 1..FAILURES_MAX {
+                breakers.note(&subscription, Permit::Call, failed(), at(0));
+            }
+            assert_eq!(breakers.state(&subscription).unwrap().open_until, None);
+            breakers.note(&subscription, Permit::Call, Ok(()), at(0));
+            assert_eq!(breakers.state(&subscription), None);
+        }
+        assert_eq!(refused_until(&open(&subscription).ask(&subscription, at(9))), Some(at(10)));
+    }
+
+    #[test]
+    fn then_one_at_a_time_tries_it_and_each_failure_doubles_the_wait() {
+        let subscription = subscription();
+        let breakers = open(&subscription);
+        let (mut now, mut waits) = (10, Vec::new());
+        for _ in 0..8 {
+            let trial = breakers.ask(&subscription, at(now));
+            assert!(matches!(trial, Permit::Try(_)));
+            assert!(refused_until(&breakers.ask(&subscription, at(now))).is_some(), "one at a time");
+            breakers.note(&subscription, trial, failed(), at(now));
+            let until = refused_until(&breakers.ask(&subscription, at(now))).unwrap();
+            waits.push(until.duration_since(at(now)).as_secs());
+            now += waits[waits.len() - 1];
+        }
+        assert_eq!(waits, [20, 40, 80, 160, 320, 600, 600, 600]);
+        let trial = breakers.ask(&subscription, at(now));
+        breakers.note(&subscription, trial, Ok(()), at(now));
+        assert!(matches!(breakers.ask(&subscription, at(now)), Permit::Call));
+    }
+
+    #[test]
+    fn a_trial_that_comes_to_nothing_gives_its_right_away() {
+        let subscription = subscription();
+        let breakers = open(&subscription);
+        drop(breakers.ask(&subscription, at(10)));
+        assert!(matches!(breakers.ask(&subscription, at(10)), Permit::Try(_)));
+    }
+
+    #[test]
+    fn a_call_from_before_it_opened_changes_nothing() {
+        let subscription = subscription();
+        let breakers = open(&subscription);
+        breakers.note(&subscription, Permit::Call, Ok(()), at(1));
+        breakers.note(&subscription, Permit::Call, failed(), at(1));
+        assert_eq!(refused_until(&breakers.ask(&subscription, at(1))), Some(at(10)));
+    }
+
+    #[test]
+    fn a_change_of_the_subscription_closes_it() {
+        let subscription = subscription();
+        let breakers = open(&subscription);
+        let changed = Subscription { updated: at(1), ..subscription.clone() };
+        assert_eq!(breakers.state(&changed), None);
+        assert!(matches!(breakers.ask(&changed, at(1)), Permit::Call));
+        breakers.note(&changed, Permit::Call, failed(), at(1));
+        assert_eq!(breakers.state(&changed).unwrap().failures, 1);
+    }
+}

@@ -59,3 +59,80 @@ fn is_allowed(run: &PluginRun) -> bool {
         Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) => !run.answered.is_empty(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::{PluginDigest, RetrySchedule};
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn reacted(failed: &Failure, on_error: OnError) -> Reaction {
+        let schedule: RetrySchedule = "10s".parse().unwrap();
+        react(failed, on_error, Situation { schedule: &schedule, failed: 1, now: now(), random: 0.5 })
+    }
+
+    fn why() -> String {
+        "why".to_owned()
+    }
+
+    fn counted() -> [Failure; 4] {
+        [Failure::Internal(why()), Failure::Limit(why()), Failure::Trap(why()), Failure::Host(why())]
+    }
+
+    const ALL: [OnError; 4] = [OnError::Retry, OnError::Skip, OnError::Deliver, OnError::DeadLetter];
+
+    #[test]
+    fn on_error_decides_about_what_the_breaker_counts() {
+        for failed in counted() {
+            assert!(is_counted(&failed));
+            let waits =
+                |reaction| matches!(reaction, Reaction::End(Outcome::Retry { .. }, Consequence::Nothing));
+            assert!(waits(reacted(&failed, OnError::Retry)));
+            let reason = failed.reason();
+            let skipped = Outcome::Skipped { reason: reason.clone() };
+            assert_eq!(reacted(&failed, OnError::Skip), Reaction::End(skipped, Consequence::Nothing));
+            let dead = Outcome::Dead { reason };
+            assert_eq!(reacted(&failed, OnError::DeadLetter), Reaction::End(dead, Consequence::Nothing));
+            assert_eq!(reacted(&failed, OnError::Deliver), Reaction::Deliver);
+        }
+    }
+
+    #[test]
+    fn the_other_errors_have_one_reaction_whatever_on_error_says() {
+        for on_error in ALL {
+            let dead = Outcome::Dead { reason: "plugin: invalid event: why".to_owned() };
+            let wrong = reacted(&Failure::InvalidEvent(why()), on_error);
+            assert_eq!(wrong, Reaction::End(dead, Consequence::Nothing));
+            let wrong = reacted(&Failure::InvalidConfig(why()), on_error);
+            let disables = Consequence::Disable("plugin: invalid configuration: why".to_owned());
+            assert!(matches!(wrong, Reaction::End(Outcome::Retry { .. }, ref does) if *does == disables));
+            let retry_after = Some(Duration::from_secs(60));
+            let away = reacted(&Failure::Unavailable { message: why(), retry_after }, on_error);
+            let later = now() + Duration::from_secs(60);
+            assert!(matches!(away, Reaction::End(Outcome::Retry { due, .. }, _) if due == later));
+        }
+    }
+
+    #[test]
+    fn what_the_plugins_policy_has_not_allowed_is_retried() {
+        let run = |failed: Failure, answered: &[&str]| {
+            let answered = answered.iter().map(|name| (*name).to_owned()).collect();
+            PluginRun { answered, ..PluginRun::failed(PluginDigest::of(b""), 1, now(), failed) }
+        };
+        let of = |failed, answered| on_error(OnError::Deliver, &run(failed, answered), true);
+        // The policy itself says that it failed, or traps.
+        assert_eq!(of(Failure::Internal(why()), &["policy"]), OnError::Retry);
+        assert_eq!(of(Failure::Trap(why()), &[]), OnError::Retry);
+        // It allowed, and then the filter failed.
+        assert_eq!(of(Failure::Internal(why()), &["policy", "filter"]), OnError::Deliver);
+        assert_eq!(of(Failure::Trap(why()), &["policy"]), OnError::Deliver);
+        assert_eq!(on_error(OnError::Skip, &run(Failure::Trap(why()), &[]), false), OnError::Skip);
+    }
+}

@@ -16,7 +16,8 @@ async fn examined(folder: &tempfile::TempDir, config: &Value) -> Server {
 #[tokio::test]
 async fn the_operators_plugin_allows_denies_or_gives_no_answer() {
     let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
-    for (policy, state) in [("ok", "delivered"), ("no: not yours", "denied"), ("internal: oops", "retrying")] {
+    for (policy, state) in [("ok", "delivered"), ("no: not yours", "denied"), ("internal: oops", "retrying")]
+    {
         let server = examined(&folder, &json!({"policy": policy})).await;
         assert!(!server.log().contains("every user may see every event"));
         let ann = server.user("ann");

@@ -82,7 +82,8 @@ async fn on_error_decides_what_becomes_of_a_delivery_whose_plugin_panics() {
 async fn what_a_failing_policy_has_not_allowed_is_neither_sent_nor_skipped() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
-    for (failure, on_error) in [("panic: x", "deliver"), ("internal: x", "deliver"), ("internal: x", "skip")] {
+    for (failure, on_error) in [("panic: x", "deliver"), ("internal: x", "deliver"), ("internal: x", "skip")]
+    {
         let plugin = json!({"config": {"policy": failure}, "on_error": on_error});
         let uuid = using(&server, waypost_guests::PROBE, &target.url("/t"), plugin).await;
         let id = server.receive(&event_1_0("a")).await;

@@ -20,7 +20,8 @@ fn unavailable() -> Answer {
 
 #[tokio::test]
 async fn a_repeat_has_the_same_bytes_after_failures_a_crash_and_another_plugin() {
-    let mut server = Server::with(&["--retry-schedule", "100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms"]).await;
+    let mut server =
+        Server::with(&["--retry-schedule", "100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms"]).await;
     let target = Target::start().await;
     target.always("/t", unavailable());
     let uuid = probing(&server, &target.url("/t"), json!({"transform": "stamp"})).await;
@@ -53,7 +54,10 @@ async fn a_crash_while_the_target_has_it_repeats_the_same_bytes() {
     let delivery = server.delivery_in(&id, &uuid, "delivered").await;
     same(&target.requests("/t"));
     assert_eq!(target.requests("/t").len(), 2);
-    assert_eq!(delivery["attempts"][0]["plugin"]["verdict"], "transformed", "the run that fixed them is told");
+    assert_eq!(
+        delivery["attempts"][0]["plugin"]["verdict"], "transformed",
+        "the run that fixed them is told"
+    );
 }
 
 #[tokio::test]

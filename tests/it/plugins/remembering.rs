@@ -8,8 +8,7 @@ use crate::harness::{Server, Target, event_1_0};
 
 /// Returns the numbers that a path got, in order and each once.
 fn numbers(target: &Target, path: &str) -> Vec<u32> {
-    let mut numbers: Vec<u32> =
-        target.requests(path).iter().map(|got| got.text().parse().unwrap()).collect();
+    let mut numbers: Vec<u32> = target.requests(path).iter().map(|got| got.text().parse().unwrap()).collect();
     numbers.sort_unstable();
     numbers.dedup();
     numbers
@@ -43,8 +42,11 @@ async fn each_event_is_counted_once_though_the_process_is_killed_again_and_again
     }
     // A repeat after a crash has the same number: it stands for the same event.
     assert_eq!(numbers(&target, "/t"), (1..=100).collect::<Vec<_>>());
-    let ids: std::collections::HashSet<_> =
-        target.requests("/t").iter().map(|got| (got.webhook_id().to_owned(), got.text().to_owned())).collect();
+    let ids: std::collections::HashSet<_> = target
+        .requests("/t")
+        .iter()
+        .map(|got| (got.webhook_id().to_owned(), got.text().to_owned()))
+        .collect();
     assert_eq!(ids.len(), 100);
 }
 
@@ -61,7 +63,11 @@ async fn a_call_that_fails_or_skips_counts_as_it_should() {
     server.delivery_in(&skipped, &uuid, "skipped").await;
     server.update(&uuid, &json!({"plugin": {"config": {"count": "n", "transform": "count"}}})).await;
     server.receive(&event_1_0("third")).await;
-    assert_eq!(target.wait_for("/t", 1).await[0].text(), "2", "the skipped one counts, the failed one does not");
+    assert_eq!(
+        target.wait_for("/t", 1).await[0].text(),
+        "2",
+        "the skipped one counts, the failed one does not"
+    );
 }
 
 #[tokio::test]

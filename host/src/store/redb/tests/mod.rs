@@ -27,8 +27,11 @@ use uuid::Uuid;
 use super::{FILE_NAME, RedbStore};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
-use crate::domain::{Attempt, Entry, Event, EventId, Outcome, State, SubscriptionId};
-use crate::store::{Arrival, Ask, Finished, Owed, Progress, Purge, Purged, Range, Store, Waiting};
+use crate::domain::plugin::{Failure, Fixed, PluginRun, Prepared, StateChange, StateValue};
+use crate::domain::{Attempt, Entry, Event, EventId, Outcome, PluginDigest, State, SubscriptionId};
+use crate::store::{
+    Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Range, Store, Waiting,
+};
 
 const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
@@ -120,6 +123,17 @@ fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finish
 
 async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {
     store.finish(ending(subscription, owed, outcome)).await.unwrap();
+}
+
+/// What a plugin makes of a delivery, with the new value of a counter.
+fn counting(subscription: SubscriptionId, owed: &Owed, count: u32) -> Preparation {
+    let digest = PluginDigest::of(b"module");
+    let run = PluginRun::failed(digest, 1, after(0), Failure::Host(String::new()));
+    let value = StateValue { bytes: count.to_le_bytes().to_vec(), expires: None };
+    let (event, place) = (owed.event.id, owed.place);
+    let prepared = Prepared { digest, config: digest, fixed: Fixed::Event };
+    let state = vec![StateChange { key: "count".to_owned(), value: Some(value) }];
+    Preparation { subscription, event, place, run: Box::new(run), prepared, state }
 }
 
 async fn history(store: &RedbStore, id: EventId, subscription: SubscriptionId) -> Vec<Entry> {

@@ -1,13 +1,15 @@
 //! The store against a model that is too simple to be wrong, in random order: at any time each delivery waits in
 //! one place or is over, and every reader says so.
 
+mod steps;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join;
 use proptest::prelude::*;
-use proptest::sample::Index;
 
+use self::steps::{End, Step, steps};
 use super::*;
 use crate::domain::Recovery;
 use crate::domain::recovery::{Looked, Mark};
@@ -15,52 +17,6 @@ use crate::store::{Forward, Logged, Place, Step as StoreStep};
 
 /// The subscriptions of the model.
 const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// Events come in one request, each matching the subscriptions in its mask.
-    Accept(Vec<u8>),
-    /// Somebody takes up something that is owed.
-    Begin(Index),
-    /// An attempt that was begun ends; what it was for may have changed meanwhile.
-    End(Index, End),
-    Redeliver(Index, u8),
-    /// A whole recovery of the subscription, which finds the events whose place in the log is in the mask.
-    Recover(Index, u8),
-    PurgeEvents(Vec<Index>),
-    PurgeBefore(Index),
-    Forgive(Index, usize),
-    /// The process ends and starts again: what was under way is lost.
-    Reopen,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Delivered,
-    Dead,
-    Retry(i64),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let end = prop_oneof![
-        2 => Just(End::Delivered),
-        1 => Just(End::Dead),
-        4 => (0..50i64).prop_map(End::Retry),
-    ];
-    let mask = || 0..8u8;
-    let step = prop_oneof![
-        4 => prop::collection::vec(mask(), 1..5).prop_map(Step::Accept),
-        6 => any::<Index>().prop_map(Step::Begin),
-        6 => (any::<Index>(), end).prop_map(|(index, end)| Step::End(index, end)),
-        3 => (any::<Index>(), mask()).prop_map(|(index, mask)| Step::Redeliver(index, mask)),
-        2 => (any::<Index>(), any::<u8>()).prop_map(|(index, mask)| Step::Recover(index, mask)),
-        1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
-        1 => any::<Index>().prop_map(Step::PurgeBefore),
-        1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::Forgive(index, limit)),
-        1 => Just(Step::Reopen),
-    ];
-    prop::collection::vec(step, 1..50)
-}
 
 /// Where a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +31,14 @@ struct Delivery {
     row: Row,
     /// How many lines its history has.
     entries: usize,
+    /// Whether its plugin has fixed what becomes of it.
+    prepared: bool,
+}
+
+impl Delivery {
+    fn new(row: Row, entries: usize) -> Self {
+        Self { row, entries, prepared: false }
+    }
 }
 
 #[derive(Debug)]
@@ -96,6 +60,8 @@ struct Model {
     /// All ids that were ever given.
     given: Vec<EventId>,
     under_way: Vec<(u128, Owed)>,
+    /// How often each subscription's plugin has fixed something: what its state says.
+    counts: BTreeMap<u128, u32>,
     /// The model's clock, which a test may trust: it moves on by a microsecond for each event and wish.
     now: Timestamp,
 }
@@ -110,6 +76,7 @@ impl Model {
             log: BTreeMap::new(),
             given: Vec::new(),
             under_way: Vec::new(),
+            counts: BTreeMap::new(),
             now,
         }
     }
@@ -149,6 +116,12 @@ impl Model {
                     self.end(number, &owed, end).await;
                 }
             }
+            Step::Prepare(index) => {
+                if !self.under_way.is_empty() {
+                    let place = index.index(self.under_way.len());
+                    self.prepare(place).await;
+                }
+            }
             Step::Redeliver(index, mask) => {
                 if !self.given.is_empty() {
                     self.redeliver(self.given[index.index(self.given.len())], mask).await;
@@ -185,8 +158,7 @@ impl Model {
         assert_eq!(ids.len(), masks.len());
         for (id, arrival) in ids.into_iter().zip(arrivals) {
             assert!(self.given.last().is_none_or(|last| *last < id), "ids grow");
-            let delivery =
-                |id: &SubscriptionId| (id.uuid().as_u128(), Delivery { row: Row::Fresh, entries: 0 });
+            let delivery = |id: &SubscriptionId| (id.uuid().as_u128(), Delivery::new(Row::Fresh, 0));
             let deliveries = arrival.matched.iter().map(delivery).collect();
             self.log.insert(id, Known { received: arrival.received, deliveries });
             self.given.push(id);
@@ -213,10 +185,35 @@ impl Model {
             Row::Over => None,
         };
         if due == Some(owed.place.due) {
+            delivery.prepared &= !matches!(end, End::Delivered);
             delivery.row = match end {
                 End::Delivered | End::Dead => Row::Over,
                 End::Retry(seconds) => Row::Due(after(seconds), finished.progress),
             };
+        }
+    }
+
+    async fn prepare(&mut self, place: usize) {
+        let (number, owed) = &mut self.under_way[place];
+        // As the delivery stage does, which asks no plugin twice.
+        if owed.prepared {
+            return;
+        }
+        let store = self.store.as_ref().unwrap();
+        let count = self.counts.get(number).map_or(0, |count| *count) + 1;
+        let is_kept = store.prepare(counting(sub(*number), owed, count)).await.unwrap();
+        let known = self.log.get_mut(&owed.event.id).and_then(|known| known.deliveries.get_mut(number));
+        let waits = known.as_ref().is_some_and(|delivery| match delivery.row {
+            Row::Fresh => owed.place.due.is_none(),
+            Row::Due(due, _) => owed.place.due == Some(due),
+            Row::Over => false,
+        });
+        assert_eq!(is_kept, waits);
+        if let Some(delivery) = known.filter(|_| waits) {
+            delivery.prepared = true;
+            delivery.entries += 1;
+            owed.prepared = true;
+            self.counts.insert(*number, count);
         }
     }
 
@@ -226,7 +223,7 @@ impl Model {
         assert_eq!(found, self.log.contains_key(&id));
         let Some(known) = self.log.get_mut(&id) else { return };
         for subscription in of_mask(mask) {
-            let delivery = Delivery { row: Row::Over, entries: 0 };
+            let delivery = Delivery::new(Row::Over, 0);
             let delivery = known.deliveries.entry(subscription.uuid().as_u128()).or_insert(delivery);
             if delivery.row != Row::Fresh {
                 delivery.row = Row::Due(at, Progress::default());
@@ -256,7 +253,7 @@ impl Model {
                     let deliveries = &mut self.log.get_mut(&logged.id).unwrap().deliveries;
                     deliveries.entry(number).or_insert_with(|| {
                         created += 1;
-                        Delivery { row: Row::Due(at, Progress::default()), entries: 1 }
+                        Delivery::new(Row::Due(at, Progress::default()), 1)
                     });
                 }
                 place += 1;
@@ -275,6 +272,9 @@ impl Model {
         let (kept, gone): (Vec<_>, Vec<_>) = meant.into_iter().partition(|id| self.log[id].is_open());
         gone.iter().for_each(|id| drop(self.log.remove(id)));
         assert_eq!(purge(self.store(), what).await, (gone.len() as u64, kept.len() as u64));
+        for (id, number) in gone.iter().flat_map(|id| SUBSCRIPTIONS.map(|number| (*id, number))) {
+            assert!(self.store().prepared(id, sub(number)).await.unwrap().is_none());
+        }
     }
 
     async fn forgive(&mut self, number: u128, limit: usize) {
@@ -284,7 +284,9 @@ impl Model {
                 delivery.row = Row::Over;
                 delivery.entries += 1;
             }
+            delivery.prepared = false;
         }
+        self.counts.remove(&number);
     }
 
     /// Asks the store everything and compares.
@@ -297,6 +299,17 @@ impl Model {
                 Place { due: Some(due), .. } => (owed.event.id, Row::Due(due, owed.progress)),
             };
             assert!(waiting.fresh.iter().all(|owed| owed.place.due.is_none()));
+            for owed in waiting.fresh.iter().chain(&waiting.due) {
+                assert_eq!(owed.prepared, self.log[&owed.event.id].deliveries[&number].prepared);
+            }
+            for (id, known) in &self.log {
+                let prepared = known.deliveries.get(&number).is_some_and(|delivery| delivery.prepared);
+                assert_eq!(self.store().prepared(*id, sub(number)).await.unwrap().is_some(), prepared);
+            }
+            let state = self.store().plugin_state(sub(number)).await.unwrap();
+            let count =
+                state.get("count").map(|value| u32::from_le_bytes(value.bytes[..].try_into().unwrap()));
+            assert_eq!(count, self.counts.get(&number).copied());
             assert!(waiting.due.iter().map(|owed| owed.place.due.unwrap()).is_sorted());
             let mut found: Vec<_> = waiting.fresh.iter().chain(&waiting.due).map(seen).collect();
             found.sort_by_key(|(id, _)| *id);

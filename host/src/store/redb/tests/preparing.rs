@@ -6,11 +6,8 @@ use serde_json::json;
 
 use super::super::prepared::{decode, decode_state, encode, encode_state};
 use super::*;
-use crate::domain::plugin::{
-    Failure, Fixed, Output, PluginRun, Prepared, StateChange, StateMap, StateValue, Verdict,
-};
-use crate::domain::{PluginDigest, PluginUse, Subscription};
-use crate::store::Preparation;
+use crate::domain::plugin::{Output, StateMap, Verdict};
+use crate::domain::{PluginUse, Subscription};
 
 fn plugin(config: &serde_json::Value) -> PluginUse {
     let digest = PluginDigest::of(b"module").to_string();

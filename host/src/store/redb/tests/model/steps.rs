@@ -1,0 +1,55 @@
+//! What happens to the store, in random order.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Events come in one request, each matching the subscriptions in its mask.
+    Accept(Vec<u8>),
+    /// Somebody takes up something that is owed.
+    Begin(Index),
+    /// An attempt that was begun ends; what it was for may have changed meanwhile.
+    End(Index, End),
+    /// The plugin of something that is under way fixes what becomes of it.
+    Prepare(Index),
+    Redeliver(Index, u8),
+    /// A whole recovery of the subscription, which finds the events whose place in the log is in the mask.
+    Recover(Index, u8),
+    PurgeEvents(Vec<Index>),
+    PurgeBefore(Index),
+    Forgive(Index, usize),
+    /// The process ends and starts again: what was under way is lost.
+    Reopen,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Delivered,
+    Dead,
+    Retry(i64),
+}
+
+/// Random steps.
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let end = prop_oneof![
+        2 => Just(End::Delivered),
+        1 => Just(End::Dead),
+        4 => (0..50i64).prop_map(End::Retry),
+    ];
+    let mask = || 0..8u8;
+    let step = prop_oneof![
+        4 => prop::collection::vec(mask(), 1..5).prop_map(Step::Accept),
+        6 => any::<Index>().prop_map(Step::Begin),
+        6 => (any::<Index>(), end).prop_map(|(index, end)| Step::End(index, end)),
+        4 => any::<Index>().prop_map(Step::Prepare),
+        3 => (any::<Index>(), mask()).prop_map(|(index, mask)| Step::Redeliver(index, mask)),
+        2 => (any::<Index>(), any::<u8>()).prop_map(|(index, mask)| Step::Recover(index, mask)),
+        1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
+        1 => any::<Index>().prop_map(Step::PurgeBefore),
+        1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::Forgive(index, limit)),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..50)
+}
