@@ -1,7 +1,7 @@
 //! Wasmtime as its documentation shows it, with the same pool, WASI and interruption: the least that a host can do.
 
 use waypost::domain::event::{Canonical, Payload};
-use wasmtime::component::{Component, InstancePre, Linker, ResourceTable};
+use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 

@@ -1,13 +1,14 @@
 //! Guests that mean harm: each ends with the name of what stopped it, and its neighbour goes on.
 
 use super::*;
-use crate::domain::plugin::Output;
 
 /// For each guest of `tests/guests` a test that runs it.
 mod tested {
     pub(super) use super::super::admitting::an_endless_schema_is_a_schema as endless_schema;
     pub(super) use super::super::fetching::a_redirect_to_a_host_that_is_not_allowed_is_refused as fetch;
-    pub(super) use super::super::running::a_plugin_filters_and_transforms as probe;
+    pub(super) use super::super::running::{
+        a_filter_alone_lets_pass_or_skips as sieve, a_plugin_filters_and_transforms as probe,
+    };
     pub(super) use super::{
         a_deep_recursion_meets_the_stack_limit as deep_recursion,
         a_flood_of_logs_is_dropped_and_counted as log_flood,

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::*;
 use crate::clock;
-use crate::domain::plugin::{PluginLimits, Verdict};
+use crate::domain::plugin::{Output, PluginLimits, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
 
 /// A host in a folder of its own.
@@ -34,10 +34,15 @@ impl Sandbox {
     fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let sandbox = Arc::new(Self::with(&[], Limits::default()));
+            let sandbox = Arc::new(Self::new());
             *shared = Arc::downgrade(&sandbox);
             sandbox
         })
+    }
+
+    /// Makes one of its own, with the default limits.
+    fn new() -> Self {
+        Self::with(&[], Limits::default())
     }
 
     /// Opens networks to plugins, and sets the limits.

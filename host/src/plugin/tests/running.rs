@@ -1,7 +1,18 @@
 //! Guests that do what they are for.
 
 use super::*;
-use crate::domain::plugin::{Failure, Output};
+use crate::domain::plugin::Failure;
+
+#[tokio::test]
+pub(super) async fn a_filter_alone_lets_pass_or_skips() {
+    let sandbox = Sandbox::shared();
+    let sieve = sandbox.load(waypost_guests::SIEVE).await;
+    assert!(!sieve.uses_state() && !sieve.has_policy() && !sieve.has_transform());
+    let ran = sandbox.run(&sieve, json!({})).await;
+    assert_eq!((ran.run.verdict, ran.run.answered), (Verdict::Deliver, vec!["filter".to_owned()]));
+    let ran = sandbox.run(&sieve, json!({"filter": "no: too small"})).await;
+    assert_eq!(skipped(&ran), "too small");
+}
 
 #[tokio::test]
 pub(super) async fn a_plugin_filters_and_transforms() {
