@@ -1,7 +1,7 @@
 //! Guests that do what they are for.
 
 use super::*;
-use crate::domain::plugin::{Failure, Output};
+use crate::domain::plugin::Output;
 
 #[tokio::test]
 pub(super) async fn a_plugin_filters_and_transforms() {
