@@ -1,7 +1,6 @@
 //! Guests that do what they are for.
 
 use super::*;
-use crate::domain::plugin::Failure;
 
 #[tokio::test]
 pub(super) async fn a_filter_alone_lets_pass_or_skips() {
