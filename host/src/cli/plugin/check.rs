@@ -38,6 +38,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Refused::NotAComponent(_)
                 | Refused::Precompiled
                 | Refused::Invalid(_)
+                | Refused::TooLarge { .. }
+                | Refused::DoesNotLoad(_)
+                | Refused::DoesNotStart(_)
                 | Refused::TooExpensive(_)
                 | Refused::Metadata(_)
                 | Refused::Host(_) => None,

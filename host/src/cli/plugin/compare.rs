@@ -187,8 +187,10 @@ mod tests {
 
     #[test]
     fn a_difference_is_told_line_by_line() {
-        insta::assert_snapshot!(compared(r#"{"outputs": [{"event": {"type": "u"}}], "logs": []}"#).unwrap(), @"");
-        insta::assert_snapshot!(compared(r#"{"reason": "r"}"#).unwrap(), @"");
+        let told = compared(r#"{"reason": "r", "verdict": "transformed"}"#).unwrap();
+        let expected =
+            "  {\n-   \"reason\": \"r\",\n+   \"reason\": null,\n    \"verdict\": \"transformed\"\n  }\n";
+        assert_eq!(told, expected);
         assert!(compared(r#"{"outputs": [{"raw": {}}, {"raw": {}}]}"#).is_some(), "an event is no raw body");
         assert!(compared(r#"{"outputs": [{"event": {"data": {"a": 1}}}, {"raw": {}}]}"#).is_some());
     }
