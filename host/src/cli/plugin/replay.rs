@@ -231,11 +231,7 @@ mod tests {
                 "attempts": [{{"plugin": {{"verdict": "{verdict}", "reason": null}}}}, {{"plugin": null}}]}}"#
             )
         };
-        let rows = [
-            compared(&was("transformed"), sent, skipped),
-            compared(&was("transformed"), sent, other),
-            compared(&was("transformed"), sent, sent),
-        ];
+        let rows = [skipped, other, sent].map(|then| compared(&was("transformed"), sent, then));
         let expected = "e1  transformed -> skipped (too small)\n\
             e1  transformed (2 requests) -> transformed (2 requests), with other requests\n\
             3 deliveries: 2 would change\n";
