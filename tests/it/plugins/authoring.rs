@@ -42,7 +42,7 @@ async fn check_prints_the_report_of_an_upload() {
     for part in [
         "digest    sha256:",
         "\nsize      ",
-        "\nexports   policy, filter, transform",
+        "\nexports   metadata, policy, filter, transform",
         "\nimports   ",
         "waypost:plugin/config@0.1.0",
         "\nmanifest  probe 1.0.0: Does what its configuration says",
