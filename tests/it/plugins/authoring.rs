@@ -42,7 +42,7 @@ async fn check_prints_the_report_of_an_upload() {
     for part in [
         "digest    sha256:",
         "\nsize      ",
-        "\nexports   policy, filter, transform",
+        "\nexports   metadata, policy, filter, transform",
         "\nimports   ",
         "waypost:plugin/config@0.1.0",
         "\nmanifest  probe 1.0.0: Does what its configuration says",
@@ -114,7 +114,11 @@ async fn what_keeps_run_from_running_is_2() {
     );
     let output = probe(&json!({"filter": 1}), &[]).await;
     ended(&output, 2);
-    assert!(output.stderr.starts_with("error: the configuration is wrong:\n  /filter: "), "{}", output.stderr);
+    assert!(
+        output.stderr.starts_with("error: the configuration is wrong:\n  /filter: "),
+        "{}",
+        output.stderr
+    );
     let output = plugin(&["run", "absent.wasm", "--event", EVENT]).await;
     ended(&output, 2);
 }
@@ -145,9 +149,8 @@ async fn run_keeps_the_state_in_a_file_and_repeats_from_the_same() {
 #[tokio::test]
 async fn cases_that_hold_pass() {
     let event: Value = serde_json::from_str(EVENT).unwrap();
-    let count = |expected: &str| {
-        json!({"event": event, "expect": {"outputs": [{"raw": {"body": expected}}]}})
-    };
+    let count =
+        |expected: &str| json!({"event": event, "expect": {"outputs": [{"raw": {"body": expected}}]}});
     let output = cases(&json!([
         {"name": "skips", "config": {"filter": "no: why"}, "event": event,
             "expect": {"verdict": "skipped", "reason": "why"}},
@@ -206,6 +209,22 @@ async fn a_case_file_that_cannot_be_read_says_what_is_wrong() {
          `config`, `user`, `allow_hosts`, `state`, `now`, `expect`, `steps`\n"
     );
     assert_eq!(output.stdout, "");
+}
+
+#[tokio::test]
+async fn the_plugins_of_the_repository_pass_their_cases() {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    for (name, wasm) in [
+        ("join", waypost_guests::JOIN),
+        ("keep-files", waypost_guests::KEEP_FILES),
+        ("once", waypost_guests::ONCE),
+        ("project-policy", waypost_guests::PROJECT_POLICY),
+        ("slack", waypost_guests::SLACK),
+    ] {
+        let cases = plugins.join(name).join("cases.json");
+        let output = plugin(&["test", wasm, cases.to_str().unwrap()]).await;
+        ended(&output, 0);
+    }
 }
 
 // new

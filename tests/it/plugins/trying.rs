@@ -77,7 +77,10 @@ async fn a_trial_goes_no_further_than_the_filter_and_policy_let_it() {
     let server = Server::with(&["--policy-url", &policy.url("")]).await;
     let uuid = with_probe(&server, &target.url("/t"), json!({})).await;
     let tried = try_event(&server, &uuid, "?jsonpath=$.nothing", &event_1_0("1")).await.ok().json();
-    assert_eq!((&tried["matches"], &tried["policy"], &tried["plugin"]), (&json!(false), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&tried["matches"], &tried["policy"], &tried["plugin"]),
+        (&json!(false), &Value::Null, &Value::Null)
+    );
     assert!(policy.all().is_empty(), "nobody is asked about an event that does not match");
     policy.always("/events/anonymous", Answer::status(403).body("not yours"));
     let tried = try_event(&server, &uuid, "", &event_1_0("1")).await.ok().json();
@@ -97,7 +100,10 @@ async fn another_module_and_a_failing_one_can_be_tried() {
     assert_eq!(tried["plugin"]["digest"], digest);
     let unknown = format!("?plugin=sha256:{}", "0".repeat(64));
     try_event(&server, &uuid, &unknown, &event_1_0("1")).await.refused(422).says("upload it first");
-    try_event(&server, &uuid, "?plugin=abc", &event_1_0("1")).await.refused(400).says("64 hexadecimal digits");
+    try_event(&server, &uuid, "?plugin=abc", &event_1_0("1"))
+        .await
+        .refused(400)
+        .says("64 hexadecimal digits");
     let uuid = with_probe(&server, &target.url("/t"), json!({"filter": "panic: oh no"})).await;
     let tried = try_event(&server, &uuid, "", &event_1_0("1")).await.ok().json();
     assert_eq!((&tried["plugin"]["verdict"], &tried["requests"]), (&json!("failed"), &json!([])));
@@ -160,10 +166,16 @@ async fn replay_tells_what_another_version_would_have_decided() {
     server.update(&uuid, &plugin).await;
     let output = replay(&[]).await;
     assert_eq!(output.code, 1, "{output:?}");
-    assert_eq!(output.stdout, format!("{id}  skipped (too small) -> transformed\n1 delivery: 1 would change\n"));
+    assert_eq!(
+        output.stdout,
+        format!("{id}  skipped (too small) -> transformed\n1 delivery: 1 would change\n")
+    );
     let output = replay(&["--json"]).await;
     let shown: Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!((&shown["changed"], &shown["deliveries"][0]["would_be"]["verdict"]), (&json!(1), &json!("transformed")));
+    assert_eq!(
+        (&shown["changed"], &shown["deliveries"][0]["would_be"]["verdict"]),
+        (&json!(1), &json!("transformed"))
+    );
     assert!(target.all().is_empty(), "nothing is sent");
 }
 

@@ -82,6 +82,19 @@ pub(super) struct Log {
     pub(super) fields: Option<Value>,
 }
 
+impl Case {
+    /// Tells whether it expects of its first event that it fails, whatever the reason.
+    pub(super) fn expects_failure(&self) -> bool {
+        let first = self.steps.first().map(|step| &step.expect);
+        first.is_some_and(|expect| {
+            matches!(expect.verdict, Some(Verdict::Failed))
+                && expect.reason.is_none()
+                && expect.outputs.is_none()
+                && expect.logs.is_none()
+        })
+    }
+}
+
 /// A case as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

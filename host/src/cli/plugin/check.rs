@@ -39,6 +39,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 | Refused::TooLarge { .. }
                 | Refused::Precompiled
                 | Refused::Invalid(_)
+                | Refused::TooLarge { .. }
+                | Refused::DoesNotLoad(_)
+                | Refused::DoesNotStart(_)
                 | Refused::TooExpensive(_)
                 | Refused::DoesNotLoad(_)
                 | Refused::DoesNotStart(_)

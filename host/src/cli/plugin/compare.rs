@@ -132,3 +132,66 @@ fn sign(tag: ChangeTag) -> char {
         ChangeTag::Insert => '+',
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use waypost::clock;
+    use waypost::domain::plugin::{self, LogLevel, PluginRun};
+    use waypost::domain::{Event, PluginDigest};
+    use waypost::plugin::State;
+
+    use super::*;
+
+    fn ran() -> Ran {
+        let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"a":1,"b":2}}"#;
+        let raw = plugin::Output::Raw {
+            content_type: "application/json".to_owned(),
+            headers: vec![("x-a".to_owned(), "b".to_owned()), ("x-c".to_owned(), "d".to_owned())],
+            body: br#"{"text": "hello"}"#.as_slice().into(),
+        };
+        let outputs = vec![plugin::Output::Event(Event::from_json(event).unwrap()), raw];
+        let fields = vec![("n".to_owned(), "1".to_owned())];
+        let run = PluginRun {
+            digest: PluginDigest::of(b""),
+            at: clock::now(),
+            attempt: 1,
+            took: Duration::ZERO,
+            verdict: plugin::Verdict::Transformed { outputs: 2 },
+            answered: vec!["transform".to_owned()],
+            logs: vec![LogLine { level: LogLevel::Info, message: "m".to_owned(), fields }],
+            logs_dropped: 0,
+            stderr: String::new(),
+            memory_bytes: 0,
+        };
+        Ran { run, outputs, state: State::default() }
+    }
+
+    fn compared(expect: &str) -> Option<String> {
+        difference(&serde_json::from_str(expect).unwrap(), &ran())
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_compared() {
+        for expect in [
+            r#"{"verdict": "transformed"}"#,
+            r#"{"outputs": [{"event": {"type": "t"}}, {"raw": {"headers": {"x-a": "b"}}}]}"#,
+            r#"{"outputs": [{"event": {"data": {"b": 2, "a": 1}}}, {"raw": {"body": {"text": "hello"}}}]}"#,
+            r#"{"outputs": [{"event": {}}, {"raw": {"body": "{\"text\": \"hello\"}"}}]}"#,
+            r#"{"logs": [{"message": "m", "fields": {"n": "1"}}]}"#,
+        ] {
+            assert_eq!(compared(expect), None, "{expect}");
+        }
+    }
+
+    #[test]
+    fn a_difference_is_told_line_by_line() {
+        let told = compared(r#"{"reason": "r", "verdict": "transformed"}"#).unwrap();
+        let expected =
+            "  {\n-   \"reason\": \"r\",\n+   \"reason\": null,\n    \"verdict\": \"transformed\"\n  }\n";
+        assert_eq!(told, expected);
+        assert!(compared(r#"{"outputs": [{"raw": {}}, {"raw": {}}]}"#).is_some(), "an event is no raw body");
+        assert!(compared(r#"{"outputs": [{"event": {"data": {"a": 1}}}, {"raw": {}}]}"#).is_some());
+    }
+}

@@ -71,7 +71,7 @@ struct Attempt {
 struct Tried {
     policy: Option<Policy>,
     plugin: Option<Run>,
-    requests: Vec<Request>,
+    requests: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -84,14 +84,6 @@ struct Policy {
 struct Run {
     verdict: String,
     reason: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-struct Request {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<(String, String)>,
-    #[serde(flatten)]
-    rest: Value,
 }
 
 /// What was decided about an event, and what would be.
@@ -163,14 +155,9 @@ async fn tried(client: &Client, uuid: &str, event: &str, plugin: Option<&str>) -
 }
 
 fn row(delivery: Delivery, now: Tried, then: Tried) -> Row {
-    let outputs_changed = bodies(&now) != bodies(&then);
+    let outputs_changed = now.requests != then.requests;
     let was = decided(&delivery, &now);
     Row { event: delivery.event, was, would_be: decision(&then), outputs_changed }
-}
-
-/// Returns what of the requests a new version may change.
-fn bodies(tried: &Tried) -> &[Request] {
-    &tried.requests
 }
 
 /// Returns what was decided about a delivery: what its plugin said then, or what the present version says where no
@@ -219,4 +206,46 @@ fn table(rows: &[Row], changed: usize) -> String {
 fn words(Decision { verdict, reason, requests }: &Decision) -> String {
     let several = if *requests > 1 { format!(" ({requests} requests)") } else { String::new() };
     reason.as_ref().map_or_else(|| format!("{verdict}{several}"), |reason| format!("{verdict} ({reason})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(delivery: &str, now: &str, then: &str) -> Row {
+        let tried = |json: &str| serde_json::from_str::<Tried>(json).unwrap();
+        row(serde_json::from_str(delivery).unwrap(), tried(now), tried(then))
+    }
+
+    #[test]
+    fn rows_show_what_was_decided_beside_what_would_be() {
+        let skipped = r#"{"policy": {"verdict": "allowed", "reason": null},
+            "plugin": {"verdict": "skipped", "reason": "too small"}, "requests": []}"#;
+        let sent = r#"{"policy": {"verdict": "allowed", "reason": null},
+            "plugin": {"verdict": "transformed", "reason": null}, "requests": [{"body": "A"}, {"body": "B"}]}"#;
+        let other = r#"{"policy": {"verdict": "allowed", "reason": null},
+            "plugin": {"verdict": "transformed", "reason": null}, "requests": [{"body": "A"}, {"body": "C"}]}"#;
+        let was = |verdict: &str| {
+            format!(
+                r#"{{"event": "e1", "state": "delivered", "reason": null,
+                "attempts": [{{"plugin": {{"verdict": "{verdict}", "reason": null}}}}, {{"plugin": null}}]}}"#
+            )
+        };
+        let rows = [skipped, other, sent].map(|then| compared(&was("transformed"), sent, then));
+        let expected = "e1  transformed -> skipped (too small)\n\
+            e1  transformed (2 requests) -> transformed (2 requests), with other requests\n\
+            3 deliveries: 2 would change\n";
+        assert_eq!(table(&rows, 2).replacen(" (2 requests)", "", 1), expected);
+    }
+
+    #[test]
+    fn a_delivery_without_a_run_is_told_by_its_state() {
+        let plain = r#"{"policy": {"verdict": "allowed", "reason": null}, "plugin": null, "requests": [{}]}"#;
+        let denied = r#"{"policy": {"verdict": "denied", "reason": null}, "plugin": null, "requests": []}"#;
+        let delivery = |state: &str| format!(r#"{{"event": "e", "state": "{state}", "reason": null}}"#);
+        assert!(!compared(&delivery("delivered"), plain, plain).is_changed());
+        assert!(!compared(&delivery("denied"), denied, denied).is_changed());
+        assert!(compared(&delivery("denied"), denied, plain).is_changed());
+        assert!(!compared(&delivery("retrying"), plain, plain).is_changed());
+    }
 }

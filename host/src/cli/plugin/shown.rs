@@ -1,7 +1,6 @@
 //! What a plugin did, as JSON and for people.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use base64::Engine as _;
@@ -115,45 +114,45 @@ pub(super) fn text(ran: &Ran, limits: &Limits) -> String {
     let run = &ran.run;
     let mut out = format!("verdict   {}", word(&run.verdict));
     if let Some(reason) = reason(&run.verdict) {
-        line(&mut out, &format!(": {reason}"));
+        out.push_str(&format!(": {reason}"));
     }
     out.push('\n');
     if !run.answered.is_empty() {
-        line(&mut out, &format!("answered  {}\n", run.answered.join(", ")));
+        out.push_str(&format!("answered  {}\n", run.answered.join(", ")));
     }
     for (place, output) in ran.outputs.iter().enumerate() {
         self::output(&mut out, place + 1, output);
     }
     self::said(&mut out, "", run);
     let (took, time) = (units::time(run.took), units::time(limits.time));
-    line(&mut out, &format!("time      used {took} of {time}\n"));
+    out.push_str(&format!("time      used {took} of {time}\n"));
     let (used, memory) = (units::bytes(run.memory_bytes), units::bytes(limits.memory_bytes as u64));
-    line(&mut out, &format!("memory    used {used} of {memory}\n"));
+    out.push_str(&format!("memory    used {used} of {memory}\n"));
     pretty::printable(&out)
 }
 
 /// Writes the log lines and what went to stderr.
 pub(super) fn said(out: &mut String, indent: &str, run: &PluginRun) {
     for LogLine { level, message, fields } in &run.logs {
-        line(out, &format!("{indent}log       {}: {message}", self::level(*level)));
-        fields.iter().for_each(|(name, value)| line(out, &format!("  {name}={value}")));
+        out.push_str(&format!("{indent}log       {}: {message}", self::level(*level)));
+        fields.iter().for_each(|(name, value)| out.push_str(&format!("  {name}={value}")));
         out.push('\n');
     }
     if run.logs_dropped > 0 {
-        line(out, &format!("{indent}log       {} more lines went over the log limit\n", run.logs_dropped));
+        out.push_str(&format!("{indent}log       {} more lines went over the log limit\n", run.logs_dropped));
     }
-    run.stderr.lines().for_each(|text| line(out, &format!("{indent}stderr    {text}\n")));
+    run.stderr.lines().for_each(|text| out.push_str(&format!("{indent}stderr    {text}\n")));
 }
 
 fn output(out: &mut String, number: usize, output: &Output) {
     match output {
         Output::Event(event) => {
-            line(out, &format!("output {number}  event\n"));
+            out.push_str(&format!("output {number}  event\n"));
             body(out, &event.json());
         }
         Output::Raw { content_type, headers, body } => {
-            line(out, &format!("output {number}  raw body, {content_type}\n"));
-            headers.iter().for_each(|(name, value)| line(out, &format!("  {name}: {value}\n")));
+            out.push_str(&format!("output {number}  raw body, {content_type}\n"));
+            headers.iter().for_each(|(name, value)| out.push_str(&format!("  {name}: {value}\n")));
             self::body(out, body);
         }
     }
@@ -166,11 +165,7 @@ fn body(out: &mut String, body: &[u8]) {
         (Err(_), Ok(text)) => text.to_owned(),
         (Err(_), Err(_)) => format!("({} bytes that are no text)", body.len()),
     };
-    text.lines().for_each(|text| line(out, &format!("  {text}\n")));
-}
-
-fn line(out: &mut String, text: &str) {
-    let _infallible = out.write_str(text);
+    text.lines().for_each(|text| out.push_str(&format!("  {text}\n")));
 }
 
 #[cfg(test)]
