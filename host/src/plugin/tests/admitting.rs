@@ -30,7 +30,7 @@ async fn what_does_not_start_is_not_taken() {
 
 /// It is found out when a configuration comes, in a process with limits (`tests/it/plugins/refusing.rs`).
 #[tokio::test]
-async fn an_endless_schema_is_a_schema() {
+pub(super) async fn an_endless_schema_is_a_schema() {
     let report = admitted(waypost_guests::ENDLESS_SCHEMA).await.unwrap();
     assert!(report.manifest.unwrap().config_schema.is_some());
 }
