@@ -46,19 +46,16 @@ pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]
     let failed = |source| Error::Compiler { path: program.to_owned(), source };
     let mut child = spawn(program, task, bounds).map_err(failed)?;
     let mut stdin = child.stdin.take().expect("it is piped");
-    // A bound of time may also be hit while the child reads.
-    let ended = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
-    let ended = match ended {
-        Ok(talked) => talked.map_err(failed)?,
-        Err(_) => Some(Ended::Limit(bounds.time_limit())),
+    let talked = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
+    let limit = match talked {
+        Ok(talked) => match talked.map_err(failed)? {
+            Some(said) => return Ok(ended(said, bounds)),
+            None => format!("{} output limit of {}", bounds.what, size(bounds.output_bytes)),
+        },
+        Err(_) => bounds.time_limit(),
     };
-    let Some(limit) = ended else {
-        let status = child.wait().await.map_err(failed)?;
-        return Ok(Ended::Failed(format!("it ended with {status}")));
-    };
-    // Only a child that is over its limit still runs; it is not waited for longer than the system takes to end it.
     child.kill().await.map_err(failed)?;
-    Ok(limit)
+    Ok(Ended::Limit(limit))
 }
 
 fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
@@ -82,7 +79,14 @@ fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// Hands the input over and takes the output; `None` is a child that ended in no known way.
+/// What a child left when it ended.
+struct Said {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+/// Hands the input over, takes the output, and waits for the end; `None` where there is too much output.
 ///
 /// `stdin` stays open: a child whose stdin ends knows that nobody waits for it.
 async fn talk(
@@ -90,7 +94,7 @@ async fn talk(
     stdin: &mut ChildStdin,
     input: &[u8],
     bounds: Bounds,
-) -> std::io::Result<Option<Ended>> {
+) -> std::io::Result<Option<Said>> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = (stdout.expect("it is piped"), stderr.expect("it is piped"));
     let feed = async {
@@ -102,16 +106,11 @@ async fn talk(
         // A child that ended early says why itself.
         drop(fed.await);
     };
-    let ((), output, said) =
+    let ((), stdout, stderr) =
         tokio::join!(feed, read(stdout, bounds.output_bytes), read(stderr, 8 * TEXT_BYTES_MAX));
-    let (output, said) = (output?, said?);
-    let Some(output) = output else {
-        let most = size(bounds.output_bytes);
-        return Ok(Some(Ended::Limit(format!("{} output limit of {most}", bounds.what))));
-    };
-    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
-    let status = child.wait().await?;
-    Ok(ended(status, output, &said, bounds))
+    let (Some(stdout), stderr) = (stdout?, stderr?.unwrap_or_default()) else { return Ok(None) };
+    let (status, stderr) = (child.wait().await?, String::from_utf8_lossy(&stderr).into_owned());
+    Ok(Some(Said { status, stdout, stderr }))
 }
 
 /// Reads all that there is; `None` when it is more than `most` bytes.
@@ -121,24 +120,27 @@ async fn read(from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Opti
     Ok((bytes.len() <= most).then_some(bytes))
 }
 
-fn ended(status: ExitStatus, output: Vec<u8>, said: &str, bounds: Bounds) -> Option<Ended> {
-    let says = |text: &str| said.contains(text);
-    // Rust's, the system's and a thread's words for the same.
-    let no_memory = ["memory allocation of", "Cannot allocate memory", "failed to start a thread"];
+fn ended(said: Said, bounds: Bounds) -> Ended {
+    let Said { status, stdout, stderr } = said;
     if status.success() {
-        return Some(Ended::Done(output));
+        return Ended::Done(stdout);
     }
     let signal = status.signal().and_then(Signal::from_named_raw);
     if signal == Some(Signal::XCPU) {
-        return Some(Ended::Limit(bounds.time_limit()));
+        return Ended::Limit(bounds.time_limit());
     }
     // The system itself kills with KILL when memory runs out before the limit is reached.
-    if signal == Some(Signal::KILL) || no_memory.into_iter().any(says) {
-        return Some(Ended::Limit(bounds.memory_limit()));
+    if signal == Some(Signal::KILL) || NO_MEMORY.iter().any(|text| stderr.contains(text)) {
+        return Ended::Limit(bounds.memory_limit());
     }
-    let is_told = status.code() == Some(i32::from(FAILED)) && !said.is_empty();
-    is_told.then(|| Ended::Failed(text::clean(said, TEXT_BYTES_MAX)))
+    if status.code() == Some(i32::from(FAILED)) && !stderr.is_empty() {
+        return Ended::Failed(text::clean(&stderr, TEXT_BYTES_MAX));
+    }
+    Ended::Failed(format!("the process that should do it ended with {status}"))
 }
+
+/// Rust's, the system's and a thread's words for the same.
+const NO_MEMORY: [&str; 3] = ["memory allocation of", "Cannot allocate memory", "failed to start a thread"];
 
 impl Bounds {
     fn time_limit(&self) -> String {
