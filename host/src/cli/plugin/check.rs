@@ -39,9 +39,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 | Refused::TooLarge { .. }
                 | Refused::Precompiled
                 | Refused::Invalid(_)
-                | Refused::TooLarge { .. }
-                | Refused::DoesNotLoad(_)
-                | Refused::DoesNotStart(_)
                 | Refused::TooExpensive(_)
                 | Refused::DoesNotLoad(_)
                 | Refused::DoesNotStart(_)
