@@ -86,9 +86,9 @@ async fn a_compile_bomb_ends_at_its_limit_and_harms_nobody() {
 
 #[tokio::test]
 async fn compiling_takes_no_more_memory_than_it_may() {
-    let server = Server::with(&["--plugin-compile-memory-bytes", "1073741824"]).await;
+    let server = Server::with(&["--plugin-compile-memory-bytes", "2147483648"]).await;
     let refused = post(&server, bomb()).await.refused(422);
-    refused.says("compiling it exceeds the compile memory limit of 1024 MiB");
+    refused.says("compiling it exceeds the compile memory limit of 2048 MiB");
     super::upload(&server, waypost_guests::PROBE).await;
 }
 
