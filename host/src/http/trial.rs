@@ -97,7 +97,7 @@ pub(super) async fn test(
         true => Some(api.dispatcher.try_out(&event, &subscription).await?),
         false => None,
     };
-    if wish.event.is_none() {
+    if wish.event.is_none() && tried.is_some() {
         // Nobody will ask about it again.
         api.dispatcher.ask_policy_anew(event.id, &[id]).await;
     }

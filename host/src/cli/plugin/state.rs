@@ -27,20 +27,20 @@ pub(super) struct Kept(BTreeMap<String, Entry>);
     {\"value\": one of these, \"expires\": a time}"
 )]
 enum Entry {
-    Lasting(Text),
+    Lasting(Scalar),
     Expiring(Expiring),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expiring {
-    value: Text,
+    value: Scalar,
     expires: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Text {
+enum Scalar {
     Counter(i64),
     Text(String),
     Bytes(Base64),
@@ -83,7 +83,7 @@ impl Kept {
 
     pub(super) fn of(state: &StateMap) -> Self {
         let entry = |(key, StateValue { bytes, expires }): (&String, &StateValue)| {
-            let value = Text::of(bytes);
+            let value = Scalar::of(bytes);
             let entry = match expires {
                 None => Entry::Lasting(value),
                 Some(expires) => Entry::Expiring(Expiring { value, expires: *expires }),
@@ -94,7 +94,7 @@ impl Kept {
     }
 }
 
-impl Text {
+impl Scalar {
     fn bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
         match self {
             Self::Counter(count) => Ok(count.to_le_bytes().to_vec()),

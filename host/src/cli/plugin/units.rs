@@ -31,9 +31,9 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
-/// Returns a time in milliseconds, as JSON has it.
+/// Returns a time in milliseconds with three decimals, as JSON has it.
 pub(super) fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1000.0
 }
 
 #[cfg(test)]
