@@ -199,3 +199,19 @@ async fn more_trials_than_there_are_places_are_told_to_come_again() {
         assert_eq!(status.unwrap(), 200);
     }
 }
+
+#[tokio::test]
+async fn push_makes_a_subscription_use_a_module_and_keeps_the_rest() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let uuid = with_probe(&server, &target.url("/t"), json!({"filter": "no: why"})).await;
+    let push = async |file: &str, stdin: &str| {
+        run(&["plugin", "push", file, "--subscription", &uuid, "--server", &server.url], stdin).await
+    };
+    let output = push(PROBE, "").await;
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.stdout.contains("\nmanifest  probe 1.0.0: "), "{}", output.stdout);
+    assert_eq!(server.subscription(&uuid).await["plugin"]["config"], json!({"filter": "no: why"}));
+    let output = push("-", "this is no wasm").await;
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+    assert!(output.stderr.starts_with("error: "), "{}", output.stderr);
+}
