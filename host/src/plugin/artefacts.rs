@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -20,6 +20,7 @@ use wasmtime::component::Component;
 use super::engine;
 use super::error::{Error, Refused};
 use super::host::Host;
+use crate::clock;
 use crate::domain::PluginDigest;
 
 /// The file with the key.
@@ -69,7 +70,7 @@ impl Host {
         match loaded {
             Ok(component) => {
                 // A sign of life for `sweep`; without it the file only goes sooner.
-                drop(File::open(&path).and_then(|file| file.set_modified(SystemTime::now())));
+                drop(File::open(&path).and_then(|file| file.set_modified(clock::now().into())));
                 Ok(Some((component, code.len() as u64)))
             }
             // Such as a component that is larger than the pool's places.

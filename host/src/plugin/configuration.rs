@@ -164,7 +164,7 @@ mod tests {
     fn every_problem_has_its_place() {
         let schema = json!({
             "type": "object",
-            "properties": {"size": {"type": "integer"}, "list": {"items": {"type": "string"}}},
+            "properties": {"name": {}, "size": {"type": "integer"}, "list": {"items": {"type": "string"}}},
             "required": ["name"],
             "additionalProperties": false,
         });

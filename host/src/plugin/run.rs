@@ -206,7 +206,7 @@ fn store(engine: &Engine, guest: Guest, timer: Timer) -> Store<Guest> {
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
-        if timer.left().is_zero() {
+        if timer.left_at_tick().is_zero() {
             return Err(Trap::Interrupt.into());
         }
         timer.give_way();

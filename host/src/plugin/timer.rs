@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
+use super::engine::TICK;
+
 /// The time of one call. Its clones are the same.
 ///
 /// The guest and whoever polls it are never on two threads at once: a task's polls follow one another.
@@ -25,7 +27,10 @@ struct State {
     limit: Duration,
     /// What counted before this poll, in nanoseconds.
     counted: AtomicU64,
-    /// The thread's own time when this poll began, in nanoseconds.
+    /// When this poll began, in nanoseconds after `begun`.
+    polled_at: AtomicU64,
+    /// The thread's own time when this poll began, in nanoseconds; 0 while nobody needed it: to read it takes a system
+    /// call, and most calls are over before the first tick.
     ran_at: AtomicU64,
     /// Set while the guest has given way to others.
     gave_way: AtomicBool,
@@ -38,6 +43,7 @@ impl Timer {
             begun: Instant::now(),
             limit,
             counted: AtomicU64::new(0),
+            polled_at: AtomicU64::new(0),
             ran_at: AtomicU64::new(0),
             gave_way: AtomicBool::new(false),
         }))
@@ -50,8 +56,28 @@ impl Timer {
 
     /// Returns the time that is left; zero when it is over. For the thread that runs the guest.
     pub(super) fn left(&self) -> Duration {
-        let running = thread_time().saturating_sub(self.0.ran_at.load(Ordering::Relaxed));
-        self.0.limit.saturating_sub(self.counted() + Duration::from_nanos(running))
+        self.0.limit.saturating_sub(self.counted() + self.ran())
+    }
+
+    /// The same at a tick, from which on the thread's own time is read.
+    pub(super) fn left_at_tick(&self) -> Duration {
+        if self.0.ran_at.load(Ordering::Relaxed) == 0 {
+            let before = nanos(self.ran());
+            self.0.ran_at.store(thread_time().saturating_sub(before).max(1), Ordering::Relaxed);
+        }
+        self.left()
+    }
+
+    /// Returns for how long the guest has run in this poll. Before the first tick that is the clock's time, but no more
+    /// than comes between two ticks: the rest others have had.
+    fn ran(&self) -> Duration {
+        match self.0.ran_at.load(Ordering::Relaxed) {
+            0 => {
+                let polled_at = Duration::from_nanos(self.0.polled_at.load(Ordering::Relaxed));
+                self.passed().saturating_sub(polled_at).min(2 * TICK)
+            }
+            ran_at => Duration::from_nanos(thread_time().saturating_sub(ran_at)),
+        }
     }
 
     /// Says that the guest gives way: what follows does not count until it is polled again.
@@ -60,8 +86,8 @@ impl Timer {
     }
 
     /// Waits for a future as long as there is time. Returns nothing when there is none left.
-    pub(super) fn limit<F: Future>(&self, future: F) -> Limited<F> {
-        Limited { timer: self.clone(), future: Box::pin(future), waiting: None, sleep: None }
+    pub(super) async fn limit<F: Future>(&self, future: F) -> Option<F::Output> {
+        Limited { timer: self, future: std::pin::pin!(future), waiting: None, sleep: None }.await
     }
 
     fn counted(&self) -> Duration {
@@ -69,22 +95,25 @@ impl Timer {
     }
 
     fn count(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.0.counted.fetch_add(nanos, Ordering::Relaxed);
+        self.0.counted.fetch_add(nanos(time), Ordering::Relaxed);
     }
 
     /// Begins a poll.
     fn resume(&self) {
         self.0.gave_way.store(false, Ordering::Relaxed);
-        self.0.ran_at.store(thread_time(), Ordering::Relaxed);
+        self.0.polled_at.store(nanos(self.passed()), Ordering::Relaxed);
+        self.0.ran_at.store(0, Ordering::Relaxed);
     }
 
     /// Ends a poll, and returns whether the guest gave way; it waits otherwise.
     fn pause(&self) -> bool {
-        let now = thread_time();
-        self.count(Duration::from_nanos(now.saturating_sub(self.0.ran_at.swap(now, Ordering::Relaxed))));
+        self.count(self.ran());
         self.0.gave_way.load(Ordering::Relaxed)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Returns the time for which this thread has had a processor, in nanoseconds.
@@ -96,16 +125,16 @@ fn thread_time() -> u64 {
 }
 
 /// A future that ends with its timer.
-pub(super) struct Limited<F> {
-    timer: Timer,
-    future: Pin<Box<F>>,
+struct Limited<'a, F> {
+    timer: &'a Timer,
+    future: Pin<&'a mut F>,
     /// Since when the guest waits for something that it asked for.
     waiting: Option<Instant>,
     /// Made only when the guest waits: most never do.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl<F: Future> Future for Limited<F> {
+impl<F: Future> Future for Limited<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -158,10 +187,13 @@ mod tests {
         timer.resume();
         spin_for(MILLISECOND);
         assert!(timer.left() <= Duration::from_secs(3600) - MILLISECOND);
+        assert!(timer.left_at_tick() <= Duration::from_secs(3600) - MILLISECOND);
+        spin_for(MILLISECOND);
+        assert!(timer.left() <= Duration::from_secs(3600) - 2 * MILLISECOND);
         timer.give_way();
         assert!(timer.pause());
         let counted = timer.counted();
-        assert!(counted >= MILLISECOND);
+        assert!(counted >= 2 * MILLISECOND);
         spin_for(MILLISECOND);
         timer.resume();
         assert!(!timer.pause());

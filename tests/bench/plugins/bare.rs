@@ -1,9 +1,9 @@
 //! Wasmtime as its documentation shows it, with the same pool, WASI and interruption: the least that a host can do.
 
-use waypost::domain::event::{Canonical, Payload};
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use waypost::domain::event::{Canonical, Payload};
 
 use crate::ours;
 
@@ -15,9 +15,9 @@ mod bindings {
     });
 }
 
-use wit::plugin::types::{CallContext, Event, Payload as Data};
 use bindings::waypost as wit;
 use bindings::{FilterPlugin, FilterPluginPre};
+use wit::plugin::types::{CallContext, Event, Payload as Data};
 
 /// An engine with the module in it.
 pub(crate) struct Bare {

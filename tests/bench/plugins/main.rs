@@ -27,7 +27,9 @@ fn main() {
     let times = race(&mut contestants);
     drop(contestants);
     print(&format!("One call of keep-files ({} bytes) on an event of 2 KB, µs\n", wasm.len()));
-    print("| bare wasmtime, fresh instance | Waypost, fresh instance | ratio | bare wasmtime, reused instance |");
+    print(
+        "| bare wasmtime, fresh instance | Waypost, fresh instance | ratio | bare wasmtime, reused instance |",
+    );
     print("|---|---|---|---|");
     print(&format!("| {:.1} | {:.1} | {:.2} | {:.1} |", times[0], times[1], times[1] / times[0], times[2]));
 

@@ -10,8 +10,12 @@ use crate::harness::{Launch, Server, Target, event};
 
 /// Returns the files with machine code.
 fn machine_code(server: &Server) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(server.data().join("compiled")).unwrap().map(|file| file.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|found| found == "code")).collect()
+    // There is no folder before the first module.
+    let files = std::fs::read_dir(server.data().join("compiled")).into_iter().flatten();
+    files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == "code"))
+        .collect()
 }
 
 /// How often a module was compiled.

@@ -22,10 +22,19 @@ async fn a_report_has_what_the_module_exports_imports_and_says() {
 
 #[tokio::test]
 async fn what_does_not_start_is_not_taken() {
-    let refused = admitted(waypost_guests::SPIN_IN_START).await.unwrap_err().to_string();
-    assert_eq!(refused, "it does not start: time limit of 250 ms");
-    let refused = admitted(waypost_guests::TRAP_IN_START).await.unwrap_err().to_string();
-    assert!(refused.starts_with("it does not start: "), "{refused}");
+    for (body, says) in [("unreachable", "unreachable"), ("(loop (br 0))", "time limit of 250 ms")] {
+        let component = format!(
+            r#"(component
+                (core module $m (func $start {body}) (start $start) (func (export "f")))
+                (core instance $i (instantiate $m))
+                (func $f (canon lift (core func $i "f")))
+                (instance $filter (export "evaluate" (func $f)))
+                (export "waypost:plugin/filter@0.1.0" (instance $filter)))"#
+        );
+        let wasm = wat::parse_str(component).unwrap();
+        let refused = Sandbox::new().host.admit(wasm.into()).await.unwrap_err().to_string();
+        assert!(refused.starts_with("it does not start: ") && refused.contains(says), "{refused}");
+    }
 }
 
 /// It is found out when a configuration comes, in a process with limits (`tests/it/plugins/refusing.rs`).

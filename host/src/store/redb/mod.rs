@@ -228,7 +228,7 @@ impl Store for RedbStore {
     async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
         let (files, digest) = (self.modules.clone(), module.report.digest);
         self.read(move |_| files.write(digest, &wasm)).await?;
-        let change = Box::new(Change::Put(module));
+        let change = Box::new(Change::Put(Box::new(module)));
         self.write(|reply| Op::Module { change, reply }).await
     }
 

@@ -26,7 +26,7 @@ use crate::store::Module;
 /// A change of the table.
 pub(super) enum Change {
     /// Keeps a row.
-    Put(Module),
+    Put(Box<Module>),
     /// Removes one.
     Remove(PluginDigest),
 }
