@@ -9,11 +9,16 @@
 //! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
 //!                                                                            │ one group-committed write,
 //!                                                                            ▼ then 200 and the id; a wake
-//!  store.owed ─ delivery: a lane for each subscription ─ policy ─ request ─ client ─ outcome ─ store.finish
-//!               reads the store in pages,                may the   the same   no         delivered | retry at t
-//!               a few attempts side by side              user see  id each    redirects  denied | skipped | dead
-//!                                                        it?       time
+//!  store.owed ─ delivery: a lane for each subscription ─ policy ─ plugin ─ request ─ client ─ outcome ─ store.finish
+//!               reads the store in pages,                may the   policy,  the same   no         delivered | retry at t
+//!               a few attempts side by side              user see  filter,  id and     redirects  denied | skipped | dead
+//!                                                        it?       trans-   bytes each
+//!                                                                  form     time
 //! ```
+//!
+//! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
+//! instance for each delivery. What it decides and makes is on disk ([`store::Store::prepare`]) before anything of it is
+//! sent.
 //!
 //! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
 //! is a normal day. [`recovery`] is the second way to the second line: it matches what the log has already, and owes a
@@ -25,21 +30,22 @@
 //!    ([`store::Store::accept`]).
 //! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
 //!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
-//! 3. One subscription's bad target or slow policy harms that subscription alone: lanes share nothing but permits
-//!    for what goes beyond one attempt each ([`delivery`]).
+//! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: lanes share nothing but
+//!    permits for what goes beyond one attempt each ([`delivery`]), and a plugin gives way to others and meets its limits
+//!    ([`plugin`]).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the
-//!    event, and no answer is no. (Whoever sent it, and admins, see it in any case.)
+//!    event, and no answer is no; nor does a subscriber's plugin see it. (Whoever sent it, and admins, see it in any case.)
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
-//!    answers, filters, and with [`config::Config::retention`] the log.
-//! 6. What happened can be asked: `/events/{id}` has every match, policy answer and attempt, the filters that gave no
-//!    answer, and on demand why a subscription did not match.
+//!    answers, filters, plugins and the compiling of them, and with [`config::Config::retention`] the log.
+//! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters
+//!    that gave no answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
 //!
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`matching`], [`store`] ← [`directory`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`] ←
-//! [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], HTTP statuses for errors outside `http::error`,
+//! [`domain`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`] ←
+//! [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state.
 //!
 //! # Embedding

@@ -8,7 +8,11 @@ use waypost::plugin::types::{CallContext, Event, PluginError};
 struct Guest;
 
 impl policy::Guest for Guest {
-    fn decide(_event: Event, _target: String, _context: CallContext) -> Result<policy::Decision, PluginError> {
+    fn decide(
+        _event: Event,
+        _target: String,
+        _context: CallContext,
+    ) -> Result<policy::Decision, PluginError> {
         Ok(policy::Decision::Allow)
     }
 }

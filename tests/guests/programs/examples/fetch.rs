@@ -2,9 +2,9 @@
 
 waypost_guest_programs::filter!(answer);
 
-use waypost::plugin::config;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingRequest, Scheme};
+use waypost::plugin::config;
 
 fn answer() -> String {
     let url = config::get("url").unwrap();
@@ -31,12 +31,18 @@ fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
     request.set_authority(Some(authority)).unwrap();
     request.set_path_with_query(Some(&format!("/{path}"))).unwrap();
     let method = config::get("method").map_or(Method::Get, Method::Other);
-    request.set_method(&if matches!(&method, Method::Other(name) if name == "POST") { Method::Post } else { method })
+    request
+        .set_method(&if matches!(&method, Method::Other(name) if name == "POST") {
+            Method::Post
+        } else {
+            method
+        })
         .unwrap();
     let coming = outgoing_handler::handle(request, None)?;
     coming.subscribe().block();
     let response = coming.get().unwrap().unwrap()?;
-    let location = response.headers().get("location").first().map(|value| String::from_utf8_lossy(value).into_owned());
+    let location =
+        response.headers().get("location").first().map(|value| String::from_utf8_lossy(value).into_owned());
     let body = response.consume().unwrap();
     let stream = body.stream().unwrap();
     let mut bytes = 0;

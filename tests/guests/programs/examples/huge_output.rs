@@ -8,5 +8,9 @@ use waypost::plugin::types::{Event, Payload};
 fn answer(_event: Event) -> Vec<Output> {
     let bytes = waypost::plugin::config::get("bytes").and_then(|text| text.parse().ok()).unwrap_or(8 << 20);
     let body = Payload::Binary(vec![7; bytes]);
-    vec![Output::Raw(RawBody { content_type: "application/octet-stream".to_owned(), headers: Vec::new(), body })]
+    vec![Output::Raw(RawBody {
+        content_type: "application/octet-stream".to_owned(),
+        headers: Vec::new(),
+        body,
+    })]
 }

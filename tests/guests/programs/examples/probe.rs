@@ -11,9 +11,9 @@
 
 wit_bindgen::generate!({ path: "../../../wit", world: "waypost:plugin/plugin" });
 
+use exports::waypost::plugin::filter::Verdict;
 use exports::waypost::plugin::metadata::{Manifest, Problem};
 use exports::waypost::plugin::policy::Decision;
-use exports::waypost::plugin::filter::Verdict;
 use exports::waypost::plugin::transform::{Output, RawBody};
 use waypost::plugin::types::{CallContext, Event, Payload, PluginError, RetryHint};
 use waypost::plugin::{config, log, state};
@@ -29,7 +29,9 @@ fn wanted(step: &str) -> Result<Option<String>, PluginError> {
         "no" => Ok(Some(rest)),
         "invalid-event" => Err(PluginError::InvalidEvent(rest)),
         "invalid-config" => Err(PluginError::InvalidConfig(rest)),
-        "unavailable" => Err(PluginError::Unavailable(RetryHint { message: rest, retry_after_ms: Some(1000) })),
+        "unavailable" => {
+            Err(PluginError::Unavailable(RetryHint { message: rest, retry_after_ms: Some(1000) }))
+        }
         "internal" => Err(PluginError::Internal(rest)),
         "panic" => panic!("{rest}"),
         _ => Ok(None),
@@ -42,7 +44,9 @@ impl exports::waypost::plugin::metadata::Guest for Probe {
             name: "probe".to_owned(),
             version: "1.0.0".to_owned(),
             description: "Does what its configuration says".to_owned(),
-            config_schema: Some(r#"{"type": "object", "properties": {"filter": {"type": "string"}}}"#.to_owned()),
+            config_schema: Some(
+                r#"{"type": "object", "properties": {"filter": {"type": "string"}}}"#.to_owned(),
+            ),
             wanted_hosts: vec!["example.org".to_owned()],
         }
     }
@@ -86,7 +90,9 @@ impl exports::waypost::plugin::transform::Guest for Probe {
         Ok(match config::get("transform").as_deref() {
             Some("none") => Vec::new(),
             Some("upper") => match event.data {
-                Some(Payload::Json(text) | Payload::Text(text)) => vec![raw(Payload::Text(text.to_uppercase()))],
+                Some(Payload::Json(text) | Payload::Text(text)) => {
+                    vec![raw(Payload::Text(text.to_uppercase()))]
+                }
                 Some(Payload::Binary(bytes)) => vec![raw(Payload::Binary(bytes))],
                 None => vec![raw(Payload::Text(String::new()))],
             },
