@@ -31,6 +31,7 @@ struct FailedFilter {
 #[derive(Deserialize)]
 struct Delivery {
     subscription: String,
+    state: String,
     attempts: Vec<Attempt>,
 }
 
@@ -89,15 +90,19 @@ impl fmt::Display for Delivery {
         let target = status(last.and_then(|attempt| attempt.target.as_ref()));
         write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)?;
         match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
-            Some(run) => write!(f, "{run}"),
+            Some(run) => run.show(&self.state, f),
             None => Ok(()),
         }
     }
 }
 
-impl fmt::Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Run {
+    /// Shows what the plugin did and said, and where it failed, what became of the delivery: `on_error` decides that.
+    fn show(&self, state: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n        PLUGIN {}", self.verdict)?;
+        if self.verdict == "failed" {
+            write!(f, " ({state})")?;
+        }
         if let Some(reason) = &self.reason {
             write!(f, ": {reason}")?;
         }
@@ -108,7 +113,7 @@ impl fmt::Display for Run {
         if self.logs_dropped > 0 {
             write!(f, "\n            and {} more lines, over the log limit", self.logs_dropped)?;
         }
-        self.stderr.lines().try_for_each(|line| write!(f, "\n            stderr: {line}"))
+        self.stderr.trim_matches('\n').lines().try_for_each(|line| write!(f, "\n            stderr: {line}"))
     }
 }
 
@@ -130,7 +135,7 @@ mod tests {
                 {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"skipped","policy":null,"target":null,
                 "plugin":{"digest":"sha256:0","took_ms":0.1,"answered":[],"verdict":"failed","reason":"plugin: it panicked",
                     "outputs":null,"logs":[{"level":"info","message":"hello","fields":[["from","filter"]]}],
-                    "logs_dropped":2,"stderr":"panicked at\nhere","memory_bytes":1}}]},
+                    "logs_dropped":2,"stderr":"\npanicked at\nhere\n","memory_bytes":1}}]},
             {"id":"d3","subscription":"s3","state":"pending","attempts":[]}],
             "filters_failed":[{"subscription":"s4","name":"n","user":"ann","at":"2026-11-22T01:00:00Z",
                 "reason":"filter too expensive: one filter may visit 9 nodes of this event"}]}"#,
@@ -149,7 +154,7 @@ mod tests {
             ELM s1 (2026-11-22T01:00:05Z) policy 200 target 503
             ELM s2 (2026-11-22T01:00:00Z) policy 403 target -
             ELM s5 (2026-11-22T01:00:00Z) policy - target -
-                PLUGIN failed: plugin: it panicked
+                PLUGIN failed (skipped): plugin: it panicked
                     info: hello from=filter
                     and 2 more lines, over the log limit
                     stderr: panicked at

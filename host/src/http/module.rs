@@ -19,6 +19,7 @@ use super::id::Id;
 use super::identity::User;
 use super::{Api, body, plugins};
 use crate::clock;
+use crate::delivery::BreakerState;
 use crate::domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
 
 const WASM: &str = "application/wasm";
@@ -76,6 +77,7 @@ pub(super) async fn read(
         let module = api.modules.module(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
         let mut shown = plugins::show(&module);
         shown["config"] = json!(plugin.config);
+        shown["breaker"] = api.dispatcher.breaker(id).map_or(Value::Null, breaker);
         return Ok(Json(shown).into_response());
     }
     let wasm = api.modules.bytes(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
@@ -111,6 +113,11 @@ pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<()
         }
         Some(_) | None => Ok(()),
     }
+}
+
+fn breaker(state: BreakerState) -> Value {
+    let BreakerState { failures, open_until, reason } = state;
+    json!({"failures": failures, "open_until": open_until.map(|until| until.to_string()), "reason": reason})
 }
 
 fn gone(digest: PluginDigest) -> ApiError {

@@ -1,5 +1,6 @@
 //! A plugin that fails again and again is left alone for a while.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::using;
@@ -20,6 +21,14 @@ async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_
         ids.push(server.receive(&event_1_0(&n.to_string())).await);
     }
     wait_for_log(&server, "the breaker is open").await;
+    let path = format!("/eventmatch/{uuid}/plugin");
+    let breaker = async || {
+        let shown = server.send(Method::GET, &path, &[("accept", "application/json")], "").await.ok().json();
+        shown["breaker"].clone()
+    };
+    let open = breaker().await;
+    assert!(open["failures"].as_u64() >= Some(5) && open["open_until"].is_string(), "{open}");
+    assert!(open["reason"].as_str().is_some_and(|reason| reason.contains("oops")), "{open}");
     for n in 5..10 {
         ids.push(server.receive(&event_1_0(&n.to_string())).await);
     }
@@ -28,6 +37,7 @@ async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_
         assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("pending"), &json!([])), "it waits");
     }
     server.update(&uuid, &json!({"plugin": {"config": {"filter": "ok"}}})).await;
+    assert_eq!(breaker().await, Value::Null, "a change closes it");
     target.wait_for("/t", 5).await;
     for id in &ids[5..] {
         server.delivery_in(id, &uuid, "delivered").await;

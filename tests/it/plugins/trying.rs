@@ -210,6 +210,7 @@ async fn push_makes_a_subscription_use_a_module_and_keeps_the_rest() {
     let output = push(PROBE, "").await;
     assert_eq!(output.code, 0, "{output:?}");
     assert!(output.stdout.contains("\nmanifest  probe 1.0.0: "), "{}", output.stdout);
+    assert!(output.stdout.ends_with(&format!("\n{uuid} uses it from now on\n")), "{}", output.stdout);
     assert_eq!(server.subscription(&uuid).await["plugin"]["config"], json!({"filter": "no: why"}));
     let output = push("-", "this is no wasm").await;
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");

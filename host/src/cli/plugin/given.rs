@@ -14,7 +14,8 @@ fn read(argument: &str) -> anyhow::Result<(String, Vec<u8>)> {
         return Ok(("the argument".to_owned(), argument.as_bytes().to_vec()));
     }
     let path = Path::new(argument);
-    Ok((input::name(path).into_owned(), input::read(path)?))
+    let json = input::read(path).context("this does not begin with `{`, so it is a file's name")?;
+    Ok((input::name(path).into_owned(), json))
 }
 
 /// Reads the event of `--event`.
@@ -43,7 +44,7 @@ mod tests {
         assert!(config(None).unwrap().is_empty());
         let error = |argument| format!("{:#}", config(Some(argument)).unwrap_err());
         insta::assert_snapshot!(error("{"), @"the argument is not JSON: EOF while parsing an object at line 1 column 1");
-        insta::assert_snapshot!(error("absent.json"), @"failed to read absent.json: No such file or directory (os error 2)");
+        insta::assert_snapshot!(error("absent.json"), @"this does not begin with `{`, so it is a file's name: failed to read absent.json: No such file or directory (os error 2)");
         let error = format!("{:#}", event("{}").unwrap_err());
         assert!(error.starts_with("the argument is no event: "), "{error}");
     }

@@ -70,19 +70,32 @@ impl From<&plugin::Report> for Report {
     }
 }
 
+impl Report {
+    /// Returns the report of a module that was accepted, in a few lines: whatever it imports is there, and its schema
+    /// is long.
+    pub(super) fn brief(&self) -> String {
+        let manifest = self.manifest.as_ref().map(Manifest::head).unwrap_or_default();
+        self.head() + &pretty::printable(&manifest)
+    }
+
+    fn head(&self) -> String {
+        let Self { digest, bytes, exports, compile_ms, compiled_bytes, memory_bytes, .. } = self;
+        let (size, compiled) = (units::bytes(*bytes), units::bytes(*compiled_bytes));
+        let memory = units::bytes(*memory_bytes);
+        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        format!(
+            "digest    {digest}\n\
+             size      {size}, compiled {compiled} in {compile_ms} ms\n\
+             memory    {memory} in a fresh instance\n\
+             exports   {exports}\n"
+        )
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { digest, bytes, exports, imports, manifest, compile_ms, compiled_bytes, memory_bytes } =
-            self;
-        writeln!(f, "digest    {digest}")?;
-        let (size, compiled) = (units::bytes(*bytes), units::bytes(*compiled_bytes));
-        writeln!(f, "size      {size}, compiled {compiled} in {compile_ms} ms")?;
-        writeln!(f, "memory    {} in a fresh instance", units::bytes(*memory_bytes))?;
-        writeln!(
-            f,
-            "exports   {}",
-            if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
-        )?;
+        let Self { imports, manifest, .. } = self;
+        f.write_str(&self.head())?;
         let width = imports.iter().map(|import| import.name.chars().count()).max().unwrap_or_default();
         let mut head = "imports";
         for Import { name, offered, fits } in imports {
@@ -99,14 +112,21 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, description, config_schema, wanted_hosts } = self;
+impl Manifest {
+    fn head(&self) -> String {
+        let Self { name, version, description, wanted_hosts, .. } = self;
         let mut text = format!("manifest  {name} {version}: {description}\n");
         if !wanted_hosts.is_empty() {
             text.push_str(&format!("hosts     it would like to call {}\n", wanted_hosts.join(", ")));
         }
-        if let Some(schema) = config_schema.as_ref().and_then(|schema| to_raw_value(schema).ok()) {
+        text
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.head();
+        if let Some(schema) = self.config_schema.as_ref().and_then(|schema| to_raw_value(schema).ok()) {
             text.push_str("config\n");
             pretty::json(&schema).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
         }
@@ -145,5 +165,13 @@ mod tests {
             "type": "object"
           }
         "#);
+        insta::assert_snapshot!(report.brief(), @r"
+        digest    sha256:ab
+        size      78.1 KiB, compiled 300 KiB in 52 ms
+        memory    1.1 MiB in a fresh instance
+        exports   filter, transform
+        manifest  n 1.0.0: d
+        hosts     it would like to call a.example, b.example
+        ");
     }
 }

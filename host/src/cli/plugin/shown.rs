@@ -141,7 +141,10 @@ pub(super) fn said(out: &mut String, indent: &str, run: &PluginRun) {
     if run.logs_dropped > 0 {
         out.push_str(&format!("{indent}log       {} more lines went over the log limit\n", run.logs_dropped));
     }
-    run.stderr.lines().for_each(|text| out.push_str(&format!("{indent}stderr    {text}\n")));
+    run.stderr
+        .trim_matches('\n')
+        .lines()
+        .for_each(|text| out.push_str(&format!("{indent}stderr    {text}\n")));
 }
 
 fn output(out: &mut String, number: usize, output: &Output) {
@@ -190,7 +193,7 @@ mod tests {
             answered: vec!["filter".to_owned()],
             logs: vec![LogLine { level: LogLevel::Warn, message: "large".to_owned(), fields }],
             logs_dropped: 2,
-            stderr: "panicked at\nboom".to_owned(),
+            stderr: "\npanicked at\nboom\n".to_owned(),
             memory_bytes: 1_245_184,
         };
         Ran { run, outputs, state: State::default() }

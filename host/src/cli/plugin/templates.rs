@@ -53,9 +53,15 @@ impl Language {
                 format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")),
             ),
             Self::Js => (&["npm install", "npm test", "npm run build"], here),
-            Self::Python => {
-                (&["pip install -r requirements.txt", "python3 -m unittest", "sh build.sh"], here)
-            }
+            Self::Python => (
+                &[
+                    "python3 -m venv .venv && . .venv/bin/activate",
+                    "pip install -r requirements.txt",
+                    "python3 -m unittest",
+                    "sh build.sh",
+                ],
+                here,
+            ),
         }
     }
 }

@@ -31,13 +31,16 @@ const HELP: &str = r#"A case:
    "event": {"specversion": "1.0", "id": "1", "source": "/me", "type": "file", "data": {"size": 5}},
    "expect": {"verdict": "skipped", "reason": "size 5 < 10"}}
 
-`user`, `allow_hosts`, `state` (an object: texts, whole numbers, {"base64": …}) and `now` (a time) may stand beside.
-`"steps": [{"event", "expect", "now"}, …]` instead of `event` and `expect` runs several events with one state.
+`user`, `allow_hosts`, `state` (an object: texts, whole numbers, {"base64": …}) and `now` (a time)
+may stand beside. `"steps": [{"event", "expect", "now"}, …]` instead of `event` and `expect` runs
+several events with one state.
 
-`expect` has verdict (deliver, skipped, denied, transformed or failed), reason, outputs and logs; what is left out is
-not compared, nor is what is left out of an output or a log line. With a configuration that a
-server would refuse, the plugin runs only where the verdict `failed` is expected. Outputs and log lines:
-  "outputs": [{"event": {"type": "file.big"}}, {"raw": {"content_type": "text/plain", "body": "big"}}],
+`expect` has verdict (deliver, skipped, denied, transformed or failed), reason, outputs and logs;
+what is left out is not compared, nor is what is left out of an output or a log line. With a
+configuration that a server would refuse, the plugin runs only where the verdict `failed` is
+expected. Outputs and log lines:
+  "outputs": [{"event": {"type": "file.big"}},
+              {"raw": {"content_type": "text/plain", "body": "big"}}],
   "logs": [{"level": "info", "message": "looked"}]
 
 Example:

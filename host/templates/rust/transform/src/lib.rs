@@ -8,8 +8,12 @@ struct Plugin;
 /// What the subscription sets.
 #[derive(Deserialize)]
 struct Config {
-    #[serde(default)]
+    #[serde(default = "default_prefix")]
     prefix: String,
+}
+
+fn default_prefix() -> String {
+    "New".to_owned()
 }
 
 /// What is sent.
@@ -43,9 +47,10 @@ mod tests {
 
     #[test]
     fn an_event_becomes_a_message() {
-        let host = Host::new().with_config(json!({"prefix": "Look"}));
         let event = event(json!({"type": "file.written", "source": "/microscope"}));
-        let expected = Output::json(&json!({"text": "Look: file.written from /microscope"})).unwrap();
-        assert_eq!(host.transform::<Plugin>(&event), Ok(vec![expected]));
+        let message = |text: &str| Ok(vec![Output::json(&json!({ "text": text })).unwrap()]);
+        let host = Host::new().with_config(json!({"prefix": "Look"}));
+        assert_eq!(host.transform::<Plugin>(&event), message("Look: file.written from /microscope"));
+        assert_eq!(Host::new().transform::<Plugin>(&event), message("New: file.written from /microscope"));
     }
 }
