@@ -16,6 +16,8 @@ pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(super) const STACK_BYTES: usize = 512 * 1024;
 /// How often a running guest is looked at: it gives way to others, and ends at its deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
+/// How many places are kept as their last module left them, of those that nobody uses.
+const WARM_SLOTS_MAX: u32 = 256;
 /// How much of a memory keeps its pages for the next instance, rather than having them faulted in again.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
@@ -59,6 +61,9 @@ fn pool() -> PoolingAllocationConfig {
         .total_memories(CALLS_MAX * 4)
         .total_tables(CALLS_MAX * 24)
         .total_stacks(CALLS_MAX)
+        // A place that is used again for the same module is quick: there are as many as a hundred modules on two threads
+        // need.
+        .max_unused_warm_slots(WARM_SLOTS_MAX)
         .max_core_instances_per_component(24)
         .max_memories_per_component(4)
         .max_tables_per_component(24)
