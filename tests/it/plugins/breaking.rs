@@ -1,5 +1,6 @@
 //! A plugin that fails again and again is left alone for a while.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::using;
@@ -7,6 +8,11 @@ use crate::harness::{Server, Target, event_1_0, wait_until};
 
 async fn wait_for_log(server: &Server, text: &str) {
     wait_until(text, async || server.log().contains(text).then_some(())).await;
+}
+
+async fn breaker(server: &Server, uuid: &str) -> Value {
+    let (path, accept) = (format!("/eventmatch/{uuid}/plugin"), [("accept", "application/json")]);
+    server.send(Method::GET, &path, &accept, "").await.ok().json()["breaker"].clone()
 }
 
 #[tokio::test]
@@ -27,7 +33,14 @@ async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_
         let delivery = server.delivery(id, &uuid).await;
         assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("pending"), &json!([])), "it waits");
     }
+    let shown = breaker(&server, &uuid).await;
+    assert_eq!(shown["failures"], 5, "{shown}");
+    assert!(
+        shown["reason"].as_str().unwrap().ends_with("oops") && shown["open_until"].is_string(),
+        "{shown}"
+    );
     server.update(&uuid, &json!({"plugin": {"config": {"filter": "ok"}}})).await;
+    assert_eq!(breaker(&server, &uuid).await, Value::Null);
     target.wait_for("/t", 5).await;
     for id in &ids[5..] {
         server.delivery_in(id, &uuid, "delivered").await;
