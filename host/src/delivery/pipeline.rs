@@ -97,10 +97,12 @@ impl Engine {
             return Decided::event();
         }
         let case = Case { subscription, used, owed, attempt, situation };
-        if let Permit::Not { until, .. } = permit {
+        if let Permit::Not { until, holds } = permit {
             let failed = Failure::Host(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
-            return Decided::unprepared(course_after(&failed, used.on_error, (case.situation)()), run);
+            // One that was to wait is here when what was fixed of it has gone meanwhile: its policy may not have been asked.
+            let on_error = if holds { OnError::Retry } else { used.on_error };
+            return Decided::unprepared(course_after(&failed, on_error, (case.situation)()), run);
         }
         match self.modules.plugin(used.digest).await {
             Ok(plugin) => self.ask(case, plugin, permit, &kept).await,

@@ -77,11 +77,20 @@ pub(super) async fn read(
         let module = api.modules.module(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
         let mut shown = plugins::show(&module);
         shown["config"] = json!(plugin.config);
-        shown["breaker"] = api.dispatcher.breaker(id).map_or(Value::Null, breaker);
+        shown["breaker"] = api.dispatcher.breaker(id).map_or(Value::Null, |breaker| show_breaker(&breaker));
         return Ok(Json(shown).into_response());
     }
     let wasm = api.modules.bytes(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
     Ok(([(header::CONTENT_TYPE, WASM)], wasm).into_response())
+}
+
+/// Shows how a plugin does that has failed of late.
+fn show_breaker(breaker: &BreakerState) -> Value {
+    json!({
+        "failures": breaker.failures,
+        "open_until": breaker.open_until.map(|until| until.to_string()),
+        "reason": breaker.reason,
+    })
 }
 
 /// `DELETE /eventmatch/{uuid}/plugin`
@@ -113,11 +122,6 @@ pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<()
         }
         Some(_) | None => Ok(()),
     }
-}
-
-fn breaker(state: BreakerState) -> Value {
-    let BreakerState { failures, open_until, reason } = state;
-    json!({"failures": failures, "open_until": open_until.map(|until| until.to_string()), "reason": reason})
 }
 
 fn gone(digest: PluginDigest) -> ApiError {

@@ -2,13 +2,16 @@
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::{Limits, body};
+
+/// The most bytes between and around the parts: their headers, and the boundaries.
+const AROUND_BYTES_MAX: usize = 64 * 1024;
 
 /// The parts of a request.
 pub(super) struct Parts {
@@ -36,13 +39,16 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limits: Limits) -> Res
 async fn parts(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Parts, ApiError> {
     let mut request = Request::new(body);
     request.headers_mut().clone_from(headers);
+    // The limits of the parts are what counts; without this one axum would put its own of 2 MB.
+    let most = limits.subscription.bytes.saturating_add(limits.plugin.bytes).saturating_add(AROUND_BYTES_MAX);
+    DefaultBodyLimit::max(most).apply(&mut request);
     let unsupported = |what: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     let multipart = Multipart::from_request(request, &()).await;
     let mut multipart = multipart.map_err(|rejection| {
         unsupported(format!("`multipart/form-data` with a boundary is read here: {}", rejection.body_text()))
     })?;
     let (mut subscription, mut plugin) = (None, None);
-    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error, limits.plugin))? {
         let name = field.name().unwrap_or_default().to_owned();
         let (place, limit) = match name.as_str() {
             "subscription" => (&mut subscription, limits.subscription),
@@ -66,7 +72,7 @@ async fn parts(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Parts,
 
 async fn part(mut field: Field<'_>, limit: body::Limit) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
+    while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error, limit))? {
         if bytes.len() + chunk.len() > limit.bytes {
             return Err(ApiError::too_large(limit.what, limit.bytes, limit.key));
         }
@@ -75,6 +81,10 @@ async fn part(mut field: Field<'_>, limit: body::Limit) -> Result<Bytes, ApiErro
     Ok(bytes.into())
 }
 
-fn broken(error: MultipartError) -> ApiError {
+/// `limit` is that of the part which is read, or of the largest one where it is not known.
+fn broken(error: &MultipartError, limit: body::Limit) -> ApiError {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::too_large(limit.what, limit.bytes, limit.key);
+    }
     ApiError::bad_request(format!("the parts of the body cannot be read: {}", error.body_text()))
 }

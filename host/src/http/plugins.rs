@@ -92,6 +92,7 @@ pub(super) async fn refer<'a>(
     match wanted.plugin.as_deref() {
         Some(plugin) if stored != Some(plugin) => {
             within(api, plugin)?;
+            let _checking = api.modules.checks_of(&wanted.user).await;
             Ok(Some(api.modules.refer(plugin).await?))
         }
         Some(_) | None => Ok(None),

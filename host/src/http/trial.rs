@@ -190,7 +190,9 @@ impl Wish {
                 limits: PluginLimits::default(),
             },
         };
+        let checking = api.modules.checks_of(&subscription.user).await;
         api.modules.check(&used).await?;
+        drop(checking);
         subscription.plugin = Some(Arc::new(used));
         Ok(Arc::new(subscription))
     }

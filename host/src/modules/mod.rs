@@ -8,11 +8,12 @@ mod storage;
 mod tests;
 mod turns;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::chain;
 use crate::domain::plugin::Failure;
@@ -82,6 +83,9 @@ pub enum Wrong {
 #[derive(Debug)]
 pub struct Referring<'a>(#[expect(dead_code, reason = "it is there to be dropped")] RwLockReadGuard<'a, ()>);
 
+/// How many users can have a configuration checked at once, each one.
+const CHECKING: usize = 64;
+
 /// The uploaded modules.
 pub struct Modules {
     store: Arc<dyn Store>,
@@ -90,6 +94,9 @@ pub struct Modules {
     referring: RwLock<()>,
     /// Held from the look for room until a module takes it.
     storing: Mutex<()>,
+    /// Held by a user whose configuration is checked; by the user's hash, which nobody can foresee.
+    checking: [Mutex<()>; CHECKING],
+    users: RandomState,
     bytes_max: u64,
     turns: Turns,
 }
@@ -116,7 +123,9 @@ impl Modules {
     /// Makes the modules of a store, run by `host`; with their machine code they take at most `bytes_max`.
     pub fn new(store: Arc<dyn Store>, host: Arc<Host>, bytes_max: u64) -> Self {
         let (referring, storing) = (RwLock::new(()), Mutex::new(()));
-        Self { store, host, referring, storing, bytes_max, turns: Turns::default() }
+        let checking = std::array::from_fn(|_| Mutex::default());
+        let (users, turns) = (RandomState::new(), Turns::default());
+        Self { store, host, referring, storing, checking, users, bytes_max, turns }
     }
 
     /// Returns where they run.
@@ -204,6 +213,13 @@ impl Modules {
             }
         };
         self.host.load(digest, wasm).await.map_err(|error| Failure::Host(chain::of(&*error)))
+    }
+
+    /// Waits until no other configuration of a user is checked: a schema can be made to take seconds, and nobody shall
+    /// wait behind many of one user's.
+    pub async fn checks_of(&self, user: &str) -> MutexGuard<'_, ()> {
+        let place = self.users.hash_one(user) % self.checking.len() as u64;
+        self.checking[usize::try_from(place).unwrap_or_default()].lock().await
     }
 
     /// Checks what a subscription wants of a plugin, whose module then stays until the guard is dropped: hold it until

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::SignedDuration;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -167,4 +168,13 @@ async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
     assert_eq!(problems(serde_json::json!({"wrong": 1})).await, told("/wrong", "is wrong"));
     let large = problems(serde_json::json!({"a": "x".repeat(70_000)})).await;
     assert_eq!(large, told("", "it has 70008 bytes, the most are 65536"));
+}
+
+#[tokio::test]
+async fn a_users_checks_follow_one_another() {
+    let kept = Kept::new(1 << 30);
+    let first = kept.modules.checks_of("ann").await;
+    assert!(kept.modules.checks_of("ann").now_or_never().is_none());
+    drop(first);
+    assert!(kept.modules.checks_of("ann").now_or_never().is_some());
 }

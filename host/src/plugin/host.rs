@@ -1,5 +1,6 @@
 //! Where plugins run: one engine, its pool, its threads, and the modules that are loaded.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -66,6 +67,9 @@ pub(super) struct Running {
     pub(super) linker: Linker<Guest>,
     /// One for each instance that the pool has.
     pub(super) calls: Arc<Semaphore>,
+    /// What one user's deliveries may have of them; by the user's hash, which nobody can foresee.
+    shares: [Arc<Semaphore>; SHARES],
+    users: RandomState,
     pub(super) web: Arc<Web>,
     runtime: Option<Runtime>,
     _ticker: Ticker,
@@ -177,6 +181,12 @@ const LOADED_BYTES_MIN: u64 = 256 * 1024;
 fn gone() -> Refused {
     Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned())
 }
+
+/// The most calls of one user at once: plugins that wait leave others half of the places. It is as many as one
+/// subscription has attempts by default.
+const USER_CALLS_MAX: usize = engine::CALLS_MAX as usize / 2;
+/// Among how many shares users are spread.
+const SHARES: usize = 64;
 /// The most names that are resolved at once.
 const LOOKUPS_MAX: usize = 64;
 /// By how much plugins are nicer than the threads that accept and acknowledge events.
@@ -208,8 +218,15 @@ impl Running {
             .map_err(Error::Threads)?;
         let ticker = Ticker::start(engine.clone()).map_err(Error::Threads)?;
         let calls = Arc::new(Semaphore::new(engine::CALLS_MAX as usize));
-        let web = Arc::new(Web::new(&settings.networks));
-        Ok(Self { engine, linker, calls, web, runtime: Some(runtime), _ticker: ticker })
+        let shares = std::array::from_fn(|_| Arc::new(Semaphore::new(USER_CALLS_MAX)));
+        let (users, web) = (RandomState::new(), Arc::new(Web::new(&settings.networks)));
+        Ok(Self { engine, linker, calls, shares, users, web, runtime: Some(runtime), _ticker: ticker })
+    }
+
+    /// Returns what a user's deliveries may have of the calls.
+    pub(super) fn share_of(&self, user: &str) -> Arc<Semaphore> {
+        let place = self.users.hash_one(user) % self.shares.len() as u64;
+        Arc::clone(&self.shares[usize::try_from(place).unwrap_or_default()])
     }
 
     /// Runs a future on the threads of plugins.

@@ -85,12 +85,15 @@ impl Host {
             Ok(running) => running,
             Err(error) => return failed(chain::of(&error)),
         };
+        // The user's own first: who waits for that keeps nobody else out.
+        let share = running.share_of(&call.subscription.user);
+        let own = share.acquire_owned().await.expect("it is never closed");
         let permit = Arc::clone(&running.calls).acquire_owned().await.expect("it is never closed");
         let limits = self.settings.limits.lowered(&call.plugin.limits);
         let web = Arc::clone(&running.web);
         let task = running.spawn(async move {
             let ran = one(&plugin, call, limits, web).await;
-            drop(permit);
+            drop((permit, own));
             ran
         });
         match AbortAtEnd(task).join().await {

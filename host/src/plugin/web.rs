@@ -16,7 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use ipnet::IpNet;
 use tokio::sync::OnceCell;
 use tower::Service;
@@ -24,11 +24,6 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::addresses::is_open;
 use crate::{chain, tls};
-
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(30);
-/// The most idle connections to one host.
-const IDLE_PER_HOST: usize = 8;
 
 /// The client of all calls.
 pub(super) struct Web {
@@ -95,9 +90,9 @@ fn client(resolver: Resolver) -> Result<Client, rustls::Error> {
     http.enforce_http(false);
     http.set_nodelay(true);
     let https = tls::connector()?.https_or_http().enable_http1().enable_http2().wrap_connector(http);
-    let mut client = legacy::Client::builder(TokioExecutor::new());
-    client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(IDLE_PER_HOST);
-    Ok(client.build(https))
+    // No connection outlives its request: a plugin that calls one name after the other would leave as many open behind
+    // it as the process may have.
+    Ok(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(https))
 }
 
 /// Returns the address that stands in a URL in place of a name.

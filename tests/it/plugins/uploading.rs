@@ -202,6 +202,17 @@ async fn a_subscription_and_its_module_come_in_one_request() {
     assert_eq!(server.get("/eventmatch").await.ok().json().as_array().unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn a_form_takes_a_module_of_any_size_that_the_setting_allows() {
+    let server = Server::start().await;
+    let subscription = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
+    let subscription = subscription.to_string().into_bytes();
+    // More than axum takes by itself; it is looked at, and refused for what it is.
+    let large = vec![0; 3_000_000];
+    let parts = [("subscription", &subscription), ("plugin", &large)];
+    form(&server, &parts).await.refused(415).says("not a WebAssembly component");
+}
+
 /// Posts a subscription as a form of these parts.
 async fn form(server: &Server, parts: &[(&str, &Vec<u8>)]) -> Reply {
     let mut body = Vec::new();

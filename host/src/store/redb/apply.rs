@@ -232,7 +232,7 @@ impl Apply<'_, '_> {
         };
         let index = u32::try_from(place).expect("a batch has at most 256 events");
         let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
-        let histories = history::of_batch(&self.tables.history, key)?;
+        let histories = history::of_batch(&self.tables.history, key, |record| record.index == index)?;
         let mut ledger = Ledger::default();
         let mut asked = HashSet::new();
         for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {

@@ -93,15 +93,18 @@ fn size(entry: &Entry) -> usize {
     }
 }
 
-/// Reads the histories of all deliveries of a batch, by (place in the batch, subscription).
+/// Reads the histories of a batch's deliveries, by (place in the batch, subscription). What is not `wanted` is not
+/// kept in memory: plugins may have logged much.
 pub(super) fn of_batch(
     table: &impl ReadableTable<(u128, u64), &'static [u8]>,
     batch: u128,
+    wanted: impl Fn(&HistoryRecord) -> bool,
 ) -> Result<HashMap<(u32, u128), Vec<Entry>>, Fault> {
     let mut histories: HashMap<_, Vec<_>> = HashMap::new();
     for row in table.range((batch, 0)..=(batch, u64::MAX))? {
         let (_, row) = row?;
-        for record in record::decode_history(row.value()).map_err(Fault::damaged("history"))? {
+        let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        for record in records.into_iter().filter(|record| wanted(record)) {
             histories.entry((record.index, record.subscription)).or_default().push(record.entry);
         }
     }

@@ -1,5 +1,6 @@
 //! What the store is asked: short read transactions, never held longer than one answer takes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use super::history;
 use super::ids;
 use super::prepared::PreparedRows;
 use super::recent::Recent;
-use super::record::{self, Batch, RetryRecord};
+use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{BATCHES, FRESH, HISTORY, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, Subscription, SubscriptionId};
 use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
@@ -29,7 +30,7 @@ impl Reader {
             let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else {
                 return Ok(None);
             };
-            let stories = self.stories_of_batch(txn, key, |logged| logged.id == id)?;
+            let stories = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
             Ok(stories.into_iter().next())
         })
     }
@@ -52,8 +53,8 @@ impl Reader {
                 let batches = txn.open_table(BATCHES)?;
                 let Some(row) = batches.range(..upper)?.next_back().transpose()? else { return Ok(false) };
                 upper = row.0.value();
-                let newest_first = self.stories_of_batch(txn, upper, wanted)?.into_iter().rev();
-                stories.extend(newest_first.take(range.limit - stories.len()));
+                let newest = self.stories_of_batch(txn, upper, range.limit - stories.len(), wanted)?;
+                stories.extend(newest.into_iter().rev());
                 Ok(upper > lowest)
             })?;
             if !more {
@@ -63,26 +64,32 @@ impl Reader {
         Ok(stories)
     }
 
+    /// Reads the newest stories of a batch, `most` of them.
     fn stories_of_batch(
         &self,
         txn: &ReadTransaction,
         key: u128,
+        most: usize,
         wanted: impl Fn(&Logged) -> bool,
     ) -> Result<Vec<Story>, Fault> {
         let batch = self.batch(txn, key)?;
-        if !batch.iter().flatten().any(|logged| wanted(logged)) {
+        let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
+        let places: Vec<_> = places.filter(|(_, logged)| wanted(logged)).collect();
+        let places = &places[places.len().saturating_sub(most)..];
+        if places.is_empty() {
             return Ok(Vec::new());
         }
-        let mut histories = history::of_batch(&txn.open_table(HISTORY)?, key)?;
+        let indexes: HashSet<u32> = places.iter().map(|(index, _)| *index).collect();
+        let is_wanted = |record: &HistoryRecord| indexes.contains(&record.index);
+        let mut histories = history::of_batch(&txn.open_table(HISTORY)?, key, is_wanted)?;
         let mut failed = history::take_failed(&mut histories);
-        let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
-        let stories = places.filter(|(_, logged)| wanted(logged)).map(|(index, logged)| {
+        let stories = places.iter().map(|(index, logged)| {
             let deliveries = logged.matched.iter().map(|subscription| {
-                let entries = histories.remove(&(index, subscription.uuid().as_u128()));
+                let entries = histories.remove(&(*index, subscription.uuid().as_u128()));
                 (*subscription, entries.unwrap_or_default())
             });
             let deliveries = deliveries.collect();
-            let failed = failed.remove(&index).unwrap_or_default();
+            let failed = failed.remove(index).unwrap_or_default();
             Story { event: Arc::clone(logged), deliveries, failed }
         });
         Ok(stories.collect())
