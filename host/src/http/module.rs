@@ -31,7 +31,13 @@ pub(super) async fn update(
     Id(id): Id<SubscriptionId>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let stored = own(&api, &user, id)?;
+    let stored = match own(&api, &user, id) {
+        Ok(stored) => stored,
+        Err(refused) => {
+            body::drain(body).await;
+            return Err(refused);
+        }
+    };
     let (_turn, body) = plugins::turn(&api, &user, body).await?;
     let wasm = body::read(body, api.limits.plugin).await?;
     let now = clock::now();

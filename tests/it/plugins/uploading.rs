@@ -105,8 +105,11 @@ async fn everybody_sees_his_own_modules_and_those_that_he_uses() {
         bob.subscribe(json!({"target_url": "http://127.0.0.1:9/", "plugin": {"digest": digest}})).await;
     assert_eq!(listed(&bob).await[0]["used_by"], json!([uuid]));
     let path = format!("/eventmatch/{uuid}/plugin");
-    for method in [Method::GET, Method::PUT, Method::DELETE] {
-        ann.send(method, &path, &[], wasm(waypost_guests::PROBE)).await.refused(403);
+    ann.get(&path).await.refused(403);
+    ann.delete(&path).await.refused(403);
+    // The whole module is read all the same: the connection broke off under it, and nobody saw the answer.
+    for _ in 0..10 {
+        ann.send(Method::PUT, &path, &[], wasm(waypost_guests::PROBE)).await.refused(403);
     }
 }
 
