@@ -32,6 +32,8 @@ struct FailedFilter {
 struct Delivery {
     subscription: String,
     state: String,
+    #[serde(default)]
+    reason: Option<String>,
     attempts: Vec<Attempt>,
 }
 
@@ -91,6 +93,10 @@ impl fmt::Display for Delivery {
         write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)?;
         match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
             Some(run) => run.show(&self.state, f),
+            // Nobody has tried it yet: what it waits for.
+            None if last.is_none() => {
+                self.reason.iter().try_for_each(|reason| write!(f, "\n        {reason}"))
+            }
             None => Ok(()),
         }
     }

@@ -48,6 +48,24 @@ impl PluginUse {
     }
 }
 
+impl PluginUse {
+    /// Uses a module without a configuration, without grants, and with the service's limits.
+    pub fn new(digest: PluginDigest) -> Self {
+        Self {
+            digest,
+            config: Map::new(),
+            allow_hosts: Vec::new(),
+            on_error: OnError::default(),
+            limits: PluginLimits::default(),
+        }
+    }
+
+    /// Returns the same use of another module; where there was none, of that alone.
+    pub fn moved(known: Option<&Self>, digest: PluginDigest) -> Self {
+        known.map_or_else(|| Self::new(digest), |known| Self { digest, ..known.clone() })
+    }
+}
+
 /// What becomes of a delivery whose plugin fails: a trap, a limit, `internal`, or a module that cannot be loaded.
 ///
 /// The plugin's other errors have reactions of their own ([`Failure`]), and a failing `policy` is always retried: what

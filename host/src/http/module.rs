@@ -43,16 +43,7 @@ pub(super) async fn update(
     let now = clock::now();
     let uploaded = api.modules.upload(wasm, &user.name, now).await?;
     let digest = uploaded.module().report.digest;
-    let plugin = match stored.plugin.as_deref() {
-        Some(known) => PluginUse { digest, ..known.clone() },
-        None => PluginUse {
-            digest,
-            config: Map::new(),
-            allow_hosts: Vec::new(),
-            on_error: Default::default(),
-            limits: Default::default(),
-        },
-    };
+    let plugin = PluginUse::moved(stored.plugin.as_deref(), digest);
     let wanted = Subscription { plugin: Some(Arc::new(plugin)), ..Subscription::clone(&stored) };
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut is_same = true;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::identity::User;
+use crate::delivery::BreakerState;
 use crate::domain::event::Wire;
 use crate::domain::plugin::{PluginRun, Verdict};
 use crate::domain::{
@@ -20,6 +21,8 @@ pub(super) struct Delivery {
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
     pub(super) state: State,
+    /// Why it waits though it was never tried, where that is known.
+    held: Option<String>,
     entries: Vec<Entry>,
 }
 
@@ -44,7 +47,16 @@ impl View {
                 _ if api.dispatcher.is_under_way(event.id, subscription) => State::Delivering,
                 state => state,
             };
-            Delivery { subscription, now: api.directory.get(subscription), state, entries }
+            let held = match state {
+                State::Pending => held(api, subscription),
+                State::Delivering
+                | State::Retrying { .. }
+                | State::Delivered { .. }
+                | State::Denied { .. }
+                | State::Skipped { .. }
+                | State::Dead { .. } => None,
+            };
+            Delivery { subscription, now: api.directory.get(subscription), state, held, entries }
         });
         let is_visible = |subscription: Option<&Arc<Subscription>>| {
             user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
@@ -130,13 +142,21 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     })
 }
 
+/// Says that a subscription's deliveries wait for the breaker of its plugin.
+fn held(api: &Api, subscription: SubscriptionId) -> Option<String> {
+    let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(subscription)?;
+    let until = open_until?;
+    Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
+}
+
 impl Delivery {
     pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
             State::Denied { .. } => (self.told().last().and_then(|(_, run)| denial(run)), None),
-            State::Pending | State::Delivering | State::Delivered { .. } => (None, None),
+            State::Pending => (self.held.as_ref(), None),
+            State::Delivering | State::Delivered { .. } => (None, None),
         };
         json!({
             "id": DeliveryId::of(event.id, self.subscription).to_string(),

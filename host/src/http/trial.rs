@@ -29,7 +29,6 @@ use crate::clock;
 use crate::delivery::Trial;
 use crate::directory::Known;
 use crate::domain::event::{Received, decode};
-use crate::domain::plugin::{OnError, PluginLimits};
 use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
 use crate::matching::{Document, Filter};
 use crate::policy::Verdict;
@@ -180,16 +179,7 @@ impl Wish {
     async fn subscription(&self, api: &Api, known: &Known) -> Result<Arc<Subscription>, ApiError> {
         let Some(digest) = self.plugin else { return Ok(Arc::clone(&known.subscription)) };
         let mut subscription = Subscription::clone(&known.subscription);
-        let used = match subscription.plugin.as_deref() {
-            Some(own) => PluginUse { digest, ..own.clone() },
-            None => PluginUse {
-                digest,
-                config: serde_json::Map::new(),
-                allow_hosts: Vec::new(),
-                on_error: OnError::default(),
-                limits: PluginLimits::default(),
-            },
-        };
+        let used = PluginUse::moved(subscription.plugin.as_deref(), digest);
         let checking = api.modules.checks_of(&subscription.user).await;
         api.modules.check(&used).await?;
         drop(checking);

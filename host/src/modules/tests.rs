@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::SignedDuration;
-use serde_json::Map;
 use tempfile::TempDir;
 
 use super::*;
@@ -43,13 +42,7 @@ impl Kept {
         let target = "http://localhost:1/".parse().unwrap();
         let mut subscription =
             Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
-        subscription.plugin = Some(Arc::new(PluginUse {
-            digest,
-            config: Map::new(),
-            allow_hosts: Vec::new(),
-            on_error: Default::default(),
-            limits: Default::default(),
-        }));
+        subscription.plugin = Some(Arc::new(PluginUse::new(digest)));
         self.store.put_subscription(subscription.clone()).await.unwrap();
         subscription
     }
@@ -146,11 +139,8 @@ async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
     let kept = Kept::new(u64::MAX);
     let digest = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.digest;
     let with = |config: serde_json::Value| PluginUse {
-        digest,
         config: config.as_object().unwrap().clone(),
-        allow_hosts: Vec::new(),
-        on_error: Default::default(),
-        limits: Default::default(),
+        ..PluginUse::new(digest)
     };
     let problems = async |config| match kept.modules.check(&with(config)).await {
         Ok(()) => Vec::new(),

@@ -186,11 +186,8 @@ mod tests {
     fn decided(purpose: Purpose, method: Method, url: &'static str) -> Result<(), String> {
         let allow_hosts = ["example.org", "a.example:8080", "https://b.example"];
         let plugin = PluginUse {
-            digest: PluginDigest::of(b""),
-            config: serde_json::Map::default(),
             allow_hosts: allow_hosts.iter().map(|text| text.parse().unwrap()).collect(),
-            on_error: Default::default(),
-            limits: Default::default(),
+            ..PluginUse::new(PluginDigest::of(b""))
         };
         Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::new(&[])))
             .decide(&method, &Uri::from_static(url))

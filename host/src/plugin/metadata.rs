@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Map;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::Store;
 use wasmtime::component::Instance;
@@ -61,13 +60,7 @@ impl Host {
             Err(error) => return failed(chain::of(&error)),
         };
         let permit = Arc::clone(&running.calls).acquire_owned().await.expect("it is never closed");
-        let granted = Arc::new(PluginUse {
-            digest: plugin.digest(),
-            config: Map::new(),
-            allow_hosts: Vec::new(),
-            on_error: Default::default(),
-            limits: Default::default(),
-        });
+        let granted = Arc::new(PluginUse::new(plugin.digest()));
         let outbound = Outbound::new(Arc::clone(&granted), Purpose::Try, Arc::clone(&running.web));
         let guest = Guest::new(granted, self.settings.limits, clock::now(), State::default(), outbound);
         let (plugin, timer) = (Arc::clone(plugin), Timer::start(self.settings.limits.time));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Verdict;
 use crate::clock;
-use crate::domain::plugin::{self, Failure, OnError, PluginLimits};
+use crate::domain::plugin::{self, Failure};
 use crate::domain::{Answer, Event, PluginUse, Subscription};
 use crate::plugin::{Call, Host, Plugin, Problem, Purpose, Ran, Refused, State, Steps};
 
@@ -95,13 +95,7 @@ impl Examiner {
             Ok(problems) => return Err(ExaminerError::Config { path, problems: list(&problems) }),
             Err(failed) => return Err(ExaminerError::Unchecked { path, reason: failed.reason() }),
         }
-        let used = PluginUse {
-            digest: report.digest,
-            config,
-            allow_hosts: Vec::new(),
-            on_error: OnError::default(),
-            limits: PluginLimits::default(),
-        };
+        let used = PluginUse { config, ..PluginUse::new(report.digest) };
         Ok(Self { host, plugin, used: Arc::new(used) })
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use waypost::domain::event::Canonical;
-use waypost::domain::plugin::{OnError, PluginLimits, Verdict};
+use waypost::domain::plugin::Verdict;
 use waypost::domain::{Event, PluginUse, Subscription};
 use waypost::plugin::{Call, CompileLimits, Compiler, Host, Limits, Plugin, Purpose, Settings, State, Steps};
 
@@ -55,13 +55,7 @@ impl Ours {
         let target = "http://localhost:1/".parse().expect("a URL");
         let now = waypost::clock::now();
         let subscription = Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, now);
-        let used = PluginUse {
-            digest: plugin.digest(),
-            config: serde_json::Map::new(),
-            allow_hosts: Vec::new(),
-            on_error: OnError::default(),
-            limits: PluginLimits::default(),
-        };
+        let used = PluginUse::new(plugin.digest());
         Self { host, plugin, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
     }
 

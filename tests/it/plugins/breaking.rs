@@ -32,6 +32,9 @@ async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_
     for id in &ids[5..] {
         let delivery = server.delivery(id, &uuid).await;
         assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("pending"), &json!([])), "it waits");
+        let reason = delivery["reason"].as_str().unwrap();
+        assert!(reason.starts_with("waits: the plugin's breaker is open until 2"), "{reason}");
+        assert!(reason.ends_with("(plugin: internal error: oops)"), "{reason}");
     }
     let shown = breaker(&server, &uuid).await;
     assert_eq!(shown["failures"], 5, "{shown}");

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use waypost::clock;
-use waypost::domain::plugin::{AllowHost, OnError, PluginLimits, Report, StateMap};
+use waypost::domain::plugin::{AllowHost, Report, StateMap};
 use waypost::domain::{Event, PluginUse, Subscription};
 use waypost::plugin::{
     Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
@@ -101,11 +101,9 @@ impl Trial {
         let (user, name) = (delivery.user.clone(), "trial".to_owned());
         let subscription = Subscription::new(user, name, "$".to_owned(), target, now);
         let plugin = PluginUse {
-            digest: self.report.digest,
             config: delivery.config.clone(),
             allow_hosts: delivery.allow_hosts.clone(),
-            on_error: OnError::default(),
-            limits: PluginLimits::default(),
+            ..PluginUse::new(self.report.digest)
         };
         let call = Call {
             event: delivery.event.clone(),

@@ -64,16 +64,7 @@ fn merge(mut given: Map<String, Value>, known: Option<&PluginUse>) -> Result<Plu
             known.map(|known| known.digest).ok_or_else(missing)?
         }
     };
-    let mut merged = match known {
-        Some(known) => PluginUse { digest, ..known.clone() },
-        None => PluginUse {
-            digest,
-            config: Map::new(),
-            allow_hosts: Vec::new(),
-            on_error: Default::default(),
-            limits: Default::default(),
-        },
-    };
+    let mut merged = PluginUse::moved(known, digest);
     if let Some(config) = part(&mut given, "plugin/config", "an object")? {
         merged.config = config.unwrap_or_default();
     }

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::*;
 use crate::clock;
-use crate::domain::plugin::{Failure, Output, PluginLimits, Verdict};
+use crate::domain::plugin::{Failure, Output, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
 
 /// A host in a folder of its own.
@@ -116,11 +116,8 @@ fn call(plugin: &Plugin, config: Value) -> Call {
         event: Event::from_json(event).unwrap(),
         subscription: Arc::new(subscription),
         plugin: Arc::new(PluginUse {
-            digest: plugin.digest(),
             config: config.as_object().unwrap().clone(),
-            allow_hosts: Vec::new(),
-            on_error: Default::default(),
-            limits: PluginLimits::default(),
+            ..PluginUse::new(plugin.digest())
         }),
         attempt: 1,
         now: clock::now(),
