@@ -81,6 +81,7 @@ pub mod delivery;
 
 pub mod intake;
 
+pub mod handler;
 pub mod recovery;
 
 pub mod http;

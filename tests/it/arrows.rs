@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Rooms and their heights: a room may use itself and rooms that stand lower.
-const ROOMS: [(&str, u8); 19] = [
+const ROOMS: [(&str, u8); 20] = [
     // Tools of one function, beneath everything; the nouns need none of them.
     ("chain", 1),
     ("clock", 1),
@@ -17,6 +17,7 @@ const ROOMS: [(&str, u8); 19] = [
     ("policy", 3),
     ("delivery", 4),
     ("intake", 5),
+    ("handler", 6),
     ("recovery", 6),
     ("http", 7),
     ("service", 8),

@@ -5,7 +5,9 @@
 
 pub mod delivery;
 pub mod event;
+pub mod handler;
 pub mod ids;
+pub mod parts;
 pub mod plugin;
 pub mod recovery;
 pub mod retry;
@@ -15,6 +17,7 @@ pub mod target;
 
 pub use delivery::{Answer, Attempt, Entry, Outcome, State};
 pub use event::Event;
+pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, SubscriptionId};
 pub use plugin::{PluginDigest, PluginUse};
 pub use recovery::Recovery;

@@ -1,0 +1,94 @@
+//! What a program says: the beginning goes to a file that is uploaded, the end stays for the story.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::domain::handler::{Said, TAIL_BYTES_MAX};
+
+/// A stream's writer. However much comes, it keeps a bounded part and takes the rest.
+#[derive(Debug)]
+pub struct Capture {
+    file: File,
+    kept_max: u64,
+    kept: u64,
+    bytes: u64,
+    tail: VecDeque<u8>,
+}
+
+impl Capture {
+    /// Creates the file, for at most `kept_max` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(path: &Path, kept_max: u64) -> io::Result<Self> {
+        Ok(Self { file: File::create(path)?, kept_max, kept: 0, bytes: 0, tail: VecDeque::new() })
+    }
+
+    /// Returns what was said.
+    pub fn said(&self) -> Said {
+        let (one, other) = self.tail.as_slices();
+        let tail = [one, other].concat();
+        // A character that was cut in two at the beginning is left out.
+        let begin = tail.iter().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
+        let is_cut = self.bytes > tail.len() as u64;
+        let text = String::from_utf8_lossy(if is_cut { &tail[begin..] } else { &tail });
+        let mut tail = text.into_owned();
+        // Each byte that is no text has become three.
+        let surplus = tail.len().saturating_sub(TAIL_BYTES_MAX);
+        let begin = (surplus..=tail.len()).find(|place| tail.is_char_boundary(*place)).unwrap_or_default();
+        tail.drain(..begin);
+        Said { tail, bytes: self.bytes, kept: self.kept }
+    }
+}
+
+impl Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len() as u64;
+        let room = usize::try_from(self.kept_max - self.kept).unwrap_or(usize::MAX);
+        let kept = &bytes[..bytes.len().min(room)];
+        self.file.write_all(kept)?;
+        self.kept += kept.len() as u64;
+        let end = &bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..];
+        let surplus = (self.tail.len() + end.len()).saturating_sub(TAIL_BYTES_MAX);
+        self.tail.drain(..surplus);
+        self.tail.extend(end);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_is_in_the_file_and_the_end_in_the_story() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stdout");
+        let mut capture = Capture::create(&path, 10).unwrap();
+        capture.write_all(b"begin").unwrap();
+        capture.write_all("ä".repeat(TAIL_BYTES_MAX).as_bytes()).unwrap();
+        capture.write_all(b"end").unwrap();
+        let said = capture.said();
+        assert_eq!(said.bytes, 2 * TAIL_BYTES_MAX as u64 + 8);
+        assert_eq!(said.kept, 10);
+        assert_eq!(std::fs::read(&path).unwrap().len(), 10);
+        assert!(said.tail.len() <= TAIL_BYTES_MAX);
+        assert!(said.tail.starts_with('ä') && said.tail.ends_with("äend"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_within_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut capture = Capture::create(&folder.path().join("x"), u64::MAX).unwrap();
+        capture.write_all(&vec![0xFF; 3 * TAIL_BYTES_MAX]).unwrap();
+        let said = capture.said();
+        assert!(said.tail.len() <= TAIL_BYTES_MAX && said.tail.len() > TAIL_BYTES_MAX - 3);
+        assert_eq!(said.kept, 3 * TAIL_BYTES_MAX as u64);
+    }
+}

@@ -1,0 +1,29 @@
+//! Programs that run on an event's data files: fetch, run, collect, upload.
+//!
+//! The operator's configuration names handlers ([`Definition`]); an event goes to the first whose filter matches. A run
+//! is a delivery: owed durably, recorded in the event's story, repeated after a crash. [`Runs`] does for handlers what
+//! [`crate::delivery`] does for subscriptions.
+//!
+//! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
+//!   closures.
+//! - `runs`: who is owed a run, and who runs now; `run`: one run, from the fetch to the upload.
+//! - `folder`: where a run happens, and what of it outlasts a crash.
+//! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
+//!   what they say. `output`: what they made. [`upload`]: to where it goes.
+//! - `meter`: how far a run has come.
+//!
+//! Absent on purpose: policy, which is about what subscribers may see, and handlers that come by REST: a program runs
+//! only because the operator's configuration says so.
+
+pub mod fetch;
+pub mod upload;
+
+mod capture;
+mod meter;
+mod output;
+mod program;
+
+pub use capture::Capture;
+pub use meter::{Meter, Phase, Progress};
+pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
+pub use program::{Call, CallLimits, Ended};

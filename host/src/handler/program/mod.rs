@@ -1,0 +1,53 @@
+//! Running a program in a run's folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::handler::{Exit, Said};
+
+/// What a program is started with.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The run's folder: the working directory, with `event.json`, `download/` and the outputs.
+    pub folder: PathBuf,
+    /// The handler's name.
+    pub name: String,
+    /// The arguments, without the program's own name.
+    pub arguments: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    /// The output folders, which it may write: paths below `folder`.
+    pub outputs: Vec<String>,
+    /// Where what it says goes: files that are created here.
+    pub stdout: PathBuf,
+    /// The same for stderr.
+    pub stderr: PathBuf,
+    /// How much it may use.
+    pub limits: CallLimits,
+}
+
+/// How much a program may use.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// The longest it may run (`timeout`).
+    pub time: Duration,
+    /// The most bytes that its output folders hold, all together (`output_bytes_max`).
+    pub output_bytes: u64,
+    /// The most files that its output folders hold, all together (`output_files_max`).
+    pub output_files: usize,
+    /// The most memory (`memory_bytes`): a component's linear memory, a native program's address space where it is set.
+    pub memory_bytes: Option<u64>,
+    /// The most bytes of stdout and of stderr that are kept whole (`log_bytes_max`).
+    pub log_bytes: u64,
+}
+
+/// How a program ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit.
+    pub exit: Exit,
+    /// What it wrote to stdout.
+    pub stdout: Said,
+    /// What it wrote to stderr.
+    pub stderr: Said,
+}
