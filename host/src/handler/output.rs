@@ -4,6 +4,8 @@
 //! opened here but its key-values.
 
 mod key_values;
+#[cfg(test)]
+mod tests;
 
 use std::fs::Metadata;
 use std::io;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
-use reqwest::Url;
 
 use super::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 use crate::domain::event::DecodeError;
@@ -62,7 +61,7 @@ pub enum Error {
     #[error("the ingest service did not answer at {url}")]
     Unreachable {
         /// Where.
-        url: Url,
+        url: String,
         /// Why.
         source: reqwest::Error,
     },
@@ -70,7 +69,7 @@ pub enum Error {
     #[error("the ingest service at {url} stood still for {waited:?}")]
     Idle {
         /// Where.
-        url: Url,
+        url: String,
         /// For how long.
         waited: Duration,
     },
@@ -78,7 +77,7 @@ pub enum Error {
     #[error("the ingest service answered {status} at {url}: {answer}")]
     Refused {
         /// Where.
-        url: Url,
+        url: String,
         /// The status.
         status: StatusCode,
         /// The beginning of its body.
@@ -88,7 +87,7 @@ pub enum Error {
     #[error("the ingest service answered at {url} what is no {expected}: {answer}")]
     Answer {
         /// Where.
-        url: Url,
+        url: String,
         /// What it should be: `{"job_id": …}`.
         expected: &'static str,
         /// The beginning of its body.
@@ -98,7 +97,7 @@ pub enum Error {
     #[error("ingest job {job} failed at {url}: {answer}")]
     Failed {
         /// Where its state is asked for.
-        url: Url,
+        url: String,
         /// Its id.
         job: String,
         /// The beginning of the answer that says so.
@@ -108,7 +107,7 @@ pub enum Error {
     #[error("the ingest service knows no job {job} at {url}: {answer}")]
     UnknownJob {
         /// Where its state is asked for.
-        url: Url,
+        url: String,
         /// Its id.
         job: String,
         /// The beginning of the answer that says so.
@@ -121,7 +120,7 @@ pub enum Error {
     )]
     Timeout {
         /// Where its state is asked for.
-        url: Url,
+        url: String,
         /// Its id.
         job: String,
         /// The limit.

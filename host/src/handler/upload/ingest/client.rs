@@ -55,6 +55,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     url: Url,
     status_url: Url,
+    shown_url: String,
+    shown_status_url: String,
     basic: Option<(String, String)>,
     idle: Duration,
 }
@@ -89,17 +91,18 @@ impl Client {
             }
         }
         let http = http.build().map_err(Error::Client)?;
-        Ok(Self { http, url, status_url, basic, idle: IDLE })
+        let (shown_url, shown_status_url) = (without_secrets(&url), without_secrets(&status_url));
+        Ok(Self { http, url, status_url, shown_url, shown_status_url, basic, idle: IDLE })
     }
 
-    /// Returns where bundles are sent.
-    pub(super) fn url(&self) -> &Url {
-        &self.url
+    /// Returns where bundles are sent, for people.
+    pub(super) fn url(&self) -> &str {
+        &self.shown_url
     }
 
-    /// Returns where states are asked for.
-    pub(super) fn status_url(&self) -> &Url {
-        &self.status_url
+    /// Returns where states are asked for, for people.
+    pub(super) fn status_url(&self) -> &str {
+        &self.shown_status_url
     }
 
     /// Uploads an output as a bundle, which is made meanwhile, and returns the id of its job.
@@ -117,7 +120,7 @@ impl Client {
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/octet-stream");
         let request = self.authorized(request).body(reqwest::Body::wrap(body));
         let exchange = async {
-            match exchange(request, &self.url).await {
+            match exchange(request, &self.shown_url).await {
                 // The reason may be on this side: then the service has only seen a body that breaks off.
                 Err(error @ Error::Unreachable { .. }) => match packing.await {
                     Ok(()) | Err(Error::Stopped) => Err(error),
@@ -130,12 +133,12 @@ impl Client {
         let answer = tokio::select! {
             answer = exchange => answer?,
             () = standstill(&taken, self.idle) => {
-                return Err(Error::Idle { url: self.url.clone(), waited: self.idle });
+                return Err(Error::Idle { url: self.shown_url.clone(), waited: self.idle });
             }
         };
         let begun = serde_json::from_slice::<Begun>(&answer).ok().map(|begun| begun.job_id);
         begun.filter(|job| job.is_number() || job.is_string()).ok_or_else(|| Error::Answer {
-            url: self.url.clone(),
+            url: self.shown_url.clone(),
             expected: "job: `{\"job_id\": …}`",
             answer: shown(&answer),
         })
@@ -145,7 +148,8 @@ impl Client {
     pub(super) async fn state(&self, job: &Value) -> Result<State, Error> {
         let mut url = self.status_url.clone();
         url.query_pairs_mut().append_pair("job_id", &text(job));
-        let request = self.authorized(self.http.get(url.clone()).timeout(self.idle));
+        let request = self.authorized(self.http.get(url).timeout(self.idle));
+        let url = self.shown_status_url.clone();
         let answer = match exchange(request, &url).await {
             Err(Error::Refused { url, status: StatusCode::NOT_FOUND, answer }) => {
                 return Err(Error::UnknownJob { url, job: text(job), answer });
@@ -178,6 +182,14 @@ pub(super) fn text(job: &Value) -> String {
     job.as_str().map_or_else(|| job.to_string(), str::to_owned)
 }
 
+/// Returns a URL as errors may show it.
+fn without_secrets(url: &Url) -> String {
+    let mut url = url.clone();
+    // A URL that can have no password has none.
+    let _none = (url.set_username(""), url.set_password(None));
+    url.into()
+}
+
 fn secret<T>(
     what: &'static str,
     path: &Path,
@@ -193,14 +205,18 @@ fn without_line_break(text: &str) -> &str {
 }
 
 /// Sends a request and returns the beginning of the body that it is answered with, where the status is a good one.
-async fn exchange(request: RequestBuilder, url: &Url) -> Result<Vec<u8>, Error> {
+async fn exchange(request: RequestBuilder, url: &str) -> Result<Vec<u8>, Error> {
     let unreachable =
-        |source: reqwest::Error| Error::Unreachable { url: url.clone(), source: source.without_url() };
+        |source: reqwest::Error| Error::Unreachable { url: url.to_owned(), source: source.without_url() };
     let mut response = request.send().await.map_err(unreachable)?;
     let status = response.status();
     let answer = read(&mut response).await;
     if !status.is_success() {
-        return Err(Error::Refused { url: url.clone(), status, answer: shown(&answer.unwrap_or_default()) });
+        return Err(Error::Refused {
+            url: url.to_owned(),
+            status,
+            answer: shown(&answer.unwrap_or_default()),
+        });
     }
     answer.map_err(unreachable)
 }

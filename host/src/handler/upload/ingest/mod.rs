@@ -68,7 +68,7 @@ impl Ingest {
         let note = Note::new(notes, JOB);
         let noted = note.clone();
         let known = work::run(move |_| noted.read::<Job>()).await?;
-        if let Some(job) = known.filter(|job| job.status_url == self.client.status_url().as_str()) {
+        if let Some(job) = known.filter(|job| job.status_url == self.client.status_url()) {
             match self.watch(&job.job_id).await {
                 Ok(()) => return Ok(self.place(&job.job_id)),
                 Err(error @ (Error::Failed { .. } | Error::UnknownJob { .. })) => {
@@ -78,7 +78,7 @@ impl Ingest {
             }
         }
         let job_id = self.client.post(output, origin, meter).await?;
-        let job = Job { status_url: self.client.status_url().to_string(), job_id: job_id.clone() };
+        let job = Job { status_url: self.client.status_url().to_owned(), job_id: job_id.clone() };
         work::run(move |_| note.write(&job)).await?;
         self.watch(&job_id).await?;
         Ok(self.place(&job_id))
@@ -105,7 +105,7 @@ impl Ingest {
             pause = (pause * 2).min((begin.elapsed() / 10).clamp(PAUSE_SHORT, PAUSE_LONG));
         }
         Err(Error::Timeout {
-            url: self.client.status_url().clone(),
+            url: self.client.status_url().to_owned(),
             job: client::text(job),
             timeout: self.timeout,
             answer: if said.is_empty() { "nothing".to_owned() } else { said },

@@ -3,7 +3,7 @@
 //! Its size is known before, since nothing in it has a size that depends on what the files hold: services that know no
 //! chunked bodies take it. A thread packs, piece by piece, as fast as the connection takes them.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -140,8 +140,7 @@ impl Pieces<'_> {
     /// Fills a member of this size up to a whole block.
     fn fill_up(&mut self, size: u64) -> Result<(), Error> {
         let missing = size.next_multiple_of(BLOCK_BYTES) - size;
-        let zeros = &[0; BLOCK_BYTES as usize][..usize::try_from(missing).expect("less than a block")];
-        packed(self.write_all(zeros))
+        packed(io::copy(&mut io::repeat(0).take(missing), self)).map(drop)
     }
 }
 
