@@ -5,6 +5,7 @@ mod compile;
 mod db;
 mod event;
 mod explanation;
+mod handler;
 mod input;
 mod listen;
 mod match_;
@@ -53,6 +54,8 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
+    Handler(handler::Command),
+    #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
     Db(db::Command),
@@ -69,6 +72,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Match(arguments) => match_::run(arguments),
         Command::Recover(arguments) => wait(recover::run(arguments)),
         Command::Plugin(command) => plugin::run(command),
+        Command::Handler(command) => handler::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),

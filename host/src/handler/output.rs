@@ -50,10 +50,11 @@ impl Output {
     pub fn collect(
         name: &str,
         folder: &Path,
+        key_values: &str,
         more: &[(FilePath, PathBuf)],
         limits: OutputLimits,
     ) -> Result<Self, OutputError> {
-        let _ = (name, folder, more, limits);
+        let _ = (name, folder, key_values, more, limits);
         unimplemented!()
     }
 }
