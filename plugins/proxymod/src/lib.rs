@@ -1,8 +1,9 @@
 //! Runs the couplings of proxy models that an event asks for, as Pacifica's Proxymod dispatcher does.
 //!
-//! A run is one way: `event` reads the rows of `event.json`, `config` makes the configurations of its key-values, `coupling`
-//! says which models follow each other, `plan` finds each model's tables, and `model` runs one: it waits, takes a root
-//! and writes (`table`, `log`). All that can be checked is checked before the first model waits. The program is `main.rs`.
+//! A run is one way: `event` reads the rows of `event.json`, `config` makes the configurations of its key-values,
+//! `coupling` says which models follow each other, `plan` finds each model's tables, and `model` runs one: it waits,
+//! takes a root and writes (`table`, `log`). All but the tables' numbers is checked before the first model waits. The
+//! program is `main.rs`.
 
 mod config;
 mod coupling;
