@@ -71,6 +71,13 @@ impl Event {
     }
 }
 
+impl Canonical<'_> {
+    /// Tells whether the content type says JSON, as it does when there is none.
+    pub(crate) fn is_json(&self) -> bool {
+        self.content_type.as_deref().is_none_or(view::is_json_type)
+    }
+}
+
 fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
     Some(match data {
         Data::None => return None,
