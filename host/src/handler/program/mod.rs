@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use crate::domain::handler::{Exit, Said};
 
+mod native;
+mod supervise;
+
+pub use native::Native;
+pub use supervise::{Supervision, become_main, supervise_main};
+
 /// What a program is started with.
 #[derive(Clone, Debug)]
 pub struct Call {
