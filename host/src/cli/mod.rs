@@ -17,6 +17,7 @@ mod send;
 mod serve;
 mod settings;
 mod story;
+mod supervise;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -61,10 +62,15 @@ enum Command {
     Db(db::Command),
     #[command(hide = true)]
     Compile(compile::Arguments),
+    #[command(hide = true)]
+    Supervise(supervise::Arguments),
 }
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    if let Some(arguments) = supervise::asked() {
+        return Ok(supervise::run(arguments));
+    }
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Listen(arguments) => wait(listen::run(arguments)),
@@ -76,6 +82,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
+        Command::Supervise(arguments) => Ok(supervise::run(arguments)),
     }
 }
 

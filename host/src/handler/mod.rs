@@ -37,7 +37,9 @@ pub use definition::{Definition, HandlerLimits, OutputFolder, Program, SCRIPT_FI
 pub use meter::{Meter, Phase, Progress};
 pub use once::{Once, once};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
-pub use program::{Answer, Call, CallLimits, Closure, Ended, Run};
+pub use program::{
+    Answer, Call, CallLimits, Closure, Ended, Native, Run, Supervision, become_main, supervise_main,
+};
 pub use ready::{Error, Tools, routes};
 pub use router::Router;
 pub use runs::{DispatchError, Runs};

@@ -127,7 +127,8 @@ impl Handler {
             Program::Command { command, environment } => {
                 let waypost = tools.waypost.clone().ok_or_else(|| Error::NoSupervisor(name()))?;
                 let environment = environment.iter().map(|(name, value)| (name.clone(), value.clone()));
-                Loaded::Native(Native::new(waypost, command.clone(), environment.collect()))
+                let (command, environment) = (command.clone(), environment.collect());
+                Loaded::Native(Native { waypost, command, environment })
             }
             Program::Closure(closure) => Loaded::Closure(closure.clone()),
         };

@@ -1,7 +1,9 @@
 //! Running a program in a run's folder.
 
 mod closure;
+mod native;
 mod pending;
+mod supervise;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +12,9 @@ use crate::domain::handler::{Exit, Said};
 use crate::domain::retry::format_duration;
 
 pub use closure::{Answer, Closure, Run};
-pub(super) use pending::{Component, Native};
+pub use native::Native;
+pub(super) use pending::Component;
+pub use supervise::{Supervision, become_main, supervise_main};
 
 /// What a program is started with.
 #[derive(Clone, Debug)]

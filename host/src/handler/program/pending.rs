@@ -2,7 +2,6 @@ use super::{Call, Ended};
 use crate::domain::handler::Exit;
 use crate::domain::plugin::AllowHost;
 use crate::plugin::{Host, Refused};
-use std::path::PathBuf;
 use std::sync::Arc;
 pub(in crate::handler) struct Component;
 impl Component {
@@ -12,15 +11,6 @@ impl Component {
         _: Vec<AllowHost>,
     ) -> Result<Self, Arc<Refused>> {
         Ok(Self)
-    }
-    pub(in crate::handler) async fn run(&self, _: &Call) -> Ended {
-        Ended::silent(Exit::Failed(String::new()))
-    }
-}
-pub(in crate::handler) struct Native;
-impl Native {
-    pub(in crate::handler) fn new(_: PathBuf, _: Vec<String>, _: Vec<(String, String)>) -> Self {
-        Self
     }
     pub(in crate::handler) async fn run(&self, _: &Call) -> Ended {
         Ended::silent(Exit::Failed(String::new()))
