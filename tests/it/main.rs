@@ -12,6 +12,7 @@ mod subscriptions;
 mod delivery;
 mod explain;
 mod filters;
+mod handlers;
 mod isolation;
 mod plugins;
 mod policy;
