@@ -27,18 +27,38 @@ async fn an_exit_code_and_a_signal_are_what_the_program_ended_with() {
 
 #[tokio::test]
 async fn a_program_gets_the_event_the_folder_its_arguments_and_nothing_else() {
-    let mut run =
-        Run::script(r#"cat; pwd; for a in "$0" "$@"; do echo "<$a>"; done; echo oops >&2; ls /proc/$$/fd"#);
+    let mut run = Run::script(r#"cat; pwd; for a in "$0" "$@"; do echo "<$a>"; done; echo oops >&2"#);
     run.native.command.push("zero".to_owned());
     run.call.arguments = vec!["a b".to_owned(), String::new(), "--time-ms".to_owned(), "ä*".to_owned()];
     let ended = run.ended().await;
     assert_eq!(ended.exit, Exit::Code(0), "{ended:?}");
     let folder = run.call.folder.canonicalize().unwrap();
-    let said =
-        format!("{{\"id\": \"7\"}}{}\n<zero>\n<a b>\n<>\n<--time-ms>\n<ä*>\n0\n1\n2\n", folder.display());
+    let said = format!("{{\"id\": \"7\"}}{}\n<zero>\n<a b>\n<>\n<--time-ms>\n<ä*>\n", folder.display());
     assert_eq!(ended.stdout.tail, said);
     assert_eq!(ended.stderr.tail, "oops\n");
     assert_eq!(std::fs::read_to_string(&run.call.stderr).unwrap(), "oops\n", "kept for the upload");
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_descriptor_of_the_services() {
+    let own = std::fs::read_dir("/proc/self/fdinfo").unwrap().map(|entry| entry.unwrap().path());
+    // What whoever started the tests left open for all is not the service's.
+    let is_for_all = |path: &std::path::PathBuf| {
+        let info = std::fs::read_to_string(path).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t"));
+        flags.is_some_and(|flags| u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 == 0)
+    };
+    let for_all: Vec<_> = own.filter(is_for_all).map(|path| path.file_name().unwrap().to_owned()).collect();
+    for memory_bytes in [None, Some(1 << 30)] {
+        let mut run = Run::script("ls /proc/$$/fd");
+        run.call.limits.memory_bytes = memory_bytes;
+        let said = run.ended().await.stdout.tail;
+        let more = said
+            .lines()
+            .filter(|fd| !["0", "1", "2"].contains(fd) && !for_all.iter().any(|known| known == fd));
+        assert_eq!(more.collect::<Vec<_>>(), [""; 0]);
+        assert!(said.starts_with("0\n1\n"), "{said}");
+    }
 }
 
 #[tokio::test]

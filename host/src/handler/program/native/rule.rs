@@ -66,7 +66,7 @@ async fn lost(supervisor: &mut Child, program: Option<Pid>) -> Exit {
     // One that ended by itself says how.
     let ended = timeout(SLACK, supervisor.wait()).await;
     if let Some(program) = program {
-        drop(kill_process_group(program, Signal::KILL));
+        let _ = kill_process_group(program, Signal::KILL);
     }
     drop(supervisor.start_kill());
     let how = match ended {

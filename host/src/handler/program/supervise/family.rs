@@ -64,7 +64,7 @@ impl Family {
         self.reap();
         if cfg!(not(target_os = "linux")) {
             // Nobody is adopted there: that no child is left does not say that the group has ended.
-            drop(kill_process_group(self.program, Signal::KILL));
+            let _ = kill_process_group(self.program, Signal::KILL);
         }
         while !self.is_alone {
             if Instant::now() > end {
@@ -98,7 +98,7 @@ impl Family {
     /// Signals the program's group. Once the program has ended its number may belong to somebody else.
     fn signal_group(&self, signal: Signal) {
         if self.exit.is_none() {
-            drop(kill_process_group(self.program, signal));
+            let _ = kill_process_group(self.program, signal);
         }
     }
 
@@ -120,10 +120,10 @@ impl Family {
         let own = rustix::process::getpgrp();
         let groups: std::collections::HashSet<_> = members.iter().map(|member| member.group).collect();
         for group in groups.into_iter().filter(|group| *group != own) {
-            drop(kill_process_group(group, Signal::KILL));
+            let _ = kill_process_group(group, Signal::KILL);
         }
         for member in members {
-            drop(rustix::process::kill_process(member.pid, Signal::KILL));
+            let _ = rustix::process::kill_process(member.pid, Signal::KILL);
         }
     }
 
