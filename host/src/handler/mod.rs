@@ -26,4 +26,4 @@ mod program;
 pub use capture::Capture;
 pub use meter::{Meter, Phase, Progress};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
-pub use program::{Call, CallLimits, Ended};
+pub use program::{COMPONENT_MEMORY_BYTES, Call, CallLimits, Ended, run_component};

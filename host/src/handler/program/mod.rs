@@ -1,8 +1,11 @@
 //! Running a program in a run's folder.
 
+mod component;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::component::{COMPONENT_MEMORY_BYTES, run_component};
 use crate::domain::handler::{Exit, Said};
 
 /// What a program is started with.
