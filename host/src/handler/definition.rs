@@ -89,7 +89,7 @@ pub struct OutputFolder {
 pub struct HandlerLimits {
     /// The longest that the program may run. Default 1 h.
     pub timeout: Duration,
-    /// The most memory, in bytes. Default 512 MiB for a component; a native program has none.
+    /// The most memory, in bytes. Default 1 GiB for a component; a native program has none.
     pub memory_bytes: Option<u64>,
     /// The most bytes that are fetched. Default 64 GiB.
     pub download_bytes_max: u64,

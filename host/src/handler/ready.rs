@@ -46,7 +46,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: Arc<Refused>,
+        source: Refused,
     },
     /// A native program needs the `waypost` program, which looks after it.
     #[error(
@@ -117,7 +117,7 @@ impl Handler {
                 let wasm = tokio::fs::read(path).await;
                 let wasm = wasm.map_err(|source| Error::Read { name: name(), path: path.clone(), source })?;
                 let host = Arc::clone(&tools.host);
-                let loaded = Component::load(host, wasm.into(), allow_hosts.clone()).await;
+                let loaded = Component::load(host, wasm.into(), allow_hosts).await;
                 Loaded::Component(loaded.map_err(|source| Error::Component {
                     name: name(),
                     path: path.clone(),

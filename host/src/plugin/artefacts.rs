@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::engine;
@@ -55,7 +56,11 @@ impl Host {
     }
 
     /// Returns a module's machine code, ready to be linked, if it is here and is what was kept. Blocks on the disk.
-    pub(super) fn fetch(&self, digest: PluginDigest) -> Result<Option<(Component, u64)>, Refused> {
+    pub(super) fn fetch(
+        &self,
+        digest: PluginDigest,
+        engine: &Engine,
+    ) -> Result<Option<(Component, u64)>, Refused> {
         let path = self.artefact(digest)?;
         let read = (|| Ok(if path.try_exists()? { Some((fs::read(&path)?, self.key()?)) } else { None }))();
         let read = read.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source })?;
@@ -66,7 +71,7 @@ impl Host {
         }
         #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
         // SAFETY: nobody without the key can have written these bytes, and they are no file that may still change.
-        let loaded = unsafe { Component::deserialize(&self.running()?.engine, code) };
+        let loaded = unsafe { Component::deserialize(engine, code) };
         match loaded {
             Ok(component) => {
                 // A sign of life for `sweep`; without it the file only goes sooner.
@@ -78,8 +83,8 @@ impl Host {
         }
     }
 
-    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace`, and all that
-    /// another version has left. Blocks on the disk.
+    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or is a command's
+    /// that this host has loaded, and all that another version has left. Blocks on the disk.
     ///
     /// # Errors
     /// When the folder cannot be read or a file cannot be removed.
@@ -96,7 +101,9 @@ impl Host {
             let digest = name.strip_suffix(&format!("-{version:016x}.{EXTENSION}"));
             let digest = digest.and_then(|hex| format!("sha256:{hex}").parse().ok());
             let is_wanted = match digest {
-                Some(digest) => wanted.contains(&digest) || is_younger(&path, grace),
+                Some(digest) => {
+                    wanted.contains(&digest) || self.is_command(digest) || is_younger(&path, grace)
+                }
                 // The key, and what is being written.
                 None => name == KEY || (name.ends_with(".tmp") && is_younger(&path, grace)),
             };

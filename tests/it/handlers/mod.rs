@@ -43,7 +43,8 @@ fn event_of(id: &str, files: &[(&str, &str, &str)]) -> Value {
 async fn ended(api: &Api, id: &str, state: &str) -> Value {
     wait_until(&format!("the run of {id} is {state}"), async || {
         let story = api.get(&format!("/events/{id}")).await.ok().json();
-        let found = story["deliveries"].as_array().unwrap().iter().find(|it| !it["handler"].is_null()).cloned();
+        let found =
+            story["deliveries"].as_array().unwrap().iter().find(|it| !it["handler"].is_null()).cloned();
         let found = found?;
         let is = found["state"].as_str().unwrap();
         assert!(

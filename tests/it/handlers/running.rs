@@ -100,7 +100,8 @@ command = ["./count.sh"]
 max_parallel = 5
 "#;
     // Each counts how many are there with it.
-    let text = r#"here=$(dirname "$0")/here; mkdir -p "$here"; touch "$here/$$"; ls "$here" | wc -l; rm "$here/$$""#;
+    let text =
+        r#"here=$(dirname "$0")/here; mkdir -p "$here"; touch "$here/$$"; ls "$here" | wc -l; rm "$here/$$""#;
     let server = Server::configured(config, |folder| script(folder, "count.sh", text)).await;
     let mut ids = Vec::new();
     for n in 0..100 {

@@ -1,8 +1,8 @@
 //! Running a program in a run's folder.
 
 mod closure;
+mod component;
 mod native;
-mod pending;
 mod supervise;
 
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use crate::domain::handler::{Exit, Said};
 use crate::domain::retry::format_duration;
 
 pub use closure::{Answer, Closure, Run};
+pub use component::{COMPONENT_MEMORY_BYTES, Component};
 pub use native::Native;
-pub(super) use pending::Component;
 pub use supervise::{Supervision, become_main, supervise_main};
 
 /// What a program is started with.
