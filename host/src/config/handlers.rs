@@ -134,3 +134,6 @@ fn folders(outputs: &[Output]) -> Result<Vec<OutputFolder>, String> {
     }
     Ok(folders)
 }
+
+#[cfg(test)]
+mod tests;
