@@ -1,6 +1,6 @@
 //! The end-to-end suite: the real binary, real sockets, a real redb file in a folder of its own for each test.
 //!
-//! One file tells one story; `harness` holds what they share. Nothing but `embed` imports the library: the suite knows
+//! One file tells one story; `harness` holds what they share. Nothing but `embed` and parts of `handlers` import the library: the suite knows
 //! the REST contract and the command line, as a client does.
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test, which is the point")]
 
@@ -17,6 +17,8 @@ mod plugins;
 mod policy;
 mod recover;
 mod retrying;
+
+mod handlers;
 
 mod crash;
 mod disk_full;
