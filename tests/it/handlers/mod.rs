@@ -1,8 +1,15 @@
-//! Handlers: programs that run on events' data files.
+//! Handlers: programs that run on an event's data files. `cart` and `ingest` are the services that these come from and
+//! go to, scripted.
+
+mod cart;
+mod ingest;
 
 mod crashing;
 mod dispatching;
+mod fetching;
+mod hostile_carts;
 mod running;
+mod uploading;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
