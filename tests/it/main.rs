@@ -19,8 +19,6 @@ mod policy;
 mod recover;
 mod retrying;
 
-mod handlers;
-
 mod crash;
 mod disk_full;
 mod limits;

@@ -121,7 +121,7 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
     let ended = Box::pin(attempt.make()).await;
-    let keeps = matches!(ended.failure, Some(Failure::Upload { .. }));
+    let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
     let outcome = judge(handler, number, ended.failure);
     let name = &handler.definition.name;
     match &outcome {
@@ -168,6 +168,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
     let definition = &handler.definition;
     let (reason, schedule, failed) = match failure {
         None => return Outcome::Delivered,
+        Some(Failure::UploadForGood(reason)) => return Outcome::Dead { reason },
         Some(Failure::Run(reason)) => (reason, &definition.retry_schedule, number),
         Some(Failure::Upload { reason, before }) => {
             (reason, &definition.upload_retry_schedule, number.saturating_sub(before).max(1))

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::folder::{Folder, Left, Ran};
 use super::meter::{Meter, Phase};
-use super::output::{Output, OutputLimits};
+use super::output::{Output, OutputError, OutputLimits};
 use super::program::{Call, CallLimits, Run};
 use super::ready::Handler;
 use super::upload::Origin;
@@ -59,9 +59,17 @@ pub(super) enum Failure {
         /// How many attempts had failed when the program ended well.
         before: u32,
     },
+    /// The upload, for a reason that stays: another attempt would fail for it too.
+    UploadForGood(String),
 }
 
-/// Begins an event's arguments in [`dispatched`] events.
+/// Why an output was not uploaded.
+struct Refused {
+    reason: String,
+    is_lasting: bool,
+}
+
+/// The member of the data of an event made by `/dispatch` that has the arguments.
 pub(super) const ARGUMENTS: &str = "arguments";
 
 impl Attempt<'_> {
@@ -95,7 +103,10 @@ impl Attempt<'_> {
                 self.run(&parts, run).await?
             }
         };
-        self.upload(&parts, run).await.map_err(|reason| Failure::Upload { reason, before })
+        self.upload(&parts, run).await.map_err(|Refused { reason, is_lasting }| match is_lasting {
+            true => Failure::UploadForGood(reason),
+            false => Failure::Upload { reason, before },
+        })
     }
 
     async fn look(&self) -> Result<Left, Failure> {
@@ -189,17 +200,17 @@ impl Attempt<'_> {
     }
 
     /// Uploads what is not uploaded yet.
-    async fn upload(&self, parts: &Parts, run: &mut HandlerRun) -> Result<(), String> {
+    async fn upload(&self, parts: &Parts, run: &mut HandlerRun) -> Result<(), Refused> {
         if !self.handler.definition.keeps_outputs() {
             return Ok(());
         }
-        let origin = Origin {
+        let origin = Arc::new(Origin {
             event: self.logged.event.clone(),
             event_id: self.logged.id,
             transaction: parts.transaction.clone(),
             handler: self.handler.definition.name.clone(),
             run: self.id(),
-        };
+        });
         run.uploads.clear();
         for place in 0..self.handler.definition.outputs.len() {
             if let Some(uploaded) = self.upload_one(place, &origin).await? {
@@ -209,9 +220,12 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn upload_one(&self, place: usize, origin: &Origin) -> Result<Option<Uploaded>, String> {
+    async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<Uploaded>, Refused> {
         let name = &self.handler.definition.outputs[place].folder;
-        let failed = |error: &dyn std::error::Error| format!("upload of {name}: {}", chain::of(error));
+        let failed = |error: &dyn std::error::Error, is_lasting| Refused {
+            reason: format!("upload of {name}: {}", chain::of(error)),
+            is_lasting,
+        };
         let folder = self.folder.clone();
         let (notes, done) = blocking(move || {
             let notes = folder.notes(place)?;
@@ -219,22 +233,22 @@ impl Attempt<'_> {
             Ok::<_, std::io::Error>((notes, done))
         })
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| failed(&error, false))?;
         if let Some(done) = done.and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(Some(done));
         }
-        let output = self.collect(place).await.map_err(|error| failed(&error))?;
+        let output = self.collect(place).await.map_err(|error| failed(&error, true))?;
         if output.files.is_empty() && output.key_values.is_empty() {
             return Ok(None);
         }
         let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
-        let uploaded = uploading.await.map_err(|error| failed(&error))?;
+        let uploaded = uploading.await.map_err(|error| failed(&error, error.is_lasting()))?;
         let (noted, kept) = (uploaded.clone(), notes);
-        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error))?;
+        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error, false))?;
         Ok(Some(uploaded))
     }
 
-    async fn collect(&self, place: usize) -> Result<Output, super::output::OutputError> {
+    async fn collect(&self, place: usize) -> Result<Arc<Output>, OutputError> {
         let definition = &self.handler.definition;
         let output = definition.outputs[place].clone();
         let folder = self.folder.work().join(&output.folder);
@@ -246,7 +260,9 @@ impl Attempt<'_> {
             0 => self.logs(),
             _ => Vec::new(),
         };
-        blocking(move || Output::collect(&output.folder, &folder, &output.key_values, &logs, limits)).await
+        let collecting =
+            move || Output::collect(place, &output.folder, &folder, &output.key_values, &logs, limits);
+        blocking(collecting).await.map(Arc::new)
     }
 
     /// Returns the files with what the program said, as far as it said anything.

@@ -105,7 +105,7 @@ impl Gate {
         self.0.close();
     }
 
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         // A closed semaphore is an open gate.
         if let Ok(permit) = self.0.acquire().await {
             permit.forget();

@@ -1,4 +1,21 @@
 //! What a program made, to where it belongs: a local folder, Pacifica's ingest service, or a follow-up event.
+//!
+//! An upload may be cut short at any point, by a crash or since its future is dropped, and is then tried again as a
+//! whole: what others see of it is whole or not there, and a repeat takes its place.
+//!
+//! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event of them.
+//! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: what is said of them; `notes`:
+//!   what the next try finds; `work`: threads that end when their future does.
+
+mod error;
+mod events;
+mod folder;
+mod ingest;
+mod local;
+mod notes;
+mod rows;
+mod source;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +24,17 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use reqwest::Url;
 
-use super::meter::Meter;
+use self::events::Events;
+use self::ingest::Ingest;
+use super::meter::{Meter, Phase};
 use super::output::Output;
+use crate::clock;
 use crate::domain::handler::{HandlerName, Uploaded};
 use crate::domain::parts::Transaction;
 use crate::domain::{DeliveryId, Event, EventId};
+
+pub use error::Error;
+pub use events::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 
 /// Where outputs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,13 +100,17 @@ pub struct Origin {
 /// Accepts a follow-up event and returns its id in the log, or why not.
 pub type Accept = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<EventId, String>> + Send + Sync>;
 
-/// Why an output was not uploaded.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
-
 /// Uploads outputs.
 #[derive(Clone)]
-pub struct Uploader {}
+pub struct Uploader(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Nowhere,
+    Local(Arc<Path>),
+    Ingest(Arc<Ingest>),
+    Events(Arc<Events>),
+}
 
 impl Uploader {
     /// Makes an uploader. `accept` takes follow-up events.
@@ -91,23 +118,39 @@ impl Uploader {
     /// # Errors
     /// When a password or certificate cannot be read, or the HTTP client cannot be made.
     pub fn new(destination: &Destination, connect_timeout: Duration, accept: Accept) -> Result<Self, Error> {
-        let _ = (destination, connect_timeout, accept);
-        unimplemented!()
+        Ok(Self(match destination {
+            Destination::Nowhere => Kind::Nowhere,
+            Destination::Local(folder) => Kind::Local(Arc::from(folder.as_path())),
+            Destination::Ingest { url, status_url, auth, timeout } => {
+                let ingest = Ingest::new(url.clone(), status_url.clone(), auth, *timeout, connect_timeout)?;
+                Kind::Ingest(Arc::new(ingest))
+            }
+            Destination::Events { folder, ty } => {
+                Kind::Events(Arc::new(Events { folder: folder.clone(), ty: ty.clone(), accept }))
+            }
+        }))
     }
 
     /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: what is in it lets the next
     /// try go on where this one ended (such as the number of an ingest job). Dropping the future ends the work.
     ///
     /// # Errors
-    /// When it did not arrive; trying again is always safe.
+    /// When it did not arrive; trying again is always safe, and [`Error::is_lasting`] tells whether it is of any use.
     pub async fn upload(
         &self,
-        output: &Output,
-        origin: &Origin,
+        output: &Arc<Output>,
+        origin: &Arc<Origin>,
         notes: &Path,
         meter: &Arc<Meter>,
     ) -> Result<Uploaded, Error> {
-        let _ = (output, origin, notes, meter);
-        unimplemented!()
+        let (files, bytes) = (output.files.len() as u64, output.bytes());
+        meter.enter(Phase::Uploading, clock::now(), files, bytes);
+        let place = match &self.0 {
+            Kind::Nowhere => "nowhere".to_owned(),
+            Kind::Local(folder) => local::upload(folder, output, origin, meter).await?,
+            Kind::Ingest(ingest) => ingest.upload(output, origin, notes, meter).await?,
+            Kind::Events(events) => events.upload(output, origin, notes, meter).await?,
+        };
+        Ok(Uploaded { output: output.name.clone(), files, bytes, place })
     }
 }

@@ -1,0 +1,174 @@
+//! Why an upload ended early.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{CHAIN_ATTRIBUTE, CHAIN_MAX};
+use crate::domain::event::DecodeError;
+
+/// Why an output was not uploaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A password or a certificate cannot be read.
+    #[error("failed to read the {what} in {path}")]
+    Secret {
+        /// `password of the ingest service`.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There can be no HTTP client.
+    #[error("failed to set up the HTTP client for uploads")]
+    Client(#[source] reqwest::Error),
+    /// A file of the output cannot be read.
+    #[error("failed to read {path} for its upload")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the output is not what it was when the program ended.
+    #[error(
+        "{path} was changed while it was uploaded: something that the handler started still writes to it"
+    )]
+    Changed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Nothing can be written where outputs go.
+    #[error("failed to write the upload at {path}")]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the next try would need cannot be kept, or what an earlier one kept cannot be read.
+    #[error("failed to keep the notes of an upload at {path}")]
+    Notes {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The service did not answer.
+    #[error("the ingest service did not answer at {url}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The service took nothing, or did not answer once it had everything.
+    #[error("the ingest service at {url} stood still for {waited:?}")]
+    Idle {
+        /// Where.
+        url: String,
+        /// For how long.
+        waited: Duration,
+    },
+    /// The service answered another status than it should.
+    #[error("the ingest service answered {status} at {url}: {answer}")]
+    Refused {
+        /// Where.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of its body.
+        answer: String,
+    },
+    /// The service's answer cannot be read.
+    #[error("the ingest service answered at {url} what is no {expected}: {answer}")]
+    Answer {
+        /// Where.
+        url: String,
+        /// What it should be: `{"job_id": …}`.
+        expected: &'static str,
+        /// The beginning of its body.
+        answer: String,
+    },
+    /// The service took the bundle, but could not ingest it.
+    #[error("ingest job {job} failed at {url}: {answer}")]
+    Failed {
+        /// Where its state is asked for.
+        url: String,
+        /// Its id.
+        job: String,
+        /// The beginning of the answer that says so.
+        answer: String,
+    },
+    /// The service does not know a job that it has begun.
+    #[error("the ingest service knows no job {job} at {url}: {answer}")]
+    UnknownJob {
+        /// Where its state is asked for.
+        url: String,
+        /// Its id.
+        job: String,
+        /// The beginning of the answer that says so.
+        answer: String,
+    },
+    /// The service took the bundle, but is not done with it.
+    #[error(
+        "ingest job {job} was not done within {} ms (`timeout_ms` of the handler's upload); last, {url} said: {answer}",
+        timeout.as_millis()
+    )]
+    Timeout {
+        /// Where its state is asked for.
+        url: String,
+        /// Its id.
+        job: String,
+        /// The limit.
+        timeout: Duration,
+        /// The beginning of the last answer.
+        answer: String,
+        /// Why there was no answer the last time, where there was none.
+        source: Option<Box<Self>>,
+    },
+    /// Handlers trigger each other without an end.
+    #[error(
+        "the follow-up event would be number {chain} of a chain, and {CHAIN_MAX} is the most (`{CHAIN_ATTRIBUTE}`): a \
+         handler that triggers itself, by way of others too, needs a filter that ends this"
+    )]
+    Chain {
+        /// Which it would be.
+        chain: u32,
+    },
+    /// The follow-up event is no valid event.
+    #[error("the follow-up event is not valid")]
+    Event(#[source] DecodeError),
+    /// The follow-up event was refused.
+    #[error("the follow-up event was not accepted: {reason}")]
+    NotAccepted {
+        /// Why.
+        reason: String,
+    },
+    /// The work was ended.
+    #[error("the upload was ended before it was done")]
+    Stopped,
+}
+
+impl Error {
+    /// Tells whether trying again would end alike, as long as nobody changes the configuration, here or there.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => true,
+            Self::Refused { status, .. } => !is_passing(*status),
+            Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
+            Self::Unreachable { .. } | Self::Idle { .. } | Self::Answer { .. } => false,
+            Self::Failed { .. } | Self::UnknownJob { .. } | Self::Timeout { .. } => false,
+            Self::NotAccepted { .. } | Self::Stopped => false,
+        }
+    }
+}
+
+/// Tells whether a status is about the moment rather than about the request.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    let is_busy = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+    status.is_server_error() || is_busy
+}

@@ -1,0 +1,148 @@
+//! A folder that appears at once, with all that belongs into it, on disk.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::Error;
+use super::source::Source;
+use super::work::{PIECE_BYTES, Stop};
+use crate::handler::meter::Meter;
+use crate::handler::output::Output;
+
+/// The folder beside the finished ones where those that are not finished lie.
+const UNFINISHED: &str = ".waypost";
+
+/// A folder as it is filled. Dropped before [`Self::finish`], it was never there.
+pub(super) struct Folder {
+    /// Where it is now.
+    work: TempDir,
+    /// What belongs to it while it is not finished.
+    stage: PathBuf,
+    /// Where it will be.
+    target: PathBuf,
+    /// What is in it and not known to be on disk, folders after what is in them.
+    unsynced: Vec<PathBuf>,
+}
+
+impl Folder {
+    /// Begins the folder `name` in `parent`, and removes what a try before this one has left of it.
+    pub(super) fn begin(parent: &Path, name: &str) -> Result<Self, Error> {
+        let stage = parent.join(UNFINISHED).join(name);
+        // A thread of that try may still be ending there: what it does not let go of is no obstacle.
+        drop(fs::remove_dir_all(&stage));
+        fs::create_dir_all(&stage).map_err(|source| failed(&stage, source))?;
+        let work = temporary(&stage).map_err(|source| failed(&stage, source))?;
+        Ok(Self { work, stage, target: parent.join(name), unsynced: Vec::new() })
+    }
+
+    /// Copies an output's files to `below` in the folder, and returns their hash sums.
+    pub(super) fn copy(
+        &mut self,
+        output: &Output,
+        below: &str,
+        stop: &Stop,
+        meter: &Meter,
+    ) -> Result<Vec<String>, Error> {
+        let base = self.work.path().join(below);
+        let mut made = base.clone();
+        self.make_folders(&base)?;
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let mut sums = Vec::with_capacity(output.files.len());
+        for file in &output.files {
+            let to = base.join(file.path.as_str());
+            if let Some(parent) = to.parent().filter(|parent| *parent != made) {
+                self.make_folders(parent)?;
+                made = parent.to_owned();
+            }
+            let mut from = Source::open(file, stop, meter)?;
+            let mut open = File::create_new(&to).map_err(|source| failed(&to, source))?;
+            while from.read(&mut piece)? {
+                open.write_all(&piece).map_err(|source| failed(&to, source))?;
+                piece.clear();
+            }
+            sums.push(from.finish()?);
+            open.set_modified(file.modified).map_err(|source| failed(&to, source))?;
+            self.unsynced.push(to);
+        }
+        Ok(sums)
+    }
+
+    /// Writes a file.
+    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.work.path().join(name);
+        fs::write(&path, bytes).map_err(|source| failed(&path, source))?;
+        self.unsynced.push(path);
+        Ok(())
+    }
+
+    /// Brings it to disk and then to its place, instead of one that is there already.
+    pub(super) fn finish(mut self, stop: &Stop) -> Result<PathBuf, Error> {
+        self.sync(stop)?;
+        stop.check()?;
+        let moved = self.replace();
+        moved.map_err(|source| failed(&self.target, source))?;
+        let parent = self.target.parent().unwrap_or(Path::new("."));
+        sync(parent).map_err(|source| failed(parent, source))?;
+        drop(fs::remove_dir_all(&self.stage));
+        Ok(self.target)
+    }
+
+    /// Syncs when all is written: the disk has begun with the first by then, and shares its work among them.
+    fn sync(&mut self, stop: &Stop) -> Result<(), Error> {
+        let (mut folders, files): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsynced).into_iter().partition(|path| path.is_dir());
+        folders.push(self.work.path().to_owned());
+        folders.sort_unstable();
+        folders.dedup();
+        for path in files.iter().chain(folders.iter().rev()) {
+            stop.check()?;
+            sync(path).map_err(|source| failed(path, source))?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        let Err(error) = fs::rename(self.work.path(), &self.target) else { return Ok(()) };
+        if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) {
+            return Err(error);
+        }
+        // A folder takes the place of an empty one, and of no other.
+        let old = temporary(&self.stage)?;
+        fs::rename(&self.target, old.path())?;
+        let moved = fs::rename(self.work.path(), &self.target);
+        if moved.is_err() {
+            fs::rename(old.path(), &self.target)?;
+        }
+        moved
+    }
+
+    fn make_folders(&mut self, path: &Path) -> Result<(), Error> {
+        fs::create_dir_all(path).map_err(|source| failed(path, source))?;
+        let base = self.work.path().to_owned();
+        self.unsynced.extend(path.ancestors().take_while(|folder| *folder != base).map(Path::to_owned));
+        Ok(())
+    }
+}
+
+/// Makes a folder that others may read, as far as the process's mask lets them.
+fn temporary(parent: &Path) -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    let builder = {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        builder.permissions(Permissions::from_mode(0o777))
+    };
+    builder.tempdir_in(parent)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::Write { path: path.to_owned(), source }
+}

@@ -1,0 +1,259 @@
+//! The ingest service's two requests: `POST` of a bundle, `GET` of a job's state.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use reqwest::{Identity, RequestBuilder, Response, Url, redirect};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::pack::{Bundle, TarBody};
+use crate::handler::meter::Meter;
+use crate::handler::output::Output;
+use crate::handler::upload::{Error, IngestAuth, Origin, work};
+use crate::tls;
+
+/// The longest that the service may stand still: take nothing of a bundle, or not answer.
+const IDLE: Duration = Duration::from_secs(60);
+/// An upload cannot be repeated by the client, so it does not use a connection that the service may be about to close.
+const POOL_IDLE: Duration = Duration::from_secs(3);
+/// The most bytes of an answer that are read, and that an error keeps.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const ANSWER_SHOWN_BYTES: usize = 1024;
+/// The task that is a job's last.
+const LAST_TASK: &str = "ingest metadata";
+
+/// What an upload is answered with.
+#[derive(Deserialize)]
+struct Begun {
+    job_id: Value,
+}
+
+/// What the question for a job's state is answered with.
+#[derive(Deserialize)]
+struct Told {
+    state: String,
+    task: Option<String>,
+    task_percent: Option<Value>,
+}
+
+/// How far a job is.
+pub(super) enum State {
+    /// It is done.
+    Done,
+    /// It goes on; the beginning of the answer.
+    Going(String),
+}
+
+/// Speaks with one service.
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: Url,
+    status_url: Url,
+    shown_url: String,
+    shown_status_url: String,
+    basic: Option<(String, String)>,
+    idle: Duration,
+}
+
+impl Client {
+    /// Makes a client, and reads what it needs to prove who it is.
+    pub(super) fn new(
+        url: Url,
+        status_url: Url,
+        auth: &IngestAuth,
+        connect_timeout: Duration,
+    ) -> Result<Self, Error> {
+        tls::install_provider();
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .redirect(redirect::Policy::none())
+            // An upload has its connection to itself, and it is closed when the upload is given up.
+            .http1_only()
+            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+        let mut basic = None;
+        match auth {
+            IngestAuth::None => {}
+            IngestAuth::Basic { username, password_file } => {
+                let what = "password of the ingest service";
+                let password = secret(what, password_file, |bytes| Ok(String::from_utf8(bytes)?))?;
+                basic = Some((username.clone(), without_line_break(&password).to_owned()));
+            }
+            IngestAuth::Certificate { pem_file } => {
+                let what = "client certificate with its key for the ingest service";
+                http = http.identity(secret(what, pem_file, |bytes| Ok(Identity::from_pem(&bytes)?))?);
+            }
+        }
+        let http = http.build().map_err(Error::Client)?;
+        let (shown_url, shown_status_url) = (without_secrets(&url), without_secrets(&status_url));
+        Ok(Self { http, url, status_url, shown_url, shown_status_url, basic, idle: IDLE })
+    }
+
+    /// Returns where bundles are sent, for people.
+    pub(super) fn url(&self) -> &str {
+        &self.shown_url
+    }
+
+    /// Returns where states are asked for, for people.
+    pub(super) fn status_url(&self) -> &str {
+        &self.shown_status_url
+    }
+
+    /// Uploads an output as a bundle, which is made meanwhile, and returns the id of its job.
+    pub(super) async fn post(
+        &self,
+        output: &Arc<Output>,
+        origin: &Arc<Origin>,
+        meter: &Arc<Meter>,
+    ) -> Result<Value, Error> {
+        let bundle = Bundle::new(Arc::clone(output), Arc::clone(origin));
+        let (body, sender) = TarBody::new(bundle.size());
+        let taken = body.taken();
+        let meter = Arc::clone(meter);
+        let packing = work::run(move |stop| bundle.pack(stop, &meter, sender));
+        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/octet-stream");
+        let request = self.authorized(request).body(reqwest::Body::wrap(body));
+        let exchange = async {
+            match exchange(request, &self.shown_url).await {
+                // The reason may be on this side: then the service has only seen a body that breaks off.
+                Err(error @ Error::Unreachable { .. }) => match packing.await {
+                    Ok(()) | Err(Error::Stopped) => Err(error),
+                    Err(reason) => Err(reason),
+                },
+                Err(error) => Err(error),
+                Ok(answer) => packing.await.map(|()| answer),
+            }
+        };
+        let answer = tokio::select! {
+            answer = exchange => answer?,
+            () = standstill(&taken, self.idle) => {
+                return Err(Error::Idle { url: self.shown_url.clone(), waited: self.idle });
+            }
+        };
+        let begun = serde_json::from_slice::<Begun>(&answer).ok().map(|begun| begun.job_id);
+        begun.filter(|job| job.is_number() || job.is_string()).ok_or_else(|| Error::Answer {
+            url: self.shown_url.clone(),
+            expected: "job: `{\"job_id\": …}`",
+            answer: shown(&answer),
+        })
+    }
+
+    /// Asks how far a job is.
+    pub(super) async fn state(&self, job: &Value) -> Result<State, Error> {
+        let mut url = self.status_url.clone();
+        url.query_pairs_mut().append_pair("job_id", &text(job));
+        let request = self.authorized(self.http.get(url).timeout(self.idle));
+        let url = self.shown_status_url.clone();
+        let answer = match exchange(request, &url).await {
+            Err(Error::Refused { url, status: StatusCode::NOT_FOUND, answer }) => {
+                return Err(Error::UnknownJob { url, job: text(job), answer });
+            }
+            answer => answer?,
+        };
+        let Ok(told) = serde_json::from_slice::<Told>(&answer) else {
+            let expected = "state of a job: `{\"state\": …, \"task\": …, \"task_percent\": …}`";
+            return Err(Error::Answer { url, expected, answer: shown(&answer) });
+        };
+        match told.state.as_str() {
+            "FAILED" => Err(Error::Failed { url, job: text(job), answer: shown(&answer) }),
+            "OK" if told.task.as_deref() == Some(LAST_TASK) && is_whole(told.task_percent.as_ref()) => {
+                Ok(State::Done)
+            }
+            _ => Ok(State::Going(shown(&answer))),
+        }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.basic {
+            Some((username, password)) => request.basic_auth(username, Some(password)),
+            None => request,
+        }
+    }
+}
+
+/// Returns a job's id as a query has it.
+pub(super) fn text(job: &Value) -> String {
+    job.as_str().map_or_else(|| job.to_string(), str::to_owned)
+}
+
+/// Returns a URL as errors may show it.
+fn without_secrets(url: &Url) -> String {
+    let mut url = url.clone();
+    // A URL that can have no password has none.
+    let _none = (url.set_username(""), url.set_password(None));
+    url.into()
+}
+
+fn secret<T>(
+    what: &'static str,
+    path: &Path,
+    parse: impl FnOnce(Vec<u8>) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<T, Error> {
+    let read = fs::read(path).map_err(Into::into).and_then(parse);
+    read.map_err(|source| Error::Secret { what, path: path.to_owned(), source })
+}
+
+fn without_line_break(text: &str) -> &str {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// Sends a request and returns the beginning of the body that it is answered with, where the status is a good one.
+async fn exchange(request: RequestBuilder, url: &str) -> Result<Vec<u8>, Error> {
+    let unreachable =
+        |source: reqwest::Error| Error::Unreachable { url: url.to_owned(), source: source.without_url() };
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let answer = read(&mut response).await;
+    if !status.is_success() {
+        return Err(Error::Refused {
+            url: url.to_owned(),
+            status,
+            answer: shown(&answer.unwrap_or_default()),
+        });
+    }
+    answer.map_err(unreachable)
+}
+
+async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut answer = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        let room = ANSWER_BYTES_MAX - answer.len();
+        answer.extend_from_slice(&piece[..piece.len().min(room)]);
+        if answer.len() == ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// Returns the beginning of an answer as text on one line.
+fn shown(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_SHOWN_BYTES)]);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Tells whether a percentage is 100: a number, or a text as `100.00000`.
+fn is_whole(percent: Option<&Value>) -> bool {
+    let percent = percent.and_then(|value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()));
+    percent.is_some_and(|percent| (100.0..101.0).contains(&percent))
+}
+
+/// Ends when nothing more was taken for a while.
+async fn standstill(taken: &AtomicU64, idle: Duration) {
+    /// How exact the while is.
+    const LOOKS: u32 = 10;
+    let (mut before, mut still) = (0, 0);
+    while still < LOOKS {
+        tokio::time::sleep(idle / LOOKS).await;
+        let now = taken.load(Ordering::Relaxed);
+        still = if now == before { still + 1 } else { 0 };
+        before = now;
+    }
+}

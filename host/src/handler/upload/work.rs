@@ -1,0 +1,55 @@
+//! Work that blocks, on threads that end soon when the future that waits for them is dropped.
+
+use std::future::Future;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+
+/// How much is read, hashed and sent at once. Between two pieces a thread looks whether it should end.
+pub(super) const PIECE_BYTES: usize = 256 * 1024;
+
+/// Tells a thread that nobody waits for it any more.
+#[derive(Clone, Debug)]
+pub(super) struct Stop(CancellationToken);
+
+impl Stop {
+    /// Ends the work where it should end.
+    ///
+    /// # Errors
+    /// When it should.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.0.is_cancelled() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Sends a value, and waits until there is room for it.
+    ///
+    /// # Errors
+    /// When the work should end, or nobody receives it any more.
+    pub(super) fn send<T>(&self, sender: &mpsc::Sender<T>, value: T) -> Result<(), Error> {
+        let sent = tokio::runtime::Handle::current().block_on(self.0.run_until_cancelled(sender.send(value)));
+        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(Error::Stopped) }
+    }
+}
+
+/// Starts blocking work at once. Dropping the future that this returns asks it to end.
+pub(super) fn run<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> Result<T, Error> + Send + 'static,
+) -> impl Future<Output = Result<T, Error>> + Send {
+    let stop = Stop(CancellationToken::new());
+    let guard = stop.0.clone().drop_guard();
+    let thread = tokio::task::spawn_blocking(move || work(&stop));
+    async move {
+        let result = thread.await;
+        drop(guard);
+        match result {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(Error::Stopped),
+            },
+        }
+    }
+}

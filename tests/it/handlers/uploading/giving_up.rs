@@ -1,0 +1,100 @@
+//! Uploads that end in the middle: the service's doing, the disk's, or ours.
+
+use super::*;
+use crate::handlers::ingest::OnUpload;
+use crate::harness::{Gate, wait_until};
+
+/// Waits until no thread works for an upload any more: each of them holds its meter.
+async fn nobody_works(meter: &Arc<Meter>) {
+    wait_until("the upload's thread has ended", async || (Arc::strong_count(meter) == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
+    service.on_upload([OnUpload::Drop(1 << 20)]);
+    let error = uploader.upload(&output, &run.origin, &run.notes(), &meter).await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { url, .. } if *url == service.url()), "{error}");
+    assert!(!error.is_lasting());
+    nobody_works(&meter).await;
+    run.upload(&uploader, &output).await.unwrap();
+    assert_eq!(service.uploads()[0].bundle().files["large.bin"].len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_named() {
+    let run = Run::new();
+    let nowhere = crate::harness::Reserved::new();
+    let uploader = uploader(&Destination::Ingest {
+        url: nowhere.url("/upload").parse().unwrap(),
+        status_url: nowhere.url("/get_state").parse().unwrap(),
+        auth: IngestAuth::None,
+        timeout: Duration::from_secs(1),
+    });
+    let error = run.upload(&uploader.unwrap(), &run.small()).await.unwrap_err();
+    assert!(!error.is_lasting());
+    assert_eq!(error.to_string(), format!("the ingest service did not answer at {}", nowhere.url("/upload")));
+    assert!(waypost::chain::of(&error).contains("refused"), "{}", waypost::chain::of(&error));
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_fails_the_upload() {
+    for change in ["shorter", "longer", "other"] {
+        let (run, service, gate) = (Run::new(), Ingest::start().await, Gate::closed());
+        let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
+        service.on_upload([OnUpload::Stall(gate.clone())]);
+        let notes = run.notes();
+        let changing = async {
+            service.wait_for_attempts(1).await;
+            let place = &output.files[0].place;
+            let file = fs::OpenOptions::new().append(true).open(place).unwrap();
+            match change {
+                "shorter" => file.set_len(32 << 20).unwrap(),
+                "longer" => file.set_len((64 << 20) + 1).unwrap(),
+                _ => file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap(),
+            }
+            gate.open();
+        };
+        let (done, ()) = tokio::join!(uploader.upload(&output, &run.origin, &notes, &meter), changing);
+        let error = done.unwrap_err();
+        assert!(
+            matches!(&error, Error::Changed { path } if *path == output.files[0].place),
+            "{change}: {error}"
+        );
+        assert_eq!(service.uploads().len(), 0, "{change}");
+        assert!(!run.notes().join("job.json").exists(), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_waits_for_ends() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
+    let (gate, notes) = (Gate::closed(), run.notes());
+    service.on_upload([OnUpload::Stall(gate.clone())]);
+    tokio::select! {
+        done = uploader.upload(&output, &run.origin, &notes, &meter) => panic!("{done:?}"),
+        () = service.wait_for_attempts(1) => {}
+    }
+    nobody_works(&meter).await;
+    assert!(meter.progress().bytes_done < 64 << 20, "it was in the middle");
+    gate.open();
+    assert_eq!(service.uploads().len(), 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_nobody_waits_for_ends_and_is_not_seen() {
+    let (run, folder) = (Run::new(), tempfile::tempdir().unwrap());
+    let uploader = uploader(&Destination::Local(folder.path().to_owned())).unwrap();
+    let (output, meter, notes) = (run.large(), meter(), run.notes());
+    tokio::select! {
+        biased;
+        done = uploader.upload(&output, &run.origin, &notes, &meter) => panic!("{done:?}"),
+        () = std::future::ready(()) => {}
+    }
+    nobody_works(&meter).await;
+    assert_eq!(tree(folder.path()).len(), 0);
+    run.upload(&uploader, &output).await.unwrap();
+    assert_eq!(tree(folder.path()).len(), 2);
+}

@@ -1,0 +1,208 @@
+//! Bundles to an ingest service that does what it should, soon or late.
+
+use super::*;
+use crate::handlers::ingest::{OnState, OnUpload};
+
+#[tokio::test]
+async fn a_bundle_is_sent_with_its_length_and_watched_until_it_is_ingested() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    service.on_state([
+        OnState::Working("UPLOADING", 0),
+        OnState::Working("ingest files", 100),
+        OnState::Working("ingest metadata", 0),
+    ]);
+    let output = run.small();
+    let meter = meter();
+    let uploader = uploader(&to(&service)).unwrap();
+    let done = uploader.upload(&output, &run.origin, &run.notes(), &meter).await.unwrap();
+    assert_eq!(done.place, format!("ingest job 101 at {}", service.url()));
+    let progress = meter.progress();
+    assert_eq!((progress.phase.name(), progress.files_done, progress.bytes_done), ("uploading", 2, 9));
+    assert_eq!((progress.files, progress.bytes), (2, 9));
+
+    let uploads = service.uploads();
+    assert_eq!(uploads.len(), 1);
+    assert_eq!(uploads[0].headers["content-type"], "application/octet-stream");
+    assert_eq!(uploads[0].headers["content-length"], uploads[0].body.len().to_string());
+    assert!(!uploads[0].headers.contains_key("transfer-encoding"));
+    let bundle = uploads[0].bundle();
+    assert_eq!(bundle.members, ["data/a.txt", "data/b/c.csv", "metadata.txt"]);
+    assert_eq!(bundle.files["a.txt"], b"hello");
+    let tables: Vec<_> = bundle.rows.iter().map(|row| row["destinationTable"].as_str().unwrap()).collect();
+    let transaction = ["Transactions.submitter", "Transactions.instrument", "Transactions.project"];
+    assert_eq!(tables[..3], transaction);
+    assert_eq!(tables[3..], ["TransactionKeyValue", "Files", "Files"]);
+    assert_eq!(service.asked(), ["101"; 4]);
+}
+
+/// The length is told before anything is packed: names and sizes around the edges of the tar's blocks must not make it
+/// a lie.
+#[tokio::test]
+async fn names_and_sizes_of_any_length_fit_into_the_length_that_was_told() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let names: Vec<_> = [94, 95, 96, 200, 255].iter().map(|length| "n".repeat(*length)).collect();
+    let deep = format!("{}/{}/ä b\n\"c\\", "d".repeat(200), "é".repeat(120));
+    let sizes = [0, 1, 511, 512, 513, 256 * 1024 - 512, 256 * 1024, 1_000_000];
+    let bytes: Vec<_> = sizes.iter().map(|size| vec![b'x'; *size]).collect();
+    let sized: Vec<_> = sizes.iter().map(|size| format!("size-{size}")).collect();
+    run.write("output", names.iter().chain([&deep]).map(|name| (name.as_str(), &b"named"[..])));
+    run.write("output", sized.iter().zip(&bytes).map(|(name, bytes)| (name.as_str(), &bytes[..])));
+    run.upload(&uploader(&to(&service)).unwrap(), &run.output(0, "output")).await.unwrap();
+    let upload = service.uploads().remove(0);
+    assert_eq!(upload.headers["content-length"], upload.body.len().to_string());
+    let bundle = upload.bundle();
+    assert_eq!(bundle.files.len(), names.len() + 1 + sizes.len());
+    assert_eq!(bundle.files[&deep], b"named");
+    assert_eq!(bundle.files["size-1000000"], bytes[7]);
+}
+
+#[tokio::test]
+async fn an_empty_output_is_a_bundle_too() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    run.write("output", [("kvp.csv", &b"do_processing,False\n"[..])]);
+    run.upload(&uploader(&to(&service)).unwrap(), &run.output(0, "output")).await.unwrap();
+    let bundle = service.uploads()[0].bundle();
+    assert_eq!(bundle.members, ["metadata.txt"]);
+    let said = json!({"destinationTable": "TransactionKeyValue", "key": "do_processing", "value": "False"});
+    assert_eq!(bundle.rows_of("TransactionKeyValue"), [&said]);
+}
+
+#[tokio::test]
+async fn a_password_goes_with_every_request() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    service.knows_only("me", "se cret");
+    let file = run.folder.path().join("password");
+    let with = |password: &str| {
+        fs::write(&file, password).unwrap();
+        let Destination::Ingest { url, status_url, timeout, .. } = to(&service) else { unreachable!() };
+        let auth = IngestAuth::Basic { username: "me".to_owned(), password_file: file.clone() };
+        uploader(&Destination::Ingest { url, status_url, auth, timeout }).unwrap()
+    };
+    let error = run.upload(&with("wrong"), &run.small()).await.unwrap_err();
+    assert!(error.is_lasting(), "{error}");
+    let expected = format!("the ingest service answered 401 Unauthorized at {}: who are you?", service.url());
+    assert_eq!(error.to_string(), expected);
+    run.upload(&with("se cret\r\n"), &run.small()).await.unwrap();
+    assert_eq!((service.uploads().len(), service.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |auth| Destination::Ingest {
+        url: "https://ingest.example/upload".parse().unwrap(),
+        status_url: "https://ingest.example/get_state".parse().unwrap(),
+        auth,
+        timeout: Duration::from_secs(1),
+    };
+    let missing = folder.path().join("missing");
+    let auth = IngestAuth::Basic { username: "me".to_owned(), password_file: missing.clone() };
+    let error = uploader(&at(auth)).err().unwrap();
+    assert!(error.to_string().contains("password of the ingest service"), "{error}");
+    assert!(waypost::chain::of(&error).contains(missing.to_str().unwrap()), "{error}");
+
+    let pem_file = folder.path().join("client.pem");
+    fs::write(&pem_file, "no certificate").unwrap();
+    let error = uploader(&at(IngestAuth::Certificate { pem_file: pem_file.clone() })).err().unwrap();
+    assert!(error.to_string().contains("client certificate"), "{error}");
+    fs::write(&pem_file, include_str!("client.pem")).unwrap();
+    assert!(uploader(&at(IngestAuth::Certificate { pem_file })).is_ok());
+}
+
+#[tokio::test]
+async fn trouble_on_the_way_to_a_state_is_waited_out() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    service.on_state([
+        OnState::Answer(500, "oh"),
+        OnState::Drop,
+        OnState::Answer(503, "busy"),
+        OnState::Working("ingest files", 50),
+        OnState::Answer(429, "slowly"),
+    ]);
+    run.upload(&uploader(&to(&service)).unwrap(), &run.small()).await.unwrap();
+    assert_eq!((service.attempts(), service.asked().len()), (1, 6));
+}
+
+#[tokio::test]
+async fn what_was_uploaded_once_is_only_watched_by_the_next_try() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let uploader = uploader(&to(&service)).unwrap();
+    let output = run.small();
+    service.on_state((0..1000).map(|_| OnState::Working("ingest files", 1)));
+    tokio::select! {
+        done = run.upload(&uploader, &output) => panic!("{done:?}"),
+        () = service.wait_for_questions(2) => {}
+    }
+    service.on_state_anew([OnState::Working("ingest files", 99)]);
+    let done = run.upload(&uploader, &output).await.unwrap();
+    assert!(done.place.starts_with("ingest job 101 "), "{}", done.place);
+    assert_eq!(service.attempts(), 1);
+
+    // Another service's job is none of this one's.
+    let other = Ingest::start().await;
+    run.upload(&super::uploader(&to(&other)).unwrap(), &output).await.unwrap();
+    assert_eq!((service.attempts(), other.attempts()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_job_that_failed_or_is_forgotten_is_uploaded_again() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let uploader = uploader(&to(&service)).unwrap();
+    let output = run.small();
+    service.on_state([OnState::Failed("no room"), OnState::Failed("still none")]);
+    let error = run.upload(&uploader, &output).await.unwrap_err();
+    assert!(matches!(&error, Error::Failed { job, .. } if job == "101"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&service.status_url()) && text.contains("\"exception\":\"no room\""), "{text}");
+    assert!(!error.is_lasting());
+
+    let done = run.upload(&uploader, &output).await.unwrap();
+    assert!(done.place.starts_with("ingest job 102 "), "{}", done.place);
+    assert_eq!(service.asked(), ["101", "101", "102"]);
+
+    service.on_state([OnState::Unknown]);
+    let done = run.upload(&uploader, &output).await.unwrap();
+    assert!(done.place.starts_with("ingest job 103 "), "{}", done.place);
+    assert_eq!(service.uploads().len(), 3);
+}
+
+#[tokio::test]
+async fn a_job_that_takes_too_long_names_the_limit_and_what_was_said_last() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let Destination::Ingest { url, status_url, auth, .. } = to(&service) else { unreachable!() };
+    let timeout = Duration::from_millis(300);
+    let uploader = uploader(&Destination::Ingest { url, status_url, auth, timeout }).unwrap();
+    service.on_state((0..100).map(|_| OnState::Working("ingest files", 1)));
+    let error = run.upload(&uploader, &run.small()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("not done within 300 ms (`timeout_ms` of the handler's upload)"), "{text}");
+    assert!(text.contains("ingest files") && !error.is_lasting(), "{text}");
+
+    service.on_state_anew((0..100).map(|_| OnState::Answer(502, "no gateway")));
+    let error = run.upload(&uploader, &run.small()).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(waypost::chain::of(&error).contains("502 Bad Gateway"), "{error}");
+    assert_eq!(service.attempts(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_shown() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let uploader = uploader(&to(&service)).unwrap();
+    for (status, text, part) in [
+        (200, "<html>\n welcome", "what is no job: `{\"job_id\": …}`: <html> welcome"),
+        (200, "{\"job_id\": null}", "what is no job"),
+        (302, "elsewhere", "answered 302 Found"),
+        (500, "oh", "answered 500 Internal Server Error"),
+    ] {
+        service.on_upload([OnUpload::Answer(status, text)]);
+        let error = run.upload(&uploader, &run.small()).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+        assert_eq!(error.is_lasting(), status == 302, "{error}");
+    }
+    service.on_state([OnState::Answer(200, "{}")]);
+    let error = run.upload(&uploader, &run.small()).await.unwrap_err();
+    assert!(matches!(&error, Error::Answer { expected, .. } if expected.contains("state")), "{error}");
+    run.upload(&uploader, &run.small()).await.unwrap();
+    assert_eq!((service.attempts(), service.uploads().len()), (5, 1));
+}
