@@ -66,7 +66,10 @@ fn look_outside(folders: &BTreeMap<String, Descriptor>) {
                 &format!("create {path} from {name}"),
                 folder.open_at(FOLLOW, path, how, DescriptorFlags::WRITE),
             );
-            tell(&format!("folder {path}-2 from {name}"), folder.create_directory_at(&format!("{path}-2")));
+            tell(
+                &format!("folder beyond {path} from {name}"),
+                folder.create_directory_at(&format!("{path}/../../../new")),
+            );
         }
     }
 }

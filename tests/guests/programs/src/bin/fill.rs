@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 
 use wasip2::filesystem::preopens::get_directories;
-use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags, filesystem_error_code};
+use wasip2::io::streams::StreamError;
 
 /// How much goes into each of many files.
 const PIECE: usize = 1000;
@@ -16,6 +17,7 @@ fn main() {
         "write" => write(number),
         "append" => append(number),
         "direct" => direct(number),
+        "stream" => stream(number),
         "sparse" => File::create("output/f").and_then(|file| file.set_len(number as u64)),
         "far" => far(number),
         "files" => each(number, |n| fs::write(format!("output/{n}"), "")),
@@ -38,7 +40,7 @@ fn main() {
         "hoard" => hoard(number),
         "deep" => deep(number),
         "cope" => {
-            println!("{:?}", write(number).err().map(|error| error.kind()));
+            println!("{}", if write(number).is_ok() { "there is room" } else { "it is full" });
             Ok(())
         }
         way => panic!("what is {way}?"),
@@ -105,6 +107,20 @@ fn direct(bytes: usize) -> io::Result<()> {
     let file = open(&output(), "f")?;
     for begin in (0..bytes).step_by(PIECE) {
         file.write(&[0; PIECE][..PIECE.min(bytes - begin)], begin as u64).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Without Rust's library, which calls each error of a stream EIO.
+fn stream(bytes: usize) -> io::Result<()> {
+    let file = open(&output(), "f")?;
+    let stream = file.write_via_stream(0).map_err(io::Error::other)?;
+    let failed = |error: StreamError| {
+        let StreamError::LastOperationFailed(error) = error else { return io::Error::other("closed") };
+        filesystem_error_code(&error).map_or_else(|| io::Error::other("unknown"), io::Error::other)
+    };
+    for begin in (0..bytes).step_by(PIECE) {
+        stream.blocking_write_and_flush(&[0; PIECE][..PIECE.min(bytes - begin)]).map_err(failed)?;
     }
     Ok(())
 }

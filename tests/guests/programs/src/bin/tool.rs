@@ -13,7 +13,7 @@ fn main() {
         [] => {}
         ["show", ..] => show(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
-        ["fail"] => wasip2::cli::exit::exit(Err(())),
+        ["exit-with-code", code] => wasip2::cli::exit::exit_with_code(code.parse().unwrap()),
         ["panic"] => panic!("oh no"),
         ["abort"] => std::process::abort(),
         ["spin"] => loop {
