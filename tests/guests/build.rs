@@ -15,10 +15,16 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(changed).display());
     }
     have_target();
-    build(&here.join("programs"), &["--release", "--examples"], &target);
-    let built = target.join(TARGET).join("release/examples");
+    build(&here.join("programs"), &["--release", "--examples", "--bins"], &target);
+    let release = target.join(TARGET).join("release");
     let (mut constants, mut all) = (String::new(), String::new());
-    for name in names(&here.join("programs/examples"), "rs") {
+    // Plugins are examples, for each is a library; commands are programs.
+    let guests = |sources: &str, built: PathBuf| {
+        let names = names(&here.join("programs").join(sources), "rs");
+        names.into_iter().map(move |name| (built.clone(), name))
+    };
+    let guests = guests("examples", release.join("examples")).chain(guests("src/bin", release));
+    for (built, name) in guests {
         let path = made(&built, &name);
         constants += &format!(
             "/// The path of the guest `{name}`.\npub const {}: &str = {path:?};\n",

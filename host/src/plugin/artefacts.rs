@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use uuid::Uuid;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -39,7 +40,8 @@ impl Host {
         let kept = (|| {
             create_folder(&self.settings.folder)?;
             let tag = tag(&self.key()?, &path, code).finalize().into_bytes();
-            let temporary = path.with_extension("tmp");
+            // Of its own: an upload and a use may bring the same module at once.
+            let temporary = path.with_extension(format!("{}.tmp", Uuid::new_v4()));
             let written = (|| {
                 let mut file = private(&temporary, OpenOptions::new().create(true).truncate(true))?;
                 file.write_all(&tag)?;

@@ -102,6 +102,8 @@ pub(super) struct Commands {
     engine: Engine,
     linker: Linker<Place>,
     web: Arc<Web>,
+    /// Held while a program is made ready: one that comes twice is compiled once.
+    turn: tokio::sync::Mutex<()>,
     /// Those whose machine code stays.
     loaded: Mutex<HashSet<PluginDigest>>,
     _ticker: Ticker,
@@ -115,8 +117,8 @@ impl Commands {
         // Whoever wrote the configuration named the hosts, and not a stranger: they may be anywhere.
         let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         let ticker = Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?;
-        let (web, loaded) = (Arc::new(Web::new(&anywhere)), Mutex::default());
-        Ok(Self { engine, linker, web, loaded, _ticker: ticker })
+        let (web, turn, loaded) = (Arc::new(Web::new(&anywhere)), Default::default(), Mutex::default());
+        Ok(Self { engine, linker, web, turn, loaded, _ticker: ticker })
     }
 }
 
@@ -130,6 +132,7 @@ impl Host {
         let hashed = wasm.clone();
         let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
         let digest = hashing.await.expect("hashing does not panic");
+        let _turn = self.commands()?.turn.lock().await;
         let loaded = self.loaded_command(digest, wasm).await;
         if loaded.is_err()
             && let Err(error) = self.discard(digest).await

@@ -73,7 +73,8 @@ pub(super) fn of_command(
     } else {
         let found = exports(component);
         Some(format!(
-            "it exports no {RUN}, but {found}: a handler is a program with a `main`, as `cargo build --target {TARGET}`              makes it"
+            "it exports no {RUN}, but {found}: a handler is a program with a `main`, as `cargo build --target \
+             {TARGET}` makes it"
         ))
     };
     reason.map_or(Ok(()), |reason| Err(misfit(reason, blank(digest, bytes, imports, compiled))))
