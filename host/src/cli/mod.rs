@@ -62,8 +62,6 @@ enum Command {
     Db(db::Command),
     #[command(hide = true)]
     Compile(compile::Arguments),
-    #[command(hide = true)]
-    Supervise(supervise::Arguments),
 }
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
@@ -82,7 +80,6 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
-        Command::Supervise(arguments) => Ok(supervise::run(arguments)),
     }
 }
 

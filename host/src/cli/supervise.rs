@@ -1,6 +1,7 @@
 //! `waypost supervise`: what `waypost serve` runs to run a handler's program. It is not for people.
 
 use std::ffi::OsString;
+use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use clap::Parser as _;
 use waypost::handler::{Supervision, become_main, supervise_main};
 
 /// Run a program within limits, and end all that it starts: orders on stdin, which is a socket, and reports to it
-#[derive(Debug, clap::Args)]
+#[derive(Debug, clap::Parser)]
+#[command(name = "waypost supervise")]
 pub(super) struct Arguments {
     /// The longest it may run
     #[arg(long, value_name = "MS", default_value_t = u64::MAX)]
@@ -27,19 +29,12 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
-/// The command alone: what the rest of the command line costs is more than the whole of a small run.
-#[derive(Debug, clap::Parser)]
-#[command(name = "waypost supervise")]
-struct Alone {
-    #[command(flatten)]
-    arguments: Arguments,
-}
-
-/// Returns the arguments where it is this command that the process was started with.
+/// Returns the arguments where it is this command that the process was started with. It stands beside the others since
+/// each run pays for it: to lay out the whole command line takes longer than a small program.
 pub(super) fn asked() -> Option<Arguments> {
     let mut arguments = std::env::args_os().skip(1);
     (arguments.next()? == "supervise")
-        .then(|| Alone::parse_from([OsString::new()].into_iter().chain(arguments)).arguments)
+        .then(|| Arguments::parse_from(iter::once(OsString::new()).chain(arguments)))
 }
 
 /// Does it.

@@ -62,18 +62,18 @@ async fn a_fork_bomb_in_its_own_session_is_ended() {
 #[tokio::test]
 async fn a_timeout_asks_first_and_then_ends_all() {
     let mut run = Run::script("trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done");
-    run.call.limits.time = Duration::from_millis(300);
+    run.call.limits.time = Duration::from_secs(1);
     let ended = run.ended().await;
-    assert_eq!(ended.exit, Exit::Limit("timeout of 300ms (timeout)".to_owned()));
+    assert_eq!(ended.exit, Exit::Limit("timeout of 1s (timeout)".to_owned()));
     assert_eq!(ended.stdout.tail, "asked\n");
 
     let mut run = Run::script(&format!("trap '' TERM; {RUNAWAYS} echo $$ >self; while :; do sleep 1; done"));
-    run.call.limits.time = Duration::from_secs(2);
+    run.call.limits.time = Duration::from_secs(3);
     let begin = Instant::now();
     let ended = run.ended().await;
     let took = begin.elapsed();
-    assert_eq!(ended.exit, Exit::Limit("timeout of 2s (timeout)".to_owned()));
-    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(9), "{took:?}: 2 s of grace");
+    assert_eq!(ended.exit, Exit::Limit("timeout of 3s (timeout)".to_owned()));
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(10), "{took:?}: 2 s of grace");
     for pid in runaways(&run).await {
         assert!(!is_there(pid), "{pid}");
     }
@@ -82,19 +82,19 @@ async fn a_timeout_asks_first_and_then_ends_all() {
 
 #[tokio::test]
 async fn a_dropped_run_is_ended_at_once_and_leaves_no_zombie() {
-    let run =
-        Run::script(&format!("trap '' TERM; {RUNAWAYS} echo $PPID >supervisor; while :; do sleep 1; done"));
+    let run = Run::script(&format!(
+        "trap ': >asked' TERM; {RUNAWAYS} echo $PPID >supervisor; while :; do sleep 1; done"
+    ));
     let mut pids = Vec::new();
     tokio::select! {
         ended = run.ended() => panic!("it has ended: {ended:?}"),
         supervisor = run.pid("supervisor") => pids.push(supervisor),
     }
-    let begin = Instant::now();
     pids.extend(runaways(&run).await);
     for pid in pids {
         gone(pid).await;
     }
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}: no grace", begin.elapsed());
+    assert!(!run.place("asked").exists(), "nobody waits for its answer");
 }
 
 /// The service's end, by kill -9 too, is the end of the socket: the system closes it.

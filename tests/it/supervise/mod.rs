@@ -67,11 +67,6 @@ impl Run {
     async fn pid(&self, path: &str) -> i32 {
         wait_until(&format!("a process is in {path}"), async || pid_in(&self.place(path))).await
     }
-
-    /// Reads what the program has written.
-    fn written(&self, path: &str) -> String {
-        std::fs::read_to_string(self.place(path)).unwrap()
-    }
 }
 
 /// Returns the number that a whole line of a file holds.

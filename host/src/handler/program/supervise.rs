@@ -67,8 +67,8 @@ pub(super) enum Report {
 pub(super) struct End {
     /// How it ended.
     pub(super) exit: Exit,
-    /// Processes of it that could not be ended.
-    pub(super) left: Vec<i32>,
+    /// Where not all of its processes could be ended: those that are known.
+    pub(super) left: Option<Vec<i32>>,
 }
 
 /// Returns the exit of a program that took longer than this.
@@ -97,7 +97,7 @@ async fn supervise(supervision: Supervision) -> io::Result<()> {
     control.set_nonblocking(true)?;
     let (mut orders, mut reports) = tokio::net::UnixStream::from_std(control)?.into_split();
     let ended = rule(supervision, &mut orders, &mut reports).await;
-    let end = ended.unwrap_or_else(|reason| End { exit: Exit::Failed(reason), left: Vec::new() });
+    let end = ended.unwrap_or_else(|reason| End { exit: Exit::Failed(reason), left: None });
     report(&mut reports, &Report::Ended(end)).await
 }
 
@@ -124,6 +124,7 @@ async fn rule(
         drop(signal(kind).map_err(failed)?);
     }
     let children = signal(SignalKind::child()).map_err(failed)?;
+    family::adopt()?;
     limit(&supervision).map_err(|error| failed(error.into()))?;
     let program = program::start(&supervision.command, supervision.memory_bytes)?;
     let mut family = Family::new(program, children);
@@ -156,8 +157,6 @@ async fn rule(
 fn limit(supervision: &Supervision) -> Result<(), rustix::io::Errno> {
     // No terminal: neither its Ctrl-C, which is for the service, nor questions to whoever sits there.
     setsid()?;
-    #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     nice(NICENESS)?;
     restrict(Resource::Core, 0)?;
     // One more, so that whoever measures sees that it was too much.

@@ -37,7 +37,8 @@ pub(super) async fn excess(folders: Vec<PathBuf>, limits: CallLimits) -> Option<
 /// Adds up the folders, until it is too much. What vanishes meanwhile does not count; a link counts as itself.
 fn look(folders: &[PathBuf], limits: CallLimits) -> Option<String> {
     let (mut files, mut bytes) = (0, 0_u64);
-    for entry in folders.iter().flat_map(|folder| WalkDir::new(folder).min_depth(1)).flatten() {
+    let walk = |folder| WalkDir::new(folder).min_depth(1).follow_root_links(false);
+    for entry in folders.iter().flat_map(walk).flatten() {
         files += 1;
         if entry.file_type().is_file() {
             bytes = bytes.saturating_add(entry.metadata().map_or(0, |meta| meta.len()));

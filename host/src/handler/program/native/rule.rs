@@ -44,8 +44,7 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
     let exit = match ended {
         Some(ended) => {
             drop(timeout(SLACK, child.wait()).await);
-            if !ended.left.is_empty() {
-                let left = ended.left;
+            if let Some(left) = ended.left {
                 tracing::warn!(handler = call.name, ?left, "processes of a run could not be ended");
             }
             ended.exit

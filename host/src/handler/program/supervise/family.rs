@@ -15,6 +15,24 @@ use crate::domain::handler::Exit;
 /// The pause between two looks for survivors.
 const STEP: Duration = Duration::from_millis(20);
 
+/// Makes this process the one that adopts.
+pub(super) fn adopt() -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own))
+            .map_err(|error| format!("failed to adopt what the program will leave behind: {error}"))?;
+        // Who was adopted could not be found.
+        if !std::path::Path::new(linux::PROCESSES).join("self").exists() {
+            return Err(format!(
+                "there is no {} to find a program's processes in: mount it",
+                linux::PROCESSES
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A program's processes.
 pub(super) struct Family {
     program: Pid,
@@ -58,8 +76,8 @@ impl Family {
         self.signal_group(Signal::TERM);
     }
 
-    /// Ends all, and returns those that do not end in this time.
-    pub(super) async fn end_all(&mut self, time: Duration) -> Vec<i32> {
+    /// Ends all; or returns who is known of those that do not end in this time.
+    pub(super) async fn end_all(&mut self, time: Duration) -> Option<Vec<i32>> {
         let end = Instant::now() + time;
         self.reap();
         if cfg!(not(target_os = "linux")) {
@@ -68,7 +86,7 @@ impl Family {
         }
         while !self.is_alone {
             if Instant::now() > end {
-                return self.left();
+                return Some(self.left());
             }
             self.kill();
             tokio::select! {
@@ -77,7 +95,7 @@ impl Family {
             }
             self.reap();
         }
-        Vec::new()
+        None
     }
 
     /// Takes the ends of all children that have ended.
@@ -139,6 +157,9 @@ mod linux {
 
     use rustix::process::{Pid, getpid};
 
+    /// The folder of all processes.
+    pub(super) const PROCESSES: &str = "/proc";
+
     /// A process.
     #[derive(Debug, PartialEq, Eq)]
     pub(super) struct Member {
@@ -150,11 +171,11 @@ mod linux {
     /// Returns the processes that descend from this one. It looks at all of the system's (`/proc/*/stat`), as the files
     /// with a process's children are not in every kernel; but only where a program has left something behind.
     pub(super) fn descendants() -> Vec<Member> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(PROCESSES) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let pids = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
         // One that has ended meanwhile has no file.
-        let stats = pids.filter_map(|pid| std::fs::read(format!("/proc/{pid}/stat")).ok());
+        let stats = pids.filter_map(|pid| std::fs::read(format!("{PROCESSES}/{pid}/stat")).ok());
         let all = stats.filter_map(|stat| member(&String::from_utf8_lossy(&stat))).collect();
         below(getpid(), all)
     }
