@@ -126,6 +126,11 @@ impl Cart {
         self.with(|state| state.cut = Some((bytes, Cut::Stall)))
     }
 
+    /// Sends whole tars again.
+    pub(crate) fn whole_again(self) -> Self {
+        self.with(|state| state.cut = None)
+    }
+
     /// Ends the body after this many bytes of a tar, as if that were all.
     pub(crate) fn ending_after(self, bytes: usize) -> Self {
         self.with(|state| state.cut = Some((bytes, Cut::End)))

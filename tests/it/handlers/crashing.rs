@@ -1,9 +1,11 @@
 //! kill -9 and SIGTERM in the middle of a run: it begins again in a fresh folder, and says so.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::cart::Cart;
+use super::ingest::{Ingest, OnState, OnUpload};
 use super::{ended, script};
-use crate::harness::{Server, event, wait_until};
+use crate::harness::{Gate, Server, event, merged, wait_until};
 
 const WAIT: &str = r#"
 [[handler]]
@@ -91,4 +93,88 @@ async fn a_run_waits_while_its_handler_is_away() {
     std::fs::write(server.folder().join("go"), "").unwrap();
     server.restart().await;
     ended(&server, &id, "delivered").await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_upload_uploads_again_without_another_run() {
+    let (ingest, gate) = (Ingest::start().await, Gate::closed());
+    ingest.on_upload([OnUpload::Stall(gate.clone())]);
+    let config = format!(
+        r#"
+[[handler]]
+name = "once"
+filter = "$"
+command = ["./once.sh"]
+upload = {{ ingest = "{}", status = "{}" }}
+"#,
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
+    let mut server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let id = server.receive(&event("1")).await;
+    ingest.wait_for_attempts(1).await;
+    server.kill9();
+    gate.open();
+    server.restart().await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let attempts = delivery["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0]["run"]["start"]["from"], "upload");
+    assert_eq!(std::fs::read_to_string(server.folder().join("ran")).unwrap(), "ran\n");
+}
+
+#[tokio::test]
+async fn a_crash_while_a_job_is_ingested_goes_on_with_that_job() {
+    let ingest = Ingest::start().await;
+    ingest.on_state((0..1000).map(|_| OnState::Working("ingest files", 10)));
+    let config = format!(
+        r#"
+[[handler]]
+name = "once"
+filter = "$"
+command = ["sh", "-c", "echo x > output/x"]
+upload = {{ ingest = "{}", status = "{}" }}
+"#,
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let mut server = Server::configured(&config, |_| ()).await;
+    let id = server.receive(&event("1")).await;
+    ingest.wait_for_questions(2).await;
+    server.kill9();
+    ingest.on_state_anew([]);
+    server.restart().await;
+    ended(&server, &id, "delivered").await;
+    assert_eq!(ingest.uploads().len(), 1, "nothing is uploaded twice");
+}
+
+#[tokio::test]
+async fn a_crash_in_the_fetch_fetches_again_into_a_fresh_folder() {
+    let cart = Cart::start().await.serving([("one", "x".repeat(100_000))]).stalling_after(50_000);
+    let config = format!(
+        r#"
+[[handler]]
+name = "h"
+filter = "$"
+command = ["wc", "-c", "download/one"]
+fetch = {{ cart = "{}" }}
+"#,
+        cart.url()
+    );
+    let mut server = Server::configured(&config, |_| ()).await;
+    let id = server.receive(&merged(event("1"), json!({"data": cart.rows()}))).await;
+    wait_until("something is fetched", async || {
+        let task = server.get(&format!("/get/{id}")).await.ok().json();
+        task["progress"]["bytes_done"].as_u64().filter(|bytes| *bytes > 0)
+    })
+    .await;
+    server.kill9();
+    let cart = cart.whole_again();
+    server.restart().await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let run = &delivery["attempts"][0]["run"];
+    assert!(run["start"]["interrupted"].is_string(), "{delivery:#}");
+    assert!(run["program"]["stdout"]["tail"].as_str().unwrap().starts_with("100000 "));
+    drop(cart);
 }

@@ -10,11 +10,13 @@ mod fetching;
 mod hostile_carts;
 mod running;
 mod uploading;
+mod whole;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sha1::Digest as _;
 
 use crate::harness::{Api, merged, wait_until};
 
