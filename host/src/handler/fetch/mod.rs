@@ -1,9 +1,8 @@
 //! An event's files into a folder: from a local folder, or from Pacifica's cart service.
 //!
-//! `plan` checks what is wanted before anything moves; `copy` writes one file after another, hashing on the way. What
-//! feeds it is `local`, or `cart` (the service's protocol), whose tar comes through `stream` to `unpack`, where `member`
-//! judges each header. Both ends of a fetch are one task and one blocking thread, and a fetch that is dropped tells its
-//! thread to end.
+//! `plan` checks what is wanted before anything moves; `copy` writes one file after another, hashing on the way.
+//! What feeds it is `local`, or `cart` (the service's protocol), whose tar comes through `stream` to `unpack`, where
+//! `member` judges each header. A fetch has one blocking thread, which ends soon after the fetch is dropped.
 
 mod error;
 mod plan;
