@@ -29,9 +29,6 @@ use crate::{chain, clock, tls};
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Who sends the events that handlers upload.
-const FOLLOW_UP_SENDER: &str = "waypost";
-
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -241,10 +238,10 @@ async fn runs(
         host,
         waypost: config.plugin_compiler.clone(),
         connect_timeout: config.connect_timeout,
-        accept: Arc::new(move |event| {
+        accept: Arc::new(move |event, sender| {
             let intake = way_in.clone();
             Box::pin(async move {
-                let accepted = intake.accept(vec![event], FOLLOW_UP_SENDER).await;
+                let accepted = intake.accept(vec![event], &sender).await;
                 accepted.map(|ids| ids[0]).map_err(|error| chain::of(&error))
             })
         }),

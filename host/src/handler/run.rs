@@ -207,6 +207,7 @@ impl Attempt<'_> {
         let origin = Arc::new(Origin {
             event: self.logged.event.clone(),
             event_id: self.logged.id,
+            sender: self.logged.sender.clone(),
             transaction: parts.transaction.clone(),
             handler: self.handler.definition.name.clone(),
             run: self.id(),

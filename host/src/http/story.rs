@@ -167,6 +167,8 @@ impl Delivery {
             | State::Skipped { .. }
             | State::Dead { .. } => None,
         };
+        // A run that is over may still be tidying up.
+        let progress = progress.filter(|_| state == State::Delivering);
         let now = api.directory.get(subscription);
         let mut delivery = Self { subscription, now, state, handler: None, progress, held, entries };
         delivery.handler = match &delivery.now {

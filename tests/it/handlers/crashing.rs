@@ -151,7 +151,7 @@ upload = {{ ingest = "{}", status = "{}" }}
 
 #[tokio::test]
 async fn a_crash_in_the_fetch_fetches_again_into_a_fresh_folder() {
-    let cart = Cart::start().await.serving([("one", "x".repeat(100_000))]).stalling_after(50_000);
+    let cart = Cart::start().await.serving([("one", "x".repeat(1_000_000))]).stalling_after(700_000);
     let config = format!(
         r#"
 [[handler]]
@@ -175,6 +175,6 @@ fetch = {{ cart = "{}" }}
     let delivery = ended(&server, &id, "delivered").await;
     let run = &delivery["attempts"][0]["run"];
     assert!(run["start"]["interrupted"].is_string(), "{delivery:#}");
-    assert!(run["program"]["stdout"]["tail"].as_str().unwrap().starts_with("100000 "));
+    assert!(run["program"]["stdout"]["tail"].as_str().unwrap().starts_with("1000000 "));
     drop(cart);
 }

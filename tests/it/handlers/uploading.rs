@@ -42,6 +42,7 @@ impl Run {
         let origin = Origin {
             transaction: Parts::of(&event).unwrap().transaction,
             event,
+            sender: "u".to_owned(),
             event_id: EventId::NIL,
             handler: "hash.it".parse().unwrap(),
             run: RUN.parse::<DeliveryId>().unwrap(),
@@ -106,7 +107,7 @@ fn meter() -> Arc<Meter> {
 }
 
 fn nobody() -> Accept {
-    Arc::new(|_| Box::pin(async { Err("nobody takes events here".to_owned()) }))
+    Arc::new(|_, _| Box::pin(async { Err("nobody takes events here".to_owned()) }))
 }
 
 fn uploader(destination: &Destination) -> Result<Uploader, Error> {

@@ -97,7 +97,7 @@ fn tools(config: &Config, runs: &Path) -> Tools {
         host: Arc::new(Host::new(settings)),
         waypost: program,
         connect_timeout: config.connect_timeout,
-        accept: Arc::new(|event| {
+        accept: Arc::new(|event, _sender| {
             Box::pin(async move {
                 let json = String::from_utf8_lossy(&event.json()).into_owned();
                 print::line(json).map_err(|error| error.to_string())?;
