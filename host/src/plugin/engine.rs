@@ -92,7 +92,7 @@ impl Ticker {
                 engine.increment_epoch();
             }
         };
-        std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(ticking)?;
+        std::thread::Builder::new().name("wasm-ticker".to_owned()).spawn(ticking)?;
         Ok(Self(over))
     }
 }

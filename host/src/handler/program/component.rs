@@ -86,3 +86,69 @@ impl Write for Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::handler::CallLimits;
+    use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
+
+    fn host(folder: &Path) -> Arc<Host> {
+        Arc::new(Host::new(Settings {
+            limits: Limits::default(),
+            compile: CompileLimits::default(),
+            folder: folder.join("compiled"),
+            compiler: Some(Compiler::InProcess),
+            networks: Vec::new(),
+            threads: 1,
+        }))
+    }
+
+    fn call(folder: &Path, arguments: &[&str]) -> Call {
+        Call {
+            folder: folder.join("run"),
+            name: "me".to_owned(),
+            arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+            environment: vec![("A".to_owned(), "b".to_owned())],
+            outputs: vec!["output".to_owned(), "results/deep".to_owned()],
+            stdout: folder.join("stdout"),
+            stderr: folder.join("stderr"),
+            limits: CallLimits {
+                time: Duration::from_secs(60),
+                output_bytes: 1000,
+                output_files: 100,
+                memory_bytes: None,
+                log_bytes: 10,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_component_runs_and_what_it_said_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for made in ["output", "results/deep", "download/sub"] {
+            std::fs::create_dir_all(folder.path().join("run").join(made)).unwrap();
+        }
+        std::fs::write(folder.path().join("run/event.json"), "{}").unwrap();
+        std::fs::write(folder.path().join("run/download/sub/data.txt"), "data").unwrap();
+        let host = host(folder.path());
+        let wasm = std::fs::read(waypost_guests::TOOL).unwrap();
+        let command = host.load_command(wasm.into()).await.unwrap();
+        let run = async |arguments: &[&str]| {
+            run_component(&host, &command, Arc::new([]), &call(folder.path(), arguments)).await
+        };
+        let shown = run(&["show"]).await;
+        assert_eq!(shown.exit, Exit::Code(0), "{}", shown.stderr.tail);
+        assert!(shown.stdout.tail.starts_with("arguments: [\"me\", \"show\"]"), "{}", shown.stdout.tail);
+        assert_eq!((shown.stdout.kept, shown.stderr.tail.as_str()), (10, "done\n"));
+        assert_eq!(std::fs::read_to_string(folder.path().join("stdout")).unwrap(), "arguments:");
+        let panicked = run(&["panic"]).await;
+        assert!(matches!(panicked.exit, Exit::Failed(_)));
+        assert!(panicked.stderr.tail.contains("oh no"), "{}", panicked.stderr.tail);
+        let nowhere = Call { stdout: folder.path().join("no/stdout"), ..call(folder.path(), &[]) };
+        let nowhere = run_component(&host, &command, Arc::new([]), &nowhere).await;
+        assert!(matches!(&nowhere.exit, Exit::Failed(why) if why.starts_with("failed to create ")));
+    }
+}

@@ -28,8 +28,8 @@ const TEXT_BYTES_MAX: usize = 512;
 /// The most functions of a backtrace that are named.
 const FRAMES_MAX: usize = 4;
 /// How the names of functions begin that tell where Rust's own code was: whoever panicked called them.
-const RUST_ITSELF: [&str; 9] =
-    ["std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "__rust", "rust_", "abort"];
+const RUST_ITSELF: [&str; 10] =
+    ["panic_", "std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "__rust", "rust_", "abort"];
 
 /// Names a program's exit. `place` is what was left of it.
 pub(super) fn exit(ending: Ending, place: &Place, limits: CommandLimits) -> Exit {
