@@ -20,6 +20,7 @@ mod story;
 mod supervise;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -91,6 +92,12 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     }
     print::notice(&format!("error: {error:#}"));
     if error.is::<waypost::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+/// Returns this program, to be run for what has a process of its own. On Linux that stays the one that runs, also when
+/// another was installed in its place: machine code would not fit that one.
+fn own_program() -> Option<PathBuf> {
+    if cfg!(target_os = "linux") { Some("/proc/self/exe".into()) } else { std::env::current_exe().ok() }
 }
 
 /// Runs a client's command: one thread is enough.

@@ -83,10 +83,7 @@ impl Attempt<'_> {
             program: None,
             uploads: Vec::new(),
         };
-        let failure = match self.go(&mut run).await {
-            Ok(()) => None,
-            Err(failure) => Some(failure),
-        };
+        let failure = self.go(&mut run).await.err();
         Ended { run, failure }
     }
 

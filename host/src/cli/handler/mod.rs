@@ -1,5 +1,6 @@
 //! `waypost handler`: for operators, to see and try the programs that their configuration names.
 
+mod event;
 mod list;
 mod progress;
 mod run;
@@ -19,12 +20,14 @@ Examples:
   waypost handler list --config waypost.toml
   waypost handler run sha512sum --config waypost.toml --event event.json --data ./files")]
 pub(super) enum Command {
+    Event(event::Arguments),
     List(list::Arguments),
     Run(run::Arguments),
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Event(arguments) => event::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
         Command::Run(arguments) => wait(run::run(arguments)),
     }

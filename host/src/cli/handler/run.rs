@@ -16,7 +16,7 @@ use waypost::handler::{self, Definition, Meter, Once, Tools};
 use waypost::plugin::{Compiler, Host, Settings};
 
 use super::progress;
-use crate::cli::{input, print};
+use crate::cli::{input, own_program, print};
 
 /// Run one handler on an event here, without a service
 ///
@@ -90,7 +90,7 @@ fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
 }
 
 fn tools(config: &Config, runs: &Path) -> Tools {
-    let program = config.plugin_compiler.clone().or_else(|| std::env::current_exe().ok());
+    let program = config.plugin_compiler.clone().or_else(own_program);
     let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
     let settings = Settings { compiler, folder, ..config.sandbox() };
     Tools {

@@ -135,10 +135,8 @@ mod tests {
         std::fs::write(folder.path().join("run/download/sub/data.txt"), "data").unwrap();
         let host = host(folder.path());
         let wasm = std::fs::read(waypost_guests::TOOL).unwrap();
-        let command = host.load_command(wasm.into()).await.unwrap();
-        let run = async |arguments: &[&str]| {
-            run_component(&host, &command, Arc::new([]), &call(folder.path(), arguments)).await
-        };
+        let component = Component::load(host, wasm.into(), &[]).await.unwrap();
+        let run = async |arguments: &[&str]| component.run(&call(folder.path(), arguments)).await;
         let shown = run(&["show"]).await;
         assert_eq!(shown.exit, Exit::Code(0), "{}", shown.stderr.tail);
         assert!(shown.stdout.tail.starts_with("arguments: [\"me\", \"show\"]"), "{}", shown.stdout.tail);
@@ -148,7 +146,7 @@ mod tests {
         assert!(matches!(panicked.exit, Exit::Failed(_)));
         assert!(panicked.stderr.tail.contains("oh no"), "{}", panicked.stderr.tail);
         let nowhere = Call { stdout: folder.path().join("no/stdout"), ..call(folder.path(), &[]) };
-        let nowhere = run_component(&host, &command, Arc::new([]), &nowhere).await;
+        let nowhere = component.run(&nowhere).await;
         assert!(matches!(&nowhere.exit, Exit::Failed(why) if why.starts_with("failed to create ")));
     }
 }
