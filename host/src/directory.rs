@@ -26,11 +26,22 @@ const STRIPES: u8 = 64;
 pub struct Directory {
     store: Arc<dyn Store>,
     now: Arc<ArcSwap<Snapshot>>,
+    /// The handlers that have a route, in the order in which an event asks them.
+    routes: Vec<Route>,
     /// Whoever changes a subscription holds the lock of its stripe until the change is in the snapshot. Others go on:
     /// their changes share the store's commits.
     writing: [Arc<Mutex<()>>; STRIPES as usize],
     /// Changes on their way to the disk. They end by themselves: the store answers each, also when it closes.
     changes: TaskTracker,
+}
+
+/// A handler that is chosen by a filter.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// To whom a run is owed.
+    pub recipient: SubscriptionId,
+    /// Which events it wants.
+    pub filter: Arc<Filter>,
 }
 
 /// Why a subscription was not changed. Nothing of the change was kept.
@@ -45,16 +56,20 @@ pub enum Error {
 }
 
 impl Directory {
-    /// Reads all subscriptions.
+    /// Reads all subscriptions; `routes` are the operator's own, in their order.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn open(store: Arc<dyn Store>) -> Result<Self, store::Error> {
+    pub async fn open(store: Arc<dyn Store>, routes: Vec<Route>) -> Result<Self, store::Error> {
         let subscriptions = store.subscriptions().await?;
         let reading = tokio::task::spawn_blocking(move || Snapshot::read(subscriptions));
-        let snapshot = reading.await.expect("reading filters does not panic");
+        let mut snapshot = reading.await.expect("reading filters does not panic");
+        for route in &routes {
+            snapshot.index.insert(route.recipient, Arc::clone(&route.filter));
+        }
         let now = Arc::new(ArcSwap::from_pointee(snapshot));
-        Ok(Self { store, now, writing: std::array::from_fn(|_| Arc::default()), changes: TaskTracker::new() })
+        let writing = std::array::from_fn(|_| Arc::default());
+        Ok(Self { store, now, routes, writing, changes: TaskTracker::new() })
     }
 
     /// Returns a subscription, also a deleted one.
@@ -95,14 +110,30 @@ impl Directory {
         Some(snapshot.of_user(user, after).take(limit).cloned().collect())
     }
 
-    /// Returns the active subscriptions whose filter finds at least one node in an event's JSON.
+    /// Returns the active subscriptions whose filter finds at least one node in an event's JSON, and behind them the
+    /// first route that does.
     ///
     /// # Errors
     /// When the bytes are not JSON.
     pub fn matches(&self, event_json: &[u8]) -> Result<Matches, matching::Error> {
         let now = self.now.load();
         let owner = |id| now.get(id).map(|known| known.subscription.user.as_str());
-        now.index.matches(event_json, owner)
+        let matches = now.index.matches(event_json, owner)?;
+        Ok(if self.routes.is_empty() { matches } else { self.first_route(matches) })
+    }
+
+    /// Tells whether a recipient is a handler that a route chooses.
+    pub fn is_route(&self, id: SubscriptionId) -> bool {
+        self.routes.iter().any(|route| route.recipient == id)
+    }
+
+    /// Leaves of the routes that match only the first.
+    fn first_route(&self, mut matches: Matches) -> Matches {
+        let place = |id: SubscriptionId| self.routes.iter().position(|route| route.recipient == id);
+        let routes = matches.matched.extract_if(.., |id| place(*id).is_some());
+        let first = routes.min_by_key(|id| place(*id));
+        matches.matched.extend(first);
+        matches
     }
 
     /// Creates a subscription and returns it. Dropping the future may or may not undo it, but never leaves it half done.
@@ -220,7 +251,7 @@ mod tests {
 
     async fn directory(folder: &tempfile::TempDir) -> Directory {
         let store = RedbStore::open(folder.path(), Duration::ZERO).unwrap();
-        Directory::open(Arc::new(store)).await.unwrap()
+        Directory::open(Arc::new(store), Vec::new()).await.unwrap()
     }
 
     fn subscription() -> Subscription {
@@ -323,7 +354,7 @@ mod tests {
         for stored in [&wrong, &right] {
             store.put_subscription(stored.clone()).await.unwrap();
         }
-        let directory = Directory::open(Arc::new(store)).await.unwrap();
+        let directory = Directory::open(Arc::new(store), Vec::new()).await.unwrap();
         assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id]);
         assert!(directory.known(wrong.id).unwrap().filter.is_none());
         assert_eq!(directory.filing(wrong.id), None);

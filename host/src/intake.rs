@@ -5,6 +5,8 @@ mod epoch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::clock;
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
@@ -73,16 +75,43 @@ impl Intake {
         let received = clock::now();
         let mut arrivals = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
-            let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
-            let failed = failed(&matches);
-            let matched = matches.matched;
-            arrivals.push(Arrival { event, received, sender: sender.to_owned(), matched, failed });
+            arrivals.push(self.arrival(event, received, sender, index).await?);
         }
         let end = Instant::now() + PACE_MAX;
         for arrival in &arrivals {
             self.dispatcher.pace(&arrival.matched, end).await;
         }
         self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
+    }
+
+    /// Accepts an event for one handler, whatever its filter says; subscriptions get it if it matches.
+    ///
+    /// # Errors
+    /// When the event cannot be matched, or the store cannot write.
+    pub async fn dispatch(
+        &self,
+        event: Event,
+        recipient: SubscriptionId,
+        sender: &str,
+    ) -> Result<EventId, Error> {
+        let _epoch = self.epochs.enter();
+        let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
+        arrival.matched.retain(|matched| !self.directory.is_route(*matched));
+        arrival.matched.push(recipient);
+        let ids = self.store.accept(vec![arrival]).await.map_err(|source| Error::Log { source })?;
+        Ok(ids[0])
+    }
+
+    async fn arrival(
+        &self,
+        event: Event,
+        received: Timestamp,
+        sender: &str,
+        index: usize,
+    ) -> Result<Arrival, Error> {
+        let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
+        let failed = failed(&matches);
+        Ok(Arrival { event, received, sender: sender.to_owned(), matched: matches.matched, failed })
     }
 
     /// Waits until every event that may have been matched without a subscription that the directory has by now is on

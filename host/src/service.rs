@@ -11,19 +11,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Invalid};
+use crate::config::{self, Config, Invalid};
 use crate::delivery::{self, Dispatcher, StartError};
 use crate::directory::Directory;
 use crate::domain::{Event, EventId};
+use crate::handler::{self, Runs, Tools};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
-use crate::plugin::{self, CompileLimits, Compiler, Host};
+use crate::plugin::Host;
 use crate::policy::{Examiner, ExaminerError, Policy};
 use crate::recovery::Recoveries;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::store::{self, Purge, Store, Story};
-use crate::{clock, tls};
+use crate::{chain, clock, tls};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -49,6 +50,9 @@ pub enum Error {
     /// The policy plugin cannot be used.
     #[error("failed to load the policy plugin (policy_plugin)")]
     PolicyPlugin(#[source] ExaminerError),
+    /// A handler cannot be used.
+    #[error("failed to load the handlers")]
+    Handlers(#[source] handler::Error),
     /// Delivery cannot start.
     #[error("failed to start delivery")]
     Delivery(#[source] StartError),
@@ -73,15 +77,16 @@ impl Service {
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.check().map_err(Error::Config)?;
         tls::install_provider();
+        let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
         let store = open_store(&config).await?;
-        let directory = Arc::new(Directory::open(Arc::clone(&store)).await.map_err(Error::Read)?);
-        let host = Arc::new(Host::new(sandbox(&config)));
-        let modules = Modules::new(Arc::clone(&store), host, config.plugin_storage_bytes_max);
+        let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
+        let host = Arc::new(Host::new(config.sandbox()));
+        let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.plugin_storage_bytes_max);
         let modules = Arc::new(modules);
         let policy = policy(&config).await?;
         let limits = delivery::Limits {
-            in_flight_max: as_count(config.in_flight_max),
-            subscription_in_flight_max: as_count(config.subscription_in_flight_max),
+            in_flight_max: config::as_count(config.in_flight_max),
+            subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
             attempt_timeout: config.attempt_timeout,
             connect_timeout: config.connect_timeout,
             retry_schedule: config.retry_schedule.clone(),
@@ -94,6 +99,7 @@ impl Service {
         let recoveries =
             Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
         let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
+        let runs = runs(&config, Arc::clone(&store), intake.clone(), host).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         if let Some(retention) = config.retention {
             tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
@@ -106,6 +112,7 @@ impl Service {
             intake: intake.clone(),
             dispatcher: Arc::clone(&dispatcher),
             recoveries,
+            runs: Arc::new(runs),
             identity: Arc::new(Identity {
                 admins: config.admins(),
                 user_header: config.user_header,
@@ -146,6 +153,11 @@ impl Service {
         &self.api.recoveries
     }
 
+    /// Returns the handlers and what they run.
+    pub fn runs(&self) -> &Runs {
+        &self.api.runs
+    }
+
     /// Returns one event with the history of its deliveries.
     ///
     /// # Errors
@@ -172,17 +184,23 @@ impl Service {
         let served = http::serve(listener, self.router(), self.connections, shutdown);
         let delivered = async {
             stopping.cancelled().await;
-            self.dispatcher.stop(self.connections.grace).await;
+            self.stop_stages().await;
         };
         tokio::join!(served, delivered);
         self.close().await;
+    }
+
+    /// Ends attempts and runs: one grace period for all.
+    async fn stop_stages(&self) {
+        let grace = self.connections.grace;
+        tokio::join!(self.dispatcher.stop(grace), self.api.runs.stop(grace));
     }
 
     /// Ends in order: no more replaying, no new attempts, those under way get the grace period, then the store writes what waits.
     pub async fn close(self) {
         self.stop.cancel();
         self.api.recoveries.stop().await;
-        self.dispatcher.stop(self.connections.grace).await;
+        self.stop_stages().await;
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
@@ -203,9 +221,34 @@ async fn policy(config: &Config) -> Result<Policy, Error> {
         let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
         return Policy::new(url, config.policy_timeout).map_err(Error::Policy);
     };
-    let host = Arc::new(Host::new(sandbox(config)));
+    let host = Arc::new(Host::new(config.sandbox()));
     let loading = Examiner::load(host, path, config.policy_plugin_config.as_deref());
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
+}
+
+/// Loads the handlers. What they upload as events comes in like any other.
+async fn runs(
+    config: &Config,
+    store: Arc<dyn Store>,
+    intake: Intake,
+    host: Arc<Host>,
+) -> Result<Runs, Error> {
+    let way_in = intake.clone();
+    let tools = Tools {
+        host,
+        waypost: config.plugin_compiler.clone(),
+        connect_timeout: config.connect_timeout,
+        accept: Arc::new(move |event, sender| {
+            let intake = way_in.clone();
+            Box::pin(async move {
+                let accepted = intake.accept(vec![event], &sender).await;
+                accepted.map(|ids| ids[0]).map_err(|error| chain::of(&error))
+            })
+        }),
+    };
+    let folder = config.data.join("runs");
+    let started = Runs::start(store, intake, config.handlers.clone(), &tools, folder).await;
+    started.map_err(Error::Handlers)
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
@@ -213,37 +256,6 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, window)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
     Ok(Arc::new(store))
-}
-
-/// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.
-fn sandbox(config: &Config) -> plugin::Settings {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    plugin::Settings {
-        limits: plugin::Limits {
-            time: config.plugin_time,
-            memory_bytes: config.plugin_memory_bytes,
-            output_bytes: config.plugin_output_bytes,
-            log_bytes: config.plugin_log_bytes,
-            state_bytes: config.plugin_state_bytes,
-            state_keys: config.plugin_state_keys,
-        },
-        compile: CompileLimits {
-            module_bytes: config.plugin_bytes_max,
-            time: config.plugin_compile_time,
-            memory_bytes: config.plugin_compile_memory_bytes,
-        },
-        folder: config.data.join("compiled"),
-        compiler: config.plugin_compiler.clone().map(Compiler::Program),
-        networks: config.plugin_networks.clone(),
-        threads: match config.plugin_threads {
-            0 => processors,
-            threads => as_count(threads),
-        },
-    }
-}
-
-fn as_count(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Removes events past their retention, until the service stops.

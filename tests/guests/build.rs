@@ -15,12 +15,17 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(changed).display());
     }
     have_target();
-    build(&here.join("programs"), &["--release", "--examples"], &target);
-    let built = target.join(TARGET).join("release/examples");
+    build(&here.join("programs"), &["--release", "--examples", "--bins"], &target);
+    let release = target.join(TARGET).join("release");
     let (mut constants, mut all) = (String::new(), String::new());
-    for name in names(&here.join("programs/examples"), "rs") {
-        let path = built.join(format!("{}.wasm", name.replace('-', "_")));
-        let path = if path.exists() { path } else { built.join(format!("{name}.wasm")) };
+    // Plugins are examples, for each is a library; commands are programs.
+    let guests = |sources: &str, built: PathBuf| {
+        let names = names(&here.join("programs").join(sources), "rs");
+        names.into_iter().map(move |name| (built.clone(), name))
+    };
+    let guests = guests("examples", release.join("examples")).chain(guests("src/bin", release));
+    for (built, name) in guests {
+        let path = made(&built, &name);
         constants += &format!(
             "/// The path of the guest `{name}`.\npub const {}: &str = {path:?};\n",
             name.to_uppercase().replace('-', "_"),
@@ -35,7 +40,13 @@ fn main() {
     std::fs::write(out.join("guests.rs"), constants).expect("OUT_DIR can be written");
 }
 
-/// Builds the plugins of `plugins/`, and returns the constants with their paths.
+/// Returns where a guest is: cargo writes libraries with underscores, and programs under their own name.
+fn made(folder: &Path, name: &str) -> PathBuf {
+    let library = folder.join(format!("{}.wasm", name.replace('-', "_")));
+    if library.exists() { library } else { folder.join(format!("{name}.wasm")) }
+}
+
+/// Builds the plugins and handlers of `plugins/`, and returns the constants with their paths.
 fn plugins(root: &Path, target: &Path) -> String {
     let names = folders(&root.join("plugins"));
     let mut arguments = vec!["--profile", "plugin"];
@@ -44,7 +55,7 @@ fn plugins(root: &Path, target: &Path) -> String {
     }
     build(root, &arguments, target);
     let constant = |name: &String| {
-        let path = target.join(TARGET).join("plugin").join(format!("{}.wasm", name.replace('-', "_")));
+        let path = made(&target.join(TARGET).join("plugin"), name);
         assert!(path.exists(), "the plugin {name} makes no {}", path.display());
         format!(
             "/// The path of the plugin `{name}`.\npub const {}: &str = {path:?};\n",

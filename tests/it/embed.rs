@@ -6,7 +6,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use waypost::clock;
 use waypost::config::Config;
-use waypost::domain::{Event, EventId, Recovery, State, Subscription, SubscriptionId};
+use waypost::domain::{Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId};
+use waypost::handler::Router;
+use waypost::handler::fetch::Source;
+use waypost::handler::upload::Destination;
 use waypost::service::{Error, Service};
 use waypost::store::redb::OpenError;
 
@@ -228,5 +231,65 @@ async fn a_replay_outlives_its_caller_and_its_service() {
     let got = target.wait_for("/t", 200).await;
     let distinct: std::collections::HashSet<_> = got.iter().map(|request| request.event_id()).collect();
     assert_eq!(distinct.len(), 200);
+    service.close().await;
+}
+
+/// The Dispatcher's library use: handlers are closures.
+#[tokio::test]
+async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, results) = (folder.path().join("files"), folder.path().join("results"));
+    std::fs::create_dir_all(files.join("a")).unwrap();
+    std::fs::write(files.join("a/one.txt"), "first").unwrap();
+    let mut router = Router::new();
+    assert!(router.route("$[", |_| async { Ok(()) }).is_err());
+    let failing = router.route("$[?@ == 'it.failed']", |run| async move {
+        match run.attempt {
+            1 => Err("not yet".into()),
+            2 => panic!("a closure's own mistake"),
+            _ => Ok(()),
+        }
+    });
+    failing.unwrap().retry_schedule = "1ms,1ms".parse().unwrap();
+    let reading = router.route("$.data", |run| async move {
+        let text = std::fs::read_to_string(run.download().join("a/one.txt"))?;
+        let project = run.parts.transaction.project().map(ToString::to_string);
+        std::fs::write(run.output().join("upper"), format!("{} {project:?}", text.to_uppercase()))?;
+        Ok(())
+    });
+    let reading = reading.unwrap();
+    reading.name = "reading".parse().unwrap();
+    reading.source = Source::Local(files);
+    reading.destination = Destination::Local(results);
+    let mut config = config(&folder);
+    config.data = folder.path().join("data");
+    config.handlers = router.into_handlers();
+    let service = Service::open(config).await.unwrap();
+    let event = json!({
+        "specversion": "1.0", "id": "1", "source": "/it", "type": "it.happened",
+        "data": [
+            {"destinationTable": "Transactions.project", "value": 7},
+            {"destinationTable": "Files", "_id": 1, "name": "one.txt", "subdir": "a", "size": 5},
+        ],
+    });
+    let event = Event::from_json(event.to_string()).unwrap();
+    let id = service.accept(vec![event], "me").await.unwrap().remove(0);
+    delivery_in(&service, id, "delivered").await;
+    let story = service.story(id).await.unwrap().unwrap();
+    let run = story.deliveries[0].1.iter().find_map(|entry| match entry {
+        Entry::Run(run) => Some(run.clone()),
+        _ => None,
+    });
+    let run = run.unwrap();
+    assert_eq!((run.handler.as_str(), run.fetched.unwrap().bytes), ("reading", 5));
+    let place = std::path::PathBuf::from(&run.uploads[0].place);
+    assert_eq!(std::fs::read_to_string(place.join("data/upper")).unwrap(), "FIRST Some(\"7\")");
+    // One that fails is repeated as its schedule says; a panic of it is its own.
+    let event = Event::from_json(
+        json!({"specversion": "1.0", "id": "2", "source": "/it", "type": "it.failed"}).to_string(),
+    );
+    let id = service.accept(vec![event.unwrap()], "me").await.unwrap().remove(0);
+    delivery_in(&service, id, "delivered").await;
+    assert_eq!(service.runs().handlers().count(), 2);
     service.close().await;
 }

@@ -5,6 +5,7 @@ mod compile;
 mod db;
 mod event;
 mod explanation;
+mod handler;
 mod input;
 mod listen;
 mod match_;
@@ -16,8 +17,10 @@ mod send;
 mod serve;
 mod settings;
 mod story;
+mod supervise;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -53,6 +56,8 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
+    Handler(handler::Command),
+    #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
     Db(db::Command),
@@ -62,6 +67,9 @@ enum Command {
 
 /// Runs the command that the process was started with. Wrong usage ends the process at once.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    if let Some(arguments) = supervise::asked() {
+        return Ok(supervise::run(arguments));
+    }
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Listen(arguments) => wait(listen::run(arguments)),
@@ -69,6 +77,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Match(arguments) => match_::run(arguments),
         Command::Recover(arguments) => wait(recover::run(arguments)),
         Command::Plugin(command) => plugin::run(command),
+        Command::Handler(command) => handler::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
@@ -83,6 +92,12 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     }
     print::notice(&format!("error: {error:#}"));
     if error.is::<waypost::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+/// Returns this program, to be run for what has a process of its own. On Linux that stays the one that runs, also when
+/// another was installed in its place: machine code would not fit that one.
+fn own_program() -> Option<PathBuf> {
+    if cfg!(target_os = "linux") { Some("/proc/self/exe".into()) } else { std::env::current_exe().ok() }
 }
 
 /// Runs a client's command: one thread is enough.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -11,8 +12,8 @@ use waypost::config::{self, Config, Sources};
 use waypost::service::Service;
 use waypost::telemetry;
 
-use crate::cli::print;
 use crate::cli::settings::Settings;
+use crate::cli::{own_program, print};
 
 /// Run the router
 ///
@@ -55,7 +56,7 @@ fn load(arguments: Arguments) -> Result<Config, config::Error> {
     sources.file = arguments.config.or(sources.file);
     sources.flags = arguments.settings.0;
     let config = Config::load(sources)?;
-    let compiler = config.plugin_compiler.clone().or_else(|| std::env::current_exe().ok());
+    let compiler = config.plugin_compiler.clone().or_else(own_program);
     Ok(Config { plugin_compiler: compiler, ..config })
 }
 
@@ -68,6 +69,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let listener =
         listener.with_context(|| format!("failed to listen on {wanted} (choose with --listen)"))?;
     let address = listener.local_addr().context("failed to read the listener's address")?;
+    open_more_files();
     let signals = Signals::install().context("failed to listen to signals")?;
     let service = Service::open(config).await?;
 
@@ -81,6 +83,15 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tokio::select! {
         () = service.serve(listener, shutdown) => Ok(ExitCode::SUCCESS),
         () = signals.ask_then_insist(ask) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Raises the limit of open files as far as this user may: connections, and files that components have open, count.
+fn open_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

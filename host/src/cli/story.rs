@@ -1,7 +1,7 @@
 //! One event's story, as `waypost event get` prints it.
 //!
-//! The lines are those of `pacifica-notifications -cmd eventget`, below each delivery what its plugin did and said, and
-//! one for each filter that gave no answer.
+//! The lines are those of `pacifica-notifications -cmd eventget`, below each delivery what its plugin did and said, one
+//! for the run of a handler with what its program said, and one for each filter that gave no answer.
 
 use std::fmt;
 
@@ -31,6 +31,8 @@ struct FailedFilter {
 #[derive(Deserialize)]
 struct Delivery {
     subscription: String,
+    #[serde(default)]
+    handler: Option<String>,
     state: String,
     #[serde(default)]
     reason: Option<String>,
@@ -42,7 +44,35 @@ struct Attempt {
     at: String,
     policy: Option<Answer>,
     plugin: Option<Run>,
+    #[serde(default)]
+    run: Option<HandlerRun>,
     target: Option<Answer>,
+}
+
+/// What a handler did.
+#[derive(Deserialize)]
+struct HandlerRun {
+    program: Option<Program>,
+    uploads: Vec<Upload>,
+}
+
+#[derive(Deserialize)]
+struct Program {
+    exit: String,
+    stdout: Said,
+    stderr: Said,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    tail: String,
+}
+
+#[derive(Deserialize)]
+struct Upload {
+    output: String,
+    files: u64,
+    place: String,
 }
 
 /// What a plugin did.
@@ -87,6 +117,9 @@ impl fmt::Display for Delivery {
         let status =
             |answer: Option<&Answer>| answer.map_or("-".to_owned(), |answer| answer.status.to_string());
         let last = self.attempts.last();
+        if let Some(handler) = &self.handler {
+            return self.show_run(handler, last, f);
+        }
         let at = last.map_or("-", |attempt| &attempt.at);
         let policy = status(last.and_then(|attempt| attempt.policy.as_ref()));
         let target = status(last.and_then(|attempt| attempt.target.as_ref()));
@@ -99,6 +132,34 @@ impl fmt::Display for Delivery {
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Delivery {
+    /// Shows a handler's last run.
+    fn show_run(&self, handler: &str, last: Option<&Attempt>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = last.map_or("-", |attempt| &attempt.at);
+        write!(f, "    RUN {handler} ({at}) {}", self.state)?;
+        self.reason.iter().try_for_each(|reason| write!(f, ": {reason}"))?;
+        match last.and_then(|attempt| attempt.run.as_ref()) {
+            Some(run) => run.show(f),
+            None => Ok(()),
+        }
+    }
+}
+
+impl HandlerRun {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Program { exit, stdout, stderr }) = &self.program {
+            write!(f, "\n        {exit}")?;
+            for (stream, said) in [("stdout", stdout), ("stderr", stderr)] {
+                let lines = said.tail.trim_end().lines();
+                lines.into_iter().try_for_each(|line| write!(f, "\n            {stream}: {line}"))?;
+            }
+        }
+        self.uploads.iter().try_for_each(|Upload { output, files, place }| {
+            write!(f, "\n        uploaded {files} files of {output}: {place}")
+        })
     }
 }
 
@@ -142,6 +203,12 @@ mod tests {
                 "plugin":{"digest":"sha256:0","took_ms":0.1,"answered":[],"verdict":"failed","reason":"plugin: it panicked",
                     "outputs":null,"logs":[{"level":"info","message":"hello","fields":[["from","filter"]]}],
                     "logs_dropped":2,"stderr":"\npanicked at\nhere\n","memory_bytes":1}}]},
+            {"id":"d6","subscription":"s6","handler":"add","state":"dead","reason":"exit code 1","attempts":[
+                {"number":1,"at":"2026-11-22T01:00:00Z","took_ms":3,"outcome":"dead","policy":null,"target":null,"plugin":null,
+                "run":{"handler":"add","start":{"from":"fresh"},"fetched":null,
+                    "program":{"exit":"ended with exit code 1","exit_code":1,"took_ms":1,
+                        "stdout":{"tail":"a\nb\n","bytes":4,"kept":4},"stderr":{"tail":"","bytes":0,"kept":0}},
+                    "uploads":[{"output":"output","files":2,"bytes":9,"place":"/results/1"}]}}]},
             {"id":"d3","subscription":"s3","state":"pending","attempts":[]}],
             "filters_failed":[{"subscription":"s4","name":"n","user":"ann","at":"2026-11-22T01:00:00Z",
                 "reason":"filter too expensive: one filter may visit 9 nodes of this event"}]}"#,
@@ -165,6 +232,11 @@ mod tests {
                     and 2 more lines, over the log limit
                     stderr: panicked at
                     stderr: here
+            RUN add (2026-11-22T01:00:00Z) dead: exit code 1
+                ended with exit code 1
+                    stdout: a
+                    stdout: b
+                uploaded 2 files of output: /results/1
             ELM s3 (-) policy - target -
             FILTER s4 (2026-11-22T01:00:00Z) failed: filter too expensive: one filter may visit 9 nodes of this event
         "#);

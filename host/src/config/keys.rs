@@ -291,7 +291,8 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("    ") && !line.starts_with("     ") && line.contains(':'))
             .count();
-        assert_eq!(fields, KEYS.len());
+        // Handlers are tables of the file alone.
+        assert_eq!(fields - 1, KEYS.len());
         let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         names.sort_unstable();
         names.dedup();

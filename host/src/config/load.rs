@@ -8,7 +8,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
-use crate::config::{Config, Error, Invalid, KEYS, Key};
+use crate::config::{Config, Error, Invalid, KEYS, Key, handlers};
 
 /// What the environment variables with settings begin with.
 pub const ENV_PREFIX: &str = "WAYPOST_";
@@ -74,6 +74,11 @@ impl Config {
         let mut config = Self::default();
         for (name, value) in &settings {
             let origin = || origin(&figment, name, value);
+            if name == handlers::KEY {
+                let fault = |reason| Error::Value { key: handlers::KEY, origin: origin(), reason };
+                config.handlers = handlers::read(&figment).map_err(fault)?;
+                continue;
+            }
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
                 return Err(Error::UnknownKey {
                     key: name.clone(),

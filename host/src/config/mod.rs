@@ -12,6 +12,7 @@
 
 mod check;
 mod error;
+mod handlers;
 mod keys;
 mod load;
 mod parse;
@@ -25,6 +26,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use reqwest::Url;
 
 use crate::domain::RetrySchedule;
+use crate::handler::Definition;
+use crate::plugin::{self, CompileLimits, Compiler};
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
@@ -107,6 +110,9 @@ pub struct Config {
     /// itself, a program that embeds the router has to name it before it can take modules.
     pub plugin_compiler: Option<PathBuf>,
 
+    /// Programs that run on events' data files: `[[handler]]` in the file. Default none.
+    pub handlers: Vec<Definition>,
+
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
     /// How long a second event with the same source and id is answered with the first's id; `None` (the default)
@@ -187,6 +193,7 @@ impl Default for Config {
             plugin_networks: Vec::new(),
             plugin_threads: 0,
             plugin_compiler: None,
+            handlers: Vec::new(),
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             dedup_window: None,
             shutdown_grace: Duration::from_secs(10),
@@ -206,4 +213,35 @@ impl Config {
             None => Vec::new(),
         }
     }
+
+    /// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.
+    pub fn sandbox(&self) -> plugin::Settings {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        plugin::Settings {
+            limits: plugin::Limits {
+                time: self.plugin_time,
+                memory_bytes: self.plugin_memory_bytes,
+                output_bytes: self.plugin_output_bytes,
+                log_bytes: self.plugin_log_bytes,
+                state_bytes: self.plugin_state_bytes,
+                state_keys: self.plugin_state_keys,
+            },
+            compile: CompileLimits {
+                module_bytes: self.plugin_bytes_max,
+                time: self.plugin_compile_time,
+                memory_bytes: self.plugin_compile_memory_bytes,
+            },
+            folder: self.data.join("compiled"),
+            compiler: self.plugin_compiler.clone().map(Compiler::Program),
+            networks: self.plugin_networks.clone(),
+            threads: match self.plugin_threads {
+                0 => processors,
+                threads => as_count(threads),
+            },
+        }
+    }
+}
+
+pub(crate) fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

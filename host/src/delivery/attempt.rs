@@ -95,6 +95,7 @@ impl Engine {
             event: owed.event.id,
             place: owed.place,
             plugin,
+            run: None,
             attempt,
             progress,
             prepared,

@@ -118,22 +118,15 @@ pub(super) fn failure(
     situation: Situation<'_>,
 ) -> (Outcome, Consequence) {
     let Situation { schedule, failed, now, random } = situation;
-    match schedule.wait_after(failed, random) {
-        Some(wait) => {
-            let wait = wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX));
-            let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
-            (Outcome::Retry { reason, due: whole_micros(due) }, Consequence::Nothing)
+    let wait_min = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+    let outcome = Outcome::after_failure(reason, schedule, failed, wait_min, now, random);
+    let consequence = match outcome {
+        Outcome::Dead { .. } => Consequence::DisableUnlessReached(error),
+        Outcome::Retry { .. } | Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => {
+            Consequence::Nothing
         }
-        None => {
-            let reason = format!("{reason}; that was the last of {} attempts", schedule.attempts());
-            (Outcome::Dead { reason }, Consequence::DisableUnlessReached(error))
-        }
-    }
-}
-
-/// Cuts a time to the precision of the store's keys.
-fn whole_micros(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+    };
+    (outcome, consequence)
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! One event owed to one subscription, and what became of it.
 //!
 //! A delivery has no row of its own: its history is the list of its [`Entry`]s, and its [`State`] follows from
-//! the last of them. (An [`Entry::Plugin`] tells what the attempt after it is about to do, and changes no state.)
+//! the last of them. (A run, [`Entry::is_run`], tells of the attempt after it, and changes no state.)
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::handler::HandlerRun;
 use crate::domain::plugin::PluginRun;
+use crate::domain::retry::RetrySchedule;
 
 /// The most bytes of a target's or policy server's answer that are kept: 16 KiB.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -74,6 +76,31 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Returns what follows from the `failed`-th failure (1 or more) in a row: another attempt as the schedule says, but
+    /// not before `wait_min` has passed, or the end. `random` is in `0.0..1.0`.
+    pub fn after_failure(
+        reason: String,
+        schedule: &RetrySchedule,
+        failed: u32,
+        wait_min: Duration,
+        now: Timestamp,
+        random: f64,
+    ) -> Self {
+        match schedule.wait_after(failed, random) {
+            Some(wait) => {
+                let due = now.checked_add(wait.max(wait_min)).unwrap_or(Timestamp::MAX);
+                // The precision of the store's keys.
+                let due = Timestamp::from_microsecond(due.as_microsecond()).unwrap_or(due);
+                Self::Retry { reason, due }
+            }
+            None => Self::Dead {
+                reason: format!("{reason}; that was the last of {} attempts", schedule.attempts()),
+            },
+        }
+    }
+}
+
 /// One line in a delivery's history. New variants stand at the end: records on disk count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -113,6 +140,22 @@ pub enum Entry {
     },
     /// The subscription's plugin ran: what follows stands in the next attempt.
     Plugin(Box<PluginRun>),
+    /// A handler's program ran, or was about to: what follows stands in the next attempt.
+    Run(Box<HandlerRun>),
+}
+
+impl Entry {
+    /// Tells whether it is what a plugin or a handler did in the attempt that follows: it says nothing about the state.
+    pub fn is_run(&self) -> bool {
+        match self {
+            Self::Plugin(_) | Self::Run(_) => true,
+            Self::Attempt(_)
+            | Self::Redelivery { .. }
+            | Self::Dropped { .. }
+            | Self::FilterFailed { .. }
+            | Self::Recovered { .. } => false,
+        }
+    }
 }
 
 /// Where a delivery stands.
@@ -157,7 +200,9 @@ impl State {
         match history.last() {
             None | Some(Entry::Redelivery { .. } | Entry::Recovered { .. }) => Self::Pending,
             // It tells why there was no delivery, or what an attempt is about to do, not how one went.
-            Some(Entry::FilterFailed { .. } | Entry::Plugin(_)) => Self::after(&history[..history.len() - 1]),
+            Some(Entry::FilterFailed { .. } | Entry::Plugin(_) | Entry::Run(_)) => {
+                Self::after(&history[..history.len() - 1])
+            }
             Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             Some(Entry::Attempt(attempt)) => match &attempt.outcome {
                 Outcome::Delivered => Self::Delivered { at: attempt.at },

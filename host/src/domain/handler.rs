@@ -183,6 +183,15 @@ pub struct Uploaded {
     pub place: String,
 }
 
+impl HandlerRun {
+    /// Returns about how many bytes it takes in the history.
+    pub fn size(&self) -> usize {
+        let said = |program: &ProgramEnd| program.stdout.tail.len() + program.stderr.tail.len();
+        let uploads = self.uploads.iter().map(|upload| 64 + upload.output.len() + upload.place.len());
+        128 + self.program.as_ref().map_or(0, said) + uploads.sum::<usize>()
+    }
+}
+
 impl Exit {
     /// Tells whether the program did what it should.
     pub fn is_success(&self) -> bool {

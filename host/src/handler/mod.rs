@@ -19,11 +19,28 @@ pub mod fetch;
 pub mod upload;
 
 mod capture;
+mod definition;
+mod folder;
 mod meter;
+mod once;
 mod output;
 mod program;
+mod queue;
+mod ready;
+mod router;
+mod run;
+mod runs;
+mod sweep;
 
 pub use capture::Capture;
+pub use definition::{Definition, HandlerLimits, OutputFolder, Program, SCRIPT_FILTER, Selection};
 pub use meter::{Meter, Phase, Progress};
+pub use once::{Once, once};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
-pub use program::{Call, CallLimits, Ended};
+pub use program::{
+    Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Ended, Native, Run, Supervision,
+    become_main, supervise_main,
+};
+pub use ready::{Error, Tools, routes};
+pub use router::Router;
+pub use runs::{DispatchError, Runs};

@@ -32,7 +32,7 @@ pub struct Output {
     pub name: String,
     /// Its files, sorted by their paths.
     pub files: Vec<OutputFile>,
-    /// What its [`KEY_VALUES_FILE`] says.
+    /// What its file with key-values says.
     pub key_values: Vec<KeyValue>,
 }
 
@@ -124,21 +124,23 @@ impl Output {
     ///
     /// # Errors
     /// When it holds a link, a device or anything else that is no file or folder, a name that is no UTF-8, more than
-    /// `files_max` files or `bytes_max` bytes, or a [`KEY_VALUES_FILE`] that is none.
+    /// `files_max` files or `bytes_max` bytes, or a file `key_values_file` that holds none.
     pub fn collect(
         place: usize,
         name: &str,
         folder: &Path,
+        key_values_file: &str,
         more: &[(FilePath, PathBuf)],
         limits: OutputLimits,
     ) -> Result<Self, OutputError> {
         check_folder(name, folder)?;
+        let key_values_place = folder.join(key_values_file);
         let mut output = Self { place, name: name.to_owned(), files: Vec::new(), key_values: Vec::new() };
         let mut bytes = 0_u64;
         for entry in WalkDir::new(folder).follow_root_links(false).max_open(FOLDERS_OPEN_MAX).min_depth(1) {
             let entry = entry.map_err(|error| walk_error(folder, error))?;
             let kind = entry.file_type();
-            let is_key_values = entry.depth() == 1 && entry.file_name() == KEY_VALUES_FILE;
+            let is_key_values = entry.path() == key_values_place;
             if kind.is_dir() && !is_key_values {
                 continue;
             }

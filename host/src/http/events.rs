@@ -49,7 +49,7 @@ pub(super) async fn list(
     user: User,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<Value>, ApiError> {
-    let (events, next) = views(&api, &user, &page, View::summary).await?;
+    let (events, next) = views(&api, &user, &page, |view| Some(view.summary())).await?;
     Ok(Json(json!({"events": events, "next": next.map(|before| next_url(&page, before))})))
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn views(
     api: &Api,
     user: &User,
     page: &Page,
-    show: fn(&View) -> Value,
+    show: impl Fn(&View) -> Option<Value>,
 ) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
     let limit = page_limit(page);
     let (mut shown, mut before) = (Vec::new(), page.before);
@@ -84,7 +84,7 @@ pub(super) async fn views(
         for story in stories {
             before = Some(story.event.id);
             let view = View::of(story, user, api);
-            shown.extend(view.filter(|view| view.shows_event).as_ref().map(show));
+            shown.extend(view.filter(|view| view.shows_event).as_ref().and_then(&show));
             if shown.len() == limit {
                 return Ok((shown, before));
             }
@@ -163,6 +163,13 @@ pub(super) async fn retry(
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
     };
+    // A run that somebody asked for is no route's.
+    let asked_for = view.deliveries.iter().map(|delivery| delivery.subscription);
+    let asked_for = asked_for.filter(|id| api.runs.is_dispatched(*id)).collect::<Vec<_>>();
+    if !asked_for.is_empty() {
+        matched.retain(|id| !api.directory.is_route(*id));
+        matched.extend(asked_for);
+    }
     matched.retain(|id| is_meant(*id));
     failed.retain(|(id, _)| is_meant(*id));
     let id = view.event.id;

@@ -5,6 +5,7 @@
 
 mod body;
 mod deliveries;
+mod dispatch;
 mod error;
 mod eventmatch;
 mod events;
@@ -18,6 +19,8 @@ mod parameters;
 mod plugins;
 mod receive;
 mod recover;
+mod runs;
+mod scriptlog;
 mod server;
 mod story;
 mod subscription_body;
@@ -33,6 +36,7 @@ use axum::{Extension, Router};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
+use crate::handler::Runs;
 use crate::intake::Intake;
 use crate::modules::Modules;
 use crate::recovery::Recoveries;
@@ -86,6 +90,8 @@ pub struct Api {
     pub dispatcher: Arc<Dispatcher>,
     /// What is replayed.
     pub recoveries: Arc<Recoveries>,
+    /// Handlers, and what they run.
+    pub runs: Arc<Runs>,
     /// Who is asking.
     pub identity: Arc<Identity>,
     /// How much a request may be.
@@ -111,6 +117,10 @@ pub fn router(api: Api) -> Router {
         .route("/status/{id}", get(tasks::status))
         .route("/get/{id}", get(tasks::read))
         .route("/", get(tasks::list))
+        .route("/scriptlog", get(scriptlog::list))
+        .route("/scriptlog/{id}", get(scriptlog::read))
+        .route("/dispatch/{handler}", get(dispatch::dispatch).post(dispatch::dispatch))
+        .route("/dispatch/{handler}/{*arguments}", get(dispatch::dispatch).post(dispatch::dispatch))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         // Bodies are read by `body` and `multipart`, which have limits of their own.

@@ -35,7 +35,7 @@ pub(super) async fn receive(
     Ok(answer(&ids, is_batch, prefers_json(&headers)))
 }
 
-fn answer(ids: &[EventId], is_batch: bool, json: bool) -> Response {
+pub(super) fn answer(ids: &[EventId], is_batch: bool, json: bool) -> Response {
     let mut texts = ids.iter().map(ToString::to_string);
     match (json, is_batch) {
         (true, true) => Json(texts.collect::<Vec<_>>()).into_response(),
@@ -45,7 +45,7 @@ fn answer(ids: &[EventId], is_batch: bool, json: bool) -> Response {
 }
 
 /// Tells whether a client asks for JSON before plain text. Only the order counts: nobody weighs these two.
-fn prefers_json(headers: &HeaderMap) -> bool {
+pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
     types.into_iter().find_map(|name| match name {

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::identity::User;
+use super::runs::{self, show_progress};
 use crate::delivery::BreakerState;
 use crate::domain::event::Wire;
 use crate::domain::plugin::{PluginRun, Verdict};
 use crate::domain::{
-    Answer, Attempt, DeliveryId, Entry, Outcome, State, Subscription, SubscriptionId, TaskStatus,
+    Answer, Attempt, DeliveryId, Entry, HandlerRun, Outcome, State, Subscription, SubscriptionId, TaskStatus,
 };
+use crate::handler::Progress;
 use crate::store::{FailedFilter, Logged, Story};
 
 /// One delivery of an event, with what is known now.
@@ -21,6 +23,10 @@ pub(super) struct Delivery {
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
     pub(super) state: State,
+    /// The name of the handler that it is a run of, if it is one.
+    pub(super) handler: Option<String>,
+    /// How far the run has come, while it is under way.
+    pub(super) progress: Option<Progress>,
     /// Why it waits though it was never tried, where that is known.
     held: Option<String>,
     entries: Vec<Entry>,
@@ -41,30 +47,20 @@ impl View {
     /// a subscription the deliveries to it and its filter's failure, and the event too once policy has let him.
     pub(super) fn of(story: Story, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
-        let deliveries = story.deliveries.into_iter().map(|(subscription, entries)| {
-            let state = match State::after(&entries) {
-                state if state.is_final() => state,
-                _ if api.dispatcher.is_under_way(event.id, subscription) => State::Delivering,
-                state => state,
-            };
-            let held = match state {
-                State::Pending => held(api, subscription),
-                State::Delivering
-                | State::Retrying { .. }
-                | State::Delivered { .. }
-                | State::Denied { .. }
-                | State::Skipped { .. }
-                | State::Dead { .. } => None,
-            };
-            Delivery { subscription, now: api.directory.get(subscription), state, held, entries }
-        });
+        let deliveries = story.deliveries.into_iter();
+        let deliveries = deliveries.map(|(recipient, entries)| Delivery::of(&event, recipient, entries, api));
         let is_visible = |subscription: Option<&Arc<Subscription>>| {
             user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
-        let deliveries: Vec<_> = deliveries.filter(|delivery| is_visible(delivery.now.as_ref())).collect();
+        let is_free = user.is_admin || event.sender == user.name;
+        let is_seen = |delivery: &Delivery| match delivery.handler {
+            // Runs belong to nobody but the operator and who caused them.
+            Some(_) => is_free,
+            None => is_visible(delivery.now.as_ref()),
+        };
+        let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
         failed.retain(|failed| is_visible(api.directory.get(failed.subscription).as_ref()));
-        let is_free = user.is_admin || event.sender == user.name;
         let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
         let shows_event = is_free || was_allowed();
         let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
@@ -142,31 +138,72 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     })
 }
 
-/// Says that a subscription's deliveries wait for the breaker of its plugin.
+/// Says what a delivery waits for: the breaker of its subscription's plugin, or a handler that is not there.
 fn held(api: &Api, subscription: SubscriptionId) -> Option<String> {
+    if api.directory.get(subscription).is_none() && api.runs.name(subscription).is_none() {
+        return Some("waits: its handler is not in the configuration any more".to_owned());
+    }
     let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(subscription)?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
 }
 
 impl Delivery {
+    fn of(event: &Logged, subscription: SubscriptionId, entries: Vec<Entry>, api: &Api) -> Self {
+        let progress = api.runs.progress(event.id, subscription);
+        let state = match State::after(&entries) {
+            state if state.is_final() => state,
+            _ if progress.is_some() || api.dispatcher.is_under_way(event.id, subscription) => {
+                State::Delivering
+            }
+            state => state,
+        };
+        let held = match state {
+            State::Pending => held(api, subscription),
+            State::Delivering
+            | State::Retrying { .. }
+            | State::Delivered { .. }
+            | State::Denied { .. }
+            | State::Skipped { .. }
+            | State::Dead { .. } => None,
+        };
+        // A run that is over may still be tidying up.
+        let progress = progress.filter(|_| state == State::Delivering);
+        let now = api.directory.get(subscription);
+        let mut delivery = Self { subscription, now, state, handler: None, progress, held, entries };
+        delivery.handler = match &delivery.now {
+            Some(_) => None,
+            None => Some(delivery.handler_name(api)),
+        };
+        delivery
+    }
+
+    /// Returns the name of a handler, also of one that is not configured any more and has run before.
+    fn handler_name(&self, api: &Api) -> String {
+        let known = api.runs.name(self.subscription).map(ToString::to_string);
+        let ran = || self.runs().last().map(|run| run.handler.clone());
+        known.or_else(ran).unwrap_or_else(|| "unknown".to_owned())
+    }
+
     pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
-            State::Denied { .. } => (self.told().last().and_then(|(_, run)| denial(run)), None),
+            State::Denied { .. } => (self.told().last().and_then(|(_, done)| denial(done.plugin)), None),
             State::Pending => (self.held.as_ref(), None),
             State::Delivering | State::Delivered { .. } => (None, None),
         };
         json!({
             "id": DeliveryId::of(event.id, self.subscription).to_string(),
             "subscription": self.subscription.to_string(),
-            "name": self.now.as_ref().map(|now| &now.name),
+            "handler": self.handler,
+            "name": self.now.as_ref().map(|now| &now.name).or(self.handler.as_ref()),
             "user": self.now.as_ref().map(|now| &now.user),
             "target_url": self.now.as_ref().map(|now| now.target_url.as_str()),
             "state": self.state.name(),
             "reason": reason,
             "due": due,
+            "progress": self.progress.as_ref().map(show_progress),
             "attempts": self.told().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
             "recovered": self.entries.iter().find_map(show_recovered),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
@@ -185,13 +222,17 @@ impl Delivery {
         })
     }
 
-    /// Returns all attempts, oldest first, each with what the plugin did in it.
-    fn told(&self) -> impl Iterator<Item = (&Attempt, Option<&PluginRun>)> {
-        let mut last = None;
+    /// Returns all attempts, oldest first, each with what the plugin or the handler did in it.
+    fn told(&self) -> impl Iterator<Item = (&Attempt, Done<'_>)> {
+        let mut last = Done::default();
         self.entries.iter().filter_map(move |entry| match entry {
-            Entry::Attempt(attempt) => Some((attempt, last.take())),
-            Entry::Plugin(run) => {
-                last = Some(&**run);
+            Entry::Attempt(attempt) => Some((attempt, std::mem::take(&mut last))),
+            Entry::Plugin(plugin) => {
+                last.plugin = Some(plugin);
+                None
+            }
+            Entry::Run(run) => {
+                last.run = Some(run);
                 None
             }
             Entry::Redelivery { .. }
@@ -203,21 +244,26 @@ impl Delivery {
 
     /// Returns all attempts, oldest first.
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
-        self.entries.iter().filter_map(|entry| match entry {
-            Entry::Attempt(attempt) => Some(attempt),
-            Entry::Redelivery { .. }
-            | Entry::Dropped { .. }
-            | Entry::FilterFailed { .. }
-            | Entry::Recovered { .. }
-            | Entry::Plugin(_) => None,
-        })
+        self.told().map(|(attempt, _)| attempt)
+    }
+
+    /// Returns what a handler did in each attempt, oldest first.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &HandlerRun> {
+        self.told().filter_map(|(_, done)| done.run)
     }
 }
 
-fn show_attempt(attempt: &Attempt, run: Option<&PluginRun>) -> Value {
+/// What was done in an attempt besides sending.
+#[derive(Clone, Copy, Default)]
+struct Done<'a> {
+    plugin: Option<&'a PluginRun>,
+    run: Option<&'a HandlerRun>,
+}
+
+fn show_attempt(attempt: &Attempt, done: Done<'_>) -> Value {
     let (outcome, reason) = match &attempt.outcome {
         Outcome::Delivered => ("delivered", None),
-        Outcome::Denied => ("denied", denial(run)),
+        Outcome::Denied => ("denied", denial(done.plugin)),
         Outcome::Skipped { reason } => ("skipped", Some(reason)),
         Outcome::Retry { reason, .. } => ("retry", Some(reason)),
         Outcome::Dead { reason } => ("dead", Some(reason)),
@@ -229,7 +275,8 @@ fn show_attempt(attempt: &Attempt, run: Option<&PluginRun>) -> Value {
         "outcome": outcome,
         "reason": reason,
         "policy": attempt.policy.as_ref().map(show_answer),
-        "plugin": run.map(show_run),
+        "plugin": done.plugin.map(show_run),
+        "run": done.run.map(runs::show_run),
         "target": attempt.target.as_ref().map(show_answer),
     })
 }
@@ -280,7 +327,8 @@ fn show_redelivery(entry: &Entry) -> Option<Value> {
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
         | Entry::Recovered { .. }
-        | Entry::Plugin(_) => None,
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
     }
 }
 
@@ -291,6 +339,7 @@ fn show_recovered(entry: &Entry) -> Option<Value> {
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
         | Entry::Redelivery { .. }
-        | Entry::Plugin(_) => None,
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
     }
 }

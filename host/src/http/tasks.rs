@@ -15,6 +15,7 @@ use super::events::{Page, find, not_found, views};
 use super::id::Id;
 use super::identity::User;
 use super::parameters::Parameters;
+use super::runs::show_progress;
 use super::story::View;
 use crate::domain::State as DeliveryState;
 use crate::domain::{EventId, TaskStatus};
@@ -57,6 +58,8 @@ struct Task {
     created: String,
     updated: String,
     deleted: Option<String>,
+    /// How far the run of a handler has come, while it is under way.
+    progress: Option<Value>,
 }
 
 /// `GET /get/{id}`
@@ -74,6 +77,7 @@ pub(super) async fn read(
         DeliveryState::Dead { reason } => Some(reason.clone()),
         _ => None,
     });
+    let handler = view.deliveries.iter().find_map(|delivery| delivery.handler.clone());
     let task = Task {
         event_type: attributes.event_type,
         event_type_version: attributes.event_type_version,
@@ -87,13 +91,14 @@ pub(super) async fn read(
         task_id: view.event.id.to_string(),
         task_status: view.status().to_string(),
         task_application_name: "waypost",
-        task_name: (view.status() != TaskStatus::Unmatched).then(|| "deliver".to_owned()),
+        task_name: handler.or_else(|| (view.status() != TaskStatus::Unmatched).then(|| "deliver".to_owned())),
         exception_type: dead.is_some().then_some("DeadLetter"),
         exception_value: dead,
         exception_traceback: None,
         created: view.event.received.to_string(),
         updated: updated(&view),
         deleted: None,
+        progress: view.deliveries.iter().find_map(|delivery| delivery.progress.as_ref().map(show_progress)),
     };
     let json = serde_json::value::to_raw_value(&task);
     json.map(Json).map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
@@ -105,7 +110,7 @@ pub(super) async fn list(
     user: User,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let (tasks, _) = views(&api, &user, &page, task).await?;
+    let (tasks, _) = views(&api, &user, &page, |view| Some(task(view))).await?;
     Ok(Json(tasks))
 }
 

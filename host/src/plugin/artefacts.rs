@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use uuid::Uuid;
+use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::engine;
@@ -38,7 +40,8 @@ impl Host {
         let kept = (|| {
             create_folder(&self.settings.folder)?;
             let tag = tag(&self.key()?, &path, code).finalize().into_bytes();
-            let temporary = path.with_extension("tmp");
+            // Of its own: an upload and a use may bring the same module at once.
+            let temporary = path.with_extension(format!("{}.tmp", Uuid::new_v4()));
             let written = (|| {
                 let mut file = private(&temporary, OpenOptions::new().create(true).truncate(true))?;
                 file.write_all(&tag)?;
@@ -55,7 +58,11 @@ impl Host {
     }
 
     /// Returns a module's machine code, ready to be linked, if it is here and is what was kept. Blocks on the disk.
-    pub(super) fn fetch(&self, digest: PluginDigest) -> Result<Option<(Component, u64)>, Refused> {
+    pub(super) fn fetch(
+        &self,
+        digest: PluginDigest,
+        engine: &Engine,
+    ) -> Result<Option<(Component, u64)>, Refused> {
         let path = self.artefact(digest)?;
         let read = (|| Ok(if path.try_exists()? { Some((fs::read(&path)?, self.key()?)) } else { None }))();
         let read = read.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source })?;
@@ -66,7 +73,7 @@ impl Host {
         }
         #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
         // SAFETY: nobody without the key can have written these bytes, and they are no file that may still change.
-        let loaded = unsafe { Component::deserialize(&self.running()?.engine, code) };
+        let loaded = unsafe { Component::deserialize(engine, code) };
         match loaded {
             Ok(component) => {
                 // A sign of life for `sweep`; without it the file only goes sooner.
@@ -78,8 +85,8 @@ impl Host {
         }
     }
 
-    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace`, and all that
-    /// another version has left. Blocks on the disk.
+    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or is a command's
+    /// that this host has loaded, and all that another version has left. Blocks on the disk.
     ///
     /// # Errors
     /// When the folder cannot be read or a file cannot be removed.
@@ -96,7 +103,9 @@ impl Host {
             let digest = name.strip_suffix(&format!("-{version:016x}.{EXTENSION}"));
             let digest = digest.and_then(|hex| format!("sha256:{hex}").parse().ok());
             let is_wanted = match digest {
-                Some(digest) => wanted.contains(&digest) || is_younger(&path, grace),
+                Some(digest) => {
+                    wanted.contains(&digest) || self.is_command(digest) || is_younger(&path, grace)
+                }
                 // The key, and what is being written.
                 None => name == KEY || (name.ends_with(".tmp") && is_younger(&path, grace)),
             };

@@ -158,8 +158,8 @@ pub(super) fn recognise(wasm: &[u8], bytes_max: usize) -> Result<(), Refused> {
     match version.first_chunk() {
         Some(COMPONENT) => Ok(()),
         Some(CORE_MODULE) => not(
-            "this is a core module and not a component: build it for the target wasm32-wasip2, or make a component \
-             of it with `wasm-tools component new`",
+            "this is a core module and not a component: build it for the target wasm32-wasip2 (`cargo build --target \
+             wasm32-wasip2`), or make a component of it with `wasm-tools component new`",
         ),
         Some(_) => not("this is WebAssembly of a version that this waypost does not know"),
         None => not("it breaks off within its first 8 bytes"),

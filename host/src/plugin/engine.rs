@@ -21,7 +21,8 @@ const WARM_SLOTS_MAX: u32 = 256;
 /// How much of a memory keeps its pages for the next instance, rather than having them faulted in again.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Makes the engine that compiles: it has no pool, which would reserve terabytes of address space.
+/// Makes the engine that compiles, and that programs run in: it has no pool, which would reserve terabytes of address
+/// space and has places for plugins alone.
 pub(super) fn compiler() -> Result<Engine, wasmtime::Error> {
     Engine::new(&shared())
 }
@@ -82,16 +83,16 @@ fn pool() -> PoolingAllocationConfig {
 pub(super) struct Ticker(Arc<AtomicBool>);
 
 impl Ticker {
-    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engine: Engine, tick: Duration) -> std::io::Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&over);
         let ticking = move || {
             while !seen.load(Ordering::Relaxed) {
-                std::thread::sleep(TICK);
+                std::thread::sleep(tick);
                 engine.increment_epoch();
             }
         };
-        std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(ticking)?;
+        std::thread::Builder::new().name("wasm-ticker".to_owned()).spawn(ticking)?;
         Ok(Self(over))
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Guest {
 }
 
 /// The most bytes of one set of HTTP fields, with what it costs to keep them.
-const FIELDS_BYTES_MAX: usize = 16 * 1024;
+pub(super) const FIELDS_BYTES_MAX: usize = 16 * 1024;
 
 impl Guest {
     pub(super) fn new(

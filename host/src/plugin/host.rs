@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use super::command::Commands;
 use super::compile::{self, CompileLimits, Compiled, Compiler, Reason, Turns};
 use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
 use super::error::{Error, Refused};
@@ -47,6 +48,7 @@ pub struct Settings {
 pub struct Host {
     pub(super) settings: Settings,
     running: OnceLock<Running>,
+    pub(super) commands: OnceLock<Commands>,
     loaded: Cache<PluginDigest, Loaded>,
     pub(super) compiling: Turns,
     /// The hash of what machine code depends on.
@@ -85,6 +87,7 @@ impl Host {
         Self {
             settings,
             running: OnceLock::new(),
+            commands: OnceLock::new(),
             loaded,
             compiling: Turns::new(),
             version: OnceLock::new(),
@@ -107,11 +110,11 @@ impl Host {
         let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
         let digest = hashing.await.expect("hashing does not panic");
         let reported = async {
-            let (component, compiled) = match self.fetched(digest).await? {
+            let (component, compiled) = match self.fetched(digest, self.engine()?).await? {
                 Some((component, bytes)) => (component, Compiled { took: Duration::ZERO, bytes }),
                 None => {
                     let compiled = self.compile(digest, wasm, Reason::Upload).await?;
-                    let (component, _) = self.fetched(digest).await?.ok_or_else(gone)?;
+                    let (component, _) = self.fetched(digest, self.engine()?).await?.ok_or_else(gone)?;
                     (component, compiled)
                 }
             };
@@ -136,11 +139,11 @@ impl Host {
         wasm: impl Future<Output = Result<Bytes, Refused>> + Send,
     ) -> Result<Arc<Plugin>, Arc<Refused>> {
         let loading = async {
-            let (component, bytes) = match self.fetched(digest).await? {
+            let (component, bytes) = match self.fetched(digest, self.engine()?).await? {
                 Some(found) => found,
                 None => {
                     self.compile(digest, wasm.await?, Reason::Use).await?;
-                    self.fetched(digest).await?.ok_or_else(gone)?
+                    self.fetched(digest, self.engine()?).await?.ok_or_else(gone)?
                 }
             };
             let linker = &self.running()?.linker;
@@ -151,9 +154,14 @@ impl Host {
         Ok(self.loaded.try_get_with(digest, loading).await?.plugin)
     }
 
-    async fn fetched(self: &Arc<Self>, digest: PluginDigest) -> Result<Option<(Component, u64)>, Refused> {
-        let host = Arc::clone(self);
-        let fetching = tokio::task::spawn_blocking(move || host.fetch(digest));
+    /// Returns a module's machine code, ready to be linked in this engine, if it is in the cache, and its size.
+    pub(super) async fn fetched(
+        self: &Arc<Self>,
+        digest: PluginDigest,
+        engine: &Engine,
+    ) -> Result<Option<(Component, u64)>, Refused> {
+        let (host, engine) = (Arc::clone(self), engine.clone());
+        let fetching = tokio::task::spawn_blocking(move || host.fetch(digest, &engine));
         fetching.await.expect("fetching does not panic")
     }
 
@@ -162,7 +170,12 @@ impl Host {
         self.loaded.invalidate(&digest).await;
     }
 
-    /// Returns the engine, started at the first use.
+    /// Returns the engine of plugins.
+    fn engine(&self) -> Result<&Engine, Error> {
+        Ok(&self.running()?.engine)
+    }
+
+    /// Returns what runs plugins, started at the first use.
     pub(super) fn running(&self) -> Result<&Running, Error> {
         if let Some(running) = self.running.get() {
             return Ok(running);
@@ -178,7 +191,7 @@ const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const LOADED_BYTES_MIN: u64 = 256 * 1024;
 
 /// Machine code that was there a moment ago.
-fn gone() -> Refused {
+pub(super) fn gone() -> Refused {
     Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned())
 }
 
@@ -189,12 +202,12 @@ const USER_CALLS_MAX: usize = engine::CALLS_MAX as usize / 2;
 const SHARES: usize = 64;
 /// The most names that are resolved at once.
 const LOOKUPS_MAX: usize = 64;
-/// By how much plugins are nicer than the threads that accept and acknowledge events.
+/// By how much plugins and programs are nicer than the threads that accept and acknowledge events.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
 /// Lets other threads go before this one. Where that cannot be done, all are equal.
-fn give_precedence() {
+pub(super) fn give_precedence() {
     // Linux has a priority for each thread; elsewhere this would be the whole process's.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
@@ -216,7 +229,7 @@ impl Running {
             .enable_all()
             .build()
             .map_err(Error::Threads)?;
-        let ticker = Ticker::start(engine.clone()).map_err(Error::Threads)?;
+        let ticker = Ticker::start(engine.clone(), engine::TICK).map_err(Error::Threads)?;
         let calls = Arc::new(Semaphore::new(engine::CALLS_MAX as usize));
         let shares = std::array::from_fn(|_| Arc::new(Semaphore::new(USER_CALLS_MAX)));
         let (users, web) = (RandomState::new(), Arc::new(Web::new(&settings.networks)));

@@ -1,4 +1,4 @@
-//! The one place where a guest's HTTP request is allowed or refused, and sent.
+//! The one place where a guest's HTTP request is allowed or refused, and sent: a plugin's, and a program's.
 //!
 //! Redirects are not followed: the guest sees them, and what it asks for next is asked of this place again. The time
 //! of a request is the time of its call.
@@ -15,25 +15,54 @@ use super::run::Purpose;
 use super::text;
 use super::web::{Allowance, Failed, Web};
 use crate::domain::PluginUse;
-use crate::domain::plugin::{LogLevel, LogLine};
+use crate::domain::plugin::{AllowHost, LogLevel, LogLine};
 
-/// The most requests of one call.
-pub(super) const REQUESTS_MAX: usize = 16;
-/// The most bytes of response bodies of one call.
-pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How much one call or run may ask of others.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// The most requests.
+    requests: usize,
+    /// The most bytes of all response bodies.
+    response_bytes: usize,
+    /// Of what: `call`.
+    whole: &'static str,
+}
+
+/// For a plugin, which is called for each delivery.
+const CALL: Bounds = Bounds { requests: 16, response_bytes: 4 * 1024 * 1024, whole: "call" };
+/// For a program, which may run for hours and streams what it gets.
+const RUN: Bounds = Bounds { requests: 10_000, response_bytes: 1024 * 1024 * 1024, whole: "run" };
+/// The most notes of one call: as many as a plugin needs, one for each request and one for what ends each response.
+const NOTES_MAX: usize = 2 * CALL.requests;
 /// The most bytes of a request's body that wait to be sent.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The longest text of a request that goes into a note.
 const TEXT_BYTES_MAX: usize = 300;
 
-/// A call's way out: the hosts that its subscription allows.
+/// A call's way out: the hosts that its subscription allows, or a run's handler.
 pub(super) struct Outbound {
-    plugin: Arc<PluginUse>,
+    allowed: Allowed,
     purpose: Purpose,
+    bounds: Bounds,
     web: Arc<Web>,
     requests: usize,
     /// Made at the first request: most calls make none.
     more: Option<More>,
+}
+
+/// Who says which hosts may be called.
+enum Allowed {
+    Plugin(Arc<PluginUse>),
+    Program(Arc<[AllowHost]>),
+}
+
+impl Allowed {
+    fn hosts(&self) -> &[AllowHost] {
+        match self {
+            Self::Plugin(plugin) => &plugin.allow_hosts,
+            Self::Program(hosts) => hosts,
+        }
+    }
 }
 
 /// What requests share with the tasks that send them.
@@ -52,8 +81,7 @@ impl Notes {
         let fields = vec![("by".to_owned(), "waypost".to_owned())];
         let line = LogLine { level: LogLevel::Warn, message, fields };
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // One for each request, and one for what ends each response.
-        if lines.len() < 2 * REQUESTS_MAX {
+        if lines.len() < NOTES_MAX {
             lines.push(line);
         }
     }
@@ -67,7 +95,13 @@ type Answered = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> 
 
 impl Outbound {
     pub(super) fn new(plugin: Arc<PluginUse>, purpose: Purpose, web: Arc<Web>) -> Self {
-        Self { plugin, purpose, web, requests: 0, more: None }
+        Self { allowed: Allowed::Plugin(plugin), purpose, bounds: CALL, web, requests: 0, more: None }
+    }
+
+    /// Makes a program's way out.
+    pub(super) fn of_program(hosts: Arc<[AllowHost]>, web: Arc<Web>) -> Self {
+        let (allowed, purpose) = (Allowed::Program(hosts), Purpose::Deliver);
+        Self { allowed, purpose, bounds: RUN, web, requests: 0, more: None }
     }
 
     /// Returns what the host has to say about the call's requests.
@@ -88,7 +122,7 @@ impl Outbound {
             return Err(format!("HTTP request to {shown} refused: its URL holds credentials"));
         }
         let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
-        if !self.plugin.allow_hosts.iter().any(|grant| grant.grants(scheme, host, port)) {
+        if !self.allowed.hosts().iter().any(|grant| grant.grants(scheme, host, port)) {
             return Err(format!("HTTP request to {shown} refused: add \"{shown}\" to allow_hosts"));
         }
         let is_safe = matches!(*method, Method::GET | Method::HEAD);
@@ -99,7 +133,7 @@ impl Outbound {
             ));
         }
         if *method == Method::CONNECT {
-            return Err(format!("HTTP request to {shown} refused: a plugin opens no tunnels"));
+            return Err(format!("HTTP request to {shown} refused: a guest opens no tunnels"));
         }
         Ok(())
     }
@@ -123,14 +157,14 @@ impl WasiHttpHooks for Outbound {
     ) -> Box<dyn Future<Output = Result<Answered, Error>> + Send> {
         let more = self.more.get_or_insert_with(|| More {
             notes: Notes::default(),
-            allowance: Allowance::of(RESPONSE_BYTES_MAX),
+            allowance: Allowance::of(self.bounds.response_bytes),
         });
         let More { notes, allowance } = more.clone();
         self.requests += 1;
-        if self.requests > REQUESTS_MAX {
-            if self.requests == REQUESTS_MAX + 1 {
-                notes
-                    .write(format!("HTTP request refused: the limit is {REQUESTS_MAX} requests in one call"));
+        let Bounds { requests, response_bytes, whole } = self.bounds;
+        if self.requests > requests {
+            if self.requests == requests + 1 {
+                notes.write(format!("HTTP request refused: the limit is {requests} requests in one {whole}"));
             }
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
@@ -158,9 +192,9 @@ impl WasiHttpHooks for Outbound {
                 }
             })?;
             let over = move || {
-                let limit = size(RESPONSE_BYTES_MAX);
+                let limit = size(response_bytes);
                 notes.write(format!(
-                    "the response of {shown} was cut: HTTP response limit of {limit} in one call"
+                    "the response of {shown} was cut: HTTP response limit of {limit} in one {whole}"
                 ));
             };
             let response = response.map(|body| allowance.limit(body, over).boxed_unsync());

@@ -81,7 +81,11 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, growth: 0, refused: None }
+        Self::of(limits.memory_bytes)
+    }
+
+    pub(super) fn of(memory_bytes_max: usize) -> Self {
+        Self { memory_bytes_max, memory_bytes: 0, growth: 0, refused: None }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The sandbox: WebAssembly components that filter, decide and transform, one fresh instance for each delivery.
+//! The sandbox: WebAssembly components that filter, decide and transform, one fresh instance for each delivery; and
+//! programs, which [`crate::handler`] runs.
 //!
 //! This is the only room that names wasmtime. It knows modules, calls and limits, and neither the store nor HTTP
 //! targets: [`crate::modules`] keeps what was uploaded, [`crate::delivery`] calls.
@@ -13,6 +14,7 @@
 //!   nothing did.
 //! - `guest`: what a call's store holds: `imports` (`logs`, config, `state`), `http` (`web`, `addresses`), `stdio`,
 //!   `limits`.
+//! - `command`: programs, which have a folder, run for longer, and share with plugins how they are compiled and kept.
 //!
 //! # What a plugin cannot do
 //!
@@ -31,6 +33,7 @@ mod addresses;
 mod artefacts;
 mod bindings;
 mod child;
+mod command;
 mod compile;
 mod configuration;
 mod course;
@@ -59,6 +62,7 @@ mod timer;
 mod web;
 mod worker;
 
+pub use command::{Command, CommandCall, CommandEnd, CommandLimits};
 pub use compile::{CompileLimits, Compiler};
 pub use configuration::Problem;
 pub use error::{Error, Refused};

@@ -1,4 +1,4 @@
-//! The client of plugins' requests: names resolved once, connections to checked addresses alone.
+//! The client of guests' requests: names resolved once, connections to checked addresses alone.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -73,7 +73,7 @@ impl Web {
         let sent = match first_byte {
             None => sending.await,
             Some(wait) => tokio::time::timeout(wait, sending).await.map_err(|_| {
-                let reason = format!("no answer within the {} ms that the plugin gave it", wait.as_millis());
+                let reason = format!("no answer within the {} ms that the guest gave it", wait.as_millis());
                 Failed::Other(reason, Error::ConnectionReadTimeout)
             })?,
         };

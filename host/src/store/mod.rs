@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
 use crate::domain::{
-    Attempt, Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery,
+    Attempt, Entry, Event, EventId, HandlerRun, PluginDigest, Recovery, Subscription, SubscriptionId,
+    recovery,
 };
 
 pub use wakes::{News, Wakes};
@@ -171,6 +172,8 @@ pub struct Finished {
     pub place: Place,
     /// What its plugin did in this attempt, unless [`Store::prepare`] has recorded that.
     pub plugin: Option<Box<PluginRun>>,
+    /// What its handler did in this attempt.
+    pub run: Option<Box<HandlerRun>>,
     /// What happened; its outcome says whether the delivery waits again.
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.

@@ -1,8 +1,8 @@
 //! Who has new work: the only thing that a store tells to others. [`crate::directory`] adds whose subscription has
 //! changed.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -49,11 +49,34 @@ impl News {
 pub struct Wakes {
     waiting: Mutex<HashMap<SubscriptionId, News>>,
     notify: Notify,
+    /// Those that somebody else listens to.
+    apart: OnceLock<Apart>,
+}
+
+/// Recipients that have a listener of their own.
+#[derive(Debug)]
+struct Apart {
+    whose: HashSet<SubscriptionId>,
+    wakes: Arc<Wakes>,
 }
 
 impl Wakes {
+    /// Returns where the news for these recipients are left from now on: handlers have a listener of their own. The
+    /// first one who asks gets them.
+    pub fn apart(&self, whose: HashSet<SubscriptionId>) -> Arc<Wakes> {
+        Arc::clone(&self.apart.get_or_init(|| Apart { whose, wakes: Arc::default() }).wakes)
+    }
+
     /// Leaves news, in the order of the commits that made them.
     pub fn leave(&self, woken: impl IntoIterator<Item = (SubscriptionId, News)>) {
+        let Some(apart) = self.apart.get() else { return self.leave_here(woken) };
+        let (there, here): (Vec<_>, Vec<_>) =
+            woken.into_iter().partition(|(recipient, _)| apart.whose.contains(recipient));
+        apart.wakes.leave_here(there);
+        self.leave_here(here);
+    }
+
+    fn leave_here(&self, woken: impl IntoIterator<Item = (SubscriptionId, News)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = waiting.is_empty();
         for (subscription, news) in woken {

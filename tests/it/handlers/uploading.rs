@@ -19,7 +19,7 @@ use waypost::domain::handler::Uploaded;
 use waypost::domain::parts::Parts;
 use waypost::domain::{DeliveryId, Event, EventId};
 use waypost::handler::upload::{Accept, Destination, Error, IngestAuth, Origin, Uploader};
-use waypost::handler::{Meter, Output, OutputLimits};
+use waypost::handler::{KEY_VALUES_FILE, Meter, Output, OutputLimits};
 
 use super::ingest::Ingest;
 
@@ -42,6 +42,7 @@ impl Run {
         let origin = Origin {
             transaction: Parts::of(&event).unwrap().transaction,
             event,
+            sender: "u".to_owned(),
             event_id: EventId::NIL,
             handler: "hash.it".parse().unwrap(),
             run: RUN.parse::<DeliveryId>().unwrap(),
@@ -64,7 +65,7 @@ impl Run {
 
     fn output(&self, place: usize, name: &str) -> Arc<Output> {
         let folder = self.folder.path().join(name);
-        Arc::new(Output::collect(place, name, &folder, &[], LIMITS).unwrap())
+        Arc::new(Output::collect(place, name, &folder, KEY_VALUES_FILE, &[], LIMITS).unwrap())
     }
 
     /// Writes an output of a few files with key-values, and looks through it.
@@ -106,7 +107,7 @@ fn meter() -> Arc<Meter> {
 }
 
 fn nobody() -> Accept {
-    Arc::new(|_| Box::pin(async { Err("nobody takes events here".to_owned()) }))
+    Arc::new(|_, _| Box::pin(async { Err("nobody takes events here".to_owned()) }))
 }
 
 fn uploader(destination: &Destination) -> Result<Uploader, Error> {

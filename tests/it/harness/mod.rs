@@ -10,7 +10,7 @@ mod wait;
 
 pub(crate) use api::{Api, Reply};
 pub(crate) use events::{event, event_1_0, merged};
-pub(crate) use process::{Output, Process, run, run_in};
+pub(crate) use process::{Output, Process, WAYPOST, run, run_in};
 pub(crate) use raw::RawConnection;
 pub(crate) use server::{Launch, Server};
 pub(crate) use target::{Answer, Gate, Request, Reserved, Target};

@@ -42,12 +42,28 @@ impl Server {
 
     /// Starts a server with these further flags and environment variables.
     pub(crate) async fn launch(launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), launch, flags, env).await
+    }
+
+    async fn in_folder(folder: TempDir, launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let env: Vec<_> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let mut process = spawn(launch, &flags, &env, folder.path());
         let api = Api::new(process.address().await);
         Self { process, api, launch, flags, env, folder }
+    }
+
+    /// Starts a server with this configuration file, in whose folder `prepare` has put what it names.
+    pub(crate) async fn configured(config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
+        std::fs::write(folder.path().join("waypost.toml"), config).unwrap();
+        Self::in_folder(folder, Launch::Plain, &["--config", "waypost.toml"], &[]).await
+    }
+
+    /// Returns the working directory.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Returns the data folder.

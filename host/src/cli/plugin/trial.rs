@@ -17,7 +17,7 @@ use waypost::plugin::{
     Steps,
 };
 
-use crate::cli::input;
+use crate::cli::{input, own_program};
 
 /// Where the trial's subscription would send: what `waypost listen` listens on.
 const TARGET: &str = "http://127.0.0.1:8071/";
@@ -58,7 +58,7 @@ impl Sandbox {
             limits,
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: std::env::current_exe().ok().map(Compiler::Program),
+            compiler: own_program().map(Compiler::Program),
             // What is allowed here by name is meant, also when it is this machine.
             networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse::<IpNet>().ok()).collect(),
             threads: 1,

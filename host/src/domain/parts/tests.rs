@@ -4,7 +4,6 @@ use http::HeaderMap;
 use serde_json::json;
 
 use super::*;
-use crate::chain;
 use crate::domain::event::{Received, decode};
 
 fn event(data: &Value) -> Event {
@@ -17,7 +16,9 @@ fn parts(data: &Value) -> Parts {
 }
 
 fn error(data: &Value) -> String {
-    chain::of(&Parts::of(&event(data)).unwrap_err())
+    let error = Parts::of(&event(data)).unwrap_err();
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn file(subdir: &str, name: &str) -> Value {

@@ -1,12 +1,34 @@
 //! An event's files into a folder: from a local folder, or from Pacifica's cart service.
+//!
+//! `plan` checks what is wanted before anything moves; `copy` writes one file after another, hashing on the way.
+//! What feeds it is `local`, or `cart` (the service's protocol), whose tar comes through `stream` to `unpack`, where
+//! `member` judges each header. A fetch has one blocking thread, which ends soon after the fetch is dropped.
+
+mod error;
+mod plan;
+
+mod copy;
+mod hash;
+
+mod local;
+
+mod cart;
+mod member;
+mod stream;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Url;
 
-use super::meter::Meter;
+pub use error::{CartError, Error, LocalError, Place, TarError};
+
+use self::copy::{Copier, Stop};
+use self::plan::Plan;
+use super::meter::{Meter, Phase};
+use crate::clock;
 use crate::domain::handler::Fetched;
 use crate::domain::parts::File;
 
@@ -35,26 +57,35 @@ pub struct FetchLimits {
     pub bytes_max: u64,
 }
 
-/// Why files were not fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
-
 /// Fetches files.
 #[derive(Clone, Debug)]
-pub struct Fetcher {}
+pub struct Fetcher(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Nothing,
+    Local(PathBuf),
+    Cart(cart::Service),
+}
 
 impl Fetcher {
     /// Makes a fetcher.
     ///
     /// # Errors
-    /// When the HTTP client cannot be made.
+    /// When the HTTP client cannot be made, or carts cannot be made below the URL.
     pub fn new(source: &Source, connect_timeout: Duration) -> Result<Self, Error> {
-        let _ = (source, connect_timeout);
-        unimplemented!()
+        Ok(Self(match source {
+            Source::Nothing => Kind::Nothing,
+            Source::Local(folder) => Kind::Local(folder.clone()),
+            Source::Cart { url, timeout } => Kind::Cart(cart::Service::new(url, *timeout, connect_timeout)?),
+        }))
     }
 
     /// Fetches files into an empty folder, each at its own path, with its size and hash sum verified. Dropping the
     /// future ends the work; what is in the folder then is the caller's to remove, as after an error.
+    ///
+    /// The blocking thread may be about to create one more file when the future is dropped. It never makes the folder
+    /// itself, so that nothing comes back once that is removed.
     ///
     /// # Errors
     /// When a file is missing, is not what the event says, or a limit stands in the way.
@@ -65,7 +96,34 @@ impl Fetcher {
         limits: FetchLimits,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Error> {
-        let _ = (files, download, limits, meter);
-        unimplemented!()
+        let begun = Instant::now();
+        if files.is_empty() || matches!(self.0, Kind::Nothing) {
+            meter.enter(Phase::Fetching, clock::now(), 0, 0);
+            return Ok(Fetched { files: 0, bytes: 0, took: begun.elapsed() });
+        }
+        let plan = Plan::of(files, limits)?;
+        let count = files.len() as u64;
+        meter.enter(Phase::Fetching, clock::now(), count, plan.bytes);
+        let bytes = match &self.0 {
+            Kind::Nothing => 0,
+            Kind::Local(folder) => copy_from(folder.clone(), plan, download, limits, meter).await?,
+            Kind::Cart(service) => service.fetch(files, plan, download, limits, meter).await?,
+        };
+        Ok(Fetched { files: count, bytes, took: begun.elapsed() })
     }
+}
+
+async fn copy_from(
+    folder: PathBuf,
+    plan: Plan,
+    download: &Path,
+    limits: FetchLimits,
+    meter: &Arc<Meter>,
+) -> Result<u64, Error> {
+    let stop = Stop::new();
+    let mut copier = Copier::new(download, limits, meter, &stop);
+    let copying = tokio::task::spawn_blocking(move || {
+        local::copy(&folder, &plan.wanted, &mut copier).map(|()| copier.bytes())
+    });
+    copying.await.map_err(Error::Thread)?
 }

@@ -27,7 +27,7 @@ fn run(files: &[(&str, usize)]) -> TempDir {
 fn collect(run: &TempDir, more: &[(&str, PathBuf)]) -> Result<Output, OutputError> {
     let more: Vec<_> =
         more.iter().map(|(path, place)| (FilePath::parse(path).unwrap(), place.clone())).collect();
-    Output::collect(0, "output", &run.path().join("output"), &more, LIMITS)
+    Output::collect(0, "output", &run.path().join("output"), KEY_VALUES_FILE, &more, LIMITS)
 }
 
 fn paths(output: &Output) -> Vec<(&str, u64, &str)> {
@@ -116,7 +116,7 @@ fn an_output_that_was_put_elsewhere_is_refused() {
     fs::write(elsewhere.path().join("inner/secret"), "").unwrap();
     let output = run.path().join("output");
     fs::remove_dir(&output).unwrap();
-    let collect = |name: &str| Output::collect(0, name, &run.path().join(name), &[], LIMITS);
+    let collect = |name: &str| Output::collect(0, name, &run.path().join(name), KEY_VALUES_FILE, &[], LIMITS);
     assert!(matches!(collect("output"), Err(OutputError::Read { path, .. }) if path == output));
     symlink(elsewhere.path(), &output).unwrap();
     for name in ["output", "output/inner"] {

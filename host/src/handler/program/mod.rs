@@ -1,9 +1,20 @@
 //! Running a program in a run's folder.
 
+mod closure;
+mod component;
+mod native;
+mod supervise;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::handler::{Exit, Said};
+use crate::domain::retry::format_duration;
+
+pub use closure::{Answer, Closure, Run};
+pub use component::{COMPONENT_MEMORY_BYTES, Component};
+pub use native::Native;
+pub use supervise::{Supervision, become_main, supervise_main};
 
 /// What a program is started with.
 #[derive(Clone, Debug)]
@@ -50,4 +61,16 @@ pub struct Ended {
     pub stdout: Said,
     /// What it wrote to stderr.
     pub stderr: Said,
+}
+
+impl Ended {
+    /// Says that a program could not be started, or was ended by a limit, without a word.
+    pub(super) fn silent(exit: Exit) -> Self {
+        Self { exit, stdout: Said::default(), stderr: Said::default() }
+    }
+}
+
+/// Names the limit of time.
+pub(super) fn time_limit(time: Duration) -> String {
+    format!("timeout of {} (timeout)", format_duration(time))
 }

@@ -53,6 +53,7 @@ impl Events {
         meter: &Arc<Meter>,
     ) -> Result<String, Error> {
         let note = Note::new(notes, ACCEPTED);
+        let sender = origin.sender.clone();
         let (events, output, origin, meter) =
             (Arc::clone(self), Arc::clone(output), Arc::clone(origin), Arc::clone(meter));
         let noted = note.clone();
@@ -69,7 +70,7 @@ impl Events {
         });
         let id = match made.await? {
             Ok(event) => {
-                let accepted = (self.accept)(event).await;
+                let accepted = (self.accept)(event, sender).await;
                 let id = accepted.map_err(|reason| Error::NotAccepted { reason })?;
                 work::run(move |_| note.write(&id)).await?;
                 id

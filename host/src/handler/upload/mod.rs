@@ -89,6 +89,8 @@ pub struct Origin {
     pub event: Event,
     /// Its id in the log.
     pub event_id: EventId,
+    /// Who sent it: follow-up events are his too.
+    pub sender: String,
     /// Its transaction.
     pub transaction: Transaction,
     /// Which handler ran.
@@ -97,8 +99,8 @@ pub struct Origin {
     pub run: DeliveryId,
 }
 
-/// Accepts a follow-up event and returns its id in the log, or why not.
-pub type Accept = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<EventId, String>> + Send + Sync>;
+/// Accepts a follow-up event in a sender's name and returns its id in the log, or why not.
+pub type Accept = Arc<dyn Fn(Event, String) -> BoxFuture<'static, Result<EventId, String>> + Send + Sync>;
 
 /// Uploads outputs.
 #[derive(Clone)]

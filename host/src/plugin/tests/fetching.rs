@@ -9,13 +9,13 @@ use super::*;
 use crate::domain::plugin::LogLine;
 
 /// A server that answers each connection's first request with the same bytes, or never. It ends when it is dropped.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    async fn answering(answer: Option<Vec<u8>>) -> Self {
+    pub(super) async fn answering(answer: Option<Vec<u8>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let serve = async move {
@@ -53,7 +53,7 @@ fn local() -> Sandbox {
     Sandbox::with(&["127.0.0.0/8"], Limits { time: Duration::from_secs(10), ..Limits::default() })
 }
 
-fn answer(head: &str, body: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn answer(head: &str, body: &[u8]) -> Option<Vec<u8>> {
     let head = format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     Some([head.as_bytes(), body].concat())
 }

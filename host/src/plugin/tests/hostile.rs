@@ -5,6 +5,9 @@ use super::*;
 /// For each guest of `tests/guests` a test that runs it.
 mod tested {
     pub(super) use super::super::admitting::an_endless_schema_is_a_schema as endless_schema;
+    pub(super) use super::super::commands::a_program_has_what_it_was_given_and_makes_what_it_likes as tool;
+    pub(super) use super::super::commands::escaping::a_program_sees_and_changes_nothing_but_its_folder as escape;
+    pub(super) use super::super::commands::filling::bytes_are_counted_exactly_however_they_are_written as fill;
     pub(super) use super::super::fetching::a_redirect_to_a_host_that_is_not_allowed_is_refused as fetch;
     pub(super) use super::super::running::{
         a_filter_alone_lets_pass_or_skips as sieve, a_plugin_filters_and_transforms as probe,

@@ -1,6 +1,7 @@
 //! The sandbox with real guests.
 
 mod admitting;
+mod commands;
 mod fetching;
 mod hostile;
 mod plugins;

@@ -156,8 +156,8 @@ impl Apply<'_, '_> {
                     self.tables.retries.remove(row)?.is_some()
                 }
             };
-            let run = finished.plugin.clone().map(Entry::Plugin);
-            let entries = run.into_iter().chain([Entry::Attempt(finished.attempt.clone())]);
+            let runs = [finished.plugin.clone().map(Entry::Plugin), finished.run.clone().map(Entry::Run)];
+            let entries = runs.into_iter().flatten().chain([Entry::Attempt(finished.attempt.clone())]);
             let records = entries.map(|entry| HistoryRecord { index, subscription, entry });
             if !waited {
                 late.extend(records.map(|record| (batch, record)));
@@ -353,7 +353,7 @@ enum Waiting {
 }
 
 fn waiting_since(entries: &[Entry]) -> Waiting {
-    let last = entries.iter().rfind(|entry| !matches!(entry, Entry::Plugin(_)));
+    let last = entries.iter().rfind(|entry| !entry.is_run());
     match (last, State::after(entries)) {
         (None, _) => Waiting::Fresh,
         (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => Waiting::Due(*at),

@@ -38,7 +38,7 @@ impl Ledger {
 /// Writes an attempt whose row somebody has taken while it was under way.
 ///
 /// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
-/// always tells where the row is. (Runs of plugins do not count: an attempt that is under way has made the last ones.)
+/// always tells where the row is. (Runs do not count: an attempt that is under way has made the last ones.)
 /// Of an event that has left the log nothing is written.
 pub(super) fn insert_late(
     table: &mut Table<'_, (u128, u64), &'static [u8]>,
@@ -51,7 +51,7 @@ pub(super) fn insert_late(
         let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
         let same =
             |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
-        let tells = |known: &HistoryRecord| same(known) && !matches!(known.entry, Entry::Plugin(_));
+        let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
         if let Some(place) = records.iter().rposition(tells) {
             found = Some((key.value(), place, records));
             break;
@@ -90,6 +90,7 @@ fn size(entry: &Entry) -> usize {
         Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => 64,
         Entry::FilterFailed { reason, .. } => 64 + reason.len(),
         Entry::Plugin(run) => 256 + run.size(),
+        Entry::Run(run) => 256 + run.size(),
     }
 }
 
@@ -129,7 +130,8 @@ pub(super) fn take_failed(
             | Entry::Redelivery { .. }
             | Entry::Dropped { .. }
             | Entry::Recovered { .. }
-            | Entry::Plugin(_) => true,
+            | Entry::Plugin(_)
+            | Entry::Run(_) => true,
         });
     }
     all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.subscription));

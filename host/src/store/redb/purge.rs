@@ -8,7 +8,7 @@ use super::history;
 use super::ids;
 use super::record::{self, HistoryRecord};
 use super::schema::batch_of;
-use crate::domain::{Entry, EventId, State};
+use crate::domain::{EventId, State};
 use crate::store::{Logged, Purge, Purged};
 
 /// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
@@ -53,8 +53,7 @@ impl Apply<'_, '_> {
     /// Purges one batch; returns how many of its events were meant.
     fn purge_batch(&mut self, key: u128, purge: &Purge, purged: &mut Purged) -> Result<u64, Fault> {
         let mut batch = self.batch(key)?;
-        // What plugins did says nothing about the state.
-        let is_state = |record: &HistoryRecord| !matches!(record.entry, Entry::Plugin(_));
+        let is_state = |record: &HistoryRecord| !record.entry.is_run();
         let histories = history::of_batch(&self.tables.history, key, is_state)?;
         let before = *purged;
         for (index, place) in (0u32..).zip(&mut batch) {

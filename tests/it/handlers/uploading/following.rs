@@ -18,7 +18,7 @@ struct Log {
 impl Log {
     fn uploader(&self, folder: &Path) -> Uploader {
         let log = self.clone();
-        let accept: Accept = Arc::new(move |event| {
+        let accept: Accept = Arc::new(move |event, _sender| {
             log.given.lock().unwrap().push(event);
             let answer = match log.refusals.lock().unwrap().pop() {
                 Some(reason) => Err(reason.to_owned()),

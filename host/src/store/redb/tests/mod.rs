@@ -118,7 +118,7 @@ fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finish
     let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
     let progress = Progress { failed, first_attempt, allowed: true, ..owed.progress };
     let (event, place, prepared) = (owed.event.id, owed.place, owed.prepared);
-    Finished { subscription, event, place, plugin: None, attempt, progress, prepared }
+    Finished { subscription, event, place, plugin: None, run: None, attempt, progress, prepared }
 }
 
 async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {

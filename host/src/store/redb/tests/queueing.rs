@@ -31,6 +31,7 @@ fn end(number: u128) -> (Ending, Answer<()>) {
         event,
         place,
         plugin: None,
+        run: None,
         attempt,
         progress: Progress::default(),
         prepared: false,

@@ -1,0 +1,142 @@
+//! `waypost handler run`: one run, without a service.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use uuid::Uuid;
+use waypost::clock;
+use waypost::config::Config;
+use waypost::domain::handler::{HandlerRun, Said};
+use waypost::domain::{Event, EventId};
+use waypost::handler::fetch::Source;
+use waypost::handler::upload::Destination;
+use waypost::handler::{self, Definition, Meter, Once, Tools};
+use waypost::plugin::{Compiler, Host, Settings};
+
+use super::progress;
+use crate::cli::{input, own_program, print};
+
+/// Run one handler on an event here, without a service
+///
+/// Files are fetched as the configuration says, or taken from --data. Nothing is uploaded without --upload: the outputs
+/// stay in a folder whose name is printed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  waypost handler run sha512sum --event event.json --data ./files
+  waypost handler run add --event event.json -- 2 2
+
+Ends with 0 when the run succeeded, and with 1 when it failed.")]
+pub(in crate::cli) struct Arguments {
+    /// The handler's name
+    name: String,
+    #[command(flatten)]
+    source: super::Source,
+    /// The event, a JSON file; - is stdin
+    #[arg(long, value_name = "FILE")]
+    event: PathBuf,
+    /// Take the event's files from this folder instead of fetching them
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Upload the outputs as the configuration says; a follow-up event is printed instead of accepted
+    #[arg(long)]
+    upload: bool,
+    /// Arguments behind those of the configuration
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.source.load()?;
+    let definition = find(&config, &arguments)?;
+    let event = input::read(&arguments.event)?;
+    let event =
+        Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
+    waypost::tls::install_provider();
+    // It is the caller's, who wants to see what is in it.
+    let runs =
+        tempfile::Builder::new().prefix("waypost-run-").tempdir().context("failed to make a folder")?;
+    let runs = runs.keep();
+    let meter = Arc::new(Meter::new(clock::now()));
+    let tools = tools(&config, &runs);
+    let running = Box::pin(handler::once(definition, &tools, event, &runs, &meter));
+    let once = tokio::select! {
+        once = running => once.context("the handler cannot be used")?,
+        never = progress::report(Arc::clone(&meter)) => match never {},
+        _ = tokio::signal::ctrl_c() => bail!("stopped; what there is lies in {}", runs.display()),
+    };
+    show(&once)?;
+    Ok(if once.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the handler as it is to be tried.
+fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
+    let found = config.handlers.iter().find(|handler| handler.name.as_str() == arguments.name);
+    let Some(found) = found else {
+        let names: Vec<_> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
+        bail!("there is no handler `{}`; there are: {}", arguments.name, names.join(", "));
+    };
+    let mut definition = found.clone();
+    if let Some(data) = &arguments.data {
+        definition.source = Source::Local(data.clone());
+    }
+    if !arguments.upload {
+        definition.destination = Destination::Nowhere;
+    }
+    definition.arguments.extend(arguments.arguments.iter().cloned());
+    Ok(definition)
+}
+
+fn tools(config: &Config, runs: &Path) -> Tools {
+    let program = config.plugin_compiler.clone().or_else(own_program);
+    let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
+    let settings = Settings { compiler, folder, ..config.sandbox() };
+    Tools {
+        host: Arc::new(Host::new(settings)),
+        waypost: program,
+        connect_timeout: config.connect_timeout,
+        accept: Arc::new(|event, _sender| {
+            Box::pin(async move {
+                let json = String::from_utf8_lossy(&event.json()).into_owned();
+                print::line(json).map_err(|error| error.to_string())?;
+                Ok(EventId::from_uuid(Uuid::nil()))
+            })
+        }),
+    }
+}
+
+fn show(once: &Once) -> anyhow::Result<()> {
+    let Once { run, failure, folder } = once;
+    let HandlerRun { fetched, program, uploads, .. } = run;
+    if let Some(fetched) = fetched {
+        print::notice(&format!("fetched {} files, {} bytes", fetched.files, fetched.bytes));
+    }
+    if let Some(program) = program {
+        said("stdout", &program.stdout)?;
+        said("stderr", &program.stderr)?;
+        print::notice(&format!("{} after {:.1?}", program.exit, program.took));
+    }
+    for upload in uploads {
+        print::notice(&format!("uploaded {} files of {} to {}", upload.files, upload.output, upload.place));
+    }
+    print::notice(&format!("the run's folder is {}", folder.display()));
+    match failure {
+        Some(reason) => bail!("the run failed: {reason}"),
+        None => Ok(()),
+    }
+}
+
+/// Prints what a program said to where it said it.
+fn said(stream: &str, said: &Said) -> anyhow::Result<()> {
+    if said.bytes > said.tail.len() as u64 {
+        print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
+    }
+    match stream {
+        "stdout" => print::text(&said.tail)?,
+        _ if said.tail.is_empty() => {}
+        _ => print::notice(said.tail.trim_end()),
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `waypost supervise`: what `waypost serve` runs to run a handler's program. It is not for people.
+
+use std::ffi::OsString;
+use std::iter;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use waypost::handler::{Supervision, become_main, supervise_main};
+
+/// Run a program within limits, and end all that it starts: orders on stdin, which is a socket, and reports to it
+#[derive(Debug, clap::Parser)]
+#[command(name = "waypost supervise")]
+pub(super) struct Arguments {
+    /// The longest it may run
+    #[arg(long, value_name = "MS", default_value_t = u64::MAX)]
+    time_ms: u64,
+    /// The largest file that it may write
+    #[arg(long, value_name = "BYTES", default_value_t = u64::MAX)]
+    output_bytes: u64,
+    /// The most address space
+    #[arg(long, value_name = "BYTES")]
+    memory_bytes: Option<u64>,
+    /// Take the address space and become the program
+    #[arg(long, requires = "memory_bytes")]
+    r#become: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+/// Returns the arguments where it is this command that the process was started with. It stands beside the others since
+/// each run pays for it: to lay out the whole command line takes longer than a small program.
+pub(super) fn asked() -> Option<Arguments> {
+    let mut arguments = std::env::args_os().skip(1);
+    (arguments.next()? == "supervise")
+        .then(|| Arguments::parse_from(iter::once(OsString::new()).chain(arguments)))
+}
+
+/// Does it.
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    let Arguments { time_ms, output_bytes, memory_bytes, r#become, command } = arguments;
+    if let (true, Some(memory_bytes)) = (r#become, memory_bytes) {
+        return become_main(memory_bytes, &command);
+    }
+    supervise_main(Supervision { time: Duration::from_millis(time_ms), output_bytes, memory_bytes, command })
+}

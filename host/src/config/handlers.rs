@@ -1,0 +1,139 @@
+//! `[[handler]]` in the file: from TOML tables to [`Definition`]s.
+//!
+//! Each reason names the handler, the key, what is expected and what was found.
+
+mod program;
+mod table;
+
+use std::collections::HashSet;
+
+use figment::Figment;
+
+use crate::domain::parts::FilePath;
+use crate::domain::{HandlerName, RetrySchedule};
+use crate::handler::{Definition, HandlerLimits, OutputFolder, Selection};
+use table::{Output, Table};
+
+/// The key of the tables in the file.
+pub(super) const KEY: &str = "handler";
+/// The most runs of one handler at once.
+const PARALLEL_MAX: usize = 256;
+/// Names in a run's folder that are no outputs.
+const TAKEN: [&str; 2] = ["download", "event.json"];
+
+/// Reads the tables.
+///
+/// # Errors
+/// What is wrong with the first wrong one.
+pub(super) fn read(figment: &Figment) -> Result<Vec<Definition>, String> {
+    let tables: Vec<Table> = figment.extract_inner(KEY).map_err(|error| table::explain(&error))?;
+    let mut handlers = Vec::new();
+    for (place, table) in (1..).zip(tables) {
+        let called = table.name.clone().map_or_else(|| format!("number {place}"), |name| format!("`{name}`"));
+        let read = program::split(table).and_then(|tables| {
+            tables.into_iter().map(|(name, table)| definition(name, table)).collect::<Result<Vec<_>, _>>()
+        });
+        handlers.extend(read.map_err(|reason| format!("handler {called}: {reason}"))?);
+    }
+    let mut names = HashSet::new();
+    match handlers.iter().find(|handler| !names.insert(&handler.name)) {
+        Some(twice) => Err(format!("two handlers have the name `{}`: each needs one of its own", twice.name)),
+        None => Ok(handlers),
+    }
+}
+
+fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
+    let default = Definition::new(name.clone(), program::of(&table)?);
+    let filter = match (&table.filter, table.filter_dialect) {
+        (Some(text), dialect) => Some(Selection { text: text.clone(), dialect: dialect.unwrap_or_default() }),
+        (None, Some(_)) => return Err("`filter_dialect` goes with `filter`".to_owned()),
+        (None, None) => None,
+    };
+    let dispatch = table.dispatch.unwrap_or(false);
+    if filter.is_none() && !dispatch {
+        return Err(
+            "nothing starts it: give it a `filter` (`$` takes every event), or `dispatch = true`".to_owned()
+        );
+    }
+    let max_parallel = table.max_parallel.unwrap_or(default.max_parallel);
+    within("max_parallel", max_parallel, PARALLEL_MAX)?;
+    Ok(Definition {
+        filter,
+        dispatch,
+        arguments: table.args.clone().unwrap_or_default(),
+        source: table.fetch.as_ref().map_or(Ok(default.source), table::Fetch::source)?,
+        destination: table.upload.as_ref().map_or(Ok(default.destination), table::Upload::destination)?,
+        outputs: table.outputs.as_ref().map_or(Ok(default.outputs), |outputs| folders(outputs))?,
+        max_parallel,
+        retry_schedule: schedule("retry_schedule", table.retry_schedule.as_deref(), default.retry_schedule)?,
+        upload_retry_schedule: schedule(
+            "upload_retry_schedule",
+            table.upload_retry_schedule.as_deref(),
+            default.upload_retry_schedule,
+        )?,
+        limits: limits(&table, default.limits)?,
+        name,
+        program: default.program,
+    })
+}
+
+fn limits(table: &Table, default: HandlerLimits) -> Result<HandlerLimits, String> {
+    let timeout = table::duration("timeout", table.timeout.as_deref(), default.timeout)?;
+    let limits = HandlerLimits {
+        timeout,
+        memory_bytes: table.memory_bytes.or(default.memory_bytes),
+        download_bytes_max: table.download_bytes_max.unwrap_or(default.download_bytes_max),
+        download_files_max: table.download_files_max.unwrap_or(default.download_files_max),
+        output_bytes_max: table.output_bytes_max.unwrap_or(default.output_bytes_max),
+        output_files_max: table.output_files_max.unwrap_or(default.output_files_max),
+        log_bytes_max: table.log_bytes_max.unwrap_or(default.log_bytes_max),
+    };
+    for (key, value) in [
+        ("memory_bytes", limits.memory_bytes.unwrap_or(1)),
+        ("download_bytes_max", limits.download_bytes_max),
+        ("output_bytes_max", limits.output_bytes_max),
+    ] {
+        if value == 0 {
+            return Err(format!("`{key}`: expected a number of bytes above 0, found 0"));
+        }
+    }
+    Ok(limits)
+}
+
+fn schedule(key: &str, text: Option<&str>, default: RetrySchedule) -> Result<RetrySchedule, String> {
+    text.map_or(Ok(default), |text| text.parse().map_err(|error| format!("`{key}`: {error}")))
+}
+
+fn within(key: &str, number: usize, most: usize) -> Result<(), String> {
+    match (1..=most).contains(&number) {
+        true => Ok(()),
+        false => Err(format!("`{key}`: expected 1 to {most}, found {number}")),
+    }
+}
+
+/// Output folders lie side by side: what is in two of them would be uploaded twice.
+fn folders(outputs: &[Output]) -> Result<Vec<OutputFolder>, String> {
+    let mut folders: Vec<OutputFolder> = Vec::new();
+    for output in outputs {
+        let folder = output.folder();
+        let fault = |reason: String| format!("`outputs`: `{}`: {reason}", folder.folder);
+        FilePath::parse(&folder.folder).map_err(|error| fault(error.to_string()))?;
+        FilePath::parse(&folder.key_values).map_err(|error| fault(format!("`key_values`: {error}")))?;
+        let first = folder.folder.split('/').next().unwrap_or_default();
+        if TAKEN.contains(&first) {
+            return Err(fault("the run's folder has something else of this name".to_owned()));
+        }
+        let lies_in = |one: &str, other: &str| format!("{one}/").starts_with(&format!("{other}/"));
+        let clash = folders
+            .iter()
+            .find(|known| lies_in(&folder.folder, &known.folder) || lies_in(&known.folder, &folder.folder));
+        if let Some(known) = clash {
+            return Err(fault(format!("it overlaps with `{}`", known.folder)));
+        }
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! What a `[[handler]]` table runs: a component, a command, or each script of a folder.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::table::Table;
+use crate::domain::HandlerName;
+use crate::handler::{Program, SCRIPT_FILTER};
+
+/// Variables that Waypost sets itself.
+const OWN_VARIABLES: &str = "WAYPOST_";
+
+/// Returns the handlers of a table: one, or one for each script.
+pub(super) fn split(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
+    if table.scripts_dir.is_some() {
+        return scripts(table);
+    }
+    if table.scripts.is_some() {
+        return Err("`scripts` goes with `scripts_dir`".to_owned());
+    }
+    let name = table.name.as_deref().ok_or("`name` is missing")?;
+    let name = name.parse().map_err(|error| format!("`name`: {error}"))?;
+    Ok(vec![(name, table)])
+}
+
+/// Returns what a table of one handler runs.
+pub(super) fn of(table: &Table) -> Result<Program, String> {
+    match (&table.component, &table.command) {
+        (Some(path), None) => match &table.env {
+            None => Ok(Program::Component {
+                path: path.clone(),
+                allow_hosts: table.allow_hosts.clone().unwrap_or_default(),
+            }),
+            Some(_) => Err("`env` goes with `command`".to_owned()),
+        },
+        (None, Some(command)) => {
+            if table.allow_hosts.is_some() {
+                return Err(
+                    "`allow_hosts` goes with `component`: a native program is not sandboxed".to_owned()
+                );
+            }
+            if command.first().is_none_or(String::is_empty) {
+                return Err("`command`: expected a program and its arguments, found nothing".to_owned());
+            }
+            if let Some(text) = command.iter().find(|text| text.contains('\0')) {
+                return Err(format!("`command`: expected no NUL, found {text:?}"));
+            }
+            let environment = table.env.clone().unwrap_or_default();
+            let wrong = |name: &&String| {
+                name.is_empty() || name.contains(['=', '\0']) || name.starts_with(OWN_VARIABLES)
+            };
+            if let Some(name) = environment.keys().find(wrong) {
+                return Err(format!(
+                    "`env`: expected names without `=` that do not begin with `{OWN_VARIABLES}`, found {name:?}"
+                ));
+            }
+            Ok(Program::Command { command: command.clone(), environment })
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            Err("expected either `component`, `command` or `scripts_dir`".to_owned())
+        }
+    }
+}
+
+/// Makes a handler of each executable file of a folder, in the order of their names (Dispatcher-K8s).
+fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
+    if let Some(key) = [
+        ("name", table.name.is_some()),
+        ("component", table.component.is_some()),
+        ("command", table.command.is_some()),
+    ]
+    .iter()
+    .find_map(|(key, is_there)| is_there.then_some(key))
+    {
+        return Err(format!(
+            "`{key}` does not go with `scripts_dir`: each script is a handler of its own name"
+        ));
+    }
+    let folder = table.scripts_dir.clone().unwrap_or_default();
+    let fault = |reason: String| format!("`scripts_dir`: {}: {reason}", folder.display());
+    let found = executables(&folder).map_err(|error| fault(error.to_string()))?;
+    let mut own = table.scripts.clone().unwrap_or_default();
+    let base = Table { scripts_dir: None, scripts: None, ..table };
+    let base = Table { filter: base.filter.clone().or_else(|| Some(SCRIPT_FILTER.to_owned())), ..base };
+    let mut handlers = Vec::with_capacity(found.len());
+    for path in found {
+        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let over = own.remove(file).unwrap_or_default();
+        if over.component.is_some() || over.command.is_some() || over.scripts_dir.is_some() {
+            return Err(format!("`scripts.{file}`: what it runs is the script"));
+        }
+        let name = over.name.clone().unwrap_or_else(|| file.to_owned());
+        let name = name.parse().map_err(|error| fault(format!("{error}")))?;
+        let command = Some(vec![absolute(&path)]);
+        handlers.push((name, Table { command, ..base.clone().overlaid(over) }));
+    }
+    match own.keys().next() {
+        Some(missing) => {
+            Err(fault(format!("there is no executable file `{missing}`, which `scripts` names")))
+        }
+        None if handlers.is_empty() => {
+            Err(fault("there is no executable file (`chmod +x` makes one)".to_owned()))
+        }
+        None => Ok(handlers),
+    }
+}
+
+/// Returns the executable files of a folder by their names, but for hidden ones.
+fn executables(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let metadata = fs::metadata(&path)?;
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 && !is_hidden {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A program is started in another folder.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,248 @@
+//! Pacifica's cart service: a cart is ordered, watched until its files are there, downloaded and given back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest::{RequestBuilder, Response, Url};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::copy::{Copier, Stop};
+use super::plan::Plan;
+use super::stream::Incoming;
+use super::unpack::unpack;
+use super::{CartError, Error, FetchLimits};
+use crate::domain::parts::File;
+use crate::handler::meter::Meter;
+
+/// The longest that the service may be silent, while it answers or while it sends.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The first pause between two questions whether the cart is ready. It doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// The pause that Pacifica's own client makes.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How many questions in a row may find nobody: the service may be starting anew.
+const UNREACHED_MAX: u32 = 5;
+/// The longest that giving a cart back may hold up a run.
+const DISCARD_MAX: Duration = Duration::from_secs(5);
+/// How many pieces of the body may wait for the disk. Each is what one read of the socket got, at most 400 KiB.
+const PIECES_MAX: usize = 8;
+/// The most characters of an answer that an error shows.
+const MESSAGE_MAX: usize = 500;
+
+/// A cart service.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    http: reqwest::Client,
+    url: Url,
+    timeout: Duration,
+}
+
+impl Service {
+    pub(super) fn new(url: &Url, timeout: Duration, connect_timeout: Duration) -> Result<Self, CartError> {
+        if url.cannot_be_a_base() || !url.has_host() {
+            return Err(CartError::Url(shown(url)));
+        }
+        crate::tls::install_provider();
+        let http = reqwest::Client::builder()
+            .connect_timeout(connect_timeout)
+            .read_timeout(SILENCE_MAX)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(CartError::Client)?;
+        Ok(Self { http, url: url.clone(), timeout })
+    }
+
+    /// Fetches files. A cart is given back after success and failure; that of a dropped future is left to the service,
+    /// which removes old carts by itself.
+    pub(super) async fn fetch(
+        &self,
+        files: &[File],
+        plan: Plan,
+        download: &Path,
+        limits: FetchLimits,
+        meter: &Arc<Meter>,
+    ) -> Result<u64, Error> {
+        let order = order(files)?;
+        let cart = self.new_cart();
+        let request = self.http.post(cart.clone()).json(&order);
+        self.ask("POST", &cart, request, StatusCode::CREATED).await?;
+        let fetched = match self.ready(&cart).await {
+            Ok(()) => self.download(&cart, plan, download, limits, meter).await,
+            Err(error) => Err(error.into()),
+        };
+        self.discard(cart).await;
+        fetched
+    }
+
+    fn new_cart(&self) -> Url {
+        let mut cart = self.url.clone();
+        if let Ok(mut path) = cart.path_segments_mut() {
+            path.pop_if_empty().push(&Uuid::new_v4().to_string());
+        }
+        cart
+    }
+
+    /// Sends a request and expects an answer with this status.
+    async fn ask(
+        &self,
+        method: &'static str,
+        url: &Url,
+        request: RequestBuilder,
+        expected: StatusCode,
+    ) -> Result<Response, CartError> {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                return Err(CartError::NoAnswer { method, url: shown(url), source: error.without_url() });
+            }
+        };
+        match response.status() {
+            status if status == expected => Ok(response),
+            status => {
+                Err(CartError::Refused { method, url: shown(url), status, message: message(response).await })
+            }
+        }
+    }
+
+    /// Waits until a cart's files are there.
+    async fn ready(&self, cart: &Url) -> Result<(), CartError> {
+        let mut state = "never asked".to_owned();
+        let ready = tokio::time::timeout(self.timeout, self.watch(cart, &mut state)).await;
+        ready.unwrap_or(Err(CartError::NotReady { timeout: self.timeout, state }))
+    }
+
+    /// Asks for a cart's state until it is ready or fails. What it was last is in `state`, also when this is dropped.
+    async fn watch(&self, cart: &Url, state: &mut String) -> Result<(), CartError> {
+        let (mut pause, mut unreached) = (PAUSE_FIRST, 0);
+        loop {
+            match self.ask("HEAD", cart, self.http.head(cart.clone()), StatusCode::NO_CONTENT).await {
+                Ok(response) => {
+                    unreached = 0;
+                    *state = header(&response, "x-pacifica-status");
+                    match state.as_str() {
+                        "ready" => return Ok(()),
+                        "error" => {
+                            let (status, message) = (response.status(), message(response).await);
+                            return Err(CartError::Refused {
+                                method: "HEAD",
+                                url: shown(cart),
+                                status,
+                                message,
+                            });
+                        }
+                        _ => {}
+                    }
+                }
+                Err(CartError::NoAnswer { source, .. }) if unreached < UNREACHED_MAX => {
+                    unreached += 1;
+                    *state = format!("not to be asked: {}", crate::chain::of(&source));
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn download(
+        &self,
+        cart: &Url,
+        plan: Plan,
+        download: &Path,
+        limits: FetchLimits,
+        meter: &Arc<Meter>,
+    ) -> Result<u64, Error> {
+        let mut url = cart.clone();
+        url.query_pairs_mut().append_pair("filename", "data");
+        let response = self.ask("GET", &url, self.http.get(url.clone()), StatusCode::OK).await?;
+        let stop = Stop::new();
+        let mut copier = Copier::new(download, limits, meter, &stop);
+        let (sender, receiver) = mpsc::channel(PIECES_MAX);
+        let unpacking = tokio::task::spawn_blocking(move || {
+            unpack(&Incoming::new(receiver), &plan.wanted, &mut copier).map(|()| copier.bytes())
+        });
+        forward(response, sender).await;
+        unpacking.await.map_err(Error::Thread)?
+    }
+
+    /// Gives a cart back, so that the service need not keep it. If that fails, it removes it by its age.
+    async fn discard(&self, cart: Url) {
+        match self.http.delete(cart).timeout(DISCARD_MAX).send().await.map(|response| response.status()) {
+            Ok(status) if status.is_success() => {}
+            Ok(status) => tracing::debug!(%status, "a cart was not deleted"),
+            Err(error) => {
+                let error = error.without_url();
+                tracing::debug!(error = crate::chain::of(&error), "a cart was not deleted");
+            }
+        }
+    }
+}
+
+/// Passes a body on as it comes, until it ends or nobody takes it.
+async fn forward(mut response: Response, sender: mpsc::Sender<super::stream::Piece>) {
+    loop {
+        let piece = response.chunk().await.map_err(reqwest::Error::without_url).transpose();
+        let Some(piece) = piece else { return };
+        let is_last = piece.is_err();
+        if sender.send(piece).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Returns what is POSTed: the files by their ids.
+fn order(files: &[File]) -> Result<Value, CartError> {
+    let file = |file: &File| {
+        let unknown = |field| CartError::Unknown { path: file.path.clone(), field };
+        if !matches!(file.id, Value::Number(_) | Value::String(_)) {
+            return Err(unknown("id (`_id`)"));
+        }
+        let hash = file.hash.as_ref().ok_or_else(|| unknown("hash sum (`hashtype` and `hashsum`)"))?;
+        let path = file.path.as_str();
+        Ok(json!({"id": file.id, "hashsum": hash.sum, "hashtype": hash.kind, "path": path}))
+    };
+    let files = files.iter().map(file).collect::<Result<Vec<_>, _>>()?;
+    Ok(json!({"fileids": files}))
+}
+
+/// Returns what an answer says of itself: the header of the protocol, or CherryPy's error in the body.
+async fn message(mut response: Response) -> String {
+    let mut message = header(&response, "x-pacifica-message");
+    if message.is_empty() {
+        let mut body = Vec::new();
+        while body.len() < 16 * 1024
+            && let Ok(Some(piece)) = response.chunk().await
+        {
+            body.extend_from_slice(&piece);
+        }
+        let json: Option<Value> = serde_json::from_slice(&body).ok();
+        message = match json.as_ref().and_then(|json| json["message"].as_str()) {
+            Some(message) => message.to_owned(),
+            None => String::from_utf8_lossy(&body).into_owned(),
+        };
+    }
+    if message.trim().is_empty() { "it does not say why".to_owned() } else { cut(&message) }
+}
+
+fn header(response: &Response, name: &str) -> String {
+    let value = response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    cut(&value.unwrap_or_default())
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MESSAGE_MAX).collect()
+}
+
+/// Returns a URL for a text that people read: without credentials.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    match url.set_username("").and_then(|()| url.set_password(None)) {
+        // A URL that cannot have credentials has none.
+        Ok(()) | Err(()) => url.to_string(),
+    }
+}

@@ -1,0 +1,63 @@
+//! One member of a cart's tar: what may be taken of it, by its header alone.
+
+use tar::{Entry, EntryType};
+
+use super::TarError;
+use super::stream::Incoming;
+use crate::domain::parts::FilePath;
+
+/// Where a cart's files lie in its tar.
+const FOLDER: &str = "data/";
+/// The most characters of a member's path that an error shows.
+const SHOWN_MAX: usize = 300;
+/// Begins the PAX records of a file with holes, whose content in the tar is not the file's.
+const SPARSE: &[u8] = b"GNU.sparse.";
+
+/// What a member is.
+pub(super) enum Member {
+    /// A file: its path below [`FOLDER`].
+    File(FilePath),
+    /// A folder, or something that describes no member: passed over, since files bring their folders.
+    Other,
+}
+
+impl Member {
+    /// Looks at a member's header.
+    pub(super) fn of(entry: &mut Entry<'_, &Incoming>) -> Result<Self, TarError> {
+        let member = shown(&entry.path_bytes());
+        let kind = match entry.header().entry_type() {
+            EntryType::Directory | EntryType::XGlobalHeader => return Ok(Self::Other),
+            EntryType::Regular if is_sparse(entry) => "a file with holes",
+            EntryType::Regular => return path(&entry.path_bytes(), member).map(Self::File),
+            EntryType::GNUSparse => "a file with holes",
+            EntryType::Symlink => "a symbolic link",
+            EntryType::Link => "a hard link",
+            EntryType::Char | EntryType::Block => "a device",
+            EntryType::Fifo => "a named pipe",
+            _ => "a member of an unknown kind",
+        };
+        Err(TarError::Kind { kind, member })
+    }
+}
+
+fn is_sparse(entry: &mut Entry<'_, &Incoming>) -> bool {
+    let Ok(Some(records)) = entry.pax_extensions() else { return false };
+    records.flatten().any(|record| record.key_bytes().starts_with(SPARSE))
+}
+
+fn path(path: &[u8], member: String) -> Result<FilePath, TarError> {
+    let Ok(path) = str::from_utf8(path) else { return Err(TarError::Encoding { member }) };
+    let whole = FilePath::parse(path).map_err(|source| TarError::Path { member: member.clone(), source })?;
+    let inner = whole.as_str().strip_prefix(FOLDER).and_then(|inner| FilePath::parse(inner).ok());
+    inner.ok_or(TarError::Elsewhere { member })
+}
+
+/// Returns a member's path for a text that people read.
+pub(super) fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&path[..path.len().min(4 * SHOWN_MAX)]);
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,85 @@
+//! A response's body as something that a blocking thread reads, and no further than it is allowed to.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read};
+
+use bytes::{Buf as _, Bytes};
+use tokio::sync::mpsc;
+
+/// A piece of the body, or why there is none.
+pub(super) type Piece = Result<Bytes, reqwest::Error>;
+
+/// The body as it comes. The tar crate reads what a header announces into memory, whatever its size: that is why each
+/// step is allowed a number of bytes before it is taken.
+pub(super) struct Incoming {
+    pieces: RefCell<mpsc::Receiver<Piece>>,
+    piece: RefCell<Bytes>,
+    allowed: Cell<u64>,
+    state: Cell<State>,
+}
+
+/// What became of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It goes on.
+    Open,
+    /// It came to its end.
+    Ended,
+    /// It broke off.
+    Broken,
+    /// More was to be read than is allowed.
+    Refused,
+}
+
+impl Incoming {
+    pub(super) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+        Self {
+            pieces: RefCell::new(pieces),
+            piece: RefCell::default(),
+            allowed: Cell::new(0),
+            state: Cell::new(State::Open),
+        }
+    }
+
+    /// Allows to read this many bytes from here, whatever was allowed before.
+    pub(super) fn allow(&self, bytes: u64) {
+        self.allowed.set(bytes);
+    }
+
+    /// Returns how many bytes may still be read.
+    pub(super) fn allowed(&self) -> u64 {
+        self.allowed.get()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.get()
+    }
+}
+
+impl Read for &Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.allowed.get().min(buffer.len() as u64);
+        if count == 0 && !buffer.is_empty() {
+            self.state.set(State::Refused);
+            return Err(io::Error::other("more bytes than are allowed"));
+        }
+        let mut piece = self.piece.borrow_mut();
+        while piece.is_empty() {
+            match self.pieces.borrow_mut().blocking_recv() {
+                Some(Ok(next)) => *piece = next,
+                Some(Err(error)) => {
+                    self.state.set(State::Broken);
+                    return Err(io::Error::other(error));
+                }
+                None => {
+                    self.state.set(State::Ended);
+                    return Ok(0);
+                }
+            }
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(piece.len());
+        piece.copy_to_slice(&mut buffer[..count]);
+        self.allowed.set(self.allowed.get() - count as u64);
+        Ok(count)
+    }
+}

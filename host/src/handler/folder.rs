@@ -1,0 +1,249 @@
+//! Where a run happens, and what of it outlasts a crash.
+//!
+//! ```text
+//! runs/{run id}/began.json     which run this is, and since when
+//!               work/          what the program sees: event.json, download/, output/
+//!               stdout, stderr what it said
+//!               ran.json       written last, when everything that is to be uploaded is on disk
+//!               notes-0/ …     what the upload of each output remembers
+//! ```
+//!
+//! A folder without `ran.json` is that of a run that was cut short: nobody takes anything from it.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use walkdir::WalkDir;
+
+use crate::domain::handler::HandlerRun;
+use crate::domain::{DeliveryId, EventId, SubscriptionId};
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Folder(PathBuf);
+
+/// Which run a folder is of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Began {
+    event: Uuid,
+    recipient: Uuid,
+    /// When it began.
+    #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+    pub(super) at: Timestamp,
+}
+
+/// That the program has ended well, and what is known of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ran {
+    /// When.
+    #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+    pub(super) at: Timestamp,
+    /// How many attempts had failed before.
+    pub(super) failed: u32,
+    /// What is known.
+    pub(super) run: HandlerRun,
+}
+
+/// What an earlier attempt has left.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// Nothing.
+    Nothing,
+    /// A run that was cut short.
+    Interrupted(Began),
+    /// Outputs that wait to be uploaded.
+    Ran(Box<Ran>),
+}
+
+impl Began {
+    pub(super) fn event(&self) -> EventId {
+        EventId::from_uuid(self.event)
+    }
+
+    pub(super) fn recipient(&self) -> SubscriptionId {
+        SubscriptionId::from_uuid(self.recipient)
+    }
+}
+
+impl Folder {
+    /// Returns the folder of a run, which need not be there.
+    pub(super) fn of(runs: &Path, run: DeliveryId) -> Self {
+        Self(runs.join(run.to_string()))
+    }
+
+    /// Wraps a folder that was found among the runs.
+    pub(super) fn found(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Returns what the program sees.
+    pub(super) fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    /// Returns where the event's files are fetched to.
+    pub(super) fn download(&self) -> PathBuf {
+        self.work().join("download")
+    }
+
+    /// Returns where stdout goes.
+    pub(super) fn stdout(&self) -> PathBuf {
+        self.0.join("stdout")
+    }
+
+    /// Returns where stderr goes.
+    pub(super) fn stderr(&self) -> PathBuf {
+        self.0.join("stderr")
+    }
+
+    /// Makes the folder of what the upload of an output remembers, if it is not there.
+    pub(super) fn notes(&self, output: usize) -> io::Result<PathBuf> {
+        let notes = self.0.join(format!("notes-{output}"));
+        fs::create_dir_all(&notes)?;
+        Ok(notes)
+    }
+
+    /// Looks for what an earlier attempt has left.
+    pub(super) fn left(&self) -> io::Result<Left> {
+        if let Some(ran) = read(&self.0.join("ran.json"))? {
+            return Ok(Left::Ran(Box::new(ran)));
+        }
+        Ok(self.began()?.map_or(Left::Nothing, Left::Interrupted))
+    }
+
+    /// Returns which run it is of, unless it is none.
+    pub(super) fn began(&self) -> io::Result<Option<Began>> {
+        read(&self.0.join("began.json"))
+    }
+
+    /// Makes a fresh folder in place of what was there.
+    pub(super) fn begin(
+        &self,
+        (event, recipient): (EventId, SubscriptionId),
+        at: Timestamp,
+        event_json: &[u8],
+        outputs: impl Iterator<Item = PathBuf>,
+    ) -> io::Result<()> {
+        self.remove()?;
+        fs::create_dir_all(&self.0)?;
+        // What events hold is nobody else's business.
+        fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;
+        write(&self.0, "began.json", &Began { event: event.uuid(), recipient: recipient.uuid(), at })?;
+        fs::create_dir_all(self.download())?;
+        fs::write(self.work().join("event.json"), event_json)?;
+        outputs.map(|output| self.work().join(output)).try_for_each(fs::create_dir_all)
+    }
+
+    /// Sees to it that what the program has made is on disk, and says that it is.
+    pub(super) fn ran(&self, ran: &Ran) -> io::Result<()> {
+        for entry in
+            WalkDir::new(self.work()).into_iter().filter_entry(|entry| entry.path() != self.download())
+        {
+            let entry = entry?;
+            if entry.file_type().is_file() || entry.file_type().is_dir() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        for log in [self.stdout(), self.stderr()] {
+            File::open(log)?.sync_all()?;
+        }
+        write(&self.0, "ran.json", ran)
+    }
+
+    /// Removes everything, whatever the program has made of the permissions.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.unlock()?;
+                fs::remove_dir_all(&self.0)
+            }
+            removed => removed,
+        }
+    }
+
+    /// Makes all folders writable again, from the top down.
+    fn unlock(&self) -> io::Result<()> {
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        // One that cannot be read is that of another version, or was cut off: as if it were not there.
+        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file of which nobody ever sees a part.
+fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    let (path, temporary) = (folder.join(name), folder.join(format!("{name}.tmp")));
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn ids() -> (EventId, SubscriptionId) {
+        (EventId::from_uuid(Uuid::from_u128(1)), SubscriptionId::from_uuid(Uuid::from_u128(2)))
+    }
+
+    fn begin(folder: &Folder) {
+        folder.begin(ids(), clock::now(), b"{}", [PathBuf::from("output")].into_iter()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_without_its_mark_is_that_of_a_run_that_was_cut_short() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
+        assert!(matches!(folder.left().unwrap(), Left::Nothing));
+        begin(&folder);
+        fs::write(folder.work().join("output/half"), "x").unwrap();
+        let Left::Interrupted(began) = folder.left().unwrap() else { panic!("it was begun") };
+        assert_eq!((began.event(), began.recipient()), ids());
+        begin(&folder);
+        assert!(!folder.work().join("output/half").exists());
+        fs::write(folder.0.join("ran.json"), "{\"at\":").unwrap();
+        assert!(matches!(folder.left().unwrap(), Left::Interrupted(_)));
+    }
+
+    #[test]
+    fn folders_that_nobody_may_write_are_removed_too() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
+        begin(&folder);
+        let inner = folder.work().join("output/a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("c"), "x").unwrap();
+        fs::set_permissions(&inner, Permissions::from_mode(0o500)).unwrap();
+        fs::set_permissions(inner.parent().unwrap(), Permissions::from_mode(0o000)).unwrap();
+        folder.unlock().unwrap();
+        folder.remove().unwrap();
+        assert!(!folder.0.exists());
+        folder.remove().unwrap();
+    }
+}

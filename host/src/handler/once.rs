@@ -1,0 +1,52 @@
+//! One run without a store: to try a handler.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::definition::Definition;
+use super::folder::Folder;
+use super::meter::Meter;
+use super::ready::{Error, Handler, Tools};
+use super::run::{Attempt, Failure};
+use crate::clock;
+use crate::domain::handler::HandlerRun;
+use crate::domain::{DeliveryId, Event, EventId};
+use crate::store::Logged;
+
+/// How a run without a store went.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// What is told of it.
+    pub run: HandlerRun,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// The run's folder, with `download/` and the outputs: the caller's to remove.
+    pub folder: PathBuf,
+}
+
+/// Runs a handler on an event in a new folder below `runs`. Dropping the future ends it.
+///
+/// # Errors
+/// When the handler cannot be used.
+pub async fn once(
+    definition: Definition,
+    tools: &Tools,
+    event: Event,
+    runs: &Path,
+    meter: &Arc<Meter>,
+) -> Result<Once, Error> {
+    let handler = Handler::load(definition, tools).await?;
+    let (id, recipient) = (EventId::from_uuid(Uuid::now_v7()), handler.definition.name.routed());
+    let received = clock::now();
+    let logged = Logged { id, event, received, sender: String::new(), matched: vec![recipient] };
+    let folder = Folder::of(runs, DeliveryId::of(id, recipient));
+    let attempt =
+        Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };
+    let ended = Box::pin(attempt.make()).await;
+    let failure = ended.failure.map(|failure| match failure {
+        Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
+    });
+    Ok(Once { run: ended.run, failure, folder: folder.work() })
+}

@@ -1,0 +1,54 @@
+//! Native programs: each under a `waypost supervise` process ([`super::supervise`]), which ends when this side goes.
+
+mod listen;
+mod quota;
+mod rule;
+mod start;
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::handler::{Exit, Said};
+
+use super::{Call, Ended};
+use listen::listen;
+use rule::rule;
+
+/// A program of this machine.
+#[derive(Clone, Debug)]
+pub struct Native {
+    /// The `waypost` program.
+    pub waypost: PathBuf,
+    /// The program and its first arguments. One with a slash is a path from the service's working directory, another
+    /// is looked up in the program's own `PATH`.
+    pub command: Vec<String>,
+    /// The environment, together with that of the call, which goes before. `PATH` has a default, nothing else is added.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Native {
+    /// Runs the program. What goes wrong is its exit, never an error.
+    ///
+    /// Dropping the future ends the program at once, with all that it has started.
+    pub async fn run(&self, call: &Call) -> Ended {
+        let (process, (stdout, stderr)) = match start::start(self, call).await {
+            Ok(started) => started,
+            Err(reason) => {
+                let (stdout, stderr) = (Said::default(), Said::default());
+                return Ended { exit: Exit::Failed(reason), stdout, stderr };
+            }
+        };
+        let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
+        let ruling = async {
+            let exit = rule(process, call, &broken).await;
+            ended.cancel();
+            exit
+        };
+        let stdout = listen(stdout.0, stdout.1, &ended, &broken);
+        let stderr = listen(stderr.0, stderr.1, &ended, &broken);
+        let (exit, stdout, stderr) = tokio::join!(ruling, stdout, stderr);
+        let exit = stdout.broken.or(stderr.broken).map_or(exit, Exit::Failed);
+        Ended { exit, stdout: stdout.said, stderr: stderr.said }
+    }
+}

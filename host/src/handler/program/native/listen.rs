@@ -1,0 +1,69 @@
+//! Taking what a program says, as long as it or anything that it started may say it.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::handler::Said;
+use crate::handler::Capture;
+
+/// As much as a pipe holds.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The longest that is read on after the end: only a process that could not be ended keeps a pipe open.
+const DRAINING: Duration = Duration::from_secs(2);
+
+/// What was heard.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) said: Said,
+    /// Why the rest was not.
+    pub(super) broken: Option<String>,
+}
+
+/// Reads to the end of the stream, or until some time after `ended`. Cancels `broken` where it cannot go on.
+pub(super) async fn listen(
+    mut stream: impl AsyncRead + Unpin,
+    mut capture: Capture,
+    ended: &CancellationToken,
+    broken: &CancellationToken,
+) -> Heard {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let overdue = async {
+        ended.cancelled().await;
+        sleep(DRAINING).await;
+    };
+    let mut overdue = std::pin::pin!(overdue);
+    let fault = loop {
+        let read = tokio::select! {
+            biased;
+            read = stream.read(&mut buffer) => read,
+            () = &mut overdue => break None,
+        };
+        let read = match read {
+            Ok(0) => break None,
+            Ok(read) => read,
+            Err(error) => break Some(error),
+        };
+        // The file is on a disk, which may be slow.
+        let keeping = tokio::task::spawn_blocking(move || {
+            let kept = capture.write_all(&buffer[..read]);
+            (capture, buffer, kept)
+        });
+        let Ok(kept) = keeping.await else {
+            broken.cancel();
+            return Heard { said: Said::default(), broken: Some("the service is ending".to_owned()) };
+        };
+        (capture, buffer) = (kept.0, kept.1);
+        if let Err(error) = kept.2 {
+            break Some(error);
+        }
+    };
+    let fault = fault.map(|error| {
+        broken.cancel();
+        format!("failed to keep what the program says (is the disk full?): {error}")
+    });
+    Heard { said: capture.said(), broken: fault }
+}

@@ -1,0 +1,308 @@
+//! One attempt of a run: fetch, run, collect, upload.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::folder::{Folder, Left, Ran};
+use super::meter::{Meter, Phase};
+use super::output::{Output, OutputError, OutputLimits};
+use super::program::{Call, CallLimits, Run};
+use super::ready::Handler;
+use super::upload::Origin;
+use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
+use crate::domain::parts::{FilePath, Parts};
+use crate::domain::{DeliveryId, SubscriptionId};
+use crate::store::Logged;
+use crate::{chain, clock};
+
+/// The file among an upload's notes that says that it is done.
+const DONE: &str = "done.json";
+/// How much of what a program said last stands in the reason of a failure, in characters.
+const LAST_WORDS_MAX: usize = 200;
+
+/// One attempt.
+pub(super) struct Attempt<'a> {
+    /// Which handler.
+    pub(super) handler: &'a Handler,
+    /// On which event.
+    pub(super) logged: &'a Logged,
+    /// To whom the run is owed.
+    pub(super) recipient: SubscriptionId,
+    /// 1 for the first.
+    pub(super) number: u32,
+    /// Where.
+    pub(super) folder: &'a Folder,
+    /// How far it has come.
+    pub(super) meter: &'a Arc<Meter>,
+}
+
+/// How an attempt went.
+pub(super) struct Ended {
+    /// What is told of it.
+    pub(super) run: HandlerRun,
+    /// What failed, if anything.
+    pub(super) failure: Option<Failure>,
+}
+
+/// What failed.
+pub(super) enum Failure {
+    /// The fetch or the program: another attempt begins anew.
+    Run(String),
+    /// The upload, after this many failures of the program: another attempt begins with it.
+    Upload {
+        /// Why.
+        reason: String,
+        /// How many attempts had failed when the program ended well.
+        before: u32,
+    },
+    /// The upload, for a reason that stays: another attempt would fail for it too.
+    UploadForGood(String),
+}
+
+/// Why an output was not uploaded.
+struct Refused {
+    reason: String,
+    is_lasting: bool,
+}
+
+/// The member of the data of an event made by `/dispatch` that has the arguments.
+pub(super) const ARGUMENTS: &str = "arguments";
+
+impl Attempt<'_> {
+    /// Makes the attempt. Dropping the future ends its program; what is in the folder then is that of a run that was
+    /// cut short.
+    pub(super) async fn make(&self) -> Ended {
+        let mut run = HandlerRun {
+            handler: self.handler.definition.name.to_string(),
+            start: RunStart::Fresh,
+            fetched: None,
+            program: None,
+            uploads: Vec::new(),
+        };
+        let failure = self.go(&mut run).await.err();
+        Ended { run, failure }
+    }
+
+    async fn go(&self, run: &mut HandlerRun) -> Result<(), Failure> {
+        let parts = Parts::of(&self.logged.event).map_err(|error| Failure::Run(chain::of(&error)))?;
+        let before = match self.look().await? {
+            Left::Ran(ran) => {
+                *run = HandlerRun { start: RunStart::Upload { ran: ran.at }, ..ran.run };
+                ran.failed
+            }
+            Left::Nothing => self.run(&parts, run).await?,
+            Left::Interrupted(began) => {
+                run.start = RunStart::Again { interrupted: began.at };
+                self.run(&parts, run).await?
+            }
+        };
+        self.upload(&parts, run).await.map_err(|Refused { reason, is_lasting }| match is_lasting {
+            true => Failure::UploadForGood(reason),
+            false => Failure::Upload { reason, before },
+        })
+    }
+
+    async fn look(&self) -> Result<Left, Failure> {
+        let folder = self.folder.clone();
+        blocking(move || folder.left()).await.map_err(|error| self.lost(&error))
+    }
+
+    fn lost(&self, error: &std::io::Error) -> Failure {
+        Failure::Run(format!("the folder of the run cannot be used: {}", chain::of(error)))
+    }
+
+    /// Fetches and runs; returns how many attempts had failed before.
+    async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, Failure> {
+        self.begin().await?;
+        let definition = &self.handler.definition;
+        let (download, limits) = (self.folder.download(), definition.fetch_limits());
+        let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, self.meter);
+        let fetched =
+            fetching.await.map_err(|error| Failure::Run(format!("fetch: {}", chain::of(&error))))?;
+        run.fetched = Some(fetched);
+        self.meter.enter(Phase::Running, clock::now(), 0, 0);
+        let (begun, call) = (Instant::now(), self.call());
+        let ended = self.handler.program.run(&call, || self.closures(parts)).await;
+        let (exit, took) = (ended.exit, begun.elapsed());
+        let failure = (!exit.is_success()).then(|| with_last_words(&exit, &ended.stderr.tail));
+        run.program = Some(ProgramEnd { exit, took, stdout: ended.stdout, stderr: ended.stderr });
+        if let Some(reason) = failure {
+            return Err(Failure::Run(reason));
+        }
+        let before = self.number - 1;
+        if self.handler.definition.keeps_outputs() {
+            let (folder, ran) =
+                (self.folder.clone(), Ran { at: clock::now(), failed: before, run: run.clone() });
+            blocking(move || folder.ran(&ran)).await.map_err(|error| self.lost(&error))?;
+        }
+        Ok(before)
+    }
+
+    async fn begin(&self) -> Result<(), Failure> {
+        let (folder, recipient) = (self.folder.clone(), (self.logged.id, self.recipient));
+        let json = self.logged.event.json();
+        let outputs: Vec<_> =
+            self.handler.definition.outputs.iter().map(|output| PathBuf::from(&output.folder)).collect();
+        let beginning = move || folder.begin(recipient, clock::now(), &json, outputs.into_iter());
+        blocking(beginning).await.map_err(|error| self.lost(&error))
+    }
+
+    fn id(&self) -> DeliveryId {
+        DeliveryId::of(self.logged.id, self.recipient)
+    }
+
+    fn call(&self) -> Call {
+        let definition = &self.handler.definition;
+        let limits = &definition.limits;
+        let mut arguments = definition.arguments.clone();
+        if self.recipient == definition.name.dispatched() {
+            arguments.extend(dispatched_arguments(&self.logged.event.json()));
+        }
+        let environment = [
+            ("WAYPOST_HANDLER", definition.name.to_string()),
+            ("WAYPOST_RUN", self.id().to_string()),
+            ("WAYPOST_EVENT", self.logged.id.to_string()),
+            ("WAYPOST_ATTEMPT", self.number.to_string()),
+        ];
+        Call {
+            folder: self.folder.work(),
+            name: definition.name.to_string(),
+            arguments,
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            outputs: definition.outputs.iter().map(|output| output.folder.clone()).collect(),
+            stdout: self.folder.stdout(),
+            stderr: self.folder.stderr(),
+            limits: CallLimits {
+                time: limits.timeout,
+                output_bytes: limits.output_bytes_max,
+                output_files: limits.output_files_max,
+                memory_bytes: limits.memory_bytes,
+                log_bytes: limits.log_bytes_max,
+            },
+        }
+    }
+
+    fn closures(&self, parts: &Parts) -> Run {
+        Run {
+            event: self.logged.event.clone(),
+            id: self.logged.id,
+            parts: parts.clone(),
+            attempt: self.number,
+            folder: self.folder.work(),
+        }
+    }
+
+    /// Uploads what is not uploaded yet.
+    async fn upload(&self, parts: &Parts, run: &mut HandlerRun) -> Result<(), Refused> {
+        if !self.handler.definition.keeps_outputs() {
+            return Ok(());
+        }
+        let origin = Arc::new(Origin {
+            event: self.logged.event.clone(),
+            event_id: self.logged.id,
+            sender: self.logged.sender.clone(),
+            transaction: parts.transaction.clone(),
+            handler: self.handler.definition.name.clone(),
+            run: self.id(),
+        });
+        run.uploads.clear();
+        for place in 0..self.handler.definition.outputs.len() {
+            if let Some(uploaded) = self.upload_one(place, &origin).await? {
+                run.uploads.push(uploaded);
+            }
+        }
+        Ok(())
+    }
+
+    async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<Uploaded>, Refused> {
+        let name = &self.handler.definition.outputs[place].folder;
+        let failed = |error: &dyn std::error::Error, is_lasting| Refused {
+            reason: format!("upload of {name}: {}", chain::of(error)),
+            is_lasting,
+        };
+        let folder = self.folder.clone();
+        let (notes, done) = blocking(move || {
+            let notes = folder.notes(place)?;
+            let done = std::fs::read(notes.join(DONE)).ok();
+            Ok::<_, std::io::Error>((notes, done))
+        })
+        .await
+        .map_err(|error| failed(&error, false))?;
+        if let Some(done) = done.and_then(|json| serde_json::from_slice(&json).ok()) {
+            return Ok(Some(done));
+        }
+        let output = self.collect(place).await.map_err(|error| failed(&error, true))?;
+        if output.files.is_empty() && output.key_values.is_empty() {
+            return Ok(None);
+        }
+        let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
+        let uploaded = uploading.await.map_err(|error| failed(&error, error.is_lasting()))?;
+        let (noted, kept) = (uploaded.clone(), notes);
+        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error, false))?;
+        Ok(Some(uploaded))
+    }
+
+    async fn collect(&self, place: usize) -> Result<Arc<Output>, OutputError> {
+        let definition = &self.handler.definition;
+        let output = definition.outputs[place].clone();
+        let folder = self.folder.work().join(&output.folder);
+        let limits = OutputLimits {
+            files_max: definition.limits.output_files_max,
+            bytes_max: definition.limits.output_bytes_max,
+        };
+        let logs = match place {
+            0 => self.logs(),
+            _ => Vec::new(),
+        };
+        let collecting =
+            move || Output::collect(place, &output.folder, &folder, &output.key_values, &logs, limits);
+        blocking(collecting).await.map(Arc::new)
+    }
+
+    /// Returns the files with what the program said, as far as it said anything.
+    fn logs(&self) -> Vec<(FilePath, PathBuf)> {
+        let name = &self.handler.definition.name;
+        let logs = [("stdout", self.folder.stdout()), ("stderr", self.folder.stderr())];
+        let spoke = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let named = |(stream, path): (&str, PathBuf)| {
+            let own = FilePath::parse(&format!("{name}.{stream}.log"));
+            Some((own.ok()?, path))
+        };
+        logs.into_iter().filter(|(_, path)| spoke(path)).filter_map(named).collect()
+    }
+}
+
+/// Says for the next attempt that an output is uploaded.
+fn note(notes: &Path, uploaded: &Uploaded) -> std::io::Result<()> {
+    let temporary = notes.join("done.tmp");
+    std::fs::write(&temporary, serde_json::to_vec(uploaded)?)?;
+    File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, notes.join(DONE))
+}
+
+/// Returns the arguments that were given on `/dispatch`.
+fn dispatched_arguments(event_json: &[u8]) -> Vec<String> {
+    let event: Value = serde_json::from_slice(event_json).unwrap_or_default();
+    let arguments = event["data"][ARGUMENTS].as_array().map(Vec::as_slice).unwrap_or_default();
+    arguments.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
+}
+
+/// Adds the last line that a program wrote to stderr.
+fn with_last_words(exit: &Exit, stderr: &str) -> String {
+    match stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => {
+            let words: String = line.chars().filter(|c| !c.is_control()).take(LAST_WORDS_MAX).collect();
+            format!("{exit}: {words}")
+        }
+        None => exit.to_string(),
+    }
+}
+
+/// Does what blocks on the disk.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("work on the disk does not panic")
+}

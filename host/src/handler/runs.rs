@@ -1,0 +1,195 @@
+//! Who is owed a run, and who runs now.
+//!
+//! Each handler has a **queue**: a task that reads what is owed to it whenever it is woken, and keeps up to
+//! `max_parallel` runs going. What is under way is still owed in the store: it is told from the rest by a list in
+//! memory, so that after a crash everything begins again.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::definition::Definition;
+use super::meter::{Meter, Progress};
+use super::queue::Queue;
+use super::ready::{Error, Handler, Tools};
+use super::run::ARGUMENTS;
+use super::sweep;
+use crate::domain::{Event, EventId, HandlerName, SubscriptionId};
+use crate::intake::{self, Intake};
+use crate::store::Store;
+
+/// Runs under way, with how far each has come.
+#[derive(Default)]
+pub(super) struct UnderWay(Mutex<HashMap<(EventId, SubscriptionId), Arc<Meter>>>);
+
+/// What all queues share.
+pub(super) struct Engine {
+    pub(super) store: Arc<dyn Store>,
+    /// The folder of all runs.
+    pub(super) runs: PathBuf,
+    pub(super) under_way: UnderWay,
+    /// No new runs.
+    pub(super) stop: CancellationToken,
+    /// Runs under way are dropped, too.
+    pub(super) abort: CancellationToken,
+}
+
+/// The handler stage: a handle on its tasks.
+pub struct Runs {
+    engine: Arc<Engine>,
+    /// The handlers, in the order in which an event asks them.
+    handlers: Vec<Arc<Handler>>,
+    intake: Intake,
+    tasks: TaskTracker,
+}
+
+/// Why nothing is started by `/dispatch`.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// There is no handler of that name that may be started so.
+    #[error("there is no handler `{0}` that may be dispatched (`dispatch = true` in its `[[handler]]`)")]
+    Unknown(String),
+    /// The store cannot write.
+    #[error("failed to accept the run")]
+    Accept(#[source] intake::Error),
+}
+
+impl Runs {
+    /// Loads the handlers and starts what is owed to them. `runs` is the folder of all runs, made when it is needed.
+    ///
+    /// # Errors
+    /// When a handler cannot be used.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        intake: Intake,
+        definitions: Vec<Definition>,
+        tools: &Tools,
+        runs: PathBuf,
+    ) -> Result<Self, Error> {
+        let mut handlers = Vec::with_capacity(definitions.len());
+        for definition in definitions {
+            handlers.push(Arc::new(Handler::load(definition, tools).await?));
+        }
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let under_way = UnderWay::default();
+        let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
+        let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
+        if !started.handlers.is_empty() {
+            started.spawn();
+        }
+        Ok(started)
+    }
+
+    fn spawn(&self) {
+        let mut bells = HashMap::new();
+        for handler in &self.handlers {
+            let bell = Arc::new(Notify::new());
+            for recipient in recipients(handler) {
+                bells.insert(recipient, Arc::clone(&bell));
+            }
+            let queue = Queue::new(Arc::clone(&self.engine), Arc::clone(handler), bell);
+            self.tasks.spawn(queue.run());
+        }
+        self.tasks.spawn(listen(Arc::clone(&self.engine), bells));
+        self.tasks.spawn(sweep::sweep(Arc::clone(&self.engine)));
+    }
+
+    /// Starts a handler with these arguments behind its own: logs an event for it and returns its id once it is on disk.
+    ///
+    /// # Errors
+    /// When there is no such handler, or the store cannot write.
+    pub async fn dispatch(
+        &self,
+        name: &str,
+        arguments: Vec<String>,
+        sender: &str,
+    ) -> Result<EventId, DispatchError> {
+        let is_meant =
+            |handler: &&Arc<Handler>| handler.definition.dispatch && handler.definition.name.as_str() == name;
+        let handler = self.handlers.iter().find(is_meant);
+        let handler = handler.ok_or_else(|| DispatchError::Unknown(name.to_owned()))?;
+        let event = json!({
+            "specversion": "1.0",
+            "id": Uuid::new_v4().to_string(),
+            "source": format!("/dispatch/{name}"),
+            "type": "waypost.dispatch",
+            "data": {"handler": name, ARGUMENTS: arguments},
+        });
+        let event = Event::from_json(event.to_string()).expect("it has what every event has");
+        let recipient = handler.definition.name.dispatched();
+        self.intake.dispatch(event, recipient, sender).await.map_err(DispatchError::Accept)
+    }
+
+    /// Returns the handlers, in the order in which an event asks them.
+    pub fn handlers(&self) -> impl Iterator<Item = &Definition> {
+        self.handlers.iter().map(|handler| &handler.definition)
+    }
+
+    /// Returns the name of a handler by one of its recipients.
+    pub fn name(&self, recipient: SubscriptionId) -> Option<&HandlerName> {
+        let handler = self.handlers.iter().find(|handler| recipients(handler).contains(&recipient));
+        handler.map(|handler| &handler.definition.name)
+    }
+
+    /// Tells whether a recipient is that of runs that were asked for by `/dispatch`.
+    pub fn is_dispatched(&self, recipient: SubscriptionId) -> bool {
+        self.handlers().any(|handler| handler.name.dispatched() == recipient)
+    }
+
+    /// Returns how far a run has come that is under way.
+    pub fn progress(&self, event: EventId, recipient: SubscriptionId) -> Option<Progress> {
+        self.engine.under_way.lock().get(&(event, recipient)).map(|meter| meter.progress())
+    }
+
+    /// Starts no more runs, waits for those under way at most `grace`, and then ends them: they begin again after the
+    /// next start.
+    pub async fn stop(&self, grace: Duration) {
+        self.engine.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                "runs of handlers are still under way: they will begin again after the next start"
+            );
+            self.engine.abort.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+/// Whoever drops it without stopping it first does not want to wait: what is under way begins again later.
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.engine.stop.cancel();
+        self.engine.abort.cancel();
+    }
+}
+
+/// Returns to whom runs of a handler are owed.
+pub(super) fn recipients(handler: &Handler) -> [SubscriptionId; 2] {
+    [handler.definition.name.dispatched(), handler.definition.name.routed()]
+}
+
+/// Rings for whom the store has news.
+async fn listen(engine: Arc<Engine>, bells: HashMap<SubscriptionId, Arc<Notify>>) {
+    let wakes = engine.store.wakes().apart(bells.keys().copied().collect::<HashSet<_>>());
+    // What was left before somebody listened here is found by each queue's first reading.
+    bells.values().for_each(|bell| bell.notify_one());
+    while let Some(woken) = engine.stop.run_until_cancelled(wakes.take()).await {
+        for bell in woken.keys().filter_map(|recipient| bells.get(recipient)) {
+            bell.notify_one();
+        }
+    }
+}
+
+impl UnderWay {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<(EventId, SubscriptionId), Arc<Meter>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,65 @@
+//! `/dispatch/{handler}/{argument}/…`: starts a handler and answers the id of its run's event.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use percent_encoding::percent_decode_str;
+
+use super::Api;
+use super::error::ApiError;
+use super::identity::User;
+use super::receive::{answer, prefers_json};
+use crate::handler::DispatchError;
+
+/// The most arguments of one run.
+const ARGUMENTS_MAX: usize = 256;
+
+/// `GET` or `POST /dispatch/{handler}/{argument}/…`. A `/` within an argument is written `%2F`; one at the end of the path
+/// does not count.
+pub(super) async fn dispatch(
+    State(api): State<Arc<Api>>,
+    user: User,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    refuse_other_sites(&headers)?;
+    let path = uri.path().strip_prefix("/dispatch/").unwrap_or_default();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let mut parts = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
+    let name = parts.remove(0);
+    if parts.len() > ARGUMENTS_MAX {
+        return Err(ApiError::bad_request(format!("a run takes at most {ARGUMENTS_MAX} arguments")));
+    }
+    let id = api.runs.dispatch(&name, parts, &user.name).await?;
+    Ok(answer(&[id], false, prefers_json(&headers)))
+}
+
+fn decode(part: &str) -> Result<String, ApiError> {
+    let text = percent_decode_str(part).decode_utf8();
+    let text = text.map_err(|_| ApiError::bad_request(format!("the argument `{part}` is no UTF-8")))?;
+    match text.contains('\0') {
+        true => Err(ApiError::bad_request(format!("the argument `{part}` holds a NUL"))),
+        false => Ok(text.into_owned()),
+    }
+}
+
+/// A browser that shows a page of somebody else would start programs in its user's name: it says so (Fetch Metadata).
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
+        Some(b"cross-site" | b"same-site") => {
+            Err(ApiError::forbidden("a page of another site must not start handlers"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl From<DispatchError> for ApiError {
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::Unknown(_) => Self::not_found(error.to_string()),
+            DispatchError::Accept(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What handlers run, as JSON: in an event's story, in `/get`, and as Dispatcher-K8s's `/scriptlog`.
+
+use serde_json::{Value, json};
+
+use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Said};
+use crate::handler::Progress;
+
+/// Shows how far a run has come.
+pub(super) fn show_progress(progress: &Progress) -> Value {
+    json!({
+        "phase": progress.phase.name(),
+        "since": progress.since.to_string(),
+        "files_done": progress.files_done,
+        "files": progress.files,
+        "bytes_done": progress.bytes_done,
+        "bytes": progress.bytes,
+    })
+}
+
+/// Shows what a handler did in an attempt.
+pub(super) fn show_run(run: &HandlerRun) -> Value {
+    let start = match &run.start {
+        RunStart::Fresh => json!({"from": "fresh"}),
+        RunStart::Again { interrupted } => {
+            json!({"from": "fresh", "interrupted": interrupted.to_string()})
+        }
+        RunStart::Upload { ran } => json!({"from": "upload", "ran": ran.to_string()}),
+    };
+    let fetched = run.fetched.map(
+        |fetched| json!({"files": fetched.files, "bytes": fetched.bytes, "took_ms": millis(fetched.took)}),
+    );
+    let uploads = run.uploads.iter().map(|upload| {
+        json!({
+            "output": upload.output,
+            "files": upload.files,
+            "bytes": upload.bytes,
+            "place": upload.place,
+        })
+    });
+    json!({
+        "handler": run.handler,
+        "start": start,
+        "fetched": fetched,
+        "program": run.program.as_ref().map(show_program),
+        "uploads": uploads.collect::<Vec<_>>(),
+    })
+}
+
+fn show_program(program: &ProgramEnd) -> Value {
+    json!({
+        "exit": program.exit.to_string(),
+        "exit_code": exit_code(&program.exit),
+        "took_ms": millis(program.took),
+        "stdout": show_said(&program.stdout),
+        "stderr": show_said(&program.stderr),
+    })
+}
+
+fn show_said(said: &Said) -> Value {
+    json!({"tail": said.tail, "bytes": said.bytes, "kept": said.kept})
+}
+
+/// Returns a program's exit code: negative for a signal, as Python's `subprocess` has it; none where it did not end by
+/// itself.
+pub(super) fn exit_code(exit: &Exit) -> Option<i32> {
+    match exit {
+        Exit::Code(code) => Some(*code),
+        Exit::Signal(signal) => Some(-signal),
+        Exit::Limit(_) | Exit::Failed(_) => None,
+    }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,60 @@
+//! `/scriptlog`: the runs of handlers as Dispatcher-K8s shows them. A run's UUID is its event's id: an event goes to one
+//! handler.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::events::{Page, find, not_found, views};
+use super::id::Id;
+use super::identity::User;
+use super::parameters::Parameters;
+use super::runs::exit_code;
+use super::story::{Delivery, View};
+use crate::domain::EventId;
+
+/// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Parameters(page): Parameters<Page>,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let (logs, _) = views(&api, &user, &page, log).await?;
+    Ok(Json(logs))
+}
+
+/// `GET /scriptlog/{id}`
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<EventId, 422>,
+) -> Result<Json<Value>, ApiError> {
+    let view = find(&api, &user, id).await?;
+    log(&view).map(Json).ok_or_else(|| not_found(id))
+}
+
+/// Shows the run of an event, if a handler took it.
+fn log(view: &View) -> Option<Value> {
+    if !view.shows_event {
+        return None;
+    }
+    let run: &Delivery = view.deliveries.iter().rfind(|delivery| delivery.handler.is_some())?;
+    let program = run.runs().last().and_then(|run| run.program.as_ref());
+    let said = |text: Option<&String>| text.cloned().unwrap_or_default();
+    let last = run.attempts().last();
+    Some(json!({
+        "uuid": view.event.id.to_string(),
+        "event": String::from_utf8_lossy(&view.event.event.json()),
+        "stdout": said(program.map(|program| &program.stdout.tail)),
+        "stderr": said(program.map(|program| &program.stderr.tail)),
+        "return_code": program.and_then(|program| exit_code(&program.exit)),
+        "script_id": run.handler,
+        "created": view.event.received.to_string(),
+        "updated": last.map_or(view.event.received, |attempt| attempt.at).to_string(),
+        "deleted": null,
+    }))
+}

@@ -1,0 +1,256 @@
+//! The whole way: from an event whose files lie somewhere to outputs that lie somewhere else, with real programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::cart::Cart;
+use super::ingest::{Ingest, OnUpload};
+use super::{ended, event_of, script};
+use crate::harness::{Server, event, merged};
+
+/// Puts the files of [`event_of`] into a folder.
+fn put(folder: &Path, files: &[(&str, &str, &str)]) {
+    for (subdir, name, text) in files {
+        fs::create_dir_all(folder.join(subdir)).unwrap();
+        fs::write(folder.join(subdir).join(name), text).unwrap();
+    }
+}
+
+/// Returns the files below a folder.
+fn tree(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+const FILES: [(&str, &str, &str); 2] = [("a/b/", "one.txt", "first\n"), ("", "two.txt", "zweite ü\n")];
+
+/// The documentation of the Dispatcher: `UUID=$(curl http://127.0.0.1:8069/dispatch/add/2/2)`, then `curl …/status/$UUID`.
+#[tokio::test]
+async fn the_smoke_test_of_the_dispatcher() {
+    let config =
+        format!("[[handler]]\nname = \"add\"\ncomponent = {:?}\ndispatch = true\n", waypost_guests::ADD);
+    let server = Server::configured(&config, |_| ()).await;
+    let id = server.get("/dispatch/add/2/2").await.ok().text();
+    server.status_is(&id, "200 OK").await;
+    let log = server.get(&format!("/scriptlog/{id}")).await.ok().json();
+    assert_eq!((&log["stdout"], &log["return_code"]), (&json!("4\n"), &json!(0)));
+    let wrong = server.get("/dispatch/add/2/two").await.ok().text();
+    server.status_is(&wrong, "500 Internal Server Error").await;
+}
+
+#[tokio::test]
+async fn a_component_hashes_local_files_into_a_bundle() {
+    let config = format!(
+        r#"
+[[handler]]
+name = "sha512sum"
+filter = "$.data"
+component = {:?}
+fetch = {{ local = "files" }}
+upload = {{ local = "results" }}
+"#,
+        waypost_guests::SHA512SUM
+    );
+    let server = Server::configured(&config, |folder| put(&folder.join("files"), &FILES)).await;
+    let id = server.receive(&event_of("1", &FILES)).await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let run = &delivery["attempts"][0]["run"];
+    assert_eq!((&run["fetched"]["files"], &run["fetched"]["bytes"]), (&json!(2), &json!(16)));
+    let place = PathBuf::from(run["uploads"][0]["place"].as_str().unwrap());
+    let place = server.folder().join(place);
+    assert_eq!(tree(&place), ["data/sha512sums.txt", "metadata.txt"]);
+    let sums = fs::read_to_string(place.join("data/sha512sums.txt")).unwrap();
+    let paths: Vec<_> = sums.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert_eq!(paths, ["a/b/one.txt", "two.txt"]);
+    let metadata: Vec<Value> =
+        serde_json::from_slice(&fs::read(place.join("metadata.txt")).unwrap()).unwrap();
+    assert!(metadata.iter().any(|row| row["key"] == "do_processing" && row["value"] == "False"));
+    assert!(metadata.iter().any(|row| row["destinationTable"] == "Transactions.submitter"));
+}
+
+#[tokio::test]
+async fn a_native_program_works_between_a_cart_and_an_ingest_service() {
+    let (cart, ingest) = (Cart::start().await, Ingest::start().await);
+    let cart = cart.serving([("a/one.txt", "1"), ("two.txt", "22")]).staging(2);
+    let config = format!(
+        r#"
+[[handler]]
+name = "count"
+filter = "$"
+command = ["./count.sh"]
+fetch = {{ cart = "{}" }}
+upload = {{ ingest = "{}", status = "{}" }}
+outputs = ["output", "more"]
+"#,
+        cart.url(),
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let text = "cd download; find . -type f | sort | xargs wc -c > ../output/counts; echo k,v > ../more/kvp.csv; echo said";
+    let server = Server::configured(&config, |folder| script(folder, "count.sh", text)).await;
+    let data = merged(event("1"), json!({"data": cart.rows()}));
+    let id = server.receive(&data).await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let uploads = delivery["attempts"][0]["run"]["uploads"].as_array().unwrap().clone();
+    assert_eq!(uploads.len(), 2);
+    assert_eq!(uploads[0]["files"], 2, "the counts and what was said");
+    assert_eq!(ingest.uploads().len(), 2);
+    assert_eq!(cart.open_carts(), 0);
+}
+
+#[tokio::test]
+async fn outputs_named_in_an_event_reach_the_next_handler() {
+    let config = format!(
+        r#"
+[[handler]]
+name = "hash"
+filter = '$[?(@.type = "upper.done")]'
+component = {:?}
+fetch = {{ local = "between" }}
+upload = {{ local = "results" }}
+[[handler]]
+name = "upper"
+filter = "$.data"
+component = {:?}
+fetch = {{ local = "files" }}
+upload = {{ events = "between", type = "upper.done" }}
+"#,
+        waypost_guests::SHA512SUM,
+        waypost_guests::UPPERCASE
+    );
+    let server = Server::configured(&config, |folder| put(&folder.join("files"), &FILES)).await;
+    let id = server.user("sender").receive(&event_of("1", &FILES)).await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let next = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
+    let next = next.rsplit([' ', '/']).next().unwrap().to_owned();
+    // Who sent the first event may see what came of it.
+    let delivery = ended(&server.user("sender"), &next, "delivered").await;
+    assert_eq!(delivery["handler"], "hash");
+    let place = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
+    let sums = fs::read_to_string(server.folder().join(place).join("data/sha512sums.txt")).unwrap();
+    assert_eq!(sums.lines().count(), 2, "{sums}");
+    assert_eq!(tree(&server.folder().join("between")).len(), 2, "nothing but what is named");
+}
+
+#[tokio::test]
+async fn a_handler_that_feeds_itself_comes_to_an_end() {
+    let config = r#"
+[[handler]]
+name = "echo"
+filter = "$"
+command = ["sh", "-c", "echo x > output/x"]
+upload = { events = "out", type = "again" }
+"#;
+    let server = Server::configured(config, |_| ()).await;
+    let mut id = server.receive(&event("1")).await;
+    for _ in 0..16 {
+        let delivery = ended(&server, &id, "delivered").await;
+        let place = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
+        id = place.rsplit([' ', '/']).next().unwrap().to_owned();
+    }
+    let last = ended(&server, &id, "dead").await;
+    assert!(last["reason"].as_str().unwrap().contains("16"), "{last:#}");
+    assert_eq!(last["attempts"].as_array().unwrap().len(), 1, "trying again would be of no use");
+}
+
+#[tokio::test]
+async fn a_failed_upload_is_tried_again_without_another_run() {
+    let ingest = Ingest::start().await;
+    ingest.on_upload([OnUpload::Answer(500, "no"), OnUpload::Drop(100)]);
+    let config = format!(
+        r#"
+[[handler]]
+name = "once"
+filter = "$"
+command = ["./once.sh"]
+upload = {{ ingest = "{}", status = "{}" }}
+upload_retry_schedule = "10ms,10ms"
+"#,
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
+    let server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let id = server.receive(&event("1")).await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let attempts = delivery["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 3);
+    assert!(attempts[0]["reason"].as_str().unwrap().starts_with("upload of output: "), "{delivery:#}");
+    assert_eq!(attempts[2]["run"]["start"]["from"], "upload");
+    assert_eq!(attempts[2]["run"]["program"]["exit_code"], 0);
+    assert_eq!(fs::read_to_string(server.folder().join("ran")).unwrap(), "ran\n");
+}
+
+#[tokio::test]
+async fn a_given_up_upload_can_be_sent_again_without_another_run() {
+    let ingest = Ingest::start().await;
+    ingest.on_upload([OnUpload::Answer(500, "no")]);
+    let config = format!(
+        r#"
+[[handler]]
+name = "once"
+filter = "$"
+command = ["./once.sh"]
+upload = {{ ingest = "{}", status = "{}" }}
+upload_retry_schedule = "none"
+"#,
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
+    let server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let id = server.receive(&event("1")).await;
+    ended(&server, &id, "dead").await;
+    server.post(&format!("/events/{id}/retry"), &json!(null)).await.ok();
+    let delivery = ended_again(&server, &id).await;
+    assert_eq!(delivery["attempts"][1]["run"]["start"]["from"], "upload");
+    assert_eq!(fs::read_to_string(server.folder().join("ran")).unwrap(), "ran\n");
+    assert_eq!(ingest.uploads().len(), 1);
+}
+
+async fn ended_again(server: &Server, id: &str) -> Value {
+    crate::harness::wait_until("it is delivered", async || {
+        let story = server.get(&format!("/events/{id}")).await.ok().json();
+        (story["deliveries"][0]["state"] == "delivered").then(|| story["deliveries"][0].clone())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_what_the_event_says_stops_the_run_before_the_program() {
+    let config = r#"
+[[handler]]
+name = "h"
+filter = "$"
+command = ["./h.sh"]
+fetch = { local = "files" }
+"#;
+    let server = Server::configured(config, |folder| {
+        put(&folder.join("files"), &[("", "one", "other")]);
+        script(folder, "h.sh", "touch $(dirname $0)/ran");
+    })
+    .await;
+    let id = server.receive(&event_of("1", &[("", "one", "right")])).await;
+    let delivery = ended(&server, &id, "dead").await;
+    assert!(delivery["reason"].as_str().unwrap().starts_with("fetch: "), "{delivery:#}");
+    assert!(!server.folder().join("ran").exists());
+    let twice = json!({"destinationTable": "Transactions.project", "value": 1});
+    let id = server.receive(&merged(event("2"), json!({"data": [twice, twice]}))).await;
+    let delivery = ended(&server, &id, "dead").await;
+    let reason = delivery["reason"].as_str().unwrap();
+    assert!(reason.contains("field 'Transactions.project' is already defined"), "{reason}");
+}

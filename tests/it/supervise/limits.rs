@@ -1,0 +1,83 @@
+//! What a program may use.
+
+use std::time::{Duration, Instant};
+
+use waypost::domain::handler::{Exit, TAIL_BYTES_MAX};
+
+use super::{Run, gone};
+
+#[tokio::test]
+async fn a_gibibyte_of_stdout_is_taken_and_a_bounded_part_kept() {
+    let mut run = Run::script("head -c 1G /dev/zero; echo end");
+    run.call.limits.log_bytes = 1000;
+    let begin = Instant::now();
+    let ended = run.ended().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{ended:?}");
+    assert_eq!((ended.stdout.bytes, ended.stdout.kept), ((1 << 30) + 4, 1000));
+    assert!(ended.stdout.tail.ends_with("end\n") && ended.stdout.tail.len() <= TAIL_BYTES_MAX);
+    assert_eq!(std::fs::metadata(&run.call.stdout).unwrap().len(), 1000);
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn one_file_that_is_too_large_ends_the_run() {
+    for script in [
+        "head -c 3000000 /dev/zero >output/large",
+        "head -c 3000000 /dev/zero >output/large; echo $$ >self; sleep 1000; exit 0",
+        "exec head -c 3000000 /dev/zero >output/large",
+    ] {
+        let mut run = Run::script(script);
+        run.call.limits.output_bytes = 1_000_000;
+        let ended = run.ended().await;
+        let Exit::Limit(limit) = &ended.exit else { panic!("{script}: {ended:?}") };
+        assert!(limit.contains("output_bytes_max"), "{limit}");
+        assert_eq!(std::fs::metadata(run.place("output/large")).unwrap().len(), 1_000_001);
+    }
+}
+
+#[tokio::test]
+async fn many_small_files_end_the_run_by_their_number_and_by_their_bytes() {
+    let script = "echo $$ >self; trap '' TERM; n=0; while :; do n=$((n+1)); echo 123456789 >output/$n; done";
+    for (files, bytes, key) in [
+        (50, 1 << 30, "50 files and folders of output (output_files_max)"),
+        (1_000_000, 500, "500 bytes of output (output_bytes_max)"),
+    ] {
+        let mut run = Run::script(script);
+        (run.call.limits.output_files, run.call.limits.output_bytes) = (files, bytes);
+        let ended = run.ended().await;
+        assert_eq!(ended.exit, Exit::Limit(format!("more than {key}")));
+        gone(run.pid("self").await).await;
+    }
+}
+
+#[tokio::test]
+async fn output_at_its_limits_is_no_excess() {
+    let mut run = Run::script("head -c 1000 /dev/zero >output/a");
+    (run.call.limits.output_files, run.call.limits.output_bytes) = (1, 1000);
+    assert_eq!(run.ended().await.exit, Exit::Code(0));
+    run.call.limits.output_bytes = 999;
+    assert!(matches!(run.ended().await.exit, Exit::Limit(_)));
+}
+
+#[tokio::test]
+async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
+    let mut run = Run::script("ulimit -v; ulimit -c; sh -c 'ulimit -v'; nice; echo $0 $1");
+    run.native.command.extend(["a".to_owned(), "b c".to_owned()]);
+    run.call.limits.memory_bytes = Some(256 << 20);
+    let ended = run.ended().await;
+    assert_eq!((ended.exit, ended.stdout.tail.as_str()), (Exit::Code(0), "262144\n0\n262144\n5\na b c\n"));
+    run.call.limits.memory_bytes = None;
+    assert!(run.ended().await.stdout.tail.starts_with("unlimited\n0\n"), "none is set");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_kept_fails_the_run() {
+    let mut run = Run::script("echo $$ >self; echo 1; exec sleep 1000");
+    run.call.stdout = "/dev/full".into();
+    let ended = run.ended().await;
+    assert!(matches!(&ended.exit, Exit::Failed(reason) if reason.contains("disk")), "{ended:?}");
+    gone(run.pid("self").await).await;
+    run.call.stdout = run.folder.path().join("absent/stdout");
+    let ended = run.ended().await;
+    assert!(matches!(&ended.exit, Exit::Failed(reason) if reason.contains("absent")), "{ended:?}");
+}
