@@ -130,6 +130,10 @@ fn folders(outputs: &[Output]) -> Result<Vec<OutputFolder>, String> {
         if let Some(known) = clash {
             return Err(fault(format!("it overlaps with `{}`", known.folder)));
         }
+        let flat = |folder: &OutputFolder| folder.folder.replace('/', "-");
+        if let Some(known) = folders.iter().find(|known| flat(known) == flat(&folder)) {
+            return Err(fault(format!("its uploads would be named like those of `{}`", known.folder)));
+        }
         folders.push(folder);
     }
     Ok(folders)

@@ -1,7 +1,7 @@
 //! What a program has made: the files of one output folder, with the key-values that it wrote for them.
 //!
-//! The program is not trusted: what it leaves may lead elsewhere, block whoever opens it, or be endless. Nothing of it is
-//! opened here but its key-values.
+//! The program is not trusted: what it leaves may lead elsewhere, block whoever opens it, or be endless.
+//! Nothing of it is opened here but its key-values.
 
 mod key_values;
 #[cfg(test)]
@@ -118,13 +118,13 @@ pub enum OutputError {
 }
 
 impl Output {
-    /// Looks through an output folder, which lies at `name` in the run's folder; `place` counts outputs from 0. `more`
-    /// are files that lie elsewhere and belong to it too (path below the output, place), beyond its limits; one that the
-    /// program has made itself goes before them. Blocks on the disk.
+    /// Looks through an output folder, which lies at `name` in the run's folder; `place` counts outputs from
+    /// 0. `more` are files that lie elsewhere and belong to it too (path below the output, place), beyond its
+    /// limits; one that the program has made itself goes before them. Blocks on the disk.
     ///
     /// # Errors
-    /// When it holds a link, a device or anything else that is no file or folder, a name that is no UTF-8, more than
-    /// `files_max` files or `bytes_max` bytes, or a file `key_values_file` that holds none.
+    /// When it holds a link, a device or anything else that is no file or folder, a name that is no UTF-8,
+    /// more than `files_max` files or `bytes_max` bytes, or a file `key_values_file` that holds none.
     pub fn collect(
         place: usize,
         name: &str,
@@ -177,8 +177,8 @@ impl Output {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Returns what the upload of a run's output is called, where it needs a name of its own: the run's id, and for
-    /// further outputs their names too, with `/` as `-`.
+    /// Returns what the upload of a run's output is called, where it needs a name of its own: the run's id,
+    /// and for further outputs their names too, with `/` as `-`.
     pub fn label(&self, run: DeliveryId) -> String {
         match self.place {
             0 => run.to_string(),
@@ -215,8 +215,8 @@ impl OutputFile {
     }
 }
 
-/// Checks that a folder is where the run has made it: a program may have put a link in its place, or in the place of one
-/// above it.
+/// Checks that a folder is where the run has made it: a program may have put a link in its place, or in the
+/// place of one above it.
 fn check_folder(name: &str, folder: &Path) -> Result<(), OutputError> {
     for place in folder.ancestors().take(Path::new(name).components().count().max(1)) {
         let metadata = place

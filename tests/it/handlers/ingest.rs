@@ -31,6 +31,8 @@ pub(crate) enum OnUpload {
     Take,
     /// It is read, and answered with this status and body.
     Answer(u16, &'static str),
+    /// It is answered with this status and body, and not read.
+    AnswerAtOnce(u16, &'static str),
     /// The connection is dropped after this many bytes of it.
     Drop(usize),
     /// It is not read until the gate is open, and taken then.
@@ -77,6 +79,9 @@ struct State {
     basic: Option<String>,
     attempts: usize,
     uploads: Vec<Upload>,
+    /// Bodies that nobody reads: with one of them dropped, hyper would close its connection, and the answer
+    /// could be lost on the way.
+    unread: Vec<Incoming>,
     asked: Vec<String>,
 }
 
@@ -223,6 +228,8 @@ async fn answer(request: hyper::Request<Incoming>, state: Arc<Mutex<State>>) -> 
     let given = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let wanted = state.lock().unwrap().basic.clone();
     if wanted.is_some() && given != wanted {
+        // Closing on a body that is under way could take the answer with it.
+        drop(request.into_body().collect().await);
         return reply(401, "who are you?");
     }
     match (request.method(), request.uri().path()) {
@@ -245,6 +252,10 @@ async fn upload(request: hyper::Request<Incoming>, state: &Mutex<State>) -> Answ
     let limit = match &script {
         OnUpload::Drop(bytes) => *bytes,
         OnUpload::Take | OnUpload::Answer(..) => usize::MAX,
+        OnUpload::AnswerAtOnce(status, text) => {
+            state.lock().unwrap().unread.push(body);
+            return reply(*status, text);
+        }
         OnUpload::Stall(gate) => {
             gate.pass().await;
             usize::MAX

@@ -1,5 +1,5 @@
-//! What a program made, to where it belongs. These stories call the library: what they need of an event and a run is
-//! said by hand.
+//! What a program made, to where it belongs. These stories call the library: what they need of an event and a
+//! run is said by hand.
 
 mod following;
 mod giving_up;
@@ -94,7 +94,7 @@ fn pacifica_event() -> Value {
             {"destinationTable": "Transactions.project", "value": "1236é"},
             {"destinationTable": "Transactions.submitter", "value": 10},
             {"destinationTable": "Transactions.instrument", "value": 54},
-            {"destinationTable": "TransactionKeyValue", "key": "Tag", "value": "of the event, not of the output"},
+            {"destinationTable": "TransactionKeyValue", "key": "Tag", "value": "of the event, no output"},
         ],
         "eventID": "C234",
         "eventType": "org.pacifica.metadata.ingest",

@@ -81,6 +81,7 @@ fn what_is_wrong_is_named_with_its_handler_and_its_key() {
         ("outputs = [\"../out\"]", "`outputs`: `../out`:"),
         ("outputs = [\"download\"]", "`outputs`: `download`: the run's folder has something else"),
         ("outputs = [\"a\", \"a/b\"]", "`outputs`: `a/b`: it overlaps with `a`"),
+        ("outputs = [\"a/b\", \"a-b\"]", "`outputs`: `a-b`: its uploads would be named like those of `a/b`"),
         ("output_bytes_max = 0", "`output_bytes_max`: expected a number of bytes above 0"),
         ("output_bytes_max = -1", "handler number 1: `output_bytes_max`:"),
         ("colour = \"red\"", "handler number 1:"),

@@ -107,8 +107,8 @@ fn a_name_that_is_no_text_is_refused() {
     assert!(error.contains("cannot be uploaded: it is no UTF-8"), "{error}");
 }
 
-/// A native program may do this to its own run's folder: without the look at the folders above, the whole disk would be
-/// its output.
+/// A native program may do this to its own run's folder: without the look at the folders above, the whole
+/// disk would be its output.
 #[test]
 fn an_output_that_was_put_elsewhere_is_refused() {
     let (run, elsewhere) = (run(&[]), tempfile::tempdir().unwrap());

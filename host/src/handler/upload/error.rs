@@ -65,6 +65,22 @@ pub enum Error {
         /// Why.
         source: reqwest::Error,
     },
+    /// The service did not let the bundle come to its end. Its reason is lost where it closed the connection
+    /// at once.
+    #[error(
+        "the connection to the ingest service at {url} broke after {sent} of {size} bytes: if this repeats, its \
+         log may say why it refused them"
+    )]
+    BrokenOff {
+        /// Where.
+        url: String,
+        /// How many bytes were on their way.
+        sent: u64,
+        /// How many there were to send.
+        size: u64,
+        /// What happened to the connection.
+        source: reqwest::Error,
+    },
     /// The service took nothing, or did not answer once it had everything.
     #[error("the ingest service at {url} stood still for {waited:?}")]
     Idle {
@@ -115,7 +131,8 @@ pub enum Error {
     },
     /// The service took the bundle, but is not done with it.
     #[error(
-        "ingest job {job} was not done within {} ms (`timeout_ms` of the handler's upload); last, {url} said: {answer}",
+        "ingest job {job} was not done within {} ms (`timeout` of the handler's `upload`); last, {url} said: \
+         {answer}",
         timeout.as_millis()
     )]
     Timeout {
@@ -132,8 +149,8 @@ pub enum Error {
     },
     /// Handlers trigger each other without an end.
     #[error(
-        "the follow-up event would be number {chain} of a chain, and {CHAIN_MAX} is the most (`{CHAIN_ATTRIBUTE}`): a \
-         handler that triggers itself, by way of others too, needs a filter that ends this"
+        "the follow-up event would be number {chain} of a chain, and {CHAIN_MAX} is the most \
+         (`{CHAIN_ATTRIBUTE}`): a handler that triggers itself, by way of others too, needs a filter that ends this"
     )]
     Chain {
         /// Which it would be.
@@ -154,13 +171,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Tells whether trying again would end alike, as long as nobody changes the configuration, here or there.
+    /// Tells whether trying again would end alike, as long as nobody changes the configuration, here or
+    /// there.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => true,
             Self::Refused { status, .. } => !is_passing(*status),
             Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
-            Self::Unreachable { .. } | Self::Idle { .. } | Self::Answer { .. } => false,
+            Self::Unreachable { .. } | Self::BrokenOff { .. } | Self::Idle { .. } => false,
+            Self::Answer { .. } => false,
             Self::Failed { .. } | Self::UnknownJob { .. } | Self::Timeout { .. } => false,
             Self::NotAccepted { .. } | Self::Stopped => false,
         }

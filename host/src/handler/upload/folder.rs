@@ -93,8 +93,8 @@ impl Folder {
         Ok(self.target)
     }
 
-    /// Syncs when all is written: the disk has begun with the first by then. Files that are synced side by side share
-    /// commits of the file system's journal.
+    /// Syncs when all is written: the disk has begun with the first by then. Files that are synced side by
+    /// side share commits of the file system's journal.
     fn sync(&mut self, stop: &Stop) -> Result<(), Error> {
         let (mut folders, files): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsynced).into_iter().partition(|path| path.is_dir());

@@ -1,11 +1,12 @@
 //! What a program made, to where it belongs: a local folder, Pacifica's ingest service, or a follow-up event.
 //!
-//! An upload may be cut short at any point, by a crash or since its future is dropped, and is then tried again as a
-//! whole: what others see of it is whole or not there, and a repeat takes its place.
+//! An upload may be cut short at any point, by a crash or since its future is dropped, and is then tried
+//! again as a whole: what others see of it is whole or not there, and a repeat takes its place.
 //!
-//! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event of them.
-//! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: what is said of them; `notes`:
-//!   what the next try finds; `work`: threads that end when their future does.
+//! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event
+//!   of them.
+//! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: what is said of them;
+//!   `notes`: what the next try finds; `work`: threads that end when their future does.
 
 mod error;
 mod events;
@@ -133,11 +134,13 @@ impl Uploader {
         }))
     }
 
-    /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: what is in it lets the next
-    /// try go on where this one ended (such as the number of an ingest job). Dropping the future ends the work.
+    /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: what is in it lets
+    /// the next try go on where this one ended (such as the number of an ingest job). Dropping the future
+    /// ends the work.
     ///
     /// # Errors
-    /// When it did not arrive; trying again is always safe, and [`Error::is_lasting`] tells whether it is of any use.
+    /// When it did not arrive; trying again is always safe, and [`Error::is_lasting`] tells whether it is of
+    /// any use.
     pub async fn upload(
         &self,
         output: &Arc<Output>,

@@ -1,4 +1,5 @@
-//! What is said of an upload: rows as Pacifica's services and events have them (FACTS: The Dispatcher family).
+//! What is said of an upload: rows as Pacifica's services and events have them (FACTS: The Dispatcher
+//! family).
 
 use std::time::SystemTime;
 
@@ -10,7 +11,8 @@ use super::Origin;
 use crate::domain::parts::KeyValue;
 use crate::handler::output::{Output, OutputFile};
 
-/// The fields of a transaction that an ingest service is told, in this order; its id is the service's to give.
+/// The fields of a transaction that an ingest service is told, in this order; its id is the service's to
+/// give.
 const INGESTED: [&str; 3] = ["submitter", "instrument", "project"];
 /// What stands for a hash sum as long as it is not known: all have this length.
 pub(super) const HASH_UNKNOWN: &str = "0000000000000000000000000000000000000000";

@@ -15,7 +15,8 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
     let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
     service.on_upload([OnUpload::Drop(1 << 20)]);
     let error = uploader.upload(&output, &run.origin, &run.notes(), &meter).await.unwrap_err();
-    assert!(matches!(&error, Error::Unreachable { url, .. } if *url == service.url()), "{error}");
+    let Error::BrokenOff { url, sent, size, .. } = &error else { panic!("{error}") };
+    assert!(*url == service.url() && *sent >= 1 << 20 && *size > 64 << 20, "{error}");
     assert!(!error.is_lasting());
     nobody_works(&meter).await;
     run.upload(&uploader, &output).await.unwrap();
@@ -25,10 +26,12 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
 #[tokio::test]
 async fn an_answer_that_comes_before_the_end_of_the_bundle_ends_it() {
     let (run, service) = (Run::new(), Ingest::start().await);
-    service.knows_only("somebody", "else");
+    service.on_upload([OnUpload::AnswerAtOnce(413, "that is too much")]);
     let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
     let error = uploader.upload(&output, &run.origin, &run.notes(), &meter).await.unwrap_err();
-    assert!(error.to_string().contains("answered 401 Unauthorized"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("answered 413") && text.contains("that is too much"), "{text}");
+    assert!(error.is_lasting());
     nobody_works(&meter).await;
     assert!(meter.progress().bytes_done < 64 << 20, "it was in the middle");
 }

@@ -35,8 +35,8 @@ async fn a_bundle_is_sent_with_its_length_and_watched_until_it_is_ingested() {
     assert_eq!(service.asked(), ["101"; 4]);
 }
 
-/// The length is told before anything is packed: names and sizes around the edges of the tar's blocks must not make it
-/// a lie.
+/// The length is told before anything is packed: names and sizes around the edges of the tar's blocks must
+/// not make it a lie.
 #[tokio::test]
 async fn names_and_sizes_of_any_length_fit_into_the_length_that_was_told() {
     let (run, service) = (Run::new(), Ingest::start().await);
@@ -175,7 +175,7 @@ async fn a_job_that_takes_too_long_names_the_limit_and_what_was_said_last() {
     service.on_state((0..100).map(|_| OnState::Working("ingest files", 1)));
     let error = run.upload(&uploader, &run.small()).await.unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("not done within 300 ms (`timeout_ms` of the handler's upload)"), "{text}");
+    assert!(text.contains("not done within 300 ms (`timeout` of the handler's `upload`)"), "{text}");
     assert!(text.contains("ingest files") && !error.is_lasting(), "{text}");
 
     service.on_state_anew((0..100).map(|_| OnState::Answer(502, "no gateway")));

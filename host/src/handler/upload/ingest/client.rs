@@ -20,7 +20,8 @@ use crate::tls;
 
 /// The longest that the service may stand still: take nothing of a bundle, or not answer.
 const IDLE: Duration = Duration::from_secs(60);
-/// An upload cannot be repeated by the client, so it does not use a connection that the service may be about to close.
+/// An upload cannot be repeated by the client, so it does not use a connection that the service may be about
+/// to close.
 const POOL_IDLE: Duration = Duration::from_secs(3);
 /// The most bytes of an answer that are read, and that an error keeps.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -113,7 +114,8 @@ impl Client {
         meter: &Arc<Meter>,
     ) -> Result<Value, Error> {
         let bundle = Bundle::new(Arc::clone(output), Arc::clone(origin));
-        let (body, sender) = TarBody::new(bundle.size());
+        let size = bundle.size();
+        let (body, sender) = TarBody::new(size);
         let taken = body.taken();
         let meter = Arc::clone(meter);
         let packing = work::run(move |stop| bundle.pack(stop, &meter, sender));
@@ -122,8 +124,11 @@ impl Client {
         let exchange = async {
             match exchange(request, &self.shown_url).await {
                 // The reason may be on this side: then the service has only seen a body that breaks off.
-                Err(error @ Error::Unreachable { .. }) => match packing.await {
-                    Ok(()) | Err(Error::Stopped) => Err(error),
+                Err(Error::Unreachable { url, source }) => match packing.await {
+                    Ok(()) | Err(Error::Stopped) => Err(match taken.load(Ordering::Relaxed) {
+                        0 => Error::Unreachable { url, source },
+                        sent => Error::BrokenOff { url, sent, size, source },
+                    }),
                     Err(reason) => Err(reason),
                 },
                 Err(error) => Err(error),
@@ -204,7 +209,8 @@ fn without_line_break(text: &str) -> &str {
     line.strip_suffix('\r').unwrap_or(line)
 }
 
-/// Sends a request and returns the beginning of the body that it is answered with, where the status is a good one.
+/// Sends a request and returns the beginning of the body that it is answered with, where the status is a good
+/// one.
 async fn exchange(request: RequestBuilder, url: &str) -> Result<Vec<u8>, Error> {
     let unreachable =
         |source: reqwest::Error| Error::Unreachable { url: url.to_owned(), source: source.without_url() };
@@ -280,6 +286,7 @@ mod tests {
             event: Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#)
                 .unwrap(),
             event_id: EventId::NIL,
+            sender: "me".to_owned(),
             transaction: Transaction::default(),
             handler: "any".parse().unwrap(),
             run: DeliveryId::NIL,

@@ -1,7 +1,7 @@
 //! Pacifica's ingest service: a bundle is POSTed, and its job watched until it is done.
 //!
-//! `pack` makes the bundle while it is sent, `client` speaks with the service. Here is the order of things: what has
-//! been uploaded is noted, so that the next try watches the job instead of uploading again.
+//! `pack` makes the bundle while it is sent, `client` speaks with the service. Here is the order of things:
+//! what has been uploaded is noted, so that the next try watches the job instead of uploading again.
 
 mod client;
 mod pack;
@@ -24,8 +24,8 @@ use crate::handler::output::Output;
 
 /// The note with the job.
 const JOB: &str = "job.json";
-/// The pause between two questions for a job's state: it doubles up to a tenth of the time waited so far, but at least
-/// to one second and at most to ten.
+/// The pause between two questions for a job's state: it doubles up to a tenth of the time waited so far, but
+/// at least to one second and at most to ten.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_SHORT: Duration = Duration::from_secs(1);
 const PAUSE_LONG: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! A bundle, packed while it is sent: a tar of `data/<path>` and, last, `metadata.txt`.
 //!
-//! Its size is known before, since nothing in it has a size that depends on what the files hold: services that know no
-//! chunked bodies take it. A thread packs, piece by piece, as fast as the connection takes them.
+//! Its size is known before, since nothing in it has a size that depends on what the files hold: services
+//! that know no chunked bodies take it. A thread packs, piece by piece, as fast as the connection takes them.
 
 use std::io::{self, Read as _, Write};
 use std::pin::Pin;
