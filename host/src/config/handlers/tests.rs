@@ -84,7 +84,7 @@ fn what_is_wrong_is_named_with_its_handler_and_its_key() {
         ("output_bytes_max = 0", "`output_bytes_max`: expected a number of bytes above 0"),
         ("output_bytes_max = -1", "handler number 1: `output_bytes_max`:"),
         ("colour = \"red\"", "handler number 1:"),
-        ("fetch = { web = \"x\" }", "handler number 1: `fetch`:"),
+        ("fetch = { web = \"x\" }", "handler number 1: `fetch.web`: unknown field"),
         ("scripts = { a = {} }", "`scripts` goes with `scripts_dir`"),
     ] {
         let found = with(lines).unwrap_err();
