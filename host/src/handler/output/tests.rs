@@ -78,7 +78,8 @@ fn limits_are_named() {
 
 #[test]
 fn what_is_no_file_is_refused_by_its_path() {
-    let kinds: [(&str, fn(&Path)); 4] = [
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 4] = [
         ("a link", |path| symlink("/etc/passwd", path).unwrap()),
         ("a link", |path| symlink("/", path).unwrap()),
         ("a pipe", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),

@@ -1,6 +1,6 @@
 //! A folder that appears at once, with all that belongs into it, on disk.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ use crate::handler::output::Output;
 
 /// The folder beside the finished ones where those that are not finished lie.
 const UNFINISHED: &str = ".waypost";
+
+/// How many files are synced side by side.
+const SYNC_THREADS: usize = 8;
 
 /// A folder as it is filled. Dropped before [`Self::finish`], it was never there.
 pub(super) struct Folder {
@@ -90,18 +93,30 @@ impl Folder {
         Ok(self.target)
     }
 
-    /// Syncs when all is written: the disk has begun with the first by then, and shares its work among them.
+    /// Syncs when all is written: the disk has begun with the first by then. Files that are synced side by side share
+    /// commits of the file system's journal.
     fn sync(&mut self, stop: &Stop) -> Result<(), Error> {
         let (mut folders, files): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsynced).into_iter().partition(|path| path.is_dir());
         folders.push(self.work.path().to_owned());
         folders.sort_unstable();
         folders.dedup();
-        for path in files.iter().chain(folders.iter().rev()) {
-            stop.check()?;
-            sync(path).map_err(|source| failed(path, source))?;
-        }
-        Ok(())
+        let sync_all = &|paths: &[PathBuf]| -> Result<(), Error> {
+            paths.iter().try_for_each(|path| {
+                stop.check()?;
+                sync(path).map_err(|source| failed(path, source))
+            })
+        };
+        std::thread::scope(|scope| {
+            let shares = files.chunks(files.len().div_ceil(SYNC_THREADS).max(1));
+            let threads: Vec<_> = shares.map(|share| scope.spawn(move || sync_all(share))).collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
+        folders.reverse();
+        sync_all(&folders)
     }
 
     fn replace(&self) -> io::Result<()> {
@@ -134,7 +149,7 @@ fn temporary(parent: &Path) -> io::Result<TempDir> {
     let builder = {
         use std::os::unix::fs::PermissionsExt as _;
 
-        builder.permissions(Permissions::from_mode(0o777))
+        builder.permissions(fs::Permissions::from_mode(0o777))
     };
     builder.tempdir_in(parent)
 }

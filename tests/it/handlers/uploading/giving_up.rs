@@ -23,6 +23,17 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_before_the_end_of_the_bundle_ends_it() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    service.knows_only("somebody", "else");
+    let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
+    let error = uploader.upload(&output, &run.origin, &run.notes(), &meter).await.unwrap_err();
+    assert!(error.to_string().contains("answered 401 Unauthorized"), "{error}");
+    nobody_works(&meter).await;
+    assert!(meter.progress().bytes_done < 64 << 20, "it was in the middle");
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_there_is_named() {
     let run = Run::new();
     let nowhere = crate::harness::Reserved::new();

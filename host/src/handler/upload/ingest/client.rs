@@ -257,3 +257,55 @@ async fn standstill(taken: &AtomicU64, idle: Duration) {
         before = now;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::parts::Transaction;
+    use crate::domain::{DeliveryId, Event, EventId};
+
+    /// A service that takes connections, and nothing of what is sent over them.
+    #[tokio::test]
+    async fn a_service_that_stands_still_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url: Url = format!("http://{}/upload", listener.local_addr().unwrap()).parse().unwrap();
+        let waited = Duration::from_millis(100);
+        let mut client = Client::new(url.clone(), url, &IngestAuth::None, waited).unwrap();
+        client.idle = waited;
+        let output =
+            Output { place: 0, name: "output".to_owned(), files: Vec::new(), key_values: Vec::new() };
+        let origin = Origin {
+            event: Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#)
+                .unwrap(),
+            event_id: EventId::NIL,
+            transaction: Transaction::default(),
+            handler: "any".parse().unwrap(),
+            run: DeliveryId::NIL,
+        };
+        let meter = Arc::new(Meter::new(crate::clock::now()));
+        let error = client.post(&Arc::new(output), &Arc::new(origin), &meter).await.unwrap_err();
+        assert!(matches!(error, Error::Idle { .. }), "{error}");
+        assert!(error.to_string().ends_with("/upload stood still for 100ms"), "{error}");
+    }
+
+    #[test]
+    fn a_percentage_is_a_number_or_a_text() {
+        for whole in [json!(100), json!(100.0), json!("100"), json!("100.00000")] {
+            assert!(is_whole(Some(&whole)), "{whole}");
+        }
+        for other in [json!(99.9), json!("0"), json!("all"), json!(null), json!("1000")] {
+            assert!(!is_whole(Some(&other)), "{other}");
+        }
+        assert!(!is_whole(None));
+    }
+
+    #[test]
+    fn errors_show_no_secrets_and_little_of_an_answer() {
+        let url = "https://me:secret@ingest.example/upload?a=1".parse().unwrap();
+        assert_eq!(without_secrets(&url), "https://ingest.example/upload?a=1");
+        assert_eq!(shown(" a\n\tb ".as_bytes()), "a b");
+        assert_eq!(shown(&[b'x'; 5000]).len(), ANSWER_SHOWN_BYTES);
+    }
+}
