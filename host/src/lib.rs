@@ -16,6 +16,9 @@
 //!                                                                  form     time
 //! ```
 //!
+//! A [`handler`] is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
+//! handler: owed in the same commit, to the first handler whose filter matches.
+//!
 //! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
 //! instance for each delivery. What it decides and makes is on disk ([`store::Store::prepare`]) before anything of it is
 //! sent.
@@ -36,7 +39,7 @@
 //! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the
 //!    event, and no answer is no; nor does a subscriber's plugin see it. (Whoever sent it, and admins, see it in any case.)
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
-//!    answers, filters, plugins and the compiling of them, and with [`config::Config::retention`] the log.
+//!    answers, filters, plugins and the compiling of them, handlers and what they fetch and make, and with [`config::Config::retention`] the log.
 //! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters
 //!    that gave no answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
@@ -44,8 +47,8 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`] ←
-//! [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
+//! [`domain`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`],
+//! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state.
 //!
 //! # Embedding

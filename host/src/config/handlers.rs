@@ -44,8 +44,8 @@ pub(super) fn read(figment: &Figment) -> Result<Vec<Definition>, String> {
 
 fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
     let default = Definition::new(name.clone(), program::of(&table)?);
-    let filter = match (&table.filter, table.filter_dialect) {
-        (Some(text), dialect) => Some(Selection { text: text.clone(), dialect: dialect.unwrap_or_default() }),
+    let filter = match (filter_text(&table)?, table.filter_dialect) {
+        (Some(text), dialect) => Some(Selection { text, dialect: dialect.unwrap_or_default() }),
         (None, Some(_)) => return Err("`filter_dialect` goes with `filter`".to_owned()),
         (None, None) => None,
     };
@@ -75,6 +75,17 @@ fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
         name,
         program: default.program,
     })
+}
+
+fn filter_text(table: &Table) -> Result<Option<String>, String> {
+    match (&table.filter, &table.filter_file) {
+        (Some(_), Some(_)) => Err("expected either `filter` or `filter_file`, found both".to_owned()),
+        (text, None) => Ok(text.clone()),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path);
+            text.map(Some).map_err(|error| format!("`filter_file`: {}: {error}", path.display()))
+        }
+    }
 }
 
 fn limits(table: &Table, default: HandlerLimits) -> Result<HandlerLimits, String> {

@@ -80,6 +80,7 @@ impl Runs {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let under_way = UnderWay::default();
         let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
+        warn_of_shadows(&handlers);
         let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
         if !started.handlers.is_empty() {
             started.spawn();
@@ -168,6 +169,18 @@ impl Drop for Runs {
     fn drop(&mut self) {
         self.engine.stop.cancel();
         self.engine.abort.cancel();
+    }
+}
+
+/// Says which handlers never run because an earlier one has the same filter.
+fn warn_of_shadows(handlers: &[Arc<Handler>]) {
+    let mut first = HashMap::new();
+    for handler in handlers {
+        let Definition { name, filter: Some(filter), .. } = &handler.definition else { continue };
+        let known = *first.entry(&filter.text).or_insert(name);
+        if known != name {
+            tracing::warn!(handler = %name, first = %known, "its filter is that of an earlier handler, which gets all its events");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
@@ -21,9 +21,17 @@ const ARGUMENTS_MAX: usize = 256;
 pub(super) async fn dispatch(
     State(api): State<Arc<Api>>,
     user: User,
+    method: Method,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
+    if method == Method::HEAD {
+        // The router passes it on as a GET, but nobody means to start a program by it.
+        return Err(ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "HEAD starts no handler: send GET or POST",
+        ));
+    }
     refuse_other_sites(&headers)?;
     let path = uri.path().strip_prefix("/dispatch/").unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);

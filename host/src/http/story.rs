@@ -129,9 +129,10 @@ fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
 
 fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     let now = api.directory.get(failed.subscription);
+    let handler = api.runs.name(failed.subscription).map(ToString::to_string);
     json!({
         "subscription": failed.subscription.to_string(),
-        "name": now.as_ref().map(|now| &now.name),
+        "name": now.as_ref().map(|now| &now.name).or(handler.as_ref()),
         "user": now.as_ref().map(|now| &now.user),
         "reason": failed.reason,
         "at": failed.at.to_string(),

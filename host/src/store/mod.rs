@@ -4,6 +4,7 @@
 //! rooms above know neither. A store calls nobody back: it leaves the ids of subscriptions with new work in
 //! [`Wakes`], and whoever delivers reads the store again.
 
+mod owed;
 pub mod redb;
 mod wakes;
 
@@ -15,11 +16,9 @@ use jiff::Timestamp;
 
 use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
-use crate::domain::{
-    Attempt, Entry, Event, EventId, HandlerRun, PluginDigest, Recovery, Subscription, SubscriptionId,
-    recovery,
-};
+use crate::domain::{Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery};
 
+pub use owed::{Ask, Finished, Owed, Place, Progress, Waiting};
 pub use wakes::{News, Wakes};
 
 /// Why the store did not do what it was asked. Nothing of the request was kept.
@@ -94,92 +93,6 @@ pub struct FailedFilter {
     pub at: Timestamp,
     /// Why there was no answer.
     pub reason: String,
-}
-
-/// A delivery that waits for its first or its next attempt.
-#[derive(Clone, Debug)]
-pub struct Owed {
-    /// What is to be delivered.
-    pub event: Arc<Logged>,
-    /// Where its row stands: handed back with the outcome.
-    pub place: Place,
-    /// How it went so far.
-    pub progress: Progress,
-    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`] has that.
-    pub prepared: bool,
-}
-
-/// How far a delivery has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// How many attempts have failed.
-    pub failed: u32,
-    /// When the first attempt began.
-    pub first_attempt: Option<Timestamp>,
-    /// Whether policy has already let this user see this event.
-    pub allowed: bool,
-    /// Whether its plugin has already let it pass as it is.
-    pub passed: bool,
-    /// Which outputs of its plugin the target has already, one bit each.
-    pub sent: u64,
-}
-
-/// Where a waiting delivery's row stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The first event of the batch in which the event is logged.
-    pub batch: EventId,
-    /// The event's place in the batch.
-    pub index: u32,
-    /// When it is due again; `None` before the first attempt.
-    pub due: Option<Timestamp>,
-}
-
-/// Which of a subscription's waiting deliveries to return.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    /// Whose.
-    pub subscription: SubscriptionId,
-    /// Only first attempts of events in batches after this one.
-    pub after: EventId,
-    /// How many first attempts: whole batches until there are as many, none for zero.
-    pub fresh: usize,
-    /// Only further attempts that are due at this time.
-    pub now: Timestamp,
-    /// How many further attempts at the most.
-    pub due: usize,
-}
-
-/// What waits for a subscription.
-#[derive(Clone, Debug, Default)]
-pub struct Waiting {
-    /// Deliveries that were never tried.
-    pub fresh: Vec<Owed>,
-    /// Deliveries whose next attempt is due.
-    pub due: Vec<Owed>,
-    /// When the first delivery that is not in `due` is due.
-    pub next_due: Option<Timestamp>,
-}
-
-/// An attempt that ended.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// Whose delivery.
-    pub subscription: SubscriptionId,
-    /// Of which event.
-    pub event: EventId,
-    /// Where its row stood.
-    pub place: Place,
-    /// What its plugin did in this attempt, unless [`Store::prepare`] has recorded that.
-    pub plugin: Option<Box<PluginRun>>,
-    /// What its handler did in this attempt.
-    pub run: Option<Box<HandlerRun>>,
-    /// What happened; its outcome says whether the delivery waits again.
-    pub attempt: Attempt,
-    /// How far the delivery has come, for the next attempt.
-    pub progress: Progress,
-    /// Whether [`Store::prepared`] has something for it, which goes when nothing more is to be sent.
-    pub prepared: bool,
 }
 
 /// Which part of the log to list, newest first.

@@ -66,11 +66,13 @@ command = ["true"]
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_starts_nothing() {
+async fn a_page_of_another_site_starts_nothing_and_neither_does_a_head() {
     let server = adding().await;
     let headers = [("sec-fetch-site", "cross-site")];
     let refused = server.send(http::Method::GET, "/dispatch/add/1/2", &headers, "").await;
     assert_eq!(refused.status, 403);
+    let head = server.send(http::Method::HEAD, "/dispatch/add/1/2", &[], "").await;
+    assert_eq!(head.status, 405);
     assert_eq!(server.get("/").await.ok().json(), json!([]));
 }
 

@@ -254,3 +254,45 @@ fetch = { local = "files" }
     let reason = delivery["reason"].as_str().unwrap();
     assert!(reason.contains("field 'Transactions.project' is already defined"), "{reason}");
 }
+
+/// The example of Dispatcher-Proxymod, but that its models wait for nothing.
+#[tokio::test]
+async fn the_proxymod_component_carries_models_from_inputs_to_outputs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/proxymod");
+    let config = format!(
+        r#"
+[[handler]]
+name = "proxymod"
+filter_file = {:?}
+component = {:?}
+fetch = {{ local = {:?} }}
+upload = {{ local = "results" }}
+"#,
+        root.join("filter.txt"),
+        waypost_guests::PROXYMOD,
+        root.join("example"),
+    );
+    let server = Server::configured(&config, |_| ()).await;
+    let mut event: Value =
+        serde_json::from_slice(&fs::read(root.join("example/event.json")).unwrap()).unwrap();
+    for row in event["data"].as_array_mut().unwrap() {
+        if row["key"].as_str().is_some_and(|key| key.ends_with(".runtime")) {
+            row["value"] = json!("0");
+        }
+    }
+    let id = server.receive(&event).await;
+    let delivery = ended(&server, &id, "delivered").await;
+    let place = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
+    let files = tree(&server.folder().join(place).join("data"));
+    for expected in ["config_1.ini", "config_3.ini", "stdout.log"] {
+        assert!(files.iter().any(|file| file == expected), "{files:?}");
+    }
+    let tables = files.iter().filter(|file| file.contains("_outputs/output")).count();
+    assert_eq!(tables, 54, "{files:?}");
+    // Without its models the original says no to it, and so does its filter.
+    let mut incomplete = event.clone();
+    incomplete["data"].as_array_mut().unwrap().retain(|row| row["subdir"] != "models/");
+    incomplete["eventID"] = json!("other");
+    let id = server.receive(&incomplete).await;
+    server.status_is(&id, "422 Unprocessable Entity").await;
+}

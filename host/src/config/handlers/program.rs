@@ -82,7 +82,11 @@ fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
     let found = executables(&folder).map_err(|error| fault(error.to_string()))?;
     let mut own = table.scripts.clone().unwrap_or_default();
     let base = Table { scripts_dir: None, scripts: None, ..table };
-    let base = Table { filter: base.filter.clone().or_else(|| Some(SCRIPT_FILTER.to_owned())), ..base };
+    let own_filter = match (&base.filter, &base.filter_file) {
+        (None, None) => Some(SCRIPT_FILTER.to_owned()),
+        (filter, _) => filter.clone(),
+    };
+    let base = Table { filter: own_filter, ..base };
     let mut handlers = Vec::with_capacity(found.len());
     for path in found {
         let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

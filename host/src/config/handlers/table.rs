@@ -28,6 +28,7 @@ const EVENT_TYPE: &str = "waypost.handler.output";
 pub(super) struct Table {
     pub(super) name: Option<String>,
     pub(super) filter: Option<String>,
+    pub(super) filter_file: Option<PathBuf>,
     pub(super) filter_dialect: Option<FilterDialect>,
     pub(super) dispatch: Option<bool>,
     pub(super) component: Option<PathBuf>,
@@ -57,7 +58,13 @@ impl Table {
     pub(super) fn overlaid(self, over: Self) -> Self {
         Self {
             name: over.name.or(self.name),
-            filter: over.filter.or(self.filter),
+            // Either of the two replaces either.
+            filter: if over.filter_file.is_some() { None } else { over.filter.clone().or(self.filter) },
+            filter_file: if over.filter.is_some() {
+                over.filter_file
+            } else {
+                over.filter_file.or(self.filter_file)
+            },
             filter_dialect: over.filter_dialect.or(self.filter_dialect),
             dispatch: over.dispatch.or(self.dispatch),
             component: over.component.or(self.component),

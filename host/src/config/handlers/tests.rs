@@ -84,8 +84,9 @@ fn what_is_wrong_is_named_with_its_handler_and_its_key() {
         ("outputs = [\"a/b\", \"a-b\"]", "`outputs`: `a-b`: its uploads would be named like those of `a/b`"),
         ("output_bytes_max = 0", "`output_bytes_max`: expected a number of bytes above 0"),
         ("output_bytes_max = -1", "handler number 1: `output_bytes_max`:"),
+        ("filter_file = \"f\"", "expected either `filter` or `filter_file`, found both"),
         ("colour = \"red\"", "handler number 1:"),
-        ("fetch = { web = \"x\" }", "handler number 1: `fetch`:"),
+        ("fetch = { web = \"x\" }", "handler number 1: `fetch.web`: unknown field"),
         ("scripts = { a = {} }", "`scripts` goes with `scripts_dir`"),
     ] {
         let found = with(lines).unwrap_err();
