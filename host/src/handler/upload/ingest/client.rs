@@ -287,7 +287,6 @@ mod tests {
                 .unwrap(),
             sender: "u".to_owned(),
             event_id: EventId::NIL,
-            sender: "me".to_owned(),
             transaction: Transaction::default(),
             handler: "any".parse().unwrap(),
             run: DeliveryId::NIL,
