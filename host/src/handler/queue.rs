@@ -180,12 +180,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
 /// Records how an attempt ended, for good: a run that is forgotten would be made again. While the disk is full it waits.
 async fn record(engine: &Engine, finished: Finished) {
     loop {
-        let recorded = match engine.store.finish(finished.clone()).await {
-            // That becomes durable with the next write.
-            Ok(()) => engine.store.probe().await,
-            failed => failed,
-        };
-        let Err(error) = recorded else { return };
+        let Err(error) = engine.store.finish(finished.clone()).await else { return };
         tracing::error!(event = %finished.event, %error, "the end of a run is not recorded yet");
         if engine.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
             return;
