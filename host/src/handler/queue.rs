@@ -118,6 +118,7 @@ impl Drop for Guard {
 async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed: Owed, meter: &Arc<Meter>) {
     let (at, begun) = (clock::now(), Instant::now());
     let number = owed.progress.failed + 1;
+    tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
     let ended = Box::pin(attempt.make()).await;

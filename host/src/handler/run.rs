@@ -16,13 +16,12 @@ use super::upload::Origin;
 use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
 use crate::domain::parts::{FilePath, Parts};
 use crate::domain::{DeliveryId, SubscriptionId};
+use crate::plugin::last_words;
 use crate::store::Logged;
 use crate::{chain, clock};
 
 /// The file among an upload's notes that says that it is done.
 const DONE: &str = "done.json";
-/// How much of what a program said last stands in the reason of a failure, in characters.
-const LAST_WORDS_MAX: usize = 200;
 
 /// One attempt.
 pub(super) struct Attempt<'a> {
@@ -291,13 +290,10 @@ fn dispatched_arguments(event_json: &[u8]) -> Vec<String> {
     arguments.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
 }
 
-/// Adds the last line that a program wrote to stderr.
+/// Adds what a program wrote to stderr last.
 fn with_last_words(exit: &Exit, stderr: &str) -> String {
-    match stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-        Some(line) => {
-            let words: String = line.chars().filter(|c| !c.is_control()).take(LAST_WORDS_MAX).collect();
-            format!("{exit}: {words}")
-        }
+    match last_words(stderr) {
+        Some(words) => format!("{exit}: {words}"),
         None => exit.to_string(),
     }
 }

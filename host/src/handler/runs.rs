@@ -21,6 +21,7 @@ use super::queue::Queue;
 use super::ready::{Error, Handler, Tools};
 use super::run::ARGUMENTS;
 use super::sweep;
+use crate::directory::Directory;
 use crate::domain::{Event, EventId, HandlerName, SubscriptionId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
@@ -68,6 +69,7 @@ impl Runs {
     /// When a handler cannot be used.
     pub async fn start(
         store: Arc<dyn Store>,
+        directory: &Directory,
         intake: Intake,
         definitions: Vec<Definition>,
         tools: &Tools,
@@ -77,10 +79,11 @@ impl Runs {
         for definition in definitions {
             handlers.push(Arc::new(Handler::load(definition, tools).await?));
         }
+        warn_of_shadows(&handlers);
+        warn_of_stranded(&*store, directory, &handlers).await;
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let under_way = UnderWay::default();
         let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
-        warn_of_shadows(&handlers);
         let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
         if !started.handlers.is_empty() {
             started.spawn();
@@ -181,6 +184,24 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
         if known != name {
             tracing::warn!(handler = %name, first = %known, "its filter is that of an earlier handler, which gets all its events");
         }
+    }
+}
+
+/// Says that runs wait for handlers that are not there.
+async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[Arc<Handler>]) {
+    let creditors = match store.creditors().await {
+        Ok(creditors) => creditors,
+        Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
+    };
+    let is_known = |id: SubscriptionId| {
+        directory.get(id).is_some() || handlers.iter().any(|handler| recipients(handler).contains(&id))
+    };
+    let missing = creditors.into_iter().filter(|id| !is_known(*id)).count();
+    if missing > 0 {
+        tracing::warn!(
+            missing,
+            "runs wait for handlers that are not in the configuration (renamed, or taken out)"
+        );
     }
 }
 
