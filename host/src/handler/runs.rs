@@ -26,6 +26,9 @@ use crate::domain::{Event, EventId, HandlerName, SubscriptionId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
 
+/// How the source of an event that was made for a run begins; the handler's name follows.
+const DISPATCH: &str = "/dispatch/";
+
 /// Runs under way, with how far each has come.
 #[derive(Default)]
 pub(super) struct UnderWay(Mutex<HashMap<(EventId, SubscriptionId), Arc<Meter>>>);
@@ -122,7 +125,7 @@ impl Runs {
         let event = json!({
             "specversion": "1.0",
             "id": Uuid::new_v4().to_string(),
-            "source": format!("/dispatch/{name}"),
+            "source": format!("{DISPATCH}{name}"),
             "type": "waypost.dispatch",
             "data": {"handler": name, ARGUMENTS: arguments},
         });
@@ -142,9 +145,11 @@ impl Runs {
         handler.map(|handler| &handler.definition.name)
     }
 
-    /// Tells whether a recipient is that of runs that were asked for by `/dispatch`.
-    pub fn is_dispatched(&self, recipient: SubscriptionId) -> bool {
-        self.handlers().any(|handler| handler.name.dispatched() == recipient)
+    /// Returns to whom a run was owed where [`Self::dispatch`] has made this event. Others may claim that of theirs: the
+    /// event's deliveries tell.
+    pub fn dispatched_to(event: &Event) -> Option<SubscriptionId> {
+        let name: HandlerName = event.source().strip_prefix(DISPATCH)?.parse().ok()?;
+        Some(name.dispatched())
     }
 
     /// Returns how far a run has come that is under way.

@@ -1,5 +1,6 @@
 //! `waypost handler run`: one run, without a service.
 
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use waypost::handler::{self, Definition, Meter, Once, Tools};
 use waypost::plugin::{Compiler, Host, Settings};
 
 use super::progress;
-use crate::cli::{input, own_program, print};
+use crate::cli::{input, own_program, pretty, print};
 
 /// Run one handler on an event here, without a service
 ///
@@ -134,6 +135,8 @@ fn said(stream: &str, said: &Said) -> anyhow::Result<()> {
         print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
     }
     match stream {
+        // Whoever reads a pipe gets it as it is.
+        "stdout" if io::stdout().is_terminal() => print::text(&pretty::printable(&said.tail))?,
         "stdout" => print::text(&said.tail)?,
         _ if said.tail.is_empty() => {}
         _ => print::notice(said.tail.trim_end()),

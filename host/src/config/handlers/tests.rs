@@ -114,6 +114,8 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
+    // The lock of an editor that has `a.py` open: nothing started while somebody edited a script.
+    std::os::unix::fs::symlink("me@host.1:2", folder.path().join(".#a.py")).unwrap();
     let scripts = |more: &str| {
         handlers(&format!("[[handler]]\nscripts_dir = {:?}\ntimeout = \"5m\"\n{more}", folder.path()))
     };
@@ -128,6 +130,8 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
     let missing = scripts("[handler.scripts.c]\nfilter = \"$\"\n").unwrap_err();
     assert!(missing.contains("there is no executable file `c`"), "{missing}");
     assert!(scripts("name = \"x\"\n").unwrap_err().contains("`name` does not go with `scripts_dir`"));
+    std::os::unix::fs::symlink("nowhere", folder.path().join("z.sh")).unwrap();
+    assert!(scripts("").unwrap_err().contains("/z.sh: "), "what is wrong is named");
 }
 
 #[test]
