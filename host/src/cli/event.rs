@@ -72,7 +72,7 @@ pub(super) struct Purge {
     server: Server,
 }
 
-/// Deliver events again, to every subscription that matches now
+/// Deliver events again, to every subscription that matches now, and run the handler again that does
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -132,6 +132,8 @@ struct FailedFilter {
 #[derive(Deserialize)]
 struct Delivery {
     subscription: String,
+    #[serde(default)]
+    handler: Option<String>,
 }
 
 /// Asks a running Waypost.
@@ -195,8 +197,11 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
         let path = ["events", &id.to_string(), "retry"];
         let retried: Retried = client.json(client.request(Method::POST, &path)).await?;
         print::line(format_args!("Event - {id}"))?;
-        for Delivery { subscription } in retried.deliveries {
-            print::line(format_args!("    ELM {subscription} due again"))?;
+        for Delivery { subscription, handler } in retried.deliveries {
+            match handler {
+                Some(handler) => print::line(format_args!("    RUN {handler} due again"))?,
+                None => print::line(format_args!("    ELM {subscription} due again"))?,
+            }
         }
         for FailedFilter { subscription, reason } in retried.filters_failed {
             print::line(format_args!("    FILTER {subscription} failed: {reason}"))?;

@@ -21,6 +21,7 @@ pub mod upload;
 
 mod capture;
 mod definition;
+mod doubts;
 mod folder;
 mod meter;
 mod once;
@@ -43,6 +44,6 @@ pub use program::{
     Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Ended, Native, Run, Supervision,
     become_main, supervise_main,
 };
-pub use ready::{Error, Tools, routes};
+pub use ready::{Error, Tools, check, routes};
 pub use router::Router;
 pub use runs::{DispatchError, Runs};

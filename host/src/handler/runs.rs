@@ -82,6 +82,9 @@ impl Runs {
         for definition in definitions {
             handlers.push(Arc::new(Handler::load(definition, tools).await?));
         }
+        for doubt in handlers.iter().flat_map(|handler| handler.definition.doubts()) {
+            tracing::warn!("{doubt}");
+        }
         warn_of_shadows(&handlers);
         warn_of_stranded(&*store, directory, &handlers).await;
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());

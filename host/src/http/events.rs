@@ -180,7 +180,11 @@ pub(super) async fn retry(
         return Err(not_found(id));
     }
     let deliveries = matched.into_iter().map(|subscription| {
-        json!({"id": DeliveryId::of(id, subscription).to_string(), "subscription": subscription.to_string()})
+        json!({
+            "id": DeliveryId::of(id, subscription).to_string(),
+            "subscription": subscription.to_string(),
+            "handler": api.runs.name(subscription).map(ToString::to_string),
+        })
     });
     let failed = failed.into_iter().map(|(subscription, failure)| {
         json!({"subscription": subscription.to_string(), "reason": failure.to_string()})
