@@ -122,6 +122,11 @@ impl Directory {
         Ok(if self.routes.is_empty() { matches } else { self.first_route(matches) })
     }
 
+    /// Returns the routes of handlers, in the order in which an event asks them.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
     /// Tells whether a recipient is a handler that a route chooses.
     pub fn is_route(&self, id: SubscriptionId) -> bool {
         self.routes.iter().any(|route| route.recipient == id)

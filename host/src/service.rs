@@ -99,7 +99,7 @@ impl Service {
         let recoveries =
             Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
         let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
-        let runs = runs(&config, Arc::clone(&store), intake.clone(), host).await?;
+        let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         if let Some(retention) = config.retention {
             tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
@@ -229,7 +229,7 @@ async fn policy(config: &Config) -> Result<Policy, Error> {
 /// Loads the handlers. What they upload as events comes in like any other.
 async fn runs(
     config: &Config,
-    store: Arc<dyn Store>,
+    (store, directory): (&Arc<dyn Store>, &Directory),
     intake: Intake,
     host: Arc<Host>,
 ) -> Result<Runs, Error> {
@@ -247,7 +247,8 @@ async fn runs(
         }),
     };
     let folder = config.data.join("runs");
-    let started = Runs::start(store, intake, config.handlers.clone(), &tools, folder).await;
+    let started =
+        Runs::start(Arc::clone(store), directory, intake, config.handlers.clone(), &tools, folder).await;
     started.map_err(Error::Handlers)
 }
 

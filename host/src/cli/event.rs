@@ -11,8 +11,8 @@ use serde::Deserialize;
 use waypost::domain::EventId;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
-use crate::cli::print;
 use crate::cli::story::Story;
+use crate::cli::{pretty, print};
 
 /// The most events that are asked for at once.
 const PAGE: u32 = 100;
@@ -72,7 +72,7 @@ pub(super) struct Purge {
     server: Server,
 }
 
-/// Deliver events again, to every subscription that matches now
+/// Deliver events again, to every subscription that matches now, and run the handler again that does
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -132,6 +132,8 @@ struct FailedFilter {
 #[derive(Deserialize)]
 struct Delivery {
     subscription: String,
+    #[serde(default)]
+    handler: Option<String>,
 }
 
 /// Asks a running Waypost.
@@ -167,7 +169,8 @@ async fn get(arguments: Get) -> anyhow::Result<()> {
 async fn show(client: &Client, ids: &[EventId]) -> anyhow::Result<()> {
     for id in ids {
         let story: Story = client.json(client.request(Method::GET, &["events", &id.to_string()])).await?;
-        print::text(&story.to_string())?;
+        // Events, programs and plugins say in it what they like.
+        print::text(&pretty::printable(&story.to_string()))?;
     }
     Ok(())
 }
@@ -194,8 +197,11 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
         let path = ["events", &id.to_string(), "retry"];
         let retried: Retried = client.json(client.request(Method::POST, &path)).await?;
         print::line(format_args!("Event - {id}"))?;
-        for Delivery { subscription } in retried.deliveries {
-            print::line(format_args!("    ELM {subscription} due again"))?;
+        for Delivery { subscription, handler } in retried.deliveries {
+            match handler {
+                Some(handler) => print::line(format_args!("    RUN {handler} due again"))?,
+                None => print::line(format_args!("    ELM {subscription} due again"))?,
+            }
         }
         for FailedFilter { subscription, reason } in retried.filters_failed {
             print::line(format_args!("    FILTER {subscription} failed: {reason}"))?;

@@ -5,6 +5,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use crate::cli::pretty;
+
 /// Why stdout takes nothing more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -30,7 +32,7 @@ pub(super) fn text(text: &str) -> Result<(), Error> {
     })
 }
 
-/// Writes one line to stderr, where nobody may be listening.
+/// Writes one line to stderr, where nobody may be listening. What others have said in it does not steer the terminal.
 pub(super) fn notice(notice: &str) {
-    drop(writeln!(io::stderr().lock(), "{notice}"));
+    drop(writeln!(io::stderr().lock(), "{}", pretty::printable(notice)));
 }

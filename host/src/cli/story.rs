@@ -36,6 +36,10 @@ struct Delivery {
     state: String,
     #[serde(default)]
     reason: Option<String>,
+    #[serde(default)]
+    due: Option<String>,
+    #[serde(default)]
+    progress: Option<Progress>,
     attempts: Vec<Attempt>,
 }
 
@@ -49,11 +53,25 @@ struct Attempt {
     target: Option<Answer>,
 }
 
+/// How far a run has come.
+#[derive(Deserialize)]
+struct Progress {
+    phase: String,
+    since: String,
+}
+
 /// What a handler did.
 #[derive(Deserialize)]
 struct HandlerRun {
+    start: Start,
     program: Option<Program>,
     uploads: Vec<Upload>,
+}
+
+#[derive(Deserialize)]
+struct Start {
+    #[serde(default)]
+    interrupted: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +123,9 @@ impl fmt::Display for Story {
         writeln!(f, "Event - {}", self.id)?;
         writeln!(f, "{}", pretty::json(&self.event))?;
         self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))?;
+        if self.deliveries.is_empty() {
+            writeln!(f, "    no subscription that you may see, and no handler, wanted it")?;
+        }
         self.filters_failed.iter().try_for_each(|FailedFilter { subscription, at, reason }| {
             writeln!(f, "    FILTER {subscription} ({at}) failed: {reason}")
         })
@@ -140,6 +161,10 @@ impl Delivery {
     fn show_run(&self, handler: &str, last: Option<&Attempt>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = last.map_or("-", |attempt| &attempt.at);
         write!(f, "    RUN {handler} ({at}) {}", self.state)?;
+        self.progress
+            .iter()
+            .try_for_each(|progress| write!(f, ", {} since {}", progress.phase, progress.since))?;
+        self.due.iter().try_for_each(|due| write!(f, ", due {due}"))?;
         self.reason.iter().try_for_each(|reason| write!(f, ": {reason}"))?;
         match last.and_then(|attempt| attempt.run.as_ref()) {
             Some(run) => run.show(f),
@@ -150,6 +175,9 @@ impl Delivery {
 
 impl HandlerRun {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = &self.start.interrupted {
+            write!(f, "\n        begun again: the run of {at} was cut short")?;
+        }
         if let Some(Program { exit, stdout, stderr }) = &self.program {
             write!(f, "\n        {exit}")?;
             for (stream, said) in [("stdout", stdout), ("stderr", stderr)] {
@@ -158,7 +186,11 @@ impl HandlerRun {
             }
         }
         self.uploads.iter().try_for_each(|Upload { output, files, place }| {
-            write!(f, "\n        uploaded {files} files of {output}: {place}")
+            write!(
+                f,
+                "\n        uploaded {output}, {files} {}: {place}",
+                if *files == 1 { "file" } else { "files" }
+            )
         })
     }
 }
@@ -236,7 +268,7 @@ mod tests {
                 ended with exit code 1
                     stdout: a
                     stdout: b
-                uploaded 2 files of output: /results/1
+                uploaded output, 2 files: /results/1
             ELM s3 (-) policy - target -
             FILTER s4 (2026-11-22T01:00:00Z) failed: filter too expensive: one filter may visit 9 nodes of this event
         "#);

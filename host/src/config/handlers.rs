@@ -2,6 +2,7 @@
 //!
 //! Each reason names the handler, the key, what is expected and what was found.
 
+mod explain;
 mod program;
 mod table;
 
@@ -10,8 +11,9 @@ use std::collections::HashSet;
 use figment::Figment;
 
 use crate::domain::parts::FilePath;
-use crate::domain::{HandlerName, RetrySchedule};
+use crate::domain::{FilterDialect, HandlerName, RetrySchedule};
 use crate::handler::{Definition, HandlerLimits, OutputFolder, Selection};
+use crate::matching::Filter;
 use table::{Output, Table};
 
 /// The key of the tables in the file.
@@ -26,7 +28,7 @@ const TAKEN: [&str; 2] = ["download", "event.json"];
 /// # Errors
 /// What is wrong with the first wrong one.
 pub(super) fn read(figment: &Figment) -> Result<Vec<Definition>, String> {
-    let tables: Vec<Table> = figment.extract_inner(KEY).map_err(|error| table::explain(&error))?;
+    let tables: Vec<Table> = figment.extract_inner(KEY).map_err(|error| explain::explain(&error, figment))?;
     let mut handlers = Vec::new();
     for (place, table) in (1..).zip(tables) {
         let called = table.name.clone().map_or_else(|| format!("number {place}"), |name| format!("`{name}`"));
@@ -45,7 +47,7 @@ pub(super) fn read(figment: &Figment) -> Result<Vec<Definition>, String> {
 fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
     let default = Definition::new(name.clone(), program::of(&table)?);
     let filter = match (filter_text(&table)?, table.filter_dialect) {
-        (Some(text), dialect) => Some(Selection { text, dialect: dialect.unwrap_or_default() }),
+        (Some(text), dialect) => Some(selection(text, dialect.unwrap_or_default())?),
         (None, Some(_)) => return Err("`filter_dialect` goes with `filter`".to_owned()),
         (None, None) => None,
     };
@@ -75,6 +77,14 @@ fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
         name,
         program: default.program,
     })
+}
+
+/// A filter that does not parse is shown with the place where it ends to make sense.
+fn selection(text: String, dialect: FilterDialect) -> Result<Selection, String> {
+    match Filter::parse(&text, dialect) {
+        Ok(_) => Ok(Selection { text, dialect }),
+        Err(error) => Err(format!("`filter`: {error}\n{}", error.caret(&text))),
+    }
 }
 
 fn filter_text(table: &Table) -> Result<Option<String>, String> {

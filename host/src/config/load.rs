@@ -8,7 +8,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
-use crate::config::{Config, Error, Invalid, KEYS, Key, handlers};
+use crate::config::{Config, Error, Invalid, KEYS, handlers};
 
 /// What the environment variables with settings begin with.
 pub const ENV_PREFIX: &str = "WAYPOST_";
@@ -156,9 +156,15 @@ fn text(value: &Value) -> Result<String, String> {
 
 /// Returns the known key that is spelt most alike.
 fn nearest(name: &str) -> Option<&'static str> {
-    let alike = |key: &Key| strsim::jaro_winkler(&name.to_lowercase(), key.name);
-    let key = KEYS.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)))?;
-    (alike(key) >= SIMILARITY_MIN).then_some(key.name)
+    alike(name, KEYS.iter().map(|key| key.name).chain([handlers::KEY]))
+}
+
+/// Returns the one of some names that is spelt most alike, if any is.
+pub(super) fn alike<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let likeness = |known: &str| strsim::jaro_winkler(&name, known);
+    let nearest = known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    (likeness(nearest) >= SIMILARITY_MIN).then_some(nearest)
 }
 
 #[cfg(test)]

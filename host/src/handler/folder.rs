@@ -21,8 +21,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use walkdir::WalkDir;
 
+use super::remove::remove;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, EventId, SubscriptionId};
+
+/// How the names of folders end that are to be removed.
+const ASIDE: &str = "removed";
 
 /// The folder of one run.
 #[derive(Clone, Debug)]
@@ -140,47 +144,48 @@ impl Folder {
         outputs.map(|output| self.work().join(output)).try_for_each(fs::create_dir_all)
     }
 
-    /// Sees to it that what the program has made is on disk, and says that it is.
-    pub(super) fn ran(&self, ran: &Ran) -> io::Result<()> {
-        for entry in
-            WalkDir::new(self.work()).into_iter().filter_entry(|entry| entry.path() != self.download())
-        {
+    /// Sees to it that what is to be uploaded is on disk, and says that it is. What else the program has left may be as
+    /// it likes.
+    pub(super) fn ran(&self, ran: &Ran, outputs: &[String]) -> io::Result<()> {
+        for entry in outputs.iter().flat_map(|output| WalkDir::new(self.work().join(output))) {
             let entry = entry?;
             if entry.file_type().is_file() || entry.file_type().is_dir() {
-                File::open(entry.path())?.sync_all()?;
+                sync(entry.path())?;
             }
         }
         for log in [self.stdout(), self.stderr()] {
-            File::open(log)?.sync_all()?;
+            sync(&log)?;
         }
         write(&self.0, "ran.json", ran)
     }
 
-    /// Removes everything, whatever the program has made of the permissions.
+    /// Removes everything, whatever the program has made of it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.unlock()?;
-                fs::remove_dir_all(&self.0)
-            }
-            removed => removed,
+        match self.set_aside()? {
+            Some(aside) => remove(&aside),
+            None => Ok(()),
         }
     }
 
-    /// Makes all folders writable again, from the top down.
-    fn unlock(&self) -> io::Result<()> {
-        let mut folders = vec![self.0.clone()];
-        while let Some(folder) = folders.pop() {
-            fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                }
-            }
+    /// Gives everything another name, at which it is nobody's any more, and returns that: a removal that a crash cuts
+    /// short must not leave a mark without what it tells of.
+    pub(super) fn set_aside(&self) -> io::Result<Option<PathBuf>> {
+        let aside = self.0.with_extension(format!("{}.{ASIDE}", Uuid::new_v4()));
+        match fs::rename(&self.0, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// Tells whether it is what [`Self::set_aside`] has named so.
+    pub(super) fn is_aside(&self) -> bool {
+        self.0.extension().is_some_and(|extension| extension == ASIDE)
+    }
+
+    /// Returns its place.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -191,6 +196,12 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Brings a file or folder to disk, or says which one is in the way.
+fn sync(path: &Path) -> io::Result<()> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Writes a file of which nobody ever sees a part.
@@ -232,18 +243,43 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_nobody_may_write_are_removed_too() {
+    fn a_removal_that_is_cut_short_leaves_nothing_that_anybody_takes_for_a_run() {
         let runs = tempfile::tempdir().unwrap();
         let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
         begin(&folder);
-        let inner = folder.work().join("output/a/b");
-        fs::create_dir_all(&inner).unwrap();
-        fs::write(inner.join("c"), "x").unwrap();
-        fs::set_permissions(&inner, Permissions::from_mode(0o500)).unwrap();
-        fs::set_permissions(inner.parent().unwrap(), Permissions::from_mode(0o000)).unwrap();
-        folder.unlock().unwrap();
+        let aside = Folder::found(folder.set_aside().unwrap().unwrap());
+        assert!(aside.is_aside() && !folder.is_aside());
+        assert!(matches!(folder.left().unwrap(), Left::Nothing));
+        begin(&folder);
         folder.remove().unwrap();
-        assert!(!folder.0.exists());
+        folder.remove().unwrap();
+        assert!(!folder.path().exists() && aside.path().exists());
+    }
+
+    /// A cache that its program has closed, beside the outputs, failed the run.
+    #[test]
+    fn what_lies_beside_the_outputs_is_in_nobodys_way() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
+        begin(&folder);
+        let (deep, next) = (folder.work().join("cache"), folder.work().join("next"));
+        fs::create_dir(&deep).unwrap();
+        for _ in 0..3_000 {
+            fs::create_dir(&next).unwrap();
+            fs::rename(&deep, next.join("d")).unwrap();
+            fs::rename(&next, &deep).unwrap();
+        }
+        fs::write(folder.stdout(), "").unwrap();
+        fs::write(folder.stderr(), "").unwrap();
+        let run = HandlerRun {
+            handler: "h".to_owned(),
+            start: crate::domain::handler::RunStart::Fresh,
+            fetched: None,
+            program: None,
+            uploads: Vec::new(),
+        };
+        folder.ran(&Ran { at: clock::now(), failed: 0, run }, &["output".to_owned()]).unwrap();
+        assert!(matches!(folder.left().unwrap(), Left::Ran(_)));
         folder.remove().unwrap();
     }
 }

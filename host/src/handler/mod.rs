@@ -7,7 +7,8 @@
 //! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.
 //! - `runs`: who is owed a run, and who runs now; `run`: one run, from the fetch to the upload.
-//! - `folder`: where a run happens, and what of it outlasts a crash.
+//! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: its end; `sweep`: the end of what nobody
+//!   has removed.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
 //!   what they say. `output`: what they made. [`upload`]: to where it goes.
 //! - `meter`: how far a run has come.
@@ -20,6 +21,7 @@ pub mod upload;
 
 mod capture;
 mod definition;
+mod doubts;
 mod folder;
 mod meter;
 mod once;
@@ -27,6 +29,7 @@ mod output;
 mod program;
 mod queue;
 mod ready;
+mod remove;
 mod router;
 mod run;
 mod runs;
@@ -41,6 +44,6 @@ pub use program::{
     Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Ended, Native, Run, Supervision,
     become_main, supervise_main,
 };
-pub use ready::{Error, Tools, routes};
+pub use ready::{Error, Tools, check, routes};
 pub use router::Router;
 pub use runs::{DispatchError, Runs};

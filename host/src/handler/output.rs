@@ -53,6 +53,14 @@ pub struct OutputFile {
     pub mimetype: String,
 }
 
+/// Guesses a media type by a file's extension. Python's is what Pacifica's own services say.
+fn mimetype(path: &FilePath) -> String {
+    match path.name().rsplit_once('.') {
+        Some((_, "py")) => "text/x-python".to_owned(),
+        _ => mime_guess::from_path(path.as_str()).first_or_octet_stream().to_string(),
+    }
+}
+
 /// How much one output may be.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputLimits {
@@ -209,7 +217,7 @@ impl OutputFile {
             Ok(modified) => modified,
             Err(source) => return Err(OutputError::Read { path: place, source }),
         };
-        let mimetype = mime_guess::from_path(path.as_str()).first_or_octet_stream().to_string();
+        let mimetype = mimetype(&path);
         let created = metadata.created().unwrap_or(modified);
         Ok(Self { path, place, size: metadata.len(), modified, created, mimetype })
     }

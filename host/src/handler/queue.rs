@@ -1,5 +1,6 @@
 //! One handler's runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ impl Queue {
                 return SWEEP;
             }
             let now = clock::now();
+            // What ends while the store is read may still stand in its answer.
+            let before: HashSet<_> = self.engine.under_way.lock().keys().copied().collect();
             let ask = Ask { subscription: recipient, after: EventId::NIL, fresh: max + 1, now, due: max + 1 };
             let owed = match self.engine.store.owed(ask).await {
                 Ok(owed) => owed,
@@ -78,7 +81,9 @@ impl Queue {
                 if self.runs.len() >= max {
                     break;
                 }
-                self.start(recipient, owed);
+                if !before.contains(&(owed.event.id, recipient)) {
+                    self.start(recipient, owed);
+                }
             }
         }
         wait
@@ -118,6 +123,7 @@ impl Drop for Guard {
 async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed: Owed, meter: &Arc<Meter>) {
     let (at, begun) = (clock::now(), Instant::now());
     let number = owed.progress.failed + 1;
+    tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
     let ended = Box::pin(attempt.make()).await;
@@ -139,22 +145,19 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     };
     let (policy, target) = (None, None);
     let attempt = domain::Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
-    record(
-        engine,
-        Finished {
-            subscription: recipient,
-            event: owed.event.id,
-            place: owed.place,
-            plugin: None,
-            run: Some(Box::new(ended.run)),
-            attempt,
-            progress,
-            prepared: false,
-        },
-    )
-    .await;
-    // Only now: a crash before this finds outputs that need no second run.
-    if !keeps {
+    let finished = Finished {
+        subscription: recipient,
+        event: owed.event.id,
+        place: owed.place,
+        plugin: None,
+        run: Some(Box::new(ended.run)),
+        attempt,
+        progress,
+        prepared: false,
+    };
+    let is_recorded = record(engine, finished).await;
+    // Only now: who finds outputs after a crash, or an end without a record, needs no second run.
+    if is_recorded && !keeps {
         run::blocking(move || {
             if let Err(error) = folder.remove() {
                 tracing::warn!(%error, "the folder of a run stays for now");
@@ -178,17 +181,13 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
 }
 
 /// Records how an attempt ended, for good: a run that is forgotten would be made again. While the disk is full it waits.
-async fn record(engine: &Engine, finished: Finished) {
+/// Tells whether it could before the service stops.
+async fn record(engine: &Engine, finished: Finished) -> bool {
     loop {
-        let recorded = match engine.store.finish(finished.clone()).await {
-            // That becomes durable with the next write.
-            Ok(()) => engine.store.probe().await,
-            failed => failed,
-        };
-        let Err(error) = recorded else { return };
+        let Err(error) = engine.store.finish(finished.clone()).await else { return true };
         tracing::error!(event = %finished.event, %error, "the end of a run is not recorded yet");
         if engine.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
-            return;
+            return false;
         }
     }
 }

@@ -136,6 +136,14 @@ impl Handler {
     }
 }
 
+/// Does all that a start of the service does with a handler, and forgets it again.
+///
+/// # Errors
+/// When it cannot be used.
+pub async fn check(definition: Definition, tools: &Tools) -> Result<(), Error> {
+    Handler::load(definition, tools).await.map(drop)
+}
+
 impl Loaded {
     /// Runs the program. Dropping the future ends it.
     pub(super) async fn run(&self, call: &Call, closures: impl FnOnce() -> Run) -> Ended {

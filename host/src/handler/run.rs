@@ -16,13 +16,12 @@ use super::upload::Origin;
 use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
 use crate::domain::parts::{FilePath, Parts};
 use crate::domain::{DeliveryId, SubscriptionId};
+use crate::plugin::last_words;
 use crate::store::Logged;
 use crate::{chain, clock};
 
 /// The file among an upload's notes that says that it is done.
 const DONE: &str = "done.json";
-/// How much of what a program said last stands in the reason of a failure, in characters.
-const LAST_WORDS_MAX: usize = 200;
 
 /// One attempt.
 pub(super) struct Attempt<'a> {
@@ -66,7 +65,17 @@ pub(super) enum Failure {
 /// Why an output was not uploaded.
 struct Refused {
     reason: String,
-    is_lasting: bool,
+    whose: Whose,
+}
+
+/// Whose fault it is that an output was not uploaded.
+enum Whose {
+    /// The program's: only another run can make another output.
+    Program,
+    /// The destination's, or the configuration's, and it stays until somebody changes that.
+    Lasting,
+    /// The moment's.
+    Passing,
 }
 
 /// The member of the data of an event made by `/dispatch` that has the arguments.
@@ -100,9 +109,10 @@ impl Attempt<'_> {
                 self.run(&parts, run).await?
             }
         };
-        self.upload(&parts, run).await.map_err(|Refused { reason, is_lasting }| match is_lasting {
-            true => Failure::UploadForGood(reason),
-            false => Failure::Upload { reason, before },
+        self.upload(&parts, run).await.map_err(|Refused { reason, whose }| match whose {
+            Whose::Program => Failure::Run(reason),
+            Whose::Lasting => Failure::UploadForGood(reason),
+            Whose::Passing => Failure::Upload { reason, before },
         })
     }
 
@@ -137,7 +147,9 @@ impl Attempt<'_> {
         if self.handler.definition.keeps_outputs() {
             let (folder, ran) =
                 (self.folder.clone(), Ran { at: clock::now(), failed: before, run: run.clone() });
-            blocking(move || folder.ran(&ran)).await.map_err(|error| self.lost(&error))?;
+            let outputs = call.outputs;
+            let kept = blocking(move || folder.ran(&ran, &outputs)).await;
+            kept.map_err(|error| Failure::Run(format!("its outputs cannot be kept: {}", chain::of(&error))))?;
         }
         Ok(before)
     }
@@ -220,9 +232,9 @@ impl Attempt<'_> {
 
     async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<Uploaded>, Refused> {
         let name = &self.handler.definition.outputs[place].folder;
-        let failed = |error: &dyn std::error::Error, is_lasting| Refused {
+        let failed = |error: &dyn std::error::Error, whose| Refused {
             reason: format!("upload of {name}: {}", chain::of(error)),
-            is_lasting,
+            whose,
         };
         let folder = self.folder.clone();
         let (notes, done) = blocking(move || {
@@ -231,18 +243,20 @@ impl Attempt<'_> {
             Ok::<_, std::io::Error>((notes, done))
         })
         .await
-        .map_err(|error| failed(&error, false))?;
+        .map_err(|error| failed(&error, Whose::Passing))?;
         if let Some(done) = done.and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(Some(done));
         }
-        let output = self.collect(place).await.map_err(|error| failed(&error, true))?;
+        let output = self.collect(place).await.map_err(|error| failed(&error, Whose::Program))?;
         if output.files.is_empty() && output.key_values.is_empty() {
             return Ok(None);
         }
         let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
-        let uploaded = uploading.await.map_err(|error| failed(&error, error.is_lasting()))?;
+        let uploaded = uploading.await.map_err(|error| {
+            failed(&error, if error.is_lasting() { Whose::Lasting } else { Whose::Passing })
+        })?;
         let (noted, kept) = (uploaded.clone(), notes);
-        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error, false))?;
+        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error, Whose::Passing))?;
         Ok(Some(uploaded))
     }
 
@@ -291,13 +305,10 @@ fn dispatched_arguments(event_json: &[u8]) -> Vec<String> {
     arguments.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
 }
 
-/// Adds the last line that a program wrote to stderr.
+/// Adds what a program wrote to stderr last.
 fn with_last_words(exit: &Exit, stderr: &str) -> String {
-    match stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-        Some(line) => {
-            let words: String = line.chars().filter(|c| !c.is_control()).take(LAST_WORDS_MAX).collect();
-            format!("{exit}: {words}")
-        }
+    match last_words(stderr) {
+        Some(words) => format!("{exit}: {words}"),
         None => exit.to_string(),
     }
 }

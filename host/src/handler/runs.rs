@@ -21,9 +21,13 @@ use super::queue::Queue;
 use super::ready::{Error, Handler, Tools};
 use super::run::ARGUMENTS;
 use super::sweep;
+use crate::directory::Directory;
 use crate::domain::{Event, EventId, HandlerName, SubscriptionId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
+
+/// How the source of an event that was made for a run begins; the handler's name follows.
+const DISPATCH: &str = "/dispatch/";
 
 /// Runs under way, with how far each has come.
 #[derive(Default)]
@@ -68,6 +72,7 @@ impl Runs {
     /// When a handler cannot be used.
     pub async fn start(
         store: Arc<dyn Store>,
+        directory: &Directory,
         intake: Intake,
         definitions: Vec<Definition>,
         tools: &Tools,
@@ -77,10 +82,14 @@ impl Runs {
         for definition in definitions {
             handlers.push(Arc::new(Handler::load(definition, tools).await?));
         }
+        for doubt in handlers.iter().flat_map(|handler| handler.definition.doubts()) {
+            tracing::warn!("{doubt}");
+        }
+        warn_of_shadows(&handlers);
+        warn_of_stranded(&*store, directory, &handlers).await;
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let under_way = UnderWay::default();
         let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
-        warn_of_shadows(&handlers);
         let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
         if !started.handlers.is_empty() {
             started.spawn();
@@ -119,7 +128,7 @@ impl Runs {
         let event = json!({
             "specversion": "1.0",
             "id": Uuid::new_v4().to_string(),
-            "source": format!("/dispatch/{name}"),
+            "source": format!("{DISPATCH}{name}"),
             "type": "waypost.dispatch",
             "data": {"handler": name, ARGUMENTS: arguments},
         });
@@ -139,9 +148,11 @@ impl Runs {
         handler.map(|handler| &handler.definition.name)
     }
 
-    /// Tells whether a recipient is that of runs that were asked for by `/dispatch`.
-    pub fn is_dispatched(&self, recipient: SubscriptionId) -> bool {
-        self.handlers().any(|handler| handler.name.dispatched() == recipient)
+    /// Returns to whom a run was owed where [`Self::dispatch`] has made this event. Others may claim that of theirs: the
+    /// event's deliveries tell.
+    pub fn dispatched_to(event: &Event) -> Option<SubscriptionId> {
+        let name: HandlerName = event.source().strip_prefix(DISPATCH)?.parse().ok()?;
+        Some(name.dispatched())
     }
 
     /// Returns how far a run has come that is under way.
@@ -181,6 +192,24 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
         if known != name {
             tracing::warn!(handler = %name, first = %known, "its filter is that of an earlier handler, which gets all its events");
         }
+    }
+}
+
+/// Says that runs wait for handlers that are not there.
+async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[Arc<Handler>]) {
+    let creditors = match store.creditors().await {
+        Ok(creditors) => creditors,
+        Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
+    };
+    let is_known = |id: SubscriptionId| {
+        directory.get(id).is_some() || handlers.iter().any(|handler| recipients(handler).contains(&id))
+    };
+    let missing = creditors.into_iter().filter(|id| !is_known(*id)).count();
+    if missing > 0 {
+        tracing::warn!(
+            missing,
+            "runs wait for handlers that are not in the configuration (renamed, or taken out)"
+        );
     }
 }
 

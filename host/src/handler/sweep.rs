@@ -1,15 +1,18 @@
 //! Folders of runs that nobody needs any more: of failed uploads that nobody has tried again for a day, of events that
-//! have left the log, and of handlers that are gone.
+//! have left the log, of handlers that are gone, and of removals that a crash has cut short.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::folder::{Began, Folder};
+use super::remove::remove;
 use super::run::blocking;
 use super::runs::Engine;
 use crate::clock;
-use crate::domain::State;
+use crate::domain::{DeliveryId, State};
 use crate::store;
 
 /// How often.
@@ -22,39 +25,79 @@ pub(super) async fn sweep(engine: Arc<Engine>) {
     let mut interval = tokio::time::interval(INTERVAL);
     while engine.stop.run_until_cancelled(interval.tick()).await.is_some() {
         let runs = engine.runs.clone();
-        let found = blocking(move || folders(&runs)).await;
-        for (folder, began) in found {
-            match is_needed(&engine, &began).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    if let Err(error) = blocking(move || folder.remove()).await {
-                        tracing::warn!(%error, "the folder of a run stays for now");
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the folders of old runs stay for now");
-                    break;
-                }
+        for folder in blocking(move || folders(&runs)).await {
+            if let Err(error) = look(&engine, folder).await {
+                tracing::warn!(%error, "the folders of old runs stay for now");
+                break;
             }
         }
     }
 }
 
-/// Returns the folders of runs, with which runs they are of.
-fn folders(runs: &PathBuf) -> Vec<(Folder, Began)> {
+/// Returns what lies where runs do, but for what is not named as they are.
+fn folders(runs: &Path) -> Vec<Folder> {
     let Ok(entries) = std::fs::read_dir(runs) else { return Vec::new() };
     let folders = entries.filter_map(|entry| Some(Folder::found(entry.ok()?.path())));
-    folders.filter_map(|folder| folder.began().ok()?.map(|began| (folder, began))).collect()
+    folders.filter(|folder| folder.is_aside() || is_named_by_a_run(folder.path())).collect()
 }
 
-async fn is_needed(engine: &Engine, began: &Began) -> Result<bool, store::Error> {
-    let (event, recipient) = (began.event(), began.recipient());
-    if engine.under_way.lock().contains_key(&(event, recipient)) {
-        return Ok(true);
+fn is_named_by_a_run(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Uuid::parse_str(name).is_ok())
+}
+
+/// Removes a folder that nobody needs.
+async fn look(engine: &Arc<Engine>, folder: Folder) -> Result<(), store::Error> {
+    if !folder.is_aside() {
+        let looked = folder.clone();
+        match blocking(move || looked.began()).await {
+            // One that says of no run is that of a run cut short at its very beginning: nothing is in it.
+            Ok(Some(began)) if is_needed(engine, &began).await? => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, folder = %folder.path().display(), "the folder of a run cannot be read");
+                return Ok(());
+            }
+        }
     }
-    let Some(story) = engine.store.story(event).await? else { return Ok(false) };
-    let delivery = story.deliveries.iter().find(|(id, _)| *id == recipient);
-    let is_over = delivery.is_none_or(|(_, entries)| State::after(entries).is_final());
+    let engine = Arc::clone(engine);
+    blocking(move || {
+        if let Err(error) = take_away(&engine, &folder) {
+            tracing::warn!(%error, folder = %folder.path().display(), "the folder of a run stays for now");
+        }
+    })
+    .await;
+    Ok(())
+}
+
+fn take_away(engine: &Engine, folder: &Folder) -> std::io::Result<()> {
+    if folder.is_aside() {
+        return remove(folder.path());
+    }
+    let aside = {
+        // Held, so that no run begins there meanwhile.
+        let under_way = engine.under_way.lock();
+        let path = |(event, recipient): &(_, _)| -> PathBuf {
+            Folder::of(&engine.runs, DeliveryId::of(*event, *recipient)).path().to_owned()
+        };
+        if under_way.keys().any(|run| path(run) == folder.path()) {
+            return Ok(());
+        }
+        folder.set_aside()?
+    };
+    aside.map_or(Ok(()), |aside| remove(&aside))
+}
+
+/// Tells whether somebody may still take something from the folder of a run: its next attempt, or whoever asks for
+/// an upload again that was given up.
+async fn is_needed(engine: &Engine, began: &Began) -> Result<bool, store::Error> {
+    let Some(story) = engine.store.story(began.event()).await? else { return Ok(false) };
+    let recipient = began.recipient();
+    let state =
+        story.deliveries.iter().find(|(id, _)| *id == recipient).map(|(_, entries)| State::after(entries));
     let is_old = clock::now().duration_since(began.at).unsigned_abs() > KEPT;
-    Ok(!(is_over && is_old))
+    Ok(match state {
+        Some(State::Dead { .. }) => !is_old,
+        Some(state) => !state.is_final(),
+        None => false,
+    })
 }

@@ -18,6 +18,7 @@ use super::story::View;
 use super::{Api, explain};
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, SubscriptionId};
+use crate::handler::Runs;
 use crate::store::{Purge, Purged, Range};
 
 /// How many events a list has unless asked otherwise, and at the most.
@@ -163,12 +164,12 @@ pub(super) async fn retry(
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
     };
-    // A run that somebody asked for is no route's.
-    let asked_for = view.deliveries.iter().map(|delivery| delivery.subscription);
-    let asked_for = asked_for.filter(|id| api.runs.is_dispatched(*id)).collect::<Vec<_>>();
-    if !asked_for.is_empty() {
+    // A run that somebody asked for is no route's, and waits for its handler where that is not there any more.
+    let asked_for = Runs::dispatched_to(&view.event.event);
+    let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.subscription == *id));
+    if let Some(asked_for) = asked_for {
         matched.retain(|id| !api.directory.is_route(*id));
-        matched.extend(asked_for);
+        matched.push(asked_for);
     }
     matched.retain(|id| is_meant(*id));
     failed.retain(|(id, _)| is_meant(*id));
@@ -179,7 +180,11 @@ pub(super) async fn retry(
         return Err(not_found(id));
     }
     let deliveries = matched.into_iter().map(|subscription| {
-        json!({"id": DeliveryId::of(id, subscription).to_string(), "subscription": subscription.to_string()})
+        json!({
+            "id": DeliveryId::of(id, subscription).to_string(),
+            "subscription": subscription.to_string(),
+            "handler": api.runs.name(subscription).map(ToString::to_string),
+        })
     });
     let failed = failed.into_iter().map(|(subscription, failure)| {
         json!({"subscription": subscription.to_string(), "reason": failure.to_string()})

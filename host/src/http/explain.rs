@@ -52,7 +52,33 @@ pub(super) async fn explain(
         format!("/events/{}?explain={user}&after={}", view.event.id, last.subscription.id)
     });
     let subscriptions = told.iter().map(|(known, explanation)| tell(view, known, explanation.as_ref()));
-    Ok(json!({"user": user, "subscriptions": subscriptions.collect::<Vec<_>>(), "next": next}))
+    let handlers = if asking.is_admin { handlers(api, view).await? } else { Value::Null };
+    let subscriptions = subscriptions.collect::<Vec<_>>();
+    Ok(json!({"user": user, "subscriptions": subscriptions, "handlers": handlers, "next": next}))
+}
+
+/// Explains the routes of handlers, in their order: the first that matches gets an event.
+async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
+    let (json, routes) = (view.event.event.json(), api.directory.routes().to_vec());
+    let explaining = tokio::task::spawn_blocking(move || {
+        let event = Document::parse(&json)?;
+        let told = routes.into_iter().map(|route| {
+            let explanation = route.filter.explain(&event);
+            (route, explanation)
+        });
+        Ok::<Vec<_>, matching::Error>(told.collect())
+    });
+    let told =
+        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
+    let told = told.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let shown = told.iter().map(|(route, explanation)| {
+        json!({
+            "handler": api.runs.name(route.recipient).map(ToString::to_string),
+            "matches": explanation.matches,
+            "filter": show(&route.filter, explanation),
+        })
+    });
+    Ok(shown.collect())
 }
 
 /// Evaluates one after the other, for as long as one answer may take, but at least one.

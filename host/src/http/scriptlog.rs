@@ -15,6 +15,7 @@ use super::identity::User;
 use super::parameters::Parameters;
 use super::runs::exit_code;
 use super::story::{Delivery, View};
+use super::tasks::ended;
 use crate::domain::EventId;
 
 /// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
@@ -54,7 +55,7 @@ fn log(view: &View) -> Option<Value> {
         "return_code": program.and_then(|program| exit_code(&program.exit)),
         "script_id": run.handler,
         "created": view.event.received.to_string(),
-        "updated": last.map_or(view.event.received, |attempt| attempt.at).to_string(),
+        "updated": last.map_or(view.event.received, ended).to_string(),
         "deleted": null,
     }))
 }

@@ -139,11 +139,14 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     })
 }
 
-/// Says what a delivery waits for: the breaker of its subscription's plugin, or a handler that is not there.
+/// Says that a run waits for a handler that is not there.
+fn stranded(api: &Api, recipient: SubscriptionId) -> Option<String> {
+    let is_there = api.directory.get(recipient).is_some() || api.runs.name(recipient).is_some();
+    (!is_there).then(|| "waits: its handler is not in the configuration any more".to_owned())
+}
+
+/// Says that a subscription's deliveries wait for the breaker of its plugin.
 fn held(api: &Api, subscription: SubscriptionId) -> Option<String> {
-    if api.directory.get(subscription).is_none() && api.runs.name(subscription).is_none() {
-        return Some("waits: its handler is not in the configuration any more".to_owned());
-    }
     let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(subscription)?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
@@ -160,9 +163,9 @@ impl Delivery {
             state => state,
         };
         let held = match state {
-            State::Pending => held(api, subscription),
+            State::Pending => stranded(api, subscription).or_else(|| held(api, subscription)),
+            State::Retrying { .. } => stranded(api, subscription),
             State::Delivering
-            | State::Retrying { .. }
             | State::Delivered { .. }
             | State::Denied { .. }
             | State::Skipped { .. }
@@ -188,7 +191,9 @@ impl Delivery {
 
     pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
-            State::Retrying { due, reason } => (Some(reason), Some(due.to_string())),
+            State::Retrying { due, reason } => {
+                (Some(self.held.as_ref().unwrap_or(reason)), Some(due.to_string()))
+            }
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
             State::Denied { .. } => (self.told().last().and_then(|(_, done)| denial(done.plugin)), None),
             State::Pending => (self.held.as_ref(), None),

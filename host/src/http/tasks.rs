@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use super::parameters::Parameters;
 use super::runs::show_progress;
 use super::story::View;
 use crate::domain::State as DeliveryState;
-use crate::domain::{EventId, TaskStatus};
+use crate::domain::{Attempt, EventId, TaskStatus};
 
 /// `GET /status/{id}`
 pub(super) async fn status(
@@ -126,5 +127,10 @@ fn task(view: &View) -> Value {
 /// Returns when something happened last.
 fn updated(view: &View) -> String {
     let attempts = view.deliveries.iter().flat_map(|delivery| delivery.attempts());
-    attempts.map(|attempt| attempt.at).max().unwrap_or(view.event.received).to_string()
+    attempts.map(ended).max().unwrap_or(view.event.received).to_string()
+}
+
+/// Returns when an attempt ended.
+pub(super) fn ended(attempt: &Attempt) -> Timestamp {
+    attempt.at.checked_add(attempt.took).unwrap_or(attempt.at)
 }

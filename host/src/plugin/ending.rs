@@ -111,8 +111,9 @@ fn place(error: &wasmtime::Error) -> Option<String> {
     trace.frames().first()?.func_name().map(str::to_owned)
 }
 
-/// Returns the end of what was written: a Rust panic's two lines in one, or the last line of anything else.
-fn last_words(written: &str) -> Option<String> {
+/// Returns the end of what a program wrote to stderr: a Rust panic's two lines in one, or the last line of anything else,
+/// without what a terminal would obey.
+pub fn last_words(written: &str) -> Option<String> {
     let lines: Vec<&str> = written.lines().filter(|line| !line.trim().is_empty()).collect();
     let panic = lines.iter().rposition(|line| line.contains("panicked at "));
     let words = match panic {

@@ -65,6 +65,7 @@ mod worker;
 pub use command::{Command, CommandCall, CommandEnd, CommandLimits};
 pub use compile::{CompileLimits, Compiler};
 pub use configuration::Problem;
+pub use ending::last_words;
 pub use error::{Error, Refused};
 pub use host::{Host, Settings};
 pub use limits::Limits;

@@ -192,7 +192,7 @@ pub struct Module {
     pub by: String,
 }
 
-/// What must last. Every write is durable when its future resolves, but for [`Store::finish`].
+/// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run.
 ///
 /// Dropping a future does not undo the write that it asked for.
 #[async_trait]
@@ -271,7 +271,8 @@ pub trait Store: Send + Sync + 'static {
     async fn owed(&self, ask: Ask) -> Result<Waiting, Error>;
 
     /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
-    /// causes a repeat and nothing else.
+    /// causes a repeat and nothing else. Only an attempt that is a run is durable by then, and does not wait for others to
+    /// be recorded with it.
     async fn finish(&self, finished: Finished) -> Result<(), Error>;
 
     /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does

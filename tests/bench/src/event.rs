@@ -1,6 +1,7 @@
 //! The event that every producer sends: Pacifica's example (CloudEvents 0.1, 2 KB), patched in place.
 
 use bytes::Bytes;
+use serde_json::Value;
 
 const EVENT: &str = include_str!("event.json");
 const ID: &str = "wpb-0000-000000000000";
@@ -21,6 +22,13 @@ pub(crate) fn equality_filter(n: usize, total: usize) -> String {
     } else {
         format!("$[?$.eventType=='type-{n:04}']")
     }
+}
+
+/// Returns the event with another id and other data.
+pub(crate) fn with_data(id: &str, rows: Vec<Value>) -> Value {
+    let mut event: Value = serde_json::from_str(EVENT).expect("event.json is JSON");
+    (event["eventID"], event["data"]) = (id.into(), rows.into());
+    event
 }
 
 fn by_tag(n: usize, total: usize) -> bool {
@@ -90,8 +98,6 @@ fn decimal(digits: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]

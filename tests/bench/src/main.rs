@@ -5,7 +5,11 @@
 //! little on a machine whose speed changes; a ratio does. It fails unless every accepted event arrived exactly as
 //! often as it should. It knows Waypost only from outside.
 
+mod depot;
 mod event;
+mod fetch;
+mod files;
+mod handlers;
 mod ledger;
 mod many;
 mod percentile;
@@ -20,6 +24,7 @@ mod scenario;
 mod sink;
 mod soak;
 mod stage;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -58,6 +63,12 @@ struct Args {
     /// How large the file is when recovery kills the server
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=20))]
     gigabytes: u64,
+    /// How many files handler-fetch fetches
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=3000))]
+    files: u32,
+    /// How many mebibytes they have together
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=20_480))]
+    mebibytes: u32,
     /// The binary to measure [default: target/release/waypost, built when it is missing]
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -103,6 +114,8 @@ fn run(args: Args) -> Result<bool> {
         seconds: args.seconds,
         events: usize::try_from(args.events)?,
         gigabytes: args.gigabytes,
+        files: usize::try_from(args.files)?,
+        mebibytes: usize::try_from(args.mebibytes)?,
     };
     let plan = Scenario::expand(&args.scenarios).repeat(usize::from(args.rounds));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -30,6 +30,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// User time alone.
     pub(crate) user: Duration,
+    /// User and system time of its children, and of theirs, that have ended.
+    pub(crate) children: Duration,
 }
 
 struct KillOnDrop(Option<Child>);
@@ -86,13 +88,20 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
         let kilobytes = |field| status_field(&status, field).context("no memory figures in /proc");
-        let (user, system) = cpu_ticks(&stat).context("no times in /proc")?;
+        let [user, system, children_user, children_system] = cpu_ticks(&stat).context("no times in /proc")?;
         Ok(Usage {
             rss_bytes: kilobytes("VmRSS:")? * 1024,
             peak_rss_bytes: kilobytes("VmHWM:")? * 1024,
             cpu: ticks(user + system),
             user: ticks(user),
+            children: ticks(children_user + children_system),
         })
+    }
+
+    /// Lets `peak_rss_bytes` begin anew with what it has now (proc_pid_clear_refs(5)).
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        fs::write(&file, "5").with_context(|| format!("failed to write {file}"))
     }
 }
 
@@ -106,10 +115,11 @@ fn status_field(status: &str, field: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time: fields 14 and 15 of proc_pid_stat(5), counted behind the name, which may hold blanks.
-fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+/// User and system time, and the same of the children: fields 14 to 17 of proc_pid_stat(5), counted behind the name, which
+/// may hold blanks.
+fn cpu_ticks(stat: &str) -> Option<[u64; 4]> {
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    fields.map(|field| field.parse().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 fn ticks(ticks: u64) -> Duration {
@@ -120,7 +130,7 @@ fn ticks(ticks: u64) -> Duration {
 pub(crate) fn user_times() -> Result<(Duration, Duration)> {
     let (all, own) = (fs::read_to_string("/proc/stat")?, fs::read_to_string("/proc/self/stat")?);
     let all = status_field(&all, "cpu ").context("no times in /proc/stat")?;
-    Ok((ticks(all), ticks(cpu_ticks(&own).context("no times in /proc/self/stat")?.0)))
+    Ok((ticks(all), ticks(cpu_ticks(&own).context("no times in /proc/self/stat")?[0])))
 }
 
 #[cfg(test)]
@@ -132,7 +142,7 @@ mod tests {
         assert_eq!(status_field("Name:\tx\nVmRSS:\t  1234 kB\n", "VmRSS:"), Some(1234));
         assert_eq!(status_field("Name:\tx\n", "VmRSS:"), None);
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 17 5 0 0 20 0 1 0 100";
-        assert_eq!(cpu_ticks(stat), Some((17, 5)));
+        assert_eq!(cpu_ticks(stat), Some([17, 5, 0, 0]));
         assert_eq!(cpu_ticks("42 (a"), None);
     }
 }

@@ -1,6 +1,8 @@
 //! The one table, or the same as JSON.
 #![expect(clippy::print_stdout, reason = "the bench's one printer")]
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -98,6 +100,13 @@ impl Row {
         self.delivered_per_s = (took > 0.0).then(|| self.delivered as f64 / took);
         self.arrival = Latency::of(stage.ledger.arrival_nanos());
         self.lag = Some(sent.lag);
+    }
+
+    /// Adds the rate of runs; one that did not go well is lost.
+    pub(crate) fn ran(&mut self, succeeded: usize, took: Duration) {
+        self.delivered = succeeded;
+        self.delivered_per_s = Some(succeeded as f64 / took.as_secs_f64());
+        self.audit.lost = self.accepted - succeeded;
     }
 
     /// Adds memory and processor time, the latter for each of `events`.

@@ -68,6 +68,21 @@ impl Rest {
         Ok(self.send("GET", path, JSON, Bytes::new()).await?.0)
     }
 
+    /// Sends an event; returns its id in the log.
+    pub(crate) async fn receive(&mut self, event: &Value) -> Result<String> {
+        let (status, answer) = self.send("POST", "/receive", JSON, event.to_string().into()).await?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        ensure!(status == StatusCode::OK, "POST /receive: {status}: {text}");
+        Ok(text)
+    }
+
+    /// GETs a path that answers JSON.
+    pub(crate) async fn json(&mut self, path: &str) -> Result<Value> {
+        let (status, answer) = self.send("GET", path, JSON, Bytes::new()).await?;
+        ensure!(status == StatusCode::OK, "GET {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        serde_json::from_slice(&answer).with_context(|| format!("GET {path} answers no JSON"))
+    }
+
     async fn send(
         &mut self,
         method: &str,

@@ -14,7 +14,7 @@ use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{many, plugins, recovery, soak};
+use crate::{fetch, handlers, many, plugins, recovery, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -60,6 +60,16 @@ pub(crate) enum Scenario {
     PluginSpin,
     /// The four of them
     Plugins,
+    /// A handler between a cart and an ingest service beside tar and sha1sum on the same files
+    HandlerFetch,
+    /// 2,000 runs of a component that adds two numbers
+    HandlerComponent,
+    /// 1,000 runs of /bin/true
+    HandlerCommand,
+    /// The two of them
+    HandlerRuns,
+    /// The three of them
+    Handlers,
     /// The first five
     All,
 }
@@ -74,6 +84,8 @@ impl Scenario {
                 Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
                 Self::ManySubscriptions => &[Self::ManyEqual, Self::ManyTwo, Self::ManyJsonpath2],
                 Self::Plugins => &[Self::PluginFilter, Self::Plugin100, Self::PluginUpload, Self::PluginSpin],
+                Self::HandlerRuns => &[Self::HandlerComponent, Self::HandlerCommand],
+                Self::Handlers => &[Self::HandlerFetch, Self::HandlerComponent, Self::HandlerCommand],
                 Self::ManyEqual
                 | Self::ManyTwo
                 | Self::ManyJsonpath2
@@ -81,6 +93,9 @@ impl Scenario {
                 | Self::Plugin100
                 | Self::PluginUpload
                 | Self::PluginSpin
+                | Self::HandlerFetch
+                | Self::HandlerComponent
+                | Self::HandlerCommand
                 | Self::Accept
                 | Self::Fanout1
                 | Self::Fanout10
@@ -117,7 +132,10 @@ impl Scenario {
             Self::Plugin100 => plugins::hundred(settings).await,
             Self::PluginUpload => plugins::upload(settings).await,
             Self::PluginSpin => plugins::spin(settings).await,
-            Self::All | Self::ManySubscriptions | Self::Plugins => {
+            Self::HandlerFetch => fetch::play(settings).await,
+            Self::HandlerComponent => handlers::component(settings).await,
+            Self::HandlerCommand => handlers::command(settings).await,
+            Self::All | Self::ManySubscriptions | Self::Plugins | Self::HandlerRuns | Self::Handlers => {
                 bail!("it stands for several scenarios, and is none")
             }
         }

@@ -22,6 +22,8 @@ use crate::sink::{Gate, Sink};
 const STILL_MAX: Duration = Duration::from_secs(60);
 /// How many connections create subscriptions at once.
 const MAKERS: usize = 64;
+/// The configuration file's name.
+const CONFIG: &str = "waypost.toml";
 const READY_MAX: Duration = Duration::from_secs(120);
 
 /// What holds for every scenario of a run.
@@ -33,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) seconds: Option<u64>,
     pub(crate) events: usize,
     pub(crate) gigabytes: u64,
+    pub(crate) files: usize,
+    pub(crate) mebibytes: usize,
 }
 
 /// A set stage. Fields are dropped in this order: the server is killed before its folder goes.
@@ -48,7 +52,19 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts an empty Waypost and a sink whose gate stands at `gate`; there are no subscriptions yet.
     pub(crate) async fn set(settings: &Settings, fan: Fan, capacity: usize, gate: Gate) -> Result<Self> {
+        Self::configured(settings, fan, capacity, gate, "").await
+    }
+
+    /// The same with a configuration file that holds this.
+    pub(crate) async fn configured(
+        settings: &Settings,
+        fan: Fan,
+        capacity: usize,
+        gate: Gate,
+        config: &str,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("waypost-bench-").tempdir_in(&settings.data_dir)?;
+        fs::write(folder.path().join(CONFIG), config)?;
         let ledger = Arc::new(Ledger::new(fan, capacity));
         let sink = Sink::start(Arc::clone(&ledger), gate)?;
         let (binary, server_args) = (settings.binary.clone(), settings.server_args.clone());
@@ -63,8 +79,8 @@ impl Stage {
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
         // A held attempt that timed out would be repeated: here that is the bench's doing, not a fault.
-        command.args(["--attempt-timeout-ms", "600000", "--data"]);
-        command.arg(self.data()).args(&self.server_args).stderr(log);
+        command.args(["--attempt-timeout-ms", "600000", "--config"]).arg(self.folder.path().join(CONFIG));
+        command.arg("--data").arg(self.data()).args(&self.server_args).stderr(log);
         let started = Instant::now();
         let server = match Process::start(command).await {
             Ok(server) => self.server.insert(server),
@@ -170,6 +186,11 @@ impl Stage {
     /// Reads what the server has used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         self.server()?.usage()
+    }
+
+    /// Lets the most memory that the server had begin anew.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        self.server()?.forget_peak()
     }
 
     /// Connects to the server.

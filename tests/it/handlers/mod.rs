@@ -8,6 +8,8 @@ mod crashing;
 mod dispatching;
 mod fetching;
 mod hostile_carts;
+mod hostile_programs;
+mod lasting;
 mod running;
 mod uploading;
 mod whole;

@@ -72,14 +72,15 @@ fn rows(arguments: &Arguments) -> anyhow::Result<Vec<Value>> {
     // What an output folder may hold, an event may name; nothing in it is a list of key-values here.
     let limits = OutputLimits { files_max: FILES_MAX, bytes_max: u64::MAX };
     let found = Output::collect(0, "folder", folder, "", &[], limits);
-    let found = found.with_context(|| format!("{} cannot be named in an event", folder.display()))?;
+    let found =
+        found.with_context(|| format!("the files of {} cannot be named in an event", folder.display()))?;
     for (id, file) in (1..).zip(&found.files) {
         let sum = sha1(&file.place).with_context(|| format!("failed to read {}", file.place.display()))?;
         rows.push(json!({
             "destinationTable": "Files",
             "_id": id,
             "name": file.path.name(),
-            "subdir": file.path.folder(),
+            "subdir": subdir(file.path.folder()),
             "size": file.size,
             "mimetype": file.mimetype,
             "hashtype": "sha1",
@@ -87,6 +88,11 @@ fn rows(arguments: &Arguments) -> anyhow::Result<Vec<Value>> {
         }));
     }
     Ok(rows)
+}
+
+/// Pacifica's own events end a folder's name with a slash.
+fn subdir(folder: &str) -> String {
+    if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }
 
 fn sha1(path: &Path) -> io::Result<String> {

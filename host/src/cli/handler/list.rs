@@ -1,31 +1,65 @@
 //! `waypost handler list`: what would run on what.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use waypost::handler::fetch::Source;
 use waypost::handler::upload::Destination;
 use waypost::handler::{self, Definition, Program};
+use waypost::matching::{Document, Filter};
 
-use crate::cli::print;
+use super::tools;
+use crate::cli::{input, print};
 
-/// List the handlers in the order in which an event asks them, and check their filters
+/// List the handlers in the order in which an event asks them, after all checks that a start makes
+///
+/// Ends with 0 when the service would start with them; what would only fail with the first event is a warning.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     source: super::Source,
+    /// Say which of them would run on this event, a JSON file; - is stdin
+    #[arg(long, value_name = "FILE")]
+    event: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.source.load()?;
-    handler::routes(&config.handlers).context("the handlers cannot be used")?;
+    let event = arguments.event.as_deref().map(input::read).transpose()?;
+    let event = event.as_deref().map(Document::parse).transpose().context("the event is not JSON")?;
     if config.handlers.is_empty() {
-        print::notice("there is no [[handler]] in the configuration");
+        print::notice("there is no [[handler]] in the configuration: name its file with --config");
     }
+    waypost::tls::install_provider();
+    let folder = tempfile::tempdir().context("failed to make a folder")?;
+    let tools = tools(&config, folder.path());
+    let mut taken = None;
     for handler in &config.handlers {
         print::text(&show(handler))?;
+        if let Some(event) = &event {
+            print::text(&format!("  {:<13} {}\n", "this event", verdict(handler, event, &mut taken)?))?;
+        }
+        for doubt in handler.doubts() {
+            print::notice(&format!("warning: handler `{}`: {doubt}", handler.name));
+        }
+        handler::check(handler.clone(), &tools).await.context("the service would not start")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what becomes of an event; `taken` is the handler that has it.
+fn verdict(handler: &Definition, event: &Document<'_>, taken: &mut Option<String>) -> anyhow::Result<String> {
+    let Some(filter) = &handler.filter else { return Ok("has nothing to do with it".to_owned()) };
+    let explanation = Filter::parse(&filter.text, filter.dialect)?.explain(event);
+    Ok(match (explanation.matches, &taken) {
+        (true, None) => {
+            *taken = Some(handler.name.to_string());
+            "runs".to_owned()
+        }
+        (true, Some(first)) => format!("matches, but goes to `{first}`, which comes first"),
+        (false, _) => format!("does not match: {}", explanation.reason()),
+    })
 }
 
 fn show(handler: &Definition) -> String {
@@ -45,13 +79,18 @@ fn show(handler: &Definition) -> String {
     format!("{}\n{lines}", handler.name)
 }
 
+/// Words that a reader would take for several are quoted.
 fn program(handler: &Definition) -> String {
     let words = match &handler.program {
         Program::Component { path, .. } => vec![path.display().to_string()],
         Program::Command { command, .. } => command.clone(),
         Program::Closure(_) => vec!["a closure".to_owned()],
     };
-    words.into_iter().chain(handler.arguments.clone()).collect::<Vec<_>>().join(" ")
+    let is_plain =
+        |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control());
+    let words = words.into_iter().chain(handler.arguments.clone());
+    let words = words.map(|word| if is_plain(&word) { word } else { format!("{word:?}") });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn source(source: &Source) -> String {

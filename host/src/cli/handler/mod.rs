@@ -5,13 +5,18 @@ mod list;
 mod progress;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Subcommand;
+use uuid::Uuid;
 use waypost::config::{self, Config, Sources};
+use waypost::domain::EventId;
+use waypost::handler::Tools;
+use waypost::plugin::{Compiler, Host, Settings};
 
-use crate::cli::wait;
+use crate::cli::{own_program, print, wait};
 
 /// See and try the handlers of the configuration: programs that run on events' data files
 #[derive(Debug, Subcommand)]
@@ -28,7 +33,7 @@ pub(super) enum Command {
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Event(arguments) => event::run(&arguments),
-        Command::List(arguments) => list::run(&arguments),
+        Command::List(arguments) => wait(list::run(arguments)),
         Command::Run(arguments) => wait(run::run(arguments)),
     }
 }
@@ -46,5 +51,24 @@ impl Source {
         let mut sources = Sources::from_environment(std::env::vars_os())?;
         sources.file = self.config.clone().or(sources.file);
         Config::load(sources)
+    }
+}
+
+/// Returns what handlers are made with here, where no service is; `folder` has room for compiled components.
+fn tools(config: &Config, runs: &Path) -> Tools {
+    let program = config.plugin_compiler.clone().or_else(own_program);
+    let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
+    let settings = Settings { compiler, folder, ..config.sandbox() };
+    Tools {
+        host: Arc::new(Host::new(settings)),
+        waypost: program,
+        connect_timeout: config.connect_timeout,
+        accept: Arc::new(|event, _sender| {
+            Box::pin(async move {
+                let json = String::from_utf8_lossy(&event.json()).into_owned();
+                print::line(json).map_err(|error| error.to_string())?;
+                Ok(EventId::from_uuid(Uuid::nil()))
+            })
+        }),
     }
 }

@@ -13,13 +13,13 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Prints a line whenever something has changed, until it is dropped.
 pub(super) async fn report(meter: Arc<Meter>) -> std::convert::Infallible {
     let mut interval = tokio::time::interval(INTERVAL);
-    let mut last = None;
+    let mut last = meter.progress();
     loop {
         interval.tick().await;
         let now = meter.progress();
-        if last != Some(now) {
+        if last != now {
             print::notice(&line(&now));
-            last = Some(now);
+            last = now;
         }
     }
 }

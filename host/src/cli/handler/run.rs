@@ -1,22 +1,22 @@
 //! `waypost handler run`: one run, without a service.
 
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use uuid::Uuid;
 use waypost::clock;
 use waypost::config::Config;
+use waypost::domain::Event;
 use waypost::domain::handler::{HandlerRun, Said};
-use waypost::domain::{Event, EventId};
 use waypost::handler::fetch::Source;
 use waypost::handler::upload::Destination;
-use waypost::handler::{self, Definition, Meter, Once, Tools};
-use waypost::plugin::{Compiler, Host, Settings};
+use waypost::handler::{self, Definition, Meter, Once, Selection};
+use waypost::matching::{Document, Filter};
 
-use super::progress;
-use crate::cli::{input, own_program, print};
+use super::{progress, tools};
+use crate::cli::{input, pretty, print};
 
 /// Run one handler on an event here, without a service
 ///
@@ -25,8 +25,8 @@ use crate::cli::{input, own_program, print};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  waypost handler run sha512sum --event event.json --data ./files
-  waypost handler run add --event event.json -- 2 2
+  waypost handler run sha512sum --config waypost.toml --event event.json --data ./files
+  waypost handler run add --config waypost.toml --event event.json -- 2 2
 
 Ends with 0 when the run succeeded, and with 1 when it failed.")]
 pub(in crate::cli) struct Arguments {
@@ -54,6 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let event = input::read(&arguments.event)?;
     let event =
         Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
+    warn_of_filter(&definition, &event)?;
     waypost::tls::install_provider();
     // It is the caller's, who wants to see what is in it.
     let runs =
@@ -71,15 +72,35 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(if once.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Says when the service would not run the handler on this event.
+fn warn_of_filter(handler: &Definition, event: &Event) -> anyhow::Result<()> {
+    let Some(Selection { text, dialect }) = &handler.filter else { return Ok(()) };
+    let (filter, json) = (Filter::parse(text, *dialect)?, event.json());
+    let explanation = filter.explain(&Document::parse(&json)?);
+    if !explanation.matches {
+        print::notice(&format!(
+            "warning: its filter does not match this event, so that the service would not run it: {}",
+            explanation.reason()
+        ));
+    }
+    Ok(())
+}
+
 /// Returns the handler as it is to be tried.
 fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
     let found = config.handlers.iter().find(|handler| handler.name.as_str() == arguments.name);
     let Some(found) = found else {
         let names: Vec<_> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
+        if names.is_empty() {
+            bail!("there is no handler in the configuration: name its file with --config");
+        }
         bail!("there is no handler `{}`; there are: {}", arguments.name, names.join(", "));
     };
     let mut definition = found.clone();
     if let Some(data) = &arguments.data {
+        if !data.is_dir() {
+            bail!("--data: {} is no folder", data.display());
+        }
         definition.source = Source::Local(data.clone());
     }
     if !arguments.upload {
@@ -87,24 +108,6 @@ fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
     }
     definition.arguments.extend(arguments.arguments.iter().cloned());
     Ok(definition)
-}
-
-fn tools(config: &Config, runs: &Path) -> Tools {
-    let program = config.plugin_compiler.clone().or_else(own_program);
-    let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
-    let settings = Settings { compiler, folder, ..config.sandbox() };
-    Tools {
-        host: Arc::new(Host::new(settings)),
-        waypost: program,
-        connect_timeout: config.connect_timeout,
-        accept: Arc::new(|event, _sender| {
-            Box::pin(async move {
-                let json = String::from_utf8_lossy(&event.json()).into_owned();
-                print::line(json).map_err(|error| error.to_string())?;
-                Ok(EventId::from_uuid(Uuid::nil()))
-            })
-        }),
-    }
 }
 
 fn show(once: &Once) -> anyhow::Result<()> {
@@ -119,7 +122,7 @@ fn show(once: &Once) -> anyhow::Result<()> {
         print::notice(&format!("{} after {:.1?}", program.exit, program.took));
     }
     for upload in uploads {
-        print::notice(&format!("uploaded {} files of {} to {}", upload.files, upload.output, upload.place));
+        print::notice(&format!("uploaded {}, {} files: {}", upload.output, upload.files, upload.place));
     }
     print::notice(&format!("the run's folder is {}", folder.display()));
     match failure {
@@ -134,6 +137,8 @@ fn said(stream: &str, said: &Said) -> anyhow::Result<()> {
         print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
     }
     match stream {
+        // Whoever reads a pipe gets it as it is.
+        "stdout" if io::stdout().is_terminal() => print::text(&pretty::printable(&said.tail))?,
         "stdout" => print::text(&said.tail)?,
         _ if said.tail.is_empty() => {}
         _ => print::notice(said.tail.trim_end()),

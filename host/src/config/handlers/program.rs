@@ -115,9 +115,13 @@ fn executables(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let metadata = fs::metadata(&path)?;
-        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 && !is_hidden {
+        // Such as an editor's lock, which is a link that leads nowhere.
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        let metadata = fs::metadata(&path)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
             found.push(path);
         }
     }

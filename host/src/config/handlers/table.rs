@@ -235,17 +235,3 @@ fn web(key: &str, text: &str) -> Result<Url, String> {
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.ok_or_else(|| format!("`{key}`: expected an http or https URL, found `{text}`"))
 }
-
-/// Says where in the file something is not as it should be.
-pub(super) fn explain(error: &figment::Error) -> String {
-    let place: Vec<_> = error.path.iter().filter(|part| *part != super::KEY).cloned().collect();
-    match place.split_first() {
-        // figment counts from 0.
-        Some((number, rest)) if number.parse::<usize>().is_ok() => {
-            let number = number.parse::<usize>().map_or(0, |number| number + 1);
-            let key = if rest.is_empty() { String::new() } else { format!(" `{}`:", rest.join(".")) };
-            format!("handler number {number}:{key} {}", error.kind)
-        }
-        _ => format!("expected tables `[[handler]]`: {}", error.kind),
-    }
-}

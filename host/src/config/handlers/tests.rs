@@ -83,15 +83,32 @@ fn what_is_wrong_is_named_with_its_handler_and_its_key() {
         ("outputs = [\"a\", \"a/b\"]", "`outputs`: `a/b`: it overlaps with `a`"),
         ("outputs = [\"a/b\", \"a-b\"]", "`outputs`: `a-b`: its uploads would be named like those of `a/b`"),
         ("output_bytes_max = 0", "`output_bytes_max`: expected a number of bytes above 0"),
-        ("output_bytes_max = -1", "handler number 1: `output_bytes_max`:"),
+        ("output_bytes_max = -1", "handler `h`: `output_bytes_max`:"),
+        ("memory_bytes = \"1GiB\"", "`memory_bytes`: expected a whole number without quotes, found string"),
+        ("args = \"-v\"", "`args`: expected a list, such as"),
+        ("timeout = 600", "`timeout`: expected a text in quotes, such as `\"90s\"`, found"),
         ("filter_file = \"f\"", "expected either `filter` or `filter_file`, found both"),
-        ("colour = \"red\"", "handler number 1:"),
-        ("fetch = { web = \"x\" }", "handler number 1: `fetch.web`: unknown field"),
+        ("colour = \"red\"", "handler `h`: unknown key `colour`; there are: name, filter"),
+        ("time_out = \"1s\"", "unknown key `time_out`; did you mean `timeout`?"),
+        ("listen = \"[::]:0\"", "`listen` is a setting of the service: those stand above"),
+        ("fetch = { web = \"x\" }", "unknown key `web`; there are: local, cart, timeout"),
         ("scripts = { a = {} }", "`scripts` goes with `scripts_dir`"),
     ] {
         let found = with(lines).unwrap_err();
         assert!(found.contains(expected), "{lines}: {found}");
     }
+}
+
+#[test]
+fn a_filter_that_does_not_parse_is_shown_with_the_place() {
+    let wrong = "[[handler]]\nname = \"h\"\nfilter = \"$.a[?(\"\ncommand = [\"true\"]\n";
+    let found = handlers(wrong).unwrap_err();
+    assert!(
+        found.starts_with("handler `h`: `filter`: column") && found.contains("$.a[?(") && found.contains('^'),
+        "{found}"
+    );
+    let one = "[handler]\nname = \"h\"\n";
+    assert!(handlers(one).unwrap_err().contains("write `[[handler]]`"));
 }
 
 #[test]
@@ -114,6 +131,8 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
+    // The lock of an editor that has `a.py` open: nothing started while somebody edited a script.
+    std::os::unix::fs::symlink("me@host.1:2", folder.path().join(".#a.py")).unwrap();
     let scripts = |more: &str| {
         handlers(&format!("[[handler]]\nscripts_dir = {:?}\ntimeout = \"5m\"\n{more}", folder.path()))
     };
@@ -128,6 +147,8 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
     let missing = scripts("[handler.scripts.c]\nfilter = \"$\"\n").unwrap_err();
     assert!(missing.contains("there is no executable file `c`"), "{missing}");
     assert!(scripts("name = \"x\"\n").unwrap_err().contains("`name` does not go with `scripts_dir`"));
+    std::os::unix::fs::symlink("nowhere", folder.path().join("z.sh")).unwrap();
+    assert!(scripts("").unwrap_err().contains("/z.sh: "), "what is wrong is named");
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub use component::{COMPONENT_MEMORY_BYTES, Component};
 pub use native::Native;
 pub use supervise::{Supervision, become_main, supervise_main};
 
+/// Where a native program's name is looked up, and its own `PATH`, unless its environment says otherwise.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// What a program is started with.
 #[derive(Clone, Debug)]
 pub struct Call {

@@ -25,11 +25,8 @@ pub(super) enum Ending {
 
 /// The longest text of wasmtime's that goes into an exit.
 const TEXT_BYTES_MAX: usize = 512;
-/// The most functions of a backtrace that are named.
-const FRAMES_MAX: usize = 4;
-/// How the names of functions begin that tell where Rust's own code was: whoever panicked called them.
-const RUST_ITSELF: [&str; 10] =
-    ["panic_", "std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "__rust", "rust_", "abort"];
+/// How Rust's names of functions begin in a module.
+const MANGLED: [&str; 2] = ["_R", "_ZN"];
 
 /// Names a program's exit. `place` is what was left of it.
 pub(super) fn exit(ending: Ending, place: &Place, limits: CommandLimits) -> Exit {
@@ -69,18 +66,21 @@ fn ended_by(error: &wasmtime::Error) -> Exit {
 
 fn trapped(trap: Trap, error: &wasmtime::Error) -> String {
     let what = match trap {
-        Trap::UnreachableCodeReached => "it panicked or aborted (`unreachable` was executed)".to_owned(),
+        // Where it wrote why, that stands behind this: see `last_words`.
+        Trap::UnreachableCodeReached => return "it panicked or aborted".to_owned(),
         trap => {
             let what = trap.to_string();
             format!("trap: {}", what.strip_prefix("wasm trap: ").unwrap_or(&what))
         }
     };
-    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
-    let names: Vec<&str> = frames.iter().filter_map(wasmtime::FrameInfo::func_name).collect();
-    let own = names.iter().position(|name| !RUST_ITSELF.iter().any(|rust| name.starts_with(rust)));
-    let named: Vec<_> = names[own.unwrap_or_default()..].iter().take(FRAMES_MAX).copied().collect();
-    if named.is_empty() {
-        return what;
+    match place(error) {
+        Some(place) => format!("{what}, in `{place}`"),
+        None => what,
     }
-    format!("{what} in {}", text::clean(&named.join(" < "), TEXT_BYTES_MAX))
+}
+
+/// Returns the function that trapped, where the module has names that people can read.
+fn place(error: &wasmtime::Error) -> Option<String> {
+    let name = error.downcast_ref::<WasmBacktrace>()?.frames().first()?.func_name()?;
+    (!MANGLED.iter().any(|begin| name.starts_with(begin))).then(|| text::clean(name, TEXT_BYTES_MAX))
 }

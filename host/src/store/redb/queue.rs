@@ -129,9 +129,14 @@ impl Queue {
         if state.closed {
             return Err(Error::Closed);
         }
+        // A run keeps its place among those that may go at once until its end is written.
+        let wait = if ending.finished.run.is_some() { Duration::ZERO } else { ENDING_WAIT };
         state.endings.push(ending);
-        if state.endings_ready_at.is_none() {
-            state.endings_ready_at = Some(Instant::now() + ENDING_WAIT);
+        let now = Instant::now();
+        // What a failed write has put back stays for its time.
+        let is_sooner = |at: Instant| now + wait < at && at <= now + ENDING_WAIT;
+        if state.endings_ready_at.is_none_or(is_sooner) {
+            state.endings_ready_at = Some(now + wait);
             self.tell(&mut state);
         } else if state.endings.len() == ENDINGS_READY {
             self.tell(&mut state);

@@ -9,12 +9,9 @@ use std::process::Stdio;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use crate::handler::Capture;
-use crate::handler::program::{Call, CallLimits};
+use crate::handler::program::{Call, CallLimits, DEFAULT_PATH};
 
 use super::Native;
-
-/// Where programs are looked for, unless the configuration says so.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A supervisor.
 pub(super) struct Process {
@@ -64,7 +61,7 @@ fn spawn(native: &Native, call: &Call) -> io::Result<(Child, tokio::net::UnixStr
     command
         .args(&call.arguments)
         .env_clear()
-        .env("PATH", PATH)
+        .env("PATH", DEFAULT_PATH)
         .envs(native.environment.iter().map(|(name, value)| (name, value)))
         .envs(call.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&call.folder)

@@ -90,6 +90,9 @@ fn refusal(program: &Path, error: &io::Error) -> String {
     }
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) => match interpreter(program) {
+            Some(interpreter) if interpreter.ends_with('\r') => {
+                format!("`{name}` has the line ends of Windows: save it with those of Unix")
+            }
             Some(interpreter) => {
                 format!(
                     "the first line of `{name}` names `{interpreter}`, which does not exist: correct it or install that"
@@ -108,12 +111,17 @@ fn refusal(program: &Path, error: &io::Error) -> String {
     }
 }
 
+/// What stands between the words of a script's first line.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// Returns the interpreter that a script names in its first line.
 fn interpreter(program: &Path) -> Option<String> {
     let mut line = Vec::new();
     BufReader::new(File::open(program).ok()?.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).ok()?;
     let line = String::from_utf8_lossy(&line).into_owned();
-    Some(line.strip_prefix("#!")?.split_whitespace().next()?.to_owned())
+    // A carriage return is part of the name, as the system reads it.
+    let words = line.strip_prefix("#!")?.trim_end_matches('\n').trim_start_matches(BLANKS);
+    words.split(BLANKS).next().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -151,6 +159,7 @@ mod tests {
             (write("closed", "#!/bin/sh\n", 0o644), Errno::ACCESS, "chmod +x"),
             (write("plain", "echo hello\n", 0o755), Errno::NOEXEC, "#!/bin/sh"),
             (write("strange", "#!/no/such/python -u\n", 0o755), Errno::NOENT, "`/no/such/python`"),
+            (write("windows", "#!/bin/sh\r\necho\r\n", 0o755), Errno::NOENT, "line ends of Windows"),
             (write("foreign", "\u{7f}ELF\0", 0o755), Errno::NOENT, "another system"),
             (write("long", "#!/bin/sh\n", 0o755), Errno::TOOBIG, "rgument list too long"),
         ] {

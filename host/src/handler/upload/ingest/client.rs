@@ -285,7 +285,6 @@ mod tests {
         let origin = Origin {
             event: Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#)
                 .unwrap(),
-            sender: "u".to_owned(),
             event_id: EventId::NIL,
             transaction: Transaction::default(),
             handler: "any".parse().unwrap(),

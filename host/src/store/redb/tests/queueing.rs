@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::super::queue::{Ending, Group, Op, Queue};
 use super::*;
+use crate::domain::handler::{HandlerRun, RunStart};
 use crate::store::{Error, Place};
 
 type Answer<T> = oneshot::Receiver<Result<T, Error>>;
@@ -61,6 +62,24 @@ fn endings_wait_for_company_but_not_for_ever() {
     assert!(begun.elapsed() >= Duration::from_millis(10), "{:?}", begun.elapsed());
     queue.push_ending(end(2).0).unwrap();
     assert_eq!(counts(&queue.next().unwrap()), (0, 1), "the next ones wait anew");
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
+    let queue = Queue::new();
+    // The machine may be busy: once is enough.
+    let shortest = (0..20).map(|_| {
+        let mut run = end(2).0;
+        let (start, uploads) = (RunStart::Fresh, Vec::new());
+        let handler = HandlerRun { handler: "h".to_owned(), start, fetched: None, program: None, uploads };
+        run.finished.run = Some(Box::new(handler));
+        queue.push_ending(end(1).0).unwrap();
+        let begun = Instant::now();
+        queue.push_ending(run).unwrap();
+        assert_eq!(counts(&queue.next().unwrap()), (0, 2));
+        begun.elapsed()
+    });
+    assert!(shortest.min().unwrap() < Duration::from_millis(5));
 }
 
 #[test]
