@@ -286,6 +286,7 @@ mod tests {
             event: Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#)
                 .unwrap(),
             event_id: EventId::NIL,
+            sender: "me".to_owned(),
             transaction: Transaction::default(),
             handler: "any".parse().unwrap(),
             run: DeliveryId::NIL,
