@@ -134,7 +134,12 @@ impl Folder {
         event_json: &[u8],
         outputs: impl Iterator<Item = PathBuf>,
     ) -> io::Result<()> {
-        self.remove()?;
+        if let Some(aside) = self.set_aside()?
+            && let Err(error) = remove(&aside)
+        {
+            // It is in nobody's way, and is tried again at the next start.
+            tracing::warn!(%error, folder = %aside.display(), "what a run has left stays for now");
+        }
         fs::create_dir_all(&self.0)?;
         // What events hold is nobody else's business.
         fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;

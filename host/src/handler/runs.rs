@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::definition::Definition;
+use super::folder::Folder;
 use super::meter::{Meter, Progress};
 use super::queue::Queue;
 use super::ready::{Error, Handler, Tools};
@@ -92,12 +93,13 @@ impl Runs {
         let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
         let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
         if !started.handlers.is_empty() {
-            started.spawn();
+            let cut_short = sweep::cut_short(&started.engine.runs).await;
+            started.spawn(cut_short);
         }
         Ok(started)
     }
 
-    fn spawn(&self) {
+    fn spawn(&self, cut_short: Vec<Folder>) {
         let mut bells = HashMap::new();
         for handler in &self.handlers {
             let bell = Arc::new(Notify::new());
@@ -108,7 +110,9 @@ impl Runs {
             self.tasks.spawn(queue.run());
         }
         self.tasks.spawn(listen(Arc::clone(&self.engine), bells));
-        self.tasks.spawn(sweep::sweep(Arc::clone(&self.engine)));
+        let (engine, abort) = (Arc::clone(&self.engine), self.engine.abort.clone());
+        let sweeping = async move { abort.run_until_cancelled(sweep::sweep(engine, cut_short)).await };
+        self.tasks.spawn(sweeping);
     }
 
     /// Starts a handler with these arguments behind its own: logs an event for it and returns its id once it is on disk.

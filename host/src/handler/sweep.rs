@@ -1,7 +1,8 @@
 //! Folders of runs that nobody needs any more: of failed uploads that nobody has tried again for a day, of events that
 //! have left the log, of handlers that are gone, and of removals that a crash has cut short.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::remove::remove;
 use super::run::blocking;
 use super::runs::Engine;
 use crate::clock;
-use crate::domain::{DeliveryId, State};
+use crate::domain::{DeliveryId, EventId, State, SubscriptionId};
 use crate::store;
 
 /// How often.
@@ -20,12 +21,21 @@ const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long the outputs of a given-up upload are kept, so that `event retry` need not run the program again.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Removes what nobody needs, until the service stops.
-pub(super) async fn sweep(engine: Arc<Engine>) {
+/// Returns the folders whose removal was cut short by the end of the service. Asked for before any run begins: later, a
+/// folder of such a name is being removed by whoever gave it that.
+pub(super) async fn cut_short(runs: &Path) -> Vec<Folder> {
+    let runs = runs.to_owned();
+    blocking(move || folders(&runs).filter(Folder::is_aside).collect()).await
+}
+
+/// Removes these folders, and then what nobody needs, until the service stops.
+pub(super) async fn sweep(engine: Arc<Engine>, cut_short: Vec<Folder>) {
+    blocking(move || cut_short.iter().for_each(|folder| said(folder, remove(folder.path())))).await;
     let mut interval = tokio::time::interval(INTERVAL);
     while engine.stop.run_until_cancelled(interval.tick()).await.is_some() {
         let runs = engine.runs.clone();
-        for folder in blocking(move || folders(&runs)).await {
+        let found: Vec<_> = blocking(move || folders(&runs).filter(is_of_a_run).collect()).await;
+        for folder in found {
             if let Err(error) = look(&engine, folder).await {
                 tracing::warn!(%error, "the folders of old runs stay for now");
                 break;
@@ -34,52 +44,48 @@ pub(super) async fn sweep(engine: Arc<Engine>) {
     }
 }
 
-/// Returns what lies where runs do, but for what is not named as they are.
-fn folders(runs: &Path) -> Vec<Folder> {
-    let Ok(entries) = std::fs::read_dir(runs) else { return Vec::new() };
-    let folders = entries.filter_map(|entry| Some(Folder::found(entry.ok()?.path())));
-    folders.filter(|folder| folder.is_aside() || is_named_by_a_run(folder.path())).collect()
+/// Returns what lies where runs do.
+fn folders(runs: &Path) -> impl Iterator<Item = Folder> {
+    let entries = std::fs::read_dir(runs).into_iter().flatten();
+    entries.filter_map(|entry| Some(Folder::found(entry.ok()?.path())))
 }
 
-fn is_named_by_a_run(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Uuid::parse_str(name).is_ok())
+fn is_of_a_run(folder: &Folder) -> bool {
+    let name = folder.path().file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| Uuid::parse_str(name).is_ok())
 }
 
-/// Removes a folder that nobody needs.
+/// Removes the folder of a run that nobody needs.
 async fn look(engine: &Arc<Engine>, folder: Folder) -> Result<(), store::Error> {
-    if !folder.is_aside() {
-        let looked = folder.clone();
-        match blocking(move || looked.began()).await {
-            // One that says of no run is that of a run cut short at its very beginning: nothing is in it.
-            Ok(Some(began)) if is_needed(engine, &began).await? => return Ok(()),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, folder = %folder.path().display(), "the folder of a run cannot be read");
-                return Ok(());
-            }
+    let looked = folder.clone();
+    match blocking(move || looked.began()).await {
+        // One that says of no run is that of a run cut short at its very beginning: nothing is in it.
+        Ok(Some(began)) if is_needed(engine, &began).await? => return Ok(()),
+        Ok(_) => {}
+        Err(error) => {
+            said(&folder, Err(error));
+            return Ok(());
         }
     }
     let engine = Arc::clone(engine);
-    blocking(move || {
-        if let Err(error) = take_away(&engine, &folder) {
-            tracing::warn!(%error, folder = %folder.path().display(), "the folder of a run stays for now");
-        }
-    })
-    .await;
+    blocking(move || said(&folder, take_away(&engine, &folder))).await;
     Ok(())
 }
 
-fn take_away(engine: &Engine, folder: &Folder) -> std::io::Result<()> {
-    if folder.is_aside() {
-        return remove(folder.path());
+fn said(folder: &Folder, removed: io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, folder = %folder.path().display(), "the folder of a run stays for now");
     }
+}
+
+fn take_away(engine: &Engine, folder: &Folder) -> io::Result<()> {
     let aside = {
         // Held, so that no run begins there meanwhile.
         let under_way = engine.under_way.lock();
-        let path = |(event, recipient): &(_, _)| -> PathBuf {
-            Folder::of(&engine.runs, DeliveryId::of(*event, *recipient)).path().to_owned()
+        let is_there = |(event, recipient): &(EventId, SubscriptionId)| {
+            Folder::of(&engine.runs, DeliveryId::of(*event, *recipient)).path() == folder.path()
         };
-        if under_way.keys().any(|run| path(run) == folder.path()) {
+        if under_way.keys().any(is_there) {
             return Ok(());
         }
         folder.set_aside()?
