@@ -143,7 +143,10 @@ impl Folder {
         fs::create_dir_all(&self.0)?;
         // What events hold is nobody else's business.
         fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;
-        write(&self.0, "began.json", &Began { event: event.uuid(), recipient: recipient.uuid(), at })?;
+        let began = Began { event: event.uuid(), recipient: recipient.uuid(), at };
+        // It does not wait for the disk: that the run is owed is in the store. After a power cut it begins again without a
+        // word of this one.
+        fs::write(self.0.join("began.json"), serde_json::to_vec(&began)?)?;
         fs::create_dir_all(self.download())?;
         fs::write(self.work().join("event.json"), event_json)?;
         outputs.map(|output| self.work().join(output)).try_for_each(fs::create_dir_all)
@@ -209,7 +212,7 @@ fn sync(path: &Path) -> io::Result<()> {
     synced.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// Writes a file of which nobody ever sees a part.
+/// Writes a file of which nobody ever sees a part, and that is on disk afterwards.
 fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let (path, temporary) = (folder.join(name), folder.join(format!("{name}.tmp")));
     let mut file = File::create(&temporary)?;

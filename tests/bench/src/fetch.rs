@@ -44,7 +44,6 @@ pub(crate) async fn play(settings: &Settings) -> Result<Row> {
     let depot = Depot::start(files.clone())?;
     let config = format!("[[handler]]\nname = \"bench\"\nfilter = \"$\"\n{PROGRAM}\n{}", depot.toml());
     let stage = Stage::configured(settings, Fan::All(0), TURNS, Gate::Open, &config).await?;
-    let mut rest = stage.rest().await?;
     stage.forget_peak()?;
     let (before, started) = (stage.usage()?, stage.ledger.now());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -54,6 +53,8 @@ pub(crate) async fn play(settings: &Settings) -> Result<Row> {
         let event = with_data(&format!("fetch-{turn}"), files.rows(&measured.sums));
         theirs.push(measured);
         rustix::fs::sync();
+        // The server does not keep a connection that has been idle for so long.
+        let mut rest = stage.rest().await?;
         let id = rest.receive(&event).await?;
         ours.push(run(&stage, &mut rest, &depot, &id).await?);
     }
