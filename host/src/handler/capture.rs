@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::domain::handler::{Said, TAIL_BYTES_MAX};
 
 /// A stream's writer. However much comes, it keeps a bounded part and takes the rest.
 #[derive(Debug)]
 pub struct Capture {
-    file: File,
+    path: PathBuf,
+    /// Made for the first word: most programs say nothing, and to make files costs as much as to run a small program.
+    file: Option<File>,
     kept_max: u64,
     kept: u64,
     bytes: u64,
@@ -18,12 +20,10 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Creates the file, for at most `kept_max` bytes.
-    ///
-    /// # Errors
-    /// When it cannot be created.
-    pub fn create(path: &Path, kept_max: u64) -> io::Result<Self> {
-        Ok(Self { file: File::create(path)?, kept_max, kept: 0, bytes: 0, tail: VecDeque::new() })
+    /// Makes a capture whose file, which must not be there yet, will have at most `kept_max` bytes. It is created when
+    /// something is said.
+    pub fn new(path: PathBuf, kept_max: u64) -> Self {
+        Self { path, file: None, kept_max, kept: 0, bytes: 0, tail: VecDeque::new() }
     }
 
     /// Returns what was said.
@@ -43,12 +43,25 @@ impl Capture {
     }
 }
 
+impl Capture {
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(File::create_new(&self.path)?),
+        };
+        file.write_all(bytes)
+    }
+}
+
 impl Write for Capture {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes += bytes.len() as u64;
         let room = usize::try_from(self.kept_max - self.kept).unwrap_or(usize::MAX);
         let kept = &bytes[..bytes.len().min(room)];
-        self.file.write_all(kept)?;
+        self.keep(kept)?;
         self.kept += kept.len() as u64;
         let end = &bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..];
         let surplus = (self.tail.len() + end.len()).saturating_sub(TAIL_BYTES_MAX);
@@ -58,7 +71,7 @@ impl Write for Capture {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_mut().map_or(Ok(()), File::flush)
     }
 }
 
@@ -70,7 +83,8 @@ mod tests {
     fn the_beginning_is_in_the_file_and_the_end_in_the_story() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stdout");
-        let mut capture = Capture::create(&path, 10).unwrap();
+        let mut capture = Capture::new(path.clone(), 10);
+        assert!(!path.exists());
         capture.write_all(b"begin").unwrap();
         capture.write_all("ä".repeat(TAIL_BYTES_MAX).as_bytes()).unwrap();
         capture.write_all(b"end").unwrap();
@@ -85,7 +99,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_stay_within_the_bound() {
         let folder = tempfile::tempdir().unwrap();
-        let mut capture = Capture::create(&folder.path().join("x"), u64::MAX).unwrap();
+        let mut capture = Capture::new(folder.path().join("x"), u64::MAX);
         capture.write_all(&vec![0xFF; 3 * TAIL_BYTES_MAX]).unwrap();
         let said = capture.said();
         assert!(said.tail.len() <= TAIL_BYTES_MAX && said.tail.len() > TAIL_BYTES_MAX - 3);

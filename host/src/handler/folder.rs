@@ -3,7 +3,7 @@
 //! ```text
 //! runs/{run id}/began.json     which run this is, and since when
 //!               work/          what the program sees: event.json, download/, output/
-//!               stdout, stderr what it said
+//!               stdout, stderr what it said, where it said anything
 //!               ran.json       written last, when everything that is to be uploaded is on disk
 //!               notes-0/ …     what the upload of each output remembers
 //! ```
@@ -162,7 +162,11 @@ impl Folder {
             }
         }
         for log in [self.stdout(), self.stderr()] {
-            sync(&log)?;
+            match sync(&log) {
+                // Nothing was said.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            }
         }
         write(&self.0, "ran.json", ran)
     }

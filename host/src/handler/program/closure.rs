@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -67,12 +66,6 @@ impl Closure {
 
     /// Calls it; a panic fails the run alone.
     pub(in crate::handler) async fn run(&self, run: Run, call: &Call) -> Ended {
-        // A closure says nothing here, but the files of what was said are looked for.
-        for path in [&call.stdout, &call.stderr] {
-            if let Err(error) = File::create(path) {
-                return Ended::silent(Exit::Failed(format!("{}: {error}", path.display())));
-            }
-        }
         let calling = AssertUnwindSafe(async { (self.0)(run).await }).catch_unwind();
         let time = call.limits.time;
         Ended::silent(match tokio::time::timeout(time, calling).await {

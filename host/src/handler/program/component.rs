@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Call, Ended};
-use crate::domain::handler::{Exit, Said};
+use crate::domain::handler::Said;
 use crate::domain::plugin::AllowHost;
 use crate::handler::Capture;
 use crate::plugin::{Command, CommandCall, CommandLimits, Host, Refused};
@@ -35,11 +35,7 @@ impl Component {
 
     /// Runs it. What goes wrong is its exit, never an error. Dropping the future ends it.
     pub async fn run(&self, call: &Call) -> Ended {
-        let captured = captured(&call.stdout, call).and_then(|out| Ok((out, captured(&call.stderr, call)?)));
-        let (stdout, stderr) = match captured {
-            Ok(captured) => captured,
-            Err(reason) => return Ended::silent(Exit::Failed(reason)),
-        };
+        let (stdout, stderr) = (captured(&call.stdout, call), captured(&call.stderr, call));
         let memory_bytes = call.limits.memory_bytes.unwrap_or(COMPONENT_MEMORY_BYTES);
         let command_call = CommandCall {
             folder: call.folder.clone(),
@@ -61,10 +57,8 @@ impl Component {
     }
 }
 
-fn captured(path: &Path, call: &Call) -> Result<Shared, String> {
-    let capture = Capture::create(path, call.limits.log_bytes);
-    let capture = capture.map_err(|error| format!("failed to create {}: {error}", path.display()))?;
-    Ok(Shared(Arc::new(Mutex::new(capture))))
+fn captured(path: &Path, call: &Call) -> Shared {
+    Shared(Arc::new(Mutex::new(Capture::new(path.to_owned(), call.limits.log_bytes))))
 }
 
 /// A capture that the program's thread writes to, and that is read when that has ended.

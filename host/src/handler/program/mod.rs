@@ -32,7 +32,7 @@ pub struct Call {
     pub environment: Vec<(String, String)>,
     /// The output folders, which it may write: paths below `folder`.
     pub outputs: Vec<String>,
-    /// Where what it says goes: files that are created here.
+    /// Where what it says goes: a file that is created when it says anything.
     pub stdout: PathBuf,
     /// The same for stderr.
     pub stderr: PathBuf,

@@ -32,11 +32,8 @@ pub(super) async fn start(native: &Native, call: &Call) -> Result<(Process, Stre
 }
 
 fn start_now(native: &Native, call: &Call) -> Result<(Process, Streams), String> {
-    let capture = |path: &Path| {
-        Capture::create(path, call.limits.log_bytes)
-            .map_err(|error| format!("failed to create `{}`: {error}", path.display()))
-    };
-    let (stdout, stderr) = (capture(&call.stdout)?, capture(&call.stderr)?);
+    let capture = |path: &Path| Capture::new(path.to_owned(), call.limits.log_bytes);
+    let (stdout, stderr) = (capture(&call.stdout), capture(&call.stderr));
     let program = native.waypost.display();
     let (mut child, control) = spawn(native, call).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => {
