@@ -46,7 +46,10 @@ pub async fn once(
         Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };
     let ended = Box::pin(attempt.make()).await;
     let failure = ended.failure.map(|failure| match failure {
-        Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
+        Failure::Host(reason)
+        | Failure::Run(reason)
+        | Failure::Upload { reason, .. }
+        | Failure::UploadForGood(reason) => reason,
     });
     Ok(Once { run: ended.run, failure, folder: folder.work() })
 }

@@ -22,6 +22,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// How long to wait after the store could not be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long to wait while there is no folder to run in, such as on a full disk.
+const HOST_PAUSE: Duration = Duration::from_secs(5);
+
 /// One handler's runs.
 pub(super) struct Queue {
     engine: Arc<Engine>,
@@ -126,7 +129,14 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
-    let ended = Box::pin(attempt.make()).await;
+    let ended = loop {
+        let ended = Box::pin(attempt.make()).await;
+        let Some(Failure::Host(reason)) = &ended.failure else { break ended };
+        tracing::error!(handler = %handler.definition.name, event = %owed.event.id, reason, "a run cannot begin yet");
+        if engine.stop.run_until_cancelled(tokio::time::sleep(HOST_PAUSE)).await.is_none() {
+            return;
+        }
+    };
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
     let outcome = judge(handler, number, ended.failure);
     let name = &handler.definition.name;
@@ -171,7 +181,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
     let definition = &handler.definition;
     let (reason, schedule, failed) = match failure {
         None => return Outcome::Delivered,
-        Some(Failure::UploadForGood(reason)) => return Outcome::Dead { reason },
+        Some(Failure::Host(reason) | Failure::UploadForGood(reason)) => return Outcome::Dead { reason },
         Some(Failure::Run(reason)) => (reason, &definition.retry_schedule, number),
         Some(Failure::Upload { reason, before }) => {
             (reason, &definition.upload_retry_schedule, number.saturating_sub(before).max(1))

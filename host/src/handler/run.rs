@@ -49,6 +49,8 @@ pub(super) struct Ended {
 
 /// What failed.
 pub(super) enum Failure {
+    /// This machine: there is no folder to run in. It says nothing about the run, which begins when that has passed.
+    Host(String),
     /// The fetch or the program: another attempt begins anew.
     Run(String),
     /// The upload, after this many failures of the program: another attempt begins with it.
@@ -118,11 +120,7 @@ impl Attempt<'_> {
 
     async fn look(&self) -> Result<Left, Failure> {
         let folder = self.folder.clone();
-        blocking(move || folder.left()).await.map_err(|error| self.lost(&error))
-    }
-
-    fn lost(&self, error: &std::io::Error) -> Failure {
-        Failure::Run(format!("the folder of the run cannot be used: {}", chain::of(error)))
+        blocking(move || folder.left()).await.map_err(|error| Failure::Host(folder_fault(&error)))
     }
 
     /// Fetches and runs; returns how many attempts had failed before.
@@ -160,7 +158,7 @@ impl Attempt<'_> {
         let outputs: Vec<_> =
             self.handler.definition.outputs.iter().map(|output| PathBuf::from(&output.folder)).collect();
         let beginning = move || folder.begin(recipient, clock::now(), &json, outputs.into_iter());
-        blocking(beginning).await.map_err(|error| self.lost(&error))
+        blocking(beginning).await.map_err(|error| Failure::Host(folder_fault(&error)))
     }
 
     fn id(&self) -> DeliveryId {
@@ -288,6 +286,10 @@ impl Attempt<'_> {
         };
         logs.into_iter().filter(|(_, path)| spoke(path)).filter_map(named).collect()
     }
+}
+
+fn folder_fault(error: &std::io::Error) -> String {
+    format!("the folder of the run cannot be used: {}", chain::of(error))
 }
 
 /// Says for the next attempt that an output is uploaded.

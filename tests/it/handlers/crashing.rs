@@ -178,3 +178,19 @@ fetch = {{ cart = "{}" }}
     assert!(run["program"]["stdout"]["tail"].as_str().unwrap().starts_with("1000000 "));
     drop(cart);
 }
+
+/// A disk that was full for a moment made dead letters of all runs that began then.
+#[tokio::test]
+async fn a_run_waits_while_there_is_no_folder_to_run_in() {
+    let config = "[[handler]]\nname = \"h\"\nfilter = \"$\"\ncommand = [\"true\"]\n";
+    let server = Server::configured(config, |folder| {
+        std::fs::create_dir(folder.join("data")).unwrap();
+        std::fs::write(folder.join("data/runs"), "in the way").unwrap();
+    })
+    .await;
+    let id = server.receive(&event("1")).await;
+    wait_until("the log tells of it", async || server.log().contains("cannot begin yet").then_some(())).await;
+    std::fs::remove_file(server.data().join("runs")).unwrap();
+    let delivery = ended(&server, &id, "delivered").await;
+    assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1);
+}

@@ -86,6 +86,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::handler::Exit;
     use crate::handler::CallLimits;
     use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
 
