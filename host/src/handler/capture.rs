@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::handler::{Said, TAIL_BYTES_MAX};
 
@@ -20,8 +20,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Makes a capture whose file, which must not be there yet, will have at most `kept_max` bytes. It is created when
-    /// something is said.
+    /// Makes a capture whose file will have at most `kept_max` bytes. It is created when something is said.
     pub fn new(path: PathBuf, kept_max: u64) -> Self {
         Self { path, file: None, kept_max, kept: 0, bytes: 0, tail: VecDeque::new() }
     }
@@ -50,10 +49,18 @@ impl Capture {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(File::create_new(&self.path)?),
+            None => self.file.insert(create(&self.path)?),
         };
         file.write_all(bytes)
     }
+}
+
+/// Creates a file, or says which one cannot be.
+fn create(path: &Path) -> io::Result<File> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("failed to create {}: {error}", path.display()))
+    };
+    File::create(path).map_err(named)
 }
 
 impl Write for Capture {
