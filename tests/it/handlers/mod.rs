@@ -39,8 +39,7 @@ fn event_of(id: &str, files: &[(&str, &str, &str)]) -> Value {
     ];
     for (place, (subdir, name, text)) in files.iter().enumerate() {
         use sha1::Digest;
-        let sum: String =
-            sha1::Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum: String = sha1::Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         data.push(json!({
             "destinationTable": "Files", "_id": place + 1, "name": name, "subdir": subdir, "size": text.len(),
             "hashtype": "sha1", "hashsum": sum, "mimetype": "text/plain",
