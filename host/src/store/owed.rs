@@ -17,7 +17,7 @@ pub struct Owed {
     pub place: Place,
     /// How it went so far.
     pub progress: Progress,
-    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`] has that.
+    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`](super::Store::prepared) has that.
     pub prepared: bool,
 }
 
@@ -82,7 +82,7 @@ pub struct Finished {
     pub event: EventId,
     /// Where its row stood.
     pub place: Place,
-    /// What its plugin did in this attempt, unless [`Store::prepare`] has recorded that.
+    /// What its plugin did in this attempt, unless [`Store::prepare`](super::Store::prepare) has recorded that.
     pub plugin: Option<Box<PluginRun>>,
     /// What its handler did in this attempt.
     pub run: Option<Box<HandlerRun>>,
@@ -90,6 +90,6 @@ pub struct Finished {
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
     pub progress: Progress,
-    /// Whether [`Store::prepared`] has something for it, which goes when nothing more is to be sent.
+    /// Whether [`Store::prepared`](super::Store::prepared) has something for it, which goes when nothing more is to be sent.
     pub prepared: bool,
 }

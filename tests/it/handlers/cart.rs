@@ -14,15 +14,12 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::harness::Request;
+use crate::harness::{Request, accept};
 
 /// How much of a tar is sent at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -70,7 +67,8 @@ impl Cart {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::<Mutex<State>>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&state)));
+        let shared = Arc::clone(&state);
+        tasks.spawn(accept(listener, move |request| answer(request, Arc::clone(&shared))));
         Self { port, state, _tasks: tasks }
     }
 
@@ -181,18 +179,6 @@ pub(crate) fn tar_of<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -
         tar.append_data(&mut header, format!("data/{path}"), content).unwrap();
     }
     tar.into_inner().unwrap()
-}
-
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        connections.spawn(async move { drop(connection.await) });
-        while connections.try_join_next().is_some() {}
-    }
 }
 
 async fn answer(

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::cart::Cart;
 use super::ingest::{Ingest, OnState, OnUpload};
-use super::{ended, script};
+use super::{ended, script, uploading_once};
 use crate::harness::{Gate, Server, event, merged, wait_until};
 
 const WAIT: &str = r#"
@@ -99,19 +99,7 @@ async fn a_run_waits_while_its_handler_is_away() {
 async fn a_crash_in_the_upload_uploads_again_without_another_run() {
     let (ingest, gate) = (Ingest::start().await, Gate::closed());
     ingest.on_upload([OnUpload::Stall(gate.clone())]);
-    let config = format!(
-        r#"
-[[handler]]
-name = "once"
-filter = "$"
-command = ["./once.sh"]
-upload = {{ ingest = "{}", status = "{}" }}
-"#,
-        ingest.url(),
-        ingest.status_url(),
-    );
-    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
-    let mut server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let mut server = uploading_once(&ingest, "").await;
     let id = server.receive(&event("1")).await;
     ingest.wait_for_attempts(1).await;
     server.kill9();
@@ -128,18 +116,7 @@ upload = {{ ingest = "{}", status = "{}" }}
 async fn a_crash_while_a_job_is_ingested_goes_on_with_that_job() {
     let ingest = Ingest::start().await;
     ingest.on_state((0..1000).map(|_| OnState::Working("ingest files", 10)));
-    let config = format!(
-        r#"
-[[handler]]
-name = "once"
-filter = "$"
-command = ["sh", "-c", "echo x > output/x"]
-upload = {{ ingest = "{}", status = "{}" }}
-"#,
-        ingest.url(),
-        ingest.status_url(),
-    );
-    let mut server = Server::configured(&config, |_| ()).await;
+    let mut server = uploading_once(&ingest, "").await;
     let id = server.receive(&event("1")).await;
     ingest.wait_for_questions(2).await;
     server.kill9();

@@ -12,15 +12,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::harness::{Gate, wait_until};
+use crate::harness::{Gate, accept, wait_until};
 
 /// The id of the first job; the next ones follow.
 const FIRST_JOB: u64 = 101;
@@ -99,7 +96,8 @@ impl Ingest {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::<Mutex<State>>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&state)));
+        let shared = Arc::clone(&state);
+        tasks.spawn(accept(listener, move |request| answer(request, Arc::clone(&shared))));
         Self { port, state, _tasks: tasks }
     }
 
@@ -202,18 +200,6 @@ impl Bundle {
             assert_eq!((&row["hashtype"], &row["hashsum"]), (&json!("sha1"), &json!(sum)), "{path}");
             assert_eq!(row["size"], bytes.len(), "{path}");
         }
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        connections.spawn(async move { drop(connection.await) });
-        while connections.try_join_next().is_some() {}
     }
 }
 

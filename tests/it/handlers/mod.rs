@@ -19,7 +19,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, merged, wait_until};
+use self::ingest::Ingest;
+use crate::harness::{Api, Server, merged, wait_until};
 
 /// Writes a shell script into a folder and returns its path.
 fn script(folder: &Path, name: &str, text: &str) {
@@ -47,6 +48,19 @@ fn event_of(id: &str, files: &[(&str, &str, &str)]) -> Value {
         }));
     }
     merged(crate::harness::event(id), json!({"data": data}))
+}
+
+/// Starts a server with a handler that uploads one file to an ingest service, and writes a line to the file `ran` for each
+/// time that its program runs. `more` are further lines of its table.
+async fn uploading_once(ingest: &Ingest, more: &str) -> Server {
+    let config = format!(
+        "[[handler]]\nname = \"once\"\nfilter = \"$\"\ncommand = [\"./once.sh\"]\n\
+         upload = {{ ingest = \"{}\", status = \"{}\" }}\n{more}\n",
+        ingest.url(),
+        ingest.status_url(),
+    );
+    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
+    Server::configured(&config, |folder| script(folder, "once.sh", text)).await
 }
 
 /// Waits until the run of an event has ended in a state with this name, and returns its delivery.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::cart::Cart;
 use super::ingest::{Ingest, OnUpload};
-use super::{ended, event_of, script};
+use super::{ended, event_of, script, uploading_once};
 use crate::harness::{Server, event, merged};
 
 /// Puts the files of [`event_of`] into a folder.
@@ -171,20 +171,7 @@ upload = { events = "out", type = "again" }
 async fn a_failed_upload_is_tried_again_without_another_run() {
     let ingest = Ingest::start().await;
     ingest.on_upload([OnUpload::Answer(500, "no"), OnUpload::Drop(100)]);
-    let config = format!(
-        r#"
-[[handler]]
-name = "once"
-filter = "$"
-command = ["./once.sh"]
-upload = {{ ingest = "{}", status = "{}" }}
-upload_retry_schedule = "10ms,10ms"
-"#,
-        ingest.url(),
-        ingest.status_url(),
-    );
-    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
-    let server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let server = uploading_once(&ingest, "upload_retry_schedule = \"10ms,10ms\"").await;
     let id = server.receive(&event("1")).await;
     let delivery = ended(&server, &id, "delivered").await;
     let attempts = delivery["attempts"].as_array().unwrap();
@@ -199,20 +186,7 @@ upload_retry_schedule = "10ms,10ms"
 async fn a_given_up_upload_can_be_sent_again_without_another_run() {
     let ingest = Ingest::start().await;
     ingest.on_upload([OnUpload::Answer(500, "no")]);
-    let config = format!(
-        r#"
-[[handler]]
-name = "once"
-filter = "$"
-command = ["./once.sh"]
-upload = {{ ingest = "{}", status = "{}" }}
-upload_retry_schedule = "none"
-"#,
-        ingest.url(),
-        ingest.status_url(),
-    );
-    let text = "echo x > output/x; echo ran >> $(dirname $0)/ran";
-    let server = Server::configured(&config, |folder| script(folder, "once.sh", text)).await;
+    let server = uploading_once(&ingest, "upload_retry_schedule = \"none\"").await;
     let id = server.receive(&event("1")).await;
     ended(&server, &id, "dead").await;
     server.post(&format!("/events/{id}/retry"), &json!(null)).await.ok();

@@ -1,5 +1,6 @@
 //! What the stories share: the binary as a process, a REST client, a scripted target, bounded waiting.
 
+mod accept;
 mod api;
 mod events;
 mod process;
@@ -8,6 +9,7 @@ mod server;
 mod target;
 mod wait;
 
+pub(crate) use accept::accept;
 pub(crate) use api::{Api, Reply};
 pub(crate) use events::{event, event_1_0, merged};
 pub(crate) use process::{Output, Process, WAYPOST, run, run_in};

@@ -8,15 +8,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::wait_until;
+use super::{accept, wait_until};
 
 /// A request that arrived whole.
 #[derive(Clone, Debug)]
@@ -140,7 +137,8 @@ impl Target {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::<Mutex<State>>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&state)));
+        let shared = Arc::clone(&state);
+        tasks.spawn(accept(listener, move |request| answer(request, Arc::clone(&shared))));
         Self { port, state, _tasks: tasks }
     }
 
@@ -240,18 +238,6 @@ impl Reserved {
 
 fn bare(path: &str) -> &str {
     path.split('?').next().unwrap_or_default()
-}
-
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        connections.spawn(async move { drop(connection.await) });
-        while connections.try_join_next().is_some() {}
-    }
 }
 
 /// What makes hyper close a connection without an answer.
