@@ -17,7 +17,8 @@ pub struct Owed {
     pub place: Place,
     /// How it went so far.
     pub progress: Progress,
-    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`](super::Store::prepared) has that.
+    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`](super::Store::prepared) has
+    /// that.
     pub prepared: bool,
 }
 
@@ -90,6 +91,7 @@ pub struct Finished {
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
     pub progress: Progress,
-    /// Whether [`Store::prepared`](super::Store::prepared) has something for it, which goes when nothing more is to be sent.
+    /// Whether [`Store::prepared`](super::Store::prepared) has something for it, which goes when nothing more is to
+    /// be sent.
     pub prepared: bool,
 }
