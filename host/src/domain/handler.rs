@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::SubscriptionId;
+use crate::domain::retry::format_duration;
 
 /// The most bytes of stdout and of stderr that the history keeps: their ends.
 pub const TAIL_BYTES_MAX: usize = 64 * 1024;
@@ -193,6 +194,11 @@ impl HandlerRun {
 }
 
 impl Exit {
+    /// Returns the exit of a program that took longer than this.
+    pub fn timed_out(time: Duration) -> Self {
+        Self::Limit(format!("timeout of {} (timeout)", format_duration(time)))
+    }
+
     /// Tells whether the program did what it should.
     pub fn is_success(&self) -> bool {
         *self == Self::Code(0)

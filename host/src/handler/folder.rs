@@ -11,16 +11,16 @@
 //! A folder without `ran.json` is that of a run that was cut short: nobody takes anything from it.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use walkdir::WalkDir;
 
+use super::mark;
 use super::remove::remove;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, EventId, SubscriptionId};
@@ -115,7 +115,7 @@ impl Folder {
 
     /// Looks for what an earlier attempt has left.
     pub(super) fn left(&self) -> io::Result<Left> {
-        if let Some(ran) = read(&self.0.join("ran.json"))? {
+        if let Some(ran) = mark::read(&self.0.join("ran.json"))? {
             return Ok(Left::Ran(Box::new(ran)));
         }
         Ok(self.began()?.map_or(Left::Nothing, Left::Interrupted))
@@ -123,7 +123,7 @@ impl Folder {
 
     /// Returns which run it is of, unless it is none.
     pub(super) fn began(&self) -> io::Result<Option<Began>> {
-        read(&self.0.join("began.json"))
+        mark::read(&self.0.join("began.json"))
     }
 
     /// Makes a fresh folder in place of what was there.
@@ -168,7 +168,7 @@ impl Folder {
                 synced => synced?,
             }
         }
-        write(&self.0, "ran.json", ran)
+        mark::write(&self.0.join("ran.json"), ran)
     }
 
     /// Removes everything, whatever the program has made of it.
@@ -201,29 +201,10 @@ impl Folder {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        // One that cannot be read is that of another version, or was cut off: as if it were not there.
-        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Brings a file or folder to disk, or says which one is in the way.
 fn sync(path: &Path) -> io::Result<()> {
     let synced = File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-/// Writes a file of which nobody ever sees a part, and that is on disk afterwards.
-fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
-    let (path, temporary) = (folder.join(name), folder.join(format!("{name}.tmp")));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod capture;
 mod definition;
 mod doubts;
 mod folder;
+mod mark;
 mod meter;
 mod once;
 mod output;

@@ -9,7 +9,7 @@ use super::definition::Definition;
 use super::folder::Folder;
 use super::meter::Meter;
 use super::ready::{Error, Handler, Tools};
-use super::run::{Attempt, Failure};
+use super::run::{Attempt, Failure, NoFolder};
 use crate::clock;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, Event, EventId};
@@ -44,12 +44,11 @@ pub async fn once(
     let folder = Folder::of(runs, DeliveryId::of(id, recipient));
     let attempt =
         Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };
-    let ended = Box::pin(attempt.make()).await;
+    let made = Box::pin(attempt.make()).await;
+    let no_folder = |NoFolder(reason)| Error::NoFolder { name: handler.definition.name.clone(), reason };
+    let ended = made.map_err(no_folder)?;
     let failure = ended.failure.map(|failure| match failure {
-        Failure::Host(reason)
-        | Failure::Run(reason)
-        | Failure::Upload { reason, .. }
-        | Failure::UploadForGood(reason) => reason,
+        Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
     });
     Ok(Once { run: ended.run, failure, folder: folder.work() })
 }

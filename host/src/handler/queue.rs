@@ -1,9 +1,11 @@
 //! One handler's runs.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -11,7 +13,7 @@ use tokio::task::JoinSet;
 use super::folder::Folder;
 use super::meter::Meter;
 use super::ready::Handler;
-use super::run::{self, Attempt, Failure};
+use super::run::{self, Attempt, Failure, NoFolder};
 use super::runs::{Engine, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
@@ -21,7 +23,6 @@ use crate::store::{Ask, Finished, Owed, Progress};
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long to wait after the store could not be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-
 /// How long to wait while there is no folder to run in, such as on a full disk.
 const HOST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -130,8 +131,12 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
     let ended = loop {
-        let ended = Box::pin(attempt.make()).await;
-        let Some(Failure::Host(reason)) = &ended.failure else { break ended };
+        let reason = match AssertUnwindSafe(Box::pin(attempt.make())).catch_unwind().await {
+            Ok(Ok(ended)) => break ended,
+            Ok(Err(NoFolder(reason))) => reason,
+            // Its text is on stderr. What is left owed would panic again, and at once.
+            Err(_) => break attempt.panicked(),
+        };
         tracing::error!(handler = %handler.definition.name, event = %owed.event.id, reason, "a run cannot begin yet");
         if engine.stop.run_until_cancelled(tokio::time::sleep(HOST_PAUSE)).await.is_none() {
             return;
@@ -181,7 +186,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
     let definition = &handler.definition;
     let (reason, schedule, failed) = match failure {
         None => return Outcome::Delivered,
-        Some(Failure::Host(reason) | Failure::UploadForGood(reason)) => return Outcome::Dead { reason },
+        Some(Failure::UploadForGood(reason)) => return Outcome::Dead { reason },
         Some(Failure::Run(reason)) => (reason, &definition.retry_schedule, number),
         Some(Failure::Upload { reason, before }) => {
             (reason, &definition.upload_retry_schedule, number.saturating_sub(before).max(1))
@@ -208,101 +213,4 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use serde_json::json;
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::domain::Event;
-    use crate::handler::definition::{Definition, Program};
-    use crate::handler::fetch::{Fetcher, Source};
-    use crate::handler::program::Closure;
-    use crate::handler::ready::Loaded;
-    use crate::handler::runs::UnderWay;
-    use crate::handler::upload::{Destination, Uploader};
-    use crate::store::redb::RedbStore;
-    use crate::store::{Arrival, Store};
-
-    /// Returns a handler that counts its runs, each of which lasts until it is told to go.
-    fn counting(begun: &Arc<AtomicUsize>, go: &Arc<Notify>) -> Handler {
-        let (begun, go) = (Arc::clone(begun), Arc::clone(go));
-        let closure = Closure::new(move |_| {
-            begun.fetch_add(1, Ordering::SeqCst);
-            let go = Arc::clone(&go);
-            async move {
-                go.notified().await;
-                Ok(())
-            }
-        });
-        let accept: crate::handler::upload::Accept =
-            Arc::new(|_, _| Box::pin(async { Err("nobody accepts".to_owned()) }));
-        Handler {
-            definition: Definition::new("h".parse().unwrap(), Program::Closure(closure.clone())),
-            fetcher: Fetcher::new(&Source::Nothing, SWEEP).unwrap(),
-            uploader: Uploader::new(&Destination::Nowhere, SWEEP, accept).unwrap(),
-            program: Loaded::Closure(closure),
-        }
-    }
-
-    async fn until(what: impl Fn() -> bool) {
-        let waiting = async {
-            while !what() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(SWEEP, waiting).await.unwrap();
-    }
-
-    async fn a_run_ends_while_the_store_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
-        let (begun, go) = (Arc::default(), Arc::default());
-        let handler = Arc::new(counting(&begun, &go));
-        let event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"});
-        let arrival = Arrival {
-            event: Event::from_json(event.to_string()).unwrap(),
-            received: clock::now(),
-            sender: "ann".to_owned(),
-            matched: vec![handler.definition.name.dispatched()],
-            failed: Vec::new(),
-        };
-        store.accept(vec![arrival]).await.unwrap();
-        let engine = Arc::new(Engine {
-            store,
-            runs: folder.path().join("runs"),
-            under_way: UnderWay::default(),
-            stop: CancellationToken::new(),
-            abort: CancellationToken::new(),
-        });
-        let mut queue = Queue::new(Arc::clone(&engine), handler, Arc::default());
-        queue.start_owed().await;
-        until(|| begun.load(Ordering::SeqCst) == 1).await;
-        let (open, closed) = std::sync::mpsc::channel::<()>();
-        let busy = tokio::task::spawn_blocking(move || closed.recv());
-        let mut reading = Box::pin(queue.start_owed());
-        tokio::select! {
-            biased;
-            _ = &mut reading => unreachable!("a look into the store takes a thread, and there is one"),
-            () = std::future::ready(()) => {}
-        }
-        drop(open);
-        drop(busy.await);
-        // Behind the look.
-        run::blocking(|| ()).await;
-        go.notify_one();
-        until(|| engine.under_way.lock().is_empty()).await;
-        reading.await;
-        assert!(engine.under_way.lock().is_empty(), "it has begun again");
-        assert_eq!(begun.load(Ordering::SeqCst), 1);
-    }
-
-    /// It was still owed in what had been read, and not under way any more.
-    #[test]
-    fn a_run_that_ends_while_the_store_is_read_does_not_begin_again() {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
-        runtime.block_on(a_run_ends_while_the_store_is_read());
-    }
-}
+mod tests;

@@ -54,6 +54,14 @@ pub enum Error {
          (plugin_compiler)"
     )]
     NoSupervisor(HandlerName),
+    /// There is no folder to run in.
+    #[error("failed to make a folder for the handler `{name}`: {reason}")]
+    NoFolder {
+        /// Which.
+        name: HandlerName,
+        /// Why not.
+        reason: String,
+    },
     /// The client that fetches cannot be made.
     #[error("failed to prepare the fetch of the handler `{name}`")]
     Fetch {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::definition::{Definition, Program, Selection};
@@ -55,7 +56,7 @@ impl Router {
         let dialect = FilterDialect::default();
         Filter::parse(filter, dialect)?;
         let sum = Sha256::digest(filter.as_bytes());
-        let name: String = sum.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let name = HEXLOWER.encode(&sum[..6]);
         let name = format!("route-{name}").parse().expect("hexadecimal digits make a name");
         let mut definition = Definition::new(name, Program::Closure(Closure::new(handler)));
         definition.filter = Some(Selection { text: filter.to_owned(), dialect });

@@ -1,6 +1,5 @@
 //! One attempt of a run: fetch, run, collect, upload.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,6 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::folder::{Folder, Left, Ran};
+use super::mark;
 use super::meter::{Meter, Phase};
 use super::output::{Output, OutputError, OutputLimits};
 use super::program::{Call, CallLimits, Run};
@@ -49,8 +49,6 @@ pub(super) struct Ended {
 
 /// What failed.
 pub(super) enum Failure {
-    /// This machine: there is no folder to run in. It says nothing about the run, which begins when that has passed.
-    Host(String),
     /// The fetch or the program: another attempt begins anew.
     Run(String),
     /// The upload, after this many failures of the program: another attempt begins with it.
@@ -62,6 +60,27 @@ pub(super) enum Failure {
     },
     /// The upload, for a reason that stays: another attempt would fail for it too.
     UploadForGood(String),
+}
+
+/// There is no folder to run in, and why: it says nothing about the run, which can begin when that has passed.
+pub(super) struct NoFolder(pub(super) String);
+
+/// Why an attempt did not come to its end.
+enum Stopped {
+    NoFolder(NoFolder),
+    Failure(Failure),
+}
+
+impl From<NoFolder> for Stopped {
+    fn from(reason: NoFolder) -> Self {
+        Self::NoFolder(reason)
+    }
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 /// Why an output was not uploaded.
@@ -86,19 +105,35 @@ pub(super) const ARGUMENTS: &str = "arguments";
 impl Attempt<'_> {
     /// Makes the attempt. Dropping the future ends its program; what is in the folder then is that of a run that was
     /// cut short.
-    pub(super) async fn make(&self) -> Ended {
-        let mut run = HandlerRun {
+    ///
+    /// # Errors
+    /// When there is no folder for it.
+    pub(super) async fn make(&self) -> Result<Ended, NoFolder> {
+        let mut run = self.blank();
+        match self.go(&mut run).await {
+            Ok(()) => Ok(Ended { run, failure: None }),
+            Err(Stopped::Failure(failure)) => Ok(Ended { run, failure: Some(failure) }),
+            Err(Stopped::NoFolder(reason)) => Err(reason),
+        }
+    }
+
+    /// Tells of an attempt that ended by a panic of the service, or of an embedding program's code that it calls.
+    pub(super) fn panicked(&self) -> Ended {
+        let reason = "the service panicked (its text is on stderr)".to_owned();
+        Ended { run: self.blank(), failure: Some(Failure::Run(reason)) }
+    }
+
+    fn blank(&self) -> HandlerRun {
+        HandlerRun {
             handler: self.handler.definition.name.to_string(),
             start: RunStart::Fresh,
             fetched: None,
             program: None,
             uploads: Vec::new(),
-        };
-        let failure = self.go(&mut run).await.err();
-        Ended { run, failure }
+        }
     }
 
-    async fn go(&self, run: &mut HandlerRun) -> Result<(), Failure> {
+    async fn go(&self, run: &mut HandlerRun) -> Result<(), Stopped> {
         let parts = Parts::of(&self.logged.event).map_err(|error| Failure::Run(chain::of(&error)))?;
         let before = match self.look().await? {
             Left::Ran(ran) => {
@@ -115,16 +150,17 @@ impl Attempt<'_> {
             Whose::Program => Failure::Run(reason),
             Whose::Lasting => Failure::UploadForGood(reason),
             Whose::Passing => Failure::Upload { reason, before },
-        })
+        })?;
+        Ok(())
     }
 
-    async fn look(&self) -> Result<Left, Failure> {
+    async fn look(&self) -> Result<Left, NoFolder> {
         let folder = self.folder.clone();
-        blocking(move || folder.left()).await.map_err(|error| Failure::Host(folder_fault(&error)))
+        blocking(move || folder.left()).await.map_err(|error| no_folder(&error))
     }
 
     /// Fetches and runs; returns how many attempts had failed before.
-    async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, Failure> {
+    async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, Stopped> {
         self.begin().await?;
         let definition = &self.handler.definition;
         let (download, limits) = (self.folder.download(), definition.fetch_limits());
@@ -139,7 +175,7 @@ impl Attempt<'_> {
         let failure = (!exit.is_success()).then(|| with_last_words(&exit, &ended.stderr.tail));
         run.program = Some(ProgramEnd { exit, took, stdout: ended.stdout, stderr: ended.stderr });
         if let Some(reason) = failure {
-            return Err(Failure::Run(reason));
+            return Err(Failure::Run(reason).into());
         }
         let before = self.number - 1;
         if self.handler.definition.keeps_outputs() {
@@ -152,13 +188,13 @@ impl Attempt<'_> {
         Ok(before)
     }
 
-    async fn begin(&self) -> Result<(), Failure> {
+    async fn begin(&self) -> Result<(), NoFolder> {
         let (folder, recipient) = (self.folder.clone(), (self.logged.id, self.recipient));
         let json = self.logged.event.json();
         let outputs: Vec<_> =
             self.handler.definition.outputs.iter().map(|output| PathBuf::from(&output.folder)).collect();
         let beginning = move || folder.begin(recipient, clock::now(), &json, outputs.into_iter());
-        blocking(beginning).await.map_err(|error| Failure::Host(folder_fault(&error)))
+        blocking(beginning).await.map_err(|error| no_folder(&error))
     }
 
     fn id(&self) -> DeliveryId {
@@ -237,13 +273,13 @@ impl Attempt<'_> {
         let folder = self.folder.clone();
         let (notes, done) = blocking(move || {
             let notes = folder.notes(place)?;
-            let done = std::fs::read(notes.join(DONE)).ok();
+            let done = mark::read(&notes.join(DONE))?;
             Ok::<_, std::io::Error>((notes, done))
         })
         .await
         .map_err(|error| failed(&error, Whose::Passing))?;
-        if let Some(done) = done.and_then(|json| serde_json::from_slice(&json).ok()) {
-            return Ok(Some(done));
+        if done.is_some() {
+            return Ok(done);
         }
         let output = self.collect(place).await.map_err(|error| failed(&error, Whose::Program))?;
         if output.files.is_empty() && output.key_values.is_empty() {
@@ -253,8 +289,10 @@ impl Attempt<'_> {
         let uploaded = uploading.await.map_err(|error| {
             failed(&error, if error.is_lasting() { Whose::Lasting } else { Whose::Passing })
         })?;
-        let (noted, kept) = (uploaded.clone(), notes);
-        blocking(move || note(&kept, &noted)).await.map_err(|error| failed(&error, Whose::Passing))?;
+        let noted = uploaded.clone();
+        blocking(move || mark::write(&notes.join(DONE), &noted))
+            .await
+            .map_err(|error| failed(&error, Whose::Passing))?;
         Ok(Some(uploaded))
     }
 
@@ -288,16 +326,8 @@ impl Attempt<'_> {
     }
 }
 
-fn folder_fault(error: &std::io::Error) -> String {
-    format!("the folder of the run cannot be used: {}", chain::of(error))
-}
-
-/// Says for the next attempt that an output is uploaded.
-fn note(notes: &Path, uploaded: &Uploaded) -> std::io::Result<()> {
-    let temporary = notes.join("done.tmp");
-    std::fs::write(&temporary, serde_json::to_vec(uploaded)?)?;
-    File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, notes.join(DONE))
+fn no_folder(error: &std::io::Error) -> NoFolder {
+    NoFolder(format!("the folder of the run cannot be used: {}", chain::of(error)))
 }
 
 /// Returns the arguments that were given on `/dispatch`.

@@ -61,13 +61,16 @@ async fn output_at_its_limits_is_no_excess() {
 
 #[tokio::test]
 async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
-    let mut run = Run::script("ulimit -v; ulimit -c; sh -c 'ulimit -v'; nice; echo $0 $1");
+    let mut run = Run::script("ulimit -v; ulimit -c; ulimit -n; sh -c 'ulimit -v'; nice; echo $0 $1");
     run.native.command.extend(["a".to_owned(), "b c".to_owned()]);
     run.call.limits.memory_bytes = Some(256 << 20);
     let ended = run.ended().await;
-    assert_eq!((ended.exit, ended.stdout.tail.as_str()), (Exit::Code(0), "262144\n0\n262144\n5\na b c\n"));
+    assert_eq!(
+        (ended.exit, ended.stdout.tail.as_str()),
+        (Exit::Code(0), "262144\n0\n1024\n262144\n5\na b c\n")
+    );
     run.call.limits.memory_bytes = None;
-    assert!(run.ended().await.stdout.tail.starts_with("unlimited\n0\n"), "none is set");
+    assert!(run.ended().await.stdout.tail.starts_with("unlimited\n0\n1024\n"), "none is set");
 }
 
 #[tokio::test]

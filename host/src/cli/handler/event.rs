@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
@@ -98,7 +99,7 @@ fn subdir(folder: &str) -> String {
 fn sha1(path: &Path) -> io::Result<String> {
     let mut sum = Sha1::new();
     io::copy(&mut File::open(path)?, &mut Hashing(&mut sum))?;
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&sum.finalize()))
 }
 
 /// Takes bytes into a hash sum.

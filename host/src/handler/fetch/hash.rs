@@ -1,7 +1,6 @@
 //! Hash sums by the names that events give them.
 
-use std::fmt::Write as _;
-
+use data_encoding::HEXLOWER;
 use md5::Md5;
 use sha1::Sha1;
 use sha2::digest::DynDigest;
@@ -54,10 +53,7 @@ impl Sum {
 
     /// Returns the sum in hexadecimal, in lower case.
     pub(super) fn hex(self) -> String {
-        self.0.finalize().iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("a string takes all that is written");
-            hex
-        })
+        HEXLOWER.encode(&self.0.finalize())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Call, Ended, time_limit};
+use super::{Call, Ended};
 use crate::chain;
 use crate::domain::handler::Exit;
 use crate::domain::parts::Parts;
@@ -72,7 +72,7 @@ impl Closure {
             Ok(Ok(Ok(()))) => Exit::Code(0),
             Ok(Ok(Err(error))) => Exit::Failed(chain::of(&*error)),
             Ok(Err(_)) => Exit::Failed("the closure panicked (its text is on stderr)".to_owned()),
-            Err(_) => Exit::Limit(time_limit(time)),
+            Err(_) => Exit::timed_out(time),
         })
     }
 }

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::handler::{Exit, Said};
-use crate::domain::retry::format_duration;
 
 pub use closure::{Answer, Closure, Run};
 pub use component::{COMPONENT_MEMORY_BYTES, Component};
@@ -71,9 +70,4 @@ impl Ended {
     pub(super) fn silent(exit: Exit) -> Self {
         Self { exit, stdout: Said::default(), stderr: Said::default() }
     }
-}
-
-/// Names the limit of time.
-pub(super) fn time_limit(time: Duration) -> String {
-    format!("timeout of {} (timeout)", format_duration(time))
 }

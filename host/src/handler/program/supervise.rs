@@ -34,6 +34,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 pub(super) const KILLING: Duration = Duration::from_secs(10);
 /// Programs come after the router itself when the machine is busy, as plugins do.
 const NICENESS: i32 = 5;
+/// How many files a program may have open, unless it asks for more: what Linux gives by default.
+const FILES: u64 = 1024;
 /// The exit code of what could not even report.
 const FAILED: u8 = 1;
 /// The exit code of a shell for a program that could not be started.
@@ -69,11 +71,6 @@ pub(super) struct End {
     pub(super) exit: Exit,
     /// Where not all of its processes could be ended: those that are known.
     pub(super) left: Option<Vec<i32>>,
-}
-
-/// Returns the exit of a program that took longer than this.
-pub(super) fn timed_out(time: Duration) -> Exit {
-    Exit::Limit(format!("timeout of {time:?} (timeout)"))
 }
 
 /// Runs a program to its end. `stdin` must be a socket.
@@ -146,7 +143,7 @@ async fn rule(
     }
     let left = family.end_all(KILLING).await;
     let exit = if is_late {
-        timed_out(supervision.time)
+        Exit::timed_out(supervision.time)
     } else {
         family.exit().unwrap_or_else(|| Exit::Failed("it could not be ended".to_owned()))
     };
@@ -159,6 +156,10 @@ fn limit(supervision: &Supervision) -> Result<(), rustix::io::Errno> {
     setsid()?;
     nice(NICENESS)?;
     restrict(Resource::Core, 0)?;
+    // The service has raised its own as far as it may. Some programs look at each file up to the limit, or keep a bit for it.
+    let files = getrlimit(Resource::Nofile);
+    let current = Some(files.maximum.map_or(FILES, |maximum| maximum.min(FILES)));
+    setrlimit(Resource::Nofile, Rlimit { current, ..files })?;
     // One more, so that whoever measures sees that it was too much.
     restrict(Resource::Fsize, supervision.output_bytes.saturating_add(1))
 }

@@ -1,13 +1,14 @@
 //! What one try of an upload leaves for the next: small files that are whole or not there.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use crate::handler::mark;
 
 /// One note, by its name in the folder of notes.
 #[derive(Clone, Debug)]
@@ -24,27 +25,20 @@ impl Note {
 
     /// Reads it; nothing where there is none, or one of another form. Blocks on the disk.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
-        match fs::read(self.folder.join(self.name)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(error)),
-        }
+        mark::read(&self.path()).map_err(|error| self.failed(error))
     }
 
     /// Writes it; when this returns, it outlasts a crash. Blocks on the disk.
     pub(super) fn write(&self, value: &impl Serialize) -> Result<(), Error> {
-        let write = || {
-            fs::create_dir_all(&self.folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(&serde_json::to_vec(value)?)?;
-            file.as_file().sync_all()?;
-            file.persist(self.folder.join(self.name))?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|error| self.failed(error))
+        let written = fs::create_dir_all(&self.folder).and_then(|()| mark::write(&self.path(), value));
+        written.map_err(|error| self.failed(error))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(self.name)
     }
 
     fn failed(&self, source: io::Error) -> Error {
-        Error::Notes { path: self.folder.join(self.name), source }
+        Error::Notes { path: self.path(), source }
     }
 }

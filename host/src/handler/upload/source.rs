@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 
+use data_encoding::HEXLOWER;
 use sha1::{Digest as _, Sha1};
 
 use super::Error;
@@ -59,7 +60,7 @@ impl<'a> Source<'a> {
             return Err(changed(self.file));
         }
         self.meter.file_done();
-        Ok(self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(HEXLOWER.encode(&self.hash.finalize()))
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn exit(ending: Ending, place: &Place, limits: CommandLimits) -> Exit
             Some(exit) => Exit::Code(exit.0),
             None => ended_by(&error),
         },
-        Ending::Late => Exit::Limit(format!("timeout of {:?} (timeout)", limits.time)),
+        Ending::Late => Exit::timed_out(limits.time),
         Ending::Cancelled => Exit::Failed("it was cancelled".to_owned()),
     };
     match (refused(place), exit) {

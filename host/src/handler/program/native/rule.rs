@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::handler::Exit;
 use crate::handler::program::Call;
-use crate::handler::program::supervise::{End, GRACE, KILLING, Report, timed_out};
+use crate::handler::program::supervise::{End, GRACE, KILLING, Report};
 
 use super::quota;
 use super::start::Process;
@@ -34,7 +34,7 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
         () = broken.cancelled() => (),
         excess = quota::exceeded(&outputs, limits) => reason = Some(Exit::Limit(excess)),
         // The supervisor keeps the time itself.
-        () = sleep(limits.time.saturating_add(GRACE + SLACK)) => reason = Some(timed_out(limits.time)),
+        () = sleep(limits.time.saturating_add(GRACE + SLACK)) => reason = Some(Exit::timed_out(limits.time)),
     }
     // Anything on its stdin, the end too, tells a supervisor that all must end.
     drop(orders);
