@@ -229,8 +229,15 @@ impl Directory {
             store.wakes().leave([(known.subscription.id, News::read())]);
             Ok(known)
         });
-        // A task that cannot end: the runtime is going down.
-        change.await.unwrap_or(Err(store::Error::Closed)).map_err(Error::Store)
+        match change.await {
+            Ok(changed) => changed.map_err(Error::Store),
+            Err(ended) => match ended.try_into_panic() {
+                // The caller must not think that it has worked.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => Err(Error::Store(store::Error::Closed)),
+            },
+        }
     }
 }
 

@@ -49,7 +49,7 @@
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
 //! [`domain`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`],
 //! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
-//! the wall clock outside [`clock`], and any global state.
+//! the wall clock outside [`clock`], and any global state. Every long task is a [`stage`]: the end of one ends the service.
 //!
 //! # Embedding
 //!
@@ -97,3 +97,4 @@ pub mod tls;
 
 pub mod chain;
 pub mod clock;
+pub mod stage;

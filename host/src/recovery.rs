@@ -110,10 +110,14 @@ impl Recoveries {
             waits: Mutex::default(),
             fixed_for: Mutex::default(),
         });
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let alarm = shared.store.alarm();
+        let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
         // What a dropped turn has asked of the store is done or not: the next start reads which.
-        tasks.spawn(async move { stopped.run_until_cancelled(running.run()).await });
+        let walking = async move {
+            stopped.run_until_cancelled(running.run()).await;
+        };
+        tasks.spawn(alarm.watch("the replaying of the log", stop.clone(), walking));
         Ok(Self { shared, tasks, stop })
     }
 
@@ -194,7 +198,13 @@ impl Recoveries {
     /// Runs in a task of its own, so that a caller who goes away leaves nothing half done; `None` when the runtime is
     /// going down.
     async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.tasks.spawn(work).await.ok()
+        match self.tasks.spawn(work).await {
+            Ok(done) => Some(done),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, Invalid};
 use crate::delivery::{self, Dispatcher, StartError};
-use crate::directory::Directory;
+use crate::directory::{Directory, Route};
 use crate::domain::{Event, EventId};
 use crate::handler::{self, Runs, Tools};
 use crate::http::{self, Api, Connections, Identity};
@@ -22,6 +22,7 @@ use crate::modules::Modules;
 use crate::plugin::Host;
 use crate::policy::{Examiner, ExaminerError, Policy};
 use crate::recovery::Recoveries;
+use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::store::{self, Purge, Store, Story};
 use crate::{chain, clock, tls};
@@ -79,6 +80,11 @@ impl Service {
         tls::install_provider();
         let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
         let store = open_store(&config).await?;
+        Self::start(config, routes, store).await
+    }
+
+    /// Starts the stages on an open store.
+    async fn start(config: Config, routes: Vec<Route>, store: Arc<dyn Store>) -> Result<Self, Error> {
         let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
         let host = Arc::new(Host::new(config.sandbox()));
         let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.plugin_storage_bytes_max);
@@ -100,11 +106,14 @@ impl Service {
             Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
         let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
         let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let alarm = store.alarm();
+        let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         if let Some(retention) = config.retention {
-            tasks.spawn(purge(Arc::clone(&store), retention, stop.clone()));
+            let purging = purge(Arc::clone(&store), retention, stop.clone());
+            tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), purging));
         }
-        tasks.spawn(Arc::clone(&modules).tend(stop.clone()));
+        let tending = Arc::clone(&modules).tend(stop.clone());
+        tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let api = Api {
             store: Arc::clone(&store),
             directory,
@@ -173,21 +182,39 @@ impl Service {
         http::router(self.api.clone())
     }
 
+    /// Waits until a stage of the service is dead: it accepts and delivers nothing more, and only closing it and opening
+    /// it again helps. [`Self::serve`] does the first by itself. Cancel safe.
+    pub async fn dead_stage(&self) -> DeadStage {
+        self.store.alarm().raised().await
+    }
+
     /// Serves the REST API until `shutdown` resolves, and then closes: requests and attempts under way share one
     /// grace period.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let stopping = CancellationToken::new();
+    ///
+    /// # Errors
+    /// When a stage of the service has died, which ends it as `shutdown` does.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), DeadStage> {
+        let alarm = self.store.alarm();
+        let stopping = alarm.stop_token();
         let shutdown = async {
-            shutdown.await;
-            stopping.cancel();
+            tokio::select! {
+                () = shutdown => stopping.cancel(),
+                () = stopping.cancelled() => {}
+            }
         };
         let served = http::serve(listener, self.router(), self.connections, shutdown);
+        let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
         let delivered = async {
             stopping.cancelled().await;
             self.stop_stages().await;
         };
         tokio::join!(served, delivered);
         self.close().await;
+        alarm.dead().map_or(Ok(()), |dead| Err(dead.clone()))
     }
 
     /// Ends attempts and runs: one grace period for all.
@@ -279,3 +306,6 @@ async fn purge(store: Arc<dyn Store>, retention: Duration, stop: CancellationTok
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ mod retrying;
 
 mod crash;
 mod disk_full;
+mod dying;
 mod limits;
 
 mod supervise;

@@ -81,7 +81,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         drop(asked.await);
     };
     tokio::select! {
-        () = service.serve(listener, shutdown) => Ok(ExitCode::SUCCESS),
+        served = service.serve(listener, shutdown) => Ok(served.map(|()| ExitCode::SUCCESS)?),
         () = signals.ask_then_insist(ask) => Ok(ExitCode::FAILURE),
     }
 }

@@ -55,6 +55,7 @@ impl Dispatcher {
         let client = Client::new(limits.connect_timeout, limits.subscription_in_flight_max)
             .map_err(StartError::Client)?;
         let reached = store.reached().await.map_err(StartError::Store)?;
+        let alarm = store.alarm();
         let engine = Arc::new(Engine {
             directory,
             modules,
@@ -69,11 +70,12 @@ impl Dispatcher {
             timetable: Mutex::default(),
             timetable_changed: tokio::sync::Notify::new(),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop: alarm.stop_token(),
             abort: CancellationToken::new(),
             store,
         });
-        engine.tasks.spawn(run(Arc::clone(&engine)));
+        let running = run(Arc::clone(&engine));
+        engine.tasks.spawn(alarm.watch("the dispatcher of deliveries", engine.stop.clone(), running));
         Ok(Self { engine })
     }
 

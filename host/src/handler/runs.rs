@@ -88,7 +88,7 @@ impl Runs {
         }
         warn_of_shadows(&handlers);
         warn_of_stranded(&*store, directory, &handlers).await;
-        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, abort) = (store.alarm().stop_token(), CancellationToken::new());
         let under_way = UnderWay::default();
         let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
         let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
@@ -107,12 +107,19 @@ impl Runs {
                 bells.insert(recipient, Arc::clone(&bell));
             }
             let queue = Queue::new(Arc::clone(&self.engine), Arc::clone(handler), bell);
-            self.tasks.spawn(queue.run());
+            self.watch(format!("the queue of handler `{}`", handler.definition.name), queue.run());
         }
-        self.tasks.spawn(listen(Arc::clone(&self.engine), bells));
+        self.watch("the waking of handlers", listen(Arc::clone(&self.engine), bells));
         let (engine, abort) = (Arc::clone(&self.engine), self.engine.abort.clone());
-        let sweeping = async move { abort.run_until_cancelled(sweep::sweep(engine, cut_short)).await };
-        self.tasks.spawn(sweeping);
+        let sweeping = async move {
+            abort.run_until_cancelled(sweep::sweep(engine, cut_short)).await;
+        };
+        self.watch("the sweeping of old runs", sweeping);
+    }
+
+    fn watch(&self, stage: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
+        let watched = self.engine.store.alarm().watch(stage.into(), self.engine.stop.clone(), work);
+        self.tasks.spawn(watched);
     }
 
     /// Starts a handler with these arguments behind its own: logs an event for it and returns its id once it is on disk.

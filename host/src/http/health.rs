@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers. `/readyz`: it can write to disk.
+//! `/healthz`: the process answers, and all of its stages live. `/readyz`: it can write to disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,15 @@ use super::error::ApiError;
 /// The longest that a readiness probe waits for the disk.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers.
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// Answers, as long as no stage of the service is dead.
+pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    match api.store.alarm().dead() {
+        None => Ok(Json(json!({"status": "ok"}))),
+        Some(dead) => {
+            let detail = format!("{} has ended: the service must be started again", dead.stage);
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+        }
+    }
 }
 
 /// Writes something and waits until it is on disk.

@@ -21,7 +21,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt;
 
 use super::error::ApiError;
@@ -57,7 +57,9 @@ pub async fn serve(
     let builder = builder(limits.header_timeout);
     tokio::pin!(shutdown);
     loop {
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            tell(ended);
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
@@ -98,10 +100,19 @@ pub async fn serve(
     drop(listener);
     let ended = async {
         graceful.shutdown().await;
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            tell(ended);
+        }
     };
     if tokio::time::timeout(limits.grace, ended).await.is_err() {
         tracing::warn!("requests were still under way at the end of the grace period");
+    }
+}
+
+/// Tells of a connection that ended by a panic: that harms it alone.
+fn tell(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection ended by a panic");
     }
 }
 

@@ -4,6 +4,8 @@
 //! rooms above know neither. A store calls nobody back: it leaves the ids of subscriptions with new work in
 //! [`Wakes`], and whoever delivers reads the store again.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod owed;
 pub mod redb;
 mod wakes;
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
 use crate::domain::{Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery};
+use crate::stage::Alarm;
 
 pub use owed::{Ask, Finished, Owed, Place, Progress, Waiting};
 pub use wakes::{News, Wakes};
@@ -312,6 +315,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns where the ids of subscriptions with new work are left.
     fn wakes(&self) -> Arc<Wakes>;
+
+    /// Returns the alarm of everyone who works on this store. The store raises it itself when it can write no more
+    /// because a part of it is dead.
+    fn alarm(&self) -> Alarm;
 
     /// Writes what waits, and closes. What comes later gets [`Error::Closed`].
     async fn close(&self);

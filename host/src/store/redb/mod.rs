@@ -24,6 +24,7 @@ mod schema;
 mod tests;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 use crate::clock;
 use crate::domain::plugin::{Prepared, StateMap};
 use crate::domain::{EventId, PluginDigest, Recovery, Subscription, SubscriptionId};
+use crate::stage::{Alarm, panic_text};
 use crate::store::{
     Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Module, Preparation, Purge, Purged, Range, Step,
     Store, Story, Waiting, Wakes,
@@ -57,6 +59,7 @@ pub struct RedbStore {
     wakes: Arc<Wakes>,
     writer: Mutex<Option<JoinHandle<()>>>,
     modules: Files,
+    alarm: Alarm,
 }
 
 impl RedbStore {
@@ -73,7 +76,7 @@ impl RedbStore {
         let (last, reached) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
         let modules = modules::open(folder, &reader)?;
-        let (queue, wakes) = (Arc::new(Queue::new()), Arc::new(Wakes::default()));
+        let (queue, wakes, alarm) = (Arc::new(Queue::new()), Arc::new(Wakes::default()), Alarm::default());
         let writer = Writer {
             handle,
             queue: Arc::clone(&queue),
@@ -83,12 +86,21 @@ impl RedbStore {
             dedup_window,
             runtime: tokio::runtime::Handle::try_current().ok(),
             reached: reached.into_iter().collect(),
+            alarm: alarm.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("waypost-writer".to_owned())
-            .spawn(move || writer.run())
+            .spawn({
+                let alarm = alarm.clone();
+                move || {
+                    // A store without its writer answers every write with `Closed`: nothing can go on without it.
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| writer.run())) {
+                        alarm.raise("the store's writer", format!("it panicked: {}", panic_text(&*panic)));
+                    }
+                }
+            })
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules })
+        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules, alarm })
     }
 
     /// Reads on a blocking thread: the disk may be slow.
@@ -97,8 +109,13 @@ impl RedbStore {
         read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Error> {
         let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || read(&reader));
-        Ok(read.await.map_err(|_| Error::Closed)??)
+        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let read = read.map_err(|ended| match ended.try_into_panic() {
+            Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
+            // The runtime is going down.
+            Err(_) => Error::Closed,
+        });
+        Ok(read??)
     }
 
     async fn write<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, Error> {
@@ -268,13 +285,17 @@ impl Store for RedbStore {
         Arc::clone(&self.wakes)
     }
 
+    fn alarm(&self) -> Alarm {
+        self.alarm.clone()
+    }
+
     async fn close(&self) {
         self.queue.close();
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let ended = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(ended, Ok(Ok(()))) {
-                tracing::error!("the store's writer ended by a panic");
+                tracing::error!("the store's writer was not waited for");
             }
         }
     }

@@ -18,6 +18,7 @@ use super::recent::Recent;
 use super::schema::Tables;
 use crate::clock;
 use crate::domain::{EventId, Recovery, SubscriptionId};
+use crate::stage::{Alarm, caught};
 use crate::store::{Error, Purged, Wakes};
 
 /// How many answers make a crowd.
@@ -34,6 +35,7 @@ pub(super) struct Writer {
     pub(super) runtime: Option<runtime::Handle>,
     pub(super) dedup_window: Duration,
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
+    pub(super) alarm: Alarm,
 }
 
 impl Writer {
@@ -52,7 +54,7 @@ impl Writer {
                 let (ops, endings, took) = (group.ops.len(), group.endings.len(), begun.elapsed());
                 tracing::debug!(ops, endings, ?took, "committed");
                 self.publish(effects);
-                answer(group, values, self.runtime.as_ref());
+                self.answer(group, values);
             }
             // Who meets a damaged record fails alone: the others of the group have nothing to do with it.
             Err(Fault::Damaged { .. }) if group.len() > 1 => {
@@ -132,6 +134,20 @@ impl Writer {
         self.wakes.leave(effects.woken);
     }
 
+    /// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
+    /// of its own.
+    fn answer(&self, group: Group, values: Vec<Value>) {
+        let Some(runtime) = self.runtime.as_ref().filter(|_| group.len() >= CROWD) else {
+            return answer_now(group, values);
+        };
+        let alarm = self.alarm.clone();
+        drop(runtime.spawn(async move {
+            if let Err(panic) = caught(async move { answer_now(group, values) }).await {
+                alarm.raise("the store's writer", format!("its answers panicked: {panic}"));
+            }
+        }));
+    }
+
     fn fail(&self, Group { ops, endings }: Group, fault: Fault) {
         let lasting = matches!(fault, Fault::Damaged { .. });
         let error = Error::from(fault);
@@ -164,15 +180,6 @@ struct AbandonAtEnd(Arc<Queue>);
 impl Drop for AbandonAtEnd {
     fn drop(&mut self) {
         self.0.abandon();
-    }
-}
-
-/// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
-/// of its own.
-fn answer(group: Group, values: Vec<Value>, runtime: Option<&runtime::Handle>) {
-    match runtime.filter(|_| group.len() >= CROWD) {
-        Some(runtime) => drop(runtime.spawn(async move { answer_now(group, values) })),
-        None => answer_now(group, values),
     }
 }
 

@@ -1,0 +1,95 @@
+use axum::http::{Request, StatusCode};
+use serde_json::json;
+use tower::ServiceExt;
+
+use super::*;
+use crate::domain::{Recovery, Subscription, SubscriptionId};
+use crate::handler::{Closure, Definition, Program};
+use crate::store::faulty::{Fault, FaultyStore};
+
+/// Opens a service in `folder` whose store panics when this method is called.
+async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool) -> Service {
+    let config = config(folder, handler);
+    let routes = handler::routes(&config.handlers).unwrap();
+    let of_handler: Vec<_> = config.handlers.iter().map(|known| known.name.routed()).collect();
+    let store =
+        FaultyStore::new(open_store(&config).await.unwrap(), move |called, whose: Option<SubscriptionId>| {
+            let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
+            (called == method && is_meant).then_some(Fault::Panic)
+        });
+    Service::start(config, routes, store).await.unwrap()
+}
+
+fn config(folder: &std::path::Path, handler: bool) -> Config {
+    tls::install_provider();
+    let mut config = Config { data: folder.to_owned(), ..Config::default() };
+    config.retention = Some(Duration::from_secs(60 * 60));
+    if handler {
+        let closure = Closure::new(|_| async { Ok(()) });
+        config.handlers.push(Definition::new("h".parse().unwrap(), Program::Closure(closure)));
+    }
+    config
+}
+
+async fn health(service: &Service) -> StatusCode {
+    let request = Request::get("/healthz").body(axum::body::Body::empty()).unwrap();
+    service.router().oneshot(request).await.unwrap().status()
+}
+
+async fn begin_recovery(service: &Service) {
+    let target = "http://127.0.0.1:1/".parse().unwrap();
+    let subscription =
+        Subscription::new("ann".to_owned(), "all".to_owned(), "$".to_owned(), target, clock::now());
+    let recovery = Recovery::new(subscription.id, None, None, "ann".to_owned(), clock::now());
+    service.recoveries().create(subscription, recovery).await.unwrap();
+}
+
+fn event(id: &str) -> Event {
+    let event = json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
+    Event::from_json(event.to_string()).unwrap()
+}
+
+/// A dead stage left a process that answered 200 on /healthz and never did that stage's work again.
+#[tokio::test]
+async fn a_stage_that_panics_ends_the_service_and_the_next_start_is_a_normal_day() {
+    for (method, is_handlers, stage) in [
+        ("wakes", false, "the dispatcher of deliveries"),
+        ("recover", false, "the replaying of the log"),
+        ("purge", false, "the purge of old events"),
+        ("modules", false, "the tending of modules"),
+        ("owed", true, "the queue of handler `h`"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let service = panicking(folder.path(), method, is_handlers).await;
+        if method == "recover" {
+            begin_recovery(&service).await;
+        }
+        let dead = service.dead_stage().await;
+        assert_eq!(dead.stage, stage);
+        assert!(dead.reason.contains("to panic"), "{dead}");
+        assert_eq!(health(&service).await, StatusCode::SERVICE_UNAVAILABLE, "{stage}");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served = service.serve(listener, std::future::pending()).await;
+        assert_eq!(served.unwrap_err(), dead, "it ends though nobody asks it to");
+
+        let service = Service::open(config(folder.path(), is_handlers)).await.unwrap();
+        let ids = service.accept(vec![event("a")], "ann").await.unwrap();
+        assert!(service.story(ids[0]).await.unwrap().is_some());
+        assert_eq!(health(&service).await, StatusCode::OK, "{stage}");
+        service.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_panics_is_named_and_one_that_is_asked_to_end_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for panics in [true, false] {
+        let service = Service::open(config(folder.path(), false)).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served = service.serve(listener, async move { assert!(!panics, "oops") }).await;
+        assert_eq!(
+            served.map_err(|dead| dead.stage),
+            if panics { Err("the HTTP server".to_owned()) } else { Ok(()) }
+        );
+    }
+}
