@@ -97,4 +97,5 @@ pub mod tls;
 
 pub mod chain;
 pub mod clock;
+pub mod foreign;
 pub mod stage;
