@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod event;
 pub mod handler;
 pub mod ids;
+pub mod json;
 pub mod parts;
 pub mod plugin;
 pub mod recovery;

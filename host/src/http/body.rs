@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use crate::domain::json;
 
 /// A limit for bodies, with the names that its errors use.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,7 @@ pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Val
             format!("`{essence}` is not read here: send the header `Content-Type: application/json`");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    match serde_json::from_slice(body) {
+    match json::read(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
         Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),

@@ -20,6 +20,7 @@ use super::metadata::{Answer, Question};
 use super::text;
 use super::worker::Task;
 use crate::chain;
+use crate::domain::json::check_depth;
 use crate::domain::plugin::{Failure, Manifest};
 
 /// The largest configuration, and the largest schema, in bytes of JSON.
@@ -81,6 +82,9 @@ impl Host {
         if text.len() > JSON_BYTES_MAX {
             let message = format!("it has {} bytes, the most are {JSON_BYTES_MAX}", text.len());
             return Ok(vec![Problem { at: String::new(), message }]);
+        }
+        if let Err(error) = check_depth(text.as_bytes()) {
+            return Ok(vec![Problem { at: String::new(), message: format!("it is {error}") }]);
         }
         if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
             match self

@@ -17,8 +17,8 @@ use super::run::{Purpose, fresh};
 use super::state::State;
 use super::text;
 use super::timer::Timer;
-use crate::domain::PluginUse;
 use crate::domain::plugin::{Failure, Manifest};
+use crate::domain::{PluginUse, json};
 use crate::{chain, clock};
 
 /// The longest name and version, description, and wanted host, in bytes, and the most of these.
@@ -121,9 +121,10 @@ impl Host {
         let config_schema = match config_schema {
             None => None,
             Some(schema) => {
-                let schema = serde_json::from_str(&schema);
-                let not =
-                    |error| Refused::Metadata(format!("the manifest's `config-schema` is not JSON: {error}"));
+                let schema = json::read(schema.as_bytes());
+                let not = |error: json::Error| {
+                    Refused::Metadata(format!("the manifest's `config-schema` is not JSON: {error}"))
+                };
                 Some(schema.map_err(not)?)
             }
         };

@@ -8,9 +8,9 @@ use super::bindings::exports::waypost::plugin::transform;
 use super::bindings::waypost::plugin::types::{self, EventParam, PayloadParam, PayloadResult};
 use super::limits::{Limits, size};
 use super::{headers, text};
-use crate::domain::Event;
 use crate::domain::event::{Canonical, Payload};
 use crate::domain::plugin::{Failure, OUTPUTS_MAX, Output};
+use crate::domain::{Event, json};
 
 /// Makes what a transform returned into outputs.
 ///
@@ -69,8 +69,13 @@ fn one(output: transform::Output, of: &Event) -> Result<Output, String> {
             headers::check(&raw.headers)?;
             let body = match raw.body {
                 PayloadResult::Json(text) => {
-                    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text);
-                    is_json.map_err(|error| format!("its body is said to be JSON and is none: {error}"))?;
+                    let is_json = json::read::<serde::de::IgnoredAny>(text.as_bytes());
+                    is_json.map_err(|error| match error {
+                        json::Error::TooDeep(error) => format!("its body is JSON {error}"),
+                        json::Error::Syntax(error) => {
+                            format!("its body is said to be JSON and is none: {error}")
+                        }
+                    })?;
                     Bytes::from(text)
                 }
                 PayloadResult::Text(text) => Bytes::from(text),

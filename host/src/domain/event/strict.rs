@@ -8,9 +8,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// The deepest nesting of an event. `serde_json` reads 128 levels into a `Value`; the rest is room for the objects
-/// that an event is put into.
-pub(super) const DEPTH_MAX: usize = 120;
+use crate::domain::json::{DEPTH_MAX, TooDeep, openers};
 
 /// Checks what reading an object's members leaves open, so that whatever is accepted can be read into a `Value`: no
 /// deeper than [`DEPTH_MAX`] with `depth` levels around it, no half of a surrogate pair, no number beyond `f64`.
@@ -51,11 +49,7 @@ fn has_large_exponent(json: &[u8]) -> bool {
 /// 512 places for the first of six bytes.
 const BLOCK: usize = 512 + 5;
 
-// These three have no branches, so that the compiler makes vector code of them.
-
-fn openers(chunk: &[u8]) -> u8 {
-    chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum()
-}
+// These two have no branches, so that the compiler makes vector code of them.
 
 fn has_surrogate(chunk: &[u8]) -> bool {
     chunk
@@ -104,7 +98,7 @@ struct Check {
 impl Check {
     fn inner<E: de::Error>(&self) -> Result<usize, E> {
         if self.depth >= DEPTH_MAX {
-            return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
+            return Err(E::custom(TooDeep));
         }
         Ok(self.depth + 1)
     }

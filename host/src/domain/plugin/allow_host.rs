@@ -74,6 +74,22 @@ impl AllowHost {
     }
 }
 
+impl AllowHost {
+    /// Tells whether all that `other` grants is granted by this too.
+    pub fn covers(&self, other: &Self) -> bool {
+        // No one name begins with `*`: it stands for every name below the domain.
+        let host = match &other.name {
+            Name::One(name) => name.clone(),
+            Name::Below(domain) => format!("*.{domain}"),
+        };
+        let mut schemes = [Scheme::Http, Scheme::Https].into_iter();
+        schemes.all(|scheme| {
+            other.scheme.is_some_and(|only| only != scheme)
+                || self.grants(scheme.as_str(), &host, other.port.unwrap_or_else(|| scheme.port()))
+        })
+    }
+}
+
 impl Scheme {
     fn of(text: &str) -> Option<Self> {
         match text {

@@ -1,0 +1,102 @@
+//! How deep the JSON of others may nest, wherever it is read or shown: events, configurations, what plugins make, the
+//! bodies of requests.
+//!
+//! `serde_json` reads 128 levels into a value, but has no limit where it only looks for a value's end (`RawValue`,
+//! `IgnoredAny`): without a rule of ours such a text is taken, and fails where it is read in full later.
+
+use serde::Deserialize;
+
+/// The deepest nesting. The rest of `serde_json`'s 128 levels is room for the objects that a value is put into.
+pub const DEPTH_MAX: usize = 120;
+
+/// JSON is nested too deep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nested deeper than {DEPTH_MAX} levels")]
+pub struct TooDeep;
+
+/// Why JSON cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It nests deeper than [`DEPTH_MAX`].
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// It is not JSON, or not what it should be.
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+}
+
+/// Reads JSON that nests no deeper than [`DEPTH_MAX`].
+///
+/// # Errors
+/// When it nests deeper, or is not what `T` is read from.
+pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
+    check_depth(json)?;
+    Ok(serde_json::from_slice(json)?)
+}
+
+/// Checks that JSON nests no deeper than [`DEPTH_MAX`], in one pass and without recursion. Of what is not JSON it says
+/// nothing of use.
+///
+/// # Errors
+/// When it nests deeper.
+pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
+    // Nearly every text has fewer opening brackets than that, and counting them is vector code.
+    let openers: usize = json.chunks(128).map(|chunk| usize::from(openers(chunk))).sum();
+    if openers <= DEPTH_MAX {
+        return Ok(());
+    }
+    let (mut depth, mut is_string, mut is_escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_string => is_escaped = true,
+            b'"' => is_string = !is_string,
+            _ if is_string => {}
+            b'[' | b'{' if depth == DEPTH_MAX => return Err(TooDeep),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Counts the opening brackets of at most 255 bytes.
+#[inline]
+pub(super) fn openers(chunk: &[u8]) -> u8 {
+    chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::IgnoredAny;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    /// A raw output nested 20,000 deep was taken: where only a value's end is looked for, serde_json has no limit.
+    #[test]
+    fn the_limit_holds_where_serde_json_has_none() {
+        let deep = nested(20_000);
+        assert!(serde_json::from_str::<IgnoredAny>(&deep).is_ok());
+        let error = read::<IgnoredAny>(deep.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "nested deeper than 120 levels");
+        assert!(read::<Value>(nested(DEPTH_MAX).as_bytes()).is_ok());
+        assert!(matches!(read::<Value>(nested(DEPTH_MAX + 1).as_bytes()), Err(Error::TooDeep(_))));
+        assert!(matches!(read::<Value>(b"{"), Err(Error::Syntax(_))));
+    }
+
+    #[test]
+    fn only_what_is_open_at_once_counts() {
+        let wide = format!("[{}[]]", "[],".repeat(1000));
+        assert_eq!(check_depth(wide.as_bytes()), Ok(()));
+        let text = format!(r#"["{}\"{}\\", {}]"#, "[".repeat(500), "{".repeat(500), nested(DEPTH_MAX - 1));
+        assert_eq!(check_depth(text.as_bytes()), Ok(()));
+        let text = format!(r#"["\\", {}]"#, nested(DEPTH_MAX));
+        assert_eq!(check_depth(text.as_bytes()), Err(TooDeep));
+    }
+}
