@@ -78,21 +78,37 @@ impl ApiError {
     }
 }
 
+/// The longest sentence and the longest pointer that an answer has, in bytes: they repeat names, and a name may be as
+/// long as the body that it came in.
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Cuts a text that is too long, and says so.
+fn bounded(mut text: String) -> String {
+    let bytes = text.len();
+    if bytes > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push_str(&format!("… (cut: it has {bytes} bytes)"));
+    }
+    text
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Error");
+        let detail = bounded(self.detail);
         let mut body = json!({
             "status": format!("{} {title}", self.status.as_u16()),
-            "message": self.detail,
+            "message": detail,
             "type": "about:blank",
             "title": title,
-            "detail": self.detail,
+            "detail": detail,
         });
         if let Some(pointer) = self.pointer {
-            body["pointer"] = pointer.into();
+            body["pointer"] = bounded(pointer).into();
         }
         if !self.errors.is_empty() {
-            body["errors"] = json!(self.errors);
+            let part = |part: Part| Part { pointer: bounded(part.pointer), detail: bounded(part.detail) };
+            body["errors"] = json!(self.errors.into_iter().map(part).collect::<Vec<_>>());
         }
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -22,6 +22,7 @@ use wasmtime::component::Component;
 use super::engine;
 use super::error::{Error, Refused};
 use super::host::Host;
+use super::text;
 use crate::clock;
 use crate::domain::PluginDigest;
 
@@ -81,7 +82,7 @@ impl Host {
                 Ok(Some((component, code.len() as u64)))
             }
             // Such as a component that is larger than the pool's places.
-            Err(error) => Err(Refused::DoesNotLoad(format!("{error:#}"))),
+            Err(error) => Err(Refused::DoesNotLoad(text::of(&error))),
         }
     }
 

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::ending;
 use super::error::Error;
 use super::limits::size;
 use super::text;
@@ -49,7 +50,7 @@ pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]
     let talked = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
     let limit = match talked {
         Ok(talked) => match talked.map_err(failed)? {
-            Some(said) => return Ok(ended(said, bounds)),
+            Some(said) => return Ok(ended(said, task, bounds)),
             None => format!("{} output limit of {}", bounds.what, size(bounds.output_bytes)),
         },
         Err(_) => bounds.time_limit(),
@@ -107,8 +108,8 @@ async fn talk(
         drop(fed.await);
     };
     let ((), stdout, stderr) =
-        tokio::join!(feed, read(stdout, bounds.output_bytes), read(stderr, 8 * TEXT_BYTES_MAX));
-    let (Some(stdout), stderr) = (stdout?, stderr?.unwrap_or_default()) else { return Ok(None) };
+        tokio::join!(feed, read(stdout, bounds.output_bytes), tail(stderr, 8 * TEXT_BYTES_MAX));
+    let (Some(stdout), stderr) = (stdout?, stderr?) else { return Ok(None) };
     let (status, stderr) = (child.wait().await?, String::from_utf8_lossy(&stderr).into_owned());
     Ok(Some(Said { status, stdout, stderr }))
 }
@@ -120,7 +121,19 @@ async fn read(from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Opti
     Ok((bytes.len() <= most).then_some(bytes))
 }
 
-fn ended(said: Said, bounds: Bounds) -> Ended {
+/// Reads all that there is, and keeps the last `most` bytes: why something failed comes last.
+async fn tail(mut from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Vec<u8>> {
+    let (mut kept, mut bytes) = (Vec::new(), [0; 4096]);
+    loop {
+        match from.read(&mut bytes).await? {
+            0 => return Ok(kept),
+            read => kept.extend_from_slice(&bytes[..read]),
+        }
+        kept.drain(..kept.len().saturating_sub(most));
+    }
+}
+
+fn ended(said: Said, task: Task, bounds: Bounds) -> Ended {
     let Said { status, stdout, stderr } = said;
     if status.success() {
         return Ended::Done(stdout);
@@ -136,8 +149,19 @@ fn ended(said: Said, bounds: Bounds) -> Ended {
     if status.code() == Some(i32::from(FAILED)) && !stderr.is_empty() {
         return Ended::Failed(text::clean(&stderr, TEXT_BYTES_MAX));
     }
+    if status.code() == Some(PANICKED) {
+        let who = match task {
+            Task::Compile => "the compiler",
+            Task::Check => "the check of the configuration",
+        };
+        let words = ending::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
+        return Ended::Failed(format!("{who} panicked, which is a fault of Waypost's: {words}"));
+    }
     Ended::Failed(format!("the process that should do it ended with {status}"))
 }
+
+/// The exit code of a Rust program that panicked.
+const PANICKED: i32 = 101;
 
 /// Rust's, the system's and a thread's words for the same.
 const NO_MEMORY: [&str; 3] = ["memory allocation of", "Cannot allocate memory", "failed to start a thread"];

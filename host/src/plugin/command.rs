@@ -31,11 +31,12 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use self::end::Ending;
 use self::place::Place;
-use super::compile::{self, Compiled, Reason};
+use super::compile::{self, Reason};
 use super::engine::{self, Ticker};
 use super::error::{Error, Refused};
 use super::host::{self, Host};
 use super::report;
+use super::text;
 use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
@@ -129,9 +130,12 @@ impl Host {
     /// When it is not accepted, or cannot be compiled here.
     pub async fn load_command(self: &Arc<Self>, wasm: Bytes) -> Result<Arc<Command>, Refused> {
         compile::recognise(&wasm, self.settings.compile.module_bytes)?;
-        let hashed = wasm.clone();
-        let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
-        let digest = hashing.await.expect("hashing does not panic");
+        let looked_at = wasm.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let digest = PluginDigest::of(&looked_at);
+            report::outline_of_command(digest, &looked_at).map(|()| digest)
+        });
+        let digest = looking.await.expect("hashing and parsing do not panic")?;
         let _turn = self.commands()?.turn.lock().await;
         let loaded = self.loaded_command(digest, wasm).await;
         if loaded.is_err()
@@ -148,18 +152,16 @@ impl Host {
         wasm: Bytes,
     ) -> Result<Arc<Command>, Refused> {
         let commands = self.commands()?;
-        let bytes = wasm.len() as u64;
-        let (component, compiled) = match self.fetched(digest, &commands.engine).await? {
-            Some((component, bytes)) => (component, Compiled { took: Duration::ZERO, bytes }),
+        let component = match self.fetched(digest, &commands.engine).await? {
+            Some((component, _)) => component,
             None => {
-                let compiled = self.compile(digest, wasm, Reason::Use).await?;
+                self.compile(digest, wasm, Reason::Use).await?;
                 let fetched = self.fetched(digest, &commands.engine).await?;
-                (fetched.ok_or_else(host::gone)?.0, compiled)
+                fetched.ok_or_else(host::gone)?.0
             }
         };
-        report::of_command(digest, bytes, &component, compiled)?;
         let pre = commands.linker.instantiate_pre(&component).and_then(CommandPre::new);
-        let pre = pre.map_err(|error| Refused::DoesNotLoad(format!("{error:#}")))?;
+        let pre = pre.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
         commands.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         Ok(Arc::new(Command { pre, web: Arc::clone(&commands.web) }))
     }

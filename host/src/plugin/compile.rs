@@ -113,7 +113,8 @@ impl Host {
             None => Err(Error::NoCompiler.into()),
             Some(Compiler::InProcess) => {
                 let compiling = tokio::task::spawn_blocking(move || worker::compile(&wasm));
-                compiling.await.expect("compiling does not panic").map_err(Refused::Invalid)
+                let compiled = compiling.await.unwrap_or_else(|_| Err("the compiler panicked".to_owned()));
+                compiled.map_err(Refused::Invalid)
             }
             Some(Compiler::Program(program)) => {
                 let output_bytes = (limits.module_bytes * GROWTH_MAX).max(GROWTH_MIN_BYTES);

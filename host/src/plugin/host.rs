@@ -22,6 +22,7 @@ use super::imports;
 use super::limits::Limits;
 use super::loaded::Plugin;
 use super::report;
+use super::text;
 use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
@@ -106,9 +107,12 @@ impl Host {
     /// When it is not accepted, or cannot be compiled here.
     pub async fn admit(self: &Arc<Self>, wasm: Bytes) -> Result<Report, Refused> {
         compile::recognise(&wasm, self.settings.compile.module_bytes)?;
-        let (hashed, bytes) = (wasm.clone(), wasm.len() as u64);
-        let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
-        let digest = hashing.await.expect("hashing does not panic");
+        let (looked_at, bytes) = (wasm.clone(), wasm.len() as u64);
+        let looking = tokio::task::spawn_blocking(move || {
+            let digest = PluginDigest::of(&looked_at);
+            Ok::<_, Refused>((digest, report::outline(digest, &looked_at)?))
+        });
+        let (digest, outline) = looking.await.expect("hashing and parsing do not panic")?;
         let reported = async {
             let (component, compiled) = match self.fetched(digest, self.engine()?).await? {
                 Some((component, bytes)) => (component, Compiled { took: Duration::ZERO, bytes }),
@@ -118,7 +122,7 @@ impl Host {
                     (component, compiled)
                 }
             };
-            report::of(self, digest, bytes, &component, compiled).await
+            report::of(self, digest, bytes, &outline, &component, compiled).await
         };
         let reported: Result<Report, Refused> = reported.await;
         if reported.is_err()
@@ -148,7 +152,7 @@ impl Host {
             };
             let linker = &self.running()?.linker;
             let plugin = Plugin::link(digest, linker, &component);
-            let plugin = plugin.map_err(|error| Refused::DoesNotLoad(format!("{error:#}")))?;
+            let plugin = plugin.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
             Ok(Loaded { plugin: Arc::new(plugin), bytes: bytes.max(LOADED_BYTES_MIN) })
         };
         Ok(self.loaded.try_get_with(digest, loading).await?.plugin)

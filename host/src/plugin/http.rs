@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::limits::size;
+use super::logs::BY;
 use super::run::Purpose;
 use super::text;
 use super::web::{Allowance, Failed, Web};
@@ -78,7 +79,7 @@ pub(super) struct Notes(Arc<Mutex<Vec<LogLine>>>);
 
 impl Notes {
     pub(super) fn write(&self, message: String) {
-        let fields = vec![("by".to_owned(), "waypost".to_owned())];
+        let fields = vec![(BY.to_owned(), "waypost".to_owned())];
         let line = LogLine { level: LogLevel::Warn, message, fields };
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() < NOTES_MAX {
@@ -181,7 +182,7 @@ impl WasiHttpHooks for Outbound {
             let response = sent.map_err(|failed| match failed {
                 Failed::NotPublic(address) => {
                     notes.write(format!(
-                        "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins"
+                        "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins (plugin_networks; --allow-network where it is tried)"
                     ));
                     Error::HttpRequestDenied
                 }

@@ -8,6 +8,8 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// The longest name and the longest value of a field, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 1024;
+/// The field of the lines that the host writes into a call's log: `by=waypost`.
+pub(super) const BY: &str = "by";
 /// The most fields of a line.
 const FIELDS_MAX: usize = 16;
 /// What a line costs besides its texts, and what each field does.
@@ -35,7 +37,7 @@ impl Logs {
         let mut kept: Vec<_> = fields
             .iter()
             .take(FIELDS_MAX)
-            .map(|(name, value)| (text::clean(name, NAME_BYTES_MAX), text::clean(value, VALUE_BYTES_MAX)))
+            .map(|(name, value)| (self::name(name), text::clean(value, VALUE_BYTES_MAX)))
             .collect();
         if fields.len() > FIELDS_MAX {
             kept.push((
@@ -52,6 +54,12 @@ impl Logs {
         self.bytes += cost;
         self.lines.push(line);
     }
+}
+
+/// Returns a field's name: not that of the host's own lines.
+fn name(name: &str) -> String {
+    let name = text::clean(name, NAME_BYTES_MAX);
+    if name == BY { format!("plugin.{name}") } else { name }
 }
 
 fn cost(line: &LogLine) -> usize {
@@ -84,6 +92,9 @@ mod tests {
         assert!(line.message.ends_with("m… (cut at 4096 bytes)"));
         assert_eq!(line.fields[0].0, "name");
         assert!(line.fields[15].1.ends_with("… (cut at 1024 bytes)"));
+        logs.write(LogLevel::Warn, "m", &[("\x1b[1mby".to_owned(), "waypost".to_owned())], 1 << 20);
+        assert_eq!(logs.lines[1].fields[0].0, "plugin.by", "a guest does not speak as the host");
+        let line = &logs.lines[0];
         assert_eq!(line.fields[16].1, "4 more fields: the limit is 16");
     }
 }

@@ -7,6 +7,7 @@
 //! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
 //! - `compile`, `child`, `worker`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of
 //!   it on disk.
+//! - `outline`: what a component exports and imports, before it is compiled.
 //! - `loaded`, `report`, `offered`, `metadata`, `configuration`: a component that is ready to be instantiated, what is
 //!   known of it, and what it says about itself and its configuration.
 //! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun): `course` asks the
@@ -50,6 +51,7 @@ mod loaded;
 mod logs;
 mod metadata;
 mod offered;
+mod outline;
 mod output;
 mod report;
 mod run;

@@ -58,6 +58,14 @@ pub(super) fn offer(name: &str) -> Offer {
     }
 }
 
+/// Tells whether a name is that of an interface, in a version that is compatible.
+pub(super) fn is_compatible(name: &str, wanted: &str) -> bool {
+    match (name.split_once('@'), wanted.split_once('@')) {
+        (Some((path, version)), Some((other, wanted))) => path == other && track(version) == track(wanted),
+        _ => false,
+    }
+}
+
 /// Returns the part of a version in which all that are compatible agree (semver): 1 of 1.2.3, 0.2 of 0.2.6, and all of
 /// 0.0.1 and of a pre-release.
 fn track(version: &str) -> &str {

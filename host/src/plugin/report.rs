@@ -1,6 +1,8 @@
-//! What is known of a module before it ever runs: what it exports, what it wants, and what it says about itself.
+//! What is known of a module before it ever runs: what it exports, what it wants, and what it says about itself. What
+//! cannot be of use is refused before it is compiled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::Component;
 
@@ -8,7 +10,8 @@ use super::compile::Compiled;
 use super::error::Refused;
 use super::host::Host;
 use super::loaded::Plugin;
-use super::offered;
+use super::outline::{Outline, Wanted, and_more};
+use super::text;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::{Import, Offer, Report};
 
@@ -19,25 +22,62 @@ const PACKAGE: &str = "waypost:plugin";
 /// And its version.
 const VERSION: &str = "0.1.0";
 
+/// Looks at a plugin before it is compiled.
+///
+/// # Errors
+/// When it can be of no use here: it exports nothing that is called, or imports what is not there.
+pub(super) fn outline(digest: PluginDigest, wasm: &[u8]) -> Result<Outline, Refused> {
+    let mut outline = Outline::read(wasm).map_err(Refused::Invalid)?;
+    let exports = [Wanted::Policy, Wanted::Filter, Wanted::Transform].into_iter().any(|one| outline.has(one));
+    let reason = outline.excess().or_else(|| missing(&outline.imports));
+    match reason.or_else(|| (!exports).then(|| nothing_to_call(&outline))) {
+        None => Ok(outline),
+        Some(reason) => Err(misfit(reason, blank(digest, wasm.len() as u64, &outline))),
+    }
+}
+
+/// Looks at a program before it is compiled, as [`outline()`] does.
+pub(super) fn outline_of_command(digest: PluginDigest, wasm: &[u8]) -> Result<(), Refused> {
+    let mut outline = Outline::read(wasm).map_err(Refused::Invalid)?;
+    let excess = outline.excess();
+    for import in &mut outline.imports {
+        if import.name.starts_with(PACKAGE) {
+            import.offered = Offer::No;
+        }
+    }
+    let reason = excess.or_else(|| {
+        if outline.has(Wanted::Run) {
+            let missing = missing(&outline.imports)?;
+            return Some(format!("{missing}; a handler has what {TARGET} has, and wasi:http"));
+        }
+        Some(format!(
+            "it exports no {RUN}, but {}: a handler is a program with a `main`, as `cargo build --target {TARGET}` \
+             makes it",
+            outline.exported()
+        ))
+    });
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(misfit(reason, blank(digest, wasm.len() as u64, &outline))),
+    }
+}
+
 /// Makes the report of a module that has been compiled.
 pub(super) async fn of(
     host: &Arc<Host>,
     digest: PluginDigest,
     bytes: u64,
+    outline: &Outline,
     component: &Component,
     compiled: Compiled,
 ) -> Result<Report, Refused> {
     let running = host.running()?;
-    let imports = imports(component);
-    let mut report = blank(digest, bytes, imports, compiled);
-    let misfit = |reason: String, report: &Report| Err(misfit(reason, report.clone()));
-    if let Some(reason) = missing(&report.imports) {
-        return misfit(reason, &report);
-    }
+    let blank = blank(digest, bytes, outline);
+    let mut report = Report { compile_time: compiled.took, compiled_bytes: compiled.bytes, ..blank };
     let plugin = match Plugin::link(digest, &running.linker, component) {
         Ok(plugin) => Arc::new(plugin),
         // A newer patch of an interface may have functions that the older one has not.
-        Err(error) => return misfit(format!("it does not link: {error:#}"), &report),
+        Err(error) => return Err(misfit(format!("it does not link: {}", text::of(&error)), report)),
     };
     let exports = &plugin.exports;
     let has = [
@@ -48,74 +88,34 @@ pub(super) async fn of(
     ];
     let known = CALLED.into_iter().zip(has).filter(|(_, has)| *has);
     report.exports = known.map(|(name, _)| name.to_owned()).collect();
+    // What bears the name need not be what is called.
     if !has[1..].contains(&true) {
-        return misfit(nothing_to_call(component), &report);
+        return Err(misfit(nothing_to_call(outline), report));
     }
     (report.manifest, report.memory_bytes) = host.describe(&plugin).await?;
     Ok(report)
-}
-
-/// Says why a component that has been compiled is no program, if it is none.
-pub(super) fn of_command(
-    digest: PluginDigest,
-    bytes: u64,
-    component: &Component,
-    compiled: Compiled,
-) -> Result<(), Refused> {
-    let mut imports = imports(component);
-    for import in &mut imports {
-        if import.name.starts_with(PACKAGE) {
-            import.offered = Offer::No;
-        }
-    }
-    let reason = if is_command(component) {
-        missing(&imports).map(|missing| format!("{missing}; a handler has what {TARGET} has, and wasi:http"))
-    } else {
-        let found = exports(component);
-        Some(format!(
-            "it exports no {RUN}, but {found}: a handler is a program with a `main`, as `cargo build --target \
-             {TARGET}` makes it"
-        ))
-    };
-    reason.map_or(Ok(()), |reason| Err(misfit(reason, blank(digest, bytes, imports, compiled))))
 }
 
 /// What a program exports, and what it is built for.
 const RUN: &str = "wasi:cli/run@0.2";
 const TARGET: &str = "wasm32-wasip2";
 
-/// Tells whether a component is a program: a WASI 0.2 command.
-fn is_command(component: &Component) -> bool {
-    component.component_type().exports(component.engine()).any(|(name, _)| name.starts_with(RUN))
-}
-
-fn blank(digest: PluginDigest, bytes: u64, imports: Vec<Import>, compiled: Compiled) -> Report {
+/// Makes the report of a module of which no more is known.
+fn blank(digest: PluginDigest, bytes: u64, outline: &Outline) -> Report {
     Report {
         digest,
         bytes,
         exports: Vec::new(),
-        imports,
+        imports: outline.imports.clone(),
         manifest: None,
-        compile_time: compiled.took,
-        compiled_bytes: compiled.bytes,
+        compile_time: Duration::ZERO,
+        compiled_bytes: 0,
         memory_bytes: 0,
     }
 }
 
 fn misfit(reason: String, report: Report) -> Refused {
     Refused::DoesNotFit { reason, report: Box::new(report) }
-}
-
-fn imports(component: &Component) -> Vec<Import> {
-    let ty = component.component_type();
-    let import = |name: &str| Import { name: name.to_owned(), offered: offered::offer(name) };
-    ty.imports(component.engine()).map(|(name, _)| import(name)).collect()
-}
-
-fn exports(component: &Component) -> String {
-    let ty = component.component_type();
-    let found: Vec<_> = ty.exports(component.engine()).map(|(name, _)| name.to_owned()).collect();
-    if found.is_empty() { "nothing".to_owned() } else { found.join(", ") }
 }
 
 /// Says which imports are not to be had, with what is.
@@ -129,13 +129,13 @@ fn missing(imports: &[Import]) -> Option<String> {
         }
     };
     let told: Vec<_> = imports.iter().filter_map(tell).collect();
-    (!told.is_empty()).then(|| told.join("; "))
+    (!told.is_empty()).then(|| and_more(&told, told.len(), "; "))
 }
 
 /// Says that there is nothing to call, and what there is instead.
-fn nothing_to_call(component: &Component) -> String {
-    let found = exports(component);
-    let hint = if is_command(component) {
+fn nothing_to_call(outline: &Outline) -> String {
+    let found = outline.exported();
+    let hint = if outline.has(Wanted::Run) {
         ": it is a program, which is no plugin of a subscription but a handler: name it as the `component` of a \
          [[handler]], and try it with `waypost handler run`"
     } else {

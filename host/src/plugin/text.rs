@@ -13,6 +13,14 @@ pub(super) fn clean(text: &str, bytes_max: usize) -> String {
     out
 }
 
+/// The longest text of wasmtime's that is told, in bytes: it repeats names, which may be long.
+const ERROR_BYTES_MAX: usize = 1000;
+
+/// Returns what wasmtime says, with its causes, as it may be shown.
+pub(super) fn of(error: &wasmtime::Error) -> String {
+    clean(&format!("{error:#}"), ERROR_BYTES_MAX)
+}
+
 /// Returns the longest start of a text that has at most `bytes_max` bytes.
 fn floor(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]

@@ -90,7 +90,7 @@ fn input() -> Result<Vec<u8>, String> {
 
 /// Makes machine code of a component.
 pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
-    let failed = |error: wasmtime::Error| format!("{error:#}");
+    let failed = |error: wasmtime::Error| text::of(&error);
     engine::compiler().map_err(failed)?.precompile_component(wasm).map_err(failed)
 }
 

@@ -19,9 +19,22 @@ pub(super) fn importing(names: &[&str]) -> Vec<u8> {
     [COMPONENT.to_vec(), section(7, &empty_instance), section(10, &imports)].concat()
 }
 
-/// Returns a component that is small and takes for ever to compile: one function with many locals, all of them alive in
-/// all of its many branches.
+/// Returns a component that exports an instance of this name, without anything in it.
+pub(super) fn exporting(name: &str) -> Vec<u8> {
+    // An instance of no exports; then an export of it: a plain name, an instance, the first one, no type.
+    let empty_instance = [1, 1, 0];
+    let export = [&[1, 0][..], &leb(name.len()), name.as_bytes(), &[5, 0, 0]].concat();
+    [COMPONENT.to_vec(), section(5, &empty_instance), section(11, &export)].concat()
+}
+
+/// Returns a component that says it is a filter, is small, and takes for ever to compile.
 pub(super) fn bomb() -> Vec<u8> {
+    [useless_bomb(), exporting("waypost:plugin/filter@0.1.0").split_off(COMPONENT.len())].concat()
+}
+
+/// Returns the bomb itself, which exports nothing: one function with many locals, all of them alive in all of its many
+/// branches.
+pub(super) fn useless_bomb() -> Vec<u8> {
     const LOCALS: usize = 2_000;
     const BRANCHES: usize = 30_000;
     let local = |op: u8, index: usize| [vec![op], leb(index % LOCALS)].concat();

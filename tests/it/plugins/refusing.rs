@@ -1,10 +1,12 @@
 //! What is not taken, and why: each kind of wrong upload has a text of its own, and none harms anyone else.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
-use super::made::{COMPONENT, CORE_MODULE, bomb, importing, patched};
+use super::made::{COMPONENT, CORE_MODULE, bomb, exporting, importing, patched, useless_bomb};
 use super::{post, wasm};
-use crate::harness::{Server, Target, event};
+use crate::harness::{Server, Target, event, run_in};
 
 #[tokio::test]
 async fn only_components_that_fit_are_taken() {
@@ -110,4 +112,64 @@ async fn a_schema_that_takes_for_ever_ends_at_its_limit() {
     });
     let refused = server.post("/eventmatch", &body).await.refused(422).at("/plugin");
     refused.says("configuration check time limit of 5 s");
+}
+
+/// Seventeen seconds of compiling passed before anybody looked at the exports. This one would take minutes.
+#[tokio::test]
+async fn what_can_be_of_no_use_is_refused_before_it_is_compiled() {
+    let server = Server::start().await;
+    let refused = post(&server, useless_bomb()).await.refused(422);
+    refused.says("it exports none of waypost:plugin/policy@0.1.0");
+    let foreign = [useless_bomb(), importing(&["wasi:nn/tensor@0.2.0"]).split_off(COMPONENT.len())].concat();
+    post(&server, foreign)
+        .await
+        .refused(422)
+        .says("it imports wasi:nn/tensor@0.2.0, which this waypost does not");
+    assert!(!server.data().join("compiled/key").exists(), "nothing was compiled");
+    // What bears the name is still looked at by the compiler.
+    let hollow = post(&server, exporting("waypost:plugin/filter@0.1.3")).await.refused(422);
+    hollow.says("it exports none of waypost:plugin/policy@0.1.0").says("but waypost:plugin/filter@0.1.3");
+}
+
+/// 95,000 imports were answered with 60 MB, and a name of 66,000 characters let `plugin check` panic.
+#[tokio::test]
+async fn a_refusal_repeats_only_the_beginning_of_long_lists_and_names() {
+    let server = Server::start().await;
+    let names: Vec<_> = (0..95_000).map(|number| format!("n{number}")).collect();
+    let many = importing(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let long = importing(&[&"n".repeat(66_000)]);
+    for (wasm, says) in [
+        (many, "it has 95000 imports, the most are 256: n0, n1, n2, n3, n4, n5, n6, n7, and 94992 more"),
+        (long, "it imports a name of 66000 bytes, the longest is 256: nnn"),
+    ] {
+        let reply = post(&server, wasm.clone()).await;
+        assert!(reply.body.len() < 2000, "{} bytes", reply.body.len());
+        reply.refused(422).says(says);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("m.wasm"), wasm).unwrap();
+        let output = run_in(folder.path(), &["plugin", "check", "m.wasm"], &[], "").await;
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains(says) && !output.stderr.contains("panicked"), "{}", output.stderr);
+        assert!(output.stdout.len() + output.stderr.len() < 3000, "{output:?}");
+    }
+}
+
+/// It was told as "exit status: 101".
+#[tokio::test]
+async fn a_compiler_that_panics_is_told_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = folder.path().join("compiler");
+    let panic =
+        "thread 'main' panicked at cranelift/src/lib.rs:1:2:\nno such register\nnote: run with a backtrace";
+    // More than the pipe holds, and more than is kept.
+    let script =
+        format!("#!/bin/sh\nyes chatter | head -c 200000 >&2\nprintf '%s\\n' \"{panic}\" >&2\nexit 101\n");
+    std::fs::write(&compiler, script).unwrap();
+    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::with(&["--plugin-compiler", compiler.to_str().unwrap()]).await;
+    let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(422);
+    refused.says(
+        "it does not compile: the compiler panicked, which is a fault of Waypost's: no such register, at \
+         cranelift/src/lib.rs:1:2",
+    );
 }
