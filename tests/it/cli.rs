@@ -243,6 +243,20 @@ async fn match_prints_nodes_and_tells_by_its_exit_code() {
     assert_eq!((none.code, none.stdout.as_str()), (1, ""));
 }
 
+/// C1 controls and what turns the direction round came out as they are, which a terminal obeys.
+#[tokio::test]
+async fn match_escapes_what_a_terminal_would_obey() {
+    let stdin = "{\"a\": \"\u{9b}2J\u{7f}\u{202e}é\"}";
+    assert_eq!(succeeded(&run(&["match", "$.a"], stdin).await), [r#""\u009b2J\u007f\u202eé""#]);
+    let explained = run(&["match", "--explain", "$[?@.b == 1].a"], stdin).await;
+    assert!(!explained.stderr.contains(['\u{9b}', '\u{202e}']), "{explained:?}");
+    let explained = run(&["match", "--explain", "$[?@ == 1]"], stdin).await;
+    assert!(
+        explained.stderr.contains(r"2J") && !explained.stderr.contains(['\u{9b}', '\u{202e}']),
+        "{explained:?}"
+    );
+}
+
 #[tokio::test]
 async fn match_points_at_the_place_in_a_bad_expression() {
     for bad in ["$.data[?(@.a =!= 1)]", "$[", "$.a..", "$.data[*]x y", ""] {

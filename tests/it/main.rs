@@ -23,6 +23,7 @@ mod crash;
 mod disk_full;
 mod dying;
 mod limits;
+mod nested;
 
 mod supervise;
 

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use waypost::foreign;
 
 /// Where `waypost serve` listens unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
@@ -122,11 +123,14 @@ impl Client {
     }
 }
 
-/// Reads what the server has against the request, with a line for each bad event of a batch.
+/// Reads what the server has against the request, with a line for each bad event of a batch. It repeats what others
+/// have called their things.
 fn refusal(body: &str) -> Option<anyhow::Error> {
     let problem: Problem = serde_json::from_str(body).ok()?;
-    let details = problem.errors.iter().map(|Detail { pointer, detail }| format!("\n  {pointer}: {detail}"));
-    Some(anyhow!("{}{}", problem.message, details.collect::<String>()))
+    let details = problem.errors.iter().map(|Detail { pointer, detail }| {
+        format!("\n  {}: {}", foreign::line(pointer), foreign::line(detail))
+    });
+    Some(anyhow!("{}{}", foreign::line(&problem.message), details.collect::<String>()))
 }
 
 fn root_cause(error: &reqwest::Error) -> &dyn Error {
@@ -173,6 +177,10 @@ mod tests {
           /0/id: missing
           /2: not an object
         "#);
+        let forged =
+            r#"{"message":"it imports x\nerror: none\u202e","errors":[{"pointer":"/a\n","detail":"b\nc"}]}"#;
+        let shown = refusal(forged).unwrap().to_string();
+        assert_eq!(shown, "it imports x\\nerror: none\\u{202e}\n  /a\\n: b\\nc");
         assert!(refusal("<html>").is_none());
     }
 

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use waypost::domain::EventId;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
+use crate::cli::print;
 use crate::cli::story::Story;
-use crate::cli::{pretty, print};
 
 /// The most events that are asked for at once.
 const PAGE: u32 = 100;
@@ -169,8 +169,7 @@ async fn get(arguments: Get) -> anyhow::Result<()> {
 async fn show(client: &Client, ids: &[EventId]) -> anyhow::Result<()> {
     for id in ids {
         let story: Story = client.json(client.request(Method::GET, &["events", &id.to_string()])).await?;
-        // Events, programs and plugins say in it what they like.
-        print::text(&pretty::printable(&story.to_string()))?;
+        print::text(&story.to_string())?;
     }
     Ok(())
 }

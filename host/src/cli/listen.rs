@@ -11,9 +11,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use waypost::foreign;
 
 use crate::cli::{pretty, print};
 
@@ -91,23 +91,19 @@ fn show(number: u64, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8
         if name == AUTHORIZATION {
             out.push_str(&format!("{name}: {}\n", masked(&value)));
         } else if name == CONTENT_TYPE || name.starts_with("ce-") || name.starts_with("webhook-") {
-            out.push_str(&format!("{name}: {}\n", pretty::printable(&value)));
+            out.push_str(&format!("{name}: {}\n", foreign::line(&value)));
         }
     }
     out.push('\n');
-    out.push_str(&match (serde_json::from_slice::<&RawValue>(body), std::str::from_utf8(body)) {
-        (Ok(json), _) => pretty::printable(&pretty::json(json)),
-        (Err(_), Ok(text)) => pretty::printable(text),
-        (Err(_), Err(_)) => format!("({} bytes that are no text)", body.len()),
-    });
-    out.push_str("\n\n");
+    out.push_str(&pretty::body(body));
+    out.push('\n');
     out
 }
 
 /// Keeps the scheme and hides the secret, which nobody wants in a terminal's history.
 fn masked(authorization: &str) -> String {
     match authorization.split_once(' ') {
-        Some((scheme, _)) => format!("{} ***", pretty::printable(scheme)),
+        Some((scheme, _)) => format!("{} ***", foreign::line(scheme)),
         None => "***".to_owned(),
     }
 }
@@ -158,14 +154,22 @@ mod tests {
         ce-type: t
         content-type: text/plain
 
-        two
-        lines
+        | two
+        | lines
         "#);
+    }
+
+    /// A text could show a second request that never came.
+    #[test]
+    fn a_text_cannot_pass_for_another_request() {
+        let shown = shown(&[], b"a\n\n#2 POST /forged\nwebhook-id: 1");
+        assert_eq!(shown.lines().filter(|line| line.starts_with('#')).count(), 1, "{shown}");
     }
 
     #[test]
     fn nothing_received_steers_the_terminal() {
         assert!(!shown(&[], b"a\x1b[2Jb").contains('\u{1b}'));
+        assert!(shown(&[], "\"a\u{202e}\"".as_bytes()).contains(r#""a\u202e""#));
         assert!(shown(&[], &[0xff, 0xfe]).contains("(2 bytes that are no text)"));
     }
 }

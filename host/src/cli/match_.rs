@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use waypost::domain::FilterDialect;
+use waypost::domain::json::check_depth;
+use waypost::foreign;
 use waypost::matching::{Document, Filter};
 
 use crate::cli::{EXIT_USAGE, explanation, input, print};
@@ -63,12 +65,14 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let filter = match Filter::parse(&arguments.expression, arguments.dialect.into()) {
         Ok(filter) => filter,
         Err(error) => {
-            print::notice(&format!("error: {error}\n{}", error.caret(&arguments.expression)));
+            let sentence = error.to_string();
+            let caret = error.caret(&arguments.expression);
+            print::notices(&format!("error: {}\n{caret}", foreign::line(&sentence)));
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
     for warning in filter.warnings() {
-        print::notice(&explanation::wrapped(&format!("warning: {warning}")));
+        print::notices(&explanation::wrapped(&format!("warning: {}", foreign::line(warning))));
     }
     // As with grep, 1 is an answer and not a failure.
     let nodes = match find(&filter, &arguments) {
@@ -79,7 +83,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     for node in &nodes {
-        print::line(node)?;
+        print::json_text(node)?;
     }
     Ok(if nodes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -87,9 +91,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn find(filter: &Filter, arguments: &Arguments) -> anyhow::Result<Vec<String>> {
     let file = &arguments.file;
     let json = input::read(file)?;
+    check_depth(&json).with_context(|| format!("{} cannot be read", input::name(file)))?;
     let event = Document::parse(&json).with_context(|| format!("{} is not JSON", input::name(file)))?;
     if arguments.explain {
-        print::notice(explanation::text(filter, &filter.explain(&event)).trim_end());
+        print::notices(explanation::text(filter, &filter.explain(&event)).trim_end());
     }
     Ok(filter.find(&event)?)
 }

@@ -8,6 +8,7 @@ mod explanation;
 mod handler;
 mod input;
 mod listen;
+mod logged;
 mod match_;
 mod plugin;
 mod pretty;

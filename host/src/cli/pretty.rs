@@ -1,17 +1,50 @@
-//! JSON for people, with nothing changed but the white space.
+//! JSON for people, with nothing changed but the white space, and escapes for what a terminal would not show.
 //!
 //! A `serde_json::Value` in between would sort the keys and rewrite the numbers; Waypost promises that `1.10` stays
 //! `1.10`, and what it shows had better show that.
 
+use serde::Serialize;
 use serde_json::value::RawValue;
+use waypost::domain::json::check_depth;
+use waypost::foreign;
+
+/// The most white space that indenting adds, in bytes: JSON can be made of which each byte would be a line of its own,
+/// far to the right. What comes behind that much is shown as it was written.
+const ADDED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Shows what others have sent: JSON indented, text line by line behind a mark, of anything else how much it is.
+pub(super) fn body(body: &[u8]) -> String {
+    match (serde_json::from_slice::<&RawValue>(body), str::from_utf8(body)) {
+        (Ok(value), _) => match check_depth(body) {
+            Ok(()) => json(value) + "\n",
+            Err(error) => format!("({} bytes of JSON, {error})\n", body.len()),
+        },
+        (Err(_), Ok(text)) => foreign::quoted(text, ""),
+        (Err(_), Err(_)) => format!("({} bytes that are no text)\n", body.len()),
+    }
+}
+
+/// Indents a value of ours, with others' texts in it, by two spaces a level.
+pub(super) fn value(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(foreign::json(&serde_json::to_string_pretty(value)?).into_owned())
+}
 
 /// Indents JSON by two spaces a level.
 pub(super) fn json(value: &RawValue) -> String {
-    let mut out = String::with_capacity(value.get().len() * 2);
+    foreign::json(&indented(value.get(), ADDED_BYTES_MAX)).into_owned()
+}
+
+fn indented(value: &str, added_max: usize) -> String {
+    let mut out = String::with_capacity(value.len() + (value.len() / 4).min(added_max));
     let mut depth = 0;
     let mut last = ' ';
-    let mut rest = value.get();
+    let mut rest = value;
     while let Some(c) = rest.chars().next() {
+        // What is left out (white space) and what is written of the value add up to what has been read.
+        if out.len() > (value.len() - rest.len()) + added_max {
+            out.push_str(rest);
+            break;
+        }
         let token = if c == '"' { string(rest) } else { &rest[..c.len_utf8()] };
         rest = &rest[token.len()..];
         match c {
@@ -44,11 +77,6 @@ fn string(text: &str) -> &str {
         ends
     });
     end.map_or(text, |end| &text[..end + 2])
-}
-
-/// Leaves out what could steer a terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 fn new_line(out: &mut String, depth: usize) {
@@ -99,11 +127,30 @@ mod tests {
         })
     }
 
+    /// A body nested 20,000 deep became 800 MB of white space.
+    #[test]
+    fn deep_and_wide_json_is_printed_in_linear_space() {
+        let deep = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
+        assert_eq!(body(deep.as_bytes()), "(40001 bytes of JSON, nested deeper than 120 levels)\n");
+        assert!(indented(&deep, 1000).len() < deep.len() + 1000 + 2 * 20_000);
+        let wide = format!("{}1{}{}", "[".repeat(100), ",1".repeat(10_000), "]".repeat(100));
+        let shown = indented(&wide, 10_000);
+        assert!(shown.len() < wide.len() + 11_000 && shown.starts_with("[\n  ["), "{}", shown.len());
+        assert_eq!(shown.replace(['\n', ' '], ""), wide);
+    }
+
+    #[test]
+    fn a_text_cannot_pass_for_lines_of_ours_and_json_is_escaped() {
+        assert_eq!(body(b"a\n#2 POST /forged"), "| a\n| #2 POST /forged\n");
+        assert_eq!(body("[\"\u{9b}31m\u{202e}\"]".as_bytes()), "[\n  \"\\u009b31m\\u202e\"\n]\n");
+        assert_eq!(body(b"\xff\xfe"), "(2 bytes that are no text)\n");
+    }
+
     proptest! {
         #[test]
         fn looks_like_serde_jsons(value in values()) {
             let (compact, expected) = (value.to_string(), serde_json::to_string_pretty(&value).unwrap());
-            prop_assert_eq!(pretty(&compact), expected);
+            prop_assert_eq!(pretty(&compact), foreign::json(&expected));
         }
     }
 }

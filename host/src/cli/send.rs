@@ -8,6 +8,8 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use waypost::domain::json::check_depth;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
 use crate::cli::{input, print};
@@ -58,11 +60,14 @@ fn content_type(body: &[u8]) -> anyhow::Result<&'static str> {
 
     match body.trim_ascii_start().first() {
         Some(b'[') => {
-            serde_json::from_slice::<Vec<IgnoredAny>>(body).context("not JSON")?;
+            for event in serde_json::from_slice::<Vec<&RawValue>>(body).context("not JSON")? {
+                check_depth(event.get().as_bytes()).context("an event cannot be sent")?;
+            }
             Ok("application/cloudevents-batch+json")
         }
         Some(b'{') => {
             let envelope: Envelope = serde_json::from_slice(body).context("not JSON")?;
+            check_depth(body).context("the event cannot be sent")?;
             Ok(if envelope.specversion.is_some() {
                 "application/cloudevents+json"
             } else {
@@ -92,6 +97,9 @@ mod tests {
         insta::assert_snapshot!(error(""), @"it is empty");
         insta::assert_snapshot!(error("1"), @"an event is a JSON object, a batch is a JSON array, and this is neither");
         insta::assert_snapshot!(error("{"), @"not JSON: EOF while parsing an object at line 1 column 1");
+        let deep = format!("{{\"data\":{}{}}}", "[".repeat(120), "]".repeat(120));
+        insta::assert_snapshot!(error(&deep), @"the event cannot be sent: nested deeper than 120 levels");
+        insta::assert_snapshot!(error(&format!("[{{}},{deep}]")), @"an event cannot be sent: nested deeper than 120 levels");
         insta::assert_snapshot!(error("[1,]"), @"not JSON: trailing comma at line 1 column 4");
     }
 }

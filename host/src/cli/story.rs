@@ -1,14 +1,16 @@
 //! One event's story, as `waypost event get` prints it.
 //!
 //! The lines are those of `pacifica-notifications -cmd eventget`, below each delivery what its plugin did and said, one
-//! for the run of a handler with what its program said, and one for each filter that gave no answer.
+//! for the run of a handler with what its program said, and one for each filter that gave no answer. Events, programs,
+//! plugins and targets say in it what they like: their line ends are marked or escaped ([`foreign`]).
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use waypost::foreign;
 
-use crate::cli::pretty;
+use crate::cli::{logged, pretty};
 
 /// The answer of `GET /events/{id}`, as far as it is shown.
 #[derive(Deserialize)]
@@ -127,6 +129,8 @@ impl fmt::Display for Story {
             writeln!(f, "    no subscription that you may see, and no handler, wanted it")?;
         }
         self.filters_failed.iter().try_for_each(|FailedFilter { subscription, at, reason }| {
+            let (subscription, reason) =
+                (foreign::line(subscription), foreign::continued(reason, "        "));
             writeln!(f, "    FILTER {subscription} ({at}) failed: {reason}")
         })
     }
@@ -148,9 +152,10 @@ impl fmt::Display for Delivery {
         match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
             Some(run) => run.show(&self.state, f),
             // Nobody has tried it yet: what it waits for.
-            None if last.is_none() => {
-                self.reason.iter().try_for_each(|reason| write!(f, "\n        {reason}"))
-            }
+            None if last.is_none() => self
+                .reason
+                .iter()
+                .try_for_each(|reason| write!(f, "\n        {}", foreign::continued(reason, "            "))),
             None => Ok(()),
         }
     }
@@ -160,12 +165,13 @@ impl Delivery {
     /// Shows a handler's last run.
     fn show_run(&self, handler: &str, last: Option<&Attempt>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = last.map_or("-", |attempt| &attempt.at);
-        write!(f, "    RUN {handler} ({at}) {}", self.state)?;
+        write!(f, "    RUN {} ({at}) {}", foreign::line(handler), self.state)?;
         self.progress
             .iter()
             .try_for_each(|progress| write!(f, ", {} since {}", progress.phase, progress.since))?;
         self.due.iter().try_for_each(|due| write!(f, ", due {due}"))?;
-        self.reason.iter().try_for_each(|reason| write!(f, ": {reason}"))?;
+        let continued = |reason: &String| foreign::continued(reason, "        ");
+        self.reason.iter().map(continued).try_for_each(|reason| write!(f, ": {reason}"))?;
         match last.and_then(|attempt| attempt.run.as_ref()) {
             Some(run) => run.show(f),
             None => Ok(()),
@@ -179,18 +185,16 @@ impl HandlerRun {
             write!(f, "\n        begun again: the run of {at} was cut short")?;
         }
         if let Some(Program { exit, stdout, stderr }) = &self.program {
-            write!(f, "\n        {exit}")?;
+            write!(f, "\n        {}", foreign::continued(exit, "            "))?;
             for (stream, said) in [("stdout", stdout), ("stderr", stderr)] {
                 let lines = said.tail.trim_end().lines();
-                lines.into_iter().try_for_each(|line| write!(f, "\n            {stream}: {line}"))?;
+                lines.map(foreign::line).try_for_each(|line| write!(f, "\n            {stream}: {line}"))?;
             }
         }
         self.uploads.iter().try_for_each(|Upload { output, files, place }| {
-            write!(
-                f,
-                "\n        uploaded {output}, {files} {}: {place}",
-                if *files == 1 { "file" } else { "files" }
-            )
+            let (output, place) = (foreign::line(output), foreign::line(place));
+            let what = if *files == 1 { "file" } else { "files" };
+            write!(f, "\n        uploaded {output}, {files} {what}: {place}")
         })
     }
 }
@@ -203,16 +207,16 @@ impl Run {
             write!(f, " ({state})")?;
         }
         if let Some(reason) = &self.reason {
-            write!(f, ": {reason}")?;
+            write!(f, ": {}", foreign::continued(reason, "            "))?;
         }
         for LogLine { level, message, fields } in &self.logs {
-            write!(f, "\n            {level}: {message}")?;
-            fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+            write!(f, "\n            {}", logged::line(level, message, fields, "                "))?;
         }
         if self.logs_dropped > 0 {
             write!(f, "\n            and {} more lines, over the log limit", self.logs_dropped)?;
         }
-        self.stderr.trim_matches('\n').lines().try_for_each(|line| write!(f, "\n            stderr: {line}"))
+        let mut stderr = self.stderr.trim_matches('\n').lines().map(foreign::line);
+        stderr.try_for_each(|line| write!(f, "\n            stderr: {line}"))
     }
 }
 
@@ -260,7 +264,7 @@ mod tests {
             ELM s2 (2026-11-22T01:00:00Z) policy 403 target -
             ELM s5 (2026-11-22T01:00:00Z) policy - target -
                 PLUGIN failed (skipped): plugin: it panicked
-                    info: hello from=filter
+                    info: hello  from=filter
                     and 2 more lines, over the log limit
                     stderr: panicked at
                     stderr: here
@@ -272,5 +276,25 @@ mod tests {
             ELM s3 (-) policy - target -
             FILTER s4 (2026-11-22T01:00:00Z) failed: filter too expensive: one filter may visit 9 nodes of this event
         "#);
+    }
+
+    /// A log line, a reason or a program's words with line ends looked like lines of the story itself.
+    #[test]
+    fn nobodys_words_pass_for_lines_of_the_story() {
+        let forged = r"x\n    ELM s9 (2026-11-22T01:00:05Z) policy 200 target 200\n\u202e\u009b2J";
+        let story = r#"{"id":"0193-e","event":{"id":"FORGED","data":"FORGED"},"deliveries":[
+            {"subscription":"s1","state":"skipped","attempts":[{"at":"T","policy":null,"target":null,
+                "plugin":{"verdict":"failed","reason":"FORGED","logs":[{"level":"info","message":"FORGED",
+                    "fields":[["FORGED","FORGED"]]}],"logs_dropped":0,"stderr":"FORGED"}}]},
+            {"subscription":"s2","state":"pending","reason":"FORGED","attempts":[]},
+            {"subscription":"s3","handler":"h","state":"dead","reason":"FORGED","attempts":[{"at":"T","policy":null,
+                "plugin":null,"target":null,"run":{"start":{},"program":{"exit":"FORGED","stdout":{"tail":"FORGED"},
+                    "stderr":{"tail":"FORGED"}},"uploads":[{"output":"FORGED","files":1,"place":"FORGED"}]}}]}],
+            "filters_failed":[{"subscription":"s4","at":"T","reason":"FORGED"}]}"#;
+        let story: Story = serde_json::from_str(&story.replace("FORGED", forged)).unwrap();
+        let shown = story.to_string();
+        assert_eq!(shown.lines().filter(|line| line.starts_with("    ELM ")).count(), 2, "{shown}");
+        assert!(!shown.contains(|c| c != '\n' && foreign::is_escaped(c)), "{shown:?}");
+        assert!(shown.contains("\n            |     ELM s9"), "{shown}");
     }
 }

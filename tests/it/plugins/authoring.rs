@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use waypost_guests::PROBE;
+use waypost_guests::{FETCH, PROBE};
 
-use crate::harness::{Output, run, run_in};
+use super::made::{importing, patched};
+use crate::harness::{Output, Target, run, run_in, wait_until};
 
 const EVENT: &str = r#"{"specversion": "1.0", "type": "t", "source": "/s", "id": "1", "data": {"a": "b"}}"#;
 
@@ -71,6 +72,30 @@ async fn check_says_why_a_server_would_refuse_a_file() {
     assert_eq!(output.stderr, "error: failed to read absent.wasm: No such file or directory (os error 2)\n");
 }
 
+/// The names of its imports and of its manifest made lines that nobody could tell from the report's own.
+#[tokio::test]
+async fn no_name_in_a_module_passes_for_a_line_of_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = async |wasm: Vec<u8>| {
+        std::fs::write(folder.path().join("m.wasm"), wasm).unwrap();
+        run_in(folder.path(), &["plugin", "check", "m.wasm"], &[], "").await
+    };
+    let output =
+        check(importing(&["url=<x\nerror: everything is fine\ndigest    sha256:0000\u{202e}>"])).await;
+    ended(&output, 1);
+    let shown = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(shown.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{shown}");
+    assert_eq!(shown.lines().filter(|line| line.starts_with("digest ")).count(), 1, "{shown}");
+    assert!(shown.contains(", not compiled\nexports   nothing\nimports   url"), "{shown}");
+    assert!(shown.contains(r"url=<x\nerror: everything is fine\ndigest    sha256:0000\u{202e}>"), "{shown}");
+    let said = "Does what its configuration says";
+    let forged = "All is well\nerror: no\ndigest \u{202e}";
+    let output = check(patched(&super::wasm(PROBE), said, forged)).await;
+    ended(&output, 0);
+    let marked = "All is well\n          | error: no\n          | digest \\u{202e}\n";
+    assert!(output.stdout.contains(marked), "{}", output.stdout);
+}
+
 // run
 
 #[tokio::test]
@@ -121,6 +146,51 @@ async fn what_keeps_run_from_running_is_2() {
     );
     let output = plugin(&["run", "absent.wasm", "--event", EVENT]).await;
     ended(&output, 2);
+}
+
+/// The sandbox here opened every network, and a downloaded case file granted itself the hosts that it wanted.
+#[tokio::test]
+async fn only_what_the_command_line_grants_can_be_reached() {
+    let target = Target::start().await;
+    let (url, host) = (target.url("/"), target.url("/").replace("http://", "").replace('/', ""));
+    let config = json!({"url": url}).to_string();
+    let fetch = async |more: &[&str]| {
+        plugin(&[&["run", FETCH, "--event", EVENT, "--config", &config], more].concat()).await
+    };
+    let output = fetch(&[]).await;
+    assert!(output.stdout.contains(&format!("refused: add \"{host}\" to allow_hosts")), "{output:?}");
+    let output = fetch(&["--allow-host", &host]).await;
+    assert!(output.stdout.contains("its address 127.0.0.1 is not public"), "{output:?}");
+    assert!(output.stdout.contains("--allow-network") && target.all().is_empty(), "{output:?}");
+    let granted = ["--allow-host", &host, "--allow-network", "127.0.0.0/8"];
+    // A machine under load may not answer within a plugin's time.
+    let output = wait_until("the host is reached", async || {
+        Some(fetch(&granted).await).filter(|output| output.stdout.contains("verdict   skipped: 200, "))
+    });
+    let output = output.await;
+    let shown = format!("granted   HTTP to {host}; networks 127.0.0.0/8\n");
+    assert!(output.stdout.ends_with(&shown), "{output:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let event: Value = serde_json::from_str(EVENT).unwrap();
+    let case = json!({"name": "asks", "config": {"url": url}, "allow_hosts": [host], "event": event,
+        "expect": {"verdict": "skipped", "logs": []}});
+    std::fs::write(folder.path().join("cases.json"), case.to_string()).unwrap();
+    let test = async |more: &[&str]| {
+        run_in(folder.path(), &[&["plugin", "test", FETCH, "cases.json"], more].concat(), &[], "").await
+    };
+    let asked = target.all().len();
+    let output = test(&["--allow-network", "127.0.0.0/8"]).await;
+    ended(&output, 1);
+    let why =
+        format!("it asks for HTTP to `{host}`, which is not granted: if it may, add --allow-host {host}\n");
+    assert!(output.stdout.contains(&format!("FAILED  asks\n        {why}")), "{}", output.stdout);
+    assert_eq!(target.all().len(), asked);
+    let output =
+        wait_until("the case passes", async || Some(test(&granted).await).filter(|output| output.code == 0));
+    let output = output.await;
+    let shown = format!("granted HTTP to {host}; networks 127.0.0.0/8\nok      asks\n");
+    assert!(output.stdout.starts_with(&shown), "{}", output.stdout);
 }
 
 #[tokio::test]

@@ -29,7 +29,27 @@ async fn a_filter_lets_pass_or_skips_and_the_story_tells_why() {
     assert!(target.requests("/skipped").is_empty());
 
     let shown = run_in(&server.data(), &["event", "get", &id, "--server", &server.url], &[], "").await.stdout;
-    assert!(shown.contains("PLUGIN skipped: too small\n            info: looking from=filter"), "{shown}");
+    assert!(shown.contains("PLUGIN skipped: too small\n            info: looking  from=filter"), "{shown}");
+}
+
+/// A log line or a reason with line ends in it looked like lines of the story itself.
+#[tokio::test]
+async fn what_a_plugin_says_is_told_apart_from_the_storys_own_lines() {
+    let server = Server::start().await;
+    let forged = "x\n    ELM 00000000-0000-0000-0000-000000000000 (now) policy 200 target 200\u{202e}";
+    let config = json!({"filter": format!("no: {forged}"), "log": forged});
+    let uuid = probing(&server, "http://127.0.0.1:9/", config).await;
+    let id = server.receive(&event_1_0("a\u{202e}\u{9b}2J")).await;
+    let run = server.delivery_in(&id, &uuid, "skipped").await["attempts"][0]["plugin"].clone();
+    assert_eq!(run["logs"][0]["message"], forged, "over REST it is what it was");
+    let shown = run_in(&server.data(), &["event", "get", &id, "--server", &server.url], &[], "").await.stdout;
+    assert_eq!(shown.lines().filter(|line| line.starts_with("    ELM ")).count(), 1, "{shown}");
+    let marked = "| \u{20}   ELM 00000000-0000-0000-0000-000000000000 (now) policy 200 target 200\\u{202e}";
+    assert!(
+        shown.contains(&format!("\n            {marked}\n            info: x\n                {marked}")),
+        "{shown}"
+    );
+    assert!(shown.contains(r#""id": "a\u202e\u009b2J""#), "{shown}");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "contentType": "application/json",
         "data": rows(arguments)?,
     });
-    print::line(serde_json::to_string_pretty(&event)?)?;
+    print::json(&event)?;
     Ok(ExitCode::SUCCESS)
 }
 

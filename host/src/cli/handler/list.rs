@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use waypost::domain::json::check_depth;
+use waypost::foreign;
 use waypost::handler::fetch::Source;
 use waypost::handler::upload::Destination;
 use waypost::handler::{self, Definition, Program};
@@ -27,6 +29,7 @@ pub(in crate::cli) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.source.load()?;
     let event = arguments.event.as_deref().map(input::read).transpose()?;
+    event.as_deref().map(check_depth).transpose().context("the event cannot be read")?;
     let event = event.as_deref().map(Document::parse).transpose().context("the event is not JSON")?;
     if config.handlers.is_empty() {
         print::notice("there is no [[handler]] in the configuration: name its file with --config");
@@ -38,7 +41,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for handler in &config.handlers {
         print::text(&show(handler))?;
         if let Some(event) = &event {
-            print::text(&format!("  {:<13} {}\n", "this event", verdict(handler, event, &mut taken)?))?;
+            print::line(format_args!("  {:<13} {}", "this event", verdict(handler, event, &mut taken)?))?;
         }
         for doubt in handler.doubts() {
             print::notice(&format!("warning: handler `{}`: {doubt}", handler.name));
@@ -75,7 +78,8 @@ fn show(handler: &Definition) -> String {
         ("fetches from", source(&handler.source)),
         ("uploads to", destination(&handler.destination)),
     ];
-    let lines: String = lines.iter().map(|(name, value)| format!("  {name:<13} {value}\n")).collect();
+    let line = |(name, value): &(&str, String)| format!("  {name:<13} {}\n", foreign::line(value));
+    let lines: String = lines.iter().map(line).collect();
     format!("{}\n{lines}", handler.name)
 }
 

@@ -66,7 +66,7 @@ fn tools(config: &Config, runs: &Path) -> Tools {
         accept: Arc::new(|event, _sender| {
             Box::pin(async move {
                 let json = String::from_utf8_lossy(&event.json()).into_owned();
-                print::line(json).map_err(|error| error.to_string())?;
+                print::json_text(&json).map_err(|error| error.to_string())?;
                 Ok(EventId::from_uuid(Uuid::nil()))
             })
         }),

@@ -10,13 +10,14 @@ use waypost::clock;
 use waypost::config::Config;
 use waypost::domain::Event;
 use waypost::domain::handler::{HandlerRun, Said};
+use waypost::foreign;
 use waypost::handler::fetch::Source;
 use waypost::handler::upload::Destination;
 use waypost::handler::{self, Definition, Meter, Once, Selection};
 use waypost::matching::{Document, Filter};
 
 use super::{progress, tools};
-use crate::cli::{input, pretty, print};
+use crate::cli::{input, print};
 
 /// Run one handler on an event here, without a service
 ///
@@ -122,7 +123,8 @@ fn show(once: &Once) -> anyhow::Result<()> {
         print::notice(&format!("{} after {:.1?}", program.exit, program.took));
     }
     for upload in uploads {
-        print::notice(&format!("uploaded {}, {} files: {}", upload.output, upload.files, upload.place));
+        let (output, place) = (foreign::line(&upload.output), foreign::line(&upload.place));
+        print::notice(&format!("uploaded {output}, {} files: {place}", upload.files));
     }
     print::notice(&format!("the run's folder is {}", folder.display()));
     match failure {
@@ -138,10 +140,10 @@ fn said(stream: &str, said: &Said) -> anyhow::Result<()> {
     }
     match stream {
         // Whoever reads a pipe gets it as it is.
-        "stdout" if io::stdout().is_terminal() => print::text(&pretty::printable(&said.tail))?,
-        "stdout" => print::text(&said.tail)?,
+        "stdout" if io::stdout().is_terminal() => print::text(&foreign::quoted(&said.tail, ""))?,
+        "stdout" => print::raw(&said.tail)?,
         _ if said.tail.is_empty() => {}
-        _ => print::notice(said.tail.trim_end()),
+        _ => print::notices(foreign::quoted(said.tail.trim_end(), "").trim_end()),
     }
     Ok(())
 }

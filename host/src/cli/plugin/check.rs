@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
-use waypost::chain;
 use waypost::plugin::Refused;
+use waypost::{chain, foreign};
 
+use super::grants::Grants;
 use super::report::Report;
 use super::trial::{self, Sandbox};
 use crate::cli::{input, print};
@@ -30,7 +31,7 @@ pub(in crate::cli) struct Arguments {
 /// Checks the file.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let wasm = trial::read(&arguments.file)?;
-    let (report, refused) = match Sandbox::new()?.admit(wasm).await {
+    let (report, refused) = match Sandbox::new(&Grants::default())?.admit(wasm).await {
         Ok(report) => (Some(Report::from(&report)), None),
         Err(refused) => {
             let report = match &refused {
@@ -53,13 +54,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             None => json!(report),
             Some(reason) => json!({"refused": reason, "report": report}),
         };
-        print::line(serde_json::to_string_pretty(&shown)?)?;
+        print::json(&shown)?;
     } else if let Some(report) = report {
         print::text(&report.to_string())?;
     }
     let Some(reason) = refused else { return Ok(ExitCode::SUCCESS) };
     if !arguments.json {
-        print::notice(&format!("error: {} is refused: {reason}", input::name(&arguments.file)));
+        print::notice(&format!(
+            "error: {} is refused: {}",
+            input::name(&arguments.file),
+            foreign::line(&reason)
+        ));
     }
     Ok(ExitCode::FAILURE)
 }

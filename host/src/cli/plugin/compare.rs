@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 use waypost::domain::plugin::LogLine;
+use waypost::foreign;
 use waypost::plugin::Ran;
 
 use super::case::{Expect, Log, Output, Raw, Verdict};
@@ -120,7 +121,8 @@ fn logged(expected: Option<&Log>, line: &LogLine) -> Value {
 }
 
 fn diff(expected: &Value, found: &Value) -> String {
-    let [expected, found] = [expected, found].map(|value| format!("{value:#}\n"));
+    let [expected, found] =
+        [expected, found].map(|value| foreign::json(&format!("{value:#}\n")).into_owned());
     let diff = TextDiff::from_lines(&expected, &found);
     diff.iter_all_changes().map(|change| format!("{} {change}", sign(change.tag()))).collect()
 }

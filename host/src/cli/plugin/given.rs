@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
-use waypost::domain::Event;
+use waypost::domain::{Event, json};
 
 use crate::cli::input;
 
@@ -28,7 +28,7 @@ pub(super) fn event(argument: &str) -> anyhow::Result<Event> {
 pub(super) fn config(argument: Option<&str>) -> anyhow::Result<Map<String, Value>> {
     let Some(argument) = argument else { return Ok(Map::new()) };
     let (name, json) = read(argument)?;
-    match serde_json::from_slice(&json).with_context(|| format!("{name} is not JSON"))? {
+    match json::read(&json).with_context(|| format!("{name} is not JSON"))? {
         Value::Object(config) => Ok(config),
         _ => bail!("the configuration in {name} has to be a JSON object"),
     }

@@ -7,6 +7,7 @@ mod case;
 mod check;
 mod compare;
 mod given;
+mod grants;
 mod new;
 mod push;
 mod replay;

@@ -9,13 +9,14 @@ use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use waypost::domain::SubscriptionId;
+use waypost::foreign;
 
 use super::push::WASM;
 use super::report::Report;
 use super::trial;
 use crate::cli::client::Client;
 use crate::cli::event::{Server, next_query};
-use crate::cli::{pretty, print};
+use crate::cli::print;
 
 /// The most deliveries that are asked for at once.
 const PAGE: usize = 100;
@@ -125,9 +126,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let changed = rows.iter().filter(|row| row.is_changed()).count();
     if arguments.json {
         let shown = json!({"digest": report.digest, "deliveries": rows, "changed": changed});
-        print::line(serde_json::to_string_pretty(&shown)?)?;
+        print::json(&shown)?;
     } else {
-        print::text(&pretty::printable(&table(&rows, changed)))?;
+        print::text(&table(&rows, changed))?;
     }
     Ok(if changed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -196,7 +197,9 @@ fn table(rows: &[Row], changed: usize) -> String {
     let mut out = String::new();
     for Row { event, was, would_be, outputs_changed } in rows.iter().filter(|row| row.is_changed()) {
         let outputs = if *outputs_changed && was == would_be { ", with other requests" } else { "" };
-        let _infallible = writeln!(out, "{event}  {} -> {}{outputs}", words(was), words(would_be));
+        let (event, was, would_be) = (foreign::line(event), words(was), words(would_be));
+        let _infallible =
+            writeln!(out, "{event}  {} -> {}{outputs}", foreign::line(&was), foreign::line(&would_be));
     }
     let deliveries = if rows.len() == 1 { "delivery" } else { "deliveries" };
     let _infallible = writeln!(out, "{} {deliveries}: {changed} would change", rows.len());

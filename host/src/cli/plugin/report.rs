@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use waypost::domain::plugin::{self, Offer};
+use waypost::foreign;
 
 use super::units;
 use crate::cli::pretty;
+
+/// The widest column of names: what is longer moves the next column. Formatting takes no width beyond 65,535.
+const WIDTH_MAX: usize = 64;
 
 /// The report in its REST form.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,20 +79,22 @@ impl Report {
     /// is long.
     pub(super) fn brief(&self) -> String {
         let manifest = self.manifest.as_ref().map(Manifest::head).unwrap_or_default();
-        self.head() + &pretty::printable(&manifest)
+        self.head() + &manifest
     }
 
     fn head(&self) -> String {
         let Self { digest, bytes, exports, compile_ms, compiled_bytes, memory_bytes, .. } = self;
-        let (size, compiled) = (units::bytes(*bytes), units::bytes(*compiled_bytes));
-        let memory = units::bytes(*memory_bytes);
+        let size = units::bytes(*bytes);
         let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-        format!(
-            "digest    {digest}\n\
-             size      {size}, compiled {compiled} in {compile_ms} ms\n\
-             memory    {memory} in a fresh instance\n\
-             exports   {exports}\n"
-        )
+        let (digest, exports) = (foreign::line(digest), foreign::line(&exports));
+        let cost = match *compiled_bytes {
+            0 => ", not compiled".to_owned(),
+            compiled => {
+                let (compiled, memory) = (units::bytes(compiled), units::bytes(*memory_bytes));
+                format!(", compiled {compiled} in {compile_ms} ms\nmemory    {memory} in a fresh instance")
+            }
+        };
+        format!("digest    {digest}\nsize      {size}{cost}\nexports   {exports}\n")
     }
 }
 
@@ -96,16 +102,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { imports, manifest, .. } = self;
         f.write_str(&self.head())?;
-        let width = imports.iter().map(|import| import.name.chars().count()).max().unwrap_or_default();
+        let shown: Vec<_> = imports.iter().map(|import| foreign::line(&import.name)).collect();
+        let width = shown.iter().map(|name| name.chars().count().min(WIDTH_MAX)).max().unwrap_or_default();
         let mut head = "imports";
-        for Import { name, offered, fits } in imports {
+        for (name, Import { offered, fits, name: wanted }) in shown.iter().zip(imports) {
             let offer = match offered {
-                Some(offered) if *fits && offered == name => "offered".to_owned(),
+                Some(offered) if *fits && offered == wanted => "offered".to_owned(),
                 Some(offered) if *fits => format!("offered as {offered}"),
                 Some(offered) => format!("DOES NOT FIT: offered is {offered}"),
                 None => "NOT OFFERED".to_owned(),
             };
-            writeln!(f, "{head:10}{}  {offer}", pretty::printable(&format!("{name:width$}")))?;
+            writeln!(f, "{head:10}{name:width$}  {}", foreign::line(&offer))?;
             head = "";
         }
         manifest.as_ref().map_or(Ok(()), |manifest| write!(f, "{manifest}"))
@@ -115,9 +122,12 @@ impl fmt::Display for Report {
 impl Manifest {
     fn head(&self) -> String {
         let Self { name, version, description, wanted_hosts, .. } = self;
+        let (name, version) = (foreign::line(name), foreign::line(version));
+        let description = foreign::continued(description, "          ");
         let mut text = format!("manifest  {name} {version}: {description}\n");
         if !wanted_hosts.is_empty() {
-            text.push_str(&format!("hosts     it would like to call {}\n", wanted_hosts.join(", ")));
+            let hosts = wanted_hosts.join(", ");
+            text.push_str(&format!("hosts     it would like to call {}\n", foreign::line(&hosts)));
         }
         text
     }
@@ -130,7 +140,7 @@ impl fmt::Display for Manifest {
             text.push_str("config\n");
             pretty::json(&schema).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
         }
-        f.write_str(&pretty::printable(&text))
+        f.write_str(&text)
     }
 }
 
@@ -173,5 +183,28 @@ mod tests {
         manifest  n 1.0.0: d
         hosts     it would like to call a.example, b.example
         ");
+    }
+
+    /// A name with line ends made a second report, and one of 66,000 characters a panic in `format!`.
+    #[test]
+    fn no_name_makes_lines_of_its_own_or_a_panic() {
+        let forged = "x\\nerror: everything is fine\\ndigest    sha256:00\\u202e";
+        let long = "n".repeat(66_000);
+        let json = format!(
+            r#"{{"digest": "sha256:ab", "bytes": 8, "exports": ["{forged}"], "imports": [
+            {{"name": "{forged}", "offered": null, "fits": false}}, {{"name": "{long}", "offered": null, "fits": false}}],
+            "manifest": {{"name": "{forged}", "version": "{forged}", "description": "{forged}",
+                "config_schema": {{"title": "{forged}"}}, "wanted_hosts": ["{forged}"]}},
+            "compile_ms": 5, "compiled_bytes": 3, "memory_bytes": 1}}"#
+        );
+        let report: Report = serde_json::from_str(&json).unwrap();
+        for shown in [report.to_string(), report.brief()] {
+            assert_eq!(shown.matches("\nerror").count() + shown.matches("\ndigest").count(), 0, "{shown}");
+            assert!(
+                !shown.contains('\u{202e}') && shown.contains(r"x\nerror: everything is fine"),
+                "{shown}"
+            );
+            assert!(shown.contains("\n          | error: everything is fine\n"), "{shown}");
+        }
     }
 }

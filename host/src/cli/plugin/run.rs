@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use waypost::domain::plugin::{AllowHost, StateMap, Verdict};
+use waypost::domain::plugin::{StateMap, Verdict};
 use waypost::plugin::Ran;
 
+use super::grants::Grants;
 use super::state::{self, Kept};
 use super::trial::{Delivery, Trial, USER, told};
 use super::{given, shown, units};
@@ -16,9 +17,10 @@ use crate::cli::{EXIT_USAGE, print};
 
 /// Run a plugin on an event, and show what it did
 ///
-/// It runs here, in the sandbox of the server and with the server's default limits: policy, filter and transform, as
-/// far as it exports them, and nothing is sent. Ends with 0 when the event would be delivered, 1 when it would be
-/// skipped or denied, and 2 when the plugin fails, or nothing could be run.
+/// It runs here, in the sandbox of the server and with the server's default limits and rules: policy, filter and
+/// transform, as far as it exports them, and nothing is sent. By HTTP it reaches what is allowed here, and nothing else.
+/// Ends with 0 when the event would be delivered, 1 when it would be skipped or denied, and 2 when the plugin fails, or
+/// nothing could be run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Arguments {
@@ -36,9 +38,8 @@ pub(in crate::cli) struct Arguments {
     /// Run it this many times, each time from the same state, and tell how long the calls took
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
-    /// A host that it may call by HTTP, as in the subscription's allow_hosts; may be given again
-    #[arg(long = "allow-host", value_name = "HOST")]
-    allow_hosts: Vec<AllowHost>,
+    #[command(flatten)]
+    grants: Grants,
     /// Keep its state in this JSON file: read before the run, and written after it unless it failed
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -86,7 +87,7 @@ async fn try_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = given::config(arguments.config.as_deref())?;
     let kept = arguments.state.as_deref().map_or_else(|| Ok(Kept::default()), Kept::read)?;
     let mut state = kept.map()?;
-    let trial = Trial::open(&arguments.file).await?;
+    let trial = Trial::open(&arguments.file, &arguments.grants).await?;
     let problems = trial.problems(&config).await.map_err(anyhow::Error::msg)?;
     if !problems.is_empty() {
         anyhow::bail!("{}", told(&problems));
@@ -95,7 +96,7 @@ async fn try_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         event,
         config,
         user: arguments.user.clone(),
-        allow_hosts: arguments.allow_hosts.clone(),
+        allow_hosts: arguments.grants.hosts.clone(),
         state: Arc::new(state.clone()),
         now: None,
     };
@@ -123,15 +124,18 @@ fn keep(arguments: &Arguments, ran: &Ran, state: &mut StateMap) -> anyhow::Resul
 fn show(arguments: &Arguments, trial: &Trial, ran: &Ran, times: Option<Times>) -> anyhow::Result<()> {
     if arguments.json {
         let mut shown = serde_json::to_value(shown::json(ran))?;
+        shown["granted"] = json!(arguments.grants.shown());
         if let Some(Times { min, median, p99 }) = times {
             let [min, median, p99] = [min, median, p99].map(units::milliseconds);
             shown["calls"] =
                 json!({"count": arguments.repeat, "min_ms": min, "median_ms": median, "p99_ms": p99});
         }
-        print::line(serde_json::to_string_pretty(&shown)?)?;
-        return Ok(());
+        return print::json(&shown);
     }
     let mut text = shown::text(ran, &trial.sandbox.limits);
+    if let Some(granted) = arguments.grants.shown() {
+        text.push_str(&format!("granted   {granted}\n"));
+    }
     if let Some(Times { min, median, p99 }) = times {
         let [min, median, p99] = [min, median, p99].map(units::time);
         text.push_str(&format!("{} calls: min {min}, median {median}, p99 {p99}\n", arguments.repeat));

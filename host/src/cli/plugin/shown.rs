@@ -7,12 +7,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use waypost::domain::plugin::{LogLevel, LogLine, Output, PluginRun, Verdict};
+use waypost::foreign;
 use waypost::plugin::{Limits, Ran};
 
 use super::units;
-use crate::cli::{EXIT_USAGE, pretty};
+use crate::cli::{EXIT_USAGE, logged, pretty};
 
 /// One run as JSON, with the names of an event's story.
 #[derive(Serialize)]
@@ -114,7 +114,7 @@ pub(super) fn text(ran: &Ran, limits: &Limits) -> String {
     let run = &ran.run;
     let mut out = format!("verdict   {}", word(&run.verdict));
     if let Some(reason) = reason(&run.verdict) {
-        out.push_str(&format!(": {reason}"));
+        out.push_str(&format!(": {}", foreign::continued(&reason, "  ")));
     }
     out.push('\n');
     if !run.answered.is_empty() {
@@ -128,15 +128,15 @@ pub(super) fn text(ran: &Ran, limits: &Limits) -> String {
     out.push_str(&format!("time      used {took} of {time}\n"));
     let (used, memory) = (units::bytes(run.memory_bytes), units::bytes(limits.memory_bytes as u64));
     out.push_str(&format!("memory    used {used} of {memory}\n"));
-    pretty::printable(&out)
+    out
 }
 
 /// Writes the log lines and what went to stderr.
 pub(super) fn said(out: &mut String, indent: &str, run: &PluginRun) {
     for LogLine { level, message, fields } in &run.logs {
-        out.push_str(&format!("{indent}log       {}: {message}", self::level(*level)));
-        fields.iter().for_each(|(name, value)| out.push_str(&format!("  {name}={value}")));
-        out.push('\n');
+        let further = format!("{indent}          ");
+        let line = logged::line(self::level(*level), message, fields, &further);
+        out.push_str(&format!("{indent}log       {line}\n"));
     }
     if run.logs_dropped > 0 {
         out.push_str(&format!("{indent}log       {} more lines went over the log limit\n", run.logs_dropped));
@@ -144,7 +144,7 @@ pub(super) fn said(out: &mut String, indent: &str, run: &PluginRun) {
     run.stderr
         .trim_matches('\n')
         .lines()
-        .for_each(|text| out.push_str(&format!("{indent}stderr    {text}\n")));
+        .for_each(|text| out.push_str(&format!("{indent}stderr    {}\n", foreign::line(text))));
 }
 
 fn output(out: &mut String, number: usize, output: &Output) {
@@ -154,21 +154,17 @@ fn output(out: &mut String, number: usize, output: &Output) {
             body(out, &event.json());
         }
         Output::Raw { content_type, headers, body } => {
-            out.push_str(&format!("output {number}  raw body, {content_type}\n"));
-            headers.iter().for_each(|(name, value)| out.push_str(&format!("  {name}: {value}\n")));
+            out.push_str(&format!("output {number}  raw body, {}\n", foreign::line(content_type)));
+            let line =
+                |(name, value): &(String, String)| foreign::line(&format!("{name}: {value}")).into_owned();
+            headers.iter().map(line).for_each(|header| out.push_str(&format!("  {header}\n")));
             self::body(out, body);
         }
     }
 }
 
-/// Writes a body: JSON indented, text as it is.
 fn body(out: &mut String, body: &[u8]) {
-    let text = match (serde_json::from_slice::<&RawValue>(body), str::from_utf8(body)) {
-        (Ok(json), _) => pretty::json(json),
-        (Err(_), Ok(text)) => text.to_owned(),
-        (Err(_), Err(_)) => format!("({} bytes that are no text)", body.len()),
-    };
-    text.lines().for_each(|text| out.push_str(&format!("  {text}\n")));
+    pretty::body(body).lines().for_each(|text| out.push_str(&format!("  {text}\n")));
 }
 
 #[cfg(test)]
@@ -223,12 +219,12 @@ mod tests {
           }
         output 2  raw body, text/plain
           x-a: b
-          hello
-          you
+          | hello
+          | you
         output 3  raw body, text/plain
           x-a: b
           (2 bytes that are no text)
-        log       warn: large  file=a�[2J
+        log       warn: large  file=a\u{1b}[2J
         log       2 more lines went over the log limit
         stderr    panicked at
         stderr    boom

@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use waypost::domain::plugin::Verdict;
+use waypost::foreign;
 use waypost::plugin::Ran;
 
 use super::case::{self, Case};
+use super::grants::Grants;
 use super::trial::{Delivery, Trial, told};
 use super::{compare, shown, state};
-use crate::cli::{pretty, print};
+use crate::cli::print;
 
 /// Run case files: events, and what a plugin is expected to do with them
 ///
 /// A case file holds a JSON array of cases, or one. Each runs in the sandbox of the server, with the server's default
-/// limits. Ends with 0 when all cases pass, and 1 when one fails or cannot be read.
+/// limits and rules. Hosts that a case asks for are granted by --allow-host, and not by the file. Ends with 0 when all cases pass, and 1 when one fails or cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(in crate::cli) struct Arguments {
@@ -24,6 +26,8 @@ pub(in crate::cli) struct Arguments {
     /// The case files
     #[arg(required = true)]
     cases: Vec<PathBuf>,
+    #[command(flatten)]
+    grants: Grants,
 }
 
 const HELP: &str = r#"A case:
@@ -32,7 +36,7 @@ const HELP: &str = r#"A case:
    "expect": {"verdict": "skipped", "reason": "size 5 < 10"}}
 
 `user`, `allow_hosts`, `state` (an object: texts, whole numbers, {"base64": …}) and `now` (a time)
-may stand beside. `"steps": [{"event", "expect", "now"}, …]` instead of `event` and `expect` runs
+may stand beside; what `allow_hosts` asks for, `--allow-host` has to grant. `"steps": [{"event", "expect", "now"}, …]` instead of `event` and `expect` runs
 several events with one state.
 
 `expect` has verdict (deliver, skipped, denied, transformed or failed), reason, outputs and logs;
@@ -52,16 +56,22 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for file in &arguments.cases {
         cases.extend(case::read(file)?);
     }
-    let trial = Trial::open(&arguments.file).await?;
+    let trial = Trial::open(&arguments.file, &arguments.grants).await?;
+    if let Some(granted) = arguments.grants.shown() {
+        print::line(format_args!("granted {granted}"))?;
+    }
     let (all, mut failed) = (cases.len(), 0);
     for case in cases {
-        let name = pretty::printable(&case.name);
-        match failure(&trial, case).await {
+        let name = case.name.clone();
+        let why = match arguments.grants.refuse(&case.allow_hosts) {
+            Some(refused) => Some(refused),
+            None => failure(&trial, case).await,
+        };
+        match why {
             None => print::line(format_args!("ok      {name}"))?,
             Some(why) => {
                 failed += 1;
                 print::line(format_args!("FAILED  {name}"))?;
-                let why = pretty::printable(&why);
                 why.lines().try_for_each(|line| print::line(format_args!("        {line}")))?;
             }
         }
@@ -106,7 +116,7 @@ async fn failure(trial: &Trial, case: Case) -> Option<String> {
 fn told_difference(place: &str, difference: &str, ran: &Ran) -> String {
     let mut out = format!("{place}- expected, + found\n{difference}");
     if let Some(reason) = shown::reason(&ran.run.verdict) {
-        out.push_str(&format!("reason    {reason}\n"));
+        out.push_str(&format!("reason    {}\n", foreign::continued(&reason, "          ")));
     }
     shown::said(&mut out, "", &ran.run);
     out

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use waypost::clock;
 use waypost::domain::plugin::{AllowHost, Report, StateMap};
 use waypost::domain::{Event, PluginUse, Subscription};
+use waypost::foreign;
 use waypost::plugin::{
     Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
     Steps,
 };
 
+use super::grants::Grants;
 use crate::cli::{input, own_program};
 
 /// Where the trial's subscription would send: what `waypost listen` listens on.
@@ -24,7 +25,7 @@ const TARGET: &str = "http://127.0.0.1:8071/";
 /// Who owns the trial's subscription, unless told otherwise: the server's default user.
 pub(super) const USER: &str = "anonymous";
 
-/// The sandbox, with the server's default limits.
+/// The sandbox, with the server's default limits and rules.
 pub(super) struct Sandbox {
     host: Arc<Host>,
     pub(super) limits: Limits,
@@ -51,7 +52,8 @@ pub(super) struct Delivery {
 }
 
 impl Sandbox {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    /// Makes one whose plugins reach public addresses, and the networks that were granted.
+    pub(super) fn new(grants: &Grants) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let limits = Limits::default();
         let settings = Settings {
@@ -59,8 +61,7 @@ impl Sandbox {
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
             compiler: own_program().map(Compiler::Program),
-            // What is allowed here by name is meant, also when it is this machine.
-            networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse::<IpNet>().ok()).collect(),
+            networks: grants.networks.clone(),
             threads: 1,
         };
         Ok(Self { host: Arc::new(Host::new(settings)), limits, _folder: folder })
@@ -79,8 +80,8 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Bytes> {
 
 impl Trial {
     /// Makes a module ready.
-    pub(super) async fn open(file: &Path) -> anyhow::Result<Self> {
-        let (wasm, sandbox) = (read(file)?, Sandbox::new()?);
+    pub(super) async fn open(file: &Path, grants: &Grants) -> anyhow::Result<Self> {
+        let (wasm, sandbox) = (read(file)?, Sandbox::new(grants)?);
         let refused = || format!("{} is refused", input::name(file));
         let report = sandbox.admit(wasm.clone()).await.with_context(refused)?;
         let plugin = sandbox.host.load(report.digest, async { Ok(wasm) }).await.with_context(refused)?;
@@ -122,8 +123,8 @@ impl Trial {
 /// Writes what is wrong with a configuration, a line for each problem.
 pub(super) fn told(problems: &[Problem]) -> String {
     let lines = problems.iter().map(|Problem { at, message }| match at.as_str() {
-        "" => format!("\n  {message}"),
-        at => format!("\n  {at}: {message}"),
+        "" => format!("\n  {}", foreign::line(message)),
+        at => format!("\n  {}: {}", foreign::line(at), foreign::line(message)),
     });
     format!("the configuration is wrong:{}", lines.collect::<String>())
 }
