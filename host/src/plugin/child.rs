@@ -155,7 +155,7 @@ fn ended(said: Said, task: Task, bounds: Bounds) -> Ended {
             Task::Check => "the check of the configuration",
         };
         let words = ending::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
-        return Ended::Failed(format!("{who} panicked, which is a fault of Waypost's: {words}"));
+        return Ended::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
     }
     Ended::Failed(format!("the process that should do it ended with {status}"))
 }

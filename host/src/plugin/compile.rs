@@ -113,7 +113,8 @@ impl Host {
             None => Err(Error::NoCompiler.into()),
             Some(Compiler::InProcess) => {
                 let compiling = tokio::task::spawn_blocking(move || worker::compile(&wasm));
-                let compiled = compiling.await.unwrap_or_else(|_| Err("the compiler panicked".to_owned()));
+                let compiled =
+                    compiling.await.unwrap_or_else(|_| Err("the compiler ended with a panic".to_owned()));
                 compiled.map_err(Refused::Invalid)
             }
             Some(Compiler::Program(program)) => {

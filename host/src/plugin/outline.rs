@@ -57,15 +57,18 @@ impl Outline {
     /// In the compiler's words, where it would not get further.
     pub(super) fn read(wasm: &[u8]) -> Result<Self, String> {
         let mut outline = Self::default();
-        outline.walk(wasm).map_err(|error| format!("failed to parse WebAssembly module: {error}"))?;
+        outline.walk(wasm).map_err(|reason| format!("failed to parse WebAssembly module: {reason}"))?;
         Ok(outline)
     }
 
-    fn walk(&mut self, wasm: &[u8]) -> wasmparser::Result<()> {
+    fn walk(&mut self, wasm: &[u8]) -> Result<(), String> {
+        let failed = |error: wasmparser::BinaryReaderError| error.to_string();
         let (mut parser, mut at) = (Parser::new(0), 0);
         loop {
-            let rest = wasm.get(at..).unwrap_or_default();
-            let Chunk::Parsed { consumed, payload } = parser.parse(rest, true)? else { return Ok(()) };
+            let Some(rest) = wasm.get(at..) else { return Err("it breaks off".to_owned()) };
+            let Chunk::Parsed { consumed, payload } = parser.parse(rest, true).map_err(failed)? else {
+                return Ok(());
+            };
             at += consumed;
             match payload {
                 // The parser of this component goes on behind what is nested.
@@ -73,12 +76,12 @@ impl Outline {
                 | Payload::ComponentSection { unchecked_range, .. } => at = unchecked_range.end,
                 Payload::ComponentImportSection(imports) => {
                     for import in imports {
-                        self.import(import?.name.name);
+                        self.import(import.map_err(failed)?.name.name);
                     }
                 }
                 Payload::ComponentExportSection(exports) => {
                     for export in exports {
-                        self.export(export?.name.name);
+                        self.export(export.map_err(failed)?.name.name);
                     }
                 }
                 Payload::End(_) => return Ok(()),
@@ -209,5 +212,7 @@ mod tests {
             }
         }
         assert!(Outline::read(&wasm[..wasm.len() - 1]).is_err());
+        let nested = wat::parse_str("(component (core module (func)))").unwrap();
+        assert!(Outline::read(&nested[..nested.len() - 1]).unwrap_err().ends_with("it breaks off"));
     }
 }

@@ -66,9 +66,9 @@ impl Api {
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
             Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
         };
-        tokio::time::timeout(Duration::from_secs(30), exchange)
+        tokio::time::timeout(Duration::from_secs(120), exchange)
             .await
-            .map_err(|_| "no answer in 30 s".to_owned())?
+            .map_err(|_| "no answer in 120 s".to_owned())?
     }
 
     pub(crate) async fn send(

@@ -169,7 +169,7 @@ async fn a_compiler_that_panics_is_told_as_what_it_is() {
     let server = Server::with(&["--plugin-compiler", compiler.to_str().unwrap()]).await;
     let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(422);
     refused.says(
-        "it does not compile: the compiler panicked, which is a fault of Waypost's: no such register, at \
+        "it does not compile: the compiler ended with a panic, which is a fault of Waypost's: no such register, at \
          cranelift/src/lib.rs:1:2",
     );
 }
