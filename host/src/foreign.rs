@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn what_is_formatted_comes_out_on_one_line() {
         let mut out = String::new();
-        write!(Escaping(&mut out), "{} {:?}", "a\nb", "c\u{202e}").unwrap();
+        let (foreign, other) = ("a\nb", "c\u{202e}");
+        write!(Escaping(&mut out), "{foreign} {other:?}").unwrap();
         assert_eq!(out, r#"a\nb "c\u{202e}""#);
     }
 }
