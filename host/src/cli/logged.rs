@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(shown("a\n    ELM 1 target 200", &[]), "info: a\n    |     ELM 1 target 200");
         assert_eq!(
             shown("m", &[("a", "1  b=2"), ("c\n", "\u{202e}"), ("d", "")]),
-            concat!(r#"info: m  a="1  b=2"  c\n=\u{202e}  d="""#)
+            r#"info: m  a="1  b=2"  c\n=\u{202e}  d="""#
         );
         assert_eq!(shown("refused", &[("by", "waypost")]), "info (waypost): refused");
     }
