@@ -247,3 +247,19 @@ pub(super) async fn unknown_path(uri: Uri) -> ApiError {
 pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} has no method {method}", uri.path()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member whose name had a megabyte came back in the answer three times.
+    #[tokio::test]
+    async fn what_an_error_repeats_is_bounded() {
+        let response = ApiError::field("p".repeat(1 << 20), "ü".repeat(1 << 20)).into_response();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert!(body.len() < 4 * TEXT_BYTES_MAX, "{} bytes", body.len());
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["detail"].as_str().unwrap().ends_with("ü… (cut: it has 2097152 bytes)"), "{body}");
+        assert_eq!(bounded("short".to_owned()), "short");
+    }
+}
