@@ -47,7 +47,7 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`],
+//! [`domain`] ← [`net`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`],
 //! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state. Every long task is a [`stage`]: the end of one ends the service.
 //!
@@ -72,6 +72,8 @@
 
 pub mod domain;
 
+pub mod net;
+
 pub mod matching;
 pub mod plugin;
 pub mod store;
@@ -93,7 +95,6 @@ pub mod service;
 
 pub mod config;
 pub mod telemetry;
-pub mod tls;
 
 pub mod chain;
 pub mod clock;

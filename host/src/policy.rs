@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::domain::delivery::ANSWER_BYTES_MAX;
 use crate::domain::{Answer, Event, EventId, Subscription};
+use crate::net::{self, SetUpError, Version};
 
 pub use examiner::{Examiner, ExaminerError};
 
@@ -57,6 +58,8 @@ pub enum Policy {
 pub struct Server {
     url: String,
     client: reqwest::Client,
+    /// Keeps no connections: a question whose connection had been closed goes over a new one.
+    fresh: reqwest::Client,
     remembered: Cache<(EventId, String), Arc<Verdict>>,
 }
 
@@ -65,22 +68,20 @@ impl Policy {
     ///
     /// # Errors
     /// When the TLS set-up fails.
-    pub fn new(url: Option<&str>, timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub fn new(url: Option<&str>, timeout: Duration) -> Result<Self, SetUpError> {
         let Some(url) = url else { return Ok(Self::Everyone) };
-        let client = reqwest::Client::builder()
-            .timeout(timeout)
+        let client = net::service(Version::Any, None, |client| {
             // Questions share an HTTP/2 connection: a dead one must not swallow them until TCP notices.
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+            client.timeout(timeout).http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(timeout)
+        })?;
+        let fresh =
+            net::service(Version::Any, None, |client| client.timeout(timeout).pool_max_idle_per_host(0))?;
         let remembered = Cache::builder()
             .max_capacity(REMEMBERED_BYTES_MAX)
             .weigher(|(_, user): &(EventId, String), verdict: &Arc<Verdict>| weight(user, verdict))
             .time_to_live(REMEMBERED_FOR)
             .build();
-        Ok(Self::Server(Server { url: url.trim_end_matches('/').to_owned(), client, remembered }))
+        Ok(Self::Server(Server { url: url.trim_end_matches('/').to_owned(), client, fresh, remembered }))
     }
 
     /// Asks whether the user of `subscription` may see `event`, which is logged as `id`.
@@ -125,23 +126,27 @@ impl Server {
             return Verdict::Unavailable { reason, answer: None };
         }
         let url = format!("{}/events/{}", self.url, utf8_percent_encode(user, USER));
-        let request =
-            self.client.post(url).header(http::header::CONTENT_TYPE, "application/json").body(event.json());
-        match request.send().await {
+        let ask = |client: &reqwest::Client| {
+            let request = client.post(&url).header(http::header::CONTENT_TYPE, "application/json");
+            request.body(event.json()).send()
+        };
+        let asked = match ask(&self.client).await {
+            Err(error) if net::is_broken_off(&error) => ask(&self.fresh).await,
+            asked => asked,
+        };
+        match asked {
             Ok(response) => judge(read(response).await),
-            Err(error) => unreachable_server(&error),
+            Err(error) => no_answer(&error),
         }
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Answer {
+async fn read(response: reqwest::Response) -> Answer {
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    while body.len() < ANSWER_BYTES_MAX {
-        // The status alone decides; a body that breaks off is kept as far as it came.
-        let Ok(Some(chunk)) = response.chunk().await else { break };
-        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - body.len())]);
-    }
+    let response = reqwest::Body::from(response);
+    // The status alone decides; the rest is for people.
+    let _missing = net::beginning(response, ANSWER_BYTES_MAX, &mut body, std::future::pending()).await;
     Answer { status, body: String::from_utf8_lossy(&body).into_owned() }
 }
 
@@ -162,9 +167,11 @@ fn no_decision(answer: Answer) -> Verdict {
     }
 }
 
-fn unreachable_server(error: &reqwest::Error) -> Verdict {
+fn no_answer(error: &reqwest::Error) -> Verdict {
     let reason = if error.is_timeout() {
         "the policy server did not answer in time".to_owned()
+    } else if net::is_no_http(error) {
+        format!("the policy server's answer cannot be read as HTTP: {}", crate::chain::of(error))
     } else {
         format!("the policy server cannot be reached: {}", crate::chain::of(error))
     };

@@ -4,6 +4,7 @@
 //! [`Service::router`] or [`Service::serve`], and [`Service::close`].
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,14 @@ use crate::handler::{self, Runs, Tools};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
+use crate::net::{self, Guard};
 use crate::plugin::Host;
 use crate::policy::{Examiner, ExaminerError, Policy};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::store::{self, Purge, Store, Story};
-use crate::{chain, clock, tls};
+use crate::{chain, clock};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -47,7 +49,7 @@ pub enum Error {
     Recoveries(#[source] store::Error),
     /// The policy client cannot be made.
     #[error("failed to make the policy client")]
-    Policy(#[source] reqwest::Error),
+    Policy(#[source] net::SetUpError),
     /// The policy plugin cannot be used.
     #[error("failed to load the policy plugin (policy_plugin)")]
     PolicyPlugin(#[source] ExaminerError),
@@ -76,20 +78,38 @@ impl Service {
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        Self::open_at(config, None).await
+    }
+
+    /// Opens the store as [`Self::open`] does, for a program that serves [`Self::router`] at `served_at` or has that listener for
+    /// [`Self::serve`]: no subscription's target and no plugin leads there, from the first delivery on.
+    ///
+    /// # Errors
+    /// When the configuration is not valid or the store cannot be opened.
+    pub async fn open_at(config: Config, served_at: Option<SocketAddr>) -> Result<Self, Error> {
         config.check().map_err(Error::Config)?;
-        tls::install_provider();
+        net::tls::install_provider();
         let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
         let store = open_store(&config).await?;
-        Self::start(config, routes, store).await
+        let guard = config.guard();
+        if let Some(address) = served_at {
+            guard.serves_at(address);
+        }
+        Self::start(config, routes, store, Arc::new(guard)).await
     }
 
     /// Starts the stages on an open store.
-    async fn start(config: Config, routes: Vec<Route>, store: Arc<dyn Store>) -> Result<Self, Error> {
+    async fn start(
+        config: Config,
+        routes: Vec<Route>,
+        store: Arc<dyn Store>,
+        guard: Arc<Guard>,
+    ) -> Result<Self, Error> {
         let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
-        let host = Arc::new(Host::new(config.sandbox()));
+        let host = Arc::new(Host::new(config.sandbox(Arc::clone(&guard))));
         let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.plugin_storage_bytes_max);
         let modules = Arc::new(modules);
-        let policy = policy(&config).await?;
+        let policy = policy(&config, &guard).await?;
         let limits = delivery::Limits {
             in_flight_max: config::as_count(config.in_flight_max),
             subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
@@ -98,7 +118,8 @@ impl Service {
             retry_schedule: config.retry_schedule.clone(),
         };
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
-        let dispatcher = Dispatcher::start(stages.0, stages.1, stages.2, policy, limits).await;
+        let dispatcher =
+            Dispatcher::start(stages.0, stages.1, stages.2, policy, Arc::clone(&guard), limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
         let intake = Intake::new(Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
         let rate = config.recover_events_per_second;
@@ -122,6 +143,7 @@ impl Service {
             dispatcher: Arc::clone(&dispatcher),
             recoveries,
             runs: Arc::new(runs),
+            guard,
             identity: Arc::new(Identity {
                 admins: config.admins(),
                 user_header: config.user_header,
@@ -198,6 +220,12 @@ impl Service {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), DeadStage> {
+        match listener.local_addr() {
+            Ok(address) => self.api.guard.serves_at(address),
+            Err(error) => {
+                tracing::warn!(%error, "the listener's own address is unknown: targets may lead there")
+            }
+        }
         let alarm = self.store.alarm();
         let stopping = alarm.stop_token();
         let shutdown = async {
@@ -243,12 +271,12 @@ impl Drop for Service {
 }
 
 /// Makes what decides who may see what. The operator's plugin shares no sandbox with those of subscribers.
-async fn policy(config: &Config) -> Result<Policy, Error> {
+async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
     let Some(path) = &config.policy_plugin else {
         let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
         return Policy::new(url, config.policy_timeout).map_err(Error::Policy);
     };
-    let host = Arc::new(Host::new(config.sandbox()));
+    let host = Arc::new(Host::new(config.sandbox(Arc::clone(guard))));
     let loading = Examiner::load(host, path, config.policy_plugin_config.as_deref());
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
 }

@@ -69,7 +69,8 @@ pub enum Output {
 pub struct Raw {
     /// Its `Content-Type`.
     pub content_type: String,
-    /// Further headers. `host`, `authorization`, `webhook-*` and those of the connection are refused by the host.
+    /// Further headers: those of the host's list (`accept`, `idempotency-key`, `x-api-key`, `x-plugin-*`, …), to which its
+    /// operator may add. None says who is asking; another one fails the call, by its name.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Payload,

@@ -9,27 +9,27 @@ const ROOMS: [(&str, u8); 22] = [
     ("clock", 1),
     ("foreign", 1),
     ("stage", 1),
-    ("tls", 1),
     ("domain", 1),
-    ("matching", 2),
-    ("plugin", 2),
-    ("store", 2),
-    ("directory", 3),
-    ("modules", 3),
-    ("policy", 3),
-    ("delivery", 4),
-    ("intake", 5),
-    ("handler", 6),
-    ("recovery", 6),
-    ("http", 7),
-    ("service", 8),
-    ("config", 8),
-    ("telemetry", 8),
-    ("cli", 9),
-    ("main", 9),
+    ("net", 2),
+    ("matching", 3),
+    ("plugin", 3),
+    ("store", 3),
+    ("directory", 4),
+    ("modules", 4),
+    ("policy", 4),
+    ("delivery", 5),
+    ("intake", 6),
+    ("handler", 7),
+    ("recovery", 7),
+    ("http", 8),
+    ("service", 9),
+    ("config", 9),
+    ("telemetry", 9),
+    ("cli", 10),
+    ("main", 10),
 ];
 /// At this height rooms may use each other: the composition root reads the configuration.
-const COMPOSITION: u8 = 8;
+const COMPOSITION: u8 = 9;
 
 fn height(room: &str) -> Option<u8> {
     ROOMS.iter().find(|(name, _)| *name == room).map(|(_, height)| *height)
@@ -104,6 +104,10 @@ fn faults(path: &str, text: &str) -> Vec<String> {
             faults.push(format!("{path}: only plugin names {krate}"));
         }
     }
+    let makes_client = ["Client::builder(", "reqwest::Client::new(", "reqwest::get(", "HttpConnector::new"];
+    if room != "net" && (uses("hyper_rustls") || makes_client.iter().any(|make| code.contains(make))) {
+        faults.push(format!("{path}: only net makes clients, by its one rule"));
+    }
     if ["domain", "matching"].contains(&room) {
         for krate in ["tokio", "tokio_util", "hyper", "hyper_util", "reqwest", "axum"] {
             if names(krate) {
@@ -156,6 +160,9 @@ fn an_import_against_the_arrows_is_found() {
         ("policy.rs", "use crate::delivery::Worker;"),
         ("http/mod.rs", "use crate::service::Service;"),
         ("util.rs", ""),
+        ("policy.rs", "fn f() { reqwest::Client::builder().build() }"),
+        ("delivery/client.rs", "use hyper_rustls::HttpsConnector;"),
+        ("net/service.rs", "use crate::policy::Policy;"),
     ] {
         assert_eq!(faults(path, code).len(), 1, "{path}: {code}: {:?}", faults(path, code));
     }
@@ -170,6 +177,8 @@ fn an_import_against_the_arrows_is_found() {
         ("service.rs", "use crate::{config::Config, http, store::Store};"),
         ("main.rs", "use waypost::{cli, config::Config};"),
         ("http/mod.rs", "use http::Request;\nuse crate::delivery::Worker;"),
+        ("net/service.rs", "use hyper_rustls::HttpsConnector;\nfn f() { reqwest::Client::builder() }"),
+        ("policy.rs", "use crate::net;"),
     ] {
         assert!(faults(path, code).is_empty(), "{path}: {:?}", faults(path, code));
     }

@@ -6,7 +6,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use waypost::clock;
 use waypost::config::Config;
-use waypost::domain::{Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId};
+use waypost::domain::{
+    Activity, Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId, TargetUrl,
+};
 use waypost::handler::Router;
 use waypost::handler::fetch::Source;
 use waypost::handler::upload::Destination;
@@ -51,6 +53,29 @@ async fn delivery_in(service: &Service, id: EventId, name: &str) -> State {
         (state.name() == name).then_some(state)
     })
     .await
+}
+
+/// A target that was stored before it was checked went to port 80 of its host, ten times.
+#[tokio::test]
+async fn a_stored_target_that_is_none_is_judged_at_once_and_nothing_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    let stored: TargetUrl = serde_json::from_value("http://127.0.0.1:99999/x".into()).unwrap();
+    let (user, name) = ("me".to_owned(), "mine".to_owned());
+    let subscription = Subscription::new(user, name, "$".to_owned(), stored, clock::now());
+    let id = subscription.id;
+    service.directory().create(subscription).await.unwrap();
+    let event = accept(&service, "1").await;
+    let dead = delivery_in(&service, event, "dead").await;
+    let reason = "target_url names a port that cannot be one: `99999` is not within 1 to 65535";
+    assert!(matches!(&dead, State::Dead { reason: found, .. } if found == reason), "{dead:?}");
+    wait_until("the subscription is disabled", async || {
+        let activity = service.directory().get(id).unwrap().activity.clone();
+        matches!(activity, Activity::Disabled { error: Some(error), .. } if error == reason).then_some(())
+    })
+    .await;
+    assert_eq!(service.story(event).await.unwrap().unwrap().deliveries[0].1.len(), 1, "one attempt");
+    service.close().await;
 }
 
 #[tokio::test]

@@ -14,10 +14,12 @@ mod explain;
 mod filters;
 mod handlers;
 mod isolation;
+mod outgoing;
 mod plugins;
 mod policy;
 mod recover;
 mod retrying;
+mod speaking;
 
 mod crash;
 mod disk_full;

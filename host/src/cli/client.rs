@@ -55,9 +55,8 @@ struct Detail {
 impl Client {
     /// Prepares to ask `server`; nothing is sent yet.
     pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
-        waypost::tls::install_provider();
-        // A Waypost is a neighbour: HTTP_PROXY is meant for the world outside.
-        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let http = waypost::net::builder().context("failed to set up the client")?;
+        let http = http.timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
         let user = match &identity.user {
             None => None,
             Some(name) => {

@@ -71,7 +71,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("failed to read the listener's address")?;
     open_more_files();
     let signals = Signals::install().context("failed to listen to signals")?;
-    let service = Service::open(config).await?;
+    let service = Service::open_at(config, Some(address)).await?;
 
     // Nobody may be reading; that is no reason not to serve.
     drop(print::line(format_args!("listening on http://{address}")));

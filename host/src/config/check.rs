@@ -65,6 +65,7 @@ impl Config {
         let no_path = self.data.as_os_str().is_empty();
         ensure("data", !no_path, || "expected a folder, found nothing".to_owned())?;
         user("default_user", &self.default_user)?;
+        user_header(self.user_header.as_str())?;
         self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
         self.policy_url.as_ref().map_or(Ok(()), policy_url)
     }
@@ -78,6 +79,17 @@ fn within(key: &'static str, number: usize, most: usize) -> Result<(), Invalid> 
 fn user(key: &'static str, name: &str) -> Result<(), Invalid> {
     let good = !name.is_empty() && name.trim() == name && !name.contains(char::is_control);
     ensure(key, good, || format!("expected a user's name, found {name:?}"))
+}
+
+/// No header that events and deliveries have anyway: what an event says of itself would name a user.
+fn user_header(name: &str) -> Result<(), Invalid> {
+    let is_taken = ["ce-", "webhook-", "waypost-"].iter().any(|start| name.starts_with(start))
+        || matches!(name, "authorization" | "content-type" | "content-length" | "host" | "user-agent");
+    ensure("user_header", !is_taken, || {
+        format!(
+            "expected a header that says nothing but the user, found `{name}`, which requests have anyway"
+        )
+    })
 }
 
 /// A path is appended to it, so it has to end with its own.

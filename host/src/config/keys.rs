@@ -209,6 +209,14 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         PLUGINS,
+        "plugin_headers",
+        "NAMES",
+        "",
+        "Headers that plugins may set besides the usual ones, separated by commas; `x-acme-*` for all that begin so",
+        |c, t| set(&mut c.plugin_headers, parse::headers(t)),
+    ),
+    key(
+        PLUGINS,
         "plugin_threads",
         "N",
         "0",

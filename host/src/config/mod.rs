@@ -19,6 +19,7 @@ mod parse;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -27,6 +28,7 @@ use reqwest::Url;
 
 use crate::domain::RetrySchedule;
 use crate::handler::Definition;
+use crate::net::{Guard, HeaderPattern};
 use crate::plugin::{self, CompileLimits, Compiler};
 
 pub use error::{Error, Invalid};
@@ -104,6 +106,8 @@ pub struct Config {
     pub plugin_compile_memory_bytes: u64,
     /// Networks that are not public and that plugins may call all the same. Default none.
     pub plugin_networks: Vec<IpNet>,
+    /// Headers that plugins may set besides the usual ones. Default none.
+    pub plugin_headers: Vec<HeaderPattern>,
     /// How many threads run plugins. Default 0: as many as the machine has processors.
     pub plugin_threads: u32,
     /// The `waypost` program, which compiles modules in a process of its own. Default none: the `waypost` program sets
@@ -191,6 +195,7 @@ impl Default for Config {
             plugin_compile_time: Duration::from_secs(60),
             plugin_compile_memory_bytes: 4 * 1024 * 1024 * 1024,
             plugin_networks: Vec::new(),
+            plugin_headers: Vec::new(),
             plugin_threads: 0,
             plugin_compiler: None,
             handlers: Vec::new(),
@@ -214,8 +219,13 @@ impl Config {
         }
     }
 
+    /// Returns what keeps requests of users and plugins from speaking for others.
+    pub fn guard(&self) -> Guard {
+        Guard::new(self.user_header.clone(), self.plugin_headers.clone())
+    }
+
     /// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.
-    pub fn sandbox(&self) -> plugin::Settings {
+    pub fn sandbox(&self, guard: Arc<Guard>) -> plugin::Settings {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         plugin::Settings {
             limits: plugin::Limits {
@@ -234,6 +244,7 @@ impl Config {
             folder: self.data.join("compiled"),
             compiler: self.plugin_compiler.clone().map(Compiler::Program),
             networks: self.plugin_networks.clone(),
+            guard,
             threads: match self.plugin_threads {
                 0 => processors,
                 threads => as_count(threads),

@@ -14,6 +14,7 @@ use reqwest::Url;
 use crate::config::{LogFormat, LogLevel};
 use crate::domain::RetrySchedule;
 use crate::domain::retry::parse_duration;
+use crate::net::{HeaderPattern, HeaderPatternError};
 
 /// What is wrong with a text.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -49,6 +50,10 @@ pub(super) fn names(text: &str) -> Parsed<Option<Vec<String>>> {
 
 pub(super) fn header(text: &str) -> Parsed<HeaderName> {
     text.parse().or_else(|_| expected("a header's name, such as `Http-Remote-User`", text))
+}
+
+pub(super) fn headers(text: &str) -> Parsed<Vec<HeaderPattern>> {
+    items(text).map(|item| item.parse().map_err(|error: HeaderPatternError| error.to_string())).collect()
 }
 
 /// A bare address is a network of one.

@@ -105,10 +105,7 @@ impl Engine {
 
     async fn send(&self, subscription: &Subscription, owed: &Owed) -> Response {
         let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
-        match request::make(&owed.event, subscription) {
-            Ok(request) => self.client.send(request, timeout, clock::now()).await,
-            Err(reason) => Response::Failed(reason),
-        }
+        self.exchange(|| request::make(&owed.event, subscription), timeout).await
     }
 
     /// Does what an attempt means for its subscription.
@@ -132,6 +129,6 @@ impl Engine {
 fn answer_of(response: Response) -> Option<Answer> {
     match response {
         Response::Answered { answer, .. } => Some(answer),
-        Response::Failed(_) => None,
+        Response::Unsendable(_) | Response::Failed(_) => None,
     }
 }

@@ -11,13 +11,13 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::BreakerState;
-use super::client::{self, Client};
 use super::engine::Engine;
 use super::traffic::{Reached, UnderWay, lock};
 use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, SubscriptionId};
 use crate::modules::Modules;
+use crate::net::{Client, Guard, Reach, SetUpError};
 use crate::policy::Policy;
 use crate::store::{self, News, Store};
 
@@ -29,7 +29,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub enum StartError {
     /// The HTTP client cannot be made.
     #[error("failed to make the HTTP client")]
-    Client(#[source] client::Error),
+    Client(#[source] SetUpError),
     /// The store cannot be read.
     #[error("failed to read what is owed")]
     Store(#[source] store::Error),
@@ -50,9 +50,11 @@ impl Dispatcher {
         directory: Arc<Directory>,
         modules: Arc<Modules>,
         policy: Policy,
+        guard: Arc<Guard>,
         limits: Limits,
     ) -> Result<Self, StartError> {
-        let client = Client::new(limits.connect_timeout, limits.subscription_in_flight_max)
+        let reach = Reach::elsewhere(Arc::clone(&guard));
+        let client = Client::new(reach, limits.connect_timeout, limits.subscription_in_flight_max)
             .map_err(StartError::Client)?;
         let reached = store.reached().await.map_err(StartError::Store)?;
         let alarm = store.alarm();
@@ -61,6 +63,7 @@ impl Dispatcher {
             modules,
             policy,
             client,
+            guard,
             extra: Arc::new(Semaphore::new(limits.in_flight_max)),
             limits,
             under_way: UnderWay::default(),

@@ -12,12 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::Breakers;
-use super::client::Client;
 use super::lane::Lane;
 use super::traffic::{Gauge, Reached, UnderWay, lock};
 use crate::directory::Directory;
 use crate::domain::SubscriptionId;
 use crate::modules::Modules;
+use crate::net::{Client, Guard};
 use crate::policy::Policy;
 use crate::store::{News, Store};
 
@@ -31,6 +31,8 @@ pub(super) struct Engine {
     pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,
     pub(super) client: Client,
+    /// What a plugin's headers are held against.
+    pub(super) guard: Arc<Guard>,
     pub(super) limits: Limits,
     /// Permits for attempts beyond the first of each lane.
     pub(super) extra: Arc<Semaphore>,

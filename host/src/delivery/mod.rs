@@ -9,9 +9,9 @@
 //! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`. A plugin
 //! that fails again and again is left alone for a while (`breaker`).
 
+mod answer;
 mod attempt;
 mod breaker;
-mod client;
 mod dispatcher;
 mod engine;
 mod kept;
@@ -29,7 +29,6 @@ use std::time::Duration;
 use crate::domain::RetrySchedule;
 
 pub use breaker::BreakerState;
-pub use client::Error;
 pub use dispatcher::{Dispatcher, StartError};
 pub use trial::Trial;
 

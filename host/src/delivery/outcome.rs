@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use jiff::Timestamp;
 
+use super::request::Unsendable;
 use crate::domain::{Answer, Outcome, RetrySchedule};
 
 /// The longest wait that a target may ask for.
@@ -22,6 +23,8 @@ pub(super) enum Response {
         /// Its `Retry-After`, from now.
         retry_after: Option<Duration>,
     },
+    /// Nothing could be sent, and the same is true of the next attempt.
+    Unsendable(Unsendable),
     /// It did not, and why.
     Failed(String),
 }
@@ -56,6 +59,14 @@ pub(super) struct Situation<'a> {
 pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, Consequence) {
     let (answer, location, retry_after) = match response {
         Response::Failed(reason) => return failure(reason.clone(), reason.clone(), None, situation),
+        Response::Unsendable(unsendable) => {
+            let reason = unsendable.to_string();
+            let consequence = match unsendable.is_of_output() {
+                true => Consequence::Nothing,
+                false => Consequence::Disable(reason.clone()),
+            };
+            return (Outcome::Dead { reason }, consequence);
+        }
         Response::Answered { answer, location, retry_after } => (answer, location, *retry_after),
     };
     let error = || if answer.body.is_empty() { answered(answer.status) } else { answer.body.clone() };
@@ -209,6 +220,19 @@ mod tests {
     fn a_redirect_is_a_failure_that_names_its_location() {
         let (outcome, _) = judged(307, 1);
         assert!(matches!(outcome, Outcome::Retry { reason, .. } if reason.contains("http://elsewhere/")));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_not_tried_again() {
+        let schedule = "10s".parse().unwrap();
+        let judged = |unsendable| judge(&Response::Unsendable(unsendable), situation(&schedule, 1));
+        let port = "http://h:0/".parse::<crate::domain::TargetUrl>().unwrap_err();
+        let (outcome, consequence) = judged(Unsendable::Target(port));
+        let reason = "target_url names a port that cannot be one: `0` is not within 1 to 65535".to_owned();
+        assert_eq!(outcome, Outcome::Dead { reason: reason.clone() });
+        assert_eq!(consequence, Consequence::Disable(reason));
+        let (outcome, consequence) = judged(Unsendable::Output("its header `via` …".to_owned()));
+        assert!(matches!(outcome, Outcome::Dead { .. }) && consequence == Consequence::Nothing);
     }
 
     #[test]

@@ -32,13 +32,12 @@ impl Engine {
                 continue;
             }
             let left = timeout.saturating_sub(begun.elapsed());
-            let response = match request::of_output(output, id.output(place), subscription) {
-                Ok(_) if left.is_zero() => {
-                    let all = timeout.as_millis();
-                    Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
-                }
-                Ok(request) => self.client.send(request, left, clock::now()).await,
-                Err(reason) => Response::Failed(reason),
+            let response = if left.is_zero() {
+                let all = timeout.as_millis();
+                Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
+            } else {
+                let id = id.output(place);
+                self.exchange(|| request::of_output(output, id, subscription, &self.guard), left).await
             };
             if is_taken(&response) {
                 *sent |= bit;
@@ -69,7 +68,13 @@ enum Weight {
 }
 
 fn weight(response: &Response) -> Weight {
-    let Response::Answered { answer, .. } = response else { return Weight::Failed };
+    let answer = match response {
+        Response::Answered { answer, .. } => answer,
+        Response::Unsendable(unsendable) if unsendable.is_of_output() => return Weight::Refused,
+        // No other output would fare better.
+        Response::Unsendable(_) => return Weight::Gone,
+        Response::Failed(_) => return Weight::Failed,
+    };
     match StatusCode::from_u16(answer.status) {
         Ok(status) if status.is_success() => Weight::Taken,
         Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Weight::Refused,

@@ -9,34 +9,59 @@ use http_body_util::Full;
 
 use crate::domain::event::Outgoing;
 use crate::domain::plugin::Output;
+use crate::domain::target::TargetError;
 use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
+use crate::net::{Agent, Guard, Voice, mark};
 use crate::store::Logged;
 
 /// Standard Webhooks: the same for each attempt of a delivery, so that a target can tell a repeat.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 
+/// Why there is no request. What is at fault has been stored before it was checked as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unsendable {
+    #[error("target_url {0}")]
+    Target(TargetError),
+    #[error("auth holds characters that no header may have")]
+    Auth,
+    #[error("the plugin's output cannot be sent: {0}")]
+    Output(String),
+}
+
+impl Unsendable {
+    /// Tells whether it is one output's fault, and not the subscription's.
+    pub(super) fn is_of_output(&self) -> bool {
+        match self {
+            Self::Output(_) => true,
+            Self::Target(_) | Self::Auth => false,
+        }
+    }
+}
+
 /// Makes the request for an event and a subscription.
 ///
 /// # Errors
-/// Returns a sentence when the stored target cannot be put into a request.
-pub(super) fn make(event: &Logged, subscription: &Subscription) -> Result<Request<Full<Bytes>>, String> {
+/// When the subscription cannot be put into a request.
+pub(super) fn make(event: &Logged, subscription: &Subscription) -> Result<Request<Full<Bytes>>, Unsendable> {
     post(encode(&event.event, subscription), DeliveryId::of(event.id, subscription.id), subscription)
 }
 
 /// Makes the request for one output of a subscription's plugin.
 ///
 /// # Errors
-/// Returns a sentence when the stored target or the output cannot be put into a request.
+/// When the subscription or the output cannot be put into a request.
 pub(super) fn of_output(
     output: &Output,
     id: DeliveryId,
     subscription: &Subscription,
-) -> Result<Request<Full<Bytes>>, String> {
+    guard: &Guard,
+) -> Result<Request<Full<Bytes>>, Unsendable> {
     let outgoing = match output {
         Output::Event(event) => encode(event, subscription),
         Output::Raw { content_type, headers, body } => {
-            Outgoing { headers: raw_headers(content_type, headers)?, body: body.clone() }
+            let headers = raw_headers(content_type, headers, guard).map_err(Unsendable::Output)?;
+            Outgoing { headers, body: body.clone() }
         }
     };
     post(outgoing, id, subscription)
@@ -46,16 +71,20 @@ fn encode(event: &Event, subscription: &Subscription) -> Outgoing {
     event::encode(event, subscription.event_format, subscription.content_mode, &subscription.extensions)
 }
 
-/// Makes headers of what a plugin wants; those that are not its business have been refused when it ran.
-fn raw_headers(content_type: &str, headers: &[(String, String)]) -> Result<HeaderMap, String> {
-    let mut map = HeaderMap::with_capacity(headers.len() + 4);
+/// Makes headers of what a plugin wants. Those that are not its business were refused when it ran, but what it made may be
+/// older than the rule, or than the setting that names the user header.
+fn raw_headers(content_type: &str, headers: &[(String, String)], guard: &Guard) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::with_capacity(headers.len() + 5);
     for (name, value) in headers {
         let pair = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
-        let (name, value) = pair.ok_or_else(|| format!("the plugin's header `{name}` cannot be sent"))?;
+        let (name, value) = pair.ok_or_else(|| format!("its header `{name}` is none"))?;
+        guard
+            .check_header(&name, Voice::Output)
+            .map_err(|reason| format!("its header `{name}` is not a plugin's to set: {reason}"))?;
         map.append(name, value);
     }
     let content_type = HeaderValue::from_str(content_type);
-    map.insert(CONTENT_TYPE, content_type.map_err(|_| "the plugin's content type cannot be sent")?);
+    map.insert(CONTENT_TYPE, content_type.map_err(|_| "its content type is none")?);
     Ok(map)
 }
 
@@ -64,19 +93,19 @@ fn post(
     outgoing: Outgoing,
     id: DeliveryId,
     subscription: &Subscription,
-) -> Result<Request<Full<Bytes>>, String> {
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(subscription.target_url.uri().clone())
-        .body(Full::new(outgoing.body))
-        .map_err(|error| format!("target_url cannot be used: {error}"))?;
+) -> Result<Request<Full<Bytes>>, Unsendable> {
+    let uri = subscription.target_url.uri().map_err(|error| Unsendable::Target(error.clone()))?;
+    let mut request = Request::new(Full::new(outgoing.body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri.clone();
     let headers = request.headers_mut();
     *headers = outgoing.headers;
     headers.insert(USER_AGENT, AGENT);
     headers.insert(WEBHOOK_ID, HeaderValue::try_from(id.to_string()).expect("a UUID is visible ASCII"));
     if let Some(value) = authorization(&subscription.auth) {
-        headers.insert(AUTHORIZATION, value.map_err(|_| "auth holds characters that no header may have")?);
+        headers.insert(AUTHORIZATION, value.map_err(|_| Unsendable::Auth)?);
     }
+    mark(headers, Agent::Delivery);
     Ok(request)
 }
 

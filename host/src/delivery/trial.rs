@@ -63,7 +63,9 @@ impl Dispatcher {
             Sent::Outputs(outputs) => outputs
                 .iter()
                 .enumerate()
-                .map(|(place, output)| request::of_output(output, id.output(place), subscription))
+                .map(|(place, output)| {
+                    request::of_output(output, id.output(place), subscription, &engine.guard)
+                })
                 .collect(),
             Sent::Nothing => Vec::new(),
         };
@@ -71,7 +73,7 @@ impl Dispatcher {
         for request in made {
             requests.push(match request {
                 Ok(request) => Ok(whole(request).await),
-                Err(reason) => Err(reason),
+                Err(unsendable) => Err(unsendable.to_string()),
             });
         }
         Ok(Trial { policy, run, requests })

@@ -41,6 +41,7 @@ pub(super) async fn create(
         module::insert(&mut body, module)?;
     }
     let subscription = subscription_body::create(body, user.name.clone(), now)?;
+    refuse_own_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
         api.modules.upload(module, &user.name, now).await?;
     }
@@ -104,6 +105,9 @@ pub(super) async fn update(
     let stored = own(&api, &user, id)?;
     let mut wanted = Subscription::clone(&stored);
     subscription_body::update(body.clone(), &mut wanted, now)?;
+    if wanted.target_url != stored.target_url {
+        refuse_own_target(&api, &wanted)?;
+    }
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
@@ -133,6 +137,19 @@ pub(super) async fn remove(
         is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })
     });
     deleted.await?.map(drop).ok_or_else(not_yours)
+}
+
+/// Refuses a target that is this Waypost by its text. One that leads here by a name is refused when it is connected to.
+fn refuse_own_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> {
+    let target = &subscription.target_url;
+    let Some((host, port)) = target.host_and_port() else { return Ok(()) };
+    if !api.guard.is_own_by_text(host, port) {
+        return Ok(());
+    }
+    let detail = format!(
+        "`target_url` is this Waypost itself ({host}:{port}), which takes no deliveries: name another service"
+    );
+    Err(ApiError::field("/target_url", detail))
 }
 
 fn show(api: &Api, known: &Known) -> Value {

@@ -1,4 +1,4 @@
-//! Who is asking: the user header, from those who may set it.
+//! Who is asking: the user header, from those who may set it, unless a Waypost has sent the request for others.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +10,10 @@ use ipnet::IpNet;
 
 use super::Api;
 use super::error::ApiError;
+use crate::net::{MARK, is_marked};
+
+/// The sender of events that another Waypost has sent: nobody in particular. No user has this name.
+const NOBODY: &str = "";
 
 /// How a request's user is found.
 #[derive(Clone, Debug)]
@@ -33,14 +37,42 @@ pub(super) struct User {
     pub(super) is_admin: bool,
 }
 
+/// Who sends events: a user, or nobody in particular where a Waypost sends them on.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    /// The name.
+    pub(super) name: String,
+}
+
 impl Identity {
     fn user(&self, address: IpAddr, parts: &Parts) -> Result<User, ApiError> {
-        let address = address.to_canonical();
-        if !self.trusted.iter().any(|network| network.contains(&address)) {
+        if is_marked(&parts.headers) {
             return Err(ApiError::unauthorized(format!(
-                "requests from {address} carry no identity here: only those from trusted_proxies do"
+                "a Waypost has sent this request for others (the header {MARK}): it speaks for no user, and only /receive takes it"
             )));
         }
+        self.named(address, parts)
+    }
+
+    fn sender(&self, address: IpAddr, parts: &Parts) -> Result<Sender, ApiError> {
+        // Its address must be a trusted one all the same, and its user header is not even looked at.
+        if is_marked(&parts.headers) {
+            return self.believe(address.to_canonical()).map(|()| Sender { name: NOBODY.to_owned() });
+        }
+        self.named(address, parts).map(|user| Sender { name: user.name })
+    }
+
+    fn believe(&self, address: IpAddr) -> Result<(), ApiError> {
+        if self.trusted.iter().any(|network| network.contains(&address)) {
+            return Ok(());
+        }
+        Err(ApiError::unauthorized(format!(
+            "requests from {address} carry no identity here: only those from trusted_proxies do"
+        )))
+    }
+
+    fn named(&self, address: IpAddr, parts: &Parts) -> Result<User, ApiError> {
+        self.believe(address.to_canonical())?;
         let mut values = parts.headers.get_all(&self.user_header).iter();
         let value = values.next();
         if values.next().is_some() {
@@ -76,13 +108,23 @@ impl FromRequestParts<Arc<Api>> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let ConnectInfo(address) = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .copied()
-            .ok_or_else(|| ApiError::unauthorized("the request's address is unknown"))?;
-        api.identity.user(address.ip(), parts)
+        api.identity.user(address(parts)?, parts)
     }
+}
+
+impl FromRequestParts<Arc<Api>> for Sender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        api.identity.sender(address(parts)?, parts)
+    }
+}
+
+fn address(parts: &Parts) -> Result<IpAddr, ApiError> {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let ConnectInfo(address) =
+        address.ok_or_else(|| ApiError::unauthorized("the request's address is unknown"))?;
+    Ok(address.ip())
 }
 
 #[cfg(test)]
@@ -92,20 +134,49 @@ mod tests {
 
     use super::*;
 
-    fn user(address: &str, headers: &[(&str, &[u8])]) -> Result<(String, bool), u16> {
-        let identity = Identity {
+    fn identity() -> Identity {
+        Identity {
             user_header: HeaderName::from_static("http-remote-user"),
             default_user: "nobody".to_owned(),
             trusted: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             admins: vec!["root".to_owned()],
-        };
+        }
+    }
+
+    fn parts(headers: &[(&str, &[u8])]) -> Parts {
         let mut request = Request::new(());
         for (name, value) in headers {
             let name = HeaderName::try_from(*name).unwrap();
             request.headers_mut().append(name, axum::http::HeaderValue::from_bytes(value).unwrap());
         }
-        let found = identity.user(address.parse().unwrap(), &request.into_parts().0);
+        request.into_parts().0
+    }
+
+    fn user(address: &str, headers: &[(&str, &[u8])]) -> Result<(String, bool), u16> {
+        let found = identity().user(address.parse().unwrap(), &parts(headers));
         found.map(|user| (user.name, user.is_admin)).map_err(|error| error.into_response().status().as_u16())
+    }
+
+    fn sender(address: &str, headers: &[(&str, &[u8])]) -> Result<String, u16> {
+        let found = identity().sender(address.parse().unwrap(), &parts(headers));
+        found.map(|sender| sender.name).map_err(|error| error.into_response().status().as_u16())
+    }
+
+    /// A delivery to `/eventmatch` made a subscription of whomever its plugin named, or of the default user.
+    #[test]
+    fn what_a_waypost_sends_is_from_nobody() {
+        for mark in [&b"delivery"[..], b"", b"\xff"] {
+            for name in ["waypost-agent", "Waypost-Agent"] {
+                let root = ("http-remote-user", &b"root"[..]);
+                assert_eq!(user("127.0.0.1", &[(name, mark), root]), Err(401));
+                assert_eq!(user("127.0.0.1", &[root, (name, mark), (name, mark)]), Err(401));
+                assert_eq!(user("127.0.0.1", &[(name, mark)]), Err(401));
+                assert_eq!(sender("127.0.0.1", &[(name, mark), root]), Ok(String::new()));
+                assert_eq!(sender("192.0.2.1", &[(name, mark)]), Err(401));
+            }
+        }
+        assert_eq!(sender("127.0.0.1", &[("http-remote-user", b"alice")]), Ok("alice".to_owned()));
+        assert_eq!(sender("127.0.0.1", &[("http-remote-user", b"")]), Ok("nobody".to_owned()));
     }
 
     fn named(name: &str) -> Result<(String, bool), u16> {

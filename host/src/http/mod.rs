@@ -39,6 +39,7 @@ use crate::directory::Directory;
 use crate::handler::Runs;
 use crate::intake::Intake;
 use crate::modules::Modules;
+use crate::net::Guard;
 use crate::recovery::Recoveries;
 use crate::store::Store;
 
@@ -92,6 +93,8 @@ pub struct Api {
     pub recoveries: Arc<Recoveries>,
     /// Handlers, and what they run.
     pub runs: Arc<Runs>,
+    /// Where no subscription's target leads.
+    pub guard: Arc<Guard>,
     /// Who is asking.
     pub identity: Arc<Identity>,
     /// How much a request may be.

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::identity::User;
+use super::identity::Sender;
 use super::{Api, body};
 use crate::domain::EventId;
 use crate::domain::event::{Received, decode};
@@ -22,7 +22,7 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 /// Accepts one event or a batch, and answers the ids after they are on disk.
 pub(super) async fn receive(
     State(api): State<Arc<Api>>,
-    user: User,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -31,7 +31,7 @@ pub(super) async fn receive(
         Received::One(event) => (vec![event], false),
         Received::Batch(events) => (events, true),
     };
-    let ids = api.intake.accept(events, &user.name).await?;
+    let ids = api.intake.accept(events, &sender.name).await?;
     Ok(answer(&ids, is_batch, prefers_json(&headers)))
 }
 
@@ -56,7 +56,7 @@ pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
 }
 
 /// Lets any origin that says who it is send.
-pub(super) async fn handshake(_user: User, headers: HeaderMap) -> Response {
+pub(super) async fn handshake(_sender: Sender, headers: HeaderMap) -> Response {
     let mut response = StatusCode::OK.into_response();
     let answer = response.headers_mut();
     answer.insert(header::ALLOW, HeaderValue::from_static("POST"));

@@ -217,7 +217,7 @@ fn take_filter(
 }
 
 fn take_target_url(body: &mut Map<String, Value>) -> Result<Option<TargetUrl>, ApiError> {
-    let url = required(body, "target_url")?.map(TargetUrl::try_from).transpose();
+    let url = required(body, "target_url")?.map(|text| text.parse::<TargetUrl>()).transpose();
     url.map_err(|error| ApiError::field("/target_url", format!("`target_url` {error}")))
 }
 

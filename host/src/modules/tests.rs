@@ -28,6 +28,7 @@ impl Kept {
             folder: folder.path().join("compiled"),
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
+            guard: Arc::default(),
             threads: 1,
         });
         Self { modules: Modules::new(Arc::clone(&store), Arc::new(host), bytes_max), store, folder }

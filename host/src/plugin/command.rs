@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
@@ -115,10 +114,8 @@ impl Commands {
         let failed = |error: wasmtime::Error| Error::Engine { reason: format!("{error:#}") };
         let engine = engine::compiler().map_err(failed)?;
         let linker = place::link(&engine).map_err(failed)?;
-        // Whoever wrote the configuration named the hosts, and not a stranger: they may be anywhere.
-        let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         let ticker = Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?;
-        let (web, turn, loaded) = (Arc::new(Web::new(&anywhere)), Default::default(), Mutex::default());
+        let (web, turn, loaded) = (Arc::new(Web::of_programs()), Default::default(), Mutex::default());
         Ok(Self { engine, linker, web, turn, loaded, _ticker: ticker })
     }
 }

@@ -146,7 +146,8 @@ impl Asked<'_> {
         if made.is_empty() {
             return Ok(Ok(Verdict::Skipped { reason: "the transform made no output".to_owned() }));
         }
-        Ok(output::outputs(made, of, &self.store.data().limits).map(|outputs| {
+        let guest = self.store.data();
+        Ok(output::outputs(made, of, &guest.limits, guest.outbound.guard()).map(|outputs| {
             let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
             course.outputs = outputs;
             Verdict::Transformed { outputs: count }

@@ -27,6 +27,7 @@ use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
+use crate::net::Guard;
 
 /// What a host needs to know.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Settings {
     pub compiler: Option<Compiler>,
     /// Networks that are not public and that plugins may call all the same.
     pub networks: Vec<IpNet>,
+    /// What plugins may not say, and where they may not go, whatever else is allowed.
+    pub guard: Arc<Guard>,
     /// How many threads run plugins.
     pub threads: usize,
 }
@@ -236,7 +239,8 @@ impl Running {
         let ticker = Ticker::start(engine.clone(), engine::TICK).map_err(Error::Threads)?;
         let calls = Arc::new(Semaphore::new(engine::CALLS_MAX as usize));
         let shares = std::array::from_fn(|_| Arc::new(Semaphore::new(USER_CALLS_MAX)));
-        let (users, web) = (RandomState::new(), Arc::new(Web::new(&settings.networks)));
+        let (users, web) =
+            (RandomState::new(), Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks)));
         Ok(Self { engine, linker, calls, shares, users, web, runtime: Some(runtime), _ticker: ticker })
     }
 

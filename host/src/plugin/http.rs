@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::HOST;
-use http::{HeaderName, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -17,6 +17,7 @@ use super::text;
 use super::web::{Allowance, Failed, Web};
 use crate::domain::PluginUse;
 use crate::domain::plugin::{AllowHost, LogLevel, LogLine};
+use crate::net::{Guard, Voice};
 
 /// How much one call or run may ask of others.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +106,11 @@ impl Outbound {
         Self { allowed, purpose, bounds: RUN, web, requests: 0, more: None }
     }
 
+    /// Returns what headers are held against.
+    pub(super) fn guard(&self) -> &Guard {
+        self.web.guard()
+    }
+
     /// Returns what the host has to say about the call's requests.
     pub(super) fn notes(&self) -> Vec<LogLine> {
         self.more.as_ref().map(|more| more.notes.take()).unwrap_or_default()
@@ -114,7 +120,7 @@ impl Outbound {
     ///
     /// # Errors
     /// Says why it is refused, and what would allow it.
-    fn decide(&self, method: &Method, uri: &Uri) -> Result<(), String> {
+    fn decide(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
         let shown = text::clean(&shown(uri), TEXT_BYTES_MAX);
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err("HTTP request refused: its URL has no scheme or no host".to_owned());
@@ -136,7 +142,22 @@ impl Outbound {
         if *method == Method::CONNECT {
             return Err(format!("HTTP request to {shown} refused: a guest opens no tunnels"));
         }
-        Ok(())
+        match &self.allowed {
+            Allowed::Plugin(_) => self.decide_headers(headers).map_err(|(name, reason)| {
+                let name = text::clean(name.as_str(), TEXT_BYTES_MAX);
+                format!("HTTP request to {shown} refused: header `{name}` is not a plugin's to set: {reason}")
+            }),
+            // The operator's own word.
+            Allowed::Program(_) => Ok(()),
+        }
+    }
+
+    fn decide_headers<'a>(&self, headers: &'a HeaderMap) -> Result<(), (&'a HeaderName, &'static str)> {
+        // The sandbox itself puts `host` there, which is removed.
+        let mut names = headers.keys().filter(|name| **name != HOST);
+        names.try_for_each(|name| {
+            self.guard().check_header(name, Voice::Request).map_err(|reason| (name, reason))
+        })
     }
 }
 
@@ -169,7 +190,7 @@ impl WasiHttpHooks for Outbound {
             }
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
-        if let Err(reason) = self.decide(request.method(), request.uri()) {
+        if let Err(reason) = self.decide(request.method(), request.uri(), request.headers()) {
             notes.write(reason);
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
@@ -184,6 +205,10 @@ impl WasiHttpHooks for Outbound {
                     notes.write(format!(
                         "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins (plugin_networks; --allow-network where it is tried)"
                     ));
+                    Error::HttpRequestDenied
+                }
+                Failed::Own => {
+                    notes.write(format!("HTTP request to {shown} refused: it leads to this Waypost itself"));
                     Error::HttpRequestDenied
                 }
                 Failed::Other(reason, error) => {
@@ -215,6 +240,8 @@ impl WasiHttpHooks for Outbound {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
     use crate::domain::PluginDigest;
 
@@ -224,8 +251,36 @@ mod tests {
             allow_hosts: allow_hosts.iter().map(|text| text.parse().unwrap()).collect(),
             ..PluginUse::new(PluginDigest::of(b""))
         };
-        Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::new(&[])))
-            .decide(&method, &Uri::from_static(url))
+        Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::of_plugins(Arc::default(), &[]))).decide(
+            &method,
+            &Uri::from_static(url),
+            &headers(&[]),
+        )
+    }
+
+    fn headers(names: &[&'static str]) -> HeaderMap {
+        names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x"))).collect()
+    }
+
+    /// A plugin's own request named its user: whoever believes its neighbours took it for his.
+    #[test]
+    fn a_plugins_request_names_no_user_and_a_programs_is_the_operators() {
+        let url = Uri::from_static("http://example.org/");
+        let hosts = ["example.org".parse::<AllowHost>().unwrap()];
+        let plugin = PluginUse { allow_hosts: hosts.to_vec(), ..PluginUse::new(PluginDigest::of(b"")) };
+        let web = Arc::new(Web::of_plugins(Arc::default(), &[]));
+        let plugins = Outbound::new(Arc::new(plugin), Purpose::Deliver, web);
+        let programs = Outbound::of_program(hosts.into(), Arc::new(Web::of_programs()));
+        for name in ["http-remote-user", "http_remote_user", "x-forwarded-user", "waypost-agent", "cookie"] {
+            let refused = plugins.decide(&Method::GET, &url, &headers(&["accept", name])).unwrap_err();
+            let start =
+                format!("HTTP request to example.org refused: header `{name}` is not a plugin's to set: ");
+            assert!(refused.starts_with(&start), "{refused}");
+            assert_eq!(programs.decide(&Method::GET, &url, &headers(&[name])), Ok(()));
+        }
+        let usual =
+            headers(&["host", "accept", "authorization", "content-type", "content-length", "x-api-key"]);
+        assert_eq!(plugins.decide(&Method::POST, &url, &usual), Ok(()));
     }
 
     #[test]

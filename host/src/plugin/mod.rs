@@ -30,7 +30,6 @@
 //! fresh. Retries, breakers and reactions to failures, which are [`crate::delivery`]'s. Redirects, which a guest follows
 //! itself, hop by hop, each asked about. Threads, GC and async components, which are not compiled in.
 
-mod addresses;
 mod artefacts;
 mod bindings;
 mod child;

@@ -11,6 +11,7 @@ use super::{headers, text};
 use crate::domain::event::{Canonical, Payload};
 use crate::domain::plugin::{Failure, OUTPUTS_MAX, Output};
 use crate::domain::{Event, json};
+use crate::net::Guard;
 
 /// Makes what a transform returned into outputs.
 ///
@@ -20,6 +21,7 @@ pub(super) fn outputs(
     made: Vec<transform::Output>,
     of: &Event,
     limits: &Limits,
+    guard: &Guard,
 ) -> Result<Vec<Output>, Failure> {
     if made.len() > OUTPUTS_MAX {
         let found = made.len();
@@ -36,7 +38,7 @@ pub(super) fn outputs(
         _ => format!("output {} of {count}", i + 1),
     };
     let checked = made.into_iter().enumerate().map(|(i, output)| {
-        one(output, of).map_err(|reason| {
+        one(output, of, guard).map_err(|reason| {
             let reason = text::clean(&reason, REASON_BYTES_MAX);
             Failure::Trap(format!("{} cannot be sent: {reason}", number(i)))
         })
@@ -59,14 +61,14 @@ fn body_bytes(output: &transform::Output) -> usize {
     }
 }
 
-fn one(output: transform::Output, of: &Event) -> Result<Output, String> {
+fn one(output: transform::Output, of: &Event, guard: &Guard) -> Result<Output, String> {
     match output {
         transform::Output::Event(event) => {
             Event::from_canonical(&canonical(event), of).map(Output::Event).map_err(|error| error.message)
         }
         transform::Output::Raw(raw) => {
             headers::check_content_type(&raw.content_type)?;
-            headers::check(&raw.headers)?;
+            headers::check(&raw.headers, guard)?;
             let body = match raw.body {
                 PayloadResult::Json(text) => {
                     let is_json = json::read::<serde::de::IgnoredAny>(text.as_bytes());

@@ -17,11 +17,11 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
             let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
             (called == method && is_meant).then_some(Fault::Panic)
         });
-    Service::start(config, routes, store).await.unwrap()
+    Service::start(config, routes, store, Arc::default()).await.unwrap()
 }
 
 fn config(folder: &std::path::Path, handler: bool) -> Config {
-    tls::install_provider();
+    crate::net::tls::install_provider();
     let mut config = Config { data: folder.to_owned(), ..Config::default() };
     config.retention = Some(Duration::from_secs(60 * 60));
     if handler {

@@ -46,6 +46,7 @@ impl Ours {
             folder: folder.path().join("compiled"),
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
+            guard: Arc::default(),
             threads: 2,
         }));
         let plugin = runtime().block_on(async {

@@ -24,6 +24,7 @@ pub(crate) struct Server {
     process: Process,
     api: Api,
     launch: Launch,
+    listen: String,
     flags: Vec<String>,
     env: Vec<(String, String)>,
     folder: TempDir,
@@ -48,9 +49,10 @@ impl Server {
     async fn in_folder(folder: TempDir, launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let env: Vec<_> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let mut process = spawn(launch, &flags, &env, folder.path());
+        let listen = "127.0.0.1:0".to_owned();
+        let mut process = spawn(launch, &listen, &flags, &env, folder.path());
         let api = Api::new(process.address().await);
-        Self { process, api, launch, flags, env, folder }
+        Self { process, api, launch, listen, flags, env, folder }
     }
 
     /// Starts a server with this configuration file, in whose folder `prepare` has put what it names.
@@ -99,10 +101,15 @@ impl Server {
         self.process.exited().await
     }
 
+    /// Lets the server listen at this address from its next start on.
+    pub(crate) fn move_to(&mut self, address: &str) {
+        address.clone_into(&mut self.listen);
+    }
+
     /// Starts the server again on the same data, killing it first where it still runs.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(self.launch, &self.flags, &self.env, self.folder.path());
+        self.process = spawn(self.launch, &self.listen, &self.flags, &self.env, self.folder.path());
         self.api = Api::new(self.process.address().await);
     }
 }
@@ -115,7 +122,7 @@ impl Deref for Server {
     }
 }
 
-fn spawn(launch: Launch, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {
+fn spawn(launch: Launch, listen: &str, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {
     let mut command = match launch {
         Launch::Plain => Command::new(WAYPOST),
         Launch::FileSizeErrors => {
@@ -124,7 +131,7 @@ fn spawn(launch: Launch, flags: &[String], env: &[(String, String)], folder: &Pa
             shell
         }
     };
-    command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"]);
+    command.args(["serve", "--listen", listen, "--log-format", "json", "--data"]);
     command.arg(folder.join("data")).args(flags).envs(env.iter().cloned()).current_dir(folder);
     Process::spawn(&mut command, folder)
 }

@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if config.handlers.is_empty() {
         print::notice("there is no [[handler]] in the configuration: name its file with --config");
     }
-    waypost::tls::install_provider();
+    waypost::net::tls::install_provider();
     let folder = tempfile::tempdir().context("failed to make a folder")?;
     let tools = tools(&config, folder.path());
     let mut taken = None;

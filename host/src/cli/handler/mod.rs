@@ -58,7 +58,7 @@ impl Source {
 fn tools(config: &Config, runs: &Path) -> Tools {
     let program = config.plugin_compiler.clone().or_else(own_program);
     let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
-    let settings = Settings { compiler, folder, ..config.sandbox() };
+    let settings = Settings { compiler, folder, ..config.sandbox(Arc::new(config.guard())) };
     Tools {
         host: Arc::new(Host::new(settings)),
         waypost: program,

@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let event =
         Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
     warn_of_filter(&definition, &event)?;
-    waypost::tls::install_provider();
+    waypost::net::tls::install_provider();
     // It is the caller's, who wants to see what is in it.
     let runs =
         tempfile::Builder::new().prefix("waypost-run-").tempdir().context("failed to make a folder")?;

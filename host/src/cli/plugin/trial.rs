@@ -62,6 +62,7 @@ impl Sandbox {
             folder: folder.path().join("compiled"),
             compiler: own_program().map(Compiler::Program),
             networks: grants.networks.clone(),
+            guard: Arc::default(),
             threads: 1,
         };
         Ok(Self { host: Arc::new(Host::new(settings)), limits, _folder: folder })

@@ -17,6 +17,7 @@ use super::unpack::unpack;
 use super::{CartError, Error, FetchLimits};
 use crate::domain::parts::File;
 use crate::handler::meter::Meter;
+use crate::net::{self, Version};
 
 /// The longest that the service may be silent, while it answers or while it sends.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ const DISCARD_MAX: Duration = Duration::from_secs(5);
 const PIECES_MAX: usize = 8;
 /// The most characters of an answer that an error shows.
 const MESSAGE_MAX: usize = 500;
+/// The most bytes of an answer's body that are read for an error.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// A cart service.
 #[derive(Clone, Debug)]
@@ -46,14 +49,11 @@ impl Service {
         if url.cannot_be_a_base() || !url.has_host() {
             return Err(CartError::Url(shown(url)));
         }
-        crate::tls::install_provider();
-        let http = reqwest::Client::builder()
-            .connect_timeout(connect_timeout)
-            .read_timeout(SILENCE_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(CartError::Client)?;
+        // A cart takes a handful of requests. None of them meets a connection that the service is about to close.
+        let http = net::service(Version::Any, None, |client| {
+            client.connect_timeout(connect_timeout).read_timeout(SILENCE_MAX).pool_max_idle_per_host(0)
+        });
+        let http = http.map_err(CartError::Client)?;
         Ok(Self { http, url: url.clone(), timeout })
     }
 
@@ -211,15 +211,12 @@ fn order(files: &[File]) -> Result<Value, CartError> {
 }
 
 /// Returns what an answer says of itself: the header of the protocol, or CherryPy's error in the body.
-async fn message(mut response: Response) -> String {
+async fn message(response: Response) -> String {
     let mut message = header(&response, "x-pacifica-message");
     if message.is_empty() {
         let mut body = Vec::new();
-        while body.len() < 16 * 1024
-            && let Ok(Some(piece)) = response.chunk().await
-        {
-            body.extend_from_slice(&piece);
-        }
+        let response = reqwest::Body::from(response);
+        let _missing = net::beginning(response, MESSAGE_BYTES_MAX, &mut body, std::future::pending()).await;
         let json: Option<Value> = serde_json::from_slice(&body).ok();
         message = match json.as_ref().and_then(|json| json["message"].as_str()) {
             Some(message) => message.to_owned(),

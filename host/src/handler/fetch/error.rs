@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::hash;
 use crate::domain::parts::{FilePath, PathError};
+use crate::net::SetUpError;
 
 /// Why files were not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +159,7 @@ pub enum LocalError {
 pub enum CartError {
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] SetUpError),
     /// Carts cannot be made below the URL.
     #[error("`{0}` is no URL of a cart service: write it as `http://host:port`")]
     Url(String),

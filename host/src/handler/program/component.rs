@@ -97,6 +97,7 @@ mod tests {
             folder: folder.join("compiled"),
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
+            guard: Arc::default(),
             threads: 1,
         }))
     }

@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 use crate::domain::event::DecodeError;
+use crate::net::SetUpError;
 
 /// Why an output was not uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum Error {
     },
     /// There can be no HTTP client.
     #[error("failed to set up the HTTP client for uploads")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] SetUpError),
     /// A file of the output cannot be read.
     #[error("failed to read {path} for its upload")]
     Read {

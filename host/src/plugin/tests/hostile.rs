@@ -187,7 +187,7 @@ async fn an_output_that_cannot_be_sent_is_named() {
         ("body", "its body is said to be JSON and is none: EOF while parsing an object at line 1 column 1"),
         // Nested 20,000 deep it was sent, and took 800 MB to be printed.
         ("deep", "its body is JSON nested deeper than 120 levels"),
-        ("host", "header `host` is not a plugin's to set: it is the target's, which the subscription names"),
+        ("host", "header `host` is not a plugin's to set: it is the target's, which the URL names"),
         ("a b", "`a b` is no name of a header"),
     ] {
         let ran = sandbox.run(&guest, json!({"what": what})).await;

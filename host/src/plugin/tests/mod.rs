@@ -55,6 +55,7 @@ impl Sandbox {
             folder: folder.path().join("compiled"),
             compiler: Some(Compiler::InProcess),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            guard: Arc::default(),
             threads: 2,
         };
         Self { host: Arc::new(Host::new(settings)), loaded: Mutex::default(), _folder: folder }

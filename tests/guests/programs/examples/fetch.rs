@@ -1,9 +1,10 @@
 //! Asks its `url` by HTTP with its `method`, `times` times, follows redirects as a library would, and answers what came.
+//! With `headers` (`name: value`, one a line) and a `body`.
 
 waypost_guest_programs::filter!(answer);
 
 use wasip2::http::outgoing_handler;
-use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingRequest, Scheme};
+use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingBody, OutgoingRequest, Scheme};
 use waypost::plugin::config;
 
 fn answer() -> String {
@@ -26,7 +27,13 @@ fn follow(url: &str) -> String {
 fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let request = OutgoingRequest::new(Fields::new());
+    let fields = Fields::new();
+    for (name, value) in config::get("headers").unwrap_or_default().lines().filter_map(|line| line.split_once(": ")) {
+        if let Err(error) = fields.append(name, value.as_bytes()) {
+            panic!("{name}: {error:?}");
+        }
+    }
+    let request = OutgoingRequest::new(fields);
     request.set_scheme(Some(&if scheme == "http" { Scheme::Http } else { Scheme::Https })).unwrap();
     request.set_authority(Some(authority)).unwrap();
     request.set_path_with_query(Some(&format!("/{path}"))).unwrap();
@@ -38,7 +45,14 @@ fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
             method
         })
         .unwrap();
+    let body = config::get("body").map(|text| (request.body().unwrap(), text));
     let coming = outgoing_handler::handle(request, None)?;
+    if let Some((body, text)) = body {
+        let stream = body.write().unwrap();
+        stream.blocking_write_and_flush(text.as_bytes()).unwrap();
+        drop(stream);
+        OutgoingBody::finish(body, None).unwrap();
+    }
     coming.subscribe().block();
     let response = coming.get().unwrap().unwrap()?;
     let location =

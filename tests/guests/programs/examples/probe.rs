@@ -5,7 +5,8 @@
 //! - `invalid-event: …`, `invalid-config: …`, `unavailable: …`, `internal: …`: the errors;
 //! - `panic: …`;
 //! - for `transform` also `none`, `same`, `upper` (a raw body: the data in upper case), `twice`, `stamp` (a raw body that
-//!   is another one each time: the attempt and the time).
+//!   is another one each time: the attempt and the time), `raw` (the JSON of `body`, with `headers`: `name: value`, one a
+//!   line).
 //!
 //! `log`: a line to log. `count`: a key of the state to add 1 to; the new value goes into the raw body of `count`.
 
@@ -96,6 +97,15 @@ impl exports::waypost::plugin::transform::Guest for Probe {
                 Some(Payload::Binary(bytes)) => vec![raw(Payload::Binary(bytes))],
                 None => vec![raw(Payload::Text(String::new()))],
             },
+            Some("raw") => {
+                let headers = config::get("headers").unwrap_or_default();
+                let headers = headers.lines().filter_map(|line| line.split_once(": "));
+                vec![Output::Raw(RawBody {
+                    content_type: "application/json".to_owned(),
+                    headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+                    body: Payload::Text(config::get("body").unwrap_or_default()),
+                })]
+            }
             Some("stamp") => {
                 let stamp = format!("attempt {} at {}", context.attempt, context.now_ms);
                 vec![raw(Payload::Text(stamp))]

@@ -32,8 +32,8 @@ fn answer(event: Event) -> Vec<Output> {
             event.data = Some(Payload::Json("{".to_owned()));
             Output::Event(event)
         }
-        "deep" => raw("x-a", Payload::Json(format!("{}{}", "[".repeat(20_000), "]".repeat(20_000)))),
-        "body" => raw("x-a", Payload::Json("{".to_owned())),
+        "deep" => raw("x-made-by", Payload::Json(format!("{}{}", "[".repeat(20_000), "]".repeat(20_000)))),
+        "body" => raw("x-made-by", Payload::Json("{".to_owned())),
         header => raw(header, Payload::Json("{}".to_owned())),
     };
     vec![good, bad]

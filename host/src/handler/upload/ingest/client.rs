@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use reqwest::{Identity, RequestBuilder, Response, Url, redirect};
+use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,13 +16,11 @@ use super::pack::{Bundle, TarBody};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
 use crate::handler::upload::{Error, IngestAuth, Origin, work};
-use crate::tls;
+use crate::net::tls::ClientCertificate;
+use crate::net::{self, Version};
 
 /// The longest that the service may stand still: take nothing of a bundle, or not answer.
 const IDLE: Duration = Duration::from_secs(60);
-/// An upload cannot be repeated by the client, so it does not use a connection that the service may be about
-/// to close.
-const POOL_IDLE: Duration = Duration::from_secs(3);
 /// The most bytes of an answer that are read, and that an error keeps.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const ANSWER_SHOWN_BYTES: usize = 1024;
@@ -70,15 +68,7 @@ impl Client {
         auth: &IngestAuth,
         connect_timeout: Duration,
     ) -> Result<Self, Error> {
-        tls::install_provider();
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(connect_timeout)
-            .pool_idle_timeout(POOL_IDLE)
-            .redirect(redirect::Policy::none())
-            // An upload has its connection to itself, and it is closed when the upload is given up.
-            .http1_only()
-            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
-        let mut basic = None;
+        let (mut basic, mut certificate) = (None, None);
         match auth {
             IngestAuth::None => {}
             IngestAuth::Basic { username, password_file } => {
@@ -88,10 +78,16 @@ impl Client {
             }
             IngestAuth::Certificate { pem_file } => {
                 let what = "client certificate with its key for the ingest service";
-                http = http.identity(secret(what, pem_file, |bytes| Ok(Identity::from_pem(&bytes)?))?);
+                let read = |bytes: Vec<u8>| Ok(ClientCertificate::from_pem(&bytes)?);
+                certificate = Some(secret(what, pem_file, read)?);
             }
         }
-        let http = http.build().map_err(Error::Client)?;
+        // An upload has its connection to itself, and it is closed when the upload is given up. It cannot be repeated, so
+        // that none is kept: the service may be about to close it.
+        let http = net::service(Version::Http1, certificate, |client| {
+            client.connect_timeout(connect_timeout).pool_max_idle_per_host(0)
+        });
+        let http = http.map_err(Error::Client)?;
         let (shown_url, shown_status_url) = (without_secrets(&url), without_secrets(&status_url));
         Ok(Self { http, url, status_url, shown_url, shown_status_url, basic, idle: IDLE })
     }
@@ -216,15 +212,12 @@ async fn exchange(request: RequestBuilder, url: &str) -> Result<Vec<u8>, Error> 
         |source: reqwest::Error| Error::Unreachable { url: url.to_owned(), source: source.without_url() };
     let mut response = request.send().await.map_err(unreachable)?;
     let status = response.status();
-    let answer = read(&mut response).await;
     if !status.is_success() {
-        return Err(Error::Refused {
-            url: url.to_owned(),
-            status,
-            answer: shown(&answer.unwrap_or_default()),
-        });
+        let (mut answer, response) = (Vec::new(), reqwest::Body::from(response));
+        let _missing = net::beginning(response, ANSWER_BYTES_MAX, &mut answer, std::future::pending()).await;
+        return Err(Error::Refused { url: url.to_owned(), status, answer: shown(&answer) });
     }
-    answer.map_err(unreachable)
+    read(&mut response).await.map_err(unreachable)
 }
 
 async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {

@@ -1,0 +1,145 @@
+//! A request to a target, and what its answer says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use http_body_util::Full;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::fmt::strtime::{self, BrokenDownTime};
+use jiff::tz::TimeZone;
+
+use super::engine::Engine;
+use super::outcome::Response;
+use super::request::Unsendable;
+use crate::domain::Answer;
+use crate::domain::delivery::ANSWER_BYTES_MAX;
+use crate::net::Reply;
+use crate::{chain, clock};
+
+impl Engine {
+    /// Sends the request that `make` makes, and waits for its answer, at most `wait`. The status decides: of what follows
+    /// it, the beginning is kept as far as it comes soon, and a service that stops does not wait for it.
+    pub(super) async fn exchange(
+        &self,
+        make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
+        wait: Duration,
+    ) -> Response {
+        let request = match make() {
+            Ok(request) => request,
+            Err(unsendable) => return Response::Unsendable(unsendable),
+        };
+        match self.client.send(request, || make().ok(), wait).await {
+            Ok(reply) => read(reply, self.stop.cancelled()).await,
+            Err(error) => Response::Failed(chain::of(&error)),
+        }
+    }
+}
+
+async fn read(reply: Reply, stop: impl Future<Output = ()>) -> Response {
+    let (status, headers) = (reply.status.as_u16(), &reply.headers);
+    let location = text(headers, &LOCATION);
+    let retry_after = text(headers, &RETRY_AFTER).and_then(|value| retry_after(&value, clock::now()));
+    let body = reply.text(ANSWER_BYTES_MAX, stop).await;
+    Response::Answered { answer: Answer { status, body }, location, retry_after }
+}
+
+fn text(headers: &HeaderMap, name: &http::HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, as many as there may be, or a date.
+fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are more seconds than anybody waits.
+        return Some(value.parse().map_or(Duration::MAX, Duration::from_secs));
+    }
+    Duration::try_from(http_date(value, now)?.duration_since(now)).ok()
+}
+
+/// Reads a date in any of HTTP's three forms (RFC 9110 §5.6.7). The day of the week is not held against the date.
+fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
+    // As it is written today, by RFC 850, and by C's asctime.
+    const FORMS: [&str; 3] =
+        ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let mut found = FORMS.iter().find_map(|form| strtime::parse(form, value).ok())?;
+    found.set_weekday(None);
+    if value.contains('-') {
+        in_this_century(&mut found, now)?;
+    }
+    Some(found.to_datetime().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+/// Takes a year of two digits for the one that is nearest: not more than 50 years ahead (RFC 9110 §5.6.7).
+fn in_this_century(date: &mut BrokenDownTime, now: Timestamp) -> Option<()> {
+    let today: Date = now.to_zoned(TimeZone::UTC).date();
+    let century = today.year() - today.year() % 100;
+    let year = century + date.year()? % 100;
+    let nearest = match year - today.year() {
+        51.. => year - 100,
+        ..-49 => year + 100,
+        -49..=50 => year,
+    };
+    date.set_year(Some(nearest)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 9110, ten seconds before.
+    fn now() -> Timestamp {
+        Timestamp::from_second(784_111_767).unwrap()
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after("120", now()), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(" 0120 ", now()), Some(Duration::from_secs(120)));
+        for none in ["soon", "", "-1", "+1", "1.5", "1e3", "0x10", "Sun, 06 Nov 1994 08:49:17 GMT"] {
+            assert_eq!(retry_after(none, now()), None, "{none}");
+        }
+    }
+
+    /// All but the first were ignored: such a target was asked again as if it had not said when.
+    #[test]
+    fn each_of_https_dates_counts() {
+        for date in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(retry_after(date, now()), Some(Duration::from_secs(10)), "{date}");
+        }
+        assert_eq!(retry_after("Wed Nov 16 08:49:27 1994", now()), Some(Duration::from_secs(10 * 86_400)));
+        for bad in ["Sun, 32 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT", "06-Nov-94"] {
+            assert_eq!(retry_after(bad, now()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_year_of_two_digits_is_the_nearest_one() {
+        for (now, date, expected) in [
+            ("1994-11-06T00:00:00Z", "Sunday, 06-Nov-44 00:00:00 GMT", "2044-11-06T00:00:00Z"),
+            ("1994-11-06T00:00:00Z", "Sunday, 06-Nov-45 00:00:00 GMT", "1945-11-06T00:00:00Z"),
+            ("2026-11-06T00:00:00Z", "Sunday, 06-Nov-75 00:00:00 GMT", "2075-11-06T00:00:00Z"),
+            ("2026-11-06T00:00:00Z", "Sunday, 06-Nov-94 00:00:00 GMT", "1994-11-06T00:00:00Z"),
+            ("2099-12-31T00:00:00Z", "Friday, 01-Jan-00 00:00:00 GMT", "2100-01-01T00:00:00Z"),
+        ] {
+            let (now, expected): (Timestamp, Timestamp) = (now.parse().unwrap(), expected.parse().unwrap());
+            assert_eq!(http_date(date, now), Some(expected), "{date} at {now}");
+        }
+    }
+
+    #[test]
+    fn more_seconds_than_fit_are_for_ever() {
+        for digits in ["99999999999999999999", "18446744073709551616", &"9".repeat(4000)] {
+            assert_eq!(retry_after(digits, now()), Some(Duration::MAX));
+        }
+        assert_eq!(retry_after("18446744073709551615", now()), Some(Duration::from_secs(u64::MAX)));
+    }
+}

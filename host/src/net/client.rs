@@ -1,0 +1,224 @@
+//! The client of what goes to targets: connections that are kept, and the beginning of an answer.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::connector::{Connector, connector};
+use super::error::Error;
+use super::reach::Reach;
+use super::service::SetUpError;
+use super::wire::{self, Wire};
+use crate::chain;
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 connection with requests under way is tried, and how long an answer may take. Attempts share
+/// it, so that giving one up does not close it: without this, all would go into a dead one until TCP notices.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that what follows a status is waited for, once the status has decided.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(1);
+
+type Http = legacy::Client<Connector, Full<Bytes>>;
+
+/// A client whose connections end with their requests.
+pub(crate) type Unpooled<B> = legacy::Client<Connector, B>;
+
+/// Makes a client that connects within a reach, and keeps no connection.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub(crate) fn unpooled<B>(reach: Reach) -> Result<Unpooled<B>, SetUpError>
+where
+    B: Body<Data: Send> + Send,
+{
+    let connector = connector(reach, None).map_err(SetUpError::Tls)?;
+    Ok(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+}
+
+/// A client that keeps its connections.
+pub(crate) struct Client {
+    kept: Http,
+    /// Keeps none: each request has its own.
+    fresh: Http,
+}
+
+/// An answer, from its status on.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    rest: Result<Incoming, String>,
+}
+
+/// Why a request has no answer, and whether that is only because its connection had been closed before.
+struct Failure {
+    error: Error,
+    was_closed: bool,
+}
+
+impl Client {
+    /// Makes a client that connects within a reach, each time for at most `connect_timeout`, and keeps so many idle
+    /// connections to each host.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn new(
+        reach: Reach,
+        connect_timeout: Duration,
+        idle_per_host: usize,
+    ) -> Result<Self, SetUpError> {
+        let connector = connector(reach, Some(connect_timeout)).map_err(SetUpError::Tls)?;
+        let build = |idle_per_host: usize| {
+            legacy::Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                // What a lenient reader understands is understood: the status counts, and not the target's style.
+                .http1_allow_spaces_after_header_name_in_responses(true)
+                .http1_allow_obsolete_multiline_headers_in_responses(true)
+                .http1_ignore_invalid_headers_in_responses(true)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(idle_per_host)
+                .build(connector.clone())
+        };
+        Ok(Self { kept: build(idle_per_host), fresh: build(0) })
+    }
+
+    /// Sends a request and waits for the head of its answer, at most `wait`. Where a kept connection turns out to have been closed by the
+    /// target before it answered anything, the request that `again` makes goes over a fresh one, at once and once.
+    ///
+    /// Dropping the future closes an HTTP/1 connection, and resets a stream of HTTP/2.
+    ///
+    /// # Errors
+    /// When there is no status.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        again: impl FnOnce() -> Option<Request<Full<Bytes>>>,
+        wait: Duration,
+    ) -> Result<Reply, Error> {
+        let sending = async {
+            match judge(self.kept.request(request).await) {
+                Err(Failure { error, was_closed: true }) => match again() {
+                    Some(request) => {
+                        tracing::debug!(error = chain::of(&error), "a kept connection was closed: once more");
+                        judge(self.fresh.request(request).await)
+                    }
+                    None => Err(Failure { error, was_closed: true }),
+                },
+                judged => judged,
+            }
+        };
+        match tokio::time::timeout(wait, sending).await {
+            Ok(judged) => judged.map_err(|failure| failure.error),
+            Err(_) => Err(Error::TimedOut { waited: wait }),
+        }
+    }
+}
+
+fn judge(answered: Result<Response<Incoming>, legacy::Error>) -> Result<Reply, Failure> {
+    let error = match answered {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
+            return Ok(Reply { status: head.status, headers: head.headers, rest: Ok(body) });
+        }
+        Err(error) => error,
+    };
+    if error.is_connect() {
+        return Err(Failure { error: Error::unconnected(error), was_closed: false });
+    }
+    let mut extras = http::Extensions::new();
+    if let Some(connected) = error.connect_info() {
+        connected.get_extras(&mut extras);
+    }
+    let Some(wire) = extras.get::<Arc<Wire>>() else {
+        return Err(Failure { error: Error::BrokenOff(error), was_closed: false });
+    };
+    let is_h2 = error.connect_info().is_some_and(legacy::connect::Connected::is_negotiated_h2);
+    let begin = if is_h2 { Vec::new() } else { wire.begin() };
+    match wire::status(&begin) {
+        // The target has decided, and then said something that hyper cannot read.
+        Some(status) if !status.is_informational() => {
+            let unread = format!("the rest of the answer cannot be read: {}", reason(&error));
+            return Ok(Reply { status, headers: HeaderMap::new(), rest: Err(unread) });
+        }
+        Some(_) | None => {}
+    }
+    if !wire::may_be_http(&begin) {
+        let begin = begin.escape_ascii().to_string();
+        return Err(Failure { error: Error::NotHttp { begin }, was_closed: false });
+    }
+    let was_closed = begin.is_empty() && wire.is_used();
+    Err(Failure { error: Error::BrokenOff(error), was_closed })
+}
+
+/// Returns what hyper says is wrong, without the words of the client around it.
+fn reason(error: &legacy::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), chain::of)
+}
+
+impl Reply {
+    /// Reads the beginning of the body as text: so many bytes at the most, for [`BODY_TIME`] at the most, and no longer
+    /// than until `stop` resolves. What is missing is said at its end.
+    pub(crate) async fn text(self, bytes_max: usize, stop: impl Future<Output = ()>) -> String {
+        match self.rest {
+            Ok(body) => {
+                let mut bytes = Vec::new();
+                let missing = beginning(body, bytes_max, &mut bytes, stop).await;
+                let text = String::from_utf8_lossy(&bytes);
+                match missing {
+                    None => text.into_owned(),
+                    Some(missing) if text.is_empty() => format!("({missing})"),
+                    Some(missing) => format!("{text}\n({missing})"),
+                }
+            }
+            Err(unread) => format!("({unread})"),
+        }
+    }
+}
+
+/// Reads the beginning of a body whose status has decided, as [`Reply::text`] does; returns what is missing.
+pub(crate) async fn beginning<B: Body<Data = Bytes> + Unpin>(
+    body: B,
+    bytes_max: usize,
+    kept: &mut Vec<u8>,
+    stop: impl Future<Output = ()>,
+) -> Option<String> {
+    if body.is_end_stream() {
+        return None;
+    }
+    tokio::select! {
+        biased;
+        broken = read(body, bytes_max, kept) => broken.then(|| "the answer broke off here".to_owned()),
+        () = stop => Some("the rest was not read: the service stops".to_owned()),
+        () = tokio::time::sleep(BODY_TIME) => {
+            Some(format!("the rest did not come within {} s", BODY_TIME.as_secs()))
+        }
+    }
+}
+
+/// Reads at most `bytes_max` bytes, and returns whether they broke off. Cancel safe: `kept` has what came.
+async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B, bytes_max: usize, kept: &mut Vec<u8>) -> bool {
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return true };
+        let Some(data) = frame.data_ref() else { continue };
+        let room = bytes_max - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        if kept.len() == bytes_max {
+            break;
+        }
+    }
+    false
+}

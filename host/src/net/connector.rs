@@ -1,0 +1,172 @@
+//! Connections to checked addresses alone: a name is resolved once, and what it leads to is checked, then connected to.
+
+use std::future::ready;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tower::Service;
+
+use super::guard::literal;
+use super::reach::Reach;
+use super::tls;
+use super::wire::{Wired, wired};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
+/// Makes a connector for both schemes, HTTP/1 and HTTP/2.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub(super) fn connector(reach: Reach, connect_timeout: Option<Duration>) -> Result<Connector, rustls::Error> {
+    let tls = HttpsConnectorBuilder::new().with_tls_config(tls::anonymous()?);
+    let dialer = Dialer { reach, connect_timeout };
+    Ok(Connector(tls.https_or_http().enable_http1().enable_http2().wrap_connector(dialer)))
+}
+
+/// Connects, with or without TLS, and lets the client look at what the connection has done.
+#[derive(Clone)]
+pub(crate) struct Connector(HttpsConnector<Dialer>);
+
+impl Service<Uri> for Connector {
+    type Response = Wired<MaybeHttpsStream<TokioIo<TcpStream>>>;
+    type Error = Failure;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.0.call(to);
+        Box::pin(async move { Ok(wired(connecting.await?)) })
+    }
+}
+
+/// Connects by TCP, where its reach lets it.
+#[derive(Clone)]
+struct Dialer {
+    reach: Reach,
+    connect_timeout: Option<Duration>,
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = Failure;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
+        // The resolver is asked about names alone.
+        if let Some(address) = to.host().and_then(literal)
+            && let Err(refused) = self.reach.check(SocketAddr::new(address, port))
+        {
+            return Box::pin(ready(Err(refused.into())));
+        }
+        let resolver = Resolver { reach: self.reach.clone(), port };
+        let mut http = HttpConnector::new_with_resolver(resolver);
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(self.connect_timeout);
+        Box::pin(async move { http.call(to).await.map_err(Into::into) })
+    }
+}
+
+/// Resolves names, and keeps back the addresses that may not be connected to.
+#[derive(Clone)]
+struct Resolver {
+    reach: Reach,
+    port: u16,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Failure;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let Self { reach, port } = self.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), port)).await?;
+            let (mut open, mut refused) = (Vec::new(), None);
+            for address in found {
+                match reach.check(address) {
+                    Ok(()) => open.push(address),
+                    Err(reason) => refused = Some(reason),
+                }
+            }
+            match refused {
+                Some(refused) if open.is_empty() => Err(refused.into()),
+                _ => Ok(open.into_iter()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::net::error::find;
+    use crate::net::{Guard, Refused};
+
+    async fn resolved(reach: Reach, name: &str) -> Result<usize, Refused> {
+        let found = Resolver { reach, port: 8070 }.call(name.parse().unwrap()).await;
+        found.map(Iterator::count).map_err(|error| *find(&*error).unwrap())
+    }
+
+    async fn dialled(reach: Reach, url: &str) -> Refused {
+        let connected = Dialer { reach, connect_timeout: None }.call(url.parse().unwrap()).await;
+        *find(&*connected.unwrap_err()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_an_address_that_is_not_public_leads_nowhere() {
+        let public = |networks: &[&str]| {
+            let networks: Vec<_> = networks.iter().map(|network| network.parse().unwrap()).collect();
+            Reach::public(Arc::default(), &networks)
+        };
+        for name in ["localhost", "127.1", "2130706433"] {
+            let refused = resolved(public(&[]), name).await.unwrap_err();
+            assert!(matches!(refused, Refused::NotPublic(address) if address.is_loopback()), "{name}");
+        }
+        assert!(resolved(public(&["127.0.0.0/8"]), "127.1").await.unwrap() > 0);
+        for url in ["http://127.0.0.1:1/", "http://[::ffff:7f00:1]/", "https://169.254.169.254/"] {
+            assert!(matches!(dialled(public(&[]), url).await, Refused::NotPublic(_)), "{url}");
+        }
+    }
+
+    /// A name that leads elsewhere when a subscription is made, and here when it is delivered to.
+    #[tokio::test]
+    async fn no_name_leads_to_the_service_itself() {
+        let guard = Arc::new(Guard::default());
+        let reach = Reach::elsewhere(Arc::clone(&guard));
+        assert!(resolved(reach.clone(), "127.1").await.unwrap() > 0);
+        guard.serves_at("127.0.0.1:8070".parse().unwrap());
+        for name in ["127.1", "2130706433", "0x7f000001"] {
+            assert!(matches!(resolved(reach.clone(), name).await, Err(Refused::Own(_))), "{name}");
+        }
+        for url in ["http://127.0.0.1:8070/", "http://[::ffff:7f00:1]:8070/", "http://0.0.0.0:8070/"] {
+            assert!(matches!(dialled(reach.clone(), url).await, Refused::Own(_)), "{url}");
+        }
+        guard.serves_at("127.0.0.1:80".parse().unwrap());
+        assert!(matches!(dialled(reach, "http://127.0.0.1/").await, Refused::Own(_)));
+    }
+}

@@ -1,0 +1,117 @@
+//! Why a request has no answer.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+
+/// Why a request has no answer. Whose fault it is, the variant tells.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It must not go there: the sender's fault.
+    #[error("the request was not sent")]
+    Refused(#[source] Refused),
+    /// This machine is short of something, such as file descriptors: our own fault, and nothing was sent.
+    #[error("this machine has no more connections to give")]
+    Shortage(#[source] io::Error),
+    /// Nobody is there: no address, no connection, or no TLS.
+    #[error("the target cannot be reached")]
+    Unreachable(#[source] legacy::Error),
+    /// There was no answer in time.
+    #[error("the target did not answer within {} ms", waited.as_millis())]
+    TimedOut {
+        /// How long it had.
+        waited: Duration,
+    },
+    /// Whoever is there does not speak HTTP.
+    #[error("the target's answer is no HTTP: it begins with `{begin}`")]
+    NotHttp {
+        /// Its first bytes, as text.
+        begin: String,
+    },
+    /// The connection ended before there was an answer.
+    #[error("the target gave no answer")]
+    BrokenOff(#[source] legacy::Error),
+}
+
+/// Why a request must not be sent where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It leads to the service that would send it.
+    #[error("{0} is this Waypost itself, which is no target")]
+    Own(SocketAddr),
+    /// It leads to an address that is not public.
+    #[error("the address {0} is not public")]
+    NotPublic(IpAddr),
+}
+
+impl Error {
+    /// Tells whether this machine is at fault, and not who was to be reached.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Shortage(_))
+    }
+
+    /// Judges why no connection came about.
+    pub(super) fn unconnected(error: legacy::Error) -> Self {
+        if let Some(refused) = find::<Refused>(&error) {
+            return Self::Refused(*refused);
+        }
+        match shortage(&error) {
+            Some(source) => Self::Shortage(source),
+            None => Self::Unreachable(error),
+        }
+    }
+}
+
+/// Finds an error of a type among a chain of causes.
+pub(super) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Returns the system's word that it has no more descriptors, memory or ports for us.
+fn shortage(error: &(dyn StdError + 'static)) -> Option<io::Error> {
+    use rustix::io::Errno;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            let ours =
+                [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+            if ours.iter().any(|ours| ours.raw_os_error() == code) {
+                return Some(io::Error::from_raw_os_error(code));
+            }
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("it is deep down")]
+    struct Deep(#[source] io::Error);
+
+    #[test]
+    fn our_own_shortage_is_found_among_the_causes() {
+        let deep = |code: i32| io::Error::other(Deep(io::Error::from_raw_os_error(code)));
+        for ours in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM] {
+            let found = shortage(&deep(ours.raw_os_error())).unwrap();
+            assert_eq!(found.raw_os_error(), Some(ours.raw_os_error()));
+        }
+        for theirs in [rustix::io::Errno::CONNREFUSED, rustix::io::Errno::HOSTUNREACH] {
+            assert!(shortage(&deep(theirs.raw_os_error())).is_none());
+        }
+    }
+}

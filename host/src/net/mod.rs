@@ -1,0 +1,38 @@
+//! The way out: every client that Waypost makes is made here, by one rule.
+//!
+//! # The rule
+//!
+//! - A request goes where its URL says. No proxy of the environment (`http_proxy`, `https_proxy`, `all_proxy`) takes it,
+//!   and a redirect is an answer, not a way on.
+//! - The roots of trust are the system's, or Mozilla's where the system has none. `SSL_CERT_FILE` and `SSL_CERT_DIR` say
+//!   where the system's are: the one thing that is read from the environment, and it leads no request elsewhere.
+//! - What is sent for others carries the [`mark`], by which a Waypost knows that nobody speaks through it. Only the
+//!   command line, which is its user's own hand, makes requests without it ([`builder`]).
+//! - What a user or a plugin had sent meets the [`Guard`]: no header that names a user, and not to this service itself. Where a
+//!   name leads is checked when it is connected to, so that no resolver changes it afterwards.
+//! - The status decides. What follows it is read for a second at most, and what cannot be read is said.
+//! - A connection that was kept and is found closed is our own affair: the request goes once more, on a fresh one.
+//!
+//! Targets and plugins use hyper's client (`client`, `connector`), which can be looked into (`wire`); policy servers, carts and
+//! ingest services use reqwest (`service`). Nothing here knows what is sent, and why.
+
+mod addresses;
+mod client;
+mod connector;
+mod error;
+mod guard;
+mod headers;
+mod mark;
+mod reach;
+mod service;
+pub mod tls;
+mod wire;
+
+pub(crate) use client::{Client, Reply, Unpooled, beginning, unpooled};
+pub use error::{Error, Refused};
+pub use guard::Guard;
+pub use headers::{HeaderPattern, HeaderPatternError, Voice};
+pub use mark::{Agent, MARK, is_marked, mark};
+pub(crate) use reach::Reach;
+pub use service::{SetUpError, builder};
+pub(crate) use service::{Version, is_broken_off, is_no_http, service};

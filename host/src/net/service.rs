@@ -1,0 +1,96 @@
+//! The client of services that the operator names: policy, carts, ingest. And of the command line.
+
+use std::error::Error as StdError;
+use std::io;
+
+use http::HeaderMap;
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
+
+use super::error::find;
+use super::mark::{Agent, mark};
+use super::tls::{self, ClientCertificate};
+
+/// The most headers of an answer.
+const HEADERS_MAX: usize = 256;
+
+/// Why a client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// TLS.
+    #[error("failed to set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// The rest.
+    #[error("failed to set up the HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Which versions of HTTP a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Those that both sides know.
+    Any,
+    /// HTTP/1.1: each request under way has a connection of its own.
+    Http1,
+}
+
+/// Begins a client by the rule of this room, for what its user sends in his own name.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn builder() -> Result<ClientBuilder, SetUpError> {
+    by_rule(Version::Any, None)
+}
+
+/// Makes a client for what Waypost sends, after `set` has said how long it waits for what.
+///
+/// # Errors
+/// When TLS or the client cannot be set up.
+pub(crate) fn service(
+    version: Version,
+    certificate: Option<ClientCertificate>,
+    set: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, SetUpError> {
+    let mut headers = HeaderMap::new();
+    mark(&mut headers, Agent::Service);
+    let builder = by_rule(version, certificate)?
+        .default_headers(headers)
+        .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+    set(builder).build().map_err(SetUpError::Client)
+}
+
+fn by_rule(version: Version, certificate: Option<ClientCertificate>) -> Result<ClientBuilder, SetUpError> {
+    let tls = certificate.map_or_else(tls::anonymous, tls::certified);
+    let mut tls = tls.map_err(SetUpError::Tls)?;
+    let builder = Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_max_headers(HEADERS_MAX);
+    let builder = match version {
+        Version::Any => {
+            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            builder
+        }
+        Version::Http1 => builder.http1_only(),
+    };
+    Ok(builder.tls_backend_preconfigured(tls))
+}
+
+/// Tells whether a connection ended before there was an answer, as one does that was kept for too long.
+pub(crate) fn is_broken_off(error: &reqwest::Error) -> bool {
+    let by_hyper =
+        |error: &hyper::Error| error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    let by_system = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    };
+    let error: &(dyn StdError + 'static) = error;
+    find(error).is_some_and(by_hyper) || find(error).is_some_and(by_system)
+}
+
+/// Tells whether there was an answer that is no HTTP.
+pub(crate) fn is_no_http(error: &reqwest::Error) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse)
+}

@@ -1,0 +1,121 @@
+//! The cryptography beneath TLS, and whom it trusts: chosen in one place.
+
+use std::sync::{Arc, OnceLock};
+
+use hyper_rustls::ConfigBuilderExt;
+use rustls::client::WantsClientCert;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder};
+
+/// Makes ring the process's provider for rustls, unless the embedding program has chosen one already.
+///
+/// What is made here names its provider. This is for libraries beneath that ask for the process's own. Calling it again
+/// changes nothing.
+pub fn install_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // Losing a race against another thread means that there is a provider now.
+        drop(ring::default_provider().install_default());
+    }
+}
+
+/// A certificate by which a client says who it is, with its key.
+pub(crate) struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Why a file holds no client certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    #[error("it is no PEM file with a certificate")]
+    Certificate(#[source] rustls::pki_types::pem::Error),
+    #[error("it holds no certificate")]
+    NoCertificate,
+    #[error("it holds no private key, which belongs into the same file")]
+    Key(#[source] rustls::pki_types::pem::Error),
+    #[error("the key does not fit the certificate")]
+    Mismatch(#[source] rustls::Error),
+}
+
+impl ClientCertificate {
+    /// Reads a PEM file with a certificate, those that vouch for it, and its key.
+    ///
+    /// # Errors
+    /// When one is missing, or the key is another's.
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let chain = chain.map_err(CertificateError::Certificate)?;
+        if chain.is_empty() {
+            return Err(CertificateError::NoCertificate);
+        }
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(CertificateError::Key)?;
+        let certified =
+            rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider());
+        certified.map_err(CertificateError::Mismatch)?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// Returns what all clients use that show no certificate. Reading the system's roots takes its time, so it is done once.
+///
+/// # Errors
+/// When TLS cannot be set up at all.
+pub(super) fn anonymous() -> Result<ClientConfig, rustls::Error> {
+    static ANONYMOUS: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = ANONYMOUS.get() {
+        return Ok(ClientConfig::clone(config));
+    }
+    let config = trusting()?.with_no_client_auth();
+    Ok(ClientConfig::clone(ANONYMOUS.get_or_init(|| Arc::new(config))))
+}
+
+/// Returns what a client uses that shows this certificate.
+///
+/// # Errors
+/// When TLS cannot be set up, or not with this certificate.
+pub(super) fn certified(certificate: ClientCertificate) -> Result<ClientConfig, rustls::Error> {
+    trusting()?.with_client_auth_cert(certificate.chain, certificate.key)
+}
+
+/// Begins a configuration that trusts the system's root certificates.
+fn trusting() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
+    let builder = || {
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+    };
+    match builder()?.with_native_roots() {
+        Ok(builder) => Ok(builder),
+        // A small container has no certificates of its own.
+        Err(error) => {
+            tracing::warn!(%error, "no TLS root certificates on this system: those of Mozilla are used");
+            Ok(builder()?.with_webpki_roots())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_certificate_or_key_says_which() {
+        for (pem, problem) in [
+            ("", "no certificate"),
+            ("rubbish", "no certificate"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no private key"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "no PEM file"),
+        ] {
+            let error = ClientCertificate::from_pem(pem.as_bytes()).err().unwrap();
+            assert!(error.to_string().contains(problem), "{pem}: {error}");
+        }
+    }
+
+    #[test]
+    fn nobody_says_more_of_itself_than_that() {
+        let config = anonymous().unwrap();
+        assert!(!config.client_auth_cert_resolver.has_certs());
+        assert!(config.alpn_protocols.is_empty(), "whoever makes a client says which versions it speaks");
+    }
+}

@@ -1,0 +1,297 @@
+//! The way out: what decides about a delivery is the target's status, and nothing else of its answer, of its connections
+//! or of the environment.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Act, Answer, Launch, RawTarget, Server, Target, event, event_1_0, run_in, wait_until};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// Every variable by which programs are told of a proxy.
+fn proxied(proxy: &str) -> Vec<(String, String)> {
+    let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    names.iter().map(|name| ((*name).to_owned(), proxy.to_owned())).collect()
+}
+
+// The environment
+
+/// `http_proxy` of a login shell took the policy question, event included, to the proxy, whose 403 was a final `denied`.
+#[tokio::test]
+async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
+    let (proxy, policy, target) = (Target::start().await, Target::start().await, Target::start().await);
+    let env = proxied(&proxy.url(""));
+    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let server = Server::launch(Launch::Plain, &["--policy-url", &policy.url("")], &env).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let send = ["send", "--to", &server.url, "-"];
+    let sent = run_in(folder.path(), &send, &env, &event_1_0("a").to_string()).await;
+    assert_eq!(sent.code, 0, "{}", sent.stderr);
+    server.delivery_in(sent.stdout.trim(), &subscription, "delivered").await;
+    assert_eq!(policy.requests("/events/anonymous").len(), 1);
+    assert_eq!(target.requests("/t").len(), 1);
+    assert!(proxy.all().is_empty(), "{:?}", proxy.all());
+}
+
+/// A cart and an ingest service were asked by way of the proxy, too.
+#[tokio::test]
+async fn no_proxy_of_the_environment_gets_a_cart_or_an_upload() {
+    let (proxy, service) = (Target::start().await, Target::start().await);
+    service.always("/upload", Answer::status(500).body("full"));
+    let config = |fetch: &str, upload: &str| {
+        format!(
+            "[[handler]]\nname = \"h\"\nfilter = \"$\"\ncommand = [\"sh\", \"-c\", \"echo x > output/x\"]\n\
+             upload_retry_schedule = \"none\"\n{fetch}{upload}"
+        )
+    };
+    let env = proxied(&proxy.url(""));
+    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("event.json"), with_a_file()).unwrap();
+    let run = async |config: String| {
+        std::fs::write(folder.path().join("waypost.toml"), config).unwrap();
+        let run = ["handler", "run", "h", "--config", "waypost.toml", "--event", "event.json", "--upload"];
+        run_in(folder.path(), &run, &env, "").await
+    };
+    let cart = format!("fetch = {{ cart = \"{}\" }}\n", service.url("/cart"));
+    let ran = run(config(&cart, "")).await;
+    assert_ne!(ran.code, 0, "this cart service answers 200 where one answers 201: {}", ran.stdout);
+    assert!(service.all().iter().any(|request| request.path.starts_with("/cart/")));
+    let (upload, status) = (service.url("/upload"), service.url("/status"));
+    let ingest = format!("upload = {{ ingest = \"{upload}\", status = \"{status}\" }}\n");
+    std::fs::write(folder.path().join("event.json"), event_1_0("b").to_string()).unwrap();
+    run(config("", &ingest)).await;
+    let got = service.requests("/upload");
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].header("waypost-agent"), "service");
+    assert!(proxy.all().is_empty(), "{:?}", proxy.all());
+}
+
+fn with_a_file() -> String {
+    let file = json!({
+        "destinationTable": "Files", "_id": 1, "name": "a", "subdir": "", "size": 1, "hashtype": "sha1",
+        "hashsum": "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8", "mimetype": "text/plain",
+        "ctime": "2026-01-01T00:00:00", "mtime": "2026-01-01T00:00:00",
+    });
+    json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": [file]}).to_string()
+}
+
+// Odd answers
+
+/// Returns how a delivery ends whose target gives this answer, without another attempt.
+async fn answered(act: Act) -> (String, Value, Value) {
+    let (server, target) = (Server::start().await, RawTarget::always(act).await);
+    let subscription = server.subscribe(json!({"target_url": target.url("/t"), "retry": "none"})).await;
+    let id = server.receive(&event("a")).await;
+    let delivery = wait_until("the delivery has ended", async || {
+        let delivery = server.delivery(&id, &subscription).await;
+        matches!(delivery["state"].as_str(), Some("delivered" | "dead")).then_some(delivery)
+    })
+    .await;
+    assert_eq!(target.requests().len(), 1, "it is sent once");
+    let target = delivery["attempts"][0]["target"].clone();
+    (delivery["state"].as_str().unwrap().to_owned(), target, delivery["reason"].clone())
+}
+
+/// Each of these was "cannot be reached": sent ten times, dead, and the subscription disabled.
+#[tokio::test]
+async fn a_200_delivers_whatever_its_headers_look_like() {
+    let many: String = (0..101).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    for headers in [
+        "X-A : 1\r\n",
+        "X-A: one\r\n two\r\n",
+        "X-A: \u{1}\r\n",
+        "no colon here\r\n",
+        "(x): 1\r\n",
+        &many,
+        &format!("x: {}\r\n", "y".repeat(500_000)),
+        "content-length: 2\r\ncontent-length: 3\r\n",
+        "transfer-encoding: gzip, rot13\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{headers}connection: close\r\n\r\nok");
+        let (state, target, reason) = answered(Act::Last(answer.into_bytes())).await;
+        let shown = &headers[..headers.len().min(60)];
+        assert_eq!(state, "delivered", "{shown:?}: {reason}");
+        assert_eq!(target["status"], 200, "{shown:?}");
+        let body = target["body"].as_str().unwrap();
+        assert!(body == "ok" || body.contains("cannot be read"), "{shown:?}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn any_other_status_counts_as_itself() {
+    let answer = "HTTP/1.1 410 Gone\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n";
+    let (state, target, reason) = answered(Act::Last(answer.into())).await;
+    assert_eq!((state.as_str(), &target["status"]), ("dead", &json!(410)));
+    assert!(reason.as_str().unwrap().contains("410 Gone"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_http_is_called_that() {
+    for (answer, begin) in [
+        ("SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0-OpenSSH_9.9"),
+        ("220 mail ready\r\n", "220 mail ready"),
+        ("{}", "{}"),
+    ] {
+        let (state, target, reason) = answered(Act::Last(answer.into())).await;
+        assert_eq!((state.as_str(), target), ("dead", Value::Null));
+        let reason = reason.as_str().unwrap();
+        assert!(reason.contains("the target's answer is no HTTP") && reason.contains(begin), "{reason}");
+    }
+    let (state, _, reason) = answered(Act::Last(b"HTTP/1.1 10".to_vec())).await;
+    assert_eq!(state, "dead");
+    assert!(reason.as_str().unwrap().contains("the target gave no answer"), "{reason}");
+}
+
+// Slow bodies
+
+/// The attempt went on until its time was over although the status had decided, and a stop meanwhile sent it again.
+#[tokio::test]
+async fn a_status_delivers_before_the_body_has_come() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nbegun".to_vec();
+    let target = RawTarget::always(Act::Stall(head)).await;
+    let server = Server::with(&["--attempt-timeout-ms", "600000"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
+    let body = delivery["attempts"][0]["target"]["body"].as_str().unwrap();
+    assert_eq!(body, "begun\n(the rest did not come within 1 s)");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_send_again_what_a_status_has_delivered() {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n".to_vec();
+    let target = RawTarget::always(Act::Stall(head)).await;
+    let mut server = Server::with(&["--attempt-timeout-ms", "600000"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    target.wait_for(1).await;
+    server.terminate();
+    assert!(server.exited().await.success());
+    server.restart().await;
+    server.delivery_in(&id, &subscription, "delivered").await;
+    assert_eq!(target.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_policy_servers_status_decides_before_its_body_has_come() {
+    let head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 1000\r\n\r\nno".to_vec();
+    let (policy, target) = (RawTarget::always(Act::Stall(head)).await, Target::start().await);
+    let flags = ["--policy-url", &policy.url(""), "--policy-timeout-ms", "600000"];
+    let server = Server::with(&flags).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("a")).await;
+    let delivery = server.delivery_in(&id, &subscription, "denied").await;
+    assert_eq!(delivery["attempts"][0]["policy"], json!({"status": 403, "body": "no"}));
+}
+
+// Connections that were kept
+
+/// A target closes a connection that was idle for long, as it may, just when the next event comes: a dead letter, and the
+/// subscription disabled.
+#[tokio::test]
+async fn a_kept_connection_that_the_target_has_closed_is_no_failure_of_it() {
+    let target = RawTarget::start(|request| match request.connection {
+        0 if request.line().contains("/second") => Act::Last(Vec::new()),
+        _ => Act::Answer(OK.to_vec()),
+    })
+    .await;
+    let server = Server::start().await;
+    let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
+    let subscription = server.subscribe(fields("/first")).await;
+    let first = server.receive(&event("a")).await;
+    server.delivery_in(&first, &subscription, "delivered").await;
+    server.update(&subscription, &fields("/second")).await;
+    let second = server.receive(&event("b")).await;
+    let delivery = server.delivery_in(&second, &subscription, "delivered").await;
+    assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "it is not counted: {delivery}");
+    assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
+    let got = target.requests();
+    let connections: Vec<_> = got.iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0, 1]);
+    assert_eq!(got[1].header("webhook-id"), got[2].header("webhook-id"));
+    assert_ne!(got[0].header("webhook-id"), got[1].header("webhook-id"));
+}
+
+#[tokio::test]
+async fn a_connection_is_repeated_once_and_only_if_it_was_kept_and_silent() {
+    // A fresh one that is closed is the target's doing.
+    let (state, target, reason) = answered(Act::Last(Vec::new())).await;
+    assert_eq!((state.as_str(), target), ("dead", Value::Null));
+    assert!(reason.as_str().unwrap().contains("the target gave no answer"), "{reason}");
+    // One that was kept is repeated once.
+    let target = RawTarget::start(|request| match request.line().contains("/second") {
+        true => Act::Last(Vec::new()),
+        false => Act::Answer(OK.to_vec()),
+    })
+    .await;
+    let server = Server::start().await;
+    let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
+    let subscription = server.subscribe(fields("/first")).await;
+    let first = server.receive(&event("a")).await;
+    server.delivery_in(&first, &subscription, "delivered").await;
+    server.update(&subscription, &fields("/second")).await;
+    let second = server.receive(&event("b")).await;
+    server.delivery_in(&second, &subscription, "dead").await;
+    assert_eq!(target.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_policy_server_has_closed_is_no_failure_of_it() {
+    let policy = RawTarget::start(|request| match request.connection {
+        0 if request.line().contains("/second") => Act::Last(Vec::new()),
+        _ => Act::Answer(OK.to_vec()),
+    })
+    .await;
+    let target = Target::start().await;
+    let server = Server::with(&["--policy-url", &policy.url("")]).await;
+    for user in ["first", "second"] {
+        let fields = json!({"target_url": target.url("/t"), "retry": "none", "jsonpath": format!("$[?$.eventID == '{user}']")});
+        let subscription = server.user(user).subscribe(fields).await;
+        let id = server.receive(&event(user)).await;
+        server.delivery_in(&id, &subscription, "delivered").await;
+    }
+    let connections: Vec<_> = policy.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0, 1]);
+}
+
+// What a target asks for
+
+/// Only today's form of a date, and as many seconds as a number of 64 bits has, were understood.
+#[tokio::test]
+async fn a_target_may_say_when_in_each_form_of_http() {
+    for retry_after in [
+        "Tuesday, 31-Dec-75 23:59:59 GMT",
+        "Fri Dec 31 23:59:59 2099",
+        "Thu, 31 Dec 2099 23:59:59 GMT",
+        "99999999999999999999",
+    ] {
+        let (server, target) = (Server::start().await, Target::start().await);
+        target.always("/t", Answer::status(503).header("retry-after", retry_after));
+        let subscription = server.subscribe(json!({"target_url": target.url("/t"), "retry": "1s,1s"})).await;
+        let id = server.receive(&event("a")).await;
+        let delivery = server.delivery_in(&id, &subscription, "retrying").await;
+        let at = |field: &Value| field.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let wait = at(&delivery["due"]).duration_since(at(&delivery["attempts"][0]["at"]));
+        assert!(wait.as_hours() >= 23, "{retry_after}: {wait:?}");
+    }
+}
+
+// Where it goes
+
+/// Bytes that no request line may have were sent as they were.
+#[tokio::test]
+async fn a_target_is_given_back_as_written_and_sent_as_a_browser_sends_it() {
+    let target = RawTarget::always(Act::Answer(OK.to_vec())).await;
+    let server = Server::start().await;
+    let url = target.url("/größe/a\"b|c{}?q=ä b".replace(' ', "%20").as_str());
+    let subscription = server.subscribe(json!({"target_url": url})).await;
+    assert_eq!(server.subscription(&subscription).await["target_url"], url);
+    let id = server.receive(&event("a")).await;
+    server.delivery_in(&id, &subscription, "delivered").await;
+    let line = target.requests()[0].line().to_owned();
+    assert_eq!(line, "POST /gr%C3%B6%C3%9Fe/a%22b|c%7B%7D?q=%C3%A4%20b HTTP/1.1");
+    let fields = json!({"name": "n", "jsonpath": "$", "target_url": "http://größe.example/"});
+    let refused = server.post("/eventmatch", &fields).await.refused(422).at("/target_url");
+    refused.says("write `xn--gre-6ka8i.example` for `größe.example`");
+}
