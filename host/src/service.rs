@@ -95,7 +95,7 @@ impl Service {
         if let Some(address) = served_at {
             guard.serves_at(address);
         }
-        Self::start(config, routes, store, Arc::new(guard)).await
+        Box::pin(Self::start(config, routes, store, Arc::new(guard))).await
     }
 
     /// Starts the stages on an open store.
