@@ -1,0 +1,7 @@
+//! The one place that prints.
+
+/// Prints a line to stdout.
+#[expect(clippy::print_stdout, reason = "this is the printer")]
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
