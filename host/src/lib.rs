@@ -99,4 +99,5 @@ pub mod telemetry;
 pub mod chain;
 pub mod clock;
 pub mod foreign;
+pub mod shortage;
 pub mod stage;

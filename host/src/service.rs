@@ -111,7 +111,7 @@ impl Service {
         let modules = Arc::new(modules);
         let policy = policy(&config, &guard).await?;
         let limits = delivery::Limits {
-            in_flight_max: config::as_count(config.in_flight_max),
+            in_flight_max: in_flight_max(&config),
             subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
             attempt_timeout: config.attempt_timeout,
             connect_timeout: config.connect_timeout,
@@ -268,6 +268,22 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Returns how many attempts there may be at once. Each needs a descriptor, and half of what the process may have is for
+/// connections of clients and for files.
+fn in_flight_max(config: &Config) -> usize {
+    let wanted = config::as_count(config.in_flight_max);
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX)).max(1);
+    if wanted > half {
+        tracing::warn!(
+            in_flight_max = wanted,
+            open_files = files,
+            "this process may open too few files for so many attempts at once: there will be half as many as files"
+        );
+    }
+    wanted.min(half)
 }
 
 /// Makes what decides who may see what. The operator's plugin shares no sandbox with those of subscribers.

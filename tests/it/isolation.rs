@@ -1,8 +1,16 @@
 //! One subscription's bad target or slow policy harms that subscription alone.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use crate::harness::{Answer, Api, Gate, Server, Target, event};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+
+use crate::harness::{Answer, Api, Gate, Launch, Server, Target, event, wait_until};
 
 const BATCH: &str = "application/cloudevents-batch+json";
 
@@ -47,6 +55,114 @@ async fn more_hanging_targets_than_attempts_allowed_in_all_delay_no_other() {
     }
 }
 
+/// The first attempt of each subscription was free of `in_flight_max`; now that all count, those that hang must not keep
+/// the others out: they give way, uncounted.
+#[tokio::test]
+async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
+    // Ten turns of two seconds at the most; the attempts themselves would last ten minutes.
+    let flags = ["--in-flight-max", "8", "--attempt-timeout-ms", "600000", "--retry-schedule", "none"];
+    let (server, target) = (Server::with(&flags).await, Target::start().await);
+    let gate = target.hang("/hanging");
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        hanging.push(server.subscribe(json!({"target_url": target.url("/hanging")})).await);
+    }
+    let first = server.receive(&event("first")).await;
+    target.wait_for("/hanging", 8).await;
+    server.subscribe(json!({"target_url": target.url("/healthy")})).await;
+    for n in 0..50 {
+        server.receive(&event(&n.to_string())).await;
+    }
+    target.wait_for("/healthy", 50).await;
+    assert!(target.peak("/hanging") <= 8, "all attempts count");
+    let mut held = 0;
+    for uuid in &hanging {
+        let delivery = server.delivery(&first, uuid).await;
+        assert_eq!(delivery["attempts"], json!([]), "none has failed: {delivery}");
+        assert_eq!(server.subscription(uuid).await["disabled"], Value::Null);
+        held += usize::from(delivery["held"]["by"] == "host");
+    }
+    assert!(held > 0, "some have given way");
+    gate.open();
+}
+
+/// One event, 3,000 subscriptions and 1,024 open files: what could not be connected was charged to its target, 1,425
+/// dead letters and as many disabled subscriptions.
+#[tokio::test]
+async fn a_want_of_descriptors_is_charged_to_nobody() {
+    const SUBSCRIPTIONS: usize = 3_000;
+    let flags =
+        ["--retry-schedule", "2s,2s", "--attempt-timeout-ms", "120000", "--connect-timeout-ms", "60000"];
+    let server = Server::launch(Launch::OpenFiles(1024), &flags, &[]).await;
+    let target = SlowTarget::start();
+    let body = json!({"name": "n", "jsonpath": "$", "target_url": target.url});
+    let mut made = futures_util::stream::iter(0..SUBSCRIPTIONS)
+        .map(|_| async {
+            server.post("/eventmatch", &body).await.ok().json()["uuid"].as_str().unwrap().to_owned()
+        })
+        .buffer_unordered(32);
+    let mut subscriptions = Vec::new();
+    while let Some(uuid) = made.next().await {
+        subscriptions.push(uuid);
+    }
+    drop(made);
+    let id = server.receive(&event("a")).await;
+    for count in (0..=SUBSCRIPTIONS).step_by(500) {
+        wait_until(&format!("{count} are answered"), async || (target.answered() >= count).then_some(()))
+            .await;
+    }
+    server.status_is(&id, "200 OK").await;
+    let story = server.story(&id).await;
+    let deliveries = story["deliveries"].as_array().unwrap();
+    assert_eq!(deliveries.len(), SUBSCRIPTIONS);
+    assert!(deliveries.iter().all(|delivery| delivery["state"] == "delivered"));
+    for uuid in &subscriptions {
+        assert_eq!(server.subscription(uuid).await["disabled"], Value::Null);
+    }
+}
+
+/// A target that accepts connections one by one, a few hundred in a second.
+struct SlowTarget {
+    url: String,
+    answered: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl SlowTarget {
+    fn start() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(128).unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answered = Arc::<AtomicUsize>::default();
+        let (counted, mut tasks) = (Arc::clone(&answered), JoinSet::new());
+        tasks.spawn(async move {
+            let mut pause = tokio::time::interval(Duration::from_millis(2));
+            let mut connections = JoinSet::new();
+            loop {
+                pause.tick().await;
+                let Ok((mut stream, _)) = listener.accept().await else { continue };
+                while connections.try_join_next().is_some() {}
+                let counted = Arc::clone(&counted);
+                connections.spawn(async move {
+                    let mut request = vec![0; 16 * 1024];
+                    if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                        if stream.write_all(answer).await.is_ok() {
+                            counted.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        Self { url, answered, _tasks: tasks }
+    }
+
+    fn answered(&self) -> usize {
+        self.answered.load(Ordering::SeqCst)
+    }
+}
+
 #[tokio::test]
 async fn a_failing_target_delays_no_other() {
     let flags = ["--in-flight-max", "8", "--subscription-in-flight-max", "4", "--retry-schedule", "1h"];
@@ -83,11 +199,18 @@ async fn one_users_slow_policy_delays_no_other() {
 async fn a_hanging_target_does_not_delay_accepting() {
     let flags = ["--in-flight-max", "2", "--subscription-in-flight-max", "2"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
-    target.always("/hanging", Answer::status(200).after(&Gate::closed()));
+    let gate = Gate::closed();
+    target.always("/hanging", Answer::status(200).after(&gate));
     server.subscribe(json!({"target_url": target.url("/hanging")})).await;
+    burst(&server, 1).await;
+    target.wait_for("/hanging", 1).await;
+    // Each is answered while the target hangs; the client gives up on an answer after 30 s.
     for _ in 0..10 {
         burst(&server, 50).await;
         server.get("/readyz").await.ok();
     }
-    assert!(target.requests("/hanging").len() <= 2);
+    let asked = target.requests("/hanging").len();
+    assert!((1..=2).contains(&asked), "{asked} attempts while none has ended");
+    gate.open();
+    target.wait_for("/hanging", 501).await;
 }

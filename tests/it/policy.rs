@@ -4,7 +4,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gate, Reserved, Server, Target, event, event_1_0, wait_until};
+use crate::harness::{Answer, Api, Gate, Reserved, Server, Target, event, event_1_0, wait_until};
 
 /// Starts a server that asks `policy`, with these flags besides.
 async fn asking(policy: &str, flags: &[&str]) -> Server {
@@ -98,58 +98,103 @@ async fn sending_again_asks_policy_anew() {
     assert_eq!(policy.requests("/events/alice").len(), 2);
 }
 
+/// Waits until a delivery is held by this, and returns it.
+async fn held(api: &Api, id: &str, subscription: &str, by: &str) -> Value {
+    wait_until(&format!("the delivery of {id} is held by {by}"), async || {
+        let delivery = api.delivery(id, subscription).await;
+        (delivery["held"]["by"] == by).then_some(delivery)
+    })
+    .await
+}
+
 #[tokio::test]
-async fn a_5xx_is_retried_and_then_let_through() {
+async fn without_an_answer_the_event_is_held_and_then_let_through() {
     let (policy, target) = (Target::start().await, Target::start().await);
     // A kept connection that is closed is asked over once more at once: only the second time is there no answer.
     let dropped = || Answer::drop_connection();
     policy.answers("/events/anonymous", [Answer::status(500).body("oops"), dropped(), dropped()]);
-    let server = asking(&policy.url(""), &["--retry-schedule", "30ms,30ms"]).await;
+    let server = asking(&policy.url(""), &["--retry-schedule", "none"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let id = server.receive(&event("a")).await;
     let delivery = server.delivery_in(&id, &subscription, "delivered").await;
-    assert_eq!(delivery["attempts"][0]["policy"], json!({"status": 500, "body": "oops"}));
-    assert_eq!(delivery["attempts"][0]["target"], Value::Null);
-    assert_eq!(delivery["attempts"][1]["policy"], Value::Null, "unreachable");
-    assert_eq!(delivery["attempts"][2]["target"]["status"], 200);
+    assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "only the target counts: {delivery}");
+    assert_eq!(delivery["attempts"][0]["target"]["status"], 200);
+    assert_eq!(delivery["held"], Value::Null);
+    assert_eq!(policy.requests("/events/anonymous").len(), 4);
     assert_eq!(target.requests("/t").len(), 1);
 }
 
+/// A policy server that was down for as long as the schedule lasts made dead letters of everything, and disabled
+/// everybody's subscriptions.
 #[tokio::test]
-async fn policy_that_stays_broken_fails_closed_and_disables_with_its_answer() {
+async fn policy_that_stays_away_holds_what_it_should_decide_and_disables_nobody() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.always("/events/anonymous", Answer::status(503).body("database away"));
     policy.always("/events/red", Answer::status(302).header("location", target.url("/t")));
-    let server = asking(&policy.url(""), &["--retry-schedule", "20ms"]).await;
+    let server = asking(&policy.url(""), &["--retry-schedule", "none"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
-    let id = server.receive(&event("a")).await;
-    let disabled = server.disabled(&subscription).await;
-    assert!(disabled["error"].as_str().unwrap().contains("database away"), "{disabled}");
-    server.delivery_in(&id, &subscription, "dead").await;
-    assert_eq!(policy.requests("/events/anonymous").len(), 2);
     let red = server.user("red");
     let redirected = red.subscribe(json!({"target_url": target.url("/t")})).await;
-    let id = server.receive(&event("b")).await;
-    red.delivery_in(&id, &redirected, "dead").await;
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(server.receive(&event(&n.to_string())).await);
+    }
+    for id in &ids {
+        let delivery = held(&server, id, &subscription, "policy").await;
+        assert!(
+            ["pending", "retrying", "delivering"].iter().any(|state| delivery["state"] == *state),
+            "{delivery}"
+        );
+        assert_eq!(delivery["attempts"], json!([]), "nothing is counted");
+    }
+    held(&red, &ids[0], &redirected, "policy").await;
+    let first = server.delivery(&ids[0], &subscription).await;
+    assert!(first["reason"].as_str().unwrap().contains("database away"), "{first}");
+    let list = server.get(&format!("/eventmatch/{subscription}/deliveries")).await.ok().json();
+    assert_eq!(list["deliveries"][9]["held"], first["held"], "{list}");
+    policy.wait_for("/events/anonymous", 6).await;
+    assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
+    assert_eq!(red.subscription(&redirected).await["disabled"], Value::Null);
     assert!(target.all().is_empty(), "neither a 5xx nor a redirect lets an event through");
+    policy.always("/events/anonymous", Answer::status(200));
+    for id in &ids {
+        let delivery = server.delivery_in(id, &subscription, "delivered").await;
+        assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_policy_never_answers_for_holds_up_no_other() {
+    let (policy, target) = (Target::start().await, Target::start().await);
+    policy.script("/events/anonymous", |request| {
+        Answer::status(if request.event_id().starts_with("poison") { 500 } else { 200 })
+    });
+    let server = asking(&policy.url(""), &["--retry-schedule", "none"]).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let mut poisons = Vec::new();
+    for n in 0..20 {
+        poisons.push(server.receive(&event(&format!("poison-{n}"))).await);
+        server.receive(&event(&format!("good-{n}"))).await;
+    }
+    target.wait_for("/t", 20).await;
+    for id in &poisons {
+        held(&server, id, &subscription, "policy").await;
+    }
+    assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
+    assert_eq!(target.requests("/t").len(), 20);
 }
 
 #[tokio::test]
 async fn policy_down_and_back_loses_nothing() {
     let (down, target) = (Reserved::new(), Target::start().await);
-    let server =
-        asking(&down.url(""), &["--retry-schedule", "100ms,200ms,400ms,800ms,1s,1s,2s,2s,4s,4s"]).await;
+    let server = asking(&down.url(""), &["--retry-schedule", "none"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let mut ids = Vec::new();
     for n in 0..20 {
         ids.push(server.receive(&event(&n.to_string())).await);
     }
     for id in &ids {
-        let delivery = server.delivery_in(id, &subscription, "retrying").await;
-        assert_eq!(
-            (&delivery["attempts"][0]["policy"], &delivery["attempts"][0]["target"]),
-            (&Value::Null, &Value::Null)
-        );
+        held(&server, id, &subscription, "policy").await;
     }
     assert!(target.all().is_empty());
     let _back = down.open();
@@ -164,11 +209,12 @@ async fn policy_down_and_back_loses_nothing() {
 async fn policy_that_hangs_is_given_up_after_its_timeout() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.answers("/events/anonymous", [Answer::status(200).after(&Gate::closed())]);
-    let server = asking(&policy.url(""), &["--retry-schedule", "20ms", "--policy-timeout-ms", "150"]).await;
+    let server = asking(&policy.url(""), &["--retry-schedule", "none", "--policy-timeout-ms", "150"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let id = server.receive(&event("a")).await;
-    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
-    assert_eq!(delivery["attempts"][0]["outcome"], "retry");
+    let held = held(&server, &id, &subscription, "policy").await;
+    assert!(held["reason"].as_str().is_none_or(|reason| reason.contains("in time")), "{held}");
+    server.delivery_in(&id, &subscription, "delivered").await;
     assert_eq!(policy.requests("/events/anonymous").len(), 2);
 }
 
@@ -223,9 +269,11 @@ async fn a_user_named_like_a_folder_cannot_turn_the_query_elsewhere() {
     server.user("witness").subscribe(json!({"target_url": target.url("/witness")})).await;
     server.receive(&event("a")).await;
     target.wait_for("/witness", 1).await;
-    wait_until("every delivery has ended", async || {
-        let event = &server.get("/events").await.ok().json()["events"][0];
-        (event["status"] == "200 OK" || event["status"] == "500 Internal Server Error").then_some(())
+    wait_until("policy was asked, or cannot be, about everybody", async || {
+        let id = server.get("/events").await.ok().json()["events"][0]["id"].as_str().unwrap().to_owned();
+        let story = server.story(&id).await;
+        let mut deliveries = story["deliveries"].as_array().unwrap().iter();
+        deliveries.all(|one| one["state"] == "delivered" || one["held"]["by"] == "policy").then_some(())
     })
     .await;
     for asked in policy.all() {
@@ -259,5 +307,13 @@ async fn a_1_0_or_binary_event_reaches_policy_as_json() {
 #[tokio::test]
 async fn without_a_policy_url_serve_says_that_everyone_sees_everything() {
     let server = Server::start().await;
-    assert!(server.log().contains("policy"), "{}", server.log());
+    let says = |server: &Server| {
+        let log = server.log();
+        let warns = |line: &str| line.contains("WARN") && line.contains("every user may see every event");
+        log.lines().any(warns)
+    };
+    assert!(says(&server), "{}", server.log());
+    let policy = Target::start().await;
+    let asking = asking(&policy.url(""), &[]).await;
+    assert!(!says(&asking), "{}", asking.log());
 }

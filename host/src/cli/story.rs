@@ -41,8 +41,17 @@ struct Delivery {
     #[serde(default)]
     due: Option<String>,
     #[serde(default)]
+    held: Option<Hold>,
+    #[serde(default)]
     progress: Option<Progress>,
     attempts: Vec<Attempt>,
+}
+
+/// What it waits for that is neither its target's nor its plugin's.
+#[derive(Deserialize)]
+struct Hold {
+    by: String,
+    since: String,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +158,9 @@ impl fmt::Display for Delivery {
         let policy = status(last.and_then(|attempt| attempt.policy.as_ref()));
         let target = status(last.and_then(|attempt| attempt.target.as_ref()));
         write!(f, "    ELM {} ({at}) policy {policy} target {target}", self.subscription)?;
+        if let Some(Hold { by, since }) = &self.held {
+            write!(f, "\n        held by {by} since {since}")?;
+        }
         match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
             Some(run) => run.show(&self.state, f),
             // Nobody has tried it yet: what it waits for.

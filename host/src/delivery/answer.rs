@@ -33,6 +33,7 @@ impl Engine {
         };
         match self.client.send(request, || make().ok(), wait).await {
             Ok(reply) => read(reply, self.stop.cancelled()).await,
+            Err(error) if error.is_shortage() => Response::Shortage(chain::of(&error)),
             Err(error) => Response::Failed(chain::of(&error)),
         }
     }

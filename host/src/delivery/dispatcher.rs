@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::BreakerState;
 use super::engine::Engine;
-use super::traffic::{Reached, UnderWay, lock};
+use super::slots::{SLICE, Slots};
+use super::traffic::{Holds, Reached, UnderWay, lock};
 use crate::clock;
 use crate::directory::Directory;
-use crate::domain::{EventId, SubscriptionId};
+use crate::domain::{EventId, Holder, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Client, Guard, Reach, SetUpError};
 use crate::policy::Policy;
@@ -64,10 +64,11 @@ impl Dispatcher {
             policy,
             client,
             guard,
-            extra: Arc::new(Semaphore::new(limits.in_flight_max)),
+            slots: Slots::new(limits.in_flight_max, SLICE),
             limits,
             under_way: UnderWay::default(),
             reached: Reached::new(reached),
+            holds: Holds::default(),
             breakers: Arc::default(),
             lanes: Mutex::default(),
             timetable: Mutex::default(),
@@ -105,6 +106,11 @@ impl Dispatcher {
     /// Returns how the plugin of a subscription does, if it has failed of late.
     pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
         self.engine.breakers.state(&*self.engine.directory.get(subscription)?)
+    }
+
+    /// Returns for what a subscription's deliveries wait that is neither their target's nor their plugin's, and since when.
+    pub fn hold(&self, subscription: SubscriptionId) -> Option<(Holder, Timestamp)> {
+        self.engine.holds.of(subscription)
     }
 
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine

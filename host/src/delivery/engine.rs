@@ -1,28 +1,30 @@
 //! What all lanes share.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::Breakers;
 use super::lane::Lane;
-use super::traffic::{Gauge, Reached, UnderWay, lock};
+use super::slots::Slots;
+use super::traffic::{Gauge, Holds, Reached, UnderWay, lock};
 use crate::directory::Directory;
 use crate::domain::SubscriptionId;
 use crate::modules::Modules;
 use crate::net::{Client, Guard};
 use crate::policy::Policy;
+use crate::stage::caught;
 use crate::store::{News, Store};
 
 /// How many rows of a deleted subscription are dropped in one transaction.
 const FORGIVE_AT_ONCE: usize = 1_000;
+/// How long a lane that panicked rests: at first, and at the most.
+const LANE_PAUSE: Duration = Duration::from_secs(1);
+const LANE_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What all lanes share; each subscription's own state is in its lane.
 pub(super) struct Engine {
@@ -34,10 +36,12 @@ pub(super) struct Engine {
     /// What a plugin's headers are held against.
     pub(super) guard: Arc<Guard>,
     pub(super) limits: Limits,
-    /// Permits for attempts beyond the first of each lane.
-    pub(super) extra: Arc<Semaphore>,
+    /// For every attempt.
+    pub(super) slots: Arc<Slots>,
     pub(super) under_way: UnderWay,
     pub(super) reached: Reached,
+    /// Subscriptions whose lanes have just put deliveries off.
+    pub(super) holds: Holds,
     pub(super) breakers: Arc<Breakers>,
     /// Lanes that run.
     pub(super) lanes: Mutex<HashMap<SubscriptionId, Arc<Gauge>>>,
@@ -61,7 +65,11 @@ impl Engine {
         }
         if subscription.deleted.is_some() {
             let engine = Arc::clone(self);
-            self.tasks.spawn(async move { engine.forgive(id).await });
+            self.tasks.spawn(async move {
+                if let Err(panic) = caught(engine.forgive(id)).await {
+                    tracing::error!(subscription = %id, panic, "a deleted subscription's backlog stays for now");
+                }
+            });
             return;
         }
         let mut lanes = lock(&self.lanes);
@@ -76,16 +84,26 @@ impl Engine {
         }
     }
 
-    /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
+    /// Runs a subscription's lane; one that panics begins again after a while, longer each time. Its news wait for it.
     async fn run_lane(self: Arc<Self>, id: SubscriptionId, gauge: Arc<Gauge>) {
-        let lane = Lane::new(Arc::clone(&self), id, gauge).run();
-        if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
-            // The panic is on stderr. The next search of the store starts a new lane for what is still owed.
-            tracing::error!(subscription = %id, "a delivery lane ended by a panic");
-            lock(&self.lanes).remove(&id);
+        let mut wait = LANE_PAUSE;
+        loop {
+            let begun = Instant::now();
+            let lane = Lane::new(Arc::clone(&self), id, Arc::clone(&gauge)).run();
+            let Err(panic) = caught(lane).await else { return };
+            if begun.elapsed() > LANE_PAUSE_MAX {
+                wait = LANE_PAUSE;
+            }
+            tracing::error!(subscription = %id, panic, ?wait, "a delivery lane ended by a panic");
+            if self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                break;
+            }
+            wait = (2 * wait).min(LANE_PAUSE_MAX);
         }
+        lock(&self.lanes).remove(&id);
     }
 
+    /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
     async fn forgive(&self, id: SubscriptionId) {
         self.breakers.forget(id);
         while !self.stop.is_cancelled() {

@@ -1,11 +1,13 @@
 //! One subscription's deliveries.
 //!
-//! A lane reads what is owed in pages until it has read everything; from then on the store's news are enough, and
-//! the store is read again only when the lane could not keep up. It keeps a few attempts under way and records how
-//! each ended. Its width, the number of attempts at once, starts at one, grows with every success and halves with
+//! A lane keeps a few attempts under way, each with a slot ([`super::slots`]), and records how they ended; what waits is
+//! in its [`Backlog`]. Its width, the number of attempts at once, starts at one, grows with every success and halves with
 //! every failure: a target that hangs holds one attempt, not the whole allowance.
+//!
+//! An attempt that came to nothing for want of something that is neither the target's nor the plugin's is put off without
+//! being counted; after a few of them in a row the lane rests, longer and longer, and then tries the next delivery: one
+//! event that policy never answers for holds up no other.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,25 +15,31 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::attempt::Ended;
+use super::attempt::{End, Ended};
+use super::backlog::Backlog;
 use super::breaker::Permit;
 use super::engine::Engine;
 use super::kept::Kept;
+use super::outcome::Consequence;
 use super::pipeline::Visit;
+use super::slots::Slot;
 use super::traffic::{Gauge, lock};
 use crate::clock;
 use crate::domain::{EventId, Outcome, Subscription, SubscriptionId};
-use crate::store::{Ask, Error, News, Owed, Waiting};
+use crate::store::{Error, News, Owed};
 
 /// How long a lane without work waits for more before it ends.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a lane waits after the store could not be read.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many attempts in a row may be put off before the lane rests, and how long: at first, and at the most.
+const SHORTAGES_MAX: u32 = 3;
+const REST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(30);
 /// How many ended attempts may wait for being recorded, for each that may be under way.
 const UNRECORDED_FACTOR: usize = 4;
+/// The most patience that a lane gets with its target.
+const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A subscription's deliveries while there are any.
 pub(super) struct Lane {
@@ -39,47 +47,55 @@ pub(super) struct Lane {
     id: SubscriptionId,
     gauge: Arc<Gauge>,
     width: usize,
-    /// Read, and not tried yet.
-    waiting: VecDeque<Owed>,
-    /// The newest batch that has been read.
-    read_to: EventId,
-    /// The store may hold what has not been read.
-    unread: bool,
-    next_due: Option<Timestamp>,
+    backlog: Backlog,
     /// When the breaker of the subscription's plugin lets a delivery try it, while deliveries wait for that.
     held: Option<Timestamp>,
     /// The state of the subscription's plugin.
     kept: Arc<Kept>,
-    /// Retries that have been read and whose end is not recorded: their rows are still in the store.
-    taken: HashSet<EventId>,
-    attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
+    attempts: FuturesUnordered<BoxFuture<'static, (Ended, Slot)>>,
     endings: FuturesUnordered<BoxFuture<'static, Recorded>>,
+    /// A slot for the next attempt: asked for, and at hand.
+    asked: Option<BoxFuture<'static, Slot>>,
+    slot: Option<Slot>,
+    /// How long an attempt may last though another lane waits for its slot.
+    patience: Duration,
+    /// How many attempts in a row were put off, and until when the lane rests because of that.
+    shortages: u32,
+    rest: Option<Instant>,
+    /// How many ends that disable the subscription are on their way: until then, nothing more is sent.
+    disabling: usize,
 }
 
 /// An ended attempt that the store has recorded, or not.
 struct Recorded {
     event: EventId,
+    /// Whether its row was that of a retry.
+    was_retry: bool,
     /// When the next attempt is due, if there is one.
     due: Option<Timestamp>,
+    /// Whether it was to disable the subscription.
+    was_disabling: bool,
     result: Result<(), Error>,
 }
 
 impl Lane {
     pub(super) fn new(engine: Arc<Engine>, id: SubscriptionId, gauge: Arc<Gauge>) -> Self {
         Self {
+            backlog: Backlog::new(Arc::clone(&engine.store), id),
+            patience: engine.slots.slice(),
             engine,
             id,
             gauge,
             width: 1,
-            waiting: VecDeque::new(),
-            read_to: EventId::NIL,
-            unread: true,
-            next_due: None,
             held: None,
             kept: Arc::default(),
-            taken: HashSet::new(),
             attempts: FuturesUnordered::new(),
             endings: FuturesUnordered::new(),
+            asked: None,
+            slot: None,
+            shortages: 0,
+            rest: None,
+            disabling: 0,
         }
     }
 
@@ -91,40 +107,41 @@ impl Lane {
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
         tokio::pin!(abort, stop, linger);
         loop {
-            let mut subscription = self.active();
-            let going = subscription.is_some() && !self.engine.stop.is_cancelled();
-            if let (true, Some(known)) = (going, &subscription)
-                && self.wants_more(known)
-            {
-                if !self.read(known).await {
-                    continue;
+            let subscription = self.active().filter(|_| !self.engine.stop.is_cancelled());
+            let going = subscription.is_some();
+            match &subscription {
+                Some(subscription) => self.go_on(subscription),
+                None => {
+                    self.backlog.stop();
+                    self.asked = None;
                 }
-                // Reading takes its time: what was accepted after a change goes out as changed.
-                subscription = self.active();
             }
-            if let (true, Some(subscription)) = (going, &subscription) {
-                self.start_attempts(subscription);
-            }
+            // One that no attempt has taken is another lane's.
+            self.slot = None;
             let busy = !self.attempts.is_empty() || !self.endings.is_empty();
             if !going && !busy {
                 break;
             }
+            let busy = busy || self.backlog.is_reading() || self.asked.is_some();
             // A timer that fires too early costs one turn; setting it anew costs more at every turn.
-            let wanted = Instant::now() + self.rest(going, busy);
+            let wanted = Instant::now() + self.wait(going, busy);
             if linger.is_elapsed() || wanted < linger.deadline() {
                 linger.as_mut().reset(wanted);
             }
             tokio::select! {
                 biased;
                 () = &mut abort => break,
-                Some(ended) = self.attempts.next() => self.all_ended(ended).await,
+                Some((ended, slot)) = self.attempts.next() => self.all_ended(ended, slot),
                 Some(recorded) = self.endings.next() => self.all_recorded(recorded),
-                () = self.gauge.wake.notified() => self.hear(),
+                slot = got(&mut self.asked), if going => self.slot = Some(slot),
+                () = self.backlog.page() => {}
+                () = self.gauge.wake.notified(), if !self.backlog.is_reading() => {
+                    self.backlog.hear(self.gauge.take_news(), 2 * self.width);
+                }
                 () = &mut stop, if going => {}
                 () = &mut linger => {
-                    if self.is_due() {
-                        self.unread = true;
-                    } else if !busy && active.elapsed() >= LINGER && self.leave() {
+                    let is_due = self.backlog.look_at_what_is_due();
+                    if !is_due && !busy && active.elapsed() >= LINGER && self.leave() {
                         return;
                     }
                     continue;
@@ -133,7 +150,8 @@ impl Lane {
             active = Instant::now();
         }
         lock(&self.engine.lanes).remove(&self.id);
-        // Whoever changed the subscription meanwhile found the lane still there.
+        self.engine.holds.clear(self.id);
+        // A change of the subscription meanwhile found the lane still there.
         if !self.engine.stop.is_cancelled() && self.active().is_some() {
             self.engine.wake(self.id, News::read());
         }
@@ -145,23 +163,22 @@ impl Lane {
     }
 
     /// How long to wait for something to happen.
-    fn rest(&self, going: bool, busy: bool) -> Duration {
-        let far = Duration::from_secs(30);
+    fn wait(&self, going: bool, busy: bool) -> Duration {
+        let far = if busy { Duration::from_secs(30) } else { LINGER };
+        if !going {
+            return far;
+        }
+        let now = clock::now();
         // What is due while there is no room for it is read when there is: no clock tells that.
-        let due = self.next_due.filter(|_| going && !self.unread);
+        let due = self.backlog.next_due.filter(|_| !self.backlog.is_unread());
         // One whose trial is under way wakes by its end.
-        let held = self.held.filter(|until| going && *until > clock::now());
-        let wait = due.into_iter().chain(held).min().map(|at| {
-            Duration::try_from(at.duration_since(clock::now()))
-                .unwrap_or_default()
-                .max(Duration::from_millis(1))
-        });
-        let idle = if busy { far } else { LINGER };
-        wait.unwrap_or(far).min(idle)
-    }
-
-    fn is_due(&self) -> bool {
-        self.next_due.is_some_and(|due| due <= clock::now())
+        let held = self.held.filter(|until| *until > now);
+        let first = due.into_iter().chain(held).min();
+        let first = first.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let pauses = self.backlog.pause().into_iter().chain(self.rest);
+        let pauses = pauses.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = first.into_iter().chain(pauses).min();
+        wait.map_or(far, |wait| wait.max(Duration::from_millis(1)).min(far))
     }
 
     fn width_max(&self, subscription: &Subscription) -> usize {
@@ -169,104 +186,75 @@ impl Lane {
         self.engine.limits.subscription_in_flight_max.min(own).max(1)
     }
 
-    fn wants_more(&self, subscription: &Subscription) -> bool {
-        self.unread
-            && self.waiting.len() < self.width
-            && self.endings.len() < UNRECORDED_FACTOR * self.width_max(subscription)
-    }
-
-    /// Reads a page; returns `false` when the store could not be read now.
-    async fn read(&mut self, subscription: &Subscription) -> bool {
-        self.unread = false;
-        // No more than is soon tried: a waiting event keeps its whole batch in memory.
-        let page = 2 * self.width.min(self.width_max(subscription));
-        let ask = Ask {
-            subscription: self.id,
-            after: self.read_to,
-            fresh: page,
-            now: clock::now(),
-            due: page + self.taken.len(),
-        };
-        match self.engine.store.owed(ask).await {
-            Ok(Waiting { fresh, due, next_due }) => {
-                self.unread = fresh.len() >= page || due.len() >= ask.due;
-                self.read_to = fresh.last().map_or(self.read_to, |owed| owed.place.batch);
-                let taken = &mut self.taken;
-                self.waiting.extend(due.into_iter().filter(|owed| taken.insert(owed.event.id)));
-                self.waiting.extend(fresh);
-                self.next_due = next_due;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(subscription = %self.id, %error, "what is owed cannot be read now");
-                self.unread = true;
-                tokio::select! {
-                    () = tokio::time::sleep(STORE_PAUSE) => {}
-                    () = self.engine.stop.cancelled() => {}
-                }
-                false
-            }
-        }
-    }
-
-    fn start_attempts(&mut self, subscription: &Arc<Subscription>) {
+    /// Reads more where that is wanted, and starts attempts.
+    fn go_on(&mut self, subscription: &Arc<Subscription>) {
         let width = self.width.min(self.width_max(subscription));
+        if self.backlog.waiting.len() < self.width
+            && self.endings.len() < UNRECORDED_FACTOR * self.width_max(subscription)
+        {
+            // No more than is soon tried: a waiting event keeps its whole batch in memory.
+            self.backlog.begin(2 * width);
+        }
         self.held = None;
-        while self.attempts.len() < width && !self.waiting.is_empty() {
-            // The first attempt of each lane needs no permit, so that nobody waits for others' targets.
-            let permit = match self.attempts.is_empty() {
-                true => None,
-                false => match Arc::clone(&self.engine.extra).try_acquire_owned() {
-                    Ok(permit) => Some(permit),
-                    Err(_) => break,
-                },
-            };
+        self.rest = self.rest.filter(|until| Instant::now() < *until);
+        if self.disabling > 0 || self.rest.is_some() {
+            return;
+        }
+        while self.attempts.len() < width && !self.backlog.waiting.is_empty() {
+            let Some(slot) = self.take_slot() else { break };
             let Some((owed, visit)) = self.next(subscription) else { break };
             let engine = Arc::clone(&self.engine);
-            self.attempts.push(attempt(engine, Arc::clone(subscription), owed, visit, permit));
+            self.attempts.push(attempt(engine, Arc::clone(subscription), owed, visit, slot));
         }
+    }
+
+    /// Takes a slot for one more attempt. Only a lane without any attempt waits for one.
+    fn take_slot(&mut self) -> Option<Slot> {
+        let slots = &self.engine.slots;
+        if let Some(slot) = self.slot.take() {
+            return Some(slot);
+        }
+        if self.asked.is_some() {
+            return None;
+        }
+        let slot = slots.try_take(self.patience);
+        if slot.is_none() && self.attempts.is_empty() {
+            self.asked = Some(Box::pin(Arc::clone(slots).wait(self.patience)));
+        }
+        slot
     }
 
     /// Takes the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
     fn next(&mut self, subscription: &Subscription) -> Option<(Owed, Option<Visit>)> {
+        let waiting = &mut self.backlog.waiting;
         if subscription.plugin.is_none() {
-            return Some((self.waiting.pop_front()?, None));
+            return Some((waiting.pop_front()?, None));
         }
         let is_decided = |owed: &Owed| owed.prepared || owed.progress.passed;
-        let permit = match self.waiting.front() {
+        let permit = match waiting.front() {
             Some(first) if !is_decided(first) => self.engine.breakers.ask(subscription, clock::now()),
             Some(_) | None => Permit::Call,
         };
         let place = match permit {
             Permit::Not { until, holds: true } => {
                 self.held = Some(until);
-                self.waiting.iter().position(is_decided)?
+                waiting.iter().position(is_decided)?
             }
             Permit::Call | Permit::Try(_) | Permit::Not { .. } => 0,
         };
         let visit = Visit { permit, kept: Arc::clone(&self.kept) };
-        Some((self.waiting.remove(place)?, Some(visit)))
-    }
-
-    /// Takes what is new. Whoever has not read everything before, or has enough to do, reads it later.
-    fn hear(&mut self) {
-        let news = self.gauge.take_news();
-        if news.read || self.unread || self.waiting.len() > 2 * self.width {
-            self.unread = true;
-            return;
-        }
-        // What has been read since the news were made is in them once more.
-        for owed in news.fresh.into_iter().filter(|owed| owed.place.batch > self.read_to) {
-            self.waiting.push_back(owed);
-        }
-        self.read_to = self.waiting.back().map_or(self.read_to, |owed| self.read_to.max(owed.place.batch));
+        Some((waiting.remove(place)?, Some(visit)))
     }
 
     /// Takes this end and all others that are there: one turn for many.
-    async fn all_ended(&mut self, first: Ended) {
-        let mut next = Some(first);
-        while let Some(ended) = next {
-            self.ended(ended).await;
+    fn all_ended(&mut self, ended: Ended, slot: Slot) {
+        let mut next = Some((ended, slot));
+        while let Some((ended, slot)) = next {
+            self.ended(ended);
+            // A lane keeps its last slot for its next attempt, as long as no other needs it.
+            if self.attempts.is_empty() && slot.patience() == self.patience && slot.may_be_kept() {
+                self.slot = Some(slot);
+            }
             next = self.attempts.next().now_or_never().flatten();
         }
     }
@@ -280,48 +268,97 @@ impl Lane {
         }
     }
 
-    async fn ended(&mut self, ended: Ended) {
-        let attempt = &ended.finished.attempt;
-        let good = match attempt.outcome {
-            Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => true,
-            Outcome::Retry { .. } | Outcome::Dead { .. } => false,
+    fn ended(&mut self, ended: Ended) {
+        let (is_good, due) = match &ended.end {
+            End::Finished(finished) => match finished.attempt.outcome {
+                Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => (true, None),
+                Outcome::Retry { due, .. } => (false, Some(due)),
+                Outcome::Dead { .. } => (false, None),
+            },
+            End::Released(release) => (false, Some(release.due)),
         };
-        self.gauge.note(attempt.took, good);
-        self.width = if good { self.width + 1 } else { (self.width / 2).max(1) };
+        self.gauge.note(ended.took, is_good);
+        self.width = if is_good { self.width + 1 } else { (self.width / 2).max(1) };
         self.width = self.width.min(self.engine.limits.subscription_in_flight_max.max(1));
-        let due = match attempt.outcome {
-            Outcome::Retry { due, .. } => Some(due),
-            Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } | Outcome::Dead { .. } => None,
+        self.note_shortage(&ended);
+        let (event, place) = match &ended.end {
+            End::Finished(finished) => (finished.event, finished.place),
+            End::Released(release) => (release.event, release.place),
         };
-        self.engine.follow(&ended).await;
-        let (store, event) = (Arc::clone(&self.engine.store), ended.finished.event);
+        let was_retry = place.due.is_some();
+        let was_disabling = match ended.consequence {
+            Consequence::Nothing | Consequence::Reached => false,
+            Consequence::DisableUnlessReached(_) | Consequence::Disable(_) => true,
+        };
+        self.disabling += usize::from(was_disabling);
+        if !was_disabling {
+            self.engine.note_reached(&ended);
+        }
+        let engine = Arc::clone(&self.engine);
         self.endings.push(Box::pin(async move {
-            let result = store.finish(ended.finished).await;
-            Recorded { event, due, result }
+            if was_disabling {
+                Box::pin(engine.follow(&ended)).await;
+            }
+            let result = match ended.end {
+                End::Finished(finished) => engine.store.finish(finished).await,
+                End::Released(release) => engine.store.release(*release).await,
+            };
+            Recorded { event, was_retry, due, was_disabling, result }
         }));
     }
 
-    fn recorded(&mut self, Recorded { event, due, result }: Recorded) {
-        if let Err(error) = result {
-            // The row is still there, and stays taken: this lane does not repeat the attempt at once, and for ever.
-            tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
-            return;
+    /// Rests after shortages in a row, and has more patience with a target that had to give way.
+    fn note_shortage(&mut self, ended: &Ended) {
+        let slice = self.engine.slots.slice();
+        match &ended.end {
+            End::Finished(_) => {
+                if self.shortages > 0 {
+                    self.shortages = 0;
+                    self.rest = None;
+                    self.engine.holds.clear(self.id);
+                }
+                if ended.took <= slice {
+                    self.patience = slice;
+                }
+            }
+            End::Released(release) => {
+                if ended.gave_way {
+                    self.patience = (2 * self.patience).min(PATIENCE_MAX);
+                }
+                self.shortages = self.shortages.saturating_add(1);
+                self.engine.holds.note(self.id, release.by, clock::now());
+                if let Some(beyond) = self.shortages.checked_sub(SHORTAGES_MAX) {
+                    let rest = (REST * 2u32.saturating_pow(beyond.min(16))).min(REST_MAX);
+                    self.rest = Some(Instant::now() + rest);
+                }
+            }
         }
-        // A retry of the same event may have been read meanwhile, and been taken for this one.
-        self.unread |= self.taken.remove(&event);
-        // Only now is the row of the next attempt where a reading would find it.
-        self.next_due = due.into_iter().chain(self.next_due).min();
+    }
+
+    fn recorded(&mut self, recorded: Recorded) {
+        let Recorded { event, was_retry, due, was_disabling, result } = recorded;
+        self.disabling -= usize::from(was_disabling);
+        match result {
+            Ok(()) => self.backlog.record(event, was_retry, due),
+            // The row is still there, and stays taken: this lane does not repeat the attempt at once, and for ever.
+            Err(error) => {
+                tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
+            }
+        }
     }
 
     /// Leaves if no work has come; returns whether the lane is gone.
     fn leave(&mut self) -> bool {
         let mut lanes = lock(&self.engine.lanes);
         // Wakes come under the same lock: what is not here yet starts a new lane.
-        if self.unread || !self.waiting.is_empty() || self.gauge.has_news() {
+        if !self.backlog.is_over() || self.gauge.has_news() {
             return false;
         }
         lanes.remove(&self.id);
-        if let Some(due) = self.next_due {
+        if self.shortages > 0 {
+            self.engine.holds.clear(self.id);
+        }
+        if let Some(due) = self.backlog.next_due {
             lock(&self.engine.timetable).insert(self.id, due);
             self.engine.timetable_changed.notify_one();
         }
@@ -329,16 +366,23 @@ impl Lane {
     }
 }
 
+/// Waits for a slot that was asked for. Cancel safe.
+async fn got(asked: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
+    let Some(waiting) = asked else { return std::future::pending().await };
+    let slot = waiting.await;
+    *asked = None;
+    slot
+}
+
 fn attempt(
     engine: Arc<Engine>,
     subscription: Arc<Subscription>,
     owed: Owed,
     visit: Option<Visit>,
-    permit: Option<OwnedSemaphorePermit>,
-) -> BoxFuture<'static, Ended> {
+    slot: Slot,
+) -> BoxFuture<'static, (Ended, Slot)> {
     Box::pin(async move {
-        let ended = engine.attempt(subscription, owed, visit).await;
-        drop(permit);
-        ended
+        let ended = engine.attempt(subscription, owed, visit, &slot).await;
+        (ended, slot)
     })
 }

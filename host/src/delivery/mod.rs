@@ -3,14 +3,16 @@
 //! Each subscription that is owed anything has a **lane**: one task that reads the store, makes attempts side by
 //! side, records how they ended, and ends itself when nothing waits. The [`Dispatcher`] starts lanes when the
 //! store says that there is new work, when a retry is due, and every half minute in any case. Lanes share nothing
-//! but permits, and each has one of its own, so that a hanging target delays nobody else's.
+//! but the slots for attempts (`slots`), in which they have their turns: hanging targets delay others by little.
 //!
 //! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
-//! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`. A plugin
+//! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`; what is
+//! neither's, such as a policy that is away or a want of descriptors, holds the delivery and is counted nowhere. A plugin
 //! that fails again and again is left alone for a while (`breaker`).
 
 mod answer;
 mod attempt;
+mod backlog;
 mod breaker;
 mod dispatcher;
 mod engine;
@@ -21,6 +23,7 @@ mod outputs;
 mod pipeline;
 mod reaction;
 mod request;
+mod slots;
 mod traffic;
 mod trial;
 
@@ -35,7 +38,7 @@ pub use trial::Trial;
 /// How much is delivered at once, and how long it may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most attempts at once beyond the first of each subscription.
+    /// The most attempts at once, of all subscriptions.
     pub in_flight_max: usize,
     /// The most attempts at once for one subscription.
     pub subscription_in_flight_max: usize,

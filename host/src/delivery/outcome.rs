@@ -6,7 +6,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::request::Unsendable;
-use crate::domain::{Answer, Outcome, RetrySchedule};
+use crate::domain::{Answer, Holder, Outcome, RetrySchedule};
 
 /// The longest wait that a target may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,6 +27,19 @@ pub(super) enum Response {
     Unsendable(Unsendable),
     /// It did not, and why.
     Failed(String),
+    /// It was not asked, for want of something that this machine lacks: what.
+    Shortage(String),
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It counts.
+    Over(Outcome, Consequence),
+    /// It does not: the delivery waits for something that is neither the target's nor the plugin's, and why.
+    Held(Holder, String),
+    /// It does not: other lanes needed its slot.
+    GaveWay,
 }
 
 /// What an outcome means for the subscription.
@@ -56,19 +69,31 @@ pub(super) struct Situation<'a> {
 }
 
 /// Judges a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
-pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, Consequence) {
-    let (answer, location, retry_after) = match response {
-        Response::Failed(reason) => return failure(reason.clone(), reason.clone(), None, situation),
+pub(super) fn judge(response: &Response, situation: Situation<'_>) -> Next {
+    let (outcome, consequence) = match response {
+        Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
         Response::Unsendable(unsendable) => {
             let reason = unsendable.to_string();
             let consequence = match unsendable.is_of_output() {
                 true => Consequence::Nothing,
                 false => Consequence::Disable(reason.clone()),
             };
-            return (Outcome::Dead { reason }, consequence);
+            (Outcome::Dead { reason }, consequence)
         }
-        Response::Answered { answer, location, retry_after } => (answer, location, *retry_after),
+        Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, situation),
+        Response::Answered { answer, location, retry_after } => {
+            answered_with(answer, location.as_deref(), *retry_after, situation)
+        }
     };
+    Next::Over(outcome, consequence)
+}
+
+fn answered_with(
+    answer: &Answer,
+    location: Option<&str>,
+    retry_after: Option<Duration>,
+    situation: Situation<'_>,
+) -> (Outcome, Consequence) {
     let error = || if answer.body.is_empty() { answered(answer.status) } else { answer.body.clone() };
     match StatusCode::from_u16(answer.status) {
         Ok(status) if status.is_success() => (Outcome::Delivered, Consequence::Reached),
@@ -82,7 +107,7 @@ pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, 
             (Outcome::Dead { reason }, Consequence::Nothing)
         }
         Ok(status) if status.is_redirection() => {
-            let to = location.as_deref().unwrap_or("nowhere");
+            let to = location.unwrap_or("nowhere");
             let reason =
                 format!("{} to {to}: redirects are not followed, change target_url", answered(answer.status));
             failure(reason.clone(), reason, None, situation)
@@ -94,23 +119,19 @@ pub(super) fn judge(response: &Response, situation: Situation<'_>) -> (Outcome, 
     }
 }
 
-/// Judges an attempt for which policy had no answer.
-pub(super) fn judge_unavailable(
-    reason: &str,
-    answer: Option<&Answer>,
-    situation: Situation<'_>,
-) -> (Outcome, Consequence) {
-    let error = answer.map(|answer| answer.body.as_str()).filter(|body| !body.is_empty()).unwrap_or(reason);
-    failure(reason.to_owned(), error.to_owned(), None, situation)
-}
-
 /// Names the output in the reason of what failed, where there are several.
-pub(super) fn of_output(outcome: Outcome, place: usize, count: usize) -> Outcome {
-    let named = |reason| format!("output {} of {count}: {reason}", place + 1);
-    match outcome {
-        Outcome::Retry { reason, due } if count > 1 => Outcome::Retry { reason: named(reason), due },
-        Outcome::Dead { reason } if count > 1 => Outcome::Dead { reason: named(reason) },
-        other => other,
+pub(super) fn of_output(next: Next, place: usize, count: usize) -> Next {
+    let named =
+        |reason| if count > 1 { format!("output {} of {count}: {reason}", place + 1) } else { reason };
+    match next {
+        Next::Over(Outcome::Retry { reason, due }, consequence) => {
+            Next::Over(Outcome::Retry { reason: named(reason), due }, consequence)
+        }
+        Next::Over(Outcome::Dead { reason }, consequence) => {
+            Next::Over(Outcome::Dead { reason: named(reason) }, consequence)
+        }
+        Next::Held(by, reason) => Next::Held(by, named(reason)),
+        Next::Over(..) | Next::GaveWay => next,
     }
 }
 
@@ -160,9 +181,16 @@ mod tests {
         }
     }
 
+    fn over(next: Next) -> (Outcome, Consequence) {
+        match next {
+            Next::Over(outcome, consequence) => (outcome, consequence),
+            Next::Held(..) | Next::GaveWay => panic!("{next:?}"),
+        }
+    }
+
     fn judged(status: u16, failed: u32) -> (Outcome, Consequence) {
         let schedule = "10s".parse().unwrap();
-        judge(&answer(status), situation(&schedule, failed))
+        over(judge(&answer(status), situation(&schedule, failed)))
     }
 
     fn due_in(seconds: i64) -> Timestamp {
@@ -199,7 +227,7 @@ mod tests {
             location: None,
             retry_after: Some(Duration::MAX),
         };
-        let (outcome, _) = judge(&greedy, situation(&schedule, 1));
+        let (outcome, _) = over(judge(&greedy, situation(&schedule, 1)));
         assert!(matches!(outcome, Outcome::Retry { due, .. } if due == due_in(24 * 60 * 60)));
     }
 
@@ -225,7 +253,7 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_not_tried_again() {
         let schedule = "10s".parse().unwrap();
-        let judged = |unsendable| judge(&Response::Unsendable(unsendable), situation(&schedule, 1));
+        let judged = |unsendable| over(judge(&Response::Unsendable(unsendable), situation(&schedule, 1)));
         let port = "http://h:0/".parse::<crate::domain::TargetUrl>().unwrap_err();
         let (outcome, consequence) = judged(Unsendable::Target(port));
         let reason = "target_url names a port that cannot be one: `0` is not within 1 to 65535".to_owned();
@@ -238,8 +266,19 @@ mod tests {
     #[test]
     fn no_answer_is_retried_too() {
         let schedule = RetrySchedule::NONE;
-        let (outcome, consequence) = judge(&Response::Failed("refused".to_owned()), situation(&schedule, 1));
+        let refused = Response::Failed("refused".to_owned());
+        let (outcome, consequence) = over(judge(&refused, situation(&schedule, 1)));
         assert!(matches!(outcome, Outcome::Dead { .. }));
         assert_eq!(consequence, Consequence::DisableUnlessReached("refused".to_owned()));
+    }
+
+    /// One event for 3,000 subscriptions met a thousand descriptors: half of them were disabled by that.
+    #[test]
+    fn what_this_machine_lacks_counts_for_nobody() {
+        let schedule = RetrySchedule::NONE;
+        let next = judge(&Response::Shortage("no descriptors".to_owned()), situation(&schedule, 1));
+        assert_eq!(next, Next::Held(Holder::Host, "no descriptors".to_owned()));
+        let second = of_output(next, 1, 3);
+        assert_eq!(second, Next::Held(Holder::Host, "output 2 of 3: no descriptors".to_owned()));
     }
 }

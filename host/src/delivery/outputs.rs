@@ -43,7 +43,8 @@ impl Engine {
                 *sent |= bit;
                 self.reached.note(subscription.id, clock::now());
             }
-            let is_over = weight(&response) == Weight::Gone;
+            // What one has no descriptor for, the next has none for either.
+            let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);
             if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
                 counts = Some((place, response));
             }
@@ -63,6 +64,8 @@ enum Weight {
     Refused,
     /// It may succeed later.
     Failed,
+    /// It was not sent for want of something of this machine's: the attempt does not count.
+    Unsent,
     /// The target wants nothing more.
     Gone,
 }
@@ -74,6 +77,7 @@ fn weight(response: &Response) -> Weight {
         // No other output would fare better.
         Response::Unsendable(_) => return Weight::Gone,
         Response::Failed(_) => return Weight::Failed,
+        Response::Shortage(_) => return Weight::Unsent,
     };
     match StatusCode::from_u16(answer.status) {
         Ok(status) if status.is_success() => Weight::Taken,
@@ -100,5 +104,7 @@ mod tests {
         };
         assert!(of(204) < of(415) && of(415) < of(503) && of(503) < of(410));
         assert!(of(503) == weight(&Response::Failed("refused".to_owned())));
+        let unsent = weight(&Response::Shortage("no descriptors".to_owned()));
+        assert!(of(503) < unsent && unsent < of(410));
     }
 }

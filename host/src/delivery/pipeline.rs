@@ -5,22 +5,17 @@
 //! has become of the plugin since. A plugin without state that lets an event pass as it is fixes nothing that would have
 //! to be stored at once.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use super::breaker::{Failed, Permit};
 use super::engine::Engine;
 use super::kept::{Kept, Turn};
-use super::outcome::{Consequence, Situation, failure};
+use super::outcome::{Consequence, Situation};
 use super::reaction::{self, Reaction, react};
 use crate::domain::plugin::{Failure, Fixed, OnError, Output, PluginRun, Prepared, StateChange, Verdict};
-use crate::domain::{Outcome, PluginUse, Subscription};
+use crate::domain::{Holder, Outcome, PluginUse, Subscription};
 use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
 use crate::store::{Error, Owed, Preparation};
 use crate::{chain, clock};
-
-/// How long a delivery waits after the store could not keep what its plugin has fixed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+use std::sync::Arc;
 
 /// What an attempt goes on with.
 pub(super) enum Course {
@@ -30,6 +25,8 @@ pub(super) enum Course {
     Outputs(Vec<Output>),
     /// The attempt ends.
     End(Outcome, Consequence),
+    /// The delivery waits for something that is not the plugin's.
+    Held(Holder, String),
 }
 
 /// What is known after the plugin.
@@ -67,7 +64,7 @@ struct Case<'a, S> {
     used: &'a Arc<PluginUse>,
     owed: &'a Owed,
     attempt: u32,
-    situation: S,
+    situation: &'a S,
 }
 
 impl Engine {
@@ -78,15 +75,14 @@ impl Engine {
         owed: &Owed,
         visit: Option<Visit>,
         attempt: u32,
-        situation: impl Fn() -> Situation<'s>,
+        situation: &impl Fn() -> Situation<'s>,
     ) -> Decided {
         if owed.prepared {
             match self.store.prepared(owed.event.id, subscription.id).await {
                 Ok(Some(prepared)) => return Decided::prepared(prepared.fixed),
                 Ok(None) => {}
                 Err(error) => {
-                    let course = unreadable(&error, situation());
-                    return Decided { course, run: None, is_prepared: true };
+                    return Decided { course: unreadable(&error), run: None, is_prepared: true };
                 }
             }
         }
@@ -98,7 +94,7 @@ impl Engine {
         }
         let case = Case { subscription, used, owed, attempt, situation };
         if let Permit::Not { until, holds } = permit {
-            let failed = Failure::Host(format!("the breaker is open until {until:.0}"));
+            let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
             // One that was to wait is here when what was fixed of it has gone meanwhile: its policy may not have been asked.
             let on_error = if holds { OnError::Retry } else { used.on_error };
@@ -130,8 +126,7 @@ impl Engine {
             turn = match kept.turn(&*self.store, case.subscription).await {
                 Ok(turn) => Some(turn),
                 Err(error) => {
-                    let course = unreadable(&error, (case.situation)());
-                    return Decided { course, run: None, is_prepared: false };
+                    return Decided { course: unreadable(&error), run: None, is_prepared: false };
                 }
             };
         }
@@ -160,6 +155,7 @@ impl Engine {
         if !is_changed && !matches!(fixed, Fixed::Outputs(_)) {
             return Decided::unprepared(course_of(fixed), run);
         }
+        // While the disk is full, the delivery waits and its plugin runs again: nothing of this run is kept.
         match self.commit(&case, run, fixed.clone(), changes.clone()).await {
             Ok(true) => {
                 if let Some(turn) = turn {
@@ -174,14 +170,11 @@ impl Engine {
                 let course = Course::End(Outcome::Skipped { reason }, Consequence::Nothing);
                 Decided { course, run: None, is_prepared: false }
             }
-            Err(error) => {
-                let course = unreadable(&error, (case.situation)());
-                Decided { course, run: None, is_prepared: false }
-            }
+            Err(error) => Decided { course: unreadable(&error), run: None, is_prepared: false },
         }
     }
 
-    /// Makes durable what is fixed; waits while the disk is full.
+    /// Makes durable what is fixed.
     async fn commit<'s, S: Fn() -> Situation<'s>>(
         &self,
         case: &Case<'_, S>,
@@ -197,16 +190,7 @@ impl Engine {
             prepared: Prepared::by(case.used, fixed),
             state,
         };
-        loop {
-            match self.store.prepare(preparation.clone()).await {
-                Err(Error::Unavailable { reason }) => {
-                    let (subscription, event) = (preparation.subscription, preparation.event);
-                    tracing::warn!(%subscription, %event, reason, "what a plugin has made cannot be kept now");
-                    tokio::time::sleep(STORE_PAUSE).await;
-                }
-                ended => return ended,
-            }
-        }
+        self.store.prepare(preparation).await
     }
 
     fn judge_failed<'s, S: Fn() -> Situation<'s>>(
@@ -224,7 +208,17 @@ impl Engine {
         } else {
             Ok(())
         };
-        self.breakers.note(case.subscription, permit, counted, clock::now());
+        match failed {
+            // It says nothing about the plugin: a trial of it is still to come.
+            Failure::Host(_) => drop(permit),
+            Failure::Internal(_)
+            | Failure::InvalidEvent(_)
+            | Failure::InvalidConfig(_)
+            | Failure::Unavailable { .. }
+            | Failure::Limit(_)
+            | Failure::Trap(_)
+            | Failure::Breaker(_) => self.breakers.note(case.subscription, permit, counted, clock::now()),
+        }
         let on_error = reaction::on_error(wanted, &run, may_have_policy);
         Decided::unprepared(course_after(failed, on_error, (case.situation)()), run)
     }
@@ -234,6 +228,7 @@ fn course_after(failed: &Failure, on_error: OnError, situation: Situation<'_>) -
     match react(failed, on_error, situation) {
         Reaction::Deliver => Course::Event,
         Reaction::End(outcome, consequence) => Course::End(outcome, consequence),
+        Reaction::Held(reason) => Course::Held(Holder::Plugins, reason),
     }
 }
 
@@ -256,9 +251,12 @@ fn fixed_by(verdict: &Verdict, outputs: Vec<Output>) -> Fixed {
     }
 }
 
-fn unreadable(error: &Error, situation: Situation<'_>) -> Course {
+/// Says what becomes of a delivery about which the store cannot say what its plugin made of it: a damaged record stays
+/// damaged, anything else passes.
+fn unreadable(error: &Error) -> Course {
     let reason = chain::of(error);
-    let (outcome, _) = failure(reason.clone(), reason, None, situation);
-    // The subscription has nothing to do with it.
-    Course::End(outcome, Consequence::Nothing)
+    match error {
+        Error::Damaged { .. } => Course::End(Outcome::Dead { reason }, Consequence::Nothing),
+        Error::Unavailable { .. } | Error::Closed => Course::Held(Holder::Store, reason),
+    }
 }

@@ -11,6 +11,8 @@ pub(super) enum Reaction {
     Deliver,
     /// The attempt ends.
     End(Outcome, Consequence),
+    /// The delivery waits: it is not the plugin's fault.
+    Held(String),
 }
 
 /// Judges a plugin's failure; each kind has one reaction.
@@ -23,7 +25,8 @@ pub(super) fn react(failed: &Failure, on_error: OnError, situation: Situation<'_
             (outcome, Consequence::Disable(reason))
         }
         Failure::Unavailable { retry_after, .. } => failure(reason.clone(), reason, *retry_after, situation),
-        Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) => match on_error {
+        Failure::Host(_) => return Reaction::Held(reason),
+        Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => match on_error {
             OnError::Retry => failure(reason.clone(), reason, None, situation),
             OnError::Skip => (Outcome::Skipped { reason }, Consequence::Nothing),
             OnError::DeadLetter => (Outcome::Dead { reason }, Consequence::Nothing),
@@ -36,8 +39,11 @@ pub(super) fn react(failed: &Failure, on_error: OnError, situation: Situation<'_
 /// Tells whether the breaker counts a failure: those in which the plugin itself did not work.
 pub(super) fn is_counted(failed: &Failure) -> bool {
     match failed {
-        Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) => true,
-        Failure::InvalidEvent(_) | Failure::InvalidConfig(_) | Failure::Unavailable { .. } => false,
+        Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => true,
+        Failure::InvalidEvent(_)
+        | Failure::InvalidConfig(_)
+        | Failure::Unavailable { .. }
+        | Failure::Host(_) => false,
     }
 }
 
@@ -56,7 +62,9 @@ fn is_allowed(run: &PluginRun) -> bool {
         | Failure::InvalidConfig(_)
         | Failure::Unavailable { .. } => run.answered.len() > 1,
         // What ends a call otherwise ends the interface after that.
-        Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) => !run.answered.is_empty(),
+        Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) | Failure::Breaker(_) => {
+            !run.answered.is_empty()
+        }
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
     }
 
     fn counted() -> [Failure; 4] {
-        [Failure::Internal(why()), Failure::Limit(why()), Failure::Trap(why()), Failure::Host(why())]
+        [Failure::Internal(why()), Failure::Limit(why()), Failure::Trap(why()), Failure::Breaker(why())]
     }
 
     const ALL: [OnError; 4] = [OnError::Retry, OnError::Skip, OnError::Deliver, OnError::DeadLetter];
@@ -102,6 +110,15 @@ mod tests {
             assert_eq!(reacted(&failed, OnError::DeadLetter), Reaction::End(dead, Consequence::Nothing));
             assert_eq!(reacted(&failed, OnError::Deliver), Reaction::Deliver);
         }
+    }
+
+    /// A plugin that could not be loaded here, or had no room, was counted as one that fails.
+    #[test]
+    fn what_is_the_hosts_fault_holds_the_delivery_whatever_on_error_says() {
+        for on_error in ALL {
+            assert_eq!(reacted(&Failure::Host(why()), on_error), Reaction::Held("plugin: why".to_owned()));
+        }
+        assert!(!is_counted(&Failure::Host(why())), "nor does the breaker count it");
     }
 
     #[test]

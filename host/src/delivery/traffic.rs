@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::domain::{EventId, SubscriptionId};
+use crate::domain::{EventId, Holder, SubscriptionId};
 use crate::store::News;
 
 /// Locks; a panic elsewhere leaves these sets usable.
@@ -38,6 +38,30 @@ impl UnderWay {
 impl Drop for UnderWayGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.0).remove(&self.1);
+    }
+}
+
+/// For what subscriptions' deliveries wait that is neither their targets' nor their plugins', and since when.
+#[derive(Default)]
+pub(super) struct Holds(Mutex<HashMap<SubscriptionId, (Holder, Timestamp)>>);
+
+impl Holds {
+    /// Notes that a delivery was put off.
+    pub(super) fn note(&self, subscription: SubscriptionId, by: Holder, at: Timestamp) {
+        let mut holds = lock(&self.0);
+        let hold = holds.entry(subscription).or_insert((by, at));
+        if hold.0 != by {
+            *hold = (by, at);
+        }
+    }
+
+    /// Notes that deliveries go on.
+    pub(super) fn clear(&self, subscription: SubscriptionId) {
+        lock(&self.0).remove(&subscription);
+    }
+
+    pub(super) fn of(&self, subscription: SubscriptionId) -> Option<(Holder, Timestamp)> {
+        lock(&self.0).get(&subscription).copied()
     }
 }
 

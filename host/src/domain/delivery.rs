@@ -101,6 +101,32 @@ impl Outcome {
     }
 }
 
+/// What keeps a delivery waiting that is neither its target's nor its plugin's: something of the operator's or of this
+/// machine. Such a wait uses up no attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holder {
+    /// The policy server or plugin has no answer.
+    Policy,
+    /// The plugin cannot be loaded or run here now.
+    Plugins,
+    /// The store cannot be read or written.
+    Store,
+    /// This machine has no room for the attempt: descriptors, memory, ports, or places for attempts.
+    Host,
+}
+
+impl Holder {
+    /// Returns its name, as REST shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Plugins => "plugins",
+            Self::Store => "store",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// One line in a delivery's history. New variants stand at the end: records on disk count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -142,6 +168,20 @@ pub enum Entry {
     Plugin(Box<PluginRun>),
     /// A handler's program ran, or was about to: what follows stands in the next attempt.
     Run(Box<HandlerRun>),
+    /// The delivery waits for something that is not the target's or the plugin's. One entry tells of all such waits in a
+    /// row: the last one replaces it.
+    Held {
+        /// Since when.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+        since: Timestamp,
+        /// For what.
+        by: Holder,
+        /// What was missing.
+        reason: String,
+        /// When it is looked at again.
+        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
+        due: Timestamp,
+    },
 }
 
 impl Entry {
@@ -153,7 +193,8 @@ impl Entry {
             | Self::Redelivery { .. }
             | Self::Dropped { .. }
             | Self::FilterFailed { .. }
-            | Self::Recovered { .. } => false,
+            | Self::Recovered { .. }
+            | Self::Held { .. } => false,
         }
     }
 }
@@ -165,7 +206,7 @@ pub enum State {
     Pending,
     /// An attempt is under way.
     Delivering,
-    /// Tried, failed, and due again.
+    /// Tried and due again: it failed, or was held ([`Entry::Held`]).
     Retrying {
         /// When the next attempt is due.
         due: Timestamp,
@@ -203,6 +244,7 @@ impl State {
             Some(Entry::FilterFailed { .. } | Entry::Plugin(_) | Entry::Run(_)) => {
                 Self::after(&history[..history.len() - 1])
             }
+            Some(Entry::Held { reason, due, .. }) => Self::Retrying { due: *due, reason: reason.clone() },
             Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
             Some(Entry::Attempt(attempt)) => match &attempt.outcome {
                 Outcome::Delivered => Self::Delivered { at: attempt.at },

@@ -16,7 +16,7 @@ pub mod status;
 pub mod subscription;
 pub mod target;
 
-pub use delivery::{Answer, Attempt, Entry, Outcome, State};
+pub use delivery::{Answer, Attempt, Entry, Holder, Outcome, State};
 pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, SubscriptionId};

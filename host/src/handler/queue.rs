@@ -1,14 +1,12 @@
 //! One handler's runs.
 
 use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::folder::Folder;
 use super::meter::Meter;
@@ -17,14 +15,16 @@ use super::run::{self, Attempt, Failure, NoFolder};
 use super::runs::{Engine, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
+use crate::stage::caught;
 use crate::store::{Ask, Finished, Owed, Progress};
 
 /// How often the store is read though nobody rang.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long to wait after the store could not be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long to wait while there is no folder to run in, such as on a full disk.
+/// How long to wait for what this machine lacks, such as a folder to run in on a full disk: at first, and at the most.
 const HOST_PAUSE: Duration = Duration::from_secs(5);
+const HOST_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// One handler's runs.
 pub(super) struct Queue {
@@ -32,11 +32,13 @@ pub(super) struct Queue {
     handler: Arc<Handler>,
     bell: Arc<Notify>,
     runs: JoinSet<()>,
+    /// Before when no run begins.
+    rest: Option<Instant>,
 }
 
 impl Queue {
     pub(super) fn new(engine: Arc<Engine>, handler: Arc<Handler>, bell: Arc<Notify>) -> Self {
-        Self { engine, handler, bell, runs: JoinSet::new() }
+        Self { engine, handler, bell, runs: JoinSet::new(), rest: None }
     }
 
     /// Runs until the service stops, and then until what is under way has ended or is dropped.
@@ -47,19 +49,37 @@ impl Queue {
             tokio::select! {
                 () = engine.stop.cancelled() => {}
                 () = self.bell.notified() => {}
-                Some(_) = self.runs.join_next() => {}
+                Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        let ending = async { while self.runs.join_next().await.is_some() {} };
+        let ending = async {
+            while let Some(ended) = self.runs.join_next().await {
+                self.ended(ended);
+            }
+        };
         if engine.abort.run_until_cancelled(ending).await.is_none() {
             self.runs.shutdown().await;
         }
     }
 
+    /// Takes note of the end of a run's task. Its attempt's panics are outcomes: one of what is around it may leave the run
+    /// owed, and the queue rests, so that it does not begin again at once.
+    fn ended(&mut self, ended: Result<(), JoinError>) {
+        let Err(error) = ended else { return };
+        let handler = &self.handler.definition.name;
+        tracing::error!(%handler, %error, "the task of a run ended by a panic");
+        self.rest = Some(Instant::now() + HOST_PAUSE);
+    }
+
     /// Starts as many runs as may be; returns how long until there may be more.
     async fn start_owed(&mut self) -> Duration {
         let mut wait = SWEEP;
+        if let Some(rest) = self.rest.map(|until| until.saturating_duration_since(Instant::now()))
+            && !rest.is_zero()
+        {
+            return rest;
+        }
         for recipient in recipients(&self.handler) {
             // Those under way are still owed, and come first.
             let (busy, max) = (self.runs.len(), self.handler.definition.max_parallel);
@@ -130,17 +150,22 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
+    let mut pause = HOST_PAUSE;
     let ended = loop {
-        let reason = match AssertUnwindSafe(Box::pin(attempt.make())).catch_unwind().await {
+        let reason = match caught(Box::pin(attempt.make())).await {
             Ok(Ok(ended)) => break ended,
             Ok(Err(NoFolder(reason))) => reason,
-            // Its text is on stderr. What is left owed would panic again, and at once.
-            Err(_) => break attempt.panicked(),
+            // What is left owed would panic again, and at once.
+            Err(panic) => {
+                tracing::error!(handler = %handler.definition.name, event = %owed.event.id, panic, "a run panicked");
+                break attempt.panicked().await;
+            }
         };
         tracing::error!(handler = %handler.definition.name, event = %owed.event.id, reason, "a run cannot begin yet");
-        if engine.stop.run_until_cancelled(tokio::time::sleep(HOST_PAUSE)).await.is_none() {
+        if engine.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
+        pause = (2 * pause).min(HOST_PAUSE_MAX);
     };
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
     let outcome = judge(handler, number, ended.failure);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -17,11 +17,14 @@ use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
 use crate::domain::parts::{FilePath, Parts};
 use crate::domain::{DeliveryId, SubscriptionId};
 use crate::plugin::last_words;
+use crate::stage::PANICKED;
 use crate::store::Logged;
-use crate::{chain, clock};
+use crate::{chain, clock, shortage};
 
 /// The file among an upload's notes that says that it is done.
 const DONE: &str = "done.json";
+/// How long a run whose program has ended waits while its outputs cannot be kept for want of disk.
+const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// One attempt.
 pub(super) struct Attempt<'a> {
@@ -97,6 +100,15 @@ enum Whose {
     Lasting,
     /// The moment's.
     Passing,
+    /// This machine's: its disk is full, or it has no descriptors. It uses up no attempt.
+    Host,
+}
+
+impl Whose {
+    /// Tells whose fault it is that notes or outputs cannot be read or written here.
+    fn disk(error: &(dyn std::error::Error + 'static), otherwise: Self) -> Self {
+        if shortage::is_behind(error) { Self::Host } else { otherwise }
+    }
 }
 
 /// The member of the data of an event made by `/dispatch` that has the arguments.
@@ -117,10 +129,19 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells of an attempt that ended by a panic of the service, or of an embedding program's code that it calls.
-    pub(super) fn panicked(&self) -> Ended {
-        let reason = "the service panicked (its text is on stderr)".to_owned();
-        Ended { run: self.blank(), failure: Some(Failure::Run(reason)) }
+    /// Tells of an attempt that ended by a panic of the service, or of an embedding program's code that it calls. Where the
+    /// program had ended well, it is the upload that failed.
+    pub(super) async fn panicked(&self) -> Ended {
+        let reason = PANICKED.to_owned();
+        match self.look().await {
+            Ok(Left::Ran(ran)) => {
+                let run = HandlerRun { start: RunStart::Upload { ran: ran.at }, ..ran.run };
+                Ended { run, failure: Some(Failure::Upload { reason, before: ran.failed }) }
+            }
+            Ok(Left::Nothing | Left::Interrupted(_)) | Err(_) => {
+                Ended { run: self.blank(), failure: Some(Failure::Run(reason)) }
+            }
+        }
     }
 
     fn blank(&self) -> HandlerRun {
@@ -147,11 +168,11 @@ impl Attempt<'_> {
             }
         };
         self.upload(&parts, run).await.map_err(|Refused { reason, whose }| match whose {
-            Whose::Program => Failure::Run(reason),
-            Whose::Lasting => Failure::UploadForGood(reason),
-            Whose::Passing => Failure::Upload { reason, before },
-        })?;
-        Ok(())
+            Whose::Host => Stopped::NoFolder(NoFolder(reason)),
+            Whose::Program => Failure::Run(reason).into(),
+            Whose::Lasting => Failure::UploadForGood(reason).into(),
+            Whose::Passing => Failure::Upload { reason, before }.into(),
+        })
     }
 
     async fn look(&self) -> Result<Left, NoFolder> {
@@ -165,8 +186,14 @@ impl Attempt<'_> {
         let definition = &self.handler.definition;
         let (download, limits) = (self.folder.download(), definition.fetch_limits());
         let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, self.meter);
-        let fetched =
-            fetching.await.map_err(|error| Failure::Run(format!("fetch: {}", chain::of(&error))))?;
+        let fetched = fetching.await.map_err(|error| {
+            let reason = format!("fetch: {}", chain::of(&error));
+            if shortage::is_behind(&error) {
+                Stopped::NoFolder(NoFolder(reason))
+            } else {
+                Failure::Run(reason).into()
+            }
+        })?;
         run.fetched = Some(fetched);
         self.meter.enter(Phase::Running, clock::now(), 0, 0);
         let (begun, call) = (Instant::now(), self.call());
@@ -182,8 +209,18 @@ impl Attempt<'_> {
             let (folder, ran) =
                 (self.folder.clone(), Ran { at: clock::now(), failed: before, run: run.clone() });
             let outputs = call.outputs;
-            let kept = blocking(move || folder.ran(&ran, &outputs)).await;
-            kept.map_err(|error| Failure::Run(format!("its outputs cannot be kept: {}", chain::of(&error))))?;
+            let (ran, outputs) = (Arc::new(ran), Arc::new(outputs));
+            loop {
+                let (folder, ran, outputs) = (folder.clone(), Arc::clone(&ran), Arc::clone(&outputs));
+                let Err(error) = blocking(move || folder.ran(&ran, &outputs)).await else { break };
+                let reason = format!("its outputs cannot be kept: {}", chain::of(&error));
+                if !shortage::is_behind(&error) {
+                    return Err(Failure::Run(reason).into());
+                }
+                // The program has done its work: it is not to do it again because our disk is full.
+                tracing::error!(handler = %self.handler.definition.name, event = %self.logged.id, reason, "a run waits");
+                tokio::time::sleep(KEEP_PAUSE).await;
+            }
         }
         Ok(before)
     }
@@ -266,7 +303,7 @@ impl Attempt<'_> {
 
     async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<Uploaded>, Refused> {
         let name = &self.handler.definition.outputs[place].folder;
-        let failed = |error: &dyn std::error::Error, whose| Refused {
+        let failed = |error: &(dyn std::error::Error + 'static), whose| Refused {
             reason: format!("upload of {name}: {}", chain::of(error)),
             whose,
         };
@@ -277,22 +314,24 @@ impl Attempt<'_> {
             Ok::<_, std::io::Error>((notes, done))
         })
         .await
-        .map_err(|error| failed(&error, Whose::Passing))?;
+        .map_err(|error| failed(&error, Whose::disk(&error, Whose::Passing)))?;
         if done.is_some() {
             return Ok(done);
         }
-        let output = self.collect(place).await.map_err(|error| failed(&error, Whose::Program))?;
+        let output = self.collect(place).await;
+        let output = output.map_err(|error| failed(&error, Whose::disk(&error, Whose::Program)))?;
         if output.files.is_empty() && output.key_values.is_empty() {
             return Ok(None);
         }
         let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
         let uploaded = uploading.await.map_err(|error| {
-            failed(&error, if error.is_lasting() { Whose::Lasting } else { Whose::Passing })
+            let whose = if error.is_lasting() { Whose::Lasting } else { Whose::Passing };
+            failed(&error, Whose::disk(&error, whose))
         })?;
         let noted = uploaded.clone();
         blocking(move || mark::write(&notes.join(DONE), &noted))
             .await
-            .map_err(|error| failed(&error, Whose::Passing))?;
+            .map_err(|error| failed(&error, Whose::disk(&error, Whose::Passing)))?;
         Ok(Some(uploaded))
     }
 

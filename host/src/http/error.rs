@@ -197,6 +197,7 @@ impl From<Refused> for ApiError {
                     plugin::Error::Engine { .. }
                     | plugin::Error::Threads(_)
                     | plugin::Error::NoCompiler
+                    | plugin::Error::Bytes { .. }
                     | plugin::Error::Compiler { .. } => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 Self::new(status, error.to_string())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
@@ -12,7 +13,8 @@ use crate::delivery::BreakerState;
 use crate::domain::event::Wire;
 use crate::domain::plugin::{PluginRun, Verdict};
 use crate::domain::{
-    Answer, Attempt, DeliveryId, Entry, HandlerRun, Outcome, State, Subscription, SubscriptionId, TaskStatus,
+    Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, State, Subscription, SubscriptionId,
+    TaskStatus,
 };
 use crate::handler::Progress;
 use crate::store::{FailedFilter, Logged, Story};
@@ -29,6 +31,8 @@ pub(super) struct Delivery {
     pub(super) progress: Option<Progress>,
     /// Why it waits though it was never tried, where that is known.
     held: Option<String>,
+    /// For what, and since when, other deliveries of the subscription wait.
+    others_held: Option<(Holder, Timestamp)>,
     entries: Vec<Entry>,
 }
 
@@ -174,7 +178,9 @@ impl Delivery {
         // A run that is over may still be tidying up.
         let progress = progress.filter(|_| state == State::Delivering);
         let now = api.directory.get(subscription);
-        let mut delivery = Self { subscription, now, state, handler: None, progress, held, entries };
+        let others_held = api.dispatcher.hold(subscription);
+        let mut delivery =
+            Self { subscription, now, state, handler: None, progress, held, others_held, entries };
         delivery.handler = match &delivery.now {
             Some(_) => None,
             None => Some(delivery.handler_name(api)),
@@ -209,11 +215,35 @@ impl Delivery {
             "state": self.state.name(),
             "reason": reason,
             "due": due,
+            "held": self.hold(),
             "progress": self.progress.as_ref().map(show_progress),
             "attempts": self.told().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
             "recovered": self.entries.iter().find_map(show_recovered),
             "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
         })
+    }
+
+    /// Returns for what it waits that is neither its target's nor its plugin's.
+    fn hold(&self) -> Option<Value> {
+        if !matches!(self.state, State::Pending | State::Retrying { .. }) {
+            return None;
+        }
+        let (by, since) = match self.entries.iter().rfind(|entry| !entry.is_run()) {
+            Some(Entry::Held { by, since, .. }) => (*by, *since),
+            // It has not come to a try of its own while others of its subscription are held.
+            None if self.state == State::Pending => self.others_held?,
+            None
+            | Some(
+                Entry::Attempt(_)
+                | Entry::Redelivery { .. }
+                | Entry::Dropped { .. }
+                | Entry::FilterFailed { .. }
+                | Entry::Recovered { .. }
+                | Entry::Plugin(_)
+                | Entry::Run(_),
+            ) => return None,
+        };
+        Some(json!({"by": by.name(), "since": since.to_string()}))
     }
 
     /// Tells whether the operator's policy has ever said yes: then or later the plugin ran, or a request went to the
@@ -244,7 +274,8 @@ impl Delivery {
             Entry::Redelivery { .. }
             | Entry::Dropped { .. }
             | Entry::FilterFailed { .. }
-            | Entry::Recovered { .. } => None,
+            | Entry::Recovered { .. }
+            | Entry::Held { .. } => None,
         })
     }
 
@@ -333,6 +364,7 @@ fn show_redelivery(entry: &Entry) -> Option<Value> {
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
         | Entry::Recovered { .. }
+        | Entry::Held { .. }
         | Entry::Plugin(_)
         | Entry::Run(_) => None,
     }
@@ -344,6 +376,7 @@ fn show_recovered(entry: &Entry) -> Option<Value> {
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
         | Entry::Redelivery { .. }
         | Entry::Plugin(_)
         | Entry::Run(_) => None,

@@ -208,11 +208,26 @@ impl Modules {
         let wasm = async {
             match self.store.module_bytes(digest).await {
                 Ok(Some(wasm)) => Ok(wasm),
-                Ok(None) => Err(Refused::Invalid(format!("there is no module {digest} any more"))),
-                Err(error) => Err(Refused::Invalid(chain::of(&error))),
+                Ok(None) => {
+                    let reason = format!("there is no module {digest} any more");
+                    Err(plugin::Error::Bytes { reason }.into())
+                }
+                Err(error) => Err(plugin::Error::Bytes { reason: chain::of(&error) }.into()),
             }
         };
-        self.host.load(digest, wasm).await.map_err(|error| Failure::Host(chain::of(&*error)))
+        self.host.load(digest, wasm).await.map_err(|refused| match &*refused {
+            Refused::Host(error) => Failure::Host(chain::of(error)),
+            Refused::TooExpensive(_) => Failure::Limit(refused.to_string()),
+            // It was accepted once: this Waypost is another one.
+            Refused::NotAComponent(_)
+            | Refused::TooLarge { .. }
+            | Refused::Precompiled
+            | Refused::Invalid(_)
+            | Refused::DoesNotFit { .. }
+            | Refused::DoesNotLoad(_)
+            | Refused::DoesNotStart(_)
+            | Refused::Metadata(_) => Failure::Trap(refused.to_string()),
+        })
     }
 
     /// Waits until no other configuration of a user is checked: a schema can be made to take seconds, and nobody shall

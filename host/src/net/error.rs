@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 
+use crate::shortage;
+
 /// Why a request has no answer. Whose fault it is, the variant tells.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,7 +60,7 @@ impl Error {
         if let Some(refused) = find::<Refused>(&error) {
             return Self::Refused(*refused);
         }
-        match shortage(&error) {
+        match shortage::find(&error) {
             Some(source) => Self::Shortage(source),
             None => Self::Unreachable(error),
         }
@@ -75,43 +77,4 @@ pub(super) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static
         next = error.source();
     }
     None
-}
-
-/// Returns the system's word that it has no more descriptors, memory or ports for us.
-fn shortage(error: &(dyn StdError + 'static)) -> Option<io::Error> {
-    use rustix::io::Errno;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        if let Some(code) = code {
-            let ours =
-                [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
-            if ours.iter().any(|ours| ours.raw_os_error() == code) {
-                return Some(io::Error::from_raw_os_error(code));
-            }
-        }
-        next = error.source();
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("it is deep down")]
-    struct Deep(#[source] io::Error);
-
-    #[test]
-    fn our_own_shortage_is_found_among_the_causes() {
-        let deep = |code: i32| io::Error::other(Deep(io::Error::from_raw_os_error(code)));
-        for ours in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM] {
-            let found = shortage(&deep(ours.raw_os_error())).unwrap();
-            assert_eq!(found.raw_os_error(), Some(ours.raw_os_error()));
-        }
-        for theirs in [rustix::io::Errno::CONNREFUSED, rustix::io::Errno::HOSTUNREACH] {
-            assert!(shortage(&deep(theirs.raw_os_error())).is_none());
-        }
-    }
 }

@@ -24,6 +24,12 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The bytes of a module cannot be read now.
+    #[error("the module cannot be read: {reason}")]
+    Bytes {
+        /// Why not.
+        reason: String,
+    },
     /// There is no program that compiles.
     #[error("no compiler is configured: set `plugin_compiler` to the path of the waypost program")]
     NoCompiler,

@@ -76,14 +76,14 @@ impl Host {
     pub async fn run(self: &Arc<Self>, plugin: Arc<Plugin>, call: Call) -> Ran {
         let begun = Instant::now();
         let (digest, attempt, now, state) = (plugin.digest(), call.attempt, call.now, call.state.clone());
-        let failed = |reason: String| Ran {
-            run: blank(digest, attempt, now, begun.elapsed(), Verdict::Failed(Failure::Host(reason))),
+        let failed = |failure: Failure| Ran {
+            run: blank(digest, attempt, now, begun.elapsed(), Verdict::Failed(failure)),
             outputs: Vec::new(),
             state: state.clone(),
         };
         let running = match self.running() {
             Ok(running) => running,
-            Err(error) => return failed(chain::of(&error)),
+            Err(error) => return failed(Failure::Host(chain::of(&error))),
         };
         // The user's own first: who waits for that keeps nobody else out.
         let share = running.share_of(&call.subscription.user);
@@ -129,12 +129,15 @@ impl<T> Drop for AbortAtEnd<T> {
     }
 }
 
-/// Says how a call's task ended without a result: a panic of the host's own code costs that call alone.
-fn ended(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else { return "the host is shutting down".to_owned() };
+/// Says how a call's task ended without a result: a panic of the host's own code costs that call alone, and counts, since
+/// the same call would panic again.
+fn ended(error: JoinError) -> Failure {
+    let Ok(panic) = error.try_into_panic() else {
+        return Failure::Host("the host is shutting down".to_owned());
+    };
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the host failed: {}", text::clean(text.unwrap_or("a panic without a text"), 512))
+    Failure::Trap(format!("the host failed: {}", text::clean(text.unwrap_or("a panic without a text"), 512)))
 }
 
 fn blank(digest: PluginDigest, attempt: u32, at: Timestamp, took: Duration, verdict: Verdict) -> PluginRun {

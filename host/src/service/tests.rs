@@ -1,3 +1,5 @@
+mod delivering;
+
 use axum::http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt;
@@ -17,7 +19,7 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
             let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
             (called == method && is_meant).then_some(Fault::Panic)
         });
-    Service::start(config, routes, store, Arc::default()).await.unwrap()
+    Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
 }
 
 fn config(folder: &std::path::Path, handler: bool) -> Config {

@@ -1,23 +1,19 @@
-//! A store for tests that fails, panics or hangs where a test wants it to.
+//! A store for tests that fails or panics where a test wants it to.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 use super::*;
 
 /// What a call meets.
-#[expect(dead_code, reason = "the tests of lanes, which come next, need them all")]
 pub(crate) enum Fault {
     /// It panics.
     Panic,
     /// It fails.
     Fails(Error),
-    /// It waits until the semaphore has a permit or is closed, and goes on.
-    Waits(Arc<Semaphore>),
 }
 
 type Script = Box<dyn Fn(&'static str, Option<SubscriptionId>) -> Option<Fault> + Send + Sync>;
@@ -37,17 +33,11 @@ impl FaultyStore {
         Arc::new(Self { inner, script: Box::new(script) })
     }
 
-    async fn meet(&self, method: &'static str, whose: Option<SubscriptionId>) -> Result<(), Error> {
+    fn meet(&self, method: &'static str, whose: Option<SubscriptionId>) -> Result<(), Error> {
         match (self.script)(method, whose) {
             None => Ok(()),
             Some(Fault::Panic) => panic!("a test wants `{method}` to panic"),
             Some(Fault::Fails(error)) => Err(error),
-            Some(Fault::Waits(gate)) => {
-                if let Ok(permit) = gate.acquire().await {
-                    permit.forget();
-                }
-                Ok(())
-            }
         }
     }
 }
@@ -55,22 +45,22 @@ impl FaultyStore {
 #[async_trait]
 impl Store for FaultyStore {
     async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
-        self.meet("accept", None).await?;
+        self.meet("accept", None)?;
         self.inner.accept(arrivals).await
     }
 
     async fn story(&self, id: EventId) -> Result<Option<Story>, Error> {
-        self.meet("story", None).await?;
+        self.meet("story", None)?;
         self.inner.story(id).await
     }
 
     async fn stories(&self, range: Range) -> Result<Vec<Story>, Error> {
-        self.meet("stories", None).await?;
+        self.meet("stories", None)?;
         self.inner.stories(range).await
     }
 
     async fn purge(&self, purge: Purge) -> Result<Purged, Error> {
-        self.meet("purge", None).await?;
+        self.meet("purge", None)?;
         self.inner.purge(purge).await
     }
 
@@ -81,17 +71,17 @@ impl Store for FaultyStore {
         by: String,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        self.meet("redeliver", None).await?;
+        self.meet("redeliver", None)?;
         self.inner.redeliver(id, subscriptions, by, at).await
     }
 
     async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
-        self.meet("subscriptions", None).await?;
+        self.meet("subscriptions", None)?;
         self.inner.subscriptions().await
     }
 
     async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error> {
-        self.meet("put_subscription", Some(subscription.id)).await?;
+        self.meet("put_subscription", Some(subscription.id))?;
         self.inner.put_subscription(subscription).await
     }
 
@@ -100,17 +90,17 @@ impl Store for FaultyStore {
         recovery: Recovery,
         subscription: Option<Subscription>,
     ) -> Result<bool, Error> {
-        self.meet("begin_recovery", Some(recovery.subscription)).await?;
+        self.meet("begin_recovery", Some(recovery.subscription))?;
         self.inner.begin_recovery(recovery, subscription).await
     }
 
     async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
-        self.meet("recovery", Some(subscription)).await?;
+        self.meet("recovery", Some(subscription))?;
         self.inner.recovery(subscription).await
     }
 
     async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
-        self.meet("running_recoveries", None).await?;
+        self.meet("running_recoveries", None)?;
         self.inner.running_recoveries().await
     }
 
@@ -121,12 +111,12 @@ impl Store for FaultyStore {
         step: Step,
         at: Timestamp,
     ) -> Result<Option<Recovery>, Error> {
-        self.meet("recover", Some(subscription)).await?;
+        self.meet("recover", Some(subscription))?;
         self.inner.recover(subscription, asked, step, at).await
     }
 
     async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error> {
-        self.meet("forward", None).await?;
+        self.meet("forward", None)?;
         self.inner.forward(forward).await
     }
 
@@ -136,27 +126,32 @@ impl Store for FaultyStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Backlog, Error> {
-        self.meet("backlog", Some(subscription)).await?;
+        self.meet("backlog", Some(subscription))?;
         self.inner.backlog(subscription, now, limit).await
     }
 
     async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error> {
-        self.meet("creditors", None).await?;
+        self.meet("creditors", None)?;
         self.inner.creditors().await
     }
 
     async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
-        self.meet("owed", Some(ask.subscription)).await?;
+        self.meet("owed", Some(ask.subscription))?;
         self.inner.owed(ask).await
     }
 
     async fn finish(&self, finished: Finished) -> Result<(), Error> {
-        self.meet("finish", Some(finished.subscription)).await?;
+        self.meet("finish", Some(finished.subscription))?;
         self.inner.finish(finished).await
     }
 
+    async fn release(&self, release: Release) -> Result<(), Error> {
+        self.meet("release", Some(release.subscription))?;
+        self.inner.release(release).await
+    }
+
     async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {
-        self.meet("prepare", Some(preparation.subscription)).await?;
+        self.meet("prepare", Some(preparation.subscription))?;
         self.inner.prepare(preparation).await
     }
 
@@ -165,52 +160,52 @@ impl Store for FaultyStore {
         event: EventId,
         subscription: SubscriptionId,
     ) -> Result<Option<Prepared>, Error> {
-        self.meet("prepared", Some(subscription)).await?;
+        self.meet("prepared", Some(subscription))?;
         self.inner.prepared(event, subscription).await
     }
 
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
-        self.meet("plugin_state", Some(subscription)).await?;
+        self.meet("plugin_state", Some(subscription))?;
         self.inner.plugin_state(subscription).await
     }
 
     async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        self.meet("put_module", None).await?;
+        self.meet("put_module", None)?;
         self.inner.put_module(module, wasm).await
     }
 
     async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
-        self.meet("module", None).await?;
+        self.meet("module", None)?;
         self.inner.module(digest).await
     }
 
     async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error> {
-        self.meet("module_bytes", None).await?;
+        self.meet("module_bytes", None)?;
         self.inner.module_bytes(digest).await
     }
 
     async fn modules(&self) -> Result<Vec<Module>, Error> {
-        self.meet("modules", None).await?;
+        self.meet("modules", None)?;
         self.inner.modules().await
     }
 
     async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error> {
-        self.meet("remove_module", None).await?;
+        self.meet("remove_module", None)?;
         self.inner.remove_module(digest).await
     }
 
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
-        self.meet("forgive", Some(subscription)).await?;
+        self.meet("forgive", Some(subscription))?;
         self.inner.forgive(subscription, limit).await
     }
 
     async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
-        self.meet("reached", None).await?;
+        self.meet("reached", None)?;
         self.inner.reached().await
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        self.meet("probe", None).await?;
+        self.meet("probe", None)?;
         self.inner.probe().await
     }
 

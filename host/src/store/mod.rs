@@ -21,7 +21,7 @@ use crate::domain::recovery::Looked;
 use crate::domain::{Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery};
 use crate::stage::Alarm;
 
-pub use owed::{Ask, Finished, Owed, Place, Progress, Waiting};
+pub use owed::{Ask, Finished, Owed, Place, Progress, Release, Waiting};
 pub use wakes::{News, Wakes};
 
 /// Why the store did not do what it was asked. Nothing of the request was kept.
@@ -195,7 +195,8 @@ pub struct Module {
     pub by: String,
 }
 
-/// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run.
+/// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run and
+/// [`Store::release`].
 ///
 /// Dropping a future does not undo the write that it asked for.
 #[async_trait]
@@ -277,6 +278,10 @@ pub trait Store: Send + Sync + 'static {
     /// causes a repeat and nothing else. Only an attempt that is a run is durable by then, and does not wait for others to
     /// be recorded with it.
     async fn finish(&self, finished: Finished) -> Result<(), Error>;
+
+    /// Puts a delivery off without counting an attempt; does nothing when it does not wait in its place any more. The
+    /// future resolves as that of [`Self::finish`] does.
+    async fn release(&self, release: Release) -> Result<(), Error>;
 
     /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does
     /// nothing of it and returns `false` when the delivery does not wait in its place any more.

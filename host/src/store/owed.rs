@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Logged;
 use crate::domain::plugin::PluginRun;
-use crate::domain::{Attempt, EventId, HandlerRun, SubscriptionId};
+use crate::domain::{Attempt, EventId, HandlerRun, Holder, SubscriptionId};
 
 /// A delivery that waits for its first or its next attempt.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Progress {
     pub passed: bool,
     /// Which outputs of its plugin the target has already, one bit each.
     pub sent: u64,
+    /// Since when it is held without an attempt that counts ([`crate::domain::Entry::Held`]).
+    pub held: Option<Timestamp>,
 }
 
 /// Where a waiting delivery's row stands.
@@ -94,4 +96,26 @@ pub struct Finished {
     /// Whether [`Store::prepared`](super::Store::prepared) has something for it, which goes when nothing more is to
     /// be sent.
     pub prepared: bool,
+}
+
+/// A delivery that is put off without an attempt that counts, for want of something that is neither the target's nor the
+/// plugin's.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Whose delivery.
+    pub subscription: SubscriptionId,
+    /// Of which event.
+    pub event: EventId,
+    /// Where its row stood.
+    pub place: Place,
+    /// How far it has come, for the next try.
+    pub progress: Progress,
+    /// What it waits for.
+    pub by: Holder,
+    /// What was missing.
+    pub reason: String,
+    /// Since when it waits for such.
+    pub since: Timestamp,
+    /// When it is to be tried again.
+    pub due: Timestamp,
 }

@@ -17,6 +17,8 @@ pub(crate) enum Launch {
     Plain,
     /// With SIGXFSZ ignored, so that a write past `RLIMIT_FSIZE` fails with an error, like one on a full disk.
     FileSizeErrors,
+    /// With so many open files at the most.
+    OpenFiles(u64),
 }
 
 /// A running server; requests go through the [`Api`] of the default user, which it dereferences to.
@@ -122,14 +124,18 @@ impl Deref for Server {
     }
 }
 
+/// The binary behind a command of the shell.
+fn shell(first: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), WAYPOST]);
+    shell
+}
+
 fn spawn(launch: Launch, listen: &str, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {
     let mut command = match launch {
         Launch::Plain => Command::new(WAYPOST),
-        Launch::FileSizeErrors => {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", WAYPOST]);
-            shell
-        }
+        Launch::FileSizeErrors => shell("trap '' XFSZ"),
+        Launch::OpenFiles(most) => shell(&format!("ulimit -n {most}")),
     };
     command.args(["serve", "--listen", listen, "--log-format", "json", "--data"]);
     command.arg(folder.join("data")).args(flags).envs(env.iter().cloned()).current_dir(folder);

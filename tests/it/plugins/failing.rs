@@ -94,8 +94,8 @@ async fn what_a_failing_policy_has_not_allowed_is_neither_sent_nor_skipped() {
 }
 
 #[tokio::test]
-async fn a_module_that_is_gone_is_a_failure_that_names_it() {
-    let mut server = Server::with(&["--retry-schedule", "10m"]).await;
+async fn a_module_that_is_gone_holds_the_delivery_and_is_named() {
+    let mut server = Server::with(&["--retry-schedule", "none"]).await;
     let target = Target::start().await;
     let plugin = json!({"on_error": "deliver"});
     let uuid = using(&server, waypost_guests::SIEVE, &target.url("/t"), plugin).await;
@@ -106,13 +106,14 @@ async fn a_module_that_is_gone_is_a_failure_that_names_it() {
     }
     server.restart().await;
     let id = server.receive(&event_1_0("a")).await;
-    let run = wait_until("the plugin is found missing", async || {
+    let delivery = wait_until("the plugin is found missing", async || {
         let delivery = server.delivery(&id, &uuid).await;
-        (!delivery["attempts"][0].is_null()).then(|| delivery["attempts"][0]["plugin"].clone())
+        (delivery["held"]["by"] == "plugins").then_some(delivery)
     })
     .await;
-    assert_eq!(run["verdict"], "failed");
-    assert!(run["reason"].as_str().unwrap().contains(&digest), "{run}");
+    assert!(delivery["reason"].as_str().unwrap().contains(&digest), "{delivery}");
+    assert_eq!(delivery["attempts"], json!([]), "it is not the plugin's fault");
+    assert_eq!(server.subscription(&uuid).await["disabled"], Value::Null);
 }
 
 #[tokio::test]

@@ -105,8 +105,10 @@ pub enum Failure {
     Limit(String),
     /// It trapped or panicked, or gave what no plugin may give. As for [`Failure::Internal`].
     Trap(String),
-    /// It cannot be loaded or run here now. As for [`Failure::Internal`].
+    /// It cannot be loaded or run here now, which is not its fault: the delivery waits, and nothing is counted.
     Host(String),
+    /// It was not called, since it has failed again and again. As for [`Failure::Internal`].
+    Breaker(String),
 }
 
 impl Failure {
@@ -117,7 +119,9 @@ impl Failure {
             Self::InvalidConfig(message) => format!("plugin: invalid configuration: {message}"),
             Self::Unavailable { message, .. } => format!("plugin: unavailable: {message}"),
             Self::Internal(message) => format!("plugin: internal error: {message}"),
-            Self::Limit(message) | Self::Trap(message) | Self::Host(message) => format!("plugin: {message}"),
+            Self::Limit(message) | Self::Trap(message) | Self::Host(message) | Self::Breaker(message) => {
+                format!("plugin: {message}")
+            }
         }
     }
 }

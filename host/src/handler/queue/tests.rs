@@ -109,15 +109,37 @@ fn a_run_that_ends_while_the_store_is_read_does_not_begin_again() {
 
 /// The run was left owed, began again at once, and panicked again, for ever.
 #[tokio::test]
-async fn a_run_that_panics_is_over() {
+async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
     let folder = tempfile::tempdir().unwrap();
-    let closure = Closure::new(|run| async move { Ok(std::fs::write(run.output().join("x"), "x")?) });
+    let runs = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&runs);
+    let closure = Closure::new(move |run| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move { Ok(std::fs::write(run.output().join("x"), "x")?) }
+    });
     let destination = Destination::Events { folder: folder.path().join("out"), ty: "t".to_owned() };
     let accept: Accept = Arc::new(|_, _| panic!("the embedding program's own mistake"));
     let (mut queue, id) = owing(handler(closure, &destination, accept), folder.path()).await;
     queue.start_owed().await;
     until(|| queue.engine.under_way.lock().is_empty()).await;
     let story = queue.engine.store.story(id).await.unwrap().unwrap();
-    let State::Dead { reason } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
+    let State::Retrying { reason, due } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
     assert!(reason.starts_with("the service panicked"), "{reason}");
+    assert!(due > clock::now(), "not at once");
+    queue.start_owed().await;
+    assert!(queue.engine.under_way.lock().is_empty());
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_run_that_panics_is_over_where_its_schedule_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let closure = Closure::new(|_| async { panic!("the embedding program's own mistake") });
+    let accept: Accept = Arc::new(|_, _| Box::pin(async { Err("nobody accepts".to_owned()) }));
+    let (mut queue, id) = owing(handler(closure, &Destination::Nowhere, accept), folder.path()).await;
+    queue.start_owed().await;
+    until(|| queue.engine.under_way.lock().is_empty()).await;
+    let story = queue.engine.store.story(id).await.unwrap().unwrap();
+    let State::Dead { reason } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
+    assert!(reason.contains("the closure panicked"), "{reason}");
 }

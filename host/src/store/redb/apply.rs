@@ -10,12 +10,12 @@ use super::fresh::{self, FreshRows};
 use super::handle::Fault;
 use super::history::{self, Ledger};
 use super::ids::Ids;
-use super::queue::Redelivery;
+use super::queue::{End, Redelivery};
 use super::read::owe_fresh;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
 use crate::domain::{Entry, EventId, Outcome, State, Subscription, SubscriptionId};
-use crate::store::{Arrival, Finished, Logged, News, Progress};
+use crate::store::{Arrival, Logged, News, Place, Progress, Release};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -140,22 +140,25 @@ impl Apply<'_, '_> {
     }
 
     /// Moves deliveries on whose attempts have ended.
-    pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e Finished>) -> Result<(), Fault> {
+    pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
         let (mut ledger, mut late) = (Ledger::default(), Vec::new());
-        let mut rows = FreshRows::default();
-        for finished in all {
+        let (mut rows, mut held) = (FreshRows::default(), BTreeMap::<_, Vec<_>>::new());
+        for end in all {
+            let finished = match end {
+                End::Finished(finished) => finished,
+                End::Released(release) => {
+                    if let Some(record) = self.release(release, &mut rows)? {
+                        held.entry(release.place.batch.uuid().as_u128()).or_default().push(record);
+                    }
+                    continue;
+                }
+            };
             let subscription = finished.subscription.uuid().as_u128();
             let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
             if finished.attempt.outcome == Outcome::Delivered {
                 self.remember_reached(finished.subscription, finished.attempt.at)?;
             }
-            let waited = match finished.place.due {
-                None => rows.take(&self.tables.fresh, (subscription, batch), index)?,
-                Some(due) => {
-                    let row = (subscription, due.as_microsecond(), finished.event.uuid().as_u128());
-                    self.tables.retries.remove(row)?.is_some()
-                }
-            };
+            let waited = self.take_row(&mut rows, finished.subscription, finished.event, finished.place)?;
             let runs = [finished.plugin.clone().map(Entry::Plugin), finished.run.clone().map(Entry::Run)];
             let entries = runs.into_iter().flatten().chain([Entry::Attempt(finished.attempt.clone())]);
             let records = entries.map(|entry| HistoryRecord { index, subscription, entry });
@@ -176,7 +179,41 @@ impl Apply<'_, '_> {
         for (batch, record) in late {
             history::insert_late(&mut self.tables.history, batch, record)?;
         }
+        for (batch, records) in held {
+            history::hold(&mut self.tables.history, batch, records)?;
+        }
         Ok(())
+    }
+
+    /// Takes the row of a waiting delivery away; returns whether it was there.
+    fn take_row(
+        &mut self,
+        rows: &mut FreshRows,
+        subscription: SubscriptionId,
+        event: EventId,
+        place: Place,
+    ) -> Result<bool, Fault> {
+        let subscription = subscription.uuid().as_u128();
+        match place.due {
+            None => rows.take(&self.tables.fresh, (subscription, place.batch.uuid().as_u128()), place.index),
+            Some(due) => {
+                let row = (subscription, due.as_microsecond(), event.uuid().as_u128());
+                Ok(self.tables.retries.remove(row)?.is_some())
+            }
+        }
+    }
+
+    /// Puts a delivery off; returns what its history is to say of that, unless somebody has taken its row.
+    fn release(&mut self, release: &Release, rows: &mut FreshRows) -> Result<Option<HistoryRecord>, Fault> {
+        let Release { subscription, event, place, progress, by, reason, since, due } = release;
+        if !self.take_row(rows, *subscription, *event, *place)? {
+            return Ok(None);
+        }
+        let (batch, index) = (place.batch.uuid().as_u128(), place.index);
+        let progress = Progress { held: Some(*since), ..*progress };
+        self.owe_again(*subscription, *event, *due, batch, index, progress)?;
+        let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
+        Ok(Some(HistoryRecord { index, subscription: subscription.uuid().as_u128(), entry }))
     }
 
     /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.

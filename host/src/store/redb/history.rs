@@ -64,6 +64,50 @@ pub(super) fn insert_late(
     Ok(())
 }
 
+/// Writes that deliveries of a batch are held: in place of what their last entry says of the same, or behind it.
+pub(super) fn hold(
+    table: &mut Table<'_, (u128, u64), &'static [u8]>,
+    batch: u128,
+    mut held: Vec<HistoryRecord>,
+) -> Result<(), Fault> {
+    let (mut append, mut changed) = (Vec::new(), Vec::new());
+    for row in table.range((batch, 0)..=(batch, u64::MAX))?.rev() {
+        if held.is_empty() {
+            break;
+        }
+        let (key, row) = row?;
+        let mut records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        let mut is_changed = false;
+        held = held
+            .into_iter()
+            .filter_map(|hold| {
+                let tells = |known: &HistoryRecord| {
+                    (known.index, known.subscription) == (hold.index, hold.subscription)
+                        && !known.entry.is_run()
+                };
+                let Some(last) = records.iter().rposition(tells) else { return Some(hold) };
+                if matches!(records[last].entry, Entry::Held { .. }) {
+                    records[last] = hold;
+                    is_changed = true;
+                } else {
+                    append.push(hold);
+                }
+                None
+            })
+            .collect();
+        if is_changed {
+            changed.push((key.value(), records));
+        }
+    }
+    for (key, records) in changed {
+        table.insert(key, record::encode_history(&records).as_slice())?;
+    }
+    append.append(&mut held);
+    let mut ledger = Ledger::default();
+    append.into_iter().for_each(|record| ledger.add(batch, record));
+    ledger.write(table)
+}
+
 fn rows(records: &[HistoryRecord]) -> impl Iterator<Item = &[HistoryRecord]> {
     let mut rest = records;
     std::iter::from_fn(move || {
@@ -88,7 +132,7 @@ fn size(entry: &Entry) -> usize {
                 .sum::<usize>()
         }
         Entry::Redelivery { .. } | Entry::Dropped { .. } | Entry::Recovered { .. } => 64,
-        Entry::FilterFailed { reason, .. } => 64 + reason.len(),
+        Entry::FilterFailed { reason, .. } | Entry::Held { reason, .. } => 64 + reason.len(),
         Entry::Plugin(run) => 256 + run.size(),
         Entry::Run(run) => 256 + run.size(),
     }
@@ -130,6 +174,7 @@ pub(super) fn take_failed(
             | Entry::Redelivery { .. }
             | Entry::Dropped { .. }
             | Entry::Recovered { .. }
+            | Entry::Held { .. }
             | Entry::Plugin(_)
             | Entry::Run(_) => true,
         });

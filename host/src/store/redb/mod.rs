@@ -40,12 +40,12 @@ use crate::domain::plugin::{Prepared, StateMap};
 use crate::domain::{EventId, PluginDigest, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
-    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Module, Preparation, Purge, Purged, Range, Step,
-    Store, Story, Waiting, Wakes,
+    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Module, Preparation, Purge, Purged, Range,
+    Release, Step, Store, Story, Waiting, Wakes,
 };
 use handle::{Fault, Handle};
 use modules::{Change, Files};
-use queue::{Ending, Op, Queue, Redelivery, Reply};
+use queue::{End, Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
 use recover::Recover;
 use writer::Writer;
@@ -116,6 +116,12 @@ impl RedbStore {
             Err(_) => Error::Closed,
         });
         Ok(read??)
+    }
+
+    async fn end(&self, end: End) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push_ending(Ending { end, reply })?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
     async fn write<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, Error> {
@@ -221,9 +227,11 @@ impl Store for RedbStore {
     }
 
     async fn finish(&self, finished: Finished) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.push_ending(Ending { finished, reply })?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.end(End::Finished(finished)).await
+    }
+
+    async fn release(&self, release: Release) -> Result<(), Error> {
+        self.end(End::Released(release)).await
     }
 
     async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::modules;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Arrival, Error, Finished, Preparation, Purge, Purged};
+use crate::store::{Arrival, Error, Finished, Preparation, Purge, Purged, Release};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -38,8 +38,25 @@ pub(super) struct Redelivery {
 
 /// The end of an attempt: it may wait for company, and is tried again while the disk is full.
 pub(super) struct Ending {
-    pub(super) finished: Finished,
+    pub(super) end: End,
     pub(super) reply: Reply<()>,
+}
+
+/// How an attempt ended.
+pub(super) enum End {
+    /// With an outcome.
+    Finished(Finished),
+    /// Without one that counts.
+    Released(Release),
+}
+
+impl End {
+    fn is_run(&self) -> bool {
+        match self {
+            Self::Finished(finished) => finished.run.is_some(),
+            Self::Released(_) => false,
+        }
+    }
 }
 
 /// What one commit carries.
@@ -130,7 +147,7 @@ impl Queue {
             return Err(Error::Closed);
         }
         // A run keeps its place among those that may go at once until its end is written.
-        let wait = if ending.finished.run.is_some() { Duration::ZERO } else { ENDING_WAIT };
+        let wait = if ending.end.is_run() { Duration::ZERO } else { ENDING_WAIT };
         state.endings.push(ending);
         let now = Instant::now();
         // What a failed write has put back stays for its time.

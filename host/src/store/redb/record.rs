@@ -207,6 +207,9 @@ pub(super) struct RetryRecord {
     /// What version 2 adds; a delivery without a plugin needs nothing of it, and keeps the shorter version.
     #[serde(skip)]
     plugin: PluginProgress,
+    /// What version 3 adds: since when it is held.
+    #[serde(skip)]
+    held: Option<i64>,
 }
 
 /// How far the plugin of a delivery has come: the end of a record of version 2.
@@ -217,24 +220,31 @@ struct PluginProgress {
 }
 
 const VERSION_2: u8 = 2;
+const VERSION_3: u8 = 3;
 
 impl RetryRecord {
     /// Makes the record of a delivery that has come this far.
     pub(super) fn new(batch: u128, index: u32, progress: Progress) -> Self {
         let first_attempt = progress.first_attempt.map(Timestamp::as_microsecond);
-        let Progress { failed, allowed, passed, sent, first_attempt: _ } = progress;
-        Self { batch, index, failed, first_attempt, allowed, plugin: PluginProgress { passed, sent } }
+        let Progress { failed, allowed, passed, sent, held, first_attempt: _ } = progress;
+        let held = held.map(Timestamp::as_microsecond);
+        Self { batch, index, failed, first_attempt, allowed, plugin: PluginProgress { passed, sent }, held }
     }
 
     /// Returns how far the delivery has come.
     pub(super) fn progress(&self) -> Result<Progress, Error> {
         let first_attempt = self.first_attempt.map(timestamp).transpose()?;
         let PluginProgress { passed, sent } = self.plugin;
-        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed, passed, sent })
+        let held = self.held.map(timestamp).transpose()?;
+        Ok(Progress { failed: self.failed, first_attempt, allowed: self.allowed, passed, sent, held })
     }
 
     /// Writes the record.
     pub(super) fn encode(&self) -> Vec<u8> {
+        if self.held.is_some() {
+            let record = postcard::to_extend(&(self, self.plugin, self.held), vec![VERSION_3]);
+            return record.expect("numbers and flags have no failing serializers");
+        }
         if self.plugin == PluginProgress::default() {
             return versioned(|buffer| postcard::to_extend(self, buffer));
         }
@@ -244,6 +254,10 @@ impl RetryRecord {
 
     /// Reads the record.
     pub(super) fn decode(record: &[u8]) -> Result<Self, Error> {
+        if let Some((&VERSION_3, body)) = record.split_first() {
+            let (this, plugin, held): (Self, _, _) = postcard::from_bytes(body)?;
+            return Ok(Self { plugin, held, ..this });
+        }
         if let Some((&VERSION_2, body)) = record.split_first() {
             let (this, plugin): (Self, _) = postcard::from_bytes(body)?;
             return Ok(Self { plugin, ..this });

@@ -116,7 +116,7 @@ impl Writer {
                     }
                 });
             }
-            apply.finish(endings.iter().map(|ending| &ending.finished))?;
+            apply.finish(endings.iter().map(|ending| &ending.end))?;
             Ok((values, apply.effects))
         })
     }

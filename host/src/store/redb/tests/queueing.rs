@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::super::queue::{Ending, Group, Op, Queue};
+use super::super::queue::{End, Ending, Group, Op, Queue};
 use super::*;
 use crate::domain::handler::{HandlerRun, RunStart};
 use crate::store::{Error, Place};
@@ -37,7 +37,18 @@ fn end(number: u128) -> (Ending, Answer<()>) {
         progress: Progress::default(),
         prepared: false,
     };
-    (Ending { finished, reply }, answer)
+    (Ending { end: End::Finished(finished), reply }, answer)
+}
+
+fn number(ending: &Ending) -> u128 {
+    finished(&ending.end).event.uuid().as_u128()
+}
+
+fn finished(end: &End) -> &Finished {
+    match end {
+        End::Finished(finished) => finished,
+        End::Released(_) => unreachable!("nothing is released here"),
+    }
 }
 
 fn counts(group: &Group) -> (usize, usize) {
@@ -69,10 +80,10 @@ fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
     let queue = Queue::new();
     // The machine may be busy: once is enough.
     let shortest = (0..20).map(|_| {
-        let mut run = end(2).0;
+        let (mut run, _) = end(2);
         let (start, uploads) = (RunStart::Fresh, Vec::new());
         let handler = HandlerRun { handler: "h".to_owned(), start, fetched: None, program: None, uploads };
-        run.finished.run = Some(Box::new(handler));
+        run.end = End::Finished(Finished { run: Some(Box::new(handler)), ..finished(&run.end).clone() });
         queue.push_ending(end(1).0).unwrap();
         let begun = Instant::now();
         queue.push_ending(run).unwrap();
@@ -91,7 +102,7 @@ fn a_full_house_goes_at_once_and_in_order() {
     let (first, second) = (queue.next().unwrap(), queue.next().unwrap());
     assert_eq!((counts(&first), counts(&second)), ((0, 1_024), (0, 476)));
     let all = first.endings.iter().chain(&second.endings);
-    assert!(all.map(|ending| ending.finished.event.uuid().as_u128()).eq(0..1_500));
+    assert!(all.map(number).eq(0..1_500));
 }
 
 #[test]
@@ -124,7 +135,7 @@ fn endings_that_were_put_back_come_again_before_the_others() {
     queue.put_back(failed.endings);
     queue.push(probe().0).unwrap();
     let again = queue.next().unwrap();
-    let order: Vec<_> = again.endings.iter().map(|ending| ending.finished.event.uuid().as_u128()).collect();
+    let order: Vec<_> = again.endings.iter().map(number).collect();
     assert_eq!(order, [1, 2]);
     let begun = Instant::now();
     queue.put_back(again.endings);
@@ -179,7 +190,7 @@ fn a_group_comes_apart_in_order_down_to_single_writes() {
             Op::Accept { arrivals, .. } => arrivals[0].event.size(),
             _ => unreachable!("only accepts are in the group"),
         }));
-        endings.extend(group.endings.into_iter().map(|ending| ending.finished.event.uuid().as_u128()));
+        endings.extend(group.endings.iter().map(number));
     }
     assert_eq!((ops, endings), ((0..5).collect(), (0..6).collect()));
 }

@@ -1,0 +1,172 @@
+//! What waits for one subscription, as far as its lane has read it.
+//!
+//! The store is read in pages until everything has been read; from then on its news are enough, and it is read again only
+//! when the lane could not keep up. Reading is one of the things that a lane waits for: its attempts go on meanwhile.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::domain::{EventId, SubscriptionId};
+use crate::store::{Ask, Error, News, Owed, Store, Waiting};
+
+/// How long to wait after the store could not be read: at first, and at the most.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What waits for one subscription.
+pub(super) struct Backlog {
+    store: Arc<dyn Store>,
+    id: SubscriptionId,
+    /// Read, and not tried yet.
+    pub(super) waiting: VecDeque<Owed>,
+    /// The newest batch that has been read.
+    read_to: EventId,
+    /// The store may hold what has not been read.
+    unread: bool,
+    /// When the first of those is due that are not due yet.
+    pub(super) next_due: Option<Timestamp>,
+    /// Retries that have been read and whose end is not recorded: their rows are still in the store.
+    taken: HashSet<EventId>,
+    reading: Option<(Ask, BoxFuture<'static, Result<Waiting, Error>>)>,
+    /// Retries whose end was recorded since the reading began, which may have them all the same.
+    recorded: HashSet<EventId>,
+    /// How often the store could not be read in a row, and before when it is not read again.
+    failures: u32,
+    again: Option<Instant>,
+}
+
+impl Backlog {
+    pub(super) fn new(store: Arc<dyn Store>, id: SubscriptionId) -> Self {
+        Self {
+            store,
+            id,
+            waiting: VecDeque::new(),
+            read_to: EventId::NIL,
+            unread: true,
+            next_due: None,
+            taken: HashSet::new(),
+            reading: None,
+            recorded: HashSet::new(),
+            failures: 0,
+            again: None,
+        }
+    }
+
+    /// Begins to read a page, where there is something to read and it may be read now.
+    pub(super) fn begin(&mut self, page: usize) {
+        if !self.unread || self.reading.is_some() || self.pause().is_some() {
+            return;
+        }
+        self.unread = false;
+        self.again = None;
+        // The page tells it anew, and what is recorded meanwhile is added.
+        self.next_due = None;
+        let ask = Ask {
+            subscription: self.id,
+            after: self.read_to,
+            fresh: page,
+            now: clock::now(),
+            due: page + self.taken.len(),
+        };
+        let store = Arc::clone(&self.store);
+        self.reading = Some((ask, Box::pin(async move { store.owed(ask).await })));
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Returns until when the store is left alone after it could not be read.
+    pub(super) fn pause(&self) -> Option<Instant> {
+        self.again.filter(|again| Instant::now() < *again)
+    }
+
+    /// Waits for the page that is being read, and takes it. Cancel safe.
+    pub(super) async fn page(&mut self) {
+        let Some((ask, reading)) = &mut self.reading else { return std::future::pending().await };
+        let ask = *ask;
+        let answer = reading.await;
+        self.reading = None;
+        let recorded = std::mem::take(&mut self.recorded);
+        match answer {
+            Ok(Waiting { fresh, due, next_due }) => {
+                self.failures = 0;
+                self.unread |= fresh.len() >= ask.fresh || due.len() >= ask.due;
+                self.read_to = fresh.last().map_or(self.read_to, |owed| owed.place.batch);
+                for owed in due {
+                    if recorded.contains(&owed.event.id) {
+                        // It may stand for an attempt that has ended: the next page tells.
+                        self.unread = true;
+                    } else if self.taken.insert(owed.event.id) {
+                        self.waiting.push_back(owed);
+                    }
+                }
+                self.waiting.extend(fresh);
+                self.next_due = next_due.into_iter().chain(self.next_due).min();
+            }
+            Err(error) => {
+                let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
+                tracing::warn!(subscription = %self.id, %error, ?wait, "what is owed cannot be read now");
+                self.failures = self.failures.saturating_add(1).min(16);
+                self.unread = true;
+                self.again = Some(Instant::now() + wait);
+            }
+        }
+    }
+
+    /// Stops reading.
+    pub(super) fn stop(&mut self) {
+        if self.reading.take().is_some() {
+            self.unread = true;
+        }
+    }
+
+    /// Lets the store be read, where something of it is due.
+    pub(super) fn look_at_what_is_due(&mut self) -> bool {
+        let is_due = self.next_due.is_some_and(|due| due <= clock::now());
+        self.unread |= is_due;
+        is_due
+    }
+
+    /// Tells whether it is known that nothing waits but what is due later.
+    pub(super) fn is_over(&self) -> bool {
+        !self.unread && self.waiting.is_empty() && self.reading.is_none()
+    }
+
+    /// Tells whether something may be in the store that has not been read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Takes what is new. A lane that has not read everything before, or has `enough` to do, reads it later.
+    pub(super) fn hear(&mut self, news: News, enough: usize) {
+        if news.read || self.unread || self.waiting.len() > enough {
+            self.unread = true;
+            return;
+        }
+        // What has been read since the news were made is in them once more.
+        for owed in news.fresh.into_iter().filter(|owed| owed.place.batch > self.read_to) {
+            self.waiting.push_back(owed);
+        }
+        self.read_to = self.waiting.back().map_or(self.read_to, |owed| self.read_to.max(owed.place.batch));
+    }
+
+    /// Takes note that the store has recorded how an attempt ended, and when the delivery is due again, if it is.
+    pub(super) fn record(&mut self, event: EventId, was_retry: bool, due: Option<Timestamp>) {
+        if was_retry {
+            if self.reading.is_some() {
+                self.recorded.insert(event);
+            }
+            // Another row of the same event may have been read meanwhile, and been taken for this one.
+            self.unread |= self.taken.remove(&event);
+        }
+        // Only now is the row of the next attempt where a reading would find it.
+        self.next_due = due.into_iter().chain(self.next_due).min();
+    }
+}

@@ -1,0 +1,85 @@
+//! Which failures are this machine's own: it has no descriptors, memory, ports or disk left. They say nothing about whoever
+//! was to be reached, or the program that was to run.
+
+use std::error::Error;
+use std::io;
+
+use rustix::io::Errno;
+
+/// Tells whether this machine's own shortage is behind a failure.
+pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
+    find(error).is_some()
+}
+
+/// Returns the system's word that it has no more descriptors, memory, ports or disk for us, where that is behind a failure.
+pub fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut has_cause = false;
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            match errno(cause) {
+                Some(errno) if is_ours(errno) => return Some(errno.into()),
+                Some(_) => has_cause = true,
+                None => {}
+            }
+        }
+        next = cause.source();
+    }
+    // The resolver of names does not say that it had no descriptor for its question.
+    (!has_cause && has_no_descriptor()).then(|| Errno::MFILE.into())
+}
+
+/// Returns the system's number of an error, also of one that stands inside another.
+fn errno(error: &io::Error) -> Option<Errno> {
+    if let Some(number) = error.raw_os_error() {
+        return Some(Errno::from_raw_os_error(number));
+    }
+    error.get_ref()?.downcast_ref::<io::Error>().and_then(errno)
+}
+
+fn is_ours(errno: Errno) -> bool {
+    const OURS: [Errno; 9] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::FBIG,
+    ];
+    OURS.contains(&errno)
+}
+
+fn has_no_descriptor() -> bool {
+    match std::fs::File::open("/dev/null") {
+        Ok(_) => false,
+        Err(error) => errno(&error).is_some_and(is_ours),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("connect")]
+    struct Connect(#[source] io::Error);
+
+    fn failed(errno: Errno) -> Connect {
+        Connect(errno.into())
+    }
+
+    #[test]
+    fn want_of_descriptors_memory_or_ports_is_ours_and_a_refusal_is_not() {
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NOSPC] {
+            assert!(is_behind(&failed(ours)), "{ours:?}");
+        }
+        for theirs in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH, Errno::TIMEDOUT] {
+            assert!(!is_behind(&failed(theirs)), "{theirs:?}");
+        }
+        assert!(is_behind(&Connect(io::Error::other(io::Error::from(Errno::MFILE)))), "inside another one");
+        assert!(!is_behind(&Connect(io::Error::other("no such name"))), "there are descriptors");
+    }
+}
