@@ -309,11 +309,15 @@ impl Store for RedbStore {
     }
 }
 
+/// The writer writes what waits, and ends. Inside a runtime it does so by itself, since waiting for it would keep a worker
+/// from every other task: [`Store::close`] waits.
 impl Drop for RedbStore {
     fn drop(&mut self) {
         self.queue.close();
         let thread = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        if let Some(thread) = thread
+            && tokio::runtime::Handle::try_current().is_err()
+        {
             drop(thread.join());
         }
     }

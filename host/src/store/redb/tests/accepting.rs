@@ -62,7 +62,7 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
         (vec![(sub(2), vec![])], vec![]),
         (vec![], vec![told(2, received[2])]),
     ];
-    drop(store);
+    close(store).await;
     let store = open(folder.path());
     for (id, (deliveries, failed)) in ids.iter().zip(expected) {
         let story = store.story(*id).await.unwrap().unwrap();

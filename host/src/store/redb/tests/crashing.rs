@@ -75,7 +75,7 @@ async fn close_writes_what_waits() {
     let (ended, accepted, ()) = futures_util::join!(end, more, store.close());
     ended.unwrap();
     accepted.unwrap();
-    drop(store);
+    close(store).await;
     assert_eq!(open(folder.path()).creditors().await.unwrap(), [sub(2)]);
 }
 
@@ -83,7 +83,7 @@ async fn close_writes_what_waits() {
 async fn ids_grow_over_restarts_though_the_clock_went_back() {
     let (folder, store) = fresh();
     let first = accept(&store, "a", &[]).await;
-    drop(store);
+    close(store).await;
     // The log's last event came when the clock was a century ahead.
     let ahead = ids::first_at(after(3_000_000_000));
     rename_batch(folder.path(), first, ahead);
@@ -95,6 +95,7 @@ async fn ids_grow_over_restarts_though_the_clock_went_back() {
         last = ids[1];
         assert_eq!(listed(&store, Range { limit: 2, ..ALL }).await, [ids[1], ids[0]]);
         assert_eq!(store.story(ids[1]).await.unwrap().unwrap().event.event.id(), "c");
+        close(store).await;
     }
 }
 

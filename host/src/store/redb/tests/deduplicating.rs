@@ -24,7 +24,7 @@ async fn a_repeat_gets_the_first_ones_id_and_is_owed_once() {
     assert_eq!(accept(&store, "a", &[sub(1), sub(2)]).await, first);
     assert_eq!(listed(&store, ALL).await, [other, first]);
     assert_eq!(store.creditors().await.unwrap(), [sub(1)]);
-    drop(store);
+    close(store).await;
     let store = with_window(folder.path());
     assert_eq!(accept(&store, "a", &[sub(1)]).await, first, "also after a restart");
     assert_eq!(owed(&store, sub(1)).await.fresh.len(), 2);

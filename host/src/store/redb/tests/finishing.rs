@@ -115,7 +115,7 @@ async fn a_target_that_was_reached_is_remembered() {
         store.finish(ending).await.unwrap();
     }
     assert_eq!(store.reached().await.unwrap(), [(sub(1), after(10))]);
-    drop(store);
+    close(store).await;
     assert_eq!(open(folder.path()).reached().await.unwrap(), [(sub(1), after(10))]);
 }
 

@@ -46,6 +46,11 @@ fn fresh() -> (tempfile::TempDir, RedbStore) {
     (folder, store)
 }
 
+/// Ends a store, so that its file can be opened again.
+async fn close(store: RedbStore) {
+    store.close().await;
+}
+
 /// What a crash at this moment would leave of the store in `folder`, which is still open.
 fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
     let copy = tempfile::tempdir().unwrap();

@@ -143,7 +143,7 @@ impl Model {
             Step::Forgive(index, limit) => self.forgive(SUBSCRIPTIONS[index.index(3)], limit).await,
             Step::Reopen => {
                 self.under_way.clear();
-                self.store = None;
+                close(self.store.take().unwrap()).await;
                 self.store = Some(open(self.folder.path()));
             }
         }

@@ -32,7 +32,7 @@ async fn a_second_one_is_told_that_the_file_is_in_use() {
     assert!(matches!(sync(folder.path()), Err(OpenError::InUse { .. })));
     accept(&store, "a", &[]).await;
     store.close().await;
-    drop(store);
+    close(store).await;
     assert_eq!(listed(&open(folder.path()), ALL).await.len(), 1);
 }
 
@@ -130,7 +130,7 @@ async fn a_file_from_before_recoveries_and_plugins_gets_their_tables() {
     for older in 0..3 {
         let (folder, store) = fresh();
         let id = accept(&store, "a", &[sub(1)]).await;
-        drop(store);
+        close(store).await;
         let database = Database::open(folder.path().join(FILE_NAME)).unwrap();
         let txn = database.begin_write().unwrap();
         assert!(match older {

@@ -211,7 +211,7 @@ async fn state_goes_with_its_plugin_and_does_not_come_back() {
     let state = store.plugin_state(sub(1)).await.unwrap();
     assert_eq!(keys(&state), ["gone", "kept"], "a change of the plugin leaves the state");
     assert_eq!(state["gone"], StateValue { bytes: b"2".to_vec(), expires: Some(after(1)) });
-    drop(store);
+    close(store).await;
 
     let store = open(folder.path());
     subscribe(&store, None).await;

@@ -44,7 +44,7 @@ async fn those_that_stay_keep_their_places() {
     let ids = store.accept(arrivals.collect()).await.unwrap();
     finish(&store, sub(9), &only(&store, sub(9)).await, Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Events(ids.clone())).await, (2, 2));
-    drop(store);
+    close(store).await;
     let store = open(folder.path());
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1]]);
     let waiting = owed(&store, sub(1)).await.fresh;

@@ -15,7 +15,7 @@ async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
     let (folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     assert!(redeliver(&store, id, &[sub(2), sub(3)], after(1)).await);
-    drop(store);
+    close(store).await;
     let store = open(folder.path());
     let story = store.story(id).await.unwrap().unwrap();
     assert_eq!(story.event.matched, [sub(1), sub(2), sub(3)]);
