@@ -19,6 +19,9 @@ use epoch::Epochs;
 /// would wait for it, and is matched on a thread of its own.
 const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
 
+/// How long the events of a batch are matched before others have their turn.
+const TURN_MAX: Duration = Duration::from_millis(1);
+
 /// The longest that an acknowledgement is held back, however many events a request has and whoever matches.
 const PACE_MAX: Duration = Duration::from_millis(100);
 
@@ -74,7 +77,12 @@ impl Intake {
         let _epoch = self.epochs.enter();
         let received = clock::now();
         let mut arrivals = Vec::with_capacity(events.len());
+        let mut turn = Instant::now();
         for (index, event) in events.into_iter().enumerate() {
+            if index > 0 && turn.elapsed() > TURN_MAX {
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
             arrivals.push(self.arrival(event, received, sender, index).await?);
         }
         let end = Instant::now() + PACE_MAX;
