@@ -135,6 +135,17 @@ impl Service {
         }
         let tending = Arc::clone(&modules).tend(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
+        let sites = http::Sites {
+            hosts: config.allowed_hosts.clone(),
+            origins: config.allowed_origins.clone(),
+            is_local: config.listen.ip().is_loopback(),
+        };
+        let sizes = http::Sizes {
+            event: config.event_bytes_max,
+            subscription: config.subscription_bytes_max,
+            plugin: config.plugin_bytes_max,
+            all: config.bodies_bytes(),
+        };
         let api = Api {
             store: Arc::clone(&store),
             directory,
@@ -150,16 +161,13 @@ impl Service {
                 default_user: config.default_user,
                 trusted: config.trusted_proxies,
             }),
-            limits: http::Limits::new(
-                config.event_bytes_max,
-                config.subscription_bytes_max,
-                config.plugin_bytes_max,
-                config.body_timeout,
-            ),
+            sites: Arc::new(sites),
+            limits: http::Limits::new(sizes, config.body_timeout),
         };
         let connections = Connections {
             max: config.connections_max,
             header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
             grace: config.shutdown_grace,
         };
         Ok(Self { store, dispatcher, intake, api, connections, tasks, stop })
@@ -200,6 +208,9 @@ impl Service {
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an
     /// [`axum::extract::ConnectInfo`] with the address that they come from. It keeps the data folder in use until it is
     /// dropped, also when the service is closed.
+    ///
+    /// Requests of other web pages are refused. Which names are this Waypost's own goes by [`Config::listen`], also where
+    /// the program listens itself: see [`Config::allowed_hosts`].
     pub fn router(&self) -> axum::Router {
         http::router(self.api.clone())
     }

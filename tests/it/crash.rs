@@ -175,7 +175,7 @@ async fn requests_and_attempts_share_one_grace() {
     server.receive(&event("a")).await;
     target.wait_for("/t", 1).await;
     let mut half = RawConnection::open(&server.url).await;
-    half.write("POST /receive HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await;
+    half.write("POST /receive HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{").await;
     server.get("/healthz").await.ok();
     let asked = std::time::Instant::now();
     server.terminate();

@@ -1,9 +1,14 @@
 //! Waypost inside another program: its public API and nothing else, no process and no REST.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::Request;
 use serde_json::json;
 use tempfile::TempDir;
+use tower::ServiceExt as _;
 use waypost::clock;
 use waypost::config::Config;
 use waypost::domain::{
@@ -15,7 +20,7 @@ use waypost::handler::upload::Destination;
 use waypost::service::{Error, Service};
 use waypost::store::redb::OpenError;
 
-use crate::harness::{Answer, Gate, Target, event_1_0, wait_until};
+use crate::harness::{Answer, Gate, Target, event_1_0, merged, wait_until};
 
 fn config(folder: &TempDir) -> Config {
     Config {
@@ -316,5 +321,65 @@ async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
     let id = service.accept(vec![event.unwrap()], "me").await.unwrap().remove(0);
     delivery_in(&service, id, "delivered").await;
     assert_eq!(service.runs().handlers().count(), 2);
+    service.close().await;
+}
+
+/// Returns the status with which a program's own server answers a request with these headers.
+async fn status(service: &Service, headers: &[(&str, &str)]) -> u16 {
+    let mut request = Request::get("/events").extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = service.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    answer.status().as_u16()
+}
+
+/// The routes that a program serves itself are guarded like ours; a listener for other machines has names that nobody
+/// has told it.
+#[tokio::test]
+async fn pages_of_other_sites_are_kept_off_the_routes_of_an_embedding_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    assert_eq!(status(&service, &[("host", "localhost:1")]).await, 200);
+    assert_eq!(status(&service, &[("host", "evil.example")]).await, 421);
+    assert_eq!(status(&service, &[("sec-fetch-site", "cross-site")]).await, 403);
+    service.close().await;
+
+    let wide = Config { listen: SocketAddr::from(([0, 0, 0, 0], 0)), ..config(&folder) };
+    let service = Service::open(wide).await.unwrap();
+    assert_eq!(status(&service, &[("host", "waypost.example")]).await, 200);
+    assert_eq!(
+        status(&service, &[("host", "waypost.example"), ("origin", "http://waypost.example")]).await,
+        200
+    );
+    assert_eq!(
+        status(&service, &[("host", "waypost.example"), ("origin", "http://evil.example")]).await,
+        403
+    );
+    service.close().await;
+}
+
+/// A batch was matched in one go, and nobody else had a turn meanwhile.
+#[tokio::test]
+async fn others_have_their_turn_while_a_batch_is_matched() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = open(&folder).await;
+    for n in 0..20 {
+        let filter = format!("$..[?search(@.text, 'x+y{n}')]");
+        subscribe(&service, &filter, "http://127.0.0.1:9/".to_owned()).await;
+    }
+    let event = |id: usize| {
+        let event = merged(event_1_0(&id.to_string()), json!({"data": {"text": "x".repeat(2000)}}));
+        Event::from_json(event.to_string()).unwrap()
+    };
+    let mut accepting = Box::pin(service.accept((0..200).map(event).collect(), "me"));
+    let mut turns = 0;
+    let accepted = std::future::poll_fn(|context| {
+        turns += 1;
+        accepting.as_mut().poll(context)
+    });
+    assert_eq!(accepted.await.unwrap().len(), 200);
+    drop(accepting);
+    assert!(turns > 10, "{turns}");
     service.close().await;
 }

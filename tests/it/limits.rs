@@ -32,7 +32,7 @@ async fn the_default_limit_is_1_mib() {
     let server = Server::start().await;
     server.receive_as("application/json", sized(1 << 20)).await.ok();
     let mut connection = RawConnection::open(&server.url).await;
-    let head = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048577\r\n\r\n";
+    let head = "POST /receive HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048577\r\n\r\n";
     connection.write(head).await;
     connection.reply().await.unwrap().refused(413);
 }
@@ -41,7 +41,7 @@ async fn the_default_limit_is_1_mib() {
 async fn a_chunked_body_over_the_limit_is_413_too() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let mut connection = RawConnection::open(&server.url).await;
-    let head = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /receive HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     connection.write(head).await;
     for _ in 0..3 {
         connection.write(format!("3e8\r\n{}\r\n", "x".repeat(1000))).await;
@@ -66,7 +66,7 @@ async fn a_body_that_does_not_come_is_408() {
     for path in ["/receive", "/eventmatch"] {
         let mut connection = RawConnection::open(&server.url).await;
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
         );
         connection.write(head).await;
         connection.write("{\"half\"").await;
@@ -79,7 +79,7 @@ async fn a_body_that_does_not_come_is_408() {
 async fn a_head_that_does_not_come_ends_the_connection() {
     let server = Server::with(&["--header-timeout-ms", "200"]).await;
     let mut connection = RawConnection::open(&server.url).await;
-    connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\n").await;
+    connection.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n").await;
     let reply = connection.reply().await;
     assert!(reply.is_none_or(|reply| reply.status == 408));
     server.get("/healthz").await.ok();
@@ -88,8 +88,8 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 #[tokio::test]
 async fn a_head_that_is_too_large_or_no_http_is_a_client_error() {
     let server = Server::start().await;
-    let many = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-A: b\r\n".repeat(500));
-    let bad_length = "POST /receive HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n";
+    let many = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(500));
+    let bad_length = "POST /receive HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n";
     for bytes in [many.as_str(), bad_length, "\x16\x03\x01 no HTTP\r\n\r\n", "GET\r\n\r\n"] {
         let mut connection = RawConnection::open(&server.url).await;
         connection.write(bytes).await;
@@ -105,7 +105,7 @@ async fn a_head_that_is_too_large_or_no_http_is_a_client_error() {
 #[tokio::test]
 async fn connections_over_the_limit_are_answered_503() {
     let server = Server::with(&["--connections-max", "3"]).await;
-    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut open = Vec::new();
     for _ in 0..3 {
         let mut connection = RawConnection::open(&server.url).await;
@@ -136,7 +136,7 @@ async fn a_connection_that_says_nothing_does_not_keep_its_place() {
     begun.write("P").await;
     wait_until("there is room again", async || {
         let mut connection = RawConnection::open(&server.url).await;
-        connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        connection.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
         connection.reply().await.filter(|reply| reply.status == 200)
     })
     .await;

@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod packed;
 mod receive;
 mod subscriptions;
 
@@ -21,6 +22,9 @@ mod recover;
 mod retrying;
 mod speaking;
 
+mod pages;
+
+mod connections;
 mod crash;
 mod disk_full;
 mod dying;

@@ -6,6 +6,8 @@ use crate::config::{Config, Invalid};
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The most room for bodies: 1 TiB.
+const BODIES_BYTES_MAX: usize = 1024 * BYTES_MAX;
 /// The largest memory of a plugin: what the pool of memories has room for.
 const PLUGIN_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The most of anything that is counted.
@@ -37,6 +39,11 @@ impl Config {
         ensure("plugin_threads", self.plugin_threads <= 1024, || {
             format!("expected 0 to 1024, found {}", self.plugin_threads)
         })?;
+        // Of the room for bodies, a quarter is for small ones.
+        let (room, least) = (self.bodies_bytes(), self.largest_body().saturating_mul(2));
+        ensure("bodies_bytes_max", (least..=BODIES_BYTES_MAX).contains(&room), || {
+            format!("expected {least} (twice the largest body) to {BODIES_BYTES_MAX}, found {room}")
+        })?;
         let both = self.policy_plugin.is_some() && self.policy_url.is_some();
         ensure("policy_plugin", !both, || "expected either this or policy_url, found both".to_owned())?;
 
@@ -44,6 +51,7 @@ impl Config {
         for (key, timeout, least) in [
             ("header_timeout_ms", self.header_timeout, least),
             ("body_timeout_ms", self.body_timeout, least),
+            ("idle_timeout_ms", self.idle_timeout, least),
             ("attempt_timeout_ms", self.attempt_timeout, least),
             ("connect_timeout_ms", self.connect_timeout, least),
             ("policy_timeout_ms", self.policy_timeout, least),

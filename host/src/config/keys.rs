@@ -41,7 +41,7 @@ pub static KEYS: &[Key] = &[
         "listen",
         "ADDR:PORT",
         "127.0.0.1:8070",
-        "Where to listen; port 0 takes a free one",
+        "Where to listen: an address or a name, and a port; port 0 takes a free one",
         |c, t| set(&mut c.listen, parse::address(t)),
     ),
     key(SERVICE, "data", "DIR", "./waypost-data", "The data folder, created when it is missing", |c, t| {
@@ -94,6 +94,22 @@ pub static KEYS: &[Key] = &[
         |c, t| set(&mut c.trusted_proxies, parse::networks(t)),
     ),
     key(
+        SERVICE,
+        "allowed_hosts",
+        "NAMES",
+        "",
+        "Host names of this Waypost besides localhost and addresses, separated by commas",
+        |c, t| set(&mut c.allowed_hosts, parse::hosts(t)),
+    ),
+    key(
+        SERVICE,
+        "allowed_origins",
+        "ORIGINS",
+        "",
+        "Origins of other web pages that may send requests, separated by commas",
+        |c, t| set(&mut c.allowed_origins, parse::origins(t)),
+    ),
+    key(
         DELIVERY,
         "retry_schedule",
         "WAITS",
@@ -144,6 +160,22 @@ pub static KEYS: &[Key] = &[
     key(LIMITS, "body_timeout_ms", "MS", "30000", "The longest a request's body may take", |c, t| {
         set(&mut c.body_timeout, parse::millis(t))
     }),
+    key(
+        LIMITS,
+        "idle_timeout_ms",
+        "MS",
+        "75000",
+        "How long a connection may wait for its next request",
+        |c, t| set(&mut c.idle_timeout, parse::millis(t)),
+    ),
+    key(
+        LIMITS,
+        "bodies_bytes_max",
+        "BYTES",
+        "",
+        "The most bytes that bodies of requests take at once [default: 256 MiB, or four of the largest]",
+        |c, t| set(&mut c.bodies_bytes_max, parse::number(t).map(Some)),
+    ),
     key(PLUGINS, "plugin_time_ms", "MS", "250", "The longest a plugin may take for one delivery", |c, t| {
         set(&mut c.plugin_time, parse::millis(t))
     }),

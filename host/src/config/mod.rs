@@ -35,6 +35,9 @@ pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
 pub use load::{ENV_PREFIX, Sources};
 
+/// Room for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
+const BODIES_BYTES: usize = 256 * 1024 * 1024;
+
 /// Every setting of a Waypost, each with a default that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -57,6 +60,13 @@ pub struct Config {
     pub admin_users: Option<Vec<String>>,
     /// The networks whose requests carry an identity. Default loopback: `127.0.0.0/8,::1/128`.
     pub trusted_proxies: Vec<IpNet>,
+    /// Names under which requests may come besides `localhost` and addresses, in lower case: `name`, `*.name` for all
+    /// below it, `*` for any. Always checked while [`listen`](Self::listen) is a loopback address, elsewhere if there are
+    /// some. Default none.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of other web pages that may send requests, as browsers write them: `https://portal.example`. Default
+    /// none.
+    pub allowed_origins: Vec<String>,
 
     /// The waits between a delivery's attempts. Default `5s,5m,30m,2h,5h,10h,14h,20h,24h`.
     pub retry_schedule: RetrySchedule,
@@ -83,6 +93,11 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The longest a request's body may take to arrive. Default 30 s.
     pub body_timeout: Duration,
+    /// How long a connection may wait for its next request, or not take what is sent to it. Default 75 s.
+    pub idle_timeout: Duration,
+    /// The most that the bodies of all requests under way may take, in bytes. Default none:
+    /// [`Config::bodies_bytes`]'s.
+    pub bodies_bytes_max: Option<usize>,
 
     /// The longest that a plugin may take for one delivery. Default 250 ms.
     pub plugin_time: Duration,
@@ -172,6 +187,8 @@ impl Default for Config {
                 IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
                 IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
             ],
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
             retry_schedule: RetrySchedule::default(),
             attempt_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
@@ -184,6 +201,8 @@ impl Default for Config {
             connections_max: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            bodies_bytes_max: None,
             plugin_time: Duration::from_millis(250),
             plugin_memory_bytes: 64 * 1024 * 1024,
             plugin_output_bytes: 1024 * 1024,
@@ -222,6 +241,17 @@ impl Config {
     /// Returns what keeps requests of users and plugins from speaking for others.
     pub fn guard(&self) -> Guard {
         Guard::new(self.user_header.clone(), self.plugin_headers.clone())
+    }
+
+    /// Returns the most that the bodies of all requests under way may take:
+    /// [`bodies_bytes_max`](Self::bodies_bytes_max) where given, else 256 MiB, or room for four of the largest.
+    pub fn bodies_bytes(&self) -> usize {
+        self.bodies_bytes_max.unwrap_or_else(|| BODIES_BYTES.max(self.largest_body().saturating_mul(4)))
+    }
+
+    /// Returns how large the largest body may be: a module with its subscription.
+    fn largest_body(&self) -> usize {
+        self.event_bytes_max.max(self.subscription_bytes_max.saturating_add(self.plugin_bytes_max))
     }
 
     /// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.

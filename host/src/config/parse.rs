@@ -2,7 +2,7 @@
 //!
 //! Each error says what is expected, and what was found.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,8 +19,53 @@ use crate::net::{HeaderPattern, HeaderPatternError};
 /// What is wrong with a text.
 pub(super) type Parsed<T> = Result<T, String>;
 
+/// A name is looked up; where it has several addresses, the first of IPv4 is taken, as that is where clients look first
+/// that are told nothing.
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
-    text.parse().or_else(|_| expected("an IP address and a port, such as `127.0.0.1:8070`", text))
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let Some((name, port)) = text.rsplit_once(':').filter(|(name, _)| is_name(name)) else {
+        return expected("an address and a port, such as `127.0.0.1:8070`", text);
+    };
+    let Ok(port) = port.parse::<u16>() else {
+        return expected("a port from 0 to 65535 behind the colon, such as `127.0.0.1:8070`", text);
+    };
+    let found = (name, port).to_socket_addrs();
+    let found: Vec<_> = found.map_err(|error| format!("`{name}` has no address: {error}"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| format!("`{name}` has no address"))
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
+/// Names of hosts: `*` is any, `*.name` all below a name.
+pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
+    let host = |item: &str| {
+        let name = item.strip_suffix('.').unwrap_or(item);
+        match name == "*" || is_name(name.strip_prefix("*.").unwrap_or(name)) {
+            true => Ok(name.to_ascii_lowercase()),
+            false => {
+                expected("names without scheme and port, such as `waypost.example` or `*.example`", item)
+            }
+        }
+    };
+    items(text).map(host).collect()
+}
+
+/// Origins of web pages, which are written as browsers write them.
+pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
+    let origin = |item: &str| {
+        let url = item.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let bare = url.filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none());
+        match bare {
+            Some(url) => Ok(url.origin().ascii_serialization()),
+            None => expected("origins, such as `https://portal.example`", item),
+        }
+    };
+    items(text).map(origin).collect()
 }
 
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {

@@ -1,19 +1,22 @@
-//! Reading bodies: bounded in size and time, and JSON objects out of them.
+//! Reading bodies: unpacked, bounded in size and time, within the room for all; and JSON objects out of them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 
+use super::coding::Codings;
 use super::error::ApiError;
+use super::room::{Full, Room, Taken};
 use crate::domain::json;
 
 /// A limit for bodies, with the names that its errors use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Limit {
     /// What is limited, for people.
     pub(super) what: &'static str,
@@ -23,6 +26,8 @@ pub(super) struct Limit {
     pub(super) bytes: usize,
     /// The longest time.
     pub(super) timeout: Duration,
+    /// Where all bodies have their room.
+    pub(super) room: Arc<Room>,
 }
 
 /// The most bytes of a refused body that are read away, and for how long: most clients send all of it before they
@@ -30,23 +35,100 @@ pub(super) struct Limit {
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads a whole body.
-pub(super) async fn read(mut body: Body, limit: Limit) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::too_large(limit.what, limit.bytes, limit.key);
-    if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > limit.bytes) {
-        drain(body).await;
-        return Err(too_large());
+/// Why a body is not read to its end.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is larger than its limit.
+    TooLarge,
+    /// There is no room for more of it.
+    Full(Full),
+    /// It took too long.
+    TooSlow,
+    /// The connection ended.
+    BrokeOff,
+    /// It is not packed as its `Content-Encoding` says.
+    Packed {
+        /// The coding.
+        coding: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl From<Full> for Fault {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
     }
-    let collected = tokio::time::timeout(limit.timeout, Limited::new(&mut body, limit.bytes).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            drain(body).await;
-            Err(too_large())
+}
+
+impl Fault {
+    fn error(self, limit: &Limit) -> ApiError {
+        match self {
+            Self::TooLarge => ApiError::too_large(limit.what, limit.bytes, limit.key),
+            Self::Full(full) => full.into(),
+            Self::TooSlow => ApiError::too_slow(limit.timeout.as_millis()),
+            Self::BrokeOff => ApiError::bad_request("the body broke off"),
+            Self::Packed { coding, reason } => {
+                let detail = format!("the body is not packed as `Content-Encoding: {coding}` says: {reason}");
+                ApiError::bad_request(detail)
+            }
         }
-        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
-        Err(_) => Err(ApiError::too_slow(limit.timeout.as_millis())),
     }
+}
+
+/// Reads a whole body and unpacks it. Its room is taken for as long as what is returned beside it lives.
+pub(super) async fn read<'a>(
+    headers: &HeaderMap,
+    mut body: Body,
+    limit: &'a Limit,
+) -> Result<(Bytes, Taken<&'a Room>), ApiError> {
+    let codings = match Codings::of(headers) {
+        Ok(codings) => codings,
+        Err(refused) => {
+            drain(body).await;
+            return Err(refused);
+        }
+    };
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit.bytes {
+        drain(body).await;
+        return Err(Fault::TooLarge.error(limit));
+    }
+    let deadline = Instant::now() + limit.timeout;
+    let reading = async {
+        let (bytes, taken) = collect(&mut body, limit).await?;
+        codings.undo(bytes, taken, limit, deadline).await
+    };
+    let fault = match tokio::time::timeout(limit.timeout, reading).await {
+        Ok(Ok(read)) => return Ok(read),
+        Ok(Err(fault)) => fault,
+        Err(_) => Fault::TooSlow,
+    };
+    if matches!(fault, Fault::TooLarge | Fault::Full(_)) {
+        drain(body).await;
+    }
+    Err(fault.error(limit))
+}
+
+/// Reads all bytes as they come. Most bodies come in one piece, which is taken as it is.
+async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, Taken<&'a Room>), Fault> {
+    let (mut taken, mut first, mut all) = (Taken::of(&*limit.room), Bytes::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(part) = frame.map_err(|_| Fault::BrokeOff)?.into_data() else { continue };
+        if part.len() > limit.bytes - first.len() - all.len() {
+            return Err(Fault::TooLarge);
+        }
+        taken.add(part.len())?;
+        if first.is_empty() && all.is_empty() {
+            first = part;
+        } else {
+            // Many small pieces would take more memory than their bytes.
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&part);
+        }
+    }
+    all.shrink_to_fit();
+    Ok((if all.is_empty() { first } else { all.into() }, taken))
 }
 
 /// Reads a body away that is refused for another reason than what is in it.

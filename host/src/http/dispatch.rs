@@ -32,7 +32,6 @@ pub(super) async fn dispatch(
             "HEAD starts no handler: send GET or POST",
         ));
     }
-    refuse_other_sites(&headers)?;
     let path = uri.path().strip_prefix("/dispatch/").unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut parts = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
@@ -50,16 +49,6 @@ fn decode(part: &str) -> Result<String, ApiError> {
     match text.contains('\0') {
         true => Err(ApiError::bad_request(format!("the argument `{part}` holds a NUL"))),
         false => Ok(text.into_owned()),
-    }
-}
-
-/// A browser that shows a page of somebody else would start programs in its user's name: it says so (Fetch Metadata).
-fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
-    match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
-        Some(b"cross-site" | b"same-site") => {
-            Err(ApiError::forbidden("a page of another site must not start handlers"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -3,11 +3,12 @@
 //! The body has Pacifica's fields (`status`, `message`) and problem+json's (`type`, `title`, `detail`), with a
 //! JSON pointer where one field is wrong. The log gets the cause; the client never does.
 
+use std::borrow::Cow;
+
 use axum::Json;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
@@ -16,16 +17,17 @@ use crate::plugin::{Problem, Refused};
 use crate::{directory, intake, modules, plugin, store};
 
 /// An error on its way to the client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
     detail: String,
     pointer: Option<String>,
     errors: Vec<Part>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// One of several errors.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug)]
 struct Part {
     pointer: String,
     detail: String,
@@ -33,7 +35,17 @@ struct Part {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), pointer: None, errors: Vec::new() }
+        Self { status, detail: detail.into(), pointer: None, errors: Vec::new(), header: None }
+    }
+
+    /// Says more in a header.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
+    }
+
+    /// Something that can be done in a moment.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
     /// A body that is not what the path takes.
@@ -83,19 +95,22 @@ impl ApiError {
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
 /// Cuts a text that is too long, and says so.
-fn bounded(mut text: String) -> String {
+fn bounded(text: &str) -> Cow<'_, str> {
     let bytes = text.len();
-    if bytes > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text.push_str(&format!("… (cut: it has {bytes} bytes)"));
+    match bytes > TEXT_BYTES_MAX {
+        false => Cow::Borrowed(text),
+        true => {
+            let kept = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+            Cow::Owned(format!("{kept}… (cut: it has {bytes} bytes)"))
+        }
     }
-    text
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// Returns the body.
+    pub(super) fn body(&self) -> Value {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let detail = bounded(self.detail);
+        let detail = bounded(&self.detail);
         let mut body = json!({
             "status": format!("{} {title}", self.status.as_u16()),
             "message": detail,
@@ -103,16 +118,26 @@ impl IntoResponse for ApiError {
             "title": title,
             "detail": detail,
         });
-        if let Some(pointer) = self.pointer {
+        if let Some(pointer) = &self.pointer {
             body["pointer"] = bounded(pointer).into();
         }
         if !self.errors.is_empty() {
-            let part = |part: Part| Part { pointer: bounded(part.pointer), detail: bounded(part.detail) };
-            body["errors"] = json!(self.errors.into_iter().map(part).collect::<Vec<_>>());
+            let part =
+                |part: &Part| json!({"pointer": bounded(&part.pointer), "detail": bounded(&part.detail)});
+            body["errors"] = self.errors.iter().map(part).collect();
         }
-        let mut response = (self.status, Json(body)).into_response();
+        body
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(header) = self.header {
+            response.headers_mut().insert(header.0, header.1);
         }
         response
     }
@@ -126,7 +151,7 @@ impl From<DecodeError> for ApiError {
             DecodeErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         };
         let errors = error.members.into_iter().map(|(pointer, detail)| Part { pointer, detail }).collect();
-        Self { status, detail: error.message, pointer: error.pointer, errors }
+        Self { pointer: error.pointer, errors, ..Self::new(status, error.message) }
     }
 }
 
@@ -261,6 +286,6 @@ mod tests {
         assert!(body.len() < 4 * TEXT_BYTES_MAX, "{} bytes", body.len());
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert!(body["detail"].as_str().unwrap().ends_with("ü… (cut: it has 2097152 bytes)"), "{body}");
-        assert_eq!(bounded("short".to_owned()), "short");
+        assert_eq!(bounded("short"), "short");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! An unknown, a deleted and another user's subscription answer alike, so that nobody learns what exists.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
@@ -27,13 +28,13 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let (mut body, module) = if multipart::is_multipart(&headers) {
+    let (mut body, module, _taken) = if multipart::is_multipart(&headers) {
         let (turn, body) = plugins::turn(&api, &user, body).await?;
-        let parts = multipart::read(&headers, body, api.limits).await?;
-        (parts.subscription, parts.plugin.map(|module| (module, turn)))
+        let (parts, taken) = multipart::read(&headers, body, &api.limits).await?;
+        (parts.subscription, parts.plugin.map(|module| (module, turn)), taken)
     } else {
-        let body = body::read(body, api.limits.subscription).await?;
-        (body::object(&headers, &body)?, None)
+        let (body, taken) = body::read(&headers, body, &api.limits.subscription).await?;
+        (body::object(&headers, &body)?, None, taken)
     };
     let now = clock::now();
     let start = recover::take_start_at(&mut body, now)?;
@@ -61,12 +62,12 @@ pub(super) async fn create(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     after: Option<SubscriptionId>,
 }
 
 impl Takes for Page {
-    const TAKES: &'static str = "limit (a number) and after (the UUID of a subscription in the list)";
+    const TAKES: &'static str = "limit (from 1 on) and after (the UUID of a subscription in the list)";
 }
 
 /// `GET /eventmatch`
@@ -75,7 +76,8 @@ pub(super) async fn list(
     user: User,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let own = api.directory.page_of_user(&user.name, page.after, page.limit.unwrap_or(usize::MAX));
+    let own =
+        api.directory.page_of_user(&user.name, page.after, page.limit.map_or(usize::MAX, NonZeroUsize::get));
     Ok(Json(own.ok_or_else(not_yours)?.iter().map(|known| show(&api, known)).collect()))
 }
 
@@ -97,7 +99,7 @@ pub(super) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = body::read(body, api.limits.subscription).await?;
+    let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let body = body::object(&headers, &body)?;
     recover::refuse_start_at(&body)?;
     let now = clock::now();

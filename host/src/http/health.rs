@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::Api;
 use super::error::ApiError;
 
 /// The longest that a readiness probe waits for the disk.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what a probe found is true: each is a commit, and anybody may ask.
+const PROBE_LASTS: Duration = Duration::from_secs(1);
 
 /// Answers, as long as no stage of the service is dead.
 pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
@@ -20,19 +23,88 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, 
         None => Ok(Json(json!({"status": "ok"}))),
         Some(dead) => {
             let detail = format!("{} has ended: the service must be started again", dead.stage);
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+            Err(ApiError::unavailable(detail))
         }
     }
 }
 
-/// Writes something and waits until it is on disk.
-pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    match tokio::time::timeout(PROBE_TIMEOUT, api.store.probe()).await {
-        Ok(probed) => probed?,
+/// Writes something and waits until it is on disk, at most once a second for all who ask.
+pub(super) async fn readyz(
+    State(api): State<Arc<Api>>,
+    Extension(probe): Extension<Probe>,
+) -> Result<Json<Value>, ApiError> {
+    let write = async || match tokio::time::timeout(PROBE_TIMEOUT, api.store.probe()).await {
+        Ok(probed) => Ok(probed?),
         Err(_) => {
             let detail = format!("the disk took longer than {} s for one write", PROBE_TIMEOUT.as_secs());
-            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+            Err(ApiError::unavailable(detail))
         }
+    };
+    probe.ask(write).await.map(|()| Json(json!({"status": "ready"})))
+}
+
+/// What the last probe found. One runs at a time, and the others wait for what it finds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Probe(Arc<Mutex<Option<Last>>>);
+
+#[derive(Debug)]
+struct Last {
+    /// When it ended, or began where nobody waited for its end.
+    at: Instant,
+    found: Option<Result<(), ApiError>>,
+}
+
+impl Probe {
+    async fn ask(&self, probe: impl AsyncFnOnce() -> Result<(), ApiError>) -> Result<(), ApiError> {
+        let mut last = self.0.lock().await;
+        match &*last {
+            Some(Last { at, found: Some(found) }) if at.elapsed() < PROBE_LASTS => return found.clone(),
+            // Whoever asked went away before the end: his commit counts as one.
+            Some(Last { at, found: None }) => tokio::time::sleep_until(*at + PROBE_LASTS).await,
+            Some(_) | None => {}
+        }
+        *last = Some(Last { at: Instant::now(), found: None });
+        let found = probe().await;
+        *last = Some(Last { at: Instant::now(), found: Some(found.clone()) });
+        found
     }
-    Ok(Json(json!({"status": "ready"})))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Each question was a commit of its own: whoever asked often enough slowed every event down.
+    #[tokio::test]
+    async fn many_who_ask_share_one_probe() {
+        let (probe, writes) = (Probe::default(), Cell::new(0));
+        let ask = || {
+            probe.ask(async || {
+                writes.set(writes.get() + 1);
+                tokio::task::yield_now().await;
+                Err(ApiError::unavailable("the disk is full"))
+            })
+        };
+        let asked = Instant::now();
+        let found = join_all((0..100).map(|_| ask())).await;
+        assert!(found.iter().all(Result::is_err));
+        assert!(writes.get() <= 1 + asked.elapsed().as_secs(), "{} writes", writes.get());
+        let before = writes.get();
+        probe.0.lock().await.as_mut().unwrap().at -= PROBE_LASTS;
+        ask().await.unwrap_err();
+        assert_eq!(writes.get(), before + 1, "it does not last for ever");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_does_not_make_it_cheaper_to_ask() {
+        let (probe, begun) = (Probe::default(), Instant::now());
+        let aborted = probe.ask(async || std::future::pending().await);
+        assert!(tokio::time::timeout(Duration::ZERO, aborted).await.is_err());
+        probe.ask(async || Ok(())).await.unwrap();
+        assert!(begun.elapsed() >= PROBE_LASTS);
+    }
 }

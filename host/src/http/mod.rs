@@ -1,9 +1,11 @@
 //! REST: routes and JSON bodies, one resource in each file.
 //!
 //! A handler extracts, calls, and wraps. Bodies are built here and nowhere else; statuses of errors are chosen in
-//! `error` and nowhere else. `server` accepts connections within their limits.
+//! `error` and nowhere else. `server` accepts connections within their limits, `sites` keeps web pages of others out.
 
 mod body;
+mod coding;
+mod connection;
 mod deliveries;
 mod dispatch;
 mod error;
@@ -19,9 +21,11 @@ mod parameters;
 mod plugins;
 mod receive;
 mod recover;
+mod room;
 mod runs;
 mod scriptlog;
 mod server;
+mod sites;
 mod story;
 mod subscription_body;
 mod tasks;
@@ -31,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 
 use crate::delivery::Dispatcher;
@@ -42,36 +46,42 @@ use crate::modules::Modules;
 use crate::net::Guard;
 use crate::recovery::Recoveries;
 use crate::store::Store;
+use room::Room;
 
 pub use identity::Identity;
 pub use server::{Connections, serve};
+pub use sites::Sites;
 
 /// The limits of requests.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     event: body::Limit,
     subscription: body::Limit,
     plugin: body::Limit,
 }
 
+/// How many bytes the bodies of requests may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// One with events.
+    pub event: usize,
+    /// One with a subscription.
+    pub subscription: usize,
+    /// A module.
+    pub plugin: usize,
+    /// All that are under way.
+    pub all: usize,
+}
+
 impl Limits {
-    /// Makes the limits: the most bytes of a request with events, of one with a subscription and of a module, and the
-    /// longest that any of them may take to arrive.
-    pub fn new(
-        event_bytes: usize,
-        subscription_bytes: usize,
-        plugin_bytes: usize,
-        timeout: Duration,
-    ) -> Self {
+    /// Makes the limits: the most bytes, and the longest that a body may take to arrive.
+    pub fn new(sizes: Sizes, timeout: Duration) -> Self {
+        let room = Arc::new(Room::new(sizes.all));
+        let limit = |what, key, bytes| body::Limit { what, key, bytes, timeout, room: Arc::clone(&room) };
         Self {
-            event: body::Limit { what: "the event", key: "event_bytes_max", bytes: event_bytes, timeout },
-            subscription: body::Limit {
-                what: "the subscription",
-                key: "subscription_bytes_max",
-                bytes: subscription_bytes,
-                timeout,
-            },
-            plugin: body::Limit { what: "the module", key: "plugin_bytes_max", bytes: plugin_bytes, timeout },
+            event: limit("the event", "event_bytes_max", sizes.event),
+            subscription: limit("the subscription", "subscription_bytes_max", sizes.subscription),
+            plugin: limit("the module", "plugin_bytes_max", sizes.plugin),
         }
     }
 }
@@ -97,14 +107,31 @@ pub struct Api {
     pub guard: Arc<Guard>,
     /// Who is asking.
     pub identity: Arc<Identity>,
+    /// Which web pages may ask.
+    pub sites: Arc<Sites>,
     /// How much a request may be.
     pub limits: Limits,
+}
+
+/// Routes that a slash at the end does not change.
+struct Routes(Router<Arc<Api>>);
+
+impl Routes {
+    fn route(self, path: &str, methods: MethodRouter<Arc<Api>>) -> Self {
+        let router = self.0.route(path, methods.clone());
+        // A catch-all has it in its last part.
+        match path == "/" || path.contains('*') {
+            true => Self(router),
+            false => Self(router.route(&format!("{path}/"), methods)),
+        }
+    }
 }
 
 /// Returns all routes. Requests need the address that they come from
 /// ([`ConnectInfo`](axum::extract::ConnectInfo)) as an extension, as [`serve`] adds it.
 pub fn router(api: Api) -> Router {
-    Router::new()
+    let guard = sites::Guard(Arc::clone(&api.sites));
+    Routes(Router::new())
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
@@ -125,10 +152,12 @@ pub fn router(api: Api) -> Router {
         .route("/dispatch/{handler}", get(dispatch::dispatch).post(dispatch::dispatch))
         .route("/dispatch/{handler}/{*arguments}", get(dispatch::dispatch).post(dispatch::dispatch))
         .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
+        .route("/readyz", get(health::readyz).layer(Extension(health::Probe::default())))
+        .0
         // Bodies are read by `body` and `multipart`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
+        .layer(guard)
         .with_state(Arc::new(api))
 }

@@ -29,6 +29,7 @@ pub(super) async fn update(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let stored = match own(&api, &user, id) {
@@ -39,7 +40,7 @@ pub(super) async fn update(
         }
     };
     let (_turn, body) = plugins::turn(&api, &user, body).await?;
-    let wasm = body::read(body, api.limits.plugin).await?;
+    let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
     let now = clock::now();
     let uploaded = api.modules.upload(wasm, &user.name, now).await?;
     let digest = uploaded.module().report.digest;

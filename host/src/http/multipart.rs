@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::coding::Codings;
 use super::error::ApiError;
+use super::room::{Room, Taken};
 use super::{Limits, body};
 
 /// The most bytes between and around the parts: their headers, and the boundaries.
@@ -27,32 +29,49 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/"))
 }
 
-/// Reads all parts, in any order.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Parts, ApiError> {
+/// Reads all parts, in any order. Their room is taken for as long as what is returned beside them lives.
+pub(super) async fn read<'a>(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &'a Limits,
+) -> Result<(Parts, Taken<&'a Room>), ApiError> {
+    // The limits of the parts are what counts.
+    let most = limits.subscription.bytes.saturating_add(limits.plugin.bytes).saturating_add(AROUND_BYTES_MAX);
+    let whole = body::Limit { bytes: most, ..limits.plugin.clone() };
+    let (body, _packed) = if Codings::of(headers).is_ok_and(|codings| codings.is_none()) {
+        (body, None)
+    } else {
+        let (bytes, taken) = body::read(headers, body, &whole).await?;
+        (Body::from(bytes), Some(taken))
+    };
     let timeout = limits.plugin.timeout;
-    match tokio::time::timeout(timeout, parts(headers, body, limits)).await {
+    match tokio::time::timeout(timeout, parts(headers, body, most, limits)).await {
         Ok(read) => read,
         Err(_) => Err(ApiError::too_slow(timeout.as_millis())),
     }
 }
 
-async fn parts(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Parts, ApiError> {
+async fn parts<'a>(
+    headers: &HeaderMap,
+    body: Body,
+    most: usize,
+    limits: &'a Limits,
+) -> Result<(Parts, Taken<&'a Room>), ApiError> {
     let mut request = Request::new(body);
     request.headers_mut().clone_from(headers);
-    // The limits of the parts are what counts; without this one axum would put its own of 2 MB.
-    let most = limits.subscription.bytes.saturating_add(limits.plugin.bytes).saturating_add(AROUND_BYTES_MAX);
+    // Without this limit axum would put its own of 2 MB.
     DefaultBodyLimit::max(most).apply(&mut request);
     let unsupported = |what: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     let multipart = Multipart::from_request(request, &()).await;
     let mut multipart = multipart.map_err(|rejection| {
         unsupported(format!("`multipart/form-data` with a boundary is read here: {}", rejection.body_text()))
     })?;
-    let (mut subscription, mut plugin) = (None, None);
-    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error, limits.plugin))? {
+    let (mut subscription, mut plugin, mut taken) = (None, None, Taken::of(&*limits.plugin.room));
+    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error, &limits.plugin))? {
         let name = field.name().unwrap_or_default().to_owned();
         let (place, limit) = match name.as_str() {
-            "subscription" => (&mut subscription, limits.subscription),
-            "plugin" => (&mut plugin, limits.plugin),
+            "subscription" => (&mut subscription, &limits.subscription),
+            "plugin" => (&mut plugin, &limits.plugin),
             _ => {
                 let detail = format!(
                     "there is no part `{name}`: the parts are `subscription` (JSON) and `plugin` (.wasm)"
@@ -63,26 +82,31 @@ async fn parts(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Parts,
         if place.is_some() {
             return Err(ApiError::bad_request(format!("the part `{name}` stands there more than once")));
         }
-        *place = Some(part(field, limit).await?);
+        *place = Some(part(field, limit, &mut taken).await?);
     }
     let missing = || ApiError::bad_request("the part `subscription` is missing");
     let subscription = subscription.ok_or_else(missing)?;
-    Ok(Parts { subscription: body::object(&HeaderMap::new(), &subscription)?, plugin })
+    Ok((Parts { subscription: body::object(&HeaderMap::new(), &subscription)?, plugin }, taken))
 }
 
-async fn part(mut field: Field<'_>, limit: body::Limit) -> Result<Bytes, ApiError> {
+async fn part(
+    mut field: Field<'_>,
+    limit: &body::Limit,
+    taken: &mut Taken<&Room>,
+) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error, limit))? {
         if bytes.len() + chunk.len() > limit.bytes {
             return Err(ApiError::too_large(limit.what, limit.bytes, limit.key));
         }
+        taken.add(chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
 }
 
 /// `limit` is that of the part which is read, or of the largest one where it is not known.
-fn broken(error: &MultipartError, limit: body::Limit) -> ApiError {
+fn broken(error: &MultipartError, limit: &body::Limit) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::too_large(limit.what, limit.bytes, limit.key);
     }

@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -27,9 +28,27 @@ impl<T: Takes, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
                 let reason =
                     reason.rsplit_once("query string: ").map_or(reason.as_str(), |(_, reason)| reason);
                 let query = parts.uri.query().unwrap_or_default();
-                let detail = format!("`?{query}` is not understood: {reason}; this path takes {}", T::TAKES);
+                let hint = plus::<T>(query).unwrap_or_default();
+                let detail =
+                    format!("`?{query}` is not understood: {reason}{hint}; this path takes {}", T::TAKES);
                 Err(ApiError::bad_request(detail))
             }
         }
     }
+}
+
+/// Explains a `+` that was meant as one: behind `?` it is a blank (WHATWG URL §5.1).
+fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
+    let meant = format!("/?{}", query.replace('+', "%2B")).parse().ok()?;
+    let is_it = query.contains('+') && Query::<T>::try_from_uri(&meant).is_ok();
+    is_it.then_some(" (a `+` behind the `?` is a blank: write `%2B`)")
+}
+
+/// For paths that take nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParameters {}
+
+impl Takes for NoParameters {
+    const TAKES: &'static str = "none";
 }

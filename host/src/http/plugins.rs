@@ -9,11 +9,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::identity::User;
+use super::parameters::{NoParameters, Parameters};
 use super::{Api, body};
 use crate::clock;
 use crate::domain::plugin::{Import, Manifest, Offer};
@@ -25,10 +26,11 @@ use crate::store::Module;
 pub(super) async fn upload(
     State(api): State<Arc<Api>>,
     user: User,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let (_turn, body) = turn(&api, &user, body).await?;
-    let wasm = body::read(body, api.limits.plugin).await?;
+    let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
     let uploaded = api.modules.upload(wasm, &user.name, clock::now()).await?;
     let status = match uploaded {
         Uploaded::New(_) => StatusCode::CREATED,
@@ -38,7 +40,11 @@ pub(super) async fn upload(
 }
 
 /// `GET /plugins`
-pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Result<Json<Vec<Value>>, ApiError> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Vec<Value>>, ApiError> {
     let mut uses: HashMap<PluginDigest, Vec<String>> = HashMap::new();
     for own in api.directory.of_user(&user.name) {
         if let Some(plugin) = &own.plugin {

@@ -26,7 +26,7 @@ pub(super) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body::read(body, api.limits.event).await?;
+    let (body, _taken) = body::read(&headers, body, &api.limits.event).await?;
     let (events, is_batch) = match decode(&headers, body)? {
         Received::One(event) => (vec![event], false),
         Received::Batch(events) => (events, true),

@@ -50,7 +50,7 @@ pub(super) async fn begin(
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     own(&api, &user, id)?;
-    let body = body::read(body, api.limits.subscription).await?;
+    let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;
     let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);

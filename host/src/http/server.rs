@@ -1,18 +1,14 @@
 //! The accept loop: connections within their limits, and an end in good order.
 
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt;
 
+use super::connection::{Answer, Patience, Talk, Wire, attend};
 use super::error::ApiError;
 
 /// How long the loop rests after a failed accept, such as one for want of file descriptors.
@@ -40,6 +37,8 @@ pub struct Connections {
     pub max: usize,
     /// The longest that the headers of a request may take.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request, or not take what is sent to it.
+    pub idle_timeout: Duration,
     /// The longest that requests under way may take after the end has begun.
     pub grace: Duration,
 }
@@ -55,6 +54,7 @@ pub async fn serve(
     let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
+    let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
     tokio::pin!(shutdown);
     loop {
         while let Some(ended) = tasks.try_join_next() {
@@ -86,10 +86,10 @@ pub async fn serve(
             }
             continue;
         };
-        let spoken = Arc::new(AtomicBool::new(false));
-        let service = service(router.clone(), address, Arc::clone(&spoken));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = attend(graceful.watch(connection.into_owned()), spoken, limits.header_timeout);
+        let talk = Arc::<Talk>::default();
+        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&talk)));
+        let connection = builder.serve_connection(wire, service(router.clone(), address, Arc::clone(&talk)));
+        let connection = attend(graceful.watch(connection.into_owned()), talk, patience);
         tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error, %address, "a connection ended early");
@@ -118,7 +118,8 @@ fn tell(ended: Result<(), JoinError>) {
 
 fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    // `connection` has the limit of headers: hyper's would count the time between requests as well.
+    builder.http1().header_read_timeout(None::<Duration>);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -127,41 +128,22 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Sees a connection to its end, or drops it if it makes no request within `timeout`.
-///
-/// hyper-util waits without end for the first bytes, by which it tells HTTP/1 from HTTP/2: connections that say
-/// nothing would take all places.
-async fn attend<E: Display>(
-    connection: impl Future<Output = Result<(), E>>,
-    spoken: Arc<AtomicBool>,
-    timeout: Duration,
-) -> Result<(), String> {
-    let mut connection = pin!(connection);
-    let first_request = std::future::poll_fn(|context| match connection.as_mut().poll(context) {
-        Poll::Ready(ended) => Poll::Ready(Some(ended)),
-        Poll::Pending if spoken.load(Ordering::Relaxed) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    let ended = match tokio::time::timeout(timeout, first_request).await {
-        Ok(Some(ended)) => ended,
-        Ok(None) => connection.await,
-        Err(_) => return Err("it made no request in time".to_owned()),
-    };
-    ended.map_err(|error| error.to_string())
-}
-
-/// Makes the service of one connection: its requests carry the address that they come from, and it notes that there
-/// was one.
+/// Makes the service of one connection: its requests carry the address that they come from, and are noted.
 fn service(
     router: Router,
     address: SocketAddr,
-    spoken: Arc<AtomicBool>,
-) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
-{
+    talk: Arc<Talk>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = http::Response<Answer>,
+    Error = Infallible,
+    Future: Send,
+> + Clone {
     service_fn(move |mut request: Request<Incoming>| {
-        spoken.store(true, Ordering::Relaxed);
+        let open = talk.begin(request.version());
         request.extensions_mut().insert(ConnectInfo(address));
-        router.clone().oneshot(request.map(Body::new))
+        let answered = router.clone().oneshot(request.map(Body::new));
+        async move { answered.await.map(|response| Answer::of(response, open)) }
     })
 }
 

@@ -23,6 +23,7 @@ use super::events::{find, not_found};
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
+use super::room::{Room, Taken};
 use super::story::{show_answer, show_run};
 use super::{Api, body, explain};
 use crate::clock;
@@ -88,7 +89,7 @@ pub(super) async fn test(
     let known = api.directory.known(id).filter(|found| is_own(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let filter = wish.filter(&known)?;
-    let event = wish.event(&api, &user, &headers, body).await?;
+    let (event, _taken) = wish.event(&api, &user, &headers, body).await?;
     let _place = places.take()?;
     let subscription = wish.subscription(&api, &known).await?;
     let (matches, shown) = explained(filter, &event).await?;
@@ -188,25 +189,26 @@ impl Wish {
     }
 
     /// Returns the event to try it on: one of the log, or one as if it came now.
-    async fn event(
+    async fn event<'a>(
         &self,
-        api: &Api,
+        api: &'a Api,
         user: &User,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<Arc<Logged>, ApiError> {
-        let body = body::read(body, api.limits.event).await?;
+    ) -> Result<(Arc<Logged>, Taken<&'a Room>), ApiError> {
+        let (body, taken) = body::read(headers, body, &api.limits.event).await?;
         let Some(id) = self.event else {
-            return match decode(headers, body)? {
-                Received::One(event) => Ok(Arc::new(Logged {
-                    id: EventId::from_uuid(uuid::Uuid::now_v7()),
-                    event,
-                    received: clock::now(),
-                    sender: user.name.clone(),
-                    matched: Vec::new(),
-                })),
-                Received::Batch(_) => Err(ApiError::bad_request("a test takes one event, this is a batch")),
+            let Received::One(event) = decode(headers, body)? else {
+                return Err(ApiError::bad_request("a test takes one event, this is a batch"));
             };
+            let event = Logged {
+                id: EventId::from_uuid(uuid::Uuid::now_v7()),
+                event,
+                received: clock::now(),
+                sender: user.name.clone(),
+                matched: Vec::new(),
+            };
+            return Ok((Arc::new(event), taken));
         };
         if !body.is_empty() {
             let detail = "a test takes one event: name one with `?event=`, or send one as the body";
@@ -216,6 +218,6 @@ impl Wish {
         if !view.shows_event {
             return Err(not_found(id));
         }
-        Ok(Arc::clone(&view.event))
+        Ok((Arc::clone(&view.event), taken))
     }
 }

@@ -132,7 +132,7 @@ fn a_wrong_value_names_its_source_and_what_is_expected() {
         (Source::File, "user_header = 'Remote User'"),
         (Source::File, "policy_url = 'policy'"),
     ]), @r#"
-    bad `listen` in waypost.toml: expected an IP address and a port, such as `127.0.0.1:8070`, found `8070`
+    bad `listen` in waypost.toml: expected an address and a port, such as `127.0.0.1:8070`, found `8070`
     bad `event_bytes_max` in the environment variable WAYPOST_EVENT_BYTES_MAX: expected a whole number, found `1MB`
     bad `retry_schedule` in the flag --retry-schedule: `5x` is not a wait: write a number and a unit (`500ms`, `5s`, `30m`, `2h`, `1d`), or `none` for the whole
     bad `attempt_timeout_ms` in waypost.toml: expected a whole number of milliseconds, found `30s`

@@ -1,0 +1,498 @@
+//! `Content-Encoding`: bodies that were packed on their way. They are unpacked before anything looks at them, and a
+//! limit counts what comes out: a thousandth of it may be what went in.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use super::body::{Fault, Limit};
+use super::error::ApiError;
+use super::room::{Room, Taken};
+
+/// What is unpacked here, as `Accept-Encoding` says it (RFC 9110 §12.5.3).
+const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
+/// The most codings of one body, one over the other.
+const CODINGS_MAX: usize = 3;
+/// How much is unpacked between two looks at the clock.
+const STEP_BYTES: usize = 64 * 1024;
+/// The largest window of zstd in HTTP (RFC 9659 §3).
+const ZSTD_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// What was done to a body, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Codings(Vec<Coding>);
+
+impl Codings {
+    /// Reads `Content-Encoding`, in which a body that nothing was done to has nothing, or `identity`.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut codings = Vec::new();
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            for name in String::from_utf8_lossy(value.as_bytes()).split(',') {
+                codings.extend(Coding::named(name.trim())?);
+            }
+        }
+        if codings.len() > CODINGS_MAX {
+            let detail =
+                format!("the body has {} content codings, {CODINGS_MAX} are the most", codings.len());
+            return Err(unsupported(detail));
+        }
+        Ok(Self(codings))
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Undoes all of it, within the limit for the body.
+    pub(super) async fn undo<'a>(
+        self,
+        packed: Bytes,
+        mut taken: Taken<&'a Room>,
+        limit: &'a Limit,
+        deadline: Instant,
+    ) -> Result<(Bytes, Taken<&'a Room>), Fault> {
+        let Some(outermost) = self.0.last().copied().filter(|_| !packed.is_empty()) else {
+            return Ok((packed, taken));
+        };
+        let permit = Arc::clone(&limit.room.decoders).acquire_owned().await;
+        let (room, most, packed_bytes) = (Arc::clone(&limit.room), limit.bytes, packed.len());
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let (mut bytes, mut taken) = (packed, Taken::of(Arc::clone(&room)));
+            for coding in self.0.into_iter().rev() {
+                let mut output = Output::new(Arc::clone(&room), most, deadline);
+                coding.undo(&bytes, &mut output)?;
+                output.bytes.shrink_to_fit();
+                (bytes, taken) = (output.bytes.into(), output.taken);
+            }
+            Ok::<_, Fault>((bytes, taken))
+        });
+        let (bytes, more) = match unpacking.await {
+            Ok(unpacked) => unpacked?,
+            Err(error) => {
+                tracing::error!(%error, "a body could not be unpacked");
+                return Err(Fault::Packed {
+                    coding: outermost.name(),
+                    reason: "its decoder failed".to_owned(),
+                });
+            }
+        };
+        taken.give_back(packed_bytes);
+        taken.absorb(more);
+        Ok((bytes, taken))
+    }
+}
+
+impl Coding {
+    fn named(name: &str) -> Result<Option<Self>, ApiError> {
+        match name.to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(None),
+            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
+            "deflate" => Ok(Some(Self::Deflate)),
+            "br" => Ok(Some(Self::Brotli)),
+            "zstd" => Ok(Some(Self::Zstd)),
+            _ => Err(unsupported(format!(
+                "the content coding `{name}` is not known here: send gzip, deflate, br, zstd, or the body as it is"
+            ))),
+        }
+    }
+
+    fn undo(self, packed: &[u8], output: &mut Output) -> Result<(), Fault> {
+        let undone = match self {
+            Self::Gzip => gzip(packed, output),
+            Self::Deflate => deflate(packed, output),
+            Self::Brotli => brotli(packed, output),
+            Self::Zstd => zstd(packed, output),
+        };
+        undone.map_err(|stop| match stop {
+            Stop::Fault(fault) => fault,
+            Stop::Broken(reason) => Fault::Packed { coding: self.name(), reason },
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+fn unsupported(detail: String) -> ApiError {
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with(header::ACCEPT_ENCODING, ACCEPTED)
+}
+
+/// What comes out.
+struct Output {
+    bytes: Vec<u8>,
+    taken: Taken<Arc<Room>>,
+    most: usize,
+    deadline: Instant,
+}
+
+/// Why unpacking stops.
+enum Stop {
+    /// A limit.
+    Fault(Fault),
+    /// The bytes are not what the coding makes.
+    Broken(String),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+fn broken(reason: impl ToString) -> Stop {
+    Stop::Broken(reason.to_string())
+}
+
+/// A stream ends, and `left` bytes of the body are behind it.
+fn end(left: usize) -> Result<(), Stop> {
+    match left {
+        0 => Ok(()),
+        _ => Err(broken(format!("{left} bytes follow its end"))),
+    }
+}
+
+fn too_short() -> Stop {
+    broken("it ends too early")
+}
+
+impl Output {
+    fn new(room: Arc<Room>, most: usize, deadline: Instant) -> Self {
+        Self { bytes: Vec::new(), taken: Taken::of(room), most, deadline }
+    }
+
+    /// Takes the next bytes, or none: a step without any takes its time as well.
+    fn push(&mut self, part: &[u8]) -> Result<(), Fault> {
+        if Instant::now() > self.deadline {
+            return Err(Fault::TooSlow);
+        }
+        if part.len() > self.most - self.bytes.len() {
+            return Err(Fault::TooLarge);
+        }
+        self.taken.add(part.len())?;
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+}
+
+/// RFC 1952: members, one behind the other.
+fn gzip(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let (mut decoder, mut step) = (MultiGzDecoder::new(packed), vec![0; STEP_BYTES]);
+    loop {
+        let made = decoder.read(&mut step).map_err(broken)?;
+        output.push(&step[..made])?;
+        if made == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// RFC 1950, or RFC 1951 alone, which some clients take `deflate` for.
+fn deflate(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let has_header = matches!(packed, [method, flags, ..] if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0);
+    let (mut decoder, mut step) = (Decompress::new(has_header), vec![0; STEP_BYTES]);
+    let mut rest = packed;
+    loop {
+        let (read, made) = (decoder.total_in(), decoder.total_out());
+        let status = decoder.decompress(rest, &mut step, FlushDecompress::None).map_err(broken)?;
+        let [read, made] = [decoder.total_in() - read, decoder.total_out() - made]
+            .map(|count| usize::try_from(count).expect("no more than the buffers have"));
+        rest = &rest[read..];
+        output.push(&step[..made])?;
+        match status {
+            Status::StreamEnd => return end(rest.len()),
+            Status::Ok | Status::BufError if read == 0 && made == 0 => return Err(too_short()),
+            Status::Ok | Status::BufError => {}
+        }
+    }
+}
+
+/// RFC 7932.
+fn brotli(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let allocator = StandardAlloc::default;
+    let mut state = BrotliState::new_strict(allocator(), allocator(), allocator());
+    let (mut step, mut read, mut total) = (vec![0; STEP_BYTES], 0, 0);
+    loop {
+        // In pieces, as much can go in without anything coming out.
+        let (begin, end_of_piece) = (read, packed.len().min(read + STEP_BYTES));
+        let (mut available, mut space, mut made) = (end_of_piece - read, step.len(), 0);
+        let result = BrotliDecompressStream(
+            &mut available,
+            &mut read,
+            &packed[..end_of_piece],
+            &mut space,
+            &mut made,
+            &mut step,
+            &mut total,
+            &mut state,
+        );
+        output.push(&step[..made])?;
+        match result {
+            BrotliResult::ResultSuccess => return end(packed.len() - read),
+            BrotliResult::ResultFailure => return Err(broken("its bytes are not such a stream")),
+            BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput if read == begin && made == 0 => {
+                return Err(too_short());
+            }
+            BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
+        }
+    }
+}
+
+/// RFC 8878: frames, one behind the other.
+fn zstd(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let (mut decoder, mut step) = (FrameDecoder::new(), vec![0; STEP_BYTES]);
+    decoder.set_max_window_size(ZSTD_WINDOW_BYTES);
+    let mut rest = packed;
+    while !rest.is_empty() {
+        match decoder.reset(&mut rest) {
+            Ok(()) => {}
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                rest = rest.get(length..).ok_or_else(too_short)?;
+                output.push(&[])?;
+                continue;
+            }
+            Err(error) => return Err(broken(error)),
+        }
+        loop {
+            decoder.decode_blocks(&mut rest, BlockDecodingStrategy::UptoBlocks(1)).map_err(broken)?;
+            output.push(&[])?;
+            while decoder.can_collect() > 0 {
+                let made = decoder.read(&mut step).map_err(broken)?;
+                output.push(&step[..made])?;
+            }
+            if decoder.is_finished() {
+                break;
+            }
+        }
+        if let Some(sum) = decoder.get_checksum_from_data()
+            && decoder.get_calculated_checksum() != Some(sum)
+        {
+            return Err(broken("its checksum is another"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use axum::response::IntoResponse;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    /// 64 MiB of zeros, by Google's brotli.
+    const BROTLI_BOMB: &str = "cfffff7f002400e2b14072effff9ffff0f8004401c1680eefd3fffffff01900088c302d0bdffe7ffff3f001200715800baf7ff03";
+    const BROTLI: (&str, &str) = (
+        "hello hello hello hello brotli, packed with the real one",
+        "1f370000c46d6c5df9dd53e4082421820d3870482cc2681f36c6a6630bd238b1e90352e7d70412c886740f31e6988297",
+    );
+    /// With a checksum.
+    const ZSTD: (&str, &str) = (
+        "hello hello hello hello zstd, packed with the real one",
+        "28b52ffd04685d0100440268656c6c6f207a7374642c207061636b6564207769746820746865207265616c206f6e650100f14a1117362700",
+    );
+
+    fn hex(text: &str) -> Vec<u8> {
+        data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn bare_deflate(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        compress_to_vec(bytes, CompressionLevel::Fastest)
+    }
+
+    /// Puts bytes into meta-blocks that are not packed (RFC 7932 §9.2).
+    fn brotli(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for (place, part) in bytes.chunks(1 << 16).enumerate() {
+            let bits = (part.len() - 1) << 3 | 1 << 19;
+            // The first is behind one bit for the window.
+            packed.extend_from_slice(&(bits << usize::from(place == 0)).to_le_bytes()[..3]);
+            packed.extend_from_slice(part);
+        }
+        packed.push(if packed.is_empty() { 6 } else { 3 });
+        packed
+    }
+
+    fn codings(names: &[&str]) -> Result<Codings, ApiError> {
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(header::CONTENT_ENCODING, name.parse().unwrap());
+        }
+        Codings::of(&headers)
+    }
+
+    fn limit(bytes: usize) -> Limit {
+        let room = Arc::new(Room::new(1 << 30));
+        Limit { what: "the event", key: "event_bytes_max", bytes, timeout: Duration::from_secs(60), room }
+    }
+
+    async fn undo(names: &[&str], packed: Vec<u8>, limit: &Limit) -> Result<Bytes, Fault> {
+        let mut taken = Taken::of(&*limit.room);
+        taken.add(packed.len()).unwrap();
+        let deadline = Instant::now() + limit.timeout;
+        let (bytes, taken) = codings(names).unwrap().undo(packed.into(), taken, limit, deadline).await?;
+        assert_eq!(taken.bytes(), bytes.len());
+        Ok(bytes)
+    }
+
+    async fn reason(name: &str, packed: Vec<u8>) -> String {
+        let error = undo(&[name], packed, &limit(1 << 20)).await.unwrap_err();
+        assert!(matches!(&error, Fault::Packed { coding, .. } if *coding == name), "{name}: {error:?}");
+        format!("{error:?}")
+    }
+
+    #[tokio::test]
+    async fn every_coding_is_undone() {
+        let text: String = (0..40_000).map(|n: u32| format!("{} ", n.wrapping_mul(2_654_435_761))).collect();
+        let (text, limit) = (text.as_bytes(), limit(1 << 20));
+        for (names, packed) in [
+            (&["gzip"][..], gzip(text)),
+            (&["X-GZIP"], gzip(text)),
+            (&["gzip"], [gzip(&text[..9]), gzip(b""), gzip(&text[9..])].concat()),
+            (&["deflate"], zlib(text)),
+            (&["deflate"], bare_deflate(text)),
+            (&["br"], brotli(text)),
+            (&["zstd"], zstd(text)),
+            (&["zstd"], [hex("502a4d1803000000616263"), zstd(&text[..9]), zstd(&text[9..])].concat()),
+            (&["identity"], text.to_vec()),
+            (&["", "identity,"], text.to_vec()),
+            (&["gzip, br"], brotli(&gzip(text))),
+            (&["zstd,identity", "deflate , gzip"], gzip(&zlib(&zstd(text)))),
+        ] {
+            assert_eq!(undo(names, packed, &limit).await.unwrap(), text, "{names:?}");
+        }
+        assert_eq!(undo(&["br"], hex(BROTLI.1), &limit).await.unwrap(), BROTLI.0);
+        assert_eq!(undo(&["zstd"], hex(ZSTD.1), &limit).await.unwrap(), ZSTD.0);
+        for name in ["gzip", "deflate", "br", "zstd"] {
+            assert_eq!(undo(&[name], Vec::new(), &limit).await.unwrap(), "", "no body at all");
+            let packed = [gzip(b""), zlib(b""), brotli(b""), zstd(b"")];
+            let packed = packed
+                [["gzip", "deflate", "br", "zstd"].iter().position(|one| *one == name).unwrap()]
+            .clone();
+            assert_eq!(undo(&[name], packed, &limit).await.unwrap(), "", "{name}");
+        }
+    }
+
+    /// A megabyte may become gigabytes: what comes out is counted while it comes.
+    #[tokio::test]
+    async fn a_bomb_ends_at_the_limit() {
+        // A piece that ends on a byte and refers to nothing before it may be repeated.
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+        encoder.flush().unwrap();
+        let (head, piece) = encoder.get_ref().split_at(10);
+        let gzip_bomb = [head, &piece.repeat(1000)].concat();
+        assert!(gzip_bomb.len() < 2 << 20, "{}", gzip_bomb.len());
+        let deflate_bomb = gzip_bomb[10..].to_vec();
+        // Blocks of one repeated byte (RFC 8878 §3.1.1.2.2): 4 bytes for 128 KiB.
+        let zstd_bomb = [&hex("28b52ffd0050")[..], &hex("02001000").repeat(8192)].concat();
+        for (name, bomb) in
+            [("gzip", gzip_bomb), ("deflate", deflate_bomb), ("br", hex(BROTLI_BOMB)), ("zstd", zstd_bomb)]
+        {
+            let limit = limit(1 << 20);
+            let begun = Instant::now();
+            let error = undo(&[name], bomb.clone(), &limit).await.unwrap_err();
+            assert!(matches!(error, Fault::TooLarge), "{name}: {error:?}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
+            let late = Limit { timeout: Duration::ZERO, bytes: 1 << 30, ..limit.clone() };
+            let error = undo(&[name], bomb, &late).await.unwrap_err();
+            assert!(matches!(error, Fault::TooSlow), "{name}: {error:?}");
+            let mut all = Taken::of(&*limit.room);
+            all.add((1 << 30) / 4 * 3).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_out_takes_room_as_well() {
+        let limit = Limit { room: Arc::new(Room::new(1 << 20)), ..limit(2 << 20) };
+        let error = undo(&["gzip"], gzip(&vec![0; 1 << 20]), &limit).await.unwrap_err();
+        assert!(matches!(error, Fault::Full(_)), "{error:?}");
+        Taken::of(&*limit.room).add(700_000).unwrap();
+    }
+
+    #[tokio::test]
+    async fn broken_streams_are_named() {
+        let text = b"some text, some text, some text".repeat(10);
+        for (name, packed) in [
+            ("gzip", gzip(&text)),
+            ("deflate", zlib(&text)),
+            ("deflate", bare_deflate(&text)),
+            ("br", hex(BROTLI.1)),
+            ("zstd", hex(ZSTD.1)),
+        ] {
+            for cut in [1, 2, packed.len() / 2, packed.len() - 1] {
+                reason(name, packed[..cut].to_vec()).await;
+            }
+            reason(name, [&packed[..], b"x"].concat()).await;
+            reason(name, text.clone()).await;
+        }
+        let mut gzipped = gzip(&text);
+        let sum = gzipped.len() - 8;
+        gzipped[sum] ^= 1;
+        assert!(reason("gzip", gzipped).await.contains("checksum"));
+        let mut sum = hex(ZSTD.1);
+        *sum.last_mut().unwrap() ^= 1;
+        assert!(reason("zstd", sum).await.contains("checksum"));
+        // A window of 16 MiB.
+        assert!(reason("zstd", hex("28b52ffd0070")).await.contains("indow"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_415_with_what_is() {
+        for names in
+            [&["compress"][..], &["gzip, aws-chunked"], &["gzip;q=1"], &["gzip,gzip,gzip", "gzip"], &["*"]]
+        {
+            let response = codings(names).unwrap_err().into_response();
+            assert_eq!(response.status(), 415, "{names:?}");
+            assert_eq!(response.headers()[header::ACCEPT_ENCODING], "gzip, deflate, br, zstd");
+        }
+    }
+}

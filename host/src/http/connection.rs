@@ -1,0 +1,367 @@
+//! One connection: how long it may be silent, and what a client is told whose request hyper cannot read.
+//!
+//! hyper's own limit for headers begins with the end of the request before, so that it would be the limit of idle
+//! connections too, and hyper answers what is no request with a status alone. Both need to be seen from outside: by
+//! [`Wire`], the bytes, and by [`Talk`], the requests and answers.
+
+use std::fmt::Display;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::error::ApiError;
+
+/// The first bytes of a request that are looked at when hyper cannot read it.
+const FIRST_BYTES: usize = 2;
+/// How a TLS client begins: a handshake record of any version (RFC 8446 §5.1).
+const TLS: [u8; FIRST_BYTES] = [0x16, 0x03];
+/// The most bytes of an unreadable request that are read away, so that its client sees the answer and no reset.
+const DRAINED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the headers of a request, from its first byte on, or from the beginning of a connection.
+    pub(super) head: Duration,
+    /// For another request, and for a client that takes nothing of its answer.
+    pub(super) idle: Duration,
+}
+
+/// What goes on in a connection.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    /// Requests whose answers hyper has not taken yet.
+    open: AtomicUsize,
+    /// Changes with each request, each answer, and each write that others had to wait for.
+    steps: AtomicUsize,
+    /// There was a request.
+    begun: AtomicBool,
+    /// HTTP/2, whose clients talk without a request.
+    multiplexed: AtomicBool,
+    /// Bytes came while no request was open.
+    heard: AtomicBool,
+    /// The client takes no more bytes.
+    stalled: AtomicBool,
+    /// Bytes of an answer may be on their way.
+    answering: AtomicBool,
+}
+
+/// What a connection does, by which limit it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A request's headers are awaited, the first or one that has begun.
+    Head,
+    /// Nothing, or waiting for the client.
+    Idle,
+    /// A request is read or answered, which has limits of its own.
+    Busy,
+}
+
+impl Talk {
+    /// Notes a request; what is returned is to be held until it is answered.
+    pub(super) fn begin(self: &Arc<Self>, version: http::Version) -> Open {
+        self.begun.store(true, Relaxed);
+        self.multiplexed.store(version == http::Version::HTTP_2, Relaxed);
+        self.heard.store(false, Relaxed);
+        self.answering.store(true, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        self.step();
+        Open(Arc::clone(self))
+    }
+
+    fn step(&self) {
+        self.steps.fetch_add(1, Relaxed);
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+
+    fn phase(&self) -> Phase {
+        let is_heard = self.heard.load(Relaxed) && !self.multiplexed.load(Relaxed);
+        match (self.stalled.load(Relaxed), self.is_open()) {
+            (true, _) => Phase::Idle,
+            (false, true) => Phase::Busy,
+            (false, false) if is_heard || !self.begun.load(Relaxed) => Phase::Head,
+            (false, false) => Phase::Idle,
+        }
+    }
+
+    /// Tells whether all that hyper writes now is its own: every answer has left.
+    fn is_between_answers(&self) -> bool {
+        !self.is_open() && !self.answering.load(Relaxed)
+    }
+
+    /// Notes that hyper has nothing more to write.
+    fn flushed(&self) {
+        if !self.is_open() {
+            self.answering.store(false, Relaxed);
+        }
+    }
+
+    /// Notes whether the client took what was written.
+    fn wrote(&self, is_taken: bool) {
+        if self.stalled.load(Relaxed) == is_taken {
+            self.stalled.store(!is_taken, Relaxed);
+            self.step();
+        }
+    }
+}
+
+/// A request that is not answered yet.
+pub(super) struct Open(Arc<Talk>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+        self.0.step();
+    }
+}
+
+/// An answer's body, which ends its request when hyper has taken all of it.
+pub(super) struct Answer {
+    body: Body,
+    _open: Open,
+}
+
+impl Answer {
+    pub(super) fn of(response: Response, open: Open) -> http::Response<Self> {
+        response.map(|body| Self { body, _open: open })
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Sees a connection to its end, or drops it when it has been silent for too long.
+pub(super) async fn attend<E: Display>(
+    connection: impl Future<Output = Result<(), E>>,
+    talk: Arc<Talk>,
+    patience: Patience,
+) -> Result<(), String> {
+    let mut connection = pin!(connection);
+    let mut watch = Watch::new(&talk, patience);
+    let mut alarm = pin!(tokio::time::sleep_until(watch.since + patience.head));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            return Poll::Ready(ended.map_err(|error| error.to_string()));
+        }
+        watch.look();
+        match watch.poll(alarm.as_mut(), context) {
+            Poll::Ready(()) => Poll::Ready(Err(format!("it was silent for too long ({:?})", watch.phase))),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Since when a connection does what it does.
+struct Watch<'a> {
+    talk: &'a Talk,
+    patience: Patience,
+    phase: Phase,
+    steps: usize,
+    since: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(talk: &'a Talk, patience: Patience) -> Self {
+        Self { talk, patience, phase: Phase::Head, steps: 0, since: Instant::now() }
+    }
+
+    fn look(&mut self) {
+        let (phase, steps) = (self.talk.phase(), self.talk.steps.load(Relaxed));
+        if phase != self.phase || steps != self.steps {
+            (self.phase, self.steps, self.since) = (phase, steps, Instant::now());
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Head => Some(self.since + self.patience.head),
+            Phase::Idle => Some(self.since + self.patience.idle),
+            Phase::Busy => None,
+        }
+    }
+
+    /// Is ready once the deadline is over. The alarm may go off early: setting it anew for each request would cost more.
+    fn poll(&self, mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline() else { return Poll::Pending };
+        if deadline < alarm.deadline() {
+            alarm.as_mut().reset(deadline);
+        }
+        while alarm.as_mut().poll(context).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// The bytes of a connection, below hyper.
+pub(super) struct Wire<S> {
+    stream: S,
+    talk: Arc<Talk>,
+    first: [u8; FIRST_BYTES],
+    /// What is said in the place of hyper's own answer, which is the last of a connection.
+    last_words: Option<Bytes>,
+    drained: usize,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(stream: S, talk: Arc<Talk>) -> Self {
+        Self { stream, talk, first: [0; FIRST_BYTES], last_words: None, drained: 0 }
+    }
+
+    /// Takes over from hyper where it answers by itself.
+    fn takes_over(&mut self, head: &[u8]) -> bool {
+        if self.last_words.is_none() && self.talk.is_between_answers() {
+            self.last_words = explained(head, self.first);
+        }
+        self.last_words.is_some()
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    fn poll_last_words(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(words) = self.last_words.as_mut().filter(|words| words.has_remaining()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, words))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            words.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() && !self.talk.is_open() && !self.talk.heard.swap(true, Relaxed) {
+            self.first = std::array::from_fn(|place| read.get(place).copied().unwrap_or_default());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.takes_over(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.talk.wrote(written.is_ready());
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if parts.first().is_some_and(|head| self.takes_over(head)) {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.talk.wrote(written.is_ready());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_last_words(context))?;
+        self.talk.flushed();
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_last_words(context))?;
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        if self.last_words.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        // What the client is still sending would make a reset of the end, and the answer unread.
+        let mut sink = [0; 4096];
+        while self.drained < DRAINED_BYTES_MAX {
+            let mut sink = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut sink)) {
+                Ok(()) if !sink.filled().is_empty() => self.drained += sink.filled().len(),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Gives a status line of hyper the body that errors have here; `None` for what is no such line.
+fn explained(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
+    let lines = head.strip_prefix(b"HTTP/1.")?.strip_suffix(b"\r\n\r\n")?;
+    let lines = std::str::from_utf8(lines).ok().filter(|lines| lines.contains("\r\ncontent-length: 0"))?;
+    let status: StatusCode = lines.split(' ').nth(1)?.parse().ok()?;
+    let detail = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            "the request has more than 100 headers, or they are larger than 400 KiB"
+        }
+        StatusCode::URI_TOO_LONG => "the URL of the request is too long",
+        _ if first == TLS => "this is TLS, and Waypost speaks plain HTTP: use `http://`",
+        _ => {
+            "the request's first line or a header is not HTTP: in a URL, a blank and what is not ASCII, `<`, `>`, `\"` \
+             and the like are percent-encoded (`%20`)"
+        }
+    };
+    let body = ApiError::new(status, detail).body().to_string();
+    let mut answer = String::with_capacity(head.len() + body.len() + 64);
+    for line in ["HTTP/1.", lines].concat().split("\r\n") {
+        if !line.starts_with("content-length:") {
+            answer.push_str(line);
+            answer.push_str("\r\n");
+        }
+    }
+    answer
+        .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    Some(answer.into())
+}

@@ -1,0 +1,112 @@
+//! `Content-Encoding` of requests: what is packed is unpacked before anybody looks at it, within the limits.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::Method;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use serde_json::{Value, json};
+
+use crate::harness::{Server, Target, event_1_0, merged};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
+fn gzip(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes.as_ref()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A binary event with a packed body was logged as it came: no filter saw its data, and the target got gzip called JSON.
+#[tokio::test]
+async fn a_packed_event_is_matched_and_delivered_as_what_it_is() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let fields =
+        json!({"jsonpath": "$[?@.a == 1]", "target_url": target.url("/t"), "content_mode": "binary"});
+    server.subscribe(fields).await;
+    let headers =
+        [JSON, ("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t"), GZIP];
+    server.send(Method::POST, "/receive", &headers, gzip(r#"{"a":1}"#)).await.ok();
+    let got = target.wait_for("/t", 1).await.remove(0);
+    assert_eq!((got.text(), got.header("content-encoding")), (r#"{"a":1}"#, ""));
+    // A batch, packed twice.
+    let batch = json!([event_1_0("2"), event_1_0("3")]).to_string();
+    let packed = gzip(compress_to_vec(batch.as_bytes(), CompressionLevel::Fastest));
+    let headers = [
+        ("content-type", "application/cloudevents-batch+json"),
+        ("content-encoding", "zstd, identity, x-gzip"),
+    ];
+    assert_eq!(server.send(Method::POST, "/receive", &headers, packed).await.ok().text().lines().count(), 2);
+}
+
+#[tokio::test]
+async fn every_body_is_unpacked() {
+    let server = Server::start().await;
+    let subscription = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
+    let created =
+        server.send(Method::POST, "/eventmatch", &[JSON, GZIP], gzip(subscription.to_string())).await;
+    let uuid = created.ok().json()["uuid"].as_str().unwrap().to_owned();
+    let path = format!("/eventmatch/{uuid}");
+    let renamed = gzip(json!({"name": "other"}).to_string());
+    let updated = server.send(Method::PUT, &path, &[JSON, GZIP], renamed).await;
+    assert_eq!(updated.ok().json()["name"], "other");
+    let event = gzip(event_1_0("1").to_string());
+    let tried = server.send(Method::POST, &format!("{path}/test"), &[JSON, GZIP], event).await;
+    assert_eq!(tried.ok().json()["matches"], true);
+    let since = gzip(json!({"since": "earliest"}).to_string());
+    let begun = server.send(Method::POST, &format!("{path}/recover"), &[JSON, GZIP], since).await;
+    assert_eq!(begun.status, 202, "{}", begun.text());
+
+    // A component without anything in it.
+    let module = b"\0asm\x0d\0\x01\0";
+    let plain = server.send(Method::POST, "/plugins", &[], &module[..]).await.refused(422).detail;
+    for (method, path) in [(Method::POST, "/plugins".to_owned()), (Method::PUT, format!("{path}/plugin"))] {
+        let packed = server.send(method, &path, &[GZIP], gzip(module)).await;
+        assert_eq!(packed.refused(422).detail, plain, "{path}");
+    }
+    let parts = format!(
+        "--x\r\ncontent-disposition: form-data; name=subscription\r\n\r\n{subscription}\r\n--x--\r\n"
+    );
+    let form = [("content-type", "multipart/form-data; boundary=x"), GZIP];
+    let created = server.send(Method::POST, "/eventmatch", &form, gzip(parts)).await;
+    assert_eq!(created.ok().json()["name"], "n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_unpacked_is_refused_by_name() {
+    let server = Server::start().await;
+    let event = event_1_0("1").to_string();
+    let post = async |coding, body: Vec<u8>| {
+        server.send(Method::POST, "/receive", &[JSON, ("content-encoding", coding)], body).await
+    };
+    for coding in ["compress", "gzip, aws-chunked"] {
+        let refused = post(coding, gzip(&event)).await;
+        assert_eq!(refused.header("accept-encoding"), "gzip, deflate, br, zstd");
+        refused.refused(415).says(coding.rsplit(' ').next().unwrap());
+    }
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        post(coding, event.clone().into_bytes()).await.refused(400).says(coding);
+    }
+    let whole = gzip(&event);
+    post("gzip", whole[..whole.len() - 1].to_vec()).await.refused(400).says("gzip");
+    assert_eq!(server.get("/events").await.ok().json()["events"], json!([]));
+}
+
+/// What is small on its way may be gigabytes in memory.
+#[tokio::test]
+async fn the_limit_is_for_what_comes_out() {
+    let server = Server::with(&["--event-bytes-max", "2000"]).await;
+    let sized = |bytes: usize| merged(event_1_0("a"), json!({"data": "x".repeat(bytes)})).to_string();
+    let post = async |body: String| server.send(Method::POST, "/receive", &[JSON, GZIP], gzip(body)).await;
+    post(sized(1500)).await.ok();
+    post(sized(2000)).await.refused(413).says("event_bytes_max");
+    let bomb = gzip(vec![b' '; 64 << 20]);
+    let path =
+        format!("/eventmatch/{}", server.subscribe(json!({"target_url": "http://127.0.0.1:9/"})).await);
+    let sent = server.send(Method::PUT, &path, &[JSON, GZIP], bomb).await;
+    sent.refused(413).says("subscription_bytes_max");
+    let events: Value = server.get("/events").await.ok().json();
+    assert_eq!(events["events"].as_array().unwrap().len(), 1);
+}
