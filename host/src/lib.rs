@@ -99,5 +99,7 @@ pub mod telemetry;
 pub mod chain;
 pub mod clock;
 pub mod foreign;
+pub mod process;
 pub mod shortage;
 pub mod stage;
+pub mod turns;

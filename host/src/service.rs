@@ -107,7 +107,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
         let host = Arc::new(Host::new(config.sandbox(Arc::clone(&guard))));
-        let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.plugin_storage_bytes_max);
+        let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.room());
         let modules = Arc::new(modules);
         let policy = policy(&config, &guard).await?;
         let limits = delivery::Limits {

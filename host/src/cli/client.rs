@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use http::{HeaderName, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use waypost::foreign;
+
+use crate::cli::print;
 
 /// Where `waypost serve` listens unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
 /// The longest that an answer may take; accepting is slowed down before anything is refused.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that an answer may take for which the server has to compile a module, after others'.
+const LONG_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// The longest that is waited for a server that is busy.
+const BUSY_MAX: Duration = Duration::from_secs(2 * 60);
+/// The longest of these waits at once.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Who asks.
 #[derive(Debug, clap::Args)]
@@ -101,8 +110,39 @@ impl Client {
         serde_json::from_str(&text).with_context(|| format!("{} does not answer like a Waypost", self.server))
     }
 
+    /// Reads the body of a good answer to a request that may take long. Where the server is busy, it is asked again when it
+    /// says, for [`BUSY_MAX`] at the most.
+    pub(super) async fn json_in_time<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> anyhow::Result<T> {
+        let request = request.timeout(LONG_TIMEOUT);
+        let mut waited = Duration::ZERO;
+        loop {
+            let again = request.try_clone().context("the request cannot be sent twice")?;
+            let answer = again.send().await.map_err(|error| self.unanswered(error))?;
+            let wait = retry_after(&answer);
+            let is_busy = answer.status() == StatusCode::SERVICE_UNAVAILABLE && waited + wait <= BUSY_MAX;
+            if !is_busy {
+                let text = self.good(answer).await?.text().await;
+                let text = text.with_context(|| format!("{} broke off its answer", self.server))?;
+                return serde_json::from_str(&text)
+                    .with_context(|| format!("{} does not answer like a Waypost", self.server));
+            }
+            let refused = self.good(answer).await.err().unwrap_or_else(|| anyhow!("it is busy"));
+            print::notice(&format!("{refused}; again in {} s", wait.as_secs()));
+            tokio::time::sleep(wait).await;
+            waited += wait;
+        }
+    }
+
     async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let answer = request.send().await.map_err(|error| self.unanswered(error))?;
+        self.good(answer).await
+    }
+
+    /// Passes a good answer on; of another it reads what is wrong.
+    async fn good(&self, answer: Response) -> anyhow::Result<Response> {
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -120,6 +160,12 @@ impl Client {
         let hint = format!("start one with `waypost serve`, or say where it is with {flag}");
         anyhow!("no Waypost at {} ({}): {hint}", self.server, root_cause(&error))
     }
+}
+
+/// Returns when a busy server wants to be asked again: in a second, where it does not say it in seconds.
+fn retry_after(answer: &Response) -> Duration {
+    let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(said.unwrap_or(1)).clamp(Duration::from_secs(1), WAIT_MAX)
 }
 
 /// Reads what the server has against the request, with a line for each bad event of a batch. It repeats what others

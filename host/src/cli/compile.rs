@@ -22,6 +22,7 @@ pub(super) struct Arguments {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Name {
     Compile,
+    Load,
     Check,
 }
 
@@ -29,6 +30,7 @@ enum Name {
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let task = match arguments.task {
         Name::Compile => Task::Compile,
+        Name::Load => Task::Load,
         Name::Check => Task::Check,
     };
     let Arguments { memory_bytes, cpu_seconds, .. } = arguments;

@@ -31,6 +31,10 @@ impl Config {
         within("subscription_in_flight_max", each, COUNT_MAX)?;
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
         within("plugin_memory_bytes", self.plugin_memory_bytes, PLUGIN_MEMORY_BYTES_MAX)?;
+        let (one, all) = (self.plugin_memory_bytes, self.plugin_memory_total_bytes);
+        ensure("plugin_memory_total_bytes", all >= one, || {
+            format!("expected at least plugin_memory_bytes, which is {one}, found {all}")
+        })?;
         within("plugin_output_bytes", self.plugin_output_bytes, BYTES_MAX)?;
         within("plugin_log_bytes", self.plugin_log_bytes, BYTES_MAX)?;
         within("plugin_state_bytes", self.plugin_state_bytes, BYTES_MAX)?;

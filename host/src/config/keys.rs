@@ -182,6 +182,14 @@ pub static KEYS: &[Key] = &[
     key(PLUGINS, "plugin_memory_bytes", "BYTES", "67108864", "The most memory of one call", |c, t| {
         set(&mut c.plugin_memory_bytes, parse::number(t))
     }),
+    key(
+        PLUGINS,
+        "plugin_memory_total_bytes",
+        "BYTES",
+        "1073741824",
+        "The most memory of all calls at once",
+        |c, t| set(&mut c.plugin_memory_total_bytes, parse::number(t)),
+    ),
     key(PLUGINS, "plugin_output_bytes", "BYTES", "1048576", "The most output of one call", |c, t| {
         set(&mut c.plugin_output_bytes, parse::number(t))
     }),
@@ -214,6 +222,14 @@ pub static KEYS: &[Key] = &[
         "4294967296",
         "The most space that modules take on disk",
         |c, t| set(&mut c.plugin_storage_bytes_max, parse::number(t)),
+    ),
+    key(
+        PLUGINS,
+        "plugin_user_storage_bytes_max",
+        "BYTES",
+        "",
+        "The most of that for one user [default: a quarter of it]",
+        |c, t| set(&mut c.plugin_user_storage_bytes_max, parse::number(t).map(Some)),
     ),
     key(
         PLUGINS,

@@ -28,6 +28,7 @@ use reqwest::Url;
 
 use crate::domain::RetrySchedule;
 use crate::handler::Definition;
+use crate::modules::Room;
 use crate::net::{Guard, HeaderPattern};
 use crate::plugin::{self, CompileLimits, Compiler};
 
@@ -103,6 +104,8 @@ pub struct Config {
     pub plugin_time: Duration,
     /// The most linear memory of one call, in bytes. Default 64 MiB.
     pub plugin_memory_bytes: usize,
+    /// The most linear memory of all calls at once, in bytes. Default 1 GiB.
+    pub plugin_memory_total_bytes: usize,
     /// The most output of one call, in bytes. Default 1 MiB.
     pub plugin_output_bytes: usize,
     /// The most log lines of one call, in bytes. Default 64 KiB.
@@ -115,6 +118,9 @@ pub struct Config {
     pub plugin_bytes_max: usize,
     /// The most space that modules take on disk, compiled forms included, in bytes. Default 4 GiB.
     pub plugin_storage_bytes_max: u64,
+    /// The most of that for one user, in bytes: for the modules that his subscriptions refer to or that he has just
+    /// uploaded. Default none: a quarter of all.
+    pub plugin_user_storage_bytes_max: Option<u64>,
     /// The longest that compiling a module may take. Default 60 s.
     pub plugin_compile_time: Duration,
     /// The most memory that compiling a module may take, in bytes of address space. Default 4 GiB.
@@ -205,12 +211,14 @@ impl Default for Config {
             bodies_bytes_max: None,
             plugin_time: Duration::from_millis(250),
             plugin_memory_bytes: 64 * 1024 * 1024,
+            plugin_memory_total_bytes: 1024 * 1024 * 1024,
             plugin_output_bytes: 1024 * 1024,
             plugin_log_bytes: 64 * 1024,
             plugin_state_bytes: 1024 * 1024,
             plugin_state_keys: 1000,
             plugin_bytes_max: 32 * 1024 * 1024,
             plugin_storage_bytes_max: 4 * 1024 * 1024 * 1024,
+            plugin_user_storage_bytes_max: None,
             plugin_compile_time: Duration::from_secs(60),
             plugin_compile_memory_bytes: 4 * 1024 * 1024 * 1024,
             plugin_networks: Vec::new(),
@@ -275,6 +283,7 @@ impl Config {
             compiler: self.plugin_compiler.clone().map(Compiler::Program),
             networks: self.plugin_networks.clone(),
             guard,
+            memory_total_bytes: self.plugin_memory_total_bytes,
             threads: match self.plugin_threads {
                 0 => processors,
                 threads => as_count(threads),
@@ -282,6 +291,18 @@ impl Config {
         }
     }
 }
+
+impl Config {
+    /// Returns how much modules may take on disk.
+    pub(crate) fn room(&self) -> Room {
+        let bytes_max = self.plugin_storage_bytes_max;
+        let own = self.plugin_user_storage_bytes_max.unwrap_or(bytes_max / USERS_WITH_ROOM);
+        Room { bytes_max, user_bytes_max: own.min(bytes_max) }
+    }
+}
+
+/// How many users have room for modules when each takes all that one may, unless the operator says how much that is.
+const USERS_WITH_ROOM: u64 = 4;
 
 pub(crate) fn as_count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)

@@ -194,7 +194,9 @@ impl From<modules::Error> for ApiError {
     fn from(error: modules::Error) -> Self {
         match error {
             modules::Error::Refused(refused) => refused.into(),
-            modules::Error::Full { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
+            modules::Error::Full { .. } | modules::Error::UserFull { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
             modules::Error::TooMany { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
             modules::Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             modules::Error::Folder(error) => Refused::Host(error).into(),
@@ -213,6 +215,8 @@ impl From<Refused> for ApiError {
             | Refused::DoesNotStart(_)
             | Refused::Invalid(_)
             | Refused::TooExpensive(_)
+            | Refused::SchemaTooExpensive(_)
+            | Refused::TriedLately { .. }
             | Refused::DoesNotFit { .. }
             | Refused::Metadata(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string()),
             Refused::Host(error) => {
@@ -246,6 +250,7 @@ impl From<modules::Wrong> for ApiError {
                 let (pointer, detail) = first.unwrap_or_else(|| ("/plugin/config".to_owned(), detail));
                 Self { errors, ..Self::field(pointer, format!("`plugin.config` is wrong: {detail}")) }
             }
+            modules::Wrong::UserFull { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, detail),
             modules::Wrong::Failed(_) => Self::field("/plugin", detail),
             modules::Wrong::Store(error) => error.into(),
         }

@@ -19,8 +19,9 @@ use super::{Api, body};
 use crate::clock;
 use crate::domain::plugin::{Import, Manifest, Offer};
 use crate::domain::{PluginDigest, PluginUse, Subscription};
-use crate::modules::{Referring, Turn, Uploaded};
+use crate::modules::{Referring, Uploaded};
 use crate::store::Module;
+use crate::turns::Turn;
 
 /// `POST /plugins`
 pub(super) async fn upload(
@@ -52,8 +53,10 @@ pub(super) async fn list(
         }
     }
     let mut modules = api.modules.list().await?;
-    modules
-        .retain(|module| user.is_admin || module.by == user.name || uses.contains_key(&module.report.digest));
+    modules.retain(|module| {
+        let is_uploader = module.by == user.name || module.uploads.contains_key(&user.name);
+        user.is_admin || is_uploader || uses.contains_key(&module.report.digest)
+    });
     modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
     let listed = modules.iter().map(|module| {
         let mut shown = show(module);
@@ -78,7 +81,7 @@ pub(super) async fn read(
 
 /// Takes the right to upload before the module is read into memory.
 pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(Turn, Body), ApiError> {
-    match api.modules.turn(&user.name) {
+    match api.modules.turn(&user.name).await {
         Ok(turn) => Ok((turn, body)),
         Err(error) => {
             body::drain(body).await;
@@ -98,8 +101,7 @@ pub(super) async fn refer<'a>(
     match wanted.plugin.as_deref() {
         Some(plugin) if stored != Some(plugin) => {
             within(api, plugin)?;
-            let _checking = api.modules.checks_of(&wanted.user).await;
-            Ok(Some(api.modules.refer(plugin).await?))
+            Ok(Some(api.modules.refer(&wanted.user, plugin).await?))
         }
         Some(_) | None => Ok(None),
     }

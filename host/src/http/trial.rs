@@ -5,6 +5,7 @@
 //! no event that policy does not let its user see.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,7 +16,6 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
 use super::eventmatch::{is_own, not_yours};
@@ -34,26 +34,35 @@ use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscriptio
 use crate::matching::{Document, Filter};
 use crate::policy::Verdict;
 use crate::store::Logged;
+use crate::turns::{Turn, Turns};
 
-/// The most trials at once: each may use as much time and memory as a delivery's plugin.
+/// The most trials at once, of which a user has half: each may use as much time and memory as a delivery's plugin.
 const TRIALS_MAX: usize = 4;
+/// The most of one user's trials that wait.
+const USER_WAITING_MAX: usize = 4;
+/// The longest that a trial waits for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Permits for trials.
+/// Whose turn it is to try something.
 #[derive(Clone)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Places(Turns);
 
 impl Default for Places {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(TRIALS_MAX)))
+        Self(Turns::new(TRIALS_MAX, TRIALS_MAX))
     }
 }
 
 impl Places {
-    fn take(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.0.try_acquire().map_err(|_| {
-            let detail = format!("{TRIALS_MAX} tests are under way, the most at once: try again");
+    async fn take(&self, user: &str) -> Result<Turn, ApiError> {
+        let busy = |whose: &str| {
+            let detail = format!("as many tests{whose} are under way as can be at once: try again");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        })
+        };
+        if self.0.of(user) >= TRIALS_MAX / 2 + USER_WAITING_MAX {
+            return Err(busy(" of yours"));
+        }
+        tokio::time::timeout(WAIT_MAX, self.0.take(user, 1)).await.map_err(|_| busy(""))
     }
 }
 
@@ -90,7 +99,7 @@ pub(super) async fn test(
     let known = known.ok_or_else(not_yours)?;
     let filter = wish.filter(&known)?;
     let (event, _taken) = wish.event(&api, &user, &headers, body).await?;
-    let _place = places.take()?;
+    let _place = places.take(&user.name).await?;
     let subscription = wish.subscription(&api, &known).await?;
     let (matches, shown) = explained(filter, &event).await?;
     let tried = match matches {
@@ -181,9 +190,7 @@ impl Wish {
         let Some(digest) = self.plugin else { return Ok(Arc::clone(&known.subscription)) };
         let mut subscription = Subscription::clone(&known.subscription);
         let used = PluginUse::moved(subscription.plugin.as_deref(), digest);
-        let checking = api.modules.checks_of(&subscription.user).await;
-        api.modules.check(&used).await?;
-        drop(checking);
+        api.modules.check(&subscription.user, &used).await?;
         subscription.plugin = Some(Arc::new(used));
         Ok(Arc::new(subscription))
     }

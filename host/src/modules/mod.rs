@@ -1,29 +1,37 @@
 //! Uploaded modules: kept in the store, compiled by the sandbox, referred to by subscriptions.
 //!
 //! A module is known by its digest. It stays while a subscription refers to it, and for [`GRACE`] after its upload.
-//! Its bytes are the truth; machine code is made of them again whenever it is gone.
+//! Its bytes are the truth; machine code is made of them again whenever it is gone. What it takes on disk counts for
+//! those whose subscriptions refer to it, and where there are none, for those who have just uploaded it ([`Room`]).
 
+mod holders;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod turns;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::chain;
 use crate::domain::plugin::Failure;
 use crate::domain::{PluginDigest, PluginUse};
 use crate::plugin::{self, Host, Plugin, Problem, Refused};
 use crate::store::{self, Module, Store};
+use crate::turns::{Turn, Turns};
 
-pub use storage::{GRACE, GRACE_WHEN_FULL};
-use turns::Turns;
-pub use turns::{Turn, UPLOADS_MAX, USER_UPLOADS_MAX};
+use storage::Need;
+pub use storage::{GRACE, GRACE_WHEN_FULL, Room};
+
+/// The most uploads under way at once, those that wait for the compiler included: each holds a module in memory.
+pub const UPLOADS_MAX: usize = 8;
+/// The most of one user's, those that wait for a place included.
+pub const USER_UPLOADS_MAX: usize = 2;
+/// The longest that an upload waits for a place.
+const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Why a module is not there.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,17 @@ pub enum Error {
         /// What it takes.
         bytes: u64,
         /// What all may take.
+        most: u64,
+    },
+    /// There is no more room for its user.
+    #[error(
+        "there is no room for {bytes} bytes more of yours: the modules that your subscriptions refer to or that you have \
+         just uploaded may take {most} bytes with their machine code (the setting plugin_user_storage_bytes_max)"
+    )]
+    UserFull {
+        /// What it takes.
+        bytes: u64,
+        /// What all of the user's may take.
         most: u64,
     },
     /// Its user uploads too many at once.
@@ -71,6 +90,17 @@ pub enum Wrong {
     /// Its configuration is wrong.
     #[error("the configuration is wrong")]
     Config(Vec<Problem>),
+    /// There is no more room for its user.
+    #[error(
+        "there is no room for this module's {bytes} bytes: those that your subscriptions refer to may take {most} bytes \
+         with their machine code (the setting plugin_user_storage_bytes_max)"
+    )]
+    UserFull {
+        /// What it takes.
+        bytes: u64,
+        /// What all of the user's may take.
+        most: u64,
+    },
     /// The plugin could not say whether its configuration is right.
     #[error("{}", .0.reason())]
     Failed(Failure),
@@ -79,12 +109,11 @@ pub enum Wrong {
     Store(#[source] store::Error),
 }
 
-/// Held while a subscription comes to refer to a module, which stays until then.
-#[derive(Debug)]
-pub struct Referring<'a>(#[expect(dead_code, reason = "it is there to be dropped")] RwLockReadGuard<'a, ()>);
-
-/// How many users can have a configuration checked at once, each one.
-const CHECKING: usize = 64;
+/// Held while a subscription comes to refer to a module, which stays until then. Its user's other subscriptions wait.
+pub struct Referring<'a> {
+    _stays: RwLockReadGuard<'a, ()>,
+    _turn: Turn,
+}
 
 /// The uploaded modules.
 pub struct Modules {
@@ -94,11 +123,10 @@ pub struct Modules {
     referring: RwLock<()>,
     /// Held from the look for room until a module takes it.
     storing: Mutex<()>,
-    /// Held by a user whose configuration is checked; by the user's hash, which nobody can foresee.
-    checking: [Mutex<()>; CHECKING],
-    users: RandomState,
-    bytes_max: u64,
-    turns: Turns,
+    /// Each user has one configuration checked at once.
+    checking: Turns,
+    room: Room,
+    uploading: Turns,
 }
 
 /// What an upload led to.
@@ -120,12 +148,11 @@ impl Uploaded {
 }
 
 impl Modules {
-    /// Makes the modules of a store, run by `host`; with their machine code they take at most `bytes_max`.
-    pub fn new(store: Arc<dyn Store>, host: Arc<Host>, bytes_max: u64) -> Self {
+    /// Makes the modules of a store, run by `host`.
+    pub fn new(store: Arc<dyn Store>, host: Arc<Host>, room: Room) -> Self {
         let (referring, storing) = (RwLock::new(()), Mutex::new(()));
-        let checking = std::array::from_fn(|_| Mutex::default());
-        let (users, turns) = (RandomState::new(), Turns::default());
-        Self { store, host, referring, storing, checking, users, bytes_max, turns }
+        let (checking, uploading) = (Turns::new(usize::MAX, 1), Turns::new(UPLOADS_MAX, USER_UPLOADS_MAX));
+        Self { store, host, referring, storing, checking, room, uploading }
     }
 
     /// Returns where they run.
@@ -133,12 +160,17 @@ impl Modules {
         &self.host
     }
 
-    /// Begins an upload of a user; to be asked before a module is read into memory.
+    /// Begins an upload of a user; to be asked before a module is read into memory. Waits a little where many are under
+    /// way.
     ///
     /// # Errors
     /// When too many are under way.
-    pub fn turn(&self, user: &str) -> Result<Turn, Error> {
-        self.turns.begin(user)
+    pub async fn turn(&self, user: &str) -> Result<Turn, Error> {
+        if self.uploading.of(user) >= USER_UPLOADS_MAX {
+            return Err(Error::TooMany { most: USER_UPLOADS_MAX });
+        }
+        let turn = tokio::time::timeout(UPLOAD_WAIT_MAX, self.uploading.take(user, 1)).await;
+        turn.map_err(|_| Error::Busy { most: UPLOADS_MAX })
     }
 
     /// Takes a module, and says what it is. Dropping the future may leave its machine code behind for [`GRACE`].
@@ -149,25 +181,37 @@ impl Modules {
         let hashed = wasm.clone();
         let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
         let digest = hashing.await.expect("hashing does not panic");
+        let bytes = wasm.len() as u64;
         if let Some(known) = self.module(digest).await.map_err(Error::Store)?
             && self.host.has(digest)
         {
-            let module = Module { uploaded: now, by: by.to_owned(), ..known };
-            self.put(module.clone(), wasm).await?;
-            return Ok(Uploaded::Known(module));
+            let _storing = self.storing.lock().await;
+            let own = known.report.bytes + known.report.compiled_bytes;
+            self.make_room(by, digest, Need { own, more: 0 }, now).await?;
+            return self.again(known, wasm, by, now).await;
         }
         // Before it is compiled, at least for itself; then with its machine code, which is there by now.
-        self.make_room(wasm.len() as u64, now).await?;
-        let report = self.host.admit(wasm.clone()).await?;
-        let module = Module { report, uploaded: now, by: by.to_owned() };
+        self.make_room(by, digest, Need { own: bytes, more: bytes }, now).await?;
+        let report = self.host.admit(by, wasm.clone()).await?;
         let _storing = self.storing.lock().await;
-        let is_known = self.module(digest).await.map_err(Error::Store)?.is_some();
-        if !is_known && let Err(full) = self.make_room(wasm.len() as u64, now).await {
+        if let Some(known) = self.module(digest).await.map_err(Error::Store)? {
+            return self.again(Module { report, ..known }, wasm, by, now).await;
+        }
+        let need = Need { own: bytes + report.compiled_bytes, more: bytes };
+        if let Err(full) = self.make_room(by, digest, need, now).await {
             self.host.discard(digest).await.map_err(Error::Folder)?;
             return Err(full);
         }
+        let module = Module::new(report, by, now);
         self.put(module.clone(), wasm).await?;
-        Ok(if is_known { Uploaded::Known(module) } else { Uploaded::New(module) })
+        Ok(Uploaded::New(module))
+    }
+
+    /// Notes that a known module has come again: it stays whose it is.
+    async fn again(&self, known: Module, wasm: Bytes, by: &str, now: Timestamp) -> Result<Uploaded, Error> {
+        let module = holders::uploaded_again(known, by, now);
+        self.put(module.clone(), wasm).await?;
+        Ok(Uploaded::Known(module))
     }
 
     async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
@@ -217,7 +261,9 @@ impl Modules {
         };
         self.host.load(digest, wasm).await.map_err(|refused| match &*refused {
             Refused::Host(error) => Failure::Host(chain::of(error)),
-            Refused::TooExpensive(_) => Failure::Limit(refused.to_string()),
+            Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) | Refused::TriedLately { .. } => {
+                Failure::Limit(refused.to_string())
+            }
             // It was accepted once: this Waypost is another one.
             Refused::NotAComponent(_)
             | Refused::TooLarge { .. }
@@ -230,37 +276,37 @@ impl Modules {
         })
     }
 
-    /// Waits until no other configuration of a user is checked: a schema can be made to take seconds, and nobody shall
-    /// wait behind many of one user's.
-    pub async fn checks_of(&self, user: &str) -> MutexGuard<'_, ()> {
-        let place = self.users.hash_one(user) % self.checking.len() as u64;
-        self.checking[usize::try_from(place).unwrap_or_default()].lock().await
-    }
-
-    /// Checks what a subscription wants of a plugin, whose module then stays until the guard is dropped: hold it until
-    /// the subscription is written.
+    /// Checks what a user's subscription wants of a plugin, whose module then stays until the guard is dropped: hold it
+    /// until the subscription is written.
     ///
     /// # Errors
-    /// When there is no such module, or its configuration is wrong.
-    pub async fn refer(&self, wanted: &PluginUse) -> Result<Referring<'_>, Wrong> {
-        self.check(wanted).await?;
+    /// When there is no such module, its configuration is wrong, or it is more than the user may have.
+    pub async fn refer(&self, user: &str, wanted: &PluginUse) -> Result<Referring<'_>, Wrong> {
+        let turn = self.checking.take(user, 1).await;
+        self.check_in_turn(user, wanted).await?;
         // Not earlier: while one waits for the lock to remove, nobody else comes in.
-        let referring = Referring(self.referring.read().await);
-        let is_there = self.module(wanted.digest).await.map_err(Wrong::Store)?.is_some();
-        if is_there { Ok(referring) } else { Err(Wrong::Unknown(wanted.digest)) }
+        let referring = Referring { _stays: self.referring.read().await, _turn: turn };
+        let module = self.module(wanted.digest).await.map_err(Wrong::Store)?;
+        self.afford(user, &module.ok_or(Wrong::Unknown(wanted.digest))?).await?;
+        Ok(referring)
     }
 
-    /// Checks what a subscription wants of a plugin.
+    /// Checks what a user's subscription wants of a plugin.
     ///
     /// # Errors
     /// When there is no such module, or its configuration is wrong.
-    pub async fn check(&self, wanted: &PluginUse) -> Result<(), Wrong> {
+    pub async fn check(&self, user: &str, wanted: &PluginUse) -> Result<(), Wrong> {
+        let _turn = self.checking.take(user, 1).await;
+        self.check_in_turn(user, wanted).await
+    }
+
+    async fn check_in_turn(&self, user: &str, wanted: &PluginUse) -> Result<(), Wrong> {
         let module = self.module(wanted.digest).await.map_err(Wrong::Store)?;
         let module = module.ok_or(Wrong::Unknown(wanted.digest))?;
         let plugin = self.plugin(wanted.digest).await.map_err(Wrong::Failed)?;
         let manifest = module.report.manifest.as_ref();
-        let problems =
-            self.host.check_config(&plugin, manifest, &wanted.config).await.map_err(Wrong::Failed)?;
+        let problems = self.host.check_config(user, &plugin, manifest, &wanted.config).await;
+        let problems = problems.map_err(Wrong::Failed)?;
         if problems.is_empty() { Ok(()) } else { Err(Wrong::Config(problems)) }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Modules};
+use super::holders::{self, Holders};
+use super::{Error, Modules, Wrong};
 use crate::domain::PluginDigest;
 use crate::store::{self, Module};
 use crate::{chain, clock};
@@ -18,6 +19,24 @@ pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 pub const GRACE_WHEN_FULL: Duration = Duration::from_secs(10 * 60);
 /// How often unused modules are removed.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// How much modules may take on disk, with their machine code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// All of them, in bytes.
+    pub bytes_max: u64,
+    /// Those of one user, in bytes: those that his subscriptions refer to, and what he has just uploaded.
+    pub user_bytes_max: u64,
+}
+
+/// What an upload needs.
+#[derive(Clone, Copy)]
+pub(super) struct Need {
+    /// What its user's modules take more, in bytes.
+    pub(super) own: u64,
+    /// What is not on disk yet.
+    pub(super) more: u64,
+}
 
 impl Modules {
     /// Removes unused modules now and then, until it is stopped.
@@ -60,31 +79,80 @@ impl Modules {
         Ok(unused.len())
     }
 
-    /// Makes room for so many bytes: unused modules go, the oldest first.
-    pub(super) async fn make_room(&self, bytes: u64, now: Timestamp) -> Result<(), Error> {
-        if self.free().await? >= bytes {
+    /// Makes room for a user's module: unused modules go, the user's own ones first, and the oldest first.
+    pub(super) async fn make_room(
+        &self,
+        user: &str,
+        digest: PluginDigest,
+        need: Need,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if self.has_room(user, digest, need, now).await?.is_ok() {
             return Ok(());
         }
         let _nobody_refers_now = self.referring.write().await;
-        let mut unused = self.unused(&self.all().await?, now, GRACE_WHEN_FULL).await?;
-        unused.sort_by_key(|module| module.uploaded);
-        for module in unused {
+        let all = self.all().await?;
+        let mut unused = self.unused(&all, now, GRACE_WHEN_FULL).await?;
+        let holders = self.referring_now().await.map_err(Error::Store)?.with_uploaders(&all, now);
+        let is_others = |module: &Module| !holders.has_alone(user, module.report.digest);
+        unused.retain(|module| module.report.digest != digest);
+        unused.sort_by_key(|module| (is_others(module), module.uploaded));
+        for module in &unused {
+            let full = match self.has_room(user, digest, need, now).await? {
+                Ok(()) => return Ok(()),
+                Err(full) => full,
+            };
+            if matches!(full, Error::UserFull { .. }) && is_others(module) {
+                return Err(full);
+            }
             tracing::info!(digest = %module.report.digest, "an unused module makes room for another one");
             self.remove(module.report.digest).await?;
-            if self.free().await? >= bytes {
-                return Ok(());
-            }
         }
-        Err(Error::Full { bytes, most: self.bytes_max })
+        self.has_room(user, digest, need, now).await?
     }
 
-    /// Returns how many bytes modules may still take.
-    async fn free(&self) -> Result<u64, Error> {
+    /// Tells whether there is room; the inner error says what is full.
+    async fn has_room(
+        &self,
+        user: &str,
+        digest: PluginDigest,
+        need: Need,
+        now: Timestamp,
+    ) -> Result<Result<(), Error>, Error> {
+        let all = self.all().await?;
+        let holders = self.referring_now().await.map_err(Error::Store)?.with_uploaders(&all, now);
+        let most = self.room.user_bytes_max;
+        // One that may have all is told what all may have.
+        let is_bounded = most < self.room.bytes_max;
+        if is_bounded && holders.bytes_of(user, &all, digest).saturating_add(need.own) > most {
+            return Ok(Err(Error::UserFull { bytes: need.own, most }));
+        }
         let host = Arc::clone(&self.host);
         let counting = tokio::task::spawn_blocking(move || host.kept_bytes());
         let compiled = counting.await.expect("counting does not panic").map_err(Error::Folder)?;
-        let modules: u64 = self.all().await?.iter().map(|module| module.report.bytes).sum();
-        Ok(self.bytes_max.saturating_sub(modules + compiled))
+        let modules: u64 = all.iter().map(|module| module.report.bytes).sum();
+        let Need { more: bytes, .. } = need;
+        let most = self.room.bytes_max;
+        let is_full = bytes > 0 && modules.saturating_add(compiled).saturating_add(bytes) > most;
+        Ok(if is_full { Err(Error::Full { bytes, most }) } else { Ok(()) })
+    }
+
+    /// Refuses to let a user's subscription refer to a module that is more than he may have.
+    pub(super) async fn afford(&self, user: &str, wanted: &Module) -> Result<(), Wrong> {
+        let digest = wanted.report.digest;
+        let holders = self.referring_now().await.map_err(Wrong::Store)?;
+        if holders.has(user, digest) {
+            return Ok(());
+        }
+        let all = self.store.modules().await.map_err(Wrong::Store)?;
+        let (bytes, most) = (holders::bytes(wanted), self.room.user_bytes_max);
+        let is_within = holders.bytes_of(user, &all, digest).saturating_add(bytes) <= most;
+        if is_within { Ok(()) } else { Err(Wrong::UserFull { bytes, most }) }
+    }
+
+    /// Returns whose subscriptions refer to modules, as the store has them: a change is there before anyone sees it.
+    async fn referring_now(&self) -> Result<Holders, store::Error> {
+        Ok(Holders::referring(&self.store.subscriptions().await?))
     }
 
     async fn all(&self) -> Result<Vec<Module>, Error> {
@@ -98,17 +166,10 @@ impl Modules {
         now: Timestamp,
         grace: Duration,
     ) -> Result<Vec<Module>, Error> {
-        let used = self.used().await.map_err(Error::Store)?;
+        let used = self.referring_now().await.map_err(Error::Store)?;
         let is_old = |module: &Module| module.uploaded.checked_add(grace).is_ok_and(|until| until < now);
-        let is_unused = |module: &&Module| is_old(module) && !used.contains(&module.report.digest);
+        let is_unused = |module: &&Module| is_old(module) && !used.is_held(module.report.digest);
         Ok(modules.iter().filter(is_unused).cloned().collect())
-    }
-
-    /// Returns the modules that subscriptions refer to, as the store has them: a change is there before anyone sees it.
-    async fn used(&self) -> Result<HashSet<PluginDigest>, store::Error> {
-        let subscriptions = self.store.subscriptions().await?;
-        let live = subscriptions.iter().filter(|subscription| subscription.deleted.is_none());
-        Ok(live.filter_map(|live| live.plugin.as_ref()).map(|plugin| plugin.digest).collect())
     }
 
     async fn remove(&self, digest: PluginDigest) -> Result<(), Error> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use jiff::SignedDuration;
 use tempfile::TempDir;
 
@@ -20,6 +19,10 @@ struct Kept {
 
 impl Kept {
     fn new(bytes_max: u64) -> Self {
+        Self::with(Room { bytes_max, user_bytes_max: bytes_max })
+    }
+
+    fn with(room: Room) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
         let host = Host::new(Settings {
@@ -29,9 +32,10 @@ impl Kept {
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
+            memory_total_bytes: 1 << 30,
             threads: 1,
         });
-        Self { modules: Modules::new(Arc::clone(&store), Arc::new(host), bytes_max), store, folder }
+        Self { modules: Modules::new(Arc::clone(&store), Arc::new(host), room), store, folder }
     }
 
     fn files(&self, folder: &str) -> usize {
@@ -40,9 +44,13 @@ impl Kept {
     }
 
     async fn refer(&self, digest: PluginDigest) -> Subscription {
+        self.refer_as("u", digest).await
+    }
+
+    async fn refer_as(&self, user: &str, digest: PluginDigest) -> Subscription {
         let target = "http://localhost:1/".parse().unwrap();
         let mut subscription =
-            Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
+            Subscription::new(user.to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
         subscription.plugin = Some(Arc::new(PluginUse::new(digest)));
         self.store.put_subscription(subscription.clone()).await.unwrap();
         subscription
@@ -92,7 +100,7 @@ async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
     assert!(matches!(first, Uploaded::New(_)));
     let again = kept.modules.upload(probe(), "v", later(20)).await.unwrap();
     assert!(matches!(again, Uploaded::Known(_)));
-    assert_eq!((again.module().by.as_str(), &again.module().report), ("v", &first.module().report));
+    assert_eq!((again.module().by.as_str(), &again.module().report), ("u", &first.module().report));
     assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 0);
     assert_eq!(kept.modules.collect(later(45)).await.unwrap(), 1);
 }
@@ -123,7 +131,7 @@ async fn what_a_subscription_is_about_to_refer_to_stays() {
     let digest = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.digest;
     let wanted = kept.refer(digest).await;
     let wanted = wanted.plugin.as_deref().unwrap();
-    let referring = kept.modules.refer(wanted).await.unwrap();
+    let referring = kept.modules.refer("u", wanted).await.unwrap();
     let collecting = kept.modules.collect(later(25));
     tokio::pin!(collecting);
     tokio::select! {
@@ -143,7 +151,7 @@ async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
         config: config.as_object().unwrap().clone(),
         ..PluginUse::new(digest)
     };
-    let problems = async |config| match kept.modules.check(&with(config)).await {
+    let problems = async |config| match kept.modules.check("u", &with(config)).await {
         Ok(()) => Vec::new(),
         Err(Wrong::Config(problems)) => {
             problems.into_iter().map(|problem| (problem.at, problem.message)).collect()
@@ -161,11 +169,68 @@ async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
     assert_eq!(large, told("", "it has 70008 bytes, the most are 65536"));
 }
 
+/// A schema can be made to take seconds.
 #[tokio::test]
-async fn a_users_checks_follow_one_another() {
+async fn a_users_checks_follow_one_another_and_anothers_do_not_wait_for_them() {
     let kept = Kept::new(1 << 30);
-    let first = kept.modules.checks_of("ann").await;
-    assert!(kept.modules.checks_of("ann").now_or_never().is_none());
+    let digest = kept.modules.upload(probe(), "u", clock::now()).await.unwrap().module().report.digest;
+    let wanted = PluginUse::new(digest);
+    let first = kept.modules.refer("ann", &wanted).await.unwrap();
+    let mut second = Box::pin(kept.modules.check("ann", &wanted));
+    tokio::select! {
+        biased;
+        _ = &mut second => panic!("the first one is not written yet"),
+        checked = kept.modules.check("bob", &wanted) => checked.unwrap(),
+    }
     drop(first);
-    assert!(kept.modules.checks_of("ann").now_or_never().is_some());
+    second.await.unwrap();
+}
+
+/// What a module of `another` takes, with its machine code.
+async fn size() -> u64 {
+    let kept = Kept::new(u64::MAX);
+    let uploaded = kept.modules.upload(another(1), "u", clock::now()).await.unwrap();
+    holders::bytes(uploaded.module())
+}
+
+/// Three modules of padding took all the room there was: everybody else's uploads were refused.
+#[tokio::test]
+async fn a_user_who_uploads_much_leaves_room_for_others() {
+    let size = size().await;
+    let room = Room { bytes_max: 100 * size, user_bytes_max: 2 * size };
+    let (kept, now) = (Kept::with(room), clock::now());
+    for n in 1..=2 {
+        kept.modules.upload(another(n), "eve", now).await.unwrap();
+    }
+    let refused = kept.modules.upload(another(3), "eve", now).await.unwrap_err();
+    assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
+    assert!(refused.to_string().contains("(the setting plugin_user_storage_bytes_max)"), "{refused}");
+    assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2), "what is refused leaves nothing");
+    let anns = kept.modules.upload(another(4), "ann", now).await.unwrap().module().report.digest;
+    // Later, the user's own modules that nothing refers to make room, and nobody else's.
+    kept.modules.upload(another(3), "eve", later(1)).await.unwrap();
+    assert_eq!(kept.modules.list().await.unwrap().len(), 3);
+    assert!(kept.modules.module(anns).await.unwrap().is_some());
+}
+
+/// Whoever uploaded a module that was there became the one who had uploaded it.
+#[tokio::test]
+async fn a_module_counts_for_those_who_use_it() {
+    let size = size().await;
+    let room = Room { bytes_max: 100 * size, user_bytes_max: size };
+    let (kept, now) = (Kept::with(room), clock::now());
+    let anns = kept.modules.upload(another(1), "ann", now).await.unwrap().module().report.digest;
+    let _anns = kept.refer_as("ann", anns).await;
+    // He pays nothing for what she uses, and she nothing for what he uploads.
+    assert_eq!(kept.modules.upload(another(1), "eve", now).await.unwrap().module().by, "ann");
+    let eves = kept.modules.upload(another(2), "eve", now).await.unwrap().module().report.digest;
+    let _eves = kept.refer_as("eve", eves).await;
+    // To use it he has no room beside his own.
+    let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();
+    assert!(matches!(refused, Wrong::UserFull { .. }), "{refused}");
+    assert!(kept.modules.refer("ann", &PluginUse::new(anns)).await.is_ok());
+    // What somebody uses is not removed for whoever uploaded it: he has used up what he may have.
+    let refused = kept.modules.upload(another(3), "eve", later(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
+    assert_eq!(kept.modules.list().await.unwrap().len(), 2);
 }

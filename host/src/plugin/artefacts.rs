@@ -3,12 +3,13 @@
 //! Loading machine code is running it: whoever can write here could run anything. So the folder is its owner's alone,
 //! each file carries a keyed hash of its name and its bytes, and the key stays in the folder, in a file that nobody else
 //! can read. What does not carry the right hash is dropped and compiled again. The hash of the engine's version and
-//! settings is in the file's name: another waypost's files are not even looked at, and [`Host::sweep`] removes them.
+//! settings, and of the rules of [`super::compile`], is in the file's name: another waypost's files are not even looked at,
+//! and [`Host::sweep`] removes them. So what is loaded has been weighed, and each file says what it weighs.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compile::{self, Code, CompileLimits};
 use super::engine;
 use super::error::{Error, Refused};
 use super::host::Host;
@@ -31,22 +33,37 @@ const KEY: &str = "key";
 const KEY_BYTES: usize = 32;
 /// The length of the keyed hash, with which each file begins.
 const TAG_BYTES: usize = 32;
+/// What follows: how many bytes of memory the code takes when it is loaded, little-endian.
+const WEIGHT_BYTES: usize = 8;
 /// The extension of a file that is complete.
 const EXTENSION: &str = "code";
+/// Changes with the form of the files, and when code that was kept before must be looked at anew.
+const RULES: u32 = 1;
+
+/// A module's machine code, ready to be linked.
+pub(super) struct Artefact {
+    pub(super) component: Component,
+    /// The size of the code.
+    pub(super) code_bytes: u64,
+    /// How many bytes of memory it takes.
+    pub(super) loaded_bytes: u64,
+}
 
 impl Host {
     /// Keeps a module's machine code. Blocks on the disk.
-    pub(super) fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<(), Refused> {
+    pub(super) fn keep(&self, digest: PluginDigest, code: &Code) -> Result<(), Refused> {
         let path = self.artefact(digest)?;
         let kept = (|| {
             create_folder(&self.settings.folder)?;
-            let tag = tag(&self.key()?, &path, code).finalize().into_bytes();
+            let weight = code.loaded_bytes.to_le_bytes();
+            let tag = tag(&self.key()?, &path, [&weight, &code.bytes]).finalize().into_bytes();
             // Of its own: an upload and a use may bring the same module at once.
             let temporary = path.with_extension(format!("{}.tmp", Uuid::new_v4()));
             let written = (|| {
                 let mut file = private(&temporary, OpenOptions::new().create(true).truncate(true))?;
                 file.write_all(&tag)?;
-                file.write_all(code)?;
+                file.write_all(&weight)?;
+                file.write_all(&code.bytes)?;
                 file.sync_all()?;
                 fs::rename(&temporary, &path)
             })();
@@ -59,17 +76,20 @@ impl Host {
     }
 
     /// Returns a module's machine code, ready to be linked, if it is here and is what was kept. Blocks on the disk.
-    pub(super) fn fetch(
-        &self,
-        digest: PluginDigest,
-        engine: &Engine,
-    ) -> Result<Option<(Component, u64)>, Refused> {
+    pub(super) fn fetch(&self, digest: PluginDigest, engine: &Engine) -> Result<Option<Artefact>, Refused> {
         let path = self.artefact(digest)?;
-        let read = (|| Ok(if path.try_exists()? { Some((fs::read(&path)?, self.key()?)) } else { None }))();
+        let read = self.read_file(&path);
         let read = read.map_err(|source| Error::Folder { path: self.settings.folder.clone(), source })?;
-        let Some((file, key)) = read else { return Ok(None) };
-        let Some((found, code)) = file.split_at_checked(TAG_BYTES) else { return Ok(self.drop_wrong(&path)) };
-        if tag(&key, &path, code).verify_slice(found).is_err() {
+        let (file, key) = match read {
+            Read::Nothing => return Ok(None),
+            Read::Wrong => return Ok(self.drop_wrong(&path)),
+            Read::File(file, key) => (file, key),
+        };
+        let Some((found, rest)) = file.split_at_checked(TAG_BYTES) else { return Ok(self.drop_wrong(&path)) };
+        let Some((weight, code)) = rest.split_first_chunk::<WEIGHT_BYTES>() else {
+            return Ok(self.drop_wrong(&path));
+        };
+        if tag(&key, &path, [weight, code]).verify_slice(found).is_err() {
             return Ok(self.drop_wrong(&path));
         }
         #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
@@ -79,11 +99,27 @@ impl Host {
             Ok(component) => {
                 // A sign of life for `sweep`; without it the file only goes sooner.
                 drop(File::open(&path).and_then(|file| file.set_modified(clock::now().into())));
-                Ok(Some((component, code.len() as u64)))
+                let code_bytes = code.len() as u64;
+                let loaded_bytes = u64::from_le_bytes(*weight).max(code_bytes);
+                Ok(Some(Artefact { component, code_bytes, loaded_bytes }))
             }
             // Such as a component that is larger than the pool's places.
             Err(error) => Err(Refused::DoesNotLoad(text::of(&error))),
         }
+    }
+
+    /// Reads a file, unless it is larger than any that is kept: whoever wrote it has not been this program.
+    fn read_file(&self, path: &Path) -> io::Result<Read> {
+        let length = match path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Nothing),
+            found => found?.len(),
+        };
+        // A lower limit of modules than it was holds for new ones alone.
+        let module_bytes = self.settings.compile.module_bytes.max(CompileLimits::default().module_bytes);
+        if length > (TAG_BYTES + WEIGHT_BYTES + compile::code_bytes_max(module_bytes)) as u64 {
+            return Ok(Read::Wrong);
+        }
+        Ok(Read::File(fs::read(path)?, self.key()?))
     }
 
     /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or is a command's
@@ -165,6 +201,7 @@ impl Host {
         let engine = engine::compiler().map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        RULES.hash(&mut hasher);
         Ok(*self.version.get_or_init(|| hasher.finish()))
     }
 
@@ -200,12 +237,19 @@ impl Host {
     }
 }
 
-/// Hashes machine code together with the name of its file, so that one module's does not pass for another's.
-fn tag(key: &[u8; KEY_BYTES], path: &Path, code: &[u8]) -> Hmac<Sha256> {
+/// What there is of a file.
+enum Read {
+    Nothing,
+    Wrong,
+    File(Vec<u8>, [u8; KEY_BYTES]),
+}
+
+/// Hashes what a file has, in its parts, together with its name, so that one module's does not pass for another's.
+fn tag(key: &[u8; KEY_BYTES], path: &Path, parts: [&[u8]; 2]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
     mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
     mac.update(&[0]);
-    mac.update(code);
+    parts.into_iter().for_each(|part| mac.update(part));
     mac
 }
 

@@ -1,4 +1,5 @@
-//! A process for what can be made to eat a machine: compiling a module, and laying a schema over a configuration.
+//! A process for what can be made to eat a machine: compiling a module, loading what came of it, and laying a schema over
+//! a configuration.
 //!
 //! The child limits its memory and its processor time itself ([`super::worker`]); from here it gets nothing but its
 //! input, and its end when the time is over.
@@ -16,7 +17,7 @@ use super::ending;
 use super::error::Error;
 use super::limits::size;
 use super::text;
-use super::worker::{FAILED, TEXT_BYTES_MAX, Task};
+use super::worker::{FAILED, LIMITED, TEXT_BYTES_MAX, Task};
 
 /// What a child may use.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,9 @@ pub(super) enum Ended {
     Done(Vec<u8>),
     /// It failed, and said why.
     Failed(String),
-    /// At a limit, which is named with its value.
+    /// When its time was over; the limit's name and value.
+    Late(String),
+    /// At another limit, which is named with its value.
     Limit(String),
 }
 
@@ -48,20 +51,21 @@ pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]
     let mut child = spawn(program, task, bounds).map_err(failed)?;
     let mut stdin = child.stdin.take().expect("it is piped");
     let talked = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
-    let limit = match talked {
+    let ended = match talked {
         Ok(talked) => match talked.map_err(failed)? {
             Some(said) => return Ok(ended(said, task, bounds)),
-            None => format!("{} output limit of {}", bounds.what, size(bounds.output_bytes)),
+            None => Ended::Limit(format!("{} output limit of {}", bounds.what, size(bounds.output_bytes))),
         },
-        Err(_) => bounds.time_limit(),
+        Err(_) => Ended::Late(bounds.time_limit()),
     };
     child.kill().await.map_err(failed)?;
-    Ok(Ended::Limit(limit))
+    Ok(ended)
 }
 
 fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
     let task = match task {
         Task::Compile => "compile",
+        Task::Load => "load",
         Task::Check => "check",
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
@@ -140,18 +144,22 @@ fn ended(said: Said, task: Task, bounds: Bounds) -> Ended {
     }
     let signal = status.signal().and_then(Signal::from_named_raw);
     if signal == Some(Signal::XCPU) {
-        return Ended::Limit(bounds.time_limit());
+        return Ended::Late(bounds.time_limit());
     }
     // The system itself kills with KILL when memory runs out before the limit is reached.
     if signal == Some(Signal::KILL) || NO_MEMORY.iter().any(|text| stderr.contains(text)) {
         return Ended::Limit(bounds.memory_limit());
     }
-    if status.code() == Some(i32::from(FAILED)) && !stderr.is_empty() {
-        return Ended::Failed(text::clean(&stderr, TEXT_BYTES_MAX));
+    let said = text::clean(&stderr, TEXT_BYTES_MAX);
+    match status.code() {
+        Some(code) if code == i32::from(FAILED) && !said.is_empty() => return Ended::Failed(said),
+        Some(code) if code == i32::from(LIMITED) => return Ended::Limit(said),
+        Some(_) | None => {}
     }
     if status.code() == Some(PANICKED) {
         let who = match task {
             Task::Compile => "the compiler",
+            Task::Load => "the loading of machine code",
             Task::Check => "the check of the configuration",
         };
         let words = ending::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());

@@ -150,11 +150,11 @@ impl Host {
     ) -> Result<Arc<Command>, Refused> {
         let commands = self.commands()?;
         let component = match self.fetched(digest, &commands.engine).await? {
-            Some((component, _)) => component,
+            Some(found) => found.component,
             None => {
                 self.compile(digest, wasm, Reason::Use).await?;
                 let fetched = self.fetched(digest, &commands.engine).await?;
-                fetched.ok_or_else(host::gone)?.0
+                fetched.ok_or_else(host::gone)?.component
             }
         };
         let pre = commands.linker.instantiate_pre(&component).and_then(CommandPre::new);

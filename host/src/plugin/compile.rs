@@ -1,17 +1,18 @@
 //! From wasm to machine code: in a child process with limits, since compiling can be made to eat a machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::Engine;
 
 use super::child::{self, Bounds, Ended};
 use super::error::{Error, Refused};
 use super::host::Host;
-use super::worker::{self, Task};
+use super::limits::size;
+use super::queues;
+use super::worker::{self, Fault, Task};
 use crate::domain::PluginDigest;
 
 /// How much compiling one module may use.
@@ -40,10 +41,32 @@ impl Default for CompileLimits {
     }
 }
 
-/// How much larger machine code may be than its module, and by how much in any case. Real ones are 2 to 6 times as
-/// large.
-const GROWTH_MAX: usize = 8;
-const GROWTH_MIN_BYTES: usize = 8 * 1024 * 1024;
+/// How much larger than its module machine code may be, and by how much in any case. Real ones are 2 to 6 times as
+/// large, from 6 KB in C over 170 KB in Rust to 12 and 19 MB in JavaScript and Python.
+const CODE_GROWTH_MAX: usize = 8;
+const CODE_BYTES_MIN: usize = 1024 * 1024;
+/// The same for what it takes in memory when it is loaded: the code, and what describes it.
+const LOADED_GROWTH_MAX: usize = 10;
+const LOADED_BYTES_MIN: usize = 4 * 1024 * 1024;
+/// The longest that loading may take, and the address space of the process that tries it, beside the code.
+const LOADING_TIME: Duration = Duration::from_secs(10);
+const LOADING_BYTES: u64 = 2 << 30;
+
+/// Returns how much machine code may be made of a module.
+pub(super) fn code_bytes_max(module_bytes: usize) -> usize {
+    module_bytes.saturating_mul(CODE_GROWTH_MAX).max(CODE_BYTES_MIN)
+}
+
+fn loaded_bytes_max(module_bytes: usize) -> usize {
+    module_bytes.saturating_mul(LOADED_GROWTH_MAX).max(LOADED_BYTES_MIN)
+}
+
+/// Machine code as the compiler made it.
+pub(super) struct Code {
+    pub(super) bytes: Vec<u8>,
+    /// How many bytes of memory it takes when it is loaded, as far as that is known.
+    pub(super) loaded_bytes: u64,
+}
 
 /// What compiling one module took.
 #[derive(Clone, Copy, Debug)]
@@ -56,31 +79,33 @@ pub(super) struct Compiled {
 
 /// Why a module is compiled. Each has a turn of its own: a delivery does not wait behind the uploads of strangers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum Reason<'a> {
     /// It has just come.
-    Upload,
+    Upload {
+        /// From whom.
+        user: &'a str,
+    },
     /// It is needed, and its machine code is gone or of another version.
     Use,
 }
 
-/// The most configurations that are checked at once.
-const CHECKS_MAX: usize = 2;
-
-/// Who compiles now: one module for each reason.
-pub(super) struct Turns {
-    uploads: Semaphore,
-    uses: Semaphore,
-    checks: Semaphore,
+/// Why a child process gives no result.
+enum Unmade {
+    /// Its time was over, which had been short: it may have another try.
+    Late(Refused),
+    /// For good.
+    Refused(Refused),
 }
 
-impl Turns {
-    pub(super) fn new() -> Self {
-        Self { uploads: Semaphore::new(1), uses: Semaphore::new(1), checks: Semaphore::new(CHECKS_MAX) }
+impl From<Refused> for Unmade {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
     }
+}
 
-    /// Waits for a turn to lay a schema over a configuration.
-    pub(super) async fn checks(&self) -> SemaphorePermit<'_> {
-        self.checks.acquire().await.expect("it is never closed")
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Self::Refused(error.into())
     }
 }
 
@@ -90,16 +115,17 @@ impl Host {
         self: &Arc<Self>,
         digest: PluginDigest,
         wasm: Bytes,
-        reason: Reason,
+        reason: Reason<'_>,
     ) -> Result<Compiled, Refused> {
-        let turns = match reason {
-            Reason::Upload => &self.compiling.uploads,
-            Reason::Use => &self.compiling.uses,
+        let (code, took) = match reason {
+            Reason::Upload { user } => self.compile_for(user, &wasm).await?,
+            Reason::Use => {
+                let _turn = self.queues.uses.take("", 1).await;
+                let begun = Instant::now();
+                (self.made(wasm, self.settings.compile.time).await?, begun.elapsed())
+            }
         };
-        let _turn = turns.acquire().await.expect("it is never closed");
-        let begun = Instant::now();
-        let code = self.machine_code(wasm).await?;
-        let (took, bytes) = (begun.elapsed(), code.len() as u64);
+        let bytes = code.bytes.len() as u64;
         let host = Arc::clone(self);
         let keeping = tokio::task::spawn_blocking(move || host.keep(digest, &code));
         keeping.await.expect("keeping does not panic")?;
@@ -107,27 +133,77 @@ impl Host {
         Ok(Compiled { took, bytes })
     }
 
-    async fn machine_code(&self, wasm: Bytes) -> Result<Vec<u8>, Refused> {
-        let limits = self.settings.compile;
-        match &self.settings.compiler {
-            None => Err(Error::NoCompiler.into()),
-            Some(Compiler::InProcess) => {
-                let compiling = tokio::task::spawn_blocking(move || worker::compile(&wasm));
-                let compiled =
-                    compiling.await.unwrap_or_else(|_| Err("the compiler ended with a panic".to_owned()));
-                compiled.map_err(Refused::Invalid)
-            }
-            Some(Compiler::Program(program)) => {
-                let output_bytes = (limits.module_bytes * GROWTH_MAX).max(GROWTH_MIN_BYTES);
-                let (time, memory_bytes) = (limits.time, limits.memory_bytes);
-                let bounds = Bounds { time, memory_bytes, output_bytes, what: "compile" };
-                match child::run(program, Task::Compile, bounds, &wasm).await? {
-                    Ended::Done(code) => Ok(code),
-                    Ended::Failed(reason) => Err(Refused::Invalid(reason)),
-                    Ended::Limit(limit) => Err(Refused::TooExpensive(limit)),
-                }
+    /// Compiles a module that a user has uploaded: first in the queue of what is done soon; what takes longer has a queue
+    /// of its own.
+    async fn compile_for(&self, user: &str, wasm: &Bytes) -> Result<(Code, Duration), Refused> {
+        let most = self.settings.compile.time;
+        if most > queues::SHORT_COMPILING && wasm.len() <= queues::SMALL_MODULE_BYTES {
+            let _turn = self.queues.uploads.take(user, 1).await;
+            let begun = Instant::now();
+            match self.try_made(wasm.clone(), queues::SHORT_COMPILING).await {
+                Ok(code) => return Ok((code, begun.elapsed())),
+                Err(Unmade::Refused(refused)) => return Err(refused),
+                Err(Unmade::Late(_)) => {}
             }
         }
+        let _turn = self.queues.long_uploads.take(user, 1).await;
+        let begun = Instant::now();
+        Ok((self.made(wasm.clone(), most).await?, begun.elapsed()))
+    }
+
+    async fn made(&self, wasm: Bytes, time: Duration) -> Result<Code, Refused> {
+        self.try_made(wasm, time).await.map_err(|unmade| match unmade {
+            Unmade::Late(refused) | Unmade::Refused(refused) => refused,
+        })
+    }
+
+    async fn try_made(&self, wasm: Bytes, time: Duration) -> Result<Code, Unmade> {
+        let program = match &self.settings.compiler {
+            None => return Err(Error::NoCompiler.into()),
+            Some(Compiler::InProcess) => {
+                let compiling = tokio::task::spawn_blocking(move || worker::compile(&wasm));
+                let made = compiling
+                    .await
+                    .unwrap_or_else(|_| Err(Fault::Failed("the compiler ended with a panic".to_owned())));
+                let bytes = made.map_err(|fault| match fault {
+                    Fault::Failed(reason) => Refused::Invalid(reason),
+                    Fault::Limit(limit) => Refused::TooExpensive(limit),
+                })?;
+                return Ok(Code { bytes, loaded_bytes: 0 });
+            }
+            Some(Compiler::Program(program)) => program,
+        };
+        let output_bytes = code_bytes_max(wasm.len());
+        let memory_bytes = self.settings.compile.memory_bytes;
+        let bounds = Bounds { time, memory_bytes, output_bytes, what: "compile" };
+        let bytes = match child::run(program, Task::Compile, bounds, &wasm).await? {
+            Ended::Done(code) => code,
+            Ended::Failed(reason) => return Err(Refused::Invalid(reason).into()),
+            Ended::Late(limit) => return Err(Unmade::Late(Refused::TooExpensive(limit))),
+            Ended::Limit(limit) => return Err(Refused::TooExpensive(limit).into()),
+        };
+        let loaded_bytes = self.weigh(program, &bytes, wasm.len()).await?;
+        Ok(Code { bytes, loaded_bytes })
+    }
+
+    /// Returns how many bytes of memory machine code takes when it is loaded, which is tried in a child process: small
+    /// code can describe a giant.
+    async fn weigh(&self, program: &Path, code: &[u8], module_bytes: usize) -> Result<u64, Refused> {
+        let most = loaded_bytes_max(module_bytes);
+        let room = LOADING_BYTES.min(self.settings.compile.memory_bytes);
+        let memory_bytes = room + 2 * code.len() as u64 + most as u64;
+        let bounds = Bounds { time: LOADING_TIME, memory_bytes, output_bytes: 8, what: "loading" };
+        let weight = match child::run(program, Task::Load, bounds, code).await? {
+            Ended::Done(weight) => weight.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX),
+            Ended::Failed(reason) => return Err(Refused::DoesNotLoad(reason)),
+            Ended::Late(limit) | Ended::Limit(limit) => return Err(Refused::TooExpensive(limit)),
+        };
+        if weight > most as u64 {
+            let limit =
+                format!("loading memory limit of {}, for a module of {module_bytes} bytes", size(most));
+            return Err(Refused::TooExpensive(limit));
+        }
+        Ok(weight)
     }
 }
 

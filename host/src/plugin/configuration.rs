@@ -17,21 +17,24 @@ use super::error::Error;
 use super::host::Host;
 use super::loaded::Plugin;
 use super::metadata::{Answer, Question};
-use super::text;
 use super::worker::Task;
+use super::{queues, text};
 use crate::chain;
+use crate::domain::PluginDigest;
 use crate::domain::json::check_depth;
 use crate::domain::plugin::{Failure, Manifest};
 
 /// The largest configuration, and the largest schema, in bytes of JSON.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
-/// What the child process may use.
+/// What the child process may use when it is not in haste.
 const BOUNDS: Bounds = Bounds {
     time: Duration::from_secs(5),
     memory_bytes: 2 << 30,
     output_bytes: 1024 * 1024,
     what: "configuration check",
 };
+/// What it may use at first.
+const SHORT_BOUNDS: Bounds = Bounds { time: queues::SHORT_CHECKING, ..BOUNDS };
 /// The most problems that are told.
 pub(super) const PROBLEMS_MAX: usize = 32;
 /// The longest text of one, in bytes.
@@ -67,12 +70,13 @@ pub(super) enum Checked {
 }
 
 impl Host {
-    /// Checks a configuration.
+    /// Checks a configuration that a user wants. His checks follow one another, and wait for nobody else's that take long.
     ///
     /// # Errors
     /// When the plugin fails to say.
     pub async fn check_config(
         self: &Arc<Self>,
+        user: &str,
         plugin: &Arc<Plugin>,
         manifest: Option<&Manifest>,
         config: &Map<String, Value>,
@@ -87,51 +91,87 @@ impl Host {
             return Ok(vec![Problem { at: String::new(), message: format!("it is {error}") }]);
         }
         if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
-            match self
-                .check_schema(schema, Some(&config))
-                .await
-                .map_err(|error| Failure::Host(chain::of(&error)))?
-            {
-                Checked::Problems(problems) if problems.is_empty() => {}
-                Checked::Problems(problems) => return Ok(problems),
-                Checked::NoSchema(reason) => {
-                    return Err(Failure::Trap(format!("its `config-schema`: {reason}")));
-                }
-                Checked::Limit(limit) => return Err(Failure::Limit(limit)),
+            let problems = self.check_by_schema(user, plugin.digest(), schema, config).await?;
+            if !problems.is_empty() {
+                return Ok(problems);
             }
         }
-        match self.ask(plugin, Question::CheckConfig(text)).await.answer? {
+        match self.ask(user, plugin, Question::CheckConfig(text)).await.answer? {
             Answer::Problems(problems) => Ok(problems),
             Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
         }
     }
 
-    /// Lays a schema over a configuration, or only looks whether it is a schema.
-    pub(super) async fn check_schema(
+    async fn check_by_schema(
         &self,
+        user: &str,
+        digest: PluginDigest,
         schema: &Value,
-        config: Option<&Value>,
-    ) -> Result<Checked, Error> {
-        let _turn = self.compiling.checks().await;
+        config: Value,
+    ) -> Result<Vec<Problem>, Failure> {
+        // Whoever saves again waits for no child process, and keeps nobody waiting.
+        if let Some(limit) = self.queues.slow_schema(user, digest).await {
+            let minutes = queues::MEMORY.as_secs() / 60;
+            return Err(Failure::Limit(format!(
+                "{limit} (by a configuration of yours within the last {minutes} minutes, for which none is tried again \
+                 with this module)"
+            )));
+        }
+        let checked = self.lay(user, schema, Some(config)).await;
+        match checked.map_err(|error| Failure::Host(chain::of(&error)))? {
+            Checked::Problems(problems) => Ok(problems),
+            Checked::NoSchema(reason) => Err(Failure::Trap(format!("its `config-schema`: {reason}"))),
+            Checked::Limit(limit) => {
+                self.queues.is_slow(user, digest, limit.clone()).await;
+                Err(Failure::Limit(limit))
+            }
+        }
+    }
+
+    /// Tells whether a manifest's schema is one, and lays it over an empty configuration: one that takes for ever is best
+    /// found out before anybody has to wait for it.
+    pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<Checked, Error> {
+        let trial = match self.settings.compiler {
+            Some(Compiler::Program(_)) | None => Some(Value::Object(Map::new())),
+            // It could not be ended.
+            Some(Compiler::InProcess) => None,
+        };
+        self.lay(user, schema, trial).await
+    }
+
+    /// Lays a schema over a configuration, or only looks whether it is a schema.
+    async fn lay(&self, user: &str, schema: &Value, config: Option<Value>) -> Result<Checked, Error> {
         let program = match &self.settings.compiler {
             None => return Err(Error::NoCompiler),
             Some(Compiler::Program(program)) => program,
             Some(Compiler::InProcess) => {
-                let (schema, config) = (schema.clone(), config.cloned());
+                let _turn = self.queues.checks.take(user, 1).await;
+                let schema = schema.clone();
                 let checking = tokio::task::spawn_blocking(move || problems(&schema, config.as_ref()));
                 let checked = checking.await.expect("checking does not panic");
                 return Ok(checked.map_or_else(Checked::NoSchema, Checked::Problems));
             }
         };
         let question = json!({"schema": schema, "config": config}).to_string();
-        Ok(match child::run(program, Task::Check, BOUNDS, question.as_bytes()).await? {
-            Ended::Done(output) => match serde_json::from_slice(&output) {
-                Ok(problems) => Checked::Problems(problems),
-                Err(error) => Checked::NoSchema(format!("the check gave no answer: {error}")),
-            },
-            Ended::Failed(reason) => Checked::NoSchema(reason),
-            Ended::Limit(limit) => Checked::Limit(limit),
-        })
+        let short = self.queues.checks.take(user, 1).await;
+        let ended = child::run(program, Task::Check, SHORT_BOUNDS, question.as_bytes()).await?;
+        drop(short);
+        if !matches!(ended, Ended::Late(_)) {
+            return Ok(checked(ended));
+        }
+        let _turn = self.queues.long_checks.take(user, 1).await;
+        Ok(checked(child::run(program, Task::Check, BOUNDS, question.as_bytes()).await?))
+    }
+}
+
+fn checked(ended: Ended) -> Checked {
+    match ended {
+        Ended::Done(output) => match serde_json::from_slice(&output) {
+            Ok(problems) => Checked::Problems(problems),
+            Err(error) => Checked::NoSchema(format!("the check gave no answer: {error}")),
+        },
+        Ended::Failed(reason) => Checked::NoSchema(reason),
+        Ended::Late(limit) | Ended::Limit(limit) => Checked::Limit(limit),
     }
 }
 

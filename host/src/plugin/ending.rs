@@ -6,7 +6,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::engine::STACK_BYTES;
 use super::guest::Guest;
-use super::limits::{HANDLES_MAX, Limits, RANDOM_BYTES_MAX, size};
+use super::limits::{HANDLES_MAX, Limits, RANDOM_BYTES_MAX, Shortage, size};
 use super::text;
 use crate::domain::plugin::Failure;
 
@@ -17,6 +17,10 @@ const TEXT_BYTES_MAX: usize = 512;
 pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host(format!("no room for another call now: {error}"));
+    }
+    // Neither is it the guest's fault that others have the memory.
+    if let Some(shortage) = error.downcast_ref::<Shortage>() {
+        return Failure::Host(shortage.to_string());
     }
     if let Some(limit) = limit(error, guest) {
         return Failure::Limit(limit);

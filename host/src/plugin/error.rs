@@ -66,6 +66,17 @@ pub enum Refused {
     /// Compiling it takes too much; a sentence with the limit.
     #[error("compiling it exceeds the {0}")]
     TooExpensive(String),
+    /// Laying the schema of its configuration over one takes too much; the limit.
+    #[error("its `metadata` failed: the manifest's `config-schema` exceeds the {0}")]
+    SchemaTooExpensive(String),
+    /// It has been tried a short while ago, and was too much; why.
+    #[error("{why} (found within the last {minutes} minutes, for which it is not tried again)")]
+    TriedLately {
+        /// What was said then.
+        why: String,
+        /// For how long that is remembered.
+        minutes: u64,
+    },
     /// It does not fit: it exports nothing of use, imports what is not there, or needs more than a call may have.
     #[error("{reason}")]
     DoesNotFit {

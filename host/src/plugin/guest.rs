@@ -13,6 +13,7 @@ use super::logs::Logs;
 use super::state::State;
 use super::stdio::Tail;
 use crate::domain::PluginUse;
+use crate::turns::Turn;
 
 /// The data of a call's store.
 pub(super) struct Guest {
@@ -41,6 +42,7 @@ impl Guest {
         now: Timestamp,
         mut state: State,
         outbound: Outbound,
+        share: Option<Turn>,
     ) -> Self {
         state.begin();
         let tail = Tail::default();
@@ -55,7 +57,7 @@ impl Guest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         Self {
-            meter: Meter::new(&limits),
+            meter: Meter::new(&limits, share),
             limits,
             now,
             plugin,

@@ -1,6 +1,5 @@
 //! Where plugins run: one engine, its pool, its threads, and the modules that are loaded.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -9,25 +8,29 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use moka::future::Cache;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
+use super::artefacts::Artefact;
 use super::command::Commands;
-use super::compile::{self, CompileLimits, Compiled, Compiler, Reason, Turns};
+use super::compile::{self, CompileLimits, Compiled, Compiler, Reason};
 use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
 use super::error::{Error, Refused};
 use super::guest::Guest;
 use super::imports;
 use super::limits::Limits;
 use super::loaded::Plugin;
+use super::outline::Outline;
+use super::queues::{self, Queues};
 use super::report;
+use super::schedule::{Schedule, Seat};
 use super::text;
 use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
 use crate::net::Guard;
+use crate::turns::{Turn, Turns};
 
 /// What a host needs to know.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Settings {
     pub networks: Vec<IpNet>,
     /// What plugins may not say, and where they may not go, whatever else is allowed.
     pub guard: Arc<Guard>,
+    /// The most linear memory of all calls at once, in bytes.
+    pub memory_total_bytes: usize,
     /// How many threads run plugins.
     pub threads: usize,
 }
@@ -54,14 +59,14 @@ pub struct Host {
     running: OnceLock<Running>,
     pub(super) commands: OnceLock<Commands>,
     loaded: Cache<PluginDigest, Loaded>,
-    pub(super) compiling: Turns,
+    pub(super) queues: Queues,
     /// The hash of what machine code depends on.
     pub(super) version: OnceLock<u64>,
     /// Held while the key of the folder is read or made.
     pub(super) key: Mutex<()>,
 }
 
-/// A module in memory, with the size of its machine code.
+/// A module in memory, with how much of that it takes.
 #[derive(Clone)]
 struct Loaded {
     plugin: Arc<Plugin>,
@@ -72,10 +77,10 @@ pub(super) struct Running {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     /// One for each instance that the pool has.
-    pub(super) calls: Arc<Semaphore>,
-    /// What one user's deliveries may have of them; by the user's hash, which nobody can foresee.
-    shares: [Arc<Semaphore>; SHARES],
-    users: RandomState,
+    pub(super) calls: Turns,
+    /// The bytes of linear memory of all calls.
+    memory: Turns,
+    schedule: Schedule,
     pub(super) web: Arc<Web>,
     runtime: Option<Runtime>,
     _ticker: Ticker,
@@ -93,7 +98,7 @@ impl Host {
             running: OnceLock::new(),
             commands: OnceLock::new(),
             loaded,
-            compiling: Turns::new(),
+            queues: Queues::new(),
             version: OnceLock::new(),
             key: Mutex::new(()),
         }
@@ -104,36 +109,50 @@ impl Host {
         &self.settings.limits
     }
 
-    /// Compiles a module, unless it is in the cache, and says what it is. What is refused leaves nothing behind.
+    /// Compiles a module that a user brings, unless it is in the cache, and says what it is. What is refused leaves nothing
+    /// behind; what was too much is refused for a while without another try.
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
-    pub async fn admit(self: &Arc<Self>, wasm: Bytes) -> Result<Report, Refused> {
+    pub async fn admit(self: &Arc<Self>, user: &str, wasm: Bytes) -> Result<Report, Refused> {
         compile::recognise(&wasm, self.settings.compile.module_bytes)?;
-        let (looked_at, bytes) = (wasm.clone(), wasm.len() as u64);
+        let looked_at = wasm.clone();
         let looking = tokio::task::spawn_blocking(move || {
             let digest = PluginDigest::of(&looked_at);
             Ok::<_, Refused>((digest, report::outline(digest, &looked_at)?))
         });
         let (digest, outline) = looking.await.expect("hashing and parsing do not panic")?;
-        let reported = async {
-            let (component, compiled) = match self.fetched(digest, self.engine()?).await? {
-                Some((component, bytes)) => (component, Compiled { took: Duration::ZERO, bytes }),
-                None => {
-                    let compiled = self.compile(digest, wasm, Reason::Upload).await?;
-                    let (component, _) = self.fetched(digest, self.engine()?).await?.ok_or_else(gone)?;
-                    (component, compiled)
-                }
-            };
-            report::of(self, digest, bytes, &outline, &component, compiled).await
-        };
-        let reported: Result<Report, Refused> = reported.await;
-        if reported.is_err()
-            && let Err(error) = self.discard(digest).await
-        {
+        if let Some(why) = self.queues.refusal(digest).await {
+            return Err(Refused::TriedLately { why, minutes: queues::MEMORY.as_secs() / 60 });
+        }
+        let reported = self.reported(user, digest, wasm, &outline).await;
+        let Err(refused) = &reported else { return reported };
+        if let Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) = refused {
+            self.queues.refuse(digest, refused.to_string()).await;
+        }
+        if let Err(error) = self.discard(digest).await {
             tracing::warn!(error = chain::of(&error), "the machine code of a refused module stays");
         }
         reported
+    }
+
+    async fn reported(
+        self: &Arc<Self>,
+        user: &str,
+        digest: PluginDigest,
+        wasm: Bytes,
+        outline: &Outline,
+    ) -> Result<Report, Refused> {
+        let bytes = wasm.len() as u64;
+        let (component, compiled) = match self.fetched(digest, self.engine()?).await? {
+            Some(found) => (found.component, Compiled { took: Duration::ZERO, bytes: found.code_bytes }),
+            None => {
+                let compiled = self.compile(digest, wasm, Reason::Upload { user }).await?;
+                let fetched = self.fetched(digest, self.engine()?).await?;
+                (fetched.ok_or_else(gone)?.component, compiled)
+            }
+        };
+        report::of(self, user, digest, bytes, outline, &component, compiled).await
     }
 
     /// Returns a module ready to run. `wasm` is asked for its bytes where no compiled form is on disk.
@@ -146,7 +165,7 @@ impl Host {
         wasm: impl Future<Output = Result<Bytes, Refused>> + Send,
     ) -> Result<Arc<Plugin>, Arc<Refused>> {
         let loading = async {
-            let (component, bytes) = match self.fetched(digest, self.engine()?).await? {
+            let found = match self.fetched(digest, self.engine()?).await? {
                 Some(found) => found,
                 None => {
                     self.compile(digest, wasm.await?, Reason::Use).await?;
@@ -154,19 +173,19 @@ impl Host {
                 }
             };
             let linker = &self.running()?.linker;
-            let plugin = Plugin::link(digest, linker, &component);
+            let plugin = Plugin::link(digest, linker, &found.component);
             let plugin = plugin.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
-            Ok(Loaded { plugin: Arc::new(plugin), bytes: bytes.max(LOADED_BYTES_MIN) })
+            Ok(Loaded { plugin: Arc::new(plugin), bytes: found.loaded_bytes.max(LOADED_BYTES_MIN) })
         };
         Ok(self.loaded.try_get_with(digest, loading).await?.plugin)
     }
 
-    /// Returns a module's machine code, ready to be linked in this engine, if it is in the cache, and its size.
+    /// Returns a module's machine code, ready to be linked in this engine, if it is in the cache.
     pub(super) async fn fetched(
         self: &Arc<Self>,
         digest: PluginDigest,
         engine: &Engine,
-    ) -> Result<Option<(Component, u64)>, Refused> {
+    ) -> Result<Option<Artefact>, Refused> {
         let (host, engine) = (Arc::clone(self), engine.clone());
         let fetching = tokio::task::spawn_blocking(move || host.fetch(digest, &engine));
         fetching.await.expect("fetching does not panic")
@@ -193,7 +212,7 @@ impl Host {
     }
 }
 
-/// The most machine code that is kept loaded, in bytes, and what a module counts at the least.
+/// The most memory that loaded modules take, in bytes, and what each counts at the least.
 const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const LOADED_BYTES_MIN: u64 = 256 * 1024;
 
@@ -202,11 +221,6 @@ pub(super) fn gone() -> Refused {
     Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned())
 }
 
-/// The most calls of one user at once: plugins that wait leave others half of the places. It is as many as one
-/// subscription has attempts by default.
-const USER_CALLS_MAX: usize = engine::CALLS_MAX as usize / 2;
-/// Among how many shares users are spread.
-const SHARES: usize = 64;
 /// The most names that are resolved at once.
 const LOOKUPS_MAX: usize = 64;
 /// By how much plugins and programs are nicer than the threads that accept and acknowledge events.
@@ -220,6 +234,16 @@ pub(super) fn give_precedence() {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "the threads of plugins have the same priority as all others");
     }
+}
+
+/// A user's right to call a plugin.
+pub(super) struct Admission {
+    /// To be kept until the call's instance has gone.
+    pub(super) call: Turn,
+    /// The memory that it may have at once.
+    pub(super) memory: Turn,
+    /// Its turns on the threads.
+    pub(super) seat: Seat,
 }
 
 impl Running {
@@ -237,17 +261,18 @@ impl Running {
             .build()
             .map_err(Error::Threads)?;
         let ticker = Ticker::start(engine.clone(), engine::TICK).map_err(Error::Threads)?;
-        let calls = Arc::new(Semaphore::new(engine::CALLS_MAX as usize));
-        let shares = std::array::from_fn(|_| Arc::new(Semaphore::new(USER_CALLS_MAX)));
-        let (users, web) =
-            (RandomState::new(), Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks)));
-        Ok(Self { engine, linker, calls, shares, users, web, runtime: Some(runtime), _ticker: ticker })
+        let calls = Turns::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize);
+        let memory = Turns::new(settings.memory_total_bytes, engine::CALLS_MAX as usize);
+        let web = Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks));
+        let schedule = Schedule::new(settings.threads);
+        Ok(Self { engine, linker, calls, memory, schedule, web, runtime: Some(runtime), _ticker: ticker })
     }
 
-    /// Returns what a user's deliveries may have of the calls.
-    pub(super) fn share_of(&self, user: &str) -> Arc<Semaphore> {
-        let place = self.users.hash_one(user) % self.shares.len() as u64;
-        Arc::clone(&self.shares[usize::try_from(place).unwrap_or_default()])
+    /// Waits until a user may call a plugin: for one of the places, and for as much memory as it most likely needs.
+    pub(super) async fn admit(&self, user: &str, plugin: &Plugin) -> Admission {
+        let call = self.calls.take(user, 1).await;
+        let memory = self.memory.take(user, plugin.expected_bytes()).await;
+        Admission { call, memory, seat: self.schedule.seat(user) }
     }
 
     /// Runs a future on the threads of plugins.

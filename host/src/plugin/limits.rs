@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::ResourceLimiter;
 
 use crate::domain::plugin::PluginLimits;
+use crate::turns::Turn;
 
 /// The limits of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +68,26 @@ impl Limits {
     }
 }
 
+/// There is no memory left that all calls share. It ends a call, whose guest cannot know that it may try again.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "there is no memory for it now beside what other calls have (the setting plugin_memory_total_bytes): it had \
+     {had_bytes} bytes"
+)]
+pub(super) struct Shortage {
+    had_bytes: usize,
+}
+
 /// Counts memory, and remembers what it refused: an allocator that cannot grow panics, and nobody could tell that from
 /// a bug.
 pub(super) struct Meter {
     memory_bytes_max: usize,
+    /// What it has of the memory that all calls share, where they do.
+    share: Option<Turn>,
     /// The bytes of all linear memories.
     pub(super) memory_bytes: usize,
+    /// The most that it would have had, had there been enough for all calls.
+    pub(super) wanted_bytes: usize,
     /// What the last growth that was allowed adds to that.
     growth: usize,
     /// The limit that stood in the way of a growth last, with its value. A guest may have coped with that.
@@ -80,12 +95,19 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self::of(limits.memory_bytes)
+    pub(super) fn new(limits: &Limits, share: Option<Turn>) -> Self {
+        Self { share, ..Self::of(limits.memory_bytes) }
     }
 
     pub(super) fn of(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, memory_bytes: 0, growth: 0, refused: None }
+        Self { memory_bytes_max, share: None, memory_bytes: 0, wanted_bytes: 0, growth: 0, refused: None }
+    }
+
+    /// Takes as much of the memory that calls share as all of a guest's memories need.
+    fn take(&mut self, bytes: usize) -> Result<(), Shortage> {
+        let Some(share) = &mut self.share else { return Ok(()) };
+        let more = bytes.saturating_sub(share.weight());
+        if more == 0 || share.grow(more) { Ok(()) } else { Err(Shortage { had_bytes: self.memory_bytes }) }
     }
 }
 
@@ -102,6 +124,11 @@ impl ResourceLimiter for Meter {
             self.growth = 0;
             self.refused = Some(format!("memory limit of {}", size(self.memory_bytes_max)));
             return Ok(false);
+        }
+        self.wanted_bytes = self.wanted_bytes.max(all);
+        if let Err(shortage) = self.take(all) {
+            self.growth = 0;
+            return Err(shortage.into());
         }
         self.memory_bytes = all;
         Ok(true)
@@ -140,7 +167,10 @@ pub(super) fn size(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::turns::Turns;
 
     #[test]
     fn a_subscription_lowers_limits_and_never_raises_them() {
@@ -153,7 +183,7 @@ mod tests {
     #[test]
     fn memories_count_together_and_a_growth_that_failed_does_not() {
         let limits = Limits { memory_bytes: 3 << 16, ..Limits::default() };
-        let mut meter = Meter::new(&limits);
+        let mut meter = Meter::new(&limits, None);
         assert!(meter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
         meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
@@ -162,5 +192,21 @@ mod tests {
         assert_eq!(meter.refused.as_deref(), Some("memory limit of 192 KiB"));
         meter.memory_grow_failed(wasmtime::Error::msg("refused")).unwrap();
         assert_eq!(meter.memory_bytes, 2 << 16);
+    }
+
+    /// 128 calls of 64 MiB each were 8 GiB, which nobody had said.
+    #[test]
+    fn a_growth_beyond_what_all_calls_share_ends_the_call_and_is_not_its_limit() {
+        let all = Turns::new(4 << 16, 10);
+        let share = |user: &str| all.take(user, 1 << 16).now_or_never();
+        let mut meter = Meter::new(&Limits::default(), share("u"));
+        let _other = share("v").unwrap();
+        assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
+        assert!(meter.memory_growing(1 << 16, 3 << 16, None).unwrap());
+        let error = meter.memory_growing(3 << 16, 4 << 16, None).unwrap_err();
+        assert!(error.is::<Shortage>() && error.to_string().contains("plugin_memory_total_bytes"), "{error}");
+        assert_eq!((meter.memory_bytes, &meter.refused), (3 << 16, &None));
+        drop(meter);
+        assert!(share("w").is_some_and(|mut share| share.grow(2 << 16)));
     }
 }

@@ -1,5 +1,7 @@
 //! A component that is ready: linked, with everything done that can be done once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::bindings::exports::waypost::plugin::{filter, metadata, policy, transform};
@@ -12,7 +14,12 @@ pub struct Plugin {
     pub(super) pre: InstancePre<Guest>,
     pub(super) exports: Exports,
     uses_state: bool,
+    /// How many bytes of memory its last call wanted.
+    last_bytes: AtomicUsize,
 }
+
+/// What a module's first call is taken to need, in bytes: as much as most have.
+const FIRST_BYTES: usize = 2 * 1024 * 1024;
 
 /// Those of the interfaces that a component exports.
 pub(super) struct Exports {
@@ -40,12 +47,22 @@ impl Plugin {
             .component_type()
             .imports(component.engine())
             .any(|(name, _)| name.starts_with("waypost:plugin/state@"));
-        Ok(Self { digest, pre, exports, uses_state })
+        Ok(Self { digest, pre, exports, uses_state, last_bytes: AtomicUsize::new(FIRST_BYTES) })
     }
 
     /// Returns which module it is.
     pub fn digest(&self) -> PluginDigest {
         self.digest
+    }
+
+    /// Returns how many bytes of memory its next call most likely needs.
+    pub(super) fn expected_bytes(&self) -> usize {
+        self.last_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many bytes of memory a call wanted.
+    pub(super) fn had_bytes(&self, bytes: usize) {
+        self.last_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Tells whether it may keep state: then its calls for one subscription go one after the other.

@@ -10,7 +10,7 @@ use super::bindings::exports::waypost::plugin::metadata;
 use super::configuration::{Checked, JSON_BYTES_MAX, Problem};
 use super::error::Refused;
 use super::guest::Guest;
-use super::host::Host;
+use super::host::{Admission, Host};
 use super::http::Outbound;
 use super::loaded::Plugin;
 use super::run::{Purpose, fresh};
@@ -53,23 +53,24 @@ pub(super) struct Asked {
 
 impl Host {
     /// Asks a fresh instance about itself. An instance is made also where there is nobody to answer.
-    pub(super) async fn ask(self: &Arc<Self>, plugin: &Arc<Plugin>, question: Question) -> Asked {
+    pub(super) async fn ask(self: &Arc<Self>, user: &str, plugin: &Arc<Plugin>, question: Question) -> Asked {
         let failed = |reason: String| Asked { answer: Err(Failure::Host(reason)), memory_bytes: 0 };
         let running = match self.running() {
             Ok(running) => running,
             Err(error) => return failed(chain::of(&error)),
         };
-        let permit = Arc::clone(&running.calls).acquire_owned().await.expect("it is never closed");
+        let Admission { call: place, memory, seat } = running.admit(user, plugin).await;
         let granted = Arc::new(PluginUse::new(plugin.digest()));
         let outbound = Outbound::new(Arc::clone(&granted), Purpose::Try, Arc::clone(&running.web));
-        let guest = Guest::new(granted, self.settings.limits, clock::now(), State::default(), outbound);
+        let guest =
+            Guest::new(granted, self.settings.limits, clock::now(), State::default(), outbound, Some(memory));
         let (plugin, timer) = (Arc::clone(plugin), Timer::start(self.settings.limits.time));
         let task = running.spawn(async move {
             let ask = async |store: &mut Store<Guest>, instance: Instance| {
                 put(&plugin, store, instance, question).await
             };
-            let asked = fresh(&plugin, guest, &timer, ask).await;
-            drop(permit);
+            let asked = fresh(&plugin, guest, &timer, Some(seat), ask).await;
+            drop(place);
             asked
         });
         match AbortOnDropHandle::new(task).await {
@@ -81,9 +82,10 @@ impl Host {
     /// Returns a plugin's manifest, where it has one, and the memory of a fresh instance.
     pub(super) async fn describe(
         self: &Arc<Self>,
+        user: &str,
         plugin: &Arc<Plugin>,
     ) -> Result<(Option<Manifest>, u64), Refused> {
-        let asked = self.ask(plugin, Question::Describe).await;
+        let asked = self.ask(user, plugin, Question::Describe).await;
         let said = match asked.answer {
             Ok(Answer::Manifest(said)) => said,
             Ok(Answer::Nothing | Answer::Problems(_)) => return Ok((None, asked.memory_bytes)),
@@ -92,11 +94,11 @@ impl Host {
             }
             Err(failure) => return Err(Refused::DoesNotStart(reason(failure))),
         };
-        let manifest = self.read(said).await?;
+        let manifest = self.read(user, said).await?;
         Ok((Some(manifest), asked.memory_bytes))
     }
 
-    async fn read(&self, said: metadata::Manifest) -> Result<Manifest, Refused> {
+    async fn read(&self, user: &str, said: metadata::Manifest) -> Result<Manifest, Refused> {
         let wrong = |what: String| Err(Refused::Metadata(what));
         let metadata::Manifest { name, version, description, config_schema, wanted_hosts } = said;
         if name.trim().is_empty() {
@@ -129,14 +131,12 @@ impl Host {
             }
         };
         if let Some(schema) = &config_schema {
-            match self.check_schema(schema, None).await? {
+            match self.try_schema(user, schema).await? {
                 Checked::Problems(_) => {}
                 Checked::NoSchema(reason) => {
                     return wrong(format!("the manifest's `config-schema` is not a JSON Schema: {reason}"));
                 }
-                Checked::Limit(limit) => {
-                    return wrong(format!("the manifest's `config-schema` exceeds the {limit}"));
-                }
+                Checked::Limit(limit) => return Err(Refused::SchemaTooExpensive(limit)),
             }
         }
         let clean = |text: &String| text::without_escapes(text).into_owned();

@@ -5,13 +5,13 @@
 //! targets: [`crate::modules`] keeps what was uploaded, [`crate::delivery`] calls.
 //!
 //! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
-//! - `compile`, `child`, `worker`, `artefacts`: from wasm to machine code in a child process with limits, and a cache of
-//!   it on disk.
 //! - `outline`: what a component exports and imports, before it is compiled.
+//! - `queues`: who may use a child process now. `compile`, `child`, `worker`, `structure`, `artefacts`: from wasm to
+//!   machine code in a child process with limits, and a cache of it on disk.
 //! - `loaded`, `report`, `offered`, `metadata`, `configuration`: a component that is ready to be instantiated, what is
 //!   known of it, and what it says about itself and its configuration.
 //! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun): `course` asks the
-//!   interfaces in turn, `timer` counts, `output` and `headers` check what came of it, `ending` has the words where
+//!   interfaces in turn, `schedule` says whose guest runs, `timer` counts, `output` and `headers` check what came of it, `ending` has the words where
 //!   nothing did.
 //! - `guest`: what a call's store holds: `imports` (`logs`, config, `state`), `http` (`web`, `addresses`), `stdio`,
 //!   `limits`.
@@ -52,10 +52,13 @@ mod metadata;
 mod offered;
 mod outline;
 mod output;
+mod queues;
 mod report;
 mod run;
+mod schedule;
 mod state;
 mod stdio;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -65,6 +65,7 @@ pub(super) fn outline_of_command(digest: PluginDigest, wasm: &[u8]) -> Result<()
 /// Makes the report of a module that has been compiled.
 pub(super) async fn of(
     host: &Arc<Host>,
+    user: &str,
     digest: PluginDigest,
     bytes: u64,
     outline: &Outline,
@@ -92,7 +93,7 @@ pub(super) async fn of(
     if !has[1..].contains(&true) {
         return Err(misfit(nothing_to_call(outline), report));
     }
-    (report.manifest, report.memory_bytes) = host.describe(&plugin).await?;
+    (report.manifest, report.memory_bytes) = host.describe(user, &plugin).await?;
     Ok(report)
 }
 

@@ -11,10 +11,11 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::course::{self, Course, Question};
 use super::error::Error;
 use super::guest::Guest;
-use super::host::Host;
+use super::host::{Admission, Host};
 use super::http::Outbound;
 use super::limits::{HANDLES_MAX, Limits};
 use super::loaded::Plugin;
+use super::schedule::Seat;
 use super::state::State;
 use super::timer::Timer;
 use super::web::Web;
@@ -22,6 +23,7 @@ use super::{ending, text};
 use crate::chain;
 use crate::domain::plugin::{Failure, Output, PluginRun, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
+use crate::turns::Turn;
 
 /// What a plugin is to look at.
 pub struct Call {
@@ -85,15 +87,12 @@ impl Host {
             Ok(running) => running,
             Err(error) => return failed(Failure::Host(chain::of(&error))),
         };
-        // The user's own first: who waits for that keeps nobody else out.
-        let share = running.share_of(&call.subscription.user);
-        let own = share.acquire_owned().await.expect("it is never closed");
-        let permit = Arc::clone(&running.calls).acquire_owned().await.expect("it is never closed");
+        let Admission { call: place, memory, seat } = running.admit(&call.subscription.user, &plugin).await;
         let limits = self.settings.limits.lowered(&call.plugin.limits);
         let web = Arc::clone(&running.web);
         let task = running.spawn(async move {
-            let ran = one(&plugin, call, limits, web).await;
-            drop((permit, own));
+            let ran = one(&plugin, call, limits, web, Some((memory, seat))).await;
+            drop(place);
             ran
         });
         match AbortAtEnd(task).join().await {
@@ -110,7 +109,7 @@ impl Host {
     pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<Ran, Error> {
         let web = Arc::clone(&self.running()?.web);
         let limits = self.settings.limits.lowered(&call.plugin.limits);
-        Ok(one(plugin, call, limits, web).await)
+        Ok(one(plugin, call, limits, web, None).await)
     }
 }
 
@@ -155,17 +154,18 @@ fn blank(digest: PluginDigest, attempt: u32, at: Timestamp, took: Duration, verd
     }
 }
 
-async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>) -> Ran {
+async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>, share: Option<(Turn, Seat)>) -> Ran {
+    let (memory, seat) = share.unzip();
     let timer = Timer::start(limits.time);
     let Call { event, subscription, plugin: used, attempt, now, state, steps, purpose } = call;
     let outbound = Outbound::new(Arc::clone(&used), purpose, web);
-    let guest = Guest::new(used, limits, now, state, outbound);
+    let guest = Guest::new(used, limits, now, state, outbound, memory);
     let mut course = Course::default();
     let question = Question { event: &event, subscription: &subscription, attempt, steps, timer: &timer };
     let ask = async |store: &mut Store<Guest>, instance: Instance| {
         course::ask(plugin, store, instance, &question, &mut course).await
     };
-    let (asked, guest) = fresh(plugin, guest, &timer, ask).await;
+    let (asked, guest) = fresh(plugin, guest, &timer, seat, ask).await;
     let verdict = asked.flatten().unwrap_or_else(Verdict::Failed);
     let mut logs = guest.logs.lines;
     logs.extend(guest.outbound.notes());
@@ -185,6 +185,7 @@ pub(super) async fn fresh<T>(
     plugin: &Plugin,
     guest: Guest,
     timer: &Timer,
+    seat: Option<Seat>,
     ask: impl AsyncFnOnce(&mut Store<Guest>, Instance) -> wasmtime::Result<T>,
 ) -> (Result<T, Failure>, Guest) {
     let mut store = store(plugin.pre.engine(), guest, timer.clone());
@@ -193,8 +194,9 @@ pub(super) async fn fresh<T>(
         store.data_mut().began = true;
         ask(&mut store, instance).await
     };
-    let asked = timer.limit(asking).await;
+    let asked = timer.limit(seat, asking).await;
     let guest = store.into_data();
+    plugin.had_bytes(guest.meter.wanted_bytes);
     let asked = match asked {
         Some(Ok(answer)) => Ok(answer),
         Some(Err(error)) => Err(ending::failure(&error, &guest)),

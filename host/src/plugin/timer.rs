@@ -2,7 +2,7 @@
 //! something that it asked for.
 //!
 //! The time in which it was ready and others had the threads or the processor does not count, so that a busy host fails
-//! nobody's plugin.
+//! nobody's plugin. A guest runs when [`super::schedule`] says so.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
 use super::engine::TICK;
+use super::schedule::Seat;
 
 /// The time of one call. Its clones are the same.
 ///
@@ -85,9 +86,10 @@ impl Timer {
         self.0.gave_way.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for a future as long as there is time. Returns nothing when there is none left.
-    pub(super) async fn limit<F: Future>(&self, future: F) -> Option<F::Output> {
-        Limited { timer: self, future: std::pin::pin!(future), waiting: None, sleep: None }.await
+    /// Waits for a future as long as there is time, and runs it in the turns of `seat`, where there is one. Returns nothing
+    /// when there is no time left.
+    pub(super) async fn limit<F: Future>(&self, seat: Option<Seat>, future: F) -> Option<F::Output> {
+        Limited { timer: self, seat, future: std::pin::pin!(future), waiting: None, sleep: None }.await
     }
 
     fn counted(&self) -> Duration {
@@ -105,9 +107,15 @@ impl Timer {
         self.0.ran_at.store(0, Ordering::Relaxed);
     }
 
-    /// Ends a poll, and returns whether the guest gave way; it waits otherwise.
-    fn pause(&self) -> bool {
-        self.count(self.ran());
+    /// Ends a poll, and returns how long the guest ran in it.
+    fn pause(&self) -> Duration {
+        let ran = self.ran();
+        self.count(ran);
+        ran
+    }
+
+    /// Tells whether the guest gave way in its last poll; it waits otherwise.
+    fn gave_way(&self) -> bool {
         self.0.gave_way.load(Ordering::Relaxed)
     }
 }
@@ -127,6 +135,7 @@ fn thread_time() -> u64 {
 /// A future that ends with its timer.
 struct Limited<'a, F> {
     timer: &'a Timer,
+    seat: Option<Seat>,
     future: Pin<&'a mut F>,
     /// Since when the guest waits for something that it asked for.
     waiting: Option<Instant>,
@@ -142,11 +151,20 @@ impl<F: Future> Future for Limited<'_, F> {
         if let Some(since) = this.waiting.take() {
             this.timer.count(since.elapsed());
         }
+        // What others have until its turn comes does not count.
+        if this.seat.as_mut().is_some_and(|seat| seat.poll_turn(cx).is_pending()) {
+            return Poll::Pending;
+        }
         this.timer.resume();
-        if let Poll::Ready(output) = this.future.as_mut().poll(cx) {
+        let polled = this.future.as_mut().poll(cx);
+        let ran = this.timer.pause();
+        if let Some(seat) = &mut this.seat {
+            seat.end_turn(ran);
+        }
+        if let Poll::Ready(output) = polled {
             return Poll::Ready(Some(output));
         }
-        if this.timer.pause() {
+        if this.timer.gave_way() {
             return Poll::Pending;
         }
         let left = this.timer.0.limit.saturating_sub(this.timer.counted());
@@ -168,9 +186,9 @@ mod tests {
     #[tokio::test]
     async fn a_wait_that_outlasts_the_limit_ends() {
         let timer = Timer::start(Duration::from_millis(5));
-        assert_eq!(timer.limit(std::future::pending::<()>()).await, None);
+        assert_eq!(timer.limit(None, std::future::pending::<()>()).await, None);
         assert!(timer.passed() >= Duration::from_millis(5));
-        assert_eq!(Timer::start(Duration::from_secs(3600)).limit(async { 7 }).await, Some(7));
+        assert_eq!(Timer::start(Duration::from_secs(3600)).limit(None, async { 7 }).await, Some(7));
     }
 
     fn spin_for(time: Duration) {
@@ -191,12 +209,14 @@ mod tests {
         spin_for(MILLISECOND);
         assert!(timer.left() <= Duration::from_secs(3600) - 2 * MILLISECOND);
         timer.give_way();
-        assert!(timer.pause());
+        timer.pause();
+        assert!(timer.gave_way());
         let counted = timer.counted();
         assert!(counted >= 2 * MILLISECOND);
         spin_for(MILLISECOND);
         timer.resume();
-        assert!(!timer.pause());
+        timer.pause();
+        assert!(!timer.gave_way());
         assert!(timer.counted() < counted + MILLISECOND);
     }
 }

@@ -1,4 +1,6 @@
 //! What the child process does: it takes its limits, then reads what others have written.
+//!
+//! When the machine's memory runs out, the system ends the child before the service: nothing is lost with it.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -7,16 +9,19 @@ use std::thread;
 use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 use serde::Deserialize;
 use serde_json::Value;
+use wasmtime::component::Component;
 
 use super::configuration::{self, Problem};
-use super::engine;
-use super::text;
+use super::{engine, structure, text};
+use crate::process;
 
 /// What a child process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// A component to machine code.
     Compile,
+    /// Machine code that a child has made, to the number of bytes of memory that it takes once it is loaded.
+    Load,
     /// A JSON Schema, and a value that it is laid over.
     Check,
 }
@@ -32,28 +37,58 @@ pub struct Allowance {
 
 /// The exit code of a task that failed and said why on stderr.
 pub(super) const FAILED: u8 = 1;
+/// The exit code of a task that ended at a limit, and named it on stderr.
+pub(super) const LIMITED: u8 = 3;
 /// The longest that is said about a failure.
 pub(super) const TEXT_BYTES_MAX: usize = 1000;
+
+/// Why a task has no result.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Its input is wrong, or something is wrong with this process.
+    Failed(String),
+    /// Its input exceeds a limit; the limit's name and value.
+    Limit(String),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
 
 /// What a `waypost compile` does: it limits itself, reads a length of 8 bytes (little-endian) and as many bytes of
 /// input from stdin, and writes the result to stdout. It ends when stdin does: then nobody waits for it any more.
 pub fn compile_main(task: Task, allowance: Allowance) -> ExitCode {
-    let done = limit(allowance).map_err(|error| format!("failed to set limits: {error}"));
-    let done = done.and_then(|()| input()).and_then(|input| match task {
+    let done = limit(allowance).map_err(|error| Fault::Failed(format!("failed to set limits: {error}")));
+    let done = done.and_then(|()| Ok(input()?)).and_then(|input| match task {
         Task::Compile => compile(&input),
-        Task::Check => check(&input),
+        Task::Load => load(&input),
+        Task::Check => Ok(check(&input)?),
     });
-    let written = match &done {
-        Ok(output) => std::io::stdout().lock().write_all(output),
-        Err(reason) => std::io::stderr().lock().write_all(text::clean(reason, TEXT_BYTES_MAX).as_bytes()),
+    let say = |reason: &str| {
+        let said = std::io::stderr().lock().write_all(text::clean(reason, TEXT_BYTES_MAX).as_bytes());
+        drop(said);
     };
-    match (done, written) {
-        (Ok(_), Ok(())) => ExitCode::SUCCESS,
-        (Ok(_), Err(_)) | (Err(_), _) => ExitCode::from(FAILED),
+    match done {
+        Ok(output) => match std::io::stdout().lock().write_all(&output) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(FAILED),
+        },
+        Err(Fault::Failed(reason)) => {
+            say(&reason);
+            ExitCode::from(FAILED)
+        }
+        Err(Fault::Limit(limit)) => {
+            say(&limit);
+            ExitCode::from(LIMITED)
+        }
     }
 }
 
 fn limit(allowance: Allowance) -> Result<(), rustix::io::Errno> {
+    process::end_before_others(process::FIRST);
+    process::gain_no_privileges()?;
     let limits = [
         (Resource::As, allowance.memory_bytes),
         (Resource::Cpu, allowance.cpu_seconds),
@@ -89,9 +124,30 @@ fn input() -> Result<Vec<u8>, String> {
 }
 
 /// Makes machine code of a component.
-pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, Fault> {
+    structure::check(wasm).map_err(Fault::Limit)?;
     let failed = |error: wasmtime::Error| text::of(&error);
-    engine::compiler().map_err(failed)?.precompile_component(wasm).map_err(failed)
+    Ok(engine::compiler().map_err(failed)?.precompile_component(wasm).map_err(failed)?)
+}
+
+/// Loads machine code, and returns how many bytes of memory that takes, little-endian.
+fn load(code: &[u8]) -> Result<Vec<u8>, Fault> {
+    let failed = |error: wasmtime::Error| text::of(&error);
+    let engine = engine::compiler().map_err(failed)?;
+    let before = own_bytes();
+    #[expect(unsafe_code, reason = "the service hands over what its compiling child has just made")]
+    // SAFETY: only the service has this process's stdin, and `compile` made these bytes.
+    let loaded = unsafe { Component::deserialize(&engine, code) };
+    // Let go of only after the second look.
+    let _loaded = loaded.map_err(failed)?;
+    Ok(own_bytes().saturating_sub(before).to_le_bytes().into())
+}
+
+/// Returns how many bytes of memory are this process's alone; 0 where the system does not say.
+fn own_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix("kB"));
+    kilobytes.and_then(|count| count.trim().parse().ok()).map_or(0, |count: u64| count.saturating_mul(1024))
 }
 
 /// What [`Task::Check`] reads.

@@ -85,12 +85,12 @@ impl Examiner {
         };
         let path = path.to_owned();
         let refused = |source| ExaminerError::Refused { path: path.clone(), source };
-        let report = host.admit(wasm.clone()).await.map_err(|error| refused(Arc::new(error)))?;
+        let report = host.admit("", wasm.clone()).await.map_err(|error| refused(Arc::new(error)))?;
         let plugin = host.load(report.digest, async { Ok(wasm) }).await.map_err(refused)?;
         if !plugin.has_policy() {
             return Err(ExaminerError::NoPolicy { path });
         }
-        match host.check_config(&plugin, report.manifest.as_ref(), &config).await {
+        match host.check_config("", &plugin, report.manifest.as_ref(), &config).await {
             Ok(problems) if problems.is_empty() => {}
             Ok(problems) => return Err(ExaminerError::Config { path, problems: list(&problems) }),
             Err(failed) => return Err(ExaminerError::Unchecked { path, reason: failed.reason() }),

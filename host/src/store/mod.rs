@@ -10,6 +10,7 @@ mod owed;
 pub mod redb;
 mod wakes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -191,8 +192,18 @@ pub struct Module {
     pub report: Report,
     /// When it was uploaded last.
     pub uploaded: Timestamp,
-    /// Who uploaded it last.
+    /// Who uploaded it first.
     pub by: String,
+    /// Who uploaded it of late, and when last.
+    pub uploads: BTreeMap<String, Timestamp>,
+}
+
+impl Module {
+    /// Makes a module that has just come.
+    pub fn new(report: Report, by: &str, now: Timestamp) -> Self {
+        let uploads = BTreeMap::from([(by.to_owned(), now)]);
+        Self { report, uploaded: now, by: by.to_owned(), uploads }
+    }
 }
 
 /// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run and

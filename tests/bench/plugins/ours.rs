@@ -47,10 +47,11 @@ impl Ours {
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
+            memory_total_bytes: 1 << 30,
             threads: 2,
         }));
         let plugin = runtime().block_on(async {
-            let report = host.admit(wasm.clone().into()).await.expect("it is accepted");
+            let report = host.admit("u", wasm.clone().into()).await.expect("it is accepted");
             host.load(report.digest, async { Ok(wasm.into()) }).await.expect("it loads")
         });
         let target = "http://localhost:1/".parse().expect("a URL");

@@ -96,7 +96,8 @@ async fn without_room_on_disk_nothing_is_taken_and_the_folder_is_named() {
 
 #[tokio::test]
 async fn modules_take_no_more_room_than_they_may() {
-    let server = Server::with(&["--plugin-storage-bytes-max", "100000"]).await;
+    let all = ["--plugin-storage-bytes-max", "100000", "--plugin-user-storage-bytes-max", "100000"];
+    let server = Server::with(&all).await;
     let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(507);
     refused
         .says("modules and their machine code may take 100000 bytes (the setting plugin_storage_bytes_max)");

@@ -72,6 +72,47 @@ pub(super) fn patched(wasm: &[u8], from: &str, to: &str) -> Vec<u8> {
     wasm
 }
 
+/// Returns the text of a component, as bytes, which say that it is a filter.
+fn assembled(text: &str) -> Vec<u8> {
+    let filter = exporting("waypost:plugin/filter@0.1.0").split_off(COMPONENT.len());
+    [wat::parse_str(text).unwrap(), filter].concat()
+}
+
+/// Returns components that each instantiate the one before twice.
+pub(super) fn doubling(levels: usize) -> Vec<u8> {
+    let mut inner = "(component $c0)".to_owned();
+    for level in 1..=levels {
+        let again = format!("(instance (instantiate $c{}))", level - 1);
+        inner = format!("(component $c{level} {inner} {again} {again})");
+    }
+    assembled(&inner)
+}
+
+/// Returns a component that exports a type that is short to write and long to read, so many times: 300 instances of 300
+/// functions.
+pub(super) fn describing(exports: usize) -> Vec<u8> {
+    let many = |letter: char, of: &str| {
+        (0..300).map(|n| format!("(export \"{letter}{n}\" {of})")).collect::<String>()
+    };
+    let (inner, outer) = (many('f', "(func)"), many('i', "(instance (type $inner))"));
+    let exports: String = (0..exports).map(|n| format!("(export \"t{n}\" (type $outer))")).collect();
+    // What a type refers to outside of it is an alias.
+    let outer = format!("(alias outer 1 0 (type $inner)) {outer}");
+    let types = format!("(type $inner (instance {inner})) (type $outer (instance {outer}))");
+    assembled(&format!("(component {types} {exports})"))
+}
+
+/// Returns the same module with another digest.
+pub(super) fn numbered(mut wasm: Vec<u8>, number: u8) -> Vec<u8> {
+    wasm.extend(section(0, &[1, b'n', number]));
+    wasm
+}
+
+/// Returns a custom section with so many bytes of padding.
+pub(super) fn custom(name: &str, bytes: usize) -> Vec<u8> {
+    section(0, &[leb(name.len()), name.as_bytes().to_vec(), vec![0; bytes]].concat())
+}
+
 fn section(id: u8, content: &[u8]) -> Vec<u8> {
     [vec![id], leb(content.len()), content.to_vec()].concat()
 }

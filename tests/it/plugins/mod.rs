@@ -10,6 +10,7 @@ mod keeping;
 mod made;
 mod refusing;
 mod remembering;
+mod sharing;
 mod trying;
 mod uploading;
 

@@ -1,12 +1,15 @@
 //! What is not taken, and why: each kind of wrong upload has a text of its own, and none harms anyone else.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::made::{COMPONENT, CORE_MODULE, bomb, exporting, importing, patched, useless_bomb};
+use super::made::{
+    COMPONENT, CORE_MODULE, bomb, custom, describing, doubling, exporting, importing, patched, useless_bomb,
+};
 use super::{post, wasm};
-use crate::harness::{Server, Target, event, run_in};
+use crate::harness::{Server, Target, event, run_in, wait_until};
 
 #[tokio::test]
 async fn only_components_that_fit_are_taken() {
@@ -62,7 +65,8 @@ async fn machine_code_is_not_taken_not_even_our_own() {
     let compiled = std::fs::read_dir(server.data().join("compiled")).unwrap();
     let mut files = compiled.map(|file| file.unwrap().path());
     let code = files.find(|path| path.extension().is_some_and(|found| found == "code")).unwrap();
-    let code = std::fs::read(code).unwrap().split_off(32);
+    // Behind its hash and its weight.
+    let code = std::fs::read(code).unwrap().split_off(32 + 8);
     let refused = post(&server, code).await.refused(422);
     refused.says("this is compiled machine code, which is never run: upload the .wasm component itself");
 }
@@ -90,28 +94,86 @@ async fn a_compile_bomb_ends_at_its_limit_and_harms_nobody() {
 
 #[tokio::test]
 async fn compiling_takes_no_more_memory_than_it_may() {
-    let server = Server::with(&["--plugin-compile-memory-bytes", "1342177280"]).await;
+    // A loaded machine gets there slowly.
+    let limits = ["--plugin-compile-memory-bytes", "1342177280", "--plugin-compile-time-ms", "100000"];
+    let server = Server::with(&limits).await;
     let refused = post(&server, bomb()).await.refused(422);
     refused.says("compiling it exceeds the compile memory limit of 1280 MiB");
     super::upload(&server, waypost_guests::PROBE).await;
 }
 
-/// Forty schemas that each refer twice to the next one: a trillion ways through them.
+/// Forty schemas that each refer twice to the next one, a trillion ways through them: every save took until the limit.
 #[tokio::test]
-async fn a_schema_that_takes_for_ever_ends_at_its_limit() {
+async fn a_schema_that_takes_for_ever_is_refused_at_the_upload() {
     let server = Server::start().await;
-    let uploaded = post(&server, wasm(waypost_guests::ENDLESS_SCHEMA)).await;
-    if uploaded.status == 422 {
-        // It may be found out at once.
-        uploaded.refused(422).says("configuration check time limit of 5 s");
-        return;
+    let refused = post(&server, wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
+    refused.says("the manifest's `config-schema` exceeds the configuration check time limit of 5 s");
+    let asked = Instant::now();
+    let again = post(&server.user("ann"), wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
+    again.says("configuration check time limit of 5 s (found within the last 10 minutes");
+    assert!(asked.elapsed() < Duration::from_secs(5), "it was tried again: {:?}", asked.elapsed());
+}
+
+/// 1,257 bytes of components that instantiate each other twice took 2.6 GiB in the server.
+#[tokio::test]
+async fn instances_beyond_number_are_refused_before_they_take_memory() {
+    let server = Server::start().await;
+    super::upload(&server, waypost_guests::PROBE).await;
+    let before = peak(&server);
+    let refused = post(&server, doubling(24)).await.refused(422);
+    refused.says("compiling it exceeds the limit of 1000 component instances: an instance of it has 1023");
+    assert!(peak(&server) - before < 100 << 20, "{} bytes more", peak(&server) - before);
+}
+
+/// The same with types: they are compiled to nothing, and described at length.
+#[tokio::test]
+async fn what_describes_a_module_counts_as_what_it_takes() {
+    let server = Server::start().await;
+    super::upload(&server, waypost_guests::PROBE).await;
+    let before = peak(&server);
+    for (imports, says) in [(10, "compile output limit of 1 MiB"), (1, "loading memory limit of 4 MiB")] {
+        let refused = post(&server, describing(imports)).await.refused(422);
+        refused.says(says);
     }
-    let digest = uploaded.json()["digest"].clone();
-    let body = json!({
-        "name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/", "plugin": {"digest": digest},
-    });
-    let refused = server.post("/eventmatch", &body).await.refused(422).at("/plugin");
-    refused.says("configuration check time limit of 5 s");
+    assert!(peak(&server) - before < 100 << 20, "{} bytes more", peak(&server) - before);
+}
+
+#[tokio::test]
+async fn padding_is_refused_by_the_name_of_its_section() {
+    let server = Server::start().await;
+    let mut padded = wasm(waypost_guests::PROBE);
+    padded.extend(custom("padding", (1 << 20) + 1));
+    let refused = post(&server, padded).await.refused(422);
+    refused.says("limit of 1 MiB for its custom section `padding`, which has 1048577 bytes");
+}
+
+/// When memory ran out the system could end the service in the place of its child.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_compiling_child_ends_first_and_gains_no_privileges() {
+    let server = Server::start().await;
+    let (user, pid) = (server.user("ann"), server.pid().as_raw_nonzero());
+    let mut uploading = tokio::task::JoinSet::new();
+    uploading.spawn(async move { post(&user, bomb()).await });
+    let is_child = |status: &str| status.contains(&format!("\nPPid:\t{pid}\n"));
+    wait_until("a child has taken its limits", async || {
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        processes.into_iter().find_map(|process| {
+            let status =
+                std::fs::read_to_string(process.join("status")).ok().filter(|status| is_child(status))?;
+            let score = std::fs::read_to_string(process.join("oom_score_adj")).ok()?;
+            (score.trim() == "1000" && status.contains("\nNoNewPrivs:\t1\n")).then_some(())
+        })
+    })
+    .await;
+}
+
+/// Returns the most memory that a server has had, in bytes.
+fn peak(server: &Server) -> u64 {
+    let status = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// Seventeen seconds of compiling passed before anybody looked at the exports. This one would take minutes.

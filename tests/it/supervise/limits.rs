@@ -19,6 +19,22 @@ async fn a_gibibyte_of_stdout_is_taken_and_a_bounded_part_kept() {
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
 
+/// When memory ran out the system could end the service in the place of a handler's program, and a program could become
+/// root by `sudo`.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_program_ends_before_the_service_and_gains_no_privileges() {
+    for memory_bytes in [None, Some(1 << 32)] {
+        let mut run = Run::script(
+            "cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status; cat /proc/$PPID/oom_score_adj",
+        );
+        run.call.limits.memory_bytes = memory_bytes;
+        let ended = run.ended().await;
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert_eq!(ended.stdout.tail, format!("500\nNoNewPrivs:\t1\n{own}"), "{ended:?}");
+    }
+}
+
 #[tokio::test]
 async fn one_file_that_is_too_large_ends_the_run() {
     for script in [

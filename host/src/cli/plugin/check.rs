@@ -41,6 +41,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 | Refused::Precompiled
                 | Refused::Invalid(_)
                 | Refused::TooExpensive(_)
+                | Refused::SchemaTooExpensive(_)
+                | Refused::TriedLately { .. }
                 | Refused::DoesNotLoad(_)
                 | Refused::DoesNotStart(_)
                 | Refused::Metadata(_)

@@ -39,7 +39,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.server.client()?;
     let path = ["eventmatch", &arguments.subscription.to_string(), "plugin"];
     let request = client.request(Method::PUT, &path).header(CONTENT_TYPE, WASM).body(wasm);
-    let report: Report = client.json(request).await?;
+    let report: Report = client.json_in_time(request).await?;
     print::text(&report.brief())?;
     print::line(format_args!("{} uses it from now on", arguments.subscription))?;
     Ok(ExitCode::SUCCESS)

@@ -63,6 +63,7 @@ impl Sandbox {
             compiler: own_program().map(Compiler::Program),
             networks: grants.networks.clone(),
             guard: Arc::default(),
+            memory_total_bytes: limits.memory_bytes,
             threads: 1,
         };
         Ok(Self { host: Arc::new(Host::new(settings)), limits, _folder: folder })
@@ -70,7 +71,7 @@ impl Sandbox {
 
     /// Does what an upload does.
     pub(super) async fn admit(&self, wasm: Bytes) -> Result<Report, Refused> {
-        self.host.admit(wasm).await
+        self.host.admit(USER, wasm).await
     }
 }
 
@@ -92,7 +93,7 @@ impl Trial {
     /// Says what is wrong with a configuration.
     pub(super) async fn problems(&self, config: &Map<String, Value>) -> Result<Vec<Problem>, String> {
         let manifest = self.report.manifest.as_ref();
-        let checked = self.sandbox.host.check_config(&self.plugin, manifest, config).await;
+        let checked = self.sandbox.host.check_config(USER, &self.plugin, manifest, config).await;
         checked.map_err(|failure| failure.reason())
     }
 

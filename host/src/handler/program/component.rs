@@ -98,6 +98,7 @@ mod tests {
             compiler: Some(Compiler::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
+            memory_total_bytes: 1 << 30,
             threads: 1,
         }))
     }

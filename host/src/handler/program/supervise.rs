@@ -23,8 +23,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::chain;
 use crate::domain::handler::Exit;
+use crate::{chain, process};
 
 use family::Family;
 
@@ -123,7 +123,13 @@ async fn rule(
     let children = signal(SignalKind::child()).map_err(failed)?;
     family::adopt()?;
     limit(&supervision).map_err(|error| failed(error.into()))?;
-    let program = program::start(&supervision.command, supervision.memory_bytes)?;
+    // The program ends before the service when memory runs out, and this process stays to say so.
+    let before = process::end_before_others(process::EARLY);
+    let program = program::start(&supervision.command, supervision.memory_bytes);
+    if let Some(Err(error)) = before.map(process::set_score) {
+        tracing::debug!(%error, "this supervisor may end before its program when memory runs out");
+    }
+    let program = program?;
     let mut family = Family::new(program, children);
     // That nobody listens is seen at once, as an order.
     drop(report(reports, &Report::Started(program.as_raw_nonzero().get())).await);
@@ -154,6 +160,8 @@ async fn rule(
 fn limit(supervision: &Supervision) -> Result<(), rustix::io::Errno> {
     // No terminal: neither its Ctrl-C, which is for the service, nor questions to whoever sits there.
     setsid()?;
+    // Neither the program nor what it starts becomes more than this user: sudo and the like do not work in it.
+    process::gain_no_privileges()?;
     nice(NICENESS)?;
     restrict(Resource::Core, 0)?;
     // The service has raised its own as far as it may. Some programs look at each file up to the limit, or keep a bit for it.

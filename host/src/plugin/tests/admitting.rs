@@ -5,7 +5,7 @@ use crate::domain::plugin::{Offer, Report};
 
 async fn admitted(path: &str) -> Result<Report, Refused> {
     let sandbox = Sandbox::new();
-    sandbox.host.admit(std::fs::read(path).unwrap().into()).await
+    sandbox.host.admit("u", std::fs::read(path).unwrap().into()).await
 }
 
 #[tokio::test]
@@ -32,15 +32,22 @@ async fn what_does_not_start_is_not_taken() {
                 (export "waypost:plugin/filter@0.1.0" (instance $filter)))"#
         );
         let wasm = wat::parse_str(component).unwrap();
-        let refused = Sandbox::new().host.admit(wasm.into()).await.unwrap_err().to_string();
+        let refused = Sandbox::new().host.admit("u", wasm.into()).await.unwrap_err().to_string();
         assert!(refused.starts_with("it does not start: ") && refused.contains(says), "{refused}");
     }
 }
 
-/// It is found out when a configuration comes, in a process with limits (`tests/it/plugins/refusing.rs`).
+/// It is found out where there is a process with limits (`tests/it/plugins/refusing.rs`).
 #[tokio::test]
 pub(super) async fn an_endless_schema_is_a_schema() {
     let report = admitted(waypost_guests::ENDLESS_SCHEMA).await.unwrap();
+    assert!(report.manifest.unwrap().config_schema.is_some());
+}
+
+/// The same (`tests/it/plugins/sharing.rs`).
+#[tokio::test]
+pub(super) async fn a_schema_that_is_slow_at_times_is_a_schema() {
+    let report = admitted(waypost_guests::SLOW_SCHEMA).await.unwrap();
     assert!(report.manifest.unwrap().config_schema.is_some());
 }
 
@@ -49,9 +56,9 @@ async fn machine_code_is_kept_and_dropped_when_it_is_not_what_was_kept() {
     let sandbox = Sandbox::new();
     let wasm = std::fs::read(waypost_guests::PROBE).unwrap();
     let digest = PluginDigest::of(&wasm);
-    let compiled = sandbox.host.admit(wasm.clone().into()).await.unwrap();
+    let compiled = sandbox.host.admit("u", wasm.clone().into()).await.unwrap();
     assert!(compiled.compile_time > Duration::ZERO);
-    let again = sandbox.host.admit(wasm.into()).await.unwrap();
+    let again = sandbox.host.admit("u", wasm.into()).await.unwrap();
     assert_eq!(again.compile_time, Duration::ZERO, "it was there");
     let files = std::fs::read_dir(&sandbox.host.settings.folder).unwrap().map(|file| file.unwrap().path());
     let path = files.into_iter().find(|path| path.extension().is_some()).unwrap();

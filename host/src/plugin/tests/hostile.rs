@@ -4,7 +4,10 @@ use super::*;
 
 /// For each guest of `tests/guests` a test that runs it.
 mod tested {
-    pub(super) use super::super::admitting::an_endless_schema_is_a_schema as endless_schema;
+    pub(super) use super::super::admitting::{
+        a_schema_that_is_slow_at_times_is_a_schema as slow_schema,
+        an_endless_schema_is_a_schema as endless_schema,
+    };
     pub(super) use super::super::commands::a_program_has_what_it_was_given_and_makes_what_it_likes as tool;
     pub(super) use super::super::commands::escaping::a_program_sees_and_changes_nothing_but_its_folder as escape;
     pub(super) use super::super::commands::filling::bytes_are_counted_exactly_however_they_are_written as fill;

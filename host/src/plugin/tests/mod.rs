@@ -6,6 +6,7 @@ mod fetching;
 mod hostile;
 mod plugins;
 mod running;
+mod sharing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
@@ -56,9 +57,17 @@ impl Sandbox {
             compiler: Some(Compiler::InProcess),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             guard: Arc::default(),
+            memory_total_bytes: 1 << 30,
             threads: 2,
         };
         Self { host: Arc::new(Host::new(settings)), loaded: Mutex::default(), _folder: folder }
+    }
+
+    /// Makes one whose calls share so much memory.
+    fn sharing(memory_total_bytes: usize) -> Self {
+        let sandbox = Self::new();
+        let settings = Settings { memory_total_bytes, ..sandbox.host.settings.clone() };
+        Self { host: Arc::new(Host::new(settings)), ..sandbox }
     }
 
     /// Loads a guest as a delivery does: some of them would not be taken at an upload.
@@ -110,9 +119,13 @@ impl Sandbox {
 }
 
 fn call(plugin: &Plugin, config: Value) -> Call {
+    call_of("u", plugin, config)
+}
+
+fn call_of(user: &str, plugin: &Plugin, config: Value) -> Call {
     let target = "http://localhost:1/".parse().unwrap();
     let subscription =
-        Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
+        Subscription::new(user.to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
     let event = r#"{"specversion": "1.0", "type": "t", "source": "/s", "id": "1", "data": {"a": "b"}}"#;
     Call {
         event: Event::from_json(event).unwrap(),

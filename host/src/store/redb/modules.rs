@@ -3,6 +3,7 @@
 //! The file comes first and goes last, so that a row always has its file; a file without a row is what a crash left
 //! behind, and goes when the store is opened.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -127,20 +128,26 @@ struct Record {
     report: Report,
     uploaded: Timestamp,
     by: String,
+    /// Absent in rows of before: whoever uploaded it last was known alone.
+    #[serde(default)]
+    uploads: BTreeMap<String, Timestamp>,
 }
 
 fn encode(module: &Module) -> Vec<u8> {
-    let Module { report, uploaded, by } = module.clone();
+    let Module { report, uploaded, by, uploads } = module.clone();
     let mut buffer = vec![VERSION];
-    serde_json::to_writer(&mut buffer, &Record { report, uploaded, by })
+    serde_json::to_writer(&mut buffer, &Record { report, uploaded, by, uploads })
         .expect("a report has only string keys");
     buffer
 }
 
 fn decode(row: &[u8]) -> Result<Module, Fault> {
     let read = || -> Result<Record, record::Error> { Ok(serde_json::from_slice(record::body(row)?)?) };
-    let Record { report, uploaded, by } = read().map_err(Fault::damaged("modules"))?;
-    Ok(Module { report, uploaded, by })
+    let Record { report, uploaded, by, mut uploads } = read().map_err(Fault::damaged("modules"))?;
+    if uploads.is_empty() {
+        uploads.insert(by.clone(), uploaded);
+    }
+    Ok(Module { report, uploaded, by, uploads })
 }
 
 impl Reader {

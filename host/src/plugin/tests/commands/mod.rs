@@ -153,7 +153,7 @@ async fn what_is_no_program_is_refused_with_what_to_do() {
 async fn a_program_uploaded_as_a_plugin_is_told_what_it_is() {
     let wasm = std::fs::read(waypost_guests::TOOL).unwrap();
     // In a folder of its own: what is refused does not stay in it.
-    let refused = Sandbox::new().host.admit(wasm.into()).await.unwrap_err();
+    let refused = Sandbox::new().host.admit("u", wasm.into()).await.unwrap_err();
     let Refused::DoesNotFit { reason, .. } = refused else { panic!("{refused}") };
     assert!(reason.contains("but wasi:cli/run@0.2") && reason.ends_with("`waypost handler run`"), "{reason}");
 }

@@ -1,0 +1,88 @@
+//! Whose a module is, and what each user's modules take.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::GRACE;
+use crate::domain::{PluginDigest, Subscription};
+use crate::store::Module;
+
+/// The most users of whom it is kept when they uploaded a module.
+const UPLOADERS_MAX: usize = 64;
+
+/// Who has which modules.
+pub(super) struct Holders(HashMap<PluginDigest, BTreeSet<String>>);
+
+impl Holders {
+    /// Returns those whose subscriptions refer to modules.
+    pub(super) fn referring(subscriptions: &[Arc<Subscription>]) -> Self {
+        let mut holders: HashMap<PluginDigest, BTreeSet<String>> = HashMap::new();
+        for live in subscriptions.iter().filter(|subscription| subscription.deleted.is_none()) {
+            if let Some(plugin) = &live.plugin {
+                holders.entry(plugin.digest).or_default().insert(live.user.clone());
+            }
+        }
+        Self(holders)
+    }
+
+    /// Adds, for modules that no subscription refers to, those who uploaded them a while ago: whoever only uploads what
+    /// others use pays nothing for them, and they nothing for him.
+    pub(super) fn with_uploaders(mut self, modules: &[Module], now: Timestamp) -> Self {
+        for module in modules {
+            self.0.entry(module.report.digest).or_insert_with(|| {
+                module
+                    .uploads
+                    .iter()
+                    .filter(|(_, at)| is_fresh(**at, now))
+                    .map(|(user, _)| user.clone())
+                    .collect()
+            });
+        }
+        self
+    }
+
+    /// Tells whether a module is a user's.
+    pub(super) fn has(&self, user: &str, digest: PluginDigest) -> bool {
+        self.0.get(&digest).is_some_and(|holders| holders.contains(user))
+    }
+
+    /// Tells whether a module is anybody's.
+    pub(super) fn is_held(&self, digest: PluginDigest) -> bool {
+        self.0.contains_key(&digest)
+    }
+
+    /// Tells whether nobody but this user has a module.
+    pub(super) fn has_alone(&self, user: &str, digest: PluginDigest) -> bool {
+        self.0.get(&digest).is_none_or(|holders| holders.iter().all(|holder| holder == user))
+    }
+
+    /// Returns how many bytes a user's modules take, all but one.
+    pub(super) fn bytes_of(&self, user: &str, modules: &[Module], but: PluginDigest) -> u64 {
+        let own = |module: &&Module| module.report.digest != but && self.has(user, module.report.digest);
+        modules.iter().filter(own).map(bytes).sum()
+    }
+}
+
+/// Returns what a module takes on disk, with its machine code.
+pub(super) fn bytes(module: &Module) -> u64 {
+    module.report.bytes + module.report.compiled_bytes
+}
+
+/// Notes an upload of a module that was there. It stays whose it is, and those come off whose upload holds it no more.
+pub(super) fn uploaded_again(known: Module, by: &str, now: Timestamp) -> Module {
+    let mut uploads: BTreeMap<_, _> =
+        known.uploads.into_iter().filter(|(user, at)| user != by && is_fresh(*at, now)).collect();
+    while uploads.len() >= UPLOADERS_MAX {
+        let oldest = uploads.iter().min_by_key(|(_, at)| **at).map(|(user, _)| user.clone());
+        let Some(oldest) = oldest else { break };
+        uploads.remove(&oldest);
+    }
+    uploads.insert(by.to_owned(), now);
+    Module { uploaded: now, uploads, ..known }
+}
+
+fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
+    at.checked_add(GRACE).is_ok_and(|until| now <= until)
+}

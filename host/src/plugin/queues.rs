@@ -1,0 +1,74 @@
+//! Who may use a child process now: users take turns, and what takes long does not keep waiting what does not.
+//!
+//! A module is compiled and a configuration checked within a short time at first. Those that need longer are tried again,
+//! within all of their time, in a queue of their own.
+
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use crate::domain::PluginDigest;
+use crate::turns::Turns;
+
+/// The first time that a module has to be compiled. One in Rust takes 0.1 s, QuickJS's 3 s.
+pub(super) const SHORT_COMPILING: Duration = Duration::from_secs(2);
+/// The largest module that is worth such a try.
+pub(super) const SMALL_MODULE_BYTES: usize = 2 * 1024 * 1024;
+/// The first time that a configuration has to be checked.
+pub(super) const SHORT_CHECKING: Duration = Duration::from_millis(500);
+/// How long it is remembered that something took too much.
+pub(super) const MEMORY: Duration = Duration::from_secs(10 * 60);
+/// The most configurations that are checked within a short time at once, and the most that are within a long time.
+const CHECKS_MAX: usize = 2;
+const LONG_CHECKS_MAX: usize = 1;
+/// The most that is remembered of each kind.
+const REMEMBERED_MAX: u64 = 4096;
+
+/// The queues, and what has been too much lately.
+pub(super) struct Queues {
+    pub(super) uploads: Turns,
+    pub(super) long_uploads: Turns,
+    /// A module that is needed, and whose machine code is gone or of another version, does not wait behind uploads.
+    pub(super) uses: Turns,
+    pub(super) checks: Turns,
+    pub(super) long_checks: Turns,
+    /// The modules that are not taken, and why.
+    modules: Cache<PluginDigest, String>,
+    /// The modules whose schema took too long for a configuration of this user's, and the limit.
+    schemas: Cache<(String, PluginDigest), String>,
+}
+
+impl Queues {
+    pub(super) fn new() -> Self {
+        let one = || Turns::new(1, 1);
+        Self {
+            uploads: one(),
+            long_uploads: one(),
+            uses: one(),
+            checks: Turns::new(CHECKS_MAX, 1),
+            long_checks: Turns::new(LONG_CHECKS_MAX, 1),
+            modules: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(MEMORY).build(),
+            schemas: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(MEMORY).build(),
+        }
+    }
+
+    /// Returns why a module has not been taken lately, where it was too much.
+    pub(super) async fn refusal(&self, digest: PluginDigest) -> Option<String> {
+        self.modules.get(&digest).await
+    }
+
+    /// Remembers that a module is too much.
+    pub(super) async fn refuse(&self, digest: PluginDigest, why: String) {
+        self.modules.insert(digest, why).await;
+    }
+
+    /// Returns the limit that a user's configuration of a module has exceeded lately.
+    pub(super) async fn slow_schema(&self, user: &str, digest: PluginDigest) -> Option<String> {
+        self.schemas.get(&(user.to_owned(), digest)).await
+    }
+
+    /// Remembers that a user's configuration of a module took too long.
+    pub(super) async fn is_slow(&self, user: &str, digest: PluginDigest, limit: String) {
+        self.schemas.insert((user.to_owned(), digest), limit).await;
+    }
+}

@@ -1,0 +1,287 @@
+//! Which guest runs next on the threads of plugins: one of the user who has had the least of their time.
+//!
+//! A guest runs until it waits for something or a tick comes, and then for a turn again. Each user's time is counted, and
+//! the turn goes to whoever has had the least: so many guests of one user get as much as one of another's (start-time fair
+//! queueing). Who comes after a rest begins with a tick less than the others have now, and so at once; nobody saves up more.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::engine::TICK;
+
+/// From how many users on those are forgotten who have no guests: what they have had is a few ticks more than others.
+const USERS_KEPT: usize = 1024;
+
+/// The order in which guests run. Its clones are the same.
+#[derive(Clone)]
+pub(super) struct Schedule(Arc<Mutex<State>>);
+
+struct State {
+    /// How many more may run at once.
+    free: usize,
+    /// The most time that a user had had whose turn came, in nanoseconds.
+    now: u64,
+    users: HashMap<Arc<str>, User>,
+    /// Those guests whose turn has come and who have not been polled since.
+    called: HashSet<u64>,
+    /// The number of the next one that asks.
+    next: u64,
+}
+
+#[derive(Default)]
+struct User {
+    /// The time that it has had, in nanoseconds.
+    had: u64,
+    guests: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    number: u64,
+    waker: Waker,
+}
+
+/// One guest's place in the order.
+pub(super) struct Seat {
+    schedule: Schedule,
+    user: Arc<str>,
+    stand: Stand,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// It does not want to run.
+    Idle,
+    /// It wants to, with this number.
+    Waiting(u64),
+    Running,
+}
+
+/// What a turn counts before it is known how long it was.
+const TURN_NANOS: u64 = TICK.subsec_nanos() as u64;
+
+/// What a user has had who comes after a rest.
+fn rested(now: u64) -> u64 {
+    now.saturating_sub(TURN_NANOS)
+}
+
+impl Schedule {
+    /// Makes an order in which so many guests run at once.
+    pub(super) fn new(threads: usize) -> Self {
+        let (users, called) = (HashMap::new(), HashSet::new());
+        Self(Arc::new(Mutex::new(State { free: threads.max(1), now: 0, users, called, next: 0 })))
+    }
+
+    /// Lets a guest of a user take part.
+    pub(super) fn seat(&self, user: &str) -> Seat {
+        let user: Arc<str> = Arc::from(user);
+        let mut state = self.lock();
+        if state.users.len() > USERS_KEPT {
+            state.users.retain(|_, user| user.guests > 0);
+        }
+        state.users.entry(Arc::clone(&user)).or_default().guests += 1;
+        drop(state);
+        Seat { schedule: self.clone(), user, stand: Stand::Idle }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Counts a turn of a user that begins now.
+    fn begin(&mut self, user: &Arc<str>) {
+        let Some(known) = self.users.get_mut(user) else { return };
+        known.had = known.had.max(rested(self.now));
+        self.now = self.now.max(known.had);
+        known.had += TURN_NANOS;
+    }
+
+    /// Counts how long a turn was, and gives it to the next one.
+    fn end(&mut self, user: &Arc<str>, nanos: u64) {
+        if let Some(known) = self.users.get_mut(user) {
+            known.had = known.had.saturating_sub(TURN_NANOS).saturating_add(nanos);
+        }
+        let waiting = self.users.iter().filter_map(|(name, user)| {
+            let first = user.waiting.front()?;
+            // Of those who have rested, whoever has waited longest.
+            Some(((user.had.max(rested(self.now)), first.number), name))
+        });
+        let Some((_, user)) = waiting.min_by_key(|(order, _)| *order) else {
+            self.free += 1;
+            return;
+        };
+        let user = Arc::clone(user);
+        let first = self.users.get_mut(&user).and_then(|user| user.waiting.pop_front());
+        if let Some(Waiting { number, waker }) = first {
+            self.begin(&user);
+            self.called.insert(number);
+            waker.wake();
+        }
+    }
+}
+
+impl Seat {
+    /// Waits for this guest's turn.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.schedule.lock();
+        match self.stand {
+            Stand::Running => return Poll::Ready(()),
+            Stand::Waiting(number) => {
+                if state.called.remove(&number) {
+                    self.stand = Stand::Running;
+                    return Poll::Ready(());
+                }
+                let known = state.users.get_mut(&self.user);
+                let own = known.and_then(|user| user.waiting.iter_mut().find(|own| own.number == number));
+                if let Some(own) = own {
+                    own.waker.clone_from(cx.waker());
+                }
+                return Poll::Pending;
+            }
+            Stand::Idle => {}
+        }
+        if state.free > 0 {
+            state.free -= 1;
+            state.begin(&self.user);
+            self.stand = Stand::Running;
+            return Poll::Ready(());
+        }
+        let number = state.next;
+        state.next += 1;
+        let waiting = Waiting { number, waker: cx.waker().clone() };
+        state.users.entry(Arc::clone(&self.user)).or_default().waiting.push_back(waiting);
+        self.stand = Stand::Waiting(number);
+        Poll::Pending
+    }
+
+    /// Says that this guest's turn is over, and how long it ran.
+    pub(super) fn end_turn(&mut self, ran: Duration) {
+        if self.stand == Stand::Running {
+            self.stand = Stand::Idle;
+            let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
+            self.schedule.lock().end(&self.user, nanos);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.schedule.lock();
+        match self.stand {
+            Stand::Idle => {}
+            Stand::Running => state.end(&self.user, TURN_NANOS),
+            Stand::Waiting(number) => {
+                if state.called.remove(&number) {
+                    state.end(&self.user, 0);
+                } else if let Some(known) = state.users.get_mut(&self.user) {
+                    known.waiting.retain(|waiting| waiting.number != number);
+                }
+            }
+        }
+        let now = state.now;
+        if let Some(known) = state.users.get_mut(&self.user) {
+            known.guests -= 1;
+            if known.guests == 0 && known.had <= rested(now) {
+                state.users.remove(&self.user);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(100);
+
+    fn ask(seat: &mut Seat) -> bool {
+        seat.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Six users whose guests spin made a seventh's wait for all of them.
+    #[test]
+    fn whoever_has_had_the_least_comes_next() {
+        let schedule = Schedule::new(1);
+        let mut spinners: Vec<_> = (0..6).map(|user| schedule.seat(&format!("spinner {user}"))).collect();
+        for _ in 0..10 {
+            for seat in &mut spinners {
+                let is_first = ask(seat);
+                if is_first {
+                    seat.end_turn(TICK);
+                }
+            }
+        }
+        assert!(ask(&mut spinners[0]));
+        for seat in &mut spinners[1..] {
+            assert!(!ask(seat));
+        }
+        let mut quick = schedule.seat("quick");
+        assert!(!ask(&mut quick));
+        spinners[0].end_turn(TICK);
+        assert!(ask(&mut quick), "it has had nothing yet");
+        quick.end_turn(SHORT);
+        assert!(!ask(&mut spinners[0]));
+    }
+
+    #[test]
+    fn many_guests_of_one_user_get_as_much_as_one_of_another() {
+        let schedule = Schedule::new(1);
+        let mut seats: Vec<_> = (0..9).map(|_| schedule.seat("many")).collect();
+        seats.push(schedule.seat("one"));
+        let mut turns = (0, 0);
+        let mut is_asking = vec![false; seats.len()];
+        for _ in 0..1000 {
+            for (place, seat) in seats.iter_mut().enumerate() {
+                is_asking[place] = !ask(seat);
+            }
+            let running = is_asking.iter().position(|is_asking| !is_asking).expect("one runs");
+            if running == 9 {
+                turns.1 += 1
+            } else {
+                turns.0 += 1
+            }
+            seats[running].end_turn(TICK);
+        }
+        assert!((495..=505).contains(&turns.1), "{turns:?}");
+    }
+
+    #[test]
+    fn a_guest_that_goes_leaves_its_turn_to_others() {
+        let schedule = Schedule::new(1);
+        let (mut one, mut two, mut three) = (schedule.seat("a"), schedule.seat("b"), schedule.seat("c"));
+        assert!(ask(&mut one) && !ask(&mut two) && !ask(&mut three));
+        drop(two);
+        drop(one);
+        // Its turn has come, which it does not know yet.
+        drop(three);
+        assert!(ask(&mut schedule.seat("d")));
+        let state = schedule.lock();
+        assert_eq!((state.free, state.called.len()), (1, 0));
+        assert!(state.users.values().all(|user| user.guests == 0 && user.waiting.is_empty()));
+    }
+
+    #[test]
+    fn nobody_saves_up_time() {
+        let schedule = Schedule::new(1);
+        let (mut busy, mut rested) = (schedule.seat("busy"), schedule.seat("rested"));
+        for _ in 0..100 {
+            assert!(ask(&mut busy));
+            busy.end_turn(TICK);
+        }
+        let mut turns = 0;
+        for _ in 0..20 {
+            if ask(&mut busy) {
+                ask(&mut rested);
+                busy.end_turn(TICK);
+            } else if ask(&mut rested) {
+                turns += 1;
+                rested.end_turn(TICK);
+            }
+        }
+        assert!((9..=11).contains(&turns), "{turns} of 20");
+    }
+}

@@ -1,0 +1,284 @@
+//! Places that users share: each user in turn, and nobody has so much that nothing is left for the next one.
+//!
+//! A user may always have a first turn, and more only as long as what he has is no more than what is free: one alone
+//! gets half of the places, two get a third each. Who waits comes in the order of users, those with the least first: one
+//! user's queue delays another by no more than one turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// Places that users share. Its clones are the same.
+#[derive(Clone)]
+pub struct Turns(Arc<Mutex<State>>);
+
+struct State {
+    places: usize,
+    own_max: usize,
+    used: usize,
+    users: HashMap<Arc<str>, User>,
+    /// The users who wait, in the order in which their turns come.
+    order: VecDeque<Arc<str>>,
+}
+
+#[derive(Default)]
+struct User {
+    /// The places that he has, and with how many turns.
+    used: usize,
+    turns: usize,
+    waiting: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    weight: usize,
+    tell: oneshot::Sender<Turn>,
+}
+
+/// A user's right to some places, until it is dropped.
+pub struct Turn {
+    user: Arc<str>,
+    weight: usize,
+    /// Nothing once it has been taken back.
+    of: Option<Turns>,
+}
+
+impl Turns {
+    /// Makes so many places, of which a user has at most `own_max` turns at once.
+    pub fn new(places: usize, own_max: usize) -> Self {
+        let (users, order) = (HashMap::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(State { places, own_max, used: 0, users, order })))
+    }
+
+    /// Waits for a user's turn, which has `weight` places, or all of them where that is more. Cancel safe: a dropped
+    /// future has no turn and waits no more.
+    pub async fn take(&self, user: &str, weight: usize) -> Turn {
+        let told = {
+            let mut state = self.lock();
+            let weight = weight.min(state.places);
+            if state.order.is_empty() && state.fits(user, weight) {
+                return state.give(self, Arc::from(user), weight);
+            }
+            let (tell, told) = oneshot::channel();
+            state.wait(user, Waiter { weight, tell });
+            state.next(self);
+            told
+        };
+        told.await.expect("a waiter goes only with its turn")
+    }
+
+    /// Returns how many turns a user has and waits for.
+    pub fn of(&self, user: &str) -> usize {
+        let state = self.lock();
+        state.users.get(user).map_or(0, |user| user.turns + user.waiting.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn fits(&self, user: &str, weight: usize) -> bool {
+        let free = self.places - self.used;
+        let (used, turns) = self.users.get(user).map_or((0, 0), |user| (user.used, user.turns));
+        weight <= free && turns < self.own_max && (turns == 0 || used + weight <= free)
+    }
+
+    fn give(&mut self, of: &Turns, user: Arc<str>, weight: usize) -> Turn {
+        let known = self.users.entry(Arc::clone(&user)).or_default();
+        known.used += weight;
+        known.turns += 1;
+        self.used += weight;
+        Turn { user, weight, of: Some(of.clone()) }
+    }
+
+    fn take_back(&mut self, user: &Arc<str>, weight: usize) {
+        self.used -= weight;
+        let Some(known) = self.users.get_mut(user) else { return };
+        known.used -= weight;
+        known.turns -= 1;
+        if known.turns == 0 && known.waiting.is_empty() {
+            self.users.remove(user);
+        }
+    }
+
+    fn wait(&mut self, user: &str, waiter: Waiter) {
+        let user: Arc<str> = Arc::from(user);
+        let known = self.users.entry(Arc::clone(&user)).or_default();
+        if known.waiting.is_empty() {
+            self.order.push_back(user);
+        }
+        known.waiting.push_back(waiter);
+    }
+
+    /// Gives turns to those who wait, as long as there are places.
+    fn next(&mut self, of: &Turns) {
+        while let Some(place) = self.first() {
+            let user = Arc::clone(&self.order[place]);
+            let Some(known) = self.users.get_mut(&user) else { return };
+            let waiter = known.waiting.pop_front();
+            let (is_last, is_gone) = (known.waiting.is_empty(), known.turns == 0);
+            // One that waits no more takes nobody's turn.
+            let waiter = waiter.filter(|waiter| !waiter.tell.is_closed());
+            if is_last || waiter.is_some() {
+                self.order.remove(place);
+            }
+            let Some(Waiter { weight, tell }) = waiter else {
+                if is_last && is_gone {
+                    self.users.remove(&user);
+                }
+                continue;
+            };
+            if !is_last {
+                self.order.push_back(Arc::clone(&user));
+            }
+            if let Err(mut unwanted) = tell.send(self.give(of, Arc::clone(&user), weight)) {
+                // It has gone this very moment. The turn's drop would wait for the lock that is held here.
+                unwanted.of = None;
+                self.take_back(&user, weight);
+            }
+        }
+    }
+
+    /// Returns the place in the order of the user who comes next, if he can come now.
+    fn first(&self) -> Option<usize> {
+        let mut order: Vec<_> = self.order.iter().enumerate().collect();
+        order.sort_by_key(|(place, user)| (self.users.get(*user).map_or(0, |user| user.used), *place));
+        for (place, user) in order {
+            let known = self.users.get(user)?;
+            let weight = known.waiting.front()?.weight;
+            if self.fits(user, weight) {
+                return Some(place);
+            }
+            if known.turns == 0 {
+                // He needs more than is free, and would never get it if those with smaller needs went before him.
+                return None;
+            }
+        }
+        None
+    }
+}
+
+impl Turn {
+    /// Takes more places, if they are free and this user may have them; a user's only turn may have all that is free.
+    pub fn grow(&mut self, more: usize) -> bool {
+        let Some(of) = &self.of else { return false };
+        let mut state = of.lock();
+        let free = state.places - state.used;
+        let Some(known) = state.users.get_mut(&self.user) else { return false };
+        if more > free || (known.turns > 1 && known.used + more > free) {
+            return false;
+        }
+        known.used += more;
+        state.used += more;
+        drop(state);
+        self.weight += more;
+        true
+    }
+
+    /// Returns how many places it has.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(of) = self.of.take() else { return };
+        let mut state = of.lock();
+        state.take_back(&self.user, self.weight);
+        if !state.order.is_empty() {
+            state.next(&of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Four users with two turns each had all eight places, and a fifth was refused.
+    #[test]
+    fn one_user_leaves_half_and_each_further_one_his_part() {
+        let turns = Turns::new(8, 8);
+        let now = |user: &str| turns.take(user, 1).now_or_never();
+        let ann: Vec<_> = (0..8).map_while(|_| now("ann")).collect();
+        assert_eq!(ann.len(), 4);
+        let bob: Vec<_> = (0..8).map_while(|_| now("bob")).collect();
+        assert_eq!(bob.len(), 2);
+        assert!(now("eve").is_some());
+        drop((ann, bob));
+        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
+    }
+
+    #[tokio::test]
+    async fn one_users_queue_delays_another_by_one_turn() {
+        let turns = Turns::new(1, 1);
+        let first = turns.take("eve", 1).await;
+        let mut queue: Vec<_> = ["eve", "eve", "eve", "ann", "bob", "ann"]
+            .into_iter()
+            .map(|user| (user, Box::pin(turns.take(user, 1))))
+            .collect();
+        for (_, waiting) in &mut queue {
+            assert!(waiting.now_or_never().is_none());
+        }
+        // A waiter that goes takes no turn with it.
+        drop(queue.remove(0));
+        let (mut held, mut came) = (Some(first), Vec::new());
+        while !queue.is_empty() {
+            drop(held.take());
+            let mut ready = None;
+            for (place, (user, waiting)) in queue.iter_mut().enumerate() {
+                if let Some(turn) = waiting.now_or_never() {
+                    assert!(ready.is_none(), "there is one place");
+                    ready = Some((place, *user, turn));
+                }
+            }
+            let (place, user, turn) = ready.expect("somebody comes");
+            drop(queue.remove(place));
+            came.push(user);
+            held = Some(turn);
+        }
+        assert_eq!(came, ["eve", "ann", "bob", "eve", "ann"]);
+    }
+
+    #[test]
+    fn a_turn_that_was_given_and_never_taken_goes_back() {
+        let turns = Turns::new(1, 1);
+        let first = turns.take("ann", 1).now_or_never();
+        let mut waiting = Box::pin(turns.take("bob", 1));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(first);
+        drop(waiting);
+        assert!(turns.take("eve", 1).now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_heavy_turn_is_not_overtaken_for_ever() {
+        let turns = Turns::new(10, 10);
+        let light = turns.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(turns.take("bob", 8));
+        assert!((&mut heavy).now_or_never().is_none());
+        let mut other = Box::pin(turns.take("eve", 1));
+        assert!((&mut other).now_or_never().is_none(), "it would keep the heavy one waiting");
+        drop(light);
+        assert_eq!((&mut heavy).now_or_never().map(|turn| turn.weight()), Some(8));
+        assert!((&mut other).now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_turn_grows_as_long_as_others_can_come() {
+        let turns = Turns::new(100, 10);
+        let mut only = turns.take("ann", 10).now_or_never().unwrap();
+        assert!(only.grow(80) && !only.grow(11) && only.weight() == 90);
+        drop(only);
+        let (mut one, two) = (turns.take("ann", 10).now_or_never(), turns.take("ann", 10).now_or_never());
+        let one = one.as_mut().unwrap();
+        assert!(!one.grow(61) && one.grow(60), "two of one user leave as much as they have");
+        drop(two);
+        assert!(turns.take("bob", 100).now_or_never().is_none());
+    }
+}
