@@ -8,3 +8,26 @@ pub fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).expect("a truncated timestamp is in range")
 }
+
+/// Writes a time as Waypost's answers and events have it: UTC, always with six digits behind the second. Readers that
+/// know one form only, such as Python's `strptime` with `%f`, expect them even where they are zeros.
+pub fn text(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_six_digits_whatever_they_are() {
+        for (microsecond, expected) in [
+            (0, "2027-01-15T08:00:00.000000Z"),
+            (430_000, "2027-01-15T08:00:00.430000Z"),
+            (435_181, "2027-01-15T08:00:00.435181Z"),
+        ] {
+            let at = Timestamp::from_microsecond(1_800_000_000_000_000 + microsecond).unwrap();
+            assert_eq!(text(at), expected);
+        }
+    }
+}

@@ -157,7 +157,7 @@ async fn an_event_tells_why_each_subscription_of_a_user_did_not_match() {
     let filter = expect(&missed, false, "");
     assert!(filter["steps"].to_string().contains(r#"\"Blah\""#), "the value seen: {filter}");
     assert_eq!(told(&explained, &missed)["reason"], filter["reason"]);
-    expect(&paused, true, "disabled when the event came, since 2026-01-31T12:00:00Z");
+    expect(&paused, true, "disabled when the event came, since 2026-01-31T12:00:00.000000Z");
     expect(&changed, true, "another one");
     expect(&late, true, "older than the subscription");
     assert_eq!(explained["explain"]["next"], Value::Null);

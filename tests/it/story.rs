@@ -340,6 +340,11 @@ async fn get_answers_the_dispatchers_fields() {
     assert_eq!((&task["eventType"], &task["source"]), (&event("a")["eventType"], &event("a")["source"]));
     assert_eq!(task["eventTime"], event("a")["eventTime"]);
     assert_eq!(task["taskStatus"], "422 Unprocessable Entity");
+    // The original's clients call `json.loads` on both: they are texts, the whole event and its data.
+    let read = |name: &str| serde_json::from_str::<Value>(task[name].as_str().unwrap()).unwrap();
+    assert_eq!((read("eventData"), read("data")), (event("a"), event("a")["data"].clone()));
+    assert_eq!(task["exceptionTraceback"], "");
+    assert_eq!((&task["exceptionType"], &task["exceptionValue"]), (&Value::Null, &Value::Null));
     let new = server.receive(&event_1_0("b")).await;
     let task = server.get(&format!("/get/{new}")).await.ok().json();
     assert_eq!((&task["eventID"], &task["eventType"]), (&json!("b"), &json!("it.happened")));

@@ -15,6 +15,7 @@ use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, Takes};
 use super::story::View;
+use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
 use crate::store::Range;
 
@@ -74,7 +75,7 @@ fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
     let delivery = view.deliveries.iter().find(|delivery| delivery.subscription == subscription)?;
     let mut shown = delivery.show(&view.event);
     shown["event"] = view.event.id.to_string().into();
-    shown["received"] = view.event.received.to_string().into();
+    shown["received"] = clock::text(view.event.received).into();
     Some(shown)
 }
 

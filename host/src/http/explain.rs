@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::events::not_found;
 use super::identity::User;
 use super::story::{Delivery, View};
+use crate::clock;
 use crate::directory::Known;
 use crate::domain::{Activity, SubscriptionId};
 use crate::matching::{self, Document, Explanation, Filter, Step};
@@ -128,12 +129,12 @@ fn reason(
     if event.received < subscription.created {
         return format!(
             "the event is older than the subscription, which was created at {}",
-            subscription.created
+            clock::text(subscription.created)
         );
     }
     match &subscription.activity {
         Activity::Disabled { since, .. } if *since <= event.received => {
-            return format!("it was disabled when the event came, since {since}");
+            return format!("it was disabled when the event came, since {}", clock::text(*since));
         }
         Activity::Disabled { .. } | Activity::Enabled => {}
     }
@@ -141,7 +142,7 @@ fn reason(
         None => "its stored filter does not parse, and so it matches nothing".to_owned(),
         Some(explanation) if explanation.matches => format!(
             "its filter would match now; when the event came it had another one, or was disabled (last changed at {})",
-            subscription.updated
+            clock::text(subscription.updated)
         ),
         Some(explanation) => explanation.reason(),
     }
@@ -166,6 +167,7 @@ fn show_steps(steps: &[Step]) -> Value {
                 "tested": condition.tested,
                 "passed": condition.passed,
                 "seen": condition.seen,
+                "problem": condition.problem,
                 "steps": show_steps(&condition.steps),
             })
         });

@@ -86,7 +86,7 @@ pub(super) async fn read(
 fn show_breaker(breaker: &BreakerState) -> Value {
     json!({
         "failures": breaker.failures,
-        "open_until": breaker.open_until.map(|until| until.to_string()),
+        "open_until": breaker.open_until.map(clock::text),
         "reason": breaker.reason,
     })
 }

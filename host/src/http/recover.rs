@@ -108,7 +108,7 @@ impl Details {
 
 fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
     let count = |count: u64| (details == Details::Shown).then_some(count);
-    let time = |time: Timestamp| time.to_string();
+    let time = clock::text;
     let mark = |mark: Option<Mark>| {
         let told = mark.filter(|_| details == Details::Shown);
         told.map(|mark| json!({"event": mark.event.to_string(), "received": time(mark.received)}))

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Said};
 use crate::handler::Progress;
 
@@ -9,7 +10,7 @@ use crate::handler::Progress;
 pub(super) fn show_progress(progress: &Progress) -> Value {
     json!({
         "phase": progress.phase.name(),
-        "since": progress.since.to_string(),
+        "since": clock::text(progress.since),
         "files_done": progress.files_done,
         "files": progress.files,
         "bytes_done": progress.bytes_done,
@@ -22,9 +23,9 @@ pub(super) fn show_run(run: &HandlerRun) -> Value {
     let start = match &run.start {
         RunStart::Fresh => json!({"from": "fresh"}),
         RunStart::Again { interrupted } => {
-            json!({"from": "fresh", "interrupted": interrupted.to_string()})
+            json!({"from": "fresh", "interrupted": clock::text(*interrupted)})
         }
-        RunStart::Upload { ran } => json!({"from": "upload", "ran": ran.to_string()}),
+        RunStart::Upload { ran } => json!({"from": "upload", "ran": clock::text(*ran)}),
     };
     let fetched = run.fetched.map(
         |fetched| json!({"files": fetched.files, "bytes": fetched.bytes, "took_ms": millis(fetched.took)}),

@@ -16,6 +16,7 @@ use super::parameters::Parameters;
 use super::runs::exit_code;
 use super::story::{Delivery, View};
 use super::tasks::ended;
+use crate::clock;
 use crate::domain::EventId;
 
 /// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
@@ -32,13 +33,13 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
-    Id(id): Id<EventId, 422>,
+    Id(id): Id<EventId, 404>,
 ) -> Result<Json<Value>, ApiError> {
     let view = find(&api, &user, id).await?;
     log(&view).map(Json).ok_or_else(|| not_found(id))
 }
 
-/// Shows the run of an event, if a handler took it.
+/// Shows the run of an event, if a handler took it, with the members and types of the original: its return code is a text.
 fn log(view: &View) -> Option<Value> {
     if !view.shows_event {
         return None;
@@ -52,10 +53,10 @@ fn log(view: &View) -> Option<Value> {
         "event": String::from_utf8_lossy(&view.event.event.json()),
         "stdout": said(program.map(|program| &program.stdout.tail)),
         "stderr": said(program.map(|program| &program.stderr.tail)),
-        "return_code": program.and_then(|program| exit_code(&program.exit)),
+        "return_code": program.and_then(|program| exit_code(&program.exit)).map(|code| code.to_string()),
         "script_id": run.handler,
-        "created": view.event.received.to_string(),
-        "updated": last.map_or(view.event.received, ended).to_string(),
+        "created": clock::text(view.event.received),
+        "updated": clock::text(last.map_or(view.event.received, ended)),
         "deleted": null,
     }))
 }

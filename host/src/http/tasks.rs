@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -18,6 +16,7 @@ use super::identity::User;
 use super::parameters::Parameters;
 use super::runs::show_progress;
 use super::story::View;
+use crate::clock;
 use crate::domain::State as DeliveryState;
 use crate::domain::{Attempt, EventId, TaskStatus};
 
@@ -31,10 +30,10 @@ pub(super) async fn status(
     Ok(Json(view.status().to_string()))
 }
 
-/// A task, with the members that the Dispatcher answers.
+/// A task, with the members that the Dispatcher answers, of its types: what is JSON is a text.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Task {
+pub(super) struct Task {
     event_type: String,
     event_type_version: Option<String>,
     source: String,
@@ -44,9 +43,10 @@ struct Task {
     #[serde(rename = "schemaURL")]
     schema_url: Option<String>,
     content_type: Option<String>,
-    event_data: Option<Box<RawValue>>,
-    /// The same once more: some clients read this name.
-    data: Option<Box<RawValue>>,
+    /// The whole event, as JSON.
+    event_data: String,
+    /// Its data, as JSON: `null` where there are none.
+    data: String,
     #[serde(rename = "taskID")]
     task_id: String,
     task_status: String,
@@ -54,8 +54,8 @@ struct Task {
     task_name: Option<String>,
     exception_type: Option<&'static str>,
     exception_value: Option<String>,
-    /// Always null: what went wrong is in the event's story.
-    exception_traceback: Option<String>,
+    /// Empty without an error: clients read it as a text.
+    exception_traceback: String,
     created: String,
     updated: String,
     deleted: Option<String>,
@@ -68,7 +68,7 @@ pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId, 422>,
-) -> Result<Json<Box<RawValue>>, ApiError> {
+) -> Result<Json<Task>, ApiError> {
     let view = find(&api, &user, id).await?;
     if !view.shows_event {
         return Err(not_found(id));
@@ -79,7 +79,7 @@ pub(super) async fn read(
         _ => None,
     });
     let handler = view.deliveries.iter().find_map(|delivery| delivery.handler.clone());
-    let task = Task {
+    Ok(Json(Task {
         event_type: attributes.event_type,
         event_type_version: attributes.event_type_version,
         source: attributes.source,
@@ -87,22 +87,28 @@ pub(super) async fn read(
         event_time: attributes.event_time,
         schema_url: attributes.schema_url,
         content_type: attributes.content_type,
-        data: attributes.data.clone(),
-        event_data: attributes.data,
+        event_data: String::from_utf8_lossy(&view.event.event.json()).into_owned(),
+        data: attributes.data.map_or_else(|| "null".to_owned(), |data| data.get().to_owned()),
         task_id: view.event.id.to_string(),
         task_status: view.status().to_string(),
         task_application_name: "waypost",
         task_name: handler.or_else(|| (view.status() != TaskStatus::Unmatched).then(|| "deliver".to_owned())),
         exception_type: dead.is_some().then_some("DeadLetter"),
+        exception_traceback: dead.as_deref().map_or_else(String::new, |reason| traceback(&view, reason)),
         exception_value: dead,
-        exception_traceback: None,
-        created: view.event.received.to_string(),
+        created: clock::text(view.event.received),
         updated: updated(&view),
         deleted: None,
         progress: view.deliveries.iter().find_map(|delivery| delivery.progress.as_ref().map(show_progress)),
-    };
-    let json = serde_json::value::to_raw_value(&task);
-    json.map(Json).map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
+    }))
+}
+
+/// Returns the end of what a handler's last program wrote to stderr, which is where Python writes its traceback, or the
+/// reason of a dead letter where there is nothing.
+fn traceback(view: &View, reason: &str) -> String {
+    let runs = view.deliveries.iter().filter_map(|delivery| delivery.runs().last());
+    let mut said = runs.filter_map(|run| run.program.as_ref()).map(|program| program.stderr.tail.as_str());
+    said.rfind(|tail| !tail.trim().is_empty()).unwrap_or(reason).to_owned()
 }
 
 /// `GET /`
@@ -118,7 +124,7 @@ pub(super) async fn list(
 fn task(view: &View) -> Value {
     json!({
         "taskID": view.event.id.to_string(),
-        "created": view.event.received.to_string(),
+        "created": clock::text(view.event.received),
         "updated": updated(view),
         "deleted": null,
     })
@@ -127,7 +133,7 @@ fn task(view: &View) -> Value {
 /// Returns when something happened last.
 fn updated(view: &View) -> String {
     let attempts = view.deliveries.iter().flat_map(|delivery| delivery.attempts());
-    attempts.map(ended).max().unwrap_or(view.event.received).to_string()
+    clock::text(attempts.map(ended).max().unwrap_or(view.event.received))
 }
 
 /// Returns when an attempt ended.

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "eventType": "org.pacifica.metadata.ingest",
         "source": "/pacifica/metadata/ingest",
         "eventID": Uuid::new_v4().to_string(),
-        "eventTime": clock::now().to_string(),
+        "eventTime": clock::text(clock::now()),
         "contentType": "application/json",
         "data": rows(arguments)?,
     });
