@@ -1,5 +1,5 @@
-//! How deep the JSON of others may nest, wherever it is read or shown: events, configurations, what plugins make, the
-//! bodies of requests.
+//! How the JSON of others is read, wherever it is read or shown: events, configurations, what plugins make, the bodies of
+//! requests. It may nest so deep and no deeper, and a byte order mark before it does not count.
 //!
 //! `serde_json` reads 128 levels into a value, but has no limit where it only looks for a value's end (`RawValue`,
 //! `IgnoredAny`): without a rule of ours such a text is taken, and fails where it is read in full later.
@@ -25,13 +25,21 @@ pub enum Error {
     Syntax(#[from] serde_json::Error),
 }
 
-/// Reads JSON that nests no deeper than [`DEPTH_MAX`].
+/// What some editors and languages write before a text. RFC 8259 §8.1: a reader of JSON may skip it.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Returns JSON without a byte order mark before it.
+pub fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(MARK).unwrap_or(json)
+}
+
+/// Reads JSON that nests no deeper than [`DEPTH_MAX`], behind a byte order mark or without one.
 ///
 /// # Errors
 /// When it nests deeper, or is not what `T` is read from.
 pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
     check_depth(json)?;
-    Ok(serde_json::from_slice(json)?)
+    Ok(serde_json::from_slice(without_mark(json))?)
 }
 
 /// Checks that JSON nests no deeper than [`DEPTH_MAX`], in one pass and without recursion. Of what is not JSON it says
@@ -88,6 +96,17 @@ mod tests {
         assert!(read::<Value>(nested(DEPTH_MAX).as_bytes()).is_ok());
         assert!(matches!(read::<Value>(nested(DEPTH_MAX + 1).as_bytes()), Err(Error::TooDeep(_))));
         assert!(matches!(read::<Value>(b"{"), Err(Error::Syntax(_))));
+    }
+
+    #[test]
+    fn one_byte_order_mark_at_the_beginning_does_not_count() {
+        assert_eq!(read::<Value>("\u{feff}[1]".as_bytes()).unwrap(), serde_json::json!([1]));
+        for (marked, rest) in
+            [("\u{feff}{}", "{}"), ("{}", "{}"), ("\u{feff}\u{feff}1", "\u{feff}1"), ("", "")]
+        {
+            assert_eq!(without_mark(marked.as_bytes()), rest.as_bytes());
+        }
+        assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
     }
 
     #[test]

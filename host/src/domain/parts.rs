@@ -16,6 +16,7 @@ pub use read::RowError;
 
 use crate::domain::Event;
 use crate::domain::event::Payload;
+use crate::domain::json;
 
 /// The rows of an event's `data`, sorted out (FACTS: `destinationTable` is `Transactions.<field>`, `Files` or
 /// `TransactionKeyValue`). Rows of other tables are left aside; an event whose data are no rows has no parts.
@@ -118,7 +119,9 @@ impl Parts {
         let rows = match &canonical.data {
             Some(Payload::Json(json)) => serde_json::from_str(json),
             // JSON may also come as base64, which does not change what it is.
-            Some(Payload::Binary(bytes)) if canonical.is_json() => serde_json::from_slice(bytes),
+            Some(Payload::Binary(bytes)) if canonical.is_json() => {
+                serde_json::from_slice(json::without_mark(bytes))
+            }
             Some(Payload::Binary(_) | Payload::Text(_)) | None => return Ok(Self::default()),
         };
         match rows {

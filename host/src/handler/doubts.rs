@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::definition::{Definition, Program};
 use super::fetch::Source;
 use super::program::DEFAULT_PATH;
+use crate::matching::Filter;
 
 impl Definition {
     /// Returns what is not there that a run needs. Looks at the disk.
@@ -22,6 +23,9 @@ impl Definition {
         {
             doubts.push(format!("there is no folder {} to fetch from", absolute(folder).display()));
         }
+        let filter = self.filter.as_ref().and_then(|filter| Filter::parse(&filter.text, filter.dialect).ok());
+        let warnings = filter.iter().flat_map(Filter::warnings);
+        doubts.extend(warnings.map(|warning| format!("`filter`: {warning}")));
         doubts
     }
 }
@@ -55,6 +59,8 @@ fn absolute(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::FilterDialect;
+    use crate::handler::Selection;
 
     fn command(program: &str) -> Definition {
         let (command, environment) = (vec![program.to_owned()], Default::default());
@@ -77,5 +83,9 @@ mod tests {
         let source = Source::Local(folder.path().join("nofiles"));
         let doubts = Definition { source, ..command("sh") }.doubts();
         assert!(doubts[0].contains("nofiles to fetch from"), "{doubts:?}");
+        let text = "$[?match(@.a, '*')]".to_owned();
+        let filter = Some(Selection { text, dialect: FilterDialect::Auto });
+        let doubts = Definition { filter, ..command("sh") }.doubts();
+        assert!(doubts[0].starts_with("`filter`: column 16: this pattern is no regular"), "{doubts:?}");
     }
 }

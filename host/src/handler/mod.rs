@@ -11,7 +11,7 @@
 //!   has removed.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
 //!   what they say. `output`: what they made. [`upload`]: to where it goes.
-//! - `meter`: how far a run has come.
+//! - `meter`: how far a run has come; `excerpt`: what an error shows of a service's text.
 //!
 //! Absent on purpose: policy, which is about what subscribers may see, and handlers that come by REST: a program runs
 //! only because the operator's configuration says so.
@@ -22,6 +22,7 @@ pub mod upload;
 mod capture;
 mod definition;
 mod doubts;
+mod excerpt;
 mod folder;
 mod mark;
 mod meter;

@@ -49,15 +49,25 @@ pub struct OutputFile {
     pub modified: SystemTime,
     /// When it was made, or changed last where that is not known.
     pub created: SystemTime,
-    /// Its media type, guessed by its extension: `application/octet-stream` where nothing is known.
+    /// Its media type, guessed by its extension: `application/octet-stream` where nothing is known, or nothing that
+    /// Pacifica's metadata service takes.
     pub mimetype: String,
 }
 
+/// The top levels of the media types that Pacifica's metadata service knows. With another, such as that of `.cif`
+/// (`chemical/x-cif`), it refuses a whole upload, after all files are archived.
+const TOP_LEVELS: [&str; 10] =
+    ["application", "audio", "font", "example", "image", "message", "model", "multipart", "text", "video"];
+
 /// Guesses a media type by a file's extension. Python's is what Pacifica's own services say.
 fn mimetype(path: &FilePath) -> String {
-    match path.name().rsplit_once('.') {
-        Some((_, "py")) => "text/x-python".to_owned(),
-        _ => mime_guess::from_path(path.as_str()).first_or_octet_stream().to_string(),
+    if path.name().rsplit_once('.').is_some_and(|(_, extension)| extension == "py") {
+        return "text/x-python".to_owned();
+    }
+    let guessed = mime_guess::from_path(path.as_str()).first_or_octet_stream();
+    match TOP_LEVELS.contains(&guessed.type_().as_str()) {
+        true => guessed.to_string(),
+        false => mime_guess::mime::APPLICATION_OCTET_STREAM.to_string(),
     }
 }
 

@@ -132,15 +132,20 @@ def downloaded(path):
     return found
 
 
+def is_in(file, folder):
+    """Tells whether a file is in a folder. Pacifica's services write a `/` behind a folder's name, or none."""
+    return file["subdir"].rstrip("/") == folder.rstrip("/")
+
+
 def select(files, configs):
     """Returns the files of the models, and the folder of the inputs if there are any."""
     inputs = configs["config_1"].get("INPUTS", {})
     models, in_dir = [], None
     for file in files:
         path = os.path.join(file["subdir"], file["name"])
-        if file["mimetype"] == "text/x-python" and file["subdir"] == "models/":
+        if file["mimetype"] == "text/x-python" and is_in(file, "models"):
             models.append(path)
-        elif file["mimetype"] == "text/csv" and inputs and file["subdir"] == inputs["in_dir"]:
+        elif file["mimetype"] == "text/csv" and inputs and is_in(file, inputs["in_dir"]):
             if file["name"] in (inputs["in_file_one"], inputs["in_file_two"]):
                 try:
                     in_dir = os.path.dirname(downloaded(path))

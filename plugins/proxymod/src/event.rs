@@ -61,6 +61,11 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
+    /// Tells whether it is in this folder. Pacifica's services write a `/` behind a folder's name, or none.
+    pub(crate) fn is_in(&self, folder: &str) -> bool {
+        self.subdir.trim_end_matches('/') == folder.trim_end_matches('/')
+    }
+
     /// Returns its path as Pacifica writes it.
     pub(crate) fn path(&self) -> String {
         let border = if self.subdir.is_empty() || self.subdir.ends_with('/') { "" } else { "/" };

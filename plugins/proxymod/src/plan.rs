@@ -41,7 +41,7 @@ impl Plan {
     /// Plans all models of the event, in its order.
     pub(crate) fn all(folder: &Path, files: &[EventFile], configs: &[Config]) -> Result<Vec<Self>, Error> {
         let mut plans = Vec::new();
-        for file in files.iter().filter(|file| file.mimetype == "text/x-python" && file.subdir == "models/") {
+        for file in files.iter().filter(|file| file.mimetype == "text/x-python" && file.is_in("models")) {
             let failed = |source| Error::InvalidModel { file: file.path(), source };
             let coupling = coupling(folder, file).map_err(failed)?;
             let tables = files.iter().filter(|file| file.mimetype == "text/csv").collect();
@@ -105,7 +105,7 @@ impl Planner<'_> {
     /// Finds the event's two input files.
     fn files(&self, inputs: &Inputs) -> Result<[PathBuf; 2], model::Error> {
         let find = |name: &String| {
-            let found = self.tables.iter().find(|file| file.subdir == inputs.dir && file.name == *name);
+            let found = self.tables.iter().find(|file| file.is_in(&inputs.dir) && file.name == *name);
             let absent = || model::Error::NoInput { dir: inputs.dir.clone(), name: name.clone() };
             downloaded(self.folder, &found.ok_or_else(absent)?.path())
         };

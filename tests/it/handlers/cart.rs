@@ -50,6 +50,7 @@ struct State {
     failure: Option<String>,
     tar: Option<Bytes>,
     cut: Option<(usize, Cut)>,
+    bundles: bool,
 }
 
 /// What happens in the middle of a tar.
@@ -107,6 +108,11 @@ impl Cart {
     /// Lets staging fail with this message.
     pub(crate) fn failing(self, message: &str) -> Self {
         self.with(|state| state.failure = Some(message.to_owned()))
+    }
+
+    /// Packs carts as soon as they are staged (`bundle_task`): members lie below the cart's id then.
+    pub(crate) fn bundling(self) -> Self {
+        self.with(|state| state.bundles = true)
     }
 
     /// Sends these bytes as the tar of every cart.
@@ -167,16 +173,20 @@ pub(crate) fn row(id: usize, path: &str, content: &[u8]) -> Value {
 
 /// Returns a tar of members below `data/`, as Python's `tarfile` makes it.
 pub(crate) fn tar_of<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
+    tar_below("data", files)
+}
+
+fn tar_below<'a>(below: &str, files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut folder = tar::Header::new_gnu();
     folder.set_entry_type(tar::EntryType::Directory);
     folder.set_size(0);
-    tar.append_data(&mut folder, "data/", &b""[..]).unwrap();
+    tar.append_data(&mut folder, format!("{below}/"), &b""[..]).unwrap();
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
-        tar.append_data(&mut header, format!("data/{path}"), content).unwrap();
+        tar.append_data(&mut header, format!("{below}/{path}"), content).unwrap();
     }
     tar.into_inner().unwrap()
 }
@@ -240,7 +250,8 @@ impl State {
         };
         let tar = self.tar.clone().unwrap_or_else(|| {
             let files = paths.iter().filter_map(|path| Some((path.as_str(), &**self.files.get(path)?)));
-            tar_of(files).into()
+            let own = cart.rsplit('/').next().unwrap_or_default();
+            tar_below(if self.bundles { own } else { "data" }, files).into()
         });
         let (end, cut) = self.cut.unwrap_or((tar.len(), Cut::End));
         let pieces = (0..end).step_by(PIECE_BYTES).map(|at| tar.slice(at..end.min(at + PIECE_BYTES)));

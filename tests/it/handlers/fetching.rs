@@ -205,6 +205,15 @@ async fn files_come_from_a_cart_that_takes_its_time() {
     assert!(requests[5].at - requests[1].at >= Duration::from_millis(50 + 100 + 200 + 400), "pauses double");
 }
 
+/// Cartd with `bundle_task = on` packs a cart below its own id, whatever name the client asks for: nothing was taken.
+#[tokio::test]
+async fn files_come_from_a_cart_that_is_packed_below_its_own_id() {
+    let cart = Cart::start().await.serving([("a/b.txt", "first"), ("data/c", "second")]).bundling();
+    let fetch = Fetch::new();
+    assert_eq!(fetch.run(&cart_at(&cart), &cart.rows()).await.unwrap().files, 2);
+    assert_eq!((fetch.read("a/b.txt"), fetch.read("data/c")), (b"first".to_vec(), b"second".to_vec()));
+}
+
 #[tokio::test]
 async fn a_run_without_files_or_fetch_asks_nobody() {
     let cart = Cart::start().await.serving([("a", "x")]);
@@ -223,6 +232,12 @@ async fn a_cart_that_fails_says_why() {
     assert!(text.starts_with("the cart service answered HEAD http://127.0.0.1:"), "{text}");
     assert!(text.ends_with("with 500 Internal Server Error: Failed to pull file(no such id)"), "{text}");
     assert_eq!((cart.methods().as_str(), cart.open_carts()), ("POST HEAD DELETE", 0));
+    // A traceback, whose last line is the reason: it was cut off.
+    let traceback =
+        format!("Traceback (most recent call last): {} OSError: tape 7 is broken", "File x ".repeat(900));
+    let text = error(&start().await.failing(&traceback)).await;
+    assert!(text.contains(": Traceback (most") && text.ends_with("OSError: tape 7 is broken"), "{text}");
+    assert!(text.len() < 1500, "{text}");
     let cart = start().await.refusing(400, r#"{"status": "400", "message": "no such field"}"#);
     let text = error(&cart).await;
     assert!(text.ends_with("with 400 Bad Request: no such field"), "{text}");

@@ -42,6 +42,8 @@ pub(crate) enum OnState {
     Working(&'static str, u8),
     /// The job has failed for this reason.
     Failed(&'static str),
+    /// The job has failed at this task for this reason.
+    FailedAt(&'static str, String),
     /// Nobody knows the job.
     Unknown,
     /// It is answered with this status and body.
@@ -195,6 +197,8 @@ impl Bundle {
         for row in rows {
             let [subdir, name] = [&row["subdir"], &row["name"]].map(|text| text.as_str().unwrap());
             let path = if subdir.is_empty() { name.to_owned() } else { format!("{subdir}/{name}") };
+            // The original takes a first `data` away, as it is in the members' names.
+            let path = path.strip_prefix("data/").map(str::to_owned).unwrap_or(path);
             let bytes = &self.files[&path];
             let sum: String = Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!((&row["hashtype"], &row["hashsum"]), (&json!("sha1"), &json!(sum)), "{path}");
@@ -274,6 +278,7 @@ fn tell(job: &str, state: &Mutex<State>) -> Answer {
         Some(OnState::Answer(status, text)) => reply(status, text),
         Some(OnState::Working(task, percent)) => told(job, "OK", task, percent, ""),
         Some(OnState::Failed(reason)) => told(job, "FAILED", "ingest files", 0, reason),
+        Some(OnState::FailedAt(task, reason)) => told(job, "FAILED", task, 0, &reason),
         None if is_known => told(job, "OK", "ingest metadata", 100, ""),
         Some(OnState::Unknown) | None => reply(404, &format!("job ID {job} does not exist.")),
     }

@@ -154,11 +154,15 @@ filter = '$[?(@.eventID = "b")]'
             script(&folder.join("scripts"), name, "echo $WAYPOST_HANDLER");
         }
         std::fs::write(folder.join("scripts/README"), "no script").unwrap();
+        // What an editor leaves: the service did not start.
+        script(&folder.join("scripts"), "a.sh~", "echo the last version");
     })
     .await;
     let process = json!({"destinationTable": "TransactionKeyValue", "key": "do_processing", "value": "True"});
     let a = server.receive(&crate::harness::merged(event("a"), json!({"data": [process]}))).await;
     assert_eq!(ended(&server, &a, "delivered").await["handler"], "a.sh");
+    let log = server.log();
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("scripts/a.sh~")), "{log}");
     let b = server.receive(&event("b")).await;
     assert_eq!(ended(&server, &b, "delivered").await["handler"], "b.sh");
     let neither = server.receive(&event("c")).await;

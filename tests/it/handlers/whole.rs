@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use waypost::domain::FilterDialect;
+use waypost::matching::{Document, Filter};
 
 use super::cart::Cart;
 use super::ingest::{Ingest, OnUpload};
@@ -47,9 +49,13 @@ async fn the_smoke_test_of_the_dispatcher() {
     let id = server.get("/dispatch/add/2/2").await.ok().text();
     server.status_is(&id, "200 OK").await;
     let log = server.get(&format!("/scriptlog/{id}")).await.ok().json();
-    assert_eq!((&log["stdout"], &log["return_code"]), (&json!("4\n"), &json!(0)));
+    assert_eq!((&log["stdout"], &log["return_code"]), (&json!("4\n"), &json!("0")));
     let wrong = server.get("/dispatch/add/2/two").await.ok().text();
     server.status_is(&wrong, "500 Internal Server Error").await;
+    // Clients of the original print it: without an error it is an empty text.
+    let task = server.get(&format!("/get/{wrong}")).await.ok().json();
+    let traceback = task["exceptionTraceback"].as_str().unwrap();
+    assert!(traceback.contains("two"), "the end of stderr: {task}");
 }
 
 #[tokio::test]
@@ -227,6 +233,42 @@ fetch = { local = "files" }
     let delivery = ended(&server, &id, "dead").await;
     let reason = delivery["reason"].as_str().unwrap();
     assert!(reason.contains("field 'Transactions.project' is already defined"), "{reason}");
+}
+
+/// The real metadata service sends another `source` and folders without a `/` at their end: nothing ran.
+#[test]
+fn the_filter_of_proxymod_takes_what_metadata_sends() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/proxymod");
+    let filter =
+        Filter::parse(&fs::read_to_string(root.join("filter.txt")).unwrap(), FilterDialect::Auto).unwrap();
+    let event: Value = serde_json::from_slice(&fs::read(root.join("example/event.json")).unwrap()).unwrap();
+    let matches = |event: &Value| {
+        let json = event.to_string();
+        filter.matches(&Document::parse(json.as_bytes()).unwrap()).unwrap()
+    };
+    assert!(matches(&event), "the original's");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut event = event.clone();
+        event["source"] = json!("http://metadata.pacifica.org/transactions?_id=1234");
+        event["eventTime"] = json!("2026-11-22T04:05:06");
+        event["data"].as_array_mut().unwrap().iter_mut().for_each(|row| {
+            if let Some(folder) = row["subdir"].as_str() {
+                row["subdir"] = folder.trim_end_matches('/').into();
+            }
+        });
+        change(&mut event);
+        matches(&event)
+    };
+    assert!(with(&|_| ()));
+    assert!(!with(&|event| event["source"] = json!("http://elsewhere.example/transactions?_id=1234")));
+    let folder = |from: &'static str, to: &'static str| {
+        move |event: &mut Value| {
+            let rows = event["data"].as_array_mut().unwrap().iter_mut();
+            rows.filter(|row| row["subdir"] == from).for_each(|row| row["subdir"] = to.into());
+        }
+    };
+    assert!(!with(&folder("models", "model")));
+    assert!(!with(&folder("inputs", "input")));
 }
 
 /// The example of Dispatcher-Proxymod, but that its models wait for nothing.

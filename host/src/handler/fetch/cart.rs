@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::copy::{Copier, Stop};
+use super::member::Folders;
 use super::plan::Plan;
 use super::stream::Incoming;
 use super::unpack::unpack;
 use super::{CartError, Error, FetchLimits};
+use crate::domain;
 use crate::domain::parts::File;
+use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
 use crate::net::{self, Version};
 
@@ -32,9 +35,9 @@ const DISCARD_MAX: Duration = Duration::from_secs(5);
 /// How many pieces of the body may wait for the disk. Each is what one read of the socket got, at most 400 KiB.
 const PIECES_MAX: usize = 8;
 /// The most characters of an answer that an error shows.
-const MESSAGE_MAX: usize = 500;
+const MESSAGE_MAX: usize = 1024;
 /// The most bytes of an answer's body that are read for an error.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// A cart service.
 #[derive(Clone, Debug)]
@@ -161,10 +164,11 @@ impl Service {
         url.query_pairs_mut().append_pair("filename", "data");
         let response = self.ask("GET", &url, self.http.get(url.clone()), StatusCode::OK).await?;
         let stop = Stop::new();
+        let folders = Folders::of(cart.path_segments().and_then(|mut names| names.next_back()));
         let mut copier = Copier::new(download, limits, meter, &stop);
         let (sender, receiver) = mpsc::channel(PIECES_MAX);
         let unpacking = tokio::task::spawn_blocking(move || {
-            unpack(&Incoming::new(receiver), &plan.wanted, &mut copier).map(|()| copier.bytes())
+            unpack(&Incoming::new(receiver), &folders, &plan.wanted, &mut copier).map(|()| copier.bytes())
         });
         forward(response, sender).await;
         unpacking.await.map_err(Error::Thread)?
@@ -217,22 +221,21 @@ async fn message(response: Response) -> String {
         let mut body = Vec::new();
         let response = reqwest::Body::from(response);
         let _missing = net::beginning(response, MESSAGE_BYTES_MAX, &mut body, std::future::pending()).await;
-        let json: Option<Value> = serde_json::from_slice(&body).ok();
+        let json: Option<Value> = domain::json::read(&body).ok();
         message = match json.as_ref().and_then(|json| json["message"].as_str()) {
             Some(message) => message.to_owned(),
             None => String::from_utf8_lossy(&body).into_owned(),
         };
     }
-    if message.trim().is_empty() { "it does not say why".to_owned() } else { cut(&message) }
+    match excerpt(&message, MESSAGE_MAX) {
+        text if text.is_empty() => "it does not say why".to_owned(),
+        text => text,
+    }
 }
 
 fn header(response: &Response, name: &str) -> String {
     let value = response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    cut(&value.unwrap_or_default())
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(MESSAGE_MAX).collect()
+    excerpt(&value.unwrap_or_default(), MESSAGE_MAX)
 }
 
 /// Returns a URL for a text that people read: without credentials.

@@ -7,7 +7,7 @@ use tar::{Archive, Entry};
 
 use super::copy::{Copier, CopyError};
 use super::error::Place;
-use super::member::{self, Member};
+use super::member::{self, Folders, Member};
 use super::plan::Wanted;
 use super::stream::{Incoming, State};
 use super::{Error, TarError};
@@ -19,9 +19,15 @@ const OVERHEAD_BYTES_MAX: u64 = 1024 * 1024;
 const OVERHEAD_BYTES_PER_FILE: u64 = 64 * 1024;
 
 /// Takes the wanted files out of a tar, each exactly once and nothing else.
-pub(super) fn unpack(incoming: &Incoming, wanted: &[Wanted], copier: &mut Copier) -> Result<(), Error> {
+pub(super) fn unpack(
+    incoming: &Incoming,
+    folders: &Folders,
+    wanted: &[Wanted],
+    copier: &mut Copier,
+) -> Result<(), Error> {
     let mut unpacking = Unpacking {
         incoming,
+        folders,
         wanted: wanted.iter().enumerate().map(|(i, wanted)| (wanted.path.as_str(), (i, wanted))).collect(),
         is_taken: vec![false; wanted.len()],
         overhead: OVERHEAD_BYTES_MAX + OVERHEAD_BYTES_PER_FILE.saturating_mul(wanted.len() as u64),
@@ -35,6 +41,7 @@ pub(super) fn unpack(incoming: &Incoming, wanted: &[Wanted], copier: &mut Copier
 
 struct Unpacking<'a> {
     incoming: &'a Incoming,
+    folders: &'a Folders,
     wanted: HashMap<&'a str, (usize, &'a Wanted)>,
     is_taken: Vec<bool>,
     /// How many more bytes may be in no file.
@@ -64,7 +71,7 @@ impl Unpacking<'_> {
 
     fn member(&mut self, entry: &mut Entry<'_, &Incoming>, copier: &mut Copier) -> Result<(), Error> {
         let name = member::shown(&entry.path_bytes());
-        let path = match Member::of(entry)? {
+        let path = match Member::of(entry, self.folders)? {
             Member::File(path) => path,
             Member::Other => {
                 self.place = Place::After(name);

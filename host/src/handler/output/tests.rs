@@ -52,6 +52,23 @@ fn files_come_in_the_order_of_their_paths_with_what_is_known_of_them() {
     assert_eq!(output.files[1].modified, fs::metadata(&output.files[1].place).unwrap().modified().unwrap());
 }
 
+/// Metadata takes ten top levels only, and failed a whole upload of crystals at its last step, after all was archived.
+#[test]
+fn a_media_type_that_metadata_does_not_take_is_bytes() {
+    for (name, expected) in [
+        ("a.cif", "application/octet-stream"),
+        ("a.xyz", "application/octet-stream"),
+        ("a.cml", "application/octet-stream"),
+        ("a.wrl", "application/octet-stream"),
+        ("a.ice", "application/octet-stream"),
+        ("a.py", "text/x-python"),
+        ("a.mp4", "video/mp4"),
+        ("a.tiff", "image/tiff"),
+    ] {
+        assert_eq!(mimetype(&FilePath::parse(name).unwrap()), expected, "{name}");
+    }
+}
+
 #[test]
 fn what_lies_elsewhere_is_added_unless_the_program_made_it() {
     let run = run(&[("x.stdout.log", 1), ("x.stderr.log/is a folder", 1), ("y", 8)]);

@@ -97,7 +97,7 @@ pub enum Error {
         url: String,
         /// The status.
         status: StatusCode,
-        /// The beginning of its body.
+        /// Its body; of a long one beginning and end.
         answer: String,
     },
     /// The service's answer cannot be read.
@@ -107,7 +107,7 @@ pub enum Error {
         url: String,
         /// What it should be: `{"job_id": …}`.
         expected: &'static str,
-        /// The beginning of its body.
+        /// Its body; of a long one beginning and end.
         answer: String,
     },
     /// The service took the bundle, but could not ingest it.
@@ -117,8 +117,10 @@ pub enum Error {
         url: String,
         /// Its id.
         job: String,
-        /// The beginning of the answer that says so.
+        /// At which task and for what reason, in the service's words; of a long text beginning and end.
         answer: String,
+        /// Whether the bundle itself was judged, so that it would fail again.
+        is_lasting: bool,
     },
     /// The service does not know a job that it has begun.
     #[error("the ingest service knows no job {job} at {url}: {answer}")]
@@ -127,7 +129,7 @@ pub enum Error {
         url: String,
         /// Its id.
         job: String,
-        /// The beginning of the answer that says so.
+        /// The answer that says so; of a long one beginning and end.
         answer: String,
     },
     /// The service took the bundle, but is not done with it.
@@ -143,7 +145,7 @@ pub enum Error {
         job: String,
         /// The limit.
         timeout: Duration,
-        /// The beginning of the last answer.
+        /// The last answer; of a long one beginning and end.
         answer: String,
         /// Why there was no answer the last time, where there was none.
         source: Option<Box<Self>>,
@@ -181,7 +183,8 @@ impl Error {
             Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
             Self::Unreachable { .. } | Self::BrokenOff { .. } | Self::Idle { .. } => false,
             Self::Answer { .. } => false,
-            Self::Failed { .. } | Self::UnknownJob { .. } | Self::Timeout { .. } => false,
+            Self::Failed { is_lasting, .. } => *is_lasting,
+            Self::UnknownJob { .. } | Self::Timeout { .. } => false,
             Self::NotAccepted { .. } | Self::Stopped => false,
         }
     }

@@ -89,7 +89,7 @@ impl Events {
             source: format!("/handlers/{}", origin.handler),
             ty: &self.ty,
             subject: origin.event.id(),
-            time: clock::now().to_string(),
+            time: clock::text(clock::now()),
             datacontenttype: "application/json",
             waypostchain: chain,
             data: rows::event_data(output, origin, &id, sums),

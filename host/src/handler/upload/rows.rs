@@ -53,9 +53,18 @@ pub(super) fn metadata<'a>(output: &Output, origin: &Origin, sums: impl Iterator
     let fields = &origin.transaction.fields;
     let known = INGESTED.iter().filter_map(|name| Some(transaction(name, fields.get(*name)?)));
     let files =
-        output.files.iter().zip(sums).map(|(file, sum)| row(file, None, file.path.folder().to_owned(), sum));
+        output.files.iter().zip(sums).map(|(file, sum)| row(file, None, subdir(file.path.folder()), sum));
     let rows: Vec<_> = known.chain(output.key_values.iter().map(key_value)).chain(files).collect();
     serde_json::to_vec(&rows).expect("rows have string keys and no maps")
+}
+
+/// Returns a folder as an ingest service reads it: it takes a first `data` away, which is also where files lie in the
+/// bundle, so that a folder of this name needs another before it.
+fn subdir(folder: &str) -> String {
+    match folder.split('/').next() {
+        Some("data") => format!("data/{folder}"),
+        Some(_) | None => folder.to_owned(),
+    }
 }
 
 /// Returns the data of a follow-up event whose files lie below `folder`.
@@ -110,6 +119,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Ingest takes a first `data` away: the files of an output folder `data` were looked for beside it, and not found.
+    #[test]
+    fn a_folder_that_is_called_data_keeps_its_name() {
+        for (folder, expected) in [
+            ("", ""),
+            ("a/data", "a/data"),
+            ("data", "data/data"),
+            ("data/b", "data/data/b"),
+            ("database", "database"),
+        ] {
+            assert_eq!(subdir(folder), expected);
+        }
+    }
 
     #[test]
     fn times_are_utc_in_whole_seconds() {

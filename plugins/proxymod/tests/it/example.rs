@@ -98,6 +98,15 @@ impl Example {
         }));
     }
 
+    /// Writes folders as the metadata service does: without a `/` at their end.
+    pub(crate) fn with_bare_folders(&mut self) {
+        for row in self.rows() {
+            if let Some(folder) = row["subdir"].as_str() {
+                row["subdir"] = folder.trim_end_matches('/').into();
+            }
+        }
+    }
+
     pub(crate) fn write_event(&self) {
         fs::write(self.path("event.json"), self.event.to_string()).unwrap();
     }

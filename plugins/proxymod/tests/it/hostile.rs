@@ -173,8 +173,8 @@ fn files_are_found_in_the_download_or_named() {
         format!("{model}: File does not exist: the event has no text/csv file 'other.csv' in 'inputs/'")
     );
     assert_eq!(
-        error(|example| example.set("config_1.INPUTS.in_dir", "inputs")),
-        format!("{model}: File does not exist: the event has no text/csv file 'in_file_one.csv' in 'inputs'")
+        error(|example| example.set("config_1.INPUTS.in_dir", "input")),
+        format!("{model}: File does not exist: the event has no text/csv file 'in_file_one.csv' in 'input'")
     );
 }
 

@@ -70,6 +70,16 @@ fn a_model_gets_three_configurations_and_its_outputs_are_collected() {
     assert!(!example.path("download/models/__pycache__").exists());
 }
 
+/// The real metadata service writes `models`, the original's example `models/`: no model was found.
+#[test]
+fn a_folder_may_come_without_a_slash_behind_it() {
+    let mut example = with_model(STAND_IN);
+    example.with_bare_folders();
+    let Some(output) = run(&example) else { return };
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(example.output("outputs/product.txt"), "0.25 3 True");
+}
+
 #[test]
 fn the_configurations_are_those_that_the_component_writes() {
     let example = with_model("def stand_in(*paths): pass");

@@ -12,6 +12,15 @@ fn every_table_is_as_python_calculates_it() {
     assert_eq!(found, include_str!("../data/expected_tables.txt"));
 }
 
+/// The real metadata service writes `models` and `inputs`, the original's example both with a `/` behind them.
+#[test]
+fn folders_may_come_without_a_slash_behind_them() {
+    let mut example = Example::new();
+    example.with_bare_folders();
+    example.run().unwrap();
+    assert_eq!(example.outputs().into_iter().filter(|name| name.ends_with(".csv")).count(), 54);
+}
+
 #[test]
 fn models_wait_as_long_as_their_configurations_say() {
     let (example, clock) = (Example::new(), CountingClock::new());

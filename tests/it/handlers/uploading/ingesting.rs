@@ -153,7 +153,10 @@ async fn a_job_that_failed_or_is_forgotten_is_uploaded_again() {
     let error = run.upload(&uploader, &output).await.unwrap_err();
     assert!(matches!(&error, Error::Failed { job, .. } if job == "101"), "{error}");
     let text = error.to_string();
-    assert!(text.contains(&service.status_url()) && text.contains("\"exception\":\"no room\""), "{text}");
+    assert!(
+        text.contains(&service.status_url()) && text.ends_with(": in the task `ingest files`: no room"),
+        "{text}"
+    );
     assert!(!error.is_lasting());
 
     let done = run.upload(&uploader, &output).await.unwrap();
@@ -164,6 +167,57 @@ async fn a_job_that_failed_or_is_forgotten_is_uploaded_again() {
     let done = run.upload(&uploader, &output).await.unwrap();
     assert!(done.place.starts_with("ingest job 103 "), "{}", done.place);
     assert_eq!(service.uploads().len(), 3);
+}
+
+/// The real service answers with a traceback, and the reason, its last line, was cut off. What policy and the reading of
+/// metadata refused was uploaded again and again, each time the whole bundle.
+#[tokio::test]
+async fn a_failed_job_says_its_last_line_and_is_lasting_where_the_bundle_is_judged() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    let uploader = uploader(&to(&service)).unwrap();
+    let output = run.small();
+    let frames =
+        "  File \"/usr/lib/python3.8/site-packages/requests/api.py\", line 61, in request\n".repeat(200);
+    let traceback = format!("Traceback (most recent call last):\n{frames}ConnectionError: archive is away\n");
+    for (task, reason, is_lasting) in [
+        ("ingest files", traceback.as_str(), false),
+        ("ingest metadata", "{'status': 'error'}", false),
+        ("Policy Validation", "500 (Traceback: user 10 is not on project 1236)", true),
+        ("load metadata", "'destinationTable'", true),
+    ] {
+        service.on_state_anew([OnState::FailedAt(task, reason.to_owned())]);
+        // The job of the try before is none of this one's.
+        fs::remove_dir_all(run.notes()).ok();
+        let error = run.upload(&uploader, &output).await.unwrap_err();
+        assert_eq!(error.is_lasting(), is_lasting, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("in the task `{task}`: ")), "{text}");
+        assert!(text.ends_with(reason.lines().last().unwrap()) && text.len() < 1500, "{text}");
+    }
+}
+
+/// Ingest takes a first `data` of a row's `subdir` away, so that the files of a folder of this name were not found.
+#[tokio::test]
+async fn the_rows_of_an_output_folder_data_are_those_that_ingest_reads() {
+    let (run, service) = (Run::new(), Ingest::start().await);
+    run.write("output", [("data/deep/a", &b"1"[..]), ("data/b", b"2"), ("other/data/c", b"3"), ("d", b"4")]);
+    run.upload(&uploader(&to(&service)).unwrap(), &run.output(0, "output")).await.unwrap();
+    let bundle = service.uploads()[0].bundle();
+    // As `get_clipped` of Pacifica's ingest has it.
+    let clipped = |path: &str| path.strip_prefix("data/").unwrap_or(path).to_owned();
+    let mut found: Vec<_> = bundle
+        .rows_of("Files")
+        .iter()
+        .map(|row| clipped(&format!("{}/{}", row["subdir"].as_str().unwrap(), row["name"].as_str().unwrap())))
+        .collect();
+    found.sort();
+    assert_eq!(found, ["/d", "data/b", "data/deep/a", "other/data/c"]);
+    let local = Destination::Local(run.folder.path().join("local"));
+    run.upload(&uploader(&local).unwrap(), &run.output(0, "output")).await.unwrap();
+    let metadata =
+        tree(&run.folder.path().join("local")).into_iter().find(|(path, _)| path.ends_with("metadata.txt"));
+    let rows: Vec<Value> = serde_json::from_slice(&metadata.unwrap().1).unwrap();
+    assert_eq!(rows, bundle.rows, "a local bundle says the same");
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::pack::{Bundle, TarBody};
+use crate::domain::json;
+use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
 use crate::handler::upload::{Error, IngestAuth, Origin, work};
@@ -21,11 +23,13 @@ use crate::net::{self, Version};
 
 /// The longest that the service may stand still: take nothing of a bundle, or not answer.
 const IDLE: Duration = Duration::from_secs(60);
-/// The most bytes of an answer that are read, and that an error keeps.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-const ANSWER_SHOWN_BYTES: usize = 1024;
+/// The most bytes of an answer that are read, and the most characters that an error keeps.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+const ANSWER_SHOWN_CHARS: usize = 1024;
 /// The task that is a job's last.
 const LAST_TASK: &str = "ingest metadata";
+/// The tasks that judge the bundle itself: the same one fails there again.
+const LASTING_TASKS: [&str; 2] = ["load metadata", "Policy Validation"];
 
 /// What an upload is answered with.
 #[derive(Deserialize)]
@@ -39,13 +43,23 @@ struct Told {
     state: String,
     task: Option<String>,
     task_percent: Option<Value>,
+    /// Why it failed: often a traceback.
+    exception: Option<Value>,
+}
+
+impl Told {
+    /// Returns the reason of a failure, where it gives one.
+    fn reason(&self) -> Option<String> {
+        let text = self.exception.as_ref()?.as_str()?;
+        (!text.trim().is_empty()).then(|| excerpt(text, ANSWER_SHOWN_CHARS))
+    }
 }
 
 /// How far a job is.
 pub(super) enum State {
     /// It is done.
     Done,
-    /// It goes on; the beginning of the answer.
+    /// It goes on; the answer.
     Going(String),
 }
 
@@ -137,7 +151,7 @@ impl Client {
                 return Err(Error::Idle { url: self.shown_url.clone(), waited: self.idle });
             }
         };
-        let begun = serde_json::from_slice::<Begun>(&answer).ok().map(|begun| begun.job_id);
+        let begun = json::read::<Begun>(&answer).ok().map(|begun| begun.job_id);
         begun.filter(|job| job.is_number() || job.is_string()).ok_or_else(|| Error::Answer {
             url: self.shown_url.clone(),
             expected: "job: `{\"job_id\": …}`",
@@ -157,12 +171,21 @@ impl Client {
             }
             answer => answer?,
         };
-        let Ok(told) = serde_json::from_slice::<Told>(&answer) else {
+        let Ok(told) = json::read::<Told>(&answer) else {
             let expected = "state of a job: `{\"state\": …, \"task\": …, \"task_percent\": …}`";
             return Err(Error::Answer { url, expected, answer: shown(&answer) });
         };
         match told.state.as_str() {
-            "FAILED" => Err(Error::Failed { url, job: text(job), answer: shown(&answer) }),
+            "FAILED" => {
+                let reason = told.reason().unwrap_or_else(|| shown(&answer));
+                let task = told.task.unwrap_or_default();
+                let is_lasting = LASTING_TASKS.iter().any(|lasting| task.eq_ignore_ascii_case(lasting));
+                let answer = match task.as_str() {
+                    "" => reason,
+                    task => format!("in the task `{task}`: {reason}"),
+                };
+                Err(Error::Failed { url, job: text(job), answer, is_lasting })
+            }
             "OK" if told.task.as_deref() == Some(LAST_TASK) && is_whole(told.task_percent.as_ref()) => {
                 Ok(State::Done)
             }
@@ -232,10 +255,9 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(answer)
 }
 
-/// Returns the beginning of an answer as text on one line.
+/// Returns an answer as text on one line; of a long one beginning and end.
 fn shown(answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_SHOWN_BYTES)]);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    excerpt(&String::from_utf8_lossy(answer), ANSWER_SHOWN_CHARS)
 }
 
 /// Tells whether a percentage is 100: a number, or a text as `100.00000`.
@@ -306,6 +328,6 @@ mod tests {
         let url = "https://me:secret@ingest.example/upload?a=1".parse().unwrap();
         assert_eq!(without_secrets(&url), "https://ingest.example/upload?a=1");
         assert_eq!(shown(" a\n\tb ".as_bytes()), "a b");
-        assert_eq!(shown(&[b'x'; 5000]).len(), ANSWER_SHOWN_BYTES);
+        assert_eq!(shown(&[b'x'; 5000]).chars().count(), ANSWER_SHOWN_CHARS);
     }
 }
