@@ -46,6 +46,48 @@ async fn a_subscription_tells_its_dialect_and_how_it_is_found() {
     }
 }
 
+/// What shells take for a pattern was accepted without a word, and `--explain` blamed the data.
+#[tokio::test]
+async fn a_pattern_that_can_match_nothing_is_told_when_it_is_saved_and_explained() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let filter = "$.data[?search(@.name, '*.tif')]";
+    let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": filter})).await;
+    let warnings = server.subscription(&uuid).await["warnings"].clone();
+    let told = warnings[0].as_str().unwrap();
+    assert!(told.starts_with("column 25: this pattern is no regular expression"), "{warnings}");
+    let tried = server.post(&format!("/eventmatch/{uuid}/test"), &event("a")).await.ok().json();
+    let problem = tried["filter"]["steps"][1]["conditions"][0]["problem"].as_str().unwrap().to_owned();
+    assert!(problem.starts_with("its pattern is no regular expression"), "{tried}");
+    assert!(tried["filter"]["reason"].as_str().unwrap().ends_with(&problem), "{tried}");
+    let output = run(&["match", "--explain", filter, "-"], &event("a").to_string()).await;
+    assert_eq!(output.code, 1);
+    for part in ["warning: column 25: this pattern is no regular", "matches nothing"] {
+        assert!(output.stderr.contains(part), "{output:?}");
+    }
+    let large = json!({"target_url": target.url("/t"), "jsonpath": r"$.data[?match(@.name, '\\w{1,64}')]", "name": "n"});
+    assert_eq!(server.post("/eventmatch", &large).await.ok().json()["warnings"], json!([]));
+}
+
+/// Sites whose clients all speak the original's language had to say so with each subscription.
+#[tokio::test]
+async fn the_service_says_the_language_of_filters_that_do_not() {
+    let server = Server::with(&["--filter-dialect-default", "jsonpath2"]).await;
+    let target = Target::start().await;
+    // In RFC 9535 this tests what is in each row, and finds nothing.
+    let filter = "$.data[*][?(@.value)]";
+    let uuid = server.subscribe(json!({"target_url": target.url("/own"), "jsonpath": filter})).await;
+    let shown = server.subscription(&uuid).await;
+    assert_eq!(
+        (&shown["filter_dialect"], &shown["filter_dialect_used"]),
+        (&json!("jsonpath2"), &json!("jsonpath2"))
+    );
+    let said = json!({"target_url": target.url("/said"), "jsonpath": filter, "filter_dialect": "auto"});
+    let auto = server.subscription(&server.subscribe(said).await).await;
+    assert_eq!((&auto["filter_dialect"], &auto["filter_dialect_used"]), (&json!("auto"), &json!("rfc9535")));
+    server.receive(&event("a")).await;
+    target.wait_for("/own", 1).await;
+}
+
 #[tokio::test]
 async fn what_is_not_matched_has_no_index() {
     let (server, target) = (Server::start().await, Target::start().await);

@@ -36,10 +36,13 @@ fn steps(out: &mut String, indent: &str, steps: &[Step]) {
 
 /// Writes one condition of a step that found nothing: how many passed it, what it saw, and where its path ended.
 fn condition(out: &mut String, indent: &str, condition: &Condition) {
-    let Condition { text, tested, passed, seen, steps } = condition;
+    let Condition { text, tested, passed, seen, problem, steps } = condition;
     let count = format!("{indent}{passed} of {tested} pass  ");
     let _infallible = writeln!(out, "{count}{text}");
     let below = " ".repeat(count.chars().count());
+    if let Some(problem) = problem {
+        wrap(out, &below, &problem.split(' ').collect::<Vec<_>>());
+    }
     if let Some((last, others)) = seen.split_last() {
         let values = others.iter().map(|value| format!("{value},")).chain([last.clone()]);
         let words: Vec<_> = std::iter::once("saw".to_owned()).chain(values).collect();
@@ -128,6 +131,17 @@ mod tests {
         "#);
     }
 
+    /// It blamed the data: `it saw "a.tif", …`.
+    #[test]
+    fn a_pattern_that_is_none_is_blamed_and_not_the_data() {
+        let told = told("$.data.files[?search(@.name, '*.tif')]");
+        let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        let problem = "its pattern is no regular expression (repetition operator missing expression) and matches nothing";
+        assert!(words.contains(&format!("passes `search(@.name, '*.tif')`: {problem} 1 $.data")), "{told}");
+        assert!(words.contains(&format!("0 of 3 pass search(@.name, '*.tif') {problem} saw")), "{told}");
+        assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
+    }
+
     #[test]
     fn a_failed_path_says_where_it_ended() {
         insta::assert_snapshot!(told(r#"$[?(@.data.files[*].hash and @.type = "run.done")]"#), @r#"
@@ -147,8 +161,14 @@ mod tests {
     fn values_are_wrapped_at_the_terminals_edge() {
         let seen: Vec<_> = (0..12).map(|number| format!("\"value {number:>10}\"")).collect();
         let mut out = String::new();
-        let found =
-            Condition { text: "@.a == 1".to_owned(), tested: 120, passed: 3, seen, steps: Vec::new() };
+        let found = Condition {
+            text: "@.a == 1".to_owned(),
+            tested: 120,
+            passed: 3,
+            seen,
+            problem: None,
+            steps: Vec::new(),
+        };
         condition(&mut out, "      ", &found);
         assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
         insta::assert_snapshot!(out, @r#"

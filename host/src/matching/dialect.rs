@@ -69,6 +69,15 @@ pub(super) struct Read {
 
 /// Reads an expression in the dialect that is asked for, or in the one that its text decides for.
 pub(super) fn read(text: &str, dialect: FilterDialect) -> Result<Read, FilterError> {
+    let mut read = read_as(text, dialect)?;
+    match read.dialect {
+        Dialect::Rfc9535 => read.warnings.extend(rfc9535::warnings(text, &read.query)),
+        Dialect::Jsonpath2 => {}
+    }
+    Ok(read)
+}
+
+fn read_as(text: &str, dialect: FilterDialect) -> Result<Read, FilterError> {
     limits::check_length(text)?;
     let asked = match dialect {
         FilterDialect::Auto => None,

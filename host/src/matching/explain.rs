@@ -52,6 +52,8 @@ pub struct Condition {
     /// Values that the condition looked at where it did not pass, as JSON, the longer ones cut, each once; `nothing`
     /// where a path found nothing.
     pub seen: Vec<String>,
+    /// Why no value whatsoever could pass: a pattern that is no regular expression.
+    pub problem: Option<String>,
     /// Where the condition is a path that no node passes: its steps, for the node from which it leads the furthest.
     pub steps: Vec<Step>,
 }
@@ -96,6 +98,9 @@ fn reason(steps: &[Step]) -> String {
 }
 
 fn why(condition: &Condition) -> String {
+    if let Some(problem) = &condition.problem {
+        return format!(": {problem}");
+    }
     match (condition.steps.is_empty(), condition.seen.is_empty()) {
         (false, _) => format!(": {}", reason(&condition.steps)),
         (true, false) => format!(": it saw {}", condition.seen.join(", ")),
@@ -200,7 +205,14 @@ impl Explainer<'_> {
 
     fn condition(&self, tested: &Query, form: &Form, current: Cursor<'_>) -> Result<Condition, Failure> {
         let text = Shown(form, self.dialect).to_string();
-        let mut condition = Condition { text, tested: 0, passed: 0, seen: Vec::new(), steps: Vec::new() };
+        let mut condition = Condition {
+            text,
+            tested: 0,
+            passed: 0,
+            seen: Vec::new(),
+            problem: form.problem(),
+            steps: Vec::new(),
+        };
         let (evaluator, mut seen) = (Evaluator::within(self.event, self.work.get()), Seen::default());
         let (mut furthest, mut followed) = (Vec::new(), 0);
         let mut failure = None;

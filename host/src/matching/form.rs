@@ -120,6 +120,27 @@ pub(super) enum Condition {
     Truth(bool),
 }
 
+impl Condition {
+    /// Says of a pattern in the condition that it is no regular expression, and so matches nothing.
+    pub(super) fn problem(&self) -> Option<String> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().find_map(Self::problem),
+            Self::Not(part) => part.problem(),
+            Self::Match(matching) => match &matching.pattern {
+                Pattern::Fixed(fixed) => {
+                    let fault = fixed.fault()?;
+                    Some(format!(
+                        "its pattern is no regular expression ({}) and matches nothing",
+                        fault.reason
+                    ))
+                }
+                Pattern::Found { .. } => None,
+            },
+            Self::Exists(_) | Self::Compare(_) | Self::Truth(_) => None,
+        }
+    }
+}
+
 /// `left operator right`.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {

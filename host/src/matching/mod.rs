@@ -24,6 +24,7 @@
 //! - Integer literals beyond ±(2⁵³ − 1) in RFC 9535 filters: jsonpath-rust's grammar refuses them. Values in events
 //!   are compared exactly, whatever their size, in both dialects.
 
+mod alphabet;
 mod atoms;
 mod budgets;
 mod dialect;

@@ -65,7 +65,7 @@ impl Evaluator<'_> {
         self.spend_text(text)?;
         match &matching.pattern {
             Pattern::Fixed(fixed) => {
-                Answer::Continue(fixed.regex().is_some_and(|regex| regex.is_match(text)))
+                Answer::Continue(fixed.compiled().is_some_and(|compiled| compiled.is_match(text)))
             }
             Pattern::Found { operand, extent } => {
                 let Side::Seen(View::String(pattern)) = self.side(operand, current)? else {

@@ -7,7 +7,7 @@ use crate::matching::form::{
     Comparison, Condition, Literal, Match, Operand, Operator, Query, Rule, Segment, Selector, Slice, Start,
 };
 use crate::matching::number::Number;
-use crate::matching::pattern::{self, Extent, Fixed, Pattern};
+use crate::matching::pattern::{Extent, Fixed, Pattern};
 
 /// Makes the form of a whole expression.
 pub(super) fn query(text: &str, tree: &tree::JpQuery) -> Result<Query, FilterError> {
@@ -104,10 +104,8 @@ impl Converter<'_> {
         let text = self.value_argument(name, text)?;
         let pattern = match self.value_argument(name, pattern)? {
             Operand::Literal(Literal::String(pattern)) => {
-                if pattern::compile(&pattern, extent).is_err() {
-                    return Err(self.at_call(name, "this pattern is too large when it is compiled"));
-                }
-                Pattern::Fixed(Fixed::new(&pattern, extent))
+                let fixed = Fixed::new(&pattern, extent);
+                Pattern::Fixed(fixed.map_err(|too_large| self.at_call(name, too_large.to_string()))?)
             }
             operand => Pattern::Found { operand, extent },
         };

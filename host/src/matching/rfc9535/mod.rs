@@ -3,6 +3,7 @@
 //! The crate's grammar lets through some texts that the standard does not: `strict` refuses them.
 
 mod convert;
+mod patterns;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,9 @@ pub(super) fn parse(text: &str) -> Result<Query, FilterError> {
     let tree = parse_json_path(text).map_err(|error| FilterError::parse(text, &error))?;
     strict::check(text)?;
     convert::query(text, &tree)
+}
+
+/// Says what an author should know about an expression that [`parse`] made `query` of.
+pub(super) fn warnings(text: &str, query: &Query) -> Vec<String> {
+    patterns::warnings(text, query)
 }
