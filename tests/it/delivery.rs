@@ -70,6 +70,18 @@ async fn a_1_0_event_is_sent_as_cloudevents_json_with_extension_attributes() {
     }
 }
 
+/// A real Dispatcher takes nothing but `application/json`: an old event that came as something else was a dead letter.
+#[tokio::test]
+async fn old_events_go_as_plain_json_and_new_ones_where_the_subscription_says_so() {
+    for content_type in [STRUCTURED, "text/plain", "application/json; charset=utf-8"] {
+        let got = sent(json!({}), content_type, &event("a").to_string()).await;
+        assert_eq!(got.header("content-type"), "application/json");
+    }
+    let new = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}).to_string();
+    let got = sent(json!({"content_type": "application/json"}), STRUCTURED, &new).await;
+    assert_eq!((got.header("content-type"), got.text()), ("application/json", new.as_str()));
+}
+
 #[tokio::test]
 async fn content_mode_and_event_format_shape_the_request() {
     let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"application/json","data":{"n":1.10}}"#;

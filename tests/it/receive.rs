@@ -128,6 +128,29 @@ async fn a_binary_event_is_its_headers_and_its_untouched_body() {
     target.wait_for("/matching", 1).await;
 }
 
+/// A byte order mark hid the data of a binary event from filters; what is no JSON at all did so without a word.
+#[tokio::test]
+async fn data_called_json_are_read_or_the_story_says_why_not() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    server
+        .subscribe(json!({"target_url": target.url("/t"), "content_mode": "binary", "jsonpath": "$.data.n"}))
+        .await;
+    let marked = "\u{feff}{\"n\": 1}";
+    let id = binary(&server, &[], marked).await.ok().text();
+    assert_eq!(target.wait_for("/t", 1).await.remove(0).text(), marked, "the body goes on as it came");
+    let story = server.story(&id).await;
+    assert_eq!((&story["event"]["data"], story.get("data")), (&json!({"n": 1}), None));
+    let id = binary(&server, &[], r#"{"n": NaN}"#).await.ok().text();
+    let story = server.story(&id).await;
+    assert_eq!(story["data"], "application/json, but `NaN` at line 1 column 7 is no JSON");
+    assert_eq!(
+        (&story["event"]["data_base64"], &story["deliveries"]),
+        (&json!("eyJuIjogTmFOfQ=="), &json!([]))
+    );
+    let shown = crate::harness::run(&["event", "get", &id, "--server", &server.url], "").await;
+    assert!(shown.stdout.contains("    DATA application/json, but `NaN`"), "{shown:?}");
+}
+
 #[tokio::test]
 async fn binary_data_of_any_kind_arrives_unchanged() {
     let (server, target) = (Server::start().await, Target::start().await);

@@ -6,14 +6,18 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context;
+use waypost::domain::json;
 
-/// Reads all of it.
+/// Reads all of it, but for a byte order mark before it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if !is_stdin(path) {
-        return fs::read(path).with_context(|| format!("failed to read {}", path.display()));
-    }
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).context("failed to read stdin")?;
+    if is_stdin(path) {
+        io::stdin().lock().read_to_end(&mut bytes).context("failed to read stdin")?;
+    } else {
+        bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    }
+    let mark = bytes.len() - json::without_mark(&bytes).len();
+    bytes.drain(..mark);
     Ok(bytes)
 }
 

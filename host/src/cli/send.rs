@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use http::header::{ACCEPT, CONTENT_TYPE};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use waypost::domain::Event;
+use waypost::domain::event::{self, Received};
 use waypost::domain::json::check_depth;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
@@ -38,17 +41,34 @@ Examples:
 
 /// Sends the file.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let body = input::read(&arguments.file)?;
+    let body = Bytes::from(input::read(&arguments.file)?);
     let content_type =
         content_type(&body).with_context(|| format!("failed to send {}", input::name(&arguments.file)))?;
     let client = Client::new(arguments.to, &arguments.identity, "--to")?;
     let request = client.request(Method::POST, &["receive"]);
-    let request = request.header(CONTENT_TYPE, content_type).header(ACCEPT, "text/plain").body(body);
+    let request = request.header(CONTENT_TYPE, content_type).header(ACCEPT, "text/plain").body(body.clone());
     let ids = client.text(request).await?;
     for id in ids.lines() {
         print::line(id)?;
     }
+    for doubt in doubts(content_type, body) {
+        print::notice(&format!("warning: {doubt}"));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says of what was accepted where filters cannot look into it.
+fn doubts(content_type: &'static str, body: Bytes) -> Vec<String> {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+    let events = match event::decode(&headers, body) {
+        Ok(Received::One(event)) => vec![event],
+        Ok(Received::Batch(events)) => events,
+        // A server of another version may take more.
+        Err(_) => Vec::new(),
+    };
+    let doubt =
+        |event: &Event| Some(format!("the data of the event `{}`: {}", event.id(), event.unreadable_data()?));
+    events.iter().filter_map(doubt).collect()
 }
 
 /// Tells a batch from an event, and an event of 0.1, which Pacifica's services send as plain JSON, from a later one.

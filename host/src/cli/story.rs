@@ -17,6 +17,9 @@ use crate::cli::{logged, pretty};
 pub(super) struct Story {
     id: String,
     event: Box<RawValue>,
+    /// Why no filter looks into its data.
+    #[serde(default)]
+    data: Option<String>,
     deliveries: Vec<Delivery>,
     #[serde(default)]
     filters_failed: Vec<FailedFilter>,
@@ -133,6 +136,7 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Event - {}", self.id)?;
         writeln!(f, "{}", pretty::json(&self.event))?;
+        self.data.iter().try_for_each(|doubt| writeln!(f, "    DATA {doubt}"))?;
         self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))?;
         if self.deliveries.is_empty() {
             writeln!(f, "    no subscription that you may see, and no handler, wanted it")?;

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVal
 use http::{Method, Request};
 use http_body_util::Full;
 
-use crate::domain::event::Outgoing;
+use crate::domain::event::{Form, Outgoing};
 use crate::domain::plugin::Output;
 use crate::domain::target::TargetError;
 use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
@@ -68,7 +68,12 @@ pub(super) fn of_output(
 }
 
 fn encode(event: &Event, subscription: &Subscription) -> Outgoing {
-    event::encode(event, subscription.event_format, subscription.content_mode, &subscription.extensions)
+    let form = Form {
+        format: subscription.event_format,
+        mode: subscription.content_mode,
+        content_type: subscription.content_type,
+    };
+    event::encode(event, form, &subscription.extensions)
 }
 
 /// Makes headers of what a plugin wants. Those that are not its business were refused when it ran, but what it made may be

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::event::{ContentMode, EventFormat};
+use crate::domain::event::{ContentMode, EventFormat, StructuredType};
 use crate::domain::{PluginUse, RetrySchedule, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
@@ -59,6 +59,9 @@ pub struct Subscription {
     /// The CloudEvents mode that is sent.
     #[serde(default)]
     pub content_mode: ContentMode,
+    /// The content type of structured 1.0 events.
+    #[serde(default)]
+    pub content_type: StructuredType,
     /// What filters, decides and transforms further, if anything.
     #[serde(default)]
     pub plugin: Option<Arc<PluginUse>>,
@@ -145,6 +148,7 @@ impl Subscription {
             filter_dialect: FilterDialect::default(),
             event_format: EventFormat::default(),
             content_mode: ContentMode::default(),
+            content_type: StructuredType::default(),
             plugin: None,
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::identity::User;
 use super::runs::{self, show_progress};
+use crate::clock;
 use crate::delivery::BreakerState;
 use crate::domain::event::Wire;
 use crate::domain::plugin::{PluginRun, Verdict};
@@ -80,7 +81,7 @@ impl View {
     pub(super) fn summary(&self) -> Value {
         json!({
             "id": self.event.id.to_string(),
-            "received": self.event.received.to_string(),
+            "received": clock::text(self.event.received),
             "status": self.status().to_string(),
             "spec_version": self.event.event.spec_version().as_str(),
             "event_id": self.event.event.id(),
@@ -98,12 +99,13 @@ impl View {
         };
         to_raw_value(&Whole {
             id: self.event.id.to_string(),
-            received: self.event.received.to_string(),
+            received: clock::text(self.event.received),
             status: self.status().to_string(),
             sender: &self.event.sender,
             mode,
             content_type: content_type.as_deref().filter(|_| self.shows_event),
             event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
+            data: self.event.event.unreadable_data().filter(|_| self.shows_event),
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
             filters_failed: self.failed.iter().map(|failed| show_failed(failed, api)).collect(),
             explain,
@@ -120,6 +122,9 @@ struct Whole<'a> {
     mode: &'static str,
     content_type: Option<&'a str>,
     event: Option<Box<RawValue>>,
+    /// Why no filter looks into the event's data, where they only claim to be JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
     deliveries: Vec<Value>,
     filters_failed: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +144,7 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
         "name": now.as_ref().map(|now| &now.name).or(handler.as_ref()),
         "user": now.as_ref().map(|now| &now.user),
         "reason": failed.reason,
-        "at": failed.at.to_string(),
+        "at": clock::text(failed.at),
     })
 }
 
@@ -198,7 +203,7 @@ impl Delivery {
     pub(super) fn show(&self, event: &Logged) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => {
-                (Some(self.held.as_ref().unwrap_or(reason)), Some(due.to_string()))
+                (Some(self.held.as_ref().unwrap_or(reason)), Some(clock::text(*due)))
             }
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
             State::Denied { .. } => (self.told().last().and_then(|(_, done)| denial(done.plugin)), None),
@@ -307,7 +312,7 @@ fn show_attempt(attempt: &Attempt, done: Done<'_>) -> Value {
     };
     json!({
         "number": attempt.number,
-        "at": attempt.at.to_string(),
+        "at": clock::text(attempt.at),
         "took_ms": u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
         "outcome": outcome,
         "reason": reason,
@@ -359,7 +364,7 @@ pub(super) fn show_answer(answer: &Answer) -> Value {
 
 fn show_redelivery(entry: &Entry) -> Option<Value> {
     match entry {
-        Entry::Redelivery { at, by } => Some(json!({"at": at.to_string(), "by": by})),
+        Entry::Redelivery { at, by } => Some(json!({"at": clock::text(*at), "by": by})),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
@@ -372,7 +377,7 @@ fn show_redelivery(entry: &Entry) -> Option<Value> {
 
 fn show_recovered(entry: &Entry) -> Option<Value> {
     match entry {
-        Entry::Recovered { at, by } => Some(json!({"at": at.to_string(), "by": by})),
+        Entry::Recovered { at, by } => Some(json!({"at": clock::text(*at), "by": by})),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Verdict;
 use crate::clock;
+use crate::domain::json;
 use crate::domain::plugin::{self, Failure};
 use crate::domain::{Answer, Event, PluginUse, Subscription};
 use crate::plugin::{Call, Host, Plugin, Problem, Purpose, Ran, Refused, State, Steps};
@@ -138,7 +139,8 @@ async fn read(path: &Path) -> Result<bytes::Bytes, ExaminerError> {
 }
 
 fn object(path: &Path, text: &[u8]) -> Result<Map<String, Value>, ExaminerError> {
-    serde_json::from_slice(text).map_err(|source| ExaminerError::NoObject { path: path.to_owned(), source })
+    serde_json::from_slice(json::without_mark(text))
+        .map_err(|source| ExaminerError::NoObject { path: path.to_owned(), source })
 }
 
 fn list(problems: &[Problem]) -> String {

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use waypost::domain::json;
 use waypost::domain::plugin::{StateChange, StateMap, StateValue};
 
 /// All keys with their values.
@@ -57,7 +58,7 @@ impl Kept {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("failed to read the state in {}", path.display());
         match fs::read(path) {
-            Ok(json) => serde_json::from_slice(&json).with_context(what),
+            Ok(json) => serde_json::from_slice(json::without_mark(&json)).with_context(what),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(what),
         }

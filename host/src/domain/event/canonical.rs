@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::value::RawValue;
 
 use super::attribute::{self, Attribute};
 use super::check::{Place, Required};
@@ -89,8 +88,10 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
             Err(_) => Payload::Text(text),
         },
         Data::Body(bytes) => match str::from_utf8(bytes) {
-            Ok(text) if is_json && json(text).is_ok() => Payload::Json(Cow::Borrowed(text)),
-            Ok(text) => Payload::Text(Cow::Borrowed(text)),
+            Ok(text) => match is_json.then(|| strict::value(text)) {
+                Some(Ok(json)) => Payload::Json(Cow::Borrowed(json)),
+                Some(Err(_)) | None => Payload::Text(Cow::Borrowed(text)),
+            },
             Err(_) => Payload::Binary(Cow::Borrowed(bytes)),
         },
     })
@@ -218,7 +219,7 @@ impl Made {
         Ok(match &canonical.data {
             None => Self::None,
             Some(Payload::Json(text)) => {
-                let json = json(text).map_err(|error| {
+                let json = strict::value(text).map_err(|error| {
                     DecodeError::invalid(None, format!("`data` is said to be JSON and is none: {error}"))
                 })?;
                 // A JSON string under another content type is a text to whoever reads the event.
@@ -241,11 +242,4 @@ impl Made {
             Self::Base64(base64) => Data::Base64(Cow::Borrowed(base64)),
         }
     }
-}
-
-/// Reads a text as one JSON value that can stand in an event, without the white space around it.
-fn json(text: &str) -> serde_json::Result<&str> {
-    let json = serde_json::from_str::<&RawValue>(text)?.get();
-    strict::check(json, 1)?;
-    Ok(json)
 }

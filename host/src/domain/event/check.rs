@@ -11,6 +11,9 @@ use super::names::Role;
 use super::raw::{self, Members};
 use super::{SpecVersion, time, view};
 
+/// What is wrong with a content type.
+pub(super) const NO_MEDIA_TYPE: &str = "is no media type (RFC 2046); write it like \"application/json\"";
+
 /// Where attributes stand, for the words of an error.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
@@ -66,8 +69,15 @@ impl Required {
                 Role::Id => required.id = string(place, name, &value)?.into_owned(),
                 Role::Source => required.source = string(place, name, &value)?.into_owned(),
                 Role::Type => required.ty = string(place, name, &value)?.into_owned(),
-                Role::Subject | Role::Schema | Role::ContentType if version == SpecVersion::V1_0 => {
+                Role::Subject | Role::Schema if version == SpecVersion::V1_0 => {
                     string(place, name, &value)?;
+                }
+                // All versions want one (RFC 2046); before 1.0 an empty text is as good as none.
+                Role::ContentType => {
+                    let is_empty = version < SpecVersion::V1_0 && value.text().is_empty();
+                    if !is_empty && !view::is_media_type(&string(place, name, &value)?) {
+                        return Err(place.error(name, NO_MEDIA_TYPE));
+                    }
                 }
                 Role::Time if version == SpecVersion::V1_0 => {
                     if !time::is_rfc3339(&string(place, name, &value)?) {
@@ -76,7 +86,7 @@ impl Required {
                     }
                 }
                 // Before 1.0 these are free text (Pacifica's `eventTime` is), and extensions are free in all versions.
-                Role::Subject | Role::Schema | Role::ContentType | Role::Time => {}
+                Role::Subject | Role::Schema | Role::Time => {}
                 Role::SpecVersion | Role::TypeVersion | Role::ContentEncoding | Role::Extensions => {}
                 Role::Data | Role::DataBase64 | Role::Extension => {}
             }

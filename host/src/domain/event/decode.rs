@@ -14,6 +14,7 @@ use super::error::DecodeError;
 use super::names::Role;
 use super::raw::{self, Members};
 use super::{Event, SpecVersion, Wire, percent, strict, view};
+use crate::domain::json;
 
 /// What a request held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<Received, DecodeError>
     let essence = essence.trim_ascii().to_ascii_lowercase();
     match essence.as_str() {
         "application/cloudevents-batch+json" | "application/cloudevents-batch" => {
-            batch(&body).map(Received::Batch)
+            batch(body).map(Received::Batch)
         }
         "application/cloudevents+json" | "application/cloudevents" => {
             one(content_type, body).map(Received::One)
@@ -120,12 +121,21 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
     let version = version.map_err(|problem| malformed_header(version_name, problem))?;
     let version = SpecVersion::parse(version_name, &version)
         .ok_or_else(|| Place::Header.error(version_name, &unknown_version(&version)))?;
+    if content_type.is_some_and(|text| !view::is_media_type(text)) {
+        return Err(DecodeError::invalid(None, format!("header `content-type` {}", check::NO_MEDIA_TYPE)));
+    }
     let mut attributes: Vec<(String, String)> = Vec::with_capacity(headers.len());
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
         let value =
             percent::decode(value.as_bytes(), version).map_err(|problem| malformed_header(name, problem))?;
         let name = match version.header_role(name) {
+            // Some send it twice, and mean the same.
+            Role::ContentType
+                if content_type.is_some_and(|other| other.eq_ignore_ascii_case(value.trim())) =>
+            {
+                continue;
+            }
             Role::ContentType => return Err(Place::Header.error(name, "must be sent as `content-type`")),
             Role::Data | Role::DataBase64 => {
                 return Err(Place::Header.error(name, "must be sent as the body"));
@@ -155,14 +165,15 @@ fn malformed_header(name: &str, problem: &str) -> DecodeError {
 
 /// Reads a JSON object.
 fn one(content_type: Option<&str>, body: Bytes) -> Result<Event, DecodeError> {
-    let content_type = content_type.map(str::to_owned);
+    let (content_type, body) = (content_type.map(str::to_owned), without_mark(body));
     let found = structured(text(&body)?)?;
     Ok(found.into_event(content_type, body))
 }
 
 /// Reads a JSON array of objects.
-fn batch(body: &Bytes) -> Result<Vec<Event>, DecodeError> {
-    let text = text(body)?;
+fn batch(body: Bytes) -> Result<Vec<Event>, DecodeError> {
+    let body = without_mark(body);
+    let text = text(&body)?;
     if !text.trim_ascii_start().starts_with('[') {
         return Err(DecodeError::malformed("a batch must be a JSON array of events"));
     }
@@ -232,6 +243,11 @@ fn unknown_version(found: &str) -> String {
     format!(
         "is {found}, which is not known: it must be \"1.0\", \"0.3\" or \"0.2\" (or `cloudEventsVersion` \"0.1\")"
     )
+}
+
+/// What follows a byte order mark is the event, for all later stages too.
+fn without_mark(body: Bytes) -> Bytes {
+    body.slice(body.len() - json::without_mark(&body).len()..)
 }
 
 fn text(body: &Bytes) -> Result<&str, DecodeError> {

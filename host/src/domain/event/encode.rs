@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::names::Role;
-use super::view::{Data, View};
-use super::{Event, SpecVersion, Wire, attribute, percent, raw};
+use super::view::{self, Data, View};
+use super::{Event, SpecVersion, attribute, percent, raw};
 
 /// The most attributes that go as headers: many servers refuse requests with more than 100 headers.
 const HEADERS_MAX: usize = 64;
@@ -41,6 +41,30 @@ pub enum ContentMode {
     Binary,
 }
 
+/// The content type of a structured event. It is said for 1.0: older events are always sent as `application/json`, since
+/// the services that send and take them know nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StructuredType {
+    /// That of CloudEvents.
+    #[default]
+    #[serde(rename = "application/cloudevents+json")]
+    CloudEvents,
+    /// That of any JSON.
+    #[serde(rename = "application/json")]
+    Json,
+}
+
+/// The form in which a subscription wants its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// The version.
+    pub format: EventFormat,
+    /// The mode.
+    pub mode: ContentMode,
+    /// The content type of structured 1.0 events.
+    pub content_type: StructuredType,
+}
+
 /// An event ready to be POSTed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -54,36 +78,35 @@ pub struct Outgoing {
 ///
 /// A 0.x event's `extensions` member is overlaid, and everything else in a structured one stays byte for byte; in 1.0
 /// the extensions become extension attributes. An event that headers cannot carry (too many or too large attributes,
-/// names that are no header names) goes structured even where [`ContentMode::Binary`] is wanted: the content type tells.
-pub fn encode(
-    event: &Event,
-    format: EventFormat,
-    mode: ContentMode,
-    extensions: &Map<String, Value>,
-) -> Outgoing {
-    let version = match format {
+/// names that are no header names, a content type that is none) goes structured even where [`ContentMode::Binary`] is
+/// wanted: then it has no `ce-` headers.
+pub fn encode(event: &Event, form: Form, extensions: &Map<String, Value>) -> Outgoing {
+    let version = match form.format {
         EventFormat::Original => event.spec_version,
         EventFormat::V1_0 => SpecVersion::V1_0,
     };
-    match mode {
-        ContentMode::Structured => structured(event, version, extensions),
-        ContentMode::Binary => {
-            binary(event, version, extensions).unwrap_or_else(|| structured(event, version, extensions))
-        }
-    }
+    let binary = match form.mode {
+        ContentMode::Structured => None,
+        ContentMode::Binary => binary(event, version, extensions),
+    };
+    binary.unwrap_or_else(|| structured(event, version, form.content_type, extensions))
 }
 
-fn structured(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) -> Outgoing {
+fn structured(
+    event: &Event,
+    version: SpecVersion,
+    content_type: StructuredType,
+    extensions: &Map<String, Value>,
+) -> Outgoing {
     let json = if version == event.spec_version {
         event.json()
     } else {
         View::of(event).into_v1().to_json(version).into()
     };
-    let content_type = match &event.wire {
-        Wire::Structured { content_type, .. } if version != SpecVersion::V1_0 => {
-            content_type.as_ref().and_then(|text| HeaderValue::from_str(text).ok()).unwrap_or(JSON)
-        }
-        Wire::Structured { .. } | Wire::Binary { .. } => CLOUDEVENTS_JSON,
+    let content_type = match (version, content_type) {
+        (SpecVersion::V1_0, StructuredType::CloudEvents) => CLOUDEVENTS_JSON,
+        (SpecVersion::V1_0, StructuredType::Json) => JSON,
+        (SpecVersion::V0_1 | SpecVersion::V0_2 | SpecVersion::V0_3, _) => JSON,
     };
     let body = overlay(&json, version, extensions).map_or(json, Bytes::from);
     Outgoing { headers: HeaderMap::from_iter([(CONTENT_TYPE, content_type)]), body }
@@ -117,7 +140,7 @@ fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) 
     }
     view.lay(attribute::overlay(version, extensions));
     let content_type = match &view.content_type {
-        Some(value) => HeaderValue::from_str(&value.text()).ok().filter(|value| !value.is_empty())?,
+        Some(value) => HeaderValue::from_str(&value.text()).ok().filter(is_sendable)?,
         // A webhook request always has a content type.
         None => match view.data {
             Data::None | Data::Json(_) => JSON,
@@ -150,6 +173,11 @@ fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) 
     let mut headers = headers.map;
     headers.insert(CONTENT_TYPE, content_type);
     Some(Outgoing { headers, body: view.body() })
+}
+
+/// Events that were taken before content types were checked may have one that is none.
+fn is_sendable(content_type: &HeaderValue) -> bool {
+    content_type.to_str().is_ok_and(view::is_media_type)
 }
 
 /// Tells whether a content type means a structured event or a batch.

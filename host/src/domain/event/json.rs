@@ -48,6 +48,26 @@ impl Event {
         }
     }
 
+    /// Returns why the data are no JSON, where they are said to be: `application/json, but …`. No filter looks into such
+    /// data.
+    pub fn unreadable_data(&self) -> Option<String> {
+        let view = View::of(self);
+        if !view.is_json() {
+            return None;
+        }
+        let called = view.content_type.as_ref().map(Attribute::text);
+        let fault = match &view.data {
+            Data::Body(body) => strict::fault(body)?,
+            // Without a content type, these are only bytes.
+            Data::Base64(base64) if called.is_some() => {
+                strict::fault(&STANDARD.decode(base64.as_bytes()).ok()?)?
+            }
+            Data::Base64(_) | Data::Json(_) | Data::None => return None,
+        };
+        let called = called.unwrap_or(Cow::Borrowed("JSON, since there is no content type"));
+        Some(format!("{called}, but {fault}"))
+    }
+
     /// Returns the attributes and the data, whatever the version and mode.
     pub fn attributes(&self) -> Attributes {
         let view = View::of(self);
@@ -131,9 +151,7 @@ impl View<'_> {
             Data::Body(body) => *body,
         };
         let text = str::from_utf8(body).ok();
-        let json =
-            text.filter(|_| self.is_json()).and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        if let Some(json) = json.map(RawValue::get).filter(|json| strict::check(json, 1).is_ok()) {
+        if let Some(json) = text.filter(|_| self.is_json()).and_then(|text| strict::value(text).ok()) {
             return Some(Member::Json(Cow::Borrowed(json)));
         }
         Some(match text {

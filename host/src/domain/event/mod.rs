@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 pub use canonical::{Canonical, Payload};
 pub use decode::{Received, decode};
-pub use encode::{ContentMode, EventFormat, Outgoing, encode};
+pub use encode::{ContentMode, EventFormat, Form, Outgoing, StructuredType, encode};
 pub use error::{BATCH_ERRORS_MAX, DecodeError, DecodeErrorKind};
 pub use json::Attributes;
 

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::domain::json::{DEPTH_MAX, TooDeep, openers};
 
@@ -19,6 +20,38 @@ pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     Check { depth }.deserialize(&mut deserializer)?;
     deserializer.end()
+}
+
+/// Reads a text as one JSON value that can stand in an event, without the white space around it. A byte order mark
+/// before it is no part of it.
+pub(super) fn value(text: &str) -> serde_json::Result<&str> {
+    let json = serde_json::from_str::<&RawValue>(text.strip_prefix('\u{feff}').unwrap_or(text))?.get();
+    check(json, 1)?;
+    Ok(json)
+}
+
+/// Says why bytes are no such value, if they are none.
+pub(super) fn fault(bytes: &[u8]) -> Option<String> {
+    let text = match str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Some(format!("not UTF-8 at byte {}", error.valid_up_to())),
+    };
+    let error = value(text).err()?;
+    Some(match no_number(text, &error) {
+        Some(word) => format!("`{word}` at line {} column {} is no JSON", error.line(), error.column()),
+        None => error.to_string(),
+    })
+}
+
+/// Finds what JavaScript and Python write for numbers that JSON does not have, in the place of an error.
+fn no_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
+    let line = text.split('\n').nth(error.line().checked_sub(1)?)?.as_bytes();
+    // The column is that of the first letter, or one beside it.
+    let places = error.column().saturating_sub(3)..=error.column();
+    let mut words = ["NaN", "Infinity"].into_iter();
+    words.find(|word| {
+        places.clone().any(|at| line.get(at..).is_some_and(|rest| rest.starts_with(word.as_bytes())))
+    })
 }
 
 /// Tells quickly that [`Check`] would find nothing in valid JSON, as in nearly every event.

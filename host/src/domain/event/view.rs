@@ -183,6 +183,19 @@ pub(super) fn is_base64_name(text: &str) -> bool {
     text.eq_ignore_ascii_case("base64")
 }
 
+/// Tells whether a text is a media type (RFC 2046, as RFC 9110 §8.3.1 writes it): two names with a `/` between them, and
+/// parameters, which are only held to be printable.
+pub(super) fn is_media_type(text: &str) -> bool {
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let is_name = |name: &str| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_token)
+    };
+    let names = essence.trim_matches([' ', '\t']).split_once('/');
+    let is_printable = parameters.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
+    names.is_some_and(|(top, sub)| is_name(top) && is_name(sub)) && is_printable
+}
+
 /// Tells whether a media type is JSON: `*/json` or `*+json`, whatever its parameters.
 pub(super) fn is_json_type(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();

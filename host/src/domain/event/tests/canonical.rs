@@ -112,7 +112,7 @@ fn data_keep_their_kind() {
         canonical.content_type = Some("application/json".to_owned());
         canonical.data = Some(Payload::Text(Cow::Borrowed("{no json")));
     });
-    let out = encode(&made.unwrap(), EventFormat::Original, ContentMode::Binary, &Map::new());
+    let out = encode(&made.unwrap(), Form { mode: ContentMode::Binary, ..Form::default() }, &Map::new());
     assert_eq!(out.body, "{no json");
 }
 
@@ -128,7 +128,7 @@ fn a_body_that_is_no_json_is_shown_as_text() {
     let event = one(decode(&headers, Bytes::from_static(b"{no json")).unwrap());
     assert_eq!(event.canonical().data, Some(Payload::Text(Cow::Borrowed("{no json"))));
     let made = changed(&event, rename).unwrap();
-    let out = encode(&made, EventFormat::Original, ContentMode::Binary, &Map::new());
+    let out = encode(&made, Form { mode: ContentMode::Binary, ..Form::default() }, &Map::new());
     assert_eq!(
         (out.body, &out.headers["ce-type"]),
         (Bytes::from_static(b"{no json"), &"new".parse().unwrap())

@@ -247,6 +247,11 @@ fn a_wrong_header_is_named() {
         (("ce-data", "1"), DecodeErrorKind::Invalid, "header `ce-data` must be sent as the body"),
         (("ce-datacontenttype", "a/b"), DecodeErrorKind::Invalid, "must be sent as `content-type`"),
         (
+            ("content-type", "xyz"),
+            DecodeErrorKind::Invalid,
+            "header `content-type` is no media type (RFC 2046)",
+        ),
+        (
             ("ce-ext", "%C0%A0"),
             DecodeErrorKind::Malformed,
             "header `ce-ext` is not UTF-8 after percent-decoding",
@@ -299,4 +304,110 @@ fn a_batch_shares_the_buffer_and_lists_its_bad_members() {
     );
     assert_eq!(decode(&batch, MINIMAL.into()).unwrap_err().kind, DecodeErrorKind::Malformed);
     assert_eq!(decode(&batch, "[1".into()).unwrap_err().kind, DecodeErrorKind::Malformed);
+}
+
+/// `xyz` was taken, and sent on as `content-type: xyz`.
+#[test]
+fn a_content_type_is_a_media_type_in_all_versions() {
+    let old =
+        r#"{"cloudEventsVersion":"0.1","eventID":"1","source":"s","eventType":"t","contentType":VALUE}"#;
+    let middle = MINIMAL.replace("1.0", "0.3").replace('}', r#","datacontenttype":VALUE}"#);
+    let new = with(r#""datacontenttype":VALUE"#);
+    for (event, name) in [(old, "contentType"), (&middle, "datacontenttype"), (&new, "datacontenttype")] {
+        for good in [
+            "application/json",
+            "text/plain; charset=\"utf-8\"",
+            "a/b;",
+            "Image/SVG+xml",
+            "application/vnd.x",
+        ] {
+            json(&event.replace("VALUE", &Value::from(good).to_string()));
+        }
+        for bad in ["xyz", "a/b/c", "/b", "a/", " ", "a b/c", "a/b; x=\n", "größe/b", "text/plain\r\nx: y"]
+        {
+            let error = json_error(&event.replace("VALUE", &Value::from(bad).to_string()));
+            assert_eq!(
+                (error.kind, error.pointer),
+                (DecodeErrorKind::Invalid, Some(format!("/{name}"))),
+                "{bad}"
+            );
+            assert!(error.message.contains("is no media type (RFC 2046)"), "{}", error.message);
+        }
+        json(&event.replace("VALUE", "null"));
+    }
+    // As for other attributes: before 1.0 an empty one is none.
+    json(&old.replace("VALUE", "\"\""));
+    json_error(&new.replace("VALUE", "\"\""));
+}
+
+/// Some clients send the content type twice, and mean the same.
+#[test]
+fn a_content_type_may_stand_in_a_ce_header_too_where_it_is_the_same() {
+    let base = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "s"), ("ce-type", "t")];
+    let with = |pairs: &[(&str, &str)]| decode(&headers(&[&base[..], pairs].concat()), "1".into());
+    let twice = [("content-type", "application/json"), ("ce-datacontenttype", "Application/json")];
+    let event = one(with(&twice).unwrap());
+    assert_eq!(event.json(), one(with(&twice[..1]).unwrap()).json());
+    for other in [&[("content-type", "text/plain"), twice[1]][..], &twice[1..]] {
+        assert!(with(other).unwrap_err().message.contains("must be sent as `content-type`"));
+    }
+}
+
+/// A byte order mark was an error in structured events, and hid the data of binary ones from filters.
+#[test]
+fn a_byte_order_mark_is_skipped_wherever_json_is_read() {
+    let marked = |text: &str| format!("\u{feff}{text}");
+    let event = json(&marked(MINIMAL));
+    assert_eq!(event.json(), MINIMAL, "it is gone for all later stages");
+    let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
+    let Received::Batch(events) = decode(&batch, marked(&format!("[{MINIMAL}]")).into()).unwrap() else {
+        panic!("a batch")
+    };
+    assert_eq!(events[0].json(), MINIMAL);
+    let binary = headers(&[
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "s"),
+        ("ce-type", "t"),
+        ("content-type", "application/json"),
+    ]);
+    let event = one(decode(&binary, marked(r#"{"a":1}"#).into()).unwrap());
+    assert!(event.json().ends_with(br#""data":{"a":1}}"#), "{:?}", event.json());
+    assert_eq!(event.canonical().data, Some(Payload::Json(r#"{"a":1}"#.into())));
+    assert_eq!(event.unreadable_data(), None);
+    let Wire::Binary { data, .. } = event.wire() else { panic!("binary") };
+    assert_eq!(*data, marked(r#"{"a":1}"#), "a target gets the body as it came");
+}
+
+/// Filters silently did not match: the data were shown as base64, and nothing said why.
+#[test]
+fn data_that_only_claim_to_be_json_say_why_they_are_none() {
+    let base = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "s"), ("ce-type", "t")];
+    let doubt = |content_type: Option<&str>, body: &[u8]| {
+        let pairs: Vec<_> = base.into_iter().chain(content_type.map(|text| ("content-type", text))).collect();
+        one(decode(&headers(&pairs), Bytes::copy_from_slice(body)).unwrap()).unreadable_data()
+    };
+    let deep = format!("{}1{}", "[".repeat(120), "]".repeat(120));
+    for (body, reason) in [
+        (r#"{"a": NaN}"#, "`NaN` at line 1 column 7 is no JSON"),
+        ("{\"a\":\n -Infinity}", "`Infinity` at line 2 column 3 is no JSON"),
+        (deep.as_str(), "nested deeper than 120 levels at line 1 column 120"),
+        (r#""\ud800""#, "unexpected end of hex escape at line 1 column 8"),
+        ("{", "EOF while parsing an object at line 1 column 1"),
+    ] {
+        let told = doubt(Some("application/json"), body.as_bytes());
+        assert_eq!(told, Some(format!("application/json, but {reason}")), "{body:.20}");
+    }
+    let told = doubt(Some("application/x+json; a=b"), b"\xff").unwrap();
+    assert_eq!(told, "application/x+json; a=b, but not UTF-8 at byte 0");
+    assert!(doubt(None, b"hello").unwrap().starts_with("JSON, since there is no content type, but "));
+    for (content_type, body) in [(Some("text/plain"), "NaN"), (Some("application/json"), "1"), (None, "")] {
+        assert_eq!(doubt(content_type, body.as_bytes()), None, "{body}");
+    }
+    let encoded = |members: &str| json(&with(members)).unreadable_data();
+    assert!(
+        encoded(r#""datacontenttype":"application/json","data_base64":"TmFO""#).unwrap().contains("`NaN`")
+    );
+    assert_eq!(encoded(r#""data_base64":"TmFO""#), None);
+    assert_eq!(encoded(r#""data":"NaN""#), None);
 }

@@ -118,7 +118,7 @@ prop_compose! {
 fn round_trips(event: &Event, extensions: &Map<String, Value>) -> Vec<(EventFormat, ContentMode, Event)> {
     let ways = FORMATS.into_iter().flat_map(|format| MODES.map(|mode| (format, mode)));
     let trip = |(format, mode)| {
-        let out = encode(event, format, mode, extensions);
+        let out = encode(event, Form { format, mode, ..Form::default() }, extensions);
         let again = decode(&out.headers, out.body.clone());
         (format, mode, one(again.unwrap_or_else(|error| panic!("{error}: {out:?}"))))
     };

@@ -227,7 +227,10 @@ fn a_subscription_of_version_1_is_read() {
     // What has come since then has a default, so that the version could stay.
     let since = r#""filter_dialect":"auto","event_format""#;
     let now = SUBSCRIPTION.replace(r#""event_format""#, since);
-    let now = now.replace(r#""content_mode":"structured"}"#, r#""content_mode":"structured","plugin":null}"#);
+    let now = now.replace(
+        r#""content_mode":"structured"}"#,
+        r#""content_mode":"structured","content_type":"application/cloudevents+json","plugin":null}"#,
+    );
     assert_eq!(encode_subscription(&subscription())[1..], *now.as_bytes());
 }
 
