@@ -163,6 +163,7 @@ impl Service {
             }),
             sites: Arc::new(sites),
             limits: http::Limits::new(sizes, config.body_timeout),
+            filter_dialect: config.filter_dialect_default,
         };
         let connections = Connections {
             max: config.connections_max,

@@ -147,6 +147,32 @@ async fn bad_configuration_exits_2_and_suggests() {
     assert!(!folder.path().join("waypost-data").exists(), "nothing is made before the configuration is read");
 }
 
+/// Kubernetes sets these for a Service that is called waypost: exit code 2, and a crash loop.
+#[tokio::test]
+async fn the_variables_of_a_kubernetes_service_are_told_and_ignored() {
+    let foreign = [
+        ("WAYPOST_PORT", "tcp://10.0.0.1:8070"),
+        ("WAYPOST_PORT_8070_TCP", "tcp://10.0.0.1:8070"),
+        ("WAYPOST_PORT_8070_TCP_ADDR", "10.0.0.1"),
+        ("WAYPOST_SERVICE_HOST", "10.0.0.1"),
+        ("WAYPOST_SERVICE_PORT", "8070"),
+    ];
+    let server = Server::launch(crate::harness::Launch::Plain, &[], &foreign).await;
+    server.receive(&event("a")).await;
+    let log = server.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("WAYPOST_PORT_8070_TCP_ADDR")).collect();
+    assert!(matches!(told[..], [line] if line.contains("Kubernetes") && line.contains("INFO")), "{log}");
+    let folder = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let typo = run_in(folder.path(), &serve, &[foreign[0], ("WAYPOST_PORT_", "1")], "").await;
+    failed(&typo, 2, &["WAYPOST_PORT_"]);
+    failed(
+        &run_in(folder.path(), &serve, &[("WAYPOST_PORT", "8070")], "").await,
+        2,
+        &["did you mean `listen`?"],
+    );
+}
+
 #[tokio::test]
 async fn an_address_in_use_and_a_folder_that_cannot_be_made_exit_1() {
     let server = Server::start().await;
@@ -173,6 +199,22 @@ async fn send_posts_an_event_or_a_batch_and_prints_the_ids() {
     let sent = succeeded(&run(&["send", "-", "--to", &server.url], &batch).await);
     assert_eq!(sent.len(), 3);
     assert_eq!(server.story(&sent[1]).await["event"], event_1_0("2"));
+}
+
+/// A byte order mark, as some editors write it, was no JSON; and nobody said that data which claim to be JSON are none.
+#[tokio::test]
+async fn send_skips_a_mark_and_tells_of_data_that_are_no_json() {
+    let server = Server::start().await;
+    let marked = format!("\u{feff}{}", event("marked"));
+    let sent = succeeded(&run(&["send", "-", "--to", &server.url], &marked).await);
+    assert_eq!(server.story(&sent[0]).await["event"], event("marked"));
+    let members = json!({"datacontenttype": "application/json", "data": null, "data_base64": "TmFO"});
+    let nan = merged(event_1_0("nan"), members).to_string();
+    let output = run(&["send", "-", "--to", &server.url], &nan).await;
+    assert_eq!((output.code, output.stdout.lines().count()), (0, 1), "{output:?}");
+    let told =
+        "warning: the data of the event `nan`: application/json, but `NaN` at line 1 column 1 is no JSON";
+    assert!(output.stderr.contains(told), "{output:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use waypost::config::{self, Config, Sources};
+use waypost::config::{self, Config, Note, Sources};
 use waypost::service::Service;
 use waypost::telemetry;
 
@@ -41,8 +41,9 @@ SIGTERM or Ctrl-C ends it after what is under way, a second one at once.";
 
 /// Serves until a signal asks to stop.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = load(arguments)?;
+    let (config, notes) = load(arguments)?;
     telemetry::init(config.log_format, config.log_level);
+    notes.iter().for_each(Note::log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
     let ended = runtime.block_on(serve(config));
@@ -51,13 +52,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     ended
 }
 
-fn load(arguments: Arguments) -> Result<Config, config::Error> {
+fn load(arguments: Arguments) -> Result<(Config, Vec<Note>), config::Error> {
     let mut sources = Sources::from_environment(std::env::vars_os())?;
     sources.file = arguments.config.or(sources.file);
     sources.flags = arguments.settings.0;
-    let config = Config::load(sources)?;
+    let (config, notes) = Config::load_noting(sources)?;
     let compiler = config.plugin_compiler.clone().or_else(own_program);
-    Ok(Config { plugin_compiler: compiler, ..config })
+    Ok((Config { plugin_compiler: compiler, ..config }, notes))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

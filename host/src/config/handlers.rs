@@ -7,6 +7,7 @@ mod program;
 mod table;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use figment::Figment;
 
@@ -23,31 +24,36 @@ const PARALLEL_MAX: usize = 256;
 /// Names in a run's folder that are no outputs.
 const TAKEN: [&str; 2] = ["download", "event.json"];
 
-/// Reads the tables.
+/// Reads the tables. A filter that does not say its language is in `dialect`. Returns the files in folders of scripts,
+/// too, that were taken for no scripts.
 ///
 /// # Errors
 /// What is wrong with the first wrong one.
-pub(super) fn read(figment: &Figment) -> Result<Vec<Definition>, String> {
+pub(super) fn read(
+    figment: &Figment,
+    dialect: FilterDialect,
+) -> Result<(Vec<Definition>, Vec<PathBuf>), String> {
     let tables: Vec<Table> = figment.extract_inner(KEY).map_err(|error| explain::explain(&error, figment))?;
-    let mut handlers = Vec::new();
+    let (mut handlers, mut skipped) = (Vec::new(), Vec::new());
     for (place, table) in (1..).zip(tables) {
         let called = table.name.clone().map_or_else(|| format!("number {place}"), |name| format!("`{name}`"));
-        let read = program::split(table).and_then(|tables| {
-            tables.into_iter().map(|(name, table)| definition(name, table)).collect::<Result<Vec<_>, _>>()
+        let read = program::split(table, &mut skipped).and_then(|tables| {
+            let define = |(name, table)| definition(name, table, dialect);
+            tables.into_iter().map(define).collect::<Result<Vec<_>, _>>()
         });
         handlers.extend(read.map_err(|reason| format!("handler {called}: {reason}"))?);
     }
     let mut names = HashSet::new();
     match handlers.iter().find(|handler| !names.insert(&handler.name)) {
         Some(twice) => Err(format!("two handlers have the name `{}`: each needs one of its own", twice.name)),
-        None => Ok(handlers),
+        None => Ok((handlers, skipped)),
     }
 }
 
-fn definition(name: HandlerName, table: Table) -> Result<Definition, String> {
+fn definition(name: HandlerName, table: Table, default_dialect: FilterDialect) -> Result<Definition, String> {
     let default = Definition::new(name.clone(), program::of(&table)?);
     let filter = match (filter_text(&table)?, table.filter_dialect) {
-        (Some(text), dialect) => Some(selection(text, dialect.unwrap_or_default())?),
+        (Some(text), dialect) => Some(selection(text, dialect.unwrap_or(default_dialect))?),
         (None, Some(_)) => return Err("`filter_dialect` goes with `filter`".to_owned()),
         (None, None) => None,
     };

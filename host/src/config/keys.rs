@@ -110,6 +110,14 @@ pub static KEYS: &[Key] = &[
         |c, t| set(&mut c.allowed_origins, parse::origins(t)),
     ),
     key(
+        SERVICE,
+        "filter_dialect_default",
+        "DIALECT",
+        "auto",
+        "The language of filters that do not say theirs: auto, rfc9535 or jsonpath2",
+        |c, t| set(&mut c.filter_dialect_default, parse::dialect(t)),
+    ),
+    key(
         DELIVERY,
         "retry_schedule",
         "WAITS",

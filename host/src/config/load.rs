@@ -8,7 +8,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
-use crate::config::{Config, Error, Invalid, KEYS, handlers};
+use crate::config::{Config, Error, Invalid, KEYS, Note, handlers, kubernetes};
 
 /// What the environment variables with settings begin with.
 pub const ENV_PREFIX: &str = "WAYPOST_";
@@ -26,11 +26,14 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Settings by their key, as flags have them.
     pub flags: BTreeMap<String, String>,
+    /// The environment's variables that look like settings, and are those of a Kubernetes Service.
+    pub foreign: Vec<String>,
 }
 
 impl Sources {
     /// Sorts out the environment's variables (`std::env::vars_os()`): those that begin with `WAYPOST_` are
-    /// settings, but for `WAYPOST_CONFIG`, which names the file.
+    /// settings, but for `WAYPOST_CONFIG`, which names the file, and for those that Kubernetes sets for a Service that is
+    /// called `waypost`.
     ///
     /// # Errors
     /// Fails when a setting is not UTF-8.
@@ -48,6 +51,9 @@ impl Sources {
             let value = value.into_string().map_err(|_| Error::NotUnicode(name.to_owned()))?;
             sources.environment.insert(key.to_lowercase(), value);
         }
+        let foreign =
+            kubernetes::take(&mut sources.environment, |key| KEYS.iter().any(|known| known.name == key));
+        sources.foreign = foreign.iter().map(|key| variable(key)).collect();
         Ok(sources)
     }
 }
@@ -58,6 +64,18 @@ impl Config {
     /// # Errors
     /// The first key that is unknown, or whose value is wrong, and where it came from.
     pub fn load(sources: Sources) -> Result<Self, Error> {
+        Self::load_noting(sources).map(|(config, _)| config)
+    }
+
+    /// The same, with what an operator should be told once his logs are open.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_noting(sources: Sources) -> Result<(Self, Vec<Note>), Error> {
+        let mut notes: Vec<Note> = match sources.foreign.is_empty() {
+            true => Vec::new(),
+            false => vec![Note::Foreign { variables: sources.foreign }],
+        };
         let mut figment = Figment::new();
         if let Some(path) = &sources.file {
             figment = figment.merge(Toml::file_exact(path));
@@ -75,8 +93,6 @@ impl Config {
         for (name, value) in &settings {
             let origin = || origin(&figment, name, value);
             if name == handlers::KEY {
-                let fault = |reason| Error::Value { key: handlers::KEY, origin: origin(), reason };
-                config.handlers = handlers::read(&figment).map_err(fault)?;
                 continue;
             }
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
@@ -89,11 +105,23 @@ impl Config {
             let set = text(value).and_then(|text| (key.set)(&mut config, &text));
             set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
         }
+        // Behind the settings, one of which is about their filters.
+        if let Some(value) = settings.get(handlers::KEY) {
+            let fault = |reason| Error::Value {
+                key: handlers::KEY,
+                origin: origin(&figment, handlers::KEY, value),
+                reason,
+            };
+            let (handlers, skipped) =
+                handlers::read(&figment, config.filter_dialect_default).map_err(fault)?;
+            config.handlers = handlers;
+            notes.extend(skipped.into_iter().map(|path| Note::Skipped { path }));
+        }
         config.check().map_err(|Invalid { key, reason }| {
             let value = settings.get(key).expect("what the defaults set passes the check");
             Error::Value { key, origin: origin(&figment, key, value), reason }
         })?;
-        Ok(config)
+        Ok((config, notes))
     }
 }
 
@@ -154,8 +182,23 @@ fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// Returns the known key that is spelt most alike.
+/// What other programs call a setting.
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("port", "listen"),
+    ("host", "listen"),
+    ("bind", "listen"),
+    ("address", "listen"),
+    ("service_port", "listen"),
+    ("database", "data"),
+];
+
+/// Returns the known key that is spelt most alike, or does what another name says.
 fn nearest(name: &str) -> Option<&'static str> {
+    let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name).map(|(_, key)| *key);
+    elsewhere.or_else(|| nearest_spelt(name))
+}
+
+fn nearest_spelt(name: &str) -> Option<&'static str> {
     alike(name, KEYS.iter().map(|key| key.name).chain([handlers::KEY]))
 }
 

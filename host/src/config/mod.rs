@@ -14,7 +14,9 @@ mod check;
 mod error;
 mod handlers;
 mod keys;
+mod kubernetes;
 mod load;
+mod note;
 mod parse;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,7 +28,7 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use reqwest::Url;
 
-use crate::domain::RetrySchedule;
+use crate::domain::{FilterDialect, RetrySchedule};
 use crate::handler::Definition;
 use crate::modules::Room;
 use crate::net::{Guard, HeaderPattern};
@@ -35,6 +37,7 @@ use crate::plugin::{self, CompileLimits, Compiler};
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
 pub use load::{ENV_PREFIX, Sources};
+pub use note::Note;
 
 /// Room for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
 const BODIES_BYTES: usize = 256 * 1024 * 1024;
@@ -68,6 +71,9 @@ pub struct Config {
     /// Origins of other web pages that may send requests, as browsers write them: `https://portal.example`. Default
     /// none.
     pub allowed_origins: Vec<String>,
+
+    /// The language of a filter that does not say which it is in. Default `auto`: its text decides.
+    pub filter_dialect_default: FilterDialect,
 
     /// The waits between a delivery's attempts. Default `5s,5m,30m,2h,5h,10h,14h,20h,24h`.
     pub retry_schedule: RetrySchedule,
@@ -195,6 +201,7 @@ impl Default for Config {
             ],
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            filter_dialect_default: FilterDialect::default(),
             retry_schedule: RetrySchedule::default(),
             attempt_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use crate::config::{LogFormat, LogLevel};
-use crate::domain::RetrySchedule;
 use crate::domain::retry::parse_duration;
+use crate::domain::{FilterDialect, RetrySchedule};
 use crate::net::{HeaderPattern, HeaderPatternError};
 
 /// What is wrong with a text.
@@ -125,6 +125,15 @@ pub(super) fn period(text: &str) -> Parsed<Option<Duration>> {
     match parse_duration(text) {
         Some(period) => Ok((!period.is_zero()).then_some(period)),
         None => expected("a number and a unit (`12h`, `30d`), or `0` for none", text),
+    }
+}
+
+pub(super) fn dialect(text: &str) -> Parsed<FilterDialect> {
+    match text {
+        "auto" => Ok(FilterDialect::Auto),
+        "rfc9535" => Ok(FilterDialect::Rfc9535),
+        "jsonpath2" => Ok(FilterDialect::Jsonpath2),
+        _ => expected("`auto`, `rfc9535` or `jsonpath2`", text),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn create(
     if let Some((module, _)) = &module {
         module::insert(&mut body, module)?;
     }
-    let subscription = subscription_body::create(body, user.name.clone(), now)?;
+    let subscription = subscription_body::create(body, user.name.clone(), api.filter_dialect, now)?;
     refuse_own_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
         api.modules.upload(module, &user.name, now).await?;
@@ -106,7 +106,7 @@ pub(super) async fn update(
     // What a plugin is asked takes its time, which others shall not wait for.
     let stored = own(&api, &user, id)?;
     let mut wanted = Subscription::clone(&stored);
-    subscription_body::update(body.clone(), &mut wanted, now)?;
+    subscription_body::update(body.clone(), &mut wanted, api.filter_dialect, now)?;
     if wanted.target_url != stored.target_url {
         refuse_own_target(&api, &wanted)?;
     }
@@ -114,7 +114,8 @@ pub(super) async fn update(
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
         let mut changed = is_own(current, &user).then(|| current.clone())?;
-        subscription_body::update(body, &mut changed, now).map_err(|error| wrong = Some(error)).ok()?;
+        let updated = subscription_body::update(body, &mut changed, api.filter_dialect, now);
+        updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
             wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));
             return None;

@@ -40,6 +40,7 @@ use axum::{Extension, Router};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
+use crate::domain::FilterDialect;
 use crate::handler::Runs;
 use crate::intake::Intake;
 use crate::modules::Modules;
@@ -111,6 +112,8 @@ pub struct Api {
     pub sites: Arc<Sites>,
     /// How much a request may be.
     pub limits: Limits,
+    /// The language of a subscription's filter that does not say its own.
+    pub filter_dialect: FilterDialect,
 }
 
 /// Routes that a slash at the end does not change.

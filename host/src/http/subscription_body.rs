@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use crate::clock;
 use crate::directory::Known;
 use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
 use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
@@ -28,7 +29,7 @@ pub(super) fn show(known: &Known, index: Option<String>) -> Value {
     let (subscription, filter) = (&known.subscription, known.filter.as_ref());
     let (disabled, error) = match &subscription.activity {
         Activity::Enabled => (None, None),
-        Activity::Disabled { since, error } => (Some(since.to_string()), error.as_deref()),
+        Activity::Disabled { since, error } => (Some(clock::text(*since)), error.as_deref()),
     };
     json!({
         "uuid": subscription.id.to_string(),
@@ -49,30 +50,33 @@ pub(super) fn show(known: &Known, index: Option<String>) -> Value {
             Auth::Basic { username, .. } => json!({"type": "basic", "basic": {"username": username}}),
             Auth::Header { scheme, .. } => json!({"type": "header", "header": {"type": scheme}}),
         },
-        "created": subscription.created.to_string(),
-        "updated": subscription.updated.to_string(),
-        "deleted": subscription.deleted.map(|at| at.to_string()),
+        "created": clock::text(subscription.created),
+        "updated": clock::text(subscription.updated),
+        "deleted": subscription.deleted.map(clock::text),
         "retry": subscription.retry.as_ref().map(ToString::to_string),
         "timeout_ms": subscription.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         "max_in_flight": subscription.max_in_flight,
         "event_format": subscription.event_format,
         "content_mode": subscription.content_mode,
+        "content_type": subscription.content_type,
         "plugin": subscription.plugin.as_deref().map(plugin::show),
     })
 }
 
-/// Makes a new subscription of a body.
+/// Makes a new subscription of a body. A filter that does not say its language is in `dialect`, which is kept with it: the
+/// setting may change, and what the filter means does not.
 ///
 /// # Errors
 /// Names the first member that is missing or wrong.
 pub(super) fn create(
     mut body: Map<String, Value>,
     user: String,
+    dialect: FilterDialect,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
     let missing = |name: &str| ApiError::field(format!("/{name}"), format!("`{name}` is missing"));
     let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
-    let filter = take_filter(&mut body, None, FilterDialect::default())?;
+    let filter = take_filter(&mut body, None, dialect, dialect)?;
     let (jsonpath, filter_dialect) = filter.ok_or_else(|| missing("jsonpath"))?;
     let target_url = take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?;
     let mut subscription =
@@ -81,17 +85,18 @@ pub(super) fn create(
     Ok(subscription)
 }
 
-/// Lays the members of a body over a subscription.
+/// Lays the members of a body over a subscription; `dialect` is the language of a filter whose own is taken away.
 ///
 /// # Errors
 /// Names the first member that is wrong; the subscription is then not to be used.
 pub(super) fn update(
     mut body: Map<String, Value>,
     to: &mut Subscription,
+    dialect: FilterDialect,
     now: Timestamp,
 ) -> Result<(), ApiError> {
     to.name = take_name(&mut body)?.unwrap_or_else(|| to.name.clone());
-    if let Some(filter) = take_filter(&mut body, Some(&to.jsonpath), to.filter_dialect)? {
+    if let Some(filter) = take_filter(&mut body, Some(&to.jsonpath), to.filter_dialect, dialect)? {
         (to.jsonpath, to.filter_dialect) = filter;
     }
     to.target_url = take_target_url(&mut body)?.unwrap_or_else(|| to.target_url.clone());
@@ -134,6 +139,10 @@ fn apply_optional(
     }
     if let Some(mode) = optional(&mut body, "content_mode", "\"structured\" or \"binary\"")? {
         to.content_mode = mode.unwrap_or_default();
+    }
+    let expected = "\"application/cloudevents+json\" or \"application/json\"";
+    if let Some(content_type) = optional(&mut body, "content_type", expected)? {
+        to.content_type = content_type.unwrap_or_default();
     }
     to.plugin = plugin::take(&mut body, to.plugin.as_ref())?;
     to.activity = activity(&mut body, &to.activity, now)?;
@@ -198,15 +207,17 @@ fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> 
 
 /// Takes the filter and its dialect, each of which may be the known one; `None` when the body has neither.
 ///
-/// They are read together: either may be what makes the other wrong.
+/// A dialect of null is `default`. They are read together: either may be what makes the other wrong.
 fn take_filter(
     body: &mut Map<String, Value>,
     known: Option<&str>,
     known_dialect: FilterDialect,
+    default: FilterDialect,
 ) -> Result<Option<(String, FilterDialect)>, ApiError> {
     let jsonpath = required(body, "jsonpath")?;
     let expected = "\"auto\", \"rfc9535\" or \"jsonpath2\"";
-    let dialect = optional(body, "filter_dialect", expected)?.map(Option::unwrap_or_default);
+    let dialect = optional(body, "filter_dialect", expected)?;
+    let dialect = dialect.map(|dialect: Option<FilterDialect>| dialect.unwrap_or(default));
     if jsonpath.is_none() && dialect.is_none() {
         return Ok(None);
     }
@@ -273,18 +284,27 @@ fn check_auth(value: Value, known: &Auth) -> Result<Auth, ApiError> {
             };
             let header = body.header.unwrap_or(HeaderBody { scheme: None, credentials: None });
             Ok(Auth::Header {
-                scheme: credential(header.scheme.or(kind), "/auth/header/type")?,
-                credentials: credential(header.credentials.or(secret), "/auth/header/credentials")?,
+                scheme: token(header.scheme.or(kind), "/auth/header/type")?,
+                credentials: token(header.credentials.or(secret), "/auth/header/credentials")?,
             })
         }
         _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\" or \"header\"")),
     }
 }
 
+/// Checks a part of a header without which the rest is none.
+fn token(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
+    let text = credential(value, pointer)?;
+    match text.trim().is_empty() {
+        true => Err(ApiError::field(pointer, format!("`{}` is blank", dotted(&pointer[1..])))),
+        false => Ok(text),
+    }
+}
+
 /// Checks what becomes part of a header: RFC 9110 field values have no control characters.
 fn credential(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
     match value {
-        None => Err(ApiError::field(pointer, format!("`{}` is missing", pointer[1..].replace('/', ".")))),
+        None => Err(ApiError::field(pointer, format!("`{}` is missing", dotted(&pointer[1..])))),
         Some(text) if text.chars().any(char::is_control) => {
             Err(ApiError::field(pointer, "line breaks and other control characters are not allowed here"))
         }
@@ -292,9 +312,12 @@ fn credential(value: Option<String>, pointer: &str) -> Result<String, ApiError> 
     }
 }
 
-/// Reads `disabled` and `error`: a time pauses, null re-enables and clears the error.
+/// What `disabled` may be.
+const DISABLED: &str = "null, true, false or an ISO 8601 time such as 2026-01-31T12:00:00Z";
+
+/// Reads `disabled` and `error`: a time (or true: from now on) pauses, null (or false) re-enables and clears the error.
 fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> Result<Activity, ApiError> {
-    let disabled = optional::<Value>(body, "disabled", "a time or null")?;
+    let disabled = optional::<Value>(body, "disabled", DISABLED)?;
     let error = optional::<String>(body, "error", "a string or null")?;
     let since = match disabled {
         // Left out: what `error` says can change only what is disabled.
@@ -302,8 +325,13 @@ fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> 
             Activity::Enabled => return Ok(Activity::Enabled),
             Activity::Disabled { since, .. } => *since,
         },
-        Some(None) => return Ok(Activity::Enabled),
-        Some(Some(value)) => read_time(&value, now)?,
+        Some(None | Some(Value::Bool(false))) => return Ok(Activity::Enabled),
+        Some(Some(Value::Bool(true))) => match known {
+            Activity::Enabled => now,
+            // It has been for a while.
+            Activity::Disabled { since, .. } => *since,
+        },
+        Some(Some(value)) => read_time(&value)?,
     };
     let known_error = match known {
         Activity::Enabled => None,
@@ -313,15 +341,9 @@ fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> 
 }
 
 /// Reads an ISO 8601 time; one without an offset, as Pacifica writes them, counts as UTC.
-fn read_time(value: &Value, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let wrong = || {
-        ApiError::field(
-            "/disabled",
-            "`disabled` must be null or an ISO 8601 time such as 2026-01-31T12:00:00Z",
-        )
-    };
+fn read_time(value: &Value) -> Result<Timestamp, ApiError> {
+    let wrong = || ApiError::field("/disabled", format!("`disabled` must be {DISABLED}"));
     match value {
-        Value::Bool(true) => Ok(now),
         Value::String(text) => text
             .parse()
             .or_else(|_| {

@@ -31,6 +31,7 @@ async fn post_answers_200_and_the_whole_object() {
         ("max_in_flight", Value::Null),
         ("event_format", json!("original")),
         ("content_mode", json!("structured")),
+        ("content_type", json!("application/cloudevents+json")),
     ];
     for (key, value) in expected {
         assert_eq!(subscription.get(key), Some(&value), "{key} in {subscription}");
@@ -44,7 +45,7 @@ async fn post_answers_200_and_the_whole_object() {
 async fn post_keeps_every_field_given() {
     let server = Server::start().await;
     let fields = json!({
-        "extensions": {"a": {"b": [1, "x"]}}, "version": "v7", "disabled": "2026-01-02T03:04:05Z", "error": "by hand",
+        "extensions": {"a": {"b": [1, "x"]}}, "version": "v7", "disabled": "2026-01-02T03:04:05.000000Z", "error": "by hand",
         "retry": "5s,5m", "timeout_ms": 1500, "max_in_flight": 3, "event_format": "1.0", "content_mode": "binary",
     });
     let subscription = create(&server, fields.clone()).await;
@@ -139,6 +140,7 @@ async fn a_missing_or_mistyped_field_is_named_and_nothing_is_stored() {
         (json!({"max_in_flight": 1.5}), "/max_in_flight"),
         (json!({"event_format": "2.0"}), "/event_format"),
         (json!({"content_mode": "batch"}), "/content_mode"),
+        (json!({"content_type": "xyz"}), "/content_type"),
     ];
     for (over, pointer) in cases {
         // `merged` takes members with null away: a missing field.

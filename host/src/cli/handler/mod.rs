@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use uuid::Uuid;
-use waypost::config::{self, Config, Sources};
+use waypost::config::{self, Config, Note, Sources};
 use waypost::domain::EventId;
 use waypost::handler::Tools;
 use waypost::plugin::{Compiler, Host, Settings};
@@ -50,7 +50,17 @@ impl Source {
     fn load(&self) -> Result<Config, config::Error> {
         let mut sources = Sources::from_environment(std::env::vars_os())?;
         sources.file = self.config.clone().or(sources.file);
-        Config::load(sources)
+        let (config, notes) = Config::load_noting(sources)?;
+        for note in notes {
+            match note {
+                Note::Skipped { path } => {
+                    print::notice(&format!("warning: {} is a copy, and no handler", path.display()))
+                }
+                // It is for the service's log.
+                Note::Foreign { .. } => {}
+            }
+        }
+        Ok(config)
     }
 }
 

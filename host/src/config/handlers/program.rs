@@ -5,16 +5,37 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::table::Table;
-use crate::domain::HandlerName;
+use crate::domain::{FilterDialect, HandlerName};
 use crate::handler::{Program, SCRIPT_FILTER};
 
 /// Variables that Waypost sets itself.
 const OWN_VARIABLES: &str = "WAYPOST_";
 
-/// Returns the handlers of a table: one, or one for each script.
-pub(super) fn split(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
+/// How the names of copies end that editors, patches and package managers leave beside a file, with its rights.
+const COPIES: [&str; 16] = [
+    "~",
+    ".bak",
+    ".orig",
+    ".rej",
+    ".swp",
+    ".tmp",
+    ".old",
+    ".dpkg-old",
+    ".dpkg-new",
+    ".dpkg-dist",
+    ".dpkg-tmp",
+    ".ucf-old",
+    ".ucf-dist",
+    ".rpmnew",
+    ".rpmorig",
+    ".rpmsave",
+];
+
+/// Returns the handlers of a table: one, or one for each script. What is no script in spite of its rights is added to
+/// `skipped`.
+pub(super) fn split(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName, Table)>, String> {
     if table.scripts_dir.is_some() {
-        return scripts(table);
+        return scripts(table, skipped);
     }
     if table.scripts.is_some() {
         return Err("`scripts` goes with `scripts_dir`".to_owned());
@@ -64,7 +85,7 @@ pub(super) fn of(table: &Table) -> Result<Program, String> {
 }
 
 /// Makes a handler of each executable file of a folder, in the order of their names (Dispatcher-K8s).
-fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
+fn scripts(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName, Table)>, String> {
     if let Some(key) = [
         ("name", table.name.is_some()),
         ("component", table.component.is_some()),
@@ -80,13 +101,10 @@ fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
     let folder = table.scripts_dir.clone().unwrap_or_default();
     let fault = |reason: String| format!("`scripts_dir`: {}: {reason}", folder.display());
     let found = executables(&folder).map_err(|error| fault(error.to_string()))?;
+    let (copies, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|path| is_copy(path));
+    skipped.extend(copies);
     let mut own = table.scripts.clone().unwrap_or_default();
     let base = Table { scripts_dir: None, scripts: None, ..table };
-    let own_filter = match (&base.filter, &base.filter_file) {
-        (None, None) => Some(SCRIPT_FILTER.to_owned()),
-        (filter, _) => filter.clone(),
-    };
-    let base = Table { filter: own_filter, ..base };
     let mut handlers = Vec::with_capacity(found.len());
     for path in found {
         let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -97,7 +115,8 @@ fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
         let name = over.name.clone().unwrap_or_else(|| file.to_owned());
         let name = name.parse().map_err(|error| fault(format!("{error}")))?;
         let command = Some(vec![absolute(&path)]);
-        handlers.push((name, Table { command, ..base.clone().overlaid(over) }));
+        let table = Table { command, ..base.clone().overlaid(over) };
+        handlers.push((name, with_filter(table)));
     }
     match own.keys().next() {
         Some(missing) => {
@@ -108,6 +127,21 @@ fn scripts(table: Table) -> Result<Vec<(HandlerName, Table)>, String> {
         }
         None => Ok(handlers),
     }
+}
+
+/// Gives a script that has no filter the one of the original, which is in jsonpath2 whatever the others are in.
+fn with_filter(table: Table) -> Table {
+    if table.filter.is_some() || table.filter_file.is_some() {
+        return table;
+    }
+    let filter_dialect = Some(FilterDialect::Jsonpath2);
+    Table { filter: Some(SCRIPT_FILTER.to_owned()), filter_dialect, ..table }
+}
+
+/// Tells whether a file is a copy that a program has left of a script: not one that people want to run.
+fn is_copy(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    COPIES.iter().any(|end| name.ends_with(end)) || (name.starts_with('#') && name.ends_with('#'))
 }
 
 /// Returns the executable files of a folder by their names, but for hidden ones.

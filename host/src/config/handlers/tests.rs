@@ -7,13 +7,14 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 
 use super::read;
+use crate::domain::FilterDialect;
 use crate::handler::fetch::Source;
 use crate::handler::upload::{Destination, IngestAuth};
 use crate::handler::{Definition, OutputFolder, Program, SCRIPT_FILTER};
 use crate::matching::{Document, Filter};
 
 fn handlers(toml: &str) -> Result<Vec<Definition>, String> {
-    read(&Figment::new().merge(Toml::string(toml)))
+    read(&Figment::new().merge(Toml::string(toml)), FilterDialect::Auto).map(|(handlers, _)| handlers)
 }
 
 /// Reads a handler that has a name, a filter and a program besides these lines.
@@ -149,6 +150,51 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
     assert!(scripts("name = \"x\"\n").unwrap_err().contains("`name` does not go with `scripts_dir`"));
     std::os::unix::fs::symlink("nowhere", folder.path().join("z.sh")).unwrap();
     assert!(scripts("").unwrap_err().contains("/z.sh: "), "what is wrong is named");
+}
+
+/// One save in an editor that keeps the last version kept the service from starting: `a.sh~` is no handler's name.
+#[test]
+fn copies_that_editors_and_package_managers_leave_are_skipped_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let copies = ["#a.sh#", "A.SH.BAK", "a.sh.dpkg-old", "a.sh.orig", "a.sh.rpmsave", "a.sh.swp", "a.sh~"];
+    for name in copies.iter().chain(&["a.sh"]) {
+        let path = folder.path().join(name);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let toml = format!("[[handler]]\nscripts_dir = {:?}\n", folder.path());
+    let (found, mut skipped) = read(&Figment::new().merge(Toml::string(&toml)), FilterDialect::Auto).unwrap();
+    assert_eq!(found.iter().map(|handler| handler.name.as_str()).collect::<Vec<_>>(), ["a.sh"]);
+    skipped.sort();
+    assert_eq!(skipped, copies.map(|name| folder.path().join(name)));
+}
+
+/// A site whose filters are all in one language says so once; the filter of scripts stays the original's.
+#[test]
+fn filters_without_a_dialect_are_in_the_services() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.sh", "b.sh"] {
+        fs::write(folder.path().join(name), "").unwrap();
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let toml = format!(
+        "[[handler]]\nname = \"one\"\nfilter = \"$.a\"\ncommand = [\"true\"]\n\
+         [[handler]]\nname = \"two\"\nfilter = \"$.a\"\nfilter_dialect = \"jsonpath2\"\ncommand = [\"true\"]\n\
+         [[handler]]\nscripts_dir = {:?}\n[handler.scripts.\"b.sh\"]\nfilter = \"$.b\"\n",
+        folder.path()
+    );
+    let (found, _) = read(&Figment::new().merge(Toml::string(&toml)), FilterDialect::Rfc9535).unwrap();
+    let dialects: Vec<_> = found
+        .iter()
+        .map(|handler| (handler.name.as_str(), handler.filter.as_ref().unwrap().dialect))
+        .collect();
+    let expected = [
+        ("one", FilterDialect::Rfc9535),
+        ("two", FilterDialect::Jsonpath2),
+        ("a.sh", FilterDialect::Jsonpath2),
+        ("b.sh", FilterDialect::Rfc9535),
+    ];
+    assert_eq!(dialects, expected);
 }
 
 #[test]

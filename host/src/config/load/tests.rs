@@ -13,7 +13,8 @@ fn load(toml: &str, environment: &str, flags: &str) -> Result<Config, String> {
     let pairs = |lines: &str| -> BTreeMap<String, String> {
         lines.lines().map(|line| line.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect()
     };
-    let sources = Sources { file: Some(path), environment: pairs(environment), flags: pairs(flags) };
+    let (environment, flags) = (pairs(environment), pairs(flags));
+    let sources = Sources { file: Some(path), environment, flags, ..Sources::default() };
     let folder = format!("{}/", folder.path().display());
     Config::load(sources).map_err(|error| error.to_string().replace(&folder, ""))
 }
@@ -108,11 +109,13 @@ fn an_unknown_key_names_its_source_and_the_nearest() {
         (Source::Environment, "retry_schedul=none"),
         (Source::File, "[http]\nlisten = ':1'"),
         (Source::File, "quux = 1"),
+        (Source::Environment, "port=8070"),
     ]), @r#"
     unknown key `polcy_url` in waypost.toml; did you mean `policy_url`?
     unknown key `retry_schedul` in the environment variable WAYPOST_RETRY_SCHEDUL; did you mean `retry_schedule`?
     unknown key `http` in waypost.toml; `waypost serve --help` lists all keys
     unknown key `quux` in waypost.toml; `waypost serve --help` lists all keys
+    unknown key `port` in the environment variable WAYPOST_PORT; did you mean `listen`?
     "#);
 }
 
@@ -129,6 +132,7 @@ fn a_wrong_value_names_its_source_and_what_is_expected() {
         (Source::File, "admin_users = ['ann,bob']"),
         (Source::File, "log_format = true"),
         (Source::File, "log_level = 'loud'"),
+        (Source::File, "filter_dialect_default = 'jsonpath'"),
         (Source::File, "user_header = 'Remote User'"),
         (Source::File, "policy_url = 'policy'"),
     ]), @r#"
@@ -142,6 +146,7 @@ fn a_wrong_value_names_its_source_and_what_is_expected() {
     bad `admin_users` in waypost.toml: expected items without a comma, found `ann,bob`
     bad `log_format` in waypost.toml: expected a text or a whole number, found `true`
     bad `log_level` in waypost.toml: expected `error`, `warn`, `info`, `debug` or `trace`, found `loud`
+    bad `filter_dialect_default` in waypost.toml: expected `auto`, `rfc9535` or `jsonpath2`, found `jsonpath`
     bad `user_header` in waypost.toml: expected a header's name, such as `Http-Remote-User`, found `Remote User`
     bad `policy_url` in waypost.toml: expected a URL, such as `http://policy.example:8181`, found `policy`
     "#);
@@ -195,4 +200,21 @@ fn the_environment_is_sorted_out() {
         Sources::from_environment(variables.map(|(name, value)| (name.into(), value.into()))).unwrap();
     assert_eq!(sources.environment, BTreeMap::from([("listen".to_owned(), "[::1]:1".to_owned())]));
     assert_eq!(sources.file, Some(PathBuf::from("a.toml")));
+}
+
+/// Kubernetes sets these in each pod of a namespace with a Service that is called waypost: a crash loop.
+#[test]
+fn a_services_variables_are_no_settings_and_are_noted() {
+    let variables = [
+        ("WAYPOST_PORT", "tcp://10.0.0.1:8070"),
+        ("WAYPOST_SERVICE_HOST", "10.0.0.1"),
+        ("WAYPOST_SERVICE_PORT", "8070"),
+        ("WAYPOST_LISTEN", "[::1]:1"),
+    ];
+    let sources =
+        Sources::from_environment(variables.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    let (config, notes) = Config::load_noting(sources).unwrap();
+    assert_eq!(config.listen, "[::1]:1".parse().unwrap());
+    let foreign = ["WAYPOST_PORT", "WAYPOST_SERVICE_HOST", "WAYPOST_SERVICE_PORT"].map(str::to_owned);
+    assert_eq!(notes, [Note::Foreign { variables: foreign.into() }]);
 }

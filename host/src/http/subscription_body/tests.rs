@@ -3,7 +3,7 @@ use http_body_util::BodyExt;
 
 use super::*;
 use crate::domain::RetrySchedule;
-use crate::domain::event::{ContentMode, EventFormat};
+use crate::domain::event::{ContentMode, EventFormat, StructuredType};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -30,7 +30,7 @@ fn body(over: Value) -> Map<String, Value> {
 }
 
 fn created(over: Value) -> Subscription {
-    create(body(over), "alice".to_owned(), now()).unwrap()
+    create(body(over), "alice".to_owned(), FilterDialect::Auto, now()).unwrap()
 }
 
 fn shown(subscription: &Subscription) -> Value {
@@ -41,7 +41,7 @@ fn shown(subscription: &Subscription) -> Value {
 
 fn updated(from: &Subscription, over: Value) -> Subscription {
     let mut to = from.clone();
-    update(object(over), &mut to, later()).unwrap();
+    update(object(over), &mut to, FilterDialect::Auto, later()).unwrap();
     to
 }
 
@@ -60,7 +60,7 @@ async fn a_missing_member_is_named() {
     for name in ["name", "jsonpath", "target_url"] {
         let mut body = body(json!({}));
         body.remove(name);
-        let refused = create(body, "alice".to_owned(), now()).map(drop);
+        let refused = create(body, "alice".to_owned(), FilterDialect::Auto, now()).map(drop);
         assert_eq!(pointer(refused, &json!(name)).await, format!("/{name}"));
     }
 }
@@ -115,15 +115,21 @@ async fn a_wrong_member_is_named_on_post_and_on_put() {
         ("/max_in_flight", json!({"max_in_flight": 1u64 << 32})),
         ("/event_format", json!({"event_format": "0.3"})),
         ("/content_mode", json!({"content_mode": "batched"})),
+        ("/content_type", json!({"content_type": "text/plain"})),
+        ("/content_type", json!({"content_type": 1})),
+        (
+            "/auth/header/credentials",
+            json!({"auth": header(json!({"type": "Bearer", "credentials": " \u{a0} "}))}),
+        ),
+        ("/auth/header/type", json!({"auth": header(json!({"type": "", "credentials": "s3cret"}))})),
         ("/disabled", json!({"disabled": 5})),
-        ("/disabled", json!({"disabled": false})),
         ("/disabled", json!({"disabled": "yesterday"})),
         ("/error", json!({"error": 5})),
     ];
     for (at, over) in wrong {
-        let posted = create(body(over.clone()), "alice".to_owned(), now()).map(drop);
+        let posted = create(body(over.clone()), "alice".to_owned(), FilterDialect::Auto, now()).map(drop);
         assert_eq!(pointer(posted, &over).await, at, "{over}");
-        let put = update(object(over.clone()), &mut created(json!({})), later());
+        let put = update(object(over.clone()), &mut created(json!({})), FilterDialect::Auto, later());
         assert_eq!(pointer(put, &over).await, at, "{over}");
     }
 }
@@ -150,7 +156,8 @@ fn a_body_that_was_got_can_be_put_back_and_keeps_the_secret() {
     ] {
         let subscription = created(json!({
             "auth": auth, "extensions": {"a": 1}, "retry": "5s,5m", "timeout_ms": 100, "max_in_flight": 2,
-            "event_format": "1.0", "content_mode": "binary", "disabled": "2026-01-31T12:00:00Z", "error": "why",
+            "event_format": "1.0", "content_mode": "binary", "content_type": "application/json",
+            "disabled": "2026-01-31T12:00:00Z", "error": "why",
         }));
         let shown = shown(&subscription);
         assert!(!shown.to_string().contains("s3cret"), "{shown}");
@@ -163,7 +170,7 @@ fn a_body_that_was_got_can_be_put_back_and_keeps_the_secret() {
 fn what_a_put_leaves_out_stays_and_null_resets() {
     let subscription = created(json!({
         "version": "v2", "extensions": {"a": 1}, "retry": "none", "timeout_ms": 1, "max_in_flight": 1,
-        "event_format": "1.0", "content_mode": "binary",
+        "event_format": "1.0", "content_mode": "binary", "content_type": "application/json",
         "auth": {"type": "header", "header": {"type": "Bearer", "credentials": "s3cret"}},
     }));
     assert_eq!(subscription.retry, Some(RetrySchedule::NONE));
@@ -172,12 +179,16 @@ fn what_a_put_leaves_out_stays_and_null_resets() {
         &subscription,
         json!({
             "version": null, "extensions": null, "retry": null, "timeout_ms": null, "max_in_flight": null,
-            "event_format": null, "content_mode": null, "auth": null,
+            "event_format": null, "content_mode": null, "content_type": null, "auth": null,
         }),
     );
     assert_eq!((reset.version.as_str(), reset.extensions.len(), reset.auth), (VERSION, 0, Auth::None));
     assert_eq!((reset.retry, reset.timeout, reset.max_in_flight), (None, None, None));
     assert_eq!((reset.event_format, reset.content_mode), (EventFormat::default(), ContentMode::default()));
+    assert_eq!(
+        (subscription.content_type, reset.content_type),
+        (StructuredType::Json, StructuredType::CloudEvents)
+    );
 }
 
 #[test]
@@ -199,11 +210,11 @@ fn the_filter_is_shown_as_it_was_read() {
 async fn the_filter_and_its_dialect_are_read_together() {
     let mut subscription = created(json!({"jsonpath": "$[?(@.a = 1)]", "filter_dialect": "jsonpath2"}));
     for over in [json!({"filter_dialect": "rfc9535"}), json!({"jsonpath": "$[?@.a == 1]"})] {
-        let refused = update(object(over.clone()), &mut subscription.clone(), later());
+        let refused = update(object(over.clone()), &mut subscription.clone(), FilterDialect::Auto, later());
         assert_eq!(pointer(refused, &over).await, "/jsonpath", "{over}");
     }
     let both = json!({"jsonpath": "$[?@.a == 1]", "filter_dialect": "rfc9535"});
-    update(object(both), &mut subscription, later()).unwrap();
+    update(object(both), &mut subscription, FilterDialect::Auto, later()).unwrap();
     assert_eq!(subscription.filter_dialect, FilterDialect::Rfc9535);
     let reset = updated(&subscription, json!({"filter_dialect": null}));
     assert_eq!(reset.filter_dialect, FilterDialect::Auto);
@@ -214,7 +225,7 @@ async fn another_kind_of_auth_does_not_inherit_the_secret() {
     let basic = json!({"type": "basic", "basic": {"username": "u", "password": "s3cret"}});
     let mut subscription = created(json!({"auth": basic}));
     let header = json!({"auth": {"type": "header", "header": {"type": "Bearer"}}});
-    let refused = update(object(header.clone()), &mut subscription, later());
+    let refused = update(object(header.clone()), &mut subscription, FilterDialect::Auto, later());
     assert_eq!(pointer(refused, &header).await, "/auth/header/credentials");
 }
 
@@ -234,4 +245,33 @@ fn a_time_disables_and_null_enables_again() {
     assert_eq!(updated(&naive, json!({"error": null})).activity, disabled(later(), none));
     assert_eq!(updated(&naive, json!({"disabled": null})).activity, enabled);
     assert_eq!(updated(&subscription, json!({"error": "why"})).activity, enabled);
+}
+
+/// `disabled: true` was taken and `false`, its opposite, was not.
+#[test]
+fn true_disables_from_now_on_and_false_enables() {
+    let subscription = created(json!({"disabled": false}));
+    assert_eq!(subscription.activity, Activity::Enabled);
+    let paused = updated(&subscription, json!({"disabled": true}));
+    assert_eq!(paused.activity, Activity::Disabled { since: later(), error: None });
+    let mut again = paused.clone();
+    let much_later = Timestamp::from_second(1_900_000_000).unwrap();
+    update(object(json!({"disabled": true})), &mut again, FilterDialect::Auto, much_later).unwrap();
+    assert_eq!(again.activity, paused.activity, "it has been since then");
+    assert_eq!(updated(&paused, json!({"disabled": false})).activity, Activity::Enabled);
+}
+
+/// The setting may change: what a filter means must not change with it, so that its language is kept with it.
+#[test]
+fn a_filter_without_a_dialect_is_in_the_services_and_stays_in_it() {
+    let text = "$.data[*][?(@.size > 1000)]";
+    let default = FilterDialect::Jsonpath2;
+    let mut kept = create(body(json!({"jsonpath": text})), "alice".to_owned(), default, now()).unwrap();
+    assert_eq!(shown(&kept)["filter_dialect"], "jsonpath2");
+    let auto = create(body(json!({"filter_dialect": "auto"})), "alice".to_owned(), default, now()).unwrap();
+    assert_eq!(auto.filter_dialect, FilterDialect::Auto, "who says auto, means it");
+    update(object(json!({"jsonpath": "$.a"})), &mut kept, FilterDialect::Rfc9535, later()).unwrap();
+    assert_eq!(kept.filter_dialect, FilterDialect::Jsonpath2);
+    update(object(json!({"filter_dialect": null})), &mut kept, FilterDialect::Rfc9535, later()).unwrap();
+    assert_eq!(kept.filter_dialect, FilterDialect::Rfc9535);
 }
