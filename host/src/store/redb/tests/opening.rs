@@ -36,6 +36,33 @@ async fn a_second_one_is_told_that_the_file_is_in_use() {
     assert_eq!(listed(&open(folder.path()), ALL).await.len(), 1);
 }
 
+/// Dropping a store waited for its writer, and with it every other task of the runtime.
+#[tokio::test]
+async fn a_store_that_is_dropped_in_a_runtime_blocks_nobody() {
+    let (_folder, store) = fresh();
+    let (let_go, held) = std::sync::mpsc::channel();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let handle = std::sync::Arc::clone(&store.reader.handle);
+    // The writer cannot write while somebody else does.
+    let holder = std::thread::spawn(move || {
+        let mut released = Ok(());
+        let written = handle.write(|_| {
+            begin.send(()).unwrap();
+            released = held.recv_timeout(Duration::from_secs(20));
+            Ok(())
+        });
+        written.unwrap();
+        released
+    });
+    begun.recv().unwrap();
+    let mut probe = Box::pin(store.probe());
+    assert!(futures_util::poll!(&mut probe).is_pending());
+    drop(probe);
+    drop(store);
+    let_go.send(()).unwrap();
+    holder.join().unwrap().expect("the drop comes back before the writer does");
+}
+
 #[test]
 fn another_programs_database_is_left_alone() {
     let table = |name| TableDefinition::<&str, u64>::new(name);
