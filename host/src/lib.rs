@@ -38,6 +38,7 @@
 //!    ([`plugin`]).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the
 //!    event, and no answer is no; nor does a subscriber's plugin see it. (Whoever sent it, and admins, see it in any case.)
+//!    Nothing that Waypost sends speaks with a user's voice to another ([`net`]).
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
 //!    answers, filters, plugins and the compiling of them, handlers and what they fetch and make, and with [`config::Config::retention`] the log.
 //! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters

@@ -38,33 +38,37 @@ async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
 async fn no_proxy_of_the_environment_gets_a_cart_or_an_upload() {
     let (proxy, service) = (Target::start().await, Target::start().await);
     service.always("/upload", Answer::status(500).body("full"));
-    let config = |fetch: &str, upload: &str| {
-        format!(
-            "[[handler]]\nname = \"h\"\nfilter = \"$\"\ncommand = [\"sh\", \"-c\", \"echo x > output/x\"]\n\
-             upload_retry_schedule = \"none\"\n{fetch}{upload}"
-        )
-    };
     let env = proxied(&proxy.url(""));
     let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("event.json"), with_a_file()).unwrap();
-    let run = async |config: String| {
-        std::fs::write(folder.path().join("waypost.toml"), config).unwrap();
-        let run = ["handler", "run", "h", "--config", "waypost.toml", "--event", "event.json", "--upload"];
-        run_in(folder.path(), &run, &env, "").await
+    let run = async |rest: &str| {
+        std::fs::write(folder.path().join("waypost.toml"), handler(rest)).unwrap();
+        run_in(folder.path(), &RUN, &env, "").await
     };
     let cart = format!("fetch = {{ cart = \"{}\" }}\n", service.url("/cart"));
-    let ran = run(config(&cart, "")).await;
+    let ran = run(&cart).await;
     assert_ne!(ran.code, 0, "this cart service answers 200 where one answers 201: {}", ran.stdout);
     assert!(service.all().iter().any(|request| request.path.starts_with("/cart/")));
     let (upload, status) = (service.url("/upload"), service.url("/status"));
     let ingest = format!("upload = {{ ingest = \"{upload}\", status = \"{status}\" }}\n");
     std::fs::write(folder.path().join("event.json"), event_1_0("b").to_string()).unwrap();
-    run(config("", &ingest)).await;
+    run(&ingest).await;
     let got = service.requests("/upload");
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].header("waypost-agent"), "service");
     assert!(proxy.all().is_empty(), "{:?}", proxy.all());
+}
+
+/// Runs the handler of [`handler`].
+const RUN: [&str; 8] =
+    ["handler", "run", "h", "--config", "waypost.toml", "--event", "event.json", "--upload"];
+
+/// Configures a handler with these further lines.
+fn handler(rest: &str) -> String {
+    let table =
+        "[[handler]]\nname = \"h\"\nfilter = \"$\"\ncommand = [\"sh\", \"-c\", \"echo x > output/x\"]\n";
+    format!("{table}upload_retry_schedule = \"none\"\n{rest}")
 }
 
 fn with_a_file() -> String {
@@ -74,6 +78,19 @@ fn with_a_file() -> String {
         "ctime": "2026-01-01T00:00:00", "mtime": "2026-01-01T00:00:00",
     });
     json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": [file]}).to_string()
+}
+
+/// The command line followed redirects, with the user's header.
+#[tokio::test]
+async fn the_command_line_follows_no_redirect() {
+    let (server, elsewhere) = (Target::start().await, Target::start().await);
+    server.always("/receive", Answer::status(307).header("location", elsewhere.url("/receive")));
+    let folder = tempfile::tempdir().unwrap();
+    let send = ["send", "--to", &server.url(""), "--user", "me", "-"];
+    let sent = run_in(folder.path(), &send, &[], &event_1_0("a").to_string()).await;
+    assert_ne!(sent.code, 0);
+    assert!(sent.stderr.contains("307"), "{}", sent.stderr);
+    assert!(elsewhere.all().is_empty());
 }
 
 // Odd answers
@@ -183,6 +200,29 @@ async fn a_policy_servers_status_decides_before_its_body_has_come() {
     let id = server.receive(&event("a")).await;
     let delivery = server.delivery_in(&id, &subscription, "denied").await;
     assert_eq!(delivery["attempts"][0]["policy"], json!({"status": 403, "body": "no"}));
+}
+
+/// A refusal whose body did not end held up a run for a minute.
+#[tokio::test]
+async fn a_carts_and_an_ingest_services_status_decide_before_their_bodies_have_come() {
+    let head = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 1000\r\n\r\nthe disk is full".to_vec();
+    let service = RawTarget::always(Act::Stall(head)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (upload, status) = (service.url("/upload"), service.url("/status"));
+    for (event, rest) in [
+        (with_a_file(), format!("fetch = {{ cart = \"{}\" }}\n", service.url("/cart"))),
+        (
+            event_1_0("a").to_string(),
+            format!("upload = {{ ingest = \"{upload}\", status = \"{status}\" }}\n"),
+        ),
+    ] {
+        std::fs::write(folder.path().join("event.json"), event).unwrap();
+        std::fs::write(folder.path().join("waypost.toml"), handler(&rest)).unwrap();
+        // The harness waits for 30 s.
+        let ran = run_in(folder.path(), &RUN, &[], "").await;
+        let said = ran.stdout + &ran.stderr;
+        assert!(said.contains("the disk is full"), "{rest}: {said}");
+    }
 }
 
 // Connections that were kept

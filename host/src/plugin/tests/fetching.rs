@@ -11,6 +11,7 @@ use crate::domain::plugin::LogLine;
 /// A server that answers each connection's first request with the same bytes, or never. It ends when it is dropped.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    heads: Arc<std::sync::Mutex<Vec<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -18,13 +19,15 @@ impl Server {
     pub(super) async fn answering(answer: Option<Vec<u8>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let heads = Arc::<std::sync::Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&heads);
         let serve = async move {
             let mut open = Vec::new();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                if stream.read(&mut [0; 4096]).await.is_err() {
-                    continue;
-                }
+                let mut head = [0; 4096];
+                let Ok(length) = stream.read(&mut head).await else { continue };
+                seen.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into_owned());
                 if let Some(answer) = &answer {
                     // A client that has read enough hangs up.
                     drop(stream.write_all(answer).await);
@@ -34,7 +37,12 @@ impl Server {
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the server")]
         let task = tokio::spawn(serve);
-        Self { address, task }
+        Self { address, heads, task }
+    }
+
+    /// Returns how each request began.
+    pub(super) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 
     fn url(&self) -> String {

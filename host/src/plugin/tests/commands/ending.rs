@@ -156,6 +156,8 @@ async fn http_goes_to_allowed_hosts_wherever_they_are() {
         assert_eq!(sandbox.host.run_command(&command, allowed).await.exit, Exit::Code(0));
         assert_eq!(run.stdout.text(), "200, 5242880 bytes\n".repeat(20));
     }
+    // By which a Waypost knows that a program of another's speaks for no user of it.
+    assert!(server.heads().iter().all(|head| head.contains("\r\nwaypost-agent: handler\r\n")));
     let run = Run::new();
     let end = sandbox.host.run_command(&command, run.call(&["fetch", &address, "1"], LIMITS)).await;
     assert_eq!((end.exit, &*run.stdout.text()), (Exit::Code(0), "ErrorCode::HttpRequestDenied\n"));
