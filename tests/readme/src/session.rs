@@ -348,3 +348,71 @@ impl fmt::Display for Failure {
         self.others.iter().try_for_each(|(name, shown)| part(&format!("the terminal `{name}`"), shown))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::markdown::read;
+    use crate::plan::plan;
+
+    /// Walks a page in an empty folder.
+    fn walk(page: &str) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let surroundings = Surroundings::new(folder.path(), false, true).unwrap();
+        let mut session = Session::begin("page.md", folder.path(), &surroundings).unwrap();
+        session.walk(&plan(read(page).unwrap()).unwrap())?;
+        session.end()
+    }
+
+    #[test]
+    fn a_page_that_does_what_it_says_is_good() {
+        let page = "<!-- readme: in an empty folder -->\n```sh\nls -A\n```\n```text\n```\n\
+             <!-- readme: file a.toml -->\n```toml\nb = 1\n```\n<!-- readme: exit 1 -->\n```sh\ncat a.toml; false\n```\n\
+             ```text\nb = …\n```\n<!-- readme: sleeper runs on -->\n```sh\nls; sleep 600 & trap 'kill $!; exit' INT\necho listening on nothing; wait\n```\n\
+             ```text\na.toml\nlistening on nothing\n```\n";
+        walk(page).unwrap();
+    }
+
+    #[test]
+    fn commands_that_fail_are_told_with_their_line_and_what_they_showed() {
+        let failure = walk("Words.\n```sh\ntrue\nls absent\n```\n").unwrap_err().to_string();
+        assert!(failure.starts_with("FAILED page.md:4: it failed with exit code 2, not 0\n"), "{failure}");
+        assert!(failure.contains("    ls absent\n") && failure.contains("No such file"), "{failure}");
+        let failure = walk("<!-- readme: exit 1 -->\n```sh\ntrue\n```\n").unwrap_err().to_string();
+        assert!(failure.starts_with("FAILED page.md:2: it did not fail with exit code 1\n"), "{failure}");
+    }
+
+    #[test]
+    fn a_text_that_differs_fails_the_page_in_its_end() {
+        let failure =
+            walk("```sh\necho a\n```\n```text\nb\n```\n```sh\nexit 3\n```\n").unwrap_err().to_string();
+        assert!(failure.starts_with("FAILED page.md:7: the shell has ended\n"), "{failure}");
+        let failure = walk("```sh\necho a\n```\n```text\nb\n```\n").unwrap_err().to_string();
+        assert_eq!(failure, "FAILED page.md: 1 texts differ");
+    }
+
+    #[test]
+    fn a_difference_shows_what_was_expected_and_what_came() {
+        let failure = Failure {
+            place: "page.md:1".to_owned(),
+            what: "it does not show what the page says".to_owned(),
+            commands: Some("echo a".to_owned()),
+            expected: Some(("a\nb\n".to_owned(), "page.md:4".to_owned(), 1)),
+            got: "a\nc\n".to_owned(),
+            others: vec![("serve".to_owned(), "listening".to_owned())],
+        };
+        let expected = "FAILED page.md:1: it does not show what the page says\n  commands:\n    echo a\n  \
+             expected (page.md:4):\n    a\n    b\n  first line that is not shown:\n    b\n  got:\n    a\n    c\n  \
+             the terminal `serve`:\n    listening\n";
+        assert_eq!(failure.to_string(), expected);
+    }
+
+    #[test]
+    fn what_has_ended_shows_nothing_more() {
+        let page = "<!-- readme: serve runs on -->\n```sh\necho broken\n```\n";
+        let failure = walk(page).unwrap_err().to_string();
+        assert_eq!(failure, "FAILED page.md: 1 texts differ");
+        let failure = walk("<!-- readme: listen shows -->\n```text\na\n```\n").unwrap_err().to_string();
+        assert!(failure.contains("nothing runs in the terminal `listen`"), "{failure}");
+    }
+}

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The most that is kept of what a terminal shows; the rest is read and dropped.
 const SHOWN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long a terminal may take to end after Ctrl-C; `serve` gives attempts under way ten seconds.
-const END_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a terminal may take to end after Ctrl-C, until it is pressed once more; `serve` gives attempts under way ten
+/// seconds.
+const END_TIME_MAX: Duration = Duration::from_secs(20);
 /// What stands around the shell's own word about a block; no program of the pages shows it.
 const MARK: char = '\u{1e}';
 /// Keeps the first command of a block that fails: its exit code, its line within the block, and its text.
@@ -166,11 +167,14 @@ impl Terminal {
 
     /// Presses Ctrl-C and waits until everything in the terminal has ended.
     pub(crate) fn interrupt(mut self) -> Result<ExitStatus> {
-        kill_process_group(self.group, Signal::INT).context("it has ended already")?;
-        if self.wait(END_TIME_MAX, |_, is_over| is_over.then_some(())).is_none() {
-            bail!("it did not end within {} s after Ctrl-C", END_TIME_MAX.as_secs());
+        // A program that is being started when the first one comes may miss it.
+        for _ in 0..2 {
+            kill_process_group(self.group, Signal::INT).context("it has ended already")?;
+            if self.wait(END_TIME_MAX, |_, is_over| is_over.then_some(())).is_some() {
+                return self.child.wait().context("failed to wait for the shell");
+            }
         }
-        self.child.wait().context("failed to wait for the shell")
+        bail!("it did not end within {} s after Ctrl-C", 2 * END_TIME_MAX.as_secs())
     }
 }
 
