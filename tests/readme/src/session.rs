@@ -371,7 +371,7 @@ mod tests {
     fn a_page_that_does_what_it_says_is_good() {
         let page = "<!-- readme: in an empty folder -->\n```sh\nls -A\n```\n```text\n```\n\
              <!-- readme: file a.toml -->\n```toml\nb = 1\n```\n<!-- readme: exit 1 -->\n```sh\ncat a.toml; false\n```\n\
-             ```text\nb = …\n```\n<!-- readme: sleeper runs on -->\n```sh\nls; sleep 600 & trap 'kill $!; exit' INT\necho listening on nothing; wait\n```\n\
+             ```text\nb = …\n```\n<!-- readme: sleeper runs on -->\n```sh\nls; sleep 600 & trap 'kill $!; exit 0' INT\necho listening on nothing; wait\n```\n\
              ```text\na.toml\nlistening on nothing\n```\n";
         walk(page).unwrap();
     }
