@@ -35,7 +35,7 @@ const INSTALL: &str = "cargo install -q --locked --path host";
 const WRITTEN: [(&str, &str); 3] = [
     ("host/templates/rust/all/README.md", "waypost plugin new big-files --lang rust --kind filter"),
     ("host/templates/js/all/README.md", "waypost plugin new to-chat --lang js --kind transform"),
-    ("host/templates/python/all/README.md", "waypost plugin new allowed --lang python --kind policy"),
+    ("host/templates/python/all/README.md", "waypost plugin new large --lang python --kind filter"),
 ];
 
 /// Runs the commands of the READMEs, and compares what they show with what the READMEs say.
