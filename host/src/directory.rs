@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Activity, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Matches};
-use crate::store::{self, News, Store};
+use crate::store::{self, News, Quota, Store};
 
 pub use snapshot::Known;
 use snapshot::Snapshot;
@@ -88,6 +88,22 @@ impl Directory {
         self.now.load().index.filing(id)
     }
 
+    /// Returns the subscriptions that were deleted before this time.
+    pub fn deleted_before(&self, time: Timestamp) -> Vec<SubscriptionId> {
+        let snapshot = self.now.load();
+        let is_old = |known: &&Known| known.subscription.deleted.is_some_and(|deleted| deleted < time);
+        snapshot.all().filter(is_old).map(|known| known.subscription.id).collect()
+    }
+
+    /// Forgets deleted subscriptions that the store has forgotten.
+    pub fn forget(&self, deleted: &[SubscriptionId]) {
+        self.now.rcu(|snapshot| {
+            let mut next = Snapshot::clone(snapshot);
+            deleted.iter().for_each(|id| next.remove(*id));
+            next
+        });
+    }
+
     /// Returns a user's subscriptions that are not deleted, in the order of their creation.
     pub fn of_user(&self, user: &str) -> Vec<Arc<Subscription>> {
         self.now.load().of_user(user, None).map(|known| Arc::clone(&known.subscription)).collect()
@@ -147,7 +163,7 @@ impl Directory {
     /// When the filter does not parse or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<Known, Error> {
         let writing = self.turn(subscription.id).await;
-        self.write(writing, None, subscription, None).await
+        self.write(writing, None, subscription, None, Quota::Holds).await
     }
 
     /// Creates a subscription together with its first recovery, as [`Self::create`] does.
@@ -160,7 +176,7 @@ impl Directory {
         recovery: Recovery,
     ) -> Result<Known, Error> {
         let writing = self.turn(subscription.id).await;
-        self.write(writing, None, subscription, Some(recovery)).await
+        self.write(writing, None, subscription, Some(recovery), Quota::Holds).await
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
@@ -177,7 +193,8 @@ impl Directory {
         let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
         let Some(current) = current else { return Ok(None) };
         let Some(changed) = change(&current.subscription) else { return Ok(None) };
-        self.write(writing, Some(current), changed, None).await.map(Some)
+        let quota = quota(&current.subscription, &changed);
+        self.write(writing, Some(current), changed, None, quota).await.map(Some)
     }
 
     /// Disables a subscription because of what went wrong with it as it was `tried`, unless it is disabled already
@@ -193,7 +210,11 @@ impl Directory {
                 ..current.clone()
             })
         };
-        self.change(tried.id, disabled).await.map(drop)
+        let writing = self.turn(tried.id).await;
+        let current = self.known(tried.id).filter(|found| found.subscription.deleted.is_none());
+        let Some(current) = current else { return Ok(()) };
+        let Some(changed) = disabled(&current.subscription) else { return Ok(()) };
+        self.write(writing, Some(current), changed, None, Quota::Exempt).await.map(drop)
     }
 
     /// Waits until nobody else changes a subscription.
@@ -210,6 +231,7 @@ impl Directory {
         current: Option<Known>,
         subscription: Subscription,
         recovery: Option<Recovery>,
+        quota: Quota,
     ) -> Result<Known, Error> {
         let known = Known { filter: filter(current, &subscription)?, subscription: subscription.into() };
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
@@ -217,7 +239,7 @@ impl Directory {
             let _writing = writing;
             let subscription = Subscription::clone(&known.subscription);
             match recovery {
-                None => store.put_subscription(subscription).await?,
+                None => store.put_subscription(subscription, quota).await?,
                 // A new subscription has no other recovery that could be in the way.
                 Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription)).await?),
             }
@@ -241,9 +263,25 @@ impl Directory {
     }
 }
 
+/// Tells whether a change of its owner's needs room: a deletion and a pause do not.
+fn quota(before: &Subscription, after: &Subscription) -> Quota {
+    if after.deleted.is_some() {
+        return Quota::Exempt;
+    }
+    let error = |of: &Subscription| match &of.activity {
+        Activity::Disabled { error: Some(error), .. } => error.len(),
+        Activity::Disabled { error: None, .. } | Activity::Enabled => 0,
+    };
+    let rest = Subscription { activity: before.activity.clone(), updated: before.updated, ..after.clone() };
+    if rest == *before && error(after) <= error(before) { Quota::Exempt } else { Quota::Holds }
+}
+
 /// Returns the filter of a subscription that is to be written. What stays as it is need not parse: a subscription
 /// whose stored filter is wrong can still be renamed, disabled and deleted.
 fn filter(current: Option<Known>, next: &Subscription) -> Result<Option<Arc<Filter>>, Error> {
+    if next.deleted.is_some() {
+        return Ok(None);
+    }
     let is_same =
         |of: &Subscription| of.jsonpath == next.jsonpath && of.filter_dialect == next.filter_dialect;
     if let Some(current) = current.filter(|current| is_same(&current.subscription)) {

@@ -1,5 +1,6 @@
 //! How an event comes in: match it, log it with everything that it causes, and only then say so.
 
+mod budget;
 mod epoch;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::directory::Directory;
 use crate::domain::{Event, EventId, SubscriptionId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Arrival, Store};
+use budget::Budget;
 use epoch::Epochs;
 
 /// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
@@ -39,6 +41,24 @@ pub enum Error {
         /// Why not.
         source: matching::Error,
     },
+    /// The request causes too much at once.
+    #[error(
+        "the request's events and the deliveries that they cause take more than {max} bytes (the setting \
+         accept_bytes_max): send fewer events at once"
+    )]
+    TooMuch {
+        /// The most bytes.
+        max: usize,
+    },
+    /// All requests together cause too much at once.
+    #[error(
+        "the events that are being accepted and the deliveries that they cause take {max} bytes, as many as they may \
+         (the setting accept_bytes_max): try again"
+    )]
+    Busy {
+        /// The most bytes.
+        max: usize,
+    },
     /// The store cannot write.
     #[error("failed to log the request's events")]
     Log {
@@ -54,12 +74,20 @@ pub struct Intake {
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
     epochs: Arc<Epochs>,
+    budget: Arc<Budget>,
 }
 
 impl Intake {
-    /// Makes the way into a store, for the subscriptions of a directory, delivered by a dispatcher.
-    pub fn new(store: Arc<dyn Store>, directory: Arc<Directory>, dispatcher: Arc<Dispatcher>) -> Self {
-        Self { store, directory, dispatcher, epochs: Arc::default() }
+    /// Makes the way into a store, for the subscriptions of a directory, delivered by a dispatcher. At most `bytes_max`
+    /// are on it at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery that they cause.
+    pub fn new(
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+        dispatcher: Arc<Dispatcher>,
+        bytes_max: usize,
+    ) -> Self {
+        let budget = Arc::new(Budget::new(bytes_max));
+        Self { store, directory, dispatcher, epochs: Arc::default(), budget }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -68,7 +96,7 @@ impl Intake {
     /// While deliveries fall behind because this machine is busy, it takes up to a tenth of a second longer.
     ///
     /// # Errors
-    /// When an event cannot be matched, or the store cannot write.
+    /// When an event cannot be matched, too much is on its way, or the store cannot write.
     pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, Error> {
         if events.is_empty() {
             return Ok(Vec::new());
@@ -76,6 +104,7 @@ impl Intake {
         // Before the subscriptions are looked at, until the store has the events.
         let _epoch = self.epochs.enter();
         let received = clock::now();
+        let mut share = self.budget.share();
         let mut arrivals = Vec::with_capacity(events.len());
         let mut turn = Instant::now();
         for (index, event) in events.into_iter().enumerate() {
@@ -83,7 +112,9 @@ impl Intake {
                 tokio::task::yield_now().await;
                 turn = Instant::now();
             }
-            arrivals.push(self.arrival(event, received, sender, index).await?);
+            let arrival = self.arrival(event, received, sender, index).await?;
+            share.take(arrival.size())?;
+            arrivals.push(arrival);
         }
         let end = Instant::now() + PACE_MAX;
         for arrival in &arrivals {
@@ -106,6 +137,8 @@ impl Intake {
         let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
         arrival.matched.retain(|matched| !self.directory.is_route(*matched));
         arrival.matched.push(recipient);
+        let mut share = self.budget.share();
+        share.take(arrival.size())?;
         let ids = self.store.accept(vec![arrival]).await.map_err(|source| Error::Log { source })?;
         Ok(ids[0])
     }

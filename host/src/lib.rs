@@ -40,7 +40,7 @@
 //!    event, and no answer is no; nor does a subscriber's plugin see it. (Whoever sent it, and admins, see it in any case.)
 //!    Nothing that Waypost sends speaks with a user's voice to another ([`net`]).
 //! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
-//!    answers, filters, plugins and the compiling of them, handlers and what they fetch and make, and with [`config::Config::retention`] the log.
+//!    answers, filters, plugins and the compiling of them, handlers and what they fetch and make, what is kept for a user, and with [`config::Config::retention`] the log.
 //! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters
 //!    that gave no answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).

@@ -25,12 +25,14 @@ use crate::plugin::Host;
 use crate::policy::{Examiner, ExaminerError, Policy};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
-use crate::store::redb::{OpenError, RedbStore};
-use crate::store::{self, Purge, Store, Story};
+use crate::store::redb::{OpenError, Options, RedbStore};
+use crate::store::{self, Purge, Purged, Store, Story};
 use crate::{chain, clock};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How many deleted subscriptions one write looks at.
+const FORGET_AT_ONCE: usize = 256;
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -116,12 +118,14 @@ impl Service {
             attempt_timeout: config.attempt_timeout,
             connect_timeout: config.connect_timeout,
             retry_schedule: config.retry_schedule.clone(),
+            success_log_bytes: config.plugin_success_log_bytes,
         };
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
         let dispatcher =
             Dispatcher::start(stages.0, stages.1, stages.2, policy, Arc::clone(&guard), limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
-        let intake = Intake::new(Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
+        let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
+        let intake = Intake::new(stages.0, stages.1, stages.2, config.accept_bytes_max);
         let rate = config.recover_events_per_second;
         let recoveries =
             Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
@@ -129,10 +133,9 @@ impl Service {
         let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
         let alarm = store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
-        if let Some(retention) = config.retention {
-            let purging = purge(Arc::clone(&store), retention, stop.clone());
-            tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), purging));
-        }
+        let subscriptions = Arc::clone(&directory);
+        let keeping = upkeep(Arc::clone(&store), subscriptions, config.retention, stop.clone());
+        tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).tend(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let sites = http::Sites {
@@ -336,29 +339,65 @@ async fn runs(
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
-    let (folder, window) = (config.data.clone(), config.dedup_window.unwrap_or_default());
-    let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, window)).await;
+    let folder = config.data.clone();
+    let options = Options {
+        dedup_window: config.dedup_window.unwrap_or_default(),
+        user_bytes_max: config.user_bytes_max,
+        queue_bytes_max: config.accept_bytes_max,
+    };
+    let opened = tokio::task::spawn_blocking(move || RedbStore::with(&folder, options)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
     Ok(Arc::new(store))
 }
 
-/// Removes events past their retention, until the service stops.
-async fn purge(store: Arc<dyn Store>, retention: Duration, stop: CancellationToken) {
+/// Removes what is past its time now and then, until the service stops.
+async fn upkeep(
+    store: Arc<dyn Store>,
+    directory: Arc<Directory>,
+    retention: Option<Duration>,
+    stop: CancellationToken,
+) {
     let mut interval = tokio::time::interval(PURGE_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
-        let Ok(before) = clock::now().checked_sub(retention) else { continue };
-        // It goes by many small writes, so that the end need not wait for the last one.
-        let Some(purged) = stop.run_until_cancelled(store.purge(Purge::Before(before))).await else { return };
-        match purged {
-            Ok(purged) if purged.purged > 0 => {
-                tracing::info!(purged.purged, purged.kept, "events past their retention are removed");
+        let work = async {
+            if let Some(retention) = retention {
+                purge(&*store, retention).await;
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "events past their retention stay for now"),
+            forget(&*store, &directory).await;
+        };
+        // It goes by many small writes, so that the end need not wait for the last one.
+        if stop.run_until_cancelled(work).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Removes events past their retention.
+async fn purge(store: &dyn Store, retention: Duration) {
+    let Ok(before) = clock::now().checked_sub(retention) else { return };
+    match store.purge(Purge::Expired(before)).await {
+        Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
+            let Purged { purged, kept, expired } = purged;
+            tracing::info!(purged, kept, expired, "events past their retention are removed");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "events past their retention stay for now"),
+    }
+}
+
+/// Forgets deleted subscriptions that nothing in the log refers to any more.
+async fn forget(store: &dyn Store, directory: &Directory) {
+    let deleted = directory.deleted_before(clock::now());
+    for deleted in deleted.chunks(FORGET_AT_ONCE) {
+        match store.forget(deleted.to_vec()).await {
+            Ok(forgotten) => directory.forget(&forgotten),
+            Err(error) => {
+                return tracing::warn!(%error, "deleted subscriptions stay for now");
+            }
         }
     }
 }

@@ -189,3 +189,53 @@ async fn a_batch_counts_as_one_body_against_the_limit() {
     reply.refused(413).says("2000");
     server.receive_as(BATCH, json!(batch[..3]).to_string()).await.ok();
 }
+
+/// The deliveries that events cause were not counted: a batch of small ones could take any memory.
+#[tokio::test]
+async fn the_deliveries_of_a_request_count_and_more_than_may_be_is_413() {
+    let server = Server::with(&["--accept-bytes-max", "20000"]).await;
+    for n in 0..200 {
+        let paused = json!({"name": n.to_string(), "target_url": "http://127.0.0.1:9/", "max_in_flight": 1});
+        server.subscribe(paused).await;
+    }
+    // 64 bytes for each of 200 deliveries.
+    server.receive(&event_1_0("one")).await;
+    let two = json!([event_1_0("a"), event_1_0("b")]).to_string();
+    let refused = server.receive_as(BATCH, two).await.refused(413);
+    refused.says("take more than 20000 bytes (the setting accept_bytes_max)");
+    assert_eq!(server.get("/events").await.ok().json()["events"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn more_than_may_be_accepted_at_once_is_503_and_nothing_else() {
+    let server = Server::with(&["--accept-bytes-max", "20000"]).await;
+    wait_until("one is refused", async || {
+        let posts = (0..32).map(|_| server.receive_as("application/json", sized(15_000)));
+        let mut is_refused = false;
+        for reply in futures_util::future::join_all(posts).await.iter().filter(|reply| reply.status != 200) {
+            reply.refused(503).says("accept_bytes_max");
+            assert_eq!(reply.header("retry-after"), "1");
+            is_refused = true;
+        }
+        is_refused.then_some(())
+    })
+    .await;
+    server.receive_as("application/json", sized(15_000)).await.ok();
+}
+
+/// What a disabled subscription is owed waits for it, and kept its events for ever.
+#[tokio::test]
+async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
+    let (mut server, target) = (Server::with(&["--retention", "1s"]).await, Target::start().await);
+    target.always("/t", crate::harness::Answer::status(503));
+    let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let id = server.receive(&event("old")).await;
+    server.delivery_in(&id, &uuid, "retrying").await;
+    server.update(&uuid, &json!({"disabled": "2100-01-01T00:00:00Z"})).await;
+    // What is past its retention goes with a start.
+    wait_until("the event is gone", async || {
+        server.restart().await;
+        (server.get(&format!("/events/{id}")).await.status == 404).then_some(())
+    })
+    .await;
+}

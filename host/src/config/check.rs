@@ -26,6 +26,7 @@ impl Config {
         let (in_flight, each) = (self.in_flight_max as usize, self.subscription_in_flight_max as usize);
         within("event_bytes_max", self.event_bytes_max, BYTES_MAX)?;
         within("subscription_bytes_max", self.subscription_bytes_max, BYTES_MAX)?;
+        within("accept_bytes_max", self.accept_bytes_max, usize::MAX)?;
         within("connections_max", self.connections_max, COUNT_MAX)?;
         within("in_flight_max", in_flight, COUNT_MAX)?;
         within("subscription_in_flight_max", each, COUNT_MAX)?;
@@ -37,6 +38,10 @@ impl Config {
         })?;
         within("plugin_output_bytes", self.plugin_output_bytes, BYTES_MAX)?;
         within("plugin_log_bytes", self.plugin_log_bytes, BYTES_MAX)?;
+        ensure("plugin_success_log_bytes", self.plugin_success_log_bytes <= BYTES_MAX, || {
+            format!("expected 0 to {BYTES_MAX}, found {}", self.plugin_success_log_bytes)
+        })?;
+        ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
         within("plugin_state_bytes", self.plugin_state_bytes, BYTES_MAX)?;
         within("plugin_state_keys", self.plugin_state_keys, COUNT_MAX)?;
         within("plugin_bytes_max", self.plugin_bytes_max, BYTES_MAX)?;

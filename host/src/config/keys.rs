@@ -159,6 +159,14 @@ pub static KEYS: &[Key] = &[
     key(LIMITS, "subscription_bytes_max", "BYTES", "262144", "The largest body of /eventmatch", |c, t| {
         set(&mut c.subscription_bytes_max, parse::number(t))
     }),
+    key(
+        LIMITS,
+        "accept_bytes_max",
+        "BYTES",
+        "67108864",
+        "The most that events on their way to the disk take, with their deliveries",
+        |c, t| set(&mut c.accept_bytes_max, parse::number(t)),
+    ),
     key(LIMITS, "connections_max", "N", "1024", "The most connections open at once", |c, t| {
         set(&mut c.connections_max, parse::number(t))
     }),
@@ -204,6 +212,14 @@ pub static KEYS: &[Key] = &[
     key(PLUGINS, "plugin_log_bytes", "BYTES", "65536", "The most log lines of one call", |c, t| {
         set(&mut c.plugin_log_bytes, parse::number(t))
     }),
+    key(
+        PLUGINS,
+        "plugin_success_log_bytes",
+        "BYTES",
+        "4096",
+        "The most log lines that are kept of a call that did not fail",
+        |c, t| set(&mut c.plugin_success_log_bytes, parse::number(t)),
+    ),
     key(
         PLUGINS,
         "plugin_state_bytes",
@@ -287,6 +303,9 @@ pub static KEYS: &[Key] = &[
         "The program that compiles modules [default: this program]",
         |c, t| set(&mut c.plugin_compiler, parse::file(t)),
     ),
+    key(KEEPING, "user_bytes_max", "BYTES", "1073741824", "The most that is kept for one user", |c, t| {
+        set(&mut c.user_bytes_max, parse::number(t))
+    }),
     key(KEEPING, "retention", "TIME", "30d", "How long events are kept; 0 keeps them for ever", |c, t| {
         set(&mut c.retention, parse::period(t))
     }),

@@ -94,6 +94,8 @@ pub struct Config {
     pub event_bytes_max: usize,
     /// The largest body of `/eventmatch`, in bytes. Default 256 KiB.
     pub subscription_bytes_max: usize,
+    /// The most that events on their way to the disk take, with 64 bytes for each delivery that they cause. Default 64 MiB.
+    pub accept_bytes_max: usize,
     /// The most connections open at once. Default 1024.
     pub connections_max: usize,
     /// The longest a request's headers may take to arrive. Default 10 s.
@@ -116,6 +118,8 @@ pub struct Config {
     pub plugin_output_bytes: usize,
     /// The most log lines of one call, in bytes. Default 64 KiB.
     pub plugin_log_bytes: usize,
+    /// The most log lines that the story keeps of a call that did not fail, in bytes: the last ones. Default 4 KiB.
+    pub plugin_success_log_bytes: usize,
     /// The most state that a subscription's plugin keeps, in bytes. Default 1 MiB.
     pub plugin_state_bytes: usize,
     /// The most keys of state that a subscription's plugin keeps. Default 1000.
@@ -144,6 +148,9 @@ pub struct Config {
     /// Programs that run on events' data files: `[[handler]]` in the file. Default none.
     pub handlers: Vec<Definition>,
 
+    /// The most that is kept for one user, in bytes: his subscriptions, and what his plugins make, keep and log. Default
+    /// 1 GiB.
+    pub user_bytes_max: u64,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
     /// How long a second event with the same source and id is answered with the first's id; `None` (the default)
@@ -211,6 +218,7 @@ impl Default for Config {
             recover_events_per_second: 2000,
             event_bytes_max: 1024 * 1024,
             subscription_bytes_max: 256 * 1024,
+            accept_bytes_max: 64 * 1024 * 1024,
             connections_max: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -221,6 +229,7 @@ impl Default for Config {
             plugin_memory_total_bytes: 1024 * 1024 * 1024,
             plugin_output_bytes: 1024 * 1024,
             plugin_log_bytes: 64 * 1024,
+            plugin_success_log_bytes: 4 * 1024,
             plugin_state_bytes: 1024 * 1024,
             plugin_state_keys: 1000,
             plugin_bytes_max: 32 * 1024 * 1024,
@@ -233,6 +242,7 @@ impl Default for Config {
             plugin_threads: 0,
             plugin_compiler: None,
             handlers: Vec::new(),
+            user_bytes_max: 1024 * 1024 * 1024,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             dedup_window: None,
             shutdown_grace: Duration::from_secs(10),

@@ -214,7 +214,10 @@ fn finished(
     at: Timestamp,
     outcome: Outcome,
 ) -> Finished {
-    let Made { mut progress, policy, target, plugin, prepared, begun } = made;
+    let Made { mut progress, policy, mut target, plugin, prepared, begun } = made;
+    if outcome == Outcome::Delivered {
+        target.iter_mut().for_each(Answer::keep_little);
+    }
     progress.failed += 1;
     progress.held = None;
     progress.first_attempt.get_or_insert(at);

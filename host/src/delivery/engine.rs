@@ -106,6 +106,7 @@ impl Engine {
     /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
     async fn forgive(&self, id: SubscriptionId) {
         self.breakers.forget(id);
+        self.reached.forget(id);
         while !self.stop.is_cancelled() {
             match self.store.forgive(id, FORGIVE_AT_ONCE).await {
                 Ok(true) => {}

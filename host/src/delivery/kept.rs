@@ -53,6 +53,8 @@ impl Turn<'_> {
     /// Returns what a call has changed, and the removal of what has expired.
     pub(super) fn changes(&self, after: &State, now: Timestamp) -> Vec<StateChange> {
         let mut changes = after.changes();
+        // What is written as it was is on disk already.
+        changes.retain(|change| self.read.state.get(&change.key) != change.value.as_ref());
         let expired = self.read.state.iter().filter(|(_, value)| !value.is_alive(now));
         let gone: Vec<_> = expired
             .filter(|(key, _)| !changes.iter().any(|change| change.key == **key))

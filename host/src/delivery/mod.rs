@@ -7,8 +7,8 @@
 //!
 //! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
 //! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`; what is
-//! neither's, such as a policy that is away or a want of descriptors, holds the delivery and is counted nowhere. A plugin
-//! that fails again and again is left alone for a while (`breaker`).
+//! neither's, such as a policy that is away, a want of descriptors, or of room for what is kept for its user, holds the
+//! delivery and is counted nowhere. A plugin that fails again and again is left alone for a while (`breaker`).
 
 mod answer;
 mod attempt;
@@ -48,4 +48,6 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Waits between attempts, unless the subscription says otherwise.
     pub retry_schedule: RetrySchedule,
+    /// The most bytes that the story keeps of what a plugin said in a call that did not fail.
+    pub success_log_bytes: usize,
 }

@@ -141,10 +141,11 @@ impl Engine {
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
-        let Ran { run, outputs, state } = self.modules.host().run(plugin, call).await;
+        let Ran { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
             return self.judge_failed(&case, permit, run, has_policy);
         }
+        run.keep_end(self.limits.success_log_bytes);
         self.breakers.note(case.subscription, permit, Ok(()), now);
         let is_changed = state.is_changed();
         let changes = turn.as_ref().filter(|_| is_changed).map(|turn| turn.changes(&state, now));
@@ -152,7 +153,7 @@ impl Engine {
         // It shares what is kept, which changes now.
         drop(state);
         let fixed = fixed_by(&run.verdict, outputs);
-        if !is_changed && !matches!(fixed, Fixed::Outputs(_)) {
+        if changes.is_empty() && !matches!(fixed, Fixed::Outputs(_)) {
             return Decided::unprepared(course_of(fixed), run);
         }
         // While the disk is full, the delivery waits and its plugin runs again: nothing of this run is kept.
@@ -257,6 +258,7 @@ fn unreadable(error: &Error) -> Course {
     let reason = chain::of(error);
     match error {
         Error::Damaged { .. } => Course::End(Outcome::Dead { reason }, Consequence::Nothing),
-        Error::Unavailable { .. } | Error::Closed => Course::Held(Holder::Store, reason),
+        Error::Unavailable { .. } | Error::Busy { .. } | Error::Closed => Course::Held(Holder::Store, reason),
+        Error::Quota { .. } => Course::Held(Holder::Quota, reason),
     }
 }

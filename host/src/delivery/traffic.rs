@@ -77,6 +77,10 @@ impl Reached {
         lock(&self.0).insert(subscription, at);
     }
 
+    pub(super) fn forget(&self, subscription: SubscriptionId) {
+        lock(&self.0).remove(&subscription);
+    }
+
     pub(super) fn since(&self, subscription: SubscriptionId, time: Timestamp) -> bool {
         lock(&self.0).get(&subscription).is_some_and(|reached| *reached >= time)
     }

@@ -41,6 +41,15 @@ impl Snapshot {
         self.by_id.get(&id)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Known> {
+        self.by_id.values()
+    }
+
+    /// Removes a deleted subscription: nothing but `by_id` has it.
+    pub(super) fn remove(&mut self, id: SubscriptionId) {
+        self.by_id.remove(&id);
+    }
+
     /// Returns a user's subscriptions that are not deleted, in the order of their creation, from behind `after` on.
     pub(super) fn of_user(&self, user: &str, after: Option<&Subscription>) -> impl Iterator<Item = &Known> {
         let user: Arc<str> = user.into();
@@ -93,6 +102,9 @@ fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Known> {
 }
 
 fn known(subscription: Arc<Subscription>) -> Known {
+    if subscription.deleted.is_some() {
+        return Known { subscription, filter: None };
+    }
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
     if let Err(error) = &filter {
         tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock;
+use crate::domain::Auth;
+use crate::store::Quota;
 use crate::store::redb::RedbStore;
 
 async fn directory(folder: &tempfile::TempDir) -> Directory {
@@ -106,7 +108,7 @@ async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobody
     let wrong = Subscription { jsonpath: "$[".to_owned(), ..subscription() };
     let right = subscription();
     for stored in [&wrong, &right] {
-        store.put_subscription(stored.clone()).await.unwrap();
+        store.put_subscription(stored.clone(), Quota::Exempt).await.unwrap();
     }
     let directory = Directory::open(Arc::new(store), Vec::new()).await.unwrap();
     assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id]);
@@ -160,4 +162,22 @@ async fn an_old_failure_does_not_disable_what_its_owner_has_changed() {
     let disabled = directory.get(tried.id).unwrap();
     assert_eq!(disabled.activity, Activity::Disabled { since: later, error: Some("new".to_owned()) });
     assert_eq!(disabled.updated, later, "its owner did not change it");
+}
+
+#[tokio::test]
+async fn what_is_deleted_loses_its_secrets_and_is_gone_when_it_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(&folder).await;
+    let auth = Auth::Basic { username: "ann".to_owned(), password: "secret".to_owned() };
+    let created = Subscription { auth, ..subscription() };
+    let (id, now) = (created.id, clock::now());
+    directory.create(created).await.unwrap();
+    let deleted = directory.change(id, |current| Some(current.deleted(now))).await.unwrap().unwrap();
+    assert_eq!((&deleted.subscription.auth, deleted.filter.is_some()), (&Auth::None, false));
+    assert!(directory.deleted_before(now).is_empty());
+    let later = now + Duration::from_secs(1);
+    assert_eq!(directory.deleted_before(later), [id]);
+    assert!(directory.get(id).is_some(), "old deliveries are explained");
+    directory.forget(&[id]);
+    assert!(directory.get(id).is_none() && directory.deleted_before(later).is_empty());
 }

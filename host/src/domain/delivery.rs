@@ -15,6 +15,9 @@ use crate::domain::retry::RetrySchedule;
 /// The most bytes of a target's or policy server's answer that are kept: 16 KiB.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
+/// The most bytes of the answer to a delivery that are kept where the target took it: 1 KiB.
+pub const ANSWER_BYTES_LITTLE: usize = 1024;
+
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
@@ -28,6 +31,14 @@ impl Answer {
     /// Tells whether the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Keeps the beginning of the body, at most [`ANSWER_BYTES_LITTLE`] bytes.
+    pub fn keep_little(&mut self) {
+        if self.body.len() > ANSWER_BYTES_LITTLE {
+            self.body.truncate(self.body.floor_char_boundary(ANSWER_BYTES_LITTLE));
+            self.body.shrink_to_fit();
+        }
     }
 }
 
@@ -113,6 +124,8 @@ pub enum Holder {
     Store,
     /// This machine has no room for the attempt: descriptors, memory, ports, or places for attempts.
     Host,
+    /// No more may be kept for its user.
+    Quota,
 }
 
 impl Holder {
@@ -123,6 +136,7 @@ impl Holder {
             Self::Plugins => "plugins",
             Self::Store => "store",
             Self::Host => "host",
+            Self::Quota => "quota",
         }
     }
 }

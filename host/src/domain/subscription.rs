@@ -153,6 +153,19 @@ impl Subscription {
         }
     }
 
+    /// Returns what stays of it when its owner deletes it: what explains old deliveries, without secrets.
+    pub fn deleted(&self, now: Timestamp) -> Self {
+        Self {
+            jsonpath: String::new(),
+            extensions: Map::new(),
+            auth: Auth::None,
+            plugin: None,
+            updated: now,
+            deleted: Some(now),
+            ..self.clone()
+        }
+    }
+
     /// Tells whether events are matched and delivered now.
     pub fn is_active(&self) -> bool {
         self.deleted.is_none() && self.activity == Activity::Enabled

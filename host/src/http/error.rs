@@ -170,6 +170,10 @@ impl From<store::Error> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the store cannot write now (is the disk full?); nothing of this request was kept: try again",
             ),
+            store::Error::Busy { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: try again"))
+            }
+            store::Error::Quota { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
             store::Error::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping: try again")
             }
@@ -264,6 +268,8 @@ impl From<intake::Error> for ApiError {
                 let detail = format!("event {index} of the request: {}", chain::of(source));
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
             }
+            intake::Error::TooMuch { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            intake::Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             intake::Error::Log { source } => source.into(),
         }
     }

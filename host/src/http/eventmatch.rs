@@ -136,9 +136,7 @@ pub(super) async fn remove(
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
     let now = clock::now();
-    let deleted = api.directory.change(id, |current| {
-        is_own(current, &user).then(|| Subscription { deleted: Some(now), updated: now, ..current.clone() })
-    });
+    let deleted = api.directory.change(id, |current| is_own(current, &user).then(|| current.deleted(now)));
     deleted.await?.map(drop).ok_or_else(not_yours)
 }
 

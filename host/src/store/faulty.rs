@@ -80,9 +80,13 @@ impl Store for FaultyStore {
         self.inner.subscriptions().await
     }
 
-    async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error> {
+    async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
         self.meet("put_subscription", Some(subscription.id))?;
-        self.inner.put_subscription(subscription).await
+        self.inner.put_subscription(subscription, quota).await
+    }
+
+    fn kept_for(&self, user: &str) -> Kept {
+        self.inner.kept_for(user)
     }
 
     async fn begin_recovery(
@@ -197,6 +201,11 @@ impl Store for FaultyStore {
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
         self.meet("forgive", Some(subscription))?;
         self.inner.forgive(subscription, limit).await
+    }
+
+    async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
+        self.meet("forget", None)?;
+        self.inner.forget(deleted).await
     }
 
     async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {

@@ -42,9 +42,48 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// No more may be kept for a user.
+    #[error(
+        "what is kept for the user `{user}` has {kept} bytes and would get {bytes} more: the most is {max} (the setting \
+         user_bytes_max)"
+    )]
+    Quota {
+        /// The user.
+        user: String,
+        /// What is kept, in bytes.
+        kept: u64,
+        /// What would be kept besides.
+        bytes: u64,
+        /// The most.
+        max: u64,
+    },
+    /// Too much waits for the disk.
+    #[error("what waits for the disk has {max} bytes, as many as may (the setting accept_bytes_max)")]
+    Busy {
+        /// The most bytes that may wait.
+        max: usize,
+    },
     /// The service is going down.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What is kept for a user, in bytes: subscriptions, and what their plugins make, keep and say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// What is kept now.
+    pub bytes: u64,
+    /// The most that may be.
+    pub max: u64,
+}
+
+/// Whether a write may be refused because too much is kept for its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quota {
+    /// It is refused where it needs room that is not there.
+    Holds,
+    /// It is done in any case: it takes next to nothing, and somebody relies on it.
+    Exempt,
 }
 
 /// An event on its way into the log.
@@ -60,6 +99,17 @@ pub struct Arrival {
     pub matched: Vec<SubscriptionId>,
     /// The subscriptions whose filter gave no answer, and why not.
     pub failed: Vec<(SubscriptionId, String)>,
+}
+
+/// What one delivery takes, in memory and of a commit, besides its event: about so many bytes.
+pub const DELIVERY_BYTES: usize = 64;
+
+impl Arrival {
+    /// Returns about how many bytes the event takes on its way to the disk, with everything that it causes.
+    pub fn size(&self) -> usize {
+        let failed = self.failed.iter().map(|(_, reason)| DELIVERY_BYTES + reason.len()).sum::<usize>();
+        self.event.size() + self.sender.len() + DELIVERY_BYTES * self.matched.len() + failed
+    }
 }
 
 /// An event in the log.
@@ -119,6 +169,9 @@ pub enum Purge {
     Events(Vec<EventId>),
     /// Everything received before this time.
     Before(Timestamp),
+    /// The same, past its retention: what subscriptions that are disabled have been owed since before this time is given
+    /// up, and does not keep its events.
+    Expired(Timestamp),
 }
 
 /// What a purge did.
@@ -128,6 +181,8 @@ pub struct Purged {
     pub purged: u64,
     /// Events that stay because a delivery of theirs is still open.
     pub kept: u64,
+    /// Deliveries of disabled subscriptions that are given up.
+    pub expired: u64,
 }
 
 /// Which part of the log to read next, oldest first.
@@ -185,6 +240,16 @@ pub struct Preparation {
     pub state: Vec<StateChange>,
 }
 
+impl Preparation {
+    /// Returns about how many bytes it holds.
+    pub fn size(&self) -> usize {
+        let state = |change: &StateChange| {
+            64 + change.key.len() + change.value.as_ref().map_or(0, |value| value.bytes.len())
+        };
+        self.run.size() + self.prepared.size() + self.state.iter().map(state).sum::<usize>()
+    }
+}
+
 /// An uploaded module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
@@ -209,12 +274,14 @@ impl Module {
 /// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run and
 /// [`Store::release`].
 ///
-/// Dropping a future does not undo the write that it asked for.
+/// Dropping a future does not undo the write that it asked for; only events that wait make room for others when nobody
+/// waits for them any more.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
     ///
-    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id.
+    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. What would
+    /// wait behind too much is refused with [`Error::Busy`].
     async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error>;
 
     /// Returns one event with the history of its deliveries.
@@ -241,7 +308,10 @@ pub trait Store: Send + Sync + 'static {
     async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error>;
 
     /// Creates or replaces a subscription. One without a plugin loses the state of the plugin that it had.
-    async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error>;
+    async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error>;
+
+    /// Returns how much is kept for a user.
+    fn kept_for(&self, user: &str) -> Kept;
 
     /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
     /// returns `false` while another recovery of the subscription runs.
@@ -295,7 +365,8 @@ pub trait Store: Send + Sync + 'static {
     async fn release(&self, release: Release) -> Result<(), Error>;
 
     /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does
-    /// nothing of it and returns `false` when the delivery does not wait in its place any more.
+    /// nothing of it and returns `false` when the delivery does not wait in its place any more. It does nothing, and says
+    /// so with [`Error::Quota`], where there is no more room for its user.
     async fn prepare(&self, preparation: Preparation) -> Result<bool, Error>;
 
     /// Returns what becomes of a delivery, where its plugin has fixed that.
@@ -322,6 +393,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Drops what is owed to a deleted subscription, at most `limit` rows; returns whether there may be more.
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
+
+    /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.
+    async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error>;
 
     /// Remembers when a subscription's target was last reached.
     async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error>;

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 
 use super::Logged;
 use crate::domain::plugin::PluginRun;
-use crate::domain::{Attempt, EventId, HandlerRun, Holder, SubscriptionId};
+use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, SubscriptionId};
+
+/// The most that is kept of what a plugin said in an attempt whose end waits behind too much.
+const LOG_BYTES_LITTLE: usize = 512;
 
 /// A delivery that waits for its first or its next attempt.
 #[derive(Clone, Debug)]
@@ -118,4 +121,24 @@ pub struct Release {
     pub since: Timestamp,
     /// When it is to be tried again.
     pub due: Timestamp,
+}
+
+impl Finished {
+    /// Returns about how many bytes it holds.
+    pub fn size(&self) -> usize {
+        let Attempt { policy, target, .. } = &self.attempt;
+        let answers = [policy, target].into_iter().flatten().map(|answer| answer.body.len());
+        let plugin = self.plugin.as_ref().map_or(0, |run| run.size());
+        let run = self.run.as_ref().map_or(0, |run| run.size());
+        size_of::<Self>() + answers.sum::<usize>() + plugin + run
+    }
+
+    /// Keeps little of what the target answered and the plugin said.
+    pub(super) fn keep_little(&mut self) {
+        let Attempt { policy, target, .. } = &mut self.attempt;
+        [policy, target].into_iter().flatten().for_each(Answer::keep_little);
+        if let Some(run) = &mut self.plugin {
+            run.keep_end(LOG_BYTES_LITTLE);
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod breaking;
 mod delivering;
 mod examining;
 mod failing;
+mod filling;
 mod fixing;
 mod keeping;
 mod made;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{PluginDigest, PluginUse};
 use crate::domain::Event;
 
+/// What a log line takes besides its texts.
+const LINE_BYTES: usize = 16;
+
 /// What a plugin did about an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginRun {
@@ -54,10 +57,26 @@ impl PluginRun {
 
     /// Returns about how many bytes its texts have.
     pub fn size(&self) -> usize {
-        let fields =
-            |line: &LogLine| line.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let logs = self.logs.iter().map(|line| line.message.len() + fields(line)).sum::<usize>();
-        self.stderr.len() + logs
+        self.stderr.len() + self.logs.iter().map(LogLine::size).sum::<usize>()
+    }
+
+    /// Keeps the end of its texts, at most `bytes`: the newest log lines, and the end of stderr in what they leave.
+    pub fn keep_end(&mut self, bytes: usize) {
+        let mut left = bytes;
+        let fits = |line: &&LogLine| match left.checked_sub(line.size()) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        let kept = self.logs.iter().rev().take_while(fits).count();
+        let dropped = self.logs.len() - kept;
+        self.logs.drain(..dropped);
+        self.logs.shrink_to_fit();
+        self.logs_dropped = self.logs_dropped.saturating_add(u32::try_from(dropped).unwrap_or(u32::MAX));
+        let cut = self.stderr.len().saturating_sub(left);
+        self.stderr.drain(..self.stderr.ceil_char_boundary(cut));
     }
 }
 
@@ -137,6 +156,14 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
+impl LogLine {
+    /// Returns about how many bytes it has.
+    pub fn size(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| name.len() + value.len());
+        LINE_BYTES + self.message.len() + fields.sum::<usize>()
+    }
+}
+
 /// How severe a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +194,18 @@ pub enum Output {
         /// The body.
         body: Bytes,
     },
+}
+
+impl Output {
+    fn size(&self) -> usize {
+        match self {
+            Self::Event(event) => event.size(),
+            Self::Raw { content_type, headers, body } => {
+                let headers = headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                content_type.len() + headers + body.len()
+            }
+        }
+    }
 }
 
 /// What becomes of a delivery, fixed by the first success of its plugin.
@@ -200,6 +239,15 @@ pub enum Fixed {
 }
 
 impl Prepared {
+    /// Returns about how many bytes it holds.
+    pub fn size(&self) -> usize {
+        match &self.fixed {
+            Fixed::Event => 0,
+            Fixed::Denied { reason } | Fixed::Skipped { reason } => reason.len(),
+            Fixed::Outputs(outputs) => outputs.iter().map(|output| 64 + output.size()).sum(),
+        }
+    }
+
     /// Makes what `plugin` has fixed.
     pub fn by(plugin: &PluginUse, fixed: Fixed) -> Self {
         Self { digest: plugin.digest, config: plugin.config_digest(), fixed }
@@ -208,5 +256,40 @@ impl Prepared {
     /// Tells whether a subscription's plugin of now, with its configuration, has fixed it.
     pub fn is_by(&self, plugin: Option<&PluginUse>) -> bool {
         plugin.is_some_and(|plugin| self.digest == plugin.digest && self.config == plugin.config_digest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(lines: &[&str], stderr: &str) -> PluginRun {
+        let failure = Failure::Host(String::new());
+        let line = |message: &&str| LogLine {
+            level: LogLevel::Info,
+            message: (*message).to_owned(),
+            fields: vec![("k".to_owned(), "v".to_owned())],
+        };
+        PluginRun {
+            logs: lines.iter().map(line).collect(),
+            logs_dropped: 1,
+            stderr: stderr.to_owned(),
+            ..PluginRun::failed(PluginDigest::of(b""), 1, Timestamp::UNIX_EPOCH, failure)
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_kept_whole_lines_first() {
+        let whole = run(&["first", "second", "third"], "pänic");
+        let mut kept = whole.clone();
+        kept.keep_end(whole.size());
+        assert_eq!(kept, whole);
+        kept.keep_end(whole.size() - 1);
+        assert_eq!(kept, run(&["first", "second", "third"], "änic"));
+        kept.keep_end(24 + 23 + 3);
+        let messages: Vec<_> = kept.logs.iter().map(|line| line.message.as_str()).collect();
+        assert_eq!((messages, kept.logs_dropped, kept.stderr.as_str()), (vec!["second", "third"], 2, "nic"));
+        kept.keep_end(0);
+        assert_eq!((kept.logs.len(), kept.logs_dropped, kept.stderr.as_str()), (0, 4, ""));
     }
 }

@@ -14,12 +14,15 @@ use super::queue::{End, Redelivery};
 use super::read::owe_fresh;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
-use crate::domain::{Entry, EventId, Outcome, State, Subscription, SubscriptionId};
-use crate::store::{Arrival, Logged, News, Place, Progress, Release};
+use super::usage::{self, Changes, Kind, Usage};
+use crate::domain::{Entry, EventId, Outcome, State, SubscriptionId};
+use crate::store::{Arrival, Finished, Logged, News, Place, Progress, Release};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
+/// The most new deliveries of one commit that are told of in memory; subscriptions that got more read the store.
+const TOLD_MAX: usize = 8 * 1024;
 /// How far the stored time of a target's last success may lag behind.
 const REACHED_LAG: Duration = Duration::from_secs(1);
 
@@ -34,6 +37,12 @@ pub(super) struct Effects {
     pub(super) woken: HashMap<SubscriptionId, News>,
     /// When targets were reached, as far as it was written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
+    /// How many new deliveries there are.
+    pub(super) told: usize,
+    /// Subscriptions that are not known any more.
+    pub(super) forgotten: Vec<SubscriptionId>,
+    /// What is kept for users.
+    pub(super) usage: Changes,
 }
 
 /// One transaction's work.
@@ -43,6 +52,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) dedup_window: Duration,
     pub(super) now: Timestamp,
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
+    pub(super) usage: &'a Usage,
     pub(super) effects: Effects,
 }
 
@@ -63,7 +73,7 @@ impl Apply<'_, '_> {
                     continue;
                 }
                 ids.push(id);
-                bytes += arrival.event.size();
+                bytes += arrival.size();
                 let index = u32::try_from(batch.len()).expect("a batch has at most 256 events");
                 failed.extend(failures(arrival, index));
                 batch.push(Logged {
@@ -90,7 +100,7 @@ impl Apply<'_, '_> {
         let key = batch[0].id.uuid().as_u128();
         let mut ledger = Ledger::default();
         failed.into_iter().for_each(|record| ledger.add(key, record));
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         let record = record::encode_batch(batch.iter().map(Some));
         self.tables.batches.insert(key, record.as_slice())?;
         let mut owed: BTreeMap<SubscriptionId, Vec<u32>> = BTreeMap::new();
@@ -104,8 +114,11 @@ impl Apply<'_, '_> {
         for (subscription, places) in owed {
             let row = (subscription.uuid().as_u128(), key);
             self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
-            let fresh: Vec<_> = places.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
-            let news = News { count: places.len() as u64, fresh, read: false };
+            self.effects.told += places.len();
+            let read = self.effects.told > TOLD_MAX;
+            let told = if read { &[] } else { places.as_slice() };
+            let fresh: Vec<_> = told.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
+            let news = News { count: places.len() as u64, fresh, read };
             self.effects.woken.entry(subscription).or_default().add(news);
         }
         self.effects.batches.push((key, copy));
@@ -159,28 +172,33 @@ impl Apply<'_, '_> {
                 self.remember_reached(finished.subscription, finished.attempt.at)?;
             }
             let waited = self.take_row(&mut rows, finished.subscription, finished.event, finished.place)?;
-            let runs = [finished.plugin.clone().map(Entry::Plugin), finished.run.clone().map(Entry::Run)];
-            let entries = runs.into_iter().flatten().chain([Entry::Attempt(finished.attempt.clone())]);
-            let records = entries.map(|entry| HistoryRecord { index, subscription, entry });
+            let entries = self.entries_of(finished)?;
+            let records = entries.into_iter().map(|entry| HistoryRecord { index, subscription, entry });
             if !waited {
                 late.extend(records.map(|record| (batch, record)));
                 continue;
             }
-            records.for_each(|record| ledger.add(batch, record));
+            for record in records {
+                self.count(subscription, Kind::Story, usage::of_entry(&record.entry))?;
+                ledger.add(batch, record);
+            }
             if finished.prepared && is_settled(&finished.attempt.outcome) {
-                self.tables.prepared.remove((subscription, finished.event.uuid().as_u128()))?;
+                self.unfix_one((subscription, finished.event.uuid().as_u128()))?;
             }
             if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
                 self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
             }
         }
         rows.write(&mut self.tables.fresh)?;
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         for (batch, record) in late {
-            history::insert_late(&mut self.tables.history, batch, record)?;
+            let (subscription, bytes) = (record.subscription, usage::of_entry(&record.entry));
+            if history::insert_late(self.tables, batch, record)? {
+                self.count(subscription, Kind::Story, bytes)?;
+            }
         }
         for (batch, records) in held {
-            history::hold(&mut self.tables.history, batch, records)?;
+            history::hold(self.tables, batch, records)?;
         }
         Ok(())
     }
@@ -216,6 +234,17 @@ impl Apply<'_, '_> {
         Ok(Some(HistoryRecord { index, subscription: subscription.uuid().as_u128(), entry }))
     }
 
+    /// Returns what the story keeps of an attempt: where there is no more room for its user, little.
+    fn entries_of(&mut self, finished: &Finished) -> Result<Vec<Entry>, Fault> {
+        let subscription = finished.subscription.uuid().as_u128();
+        let mut entries = Vec::with_capacity(2);
+        entries.extend(finished.plugin.clone().map(Entry::Plugin));
+        entries.extend(finished.run.clone().map(Entry::Run));
+        entries.push(Entry::Attempt(finished.attempt.clone()));
+        self.fit(subscription, &mut entries)?;
+        Ok(entries)
+    }
+
     /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.
     pub(super) fn owe_again(
         &mut self,
@@ -246,17 +275,6 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Creates or replaces a subscription.
-    pub(super) fn put_subscription(&mut self, subscription: &Subscription) -> Result<(), Fault> {
-        let record = record::encode_subscription(subscription);
-        self.tables.subscriptions.insert(subscription.id.uuid().as_u128(), record.as_slice())?;
-        if subscription.plugin.is_none() {
-            self.forget_state(subscription.id)?;
-        }
-        self.effects.woken.entry(subscription.id).or_default().add(News::read());
-        Ok(())
-    }
-
     /// Owes an event again; `false` when it is not in the log.
     pub(super) fn redeliver(&mut self, wish: &Redelivery) -> Result<bool, Fault> {
         let event = wish.event.uuid().as_u128();
@@ -269,7 +287,9 @@ impl Apply<'_, '_> {
         };
         let index = u32::try_from(place).expect("a batch has at most 256 events");
         let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
-        let histories = history::of_batch(&self.tables.history, key, |record| record.index == index)?;
+        let histories = history::of_batch(&self.tables.history, &self.tables.pieces, key, |record| {
+            record.index == index
+        })?;
         let mut ledger = Ledger::default();
         let mut asked = HashSet::new();
         for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {
@@ -291,7 +311,7 @@ impl Apply<'_, '_> {
             self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
             self.effects.woken.entry(*id).or_default().add(News { count: 1, ..News::read() });
         }
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {
             batch[place] = Some(logged.into());
             self.replace_batch(key, &batch)?;
@@ -351,7 +371,7 @@ impl Apply<'_, '_> {
         for key in retries {
             self.tables.retries.remove(key)?;
         }
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         Ok(more)
     }
 
@@ -380,7 +400,7 @@ fn is_settled(outcome: &Outcome) -> bool {
 }
 
 /// Where a delivery's row is.
-enum Waiting {
+pub(super) enum Waiting {
     /// In the fresh table, if anywhere.
     Fresh,
     /// In the due index.
@@ -389,7 +409,7 @@ enum Waiting {
     Not,
 }
 
-fn waiting_since(entries: &[Entry]) -> Waiting {
+pub(super) fn waiting_since(entries: &[Entry]) -> Waiting {
     let last = entries.iter().rfind(|entry| !entry.is_run());
     match (last, State::after(entries)) {
         (None, _) => Waiting::Fresh,

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle,
+    WriteTransaction,
 };
 
 use super::private;
 use super::record;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
+use super::usage;
 use crate::store;
 
 /// The name of the file in the data folder.
@@ -253,7 +255,7 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
 }
 
 /// Tells whether a file of the current version has every table: one of an earlier release has no recoveries, or
-/// nothing of plugins.
+/// nothing of plugins, or does not count what is kept.
 fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
     let found = (|| -> Result<_, redb::Error> {
         let txn = database.begin_read()?;
@@ -263,6 +265,8 @@ fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool,
             schema::MODULES.name(),
             schema::PREPARED.name(),
             schema::STATE.name(),
+            schema::PIECES.name(),
+            schema::USAGE.name(),
         ];
         Ok(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)))
     })();
@@ -273,6 +277,9 @@ fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
     let created = commit(database, false, |txn| {
         let mut tables = Tables::open(txn)?;
         tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
+        if tables.usage.is_empty()? {
+            usage::count_older(&mut tables)?;
+        }
         Ok(())
     });
     match created {

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redb::{ReadableTable, Table};
+use redb::ReadableTable;
 
 use super::handle::Fault;
+use super::pieces;
 use super::record::{self, HistoryRecord};
+use super::schema::Tables;
 use crate::domain::Entry;
 use crate::store::FailedFilter;
 
 /// The most bytes of records in one row, roughly: it bounds what reading a story holds at once.
 const ROW_BYTES_FULL: usize = 256 * 1024;
+/// The largest entry that does not make its row lie in pieces.
+const ENTRY_BYTES_SMALL: usize = 2 * 1024;
 
 /// New entries of one commit, gathered by batch, so that each batch costs one row.
 #[derive(Default)]
@@ -23,60 +27,76 @@ impl Ledger {
     }
 
     /// Writes all entries behind those that the batches have.
-    pub(super) fn write(self, table: &mut Table<'_, (u128, u64), &'static [u8]>) -> Result<(), Fault> {
+    pub(super) fn write(self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         for (batch, records) in self.0 {
-            let last = table.range((batch, 0)..=(batch, u64::MAX))?.next_back().transpose()?;
+            let last = tables.history.range((batch, 0)..=(batch, u64::MAX))?.next_back().transpose()?;
             let next = last.map_or(0, |(key, _)| key.value().1 + 1);
             for (sequence, row) in (next..).zip(rows(&records)) {
-                table.insert((batch, sequence), record::encode_history(row).as_slice())?;
+                let record = record::encode_history(row);
+                let row = pieces::write(&mut tables.pieces, &record, inline_max(row), None)?;
+                tables.history.insert((batch, sequence), &*row)?;
             }
         }
         Ok(())
     }
 }
 
+/// Returns how large the row of these records may be before it lies in pieces. Many small ones fill their pages well
+/// enough, and are written often.
+fn inline_max(records: &[HistoryRecord]) -> usize {
+    let is_large = |record: &HistoryRecord| size(&record.entry) > ENTRY_BYTES_SMALL;
+    if records.iter().any(is_large) { pieces::INLINE_MAX } else { 2 * ROW_BYTES_FULL }
+}
+
 /// Writes an attempt whose row somebody has taken while it was under way.
 ///
 /// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
 /// always tells where the row is. (Runs do not count: an attempt that is under way has made the last ones.)
-/// Of an event that has left the log nothing is written.
+/// Of an event that has left the log nothing is written; returns whether it was.
 pub(super) fn insert_late(
-    table: &mut Table<'_, (u128, u64), &'static [u8]>,
+    tables: &mut Tables<'_>,
     batch: u128,
     record: HistoryRecord,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let mut found = None;
-    for row in table.range((batch, 0)..=(batch, u64::MAX))?.rev() {
+    for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
         let (key, row) = row?;
-        let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        let records = read(&tables.pieces, row.value())?;
         let same =
             |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
         let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
         if let Some(place) = records.iter().rposition(tells) {
-            found = Some((key.value(), place, records));
+            found = Some((key.value(), row.value().to_vec(), place, records));
             break;
         }
     }
-    if let Some((key, place, mut records)) = found {
-        records.insert(place, record);
-        table.insert(key, record::encode_history(&records).as_slice())?;
+    let Some((key, before, place, mut records)) = found else { return Ok(false) };
+    records.insert(place, record);
+    let record = record::encode_history(&records);
+    let row = pieces::write(&mut tables.pieces, &record, inline_max(&records), Some(&before))?;
+    tables.history.insert(key, &*row)?;
+    Ok(true)
+}
+
+/// Removes the history of a batch.
+pub(super) fn remove(tables: &mut Tables<'_>, batch: u128) -> Result<(), Fault> {
+    let whole = (batch, 0)..=(batch, u64::MAX);
+    for row in tables.history.range(whole.clone())? {
+        pieces::remove(&mut tables.pieces, row?.1.value())?;
     }
+    tables.history.retain_in(whole, |_, _| false)?;
     Ok(())
 }
 
 /// Writes that deliveries of a batch are held: in place of what their last entry says of the same, or behind it.
-pub(super) fn hold(
-    table: &mut Table<'_, (u128, u64), &'static [u8]>,
-    batch: u128,
-    mut held: Vec<HistoryRecord>,
-) -> Result<(), Fault> {
+pub(super) fn hold(tables: &mut Tables<'_>, batch: u128, mut held: Vec<HistoryRecord>) -> Result<(), Fault> {
     let (mut append, mut changed) = (Vec::new(), Vec::new());
-    for row in table.range((batch, 0)..=(batch, u64::MAX))?.rev() {
+    for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
         if held.is_empty() {
             break;
         }
         let (key, row) = row?;
-        let mut records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        let mut records = read(&tables.pieces, row.value())?;
         let mut is_changed = false;
         held = held
             .into_iter()
@@ -96,16 +116,26 @@ pub(super) fn hold(
             })
             .collect();
         if is_changed {
-            changed.push((key.value(), records));
+            changed.push((key.value(), row.value().to_vec(), records));
         }
     }
-    for (key, records) in changed {
-        table.insert(key, record::encode_history(&records).as_slice())?;
+    for (key, before, records) in changed {
+        let record = record::encode_history(&records);
+        let row = pieces::write(&mut tables.pieces, &record, inline_max(&records), Some(&before))?;
+        tables.history.insert(key, &*row)?;
     }
     append.append(&mut held);
     let mut ledger = Ledger::default();
     append.into_iter().for_each(|record| ledger.add(batch, record));
-    ledger.write(table)
+    ledger.write(tables)
+}
+
+/// Reads the records of a row.
+pub(super) fn read(
+    pieces: &impl ReadableTable<(u64, u32), &'static [u8]>,
+    row: &[u8],
+) -> Result<Vec<HistoryRecord>, Fault> {
+    record::decode_history(&pieces::read(pieces, row)?).map_err(Fault::damaged("history"))
 }
 
 fn rows(records: &[HistoryRecord]) -> impl Iterator<Item = &[HistoryRecord]> {
@@ -142,13 +172,14 @@ fn size(entry: &Entry) -> usize {
 /// kept in memory: plugins may have logged much.
 pub(super) fn of_batch(
     table: &impl ReadableTable<(u128, u64), &'static [u8]>,
+    pieces: &impl ReadableTable<(u64, u32), &'static [u8]>,
     batch: u128,
-    wanted: impl Fn(&HistoryRecord) -> bool,
+    mut wanted: impl FnMut(&HistoryRecord) -> bool,
 ) -> Result<HashMap<(u32, u128), Vec<Entry>>, Fault> {
     let mut histories: HashMap<_, Vec<_>> = HashMap::new();
     for row in table.range((batch, 0)..=(batch, u64::MAX))? {
         let (_, row) = row?;
-        let records = record::decode_history(row.value()).map_err(Fault::damaged("history"))?;
+        let records = read(pieces, row.value())?;
         for record in records.into_iter().filter(|record| wanted(record)) {
             histories.entry((record.index, record.subscription)).or_default().push(record.entry);
         }

@@ -6,11 +6,14 @@
 //! from memory (`recent`).
 
 mod apply;
+mod expire;
+
 mod fresh;
 mod handle;
 mod history;
 mod ids;
 mod modules;
+mod pieces;
 mod prepared;
 mod private;
 mod purge;
@@ -20,8 +23,10 @@ mod recent;
 mod record;
 mod recover;
 mod schema;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,14 +45,15 @@ use crate::domain::plugin::{Prepared, StateMap};
 use crate::domain::{EventId, PluginDigest, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
-    Arrival, Ask, Backlog, Error, Finished, Forward, Logged, Module, Preparation, Purge, Purged, Range,
-    Release, Step, Store, Story, Waiting, Wakes,
+    Arrival, Ask, Backlog, Error, Finished, Forward, Kept, Logged, Module, Preparation, Purge, Purged, Quota,
+    Range, Release, Step, Store, Story, Waiting, Wakes,
 };
 use handle::{Fault, Handle};
 use modules::{Change, Files};
 use queue::{End, Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
 use recover::Recover;
+use usage::Usage;
 use writer::Writer;
 
 pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
@@ -60,6 +66,24 @@ pub struct RedbStore {
     writer: Mutex<Option<JoinHandle<()>>>,
     modules: Files,
     alarm: Alarm,
+    usage: Arc<Usage>,
+}
+
+/// What a store does not grow beyond, and how long it looks back.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// For how long events with the same `source` and `id` are logged once; zero turns that off.
+    pub dedup_window: Duration,
+    /// The most bytes that are kept for one user: subscriptions, and what their plugins make and say.
+    pub user_bytes_max: u64,
+    /// The most bytes that wait for the disk: events with everything that they cause, and other writes.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { dedup_window: Duration::ZERO, user_bytes_max: u64::MAX, queue_bytes_max: usize::MAX }
+    }
 }
 
 impl RedbStore {
@@ -70,20 +94,32 @@ impl RedbStore {
     /// # Errors
     /// When the file is in use, damaged, not Waypost's, or of a newer version.
     pub fn open(folder: &Path, dedup_window: Duration) -> Result<Self, OpenError> {
+        Self::with(folder, Options { dedup_window, ..Options::default() })
+    }
+
+    /// Opens or creates the store as [`Self::open`] does, with these options.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn with(folder: &Path, options: Options) -> Result<Self, OpenError> {
         let handle = Arc::new(Handle::open(folder)?);
         let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default() };
-        let found = || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?)) };
-        let (last, reached) = found()
+        let found =
+            || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?, reader.accounts()?)) };
+        let (last, reached, accounts) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
+        let usage = Arc::new(Usage::new(accounts, options.user_bytes_max));
         let modules = modules::open(folder, &reader)?;
-        let (queue, wakes, alarm) = (Arc::new(Queue::new()), Arc::new(Wakes::default()), Alarm::default());
+        let queue = Arc::new(Queue::new(options.queue_bytes_max));
+        let (wakes, alarm) = (Arc::new(Wakes::default()), Alarm::default());
         let writer = Writer {
             handle,
             queue: Arc::clone(&queue),
             recent: Arc::clone(&reader.recent),
             wakes: Arc::clone(&wakes),
             ids: ids::Ids::above(last),
-            dedup_window,
+            dedup_window: options.dedup_window,
+            usage: Arc::clone(&usage),
             runtime: tokio::runtime::Handle::try_current().ok(),
             reached: reached.into_iter().collect(),
             alarm: alarm.clone(),
@@ -100,7 +136,7 @@ impl RedbStore {
                 }
             })
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules, alarm })
+        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules, usage, alarm })
     }
 
     /// Reads on a blocking thread: the disk may be slow.
@@ -153,6 +189,7 @@ impl Store for RedbStore {
             let (purged, next) = self.write(|reply| Op::Purge { purge, from: start, reply }).await?;
             total.purged += purged.purged;
             total.kept += purged.kept;
+            total.expired += purged.expired;
             from = next;
         }
         Ok(total)
@@ -173,8 +210,12 @@ impl Store for RedbStore {
         self.read(Reader::subscriptions).await
     }
 
-    async fn put_subscription(&self, subscription: Subscription) -> Result<(), Error> {
-        self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), reply }).await
+    async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
+        self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), quota, reply }).await
+    }
+
+    fn kept_for(&self, user: &str) -> Kept {
+        self.usage.of(user)
     }
 
     async fn begin_recovery(
@@ -279,6 +320,10 @@ impl Store for RedbStore {
 
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
         self.write(|reply| Op::Forgive { subscription, limit, at: clock::now(), reply }).await
+    }
+
+    async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
+        self.write(|reply| Op::Forget { deleted, reply }).await
     }
 
     async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {

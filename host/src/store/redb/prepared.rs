@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::apply::Apply;
 use super::handle::Fault;
 use super::history::Ledger;
+use super::pieces;
 use super::read::Reader;
 use super::record::{self, Error, EventRecord, HistoryRecord, body, versioned};
-use super::schema::{PREPARED, STATE};
+use super::schema::{PIECES, PREPARED, STATE};
+use super::usage::{self, Kind};
 use crate::domain::plugin::{Fixed, Output, Prepared, StateChange, StateMap, StateValue};
 use crate::domain::{Entry, EventId, PluginDigest, SubscriptionId};
-use crate::store::{Logged, Preparation};
+use crate::store::{self, Logged, Preparation};
 
 #[derive(Serialize, Deserialize)]
 struct PreparedRecord<'a> {
@@ -115,11 +117,11 @@ pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
 }
 
 impl Apply<'_, '_> {
-    /// See [`crate::store::Store::prepare`]; returns an answer for each.
+    /// See [`crate::store::Store::prepare`]; returns an answer for each: the error says that its user has no room.
     pub(super) fn prepare<'p>(
         &mut self,
         all: impl Iterator<Item = &'p Preparation>,
-    ) -> Result<Vec<bool>, Fault> {
+    ) -> Result<Vec<Result<bool, store::Error>>, Fault> {
         let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
         for preparation in all {
             let Preparation { event, place, run, prepared, state, .. } = preparation;
@@ -129,27 +131,76 @@ impl Apply<'_, '_> {
                 None => self.is_fresh(subscription, batch, index)?,
                 Some(due) => self.tables.retries.get((subscription, due.as_microsecond(), event))?.is_some(),
             };
-            answers.push(waits);
             if !waits {
+                answers.push(Ok(false));
                 continue;
             }
-            ledger.add(batch, HistoryRecord { index, subscription, entry: Entry::Plugin(run.clone()) });
-            self.tables.prepared.insert((subscription, event), encode(prepared).as_slice())?;
-            if !state.is_empty() && !self.has_lost_its_plugin(subscription)? {
-                self.change_state(subscription, state)?;
+            let keeps_state = !state.is_empty() && !self.has_lost_its_plugin(subscription)?;
+            let state = if keeps_state { state.as_slice() } else { &[] };
+            let fixed = encode(prepared);
+            let more = usage::of_row(&fixed) + self.growth(subscription, state)?;
+            if let Err(full) = self.room_for(subscription, more)? {
+                answers.push(Err(full));
+                continue;
             }
+            self.fix((subscription, event), &fixed)?;
+            self.change_state(subscription, state)?;
+            let mut entry = [Entry::Plugin(run.clone())];
+            self.fit(subscription, &mut entry)?;
+            let [entry] = entry;
+            self.count(subscription, Kind::Story, usage::of_entry(&entry))?;
+            ledger.add(batch, HistoryRecord { index, subscription, entry });
+            answers.push(Ok(true));
         }
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         Ok(answers)
+    }
+
+    fn fix(&mut self, key: (u128, u128), record: &[u8]) -> Result<(), Fault> {
+        let before = self.tables.prepared.get(key)?.map(|row| row.value().to_vec());
+        let row = pieces::write(&mut self.tables.pieces, record, pieces::INLINE_MAX, before.as_deref())?;
+        self.tables.prepared.insert(key, &*row)?;
+        let before = before.map_or(0, |row| usage::of_row(&row));
+        self.recount(key.0, Kind::Outputs, before, usage::of_row(&row))
+    }
+
+    /// Removes what is fixed of a delivery, if anything is.
+    pub(super) fn unfix_one(&mut self, key: (u128, u128)) -> Result<(), Fault> {
+        let Some(row) = self.tables.prepared.remove(key)?.map(|row| row.value().to_vec()) else {
+            return Ok(());
+        };
+        pieces::remove(&mut self.tables.pieces, &row)?;
+        self.recount(key.0, Kind::Outputs, usage::of_row(&row), 0)
+    }
+
+    /// Returns by how many bytes a state grows with these changes.
+    fn growth(&self, subscription: u128, changes: &[StateChange]) -> Result<u64, Fault> {
+        let (mut before, mut after) = (0, 0);
+        for StateChange { key, value } in changes {
+            let known = self.tables.state.get((subscription, key.as_str()))?;
+            before += known.map_or(0, |row| usage::of_state(key, row.value()));
+            after += value.as_ref().map_or(0, |value| usage::of_state(key, &encode_state(value)));
+        }
+        Ok(after.saturating_sub(before))
     }
 
     fn change_state(&mut self, subscription: u128, changes: &[StateChange]) -> Result<(), Fault> {
         for StateChange { key, value } in changes {
-            let row = (subscription, key.as_str());
-            match value {
-                Some(value) => drop(self.tables.state.insert(row, encode_state(value).as_slice())?),
-                None => drop(self.tables.state.remove(row)?),
-            }
+            let place = (subscription, key.as_str());
+            let before = self.tables.state.get(place)?.map(|row| row.value().to_vec());
+            let counted = before.as_deref().map_or(0, |row| usage::of_state(key, row));
+            let Some(value) = value else {
+                if let Some(row) = before {
+                    pieces::remove(&mut self.tables.pieces, &row)?;
+                    self.tables.state.remove(place)?;
+                    self.recount(subscription, Kind::State, counted, 0)?;
+                }
+                continue;
+            };
+            let record = encode_state(value);
+            let row = pieces::write(&mut self.tables.pieces, &record, pieces::INLINE_MAX, before.as_deref())?;
+            self.tables.state.insert(place, &*row)?;
+            self.recount(subscription, Kind::State, counted, usage::of_state(key, &row))?;
         }
         Ok(())
     }
@@ -164,19 +215,16 @@ impl Apply<'_, '_> {
     /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
     pub(super) fn unfix_by_other_plugin(&mut self, id: SubscriptionId, event: EventId) -> Result<(), Fault> {
         let row = (id.uuid().as_u128(), event.uuid().as_u128());
-        let Some(found) = self.tables.prepared.get(row)?.map(|row| Bytes::copy_from_slice(row.value()))
-        else {
+        let Some(found) = self.tables.prepared.get(row)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
+        let found = Bytes::from(pieces::read(&self.tables.pieces, &found)?.into_owned());
         let prepared = decode(&found).map_err(Fault::damaged("prepared"))?;
         let now = match self.tables.subscriptions.get(row.0)? {
             Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
             None => return Ok(()),
         };
-        if !prepared.is_by(now.plugin.as_deref()) {
-            self.tables.prepared.remove(row)?;
-        }
-        Ok(())
+        if prepared.is_by(now.plugin.as_deref()) { Ok(()) } else { self.unfix_one(row) }
     }
 
     /// Removes what is fixed of a logged event's deliveries.
@@ -185,7 +233,7 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         for subscription in &logged.matched {
-            self.tables.prepared.remove((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
+            self.unfix_one((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
         }
         Ok(())
     }
@@ -196,7 +244,7 @@ impl Apply<'_, '_> {
         let rows = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
         let keys = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
         for key in &keys {
-            self.tables.prepared.remove(key)?;
+            self.unfix_one(*key)?;
         }
         Ok(keys.len())
     }
@@ -212,12 +260,9 @@ impl Apply<'_, '_> {
             if of != subscription {
                 break;
             }
-            keys.push(key.to_owned());
+            keys.push(StateChange { key: key.to_owned(), value: None });
         }
-        for key in keys {
-            self.tables.state.remove((subscription, key.as_str()))?;
-        }
-        Ok(())
+        self.change_state(subscription, &keys)
     }
 }
 
@@ -231,7 +276,7 @@ impl Reader {
         self.handle.read(|txn| {
             let row = (subscription.uuid().as_u128(), event.uuid().as_u128());
             let Some(row) = txn.open_table(PREPARED)?.get(row)? else { return Ok(None) };
-            let record = Bytes::copy_from_slice(row.value());
+            let record = Bytes::from(pieces::read(&txn.open_table(PIECES)?, row.value())?.into_owned());
             decode(&record).map(Some).map_err(Fault::damaged("prepared"))
         })
     }
@@ -240,13 +285,15 @@ impl Reader {
     pub(super) fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Fault> {
         self.handle.read(|txn| {
             let (subscription, mut state) = (subscription.uuid().as_u128(), StateMap::new());
+            let pieces = txn.open_table(PIECES)?;
             for row in txn.open_table(STATE)?.range((subscription, "")..)? {
                 let (key, value) = row?;
                 let (of, key) = key.value();
                 if of != subscription {
                     break;
                 }
-                let value = decode_state(value.value()).map_err(Fault::damaged("state"))?;
+                let value =
+                    decode_state(&pieces::read(&pieces, value.value())?).map_err(Fault::damaged("state"))?;
                 state.insert(key.to_owned(), value);
             }
             Ok(state)

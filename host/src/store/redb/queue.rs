@@ -1,5 +1,6 @@
 //! What waits for the writer.
 
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,15 +10,16 @@ use tokio::sync::oneshot;
 use super::modules;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Arrival, Error, Finished, Preparation, Purge, Purged, Release};
+use crate::store::{Arrival, DELIVERY_BYTES, Error, Finished, Preparation, Purge, Purged, Quota, Release};
 
-/// Where an answer goes. The asker may be gone; the write happens all the same.
+/// Where an answer goes. The asker may be gone; the write happens all the same, but for [`Op::is_abandoned`] where there is
+/// no room.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// A write that somebody waits for until it is durable.
 pub(super) enum Op {
     Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
-    PutSubscription { subscription: Box<Subscription>, reply: Reply<()> },
+    PutSubscription { subscription: Box<Subscription>, quota: Quota, reply: Reply<()> },
     Redeliver { redelivery: Redelivery, reply: Reply<bool> },
     Prepare { preparation: Box<Preparation>, reply: Reply<bool> },
     BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
@@ -25,7 +27,50 @@ pub(super) enum Op {
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
     Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Module { change: Box<modules::Change>, reply: Reply<()> },
+    Forget { deleted: Vec<SubscriptionId>, reply: Reply<Vec<SubscriptionId>> },
     Probe { reply: Reply<()> },
+}
+
+/// What a write takes besides what it carries, in bytes.
+const OP_BYTES: usize = 256;
+
+impl Op {
+    /// Returns about how many bytes it holds.
+    fn size(&self) -> usize {
+        OP_BYTES
+            + match self {
+                Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
+                Self::Prepare { preparation, .. } => preparation.size(),
+                Self::Redeliver { redelivery, .. } => redelivery.subscriptions.len() * DELIVERY_BYTES,
+                Self::Recover { recover, .. } => recover.size(),
+                Self::PutSubscription { .. } | Self::BeginRecovery { .. } | Self::Module { .. } => 16 * 1024,
+                Self::Forget { deleted, .. } => deleted.len() * size_of::<SubscriptionId>(),
+                Self::Purge { .. } | Self::Forgive { .. } | Self::Probe { .. } => 0,
+            }
+    }
+
+    /// Tells whether it comes from outside: then it waits only where there is room. What the service does by itself has
+    /// few askers, each of which waits for its answer.
+    fn is_asked_for(&self) -> bool {
+        match self {
+            Self::Accept { .. }
+            | Self::Prepare { .. }
+            | Self::PutSubscription { .. }
+            | Self::Redeliver { .. }
+            | Self::BeginRecovery { .. }
+            | Self::Module { .. } => true,
+            Self::Recover { .. }
+            | Self::Purge { .. }
+            | Self::Forgive { .. }
+            | Self::Forget { .. }
+            | Self::Probe { .. } => false,
+        }
+    }
+
+    /// Tells whether it may be dropped: nobody was told that these events are logged, and their sender has gone.
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Accept { reply, .. } if reply.is_closed())
+    }
 }
 
 /// A wish to send an event again.
@@ -55,6 +100,14 @@ impl End {
         match self {
             Self::Finished(finished) => finished.run.is_some(),
             Self::Released(_) => false,
+        }
+    }
+
+    /// Returns about how many bytes it holds.
+    fn size(&self) -> usize {
+        match self {
+            Self::Finished(finished) => finished.size(),
+            Self::Released(release) => size_of::<Release>() + release.reason.len(),
         }
     }
 }
@@ -99,19 +152,25 @@ const GATHER_MAX: Duration = Duration::from_micros(600);
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The most operations and endings in one commit, each.
 const GROUP_MAX: usize = 1_024;
-/// The most bytes of events in one commit.
+/// The most bytes in one commit, with what its events cause.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The writer's input, bounded by its askers: each waits for its answer before it asks again.
+/// The writer's input, bounded in bytes. Ends of attempts are always taken, since a lost one is a repeat; of those that
+/// wait behind too much little is kept, and their number is bounded by their lanes.
 pub(super) struct Queue {
     state: Mutex<State>,
     ready: Condvar,
+    bytes_max: usize,
 }
 
 #[derive(Default)]
 struct State {
-    ops: std::collections::VecDeque<Op>,
+    ops: VecDeque<Weighed>,
+    /// What all of `ops` hold.
+    bytes: usize,
     endings: Vec<Ending>,
+    /// What all of `endings` hold.
+    endings_bytes: usize,
     endings_ready_at: Option<Instant>,
     /// The writer waits to be told; telling it otherwise would cost a system call for nothing.
     writer_waits: bool,
@@ -120,9 +179,16 @@ struct State {
     closed: bool,
 }
 
+/// A write, and how many bytes it holds.
+struct Weighed {
+    op: Op,
+    bytes: usize,
+}
+
 impl Queue {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), ready: Condvar::new() }
+    /// Makes a queue for so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { state: Mutex::default(), ready: Condvar::new(), bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -131,21 +197,35 @@ impl Queue {
 
     /// Adds a write.
     pub(super) fn push(&self, op: Op) -> Result<(), Error> {
+        let bytes = op.size();
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
-        state.ops.push_back(op);
+        if op.is_asked_for() && state.bytes + bytes > self.bytes_max {
+            state.drop_abandoned();
+            if state.bytes + bytes > self.bytes_max {
+                return Err(Error::Busy { max: self.bytes_max });
+            }
+        }
+        state.bytes += bytes;
+        state.ops.push_back(Weighed { op, bytes });
         self.tell(&mut state);
         Ok(())
     }
 
     /// Adds the end of an attempt.
-    pub(super) fn push_ending(&self, ending: Ending) -> Result<(), Error> {
+    pub(super) fn push_ending(&self, mut ending: Ending) -> Result<(), Error> {
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
+        if let End::Finished(finished) = &mut ending.end
+            && state.endings_bytes + finished.size() > self.bytes_max
+        {
+            finished.keep_little();
+        }
+        state.endings_bytes += ending.end.size();
         // A run keeps its place among those that may go at once until its end is written.
         let wait = if ending.end.is_run() { Duration::ZERO } else { ENDING_WAIT };
         state.endings.push(ending);
@@ -170,6 +250,7 @@ impl Queue {
     /// Puts endings back whose commit failed.
     pub(super) fn put_back(&self, mut endings: Vec<Ending>) {
         let mut state = self.lock();
+        state.endings_bytes += endings.iter().map(|ending| ending.end.size()).sum::<usize>();
         endings.append(&mut state.endings);
         if !endings.is_empty() {
             state.endings_ready_at = Some(Instant::now() + RETRY_WAIT);
@@ -187,6 +268,7 @@ impl Queue {
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
+        (state.bytes, state.endings_bytes) = (0, 0);
         let dropped = (std::mem::take(&mut state.ops), std::mem::take(&mut state.endings));
         drop(state);
         drop(dropped);
@@ -194,6 +276,16 @@ impl Queue {
 
     /// Waits for the next commit's worth; `None` when the queue is closed and empty.
     pub(super) fn next(&self) -> Option<Group> {
+        loop {
+            let group = self.wait()?;
+            // It may have been dropped to make room.
+            if group.len() > 0 {
+                return Some(group);
+            }
+        }
+    }
+
+    fn wait(&self) -> Option<Group> {
         let mut state = self.lock();
         loop {
             if !state.ops.is_empty() || state.closed {
@@ -220,10 +312,11 @@ impl Queue {
             return None;
         }
         state = self.gather(state);
-        let ops = take_ops(&mut state.ops);
+        let ops = state.take_ops();
         state.last_group = ops.len();
         let count = state.endings.len().min(GROUP_MAX);
         let endings: Vec<_> = state.endings.drain(..count).collect();
+        state.endings_bytes -= endings.iter().map(|ending| ending.end.size()).sum::<usize>();
         if state.endings.is_empty() {
             state.endings_ready_at = None;
         }
@@ -256,16 +349,25 @@ impl Queue {
     }
 }
 
-fn take_ops(waiting: &mut std::collections::VecDeque<Op>) -> Vec<Op> {
-    let (mut count, mut bytes) = (0, 0);
-    for op in waiting.iter().take(GROUP_MAX) {
-        if let Op::Accept { arrivals, .. } = op {
-            bytes += arrivals.iter().map(|arrival| arrival.event.size()).sum::<usize>();
+impl State {
+    /// Takes a commit's worth of writes.
+    fn take_ops(&mut self) -> Vec<Op> {
+        let (mut taken, mut bytes) = (Vec::with_capacity(self.ops.len().min(GROUP_MAX)), 0);
+        while let Some(next) = self.ops.front() {
+            bytes += next.bytes;
+            if taken.len() == GROUP_MAX || (!taken.is_empty() && bytes > GROUP_BYTES_MAX) {
+                break;
+            }
+            let Some(Weighed { op, bytes }) = self.ops.pop_front() else { break };
+            self.bytes -= bytes;
+            taken.push(op);
         }
-        if count > 0 && bytes > GROUP_BYTES_MAX {
-            break;
-        }
-        count += 1;
+        taken
     }
-    waiting.drain(..count).collect()
+
+    /// Makes room where askers have gone.
+    fn drop_abandoned(&mut self) {
+        self.ops.retain(|next| !next.op.is_abandoned());
+        self.bytes = self.ops.iter().map(|next| next.bytes).sum();
+    }
 }

@@ -12,7 +12,7 @@ use super::ids;
 use super::prepared::PreparedRows;
 use super::recent::Recent;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
-use super::schema::{BATCHES, FRESH, HISTORY, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
+use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, Subscription, SubscriptionId};
 use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
 
@@ -81,7 +81,8 @@ impl Reader {
         }
         let indexes: HashSet<u32> = places.iter().map(|(index, _)| *index).collect();
         let is_wanted = |record: &HistoryRecord| indexes.contains(&record.index);
-        let mut histories = history::of_batch(&txn.open_table(HISTORY)?, key, is_wanted)?;
+        let (history, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
+        let mut histories = history::of_batch(&history, &pieces, key, is_wanted)?;
         let mut failed = history::take_failed(&mut histories);
         let stories = places.iter().map(|(index, logged)| {
             let deliveries = logged.matched.iter().map(|subscription| {

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Batch;
+use crate::domain::SubscriptionId;
+use crate::store::Logged;
 
-/// The most bytes of events that are kept.
+/// The most bytes of events that are kept, with whom they are owed to.
 const BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// A few batches by their key, oldest dropped first.
@@ -34,7 +36,8 @@ impl Recent {
 
     /// Keeps a batch.
     pub(super) fn put(&self, key: u128, batch: Arc<Batch>) {
-        let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256).sum();
+        let owed = |logged: &Logged| logged.matched.capacity() * size_of::<SubscriptionId>();
+        let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256 + owed(logged)).sum();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
         kept.batches.push_back((key, batch, bytes));
@@ -50,6 +53,33 @@ impl Recent {
         if let Some(place) = kept.place(key) {
             let (.., bytes) = kept.batches.remove(place).expect("the place has just been found");
             kept.bytes -= bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::domain::event::{SpecVersion, Wire};
+    use crate::domain::{Event, EventId};
+
+    fn batch(matched: usize) -> Arc<Batch> {
+        let wire = Wire::Structured { content_type: None, body: vec![b' '; 100].into() };
+        let event = Event::from_parts(SpecVersion::V1_0, "1".into(), "/s".into(), "t".into(), wire);
+        let (id, received, sender) = (EventId::MAX, clock::now(), String::new());
+        let matched = vec![SubscriptionId::MAX; matched];
+        Arc::new(vec![Some(Arc::new(Logged { id, event, received, sender, matched }))])
+    }
+
+    /// Small events for 10,000 subscriptions each took 30 times the memory that they were counted with.
+    #[test]
+    fn whom_an_event_is_owed_to_counts() {
+        for (matched, kept) in [(0, 17_000..18_000), (10_000, 30..40)] {
+            let recent = Recent::default();
+            (0..20_000).for_each(|key| recent.put(key, batch(matched)));
+            let left = (0..20_000).filter(|key| recent.get(*key).is_some()).count();
+            assert!(kept.contains(&left), "{matched}: {left}");
         }
     }
 }

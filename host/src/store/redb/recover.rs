@@ -15,7 +15,7 @@ use super::record::{self, HistoryRecord};
 use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
 use crate::domain::recovery::{Looked, Mark, State};
 use crate::domain::{Entry, EventId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Backlog, Forward, Logged, News, Progress, Step};
+use crate::store::{self, Backlog, Forward, Logged, News, Progress, Quota, Step};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -28,21 +28,33 @@ pub(super) struct Recover {
     pub(super) at: Timestamp,
 }
 
+impl Recover {
+    /// Returns about how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        match &self.step {
+            Step::Advance(looked) => looked.matched.len() * size_of::<EventId>(),
+            Step::Begin | Step::End(_) => 0,
+        }
+    }
+}
+
 impl Apply<'_, '_> {
     /// See [`crate::store::Store::begin_recovery`].
     pub(super) fn begin_recovery(
         &mut self,
         recovery: &Recovery,
         subscription: Option<&Subscription>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Result<bool, store::Error>, Fault> {
         if self.recovery(recovery.subscription)?.is_some_and(|known| known.is_running()) {
-            return Ok(false);
+            return Ok(Ok(false));
         }
-        if let Some(subscription) = subscription {
-            self.put_subscription(subscription)?;
+        if let Some(subscription) = subscription
+            && let Err(full) = self.put_subscription(subscription, Quota::Holds)?
+        {
+            return Ok(Err(full));
         }
         self.put_recovery(recovery)?;
-        Ok(true)
+        Ok(Ok(true))
     }
 
     /// See [`crate::store::Store::recover`].
@@ -98,7 +110,7 @@ impl Apply<'_, '_> {
                 self.replace_batch(key, &batch)?;
             }
         }
-        ledger.write(&mut self.tables.history)?;
+        ledger.write(self.tables)?;
         if created > 0 {
             let woken = self.effects.woken.entry(recovery.subscription).or_default();
             woken.add(News { count: created, ..News::read() });

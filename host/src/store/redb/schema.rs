@@ -36,6 +36,10 @@ pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition:
 pub(super) const PREPARED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("prepared");
 /// (Subscription, key) → a value of its plugin's state. Written by prepare, removed when the plugin is taken away.
 pub(super) const STATE: TableDefinition<'_, (u128, &str), &[u8]> = TableDefinition::new("state");
+/// (Number, place) → a piece of a record that is too large for its row (`pieces`). Written and removed with the row.
+pub(super) const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("pieces");
+/// Subscription → its user, and how many bytes are kept for it (`usage`). Written by each commit that changes them.
+pub(super) const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("usage");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
 pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
 /// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
@@ -56,6 +60,8 @@ pub(super) struct Tables<'txn> {
     pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
     pub(super) prepared: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) state: Table<'txn, (u128, &'static str), &'static [u8]>,
+    pub(super) pieces: Table<'txn, (u64, u32), &'static [u8]>,
+    pub(super) usage: Table<'txn, u128, &'static [u8]>,
     pub(super) seen: Table<'txn, &'static str, u128>,
     pub(super) seen_order: Table<'txn, u128, &'static str>,
 }
@@ -75,6 +81,8 @@ impl<'txn> Tables<'txn> {
             modules: txn.open_table(MODULES)?,
             prepared: txn.open_table(PREPARED)?,
             state: txn.open_table(STATE)?,
+            pieces: txn.open_table(PIECES)?,
+            usage: txn.open_table(USAGE)?,
             seen: txn.open_table(SEEN)?,
             seen_order: txn.open_table(SEEN_ORDER)?,
         })

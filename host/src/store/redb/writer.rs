@@ -16,6 +16,7 @@ use super::ids::Ids;
 use super::queue::{Group, Op, Queue, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
+use super::usage::Usage;
 use crate::clock;
 use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     pub(super) dedup_window: Duration,
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     pub(super) alarm: Alarm,
+    pub(super) usage: Arc<Usage>,
 }
 
 impl Writer {
@@ -76,6 +78,7 @@ impl Writer {
                 dedup_window: self.dedup_window,
                 now: clock::now(),
                 reached: &self.reached,
+                usage: &self.usage,
                 effects: Effects::default(),
             };
             let mut values = Vec::with_capacity(ops.len());
@@ -92,14 +95,16 @@ impl Writer {
             for op in ops {
                 values.push(match op {
                     Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
-                    Op::Prepare { .. } => Value::Flag(prepared.next().expect("one answer for each")),
-                    Op::PutSubscription { subscription, .. } => {
-                        apply.put_subscription(subscription)?;
-                        Value::Unit
+                    Op::Prepare { .. } => Value::flag(prepared.next().expect("one answer for each")),
+                    Op::PutSubscription { subscription, quota, .. } => {
+                        match apply.put_subscription(subscription, *quota)? {
+                            Ok(()) => Value::Unit,
+                            Err(full) => Value::Refused(full),
+                        }
                     }
                     Op::Redeliver { redelivery, .. } => Value::Flag(apply.redeliver(redelivery)?),
                     Op::BeginRecovery { recovery, subscription, .. } => {
-                        Value::Flag(apply.begin_recovery(recovery, subscription.as_deref())?)
+                        Value::flag(apply.begin_recovery(recovery, subscription.as_deref())?)
                     }
                     Op::Recover { recover, .. } => Value::Recovery(apply.recover(recover)?.map(Box::new)),
                     Op::Purge { purge, from, .. } => Value::Purged(apply.purge(purge, *from)?),
@@ -110,6 +115,7 @@ impl Writer {
                         apply.change_module(change)?;
                         Value::Unit
                     }
+                    Op::Forget { deleted, .. } => Value::Forgotten(apply.forget(deleted)?),
                     Op::Probe { .. } => {
                         apply.probe()?;
                         Value::Unit
@@ -117,6 +123,7 @@ impl Writer {
                 });
             }
             apply.finish(endings.iter().map(|ending| &ending.end))?;
+            apply.write_accounts()?;
             Ok((values, apply.effects))
         })
     }
@@ -131,6 +138,10 @@ impl Writer {
             self.recent.drop_batch(key);
         }
         self.reached.extend(effects.reached);
+        for id in &effects.forgotten {
+            self.reached.remove(id);
+        }
+        self.usage.publish(effects.usage.users);
         self.wakes.leave(effects.woken);
     }
 
@@ -172,6 +183,15 @@ enum Value {
     Flag(bool),
     Purged((Purged, Option<EventId>)),
     Recovery(Option<Box<Recovery>>),
+    Forgotten(Vec<SubscriptionId>),
+    /// Nothing was done, and why.
+    Refused(Error),
+}
+
+impl Value {
+    fn flag(answer: Result<bool, Error>) -> Self {
+        answer.map_or_else(Self::Refused, Self::Flag)
+    }
 }
 
 /// Lets nobody wait for a writer that has panicked.
@@ -186,6 +206,7 @@ impl Drop for AbandonAtEnd {
 fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
     for (op, value) in ops.into_iter().zip(values) {
         match (op, value) {
+            (op, Value::Refused(error)) => refuse(op, &error),
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
             (
                 Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply },
@@ -202,6 +223,7 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
                 send(reply, Ok(recovery.map(|recovery| *recovery)))
             }
             (Op::Purge { reply, .. }, Value::Purged(purged)) => send(reply, Ok(purged)),
+            (Op::Forget { reply, .. }, Value::Forgotten(forgotten)) => send(reply, Ok(forgotten)),
             _ => unreachable!("each operation has its own kind of value"),
         }
     }
@@ -223,6 +245,7 @@ fn refuse(op: Op, error: &Error) {
         | Op::Prepare { reply, .. } => send(reply, Err(error)),
         Op::Recover { reply, .. } => send(reply, Err(error)),
         Op::Purge { reply, .. } => send(reply, Err(error)),
+        Op::Forget { reply, .. } => send(reply, Err(error)),
     }
 }
 

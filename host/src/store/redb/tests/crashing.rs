@@ -35,9 +35,9 @@ async fn every_answered_write_survives() {
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0));
     let target = "http://localhost/".parse().unwrap();
     let mut subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
-    store.put_subscription(subscription.clone()).await.unwrap();
+    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
     subscription.name = "every".to_owned();
-    store.put_subscription(subscription.clone()).await.unwrap();
+    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
     store.probe().await.unwrap();
 
     let (_copy, after_crash) = crashed(folder.path());

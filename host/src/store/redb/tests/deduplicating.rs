@@ -6,6 +6,7 @@ use super::super::apply::{Apply, Effects};
 use super::super::handle::Handle;
 use super::super::ids::Ids;
 use super::super::schema::{SEEN, SEEN_ORDER, Tables};
+use super::super::usage::Usage;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -80,8 +81,9 @@ impl Timed {
             let mut tables = Tables::open(txn)?;
             let reached = Default::default();
             let effects = Effects::default();
-            let (ids, reached) = (&mut self.ids, &reached);
-            let mut apply = Apply { tables: &mut tables, ids, dedup_window: DAY, now, reached, effects };
+            let (ids, reached, usage) = (&mut self.ids, &reached, &Usage::new([], u64::MAX));
+            let mut apply =
+                Apply { tables: &mut tables, ids, dedup_window: DAY, now, reached, usage, effects };
             apply.accept([&[arrival(id, &[])][..]].into_iter())
         });
         written.unwrap()[0][0]

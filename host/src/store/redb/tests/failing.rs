@@ -9,6 +9,7 @@ use super::super::apply::{Apply, Effects};
 use super::super::handle::{Fault, Handle};
 use super::super::ids::Ids;
 use super::super::schema::{BATCHES, Tables};
+use super::super::usage::Usage;
 use super::*;
 use crate::store::Error;
 
@@ -25,13 +26,18 @@ fn spoil(store: &RedbStore, spoil: impl FnOnce(&mut Tables<'_>)) {
 fn a_failed_transaction_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let handle = Handle::open(folder.path()).unwrap();
-    let (mut ids, reached) = (Ids::above(None), HashMap::new());
+    let (mut ids, reached, usage) = (Ids::above(None), HashMap::new(), Usage::new([], u64::MAX));
     let written: Result<(), Fault> = handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
-        let effects = Effects::default();
-        let (ids, now) = (&mut ids, clock::now());
-        let mut apply =
-            Apply { tables: &mut tables, ids, dedup_window: Duration::ZERO, now, reached: &reached, effects };
+        let mut apply = Apply {
+            tables: &mut tables,
+            ids: &mut ids,
+            dedup_window: Duration::ZERO,
+            now: clock::now(),
+            reached: &reached,
+            usage: &usage,
+            effects: Effects::default(),
+        };
         apply.accept([&[arrival("a", &[sub(1)])][..]].into_iter())?;
         Err(Fault::Closed("midway".to_owned()))
     });
@@ -100,7 +106,7 @@ async fn a_purge_in_the_same_commit_is_seen_at_once() {
     );
     let ids = accepted.unwrap();
     probed.unwrap();
-    assert_eq!(purged.unwrap(), Purged { purged: 1, kept: 1 });
+    assert_eq!(purged.unwrap(), Purged { purged: 1, kept: 1, expired: 0 });
     assert_eq!(store.story(ids[0]).await.unwrap(), None, "not even from memory");
     assert_eq!(listed(&store, ALL).await, [ids[1]]);
 }

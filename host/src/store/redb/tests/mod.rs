@@ -4,9 +4,13 @@
 mod accepting;
 mod crashing;
 mod deduplicating;
+mod expiring;
 mod failing;
+mod filling;
 mod finishing;
+mod forgetting;
 mod forgiving;
+mod growing;
 mod model;
 mod opening;
 mod paging;
@@ -30,7 +34,7 @@ use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::plugin::{Failure, Fixed, PluginRun, Prepared, StateChange, StateValue};
 use crate::domain::{Attempt, Entry, Event, EventId, Outcome, PluginDigest, State, SubscriptionId};
 use crate::store::{
-    Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Range, Store, Waiting,
+    Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Quota, Range, Store, Waiting,
 };
 
 const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
@@ -156,6 +160,6 @@ async fn listed(store: &RedbStore, range: Range) -> Vec<EventId> {
 }
 
 async fn purge(store: &RedbStore, purge: Purge) -> (u64, u64) {
-    let Purged { purged, kept } = store.purge(purge).await.unwrap();
+    let Purged { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
     (purged, kept)
 }

@@ -60,7 +60,7 @@ async fn subscribe(store: &RedbStore, config: Option<serde_json::Value>) -> Subs
     let mut all = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     all.id = sub(1);
     all.plugin = config.map(|config| Arc::new(plugin(&config)));
-    store.put_subscription(all.clone()).await.unwrap();
+    store.put_subscription(all.clone(), Quota::Exempt).await.unwrap();
     all
 }
 

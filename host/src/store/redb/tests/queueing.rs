@@ -17,9 +17,10 @@ fn probe() -> (Op, Answer<()>) {
     (Op::Probe { reply }, answer)
 }
 
-fn accepting(bytes: usize) -> Op {
+fn accepting(bytes: usize) -> (Op, Answer<Vec<EventId>>) {
     let arrivals = vec![Arrival { event: event("a", bytes), ..arrival("", &[]) }];
-    Op::Accept { arrivals, reply: oneshot::channel().0 }
+    let (reply, answer) = oneshot::channel();
+    (Op::Accept { arrivals, reply }, answer)
 }
 
 fn end(number: u128) -> (Ending, Answer<()>) {
@@ -57,7 +58,7 @@ fn counts(group: &Group) -> (usize, usize) {
 
 #[test]
 fn endings_ride_with_the_next_write() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     queue.push_ending(end(1).0).unwrap();
     queue.push(probe().0).unwrap();
     queue.push_ending(end(2).0).unwrap();
@@ -66,7 +67,7 @@ fn endings_ride_with_the_next_write() {
 
 #[test]
 fn endings_wait_for_company_but_not_for_ever() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     let begun = Instant::now();
     queue.push_ending(end(1).0).unwrap();
     assert_eq!(counts(&queue.next().unwrap()), (0, 1));
@@ -77,7 +78,7 @@ fn endings_wait_for_company_but_not_for_ever() {
 
 #[test]
 fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     // The machine may be busy: once is enough.
     let shortest = (0..20).map(|_| {
         let (mut run, _) = end(2);
@@ -95,7 +96,7 @@ fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
 
 #[test]
 fn a_full_house_goes_at_once_and_in_order() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     for number in 0..1_500 {
         queue.push_ending(end(number).0).unwrap();
     }
@@ -107,14 +108,17 @@ fn a_full_house_goes_at_once_and_in_order() {
 
 #[test]
 fn a_group_has_a_bound_in_number_and_in_bytes() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     for _ in 0..1_030 {
         queue.push(probe().0).unwrap();
     }
     assert_eq!(counts(&queue.next().unwrap()), (1_024, 0));
     assert_eq!(counts(&queue.next().unwrap()), (6, 0));
+    let mut answers = Vec::new();
     for kibibytes in [3_000, 1_000, 1_000, 9_000, 1] {
-        queue.push(accepting(kibibytes * 1024)).unwrap();
+        let (op, answer) = accepting(kibibytes * 1024);
+        queue.push(op).unwrap();
+        answers.push(answer);
     }
     let sizes: Vec<_> = std::iter::from_fn(|| {
         let group = queue.next()?;
@@ -127,7 +131,7 @@ fn a_group_has_a_bound_in_number_and_in_bytes() {
 
 #[test]
 fn endings_that_were_put_back_come_again_before_the_others() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     queue.push_ending(end(1).0).unwrap();
     queue.push(probe().0).unwrap();
     let failed = queue.next().unwrap();
@@ -145,7 +149,7 @@ fn endings_that_were_put_back_come_again_before_the_others() {
 
 #[test]
 fn close_lets_what_waits_through_and_nothing_more_in() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     queue.push_ending(end(1).0).unwrap();
     queue.push(probe().0).unwrap();
     queue.close();
@@ -161,7 +165,7 @@ fn close_lets_what_waits_through_and_nothing_more_in() {
 
 #[test]
 fn nobody_waits_for_a_writer_that_is_gone() {
-    let queue = Queue::new();
+    let queue = Queue::new(usize::MAX);
     let ((op, asked), (ending, ended)) = (probe(), end(1));
     queue.push(op).unwrap();
     queue.push_ending(ending).unwrap();
@@ -174,7 +178,7 @@ fn nobody_waits_for_a_writer_that_is_gone() {
 
 #[test]
 fn a_group_comes_apart_in_order_down_to_single_writes() {
-    let ops = (0..5).map(accepting).collect();
+    let ops = (0..5).map(|bytes| accepting(bytes).0).collect();
     let endings = (0..6).map(|number| end(number).0).collect();
     let mut waiting = vec![Group { ops, endings }];
     let (mut ops, mut endings) = (Vec::new(), Vec::new());
@@ -193,4 +197,82 @@ fn a_group_comes_apart_in_order_down_to_single_writes() {
         endings.extend(group.endings.iter().map(number));
     }
     assert_eq!((ops, endings), ((0..5).collect(), (0..6).collect()));
+}
+
+/// Events whose senders had gone waited for the disk without a bound, and were written.
+#[test]
+fn what_waits_is_bounded_in_bytes_and_those_who_have_gone_make_room() {
+    const KIB: usize = 1024;
+    let queue = Queue::new(300 * KIB);
+    let push = |bytes: usize| {
+        let (op, answer) = accepting(bytes);
+        queue.push(op).map(|()| answer)
+    };
+    let busy = |pushed: Result<Answer<Vec<EventId>>, Error>| {
+        assert!(matches!(pushed, Err(Error::Busy { max }) if max == 300 * KIB), "{pushed:?}");
+    };
+    let (first, second, third) = (push(90 * KIB), push(90 * KIB), push(90 * KIB));
+    busy(push(90 * KIB));
+    queue.push(probe().0).unwrap();
+    queue.push_ending(end(1).0).unwrap();
+    drop(second);
+    let fourth = push(90 * KIB);
+    busy(push(90 * KIB));
+    assert_eq!(counts(&queue.next().unwrap()), (4, 1), "all but the second");
+    drop((first, third, fourth));
+    busy(push(301 * KIB));
+    let alone = push(299 * KIB);
+    drop(alone.unwrap());
+    assert_eq!(counts(&queue.next().unwrap()), (1, 0), "nobody needs its room: it is written");
+    drop(push(299 * KIB).unwrap());
+    busy(push(301 * KIB));
+    queue.push_ending(end(2).0).unwrap();
+    assert_eq!(counts(&queue.next().unwrap()), (0, 1));
+}
+
+#[test]
+fn deliveries_count_in_what_waits_and_in_a_group() {
+    let queue = Queue::new(usize::MAX);
+    let matched = vec![sub(1); 20_000];
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let (reply, answer) = oneshot::channel();
+        queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)], reply }).unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(counts(&queue.next().unwrap()), (3, 0), "1.2 MiB each");
+    let queue = Queue::new(2 * 1024 * 1024);
+    let (reply, _answer) = oneshot::channel();
+    queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)], reply }).unwrap();
+    let (reply, _answer) = oneshot::channel();
+    let refused = queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)], reply });
+    assert!(matches!(refused, Err(Error::Busy { .. })));
+}
+
+/// While the disk was full, each end of an attempt kept up to 32 KiB of answers in memory.
+#[test]
+fn of_endings_that_wait_behind_too_much_little_is_kept() {
+    let queue = Queue::new(90 * 1024);
+    let mut push = |number| {
+        let mut ending = end(number).0;
+        let target = Some(crate::domain::Answer { status: 500, body: "e".repeat(16 * 1024) });
+        let known = finished(&ending.end).clone();
+        let attempt = Attempt { target, ..known.attempt };
+        ending.end = End::Finished(Finished { attempt, ..known });
+        queue.push_ending(ending).unwrap();
+    };
+    (0..20).for_each(&mut push);
+    let kept = |group: &Group| {
+        let answers =
+            group.endings.iter().map(|ending| finished(&ending.end).attempt.target.as_ref().unwrap());
+        answers.map(|answer| answer.body.len()).collect::<Vec<_>>()
+    };
+    let group = queue.next().unwrap();
+    let sizes = kept(&group);
+    assert_eq!((sizes.len(), &sizes[..5], sizes[19]), (20, &[16 * 1024; 5][..], 1024));
+    queue.put_back(group.endings);
+    queue.push(probe().0).unwrap();
+    assert_eq!(kept(&queue.next().unwrap()), sizes, "and once only");
+    push(20);
+    assert_eq!(kept(&queue.next().unwrap()), [16 * 1024], "there is room again");
 }

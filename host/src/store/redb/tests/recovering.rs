@@ -173,10 +173,10 @@ async fn the_recovery_of_a_deleted_subscription_is_cancelled() {
     let id = accept(&store, "a", &[]).await;
     let target = "http://localhost/".parse().unwrap();
     let mut subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
-    store.put_subscription(subscription.clone()).await.unwrap();
+    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
     begun(&store, subscription.id).await;
     subscription.deleted = Some(after(1));
-    store.put_subscription(subscription.clone()).await.unwrap();
+    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
     let ended = step(&store, subscription.id, looked(&[id])).await.unwrap();
     assert_eq!((ended.created, ended.state), (0, Progressed::Cancelled { at: after(1) }));
     assert!(store.creditors().await.unwrap().is_empty());

@@ -1,0 +1,93 @@
+//! What disabled subscriptions are owed: it waits for them, but does not keep its events for ever.
+
+use redb::ReadableTable;
+
+use super::apply::{self, Apply, waiting_since};
+use super::fresh::FreshRows;
+use super::handle::Fault;
+use super::history::Ledger;
+use super::record::{self, HistoryRecord};
+use crate::domain::{Activity, Attempt, Entry, Outcome, SubscriptionId};
+use crate::store::Logged;
+
+use jiff::Timestamp;
+
+/// An event with open deliveries, and where it is.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting<'a> {
+    pub(super) key: u128,
+    pub(super) index: u32,
+    pub(super) logged: &'a Logged,
+}
+
+impl Apply<'_, '_> {
+    /// Gives up those of an event's open deliveries that have been owed since before `time` to subscriptions that are
+    /// disabled; returns how many these are.
+    pub(super) fn expire(
+        &mut self,
+        waiting: Waiting<'_>,
+        open: &[(SubscriptionId, &[Entry])],
+        time: Timestamp,
+    ) -> Result<usize, Fault> {
+        let Waiting { key, index, logged } = waiting;
+        let (mut ledger, mut rows, mut expired) = (Ledger::default(), FreshRows::default(), 0);
+        for (id, entries) in open {
+            let subscription = id.uuid().as_u128();
+            if owed_since(entries, logged.received) >= time || !self.is_disabled(subscription)? {
+                continue;
+            }
+            match waiting_since(entries) {
+                apply::Waiting::Fresh => drop(rows.take(&self.tables.fresh, (subscription, key), index)?),
+                apply::Waiting::Due(due) => {
+                    let row = (subscription, due.as_microsecond(), logged.id.uuid().as_u128());
+                    self.tables.retries.remove(row)?;
+                }
+                apply::Waiting::Not => continue,
+            }
+            ledger.add(key, HistoryRecord { index, subscription, entry: given_up(entries, self.now) });
+            expired += 1;
+        }
+        rows.write(&mut self.tables.fresh)?;
+        ledger.write(self.tables)?;
+        Ok(expired)
+    }
+
+    fn is_disabled(&self, subscription: u128) -> Result<bool, Fault> {
+        // Recipients that are not here are handlers.
+        let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
+        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
+        Ok(known.deleted.is_none() && known.activity != Activity::Enabled)
+    }
+}
+
+/// Returns since when a delivery has been owed: since its event was received, or since it was last asked for.
+fn owed_since(entries: &[Entry], received: Timestamp) -> Timestamp {
+    let asked = entries.iter().rev().find_map(|entry| match entry {
+        Entry::Redelivery { at, .. } | Entry::Recovered { at, .. } => Some(*at),
+        Entry::Attempt(_)
+        | Entry::Dropped { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
+    });
+    asked.unwrap_or(received)
+}
+
+fn given_up(entries: &[Entry], at: Timestamp) -> Entry {
+    let last = entries.iter().rev().find_map(|entry| match entry {
+        Entry::Attempt(attempt) => Some(attempt.number),
+        Entry::Redelivery { .. }
+        | Entry::Dropped { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
+        | Entry::Recovered { .. }
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
+    });
+    let reason = "expired: its subscription is disabled, and it has waited for longer than events are kept (the setting \
+                  retention)";
+    let outcome = Outcome::Dead { reason: reason.to_owned() };
+    let (number, took) = (last.unwrap_or_default(), std::time::Duration::ZERO);
+    Entry::Attempt(Attempt { number, at, took, policy: None, target: None, outcome })
+}

@@ -1,0 +1,88 @@
+//! Subscriptions: written within what may be kept for their users; deleted ones explain old deliveries, and go when these
+//! have left the log.
+
+use jiff::{SignedDuration, Timestamp};
+use redb::ReadableTable;
+
+use super::apply::Apply;
+use super::handle::Fault;
+use super::ids;
+use super::record;
+use super::usage::{self, Kind};
+use crate::domain::{Subscription, SubscriptionId};
+use crate::store::{Error, News, Quota};
+
+/// How long after a subscription was deleted an event may be logged that was matched before, the clock being set included.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+impl Apply<'_, '_> {
+    /// Creates or replaces a subscription; refuses one that grows beyond what is kept for its user.
+    pub(super) fn put_subscription(
+        &mut self,
+        subscription: &Subscription,
+        quota: Quota,
+    ) -> Result<Result<(), Error>, Fault> {
+        let record = record::encode_subscription(subscription);
+        let id = subscription.id.uuid().as_u128();
+        let before = self.tables.subscriptions.get(id)?.map_or(0, |row| usage::of_row(row.value()));
+        let after = usage::of_row(&record);
+        self.open_account(id, &subscription.user)?;
+        if quota == Quota::Holds
+            && let Err(full) = self.room_for(id, after.saturating_sub(before))?
+        {
+            return Ok(Err(full));
+        }
+        self.tables.subscriptions.insert(id, record.as_slice())?;
+        self.recount(id, Kind::Subscription, before, after)?;
+        if subscription.plugin.is_none() {
+            self.forget_state(subscription.id)?;
+        }
+        self.effects.woken.entry(subscription.id).or_default().add(News::read());
+        Ok(Ok(()))
+    }
+
+    /// See [`crate::store::Store::forget`].
+    pub(super) fn forget(&mut self, deleted: &[SubscriptionId]) -> Result<Vec<SubscriptionId>, Fault> {
+        let oldest = self.tables.batches.first()?.map(|(key, _)| key.value());
+        let mut forgotten = Vec::new();
+        for id in deleted {
+            if self.is_forgettable(id.uuid().as_u128(), oldest)? {
+                self.forget_one(*id)?;
+                forgotten.push(*id);
+            }
+        }
+        self.effects.forgotten.extend(&forgotten);
+        Ok(forgotten)
+    }
+
+    /// Tells whether a subscription is deleted, and every event of the log newer than that.
+    fn is_forgettable(&self, subscription: u128, oldest: Option<u128>) -> Result<bool, Fault> {
+        let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
+        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
+        let Some(deleted) = known.deleted else { return Ok(false) };
+        let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
+        let is_old =
+            over < self.now && oldest.is_none_or(|oldest| ids::first_at(over).uuid().as_u128() <= oldest);
+        Ok(is_old && !self.has_rows(subscription)?)
+    }
+
+    /// Tells whether anything is owed or fixed still: what was owed is being dropped.
+    fn has_rows(&self, subscription: u128) -> Result<bool, Fault> {
+        let fresh = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.next();
+        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+        let retries = self.tables.retries.range(whole)?.next();
+        let prepared = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.next();
+        Ok(fresh.is_some() || retries.is_some() || prepared.is_some())
+    }
+
+    fn forget_one(&mut self, id: SubscriptionId) -> Result<(), Fault> {
+        let subscription = id.uuid().as_u128();
+        self.forget_state(id)?;
+        let bytes =
+            self.tables.subscriptions.remove(subscription)?.map_or(0, |row| usage::of_row(row.value()));
+        self.recount(subscription, Kind::Subscription, bytes, 0)?;
+        self.tables.reached.remove(subscription)?;
+        self.tables.recoveries.remove(subscription)?;
+        Ok(())
+    }
+}
