@@ -16,7 +16,7 @@ use super::runs::{Engine, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
 use crate::stage::caught;
-use crate::store::{Ask, Finished, Owed, Progress};
+use crate::store::{self, Ask, Finished, Owed, Progress};
 
 /// How often the store is read though nobody rang.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -226,6 +226,10 @@ async fn record(engine: &Engine, finished: Finished) -> bool {
     loop {
         let Err(error) = engine.store.finish(finished.clone()).await else { return true };
         tracing::error!(event = %finished.event, %error, "the end of a run is not recorded yet");
+        // What is damaged stays so: the next reading of what is owed makes a dead letter of it.
+        if matches!(error, store::Error::Damaged { .. }) {
+            return false;
+        }
         if engine.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
             return false;
         }

@@ -40,7 +40,13 @@ pub(super) async fn readyz(
             Err(ApiError::unavailable(detail))
         }
     };
-    probe.ask(write).await.map(|()| Json(json!({"status": "ready"})))
+    probe.ask(write).await?;
+    let mut ready = json!({"status": "ready"});
+    // They are no reason to stop; somebody should know of them.
+    if let damaged @ 1.. = api.store.damaged() {
+        ready["damaged_records"] = damaged.into();
+    }
+    Ok(Json(ready))
 }
 
 /// What the last probe found. One runs at a time, and the others wait for what it finds.

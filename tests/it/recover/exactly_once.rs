@@ -175,9 +175,17 @@ async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_betwe
     assert!(waiting["waiting"].as_str().unwrap().contains("disabled"));
     let path = format!("/eventmatch/{uuid}/recover");
     assert_eq!(server.delete(&path).await.ok().json()["state"], "cancelled");
+    let witness = server.subscribe(json!({"target_url": target.url("/witness")})).await;
     recover(&server, &uuid, json!({"since": "earliest"})).await;
     all.extend(fill(&server, "between", 10).await);
+    // By then both ways to the disabled one, live and replayed, have had their time.
+    target.wait_for("/witness", 10).await;
+    wait_until("it waits again", async || {
+        recovery(&server, &uuid).await["waiting"].as_str()?.contains("disabled").then_some(())
+    })
+    .await;
     assert!(target.requests("/t").is_empty());
+    server.delete(&format!("/eventmatch/{witness}")).await.ok();
     server.update(&uuid, &json!({"disabled": null})).await;
     all.extend(fill(&server, "after", 10).await);
     ended(&server, &uuid, "done").await;

@@ -1,7 +1,5 @@
 //! What a program may use.
 
-use std::time::{Duration, Instant};
-
 use waypost::domain::handler::{Exit, TAIL_BYTES_MAX};
 
 use super::{Run, gone};
@@ -10,13 +8,11 @@ use super::{Run, gone};
 async fn a_gibibyte_of_stdout_is_taken_and_a_bounded_part_kept() {
     let mut run = Run::script("head -c 1G /dev/zero; echo end");
     run.call.limits.log_bytes = 1000;
-    let begin = Instant::now();
     let ended = run.ended().await;
     assert_eq!(ended.exit, Exit::Code(0), "{ended:?}");
     assert_eq!((ended.stdout.bytes, ended.stdout.kept), ((1 << 30) + 4, 1000));
     assert!(ended.stdout.tail.ends_with("end\n") && ended.stdout.tail.len() <= TAIL_BYTES_MAX);
     assert_eq!(std::fs::metadata(&run.call.stdout).unwrap().len(), 1000);
-    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
 
 /// When memory ran out the system could end the service in the place of a handler's program, and a program could become

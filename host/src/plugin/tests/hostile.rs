@@ -289,7 +289,7 @@ async fn memory_is_back_to_normal_after_ten_thousand_hostile_calls() {
     let before = resident();
     rounds(100).await;
     // Other tests of this process have guests of their own for a while.
-    let (end, mut growth) = (Instant::now() + Duration::from_secs(20), usize::MAX);
+    let (end, mut growth) = (Instant::now() + Duration::from_secs(120), usize::MAX);
     while growth >= 64 << 20 && Instant::now() < end {
         rounds(1).await;
         growth = resident().saturating_sub(before);

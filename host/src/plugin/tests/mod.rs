@@ -110,7 +110,7 @@ impl Sandbox {
                     // for its 250 ms, in which its neighbour would be answered once at most.
                     let is_long = matches!(&ran.run.verdict, Verdict::Failed(Failure::Limit(limit)) if limit.starts_with("time"));
                     assert!(!is_long || answered >= 3, "a neighbour was answered {answered} times");
-                    assert!(slowest < Duration::from_secs(5), "a neighbour waited for {slowest:?}");
+                    assert!(slowest < Duration::from_secs(25), "a neighbour waited for {slowest:?}");
                     return ran;
                 }
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
+use super::damage::Marks;
 use super::fresh::{self, FreshRows};
 use super::handle::Fault;
 use super::history::{self, Ledger};
@@ -53,6 +54,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) now: Timestamp,
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
     pub(super) usage: &'a Usage,
+    pub(super) marks: &'a Marks,
     pub(super) effects: Effects,
 }
 
@@ -101,7 +103,7 @@ impl Apply<'_, '_> {
         let mut ledger = Ledger::default();
         failed.into_iter().for_each(|record| ledger.add(key, record));
         ledger.write(self.tables)?;
-        let record = record::encode_batch(batch.iter().map(Some));
+        let record = record::encode_batch(batch.iter().map(Some), &[]);
         self.tables.batches.insert(key, record.as_slice())?;
         let mut owed: BTreeMap<SubscriptionId, Vec<u32>> = BTreeMap::new();
         for (place, logged) in (0..).zip(batch) {
@@ -110,7 +112,7 @@ impl Apply<'_, '_> {
             }
         }
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
-        let copy = record::decode_batch(record.into()).map_err(Fault::damaged("batches"))?;
+        let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         for (subscription, places) in owed {
             let row = (subscription.uuid().as_u128(), key);
             self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
@@ -287,14 +289,14 @@ impl Apply<'_, '_> {
         };
         let index = u32::try_from(place).expect("a batch has at most 256 events");
         let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
-        let histories = history::of_batch(&self.tables.history, &self.tables.pieces, key, |record| {
-            record.index == index
-        })?;
+        let is_meant = |record: &HistoryRecord| record.index == index;
+        let histories =
+            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_meant)?;
         let mut ledger = Ledger::default();
         let mut asked = HashSet::new();
         for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {
             let subscription = id.uuid().as_u128();
-            let entries = histories.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
+            let entries = histories.entries.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
             match (known, waiting_since(entries)) {
                 // Not tried yet: it comes anyway.
@@ -321,16 +323,20 @@ impl Apply<'_, '_> {
 
     /// Reads a batch.
     pub(super) fn batch(&self, key: u128) -> Result<Batch, Fault> {
-        let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::new()) };
-        record::decode_batch(bytes::Bytes::copy_from_slice(row.value())).map_err(Fault::damaged("batches"))
+        let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::default()) };
+        let read = record::decode_batch(&bytes::Bytes::copy_from_slice(row.value()));
+        read.map_err(|reason| {
+            self.marks.mark("batches", key, &reason);
+            Fault::Damaged { table: "batches", reason }
+        })
     }
 
     /// Writes a changed batch, or removes an empty one.
     pub(super) fn replace_batch(&mut self, key: u128, batch: &Batch) -> Result<(), Fault> {
-        if batch.iter().all(Option::is_none) {
+        if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
             self.tables.batches.remove(key)?;
         } else {
-            let record = record::encode_batch(batch.iter().map(Option::as_deref));
+            let record = record::encode_batch(batch.iter().map(Option::as_deref), &batch.damaged);
             self.tables.batches.insert(key, record.as_slice())?;
         }
         self.effects.changed.push(key);
@@ -350,16 +356,18 @@ impl Apply<'_, '_> {
         for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
-            let places = record::decode_places(places.value()).map_err(Fault::damaged("fresh"))?;
-            places.into_iter().for_each(|index| drop_delivery(batch, index));
+            // Of a row that cannot be read, nobody can tell whose deliveries it was.
+            let places = self.marks.pass("fresh", key.value(), record::decode_places(places.value()));
+            places.into_iter().flatten().for_each(|index| drop_delivery(batch, index));
             fresh.push(key.value());
         }
         let mut retries = Vec::new();
         let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
         for row in self.tables.retries.range(whole)?.take(limit) {
             let (key, value) = row?;
-            let retry = RetryRecord::decode(value.value()).map_err(Fault::damaged("retries"))?;
-            drop_delivery(retry.batch, retry.index);
+            if let Some(retry) = self.marks.pass("retries", key.value(), RetryRecord::decode(value.value())) {
+                drop_delivery(retry.batch, retry.index);
+            }
             retries.push(key.value());
         }
         let prepared = self.unfix_all(id, limit)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::ReadableTable;
 
+use super::damage::{self, Marks};
 use super::handle::Fault;
 use super::pieces;
 use super::record::{self, HistoryRecord};
@@ -61,7 +62,8 @@ pub(super) fn insert_late(
     let mut found = None;
     for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
         let (key, row) = row?;
-        let records = read(&tables.pieces, row.value())?;
+        // What cannot be read says nothing of this delivery.
+        let Ok(records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
         let same =
             |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
         let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
@@ -82,7 +84,8 @@ pub(super) fn insert_late(
 pub(super) fn remove(tables: &mut Tables<'_>, batch: u128) -> Result<(), Fault> {
     let whole = (batch, 0)..=(batch, u64::MAX);
     for row in tables.history.range(whole.clone())? {
-        pieces::remove(&mut tables.pieces, row?.1.value())?;
+        // A row that cannot be read leads to no pieces.
+        let _unreadable = damage::apart(pieces::remove(&mut tables.pieces, row?.1.value()))?;
     }
     tables.history.retain_in(whole, |_, _| false)?;
     Ok(())
@@ -96,7 +99,7 @@ pub(super) fn hold(tables: &mut Tables<'_>, batch: u128, mut held: Vec<HistoryRe
             break;
         }
         let (key, row) = row?;
-        let mut records = read(&tables.pieces, row.value())?;
+        let Ok(mut records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
         let mut is_changed = false;
         held = held
             .into_iter()
@@ -169,22 +172,32 @@ fn size(entry: &Entry) -> usize {
 }
 
 /// Reads the histories of a batch's deliveries, by (place in the batch, subscription). What is not `wanted` is not
-/// kept in memory: plugins may have logged much.
+/// kept in memory: plugins may have logged much. Rows that cannot be read are passed over and marked.
 pub(super) fn of_batch(
     table: &impl ReadableTable<(u128, u64), &'static [u8]>,
     pieces: &impl ReadableTable<(u64, u32), &'static [u8]>,
     batch: u128,
+    marks: &Marks,
     mut wanted: impl FnMut(&HistoryRecord) -> bool,
-) -> Result<HashMap<(u32, u128), Vec<Entry>>, Fault> {
-    let mut histories: HashMap<_, Vec<_>> = HashMap::new();
+) -> Result<Histories, Fault> {
+    let mut found = Histories { entries: HashMap::new(), is_whole: true };
     for row in table.range((batch, 0)..=(batch, u64::MAX))? {
-        let (_, row) = row?;
-        let records = read(pieces, row.value())?;
-        for record in records.into_iter().filter(|record| wanted(record)) {
-            histories.entry((record.index, record.subscription)).or_default().push(record.entry);
+        let (key, row) = row?;
+        let records = marks.pass("history", key.value(), damage::apart(read(pieces, row.value()))?);
+        found.is_whole &= records.is_some();
+        for record in records.into_iter().flatten().filter(|record| wanted(record)) {
+            found.entries.entry((record.index, record.subscription)).or_default().push(record.entry);
         }
     }
-    Ok(histories)
+    Ok(found)
+}
+
+/// What became of a batch's deliveries.
+pub(super) struct Histories {
+    /// By place in the batch and subscription.
+    pub(super) entries: HashMap<(u32, u128), Vec<Entry>>,
+    /// Whether all of it could be read.
+    pub(super) is_whole: bool,
 }
 
 /// Takes the failures of filters out of the histories of a batch, which are then those of deliveries alone; returns

@@ -6,8 +6,8 @@
 //! from memory (`recent`).
 
 mod apply;
+mod damage;
 mod expire;
-
 mod fresh;
 mod handle;
 mod history;
@@ -48,6 +48,7 @@ use crate::store::{
     Arrival, Ask, Backlog, Error, Finished, Forward, Kept, Logged, Module, Preparation, Purge, Purged, Quota,
     Range, Release, Step, Store, Story, Waiting, Wakes,
 };
+use damage::Marks;
 use handle::{Fault, Handle};
 use modules::{Change, Files};
 use queue::{End, Ending, Op, Queue, Redelivery, Reply};
@@ -103,7 +104,8 @@ impl RedbStore {
     /// As for [`Self::open`].
     pub fn with(folder: &Path, options: Options) -> Result<Self, OpenError> {
         let handle = Arc::new(Handle::open(folder)?);
-        let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default() };
+        let marks = Marks::default();
+        let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default(), marks: marks.clone() };
         let found =
             || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?, reader.accounts()?)) };
         let (last, reached, accounts) = found()
@@ -122,6 +124,7 @@ impl RedbStore {
             usage: Arc::clone(&usage),
             runtime: tokio::runtime::Handle::try_current().ok(),
             reached: reached.into_iter().collect(),
+            marks,
             alarm: alarm.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -264,7 +267,23 @@ impl Store for RedbStore {
     }
 
     async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
-        self.read(move |reader| reader.owed(ask)).await
+        loop {
+            let (waiting, rows) = self.read(move |reader| reader.owed(ask)).await?;
+            if rows.is_empty() {
+                return Ok(waiting);
+            }
+            // Once they are buried, the next reading does not meet them.
+            let (subscription, at) = (ask.subscription, clock::now());
+            tracing::error!(%subscription, rows = rows.len(), "what is owed there cannot be read: dead letters");
+            if let Err(error) = self.write(|reply| Op::Bury { subscription, rows, at, reply }).await {
+                tracing::warn!(%subscription, %error, "damaged deliveries stay for now");
+                return Ok(waiting);
+            }
+        }
+    }
+
+    fn damaged(&self) -> u64 {
+        self.reader.marks.count() as u64
     }
 
     async fn finish(&self, finished: Finished) -> Result<(), Error> {

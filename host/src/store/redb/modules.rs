@@ -18,7 +18,7 @@ use super::apply::Apply;
 use super::handle::{Fault, OpenError};
 use super::private;
 use super::read::Reader;
-use super::record::{self, VERSION};
+use super::record::{self, SEALED};
 use super::schema::MODULES;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
@@ -116,7 +116,9 @@ pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
     let files = Files(folder.join("modules").into());
     let known =
         reader.modules().map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
-    if let Err(error) = files.sweep(&known) {
+    if reader.marks.count() > 0 {
+        tracing::warn!(folder = %files.0.display(), "leftovers of uploads stay: the list of modules is damaged");
+    } else if let Err(error) = files.sweep(&known) {
         tracing::warn!(%error, folder = %files.0.display(), "leftovers of uploads stay");
     }
     Ok(files)
@@ -135,15 +137,14 @@ struct Record {
 
 fn encode(module: &Module) -> Vec<u8> {
     let Module { report, uploaded, by, uploads } = module.clone();
-    let mut buffer = vec![VERSION];
+    let mut buffer = vec![SEALED];
     serde_json::to_writer(&mut buffer, &Record { report, uploaded, by, uploads })
         .expect("a report has only string keys");
-    buffer
+    record::seal(buffer)
 }
 
-fn decode(row: &[u8]) -> Result<Module, Fault> {
-    let read = || -> Result<Record, record::Error> { Ok(serde_json::from_slice(record::body(row)?)?) };
-    let Record { report, uploaded, by, mut uploads } = read().map_err(Fault::damaged("modules"))?;
+fn decode(row: &[u8]) -> Result<Module, record::Error> {
+    let Record { report, uploaded, by, mut uploads } = serde_json::from_slice(record::body(row)?)?;
     if uploads.is_empty() {
         uploads.insert(by.clone(), uploaded);
     }
@@ -155,15 +156,19 @@ impl Reader {
     pub(super) fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Fault> {
         self.handle.read(|txn| {
             let row = txn.open_table(MODULES)?.get(digest.to_string().as_str())?;
-            row.map(|row| decode(row.value())).transpose()
+            row.map(|row| decode(row.value())).transpose().map_err(Fault::damaged("modules"))
         })
     }
 
     /// See [`crate::store::Store::modules`].
     pub(super) fn modules(&self) -> Result<Vec<Module>, Fault> {
         self.handle.read(|txn| {
-            let table = txn.open_table(MODULES)?;
-            table.iter()?.map(|row| decode(row?.1.value())).collect()
+            let mut modules = Vec::new();
+            for row in txn.open_table(MODULES)?.iter()? {
+                let (digest, module) = row?;
+                modules.extend(self.marks.pass("modules", digest.value(), decode(module.value())));
+            }
+            Ok(modules)
         })
     }
 }

@@ -7,6 +7,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 use serde::{Deserialize, Serialize};
 
 use super::apply::Apply;
+use super::damage;
 use super::handle::Fault;
 use super::history::Ledger;
 use super::pieces;
@@ -73,7 +74,7 @@ fn output_record(output: &Output) -> OutputRecord<'_> {
 
 /// Reads what a plugin has fixed; the bodies share the record's buffer.
 pub(super) fn decode(shared: &Bytes) -> Result<Prepared, Error> {
-    let record: PreparedRecord<'_> = postcard::from_bytes(body(shared)?)?;
+    let record: PreparedRecord<'_> = record::read(body(shared)?)?;
     let fixed = match record.fixed {
         FixedRecord::Event => Fixed::Event,
         FixedRecord::Outputs(outputs) => Fixed::Outputs(
@@ -111,7 +112,7 @@ pub(super) fn encode_state(value: &StateValue) -> Vec<u8> {
 
 /// Reads a value of a plugin's state.
 pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
-    let record: StateRecord<'_> = postcard::from_bytes(body(record)?)?;
+    let record: StateRecord<'_> = record::read(body(record)?)?;
     let expires = record.expires.map(record::timestamp).transpose()?;
     Ok(StateValue { bytes: record.bytes.to_vec(), expires })
 }
@@ -218,8 +219,12 @@ impl Apply<'_, '_> {
         let Some(found) = self.tables.prepared.get(row)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
-        let found = Bytes::from(pieces::read(&self.tables.pieces, &found)?.into_owned());
-        let prepared = decode(&found).map_err(Fault::damaged("prepared"))?;
+        let read = pieces::read(&self.tables.pieces, &found).map(|found| Bytes::from(found.into_owned()));
+        let decoded = read.and_then(|found| decode(&found).map_err(Fault::damaged("prepared")));
+        let Ok(prepared) = damage::apart(decoded)? else {
+            self.tables.prepared.remove(row)?;
+            return Ok(());
+        };
         let now = match self.tables.subscriptions.get(row.0)? {
             Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
             None => return Ok(()),
@@ -292,9 +297,11 @@ impl Reader {
                 if of != subscription {
                     break;
                 }
-                let value =
-                    decode_state(&pieces::read(&pieces, value.value())?).map_err(Fault::damaged("state"))?;
-                state.insert(key.to_owned(), value);
+                // A plugin goes on as if it had not kept a value that cannot be read.
+                let read = pieces::read(&pieces, value.value());
+                let read = read.and_then(|value| decode_state(&value).map_err(Fault::damaged("state")));
+                let value = self.marks.pass("state", (subscription, key), damage::apart(read)?);
+                state.extend(value.map(|value| (key.to_owned(), value)));
             }
             Ok(state)
         })

@@ -12,7 +12,7 @@ use super::ids;
 use super::record::{self, HistoryRecord};
 use super::schema::batch_of;
 use super::usage::{self, Kind};
-use crate::domain::{EventId, State, SubscriptionId};
+use crate::domain::{Entry, EventId, State, SubscriptionId};
 use crate::store::{Logged, Purge, Purged};
 
 /// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
@@ -36,7 +36,11 @@ impl Apply<'_, '_> {
         keys.truncate(BATCHES_AT_ONCE);
         let mut purged = Purged::default();
         for (place, key) in keys.iter().enumerate() {
-            let meant = self.purge_batch(*key, purge, &mut purged)?;
+            let meant = match self.purge_batch(*key, purge, *key < end, &mut purged) {
+                // What cannot be read goes with its time.
+                Err(Fault::Damaged { .. }) => self.purge_damaged(*key, purge, *key < end, &mut purged)?,
+                meant => meant?,
+            };
             // An event gets its id a little after it was received, so the end is the first batch without any.
             if meant == 0 && *key >= end {
                 return Ok((purged, None));
@@ -62,7 +66,14 @@ impl Apply<'_, '_> {
     }
 
     /// Purges one batch; returns how many of its events were meant.
-    fn purge_batch(&mut self, key: u128, purge: &Purge, purged: &mut Purged) -> Result<u64, Fault> {
+    /// `is_old` tells whether the whole batch is older than what a purge by time keeps.
+    fn purge_batch(
+        &mut self,
+        key: u128,
+        purge: &Purge,
+        is_old: bool,
+        purged: &mut Purged,
+    ) -> Result<u64, Fault> {
         let mut batch = self.batch(key)?;
         let mut counted: HashMap<u128, u64> = HashMap::new();
         let is_state = |record: &HistoryRecord| {
@@ -72,16 +83,24 @@ impl Apply<'_, '_> {
             }
             !record.entry.is_run()
         };
-        let histories = history::of_batch(&self.tables.history, &self.tables.pieces, key, is_state)?;
+        let histories =
+            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_state)?;
         let before = *purged;
-        for (index, place) in (0u32..).zip(&mut batch) {
+        for (index, place) in (0u32..).zip(batch.iter_mut()) {
             let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
             let entries = |subscription: SubscriptionId| {
-                let entries = histories.get(&(index, subscription.uuid().as_u128()));
+                let entries = histories.entries.get(&(index, subscription.uuid().as_u128()));
                 entries.map_or(&[][..], Vec::as_slice)
             };
-            let open = logged.matched.iter().map(|id| (*id, entries(*id)));
-            let open: Vec<_> = open.filter(|(_, entries)| !State::after(entries).is_final()).collect();
+            let mut open = Vec::new();
+            for subscription in &logged.matched {
+                let entries = entries(*subscription);
+                let is_open = !State::after(entries).is_final()
+                    && (histories.is_whole || self.has_row(logged, *subscription, key, index, entries)?);
+                if is_open {
+                    open.push((*subscription, entries));
+                }
+            }
             let expired = match purge {
                 Purge::Expired(time) => self.expire(Waiting { key, index, logged }, &open, *time)?,
                 Purge::Before(_) | Purge::Events(_) => 0,
@@ -95,9 +114,13 @@ impl Apply<'_, '_> {
                 purged.purged += 1;
             }
         }
+        if is_old && matches!(purge, Purge::Before(_)) {
+            purged.purged += batch.damaged.len() as u64;
+            batch.damaged.clear();
+        }
         if purged.purged > before.purged {
             self.replace_batch(key, &batch)?;
-            if batch.iter().all(Option::is_none) {
+            if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
                 history::remove(self.tables, key)?;
                 for (subscription, bytes) in counted {
                     self.recount(subscription, Kind::Story, bytes, 0)?;
@@ -105,6 +128,49 @@ impl Apply<'_, '_> {
             }
         }
         Ok(purged.purged + purged.kept - before.purged - before.kept)
+    }
+
+    /// Purges a batch that cannot be read, once all of it is old; nobody can tell how many events it had.
+    fn purge_damaged(
+        &mut self,
+        key: u128,
+        purge: &Purge,
+        is_old: bool,
+        purged: &mut Purged,
+    ) -> Result<u64, Fault> {
+        if !is_old || !matches!(purge, Purge::Before(_)) {
+            return Ok(0);
+        }
+        self.tables.batches.remove(key)?;
+        history::remove(self.tables, key)?;
+        self.effects.changed.push(key);
+        purged.purged += 1;
+        Ok(1)
+    }
+
+    /// Tells whether a delivery waits, where its history cannot be read as a whole.
+    fn has_row(
+        &self,
+        logged: &Logged,
+        subscription: SubscriptionId,
+        key: u128,
+        index: u32,
+        entries: &[Entry],
+    ) -> Result<bool, Fault> {
+        let (of, event) = (subscription.uuid().as_u128(), logged.id.uuid().as_u128());
+        let is_retry = match State::after(entries) {
+            State::Retrying { due, .. } => {
+                self.tables.retries.get((of, due.as_microsecond(), event))?.is_some()
+            }
+            State::Pending
+            | State::Delivering
+            | State::Delivered { .. }
+            | State::Denied { .. }
+            | State::Skipped { .. }
+            | State::Dead { .. } => false,
+        };
+        // A row that cannot be read is no reason to keep the event: it will be a dead letter.
+        Ok(is_retry || self.is_fresh(of, key, index).unwrap_or(false))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::damage::DeadRow;
 use super::modules;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
@@ -27,6 +28,7 @@ pub(super) enum Op {
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
     Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Module { change: Box<modules::Change>, reply: Reply<()> },
+    Bury { subscription: SubscriptionId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
     Forget { deleted: Vec<SubscriptionId>, reply: Reply<Vec<SubscriptionId>> },
     Probe { reply: Reply<()> },
 }
@@ -45,6 +47,7 @@ impl Op {
                 Self::Recover { recover, .. } => recover.size(),
                 Self::PutSubscription { .. } | Self::BeginRecovery { .. } | Self::Module { .. } => 16 * 1024,
                 Self::Forget { deleted, .. } => deleted.len() * size_of::<SubscriptionId>(),
+                Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
                 Self::Purge { .. } | Self::Forgive { .. } | Self::Probe { .. } => 0,
             }
     }
@@ -63,6 +66,7 @@ impl Op {
             | Self::Purge { .. }
             | Self::Forgive { .. }
             | Self::Forget { .. }
+            | Self::Bury { .. }
             | Self::Probe { .. } => false,
         }
     }

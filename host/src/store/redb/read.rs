@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use redb::{ReadTransaction, ReadableTable};
 
+use super::damage::{DeadRow, Marks};
 use super::handle::{Fault, Handle};
 use super::history;
 use super::ids;
@@ -16,11 +17,15 @@ use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPT
 use crate::domain::{EventId, Subscription, SubscriptionId};
 use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
 
+/// The most rows that cannot be delivered of one page.
+const DEAD_ROWS_MAX: usize = 256;
+
 /// The reading side of the file.
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) handle: Arc<Handle>,
     pub(super) recent: Arc<Recent>,
+    pub(super) marks: Marks,
 }
 
 impl Reader {
@@ -30,8 +35,14 @@ impl Reader {
             let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else {
                 return Ok(None);
             };
-            let stories = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
-            Ok(stories.into_iter().next())
+            let (stories, is_whole) = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
+            match stories.into_iter().next() {
+                // Which event a damaged one is, nobody can tell.
+                None if !is_whole => {
+                    Err(Fault::Damaged { table: "batches", reason: record::Error::Checksum })
+                }
+                story => Ok(story),
+            }
         })
     }
 
@@ -53,7 +64,12 @@ impl Reader {
                 let batches = txn.open_table(BATCHES)?;
                 let Some(row) = batches.range(..upper)?.next_back().transpose()? else { return Ok(false) };
                 upper = row.0.value();
-                let newest = self.stories_of_batch(txn, upper, range.limit - stories.len(), wanted)?;
+                let newest = match self.stories_of_batch(txn, upper, range.limit - stories.len(), wanted) {
+                    Ok((newest, _)) => newest,
+                    // It is marked; the others can be shown.
+                    Err(Fault::Damaged { .. }) => Vec::new(),
+                    Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
+                };
                 stories.extend(newest.into_iter().rev());
                 Ok(upper > lowest)
             })?;
@@ -64,25 +80,26 @@ impl Reader {
         Ok(stories)
     }
 
-    /// Reads the newest stories of a batch, `most` of them.
+    /// Reads the newest stories of a batch, `most` of them, and tells whether all of its events can be read.
     fn stories_of_batch(
         &self,
         txn: &ReadTransaction,
         key: u128,
         most: usize,
         wanted: impl Fn(&Logged) -> bool,
-    ) -> Result<Vec<Story>, Fault> {
+    ) -> Result<(Vec<Story>, bool), Fault> {
         let batch = self.batch(txn, key)?;
+        let is_whole = batch.damaged.is_empty();
         let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
         let places: Vec<_> = places.filter(|(_, logged)| wanted(logged)).collect();
         let places = &places[places.len().saturating_sub(most)..];
         if places.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), is_whole));
         }
         let indexes: HashSet<u32> = places.iter().map(|(index, _)| *index).collect();
         let is_wanted = |record: &HistoryRecord| indexes.contains(&record.index);
         let (history, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
-        let mut histories = history::of_batch(&history, &pieces, key, is_wanted)?;
+        let mut histories = history::of_batch(&history, &pieces, key, &self.marks, is_wanted)?.entries;
         let mut failed = history::take_failed(&mut histories);
         let stories = places.iter().map(|(index, logged)| {
             let deliveries = logged.matched.iter().map(|subscription| {
@@ -93,7 +110,7 @@ impl Reader {
             let failed = failed.remove(index).unwrap_or_default();
             Story { event: Arc::clone(logged), deliveries, failed }
         });
-        Ok(stories.collect())
+        Ok((stories.collect(), is_whole))
     }
 
     pub(super) fn batch(&self, txn: &ReadTransaction, key: u128) -> Result<Arc<Batch>, Fault> {
@@ -103,19 +120,40 @@ impl Reader {
         let batches = txn.open_table(BATCHES)?;
         let Some(row) = batches.get(key)? else { return Ok(Arc::default()) };
         let record = bytes::Bytes::copy_from_slice(row.value());
-        Ok(Arc::new(record::decode_batch(record).map_err(Fault::damaged("batches"))?))
+        match record::decode_batch(&record) {
+            Ok(batch) => {
+                for index in &batch.damaged {
+                    self.marks.mark("batches", (key, index), &record::Error::Checksum);
+                }
+                Ok(Arc::new(batch))
+            }
+            Err(reason) => {
+                self.marks.mark("batches", key, &reason);
+                Err(Fault::Damaged { table: "batches", reason })
+            }
+        }
     }
 
-    /// See [`crate::store::Store::owed`].
-    pub(super) fn owed(&self, ask: Ask) -> Result<Waiting, Fault> {
+    /// See [`crate::store::Store::owed`]; returns with it the rows that cannot be delivered.
+    pub(super) fn owed(&self, ask: Ask) -> Result<(Waiting, Vec<DeadRow>), Fault> {
         self.handle.read(|txn| {
-            let fresh = if ask.fresh == 0 { Vec::new() } else { self.fresh(txn, ask)? };
-            let (due, next_due) = self.due(txn, ask)?;
-            Ok(Waiting { fresh, due, next_due })
+            let mut dead = Vec::new();
+            let fresh = if ask.fresh == 0 { Vec::new() } else { self.fresh(txn, ask, &mut dead)? };
+            let (due, next_due) = self.due(txn, ask, &mut dead)?;
+            Ok((Waiting { fresh, due, next_due }, dead))
         })
     }
 
-    fn fresh(&self, txn: &ReadTransaction, ask: Ask) -> Result<Vec<Owed>, Fault> {
+    /// Reads a batch that a row leads to; `None` for one that cannot be read.
+    fn batch_of_row(&self, txn: &ReadTransaction, key: u128) -> Result<Option<Arc<Batch>>, Fault> {
+        match self.batch(txn, key) {
+            Ok(batch) => Ok(Some(batch)),
+            Err(Fault::Damaged { .. }) => Ok(None),
+            Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => Err(fault),
+        }
+    }
+
+    fn fresh(&self, txn: &ReadTransaction, ask: Ask, dead: &mut Vec<DeadRow>) -> Result<Vec<Owed>, Fault> {
         let (fresh, prepared) = (txn.open_table(FRESH)?, PreparedRows::open(txn, ask.subscription)?);
         let subscription = ask.subscription.uuid().as_u128();
         let first = ask.after.uuid().as_u128().saturating_add(1);
@@ -123,11 +161,23 @@ impl Reader {
         for row in fresh.range((subscription, first)..=(subscription, u128::MAX))? {
             let (row, places) = row?;
             let key = row.value().1;
-            let batch = self.batch(txn, key)?;
-            for index in record::decode_places(places.value()).map_err(Fault::damaged("fresh"))? {
-                if let Some(fresh) = owe_fresh(&batch, key, index) {
-                    owed.push(Owed { prepared: prepared.has(fresh.event.id)?, ..fresh });
+            let places = self.marks.pass("fresh", row.value(), record::decode_places(places.value()));
+            let (Some(places), Some(batch)) = (places, self.batch_of_row(txn, key)?) else {
+                dead.push(DeadRow::Fresh { batch: key });
+                if dead.len() >= DEAD_ROWS_MAX {
+                    break;
                 }
+                continue;
+            };
+            let mut is_whole = true;
+            for index in places {
+                match owe_fresh(&batch, key, index) {
+                    Some(fresh) => owed.push(Owed { prepared: prepared.has(fresh.event.id)?, ..fresh }),
+                    None => is_whole = false,
+                }
+            }
+            if !is_whole {
+                dead.push(DeadRow::Fresh { batch: key });
             }
             if owed.len() >= ask.fresh {
                 break;
@@ -136,7 +186,12 @@ impl Reader {
         Ok(owed)
     }
 
-    fn due(&self, txn: &ReadTransaction, ask: Ask) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
+    fn due(
+        &self,
+        txn: &ReadTransaction,
+        ask: Ask,
+        dead: &mut Vec<DeadRow>,
+    ) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
         let (retries, prepared) = (txn.open_table(RETRIES)?, PreparedRows::open(txn, ask.subscription)?);
         let subscription = ask.subscription.uuid().as_u128();
         let mut owed = Vec::new();
@@ -144,20 +199,31 @@ impl Reader {
         let mut last: Option<(u128, Arc<Batch>)> = None;
         for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
             let (row, retry) = row?;
-            let due = record::timestamp(row.value().1).map_err(Fault::damaged("retries"))?;
-            if due > ask.now || owed.len() >= ask.due {
-                return Ok((owed, Some(due)));
+            let (_, micros, event) = row.value();
+            let due = record::timestamp(micros);
+            if let Ok(due) = &due
+                && (*due > ask.now || owed.len() >= ask.due || dead.len() >= DEAD_ROWS_MAX)
+            {
+                return Ok((owed, Some(*due)));
             }
-            let retry = RetryRecord::decode(retry.value()).map_err(Fault::damaged("retries"))?;
+            let read = due.and_then(|due| {
+                let retry = RetryRecord::decode(retry.value())?;
+                Ok((due, retry, retry.progress()?))
+            });
+            let Some((due, retry, progress)) = self.marks.pass("retries", row.value(), read) else {
+                dead.push(DeadRow::Due { due: micros, event });
+                continue;
+            };
             let batch = match last.take().filter(|(key, _)| *key == retry.batch) {
-                Some((_, batch)) => batch,
-                None => self.batch(txn, retry.batch)?,
+                Some((_, batch)) => Some(batch),
+                None => self.batch_of_row(txn, retry.batch)?,
             };
             let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
-            if let Some(due) = owe(&batch, place, retry.progress().map_err(Fault::damaged("retries"))?) {
-                owed.push(Owed { prepared: prepared.has(due.event.id)?, ..due });
+            match batch.as_ref().and_then(|batch| owe(batch, place, progress)) {
+                Some(due) => owed.push(Owed { prepared: prepared.has(due.event.id)?, ..due }),
+                None => dead.push(DeadRow::Due { due: micros, event }),
             }
-            last = Some((retry.batch, batch));
+            last = batch.map(|batch| (retry.batch, batch));
         }
         Ok((owed, None))
     }
@@ -190,12 +256,13 @@ impl Reader {
     pub(super) fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Fault> {
         self.handle.read(|txn| {
             let table = txn.open_table(SUBSCRIPTIONS)?;
-            let rows = table.iter()?.map(|row| {
-                let (_, record) = row?;
-                let subscription = record::decode_subscription(record.value());
-                subscription.map(Arc::new).map_err(Fault::damaged("subscriptions"))
-            });
-            rows.collect()
+            let mut subscriptions = Vec::new();
+            for row in table.iter()? {
+                let (key, record) = row?;
+                let read = record::decode_subscription(record.value());
+                subscriptions.extend(self.marks.pass("subscriptions", key.value(), read).map(Arc::new));
+            }
+            Ok(subscriptions)
         })
     }
 
@@ -203,12 +270,13 @@ impl Reader {
     pub(super) fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Fault> {
         self.handle.read(|txn| {
             let table = txn.open_table(REACHED)?;
-            let rows = table.iter()?.map(|row| {
+            let mut reached = Vec::new();
+            for row in table.iter()? {
                 let (key, at) = row?;
-                let at = record::timestamp(at.value()).map_err(Fault::damaged("reached"))?;
-                Ok((record::subscription_id(key.value()), at))
-            });
-            rows.collect()
+                let at = self.marks.pass("reached", key.value(), record::timestamp(at.value()));
+                reached.extend(at.map(|at| (record::subscription_id(key.value()), at)));
+            }
+            Ok(reached)
         })
     }
 
@@ -218,7 +286,9 @@ impl Reader {
             let batches = txn.open_table(BATCHES)?;
             let Some((key, _)) = batches.last()? else { return Ok(None) };
             let key = key.value();
-            let last = self.batch(txn, key)?.iter().flatten().map(|logged| logged.id).max();
+            // The events of a batch have their ids of one moment: those that cannot be read have no later one.
+            let batch = self.batch_of_row(txn, key)?.unwrap_or_default();
+            let last = batch.iter().flatten().map(|logged| logged.id).max();
             Ok(Some(last.unwrap_or(record::event_id(key))))
         })
     }
@@ -229,7 +299,7 @@ pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<Owed> {
     owe(batch, Place { batch: record::event_id(key), index, due: None }, Progress::default())
 }
 
-/// Makes what is owed of a row; a row whose event has gone owes nothing.
+/// Makes what is owed of a row; one whose event is damaged or has gone owes nothing.
 fn owe(batch: &Batch, place: Place, progress: Progress) -> Option<Owed> {
     let event = batch.get(usize::try_from(place.index).ok()?)?.as_ref()?;
     Some(Owed { event: Arc::clone(event), place, progress, prepared: false })

@@ -69,7 +69,8 @@ mod tests {
         let event = Event::from_parts(SpecVersion::V1_0, "1".into(), "/s".into(), "t".into(), wire);
         let (id, received, sender) = (EventId::MAX, clock::now(), String::new());
         let matched = vec![SubscriptionId::MAX; matched];
-        Arc::new(vec![Some(Arc::new(Logged { id, event, received, sender, matched }))])
+        let events = vec![Some(Arc::new(Logged { id, event, received, sender, matched }))];
+        Arc::new(Batch { events, damaged: Vec::new() })
     }
 
     /// Small events for 10,000 subscriptions each took 30 times the memory that they were counted with.

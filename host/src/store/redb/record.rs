@@ -1,6 +1,8 @@
-//! How records look on disk: one version byte, then postcard (subscriptions and recoveries: JSON).
+//! How records look on disk: one version byte, then postcard (subscriptions, recoveries and modules: JSON), and at the end a
+//! checksum of all that, which any damaged byte contradicts.
 //!
-//! A new form gets a new version byte; the old ones stay readable, which the tests at the end hold.
+//! A new form gets a new version byte; the old ones, which have no checksum, stay readable, which the tests at the end
+//! hold. A batch has a checksum for each event, so that a damaged one leaves the others readable.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +15,12 @@ use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::{Entry, Event, EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Logged, Progress};
 
-pub(super) const VERSION: u8 = 1;
+/// The version of records without a checksum.
+const VERSION: u8 = 1;
+/// The version of records whose last bytes are a checksum of those before them.
+pub(super) const SEALED: u8 = 4;
+/// How long a checksum is: CRC-32 (ISO-HDLC), little-endian.
+const SEAL: usize = 4;
 
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +35,39 @@ pub(super) enum Error {
     Json(#[from] serde_json::Error),
     #[error("{0}")]
     Value(&'static str),
+    #[error("its checksum does not fit")]
+    Checksum,
 }
 
 pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
-    body(vec![VERSION]).expect("records have no maps of unknown length and no failing serializers")
+    seal(body(vec![SEALED]).expect("records have no maps of unknown length and no failing serializers"))
 }
 
-/// Returns what follows the version byte.
+/// Puts its checksum behind a record.
+pub(super) fn seal(mut record: Vec<u8>) -> Vec<u8> {
+    let sum = crc32fast::hash(&record);
+    record.extend_from_slice(&sum.to_le_bytes());
+    record
+}
+
+/// Returns what the checksum at the end of a record is of.
+fn unseal(record: &[u8]) -> Result<&[u8], Error> {
+    let (record, sum) = record.split_last_chunk::<SEAL>().ok_or(Error::Checksum)?;
+    if crc32fast::hash(record) == u32::from_le_bytes(*sum) { Ok(record) } else { Err(Error::Checksum) }
+}
+
+/// Reads the postcard of a record, all of it.
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
+    let (value, rest) = postcard::take_from_bytes(body)?;
+    // One whose version byte is damaged looks like an older one with its checksum left over.
+    if rest.is_empty() { Ok(value) } else { Err(Error::Value("there are bytes behind its end")) }
+}
+
+/// Returns what follows the version byte, up to the checksum if it has one.
 pub(super) fn body(record: &[u8]) -> Result<&[u8], Error> {
     match record.split_first() {
         Some((&VERSION, body)) => Ok(body),
+        Some((&SEALED, _)) => Ok(&unseal(record)?[1..]),
         Some((&version, _)) => Err(Error::Version(version)),
         None => Err(Error::Empty),
     }
@@ -74,16 +104,64 @@ pub(super) struct EventRecord<'a> {
 }
 
 /// The events of one commit; a purged one leaves its place empty, so that the others keep theirs.
-pub(super) type Batch = Vec<Option<Arc<Logged>>>;
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Option<Arc<Logged>>>,
+    /// The places whose events cannot be read, and are empty here.
+    pub(super) damaged: Vec<u32>,
+}
 
-/// Writes a batch.
-pub(super) fn encode_batch<'a>(events: impl Iterator<Item = Option<&'a Logged>>) -> Vec<u8> {
-    let records: Vec<_> = events.map(|logged| logged.map(logged_record)).collect();
-    let size: usize = records.iter().flatten().map(|record| record.event.body.len() + 256).sum();
-    versioned(|mut buffer| {
-        buffer.reserve(size);
-        postcard::to_extend(&records, buffer)
-    })
+impl std::ops::Deref for Batch {
+    type Target = Vec<Option<Arc<Logged>>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.events
+    }
+}
+
+impl std::ops::DerefMut for Batch {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.events
+    }
+}
+
+/// What stands for the length of an event that was damaged.
+const DAMAGED: u32 = u32::MAX;
+/// What a batch has for each event before the first: its length (0 for a purged one) and its checksum.
+const LISTED: usize = 4 + SEAL;
+
+/// Writes a batch: the version, how many events there are, the list of their lengths and checksums, the checksum of all
+/// that, and the events.
+pub(super) fn encode_batch<'a>(events: impl Iterator<Item = Option<&'a Logged>>, damaged: &[u32]) -> Vec<u8> {
+    let events: Vec<_> = events.collect();
+    let list = 5 + LISTED * events.len();
+    let size: usize = events.iter().flatten().map(|logged| logged.event.size() + 256).sum();
+    let mut buffer = Vec::with_capacity(list + SEAL + size);
+    buffer.resize(list + SEAL, 0);
+    buffer[0] = SEALED;
+    buffer[1..5].copy_from_slice(&length(events.len()));
+    for (place, logged) in (0u32..).zip(&events) {
+        let (length, sum) = match logged {
+            Some(logged) => {
+                let begin = buffer.len();
+                buffer = postcard::to_extend(&logged_record(logged), buffer)
+                    .expect("records have no maps of unknown length and no failing serializers");
+                (length(buffer.len() - begin), crc32fast::hash(&buffer[begin..]))
+            }
+            None if damaged.contains(&place) => (DAMAGED.to_le_bytes(), 0),
+            None => ([0; 4], 0),
+        };
+        let at = 5 + LISTED * usize::try_from(place).expect("a batch has at most 256 events");
+        buffer[at..at + 4].copy_from_slice(&length);
+        buffer[at + 4..at + LISTED].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = crc32fast::hash(&buffer[..list]);
+    buffer[list..list + SEAL].copy_from_slice(&sum.to_le_bytes());
+    buffer
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).expect("a commit has a few MiB").to_le_bytes()
 }
 
 fn logged_record(logged: &Logged) -> LoggedRecord<'_> {
@@ -118,10 +196,51 @@ pub(super) fn event_record(event: &Event) -> EventRecord<'_> {
     }
 }
 
-/// Reads a batch; the bodies share the record's buffer.
-pub(super) fn decode_batch(shared: Bytes) -> Result<Batch, Error> {
-    let records: Vec<Option<LoggedRecord<'_>>> = postcard::from_bytes(body(&shared)?)?;
-    records.into_iter().map(|record| record.map(|record| logged(&shared, record)).transpose()).collect()
+/// Reads a batch; the bodies share the record's buffer. What is wrong with one event is no error: its place is among the
+/// damaged ones.
+pub(super) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
+    match shared.split_first() {
+        Some((&SEALED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
+        _ => {
+            let records: Vec<Option<LoggedRecord<'_>>> = read(body(shared)?)?;
+            let events =
+                records.into_iter().map(|record| record.map(|record| logged(shared, record)).transpose());
+            Ok(Batch { events: events.collect::<Result<_, _>>()?, damaged: Vec::new() })
+        }
+    }
+}
+
+/// Reads a batch that has just been written: its checksums fit.
+pub(super) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
+    decode_listed(shared, |_, _| true)
+}
+
+fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Batch, Error> {
+    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let count = shared.get(1..5).map(number).and_then(|count| usize::try_from(count).ok());
+    let end = count.and_then(|count| count.checked_mul(LISTED)?.checked_add(5 + SEAL));
+    let (list, mut rest) = end.and_then(|end| shared.split_at_checked(end)).ok_or(Error::Checksum)?;
+    let list = &unseal(list)?[5..];
+    let mut batch = Batch { events: Vec::with_capacity(list.len() / LISTED), damaged: Vec::new() };
+    for (place, listed) in (0u32..).zip(list.chunks_exact(LISTED)) {
+        let (length, sum) = (number(listed), number(&listed[4..]));
+        let mut event = None;
+        if length == DAMAGED {
+            batch.damaged.push(place);
+        } else if length > 0 {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let (bytes, after) = rest.split_at_checked(length).ok_or(Error::Value("an event is cut off"))?;
+            rest = after;
+            event = Some(bytes)
+                .filter(|bytes| fits(bytes, sum))
+                .and_then(|bytes| read(bytes).and_then(|record| logged(shared, record)).ok());
+            if event.is_none() {
+                batch.damaged.push(place);
+            }
+        }
+        batch.events.push(event);
+    }
+    if rest.is_empty() { Ok(batch) } else { Err(Error::Value("there are bytes behind its end")) }
 }
 
 fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error> {
@@ -191,7 +310,7 @@ pub(super) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
 
 /// Reads a row of history.
 pub(super) fn decode_history(record: &[u8]) -> Result<Vec<HistoryRecord>, Error> {
-    Ok(postcard::from_bytes(body(record)?)?)
+    read(body(record)?)
 }
 
 /// The value of a row that waits for its next attempt.
@@ -204,15 +323,15 @@ pub(super) struct RetryRecord {
     failed: u32,
     first_attempt: Option<i64>,
     allowed: bool,
-    /// What version 2 adds; a delivery without a plugin needs nothing of it, and keeps the shorter version.
+    /// What version 2 adds.
     #[serde(skip)]
     plugin: PluginProgress,
-    /// What version 3 adds: since when it is held.
+    /// What sealed ones add: since when it is held.
     #[serde(skip)]
     held: Option<i64>,
 }
 
-/// How far the plugin of a delivery has come: the end of a record of version 2.
+/// How far the plugin of a delivery has come: what follows in a record of version 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PluginProgress {
     passed: bool,
@@ -220,7 +339,6 @@ struct PluginProgress {
 }
 
 const VERSION_2: u8 = 2;
-const VERSION_3: u8 = 3;
 
 impl RetryRecord {
     /// Makes the record of a delivery that has come this far.
@@ -241,38 +359,36 @@ impl RetryRecord {
 
     /// Writes the record.
     pub(super) fn encode(&self) -> Vec<u8> {
-        if self.held.is_some() {
-            let record = postcard::to_extend(&(self, self.plugin, self.held), vec![VERSION_3]);
-            return record.expect("numbers and flags have no failing serializers");
-        }
-        if self.plugin == PluginProgress::default() {
-            return versioned(|buffer| postcard::to_extend(self, buffer));
-        }
-        let record = postcard::to_extend(&(self, self.plugin), vec![VERSION_2]);
-        record.expect("numbers and flags have no failing serializers")
+        versioned(|buffer| postcard::to_extend(&(self, self.plugin, self.held), buffer))
     }
 
     /// Reads the record.
     pub(super) fn decode(record: &[u8]) -> Result<Self, Error> {
-        if let Some((&VERSION_3, body)) = record.split_first() {
-            let (this, plugin, held): (Self, _, _) = postcard::from_bytes(body)?;
-            return Ok(Self { plugin, held, ..this });
+        match record.split_first() {
+            Some((&SEALED, _)) => {
+                let (this, plugin, held): (Self, _, _) = read(body(record)?)?;
+                Ok(Self { plugin, held, ..this })
+            }
+            Some((&VERSION_2, body)) => {
+                let (this, plugin): (Self, _) = read(body)?;
+                Ok(Self { plugin, ..this })
+            }
+            _ => read(body(record)?),
         }
-        if let Some((&VERSION_2, body)) = record.split_first() {
-            let (this, plugin): (Self, _) = postcard::from_bytes(body)?;
-            return Ok(Self { plugin, ..this });
-        }
-        Ok(postcard::from_bytes(body(record)?)?)
     }
 }
 
 /// Writes places in a batch, 4 bytes each, little-endian.
 pub(super) fn encode_places(places: &[u32]) -> Vec<u8> {
-    places.iter().flat_map(|place| place.to_le_bytes()).collect()
+    let mut record = Vec::with_capacity(1 + 4 * places.len() + SEAL);
+    record.push(SEALED);
+    record.extend(places.iter().flat_map(|place| place.to_le_bytes()));
+    seal(record)
 }
 
-/// Reads places in a batch.
+/// Reads places in a batch. Old rows are places alone: those with a checksum have a byte more than that.
 pub(super) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
+    let record = if record.len() % 4 == 0 { record } else { &unseal(record)?[1..] };
     let (places, rest) = record.as_chunks();
     if !rest.is_empty() {
         return Err(Error::Value("a place is cut off"));
@@ -282,9 +398,9 @@ pub(super) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
 
 /// Writes a subscription.
 pub(super) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
-    let mut buffer = vec![VERSION];
+    let mut buffer = vec![SEALED];
     serde_json::to_writer(&mut buffer, subscription).expect("a subscription has only string keys");
-    buffer
+    seal(buffer)
 }
 
 /// Reads a subscription.
@@ -294,9 +410,9 @@ pub(super) fn decode_subscription(record: &[u8]) -> Result<Subscription, Error> 
 
 /// Writes a recovery.
 pub(super) fn encode_recovery(recovery: &Recovery) -> Vec<u8> {
-    let mut buffer = vec![VERSION];
+    let mut buffer = vec![SEALED];
     serde_json::to_writer(&mut buffer, recovery).expect("a recovery has only string keys");
-    buffer
+    seal(buffer)
 }
 
 /// Reads a recovery.

@@ -86,9 +86,10 @@ impl Apply<'_, '_> {
         }
         let (mut ledger, mut created) = (Ledger::default(), 0);
         for (key, events) in by_batch {
-            let mut batch = self.batch(key)?;
+            // The walk has passed over what cannot be read.
+            let Ok(mut batch) = self.batch(key) else { continue };
             let before = created;
-            for (index, place) in (0u32..).zip(&mut batch) {
+            for (index, place) in (0u32..).zip(batch.iter_mut()) {
                 // An event that was purged since it was read leaves an empty place.
                 let Some(logged) = place.as_ref().filter(|logged| events.contains(&logged.id)) else {
                     continue;
@@ -118,10 +119,11 @@ impl Apply<'_, '_> {
         Ok(created)
     }
 
+    /// Returns a recovery; one that cannot be read is over.
     fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Fault> {
         let row = self.tables.recoveries.get(subscription.uuid().as_u128())?;
-        let recovery = row.map(|row| record::decode_recovery(row.value())).transpose();
-        recovery.map_err(Fault::damaged("recoveries"))
+        let recovery = row.map(|row| record::decode_recovery(row.value()));
+        Ok(recovery.and_then(|recovery| self.marks.pass("recoveries", subscription, recovery)))
     }
 
     fn put_recovery(&mut self, recovery: &Recovery) -> Result<(), Fault> {
@@ -141,9 +143,16 @@ impl Apply<'_, '_> {
 
     /// Returns the newest event. Those that this very commit logs are there already.
     fn newest(&self) -> Result<Option<Mark>, Fault> {
-        let Some((key, _)) = self.tables.batches.last()? else { return Ok(None) };
-        let key = key.value();
-        Ok(self.batch(key)?.iter().flatten().map(|logged| mark(logged)).max_by_key(|mark| mark.event))
+        for row in self.tables.batches.iter()?.rev() {
+            let key = row?.0.value();
+            // One that cannot be read is passed over by the walk too.
+            let Ok(batch) = self.batch(key) else { continue };
+            let newest = batch.iter().flatten().map(|logged| mark(logged)).max_by_key(|mark| mark.event);
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -166,9 +175,10 @@ impl Reader {
         self.handle.read(|txn| {
             let mut running = Vec::new();
             for row in txn.open_table(RECOVERIES)?.iter()? {
-                let recovery =
-                    record::decode_recovery(row?.1.value()).map_err(Fault::damaged("recoveries"))?;
-                running.extend(Some(recovery).filter(Recovery::is_running));
+                let (key, recovery) = row?;
+                let read = record::decode_recovery(recovery.value());
+                let recovery = self.marks.pass("recoveries", key.value(), read);
+                running.extend(recovery.filter(Recovery::is_running));
             }
             Ok(running)
         })
@@ -191,7 +201,12 @@ impl Reader {
                     return Ok(false);
                 };
                 from = row.0.value();
-                let batch = self.batch(txn, from)?;
+                let batch = match self.batch(txn, from) {
+                    Ok(batch) => batch,
+                    // It is marked; the walk goes on behind it.
+                    Err(Fault::Damaged { .. }) => Arc::default(),
+                    Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
+                };
                 from = from.saturating_add(1);
                 let wanted = batch.iter().flatten().filter(|logged| (first..=last).contains(&id(logged.id)));
                 let wanted: Vec<_> = wanted.collect();

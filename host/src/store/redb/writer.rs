@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::runtime;
 
 use super::apply::{Apply, Effects};
+use super::damage::Marks;
 use super::handle::{Fault, Handle};
 use super::ids::Ids;
 use super::queue::{Group, Op, Queue, Reply};
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     pub(super) runtime: Option<runtime::Handle>,
     pub(super) dedup_window: Duration,
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
+    pub(super) marks: Marks,
     pub(super) alarm: Alarm,
     pub(super) usage: Arc<Usage>,
 }
@@ -79,6 +81,7 @@ impl Writer {
                 now: clock::now(),
                 reached: &self.reached,
                 usage: &self.usage,
+                marks: &self.marks,
                 effects: Effects::default(),
             };
             let mut values = Vec::with_capacity(ops.len());
@@ -116,6 +119,10 @@ impl Writer {
                         Value::Unit
                     }
                     Op::Forget { deleted, .. } => Value::Forgotten(apply.forget(deleted)?),
+                    Op::Bury { subscription, rows, at, .. } => {
+                        apply.bury(*subscription, rows, *at)?;
+                        Value::Unit
+                    }
                     Op::Probe { .. } => {
                         apply.probe()?;
                         Value::Unit
@@ -209,7 +216,10 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
             (op, Value::Refused(error)) => refuse(op, &error),
             (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
             (
-                Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply },
+                Op::PutSubscription { reply, .. }
+                | Op::Module { reply, .. }
+                | Op::Bury { reply, .. }
+                | Op::Probe { reply },
                 Value::Unit,
             ) => send(reply, Ok(())),
             (
@@ -236,9 +246,10 @@ fn refuse(op: Op, error: &Error) {
     let error = error.clone();
     match op {
         Op::Accept { reply, .. } => send(reply, Err(error)),
-        Op::PutSubscription { reply, .. } | Op::Module { reply, .. } | Op::Probe { reply } => {
-            send(reply, Err(error))
-        }
+        Op::PutSubscription { reply, .. }
+        | Op::Module { reply, .. }
+        | Op::Bury { reply, .. }
+        | Op::Probe { reply } => send(reply, Err(error)),
         Op::Redeliver { reply, .. }
         | Op::Forgive { reply, .. }
         | Op::BeginRecovery { reply, .. }

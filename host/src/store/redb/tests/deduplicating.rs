@@ -3,6 +3,7 @@
 use redb::ReadableTableMetadata;
 
 use super::super::apply::{Apply, Effects};
+use super::super::damage::Marks;
 use super::super::handle::Handle;
 use super::super::ids::Ids;
 use super::super::schema::{SEEN, SEEN_ORDER, Tables};
@@ -82,8 +83,8 @@ impl Timed {
             let reached = Default::default();
             let effects = Effects::default();
             let (ids, reached, usage) = (&mut self.ids, &reached, &Usage::new([], u64::MAX));
-            let mut apply =
-                Apply { tables: &mut tables, ids, dedup_window: DAY, now, reached, usage, effects };
+            let (marks, tables) = (&Marks::default(), &mut tables);
+            let mut apply = Apply { tables, ids, dedup_window: DAY, now, reached, usage, marks, effects };
             apply.accept([&[arrival(id, &[])][..]].into_iter())
         });
         written.unwrap()[0][0]

@@ -71,6 +71,7 @@ async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
                 now,
                 reached: &reached,
                 usage: &usage,
+                marks: &Default::default(),
                 effects: Default::default(),
             };
             apply.forget(&[sub(1)])

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod crashing;
+mod damaged;
 mod deduplicating;
 mod expiring;
 mod failing;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::prepared::{decode, decode_state, encode, encode_state};
+use super::super::record;
 use super::*;
 use crate::domain::plugin::{Output, StateMap, Verdict};
 use crate::domain::{PluginUse, Subscription};
@@ -76,7 +77,7 @@ fn what_is_fixed_is_read_as_it_was_written() {
     for fixed in [Fixed::Event, outputs(), denied, skipped] {
         let prepared = Prepared::by(&plugin(&json!({"a": 1})), fixed);
         let record = Bytes::from(encode(&prepared));
-        assert_eq!(record[0], 1);
+        assert_eq!(record[0], record::SEALED);
         assert_eq!(decode(&record).unwrap(), prepared);
         for length in 0..record.len() {
             assert!(decode(&record.slice(..length)).is_err(), "{length}");

@@ -91,7 +91,8 @@ fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
         assert_eq!(counts(&queue.next().unwrap()), (0, 2));
         begun.elapsed()
     });
-    assert!(shortest.min().unwrap() < Duration::from_millis(5));
+    // The ten milliseconds that others wait for company are what it must not wait.
+    assert!(shortest.min().unwrap() < Duration::from_millis(10));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The forms on disk. The bytes below were written by version 1 and must stay readable for ever.
+//! The forms on disk. The bytes below were written by versions 1 and 2, without a checksum, and by the version with one, and
+//! must stay readable for ever.
 
 use proptest::prelude::*;
 
@@ -70,14 +71,32 @@ const BATCH: &str = "
 
 #[test]
 fn a_batch_of_version_1_is_read() {
-    let read: Vec<_> = decode_batch(unhex(BATCH).into())
-        .unwrap()
-        .into_iter()
-        .map(|logged| logged.map(|logged| Logged::clone(&logged)))
-        .collect();
-    assert_eq!(read, batch());
-    assert_eq!(hex(&encode_batch(batch().iter().map(Option::as_ref))), hex(&unhex(BATCH)));
+    assert_eq!(events(&decode_batch(&unhex(BATCH).into()).unwrap()), batch());
 }
+
+fn events(batch: &Batch) -> Vec<Option<Logged>> {
+    batch.iter().map(|logged| logged.as_deref().cloned()).collect()
+}
+
+fn sealed_batch() -> Vec<u8> {
+    encode_batch(batch().iter().map(Option::as_ref), &[])
+}
+
+#[test]
+fn a_batch_has_a_checksum_for_each_event() {
+    let record = sealed_batch();
+    let read = decode_batch(&record.clone().into()).unwrap();
+    assert_eq!((events(&read), read.damaged.len()), (batch(), 0));
+    assert_eq!(events(&decode_new_batch(&record.into()).unwrap()), batch());
+    // One event, and a purged and a damaged one.
+    let one = batch().remove(3);
+    let record = encode_batch([one.as_ref(), None, None].into_iter(), &[2]);
+    assert_eq!(hex(&record), ONE_EVENT);
+    let read = decode_batch(&unhex(ONE_EVENT).into()).unwrap();
+    assert_eq!((events(&read), read.damaged), (vec![one, None, None], vec![2]));
+}
+
+const ONE_EVENT: &str = "04030000002800000027501ccd0000000000000000ffffffff00000000244b3e8a038280f2818389850603616e6e000203652d31042f73726304747970650000087b226964223a317d";
 
 fn entries() -> Vec<HistoryRecord> {
     let answer = |status, body: &str| Some(Answer { status, body: body.to_owned() });
@@ -114,7 +133,9 @@ const HISTORY: &str = "
 #[test]
 fn a_row_of_history_of_version_1_is_read() {
     assert_eq!(decode_history(&unhex(HISTORY)).unwrap(), entries());
-    assert_eq!(hex(&encode_history(&entries())), hex(&unhex(HISTORY)));
+    let sealed = encode_history(&entries());
+    assert_eq!(decode_history(&sealed).unwrap(), entries());
+    assert_eq!(sealed[1..sealed.len() - 4], unhex(HISTORY)[1..], "nothing but the frame is another");
 }
 
 const FILTER_FAILED: &str = "01010307038080f281838985060d746f6f20657870656e73697665";
@@ -124,7 +145,11 @@ fn a_failed_filter_in_a_row_of_history_of_version_1_is_read() {
     let entry = Entry::FilterFailed { at: at(1_700_000_000_000_000), reason: "too expensive".to_owned() };
     let records = [HistoryRecord { index: 3, subscription: 7, entry }];
     assert_eq!(decode_history(&unhex(FILTER_FAILED)).unwrap(), records);
-    assert_eq!(hex(&encode_history(&records)), FILTER_FAILED);
+    assert_eq!(
+        hex(&encode_history(&records)),
+        "04010307038080f281838985060d746f6f20657870656e7369766506d7ccb1"
+    );
+    assert_eq!(decode_history(&encode_history(&records)).unwrap(), records);
 }
 
 #[test]
@@ -132,7 +157,7 @@ fn a_recovered_delivery_of_version_1_is_read() {
     let entry = Entry::Recovered { at: at(1_700_000_000_000_000), by: "bob".to_owned() };
     let records = [HistoryRecord { index: 2, subscription: 7, entry }];
     let golden = "01010207048080f2818389850603626f62";
-    assert_eq!(hex(&encode_history(&records)), golden);
+    assert_eq!(decode_history(&encode_history(&records)).unwrap(), records);
     assert_eq!(decode_history(&unhex(golden)).unwrap(), records);
 }
 
@@ -150,7 +175,8 @@ fn a_recovery_of_version_1_is_read() {
     recovery.end = Some(recovery::Mark { event: id(3), received: at(1_700_000_000_000_001) });
     (recovery.looked_at, recovery.matched, recovery.created, recovery.failed) = (4, 3, 2, 1);
     recovery.state = recovery::State::Failed { at: at(1_700_000_002_000_000), reason: "why".to_owned() };
-    assert_eq!(std::str::from_utf8(&encode_recovery(&recovery)[1..]).unwrap(), RECOVERY);
+    let sealed = encode_recovery(&recovery);
+    assert_eq!(std::str::from_utf8(&sealed[1..sealed.len() - 4]).unwrap(), RECOVERY);
     assert_eq!(decode_recovery(&[b"\x01", RECOVERY.as_bytes()].concat()).unwrap(), recovery);
     assert!(decode_recovery(b"\x02{}").is_err() && decode_recovery(b"").is_err());
     for state in [
@@ -179,7 +205,7 @@ const RETRIES: [&str; 2] = ["01808080808080808080808008ff0103018080f281838985060
 fn a_retry_row_of_version_1_is_read() {
     for (golden, record) in RETRIES.into_iter().zip(retries()) {
         assert_eq!(RetryRecord::decode(&unhex(golden)).unwrap(), record);
-        assert_eq!(hex(&record.encode()), golden);
+        assert_eq!(RetryRecord::decode(&record.encode()).unwrap(), record);
     }
 }
 
@@ -188,8 +214,10 @@ fn a_retry_row_of_version_2_is_read() {
     let begun = Progress { failed: 3, passed: true, sent: 1 << 63 | 5, ..Progress::default() };
     let record = RetryRecord::new(1, 0, begun);
     let golden = "0201000300000185808080808080808001";
-    assert_eq!(hex(&record.encode()), golden);
     assert_eq!(RetryRecord::decode(&unhex(golden)).unwrap().progress().unwrap(), begun);
+    let held = Progress { held: Some(at(-7)), ..begun };
+    let sealed = RetryRecord::new(1, 0, held).encode();
+    assert_eq!(RetryRecord::decode(&sealed).unwrap().progress().unwrap(), held);
     for length in 0..record.encode().len() {
         assert!(RetryRecord::decode(&record.encode()[..length]).is_err());
     }
@@ -223,7 +251,6 @@ const SUBSCRIPTION: &str = concat!(
 fn a_subscription_of_version_1_is_read() {
     let golden = [b"\x01", SUBSCRIPTION.as_bytes()].concat();
     assert_eq!(decode_subscription(&golden).unwrap(), subscription());
-    assert_eq!(encode_subscription(&subscription())[0], 1);
     // What has come since then has a default, so that the version could stay.
     let since = r#""filter_dialect":"auto","event_format""#;
     let now = SUBSCRIPTION.replace(r#""event_format""#, since);
@@ -231,13 +258,20 @@ fn a_subscription_of_version_1_is_read() {
         r#""content_mode":"structured"}"#,
         r#""content_mode":"structured","content_type":"application/cloudevents+json","plugin":null}"#,
     );
-    assert_eq!(encode_subscription(&subscription())[1..], *now.as_bytes());
+    let sealed = encode_subscription(&subscription());
+    assert_eq!(sealed[1..sealed.len() - 4], *now.as_bytes());
+    assert_eq!(decode_subscription(&sealed).unwrap(), subscription());
 }
 
 #[test]
 fn places_are_read() {
     let places = [0, 1, 255, u32::MAX];
-    assert_eq!(hex(&encode_places(&places)), "0000000001000000ff000000ffffffff");
+    assert_eq!(hex(&encode_places(&places)), "040000000001000000ff000000ffffffff18bcb2d9");
+    assert_eq!(
+        decode_places(&unhex("0000000001000000ff000000ffffffff")).unwrap(),
+        places,
+        "without a checksum"
+    );
     assert_eq!(decode_places(&encode_places(&places)).unwrap(), places);
     assert!(decode_places(&[]).unwrap().is_empty());
     assert!(decode_places(&[0; 7]).is_err());
@@ -246,7 +280,7 @@ fn places_are_read() {
 /// Reads bytes as each kind of record; tells which of them took them.
 fn readable(bytes: &[u8]) -> [bool; 4] {
     [
-        decode_batch(Bytes::copy_from_slice(bytes)).is_ok(),
+        decode_batch(&Bytes::copy_from_slice(bytes)).is_ok(),
         decode_history(bytes).is_ok(),
         RetryRecord::decode(bytes).and_then(|record| record.progress()).is_ok(),
         decode_subscription(bytes).is_ok(),
@@ -256,18 +290,64 @@ fn readable(bytes: &[u8]) -> [bool; 4] {
 #[test]
 fn a_record_that_is_cut_off_or_of_another_version_is_damaged() {
     let subscription = encode_subscription(&subscription());
-    let whole = [unhex(BATCH), unhex(HISTORY), unhex(RETRIES[0]), subscription];
+    let whole = [sealed_batch(), unhex(HISTORY), unhex(RETRIES[0]), subscription];
     for (kind, record) in whole.into_iter().enumerate() {
         assert!(readable(&record)[kind]);
         for length in 0..record.len() {
             assert!(!readable(&record[..length])[kind], "kind {kind}, {length} bytes of {}", record.len());
         }
-        for version in [0, 3, 255] {
+        for version in [0, 3, 5, 255] {
             let mut other = record.clone();
             other[0] = version;
             assert_eq!(readable(&other), [false; 4]);
         }
     }
+}
+
+/// A damaged byte was decoded as other values wherever they happened to fit.
+#[test]
+fn a_damaged_byte_anywhere_in_a_record_is_noticed() {
+    let notices = |name: &str, record: &[u8], is_noticed: &dyn Fn(&[u8]) -> bool| {
+        assert!(!is_noticed(record), "{name} is whole");
+        for place in 0..record.len() {
+            for byte in [0, 1, 2, 3, 4, 5, 0x80, 0xff, record[place] ^ 1, record[place] ^ 0x40] {
+                let mut damaged = record.to_vec();
+                damaged[place] = byte;
+                assert_eq!(is_noticed(&damaged), damaged != record, "{name}: byte {place} is {byte}");
+            }
+        }
+    };
+    notices("a batch", &sealed_batch(), &|bytes| match decode_batch(&Bytes::copy_from_slice(bytes)) {
+        Err(_) => true,
+        Ok(read) => {
+            for (place, (read, written)) in events(&read).into_iter().zip(batch()).enumerate() {
+                assert!(read.is_none() || read == written, "event {place} is another one");
+            }
+            !read.damaged.is_empty()
+        }
+    });
+    notices("a history", &encode_history(&entries()), &|bytes| decode_history(bytes).is_err());
+    notices("places", &encode_places(&[3, 7]), &|bytes| decode_places(bytes).is_err());
+    let recovery = Recovery::new(sub(7), None, None, "bob".to_owned(), at(0));
+    notices("a recovery", &encode_recovery(&recovery), &|bytes| decode_recovery(bytes).is_err());
+    notices("a subscription", &encode_subscription(&subscription()), &|bytes| {
+        decode_subscription(bytes).is_err()
+    });
+    for retry in retries() {
+        notices("a retry", &retry.encode(), &|bytes| RetryRecord::decode(bytes).is_err());
+    }
+}
+
+#[test]
+fn one_damaged_event_leaves_the_others_of_its_batch() {
+    let mut record = sealed_batch();
+    let last = record.len() - 1;
+    record[last] ^= 1;
+    let read = decode_batch(&record.into()).unwrap();
+    assert_eq!(read.damaged, [4]);
+    assert_eq!(events(&read)[..4], batch()[..4]);
+    let again = encode_batch(read.iter().map(Option::as_deref), &read.damaged);
+    assert_eq!(decode_batch(&again.into()).unwrap().damaged, [4], "it stays marked");
 }
 
 /// A damaged length must not make the reader reserve memory for what is not there.
@@ -290,8 +370,8 @@ proptest! {
     }
 
     #[test]
-    fn no_flipped_byte_makes_a_reader_panic(kind in 0..3usize, place: prop::sample::Index, byte: u8) {
-        let mut record = unhex([BATCH, HISTORY, RETRIES[0]][kind]);
+    fn no_flipped_byte_makes_a_reader_panic(kind in 0..4usize, place: prop::sample::Index, byte: u8) {
+        let mut record = unhex([BATCH, HISTORY, RETRIES[0], ONE_EVENT][kind]);
         let place = place.index(record.len());
         record[place] = byte;
         readable(&record);

@@ -1,0 +1,199 @@
+//! Records that cannot be read: they are marked and passed over, and deliveries that depend on one become dead letters,
+//! so that they hold up nobody else.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use redb::ReadableTable;
+
+use super::apply::Apply;
+use super::handle::Fault;
+use super::history::{self, Ledger};
+use super::record::{self, Batch, HistoryRecord, RetryRecord};
+use super::schema::batch_of;
+use crate::domain::{Attempt, Entry, Outcome, SubscriptionId};
+
+/// The most records that are remembered, so that each is told of once.
+const MARKS_MAX: usize = 10_000;
+
+/// The damaged records that were met since the start. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks(Arc<Mutex<BTreeSet<String>>>);
+
+impl Marks {
+    /// Returns what was read; marks a record that cannot be.
+    pub(super) fn pass<T>(
+        &self,
+        table: &'static str,
+        key: impl Debug,
+        read: Result<T, record::Error>,
+    ) -> Option<T> {
+        read.map_err(|reason| self.mark(table, key, &reason)).ok()
+    }
+
+    /// Marks a damaged record, and tells of it the first time.
+    pub(super) fn mark(&self, table: &'static str, key: impl Debug, reason: &record::Error) {
+        let name = format!("{table} {key:?}");
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.len() < MARKS_MAX && marks.insert(name) {
+            tracing::error!(table, ?key, %reason, "a record is damaged: it is passed over");
+        }
+    }
+
+    /// Returns how many there were.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Takes a record that cannot be read apart from a store that cannot.
+pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error>, Fault> {
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(Fault::Damaged { reason, .. }) => Ok(Err(reason)),
+        Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => Err(fault),
+    }
+}
+
+/// A row of what is owed that cannot be delivered: it, or what it leads to, is damaged or gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DeadRow {
+    /// First attempts of events in this batch.
+    Fresh { batch: u128 },
+    /// A further attempt.
+    Due { due: i64, event: u128 },
+}
+
+impl Apply<'_, '_> {
+    /// Makes dead letters of what cannot be delivered of these rows of a subscription. Nothing is damaged of what stays.
+    pub(super) fn bury(&mut self, id: SubscriptionId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
+        let subscription = id.uuid().as_u128();
+        let mut ledger = Ledger::default();
+        for row in rows {
+            match *row {
+                DeadRow::Fresh { batch } => self.bury_fresh(subscription, batch, at, &mut ledger)?,
+                DeadRow::Due { due, event } => self.bury_due(subscription, due, event, at, &mut ledger)?,
+            }
+        }
+        ledger.write(self.tables)
+    }
+
+    fn bury_fresh(
+        &mut self,
+        subscription: u128,
+        key: u128,
+        at: Timestamp,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
+        let batch = self.batch_if_whole(key)?;
+        let Some(row) = self.tables.fresh.get((subscription, key))?.map(|row| row.value().to_vec()) else {
+            return Ok(());
+        };
+        let (places, is_row_damaged) = match record::decode_places(&row) {
+            Ok(places) => (places, false),
+            Err(_) => (self.untried(subscription, key, batch.as_ref())?, true),
+        };
+        let mut left = Vec::new();
+        for index in places {
+            match batch.as_ref().map(|batch| state_of(batch, index)) {
+                Ok(Found::Event) if !is_row_damaged => left.push(index),
+                Ok(Found::Event | Found::Damaged) | Err(()) => {
+                    ledger.add(key, dead(index, subscription, 1, at));
+                }
+                Ok(Found::Nothing) => {}
+            }
+        }
+        if left.is_empty() {
+            self.tables.fresh.remove((subscription, key))?;
+        } else {
+            self.tables.fresh.insert((subscription, key), record::encode_places(&left).as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn bury_due(
+        &mut self,
+        subscription: u128,
+        due: i64,
+        event: u128,
+        at: Timestamp,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
+        let Some(row) = self.tables.retries.get((subscription, due, event))?.map(|row| row.value().to_vec())
+        else {
+            return Ok(());
+        };
+        let retry = RetryRecord::decode(&row).and_then(|retry| Ok((retry, retry.progress()?)));
+        let found = match retry {
+            Ok((retry, progress)) => Some((retry.batch, retry.index, progress.failed + 1)),
+            // Its key still says which event it is.
+            Err(_) => self.find(event)?.map(|(key, index)| (key, index, 1)),
+        };
+        if let Some((key, index, number)) = found
+            && !matches!(self.batch_if_whole(key)?.map(|batch| state_of(&batch, index)), Ok(Found::Nothing))
+        {
+            ledger.add(key, dead(index, subscription, number, at));
+        }
+        self.tables.retries.remove((subscription, due, event))?;
+        Ok(())
+    }
+
+    /// Reads a batch; `Err(())` for one that cannot be read.
+    fn batch_if_whole(&self, key: u128) -> Result<Result<Batch, ()>, Fault> {
+        Ok(apart(self.batch(key))?.map_err(|_| ()))
+    }
+
+    /// Finds the place of an event in the log.
+    fn find(&self, event: u128) -> Result<Option<(u128, u32)>, Fault> {
+        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(None) };
+        let Ok(batch) = self.batch_if_whole(key)? else { return Ok(None) };
+        let place = batch
+            .iter()
+            .position(|logged| logged.as_ref().is_some_and(|logged| logged.id.uuid().as_u128() == event));
+        Ok(place.map(|place| (key, u32::try_from(place).expect("a batch has at most 256 events"))))
+    }
+
+    /// Returns the places of a batch that a subscription was owed and has not tried: its row of first attempts, as far as
+    /// the rest of the log tells it.
+    fn untried(&self, subscription: u128, key: u128, batch: Result<&Batch, &()>) -> Result<Vec<u32>, Fault> {
+        let Ok(batch) = batch else { return Ok(Vec::new()) };
+        let is_own = |record: &HistoryRecord| record.subscription == subscription;
+        let histories =
+            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_own)?;
+        let id = record::subscription_id(subscription);
+        let places = (0u32..).zip(batch.iter()).filter(|(index, logged)| {
+            let is_owed = logged.as_ref().is_some_and(|logged| logged.matched.contains(&id));
+            let has_state = |entries: &Vec<Entry>| entries.iter().any(|entry| !entry.is_run());
+            is_owed && !histories.entries.get(&(*index, subscription)).is_some_and(has_state)
+        });
+        Ok(places.map(|(index, _)| index).collect())
+    }
+}
+
+/// What is in a place of a batch.
+enum Found {
+    Event,
+    Damaged,
+    /// It was purged, or was never there.
+    Nothing,
+}
+
+fn state_of(batch: &Batch, index: u32) -> Found {
+    let event = usize::try_from(index).ok().and_then(|index| batch.get(index)?.as_ref());
+    match event {
+        Some(_) => Found::Event,
+        None if batch.damaged.contains(&index) => Found::Damaged,
+        None => Found::Nothing,
+    }
+}
+
+/// Makes the entry of a delivery that cannot be made.
+fn dead(index: u32, subscription: u128, number: u32, at: Timestamp) -> HistoryRecord {
+    let reason = "record damaged: what it needs cannot be read from the disk".to_owned();
+    let outcome = Outcome::Dead { reason };
+    let attempt = Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome };
+    HistoryRecord { index, subscription, entry: Entry::Attempt(attempt) }
+}

@@ -1,0 +1,195 @@
+//! Damaged records: what depends on one is a dead letter, and everything else goes on.
+
+use redb::ReadableTable;
+
+use super::super::history;
+use super::super::schema::{HISTORY, PIECES, Tables};
+use super::*;
+use crate::domain::Subscription;
+use crate::store::{Error, Forward, Quota};
+
+/// Lays other bytes where records are, and opens the store again, so that nothing of them is left in memory.
+async fn damage(folder: &Path, store: RedbStore, damage: impl FnOnce(&mut Tables<'_>)) -> RedbStore {
+    let damaged = store.reader.handle.write(|txn| {
+        damage(&mut Tables::open(txn)?);
+        Ok(())
+    });
+    damaged.unwrap();
+    store.close().await;
+    drop(store);
+    open(folder)
+}
+
+/// Changes one byte of a batch, counted from its end.
+fn damage_batch(tables: &mut Tables<'_>, id: EventId, from_end: usize) {
+    let key = id.uuid().as_u128();
+    let mut record = tables.batches.get(key).unwrap().unwrap().value().to_vec();
+    let place = record.len() - from_end;
+    record[place] ^= 0x10;
+    tables.batches.insert(key, record.as_slice()).unwrap();
+}
+
+/// Returns the states of a subscription's deliveries of a batch, by their places, as the history has them.
+fn states(store: &RedbStore, batch: EventId, subscription: SubscriptionId) -> Vec<(u32, State)> {
+    let subscription = subscription.uuid().as_u128();
+    let found = store.reader.handle.read(|txn| {
+        let (table, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
+        history::of_batch(&table, &pieces, batch.uuid().as_u128(), &store.reader.marks, |_| true)
+    });
+    let entries = found.unwrap().entries.into_iter();
+    let mut states: Vec<_> = entries
+        .filter(|((_, of), _)| *of == subscription)
+        .map(|((index, _), entries)| (index, State::after(&entries)))
+        .collect();
+    states.sort_by_key(|(index, _)| *index);
+    states
+}
+
+fn is_damaged(state: &State) -> bool {
+    matches!(state, State::Dead { reason } if reason.starts_with("record damaged"))
+}
+
+fn ids(owed: &[Owed]) -> Vec<EventId> {
+    owed.iter().map(|owed| owed.event.id).collect()
+}
+
+/// One damaged event failed every page of every subscription that its batch was owed to, for good.
+#[tokio::test]
+async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
+    let (folder, store) = fresh();
+    let (one, both) = ([sub(1)], [sub(1), sub(2)]);
+    let batch = vec![arrival("a", &both), arrival("b", &one), arrival("c", &both)];
+    let logged = store.accept(batch).await.unwrap();
+    let later = accept(&store, "d", &both).await;
+    let store = damage(folder.path(), store, |tables| damage_batch(tables, logged[0], 1)).await;
+    assert_eq!(ids(&owed(&store, sub(1)).await.fresh), [logged[0], logged[1], later]);
+    assert_eq!(ids(&owed(&store, sub(2)).await.fresh), [logged[0], later]);
+    for subscription in both {
+        let states = states(&store, logged[0], subscription);
+        assert!(matches!(&states[..], [(2, state)] if is_damaged(state)), "{states:?}");
+    }
+    assert_eq!(store.damaged(), 1, "it is counted once");
+    assert!(matches!(store.story(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
+    assert_eq!(listed(&store, ALL).await, [later, logged[1], logged[0]]);
+    // What is written anew beside it stays whole.
+    assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1)).await.unwrap());
+    only(&store, sub(3)).await;
+    for waiting in owed(&store, sub(1)).await.fresh {
+        finish(&store, sub(1), &waiting, Outcome::Delivered).await;
+    }
+    assert_eq!(store.creditors().await.unwrap(), [sub(2), sub(3)]);
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing() {
+    let (folder, store) = fresh();
+    let lost = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1)])]).await.unwrap();
+    let retried = accept(&store, "c", &[sub(1)]).await;
+    let waiting = owed(&store, sub(1)).await.fresh.remove(2);
+    finish(&store, sub(1), &waiting, retry(after(0))).await;
+    let kept = accept(&store, "d", &[sub(1)]).await;
+    let store = damage(folder.path(), store, |tables| {
+        for id in [lost[0], retried] {
+            tables.batches.insert(id.uuid().as_u128(), &[9, 9][..]).unwrap();
+        }
+    })
+    .await;
+    let left = owed(&store, sub(1)).await;
+    assert_eq!((ids(&left.fresh), left.due.len()), (vec![kept], 0));
+    let dead = states(&store, lost[0], sub(1));
+    assert!(dead.len() == 2 && dead.iter().all(|(_, state)| is_damaged(state)), "{dead:?}");
+    assert!(is_damaged(&states(&store, retried, sub(1))[0].1));
+    assert_eq!(listed(&store, ALL).await, [kept]);
+    let forward =
+        Forward { after: None, last: EventId::MAX, since: None, until: None, events: 9, bytes: 9_999 };
+    let walked: Vec<_> = store.forward(forward).await.unwrap().iter().map(|logged| logged.id).collect();
+    assert_eq!(walked, [kept], "a replay passes them");
+    // Retention passes them, and takes them.
+    finish(&store, sub(1), &left.fresh[0], Outcome::Delivered).await;
+    assert_eq!(purge(&store, Purge::Before(after(0))).await, (3, 0));
+    assert!(store.creditors().await.unwrap().is_empty());
+    let next = accept(&store, "e", &[sub(1)]).await;
+    assert!(next > kept);
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() {
+    let (folder, store) = fresh();
+    let fresh = store.accept(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
+    let retried = accept(&store, "c", &[sub(1)]).await;
+    let waiting = owed(&store, sub(1)).await.fresh.remove(2);
+    finish(&store, sub(1), &waiting, retry(after(0))).await;
+    let key = |id: EventId| id.uuid().as_u128();
+    let store = damage(folder.path(), store, |tables| {
+        tables.fresh.insert((sub(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
+        let due = after(0).as_microsecond();
+        tables.retries.insert((sub(1).uuid().as_u128(), due, key(retried)), &[7][..]).unwrap();
+    })
+    .await;
+    let left = owed(&store, sub(1)).await;
+    assert!(left.fresh.is_empty() && left.due.is_empty());
+    for id in [fresh[0], fresh[1], retried] {
+        let state = state(&store, id, sub(1)).await;
+        assert!(is_damaged(&state), "{state:?}");
+    }
+    only(&store, sub(2)).await;
+    assert_eq!(store.damaged(), 2);
+    assert!(store.redeliver(retried, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    assert_eq!(owed(&store, sub(1)).await.due[0].event.id, retried);
+}
+
+#[tokio::test]
+async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
+    let (folder, store) = fresh();
+    let first = accept(&store, "a", &[sub(1)]).await;
+    let second = accept(&store, "b", &[sub(1)]).await;
+    let store = damage(folder.path(), store, |tables| {
+        let (of, key) = (sub(1).uuid().as_u128(), |id: EventId| id.uuid().as_u128());
+        tables.fresh.insert((of, key(first)), &[1, 2, 3][..]).unwrap();
+        tables.retries.insert((of, 0, key(second)), &[7][..]).unwrap();
+        tables.batches.insert(key(second), &[9, 9][..]).unwrap();
+    })
+    .await;
+    assert!(!store.forgive(sub(1), 10).await.unwrap());
+    assert!(store.creditors().await.unwrap().is_empty());
+}
+
+/// A damaged row of history failed the purge at its batch, hour after hour: the disk filled.
+#[tokio::test]
+async fn a_purge_and_a_story_pass_a_damaged_history() {
+    let (folder, store) = fresh();
+    let done = accept(&store, "a", &[sub(1)]).await;
+    finish(&store, sub(1), &only(&store, sub(1)).await, Outcome::Delivered).await;
+    let open = accept(&store, "b", &[sub(2)]).await;
+    let store = damage(folder.path(), store, |tables| {
+        for id in [done, open] {
+            tables.history.insert((id.uuid().as_u128(), 0), &[7][..]).unwrap();
+        }
+    })
+    .await;
+    assert!(store.story(done).await.unwrap().is_some());
+    assert_eq!(purge(&store, Purge::Before(after(0))).await, (1, 1), "what is owed stays");
+    assert_eq!(listed(&store, ALL).await, [open]);
+    only(&store, sub(2)).await;
+}
+
+#[tokio::test]
+async fn a_damaged_subscription_keeps_no_other_from_being_read() {
+    let (folder, store) = fresh();
+    let target = "http://localhost/".parse().unwrap();
+    let good = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
+    store.put_subscription(good.clone(), Quota::Exempt).await.unwrap();
+    let store = damage(folder.path(), store, |tables| {
+        tables.subscriptions.insert(1, &b"\x01{"[..]).unwrap();
+        tables.recoveries.insert(1, &b"\x01{"[..]).unwrap();
+        tables.reached.insert(1, i64::MAX).unwrap();
+        tables.modules.insert("sha256:00", &b"\x01{"[..]).unwrap();
+        tables.state.insert((1, "key"), &[7][..]).unwrap();
+    })
+    .await;
+    assert_eq!(store.subscriptions().await.unwrap(), [good.into()]);
+    assert!(store.running_recoveries().await.unwrap().is_empty());
+    assert!(store.reached().await.unwrap().is_empty() && store.modules().await.unwrap().is_empty());
+    assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
+    assert_eq!(store.damaged(), 5);
+}
