@@ -229,7 +229,7 @@ impl Host {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        rand::TryRngCore::try_fill_bytes(&mut rand::rngs::OsRng, &mut key).map_err(io::Error::other)?;
+        rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut key).map_err(io::Error::other)?;
         let mut file = private(&path, OpenOptions::new().create_new(true))?;
         file.write_all(&key)?;
         file.sync_all()?;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Format, Toml};
+use figment::providers::Format;
 
 use super::read;
+use crate::config::load::Toml;
 use crate::domain::FilterDialect;
 use crate::handler::fetch::Source;
 use crate::handler::upload::{Destination, IngestAuth};

@@ -182,9 +182,8 @@ fn a_bad_file_is_named() {
     failed to read the configuration file waypost.toml: TOML parse error at line 1, column 10
       |
     1 | listen = here
-      |          ^
-    invalid string
-    expected `"`, `'`
+      |          ^^^^
+    string values must be quoted, expected literal string
     "#);
     let missing = Sources { file: Some("/nowhere/waypost.toml".into()), ..Sources::default() };
     assert_snapshot!(
