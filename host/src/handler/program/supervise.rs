@@ -27,6 +27,7 @@ use crate::domain::handler::Exit;
 use crate::{chain, process};
 
 use family::Family;
+pub(super) use family::end_session;
 
 /// The time between asking a program to end and ending it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::handler::Exit;
 use crate::handler::program::Call;
-use crate::handler::program::supervise::{End, GRACE, KILLING, Report};
+use crate::handler::program::supervise::{End, GRACE, KILLING, Report, end_session};
 
 use super::quota;
 use super::start::Process;
@@ -62,6 +62,9 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
 
 /// Ends what can be ended of a program whose supervisor does not work any more.
 async fn lost(supervisor: &mut Child, program: Option<Pid>) -> Exit {
+    if let Some(pid) = supervisor.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+        end_session(pid);
+    }
     // One that ended by itself says how.
     let ended = timeout(SLACK, supervisor.wait()).await;
     if let Some(program) = program {

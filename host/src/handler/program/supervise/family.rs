@@ -33,6 +33,27 @@ pub(super) fn adopt() -> Result<(), String> {
     Ok(())
 }
 
+/// Ends what is in the session of a supervisor that has ended, but for itself: its program may have ended it before it
+/// could say which process that is.
+#[cfg(target_os = "linux")]
+pub(in crate::handler::program) fn end_session(supervisor: Pid) {
+    // One may start another just before it ends.
+    for _ in 0..10 {
+        let mut left = linux::processes();
+        left.retain(|process| process.session == supervisor && process.pid != supervisor);
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            let _ = rustix::process::kill_process(process.pid, Signal::KILL);
+        }
+    }
+}
+
+/// Finds nothing, where there is no list of processes.
+#[cfg(not(target_os = "linux"))]
+pub(in crate::handler::program) fn end_session(_supervisor: Pid) {}
+
 /// A program's processes.
 pub(super) struct Family {
     program: Pid,
@@ -166,18 +187,23 @@ mod linux {
         pub(super) pid: Pid,
         pub(super) parent: Pid,
         pub(super) group: Pid,
+        pub(super) session: Pid,
     }
 
     /// Returns the processes that descend from this one. It looks at all of the system's (`/proc/*/stat`), as the files
     /// with a process's children are not in every kernel; but only where a program has left something behind.
     pub(super) fn descendants() -> Vec<Member> {
+        below(getpid(), processes())
+    }
+
+    /// Returns all of the system's processes.
+    pub(super) fn processes() -> Vec<Member> {
         let Ok(entries) = std::fs::read_dir(PROCESSES) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let pids = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
         // One that has ended meanwhile has no file.
         let stats = pids.filter_map(|pid| std::fs::read(format!("{PROCESSES}/{pid}/stat")).ok());
-        let all = stats.filter_map(|stat| member(&String::from_utf8_lossy(&stat))).collect();
-        below(getpid(), all)
+        stats.filter_map(|stat| member(&String::from_utf8_lossy(&stat))).collect()
     }
 
     fn below(ancestor: Pid, mut others: Vec<Member>) -> Vec<Member> {
@@ -194,13 +220,14 @@ mod linux {
         }
     }
 
-    /// Reads `pid (name) state parent group …` (proc_pid_stat(5)); a name may hold anything.
+    /// Reads `pid (name) state parent group session …` (proc_pid_stat(5)); a name may hold anything.
     fn member(stat: &str) -> Option<Member> {
         let (begin, end) = (stat.split(' ').next()?, stat.rsplit_once(')')?.1);
         let mut fields = end.split_ascii_whitespace().skip(1);
         let number = |text: Option<&str>| Pid::from_raw(text?.parse().ok()?);
         let pid = number(Some(begin))?;
-        Some(Member { pid, parent: number(fields.next())?, group: number(fields.next())? })
+        let (parent, group) = (number(fields.next())?, number(fields.next())?);
+        Some(Member { pid, parent, group, session: number(fields.next())? })
     }
 
     #[cfg(test)]
@@ -214,14 +241,16 @@ mod linux {
         #[test]
         fn a_name_cannot_pretend_to_be_the_rest_of_the_line() {
             let read = member("7 (a) R 1 1 (b) S 3 5 5 0 -1 4194560").unwrap();
-            assert_eq!(read, Member { pid: pid(7), parent: pid(3), group: pid(5) });
+            assert_eq!(read, Member { pid: pid(7), parent: pid(3), group: pid(5), session: pid(5) });
             assert_eq!(member("1 (init) S 0 1 1"), None, "it has no parent");
         }
 
         #[test]
         fn grandchildren_descend_and_neighbours_do_not() {
-            let member =
-                |number, parent| Member { pid: pid(number), parent: pid(parent), group: pid(number) };
+            let member = |number, parent| {
+                let (pid, parent) = (pid(number), pid(parent));
+                Member { pid, parent, group: pid, session: pid }
+            };
             let all = vec![member(5, 4), member(4, 2), member(2, 1), member(3, 1), member(6, 5)];
             let mut found: Vec<_> = below(pid(2), all).iter().map(|member| member.pid).collect();
             found.sort_by_key(|pid| pid.as_raw_nonzero());
