@@ -240,15 +240,20 @@ async fn any_2xx_is_success() {
 }
 
 #[tokio::test]
-async fn a_long_answer_is_kept_up_to_16_kib() {
+async fn a_long_answer_is_kept_up_to_16_kib_where_it_is_a_failure() {
     let (server, target) = (Server::start().await, Target::start().await);
     // A character of three bytes does not divide the cap: the cut must not break the text.
-    target.always("/t", Answer::status(200).body("€".repeat(100_000)));
+    target.always("/t", Answer::status(500).body("€".repeat(100_000)));
+    target.always("/good", Answer::status(200).body("€".repeat(100_000)));
     target.always("/latin1", Answer::status(200).body(&b"\xff\xfe\x00ok"[..]));
-    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let subscription = server.subscribe(json!({"target_url": target.url("/t"), "retry": "none"})).await;
+    let good = server.subscribe(json!({"target_url": target.url("/good")})).await;
     let latin1 = server.subscribe(json!({"target_url": target.url("/latin1")})).await;
     let id = server.receive(&event("a")).await;
-    let delivery = server.delivery_in(&id, &subscription, "delivered").await;
+    let delivery = server.delivery_in(&id, &good, "delivered").await;
+    let body = delivery["attempts"][0]["target"]["body"].as_str().unwrap();
+    assert!((1_000..=1_024).contains(&body.len()), "{} bytes", body.len());
+    let delivery = server.delivery_in(&id, &subscription, "dead").await;
     let body = delivery["attempts"][0]["target"]["body"].as_str().unwrap();
     assert!((16_000..=16_384).contains(&body.trim_end_matches('\u{fffd}').len()), "{} bytes", body.len());
     assert!(body.starts_with("€€€"));

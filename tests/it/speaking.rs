@@ -232,7 +232,7 @@ async fn a_marked_request_is_nobodys_in_each_form() {
         "POST /eventmatch HTTP/1.1\r\nwaypost-agent: delivery\r\nhttp-remote-user: boss",
         "POST /eventmatch HTTP/1.1\r\nWAYPOST-AGENT:\r\nHttp-Remote-User: boss",
         "POST /eventmatch HTTP/1.1\r\nwaypost-agent: a\r\nhttp-remote-user: boss\r\nwaypost-agent: b",
-        "POST http://elsewhere/eventmatch HTTP/1.1\r\nwaypost-agent: delivery",
+        "POST http://localhost/eventmatch HTTP/1.1\r\nwaypost-agent: delivery",
         "POST /eventmatch HTTP/1.0\r\nwaypost-agent: delivery",
     ] {
         let mut connection = RawConnection::open(&server.url).await;

@@ -124,8 +124,8 @@ async fn a_configuration_is_refused_with_the_place_that_is_wrong() {
         server.post("/eventmatch", &body).await
     };
     let refused = create(json!({"filter": 1})).await.refused(422).at("/plugin/config/filter");
-    assert_eq!(refused.detail, "`plugin.config` is wrong: 1 is not of type \"string\"");
-    let part = json!({"pointer": "/plugin/config/filter", "detail": "1 is not of type \"string\""});
+    assert_eq!(refused.detail, "`plugin.config` is wrong: want string, but got number");
+    let part = json!({"pointer": "/plugin/config/filter", "detail": "want string, but got number"});
     assert_eq!(refused.errors, [part]);
     // The schema has nothing against it, the plugin has.
     create(json!({"wrong": true})).await.refused(422).at("/plugin/config/wrong").says("is wrong");

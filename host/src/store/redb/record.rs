@@ -388,7 +388,7 @@ pub(super) fn encode_places(places: &[u32]) -> Vec<u8> {
 
 /// Reads places in a batch. Old rows are places alone: those with a checksum have a byte more than that.
 pub(super) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
-    let record = if record.len() % 4 == 0 { record } else { &unseal(record)?[1..] };
+    let record = if record.len().is_multiple_of(4) { record } else { &unseal(record)?[1..] };
     let (places, rest) = record.as_chunks();
     if !rest.is_empty() {
         return Err(Error::Value("a place is cut off"));
