@@ -28,7 +28,9 @@ fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let fields = Fields::new();
-    for (name, value) in config::get("headers").unwrap_or_default().lines().filter_map(|line| line.split_once(": ")) {
+    for (name, value) in
+        config::get("headers").unwrap_or_default().lines().filter_map(|line| line.split_once(": "))
+    {
         if let Err(error) = fields.append(name, value.as_bytes()) {
             panic!("{name}: {error:?}");
         }
