@@ -81,5 +81,7 @@ mod tests {
         }
         assert!(is_behind(&Connect(io::Error::other(io::Error::from(Errno::MFILE)))), "inside another one");
         assert!(!is_behind(&Connect(io::Error::other("no such name"))), "there are descriptors");
+        let no_way = io::Error::new(io::ErrorKind::AddrNotAvailable, "no IPv6 here");
+        assert!(!is_behind(&Connect(no_way)), "only the system's own word counts");
     }
 }

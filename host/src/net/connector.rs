@@ -15,11 +15,10 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::guard::literal;
-use super::reach::Reach;
+use super::reach::{Failure, Reach};
 use super::tls;
 use super::wire::{Wired, wired};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
 /// Makes a connector for both schemes, HTTP/1 and HTTP/2.
@@ -71,9 +70,9 @@ impl Service<Uri> for Dialer {
         let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
         // The resolver is asked about names alone.
         if let Some(address) = to.host().and_then(literal)
-            && let Err(refused) = self.reach.check(SocketAddr::new(address, port))
+            && let Err(failure) = self.reach.check(SocketAddr::new(address, port))
         {
-            return Box::pin(ready(Err(refused.into())));
+            return Box::pin(ready(Err(failure)));
         }
         let resolver = Resolver { reach: self.reach.clone(), port };
         let mut http = HttpConnector::new_with_resolver(resolver);
@@ -104,15 +103,15 @@ impl Service<Name> for Resolver {
         let Self { reach, port } = self.clone();
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), port)).await?;
-            let (mut open, mut refused) = (Vec::new(), None);
+            let (mut open, mut failed) = (Vec::new(), None);
             for address in found {
                 match reach.check(address) {
                     Ok(()) => open.push(address),
-                    Err(reason) => refused = Some(reason),
+                    Err(failure) => failed = Some(failure),
                 }
             }
-            match refused {
-                Some(refused) if open.is_empty() => Err(refused.into()),
+            match failed {
+                Some(failure) if open.is_empty() => Err(failure),
                 _ => Ok(open.into_iter()),
             }
         })

@@ -39,11 +39,25 @@ impl Guard {
         }
     }
 
-    /// Tells whether a connection to `to` would reach this service, however the address is written.
+    /// Tells whether a connection to `to` would reach this service, however the address is written; also where that
+    /// cannot be found out.
     pub fn is_own(&self, to: SocketAddr) -> bool {
+        self.try_is_own(to).unwrap_or(true)
+    }
+
+    /// Does what [`Self::is_own`] does.
+    ///
+    /// # Errors
+    /// When it cannot be found out: this machine has no descriptor for the question.
+    pub(super) fn try_is_own(&self, to: SocketAddr) -> io::Result<bool> {
         let to = canonical(to);
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
-        own.iter().any(|own| own.port() == to.port() && leads_to(own.ip(), to))
+        for served in own.iter().filter(|served| served.port() == to.port()) {
+            if leads_to(served.ip(), to)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells whether a URL's host and port are this service's by their text alone: an address, or `localhost`.
@@ -84,22 +98,23 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Tells whether a listener at `own` gets what is sent to `to`.
-fn leads_to(own: IpAddr, to: SocketAddr) -> bool {
+fn leads_to(own: IpAddr, to: SocketAddr) -> io::Result<bool> {
     if own == to.ip() {
-        return true;
+        return Ok(true);
     }
     if to.ip().is_unspecified() {
         // The system takes it for the loopback address.
-        return own.is_loopback() || own.is_unspecified();
+        return Ok(own.is_loopback() || own.is_unspecified());
     }
     // One at `[::]` gets IPv4 as well.
-    own.is_unspecified() && (own.is_ipv6() || to.is_ipv4()) && is_local(to)
+    let gets_all = own.is_unspecified() && (own.is_ipv6() || to.is_ipv4());
+    if gets_all { is_local(to) } else { Ok(false) }
 }
 
 /// Tells whether an address is this machine's, whose list of them changes while the service runs: one that packets to it
 /// come from, or one that can be bound to.
-fn is_local(address: SocketAddr) -> bool {
-    address.ip().is_loopback() || is_own_source(address).unwrap_or(true) || is_bindable(address)
+fn is_local(address: SocketAddr) -> io::Result<bool> {
+    Ok(address.ip().is_loopback() || is_own_source(address)? || is_bindable(address))
 }
 
 /// Sends nothing: connecting such a socket only asks for the way.

@@ -1,6 +1,8 @@
 //! Which addresses a client may connect to.
 
-use std::net::SocketAddr;
+use std::error::Error;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -8,6 +10,9 @@ use ipnet::IpNet;
 use super::addresses::is_open;
 use super::error::Refused;
 use super::guard::Guard;
+
+/// Why there is no connection.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Which addresses a client may connect to.
 #[derive(Clone, Debug)]
@@ -33,15 +38,54 @@ impl Reach {
     }
 
     /// Checks an address that a connection is about to be made to.
-    pub(super) fn check(&self, to: SocketAddr) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// [`Refused`] where it must not be made; another one where this machine cannot find that out, or has no way there.
+    pub(super) fn check(&self, to: SocketAddr) -> Result<(), Failure> {
         if let Some(networks) = &self.networks
             && !is_open(to.ip(), networks)
         {
-            return Err(Refused::NotPublic(to.ip()));
+            return Err(Refused::NotPublic(to.ip()).into());
         }
-        match &self.guard {
-            Some(guard) if guard.is_own(to) => Err(Refused::Own(to)),
-            _ => Ok(()),
+        if let Some(guard) = &self.guard
+            && guard.try_is_own(to)?
+        {
+            return Err(Refused::Own(to).into());
         }
+        if has_way(to) {
+            Ok(())
+        } else {
+            Err(format!("this machine has no address to reach {to} from").into())
+        }
+    }
+}
+
+/// Tells whether this machine has an address from which another one can be reached: where IPv6 is switched off, it has
+/// none for IPv6. Connecting would then fail as it does when all ports are taken (`EADDRNOTAVAIL`), which is a shortage.
+fn has_way(to: SocketAddr) -> bool {
+    if to.ip().to_canonical().is_ipv4() {
+        return true;
+    }
+    // It sends nothing: connecting such a socket only asks for the way.
+    let asked = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(to));
+    match asked {
+        Ok(()) => true,
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where IPv6 was switched off, a target with an IPv6 address was waited for without end, as if ports were short.
+    #[test]
+    fn ipv4_needs_no_look_for_a_way_in_whichever_form_it_comes() {
+        for to in ["192.0.2.1:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(has_way(to.parse().unwrap()), "{to}");
+        }
+        let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        assert_eq!(has_way("[::1]:1".parse().unwrap()), has_ipv6);
+        assert_eq!(Reach::ANYWHERE.check("[::1]:1".parse().unwrap()).is_ok(), has_ipv6);
     }
 }
