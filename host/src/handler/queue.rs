@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::folder::Folder;
 use super::meter::Meter;
 use super::ready::Handler;
-use super::run::{self, Attempt, Failure, NoFolder};
+use super::run::{self, Attempt, Ended, Failure, NoFolder};
 use super::runs::{Engine, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
@@ -63,8 +63,8 @@ impl Queue {
         }
     }
 
-    /// Takes note of the end of a run's task. Its attempt's panics are outcomes: one of what is around it may leave the run
-    /// owed, and the queue rests, so that it does not begin again at once.
+    /// Takes note of the end of a run's task. A panic of its attempt is an outcome; one of the code around it leaves the run
+    /// owed, and the queue rests, so that the run does not begin again at once.
     fn ended(&mut self, ended: Result<(), JoinError>) {
         let Err(error) = ended else { return };
         let handler = &self.handler.definition.name;
@@ -150,23 +150,7 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
     let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
-    let mut pause = HOST_PAUSE;
-    let ended = loop {
-        let reason = match caught(Box::pin(attempt.make())).await {
-            Ok(Ok(ended)) => break ended,
-            Ok(Err(NoFolder(reason))) => reason,
-            // What is left owed would panic again, and at once.
-            Err(panic) => {
-                tracing::error!(handler = %handler.definition.name, event = %owed.event.id, panic, "a run panicked");
-                break attempt.panicked().await;
-            }
-        };
-        tracing::error!(handler = %handler.definition.name, event = %owed.event.id, reason, "a run cannot begin yet");
-        if engine.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
-        pause = (2 * pause).min(HOST_PAUSE_MAX);
-    };
+    let Some(ended) = make(engine, &attempt).await else { return };
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
     let outcome = judge(handler, number, ended.failure);
     let name = &handler.definition.name;
@@ -204,6 +188,26 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
             }
         })
         .await;
+    }
+}
+
+/// Makes an attempt, as soon as this machine has what it needs; nothing where the service stops before.
+async fn make(engine: &Engine, attempt: &Attempt<'_>) -> Option<Ended> {
+    let (handler, event) = (&attempt.handler.definition.name, attempt.logged.id);
+    let mut pause = HOST_PAUSE;
+    loop {
+        let reason = match caught(Box::pin(attempt.make())).await {
+            Ok(Ok(ended)) => return Some(ended),
+            Ok(Err(NoFolder(reason))) => reason,
+            // What is left owed would panic again, and at once.
+            Err(panic) => {
+                tracing::error!(%handler, %event, panic, "a run panicked");
+                return Some(attempt.panicked().await);
+            }
+        };
+        tracing::error!(%handler, %event, reason, "a run cannot begin yet");
+        engine.stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
+        pause = (2 * pause).min(HOST_PAUSE_MAX);
     }
 }
 

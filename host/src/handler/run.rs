@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::fetch;
 use super::folder::{Folder, Left, Ran};
 use super::mark;
 use super::meter::{Meter, Phase};
@@ -186,15 +187,10 @@ impl Attempt<'_> {
         let definition = &self.handler.definition;
         let (download, limits) = (self.folder.download(), definition.fetch_limits());
         let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, self.meter);
-        let fetched = fetching.await.map_err(|error| {
-            let reason = format!("fetch: {}", chain::of(&error));
-            if shortage::is_behind(&error) {
-                Stopped::NoFolder(NoFolder(reason))
-            } else {
-                Failure::Run(reason).into()
-            }
-        })?;
-        run.fetched = Some(fetched);
+        match fetching.await {
+            Ok(fetched) => run.fetched = Some(fetched),
+            Err(error) => return Err(self.unfetched(error).await),
+        }
         self.meter.enter(Phase::Running, clock::now(), 0, 0);
         let (begun, call) = (Instant::now(), self.call());
         let ended = self.handler.program.run(&call, || self.closures(parts)).await;
@@ -223,6 +219,20 @@ impl Attempt<'_> {
             }
         }
         Ok(before)
+    }
+
+    /// Says what a failed fetch means. What there is of the files goes before the run waits for this machine: it may be
+    /// what has filled the disk, which the store needs as well.
+    async fn unfetched(&self, error: fetch::Error) -> Stopped {
+        let reason = format!("fetch: {}", chain::of(&error));
+        if !shortage::is_behind(&error) {
+            return Failure::Run(reason).into();
+        }
+        let folder = self.folder.clone();
+        if let Err(error) = blocking(move || folder.remove()).await {
+            tracing::warn!(%error, "the folder of a run stays for now");
+        }
+        Stopped::NoFolder(NoFolder(reason))
     }
 
     async fn begin(&self) -> Result<(), NoFolder> {
