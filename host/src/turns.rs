@@ -1,8 +1,8 @@
-//! Places that users share: each user in turn, and nobody has so much that nothing is left for the next one.
+//! Places that users share: each user in turn, and none has so much that nothing is left for the next one.
 //!
 //! A user may always have a first turn, and more only as long as what he has is no more than what is free: one alone
-//! gets half of the places, two get a third each. Who waits comes in the order of users, those with the least first: one
-//! user's queue delays another by no more than one turn.
+//! gets half of the places, two get a third each. Those who wait get their turns in the order of users, those with the
+//! least first: one user's queue delays another by no more than one turn.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,10 @@ impl Turns {
     /// Returns how many turns a user has and waits for.
     pub fn of(&self, user: &str) -> usize {
         let state = self.lock();
-        state.users.get(user).map_or(0, |user| user.turns + user.waiting.len())
+        state.users.get(user).map_or(0, |user| {
+            let waiting = user.waiting.iter().filter(|waiter| !waiter.tell.is_closed());
+            user.turns + waiting.count()
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,23 +117,12 @@ impl State {
 
     /// Gives turns to those who wait, as long as there are places.
     fn next(&mut self, of: &Turns) {
+        self.forget_gone();
         while let Some(place) = self.first() {
-            let user = Arc::clone(&self.order[place]);
+            let Some(user) = self.order.remove(place) else { return };
             let Some(known) = self.users.get_mut(&user) else { return };
-            let waiter = known.waiting.pop_front();
-            let (is_last, is_gone) = (known.waiting.is_empty(), known.turns == 0);
-            // One that waits no more takes nobody's turn.
-            let waiter = waiter.filter(|waiter| !waiter.tell.is_closed());
-            if is_last || waiter.is_some() {
-                self.order.remove(place);
-            }
-            let Some(Waiter { weight, tell }) = waiter else {
-                if is_last && is_gone {
-                    self.users.remove(&user);
-                }
-                continue;
-            };
-            if !is_last {
+            let Some(Waiter { weight, tell }) = known.waiting.pop_front() else { return };
+            if !known.waiting.is_empty() {
                 self.order.push_back(Arc::clone(&user));
             }
             if let Err(mut unwanted) = tell.send(self.give(of, Arc::clone(&user), weight)) {
@@ -139,6 +131,20 @@ impl State {
                 self.take_back(&user, weight);
             }
         }
+    }
+
+    /// Drops those who wait no more: a heavy one would keep others waiting until there was room for it.
+    fn forget_gone(&mut self) {
+        let users = &mut self.users;
+        self.order.retain(|user| {
+            let Some(known) = users.get_mut(user) else { return false };
+            known.waiting.retain(|waiter| !waiter.tell.is_closed());
+            let (waits, has_turns) = (!known.waiting.is_empty(), known.turns > 0);
+            if !waits && !has_turns {
+                users.remove(user);
+            }
+            waits
+        });
     }
 
     /// Returns the place in the order of the user who comes next, if he can come now.
@@ -267,6 +273,21 @@ mod tests {
         drop(light);
         assert_eq!((&mut heavy).now_or_never().map(|turn| turn.weight()), Some(8));
         assert!((&mut other).now_or_never().is_some());
+    }
+
+    /// One that had gone was waited for: nobody else had a turn until there would have been room for it.
+    #[test]
+    fn a_heavy_one_that_has_gone_keeps_nobody_waiting() {
+        let turns = Turns::new(10, 10);
+        let light = turns.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(turns.take("bob", 8));
+        assert!((&mut heavy).now_or_never().is_none());
+        assert_eq!(turns.of("bob"), 1);
+        drop(heavy);
+        assert_eq!(turns.of("bob"), 0);
+        assert!(turns.take("eve", 1).now_or_never().is_some());
+        drop(light);
+        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
     }
 
     #[test]
