@@ -95,6 +95,8 @@ impl Engine {
                 wait = LANE_PAUSE;
             }
             tracing::error!(subscription = %id, panic, ?wait, "a delivery lane ended by a panic");
+            // The next lane clears only the holds that it has noted itself.
+            self.holds.clear(id);
             if self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 break;
             }

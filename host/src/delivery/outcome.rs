@@ -25,9 +25,9 @@ pub(super) enum Response {
     },
     /// Nothing could be sent, and the same is true of the next attempt.
     Unsendable(Unsendable),
-    /// It did not, and why.
+    /// There was no answer, and why.
     Failed(String),
-    /// It was not asked, for want of something that this machine lacks: what.
+    /// The target was not asked because this machine lacks something: what.
     Shortage(String),
 }
 
