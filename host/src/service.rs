@@ -83,8 +83,8 @@ impl Service {
         Self::open_at(config, None).await
     }
 
-    /// Opens the store as [`Self::open`] does, for a program that serves [`Self::router`] at `served_at` or has that listener for
-    /// [`Self::serve`]: no subscription's target and no plugin leads there, from the first delivery on.
+    /// Opens the store as [`Self::open`] does, for a program that serves [`Self::router`] at `served_at` or has that
+    /// listener for [`Self::serve`]: no subscription's target and no plugin leads there, from the first delivery on.
     ///
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
@@ -112,14 +112,7 @@ impl Service {
         let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.room());
         let modules = Arc::new(modules);
         let policy = policy(&config, &guard).await?;
-        let limits = delivery::Limits {
-            in_flight_max: in_flight_max(&config),
-            subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
-            attempt_timeout: config.attempt_timeout,
-            connect_timeout: config.connect_timeout,
-            retry_schedule: config.retry_schedule.clone(),
-            success_log_bytes: config.plugin_success_log_bytes,
-        };
+        let limits = attempts(&config);
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
         let dispatcher =
             Dispatcher::start(stages.0, stages.1, stages.2, policy, Arc::clone(&guard), limits).await;
@@ -138,17 +131,7 @@ impl Service {
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).tend(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
-        let sites = http::Sites {
-            hosts: config.allowed_hosts.clone(),
-            origins: config.allowed_origins.clone(),
-            is_local: config.listen.ip().is_loopback(),
-        };
-        let sizes = http::Sizes {
-            event: config.event_bytes_max,
-            subscription: config.subscription_bytes_max,
-            plugin: config.plugin_bytes_max,
-            all: config.bodies_bytes(),
-        };
+        let connections = connections(&config);
         let api = Api {
             store: Arc::clone(&store),
             directory,
@@ -158,21 +141,15 @@ impl Service {
             recoveries,
             runs: Arc::new(runs),
             guard,
+            sites: Arc::new(sites(&config)),
+            limits: http::Limits::new(sizes(&config), config.body_timeout),
             identity: Arc::new(Identity {
                 admins: config.admins(),
                 user_header: config.user_header,
                 default_user: config.default_user,
                 trusted: config.trusted_proxies,
             }),
-            sites: Arc::new(sites),
-            limits: http::Limits::new(sizes, config.body_timeout),
             filter_dialect: config.filter_dialect_default,
-        };
-        let connections = Connections {
-            max: config.connections_max,
-            header_timeout: config.header_timeout,
-            idle_timeout: config.idle_timeout,
-            grace: config.shutdown_grace,
         };
         Ok(Self { store, dispatcher, intake, api, connections, tasks, stop })
     }
@@ -266,7 +243,8 @@ impl Service {
         tokio::join!(self.dispatcher.stop(grace), self.api.runs.stop(grace));
     }
 
-    /// Ends in order: no more replaying, no new attempts, those under way get the grace period, then the store writes what waits.
+    /// Ends in order: no more replaying, no new attempts, those under way get the grace period, then the store writes what
+    /// waits.
     pub async fn close(self) {
         self.stop.cancel();
         self.api.recoveries.stop().await;
@@ -282,6 +260,43 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+fn attempts(config: &Config) -> delivery::Limits {
+    delivery::Limits {
+        in_flight_max: in_flight_max(config),
+        subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
+        attempt_timeout: config.attempt_timeout,
+        connect_timeout: config.connect_timeout,
+        retry_schedule: config.retry_schedule.clone(),
+        success_log_bytes: config.plugin_success_log_bytes,
+    }
+}
+
+fn connections(config: &Config) -> Connections {
+    Connections {
+        max: config.connections_max,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        grace: config.shutdown_grace,
+    }
+}
+
+fn sites(config: &Config) -> http::Sites {
+    http::Sites {
+        hosts: config.allowed_hosts.clone(),
+        origins: config.allowed_origins.clone(),
+        is_local: config.listen.ip().is_loopback(),
+    }
+}
+
+fn sizes(config: &Config) -> http::Sizes {
+    http::Sizes {
+        event: config.event_bytes_max,
+        subscription: config.subscription_bytes_max,
+        plugin: config.plugin_bytes_max,
+        all: config.bodies_bytes(),
     }
 }
 
