@@ -1,7 +1,7 @@
 //! What others have written, as it may be shown on a terminal and in a line of the log.
 //!
 //! Names, reasons, bodies and outputs come from strangers. A line end in them could begin a line that passes for one
-//! of ours; an escape sequence would steer the terminal, and characters that nobody sees could turn the reading
+//! of ours; an escape sequence would steer the terminal, and invisible characters could turn the reading
 //! direction round or hide a part. Everything that is shown to people comes through here: the command line's printer,
 //! and the text and JSON of log lines ([`crate::telemetry`]). REST answers do not: JSON escapes what has to be escaped.
 

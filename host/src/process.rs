@@ -1,5 +1,5 @@
-//! What a process of Waypost's takes on itself that works for another one: it ends first when the machine's memory runs
-//! out, for what it does can be done again, and it never becomes more than it is.
+//! What a process of Waypost's that works for another one does to itself: it lets itself be ended first when the machine's
+//! memory runs out, for its work can be done again, and it gives up all ways to more privileges.
 
 use std::fs;
 use std::io;

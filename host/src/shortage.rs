@@ -1,5 +1,5 @@
-//! Which failures are this machine's own: it has no descriptors, memory, ports or disk left. They say nothing about whoever
-//! was to be reached, or the program that was to run.
+//! Which failures are this machine's own: it has no descriptors, memory, ports or disk left. They say nothing about the
+//! target that was to be reached, or the program that was to run.
 
 use std::error::Error;
 use std::io;
@@ -11,7 +11,7 @@ pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
     find(error).is_some()
 }
 
-/// Returns the system's word that it has no more descriptors, memory, ports or disk for us, where that is behind a failure.
+/// Returns the system's error that it has no more descriptors, memory, ports or disk, where that is behind a failure.
 pub fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
     let mut has_cause = false;
     let mut next = Some(error);

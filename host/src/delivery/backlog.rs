@@ -65,7 +65,7 @@ impl Backlog {
         }
         self.unread = false;
         self.again = None;
-        // The page tells it anew, and what is recorded meanwhile is added.
+        // The page tells it again, and what is recorded meanwhile is added.
         self.next_due = None;
         let ask = Ask {
             subscription: self.id,

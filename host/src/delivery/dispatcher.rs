@@ -108,7 +108,7 @@ impl Dispatcher {
         self.engine.breakers.state(&*self.engine.directory.get(subscription)?)
     }
 
-    /// Returns for what a subscription's deliveries wait that is neither their target's nor their plugin's, and since when.
+    /// Returns what a subscription's deliveries wait for that is neither their target's nor their plugin's, and since when.
     pub fn hold(&self, subscription: SubscriptionId) -> Option<(Holder, Timestamp)> {
         self.engine.holds.of(subscription)
     }

@@ -41,7 +41,7 @@ impl Drop for UnderWayGuard<'_> {
     }
 }
 
-/// For what subscriptions' deliveries wait that is neither their targets' nor their plugins', and since when.
+/// What subscriptions' deliveries wait for that is neither their targets' nor their plugins', and since when.
 #[derive(Default)]
 pub(super) struct Holds(Mutex<HashMap<SubscriptionId, (Holder, Timestamp)>>);
 

@@ -11,7 +11,8 @@ pub(super) fn is_open(address: IpAddr, networks: &[IpNet]) -> bool {
 }
 
 /// Tells whether an address is reachable from anywhere, by IANA's registries of special-purpose addresses (RFC 6890):
-/// <https://www.iana.org/assignments/iana-ipv4-special-registry>, <https://www.iana.org/assignments/iana-ipv6-special-registry>.
+/// <https://www.iana.org/assignments/iana-ipv4-special-registry>,
+/// <https://www.iana.org/assignments/iana-ipv6-special-registry>.
 ///
 /// An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is as public as that.
 pub(super) fn is_public(address: IpAddr) -> bool {

@@ -9,7 +9,7 @@ use hyper_util::client::legacy;
 
 use crate::shortage;
 
-/// Why a request has no answer. Whose fault it is, the variant tells.
+/// Why a request has no answer. The variant tells whose fault that is.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It must not go there: the sender's fault.
@@ -18,7 +18,7 @@ pub enum Error {
     /// This machine is short of something, such as file descriptors: our own fault, and nothing was sent.
     #[error("this machine has no more connections to give")]
     Shortage(#[source] io::Error),
-    /// Nobody is there: no address, no connection, or no TLS.
+    /// There is no address, no connection, or no TLS.
     #[error("the target cannot be reached")]
     Unreachable(#[source] legacy::Error),
     /// There was no answer in time.
@@ -27,7 +27,7 @@ pub enum Error {
         /// How long it had.
         waited: Duration,
     },
-    /// Whoever is there does not speak HTTP.
+    /// The target does not speak HTTP.
     #[error("the target's answer is no HTTP: it begins with `{begin}`")]
     NotHttp {
         /// Its first bytes, as text.
@@ -50,7 +50,7 @@ pub enum Refused {
 }
 
 impl Error {
-    /// Tells whether this machine is at fault, and not who was to be reached.
+    /// Tells whether this machine is at fault, and not the target.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage(_))
     }

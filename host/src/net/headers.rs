@@ -1,7 +1,7 @@
 //! Which headers a plugin may set: those of a list, to which the operator may add.
 //!
-//! Services believe headers about who is asking (`x-forwarded-user`, `remote-user`, and others that nobody can list)
-//! when they come from a neighbour's address, which a plugin's requests do. So what is not known to be harmless is refused.
+//! Services believe headers about who is asking (`x-forwarded-user`, `remote-user`, and more than can be listed) when they
+//! come from an address in their own network, as a plugin's requests do. So what is not known to be harmless is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,7 +47,7 @@ const HARMLESS: [&str; 42] = [
     "x-correlation-id",
     "traceparent",
     "tracestate",
-    // Keys: whoever has one may use it.
+    // Keys, which a plugin has by its configuration.
     "api-key",
     "x-api-key",
     "x-goog-api-key",
@@ -103,7 +103,7 @@ pub enum HeaderPatternError {
     /// It is no name.
     #[error("expected a header's name, such as `x-acme-key` or `x-acme-*`, found `{0}`")]
     Name(String),
-    /// Nobody can.
+    /// No setting can allow it.
     #[error("`{0}` is never a plugin's to set: {1}")]
     Never(String, &'static str),
 }
@@ -179,7 +179,7 @@ fn never(name: &str, voice: Voice) -> Option<&'static str> {
         "content-type" => Some("a raw body has a member of its own for it"),
         "user-agent" => Some("it says who sends, and that is Waypost"),
         name if name.starts_with("webhook-") => Some("it is Waypost's word that the delivery is genuine"),
-        // A target would take the body for a CloudEvent that nobody has checked.
+        // A target would take the body for a CloudEvent, which it was not checked as.
         name if name.starts_with("ce-") => Some("an output that is a CloudEvent is an `event`"),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! The mark of what Waypost sends for others.
 //!
-//! A request with it speaks for nobody: whoever caused it chose some of its bytes, and it comes from an address that
-//! others may believe. So a Waypost takes neither the user header nor the default user from it, whatever the mark says.
+//! A user or a plugin chose some of the request's bytes, and it comes from an address that other services may trust. So
+//! a Waypost takes neither the user header nor the default user from it, whatever the mark says.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -38,7 +38,7 @@ pub fn mark(headers: &mut HeaderMap, agent: Agent) {
     headers.insert(MARK, agent.value());
 }
 
-/// Tells whether a request was sent by a Waypost for others. Its value does not count, nor how often it stands there.
+/// Tells whether a request was sent by a Waypost for others. The mark's value does not count, nor how often it is there.
 pub fn is_marked(headers: &HeaderMap) -> bool {
     headers.contains_key(MARK)
 }

@@ -6,15 +6,15 @@
 //!   and a redirect is an answer, not a way on.
 //! - The roots of trust are the system's, or Mozilla's where the system has none. `SSL_CERT_FILE` and `SSL_CERT_DIR` say
 //!   where the system's are: the one thing that is read from the environment, and it leads no request elsewhere.
-//! - What is sent for others carries the [`mark`], by which a Waypost knows that nobody speaks through it. Only the
-//!   command line, which is its user's own hand, makes requests without it ([`builder`]).
-//! - What a user or a plugin had sent meets the [`Guard`]: no header that names a user, and not to this service itself. Where a
-//!   name leads is checked when it is connected to, so that no resolver changes it afterwards.
+//! - What is sent for others carries the [`mark`], by which a Waypost knows not to take it for a user's own request. Only
+//!   the command line, which sends what its user types, makes requests without it ([`builder`]).
+//! - The [`Guard`] looks at what Waypost sends for users and plugins: it has no header that names a user, and does not go
+//!   to this service itself. An address is checked when it is connected to, so that no resolver can change it afterwards.
 //! - The status decides. What follows it is read for a second at most, and what cannot be read is said.
 //! - A connection that was kept and is found closed is our own affair: the request goes once more, on a fresh one.
 //!
-//! Targets and plugins use hyper's client (`client`, `connector`), which can be looked into (`wire`); policy servers, carts and
-//! ingest services use reqwest (`service`). Nothing here knows what is sent, and why.
+//! Targets and plugins use hyper's client (`client`, `connector`), which can be looked into (`wire`); policy servers, carts
+//! and ingest services use reqwest (`service`). Nothing here knows what is sent, and why.
 
 mod addresses;
 mod client;

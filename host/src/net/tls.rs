@@ -113,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_says_more_of_itself_than_that() {
+    fn an_anonymous_client_has_no_certificate_and_names_no_protocol() {
         let config = anonymous().unwrap();
         assert!(!config.client_auth_cert_resolver.has_certs());
-        assert!(config.alpn_protocols.is_empty(), "whoever makes a client says which versions it speaks");
+        assert!(config.alpn_protocols.is_empty(), "the client's maker says which versions it speaks");
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How many bytes of an answer are remembered: a status line's beginning, and some words of another protocol.
 const BEGIN_BYTES: usize = 24;
 
-/// What one connection has done. The connection's task writes it; who reads it does so after the connection has failed.
+/// What one connection has done. The connection's task writes it; it is read after the connection has failed.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     begin: [AtomicU8; BEGIN_BYTES],

@@ -165,7 +165,8 @@ fn limit(supervision: &Supervision) -> Result<(), rustix::io::Errno> {
     process::gain_no_privileges()?;
     nice(NICENESS)?;
     restrict(Resource::Core, 0)?;
-    // The service has raised its own as far as it may. Some programs look at each file up to the limit, or keep a bit for it.
+    // The service has raised its own limit as far as it may. Some programs look at each descriptor up to the limit, or keep
+    // a bit for each.
     let files = getrlimit(Resource::Nofile);
     let current = Some(files.maximum.map_or(FILES, |maximum| maximum.min(FILES)));
     setrlimit(Resource::Nofile, Rlimit { current, ..files })?;
