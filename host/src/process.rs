@@ -39,12 +39,14 @@ pub fn set_score(score: i32) -> io::Result<()> {
 /// When the system refuses.
 #[cfg(target_os = "linux")]
 pub fn gain_no_privileges() -> Result<(), rustix::io::Errno> {
+    // It is variadic and reads each as an `unsigned long`; the unused ones have to be 0 (prctl(2)).
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
     #[expect(
         unsafe_code,
         reason = "rustix has it in a feature for which all that uses rustix is compiled again"
     )]
     // SAFETY: it takes numbers alone, and changes an attribute of this thread.
-    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) };
     if done == 0 { Ok(()) } else { Err(rustix::io::Errno::INVAL) }
 }
 
