@@ -1,8 +1,9 @@
 //! Connections to checked addresses alone: a name is resolved once, and what it leads to is checked, then connected to.
 
 use std::future::ready;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tower::Service;
 
 use super::guard::literal;
@@ -21,13 +23,17 @@ use super::wire::{Wired, wired};
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
+/// How many names are resolved at once. The system's resolver blocks a thread until a name server answers, also when the
+/// request has been given up; half of the runtime's threads for that are left to the store and to intake.
+const LOOKUPS_MAX: usize = 256;
+
 /// Makes a connector for both schemes, HTTP/1 and HTTP/2.
 ///
 /// # Errors
 /// When TLS cannot be set up.
 pub(super) fn connector(reach: Reach, connect_timeout: Option<Duration>) -> Result<Connector, rustls::Error> {
     let tls = HttpsConnectorBuilder::new().with_tls_config(tls::anonymous()?);
-    let dialer = Dialer { reach, connect_timeout };
+    let dialer = Dialer { reach, connect_timeout, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) };
     Ok(Connector(tls.https_or_http().enable_http1().enable_http2().wrap_connector(dialer)))
 }
 
@@ -55,6 +61,7 @@ impl Service<Uri> for Connector {
 struct Dialer {
     reach: Reach,
     connect_timeout: Option<Duration>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Service<Uri> for Dialer {
@@ -74,7 +81,7 @@ impl Service<Uri> for Dialer {
         {
             return Box::pin(ready(Err(failure)));
         }
-        let resolver = Resolver { reach: self.reach.clone(), port };
+        let resolver = Resolver { reach: self.reach.clone(), port, lookups: Arc::clone(&self.lookups) };
         let mut http = HttpConnector::new_with_resolver(resolver);
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -88,6 +95,7 @@ impl Service<Uri> for Dialer {
 struct Resolver {
     reach: Reach,
     port: u16,
+    lookups: Arc<Semaphore>,
 }
 
 impl Service<Name> for Resolver {
@@ -100,9 +108,15 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let Self { reach, port } = self.clone();
+        let Self { reach, port, lookups } = self.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), port)).await?;
+            let permit = lookups.acquire_owned().await?;
+            let looking = tokio::task::spawn_blocking(move || {
+                let found = (name.as_str(), port).to_socket_addrs();
+                drop(permit);
+                found
+            });
+            let found = looking.await??;
             let (mut open, mut failed) = (Vec::new(), None);
             for address in found {
                 match reach.check(address) {
@@ -120,19 +134,19 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::net::error::find;
     use crate::net::{Guard, Refused};
 
     async fn resolved(reach: Reach, name: &str) -> Result<usize, Refused> {
-        let found = Resolver { reach, port: 8070 }.call(name.parse().unwrap()).await;
+        let lookups = Arc::new(Semaphore::new(1));
+        let found = Resolver { reach, port: 8070, lookups }.call(name.parse().unwrap()).await;
         found.map(Iterator::count).map_err(|error| *find(&*error).unwrap())
     }
 
     async fn dialled(reach: Reach, url: &str) -> Refused {
-        let connected = Dialer { reach, connect_timeout: None }.call(url.parse().unwrap()).await;
+        let lookups = Arc::new(Semaphore::new(1));
+        let connected = Dialer { reach, connect_timeout: None, lookups }.call(url.parse().unwrap()).await;
         *find(&*connected.unwrap_err()).unwrap()
     }
 
