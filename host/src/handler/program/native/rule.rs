@@ -63,7 +63,8 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
 /// Ends what can be ended of a program whose supervisor does not work any more.
 async fn lost(supervisor: &mut Child, program: Option<Pid>) -> Exit {
     if let Some(pid) = supervisor.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
-        end_session(pid);
+        // It reads the list of all processes, again and again.
+        drop(tokio::task::spawn_blocking(move || end_session(pid)).await);
     }
     // One that ended by itself says how.
     let ended = timeout(SLACK, supervisor.wait()).await;
