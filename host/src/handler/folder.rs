@@ -201,16 +201,37 @@ impl Folder {
     }
 }
 
+/// Which file or folder cannot be brought to disk. The system's error is kept apart: its number tells a full disk from what
+/// the program has left.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", path.display())]
+struct NotSynced {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Brings a file or folder to disk, or says which one is in the way.
 fn sync(path: &Path) -> io::Result<()> {
     let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    synced.map_err(|source| io::Error::new(source.kind(), NotSynced { path: path.to_owned(), source }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
-    use crate::clock;
+    use crate::{chain, clock};
+
+    /// The number was lost: where the disk was full, the program was to blame, and had to run again.
+    #[test]
+    fn what_cannot_be_synced_is_named_and_keeps_the_systems_number() {
+        let error = sync(Path::new("/no/such/file")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        assert_eq!(cause.and_then(io::Error::raw_os_error), Some(rustix::io::Errno::NOENT.raw_os_error()));
+        assert!(chain::of(&error).starts_with("/no/such/file: "), "{}", chain::of(&error));
+    }
 
     fn ids() -> (EventId, SubscriptionId) {
         (EventId::from_uuid(Uuid::from_u128(1)), SubscriptionId::from_uuid(Uuid::from_u128(2)))

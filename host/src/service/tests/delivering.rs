@@ -164,7 +164,7 @@ async fn attempts_go_on_and_are_recorded_while_the_store_cannot_be_read() {
     let id = accept(&service, "a").await;
     until("the target is asked", async || (target.asked() == 1).then_some(())).await;
     fails.store(true, Ordering::SeqCst);
-    // Whose subscription has changed reads the store again.
+    // A lane whose subscription has changed reads the store again.
     service.directory().change(subscription, |known| Some(known.clone())).await.unwrap();
     until("a read has failed", async || (failed.load(Ordering::SeqCst) > 0).then_some(())).await;
     gate.close();
