@@ -5,6 +5,8 @@
 //! has become of the plugin since. A plugin without state that lets an event pass as it is fixes nothing that would have
 //! to be stored at once.
 
+use std::sync::Arc;
+
 use super::breaker::{Failed, Permit};
 use super::engine::Engine;
 use super::kept::{Kept, Turn};
@@ -15,7 +17,9 @@ use crate::domain::{Holder, Outcome, PluginUse, Subscription};
 use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
 use crate::store::{Error, Owed, Preparation};
 use crate::{chain, clock};
-use std::sync::Arc;
+
+/// Why a run does not count whose delivery waits no more.
+const GONE: &str = "it was asked for again, or dropped, while its plugin ran: this run does not count";
 
 /// What an attempt goes on with.
 pub(super) enum Course {
@@ -165,9 +169,7 @@ impl Engine {
                 Decided::prepared(fixed)
             }
             Ok(false) => {
-                let reason =
-                    "it was asked for again, or dropped, while its plugin ran: this run does not count"
-                        .to_owned();
+                let reason = GONE.to_owned();
                 let course = Course::End(Outcome::Skipped { reason }, Consequence::Nothing);
                 Decided { course, run: None, is_prepared: false }
             }
