@@ -1,6 +1,7 @@
 //! Connections to checked addresses alone: a name is resolved once, and what it leads to is checked, then connected to.
 
 use std::future::ready;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tower::Service;
@@ -26,6 +28,8 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 /// How many names are resolved at once. The system's resolver blocks a thread until a name server answers, also when the
 /// request has been given up; half of the runtime's threads for that are left to the store and to intake.
 const LOOKUPS_MAX: usize = 256;
+/// How long a name waits to be resolved. What keeps it waiting are other names, so the target is not to blame.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
 /// Makes a connector for both schemes, HTTP/1 and HTTP/2.
 ///
@@ -110,7 +114,10 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let Self { reach, port, lookups } = self.clone();
         Box::pin(async move {
-            let permit = lookups.acquire_owned().await?;
+            let Ok(permit) = tokio::time::timeout(LOOKUP_WAIT, lookups.acquire_owned()).await else {
+                return Err(io::Error::from(Errno::AGAIN).into());
+            };
+            let permit = permit?;
             let looking = tokio::task::spawn_blocking(move || {
                 let found = (name.as_str(), port).to_socket_addrs();
                 drop(permit);
@@ -164,6 +171,15 @@ mod tests {
         for url in ["http://127.0.0.1:1/", "http://[::ffff:7f00:1]/", "https://169.254.169.254/"] {
             assert!(matches!(dialled(public(&[]), url).await, Refused::NotPublic(_)), "{url}");
         }
+    }
+
+    /// Names that no server resolved kept others waiting until those timed out, which was their targets' failure.
+    #[tokio::test]
+    async fn a_name_that_is_not_resolved_because_of_others_is_our_own_shortage() {
+        let mut resolver =
+            Resolver { reach: Reach::ANYWHERE, port: 80, lookups: Arc::new(Semaphore::new(0)) };
+        let failure = resolver.call("localhost".parse().unwrap()).await.unwrap_err();
+        assert!(crate::shortage::is_behind(&*failure));
     }
 
     /// A name that leads elsewhere when a subscription is made, and here when it is delivered to.
