@@ -3,6 +3,7 @@
 use redb::ReadableTable;
 
 use super::apply::{self, Apply, waiting_since};
+use super::damage;
 use super::fresh::FreshRows;
 use super::handle::Fault;
 use super::history::Ledger;
@@ -37,7 +38,10 @@ impl Apply<'_, '_> {
                 continue;
             }
             match waiting_since(entries) {
-                apply::Waiting::Fresh => drop(rows.take(&self.tables.fresh, (subscription, key), index)?),
+                // A row that cannot be read leads to an event that goes now.
+                apply::Waiting::Fresh => {
+                    drop(damage::apart(rows.take(&self.tables.fresh, (subscription, key), index))?);
+                }
                 apply::Waiting::Due(due) => {
                     let row = (subscription, due.as_microsecond(), logged.id.uuid().as_u128());
                     self.tables.retries.remove(row)?;
@@ -55,8 +59,10 @@ impl Apply<'_, '_> {
     fn is_disabled(&self, subscription: u128) -> Result<bool, Fault> {
         // Recipients that are not here are handlers.
         let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
-        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
-        Ok(known.deleted.is_none() && known.activity != Activity::Enabled)
+        let read = record::decode_subscription(row.value());
+        let known = self.marks.pass("subscriptions", subscription, read);
+        // One that cannot be read gets nothing either.
+        Ok(known.is_none_or(|known| known.deleted.is_none() && known.activity != Activity::Enabled))
     }
 }
 

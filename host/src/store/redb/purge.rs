@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use redb::ReadableTable;
 
 use super::apply::Apply;
+use super::damage;
 use super::expire::Waiting;
 use super::handle::Fault;
 use super::history;
 use super::ids;
-use super::record::{self, HistoryRecord};
+use super::record::{self, Batch, HistoryRecord};
 use super::schema::batch_of;
 use super::usage::{self, Kind};
-use crate::domain::{Entry, EventId, State, SubscriptionId};
+use crate::domain::{EventId, State, SubscriptionId};
 use crate::store::{Logged, Purge, Purged};
 
 /// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
@@ -36,10 +37,10 @@ impl Apply<'_, '_> {
         keys.truncate(BATCHES_AT_ONCE);
         let mut purged = Purged::default();
         for (place, key) in keys.iter().enumerate() {
-            let meant = match self.purge_batch(*key, purge, *key < end, &mut purged) {
+            let meant = match damage::apart(self.batch(*key))? {
+                Ok(batch) => self.purge_batch(*key, batch, purge, *key < end, &mut purged)?,
                 // What cannot be read goes with its time.
-                Err(Fault::Damaged { .. }) => self.purge_damaged(*key, purge, *key < end, &mut purged)?,
-                meant => meant?,
+                Err(_) => self.purge_damaged(*key, purge, *key < end, &mut purged)?,
             };
             // An event gets its id a little after it was received, so the end is the first batch without any.
             if meant == 0 && *key >= end {
@@ -70,17 +71,14 @@ impl Apply<'_, '_> {
     fn purge_batch(
         &mut self,
         key: u128,
+        mut batch: Batch,
         purge: &Purge,
         is_old: bool,
         purged: &mut Purged,
     ) -> Result<u64, Fault> {
-        let mut batch = self.batch(key)?;
-        let mut counted: HashMap<u128, u64> = HashMap::new();
+        let mut counted = HashMap::new();
         let is_state = |record: &HistoryRecord| {
-            let bytes = usage::of_entry(&record.entry);
-            if bytes > 0 {
-                *counted.entry(record.subscription).or_default() += bytes;
-            }
+            tally(&mut counted, record);
             !record.entry.is_run()
         };
         let histories =
@@ -95,8 +93,11 @@ impl Apply<'_, '_> {
             let mut open = Vec::new();
             for subscription in &logged.matched {
                 let entries = entries(*subscription);
-                let is_open = !State::after(entries).is_final()
-                    && (histories.is_whole || self.has_row(logged, *subscription, key, index, entries)?);
+                let is_open = if histories.is_whole {
+                    !State::after(entries).is_final()
+                } else {
+                    self.has_row(*subscription, logged.id, key, index)?
+                };
                 if is_open {
                     open.push((*subscription, entries));
                 }
@@ -114,23 +115,20 @@ impl Apply<'_, '_> {
                 purged.purged += 1;
             }
         }
-        if is_old && matches!(purge, Purge::Before(_)) {
+        if is_old && is_by_time(purge) {
             purged.purged += batch.damaged.len() as u64;
             batch.damaged.clear();
         }
         if purged.purged > before.purged {
             self.replace_batch(key, &batch)?;
             if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
-                history::remove(self.tables, key)?;
-                for (subscription, bytes) in counted {
-                    self.recount(subscription, Kind::Story, bytes, 0)?;
-                }
+                self.remove_history(key, counted)?;
             }
         }
         Ok(purged.purged + purged.kept - before.purged - before.kept)
     }
 
-    /// Purges a batch that cannot be read, once all of it is old; nobody can tell how many events it had.
+    /// Purges a batch that cannot be read, once all of it is old. It counts as one event: how many it had is unknown.
     fn purge_damaged(
         &mut self,
         key: u128,
@@ -138,39 +136,67 @@ impl Apply<'_, '_> {
         is_old: bool,
         purged: &mut Purged,
     ) -> Result<u64, Fault> {
-        if !is_old || !matches!(purge, Purge::Before(_)) {
+        if !is_old || !is_by_time(purge) {
             return Ok(0);
         }
+        let mut counted = HashMap::new();
+        let none = |record: &HistoryRecord| {
+            tally(&mut counted, record);
+            false
+        };
+        history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, none)?;
+        self.remove_history(key, counted)?;
         self.tables.batches.remove(key)?;
-        history::remove(self.tables, key)?;
         self.effects.changed.push(key);
         purged.purged += 1;
         Ok(1)
     }
 
-    /// Tells whether a delivery waits, where its history cannot be read as a whole.
+    /// Removes the history of a batch, and what it has `counted` for subscriptions.
+    fn remove_history(&mut self, key: u128, counted: HashMap<u128, u64>) -> Result<(), Fault> {
+        history::remove(self.tables, key)?;
+        for (subscription, bytes) in counted {
+            self.recount(subscription, Kind::Story, bytes, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether a delivery waits, where its history cannot be read as a whole: then only its rows tell.
     fn has_row(
         &self,
-        logged: &Logged,
         subscription: SubscriptionId,
+        event: EventId,
         key: u128,
         index: u32,
-        entries: &[Entry],
     ) -> Result<bool, Fault> {
-        let (of, event) = (subscription.uuid().as_u128(), logged.id.uuid().as_u128());
-        let is_retry = match State::after(entries) {
-            State::Retrying { due, .. } => {
-                self.tables.retries.get((of, due.as_microsecond(), event))?.is_some()
-            }
-            State::Pending
-            | State::Delivering
-            | State::Delivered { .. }
-            | State::Denied { .. }
-            | State::Skipped { .. }
-            | State::Dead { .. } => false,
-        };
+        let (of, event) = (subscription.uuid().as_u128(), event.uuid().as_u128());
         // A row that cannot be read is no reason to keep the event: it will be a dead letter.
-        Ok(is_retry || self.is_fresh(of, key, index).unwrap_or(false))
+        if damage::apart(self.is_fresh(of, key, index))?.unwrap_or(false) {
+            return Ok(true);
+        }
+        for row in self.tables.retries.range((of, i64::MIN, 0)..=(of, i64::MAX, u128::MAX))? {
+            let (_, _, waiting) = row?.0.value();
+            if waiting == event {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Adds what an entry counts for its subscription.
+fn tally(counted: &mut HashMap<u128, u64>, record: &HistoryRecord) {
+    let bytes = usage::of_entry(&record.entry);
+    if bytes > 0 {
+        *counted.entry(record.subscription).or_default() += bytes;
+    }
+}
+
+/// Tells whether a purge takes all events of a time, also those that cannot be read.
+fn is_by_time(purge: &Purge) -> bool {
+    match purge {
+        Purge::Before(_) | Purge::Expired(_) => true,
+        Purge::Events(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use redb::ReadableTable;
 use super::super::history;
 use super::super::schema::{HISTORY, PIECES, Tables};
 use super::*;
-use crate::domain::Subscription;
+use crate::domain::{Activity, Subscription};
 use crate::store::{Error, Forward, Quota};
 
 /// Lays other bytes where records are, and opens the store again, so that nothing of them is left in memory.
@@ -152,6 +152,64 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
     .await;
     assert!(!store.forgive(sub(1), 10).await.unwrap());
     assert!(store.creditors().await.unwrap().is_empty());
+}
+
+/// The purge that a service makes by itself passed damaged batches, and they stayed for ever.
+#[tokio::test]
+async fn retention_takes_damaged_batches_with_their_time() {
+    let (folder, store) = fresh();
+    let lost = accept(&store, "a", &[]).await;
+    let partly = store.accept(vec![arrival("b", &[]), arrival("c", &[])]).await.unwrap();
+    let store = damage(folder.path(), store, |tables| {
+        tables.batches.insert(lost.uuid().as_u128(), &[9, 9][..]).unwrap();
+        damage_batch(tables, partly[0], 1);
+    })
+    .await;
+    for expected in [3, 0] {
+        let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
+        assert_eq!(purged, Purged { purged: expected, kept: 0, expired: 0 });
+    }
+}
+
+/// A subscription or a row of first attempts that could not be read failed the purge of an event half way: the rows that
+/// others waited in were gone, and nothing told of it.
+#[tokio::test]
+async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
+    let (folder, store) = fresh();
+    for id in [1, 2, 3] {
+        let target = "http://localhost/".parse().unwrap();
+        let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
+        new.id = sub(id);
+        new.activity = Activity::Disabled { since: clock::now(), error: None };
+        store.put_subscription(new, Quota::Exempt).await.unwrap();
+    }
+    let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
+    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
+    let store = damage(folder.path(), store, |tables| {
+        tables.subscriptions.insert(sub(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+        tables.fresh.insert((sub(3).uuid().as_u128(), id.uuid().as_u128()), &[1, 2, 3][..]).unwrap();
+    })
+    .await;
+    let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
+    assert_eq!(purged, Purged { purged: 1, kept: 0, expired: 3 });
+    assert!(listed(&store, ALL).await.is_empty());
+    assert!(owed(&store, sub(3)).await.fresh.is_empty());
+    assert!(store.creditors().await.unwrap().is_empty());
+}
+
+/// An event that waited for its next attempt was purged where the row of history that told of it was damaged.
+#[tokio::test]
+async fn an_event_that_waits_stays_whatever_its_history_says() {
+    let (folder, store) = fresh();
+    let id = accept(&store, "a", &[sub(1)]).await;
+    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
+    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(2))).await;
+    let store = damage(folder.path(), store, |tables| {
+        tables.history.insert((id.uuid().as_u128(), 1), &[7][..]).unwrap();
+    })
+    .await;
+    assert_eq!(purge(&store, Purge::Before(after(0))).await, (0, 1));
+    assert_eq!(only(&store, sub(1)).await.event.id, id);
 }
 
 /// A damaged row of history failed the purge at its batch, hour after hour: the disk filled.
