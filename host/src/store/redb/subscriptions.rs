@@ -58,8 +58,10 @@ impl Apply<'_, '_> {
     /// Tells whether a subscription is deleted, and every event of the log newer than that.
     fn is_forgettable(&self, subscription: u128, oldest: Option<u128>) -> Result<bool, Fault> {
         let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
-        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
-        let Some(deleted) = known.deleted else { return Ok(false) };
+        let read = record::decode_subscription(row.value());
+        // One that cannot be read stays, and keeps no other.
+        let known = self.marks.pass("subscriptions", subscription, read);
+        let Some(deleted) = known.and_then(|known| known.deleted) else { return Ok(false) };
         let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
         let is_old =
             over < self.now && oldest.is_none_or(|oldest| ids::first_at(over).uuid().as_u128() <= oldest);
@@ -78,9 +80,8 @@ impl Apply<'_, '_> {
     fn forget_one(&mut self, id: SubscriptionId) -> Result<(), Fault> {
         let subscription = id.uuid().as_u128();
         self.forget_state(id)?;
-        let bytes =
-            self.tables.subscriptions.remove(subscription)?.map_or(0, |row| usage::of_row(row.value()));
-        self.recount(subscription, Kind::Subscription, bytes, 0)?;
+        self.tables.subscriptions.remove(subscription)?;
+        self.close_account(subscription)?;
         self.tables.reached.remove(subscription)?;
         self.tables.recoveries.remove(subscription)?;
         Ok(())

@@ -225,6 +225,15 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
+    /// Counts nothing more for a subscription that goes: what is left of the story is damaged, and was never taken off.
+    pub(super) fn close_account(&mut self, subscription: u128) -> Result<(), Fault> {
+        for kind in [Kind::Subscription, Kind::Outputs, Kind::State, Kind::Story] {
+            let bytes = *self.account(subscription)?.part(kind);
+            self.recount(subscription, kind, bytes, 0)?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that there is room for `bytes` more of a subscription's user.
     pub(super) fn room_for(&mut self, subscription: u128, bytes: u64) -> Result<Result<(), Error>, Fault> {
         let user = self.account(subscription)?.user.clone();
@@ -288,12 +297,29 @@ fn encode(account: &Account) -> Vec<u8> {
 }
 
 fn decode(row: &[u8]) -> Result<Account, record::Error> {
-    Ok(postcard::from_bytes(body(row)?)?)
+    record::read(body(row)?)
 }
 
 impl super::read::Reader {
-    /// Returns all accounts.
+    /// Returns all accounts. They say nothing that the rest of the file does not: where one is damaged, everything is
+    /// counted again.
     pub(super) fn accounts(&self) -> Result<Vec<Account>, Fault> {
+        match self.read_accounts() {
+            Err(Fault::Damaged { reason, .. }) => {
+                tracing::error!(%reason, "the count of what is kept for users is damaged: it is made again");
+                self.handle.write(|txn| {
+                    let mut tables = Tables::open(txn)?;
+                    tables.usage.retain(|_, _| false)?;
+                    count_all(&mut tables)?;
+                    Ok(())
+                })?;
+                self.read_accounts()
+            }
+            read => read,
+        }
+    }
+
+    fn read_accounts(&self) -> Result<Vec<Account>, Fault> {
         self.handle.read(|txn| {
             let table = txn.open_table(USAGE)?;
             let rows = table.iter()?.map(|row| decode(row?.1.value()).map_err(Fault::damaged("usage")));

@@ -222,6 +222,48 @@ async fn over_the_limit_the_story_keeps_little_and_says_so() {
     assert!(most < MAX / 2, "{most}");
 }
 
+/// One damaged row of the count kept the store from being opened.
+#[tokio::test]
+async fn a_damaged_count_is_made_again_when_the_file_is_opened() {
+    let (folder, store) = limited();
+    subscribe(&store, 1, "ann").await;
+    accept(&store, "a", &[sub(1)]).await;
+    let owed = only(&store, sub(1)).await;
+    assert!(store.prepare(making(1, &owed, 3_000, 3_000, 3_000)).await.unwrap());
+    let counted = bytes(&store, "ann");
+    let damaged = store.reader.handle.write(|txn| {
+        let mut tables = Tables::open(txn)?;
+        tables.usage.insert(sub(1).uuid().as_u128(), &[7][..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    close(store).await;
+    let store = reopened(folder.path());
+    assert_eq!(bytes(&store, "ann"), counted);
+    assert_exact(&store);
+}
+
+/// What a batch that cannot be read had counted was counted for ever.
+#[tokio::test]
+async fn a_damaged_batch_counts_nothing_when_it_is_purged() {
+    let (_folder, store) = limited();
+    subscribe(&store, 1, "ann").await;
+    let alone = bytes(&store, "ann");
+    let id = accept(&store, "a", &[sub(1)]).await;
+    let owed = only(&store, sub(1)).await;
+    store.finish(answered(1, &owed, dead(), 10_000)).await.unwrap();
+    assert!(bytes(&store, "ann") > alone);
+    let damaged = store.reader.handle.write(|txn| {
+        let mut tables = Tables::open(txn)?;
+        tables.batches.insert(id.uuid().as_u128(), &[9, 9][..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    assert_eq!(purge(&store, Purge::Before(after(0))).await, (1, 0));
+    assert_exact(&store);
+    assert_eq!(bytes(&store, "ann"), alone);
+}
+
 /// A file from before it was counted has no such table.
 #[tokio::test]
 async fn what_an_older_file_has_is_counted_when_it_is_opened() {
