@@ -62,7 +62,7 @@ pub(super) fn write<'r>(
     inline_max: usize,
     before: Option<&[u8]>,
 ) -> Result<Cow<'r, [u8]>, Fault> {
-    let before = before.map(Pointer::of).transpose().map_err(Fault::damaged("pieces"))?.flatten();
+    let before = before.and_then(|row| Pointer::of(row).ok().flatten());
     if record.len() <= inline_max {
         if let Some(before) = before {
             remove_from(table, before.number, 0)?;
@@ -89,11 +89,11 @@ pub(super) fn write<'r>(
     Ok(Cow::Owned(Pointer { number, bytes: record.len() as u64 }.row()))
 }
 
-/// Removes the pieces of a row that goes.
+/// Removes the pieces of a row that goes. A row that cannot be read leads to none.
 pub(super) fn remove(table: &mut PiecesTable<'_>, row: &[u8]) -> Result<(), Fault> {
-    match Pointer::of(row).map_err(Fault::damaged("pieces"))? {
-        Some(pointer) => remove_from(table, pointer.number, 0),
-        None => Ok(()),
+    match Pointer::of(row) {
+        Ok(Some(pointer)) => remove_from(table, pointer.number, 0),
+        Ok(None) | Err(_) => Ok(()),
     }
 }
 
@@ -180,6 +180,8 @@ mod tests {
         remove(&mut table, &neighbours).unwrap();
         assert!(table.first().unwrap().is_none());
         assert!(matches!(read(&table, &neighbours[..9]), Err(Fault::Damaged { .. })));
+        remove(&mut table, &neighbours[..9]).unwrap();
+        assert!(write(&mut table, &neighbour, INLINE_MAX, Some(&neighbours[..9])).is_ok());
     }
 
     /// A plugin that appended to 1 MiB of state rewrote all of it, for each event.

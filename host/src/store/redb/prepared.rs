@@ -221,10 +221,7 @@ impl Apply<'_, '_> {
         };
         let read = pieces::read(&self.tables.pieces, &found).map(|found| Bytes::from(found.into_owned()));
         let decoded = read.and_then(|found| decode(&found).map_err(Fault::damaged("prepared")));
-        let Ok(prepared) = damage::apart(decoded)? else {
-            self.tables.prepared.remove(row)?;
-            return Ok(());
-        };
+        let Ok(prepared) = damage::apart(decoded)? else { return self.unfix_one(row) };
         let now = match self.tables.subscriptions.get(row.0)? {
             Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
             None => return Ok(()),
