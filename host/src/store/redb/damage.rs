@@ -128,7 +128,7 @@ impl Apply<'_, '_> {
         };
         let retry = RetryRecord::decode(&row).and_then(|retry| Ok((retry, retry.progress()?)));
         let found = match retry {
-            Ok((retry, progress)) => Some((retry.batch, retry.index, progress.failed + 1)),
+            Ok((retry, progress)) => Some((retry.batch, retry.index, progress.failed.saturating_add(1))),
             // Its key still says which event it is.
             Err(_) => self.find(event)?.map(|(key, index)| (key, index, 1)),
         };

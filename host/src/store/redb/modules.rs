@@ -114,9 +114,10 @@ fn failed(verb: &str, path: &Path, error: &io::Error) -> Fault {
 /// Opens the folder of modules in the data folder, which need not be there.
 pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
     let files = Files(folder.join("modules").into());
+    let damaged = reader.marks.count();
     let known =
         reader.modules().map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
-    if reader.marks.count() > 0 {
+    if reader.marks.count() > damaged {
         tracing::warn!(folder = %files.0.display(), "leftovers of uploads stay: the list of modules is damaged");
     } else if let Err(error) = files.sweep(&known) {
         tracing::warn!(%error, folder = %files.0.display(), "leftovers of uploads stay");

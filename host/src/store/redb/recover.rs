@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use redb::ReadableTable;
 
 use super::apply::Apply;
+use super::damage;
 use super::handle::Fault;
 use super::history::Ledger;
 use super::ids;
@@ -87,7 +88,7 @@ impl Apply<'_, '_> {
         let (mut ledger, mut created) = (Ledger::default(), 0);
         for (key, events) in by_batch {
             // The walk has passed over what cannot be read.
-            let Ok(mut batch) = self.batch(key) else { continue };
+            let Ok(mut batch) = damage::apart(self.batch(key))? else { continue };
             let before = created;
             for (index, place) in (0u32..).zip(batch.iter_mut()) {
                 // An event that was purged since it was read leaves an empty place.
@@ -146,7 +147,7 @@ impl Apply<'_, '_> {
         for row in self.tables.batches.iter()?.rev() {
             let key = row?.0.value();
             // One that cannot be read is passed over by the walk too.
-            let Ok(batch) = self.batch(key) else { continue };
+            let Ok(batch) = damage::apart(self.batch(key))? else { continue };
             let newest = batch.iter().flatten().map(|logged| mark(logged)).max_by_key(|mark| mark.event);
             if newest.is_some() {
                 return Ok(newest);
