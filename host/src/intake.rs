@@ -21,7 +21,7 @@ use epoch::Epochs;
 /// would wait for it, and is matched on a thread of its own.
 const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
 
-/// How long the events of a batch are matched before others have their turn.
+/// How long the events of a batch are matched before other tasks have their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// The longest that an acknowledgement is held back, however many events a request has and whoever matches.

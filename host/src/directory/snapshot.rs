@@ -13,7 +13,7 @@ use crate::matching::{Filter, Index};
 pub struct Known {
     /// The subscription.
     pub subscription: Arc<Subscription>,
-    /// Its filter; `None` where a stored one does not parse, and then it matches nothing.
+    /// Its filter; `None` where the subscription is deleted, or where a stored filter does not parse and matches nothing.
     pub filter: Option<Arc<Filter>>,
 }
 

@@ -1,8 +1,8 @@
 //! How the JSON of others is read, wherever it is read or shown: events, configurations, what plugins make, the bodies of
-//! requests. It may nest so deep and no deeper, and a byte order mark before it does not count.
+//! requests. Nesting has a limit, and a byte order mark at the beginning is skipped.
 //!
 //! `serde_json` reads 128 levels into a value, but has no limit where it only looks for a value's end (`RawValue`,
-//! `IgnoredAny`): without a rule of ours such a text is taken, and fails where it is read in full later.
+//! `IgnoredAny`): without a limit of our own, a text that nests deeper is taken there, and fails where it is read in full.
 
 use serde::Deserialize;
 

@@ -77,7 +77,7 @@ impl TargetUrl {
         self.uri.as_ref()
     }
 
-    /// Returns whom it names: an address, in brackets where it is one of IPv6, or a name; and the port.
+    /// Returns the host that it names (an IPv6 address stands in brackets), and the port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let uri = self.uri.as_ref().ok()?;
         let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };

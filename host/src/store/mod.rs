@@ -82,7 +82,7 @@ pub struct Kept {
 pub enum Quota {
     /// It is refused where it needs room that is not there.
     Holds,
-    /// It is done in any case: it takes next to nothing, and somebody relies on it.
+    /// It is never refused: it takes next to nothing, as a deletion or a pause does.
     Exempt,
 }
 
@@ -101,7 +101,7 @@ pub struct Arrival {
     pub failed: Vec<(SubscriptionId, String)>,
 }
 
-/// What one delivery takes, in memory and of a commit, besides its event: about so many bytes.
+/// About how many bytes one delivery takes besides its event, in memory and in a commit.
 pub const DELIVERY_BYTES: usize = 64;
 
 impl Arrival {
@@ -259,7 +259,7 @@ pub struct Module {
     pub uploaded: Timestamp,
     /// Who uploaded it first.
     pub by: String,
-    /// Who uploaded it of late, and when last.
+    /// The users who have uploaded it lately, and when each of them last did.
     pub uploads: BTreeMap<String, Timestamp>,
 }
 
@@ -274,8 +274,8 @@ impl Module {
 /// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run and
 /// [`Store::release`].
 ///
-/// Dropping a future does not undo the write that it asked for; only events that wait make room for others when nobody
-/// waits for them any more.
+/// Dropping a future does not undo the write that it asked for. The exception are events that still wait for the disk:
+/// when room is needed, those whose future was dropped are discarded.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
@@ -410,7 +410,7 @@ pub trait Store: Send + Sync + 'static {
     /// become dead letters.
     fn damaged(&self) -> u64;
 
-    /// Returns the alarm of everyone who works on this store. The store raises it itself when it can write no more
+    /// Returns the alarm that everything on top of this store shares. The store raises it itself when it can write no more
     /// because a part of it is dead.
     fn alarm(&self) -> Alarm;
 

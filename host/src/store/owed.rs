@@ -117,7 +117,7 @@ pub struct Release {
     pub by: Holder,
     /// What was missing.
     pub reason: String,
-    /// Since when it waits for such.
+    /// Since when it has been held.
     pub since: Timestamp,
     /// When it is to be tried again.
     pub due: Timestamp,

@@ -72,9 +72,7 @@ impl AllowHost {
             && self.scheme.is_none_or(|only| only == scheme)
             && port == self.port.unwrap_or_else(|| scheme.port())
     }
-}
 
-impl AllowHost {
     /// Tells whether all that `other` grants is granted by this too.
     pub fn covers(&self, other: &Self) -> bool {
         // No one name begins with `*`: it stands for every name below the domain.

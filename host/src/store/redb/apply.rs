@@ -223,7 +223,7 @@ impl Apply<'_, '_> {
         }
     }
 
-    /// Puts a delivery off; returns what its history is to say of that, unless somebody has taken its row.
+    /// Puts a delivery off; returns the entry for its history, or `None` if its row is gone.
     fn release(&mut self, release: &Release, rows: &mut FreshRows) -> Result<Option<HistoryRecord>, Fault> {
         let Release { subscription, event, place, progress, by, reason, since, due } = release;
         if !self.take_row(rows, *subscription, *event, *place)? {
@@ -356,7 +356,7 @@ impl Apply<'_, '_> {
         for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
-            // Of a row that cannot be read, nobody can tell whose deliveries it was.
+            // A row that cannot be read does not say which deliveries it held.
             let places = self.marks.pass("fresh", key.value(), record::decode_places(places.value()));
             places.into_iter().flatten().for_each(|index| drop_delivery(batch, index));
             fresh.push(key.value());

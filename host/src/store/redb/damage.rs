@@ -1,5 +1,5 @@
 //! Records that cannot be read: they are marked and passed over, and deliveries that depend on one become dead letters,
-//! so that they hold up nobody else.
+//! so that everything else goes on.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -68,7 +68,7 @@ pub(super) enum DeadRow {
 }
 
 impl Apply<'_, '_> {
-    /// Makes dead letters of what cannot be delivered of these rows of a subscription. Nothing is damaged of what stays.
+    /// Makes dead letters of those deliveries in these rows of a subscription that cannot be made, and leaves the others.
     pub(super) fn bury(&mut self, id: SubscriptionId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
         let subscription = id.uuid().as_u128();
         let mut ledger = Ledger::default();

@@ -131,7 +131,7 @@ struct Record {
     report: Report,
     uploaded: Timestamp,
     by: String,
-    /// Absent in rows of before: whoever uploaded it last was known alone.
+    /// Absent in older rows, which have no more than `by`.
     #[serde(default)]
     uploads: BTreeMap<String, Timestamp>,
 }

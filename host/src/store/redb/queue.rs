@@ -71,7 +71,7 @@ impl Op {
         }
     }
 
-    /// Tells whether it may be dropped: nobody was told that these events are logged, and their sender has gone.
+    /// Tells whether it may be dropped: its events were never acknowledged, and their sender has gone.
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Accept { reply, .. } if reply.is_closed())
     }
@@ -190,7 +190,7 @@ struct Weighed {
 }
 
 impl Queue {
-    /// Makes a queue for so many bytes.
+    /// Makes a queue for `bytes_max` bytes of writes.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { state: Mutex::default(), ready: Condvar::new(), bytes_max }
     }
@@ -199,7 +199,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a write.
+    /// Adds a write. One from outside is refused with [`Error::Busy`] where there is no room for it.
     pub(super) fn push(&self, op: Op) -> Result<(), Error> {
         let bytes = op.size();
         let mut state = self.lock();

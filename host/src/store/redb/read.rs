@@ -37,7 +37,7 @@ impl Reader {
             };
             let (stories, is_whole) = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
             match stories.into_iter().next() {
-                // Which event a damaged one is, nobody can tell.
+                // One of the damaged events may be the one that was asked for.
                 None if !is_whole => {
                     Err(Fault::Damaged { table: "batches", reason: record::Error::Checksum })
                 }

@@ -7,7 +7,7 @@ use super::record::Batch;
 use crate::domain::SubscriptionId;
 use crate::store::Logged;
 
-/// The most bytes of events that are kept, with whom they are owed to.
+/// The most bytes of events that are kept, together with their recipients.
 const BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// A few batches by their key, oldest dropped first.

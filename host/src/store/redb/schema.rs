@@ -24,7 +24,8 @@ pub(super) const HISTORY: TableDefinition<'_, (u128, u64), &[u8]> = TableDefinit
 pub(super) const FRESH: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("fresh");
 /// (Subscription, due in microseconds since 1970, event) → how far the delivery has come. The due index.
 pub(super) const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
-/// Subscription → the subscription. Written when it is created or changed; deleted ones stay.
+/// Subscription → the subscription. Written when it is created or changed; a deleted one stays until nothing in the log
+/// refers to it.
 pub(super) const SUBSCRIPTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("subscriptions");
 /// Subscription → when its target was last reached, in microseconds since 1970; up to a second behind.
 pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new("reached");

@@ -25,7 +25,7 @@ use crate::store::{Error, Kept};
 /// What a row takes besides its record, roughly: its key, and its part of the pages above.
 const ROW_BYTES: u64 = 64;
 
-/// What is kept of a plugin's run in any case, in bytes: it does not count.
+/// How many bytes of a plugin's run are always kept, and do not count.
 const LITTLE: usize = 512;
 /// What the story says where it keeps no more than that.
 const CUT: &str = "waypost keeps no more than the end of this: the setting user_bytes_max";
@@ -117,7 +117,7 @@ fn keep_little(entry: &mut Entry) {
     }
 }
 
-/// What is kept for each user, for those who read.
+/// What is kept for each user, shared with readers.
 #[derive(Debug)]
 pub(super) struct Usage {
     max: u64,

@@ -71,7 +71,7 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     assert_eq!(store.damaged(), 1, "it is counted once");
     assert!(matches!(store.story(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
     assert_eq!(listed(&store, ALL).await, [later, logged[1], logged[0]]);
-    // What is written anew beside it stays whole.
+    // A rewrite of its batch leaves the others whole.
     assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1)).await.unwrap());
     only(&store, sub(3)).await;
     for waiting in owed(&store, sub(1)).await.fresh {

@@ -43,7 +43,7 @@ async fn a_store_that_is_dropped_in_a_runtime_blocks_nobody() {
     let (let_go, held) = std::sync::mpsc::channel();
     let (begin, begun) = std::sync::mpsc::channel();
     let handle = std::sync::Arc::clone(&store.reader.handle);
-    // The writer cannot write while somebody else does.
+    // The writer cannot write while another thread does.
     let holder = std::thread::spawn(move || {
         let mut released = Ok(());
         let written = handle.write(|_| {
