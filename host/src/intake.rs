@@ -126,7 +126,7 @@ impl Intake {
     /// Accepts an event for one handler, whatever its filter says; subscriptions get it if it matches.
     ///
     /// # Errors
-    /// When the event cannot be matched, or the store cannot write.
+    /// As for [`Self::accept`].
     pub async fn dispatch(
         &self,
         event: Event,

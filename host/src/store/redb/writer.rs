@@ -21,7 +21,7 @@ use super::usage::Usage;
 use crate::clock;
 use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
-use crate::store::{Error, Purged, Wakes};
+use crate::store::{Arrival, Error, Preparation, Purged, Wakes};
 
 /// How many answers make a crowd.
 const CROWD: usize = 4;
@@ -85,16 +85,8 @@ impl Writer {
                 effects: Effects::default(),
             };
             let mut values = Vec::with_capacity(ops.len());
-            let arrivals = ops.iter().filter_map(|op| match op {
-                Op::Accept { arrivals, .. } => Some(arrivals.as_slice()),
-                _ => None,
-            });
-            let mut accepted = apply.accept(arrivals)?.into_iter();
-            let preparations = ops.iter().filter_map(|op| match op {
-                Op::Prepare { preparation, .. } => Some(&**preparation),
-                _ => None,
-            });
-            let mut prepared = apply.prepare(preparations)?.into_iter();
+            let mut accepted = apply.accept(arrivals(ops))?.into_iter();
+            let mut prepared = apply.prepare(preparations(ops))?.into_iter();
             for op in ops {
                 values.push(match op {
                     Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
@@ -181,6 +173,20 @@ impl Writer {
             self.queue.put_back(endings);
         }
     }
+}
+
+fn arrivals(ops: &[Op]) -> impl Iterator<Item = &[Arrival]> {
+    ops.iter().filter_map(|op| match op {
+        Op::Accept { arrivals, .. } => Some(arrivals.as_slice()),
+        _ => None,
+    })
+}
+
+fn preparations(ops: &[Op]) -> impl Iterator<Item = &Preparation> {
+    ops.iter().filter_map(|op| match op {
+        Op::Prepare { preparation, .. } => Some(&**preparation),
+        _ => None,
+    })
 }
 
 /// What an operation returns.
