@@ -84,7 +84,7 @@ impl Sites {
     }
 }
 
-/// Splits `host:port`. Brackets stay, a dot at the end goes.
+/// Splits `host:port`. Brackets stay.
 fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match authority[end..].rfind(':') {
@@ -92,7 +92,7 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
         None => (authority, ""),
     };
     let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
-    Some((host.strip_suffix('.').unwrap_or(host), port))
+    Some((host, port))
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -111,13 +111,16 @@ fn is_disguised(address: IpAddr) -> bool {
 }
 
 /// Tells whether no stranger can own a name: `localhost` and what is below it (RFC 6761 §6.3), nothing at all, and
-/// `127.1`, as curl writes it; no name ends in a number (WHATWG URL, "ends in a number").
+/// `127.1`, as curl writes it; no name ends in a number (WHATWG URL, "ends in a number"). A dot at the end is not
+/// skipped: Firefox does not treat `localhost.` as this machine and sends no `Sec-Fetch-Site` to it.
 fn is_nobodys(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
-    last.eq_ignore_ascii_case("localhost") || last.bytes().all(|byte| byte.is_ascii_digit())
+    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    host.is_empty() || last.eq_ignore_ascii_case("localhost") || is_number
 }
 
 fn covers(own: &str, host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
     match own.strip_prefix('*') {
         Some("") => true,
         Some(domain) => {

@@ -23,7 +23,6 @@ fn on_loopback_only_names_that_no_stranger_owns_are_taken() {
     for own in [
         "localhost",
         "LOCALHOST:8070",
-        "localhost.",
         "a.localhost",
         "127.0.0.1:8070",
         "127.9.9.9",
@@ -41,6 +40,9 @@ fn on_loopback_only_names_that_no_stranger_owns_are_taken() {
         "evil.example:8070",
         "localhost.evil.example",
         "xlocalhost",
+        "localhost.",
+        "evil.example..",
+        ".",
         "waypost.example.evil",
         "lab.example",
         "evil-lab.example",
