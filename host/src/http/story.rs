@@ -248,7 +248,7 @@ impl Delivery {
                 | Entry::Run(_),
             ) => return None,
         };
-        Some(json!({"by": by.name(), "since": since.to_string()}))
+        Some(json!({"by": by.name(), "since": clock::text(since)}))
     }
 
     /// Tells whether the operator's policy has ever said yes: then or later the plugin ran, or a request went to the
