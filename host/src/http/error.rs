@@ -164,7 +164,13 @@ impl From<FilterError> for ApiError {
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
-        tracing::error!(error = chain::of(&error), "the store failed");
+        match &error {
+            store::Error::Unavailable { .. } | store::Error::Busy { .. } | store::Error::Damaged { .. } => {
+                tracing::error!(error = chain::of(&error), "the store failed");
+            }
+            // The user's own limit, and a stop: neither is a failure of the store.
+            store::Error::Quota { .. } | store::Error::Closed => {}
+        }
         match error {
             store::Error::Unavailable { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
