@@ -31,23 +31,8 @@ impl Config {
         within("in_flight_max", in_flight, COUNT_MAX)?;
         within("subscription_in_flight_max", each, COUNT_MAX)?;
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
-        within("plugin_memory_bytes", self.plugin_memory_bytes, PLUGIN_MEMORY_BYTES_MAX)?;
-        let (one, all) = (self.plugin_memory_bytes, self.plugin_memory_total_bytes);
-        ensure("plugin_memory_total_bytes", all >= one, || {
-            format!("expected at least plugin_memory_bytes, which is {one}, found {all}")
-        })?;
-        within("plugin_output_bytes", self.plugin_output_bytes, BYTES_MAX)?;
-        within("plugin_log_bytes", self.plugin_log_bytes, BYTES_MAX)?;
-        ensure("plugin_success_log_bytes", self.plugin_success_log_bytes <= BYTES_MAX, || {
-            format!("expected 0 to {BYTES_MAX}, found {}", self.plugin_success_log_bytes)
-        })?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
-        within("plugin_state_bytes", self.plugin_state_bytes, BYTES_MAX)?;
-        within("plugin_state_keys", self.plugin_state_keys, COUNT_MAX)?;
-        within("plugin_bytes_max", self.plugin_bytes_max, BYTES_MAX)?;
-        ensure("plugin_threads", self.plugin_threads <= 1024, || {
-            format!("expected 0 to 1024, found {}", self.plugin_threads)
-        })?;
+        self.check_plugins()?;
         // Of the room for bodies, a quarter is for small ones.
         let (room, least) = (self.bodies_bytes(), self.largest_body().saturating_mul(2));
         ensure("bodies_bytes_max", (least..=BODIES_BYTES_MAX).contains(&room), || {
@@ -85,6 +70,25 @@ impl Config {
         user_header(self.user_header.as_str())?;
         self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
         self.policy_url.as_ref().map_or(Ok(()), policy_url)
+    }
+
+    fn check_plugins(&self) -> Result<(), Invalid> {
+        within("plugin_memory_bytes", self.plugin_memory_bytes, PLUGIN_MEMORY_BYTES_MAX)?;
+        let (one, all) = (self.plugin_memory_bytes, self.plugin_memory_total_bytes);
+        ensure("plugin_memory_total_bytes", all >= one, || {
+            format!("expected at least plugin_memory_bytes, which is {one}, found {all}")
+        })?;
+        within("plugin_output_bytes", self.plugin_output_bytes, BYTES_MAX)?;
+        within("plugin_log_bytes", self.plugin_log_bytes, BYTES_MAX)?;
+        ensure("plugin_success_log_bytes", self.plugin_success_log_bytes <= BYTES_MAX, || {
+            format!("expected 0 to {BYTES_MAX}, found {}", self.plugin_success_log_bytes)
+        })?;
+        within("plugin_state_bytes", self.plugin_state_bytes, BYTES_MAX)?;
+        within("plugin_state_keys", self.plugin_state_keys, COUNT_MAX)?;
+        within("plugin_bytes_max", self.plugin_bytes_max, BYTES_MAX)?;
+        ensure("plugin_threads", self.plugin_threads <= 1024, || {
+            format!("expected 0 to 1024, found {}", self.plugin_threads)
+        })
     }
 }
 

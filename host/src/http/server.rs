@@ -98,13 +98,18 @@ pub async fn serve(
         });
     }
     drop(listener);
+    finish(graceful, tasks, limits.grace).await;
+}
+
+/// Waits until the requests under way are answered, or `grace` is over.
+async fn finish(graceful: GracefulShutdown, mut tasks: JoinSet<()>, grace: Duration) {
     let ended = async {
         graceful.shutdown().await;
         while let Some(ended) = tasks.join_next().await {
             tell(ended);
         }
     };
-    if tokio::time::timeout(limits.grace, ended).await.is_err() {
+    if tokio::time::timeout(grace, ended).await.is_err() {
         tracing::warn!("requests were still under way at the end of the grace period");
     }
 }

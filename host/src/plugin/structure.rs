@@ -80,27 +80,24 @@ impl From<wasmparser::BinaryReaderError> for Stop {
 }
 
 fn read(payload: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
-    if let Payload::Version { encoding, .. } = payload {
-        let is_component = encoding == Encoding::Component;
-        // A component is an instance of itself once it is instantiated, and so is a core module.
-        let parts = match is_component {
-            true => Parts { components: 1, ..Parts::default() },
-            false => Parts { instances: 1, ..Parts::default() },
-        };
-        open.push(Definition { is_component, parts, modules: Vec::new(), components: Vec::new() });
-        return Ok(());
-    }
-    if let Payload::End(_) = payload {
-        let ended = open.pop().ok_or(Stop::Malformed)?;
-        if let Some(outer) = open.last_mut() {
-            let space = if ended.is_component { &mut outer.components } else { &mut outer.modules };
-            space.push(Some(ended.parts));
+    match payload {
+        Payload::Version { encoding, .. } => open.push(Definition::new(encoding == Encoding::Component)),
+        Payload::End(_) => {
+            let ended = open.pop().ok_or(Stop::Malformed)?;
+            if let Some(outer) = open.last_mut() {
+                let space = if ended.is_component { &mut outer.components } else { &mut outer.modules };
+                space.push(Some(ended.parts));
+            }
         }
-        return Ok(());
+        section => read_section(section, open)?,
     }
+    Ok(())
+}
+
+fn read_section(section: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
     let depth = open.len();
     let inner = open.last_mut().ok_or(Stop::Malformed)?;
-    match payload {
+    match section {
         Payload::MemorySection(memories) => inner.parts.memories += u64::from(memories.count()),
         Payload::TableSection(tables) => inner.parts.tables += u64::from(tables.count()),
         Payload::InstanceSection(instances) => {
@@ -149,6 +146,15 @@ fn read(payload: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
 }
 
 impl Definition {
+    /// Begins a definition. A component is an instance of itself once it is instantiated, and so is a core module.
+    fn new(is_component: bool) -> Self {
+        let parts = match is_component {
+            true => Parts { components: 1, ..Parts::default() },
+            false => Parts { instances: 1, ..Parts::default() },
+        };
+        Self { is_component, parts, modules: Vec::new(), components: Vec::new() }
+    }
+
     fn define(&mut self, kind: ComponentExternalKind, known: Option<Parts>) {
         match kind {
             ComponentExternalKind::Module => self.modules.push(known),
