@@ -36,7 +36,7 @@ mod tests {
         line("info", message, &fields, "    ")
     }
 
-    /// A message with a line end made lines of the story that nobody could tell from Waypost's own.
+    /// A message with a line end made lines of the story that looked like Waypost's own.
     #[test]
     fn a_message_cannot_pass_for_other_lines_or_fields() {
         assert_eq!(shown("a\n    ELM 1 target 200", &[]), "info: a\n    |     ELM 1 target 200");

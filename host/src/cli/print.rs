@@ -1,7 +1,7 @@
 //! The one place that writes to stdout (data) and stderr (notices).
 //!
-//! What others have said does not steer the terminal, whoever put it together: control characters and the like are
-//! escaped here ([`foreign`]). That no line of theirs passes for one of ours is up to those who put lines together.
+//! Foreign text cannot steer the terminal: control characters and the like are escaped here ([`foreign`]). That no line
+//! of it passes for one of ours is up to the callers, which build the lines.
 //!
 //! `println!` panics when the reader has gone; here that is an [`Error::Closed`], which ends the command quietly.
 

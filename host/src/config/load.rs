@@ -68,7 +68,7 @@ impl Config {
         Self::load_noting(sources).map(|(config, _)| config)
     }
 
-    /// The same, with what an operator should be told once his logs are open.
+    /// The same, with what an operator should be told once the log is open.
     ///
     /// # Errors
     /// As [`Self::load`].

@@ -128,8 +128,8 @@ pub struct Config {
     pub plugin_bytes_max: usize,
     /// The most space that modules take on disk, compiled forms included, in bytes. Default 4 GiB.
     pub plugin_storage_bytes_max: u64,
-    /// The most of that for one user, in bytes: for the modules that his subscriptions refer to or that he has just
-    /// uploaded. Default none: a quarter of all.
+    /// The most of that for one user, in bytes: for the modules that the user's subscriptions refer to, and recent
+    /// uploads. Default none: a quarter of all.
     pub plugin_user_storage_bytes_max: Option<u64>,
     /// The longest that compiling a module may take. Default 60 s.
     pub plugin_compile_time: Duration,
@@ -148,7 +148,7 @@ pub struct Config {
     /// Programs that run on events' data files: `[[handler]]` in the file. Default none.
     pub handlers: Vec<Definition>,
 
-    /// The most that is kept for one user, in bytes: his subscriptions, and what his plugins make, keep and log. Default
+    /// The most that is kept for one user, in bytes: subscriptions, and what their plugins make, keep and log. Default
     /// 1 GiB.
     pub user_bytes_max: u64,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.

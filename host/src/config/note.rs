@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What an operator should know. Settings are read before the log is open, so whoever reads them logs this later.
+/// What an operator should know. Settings are read before the log is open, so the caller logs this later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// Variables that look like settings are those of a Kubernetes Service.

@@ -212,7 +212,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Is ready once the deadline is over. The alarm may go off early: setting it anew for each request would cost more.
+    /// Is ready once the deadline is over. The alarm may go off early: resetting it for each request would cost more.
     fn poll(&self, mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline() else { return Poll::Pending };
         if deadline < alarm.deadline() {

@@ -14,7 +14,7 @@ use super::error::ApiError;
 
 /// The longest that a readiness probe waits for the disk.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what a probe found is true: each is a commit, and anybody may ask.
+/// How long the answer of a probe holds. A probe is a commit, and every client may ask for one.
 const PROBE_LASTS: Duration = Duration::from_secs(1);
 
 /// Answers, as long as no stage of the service is dead.
@@ -42,7 +42,7 @@ pub(super) async fn readyz(
     };
     probe.ask(write).await?;
     let mut ready = json!({"status": "ready"});
-    // They are no reason to stop; somebody should know of them.
+    // Damaged records do not make the service unready, but operators should see them.
     if let damaged @ 1.. = api.store.damaged() {
         ready["damaged_records"] = damaged.into();
     }
@@ -55,7 +55,7 @@ pub(super) struct Probe(Arc<Mutex<Option<Last>>>);
 
 #[derive(Debug)]
 struct Last {
-    /// When it ended, or began where nobody waited for its end.
+    /// When it ended, or when it began if its caller went away before the end.
     at: Instant,
     found: Option<Result<(), ApiError>>,
 }
@@ -65,7 +65,7 @@ impl Probe {
         let mut last = self.0.lock().await;
         match &*last {
             Some(Last { at, found: Some(found) }) if at.elapsed() < PROBE_LASTS => return found.clone(),
-            // Whoever asked went away before the end: his commit counts as one.
+            // The caller went away before the end: that commit still counts as this second's.
             Some(Last { at, found: None }) => tokio::time::sleep_until(*at + PROBE_LASTS).await,
             Some(_) | None => {}
         }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Each question was a commit of its own: whoever asked often enough slowed every event down.
+    /// Each request was a commit of its own, so frequent requests slowed every event down.
     #[tokio::test]
     async fn many_who_ask_share_one_probe() {
         let (probe, writes) = (Probe::default(), Cell::new(0));

@@ -12,7 +12,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::net::{MARK, is_marked};
 
-/// The sender of events that another Waypost has sent: nobody in particular. No user has this name.
+/// The sender of events that another Waypost has sent: no user. No user has this name.
 const NOBODY: &str = "";
 
 /// How a request's user is found.
@@ -37,7 +37,7 @@ pub(super) struct User {
     pub(super) is_admin: bool,
 }
 
-/// Who sends events: a user, or nobody in particular where a Waypost sends them on.
+/// Who sends events: a user, or no user where another Waypost sends them on.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     /// The name.

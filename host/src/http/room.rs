@@ -1,4 +1,4 @@
-//! Room for the bodies of all requests under way: what their bytes take in memory is bounded, whoever sends them.
+//! Room for the bodies of all requests under way: one bound on the memory that they take together.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 
-/// The largest body that is small. A quarter of the room is kept for those: whoever uploads much, and slowly, keeps
-/// nobody's small event out.
+/// The largest body that counts as small. A quarter of the room is kept for small ones, so that large and slow uploads
+/// do not keep small events out.
 const SMALL_BYTES: usize = 64 * 1024;
 
 /// The room. Bytes take theirs when they arrive, not when they are announced.

@@ -1,9 +1,9 @@
 //! Pages of other sites: one layer before all routes refuses what a browser sends for them.
 //!
-//! Who opens a page of somebody else lends it his browser, which reaches a Waypost on the same machine, where the default
-//! user is an admin. The browser says for whose page it asks (`Sec-Fetch-Site`, `Origin`) and under which name (`Host`):
-//! a page whose own name was pointed at this machine (DNS rebinding) counts as Waypost's own for the browser. CORS is
-//! never granted, so no page can send another site a header of its own choice.
+//! Any page that a user opens can send requests from the user's browser, which reaches a Waypost on the same machine,
+//! where the default user is an admin. The browser says which page asks (`Sec-Fetch-Site`, `Origin`) and under which name
+//! (`Host`). The name is needed because of DNS rebinding: to the browser, a page whose own name points at this machine has
+//! the same origin as Waypost. CORS is never granted, so no page can send Waypost a header of its own choice.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
@@ -150,8 +150,8 @@ fn has_token(headers: &HeaderMap) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// Tells whether somebody follows a link to a page of ours: the page that he leaves sees nothing of the answer. Handlers
-/// are started by GET as well, and that no link does.
+/// Tells whether a user follows a link to a page of ours: the page with the link sees nothing of the answer. Handlers are
+/// started by GET too, and a link must not do that.
 fn is_visit(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let says = |name, value: &str| headers.get(name).is_some_and(|found| found == value);
     matches!(*method, Method::GET | Method::HEAD)

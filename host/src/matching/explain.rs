@@ -52,7 +52,7 @@ pub struct Condition {
     /// Values that the condition looked at where it did not pass, as JSON, the longer ones cut, each once; `nothing`
     /// where a path found nothing.
     pub seen: Vec<String>,
-    /// Why no value whatsoever could pass: a pattern that is no regular expression.
+    /// Why no value can pass: a pattern that is no regular expression.
     pub problem: Option<String>,
     /// Where the condition is a path that no node passes: its steps, for the node from which it leads the furthest.
     pub steps: Vec<Step>,

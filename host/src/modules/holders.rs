@@ -9,7 +9,7 @@ use super::GRACE;
 use crate::domain::{PluginDigest, Subscription};
 use crate::store::Module;
 
-/// The most users of whom it is kept when they uploaded a module.
+/// The most uploaders that are remembered for one module.
 const UPLOADERS_MAX: usize = 64;
 
 /// Who has which modules.
@@ -27,8 +27,8 @@ impl Holders {
         Self(holders)
     }
 
-    /// Adds, for modules that no subscription refers to, those who uploaded them a while ago: whoever only uploads what
-    /// others use pays nothing for them, and they nothing for him.
+    /// Adds, for modules that no subscription refers to, those who uploaded them within [`GRACE`]. A module that is
+    /// in use counts for the users of it alone: uploading it again costs its uploader nothing.
     pub(super) fn with_uploaders(mut self, modules: &[Module], now: Timestamp) -> Self {
         for module in modules {
             self.0.entry(module.report.digest).or_insert_with(|| {
@@ -48,12 +48,12 @@ impl Holders {
         self.0.get(&digest).is_some_and(|holders| holders.contains(user))
     }
 
-    /// Tells whether a module is anybody's.
+    /// Tells whether a module has a holder.
     pub(super) fn is_held(&self, digest: PluginDigest) -> bool {
         self.0.contains_key(&digest)
     }
 
-    /// Tells whether nobody but this user has a module.
+    /// Tells whether a module has no other holder than this user.
     pub(super) fn has_alone(&self, user: &str, digest: PluginDigest) -> bool {
         self.0.get(&digest).is_none_or(|holders| holders.iter().all(|holder| holder == user))
     }

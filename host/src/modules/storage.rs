@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub struct Room {
     /// All of them, in bytes.
     pub bytes_max: u64,
-    /// Those of one user, in bytes: those that his subscriptions refer to, and what he has just uploaded.
+    /// Those of one user, in bytes: those that the user's subscriptions refer to, and recent uploads.
     pub user_bytes_max: u64,
 }
 
@@ -137,7 +137,7 @@ impl Modules {
         Ok(if is_full { Err(Error::Full { bytes, most }) } else { Ok(()) })
     }
 
-    /// Refuses to let a user's subscription refer to a module that is more than he may have.
+    /// Refuses to let a user's subscription refer to a module that would exceed the user's limit.
     pub(super) async fn afford(&self, user: &str, wanted: &Module) -> Result<(), Wrong> {
         let digest = wanted.report.digest;
         let holders = self.referring_now().await.map_err(Wrong::Store)?;

@@ -208,13 +208,13 @@ async fn a_user_who_uploads_much_leaves_room_for_others() {
     assert!(refused.to_string().contains("(the setting plugin_user_storage_bytes_max)"), "{refused}");
     assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2), "what is refused leaves nothing");
     let anns = kept.modules.upload(another(4), "ann", now).await.unwrap().module().report.digest;
-    // Later, the user's own modules that nothing refers to make room, and nobody else's.
+    // Later, the user's own modules that nothing refers to make room, and no other user's.
     kept.modules.upload(another(3), "eve", later(1)).await.unwrap();
     assert_eq!(kept.modules.list().await.unwrap().len(), 3);
     assert!(kept.modules.module(anns).await.unwrap().is_some());
 }
 
-/// Whoever uploaded a module that was there became the one who had uploaded it.
+/// Uploading a module that was already there took it over from its first uploader.
 #[tokio::test]
 async fn a_module_counts_for_those_who_use_it() {
     let size = size().await;
@@ -230,7 +230,7 @@ async fn a_module_counts_for_those_who_use_it() {
     let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();
     assert!(matches!(refused, Wrong::UserFull { .. }), "{refused}");
     assert!(kept.modules.refer("ann", &PluginUse::new(anns)).await.is_ok());
-    // What somebody uses is not removed for whoever uploaded it: he has used up what he may have.
+    // A module that others use is not removed when its uploader is at the limit.
     let refused = kept.modules.upload(another(3), "eve", later(1)).await.unwrap_err();
     assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
     assert_eq!(kept.modules.list().await.unwrap().len(), 2);

@@ -37,7 +37,7 @@ const TAG_BYTES: usize = 32;
 const WEIGHT_BYTES: usize = 8;
 /// The extension of a file that is complete.
 const EXTENSION: &str = "code";
-/// Changes with the form of the files, and when code that was kept before must be looked at anew.
+/// Changes with the form of the files, and when code that was kept before must be compiled and weighed again.
 const RULES: u32 = 1;
 
 /// A module's machine code, ready to be linked.
@@ -108,7 +108,7 @@ impl Host {
         }
     }
 
-    /// Reads a file, unless it is larger than any that is kept: whoever wrote it has not been this program.
+    /// Reads a file, unless it is larger than any that is kept: then this program did not write it.
     fn read_file(&self, path: &Path) -> io::Result<Read> {
         let length = match path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Nothing),

@@ -70,7 +70,8 @@ pub(super) enum Checked {
 }
 
 impl Host {
-    /// Checks a configuration that a user wants. His checks follow one another, and wait for nobody else's that take long.
+    /// Checks a configuration that a user wants. A user's checks run one after the other, and do not wait for other users'
+    /// slow ones.
     ///
     /// # Errors
     /// When the plugin fails to say.
@@ -109,7 +110,7 @@ impl Host {
         schema: &Value,
         config: Value,
     ) -> Result<Vec<Problem>, Failure> {
-        // Whoever saves again waits for no child process, and keeps nobody waiting.
+        // Saving again starts no child process, which others would wait for.
         if let Some(limit) = self.queues.slow_schema(user, digest).await {
             let minutes = queues::MEMORY.as_secs() / 60;
             return Err(Failure::Limit(format!(
@@ -128,8 +129,8 @@ impl Host {
         }
     }
 
-    /// Tells whether a manifest's schema is one, and lays it over an empty configuration: one that takes for ever is best
-    /// found out before anybody has to wait for it.
+    /// Tells whether a manifest's schema is one, and lays it over an empty configuration: one that never ends is found at the
+    /// upload, before a subscription waits for it.
     pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<Checked, Error> {
         let trial = match self.settings.compiler {
             Some(Compiler::Program(_)) | None => Some(Value::Object(Map::new())),

@@ -262,7 +262,7 @@ mod tests {
         names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x"))).collect()
     }
 
-    /// A plugin's own request named its user: whoever believes its neighbours took it for his.
+    /// A plugin's own request named a user, and services that trust their neighbours' headers believed it.
     #[test]
     fn a_plugins_request_names_no_user_and_a_programs_is_the_operators() {
         let url = Uri::from_static("http://example.org/");

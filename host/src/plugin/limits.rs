@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(meter.memory_bytes, 2 << 16);
     }
 
-    /// 128 calls of 64 MiB each were 8 GiB, which nobody had said.
+    /// 128 calls of 64 MiB each took 8 GiB, which no setting mentioned.
     #[test]
     fn a_growth_beyond_what_all_calls_share_ends_the_call_and_is_not_its_limit() {
         let all = Turns::new(4 << 16, 10);

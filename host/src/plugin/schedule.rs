@@ -1,8 +1,9 @@
 //! Which guest runs next on the threads of plugins: one of the user who has had the least of their time.
 //!
-//! A guest runs until it waits for something or a tick comes, and then for a turn again. Each user's time is counted, and
-//! the turn goes to whoever has had the least: so many guests of one user get as much as one of another's (start-time fair
-//! queueing). Who comes after a rest begins with a tick less than the others have now, and so at once; nobody saves up more.
+//! A guest runs until it waits for something or a tick comes; then it queues for another turn. Each user's time is counted,
+//! and the next turn goes to the user with the least, so that many guests of one user get as much as one guest of another
+//! (start-time fair queueing). A user who comes back after a rest begins one tick below the others, and so runs next; no
+//! more credit than that is saved up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::engine::TICK;
 
-/// From how many users on those are forgotten who have no guests: what they have had is a few ticks more than others.
+/// With more users than this, those without guests are forgotten: they have had at most a few ticks more than others.
 const USERS_KEPT: usize = 1024;
 
 /// The order in which guests run. Its clones are the same.
@@ -21,10 +22,10 @@ pub(super) struct Schedule(Arc<Mutex<State>>);
 struct State {
     /// How many more may run at once.
     free: usize,
-    /// The most time that a user had had whose turn came, in nanoseconds.
+    /// The virtual time, in nanoseconds: the largest count with which a user's turn has begun.
     now: u64,
     users: HashMap<Arc<str>, User>,
-    /// Those guests whose turn has come and who have not been polled since.
+    /// The guests whose turn has come and that have not been polled since.
     called: HashSet<u64>,
     /// The number of the next one that asks.
     next: u64,
@@ -62,7 +63,7 @@ enum Stand {
 /// What a turn counts before it is known how long it was.
 const TURN_NANOS: u64 = TICK.subsec_nanos() as u64;
 
-/// What a user has had who comes after a rest.
+/// The least that a user counts as having had after a rest.
 fn rested(now: u64) -> u64 {
     now.saturating_sub(TURN_NANOS)
 }
@@ -107,7 +108,7 @@ impl State {
         }
         let waiting = self.users.iter().filter_map(|(name, user)| {
             let first = user.waiting.front()?;
-            // Of those who have rested, whoever has waited longest.
+            // Users that have rested are equal: the one that has waited longest goes first.
             Some(((user.had.max(rested(self.now)), first.number), name))
         });
         let Some((_, user)) = waiting.min_by_key(|(order, _)| *order) else {

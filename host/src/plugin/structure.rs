@@ -1,9 +1,9 @@
 //! What a component is made of, read before it is compiled: instances of instances grow without bound.
 //!
 //! A component may define another one and instantiate it twice, and that one a third: thirty such lines are a billion
-//! instances, each of which the compiler writes out and whoever loads its work holds in memory. So they are counted from
-//! the definitions alone, in the time that it takes to read them. What is no component at all is left to the compiler,
-//! which says what is wrong with it.
+//! instances, each of which the compiler writes out and a process that loads the code holds in memory. So they are counted
+//! from the definitions alone, in the time that it takes to read them. What is no component at all is left to the
+//! compiler, which says what is wrong with it.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Encoding, Instance,
@@ -44,7 +44,7 @@ impl Parts {
 struct Definition {
     is_component: bool,
     parts: Parts,
-    /// The index spaces; nothing stands for what comes from outside, of which nobody knows what it is made of.
+    /// The index spaces. `None` stands for what comes from outside, whose parts are unknown.
     modules: Vec<Option<Parts>>,
     components: Vec<Option<Parts>>,
 }

@@ -1,8 +1,8 @@
 //! How long a call has taken: the processor's time in which its guest ran, and the clock's in which it waited for
 //! something that it asked for.
 //!
-//! The time in which it was ready and others had the threads or the processor does not count, so that a busy host fails
-//! nobody's plugin. A guest runs when [`super::schedule`] says so.
+//! The time in which it was ready and others had the threads or the processor does not count, so that a busy host
+//! makes no plugin fail. A guest runs when [`super::schedule`] says so.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::schedule::Seat;
 
 /// The time of one call. Its clones are the same.
 ///
-/// The guest and whoever polls it are never on two threads at once: a task's polls follow one another.
+/// The guest and the code that polls it never run on two threads at once: a task's polls follow one another.
 #[derive(Clone, Debug)]
 pub(super) struct Timer(Arc<State>);
 

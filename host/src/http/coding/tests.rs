@@ -184,7 +184,7 @@ async fn broken_streams_are_named() {
 }
 
 proptest! {
-    /// Decoders meet the bytes of whoever sends them.
+    /// Decoders meet arbitrary bytes.
     #[test]
     fn whatever_comes_in_is_undone_or_refused(
         text in prop::collection::vec(any::<u8>(), 0..600),

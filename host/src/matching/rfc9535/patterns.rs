@@ -1,5 +1,5 @@
-//! Patterns that are no regular expressions. RFC 9535 §2.4.6 has them match nothing, without a word; nobody means that who
-//! writes one.
+//! Patterns that are no regular expressions. RFC 9535 §2.4.6 has them silently match nothing, which is never what the
+//! author meant.
 
 use crate::matching::error::FilterError;
 use crate::matching::form::{Condition, Match, Operand, Query, Segment, Selector};
