@@ -100,18 +100,18 @@ impl Client {
 
     /// Returns the body of a good answer as text.
     pub(super) async fn text(&self, request: RequestBuilder) -> anyhow::Result<String> {
-        let answer = self.answer(request).await?.text().await;
-        answer.with_context(|| format!("{} broke off its answer", self.server))
+        let answer = self.answer(request).await?;
+        self.body(answer).await
     }
 
     /// Reads the body of a good answer.
     pub(super) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let text = self.text(request).await?;
-        serde_json::from_str(&text).with_context(|| format!("{} does not answer like a Waypost", self.server))
+        self.parse(&text)
     }
 
     /// Reads the body of a good answer to a request that may take long. Where the server is busy, it is asked again when it
-    /// says, for [`BUSY_MAX`] at the most.
+    /// says, for at most [`BUSY_MAX`].
     pub(super) async fn json_in_time<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -124,16 +124,22 @@ impl Client {
             let wait = retry_after(&answer);
             let is_busy = answer.status() == StatusCode::SERVICE_UNAVAILABLE && waited + wait <= BUSY_MAX;
             if !is_busy {
-                let text = self.good(answer).await?.text().await;
-                let text = text.with_context(|| format!("{} broke off its answer", self.server))?;
-                return serde_json::from_str(&text)
-                    .with_context(|| format!("{} does not answer like a Waypost", self.server));
+                let answer = self.good(answer).await?;
+                return self.parse(&self.body(answer).await?);
             }
             let refused = self.good(answer).await.err().unwrap_or_else(|| anyhow!("it is busy"));
             print::notice(&format!("{refused}; again in {} s", wait.as_secs()));
             tokio::time::sleep(wait).await;
             waited += wait;
         }
+    }
+
+    async fn body(&self, answer: Response) -> anyhow::Result<String> {
+        answer.text().await.with_context(|| format!("{} broke off its answer", self.server))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> anyhow::Result<T> {
+        serde_json::from_str(text).with_context(|| format!("{} does not answer like a Waypost", self.server))
     }
 
     async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
