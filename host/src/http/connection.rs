@@ -43,6 +43,8 @@ pub(super) struct Patience {
 pub(super) struct Talk {
     /// Requests whose answers hyper has not taken yet.
     open: AtomicUsize,
+    /// Those of them that are answered as far as Waypost goes.
+    answered: AtomicUsize,
     /// Changes with each request, each answer, and each write that others had to wait for.
     steps: AtomicUsize,
     /// There was a request.
@@ -88,9 +90,15 @@ impl Talk {
         self.open.load(Relaxed) > 0
     }
 
+    /// Tells whether only the client can go on: over HTTP/2 it holds answers back without stalling the connection.
+    fn is_held_back(&self) -> bool {
+        let open = self.open.load(Relaxed);
+        self.multiplexed.load(Relaxed) && open > 0 && self.answered.load(Relaxed) == open
+    }
+
     fn phase(&self) -> Phase {
         let is_heard = self.heard.load(Relaxed) && !self.multiplexed.load(Relaxed);
-        match (self.stalled.load(Relaxed), self.is_open()) {
+        match (self.stalled.load(Relaxed) || self.is_held_back(), self.is_open()) {
             (true, _) => Phase::Idle,
             (false, true) => Phase::Busy,
             (false, false) if is_heard || !self.begun.load(Relaxed) => Phase::Head,
@@ -132,12 +140,20 @@ impl Drop for Open {
 /// An answer's body, which ends its request when hyper has taken all of it.
 pub(super) struct Answer {
     body: Body,
-    _open: Open,
+    open: Open,
 }
 
 impl Answer {
     pub(super) fn of(response: Response, open: Open) -> http::Response<Self> {
-        response.map(|body| Self { body, _open: open })
+        open.0.answered.fetch_add(1, Relaxed);
+        open.0.step();
+        response.map(|body| Self { body, open })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.open.0.answered.fetch_sub(1, Relaxed);
     }
 }
 
@@ -364,4 +380,27 @@ fn explained(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
     answer
         .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     Some(answer.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client of HTTP/2 that opened no window for its answers kept its connection for ever, with all of them.
+    #[test]
+    fn answers_that_only_the_client_holds_back_are_no_work() {
+        let talk = Arc::<Talk>::default();
+        let answer = |open| Answer::of(Response::new(Body::empty()), open);
+        let (first, second) = (talk.begin(http::Version::HTTP_2), talk.begin(http::Version::HTTP_2));
+        let first = answer(first);
+        assert_eq!(talk.phase(), Phase::Busy, "one is still to be answered");
+        let second = answer(second);
+        assert_eq!(talk.phase(), Phase::Idle);
+        drop((first, second));
+        assert_eq!((talk.phase(), talk.is_open()), (Phase::Idle, false));
+        // Over HTTP/1, an answer that is not taken stalls the connection.
+        let only = answer(talk.begin(http::Version::HTTP_11));
+        assert_eq!(talk.phase(), Phase::Busy);
+        drop(only);
+    }
 }
