@@ -12,7 +12,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::net::{MARK, is_marked};
 
-/// The sender of events that another Waypost has sent: no user. No user has this name.
+/// The name of the sender of events that another Waypost has sent on. No user has it.
 const NOBODY: &str = "";
 
 /// How a request's user is found.
