@@ -81,7 +81,7 @@ impl From<wasmparser::BinaryReaderError> for Stop {
 
 fn read(payload: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
     match payload {
-        Payload::Version { encoding, .. } => open.push(Definition::new(encoding == Encoding::Component)),
+        Payload::Version { encoding, .. } => open.push(Definition::new(encoding)),
         Payload::End(_) => {
             let ended = open.pop().ok_or(Stop::Malformed)?;
             if let Some(outer) = open.last_mut() {
@@ -147,7 +147,8 @@ fn read_section(section: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), 
 
 impl Definition {
     /// Begins a definition. A component is an instance of itself once it is instantiated, and so is a core module.
-    fn new(is_component: bool) -> Self {
+    fn new(encoding: Encoding) -> Self {
+        let is_component = encoding == Encoding::Component;
         let parts = match is_component {
             true => Parts { components: 1, ..Parts::default() },
             false => Parts { instances: 1, ..Parts::default() },
