@@ -150,14 +150,15 @@ async fn sigterm_lets_an_attempt_under_way_finish_and_does_not_repeat_it() {
 
 #[tokio::test]
 async fn sigterm_beside_a_hanging_target_ends_within_the_grace() {
-    let (mut server, target) = (Server::with(&["--shutdown-grace-ms", "300"]).await, Target::start().await);
+    let flags = ["--shutdown-grace-ms", "300", "--attempt-timeout-ms", "600000"];
+    let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     let gate = Gate::closed();
     target.always("/t", Answer::status(200).after(&gate));
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let id = server.receive(&event("a")).await;
     target.wait_for("/t", 1).await;
     server.terminate();
-    // The gate stays shut: without an end of the grace it would wait for ever.
+    // The gate stays shut, and the attempt's own time is longer than the wait here: only the grace ends it.
     assert!(server.exited().await.success());
     gate.open();
     server.restart().await;
@@ -184,7 +185,9 @@ async fn requests_and_attempts_share_one_grace() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let (mut server, target) = (Server::with(&["--shutdown-grace-ms", "60000"]).await, Target::start().await);
+    // Nothing else ends the attempt within the wait here, neither the grace nor its own time.
+    let flags = ["--shutdown-grace-ms", "600000", "--attempt-timeout-ms", "600000"];
+    let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     target.always("/t", Answer::status(200).after(&Gate::closed()));
     server.subscribe(json!({"target_url": target.url("/t")})).await;
     server.receive(&event("a")).await;

@@ -184,8 +184,10 @@ async fn one_users_slow_policy_delays_no_other() {
     let gate = Gate::closed();
     policy.always("/events/slow", Answer::status(200).after(&gate));
     let url = policy.url("");
-    let flags = ["--policy-url", &url, "--in-flight-max", "8", "--subscription-in-flight-max", "4"];
-    let server = Server::with(&flags).await;
+    let in_flight = ["--in-flight-max", "8", "--subscription-in-flight-max", "4"];
+    // Policy is not given up within the wait here.
+    let asking = ["--policy-url", &url, "--policy-timeout-ms", "600000"];
+    let server = Server::with(&[in_flight, asking].concat()).await;
     server.user("slow").subscribe(json!({"target_url": target.url("/slow")})).await;
     server.user("quick").subscribe(json!({"target_url": target.url("/quick")})).await;
     burst(&server, 200).await;
@@ -197,14 +199,15 @@ async fn one_users_slow_policy_delays_no_other() {
 
 #[tokio::test]
 async fn a_hanging_target_does_not_delay_accepting() {
-    let flags = ["--in-flight-max", "2", "--subscription-in-flight-max", "2"];
-    let (server, target) = (Server::with(&flags).await, Target::start().await);
+    let in_flight = ["--in-flight-max", "2", "--subscription-in-flight-max", "2"];
+    let server = Server::with(&[&in_flight[..], &["--attempt-timeout-ms", "600000"]].concat()).await;
+    let target = Target::start().await;
     let gate = Gate::closed();
     target.always("/hanging", Answer::status(200).after(&gate));
     server.subscribe(json!({"target_url": target.url("/hanging")})).await;
     burst(&server, 1).await;
     target.wait_for("/hanging", 1).await;
-    // Each is answered while the target hangs; the client gives up on an answer after 30 s.
+    // Each is answered while the target hangs, for ten minutes; the client gives up on an answer after two.
     for _ in 0..10 {
         burst(&server, 50).await;
         server.get("/readyz").await.ok();
