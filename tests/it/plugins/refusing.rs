@@ -1,7 +1,6 @@
 //! What is not taken, and why: each kind of wrong upload has a text of its own, and none harms anyone else.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -108,10 +107,9 @@ async fn a_schema_that_takes_for_ever_is_refused_at_the_upload() {
     let server = Server::start().await;
     let refused = post(&server, wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
     refused.says("the manifest's `config-schema` exceeds the configuration check time limit of 5 s");
-    let asked = Instant::now();
+    // The answer tells of the earlier trial: there is no other one.
     let again = post(&server.user("ann"), wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
     again.says("configuration check time limit of 5 s (found within the last 10 minutes");
-    assert!(asked.elapsed() < Duration::from_secs(5), "it was tried again: {:?}", asked.elapsed());
 }
 
 /// 1,257 bytes of components that instantiate each other twice took 2.6 GiB in the server.
@@ -187,10 +185,13 @@ async fn what_can_be_of_no_use_is_refused_before_it_is_compiled() {
         .await
         .refused(422)
         .says("it imports wasi:nn/tensor@0.2.0, which this waypost does not");
-    assert!(!server.data().join("compiled/key").exists(), "nothing was compiled");
+    let key = server.data().join("compiled/key");
+    assert!(!key.exists(), "nothing was compiled");
     // What bears the name is still looked at by the compiler.
     let hollow = post(&server, exporting("waypost:plugin/filter@0.1.3")).await.refused(422);
     hollow.says("it exports none of waypost:plugin/policy@0.1.0").says("but waypost:plugin/filter@0.1.3");
+    super::upload(&server, waypost_guests::PROBE).await;
+    assert!(key.exists(), "with what was compiled comes a key");
 }
 
 /// 95,000 imports were answered with 60 MB, and a name of 66,000 characters let `plugin check` panic.

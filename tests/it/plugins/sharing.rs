@@ -10,9 +10,9 @@ use super::made::{bomb, numbered};
 use super::{post, upload, wasm};
 use crate::harness::{Answer, Api, Reply, Server, Target, run, wait_until};
 
-/// The longest that a neighbour may wait while others ask for much. The machine has other tests to run; what others ask
-/// for takes far longer.
-const SOON: Duration = Duration::from_secs(15);
+/// The longest that a neighbour's upload may take while others ask for much. The machine has other tests to run; each
+/// upload of the others takes a minute.
+const SOON: Duration = Duration::from_secs(30);
 
 async fn save(api: &Api, digest: &Value, config: Value) -> Reply {
     let plugin = json!({"digest": digest, "config": config});
@@ -35,17 +35,17 @@ async fn a_save_does_not_wait_for_others_that_take_long() {
     }
     let (user, first) = saving.join_next().await.unwrap().unwrap();
     first.refused(422).at("/plugin").says("configuration check time limit of 5 s");
-    // By now all others have their turns, and many of them are to come.
-    let asked = Instant::now();
+    // By now all others wait for their turns, of 5 s each: one after the other.
     save(&server.user("ann"), &probe, json!({"filter": "ok"})).await.ok();
-    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
-    let is_answered = saving.len() < 14;
-    // A user who has had an answer gets it again at once, and others may use the module.
-    let asked = Instant::now();
+    let mut answered = 1;
+    while saving.try_join_next().is_some() {
+        answered += 1;
+    }
+    assert!(answered < 12, "{answered} of the 16 were answered before her");
+    // A user who has had an answer gets it again without another try, and others may use the module.
     let again =
         save(&server.user(&format!("slow {user}")), &slow, json!({"slow": {"a": 1}})).await.refused(422);
     again.says("by a configuration of yours within the last 10 minutes");
-    assert!(is_answered || asked.elapsed() < SOON, "{:?}", asked.elapsed());
     save(&server.user("ann"), &slow, json!({"quick": true})).await.ok();
     saving.abort_all();
 }
@@ -70,7 +70,7 @@ async fn an_upload_does_not_wait_for_others_that_take_long() {
     .says("2 modules of yours");
     let begun = Instant::now();
     upload(&server.user("ann"), waypost_guests::PROBE).await;
-    assert!(begun.elapsed() < 2 * SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     uploading.abort_all();
 }
 
