@@ -7,10 +7,18 @@ use crate::harness::{Act, Answer, Launch, RawTarget, Server, Target, event, even
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Every variable by which programs are told of a proxy.
-fn proxied(proxy: &str) -> Vec<(String, String)> {
-    let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-    names.iter().map(|name| ((*name).to_owned(), proxy.to_owned())).collect()
+/// Every variable by which programs are told of a proxy, and no exception, which would hide that one of them counts.
+fn proxied(proxy: &str) -> [(&str, &str); 8] {
+    [
+        ("http_proxy", proxy),
+        ("https_proxy", proxy),
+        ("all_proxy", proxy),
+        ("HTTP_PROXY", proxy),
+        ("HTTPS_PROXY", proxy),
+        ("ALL_PROXY", proxy),
+        ("no_proxy", ""),
+        ("NO_PROXY", ""),
+    ]
 }
 
 // The environment
@@ -19,8 +27,8 @@ fn proxied(proxy: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
     let (proxy, policy, target) = (Target::start().await, Target::start().await, Target::start().await);
-    let env = proxied(&proxy.url(""));
-    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let url = proxy.url("");
+    let env = proxied(&url);
     let server = Server::launch(Launch::Plain, &["--policy-url", &policy.url("")], &env).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let folder = tempfile::tempdir().unwrap();
@@ -38,8 +46,8 @@ async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
 async fn no_proxy_of_the_environment_gets_a_cart_or_an_upload() {
     let (proxy, service) = (Target::start().await, Target::start().await);
     service.always("/upload", Answer::status(500).body("full"));
-    let env = proxied(&proxy.url(""));
-    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let url = proxy.url("");
+    let env = proxied(&url);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("event.json"), with_a_file()).unwrap();
     let run = async |rest: &str| {
@@ -227,6 +235,18 @@ async fn a_carts_and_an_ingest_services_status_decide_before_their_bodies_have_c
 
 // Connections that were kept
 
+/// Delivers an event to a target's `/first`, on a connection that is kept, and then accepts one for its `/second`. Returns
+/// the subscription and the second event's id.
+async fn to_first_and_then_to_second(server: &Server, target: &RawTarget) -> (String, String) {
+    let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
+    let subscription = server.subscribe(fields("/first")).await;
+    let first = server.receive(&event("a")).await;
+    server.delivery_in(&first, &subscription, "delivered").await;
+    server.update(&subscription, &fields("/second")).await;
+    let second = server.receive(&event("b")).await;
+    (subscription, second)
+}
+
 /// A target closes a connection that was idle for long, as it may, just when the next event comes: a dead letter, and the
 /// subscription disabled.
 #[tokio::test]
@@ -237,12 +257,7 @@ async fn a_kept_connection_that_the_target_has_closed_is_no_failure_of_it() {
     })
     .await;
     let server = Server::start().await;
-    let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
-    let subscription = server.subscribe(fields("/first")).await;
-    let first = server.receive(&event("a")).await;
-    server.delivery_in(&first, &subscription, "delivered").await;
-    server.update(&subscription, &fields("/second")).await;
-    let second = server.receive(&event("b")).await;
+    let (subscription, second) = to_first_and_then_to_second(&server, &target).await;
     let delivery = server.delivery_in(&second, &subscription, "delivered").await;
     assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "it is not counted: {delivery}");
     assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
@@ -266,12 +281,7 @@ async fn a_connection_is_repeated_once_and_only_if_it_was_kept_and_silent() {
     })
     .await;
     let server = Server::start().await;
-    let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
-    let subscription = server.subscribe(fields("/first")).await;
-    let first = server.receive(&event("a")).await;
-    server.delivery_in(&first, &subscription, "delivered").await;
-    server.update(&subscription, &fields("/second")).await;
-    let second = server.receive(&event("b")).await;
+    let (subscription, second) = to_first_and_then_to_second(&server, &target).await;
     server.delivery_in(&second, &subscription, "dead").await;
     assert_eq!(target.requests().len(), 3);
 }
@@ -301,8 +311,8 @@ async fn a_kept_connection_that_the_policy_server_has_closed_is_no_failure_of_it
 #[tokio::test]
 async fn a_target_may_say_when_in_each_form_of_http() {
     for retry_after in [
-        "Tuesday, 31-Dec-75 23:59:59 GMT",
-        "Fri Dec 31 23:59:59 2099",
+        "Friday, 31-Dec-60 23:59:59 GMT",
+        "Thu Dec 31 23:59:59 2099",
         "Thu, 31 Dec 2099 23:59:59 GMT",
         "99999999999999999999",
     ] {

@@ -1,10 +1,12 @@
 //! The policy server: who may see what, and what happens while it cannot say (FACTS 5.1).
 
+use std::time::Duration;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, Gate, Reserved, Server, Target, event, event_1_0, wait_until};
+use crate::harness::{Answer, Api, Reserved, Server, Target, event, event_1_0, wait_until};
 
 /// Starts a server that asks `policy`, with these flags besides.
 async fn asking(policy: &str, flags: &[&str]) -> Server {
@@ -148,7 +150,12 @@ async fn policy_that_stays_away_holds_what_it_should_decide_and_disables_nobody(
         assert_eq!(delivery["attempts"], json!([]), "nothing is counted");
     }
     held(&red, &ids[0], &redirected, "policy").await;
-    let first = server.delivery(&ids[0], &subscription).await;
+    let first = wait_until("its answer is told", async || {
+        // Not while it is being asked again.
+        let delivery = server.delivery(&ids[0], &subscription).await;
+        delivery["reason"].is_string().then_some(delivery)
+    })
+    .await;
     assert!(first["reason"].as_str().unwrap().contains("database away"), "{first}");
     let list = server.get(&format!("/eventmatch/{subscription}/deliveries")).await.ok().json();
     assert_eq!(list["deliveries"][9]["held"], first["held"], "{list}");
@@ -208,14 +215,23 @@ async fn policy_down_and_back_loses_nothing() {
 #[tokio::test]
 async fn policy_that_hangs_is_given_up_after_its_timeout() {
     let (policy, target) = (Target::start().await, Target::start().await);
-    policy.answers("/events/anonymous", [Answer::status(200).after(&Gate::closed())]);
+    let gate = policy.hang("/events/anonymous");
     let server = asking(&policy.url(""), &["--retry-schedule", "none", "--policy-timeout-ms", "150"]).await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let id = server.receive(&event("a")).await;
-    let held = held(&server, &id, &subscription, "policy").await;
-    assert!(held["reason"].as_str().is_none_or(|reason| reason.contains("in time")), "{held}");
+    let reason = wait_until("it is told why it is held", async || {
+        let delivery = server.delivery(&id, &subscription).await;
+        let reason = delivery["reason"].as_str().filter(|_| delivery["held"]["by"] == "policy");
+        reason.map(str::to_owned)
+    })
+    .await;
+    assert!(reason.contains("did not answer in time"), "{reason}");
+    let asked = policy.wait_for("/events/anonymous", 2).await;
+    let apart = asked[1].at - asked[0].at;
+    assert!(apart < Duration::from_secs(10), "{apart:?}: the default of the timeout is 10 s");
+    assert!(target.all().is_empty());
+    gate.open();
     server.delivery_in(&id, &subscription, "delivered").await;
-    assert_eq!(policy.requests("/events/anonymous").len(), 2);
 }
 
 #[tokio::test]
