@@ -195,8 +195,8 @@ async fn a_batch_counts_as_one_body_against_the_limit() {
 async fn the_deliveries_of_a_request_count_and_more_than_may_be_is_413() {
     let server = Server::with(&["--accept-bytes-max", "20000"]).await;
     for n in 0..200 {
-        let paused = json!({"name": n.to_string(), "target_url": "http://127.0.0.1:9/", "max_in_flight": 1});
-        server.subscribe(paused).await;
+        let fields = json!({"name": n.to_string(), "target_url": "http://127.0.0.1:9/", "max_in_flight": 1});
+        server.subscribe(fields).await;
     }
     // 64 bytes for each of 200 deliveries.
     server.receive(&event_1_0("one")).await;

@@ -52,7 +52,7 @@ async fn the_smoke_test_of_the_dispatcher() {
     assert_eq!((&log["stdout"], &log["return_code"]), (&json!("4\n"), &json!("0")));
     let wrong = server.get("/dispatch/add/2/two").await.ok().text();
     server.status_is(&wrong, "500 Internal Server Error").await;
-    // Clients of the original print it: without an error it is an empty text.
+    // Clients of the original print it.
     let task = server.get(&format!("/get/{wrong}")).await.ok().json();
     let traceback = task["exceptionTraceback"].as_str().unwrap();
     assert!(traceback.contains("two"), "the end of stderr: {task}");

@@ -1,5 +1,6 @@
 //! What a program may use.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use waypost::domain::handler::{Exit, TAIL_BYTES_MAX};
 
 use super::{Run, gone};
@@ -73,6 +74,9 @@ async fn output_at_its_limits_is_no_excess() {
 
 #[tokio::test]
 async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
+    // The service raises its own limit of open files at its start, which is not for programs.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let mut run = Run::script("ulimit -v; ulimit -c; ulimit -n; sh -c 'ulimit -v'; nice; echo $0 $1");
     run.native.command.extend(["a".to_owned(), "b c".to_owned()]);
     run.call.limits.memory_bytes = Some(256 << 20);
