@@ -271,7 +271,9 @@ mod tests {
 
         /// Counts those that have not given way.
         fn left(&mut self) -> usize {
-            while self.0.try_join_next().is_some() {}
+            while let Some(ended) = self.0.try_join_next() {
+                ended.unwrap();
+            }
             self.0.len()
         }
     }

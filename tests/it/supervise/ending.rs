@@ -41,7 +41,8 @@ async fn what_stays_in_the_background_is_dead_when_the_run_has_ended() {
 
 #[tokio::test]
 async fn a_background_process_that_holds_stdout_holds_nothing_up() {
-    let run = Run::script("echo before; setsid sleep 1000 & echo $! >holder; exit 0");
+    let mut run = Run::script("echo before; setsid sleep 1000 & echo $! >holder; exit 0");
+    run.call.limits.time = Duration::from_secs(1000);
     let begin = Instant::now();
     let ended = run.ended().await;
     assert_eq!((ended.exit, ended.stdout.tail), (Exit::Code(0), "before\n".to_owned()));

@@ -263,13 +263,19 @@ mod tests {
         assert_eq!(failed("if false; then true; fi; false || true\n"), None);
     }
 
-    #[test]
-    fn what_runs_on_ends_by_ctrl_c_with_all_that_it_started() {
+    /// Runs a script in a terminal of its own until it shows that it is ready.
+    fn running(commands: &str) -> (tempfile::TempDir, Terminal) {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("block.sh");
-        std::fs::write(&script, "sleep 600 & trap 'kill $!; exit 7' INT; echo ready; wait\n").unwrap();
-        let mut terminal = Terminal::running(&script, folder.path(), &|_| {}).unwrap();
+        std::fs::write(&script, commands).unwrap();
+        let terminal = Terminal::running(&script, folder.path(), &|_| {}).unwrap();
         terminal.wait(BOUND, |shown, _| shown.contains("ready").then_some(())).unwrap();
+        (folder, terminal)
+    }
+
+    #[test]
+    fn what_runs_on_ends_by_ctrl_c_with_all_that_it_started() {
+        let (_folder, mut terminal) = running("sleep 600 & trap 'kill $!; exit 7' INT; echo ready; wait\n");
         terminal.look();
         assert_eq!(terminal.unread(), "");
         assert_eq!(terminal.interrupt().unwrap().code(), Some(7));
@@ -277,11 +283,7 @@ mod tests {
 
     #[test]
     fn what_runs_on_is_killed_when_nobody_holds_the_terminal_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let script = folder.path().join("block.sh");
-        std::fs::write(&script, "trap '' INT TERM HUP; echo ready; sleep 600; sleep 600\n").unwrap();
-        let mut terminal = Terminal::running(&script, folder.path(), &|_| {}).unwrap();
-        terminal.wait(BOUND, |shown, _| shown.contains("ready").then_some(())).unwrap();
+        let (_folder, mut terminal) = running("trap '' INT TERM HUP; echo ready; sleep 600; sleep 600\n");
         drop(terminal.input.take());
         terminal.wait(BOUND, |_, is_over| is_over.then_some(())).unwrap();
     }
