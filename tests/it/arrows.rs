@@ -107,7 +107,13 @@ fn faults(path: &str, text: &str) -> Vec<String> {
             faults.push(format!("{path}: only plugin names {krate}"));
         }
     }
-    let makes_client = ["Client::builder(", "reqwest::Client::new(", "reqwest::get(", "HttpConnector::new"];
+    let makes_client = [
+        "Client::builder(",
+        "ClientBuilder::new(",
+        "reqwest::Client::new(",
+        "reqwest::get(",
+        "HttpConnector::new",
+    ];
     if room != "net" && (uses("hyper_rustls") || makes_client.iter().any(|make| code.contains(make))) {
         faults.push(format!("{path}: only net makes clients, by its one rule"));
     }
@@ -164,6 +170,7 @@ fn an_import_against_the_arrows_is_found() {
         ("http/mod.rs", "use crate::service::Service;"),
         ("util.rs", ""),
         ("policy.rs", "fn f() { reqwest::Client::builder().build() }"),
+        ("policy.rs", "use reqwest::ClientBuilder;\nfn f() { ClientBuilder::new() }"),
         ("delivery/client.rs", "use hyper_rustls::HttpsConnector;"),
         ("net/service.rs", "use crate::policy::Policy;"),
     ] {

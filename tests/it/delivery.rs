@@ -1,4 +1,6 @@
-//! From event to target: bytes and headers (FACTS 5.2 and 10.6).
+//! From event to target: at once, and with which bytes and headers (FACTS 5.2 and 10.6).
+
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -16,6 +18,19 @@ async fn sent(mut fields: Value, content_type: &str, body: &str) -> Request {
     let got = target.wait_for("/t", 1).await.remove(0);
     assert_eq!(got.method, Method::POST);
     got
+}
+
+/// The sweep of every half minute hides a wake that is lost: tests wait for as long as that.
+#[tokio::test]
+async fn an_accepted_event_is_sent_without_waiting_for_the_sweep() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    server.subscribe(json!({"target_url": target.url("/t")})).await;
+    for n in 0..3 {
+        let accepted = Instant::now();
+        server.receive(&event(&n.to_string())).await;
+        let waited = target.wait_for("/t", n + 1).await[n].at - accepted;
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    }
 }
 
 // Bytes
