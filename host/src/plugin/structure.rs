@@ -94,7 +94,7 @@ fn read(payload: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn read_section(section: Payload<'_>, open: &mut Vec<Definition>) -> Result<(), Stop> {
+fn read_section(section: Payload<'_>, open: &mut [Definition]) -> Result<(), Stop> {
     let depth = open.len();
     let inner = open.last_mut().ok_or(Stop::Malformed)?;
     match section {
