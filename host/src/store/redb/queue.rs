@@ -199,16 +199,16 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a write. One from outside is refused with [`Error::Busy`] where there is no room for it.
+    /// Adds a write. One from outside is refused with [`Error::Busy`] where there is no room for it ([`State::has_room`]).
     pub(super) fn push(&self, op: Op) -> Result<(), Error> {
         let bytes = op.size();
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
-        if op.is_asked_for() && state.bytes + bytes > self.bytes_max {
+        if op.is_asked_for() && !state.has_room(&op, bytes, self.bytes_max) {
             state.drop_abandoned();
-            if state.bytes + bytes > self.bytes_max {
+            if !state.has_room(&op, bytes, self.bytes_max) {
                 return Err(Error::Busy { max: self.bytes_max });
             }
         }
@@ -354,6 +354,15 @@ impl Queue {
 }
 
 impl State {
+    /// Tells whether a write of `bytes` may wait too.
+    ///
+    /// Where nothing waits, one of any size may: its own limit bounds it, and it would be refused for ever otherwise. Events are
+    /// the exception, since their sender can send fewer at once.
+    fn has_room(&self, op: &Op, bytes: usize, max: usize) -> bool {
+        let may_be_alone = self.ops.is_empty() && !matches!(op, Op::Accept { .. });
+        may_be_alone || self.bytes + bytes <= max
+    }
+
     /// Takes a commit's worth of writes.
     fn take_ops(&mut self) -> Vec<Op> {
         let (mut taken, mut bytes) = (Vec::with_capacity(self.ops.len().min(GROUP_MAX)), 0);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::super::queue::{End, Ending, Group, Op, Queue};
+use super::super::queue::{End, Ending, Group, Op, Queue, Redelivery};
 use super::*;
 use crate::domain::handler::{HandlerRun, RunStart};
 use crate::store::{Error, Place};
@@ -229,6 +229,27 @@ fn what_waits_is_bounded_in_bytes_and_those_who_have_gone_make_room() {
     busy(push(301 * KIB));
     queue.push_ending(end(2).0).unwrap();
     assert_eq!(counts(&queue.next().unwrap()), (0, 1));
+}
+
+/// With a small `accept_bytes_max`, what a plugin had made was too large for the queue: it was held for ever.
+#[test]
+fn what_no_sender_can_divide_goes_alone_where_it_is_larger_than_the_queue() {
+    let queue = Queue::new(1_000);
+    let mut answers = Vec::new();
+    let mut redeliver = |subscriptions: usize| {
+        let (reply, answer) = oneshot::channel();
+        answers.push(answer);
+        let subscriptions = vec![sub(1); subscriptions];
+        let redelivery =
+            Redelivery { event: EventId::NIL, subscriptions, by: "bob".to_owned(), at: after(0) };
+        queue.push(Op::Redeliver { redelivery, reply })
+    };
+    redeliver(100).unwrap();
+    assert!(matches!(redeliver(100), Err(Error::Busy { max: 1_000 })), "one at a time");
+    assert_eq!(counts(&queue.next().unwrap()), (1, 0));
+    redeliver(100).unwrap();
+    assert_eq!(counts(&queue.next().unwrap()), (1, 0));
+    assert!(matches!(queue.push(accepting(1_001).0), Err(Error::Busy { .. })), "its sender sends fewer");
 }
 
 #[test]
