@@ -1,7 +1,7 @@
 //! Records that cannot be read: they are marked and passed over, and deliveries that depend on one become dead letters,
 //! so that everything else goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,15 +9,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::apply::Apply;
+use super::apply::{Apply, Effects};
 use super::handle::Fault;
 use super::history::{self, Ledger};
+use super::ids::Ids;
+use super::read::Reader;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
-use super::schema::batch_of;
+use super::schema::{Tables, batch_of};
+use super::usage::Usage;
 use crate::domain::{Attempt, Entry, Outcome, SubscriptionId};
 
 /// The most records that are remembered, so that each is told of once.
 const MARKS_MAX: usize = 10_000;
+/// How many rows of each kind one transaction of [`bury_stranded`] takes.
+const STRANDED_AT_ONCE: usize = 256;
 
 /// The damaged records that were met since the start. A cheap handle.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +63,33 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
     }
 }
 
+/// Makes dead letters of all that is owed to subscriptions whose own records cannot be read: they have no lane that would
+/// meet it. Called before the writer starts. Blocks.
+pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
+    for id in reader.stranded()? {
+        tracing::error!(subscription = %id, "its record cannot be read: what it is owed becomes dead letters");
+        let mut more = true;
+        while more {
+            more = reader.handle.write(|txn| {
+                let mut tables = Tables::open(txn)?;
+                let (mut ids, reached) = (Ids::above(None), HashMap::new());
+                let mut apply = Apply {
+                    tables: &mut tables,
+                    ids: &mut ids,
+                    dedup_window: Duration::ZERO,
+                    now: at,
+                    reached: &reached,
+                    usage,
+                    marks: &reader.marks,
+                    effects: Effects::default(),
+                };
+                apply.bury_all(id, STRANDED_AT_ONCE, at)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// A row of what is owed that cannot be delivered: it, or what it leads to, is damaged or gone.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum DeadRow {
@@ -67,6 +99,15 @@ pub(super) enum DeadRow {
     Due { due: i64, event: u128 },
 }
 
+/// Which deliveries of a row of first attempts become dead letters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doomed {
+    /// Those that cannot be made.
+    Unreadable,
+    /// All.
+    All,
+}
+
 impl Apply<'_, '_> {
     /// Makes dead letters of those deliveries in these rows of a subscription that cannot be made, and leaves the others.
     pub(super) fn bury(&mut self, id: SubscriptionId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
@@ -74,17 +115,42 @@ impl Apply<'_, '_> {
         let mut ledger = Ledger::default();
         for row in rows {
             match *row {
-                DeadRow::Fresh { batch } => self.bury_fresh(subscription, batch, at, &mut ledger)?,
+                DeadRow::Fresh { batch } => {
+                    self.bury_fresh(subscription, batch, Doomed::Unreadable, at, &mut ledger)?;
+                }
                 DeadRow::Due { due, event } => self.bury_due(subscription, due, event, at, &mut ledger)?,
             }
         }
         ledger.write(self.tables)
     }
 
-    fn bury_fresh(
+    /// Makes dead letters of what is owed to a subscription, at most `limit` rows of each kind; returns whether there may be
+    /// more.
+    fn bury_all(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
+        let subscription = id.uuid().as_u128();
+        let rows = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
+        let fresh = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, redb::StorageError>>()?;
+        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+        let rows = self.tables.retries.range(whole)?.take(limit);
+        let due = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+        let mut ledger = Ledger::default();
+        for batch in &fresh {
+            self.bury_fresh(subscription, *batch, Doomed::All, at, &mut ledger)?;
+        }
+        for (_, due, event) in &due {
+            self.bury_due(subscription, *due, *event, at, &mut ledger)?;
+        }
+        ledger.write(self.tables)?;
+        Ok(fresh.len() == limit || due.len() == limit)
+    }
+
+    /// Makes dead letters of deliveries of a row of first attempts, and takes them out of it: of all of them where the row
+    /// itself cannot be read.
+    pub(super) fn bury_fresh(
         &mut self,
         subscription: u128,
         key: u128,
+        doomed: Doomed,
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
@@ -99,7 +165,7 @@ impl Apply<'_, '_> {
         let mut left = Vec::new();
         for index in places {
             match batch.as_ref().map(|batch| state_of(batch, index)) {
-                Ok(Found::Event) if !is_row_damaged => left.push(index),
+                Ok(Found::Event) if !is_row_damaged && doomed == Doomed::Unreadable => left.push(index),
                 Ok(Found::Event | Found::Damaged) | Err(()) => {
                     ledger.add(key, dead(index, subscription, 1, at));
                 }

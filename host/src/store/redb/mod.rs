@@ -111,6 +111,10 @@ impl RedbStore {
         let (last, reached, accounts) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
         let usage = Arc::new(Usage::new(accounts, options.user_bytes_max));
+        if let Err(fault) = damage::bury_stranded(&reader, &usage, clock::now()) {
+            let error = Error::from(fault);
+            tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
+        }
         let modules = modules::open(folder, &reader)?;
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
         let (wakes, alarm) = (Arc::new(Wakes::default()), Alarm::default());

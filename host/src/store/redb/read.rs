@@ -266,6 +266,25 @@ impl Reader {
         })
     }
 
+    /// Returns the subscriptions that are owed something and whose own records cannot be read.
+    pub(super) fn stranded(&self) -> Result<Vec<SubscriptionId>, Fault> {
+        let creditors = self.creditors()?;
+        self.handle.read(|txn| {
+            let table = txn.open_table(SUBSCRIPTIONS)?;
+            let mut stranded = Vec::new();
+            for id in creditors {
+                let key = id.uuid().as_u128();
+                // Recipients that are not here are handlers.
+                let Some(record) = table.get(key)? else { continue };
+                let read = record::decode_subscription(record.value());
+                if self.marks.pass("subscriptions", key, read).is_none() {
+                    stranded.push(id);
+                }
+            }
+            Ok(stranded)
+        })
+    }
+
     /// See [`crate::store::Store::reached`].
     pub(super) fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Fault> {
         self.handle.read(|txn| {

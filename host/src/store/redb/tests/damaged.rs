@@ -10,14 +10,19 @@ use crate::store::{Error, Forward, Quota};
 
 /// Lays other bytes where records are, and opens the store again, so that nothing of them is left in memory.
 async fn damage(folder: &Path, store: RedbStore, damage: impl FnOnce(&mut Tables<'_>)) -> RedbStore {
+    damage_now(&store, damage);
+    store.close().await;
+    drop(store);
+    open(folder)
+}
+
+/// Lays other bytes where records are, under a store that runs.
+fn damage_now(store: &RedbStore, damage: impl FnOnce(&mut Tables<'_>)) {
     let damaged = store.reader.handle.write(|txn| {
         damage(&mut Tables::open(txn)?);
         Ok(())
     });
     damaged.unwrap();
-    store.close().await;
-    drop(store);
-    open(folder)
 }
 
 /// Changes one byte of a batch, counted from its end.
@@ -175,7 +180,7 @@ async fn retention_takes_damaged_batches_with_their_time() {
 /// others waited in were gone, and nothing told of it.
 #[tokio::test]
 async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
-    let (folder, store) = fresh();
+    let (_folder, store) = fresh();
     for id in [1, 2, 3] {
         let target = "http://localhost/".parse().unwrap();
         let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
@@ -185,11 +190,10 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
     }
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
     finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
-    let store = damage(folder.path(), store, |tables| {
+    damage_now(&store, |tables| {
         tables.subscriptions.insert(sub(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
         tables.fresh.insert((sub(3).uuid().as_u128(), id.uuid().as_u128()), &[1, 2, 3][..]).unwrap();
-    })
-    .await;
+    });
     let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
     assert_eq!(purged, Purged { purged: 1, kept: 0, expired: 3 });
     assert!(listed(&store, ALL).await.is_empty());
@@ -250,4 +254,28 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
     assert!(store.reached().await.unwrap().is_empty() && store.modules().await.unwrap().is_empty());
     assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
     assert_eq!(store.damaged(), 5);
+}
+
+/// What was owed to a damaged subscription waited for ever, and passed for runs of handlers that were not configured.
+#[tokio::test]
+async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
+    let (folder, store) = fresh();
+    let target = "http://localhost/".parse().unwrap();
+    let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
+    new.id = sub(1);
+    store.put_subscription(new, Quota::Exempt).await.unwrap();
+    let retried = accept(&store, "a", &[sub(1), sub(2)]).await;
+    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
+    let logged = store.accept(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
+    let store = damage(folder.path(), store, |tables| {
+        tables.subscriptions.insert(sub(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+    })
+    .await;
+    assert_eq!(store.creditors().await.unwrap(), [sub(2)], "a recipient without a record is a handler");
+    for id in [retried, logged[0], logged[1]] {
+        let state = state(&store, id, sub(1)).await;
+        assert!(is_damaged(&state), "{state:?}");
+    }
+    assert!(store.subscriptions().await.unwrap().is_empty());
+    assert_eq!(store.damaged(), 1, "it is counted once");
 }
