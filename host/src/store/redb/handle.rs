@@ -254,8 +254,8 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
     }
 }
 
-/// Tells whether a file of the current version has every table: one of an earlier release has no recoveries, or
-/// nothing of plugins, or does not count what is kept.
+/// Tells whether a file of the current version has every table: one that was written between two releases may not have the
+/// newest.
 fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
     let found = (|| -> Result<_, redb::Error> {
         let txn = database.begin_read()?;

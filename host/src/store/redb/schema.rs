@@ -6,8 +6,10 @@
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-/// The version of this layout, under [`SCHEMA_KEY`] in [`META`].
-pub(super) const SCHEMA_VERSION: u64 = 1;
+/// The version of this layout and of its records, under [`SCHEMA_KEY`] in [`META`]: an older Waypost refuses the file
+/// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
+/// without one, which stay readable.
+pub(super) const SCHEMA_VERSION: u64 = 2;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// What [`crate::store::Store::probe`] writes: a count of probes.

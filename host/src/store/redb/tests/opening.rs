@@ -102,6 +102,25 @@ fn a_newer_schema_is_refused_by_its_number() {
     }
 }
 
+/// Records got checksums under the old version: an older Waypost opened the file, and called everything damaged.
+#[tokio::test]
+async fn a_file_from_before_checksums_is_migrated_and_then_refused_by_its_waypost() {
+    let (folder, store) = fresh();
+    let id = accept(&store, "a", &[sub(1)]).await;
+    close(store).await;
+    let database = Database::open(folder.path().join(FILE_NAME)).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(META).unwrap().insert(SCHEMA_KEY, 1).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    assert_eq!(check(folder.path()).unwrap(), Checked { found: Some(1), ..CURRENT });
+    let store = open(folder.path());
+    assert_eq!(only(&store, sub(1)).await.event.id, id);
+    close(store).await;
+    let found = check(folder.path()).unwrap().found;
+    assert!(found.is_some_and(|found| found > 1), "what wrote version 1 knows no higher one: {found:?}");
+}
+
 #[test]
 fn a_file_that_is_no_database_is_named_and_kept() {
     for content in [b"hello".to_vec(), vec![0; 100_000], b"redb\x1a\x0a\xa9\x0d\x0a".to_vec()] {
@@ -151,7 +170,7 @@ async fn what_a_crash_leaves_is_checked_too() {
     assert_eq!(listed(&open(copy.path()), ALL).await.len(), 1);
 }
 
-/// Files of Waypost 0.1 before there were recoveries or plugins have the same version, and no tables for them.
+/// A file from between two releases may have the version of the later one and not all of its tables.
 #[tokio::test]
 async fn a_file_from_before_recoveries_and_plugins_gets_their_tables() {
     for older in 0..3 {
