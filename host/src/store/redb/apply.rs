@@ -15,6 +15,7 @@ use super::queue::{End, Redelivery};
 use super::read::owe_fresh;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
+use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, State, SubscriptionId};
 use crate::store::{Arrival, Finished, Logged, News, Place, Progress, Release};
@@ -140,6 +141,10 @@ impl Apply<'_, '_> {
             let first = self.tables.seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
             let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
             self.tables.seen_order.remove(at)?;
+            if expired == Text::DAMAGED {
+                self.marks.mark("seen_order", at, &record::Error::Text);
+                continue;
+            }
             if self.tables.seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
                 self.tables.seen.remove(expired.as_str())?;
             }

@@ -26,6 +26,7 @@ mod schema;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod text;
 mod usage;
 mod writer;
 

@@ -14,6 +14,7 @@ use super::pieces;
 use super::read::Reader;
 use super::record::{self, Error, EventRecord, HistoryRecord, body, versioned};
 use super::schema::{PIECES, PREPARED, STATE};
+use super::text::Text;
 use super::usage::{self, Kind};
 use crate::domain::plugin::{Fixed, Output, Prepared, StateChange, StateMap, StateValue};
 use crate::domain::{Entry, EventId, PluginDigest, SubscriptionId};
@@ -294,7 +295,11 @@ impl Reader {
                 if of != subscription {
                     break;
                 }
-                // A plugin goes on as if it had not kept a value that cannot be read.
+                // A plugin goes on as if it had not kept a value that cannot be read, or whose key cannot.
+                if key == Text::DAMAGED {
+                    self.marks.mark("state", (subscription, key), &Error::Text);
+                    continue;
+                }
                 let read = pieces::read(&pieces, value.value());
                 let read = read.and_then(|value| decode_state(&value).map_err(Fault::damaged("state")));
                 let value = self.marks.pass("state", (subscription, key), damage::apart(read)?);

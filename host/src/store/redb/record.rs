@@ -37,6 +37,8 @@ pub(super) enum Error {
     Value(&'static str),
     #[error("its checksum does not fit")]
     Checksum,
+    #[error("it is not UTF-8")]
+    Text,
 }
 
 pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {

@@ -6,6 +6,8 @@
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
+use super::text::Text;
+
 /// The version of this layout and of its records, under [`SCHEMA_KEY`] in [`META`]: an older Waypost refuses the file
 /// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
 /// without one, which stay readable.
@@ -16,7 +18,7 @@ pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const PROBE_KEY: &str = "probe";
 
 /// Facts about the file. Written when it is created or migrated, and by probes.
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'_, Text, u64> = TableDefinition::new("meta");
 /// First event id of a batch → the events of the batch. Written by accept; again when one of them is sent to a
 /// subscription that it did not match before, or is purged.
 pub(super) const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
@@ -38,21 +40,21 @@ pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition:
 /// of the delivery; kept for a dead letter, which may be sent again.
 pub(super) const PREPARED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("prepared");
 /// (Subscription, key) → a value of its plugin's state. Written by prepare, removed when the plugin is taken away.
-pub(super) const STATE: TableDefinition<'_, (u128, &str), &[u8]> = TableDefinition::new("state");
+pub(super) const STATE: TableDefinition<'_, (u128, Text), &[u8]> = TableDefinition::new("state");
 /// (Number, place) → a piece of a record that is too large for its row (`pieces`). Written and removed with the row.
 pub(super) const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("pieces");
 /// Subscription → its user, and how many bytes are kept for it (`usage`). Written by each commit that changes them.
 pub(super) const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("usage");
 /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
-pub(super) const SEEN: TableDefinition<'_, &str, u128> = TableDefinition::new("seen");
+pub(super) const SEEN: TableDefinition<'_, Text, u128> = TableDefinition::new("seen");
 /// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
-pub(super) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
+pub(super) const MODULES: TableDefinition<'_, Text, &[u8]> = TableDefinition::new("modules");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
-pub(super) const SEEN_ORDER: TableDefinition<'_, u128, &str> = TableDefinition::new("seen_order");
+pub(super) const SEEN_ORDER: TableDefinition<'_, u128, Text> = TableDefinition::new("seen_order");
 
 /// All tables of one write transaction.
 pub(super) struct Tables<'txn> {
-    pub(super) meta: Table<'txn, &'static str, u64>,
+    pub(super) meta: Table<'txn, Text, u64>,
     pub(super) batches: Table<'txn, u128, &'static [u8]>,
     pub(super) history: Table<'txn, (u128, u64), &'static [u8]>,
     pub(super) fresh: Table<'txn, (u128, u128), &'static [u8]>,
@@ -60,13 +62,13 @@ pub(super) struct Tables<'txn> {
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
-    pub(super) modules: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) modules: Table<'txn, Text, &'static [u8]>,
     pub(super) prepared: Table<'txn, (u128, u128), &'static [u8]>,
-    pub(super) state: Table<'txn, (u128, &'static str), &'static [u8]>,
+    pub(super) state: Table<'txn, (u128, Text), &'static [u8]>,
     pub(super) pieces: Table<'txn, (u64, u32), &'static [u8]>,
     pub(super) usage: Table<'txn, u128, &'static [u8]>,
-    pub(super) seen: Table<'txn, &'static str, u128>,
-    pub(super) seen_order: Table<'txn, u128, &'static str>,
+    pub(super) seen: Table<'txn, Text, u128>,
+    pub(super) seen_order: Table<'txn, u128, Text>,
 }
 
 impl<'txn> Tables<'txn> {

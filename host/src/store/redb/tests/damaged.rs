@@ -1,6 +1,6 @@
 //! Damaged records: what depends on one is a dead letter, and everything else goes on.
 
-use redb::ReadableTable;
+use redb::{ReadableTable, TableDefinition};
 
 use super::super::history;
 use super::super::schema::{HISTORY, PIECES, Tables};
@@ -278,4 +278,22 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     }
     assert!(store.subscriptions().await.unwrap().is_empty());
     assert_eq!(store.damaged(), 1, "it is counted once");
+}
+
+/// Reading the state of a plugin panicked where a key was damaged: its subscription's deliveries were held for ever.
+#[tokio::test]
+async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
+    const RAW_STATE: TableDefinition<'_, (u128, RawText), &[u8]> = TableDefinition::new("state");
+    let (_folder, store) = fresh();
+    accept(&store, "a", &[sub(1)]).await;
+    let owed = only(&store, sub(1)).await;
+    assert!(store.prepare(counting(sub(1), &owed, 7)).await.unwrap());
+    let damaged = store.reader.handle.write(|txn| {
+        txn.open_table(RAW_STATE)?.insert((sub(1).uuid().as_u128(), &b"\xff"[..]), &b"\x01"[..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    let state = store.plugin_state(sub(1)).await.unwrap();
+    assert_eq!(state.keys().collect::<Vec<_>>(), ["count"]);
+    assert_eq!(store.damaged(), 1);
 }

@@ -1,6 +1,6 @@
 //! The dedup window: what is sent twice is logged once.
 
-use redb::ReadableTableMetadata;
+use redb::{ReadableTableMetadata, TableDefinition};
 
 use super::super::apply::{Apply, Effects};
 use super::super::damage::Marks;
@@ -69,12 +69,14 @@ struct Timed {
     _folder: tempfile::TempDir,
     handle: Handle,
     ids: Ids,
+    marks: Marks,
 }
 
 impl Timed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { handle: Handle::open(folder.path()).unwrap(), _folder: folder, ids: Ids::above(None) }
+        let handle = Handle::open(folder.path()).unwrap();
+        Self { _folder: folder, handle, ids: Ids::above(None), marks: Marks::default() }
     }
 
     fn accept(&mut self, id: &str, now: Timestamp) -> EventId {
@@ -83,7 +85,7 @@ impl Timed {
             let reached = Default::default();
             let effects = Effects::default();
             let (ids, reached, usage) = (&mut self.ids, &reached, &Usage::new([], u64::MAX));
-            let (marks, tables) = (&Marks::default(), &mut tables);
+            let (marks, tables) = (&self.marks, &mut tables);
             let mut apply = Apply { tables, ids, dedup_window: DAY, now, reached, usage, marks, effects };
             apply.accept([&[arrival(id, &[])][..]].into_iter())
         });
@@ -137,4 +139,19 @@ fn an_expired_one_that_came_again_stays_remembered() {
     store.accept("c", after(1) + DAY);
     assert_eq!(store.remembered(), (3, 3));
     assert_eq!(store.accept("a", after(1) + DAY), again);
+}
+
+/// One damaged byte there was a panic of the writer, and each later start ended with its first event.
+#[test]
+fn an_expired_one_that_is_no_text_is_passed_over() {
+    const RAW_ORDER: TableDefinition<'_, u128, RawText> = TableDefinition::new("seen_order");
+    let mut store = Timed::new();
+    let first = store.accept("a", after(0));
+    let damaged = store.handle.write(|txn| {
+        txn.open_table(RAW_ORDER)?.insert(first.uuid().as_u128(), &b"/tests\0\xff"[..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    assert_ne!(store.accept("a", after(1) + DAY), first);
+    assert_eq!((store.remembered(), store.marks.count()), ((1, 1), 1));
 }

@@ -38,6 +38,49 @@ use crate::store::{
     Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Quota, Range, Store, Waiting,
 };
 
+/// The bytes of a text, which need not be one.
+#[derive(Debug)]
+enum RawText {}
+
+impl redb::Value for RawText {
+    type SelfType<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+    type AsBytes<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
+    fn fixed_width() -> Option<usize> {
+        None
+    }
+
+    fn from_bytes<'a>(data: &'a [u8]) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        data
+    }
+
+    fn as_bytes<'a, 'b: 'a>(value: &'a Self::SelfType<'b>) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        value
+    }
+
+    fn type_name() -> redb::TypeName {
+        <&str as redb::Value>::type_name()
+    }
+}
+
+impl redb::Key for RawText {
+    fn compare(data1: &[u8], data2: &[u8]) -> std::cmp::Ordering {
+        data1.cmp(data2)
+    }
+}
+
 const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
 fn open(folder: &Path) -> RedbStore {
