@@ -159,6 +159,7 @@ impl Apply<'_, '_> {
     }
 
     fn fix(&mut self, key: (u128, u128), record: &[u8]) -> Result<(), Fault> {
+        self.account(key.0)?;
         let before = self.tables.prepared.get(key)?.map(|row| row.value().to_vec());
         let row = pieces::write(&mut self.tables.pieces, record, pieces::INLINE_MAX, before.as_deref())?;
         self.tables.prepared.insert(key, &*row)?;
@@ -168,9 +169,11 @@ impl Apply<'_, '_> {
 
     /// Removes what is fixed of a delivery, if anything is.
     pub(super) fn unfix_one(&mut self, key: (u128, u128)) -> Result<(), Fault> {
-        let Some(row) = self.tables.prepared.remove(key)?.map(|row| row.value().to_vec()) else {
+        let Some(row) = self.tables.prepared.get(key)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
+        self.account(key.0)?;
+        self.tables.prepared.remove(key)?;
         pieces::remove(&mut self.tables.pieces, &row)?;
         self.recount(key.0, Kind::Outputs, usage::of_row(&row), 0)
     }
@@ -187,6 +190,10 @@ impl Apply<'_, '_> {
     }
 
     fn change_state(&mut self, subscription: u128, changes: &[StateChange]) -> Result<(), Fault> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.account(subscription)?;
         for StateChange { key, value } in changes {
             let place = (subscription, key.as_str());
             let before = self.tables.state.get(place)?.map(|row| row.value().to_vec());

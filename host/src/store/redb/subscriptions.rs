@@ -80,8 +80,8 @@ impl Apply<'_, '_> {
     fn forget_one(&mut self, id: SubscriptionId) -> Result<(), Fault> {
         let subscription = id.uuid().as_u128();
         self.forget_state(id)?;
-        self.tables.subscriptions.remove(subscription)?;
         self.close_account(subscription)?;
+        self.tables.subscriptions.remove(subscription)?;
         self.tables.reached.remove(subscription)?;
         self.tables.recoveries.remove(subscription)?;
         Ok(())

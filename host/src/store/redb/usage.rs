@@ -263,14 +263,19 @@ impl Apply<'_, '_> {
         totals
     }
 
-    fn account(&mut self, subscription: u128) -> Result<&mut Account, Fault> {
+    /// Returns a subscription's account. Before a commit changes rows that count, it has to have asked for it: where the account
+    /// cannot be read, the rows are counted as they are then. What the story has is not: that would take reading all of it.
+    pub(super) fn account(&mut self, subscription: u128) -> Result<&mut Account, Fault> {
         use std::collections::hash_map::Entry;
         Ok(match self.effects.usage.accounts.entry(subscription) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let row = self.tables.usage.get(subscription)?;
-                let known = row.map(|row| decode(row.value())).transpose();
-                new.insert(known.map_err(Fault::damaged("usage"))?.unwrap_or_default())
+                let read = row.map(|row| decode(row.value())).transpose();
+                new.insert(match self.marks.pass("usage", subscription, read) {
+                    Some(known) => known.unwrap_or_default(),
+                    None => of_subscription(self.tables, subscription)?,
+                })
             }
         })
     }
@@ -374,6 +379,29 @@ fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, redb::StorageE
         accounts.entry(subscription).or_default().state += of_state(key, row.value());
     }
     Ok(accounts)
+}
+
+/// Counts a subscription, and what its plugin has fixed and keeps.
+fn of_subscription(tables: &Tables<'_>, subscription: u128) -> Result<Account, redb::StorageError> {
+    let mut account = Account::default();
+    if let Some(row) = tables.subscriptions.get(subscription)? {
+        account.subscription = of_row(row.value());
+        if let Ok(known) = record::decode_subscription(row.value()) {
+            account.user = known.user;
+        }
+    }
+    for row in tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))? {
+        account.outputs += of_row(row?.1.value());
+    }
+    for row in tables.state.range((subscription, "")..)? {
+        let (key, row) = row?;
+        let (of, key) = key.value();
+        if of != subscription {
+            break;
+        }
+        account.state += of_state(key, row.value());
+    }
+    Ok(account)
 }
 
 fn save(tables: &mut Tables<'_>, accounts: HashMap<u128, Account>) -> Result<(), redb::StorageError> {

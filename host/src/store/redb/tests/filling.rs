@@ -243,6 +243,40 @@ async fn a_damaged_count_is_made_again_when_the_file_is_opened() {
     assert_exact(&store);
 }
 
+/// One damaged row of the count failed each end of an attempt and all that the plugin made, until a restart counted again.
+#[tokio::test]
+async fn a_damaged_count_is_made_again_by_whatever_meets_it_first() {
+    let (folder, store) = limited();
+    let ann = subscribe(&store, 1, "ann").await;
+    let damage = || {
+        let damaged = store.reader.handle.write(|txn| {
+            let mut tables = Tables::open(txn)?;
+            tables.usage.insert(sub(1).uuid().as_u128(), &[7][..])?;
+            Ok(())
+        });
+        damaged.unwrap();
+    };
+    accept(&store, "a", &[sub(1)]).await;
+    let owed = only(&store, sub(1)).await;
+    damage();
+    assert!(store.prepare(making(1, &owed, 5_000, 5_000, 10)).await.unwrap());
+    assert_exact(&store);
+    let prepared = bytes(&store, "ann");
+    damage();
+    finish(&store, sub(1), &Owed { prepared: true, ..owed }, Outcome::Delivered).await;
+    assert_exact(&store);
+    let kept = bytes(&store, "ann");
+    assert!(kept < prepared - 5_000 && kept > 5_000, "{kept} of {prepared}");
+    damage();
+    store.put_subscription(Subscription { plugin: None, ..ann }, Quota::Holds).await.unwrap();
+    assert_exact(&store);
+    let left = bytes(&store, "ann");
+    assert!(left < kept - 5_000, "{left} of {kept}");
+    assert_eq!(store.damaged(), 1, "it is one row");
+    close(store).await;
+    assert_eq!(bytes(&reopened(folder.path()), "ann"), left);
+}
+
 /// What a batch that cannot be read had counted was counted for ever.
 #[tokio::test]
 async fn a_damaged_batch_counts_nothing_when_it_is_purged() {
