@@ -156,7 +156,7 @@ const GATHER_MAX: Duration = Duration::from_micros(600);
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The most operations and endings in one commit, each.
 const GROUP_MAX: usize = 1_024;
-/// The most bytes in one commit, with what its events cause.
+/// The most bytes of operations, with what their events cause, and of endings in one commit, each.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The writer's input, bounded in bytes. Ends of attempts are always taken, since a lost one is a repeat; of those that
@@ -318,9 +318,7 @@ impl Queue {
         state = self.gather(state);
         let ops = state.take_ops();
         state.last_group = ops.len();
-        let count = state.endings.len().min(GROUP_MAX);
-        let endings: Vec<_> = state.endings.drain(..count).collect();
-        state.endings_bytes -= endings.iter().map(|ending| ending.end.size()).sum::<usize>();
+        let endings = state.take_endings();
         if state.endings.is_empty() {
             state.endings_ready_at = None;
         }
@@ -376,6 +374,21 @@ impl State {
             taken.push(op);
         }
         taken
+    }
+
+    /// Takes a commit's worth of endings.
+    fn take_endings(&mut self) -> Vec<Ending> {
+        let (mut count, mut bytes) = (0, 0);
+        for ending in self.endings.iter().take(GROUP_MAX) {
+            let more = ending.end.size();
+            if count > 0 && bytes + more > GROUP_BYTES_MAX {
+                break;
+            }
+            count += 1;
+            bytes += more;
+        }
+        self.endings_bytes -= bytes;
+        self.endings.drain(..count).collect()
     }
 
     /// Makes room where askers have gone.

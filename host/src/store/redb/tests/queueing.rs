@@ -130,6 +130,25 @@ fn a_group_has_a_bound_in_number_and_in_bytes() {
     assert_eq!(sizes, [2, 1, 1, 1], "one that is too large goes alone");
 }
 
+/// What a thousand plugins and targets said was one commit, however large.
+#[test]
+fn endings_have_a_bound_in_bytes_too() {
+    let queue = Queue::new(usize::MAX);
+    for (number, kibibytes) in (0..).zip([3_000, 1_000, 1_000, 9_000, 1]) {
+        let mut ending = end(number).0;
+        let known = finished(&ending.end).clone();
+        let target = Some(crate::domain::Answer { status: 500, body: "e".repeat(kibibytes * 1024) });
+        let attempt = Attempt { target, ..known.attempt };
+        ending.end = End::Finished(Finished { attempt, ..known });
+        queue.push_ending(ending).unwrap();
+    }
+    queue.close();
+    let groups: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+    let numbers: Vec<Vec<_>> =
+        groups.iter().map(|group| group.endings.iter().map(number).collect()).collect();
+    assert_eq!(numbers, [vec![0, 1], vec![2], vec![3], vec![4]], "one that is too large goes alone");
+}
+
 #[test]
 fn endings_that_were_put_back_come_again_before_the_others() {
     let queue = Queue::new(usize::MAX);
