@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::damage::Marks;
+use super::damage::{self, Doomed, Marks};
 use super::fresh::{self, FreshRows};
 use super::handle::Fault;
 use super::history::{self, Ledger};
@@ -304,12 +304,20 @@ impl Apply<'_, '_> {
             let entries = histories.entries.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
             match (known, waiting_since(entries)) {
-                // Not tried yet: it comes anyway.
-                (true, Waiting::Fresh) if self.is_fresh(subscription, key, index)? => continue,
+                (true, Waiting::Fresh) => match damage::apart(self.is_fresh(subscription, key, index))? {
+                    // Not tried yet: it comes anyway.
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    // No lane may ever meet the row: that of a disabled subscription does not run.
+                    Err(reason) => {
+                        self.marks.mark("fresh", (subscription, key), &reason);
+                        self.bury_fresh(subscription, key, Doomed::Unreadable, wish.at, &mut ledger)?;
+                    }
+                },
                 (true, Waiting::Due(due)) => {
                     self.tables.retries.remove((subscription, due.as_microsecond(), event))?;
                 }
-                (true, Waiting::Fresh | Waiting::Not) => {}
+                (true, Waiting::Not) => {}
                 (false, _) => logged.matched.push(*id),
             }
             let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };

@@ -297,3 +297,24 @@ async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
     assert_eq!(state.keys().collect::<Vec<_>>(), ["count"]);
     assert_eq!(store.damaged(), 1);
 }
+
+/// The row of a disabled subscription is read by no lane: while it was damaged, none of its events could be sent again.
+#[tokio::test]
+async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
+    let (_folder, store) = fresh();
+    let logged = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1), sub(2)])]).await.unwrap();
+    damage_now(&store, |tables| {
+        let row = (sub(1).uuid().as_u128(), logged[0].uuid().as_u128());
+        tables.fresh.insert(row, &[1, 2, 3][..]).unwrap();
+    });
+    assert!(store.redeliver(logged[1], vec![sub(1), sub(2)], "bob".to_owned(), after(1)).await.unwrap());
+    let state_of_other = state(&store, logged[0], sub(1)).await;
+    assert!(is_damaged(&state_of_other), "{state_of_other:?}");
+    let again = only(&store, sub(1)).await;
+    assert_eq!((again.event.id, again.place.due), (logged[1], Some(after(1))));
+    assert_eq!(state(&store, logged[1], sub(1)).await, State::Pending);
+    assert_eq!(only(&store, sub(2)).await.place.due, None, "it comes anyway");
+    assert_eq!(store.damaged(), 1);
+    assert!(store.redeliver(logged[0], vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap());
+    assert_eq!(owed(&store, sub(1)).await.due.len(), 2);
+}
