@@ -32,6 +32,16 @@ pub(super) enum Change {
     Remove(PluginDigest),
 }
 
+impl Change {
+    /// Returns about how many bytes it writes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Put(module) => encode(module).len(),
+            Self::Remove(_) => 0,
+        }
+    }
+}
+
 /// The folder with the bytes.
 #[derive(Clone)]
 pub(super) struct Files(Arc<Path>);

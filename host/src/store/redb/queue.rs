@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::damage::DeadRow;
 use super::modules;
+use super::record;
 use super::recover::Recover;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Arrival, DELIVERY_BYTES, Error, Finished, Preparation, Purge, Purged, Quota, Release};
@@ -35,6 +36,8 @@ pub(super) enum Op {
 
 /// What a write takes besides what it carries, in bytes.
 const OP_BYTES: usize = 256;
+/// About what the record of a recovery takes.
+const RECOVERY_BYTES: usize = 1024;
 
 impl Op {
     /// Returns about how many bytes it holds.
@@ -45,7 +48,11 @@ impl Op {
                 Self::Prepare { preparation, .. } => preparation.size(),
                 Self::Redeliver { redelivery, .. } => redelivery.subscriptions.len() * DELIVERY_BYTES,
                 Self::Recover { recover, .. } => recover.size(),
-                Self::PutSubscription { .. } | Self::BeginRecovery { .. } | Self::Module { .. } => 16 * 1024,
+                Self::PutSubscription { subscription, .. } => subscription_bytes(subscription),
+                Self::BeginRecovery { subscription, .. } => {
+                    RECOVERY_BYTES + subscription.as_deref().map_or(0, subscription_bytes)
+                }
+                Self::Module { change, .. } => change.size(),
                 Self::Forget { deleted, .. } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
                 Self::Purge { .. } | Self::Forgive { .. } | Self::Probe { .. } => 0,
@@ -75,6 +82,11 @@ impl Op {
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Accept { reply, .. } if reply.is_closed())
     }
+}
+
+/// Returns what a subscription's record takes.
+fn subscription_bytes(subscription: &Subscription) -> usize {
+    record::encode_subscription(subscription).len()
 }
 
 /// A wish to send an event again.

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::super::queue::{End, Ending, Group, Op, Queue, Redelivery};
 use super::*;
+use crate::domain::Subscription;
 use crate::domain::handler::{HandlerRun, RunStart};
 use crate::store::{Error, Place};
 
@@ -288,6 +289,23 @@ fn deliveries_count_in_what_waits_and_in_a_group() {
     let (reply, _answer) = oneshot::channel();
     let refused = queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)], reply });
     assert!(matches!(refused, Err(Error::Busy { .. })));
+}
+
+/// Each counted as 16 KiB, though one may have as much as `subscription_bytes_max`.
+#[test]
+fn subscriptions_count_with_what_they_hold() {
+    let queue = Queue::new(400 * 1024);
+    let put = |bytes: usize| {
+        let target = "http://localhost/".parse().unwrap();
+        let new = Subscription::new("ann".into(), "n".repeat(bytes), "$".into(), target, after(0));
+        let (reply, answer) = oneshot::channel();
+        queue.push(Op::PutSubscription { subscription: Box::new(new), quota: Quota::Holds, reply })?;
+        Ok::<_, Error>(answer)
+    };
+    let _large = put(300 * 1024).unwrap();
+    assert!(matches!(put(300 * 1024), Err(Error::Busy { .. })));
+    let _small = [(); 20].map(|()| put(1_024).unwrap());
+    assert_eq!(counts(&queue.next().unwrap()), (21, 0), "small ones take little");
 }
 
 /// While the disk was full, each end of an attempt kept up to 32 KiB of answers in memory.
