@@ -189,12 +189,7 @@ impl Directory {
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
     ) -> Result<Option<Known>, Error> {
-        let writing = self.turn(id).await;
-        let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
-        let Some(current) = current else { return Ok(None) };
-        let Some(changed) = change(&current.subscription) else { return Ok(None) };
-        let quota = quota(&current.subscription, &changed);
-        self.write(writing, Some(current), changed, None, quota).await.map(Some)
+        self.change_within(id, change, quota).await
     }
 
     /// Disables a subscription because of what went wrong with it as it was `tried`, unless it is disabled already
@@ -210,11 +205,23 @@ impl Directory {
                 ..current.clone()
             })
         };
-        let writing = self.turn(tried.id).await;
-        let current = self.known(tried.id).filter(|found| found.subscription.deleted.is_none());
-        let Some(current) = current else { return Ok(()) };
-        let Some(changed) = disabled(&current.subscription) else { return Ok(()) };
-        self.write(writing, Some(current), changed, None, Quota::Exempt).await.map(drop)
+        self.change_within(tried.id, disabled, |_, _| Quota::Exempt).await.map(drop)
+    }
+
+    /// Changes a subscription as [`Self::change`] does; `quota` tells by what is there before and after whether that needs
+    /// room.
+    async fn change_within(
+        &self,
+        id: SubscriptionId,
+        change: impl FnOnce(&Subscription) -> Option<Subscription>,
+        quota: fn(&Subscription, &Subscription) -> Quota,
+    ) -> Result<Option<Known>, Error> {
+        let writing = self.turn(id).await;
+        let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
+        let Some(current) = current else { return Ok(None) };
+        let Some(changed) = change(&current.subscription) else { return Ok(None) };
+        let quota = quota(&current.subscription, &changed);
+        self.write(writing, Some(current), changed, None, quota).await.map(Some)
     }
 
     /// Waits until nobody else changes a subscription.
