@@ -169,10 +169,12 @@ async fn what_is_deleted_loses_its_secrets_and_is_gone_when_it_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(&folder).await;
     let auth = Auth::Basic { username: "ann".to_owned(), password: "secret".to_owned() };
-    let created = Subscription { auth, ..subscription() };
+    let target_url = "http://localhost:1/hook?token=secret".parse().unwrap();
+    let created = Subscription { auth, target_url, ..subscription() };
     let (id, now) = (created.id, clock::now());
     directory.create(created).await.unwrap();
     let deleted = directory.change(id, |current| Some(current.deleted(now))).await.unwrap().unwrap();
+    assert_eq!(deleted.subscription.target_url.as_str(), "http://localhost:1/hook");
     assert_eq!((&deleted.subscription.auth, deleted.filter.is_some()), (&Auth::None, false));
     assert!(directory.deleted_before(now).is_empty());
     let later = now + Duration::from_secs(1);

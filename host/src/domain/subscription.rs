@@ -157,6 +157,7 @@ impl Subscription {
     pub fn deleted(&self, now: Timestamp) -> Self {
         Self {
             jsonpath: String::new(),
+            target_url: self.target_url.without_query(),
             extensions: Map::new(),
             auth: Auth::None,
             plugin: None,

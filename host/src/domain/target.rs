@@ -77,6 +77,12 @@ impl TargetUrl {
         self.uri.as_ref()
     }
 
+    /// Returns what it is without its query, in which many targets take a secret.
+    pub fn without_query(&self) -> Self {
+        let end = self.text.find(['?', '#']).unwrap_or(self.text.len());
+        Self::from(Stored(self.text[..end].to_owned()))
+    }
+
     /// Returns the host that it names (an IPv6 address stands in brackets), and the port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let uri = self.uri.as_ref().ok()?;
@@ -232,6 +238,21 @@ mod tests {
         ] {
             assert_eq!(refused(bad), error, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_stays_without_a_query_names_the_same_place() {
+        for (whole, left) in [
+            ("http://localhost:1/x?token=secret", "http://localhost:1/x"),
+            ("http://localhost?token=secret/x?y", "http://localhost"),
+            ("http://localhost/%3Fx", "http://localhost/%3Fx"),
+        ] {
+            let whole: TargetUrl = whole.parse().unwrap();
+            assert_eq!(whole.without_query(), left.parse().unwrap());
+            assert_eq!(whole.without_query().host_and_port(), whole.host_and_port());
+        }
+        let stored = TargetUrl::from(Stored("nowhere?token=secret".to_owned()));
+        assert_eq!(stored.without_query().as_str(), "nowhere");
     }
 
     /// A port that is none was left away: the event went to port 80.

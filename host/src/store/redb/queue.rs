@@ -366,8 +366,8 @@ impl Queue {
 impl State {
     /// Tells whether a write of `bytes` may wait too.
     ///
-    /// Where nothing waits, one of any size may: its own limit bounds it, and it would be refused for ever otherwise. Events are
-    /// the exception, since their sender can send fewer at once.
+    /// Where nothing waits, one of any size may: its own limit bounds it, and it would be refused for ever otherwise. Events
+    /// are the exception, since their sender can send fewer at once.
     fn has_room(&self, op: &Op, bytes: usize, max: usize) -> bool {
         let may_be_alone = self.ops.is_empty() && !matches!(op, Op::Accept { .. });
         may_be_alone || self.bytes + bytes <= max

@@ -263,8 +263,8 @@ impl Apply<'_, '_> {
         totals
     }
 
-    /// Returns a subscription's account. Before a commit changes rows that count, it has to have asked for it: where the account
-    /// cannot be read, the rows are counted as they are then. What the story has is not: that would take reading all of it.
+    /// Returns a subscription's account. A commit asks for it before it changes rows that count: where the account cannot be
+    /// read, they are counted as they are then. What the story has is not: that would take reading all of it.
     pub(super) fn account(&mut self, subscription: u128) -> Result<&mut Account, Fault> {
         use std::collections::hash_map::Entry;
         Ok(match self.effects.usage.accounts.entry(subscription) {
