@@ -248,7 +248,7 @@ mod tests {
             ("http://localhost/%3Fx", "http://localhost/%3Fx"),
         ] {
             let whole: TargetUrl = whole.parse().unwrap();
-            assert_eq!(whole.without_query(), left.parse().unwrap());
+            assert_eq!(whole.without_query(), left.parse::<TargetUrl>().unwrap());
             assert_eq!(whole.without_query().host_and_port(), whole.host_and_port());
         }
         let stored = TargetUrl::from(Stored("nowhere?token=secret".to_owned()));
