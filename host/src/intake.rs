@@ -67,6 +67,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Tells whether the same events may come in later, when there is room for them: nothing is wrong with them.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Match { .. } | Self::TooMuch { .. } => false,
+            Self::Busy { .. } => true,
+            Self::Log { source } => source.is_shortage(),
+        }
+    }
+}
+
 /// The way in. A cheap handle.
 #[derive(Clone)]
 pub struct Intake {

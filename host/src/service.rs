@@ -12,10 +12,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::{self, Config, Invalid};
 use crate::delivery::{self, Dispatcher, StartError};
 use crate::directory::{Directory, Route};
 use crate::domain::{Event, EventId};
+use crate::handler::upload::Refusal;
 use crate::handler::{self, Runs, Tools};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
@@ -27,7 +29,6 @@ use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options, RedbStore};
 use crate::store::{self, Purge, Purged, Store, Story};
-use crate::{chain, clock};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -343,7 +344,7 @@ async fn runs(
             let intake = way_in.clone();
             Box::pin(async move {
                 let accepted = intake.accept(vec![event], &sender).await;
-                accepted.map(|ids| ids[0]).map_err(|error| chain::of(&error))
+                accepted.map(|ids| ids[0]).map_err(Refusal::Intake)
             })
         }),
     };

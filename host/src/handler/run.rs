@@ -101,7 +101,7 @@ enum Whose {
     Lasting,
     /// The moment's.
     Passing,
-    /// This machine's: its disk is full, or it has no descriptors. It uses up no attempt.
+    /// This machine's: its disk is full, it has no descriptors, or the store has no room. It uses up no attempt.
     Host,
 }
 
@@ -335,7 +335,13 @@ impl Attempt<'_> {
         }
         let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
         let uploaded = uploading.await.map_err(|error| {
-            let whose = if error.is_lasting() { Whose::Lasting } else { Whose::Passing };
+            let whose = if error.is_shortage() {
+                Whose::Host
+            } else if error.is_lasting() {
+                Whose::Lasting
+            } else {
+                Whose::Passing
+            };
             failed(&error, Whose::disk(&error, whose))
         })?;
         let noted = uploaded.clone();

@@ -68,6 +68,16 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Tells whether the same request may be granted later, when there is room for it: nothing is wrong with it.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Quota { .. } | Self::Busy { .. } | Self::Closed => true,
+            Self::Damaged { .. } => false,
+        }
+    }
+}
+
 /// What is kept for a user, in bytes: subscriptions, and what their plugins make, keep and say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {

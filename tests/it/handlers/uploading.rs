@@ -18,7 +18,7 @@ use waypost::clock;
 use waypost::domain::handler::Uploaded;
 use waypost::domain::parts::Parts;
 use waypost::domain::{DeliveryId, Event, EventId};
-use waypost::handler::upload::{Accept, Destination, Error, IngestAuth, Origin, Uploader};
+use waypost::handler::upload::{Accept, Destination, Error, IngestAuth, Origin, Refusal, Uploader};
 use waypost::handler::{KEY_VALUES_FILE, Meter, Output, OutputLimits};
 
 use super::ingest::Ingest;
@@ -107,7 +107,7 @@ fn meter() -> Arc<Meter> {
 }
 
 fn nobody() -> Accept {
-    Arc::new(|_, _| Box::pin(async { Err("nobody takes events here".to_owned()) }))
+    Arc::new(|_, _| Box::pin(async { Err(Refusal::Other("nobody takes events here".to_owned())) }))
 }
 
 fn uploader(destination: &Destination) -> Result<Uploader, Error> {

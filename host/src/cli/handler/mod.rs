@@ -14,6 +14,7 @@ use uuid::Uuid;
 use waypost::config::{self, Config, Note, Sources};
 use waypost::domain::EventId;
 use waypost::handler::Tools;
+use waypost::handler::upload::Refusal;
 use waypost::plugin::{Compiler, Host, Settings};
 
 use crate::cli::{own_program, print, wait};
@@ -76,7 +77,7 @@ fn tools(config: &Config, runs: &Path) -> Tools {
         accept: Arc::new(|event, _sender| {
             Box::pin(async move {
                 let json = String::from_utf8_lossy(&event.json()).into_owned();
-                print::json_text(&json).map_err(|error| error.to_string())?;
+                print::json_text(&json).map_err(|error| Refusal::Other(error.to_string()))?;
                 Ok(EventId::from_uuid(Uuid::nil()))
             })
         }),

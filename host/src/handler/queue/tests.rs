@@ -11,7 +11,7 @@ use crate::handler::fetch::{Fetcher, Source};
 use crate::handler::program::Closure;
 use crate::handler::ready::Loaded;
 use crate::handler::runs::UnderWay;
-use crate::handler::upload::{Accept, Destination, Uploader};
+use crate::handler::upload::{Accept, Destination, Refusal, Uploader};
 use crate::store::redb::RedbStore;
 use crate::store::{Arrival, Store};
 
@@ -38,7 +38,8 @@ fn counting(begun: &Arc<AtomicUsize>, go: &Arc<Notify>) -> Arc<Handler> {
             Ok(())
         }
     });
-    let accept: Accept = Arc::new(|_, _| Box::pin(async { Err("nobody accepts".to_owned()) }));
+    let accept: Accept =
+        Arc::new(|_, _| Box::pin(async { Err(Refusal::Other("nobody accepts".to_owned())) }));
     handler(closure, &Destination::Nowhere, accept)
 }
 
@@ -135,7 +136,8 @@ async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
 async fn a_run_that_panics_is_over_where_its_schedule_is() {
     let folder = tempfile::tempdir().unwrap();
     let closure = Closure::new(|_| async { panic!("the embedding program's own mistake") });
-    let accept: Accept = Arc::new(|_, _| Box::pin(async { Err("nobody accepts".to_owned()) }));
+    let accept: Accept =
+        Arc::new(|_, _| Box::pin(async { Err(Refusal::Other("nobody accepts".to_owned())) }));
     let (mut queue, id) = owing(handler(closure, &Destination::Nowhere, accept), folder.path()).await;
     queue.start_owed().await;
     until(|| queue.engine.under_way.lock().is_empty()).await;

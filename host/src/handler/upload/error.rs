@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 use crate::domain::event::DecodeError;
+use crate::intake;
 use crate::net::SetUpError;
 
 /// Why an output was not uploaded.
@@ -163,17 +164,39 @@ pub enum Error {
     #[error("the follow-up event is not valid")]
     Event(#[source] DecodeError),
     /// The follow-up event was refused.
-    #[error("the follow-up event was not accepted: {reason}")]
-    NotAccepted {
-        /// Why.
-        reason: String,
-    },
+    #[error("the follow-up event was not accepted")]
+    NotAccepted(#[source] Refusal),
     /// The work was ended.
     #[error("the upload was ended before it was done")]
     Stopped,
 }
 
+/// Why a follow-up event was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The way in did not take it.
+    #[error(transparent)]
+    Intake(#[from] intake::Error),
+    /// What stands in for the way in did not.
+    #[error("{0}")]
+    Other(String),
+}
+
 impl Error {
+    /// Tells whether it is for want of something of this service's, such as room in the store: the destination and the
+    /// program have no part in it.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::NotAccepted(Refusal::Intake(error)) => error.is_shortage(),
+            Self::NotAccepted(Refusal::Other(_)) => false,
+            Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => false,
+            Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
+            Self::Unreachable { .. } | Self::BrokenOff { .. } | Self::Idle { .. } => false,
+            Self::Refused { .. } | Self::Answer { .. } | Self::Failed { .. } => false,
+            Self::UnknownJob { .. } | Self::Timeout { .. } | Self::Stopped => false,
+        }
+    }
+
     /// Tells whether trying again would end alike, as long as nobody changes the configuration, here or
     /// there.
     pub fn is_lasting(&self) -> bool {
@@ -185,7 +208,7 @@ impl Error {
             Self::Answer { .. } => false,
             Self::Failed { is_lasting, .. } => *is_lasting,
             Self::UnknownJob { .. } | Self::Timeout { .. } => false,
-            Self::NotAccepted { .. } | Self::Stopped => false,
+            Self::NotAccepted(_) | Self::Stopped => false,
         }
     }
 }
@@ -194,4 +217,29 @@ impl Error {
 pub(super) fn is_passing(status: StatusCode) -> bool {
     let is_busy = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
     status.is_server_error() || is_busy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    fn not_accepted(source: store::Error) -> Error {
+        Error::NotAccepted(intake::Error::Log { source }.into())
+    }
+
+    /// It was counted: after 75 minutes of a full disk, uploads were dead letters.
+    #[test]
+    fn a_store_that_is_away_or_full_is_our_own_shortage_and_a_refusal_of_the_event_is_not() {
+        let quota = store::Error::Quota { user: "ann".to_owned(), kept: 1, bytes: 1, max: 1 };
+        let away = store::Error::Unavailable { reason: "no space left on device".to_owned() };
+        for error in [quota, away, store::Error::Busy { max: 1 }, store::Error::Closed] {
+            let error = not_accepted(error);
+            assert!(error.is_shortage() && !error.is_lasting(), "{error:?}");
+        }
+        assert!(Error::NotAccepted(intake::Error::Busy { max: 1 }.into()).is_shortage());
+        assert!(!Error::NotAccepted(intake::Error::TooMuch { max: 1 }.into()).is_shortage());
+        assert!(!not_accepted(store::Error::Damaged { table: "seen", reason: String::new() }).is_shortage());
+        assert!(!Error::NotAccepted(Refusal::Other("no".to_owned())).is_shortage());
+    }
 }

@@ -71,7 +71,7 @@ impl Events {
         let id = match made.await? {
             Ok(event) => {
                 let accepted = (self.accept)(event, sender).await;
-                let id = accepted.map_err(|reason| Error::NotAccepted { reason })?;
+                let id = accepted.map_err(Error::NotAccepted)?;
                 work::run(move |_| note.write(&id)).await?;
                 id
             }

@@ -34,7 +34,7 @@ use crate::domain::handler::{HandlerName, Uploaded};
 use crate::domain::parts::Transaction;
 use crate::domain::{DeliveryId, Event, EventId};
 
-pub use error::Error;
+pub use error::{Error, Refusal};
 pub use events::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 
 /// Where outputs go.
@@ -101,7 +101,7 @@ pub struct Origin {
 }
 
 /// Accepts a follow-up event in a sender's name and returns its id in the log, or why not.
-pub type Accept = Arc<dyn Fn(Event, String) -> BoxFuture<'static, Result<EventId, String>> + Send + Sync>;
+pub type Accept = Arc<dyn Fn(Event, String) -> BoxFuture<'static, Result<EventId, Refusal>> + Send + Sync>;
 
 /// Uploads outputs.
 #[derive(Clone)]

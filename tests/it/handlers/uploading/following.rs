@@ -21,7 +21,7 @@ impl Log {
         let accept: Accept = Arc::new(move |event, _sender| {
             log.given.lock().unwrap().push(event);
             let answer = match log.refusals.lock().unwrap().pop() {
-                Some(reason) => Err(reason.to_owned()),
+                Some(reason) => Err(Refusal::Other(reason.to_owned())),
                 None => Ok(EventId::MAX),
             };
             Box::pin(async { answer })
@@ -76,7 +76,8 @@ async fn a_repeat_is_the_same_event_and_what_was_accepted_is_not_sent_again() {
     let uploader = log.uploader(folder.path());
     log.refusals.lock().unwrap().push("the disk is full");
     let error = run.upload(&uploader, &run.small()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the follow-up event was not accepted: the disk is full");
+    let text = waypost::chain::of(&error);
+    assert_eq!(text, "the follow-up event was not accepted: the disk is full");
     assert!(!error.is_lasting());
     for _ in 0..2 {
         let done = run.upload(&uploader, &run.small()).await.unwrap();
