@@ -55,11 +55,18 @@ impl Capture {
     }
 }
 
+/// Which file there cannot be. The system's error is kept apart: its number tells a want of ours from another reason.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to create {}", path.display())]
+struct CreateError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Creates a file, or says which one cannot be.
 fn create(path: &Path) -> io::Result<File> {
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("failed to create {}: {error}", path.display()))
-    };
+    let named =
+        |source: io::Error| io::Error::new(source.kind(), CreateError { path: path.to_owned(), source });
     File::create(path).map_err(named)
 }
 
@@ -84,7 +91,18 @@ impl Write for Capture {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
+
+    /// The number was lost: a want of descriptors looked like the program's own fault.
+    #[test]
+    fn what_cannot_be_created_is_named_and_keeps_the_systems_number() {
+        let error = create(Path::new("/no/such/folder/stdout")).unwrap_err();
+        assert!(error.to_string().contains("/no/such/folder/stdout"), "{error}");
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        assert_eq!(cause.and_then(io::Error::raw_os_error), Some(rustix::io::Errno::NOENT.raw_os_error()));
+    }
 
     #[test]
     fn the_beginning_is_in_the_file_and_the_end_in_the_story() {

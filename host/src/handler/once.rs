@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::definition::Definition;
 use super::folder::Folder;
 use super::meter::Meter;
+use super::program::Shortage;
 use super::ready::{Error, Handler, Tools};
-use super::run::{Attempt, Failure, NoFolder};
+use super::run::{Attempt, Failure};
 use crate::clock;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, Event, EventId};
@@ -45,8 +46,8 @@ pub async fn once(
     let attempt =
         Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };
     let made = Box::pin(attempt.make()).await;
-    let no_folder = |NoFolder(reason)| Error::NoFolder { name: handler.definition.name.clone(), reason };
-    let ended = made.map_err(no_folder)?;
+    let short = |Shortage(reason)| Error::Shortage { name: handler.definition.name.clone(), reason };
+    let ended = made.map_err(short)?;
     let failure = ended.failure.map(|failure| match failure {
         Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
     });

@@ -10,8 +10,9 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::folder::Folder;
 use super::meter::Meter;
+use super::program::Shortage;
 use super::ready::Handler;
-use super::run::{self, Attempt, Ended, Failure, NoFolder};
+use super::run::{self, Attempt, Ended, Failure};
 use super::runs::{Engine, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
@@ -198,7 +199,7 @@ async fn make(engine: &Engine, attempt: &Attempt<'_>) -> Option<Ended> {
     loop {
         let reason = match caught(Box::pin(attempt.make())).await {
             Ok(Ok(ended)) => return Some(ended),
-            Ok(Err(NoFolder(reason))) => reason,
+            Ok(Err(Shortage(reason))) => reason,
             // What is left owed would panic again, and at once.
             Err(panic) => {
                 tracing::error!(%handler, %event, panic, "a run panicked");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::definition::{Definition, Program};
 use super::fetch::{self, Fetcher};
-use super::program::{Call, Closure, Component, Ended, Native, Run};
+use super::program::{Call, Closure, Component, Ended, Native, Run, Shortage};
 use super::upload::{self, Accept, Uploader};
 use crate::directory::Route;
 use crate::domain::HandlerName;
@@ -54,12 +54,12 @@ pub enum Error {
          (plugin_compiler)"
     )]
     NoSupervisor(HandlerName),
-    /// There is no folder to run in.
-    #[error("failed to make a folder for the handler `{name}`: {reason}")]
-    NoFolder {
+    /// This machine has not what a run needs, such as a folder.
+    #[error("the handler `{name}` cannot run here now: {reason}")]
+    Shortage {
         /// Which.
         name: HandlerName,
-        /// Why not.
+        /// What is missing.
         reason: String,
     },
     /// The client that fetches cannot be made.
@@ -154,11 +154,14 @@ pub async fn check(definition: Definition, tools: &Tools) -> Result<(), Error> {
 
 impl Loaded {
     /// Runs the program. Dropping the future ends it.
-    pub(super) async fn run(&self, call: &Call, closures: impl FnOnce() -> Run) -> Ended {
+    ///
+    /// # Errors
+    /// When this machine has not what it needs.
+    pub(super) async fn run(&self, call: &Call, closures: impl FnOnce() -> Run) -> Result<Ended, Shortage> {
         match self {
             Self::Component(component) => component.run(call).await,
             Self::Native(native) => native.run(call).await,
-            Self::Closure(closure) => closure.run(closures(), call).await,
+            Self::Closure(closure) => Ok(closure.run(closures(), call).await),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::folder::{Folder, Left, Ran};
 use super::mark;
 use super::meter::{Meter, Phase};
 use super::output::{Output, OutputError, OutputLimits};
-use super::program::{Call, CallLimits, Run};
+use super::program::{Call, CallLimits, Run, Shortage};
 use super::ready::Handler;
 use super::upload::Origin;
 use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
@@ -66,18 +66,15 @@ pub(super) enum Failure {
     UploadForGood(String),
 }
 
-/// There is no folder to run in, and why: it says nothing about the run, which can begin when that has passed.
-pub(super) struct NoFolder(pub(super) String);
-
 /// Why an attempt did not come to its end.
 enum Stopped {
-    NoFolder(NoFolder),
+    Shortage(Shortage),
     Failure(Failure),
 }
 
-impl From<NoFolder> for Stopped {
-    fn from(reason: NoFolder) -> Self {
-        Self::NoFolder(reason)
+impl From<Shortage> for Stopped {
+    fn from(shortage: Shortage) -> Self {
+        Self::Shortage(shortage)
     }
 }
 
@@ -120,13 +117,14 @@ impl Attempt<'_> {
     /// cut short.
     ///
     /// # Errors
-    /// When there is no folder for it.
-    pub(super) async fn make(&self) -> Result<Ended, NoFolder> {
+    /// When this machine has not what it needs, such as a folder. That says nothing about the run, which can be made when it
+    /// has passed.
+    pub(super) async fn make(&self) -> Result<Ended, Shortage> {
         let mut run = self.blank();
         match self.go(&mut run).await {
             Ok(()) => Ok(Ended { run, failure: None }),
             Err(Stopped::Failure(failure)) => Ok(Ended { run, failure: Some(failure) }),
-            Err(Stopped::NoFolder(reason)) => Err(reason),
+            Err(Stopped::Shortage(shortage)) => Err(shortage),
         }
     }
 
@@ -169,14 +167,14 @@ impl Attempt<'_> {
             }
         };
         self.upload(&parts, run).await.map_err(|Refused { reason, whose }| match whose {
-            Whose::Host => Stopped::NoFolder(NoFolder(reason)),
+            Whose::Host => Stopped::Shortage(Shortage(reason)),
             Whose::Program => Failure::Run(reason).into(),
             Whose::Lasting => Failure::UploadForGood(reason).into(),
             Whose::Passing => Failure::Upload { reason, before }.into(),
         })
     }
 
-    async fn look(&self) -> Result<Left, NoFolder> {
+    async fn look(&self) -> Result<Left, Shortage> {
         let folder = self.folder.clone();
         blocking(move || folder.left()).await.map_err(|error| no_folder(&error))
     }
@@ -193,7 +191,10 @@ impl Attempt<'_> {
         }
         self.meter.enter(Phase::Running, clock::now(), 0, 0);
         let (begun, call) = (Instant::now(), self.call());
-        let ended = self.handler.program.run(&call, || self.closures(parts)).await;
+        let ended = match self.handler.program.run(&call, || self.closures(parts)).await {
+            Ok(ended) => ended,
+            Err(Shortage(reason)) => return Err(self.put_off(reason).await),
+        };
         let (exit, took) = (ended.exit, begun.elapsed());
         let failure = (!exit.is_success()).then(|| with_last_words(&exit, &ended.stderr.tail));
         run.program = Some(ProgramEnd { exit, took, stdout: ended.stdout, stderr: ended.stderr });
@@ -221,21 +222,26 @@ impl Attempt<'_> {
         Ok(before)
     }
 
-    /// Says what a failed fetch means. What there is of the files goes before the run waits for this machine: it may be
-    /// what has filled the disk, which the store needs as well.
+    /// Says what a failed fetch means.
     async fn unfetched(&self, error: fetch::Error) -> Stopped {
         let reason = format!("fetch: {}", chain::of(&error));
         if !shortage::is_behind(&error) {
             return Failure::Run(reason).into();
         }
+        self.put_off(reason).await
+    }
+
+    /// Gives up the run for now. What there is of its files goes first: they may be what has filled the disk, which the
+    /// store needs as well.
+    async fn put_off(&self, reason: String) -> Stopped {
         let folder = self.folder.clone();
         if let Err(error) = blocking(move || folder.remove()).await {
             tracing::warn!(%error, "the folder of a run stays for now");
         }
-        Stopped::NoFolder(NoFolder(reason))
+        Shortage(reason).into()
     }
 
-    async fn begin(&self) -> Result<(), NoFolder> {
+    async fn begin(&self) -> Result<(), Shortage> {
         let (folder, recipient) = (self.folder.clone(), (self.logged.id, self.recipient));
         let json = self.logged.event.json();
         let outputs: Vec<_> =
@@ -381,8 +387,8 @@ impl Attempt<'_> {
     }
 }
 
-fn no_folder(error: &std::io::Error) -> NoFolder {
-    NoFolder(format!("the folder of the run cannot be used: {}", chain::of(error)))
+fn no_folder(error: &std::io::Error) -> Shortage {
+    Shortage(format!("the folder of the run cannot be used: {}", chain::of(error)))
 }
 
 /// Returns the arguments that were given on `/dispatch`.

@@ -2,6 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use waypost::domain::handler::{Exit, TAIL_BYTES_MAX};
+use waypost::handler::Shortage;
 
 use super::{Run, gone};
 
@@ -89,12 +90,13 @@ async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
     assert!(run.ended().await.stdout.tail.starts_with("unlimited\n0\n1024\n"), "none is set");
 }
 
+/// A full disk failed the run, for good where it had no schedule.
 #[tokio::test]
-async fn a_log_that_cannot_be_kept_fails_the_run() {
+async fn a_log_that_cannot_be_kept_ends_the_run_and_a_full_disk_is_not_its_fault() {
     let mut run = Run::script("echo $$ >self; echo 1; exec sleep 1000");
     run.call.stdout = "/dev/full".into();
-    let ended = run.ended().await;
-    assert!(matches!(&ended.exit, Exit::Failed(reason) if reason.contains("disk")), "{ended:?}");
+    let Shortage(reason) = run.native.run(&run.call).await.unwrap_err();
+    assert!(reason.contains("disk"), "{reason}");
     gone(run.pid("self").await).await;
     run.call.stdout = run.folder.path().join("absent/stdout");
     let ended = run.ended().await;

@@ -56,7 +56,7 @@ impl Run {
     }
 
     async fn ended(&self) -> Ended {
-        self.native.run(&self.call).await
+        self.native.run(&self.call).await.unwrap()
     }
 
     fn place(&self, path: &str) -> PathBuf {

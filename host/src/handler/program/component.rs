@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Call, Ended};
-use crate::domain::handler::Said;
+use super::{Call, Ended, Fault, Shortage, UNKEPT};
+use crate::domain::handler::{Exit, Said};
 use crate::domain::plugin::AllowHost;
 use crate::handler::Capture;
 use crate::plugin::{Command, CommandCall, CommandLimits, Host, Refused};
@@ -33,8 +33,11 @@ impl Component {
         Ok(Self { host, command, allow_hosts: allow_hosts.into() })
     }
 
-    /// Runs it. What goes wrong is its exit, never an error. Dropping the future ends it.
-    pub async fn run(&self, call: &Call) -> Ended {
+    /// Runs it. What goes wrong with it is its exit. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// When it failed and this machine has not what is needed to keep what it says.
+    pub async fn run(&self, call: &Call) -> Result<Ended, Shortage> {
         let (stdout, stderr) = (captured(&call.stdout, call), captured(&call.stderr, call));
         let memory_bytes = call.limits.memory_bytes.unwrap_or(COMPONENT_MEMORY_BYTES);
         let command_call = CommandCall {
@@ -53,31 +56,59 @@ impl Component {
             },
         };
         let end = self.host.run_command(&self.command, command_call).await;
-        Ended { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() }
+        match stdout.shortage().or_else(|| stderr.shortage()) {
+            // Where it went beyond a limit, what is missing may be what it has taken.
+            Some(shortage) if !end.exit.is_success() && !matches!(end.exit, Exit::Limit(_)) => Err(shortage),
+            Some(_) | None => Ok(Ended { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() }),
+        }
     }
 }
 
 fn captured(path: &Path, call: &Call) -> Shared {
-    Shared(Arc::new(Mutex::new(Capture::new(path.to_owned(), call.limits.log_bytes))))
+    let capture = Capture::new(path.to_owned(), call.limits.log_bytes);
+    Shared(Arc::new(Mutex::new(Stream { capture, shortage: None })))
 }
 
-/// A capture that the program's thread writes to, and that is read when that has ended.
+/// A stream of the program's.
+struct Stream {
+    capture: Capture,
+    /// Why something of it could not be kept, where that is a want of this machine's: the program is not told more than
+    /// that it failed.
+    shortage: Option<Shortage>,
+}
+
+/// A stream that the program's thread writes to, and that is read when that has ended.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Capture>>);
+struct Shared(Arc<Mutex<Stream>>);
 
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Stream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn said(&self) -> Said {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).said()
+        self.lock().capture.said()
+    }
+
+    fn shortage(&self) -> Option<Shortage> {
+        self.lock().shortage.clone()
     }
 }
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        let mut stream = self.lock();
+        let written = stream.capture.write(bytes);
+        if let Err(error) = &written
+            && let Fault::Shortage(shortage) = Fault::of(UNKEPT, error)
+        {
+            stream.shortage = Some(shortage);
+        }
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.lock().capture.flush()
     }
 }
 
@@ -86,7 +117,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::handler::Exit;
     use crate::handler::CallLimits;
     use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
 
@@ -133,7 +163,7 @@ mod tests {
         let host = host(folder.path());
         let wasm = std::fs::read(waypost_guests::TOOL).unwrap();
         let component = Component::load(host, wasm.into(), &[]).await.unwrap();
-        let run = async |arguments: &[&str]| component.run(&call(folder.path(), arguments)).await;
+        let run = async |arguments: &[&str]| component.run(&call(folder.path(), arguments)).await.unwrap();
         let shown = run(&["show"]).await;
         assert_eq!(shown.exit, Exit::Code(0), "{}", shown.stderr.tail);
         assert!(shown.stdout.tail.starts_with("arguments: [\"me\", \"show\"]"), "{}", shown.stdout.tail);
@@ -144,6 +174,9 @@ mod tests {
         assert!(panicked.stderr.tail.contains("oh no"), "{}", panicked.stderr.tail);
         // What it says has nowhere to go.
         let nowhere = Call { stdout: folder.path().join("no/stdout"), ..call(folder.path(), &["show"]) };
-        assert!(!component.run(&nowhere).await.exit.is_success());
+        assert!(!component.run(&nowhere).await.unwrap().exit.is_success());
+        // A full disk failed the run, for good where it had no schedule.
+        let full = Call { stdout: "/dev/full".into(), ..call(folder.path(), &["show"]) };
+        component.run(&full).await.unwrap_err();
     }
 }

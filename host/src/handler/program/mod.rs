@@ -5,10 +5,14 @@ mod component;
 mod native;
 mod supervise;
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::handler::{Exit, Said};
+use crate::{chain, shortage};
 
 pub use closure::{Answer, Closure, Run};
 pub use component::{COMPONENT_MEMORY_BYTES, Component};
@@ -17,6 +21,9 @@ pub use supervise::{Supervision, become_main, supervise_main};
 
 /// Where a native program's name is looked up, and its own `PATH`, unless its environment says otherwise.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What is said where a stream of a program's cannot be kept.
+const UNKEPT: &str = "failed to keep what the program says (is the disk full?)";
 
 /// What a program is started with.
 #[derive(Clone, Debug)]
@@ -69,5 +76,56 @@ impl Ended {
     /// Says that a program could not be started, or was ended by a limit, without a word.
     pub(super) fn silent(exit: Exit) -> Self {
         Self { exit, stdout: Said::default(), stderr: Said::default() }
+    }
+}
+
+/// What this machine lacks to run a program, such as memory for its process: it says nothing about the program, which can
+/// run when that has passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage(pub String);
+
+/// Why a program did not run, or not to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// For want of something of this machine's.
+    Shortage(Shortage),
+    /// For a reason of its own, or of the configuration.
+    Failure(String),
+}
+
+impl Fault {
+    /// Judges an error, and says what failed by it.
+    fn of(what: &str, error: &(dyn Error + 'static)) -> Self {
+        let reason = format!("{what}: {}", chain::of(error));
+        if shortage::is_behind(error) { Self::Shortage(Shortage(reason)) } else { Self::Failure(reason) }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Failure(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// A want of descriptors, processes or disk failed the run, for good where it had no schedule.
+    #[test]
+    fn a_want_of_descriptors_processes_memory_or_disk_is_no_fault_of_the_programs() {
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::NOSPC] {
+            let fault = Fault::of("it failed", &io::Error::from(ours));
+            let Fault::Shortage(Shortage(reason)) = &fault else { panic!("{ours:?}: {fault:?}") };
+            assert!(reason.starts_with("it failed: "), "{reason}");
+        }
+        for other in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
+            let fault = Fault::of("it failed", &io::Error::from(other));
+            assert!(matches!(fault, Fault::Failure(_)), "{other:?}: {fault:?}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::handler::{Exit, Said};
+use crate::domain::handler::Exit;
 
-use super::{Call, Ended};
+use super::{Call, Ended, Fault, Shortage};
 use listen::listen;
 use rule::rule;
 
@@ -28,16 +28,17 @@ pub struct Native {
 }
 
 impl Native {
-    /// Runs the program. What goes wrong is its exit, never an error.
+    /// Runs the program. What goes wrong with it is its exit.
     ///
     /// Dropping the future ends the program at once, with all that it has started.
-    pub async fn run(&self, call: &Call) -> Ended {
+    ///
+    /// # Errors
+    /// When this machine has not what the program needs to be started, or what it says needs to be kept.
+    pub async fn run(&self, call: &Call) -> Result<Ended, Shortage> {
         let (process, (stdout, stderr)) = match start::start(self, call).await {
             Ok(started) => started,
-            Err(reason) => {
-                let (stdout, stderr) = (Said::default(), Said::default());
-                return Ended { exit: Exit::Failed(reason), stdout, stderr };
-            }
+            Err(Fault::Failure(reason)) => return Ok(Ended::silent(Exit::Failed(reason))),
+            Err(Fault::Shortage(shortage)) => return Err(shortage),
         };
         let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
         let ruling = async {
@@ -48,7 +49,13 @@ impl Native {
         let stdout = listen(stdout.0, stdout.1, &ended, &broken);
         let stderr = listen(stderr.0, stderr.1, &ended, &broken);
         let (exit, stdout, stderr) = tokio::join!(ruling, stdout, stderr);
-        let exit = stdout.broken.or(stderr.broken).map_or(exit, Exit::Failed);
-        Ended { exit, stdout: stdout.said, stderr: stderr.said }
+        let exit = match (exit?, stdout.broken.or(stderr.broken)) {
+            // What is missing may be what the program has taken.
+            (Exit::Limit(limit), _) => Exit::Limit(limit),
+            (_, Some(Fault::Shortage(shortage))) => return Err(shortage),
+            (_, Some(Fault::Failure(reason))) => Exit::Failed(reason),
+            (exit, None) => exit,
+        };
+        Ok(Ended { exit, stdout: stdout.said, stderr: stderr.said })
     }
 }

@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use crate::domain::handler::Exit;
 use crate::{chain, process};
 
+use super::{Fault, Shortage};
 use family::Family;
 pub(super) use family::end_session;
 
@@ -63,6 +64,8 @@ pub(super) enum Report {
     Started(i32),
     /// It has ended, and what it had started has too.
     Ended(End),
+    /// It was not started, as this machine has not what it needs.
+    Short(Shortage),
 }
 
 /// The end of a program.
@@ -94,9 +97,12 @@ async fn supervise(supervision: Supervision) -> io::Result<()> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(true)?;
     let (mut orders, mut reports) = tokio::net::UnixStream::from_std(control)?.into_split();
-    let ended = rule(supervision, &mut orders, &mut reports).await;
-    let end = ended.unwrap_or_else(|reason| End { exit: Exit::Failed(reason), left: None });
-    report(&mut reports, &Report::Ended(end)).await
+    let last = match rule(supervision, &mut orders, &mut reports).await {
+        Ok(end) => Report::Ended(end),
+        Err(Fault::Shortage(shortage)) => Report::Short(shortage),
+        Err(Fault::Failure(reason)) => Report::Ended(End { exit: Exit::Failed(reason), left: None }),
+    };
+    report(&mut reports, &last).await
 }
 
 async fn report(reports: &mut OwnedWriteHalf, report: &Report) -> io::Result<()> {
@@ -115,8 +121,8 @@ async fn rule(
     supervision: Supervision,
     orders: &mut OwnedReadHalf,
     reports: &mut OwnedWriteHalf,
-) -> Result<End, String> {
-    let failed = |error: io::Error| format!("failed to prepare the program's process: {error}");
+) -> Result<End, Fault> {
+    let failed = |error: io::Error| Fault::of("failed to prepare the program's process", &error);
     // Whoever ends the service ends its programs through it: it may want to wait for them.
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         drop(signal(kind).map_err(failed)?);

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::handler::Said;
 use crate::handler::Capture;
+use crate::handler::program::{Fault, UNKEPT};
 
 /// As much as a pipe holds.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -20,7 +21,7 @@ const DRAINING: Duration = Duration::from_secs(2);
 pub(super) struct Heard {
     pub(super) said: Said,
     /// Why the rest was not.
-    pub(super) broken: Option<String>,
+    pub(super) broken: Option<Fault>,
 }
 
 /// Reads to the end of the stream, or until some time after `ended`. Cancels `broken` where it cannot go on.
@@ -54,7 +55,8 @@ pub(super) async fn listen(
         });
         let Ok(kept) = keeping.await else {
             broken.cancel();
-            return Heard { said: Said::default(), broken: Some("the service is ending".to_owned()) };
+            let broken = Some(Fault::Failure("the service is ending".to_owned()));
+            return Heard { said: Said::default(), broken };
         };
         (capture, buffer) = (kept.0, kept.1);
         if let Err(error) = kept.2 {
@@ -63,7 +65,31 @@ pub(super) async fn listen(
     };
     let fault = fault.map(|error| {
         broken.cancel();
-        format!("failed to keep what the program says (is the disk full?): {error}")
+        Fault::of(UNKEPT, &error)
     });
     Heard { said: capture.said(), broken: fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    async fn heard(path: &Path) -> Option<Fault> {
+        let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
+        let heard = listen(&b"a word"[..], Capture::new(path.to_owned(), 100), &ended, &broken).await;
+        assert!(broken.is_cancelled(), "the program is ended");
+        heard.broken
+    }
+
+    /// A full disk failed the run, for good where it had no schedule.
+    #[tokio::test]
+    async fn a_disk_without_room_for_what_the_program_says_is_no_fault_of_the_programs() {
+        let full = heard(Path::new("/dev/full")).await;
+        assert!(matches!(full, Some(Fault::Shortage(_))), "{full:?}");
+        let absent = heard(Path::new("/no/such/folder/stdout")).await;
+        let Some(Fault::Failure(reason)) = &absent else { panic!("{absent:?}") };
+        assert!(reason.contains("/no/such/folder/stdout"), "{reason}");
+    }
 }

@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::handler::Exit;
-use crate::handler::program::Call;
 use crate::handler::program::supervise::{End, GRACE, KILLING, Report, end_session};
+use crate::handler::program::{Call, Shortage};
 
 use super::quota;
 use super::start::Process;
@@ -21,7 +21,14 @@ use super::start::Process;
 const SLACK: Duration = Duration::from_secs(5);
 
 /// Waits for the end of a program, or brings it about.
-pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationToken) -> Exit {
+///
+/// # Errors
+/// When this machine has not what the program needs to be started.
+pub(super) async fn rule(
+    process: Process,
+    call: &Call,
+    broken: &CancellationToken,
+) -> Result<Exit, Shortage> {
     let Process { mut child, control } = process;
     let (reports, orders) = control.into_split();
     let mut reports = Reports { lines: BufReader::new(reports).lines(), program: None };
@@ -44,6 +51,7 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
     let exit = match ended {
         Some(ended) => {
             drop(timeout(SLACK, child.wait()).await);
+            let ended = ended?;
             if let Some(left) = ended.left {
                 tracing::warn!(handler = call.name, ?left, "processes of a run could not be ended");
             }
@@ -51,13 +59,13 @@ pub(super) async fn rule(process: Process, call: &Call, broken: &CancellationTok
         }
         None => lost(&mut child, reports.program).await,
     };
-    match reason.unwrap_or(exit) {
+    Ok(match reason.unwrap_or(exit) {
         Exit::Limit(limit) => Exit::Limit(limit),
         // The last it did may have been too much, and what it did may come of that.
         exit @ (Exit::Code(_) | Exit::Signal(_) | Exit::Failed(_)) => {
             quota::excess(outputs, limits).await.map_or(exit, Exit::Limit)
         }
-    }
+    })
 }
 
 /// Ends what can be ended of a program whose supervisor does not work any more.
@@ -90,12 +98,13 @@ struct Reports {
 
 impl Reports {
     /// Waits for the last report; `None` when there will be none. Cancel safe.
-    async fn ended(&mut self) -> Option<End> {
+    async fn ended(&mut self) -> Option<Result<End, Shortage>> {
         loop {
             let line = self.lines.next_line().await.ok()??;
             match serde_json::from_str(&line).ok()? {
                 Report::Started(program) => self.program = Pid::from_raw(program),
-                Report::Ended(end) => return Some(end),
+                Report::Ended(end) => return Some(Ok(end)),
+                Report::Short(shortage) => return Some(Err(shortage)),
             }
         }
     }

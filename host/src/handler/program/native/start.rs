@@ -9,7 +9,7 @@ use std::process::Stdio;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use crate::handler::Capture;
-use crate::handler::program::{Call, CallLimits, DEFAULT_PATH};
+use crate::handler::program::{Call, CallLimits, DEFAULT_PATH, Fault};
 
 use super::Native;
 
@@ -24,22 +24,22 @@ pub(super) struct Process {
 pub(super) type Streams = ((ChildStdout, Capture), (ChildStderr, Capture));
 
 /// Starts a supervisor; or says why that is not possible.
-pub(super) async fn start(native: &Native, call: &Call) -> Result<(Process, Streams), String> {
+pub(super) async fn start(native: &Native, call: &Call) -> Result<(Process, Streams), Fault> {
     let (native, call) = (native.clone(), call.clone());
     // Starting a process waits for the disk. If the future is dropped meanwhile, the process finds nobody at its stdin.
     let starting = tokio::task::spawn_blocking(move || start_now(&native, &call));
-    starting.await.unwrap_or_else(|_| Err("the service is ending".to_owned()))
+    starting.await.unwrap_or_else(|_| Err(Fault::Failure("the service is ending".to_owned())))
 }
 
-fn start_now(native: &Native, call: &Call) -> Result<(Process, Streams), String> {
+fn start_now(native: &Native, call: &Call) -> Result<(Process, Streams), Fault> {
     let capture = |path: &Path| Capture::new(path.to_owned(), call.limits.log_bytes);
     let (stdout, stderr) = (capture(&call.stdout), capture(&call.stderr));
-    let program = native.waypost.display();
+    let (program, folder) = (native.waypost.display(), call.folder.display());
     let (mut child, control) = spawn(native, call).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => {
-            "an argument or the environment holds a zero byte: remove it".to_owned()
+            Fault::Failure("an argument or the environment holds a zero byte: remove it".to_owned())
         }
-        _ => format!("failed to start `{program} supervise` in `{}`: {error}", call.folder.display()),
+        _ => Fault::of(&format!("failed to start `{program} supervise` in `{folder}`"), &error),
     })?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (out, err) = (out.expect("it is piped"), err.expect("it is piped"));

@@ -12,15 +12,17 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::handler::program::Fault;
+
 /// The longest first line of a script that a kernel reads.
 const LINE_BYTES_MAX: u64 = 256;
 
 /// Starts the command in a process group of its own, with the event on stdin.
-pub(super) fn start(command: &[OsString], memory_bytes: Option<u64>) -> Result<Pid, String> {
+pub(super) fn start(command: &[OsString], memory_bytes: Option<u64>) -> Result<Pid, Fault> {
     let [name, arguments @ ..] = command else {
-        return Err("the command is empty: name a program".to_owned());
+        return Err("the command is empty: name a program".to_owned().into());
     };
-    let event = File::open("event.json").map_err(|error| format!("failed to open event.json: {error}"))?;
+    let event = File::open("event.json").map_err(|error| Fault::of("failed to open event.json", &error))?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = find(name, &path)?;
     let started = (|| {
@@ -41,7 +43,15 @@ pub(super) fn start(command: &[OsString], memory_bytes: Option<u64>) -> Result<P
         let child = command.stdin(event).process_group(0).spawn()?;
         Ok(Pid::from_child(&child))
     })();
-    started.map_err(|error| refusal(&program, &error))
+    started.map_err(|error| not_started(&program, &error))
+}
+
+/// Judges why a program was not started.
+fn not_started(program: &Path, error: &io::Error) -> Fault {
+    match Fault::of(&format!("failed to start `{}`", program.display()), error) {
+        Fault::Shortage(shortage) => Fault::Shortage(shortage),
+        Fault::Failure(_) => refusal(program, error).into(),
+    }
 }
 
 /// Returns the file of this very program, even if a newer one lies in its place by now.
@@ -142,6 +152,18 @@ mod tests {
         assert_eq!(find(OsStr::new("./tool"), &path), Ok("./tool".into()));
         let refused = find(OsStr::new("other"), &path).unwrap_err();
         assert!(refused.contains("`other`") && refused.contains("/two`"), "{refused}");
+    }
+
+    /// The machine had no process or memory left for the program: its run failed.
+    #[test]
+    fn a_program_that_was_started_too_soon_is_put_off_and_one_that_is_not_there_fails() {
+        let place = Path::new("/no/such/program");
+        for ours in [Errno::AGAIN, Errno::NOMEM, Errno::NFILE] {
+            let fault = not_started(place, &ours.into());
+            assert!(matches!(fault, Fault::Shortage(_)), "{fault:?}");
+        }
+        let fault = not_started(place, &Errno::NOENT.into());
+        assert!(matches!(&fault, Fault::Failure(reason) if reason.contains("does not exist")), "{fault:?}");
     }
 
     #[test]
