@@ -15,31 +15,58 @@ use super::ready::Handler;
 use super::run::{self, Attempt, Ended, Failure};
 use super::runs::{Engine, recipients};
 use crate::clock;
-use crate::domain::{self, DeliveryId, EventId, Outcome, SubscriptionId};
+use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, SubscriptionId};
 use crate::stage::caught;
-use crate::store::{self, Ask, Finished, Owed, Progress};
+use crate::store::{self, Ask, Finished, Owed, Progress, Release, Store};
 
 /// How often the store is read though nobody rang.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long to wait after the store could not be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long to wait for what this machine lacks, such as a folder to run in on a full disk: at first, and at the most.
-const HOST_PAUSE: Duration = Duration::from_secs(5);
-const HOST_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
+/// How long to wait after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(5);
+/// How long a run is put off for what this machine lacks, such as a folder to run in on a full disk: at first, and at the
+/// most.
+const HOLD: Duration = Duration::from_secs(5);
+const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
+/// How many runs in a row may be put off before the queue rests, and how long: at first, and at the most.
+const SHORTAGES_MAX: u32 = 3;
+const REST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// One handler's runs.
+///
+/// A run that came to nothing for want of something of this machine's is put off in the store without being counted: one
+/// event whose files have no room on the disk holds up no other. After a few of them in a row the queue rests, longer and
+/// longer, and then goes on.
 pub(super) struct Queue {
     engine: Arc<Engine>,
     handler: Arc<Handler>,
     bell: Arc<Notify>,
-    runs: JoinSet<()>,
+    runs: JoinSet<End>,
+    /// How many runs in a row were put off.
+    shortages: u32,
     /// Before when no run begins.
     rest: Option<Instant>,
+    /// Runs whose ends the store does not record. They are still owed, and stay taken: none of them begins again at once,
+    /// and for ever.
+    unrecorded: Vec<Guard>,
+}
+
+/// What has become of a run whose task has ended.
+enum End {
+    /// Its outcome is recorded.
+    Finished,
+    /// It is put off.
+    Released,
+    /// Nothing is recorded.
+    Unrecorded(Guard),
 }
 
 impl Queue {
     pub(super) fn new(engine: Arc<Engine>, handler: Arc<Handler>, bell: Arc<Notify>) -> Self {
-        Self { engine, handler, bell, runs: JoinSet::new(), rest: None }
+        let (runs, unrecorded) = (JoinSet::new(), Vec::new());
+        Self { engine, handler, bell, runs, shortages: 0, rest: None, unrecorded }
     }
 
     /// Runs until the service stops, and then until what is under way has ended or is dropped.
@@ -66,11 +93,23 @@ impl Queue {
 
     /// Takes note of the end of a run's task. A panic of its attempt is an outcome; one of the code around it leaves the run
     /// owed, and the queue rests, so that the run does not begin again at once.
-    fn ended(&mut self, ended: Result<(), JoinError>) {
-        let Err(error) = ended else { return };
-        let handler = &self.handler.definition.name;
-        tracing::error!(%handler, %error, "the task of a run ended by a panic");
-        self.rest = Some(Instant::now() + HOST_PAUSE);
+    fn ended(&mut self, ended: Result<End, JoinError>) {
+        match ended {
+            Ok(End::Finished) => self.shortages = 0,
+            Ok(End::Released) => {
+                self.shortages = self.shortages.saturating_add(1);
+                if let Some(beyond) = self.shortages.checked_sub(SHORTAGES_MAX) {
+                    let rest = (REST * 2u32.saturating_pow(beyond.min(16))).min(REST_MAX);
+                    self.rest = Some(Instant::now() + rest);
+                }
+            }
+            Ok(End::Unrecorded(guard)) => self.unrecorded.push(guard),
+            Err(error) => {
+                let handler = &self.handler.definition.name;
+                tracing::error!(%handler, %error, "the task of a run ended by a panic");
+                self.rest = Some(Instant::now() + PANIC_PAUSE);
+            }
+        }
     }
 
     /// Starts as many runs as may be; returns how long until there may be more.
@@ -90,7 +129,8 @@ impl Queue {
             let now = clock::now();
             // What ends while the store is read may still stand in its answer.
             let before: HashSet<_> = self.engine.under_way.lock().keys().copied().collect();
-            let ask = Ask { subscription: recipient, after: EventId::NIL, fresh: max + 1, now, due: max + 1 };
+            let most = max + 1 + self.unrecorded.len();
+            let ask = Ask { subscription: recipient, after: EventId::NIL, fresh: most, now, due: most };
             let owed = match self.engine.store.owed(ask).await {
                 Ok(owed) => owed,
                 Err(error) => {
@@ -125,10 +165,7 @@ impl Queue {
         drop(under_way);
         let guard = Guard { engine: Arc::clone(&self.engine), key };
         let handler = Arc::clone(&self.handler);
-        self.runs.spawn(async move {
-            one(&guard.engine, &handler, recipient, owed, &meter).await;
-            drop(guard);
-        });
+        self.runs.spawn(async move { one(guard, &handler, recipient, owed, &meter).await });
     }
 }
 
@@ -145,22 +182,36 @@ impl Drop for Guard {
 }
 
 /// Makes one attempt and records it.
-async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed: Owed, meter: &Arc<Meter>) {
+async fn one(
+    guard: Guard,
+    handler: &Handler,
+    recipient: SubscriptionId,
+    owed: Owed,
+    meter: &Arc<Meter>,
+) -> End {
+    let engine = &guard.engine;
     let (at, begun) = (clock::now(), Instant::now());
     let number = owed.progress.failed + 1;
-    tracing::info!(handler = %handler.definition.name, event = %owed.event.id, attempt = number, "a run begins");
-    let folder = Folder::of(&engine.runs, DeliveryId::of(owed.event.id, recipient));
+    let (name, event) = (&handler.definition.name, owed.event.id);
+    tracing::info!(handler = %name, %event, attempt = number, "a run begins");
+    let folder = Folder::of(&engine.runs, DeliveryId::of(event, recipient));
     let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
-    let Some(ended) = make(engine, &attempt).await else { return };
+    let ended = match make(&attempt).await {
+        Ok(ended) => ended,
+        Err(Shortage(reason)) => {
+            tracing::error!(handler = %name, %event, reason, "a run cannot begin yet");
+            let ending = Ending::Released(Box::new(release(recipient, &owed, reason)));
+            return if record(engine, event, &ending).await { End::Released } else { End::Unrecorded(guard) };
+        }
+    };
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
     let outcome = judge(handler, number, ended.failure);
-    let name = &handler.definition.name;
     match &outcome {
         Outcome::Dead { reason } | Outcome::Retry { reason, .. } => {
-            tracing::warn!(handler = %name, event = %owed.event.id, reason, "a run failed");
+            tracing::warn!(handler = %name, %event, reason, "a run failed");
         }
         Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => {
-            tracing::info!(handler = %name, event = %owed.event.id, "a run is done");
+            tracing::info!(handler = %name, %event, "a run is done");
         }
     }
     let progress = Progress {
@@ -172,7 +223,7 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
     let attempt = domain::Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
     let finished = Finished {
         subscription: recipient,
-        event: owed.event.id,
+        event,
         place: owed.place,
         plugin: None,
         run: Some(Box::new(ended.run)),
@@ -180,9 +231,11 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
         progress,
         prepared: false,
     };
-    let is_recorded = record(engine, finished).await;
+    if !record(engine, event, &Ending::Finished(Box::new(finished))).await {
+        return End::Unrecorded(guard);
+    }
     // Only now: who finds outputs after a crash, or an end without a record, needs no second run.
-    if is_recorded && !keeps {
+    if !keeps {
         run::blocking(move || {
             if let Err(error) = folder.remove() {
                 tracing::warn!(%error, "the folder of a run stays for now");
@@ -190,25 +243,42 @@ async fn one(engine: &Engine, handler: &Handler, recipient: SubscriptionId, owed
         })
         .await;
     }
+    End::Finished
 }
 
-/// Makes an attempt, as soon as this machine has what it needs; nothing where the service stops before.
-async fn make(engine: &Engine, attempt: &Attempt<'_>) -> Option<Ended> {
-    let (handler, event) = (&attempt.handler.definition.name, attempt.logged.id);
-    let mut pause = HOST_PAUSE;
-    loop {
-        let reason = match caught(Box::pin(attempt.make())).await {
-            Ok(Ok(ended)) => return Some(ended),
-            Ok(Err(Shortage(reason))) => reason,
-            // What is left owed would panic again, and at once.
-            Err(panic) => {
-                tracing::error!(%handler, %event, panic, "a run panicked");
-                return Some(attempt.panicked().await);
-            }
-        };
-        tracing::error!(%handler, %event, reason, "a run cannot begin yet");
-        engine.stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
-        pause = (2 * pause).min(HOST_PAUSE_MAX);
+/// Makes an attempt. A panic of its is an outcome: what is left owed would panic again, and at once.
+///
+/// # Errors
+/// When this machine has not what it needs.
+async fn make(attempt: &Attempt<'_>) -> Result<Ended, Shortage> {
+    match caught(Box::pin(attempt.make())).await {
+        Ok(made) => made,
+        Err(panic) => {
+            let (handler, event) = (&attempt.handler.definition.name, attempt.logged.id);
+            tracing::error!(%handler, %event, panic, "a run panicked");
+            Ok(attempt.panicked().await)
+        }
+    }
+}
+
+/// Puts a run off, the longer the longer it has been held.
+fn release(recipient: SubscriptionId, owed: &Owed, reason: String) -> Release {
+    let now = clock::now();
+    let since = owed.progress.held.unwrap_or(now);
+    let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    let wait = waited.clamp(HOLD, HOLD_MAX).mul_f64(rand::random_range(0.9..1.1));
+    let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+    // The precision of the store's keys.
+    let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
+    Release {
+        subscription: recipient,
+        event: owed.event.id,
+        place: owed.place,
+        progress: owed.progress,
+        by: Holder::Host,
+        reason,
+        since: in_micros(since),
+        due: in_micros(due),
     }
 }
 
@@ -225,16 +295,32 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
     Outcome::after_failure(reason, schedule, failed, Duration::ZERO, clock::now(), rand::random())
 }
 
+/// How an attempt ended, as the store is told.
+enum Ending {
+    Finished(Box<Finished>),
+    Released(Box<Release>),
+}
+
+impl Ending {
+    async fn record(&self, store: &dyn Store) -> Result<(), store::Error> {
+        match self {
+            Self::Finished(finished) => store.finish(finished.as_ref().clone()).await,
+            Self::Released(release) => store.release(release.as_ref().clone()).await,
+        }
+    }
+}
+
 /// Records how an attempt ended, for good: a run that is forgotten would be made again. While the disk is full it waits.
 /// Tells whether it could before the service stops.
-async fn record(engine: &Engine, finished: Finished) -> bool {
+async fn record(engine: &Engine, event: EventId, ending: &Ending) -> bool {
     loop {
-        let Err(error) = engine.store.finish(finished.clone()).await else { return true };
-        tracing::error!(event = %finished.event, %error, "the end of a run is not recorded yet");
-        // What is damaged stays so: the next reading of what is owed makes a dead letter of it.
+        let Err(error) = ending.record(&*engine.store).await else { return true };
+        // What is damaged stays so.
         if matches!(error, store::Error::Damaged { .. }) {
+            tracing::error!(%event, %error, "the end of a run cannot be recorded: it does not begin again before the next start");
             return false;
         }
+        tracing::error!(%event, %error, "the end of a run is not recorded yet");
         if engine.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
             return false;
         }

@@ -5,15 +5,17 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::{Event, State};
+use crate::domain::{Entry, Event, State};
 use crate::handler::definition::{Definition, Program};
 use crate::handler::fetch::{Fetcher, Source};
 use crate::handler::program::Closure;
 use crate::handler::ready::Loaded;
 use crate::handler::runs::UnderWay;
 use crate::handler::upload::{Accept, Destination, Refusal, Uploader};
+use crate::intake;
+use crate::store::Arrival;
+use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::redb::RedbStore;
-use crate::store::{Arrival, Store};
 
 /// Returns a handler that runs this closure.
 fn handler(closure: Closure, destination: &Destination, accept: Accept) -> Arc<Handler> {
@@ -43,18 +45,30 @@ fn counting(begun: &Arc<AtomicUsize>, go: &Arc<Notify>) -> Arc<Handler> {
     handler(closure, &Destination::Nowhere, accept)
 }
 
+/// Returns a handler with one place that makes an output of event 1 alone, for a follow-up event.
+fn following(runs: &Arc<AtomicUsize>, folder: &Path, accept: Accept) -> Arc<Handler> {
+    let counted = Arc::clone(runs);
+    let closure = Closure::new(move |run| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if run.event.id() == "1" {
+                std::fs::write(run.output().join("x"), "x")?;
+            }
+            Ok(())
+        }
+    });
+    let destination = Destination::Events { folder: folder.join("out"), ty: "t".to_owned() };
+    let mut handler = handler(closure, &destination, accept);
+    Arc::get_mut(&mut handler).unwrap().definition.max_parallel = 1;
+    handler
+}
+
 /// Returns a queue whose handler is owed a run, and the event.
 async fn owing(handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(folder, Duration::ZERO).unwrap());
-    let event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"});
-    let arrival = Arrival {
-        event: Event::from_json(event.to_string()).unwrap(),
-        received: clock::now(),
-        sender: "ann".to_owned(),
-        matched: vec![handler.definition.name.dispatched()],
-        failed: Vec::new(),
-    };
-    let id = store.accept(vec![arrival]).await.unwrap()[0];
+    owing_in(Arc::new(RedbStore::open(folder, Duration::ZERO).unwrap()), handler, folder).await
+}
+
+async fn owing_in(store: Arc<dyn Store>, handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
     let engine = Arc::new(Engine {
         store,
         runs: folder.join("runs"),
@@ -62,7 +76,42 @@ async fn owing(handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
     });
-    (Queue::new(engine, handler, Arc::default()), id)
+    let queue = Queue::new(engine, handler, Arc::default());
+    let id = owe(&queue, "1").await;
+    (queue, id)
+}
+
+/// Owes the queue's handler a run on one more event.
+async fn owe(queue: &Queue, id: &str) -> EventId {
+    let event = json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
+    let arrival = Arrival {
+        event: Event::from_json(event.to_string()).unwrap(),
+        received: clock::now(),
+        sender: "ann".to_owned(),
+        matched: vec![queue.handler.definition.name.dispatched()],
+        failed: Vec::new(),
+    };
+    queue.engine.store.accept(vec![arrival]).await.unwrap()[0]
+}
+
+/// Makes the run that is put off due.
+async fn make_due(queue: &Queue) {
+    let subscription = queue.handler.definition.name.dispatched();
+    let ask = Ask { subscription, after: EventId::NIL, fresh: 0, now: Timestamp::MAX, due: 1 };
+    let owed = queue.engine.store.owed(ask).await.unwrap().due.remove(0);
+    let due = Timestamp::UNIX_EPOCH;
+    let again = Release { due, ..release(subscription, &owed, "it is asked for".to_owned()) };
+    queue.engine.store.release(again).await.unwrap();
+}
+
+/// Waits for the end of a run's task.
+async fn next_end(queue: &mut Queue) {
+    let ended = tokio::time::timeout(SWEEP, queue.runs.join_next()).await.unwrap();
+    queue.ended(ended.unwrap());
+}
+
+async fn history(queue: &Queue, id: EventId) -> Vec<Entry> {
+    queue.engine.store.story(id).await.unwrap().unwrap().deliveries.remove(0).1
 }
 
 async fn until(what: impl Fn() -> bool) {
@@ -144,4 +193,103 @@ async fn a_run_that_panics_is_over_where_its_schedule_is() {
     let story = queue.engine.store.story(id).await.unwrap().unwrap();
     let State::Dead { reason } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
     assert!(reason.contains("the closure panicked"), "{reason}");
+}
+
+/// It was counted: after 75 minutes of a full disk, the upload was a dead letter.
+#[tokio::test]
+async fn a_follow_up_event_that_the_store_has_no_room_for_uses_up_no_attempt_and_needs_no_further_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runs, asked) = (Arc::default(), AtomicUsize::new(0));
+    let accept: Accept = Arc::new(move |_, _| {
+        let is_first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move {
+            if is_first {
+                let source = store::Error::Unavailable { reason: "the disk is full".to_owned() };
+                return Err(Refusal::Intake(intake::Error::Log { source }));
+            }
+            Ok(EventId::MAX)
+        })
+    });
+    let (mut queue, id) = owing(following(&runs, folder.path(), accept), folder.path()).await;
+    queue.start_owed().await;
+    next_end(&mut queue).await;
+    let held = history(&queue, id).await;
+    assert!(
+        matches!(&held[..], [Entry::Held { by: Holder::Host, reason, .. }] if reason.contains("the disk is full")),
+        "{held:?}"
+    );
+    make_due(&queue).await;
+    queue.start_owed().await;
+    next_end(&mut queue).await;
+    let entries = history(&queue, id).await;
+    assert!(matches!(State::after(&entries), State::Delivered { .. }), "{entries:?}");
+    let numbers: Vec<_> = entries.iter().filter_map(number).collect();
+    assert_eq!((numbers, runs.load(Ordering::SeqCst)), (vec![1], 1));
+}
+
+fn number(entry: &Entry) -> Option<u32> {
+    if let Entry::Attempt(attempt) = entry { Some(attempt.number) } else { None }
+}
+
+/// Four events whose files had no room on the disk held the four places of their handler, for ever.
+#[tokio::test]
+async fn a_run_that_this_machine_has_no_room_for_leaves_its_place_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = Arc::default();
+    let accept: Accept =
+        Arc::new(|_, _| Box::pin(async { Err(Refusal::Intake(intake::Error::Busy { max: 1 })) }));
+    let (mut queue, id) = owing(following(&runs, folder.path(), accept), folder.path()).await;
+    let other = owe(&queue, "2").await;
+    for _ in 0..2 {
+        queue.start_owed().await;
+        next_end(&mut queue).await;
+    }
+    let entries = history(&queue, other).await;
+    assert!(matches!(State::after(&entries), State::Delivered { .. }), "{entries:?}");
+    let held = history(&queue, id).await;
+    let [Entry::Held { since, due, .. }] = &held[..] else { panic!("{held:?}") };
+    assert!(due > since, "not at once");
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_queue_whose_runs_are_put_off_one_after_the_other_rests() {
+    let folder = tempfile::tempdir().unwrap();
+    let accept: Accept =
+        Arc::new(|_, _| Box::pin(async { Err(Refusal::Intake(intake::Error::Busy { max: 1 })) }));
+    let (mut queue, _) = owing(following(&Arc::default(), folder.path(), accept), folder.path()).await;
+    for _ in 0..SHORTAGES_MAX {
+        assert!(queue.rest.is_none());
+        queue.start_owed().await;
+        next_end(&mut queue).await;
+        make_due(&queue).await;
+    }
+    assert!(queue.rest.is_some());
+}
+
+/// Nothing was recorded, and its program ran again at once, for ever.
+#[tokio::test]
+async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (begun, go) = (Arc::default(), Arc::<Notify>::default());
+    let mut handler = counting(&begun, &go);
+    Arc::get_mut(&mut handler).unwrap().definition.max_parallel = 1;
+    let store =
+        FaultyStore::new(Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap()), |method, _| {
+            let damaged = || store::Error::Damaged { table: "batches", reason: "torn".to_owned() };
+            (method == "finish").then(|| Fault::Fails(damaged()))
+        });
+    let (mut queue, _) = owing_in(store, handler, folder.path()).await;
+    queue.start_owed().await;
+    go.notify_one();
+    next_end(&mut queue).await;
+    let other = owe(&queue, "2").await;
+    queue.start_owed().await;
+    let key = (other, queue.handler.definition.name.dispatched());
+    assert!(queue.engine.under_way.lock().contains_key(&key), "it has its turn");
+    go.notify_one();
+    next_end(&mut queue).await;
+    queue.start_owed().await;
+    assert!(queue.runs.is_empty());
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
 }
