@@ -35,6 +35,24 @@ struct Waiter {
     tell: oneshot::Sender<Turn>,
 }
 
+/// The waiting for a turn. One that is given up gives way to those behind it.
+struct Wait<'a> {
+    of: &'a Turns,
+    told: oneshot::Receiver<Turn>,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.told.close();
+        // A turn that came this very moment goes back by its own drop, which needs the lock.
+        drop(self.told.try_recv());
+        let mut state = self.of.lock();
+        if !state.order.is_empty() {
+            state.next(self.of);
+        }
+    }
+}
+
 /// A user's right to some places, until it is dropped.
 pub struct Turn {
     user: Arc<str>,
@@ -64,7 +82,8 @@ impl Turns {
             state.next(self);
             told
         };
-        told.await.expect("a waiter goes only with its turn")
+        let mut wait = Wait { of: self, told };
+        (&mut wait.told).await.expect("a waiter goes only with its turn")
     }
 
     /// Returns how many turns a user has and waits for.
@@ -287,6 +306,21 @@ mod tests {
         assert_eq!(turns.of("bob"), 0);
         assert!(turns.take("eve", 1).now_or_never().is_some());
         drop(light);
+        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
+    }
+
+    /// They came only when the next turn was asked for or given back.
+    #[test]
+    fn those_who_wait_behind_one_that_goes_come_at_once() {
+        let turns = Turns::new(10, 10);
+        let light = turns.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(turns.take("bob", 8));
+        assert!((&mut heavy).now_or_never().is_none());
+        let mut behind = Box::pin(turns.take("eve", 1));
+        assert!((&mut behind).now_or_never().is_none());
+        drop(heavy);
+        assert!((&mut behind).now_or_never().is_some());
+        drop((light, behind));
         assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
     }
 
