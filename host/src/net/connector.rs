@@ -96,10 +96,17 @@ impl Service<Uri> for Dialer {
 
 /// Resolves names, and keeps back the addresses that may not be connected to.
 #[derive(Clone)]
-struct Resolver {
+pub(super) struct Resolver {
     reach: Reach,
     port: u16,
     lookups: Arc<Semaphore>,
+}
+
+impl Resolver {
+    /// Makes a resolver with lookups of its own. Addresses are checked with this port.
+    pub(super) fn new(reach: Reach, port: u16) -> Self {
+        Self { reach, port, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    }
 }
 
 impl Service<Name> for Resolver {

@@ -14,7 +14,7 @@
 //! - A connection that was kept and is found closed is our own affair: the request goes once more, on a fresh one.
 //!
 //! Targets and plugins use hyper's client (`client`, `connector`), which can be looked into (`wire`); policy servers, carts
-//! and ingest services use reqwest (`service`). Nothing here knows what is sent, and why.
+//! and ingest services use reqwest (`service`, `names`). Nothing here knows what is sent, and why.
 
 mod addresses;
 mod client;
@@ -23,6 +23,7 @@ mod error;
 mod guard;
 mod headers;
 mod mark;
+mod names;
 mod reach;
 mod service;
 pub mod tls;

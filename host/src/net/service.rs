@@ -9,6 +9,8 @@ use reqwest::{Client, ClientBuilder};
 
 use super::error::find;
 use super::mark::{Agent, mark};
+use super::names::Names;
+use super::reach::Reach;
 use super::tls::{self, ClientCertificate};
 
 /// The most headers of an answer.
@@ -39,7 +41,7 @@ pub(crate) enum Version {
 /// # Errors
 /// When TLS cannot be set up.
 pub fn builder() -> Result<ClientBuilder, SetUpError> {
-    by_rule(Version::Any, None)
+    by_rule(Version::Any, None, Reach::ANYWHERE)
 }
 
 /// Makes a client for what Waypost sends, after `set` has said how long it waits for what.
@@ -53,16 +55,21 @@ pub(crate) fn service(
 ) -> Result<Client, SetUpError> {
     let mut headers = HeaderMap::new();
     mark(&mut headers, Agent::Service);
-    let builder = by_rule(version, certificate)?
+    let builder = by_rule(version, certificate, Reach::ANYWHERE)?
         .default_headers(headers)
         .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
     set(builder).build().map_err(SetUpError::Client)
 }
 
-fn by_rule(version: Version, certificate: Option<ClientCertificate>) -> Result<ClientBuilder, SetUpError> {
+fn by_rule(
+    version: Version,
+    certificate: Option<ClientCertificate>,
+    reach: Reach,
+) -> Result<ClientBuilder, SetUpError> {
     let tls = certificate.map_or_else(tls::anonymous, tls::certified);
     let mut tls = tls.map_err(SetUpError::Tls)?;
     let builder = Client::builder()
+        .dns_resolver(Names::new(reach))
         .no_proxy()
         .redirect(Policy::none())
         .http1_allow_spaces_after_header_name_in_responses(true)
@@ -93,4 +100,32 @@ pub(crate) fn is_broken_off(error: &reqwest::Error) -> bool {
 /// Tells whether there was an answer that is no HTTP.
 pub(crate) fn is_no_http(error: &reqwest::Error) -> bool {
     find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, UdpSocket};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::net::Refused;
+    use crate::shortage;
+
+    async fn asked(reach: Reach) -> reqwest::Error {
+        tls::install_provider();
+        let client = by_rule(Version::Any, None, reach).unwrap().build().unwrap();
+        // Nothing listens at this port: it is the system's own.
+        client.get("http://localhost:1/").send().await.unwrap_err()
+    }
+
+    /// Where IPv6 was switched off, a service at `localhost` that was down was waited for without end, as if ports were
+    /// short: the last address that was tried was `[::1]`.
+    #[tokio::test]
+    async fn a_name_leads_to_addresses_alone_that_are_in_reach() {
+        let refused = asked(Reach::public(Arc::default(), &[])).await;
+        assert!(matches!(find::<Refused>(&refused), Some(Refused::NotPublic(_))), "{refused:?}");
+        let down = asked(Reach::ANYWHERE).await;
+        let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        assert!(!shortage::is_behind(&down), "IPv6: {has_ipv6}, {down:?}");
+    }
 }
