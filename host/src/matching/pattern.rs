@@ -1,5 +1,6 @@
 //! I-Regexps (RFC 9485), compiled once a filter instead of once a node.
 
+use std::iter;
 use std::sync::OnceLock;
 
 use regex::{Regex, RegexBuilder};
@@ -9,6 +10,42 @@ use super::form::Operand;
 
 /// The largest compiled regular expression, in bytes.
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
+/// What the smallest counts. The next ones count twice that each: the regex crate compares a size and does not tell it.
+const COMPILED_BYTES_LEAST: usize = 8 * 1024;
+/// The most that the patterns of one filter count together, in bytes.
+const FILTER_COMPILED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How much the patterns of a filter may still take when they are compiled.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+}
+
+impl Room {
+    /// Returns the room of a filter that has no pattern yet.
+    pub(super) fn of_filter() -> Self {
+        Self { bytes: FILTER_COMPILED_BYTES_MAX }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Oversize> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Oversize::Together)?;
+        Ok(())
+    }
+}
+
+/// Why a filter cannot have a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Oversize {
+    /// By itself.
+    #[error(transparent)]
+    Alone(#[from] TooLarge),
+    /// Beside the filter's others.
+    #[error(
+        "the patterns of this filter are too large: compiled they have more than {FILTER_COMPILED_BYTES_MAX} bytes \
+         together; repeat less in them, or use fewer"
+    )]
+    Together,
+}
 
 /// The second argument of `match()` or `search()`.
 #[derive(Clone, Debug)]
@@ -46,10 +83,14 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    /// Checks a pattern. What it compiles to is not kept: most filters are never evaluated.
-    pub(super) fn new(text: &str, extent: Extent) -> Result<Self, TooLarge> {
-        let is_valid = Compiled::of(text, extent)?.is_some();
-        Ok(Self { text: text.into(), extent, is_valid, compiled: OnceLock::new() })
+    /// Checks a pattern, and takes what it needs of the filter's room. What it compiles to is not kept: most filters are
+    /// never evaluated.
+    pub(super) fn new(text: &str, extent: Extent, room: &mut Room) -> Result<Self, Oversize> {
+        let compiled = Compiled::of(text, extent)?;
+        if let Some((_, bytes)) = &compiled {
+            room.take(*bytes)?;
+        }
+        Ok(Self { text: text.into(), extent, is_valid: compiled.is_some(), compiled: OnceLock::new() })
     }
 
     /// Returns why it can match nothing, where it cannot.
@@ -59,7 +100,10 @@ impl Fixed {
 
     /// Returns the compiled pattern; none matches nothing (RFC 9535 §2.4.6).
     pub(super) fn compiled(&self) -> Option<&Compiled> {
-        let compile = || Compiled::of(&self.text, self.extent).unwrap_or_default();
+        let compile = || {
+            let compiled = Compiled::of(&self.text, self.extent).unwrap_or_default();
+            compiled.map(|(compiled, _)| compiled)
+        };
         self.compiled.get_or_init(compile).as_ref()
     }
 }
@@ -74,16 +118,22 @@ pub(super) enum Compiled {
 }
 
 impl Compiled {
-    /// Compiles a pattern; `None` for what is no regular expression.
-    fn of(pattern: &str, extent: Extent) -> Result<Option<Self>, TooLarge> {
-        match compile(pattern, extent) {
-            Ok(regex) => Ok(regex.map(Self::Plain)),
-            Err(TooLarge) => {
-                let alphabet =
-                    as_rust(pattern, extent).and_then(|text| Alphabet::compile(&text, COMPILED_BYTES_MAX));
-                alphabet.map(|alphabet| Some(Self::Kinds(alphabet))).ok_or(TooLarge)
+    /// Compiles a pattern, and returns with it how many bytes it counts; `None` for what is no regular expression.
+    fn of(pattern: &str, extent: Extent) -> Result<Option<(Self, usize)>, TooLarge> {
+        let Some(text) = as_rust(pattern, extent) else { return Ok(None) };
+        for bytes in sizes() {
+            match build(&text, bytes) {
+                Ok(None) => return Ok(None),
+                Ok(Some(regex)) => {
+                    // With a named group, the only kind that is left, there may be a table of the largest size beside it.
+                    let bytes = if regex.captures_len() > 1 { COMPILED_BYTES_MAX } else { bytes };
+                    return Ok(Some((Self::Plain(regex), bytes)));
+                }
+                Err(TooLarge) => {}
             }
         }
+        let kinds = |bytes| Some((Self::Kinds(Alphabet::compile(&text, bytes)?), bytes));
+        sizes().find_map(kinds).map(Some).ok_or(TooLarge)
     }
 
     pub(super) fn is_match(&self, text: &str) -> bool {
@@ -125,8 +175,17 @@ pub(super) struct TooLarge;
 
 /// Compiles a pattern as it is; `None` for what is no regular expression.
 pub(super) fn compile(pattern: &str, extent: Extent) -> Result<Option<Regex>, TooLarge> {
-    let Some(text) = as_rust(pattern, extent) else { return Ok(None) };
-    match RegexBuilder::new(&text).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(COMPILED_BYTES_MAX).build() {
+    as_rust(pattern, extent).map_or(Ok(None), |text| build(&text, COMPILED_BYTES_MAX))
+}
+
+/// Returns the sizes that a compiled pattern may count, in bytes.
+fn sizes() -> impl Iterator<Item = usize> {
+    iter::successors(Some(COMPILED_BYTES_LEAST), |bytes| Some(bytes * 2))
+        .take_while(|bytes| *bytes <= COMPILED_BYTES_MAX)
+}
+
+fn build(text: &str, bytes_max: usize) -> Result<Option<Regex>, TooLarge> {
+    match RegexBuilder::new(text).size_limit(bytes_max).dfa_size_limit(bytes_max).build() {
         Ok(regex) => Ok(Some(regex)),
         Err(regex::Error::CompiledTooBig(_)) => Err(TooLarge),
         Err(_) => Ok(None),
@@ -135,7 +194,8 @@ pub(super) fn compile(pattern: &str, extent: Extent) -> Result<Option<Regex>, To
 
 /// Writes an I-Regexp for the regex crate. A `.` outside of a class is any character but a line feed and a carriage return;
 /// `&&` and `~~` in a class are characters, and no operators on classes. Returns none where a `)` has no `(`: the group
-/// around the whole is not for the pattern to close.
+/// around the whole is not for the pattern to close. Groups capture nothing: what they find is never asked for, and takes
+/// memory.
 fn as_rust(pattern: &str, extent: Extent) -> Option<String> {
     let mut written = String::with_capacity(pattern.len());
     let (mut in_class, mut depth, mut chars) = (false, 0_usize, pattern.chars());
@@ -153,7 +213,14 @@ fn as_rust(pattern: &str, extent: Extent) -> Option<String> {
             '&' | '~' if in_class => written.push('\\'),
             '[' => in_class = true,
             ']' => in_class = false,
-            '(' if !in_class => depth += 1,
+            '(' if !in_class => {
+                depth += 1;
+                // Behind spaces, since `(?x)` skips them.
+                if !chars.as_str().trim_start().starts_with('?') {
+                    written.push_str("(?:");
+                    continue;
+                }
+            }
             ')' if !in_class => depth = depth.checked_sub(1)?,
             _ => {}
         }
@@ -192,12 +259,31 @@ mod tests {
             (r"[\p{L}\p{N}_.-]{1,64}\.tiff?", "größe.tif", ".tif"),
             (r".{1,255}", "x", "\n"),
         ] {
-            let fixed = Fixed::new(pattern, Extent::Whole).unwrap();
+            let fixed = Fixed::new(pattern, Extent::Whole, &mut Room::of_filter()).unwrap();
             let matches = |text: &str| fixed.compiled().is_some_and(|compiled| compiled.is_match(text));
             assert!(matches(good) && !matches(bad), "{pattern}");
-            assert!(Fixed::new(pattern, Extent::Part).is_ok(), "{pattern}");
+            assert!(Fixed::new(pattern, Extent::Part, &mut Room::of_filter()).is_ok(), "{pattern}");
         }
-        let error = Fixed::new(r"((\w{99}){99}){9}", Extent::Whole).unwrap_err().to_string();
+        let large = Fixed::new(r"((\w{99}){99}){9}", Extent::Whole, &mut Room::of_filter());
+        let error = large.unwrap_err().to_string();
         assert!(error.contains("more than 262144 bytes"), "{error}");
+    }
+
+    /// A pattern's size was all that was bounded: 190 of 245 KB fit into the text of one filter.
+    #[test]
+    fn the_patterns_of_a_filter_have_a_limit_together() {
+        let counted = |pattern: &str| {
+            let mut room = Room::of_filter();
+            (0..200).take_while(|_| Fixed::new(pattern, Extent::Part, &mut room).is_ok()).count()
+        };
+        assert_eq!([r"\w{5}", "(?P<name>a)", "(a)(?i)b"].map(counted), [4, 4, 128]);
+        assert_eq!(counted("*.tif"), 200, "what is no regular expression takes nothing");
+    }
+
+    #[test]
+    fn groups_capture_nothing_and_group_all_the_same() {
+        let compiled = compile(r"(a|b)+(?i)(c)[(]\((?:d)", Extent::Whole).unwrap().unwrap();
+        assert!(compiled.captures_len() == 1 && compiled.is_match("abC((D") && !compiled.is_match("aC"));
+        assert!(matches("(?x)( ?:a )", "a") && !matches("()", "(") && matches("((a)|)", ""));
     }
 }

@@ -1,5 +1,7 @@
 //! From jsonpath-rust's syntax tree to the internal form.
 
+use std::cell::RefCell;
+
 use jsonpath_rust::parser::model as tree;
 
 use crate::matching::error::FilterError;
@@ -7,15 +9,17 @@ use crate::matching::form::{
     Comparison, Condition, Literal, Match, Operand, Operator, Query, Rule, Segment, Selector, Slice, Start,
 };
 use crate::matching::number::Number;
-use crate::matching::pattern::{Extent, Fixed, Pattern};
+use crate::matching::pattern::{Extent, Fixed, Pattern, Room};
 
 /// Makes the form of a whole expression.
 pub(super) fn query(text: &str, tree: &tree::JpQuery) -> Result<Query, FilterError> {
-    Converter { text }.query(Start::Root, &tree.segments)
+    Converter { text, room: RefCell::new(Room::of_filter()) }.query(Start::Root, &tree.segments)
 }
 
 struct Converter<'t> {
     text: &'t str,
+    /// What the patterns may still take.
+    room: RefCell<Room>,
 }
 
 type Converted<T> = Result<T, FilterError>;
@@ -104,8 +108,8 @@ impl Converter<'_> {
         let text = self.value_argument(name, text)?;
         let pattern = match self.value_argument(name, pattern)? {
             Operand::Literal(Literal::String(pattern)) => {
-                let fixed = Fixed::new(&pattern, extent);
-                Pattern::Fixed(fixed.map_err(|too_large| self.at_call(name, too_large.to_string()))?)
+                let fixed = Fixed::new(&pattern, extent, &mut self.room.borrow_mut());
+                Pattern::Fixed(fixed.map_err(|oversize| self.at_call(name, oversize.to_string()))?)
             }
             operand => Pattern::Found { operand, extent },
         };

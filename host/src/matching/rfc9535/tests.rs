@@ -65,4 +65,8 @@ fn refuses_what_passes_a_limit() {
     assert!(parse(&format!("${}", "[?@.a]".repeat(64))).is_ok());
     assert!(parse(&format!("${}", "[?@.a]".repeat(65))).is_err());
     assert!(parse("$.a[?match(@.b, '((a{99}){99}){9}')]").unwrap_err().message.contains("too large"));
+    let patterns = |number: usize| format!("$[?{}]", vec![r"search(@.a,'\\w{5}')"; number].join("||"));
+    assert!(parse(&patterns(4)).is_ok());
+    let error = parse(&patterns(170)).unwrap_err().message;
+    assert!(error.contains("more than 1048576 bytes together"), "{error}");
 }
