@@ -1,8 +1,8 @@
 //! Places that users share: each user in turn, and none has so much that nothing is left for the next one.
 //!
-//! A user may always have a first turn, and more only as long as what he has is no more than what is free: one alone
-//! gets half of the places, two get a third each. Those who wait get their turns in the order of users, those with the
-//! least first: one user's queue delays another by no more than one turn.
+//! Further turns of a user come from the first half of the places, which all of those share: the other half is for users
+//! without any turn. Those who wait get their turns in the order of users, those with the least first: one user's queue
+//! delays another by no more than one turn.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,8 +103,13 @@ impl Turns {
 impl State {
     fn fits(&self, user: &str, weight: usize) -> bool {
         let free = self.places - self.used;
-        let (used, turns) = self.users.get(user).map_or((0, 0), |user| (user.used, user.turns));
-        weight <= free && turns < self.own_max && (turns == 0 || used + weight <= free)
+        let turns = self.users.get(user).map_or(0, |user| user.turns);
+        weight <= free && turns < self.own_max && (turns == 0 || self.is_in_first_half(weight))
+    }
+
+    /// Tells whether so many more places leave the second half to those who have none.
+    fn is_in_first_half(&self, more: usize) -> bool {
+        self.used.saturating_add(more) <= self.places / 2
     }
 
     fn give(&mut self, of: &Turns, user: Arc<str>, weight: usize) -> Turn {
@@ -190,9 +195,9 @@ impl Turn {
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(of) = &self.of else { return false };
         let mut state = of.lock();
-        let free = state.places - state.used;
+        let (free, is_in_first_half) = (state.places - state.used, state.is_in_first_half(more));
         let Some(known) = state.users.get_mut(&self.user) else { return false };
-        if more > free || (known.turns > 1 && known.used + more > free) {
+        if more > free || (known.turns > 1 && !is_in_first_half) {
             return false;
         }
         known.used += more;
@@ -225,17 +230,23 @@ mod tests {
 
     use super::*;
 
-    /// Four users with two turns each had all eight places, and a fifth was refused.
+    /// Each further user took half of what was left: four had all eight places, and a fifth waited for them.
     #[test]
-    fn one_user_leaves_half_and_each_further_one_his_part() {
+    fn a_user_without_any_turn_finds_one_however_many_the_others_want() {
         let turns = Turns::new(8, 8);
         let now = |user: &str| turns.take(user, 1).now_or_never();
-        let ann: Vec<_> = (0..8).map_while(|_| now("ann")).collect();
-        assert_eq!(ann.len(), 4);
-        let bob: Vec<_> = (0..8).map_while(|_| now("bob")).collect();
-        assert_eq!(bob.len(), 2);
-        assert!(now("eve").is_some());
-        drop((ann, bob));
+        let mut held = Vec::new();
+        for (user, most) in [("ann", 4), ("bob", 1), ("dan", 1), ("fay", 1)] {
+            let own: Vec<_> = (0..8).map_while(|_| now(user)).collect();
+            assert_eq!(own.len(), most, "{user}");
+            held.extend(own);
+        }
+        held.push(now("eve").expect("the last place is for one who has none"));
+        drop(held.drain(..4));
+        assert!(now("bob").is_none(), "four places are taken: the first half");
+        drop(held.pop());
+        assert!(now("bob").is_some());
+        drop(held);
         assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
     }
 
@@ -332,7 +343,7 @@ mod tests {
         drop(only);
         let (mut one, two) = (turns.take("ann", 10).now_or_never(), turns.take("ann", 10).now_or_never());
         let one = one.as_mut().unwrap();
-        assert!(!one.grow(61) && one.grow(60), "two of one user leave as much as they have");
+        assert!(!one.grow(31) && one.grow(30), "two of one user leave half");
         drop(two);
         assert!(turns.take("bob", 100).now_or_never().is_none());
     }
