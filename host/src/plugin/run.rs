@@ -17,7 +17,7 @@ use super::limits::{HANDLES_MAX, Limits};
 use super::loaded::Plugin;
 use super::schedule::Seat;
 use super::state::State;
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use super::web::Web;
 use super::{ending, text};
 use crate::chain;
@@ -181,27 +181,41 @@ async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>, share: 
 }
 
 /// Makes a fresh instance and lets it be asked something, as long as there is time. Returns what is left of the guest.
+///
+/// The instance is torn down in a turn of the guest's: to give back its memory takes longer than most calls.
 pub(super) async fn fresh<T>(
     plugin: &Plugin,
     guest: Guest,
     timer: &Timer,
-    seat: Option<Seat>,
+    mut seat: Option<Seat>,
     ask: impl AsyncFnOnce(&mut Store<Guest>, Instance) -> wasmtime::Result<T>,
 ) -> (Result<T, Failure>, Guest) {
-    let mut store = store(plugin.pre.engine(), guest, timer.clone());
+    const THERE: &str = "it is there until it is torn down";
+    let mut kept = Some(store(plugin.pre.engine(), guest, timer.clone()));
     let asking = async {
-        let instance = plugin.pre.instantiate_async(&mut store).await?;
-        store.data_mut().began = true;
-        ask(&mut store, instance).await
+        let store = kept.as_mut().expect(THERE);
+        let instance = plugin.pre.instantiate_async(&mut *store).await;
+        let asked = match instance {
+            Ok(instance) => {
+                store.data_mut().began = true;
+                ask(store, instance).await
+            }
+            Err(error) => Err(error),
+        };
+        timer.read_thread_time();
+        (asked, kept.take().expect(THERE).into_data())
     };
-    let asked = timer.limit(seat, asking).await;
-    let guest = store.into_data();
+    let ended = timer.limit(seat.as_mut(), asking).await;
+    let (asked, guest) = match ended {
+        Some((Ok(answer), guest)) => (Ok(answer), guest),
+        Some((Err(error), guest)) => (Err(ending::failure(&error, &guest)), guest),
+        None => {
+            let store = kept.take().expect(THERE);
+            let guest = timer::in_turn(seat.as_mut(), || store.into_data()).await;
+            (Err(Failure::Limit(ending::time_limit(&guest.limits))), guest)
+        }
+    };
     plugin.had_bytes(guest.meter.wanted_bytes);
-    let asked = match asked {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(error)) => Err(ending::failure(&error, &guest)),
-        None => Err(Failure::Limit(ending::time_limit(&guest.limits))),
-    };
     (asked, guest)
 }
 

@@ -4,6 +4,7 @@
 //! The time in which it was ready and others had the threads or the processor does not count, so that a busy host
 //! makes no plugin fail. A guest runs when [`super::schedule`] says so.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -62,11 +63,16 @@ impl Timer {
 
     /// The same at a tick, from which on the thread's own time is read.
     pub(super) fn left_at_tick(&self) -> Duration {
+        self.read_thread_time();
+        self.left()
+    }
+
+    /// Lets the thread's own time count from here on, in this poll: what follows may take longer than a tick.
+    pub(super) fn read_thread_time(&self) {
         if self.0.ran_at.load(Ordering::Relaxed) == 0 {
             let before = nanos(self.ran());
             self.0.ran_at.store(thread_time().saturating_sub(before).max(1), Ordering::Relaxed);
         }
-        self.left()
     }
 
     /// Returns for how long the guest has run in this poll. Before the first tick that is the clock's time, but no more
@@ -88,7 +94,7 @@ impl Timer {
 
     /// Waits for a future as long as there is time, and runs it in the turns of `seat`, where there is one. Returns nothing
     /// when there is no time left.
-    pub(super) async fn limit<F: Future>(&self, seat: Option<Seat>, future: F) -> Option<F::Output> {
+    pub(super) async fn limit<F: Future>(&self, seat: Option<&mut Seat>, future: F) -> Option<F::Output> {
         Limited { timer: self, seat, future: std::pin::pin!(future), waiting: None, sleep: None }.await
     }
 
@@ -124,6 +130,16 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Does what is left to do for a guest that runs no more, in a turn of its seat.
+pub(super) async fn in_turn<T>(seat: Option<&mut Seat>, work: impl FnOnce() -> T) -> T {
+    let Some(seat) = seat else { return work() };
+    poll_fn(|cx| seat.poll_turn(cx)).await;
+    let begun = thread_time();
+    let done = work();
+    seat.end_turn(Duration::from_nanos(thread_time().saturating_sub(begun)));
+    done
+}
+
 /// Returns the time for which this thread has had a processor, in nanoseconds.
 fn thread_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -135,7 +151,7 @@ fn thread_time() -> u64 {
 /// A future that ends with its timer.
 struct Limited<'a, F> {
     timer: &'a Timer,
-    seat: Option<Seat>,
+    seat: Option<&'a mut Seat>,
     future: Pin<&'a mut F>,
     /// Since when the guest waits for something that it asked for.
     waiting: Option<Instant>,
@@ -181,7 +197,26 @@ impl<F: Future> Future for Limited<'_, F> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::plugin::schedule::Schedule;
+
+    /// The memory of a guest that had run out of time was given back beside the turns of others, uncounted.
+    #[test]
+    fn what_follows_a_guests_end_waits_for_its_turn() {
+        let schedule = Schedule::new(1);
+        let (mut running, mut ended) = (schedule.seat("ann"), schedule.seat("bob"));
+        assert_eq!(poll_fn(|cx| running.poll_turn(cx)).now_or_never(), Some(()));
+        let mut following = Box::pin(in_turn(Some(&mut ended), || 7));
+        assert_eq!((&mut following).now_or_never(), None);
+        running.end_turn(Duration::ZERO);
+        assert_eq!((&mut following).now_or_never(), Some(7));
+        drop(following);
+        // It has given its turn back.
+        assert_eq!(poll_fn(|cx| running.poll_turn(cx)).now_or_never(), Some(()));
+        assert_eq!(in_turn(None, || 7).now_or_never(), Some(7));
+    }
 
     #[tokio::test]
     async fn a_wait_that_outlasts_the_limit_ends() {
