@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -199,12 +199,17 @@ impl Output {
 
 /// RFC 1952: members, one behind the other.
 fn gzip(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
-    let (mut decoder, mut step) = (MultiGzDecoder::new(packed), vec![0; STEP_BYTES]);
+    let (mut decoder, mut step) = (GzDecoder::new(packed), vec![0; STEP_BYTES]);
     loop {
         let made = decoder.read(&mut step).map_err(broken)?;
+        // At a member's end too: there may be a million of them with nothing in them.
         output.push(&step[..made])?;
         if made == 0 {
-            return Ok(());
+            let rest = *decoder.get_ref();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            decoder.reset(rest);
         }
     }
 }
