@@ -106,7 +106,7 @@ async fn answers_that_look_like_hypers_own_are_left_alone() {
 async fn slow_uploads_meet_a_bound_and_keep_no_small_event_out() {
     let sizes =
         ["--event-bytes-max", "1000000", "--subscription-bytes-max", "1000", "--plugin-bytes-max", "1000"];
-    let server = Server::with(&[&sizes[..], &["--bodies-bytes-max", "2000000"]].concat()).await;
+    let server = Server::with(&[&sizes[..], &["--bodies-bytes-max", "3000000"]].concat()).await;
     let mut uploads = Vec::new();
     let refused = loop {
         let mut upload = RawConnection::open(&server.url).await;

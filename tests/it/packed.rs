@@ -110,3 +110,23 @@ async fn the_limit_is_for_what_comes_out() {
     let events: Value = server.get("/events").await.ok().json();
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
 }
+
+/// It takes its room twice, as it comes and as what comes out of it, and large bodies have three quarters of all room.
+#[tokio::test]
+async fn a_packed_form_of_the_largest_module_fits_into_the_least_room() {
+    let sizes =
+        ["--event-bytes-max", "1000", "--subscription-bytes-max", "1000", "--plugin-bytes-max", "1000000"];
+    let server = Server::with(&[&sizes[..], &["--bodies-bytes-max", "3003000"]].concat()).await;
+    let subscription = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
+    let part = |name: &str| format!("--x\r\ncontent-disposition: form-data; name={name}\r\n\r\n");
+    let head = format!("{}{subscription}\r\n{}", part("subscription"), part("plugin"));
+    let form = [head.as_bytes(), &vec![0; 1_000_000], b"\r\n--x--\r\n"].concat();
+    // What packing makes no smaller.
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(&form).unwrap();
+    let packed = encoder.finish().unwrap();
+    assert!(packed.len() > form.len());
+    let headers = [("content-type", "multipart/form-data; boundary=x"), GZIP];
+    let looked_at = server.send(Method::POST, "/eventmatch", &headers, packed).await;
+    looked_at.refused(415).says("not a WebAssembly component");
+}
