@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::SignedDuration;
 use tempfile::TempDir;
 
@@ -183,6 +184,9 @@ async fn a_users_checks_follow_one_another_and_anothers_do_not_wait_for_them() {
         _ = &mut second => panic!("the first one is not written yet"),
         checked = kept.modules.check("bob", &wanted) => checked.unwrap(),
     }
+    // It waits for the first one, and not only for longer than Bob's took.
+    assert!((&mut second).now_or_never().is_none());
+    assert_eq!(kept.modules.checking.of("ann"), 2, "one has its turn, and one waits");
     drop(first);
     second.await.unwrap();
 }
