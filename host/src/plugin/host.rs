@@ -122,13 +122,13 @@ impl Host {
             Ok::<_, Refused>((digest, report::outline(digest, &looked_at)?))
         });
         let (digest, outline) = looking.await.expect("hashing and parsing do not panic")?;
-        if let Some(why) = self.queues.refusal(digest).await {
+        if let Some(why) = self.queues.refusal(user, digest).await {
             return Err(Refused::TriedLately { why, minutes: queues::MEMORY.as_secs() / 60 });
         }
         let reported = self.reported(user, digest, wasm, &outline).await;
         let Err(refused) = &reported else { return reported };
         if let Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) = refused {
-            self.queues.refuse(digest, refused.to_string()).await;
+            self.queues.refuse(user, digest, refused.to_string()).await;
         }
         if let Err(error) = self.discard(digest).await {
             tracing::warn!(error = chain::of(&error), "the machine code of a refused module stays");

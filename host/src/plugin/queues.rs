@@ -32,8 +32,8 @@ pub(super) struct Queues {
     pub(super) uses: Turns,
     pub(super) checks: Turns,
     pub(super) long_checks: Turns,
-    /// The modules that are not taken, and why.
-    modules: Cache<PluginDigest, String>,
+    /// The modules that are not taken of this user, and why.
+    modules: Cache<(String, PluginDigest), String>,
     /// The modules whose schema took too long for a configuration of this user's, and the limit.
     schemas: Cache<(String, PluginDigest), String>,
 }
@@ -52,14 +52,14 @@ impl Queues {
         }
     }
 
-    /// Returns why a module has not been taken lately, where it was too much.
-    pub(super) async fn refusal(&self, digest: PluginDigest) -> Option<String> {
-        self.modules.get(&digest).await
+    /// Returns why a user's module has not been taken lately, where it was too much.
+    pub(super) async fn refusal(&self, user: &str, digest: PluginDigest) -> Option<String> {
+        self.modules.get(&(user.to_owned(), digest)).await
     }
 
-    /// Remembers that a module is too much.
-    pub(super) async fn refuse(&self, digest: PluginDigest, why: String) {
-        self.modules.insert(digest, why).await;
+    /// Remembers that a user's module is too much. For others it may not be: a busy machine takes longer.
+    pub(super) async fn refuse(&self, user: &str, digest: PluginDigest, why: String) {
+        self.modules.insert((user.to_owned(), digest), why).await;
     }
 
     /// Returns the limit that a user's configuration of a module has exceeded lately.
@@ -70,5 +70,20 @@ impl Queues {
     /// Remembers that a user's configuration of a module took too long.
     pub(super) async fn is_slow(&self, user: &str, digest: PluginDigest, limit: String) {
         self.schemas.insert((user.to_owned(), digest), limit).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module that took too long while the machine was busy was refused to everybody for ten minutes.
+    #[tokio::test]
+    async fn what_was_too_much_of_one_user_may_be_tried_by_another() {
+        let (queues, digest) = (Queues::new(), PluginDigest::of(b"module"));
+        queues.refuse("ann", digest, "too long".to_owned()).await;
+        assert_eq!(queues.refusal("ann", digest).await.as_deref(), Some("too long"));
+        assert_eq!(queues.refusal("bob", digest).await, None);
+        assert_eq!(queues.refusal("ann", PluginDigest::of(b"another")).await, None);
     }
 }
