@@ -12,6 +12,9 @@ use super::form::Operand;
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// What the smallest counts. The next ones count twice that each: the regex crate compares a size and does not tell it.
 const COMPILED_BYTES_LEAST: usize = 8 * 1024;
+/// What a pattern may take at the least while it is tried on a text (its automaton's states), in bytes: with less it would
+/// forget them before they are of use.
+const STATES_BYTES_LEAST: usize = 32 * 1024;
 /// The most that the patterns of one filter count together, in bytes.
 const FILTER_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
@@ -185,7 +188,8 @@ fn sizes() -> impl Iterator<Item = usize> {
 }
 
 fn build(text: &str, bytes_max: usize) -> Result<Option<Regex>, TooLarge> {
-    match RegexBuilder::new(text).size_limit(bytes_max).dfa_size_limit(bytes_max).build() {
+    let states_bytes = bytes_max.max(STATES_BYTES_LEAST);
+    match RegexBuilder::new(text).size_limit(bytes_max).dfa_size_limit(states_bytes).build() {
         Ok(regex) => Ok(Some(regex)),
         Err(regex::Error::CompiledTooBig(_)) => Err(TooLarge),
         Err(_) => Ok(None),
