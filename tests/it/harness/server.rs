@@ -79,6 +79,14 @@ impl Server {
         self.process.pid()
     }
 
+    /// Returns the most memory that the process has had, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Returns all that was logged, by earlier runs in this folder too.
     pub(crate) fn log(&self) -> String {
         self.process.stderr()
@@ -131,6 +139,10 @@ fn shell(first: &str) -> Command {
     shell
 }
 
+/// The longest that an attempt takes, unless a test says how long: a request that hangs is not ended by the default, which is
+/// about as long as a test waits.
+const ATTEMPT_TIMEOUT: [&str; 2] = ["--attempt-timeout-ms", "600000"];
+
 fn spawn(launch: Launch, listen: &str, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {
     let mut command = match launch {
         Launch::Plain => Command::new(WAYPOST),
@@ -139,5 +151,8 @@ fn spawn(launch: Launch, listen: &str, flags: &[String], env: &[(String, String)
     };
     command.args(["serve", "--listen", listen, "--log-format", "json", "--data"]);
     command.arg(folder.join("data")).args(flags).envs(env.iter().cloned()).current_dir(folder);
+    if !flags.iter().any(|flag| flag == ATTEMPT_TIMEOUT[0]) {
+        command.args(ATTEMPT_TIMEOUT);
+    }
     Process::spawn(&mut command, folder)
 }

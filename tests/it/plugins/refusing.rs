@@ -117,10 +117,10 @@ async fn a_schema_that_takes_for_ever_is_refused_at_the_upload() {
 async fn instances_beyond_number_are_refused_before_they_take_memory() {
     let server = Server::start().await;
     super::upload(&server, waypost_guests::PROBE).await;
-    let before = peak(&server);
+    let before = server.peak_bytes();
     let refused = post(&server, doubling(24)).await.refused(422);
     refused.says("compiling it exceeds the limit of 1000 component instances: an instance of it has 1023");
-    assert!(peak(&server) - before < 100 << 20, "{} bytes more", peak(&server) - before);
+    assert!(server.peak_bytes() - before < 100 << 20, "{} bytes more", server.peak_bytes() - before);
 }
 
 /// The same with types: they are compiled to nothing, and described at length.
@@ -128,12 +128,12 @@ async fn instances_beyond_number_are_refused_before_they_take_memory() {
 async fn what_describes_a_module_counts_as_what_it_takes() {
     let server = Server::start().await;
     super::upload(&server, waypost_guests::PROBE).await;
-    let before = peak(&server);
+    let before = server.peak_bytes();
     for (imports, says) in [(10, "compile output limit of 1 MiB"), (1, "loading memory limit of 4 MiB")] {
         let refused = post(&server, describing(imports)).await.refused(422);
         refused.says(says);
     }
-    assert!(peak(&server) - before < 100 << 20, "{} bytes more", peak(&server) - before);
+    assert!(server.peak_bytes() - before < 100 << 20, "{} bytes more", server.peak_bytes() - before);
 }
 
 #[tokio::test]
@@ -164,14 +164,6 @@ async fn a_compiling_child_ends_first_and_gains_no_privileges() {
         })
     })
     .await;
-}
-
-/// Returns the most memory that a server has had, in bytes.
-fn peak(server: &Server) -> u64 {
-    let status = format!("/proc/{}/status", server.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// Seventeen seconds of compiling passed before anybody looked at the exports. This one would take minutes.
