@@ -20,7 +20,7 @@ async fn sent(mut fields: Value, content_type: &str, body: &str) -> Request {
     got
 }
 
-/// The sweep of every half minute hides a wake that is lost: tests wait for as long as that.
+/// The sweep of every half minute hides a wake that is lost.
 #[tokio::test]
 async fn an_accepted_event_is_sent_without_waiting_for_the_sweep() {
     let (server, target) = (Server::start().await, Target::start().await);

@@ -1,5 +1,7 @@
 //! Everything has a limit, and the limit's name is in the error (promise 5).
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -79,9 +81,11 @@ async fn a_body_that_does_not_come_is_408() {
 async fn a_head_that_does_not_come_ends_the_connection() {
     let server = Server::with(&["--header-timeout-ms", "200"]).await;
     let mut connection = RawConnection::open(&server.url).await;
+    let begun = Instant::now();
     connection.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n").await;
     let reply = connection.reply().await;
     assert!(reply.is_none_or(|reply| reply.status == 408));
+    assert!(begun.elapsed() < Duration::from_secs(10), "the default is 10 s");
     server.get("/healthz").await.ok();
 }
 

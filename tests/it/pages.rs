@@ -70,6 +70,8 @@ async fn a_page_in_a_real_browser_does_nothing_unless_it_is_our_own() {
 
     // That the browser does send all this is seen at a server that takes it.
     browser.evaluate(&page, &format!("({attack})({:?})", elsewhere.url(""))).await;
+    // One is the beacon's, for whose end nothing waits.
+    elsewhere.wait_for("/receive", 2).await;
     let sent: Vec<_> = elsewhere.all().iter().map(|got| format!("{} {}", got.method, got.path)).collect();
     for expected in [
         "POST /eventmatch",

@@ -278,9 +278,10 @@ async fn a_user_named_like_a_folder_cannot_turn_the_query_elsewhere() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let server = asking(&policy.url("/base"), &["--retry-schedule", "none"]).await;
     let body = json!({"name": "n", "jsonpath": "$", "target_url": target.url("/t")});
-    for name in [".", "..", "%2e%2e", "..%2f.."] {
+    // No URL can hold the first two; what others hold is escaped once more.
+    for (name, status) in [(".", 400), ("..", 400), ("%2e%2e", 200), ("..%2f..", 200)] {
         let reply = server.user(name).post("/eventmatch", &body).await;
-        assert!(reply.status == 200 || (400..500).contains(&reply.status), "{}", reply.text());
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
     }
     server.user("witness").subscribe(json!({"target_url": target.url("/witness")})).await;
     server.receive(&event("a")).await;

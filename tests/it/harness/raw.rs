@@ -1,13 +1,12 @@
 //! A connection written byte by byte, for what a well-behaved client never sends.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Reply;
+use super::wait::BOUND;
 
 /// One TCP connection to a server.
 pub(crate) struct RawConnection {
@@ -34,8 +33,7 @@ impl RawConnection {
                 return Some(reply);
             }
             let read = self.stream.read_buf(&mut self.unread);
-            let read =
-                tokio::time::timeout(Duration::from_secs(30), read).await.expect("an answer within 30 s");
+            let read = tokio::time::timeout(BOUND, read).await.expect("an answer within the bound");
             if !matches!(read, Ok(1..)) {
                 return None;
             }
