@@ -97,6 +97,9 @@ pub mod service;
 pub mod config;
 pub mod telemetry;
 
+#[doc(hidden)]
+pub mod cli;
+
 pub mod chain;
 pub mod clock;
 pub mod foreign;

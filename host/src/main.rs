@@ -1,7 +1,5 @@
 //! The `waypost` command: arguments in, exit code out.
 
-mod cli;
-
 use std::process::ExitCode;
 
 /// A quarter of the time of a small event goes to allocation with the system's allocator.
@@ -9,8 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::run() {
-        Ok(code) => code,
-        Err(error) => cli::fail(&error),
-    }
+    waypost::cli::main()
 }

@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::foreign;
 use anyhow::{Context, anyhow};
 use http::{HeaderName, HeaderValue};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use waypost::foreign;
 
 use crate::cli::print;
 
@@ -64,7 +64,7 @@ struct Detail {
 impl Client {
     /// Prepares to ask `server`; nothing is sent yet.
     pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
-        let http = waypost::net::builder().context("failed to set up the client")?;
+        let http = crate::net::builder().context("failed to set up the client")?;
         let http = http.timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
         let user = match &identity.user {
             None => None,

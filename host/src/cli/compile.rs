@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use waypost::plugin::{Allowance, Task, compile_main};
+use crate::plugin::{Allowance, Task, compile_main};
 
 /// Do what can be made to eat a machine, within limits: input on stdin, result on stdout
 #[derive(Debug, clap::Args)]

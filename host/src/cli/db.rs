@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::{Config, Sources};
+use crate::store::redb::{self, Checked};
 use clap::Subcommand;
-use waypost::config::{Config, Sources};
-use waypost::store::redb::{self, Checked};
 
 use crate::cli::print;
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::domain::EventId;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, Url};
 use serde::Deserialize;
-use waypost::domain::EventId;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
 use crate::cli::print;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use waypost::matching::{Condition, Explanation, Filter, Step};
+use crate::matching::{Condition, Explanation, Filter, Step};
 
 /// The width of a terminal that nobody has made wider.
 const WIDTH: usize = 80;
@@ -74,8 +74,8 @@ fn wrap(out: &mut String, indent: &str, words: &[impl AsRef<str>]) {
 
 #[cfg(test)]
 mod tests {
-    use waypost::domain::FilterDialect;
-    use waypost::matching::Document;
+    use crate::domain::FilterDialect;
+    use crate::matching::Document;
 
     use super::*;
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::domain::json;
 use anyhow::Context;
-use waypost::domain::json;
 
 /// Reads all of it, but for a byte order mark before it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use waypost::foreign;
+use crate::foreign;
 
 /// Writes a line; further lines of the message are marked, and begin with `indent`. What Waypost itself has to say in a
 /// plugin's log carries the field `by`, which a plugin cannot set.

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::domain::FilterDialect;
+use crate::domain::json::check_depth;
+use crate::foreign;
+use crate::matching::{Document, Filter};
 use anyhow::Context;
-use waypost::domain::FilterDialect;
-use waypost::domain::json::check_depth;
-use waypost::foreign;
-use waypost::matching::{Document, Filter};
 
 use crate::cli::{EXIT_USAGE, explanation, input, print};
 

@@ -1,4 +1,7 @@
 //! The command line: one file for each command, all of them users of the library's public API.
+//!
+//! It stands in the library because a binary of its own would be compiled after it, with a copy of each async function
+//! that it awaits: a fifth of the first build's time.
 
 mod client;
 mod compile;
@@ -66,8 +69,14 @@ enum Command {
     Compile(compile::Arguments),
 }
 
-/// Runs the command that the process was started with. Wrong usage ends the process at once.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
+/// Runs the command that the process was started with, and says on stderr why there was no success. Wrong usage ends the
+/// process at once.
+#[must_use]
+pub fn main() -> ExitCode {
+    run().unwrap_or_else(|error| fail(&error))
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     if let Some(arguments) = supervise::asked() {
         return Ok(supervise::run(arguments));
     }
@@ -86,13 +95,13 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// Prints why there was no success, once, and chooses the exit code.
-pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(print::Error::Closed) = error.downcast_ref() {
         // Whoever reads has seen enough, as in `waypost event get | head`.
         return ExitCode::SUCCESS;
     }
     print::notice(&format!("error: {error:#}"));
-    if error.is::<waypost::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+    if error.is::<crate::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
 /// Returns this program, to be run for what has a process of its own. On Linux that stays the one that runs, also when

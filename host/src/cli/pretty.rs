@@ -3,10 +3,10 @@
 //! A `serde_json::Value` in between would sort the keys and rewrite the numbers; Waypost promises that `1.10` stays
 //! `1.10`, and what it shows had better show that.
 
+use crate::domain::json::check_depth;
+use crate::foreign;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use waypost::domain::json::check_depth;
-use waypost::foreign;
 
 /// The most white space that indenting adds, in bytes: JSON can be made of which each byte would be a line of its own,
 /// far to the right. What comes behind that much is shown as it was written.

@@ -8,8 +8,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use crate::foreign;
 use serde::Serialize;
-use waypost::foreign;
 
 use crate::cli::pretty;
 

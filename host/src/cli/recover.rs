@@ -4,12 +4,12 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::domain::SubscriptionId;
 use anyhow::bail;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use waypost::domain::SubscriptionId;
 
 use crate::cli::client::Client;
 use crate::cli::event::{Server, time};

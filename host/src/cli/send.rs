@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::domain::Event;
+use crate::domain::event::{self, Received};
+use crate::domain::json::check_depth;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -10,9 +13,6 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use waypost::domain::Event;
-use waypost::domain::event::{self, Received};
-use waypost::domain::json::check_depth;
 
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
 use crate::cli::{input, print};

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::{self, Config, Note, Sources};
+use crate::service::Service;
+use crate::telemetry;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use waypost::config::{self, Config, Note, Sources};
-use waypost::service::Service;
-use waypost::telemetry;
 
 use crate::cli::settings::Settings;
 use crate::cli::{own_program, print};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::KEYS;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use waypost::config::KEYS;
 
-/// The settings that were given as flags, by key. Their values are read by `waypost::config`, like those of a file.
+/// The settings that were given as flags, by key. Their values are read by [`crate::config`], like those of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings(pub(super) BTreeMap<String, String>);
 

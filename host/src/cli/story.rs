@@ -6,9 +6,9 @@
 
 use std::fmt;
 
+use crate::foreign;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use waypost::foreign;
 
 use crate::cli::{logged, pretty};
 

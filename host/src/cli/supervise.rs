@@ -5,8 +5,8 @@ use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::handler::{Supervision, become_main, supervise_main};
 use clap::Parser as _;
-use waypost::handler::{Supervision, become_main, supervise_main};
 
 /// Run a program within limits, and end all that it starts: orders on stdin, which is a socket, and reports to it
 #[derive(Debug, clap::Parser)]

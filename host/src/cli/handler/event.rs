@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::clock;
+use crate::handler::{Output, OutputLimits};
 use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
-use waypost::clock;
-use waypost::handler::{Output, OutputLimits};
 
 use crate::cli::print;
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::domain::json::check_depth;
+use crate::foreign;
+use crate::handler::fetch::Source;
+use crate::handler::upload::Destination;
+use crate::handler::{self, Definition, Program};
+use crate::matching::{Document, Filter};
 use anyhow::Context;
-use waypost::domain::json::check_depth;
-use waypost::foreign;
-use waypost::handler::fetch::Source;
-use waypost::handler::upload::Destination;
-use waypost::handler::{self, Definition, Program};
-use waypost::matching::{Document, Filter};
 
 use super::tools;
 use crate::cli::{input, print};
@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if config.handlers.is_empty() {
         print::notice("there is no [[handler]] in the configuration: name its file with --config");
     }
-    waypost::net::tls::install_provider();
+    crate::net::tls::install_provider();
     let folder = tempfile::tempdir().context("failed to make a folder")?;
     let tools = tools(&config, folder.path());
     let mut taken = None;

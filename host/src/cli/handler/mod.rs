@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::config::{self, Config, Note, Sources};
+use crate::domain::EventId;
+use crate::handler::Tools;
+use crate::handler::upload::Refusal;
+use crate::plugin::{Compiler, Host, Settings};
 use clap::Subcommand;
 use uuid::Uuid;
-use waypost::config::{self, Config, Note, Sources};
-use waypost::domain::EventId;
-use waypost::handler::Tools;
-use waypost::handler::upload::Refusal;
-use waypost::plugin::{Compiler, Host, Settings};
 
 use crate::cli::{own_program, print, wait};
 

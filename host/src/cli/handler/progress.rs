@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use waypost::handler::{Meter, Phase, Progress};
+use crate::handler::{Meter, Phase, Progress};
 
 use crate::cli::print;
 
@@ -36,7 +36,7 @@ fn line(progress: &Progress) -> String {
 
 #[cfg(test)]
 mod tests {
-    use waypost::clock;
+    use crate::clock;
 
     use super::*;
 

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::clock;
+use crate::config::Config;
+use crate::domain::Event;
+use crate::domain::handler::{HandlerRun, Said};
+use crate::foreign;
+use crate::handler::fetch::Source;
+use crate::handler::upload::Destination;
+use crate::handler::{self, Definition, Meter, Once, Selection};
+use crate::matching::{Document, Filter};
 use anyhow::{Context, bail};
-use waypost::clock;
-use waypost::config::Config;
-use waypost::domain::Event;
-use waypost::domain::handler::{HandlerRun, Said};
-use waypost::foreign;
-use waypost::handler::fetch::Source;
-use waypost::handler::upload::Destination;
-use waypost::handler::{self, Definition, Meter, Once, Selection};
-use waypost::matching::{Document, Filter};
 
 use super::{progress, tools};
 use crate::cli::{input, print};
@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let event =
         Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
     warn_of_filter(&definition, &event)?;
-    waypost::net::tls::install_provider();
+    crate::net::tls::install_provider();
     // It is the caller's, who wants to see what is in it.
     let runs =
         tempfile::Builder::new().prefix("waypost-run-").tempdir().context("failed to make a folder")?;

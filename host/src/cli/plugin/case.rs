@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::domain::Event;
+use crate::domain::plugin::{AllowHost, StateMap};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use waypost::domain::Event;
-use waypost::domain::plugin::{AllowHost, StateMap};
 
 use super::state::Kept;
 use super::trial::USER;

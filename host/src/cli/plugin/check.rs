@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::plugin::Refused;
+use crate::{chain, foreign};
 use serde_json::json;
-use waypost::plugin::Refused;
-use waypost::{chain, foreign};
 
 use super::grants::Grants;
 use super::report::Report;

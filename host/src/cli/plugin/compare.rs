@@ -1,10 +1,10 @@
 //! What was expected of a run beside what was found, both as JSON with the same members.
 
+use crate::domain::plugin::LogLine;
+use crate::foreign;
+use crate::plugin::Ran;
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
-use waypost::domain::plugin::LogLine;
-use waypost::foreign;
-use waypost::plugin::Ran;
 
 use super::case::{Expect, Log, Output, Raw, Verdict};
 use super::shown::{self, Made};
@@ -139,10 +139,10 @@ fn sign(tag: ChangeTag) -> char {
 mod tests {
     use std::time::Duration;
 
-    use waypost::clock;
-    use waypost::domain::plugin::{self, LogLevel, PluginRun};
-    use waypost::domain::{Event, PluginDigest};
-    use waypost::plugin::State;
+    use crate::clock;
+    use crate::domain::plugin::{self, LogLevel, PluginRun};
+    use crate::domain::{Event, PluginDigest};
+    use crate::plugin::State;
 
     use super::*;
 

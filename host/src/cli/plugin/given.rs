@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::domain::{Event, json};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
-use waypost::domain::{Event, json};
 
 use crate::cli::input;
 

@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
+use crate::domain::plugin::AllowHost;
 use ipnet::IpNet;
-use waypost::domain::plugin::AllowHost;
 
 /// The grants of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::domain::SubscriptionId;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
-use waypost::domain::SubscriptionId;
 
 use super::report::Report;
 use super::trial;

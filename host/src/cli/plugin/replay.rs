@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::domain::SubscriptionId;
+use crate::foreign;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use waypost::domain::SubscriptionId;
-use waypost::foreign;
 
 use super::push::WASM;
 use super::report::Report;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use crate::domain::plugin::{self, Offer};
+use crate::foreign;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
-use waypost::domain::plugin::{self, Offer};
-use waypost::foreign;
 
 use super::units;
 use crate::cli::pretty;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::plugin::{StateMap, Verdict};
+use crate::plugin::Ran;
 use serde_json::json;
-use waypost::domain::plugin::{StateMap, Verdict};
-use waypost::plugin::Ran;
 
 use super::grants::Grants;
 use super::state::{self, Kept};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use crate::domain::plugin::{LogLevel, LogLine, Output, PluginRun, Verdict};
+use crate::foreign;
+use crate::plugin::{Limits, Ran};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use waypost::domain::plugin::{LogLevel, LogLine, Output, PluginRun, Verdict};
-use waypost::foreign;
-use waypost::plugin::{Limits, Ran};
 
 use super::units;
 use crate::cli::{EXIT_USAGE, logged, pretty};
@@ -171,10 +171,10 @@ fn body(out: &mut String, body: &[u8]) {
 mod tests {
     use std::time::Duration;
 
-    use waypost::clock;
-    use waypost::domain::plugin::Failure;
-    use waypost::domain::{Event, PluginDigest};
-    use waypost::plugin::State;
+    use crate::clock;
+    use crate::domain::plugin::Failure;
+    use crate::domain::{Event, PluginDigest};
+    use crate::plugin::State;
 
     use super::*;
 

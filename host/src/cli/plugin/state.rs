@@ -8,13 +8,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::domain::json;
+use crate::domain::plugin::{StateChange, StateMap, StateValue};
 use anyhow::Context;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use waypost::domain::json;
-use waypost::domain::plugin::{StateChange, StateMap, StateValue};
 
 /// All keys with their values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

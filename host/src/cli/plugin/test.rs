@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use waypost::domain::plugin::Verdict;
-use waypost::foreign;
-use waypost::plugin::Ran;
+use crate::domain::plugin::Verdict;
+use crate::foreign;
+use crate::plugin::Ran;
 
 use super::case::{self, Case};
 use super::grants::Grants;

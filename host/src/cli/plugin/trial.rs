@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock;
+use crate::domain::plugin::{AllowHost, Report, StateMap};
+use crate::domain::{Event, PluginUse, Subscription};
+use crate::foreign;
+use crate::plugin::{
+    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
+    Steps,
+};
 use anyhow::Context;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
-use waypost::clock;
-use waypost::domain::plugin::{AllowHost, Report, StateMap};
-use waypost::domain::{Event, PluginUse, Subscription};
-use waypost::foreign;
-use waypost::plugin::{
-    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
-    Steps,
-};
 
 use super::grants::Grants;
 use crate::cli::{input, own_program};
