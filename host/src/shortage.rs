@@ -13,20 +13,20 @@ pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
 
 /// Returns the system's error that it has no more descriptors, memory, ports or disk, where that is behind a failure.
 pub fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
-    let mut has_cause = false;
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            match errno(cause) {
-                Some(errno) if is_ours(errno) => return Some(errno.into()),
-                Some(_) => has_cause = true,
-                None => {}
-            }
-        }
-        next = cause.source();
-    }
     // The resolver of names does not say that it had no descriptor for its question.
-    (!has_cause && has_no_descriptor()).then(|| Errno::MFILE.into())
+    let is_silent = || numbers(error).next().is_none() && has_no_descriptor();
+    named(error).or_else(|| is_silent().then(|| Errno::MFILE.into()))
+}
+
+/// Returns the same where the failure names it.
+pub fn named(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    numbers(error).find(|errno| is_ours(*errno)).map(Into::into)
+}
+
+/// Returns the system's numbers among an error and its causes.
+fn numbers<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = Errno> + 'a {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.filter_map(|cause| errno(cause.downcast_ref()?))
 }
 
 /// Returns the system's number of an error, also of one that stands inside another.

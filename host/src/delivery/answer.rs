@@ -14,28 +14,31 @@ use jiff::tz::TimeZone;
 use super::engine::Engine;
 use super::outcome::Response;
 use super::request::Unsendable;
+use super::slots::Occupied;
 use crate::domain::Answer;
 use crate::domain::delivery::ANSWER_BYTES_MAX;
 use crate::net::Reply;
 use crate::{chain, clock};
 
 impl Engine {
-    /// Sends the request that `make` makes, and waits for its answer, at most `wait`. The status decides: of what follows
-    /// it, the beginning is kept as far as it comes soon, and a service that stops does not wait for it.
+    /// Sends the request that `make` makes, and waits for its answer, at most `wait`; `None` when the attempt has to give
+    /// way before there is one. The status decides: of what follows it, the beginning is kept as far as it comes soon, and
+    /// a service that stops does not wait for it.
     pub(super) async fn exchange(
         &self,
         make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
         wait: Duration,
-    ) -> Response {
+        slot: Occupied<'_>,
+    ) -> Option<Response> {
         let request = match make() {
             Ok(request) => request,
-            Err(unsendable) => return Response::Unsendable(unsendable),
+            Err(unsendable) => return Some(Response::Unsendable(unsendable)),
         };
-        match self.client.send(request, || make().ok(), wait).await {
+        Some(match slot.unless_needed(self.client.send(request, || make().ok(), wait)).await? {
             Ok(reply) => read(reply, self.stop.cancelled()).await,
             Err(error) if error.is_shortage() => Response::Shortage(chain::of(&error)),
             Err(error) => Response::Failed(chain::of(&error)),
-        }
+        })
     }
 }
 

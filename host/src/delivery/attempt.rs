@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::engine::Engine;
 use super::outcome::{Consequence, Next, Response, Situation, judge, of_output};
 use super::pipeline::{Course, Visit};
 use super::request;
-use super::slots::Slot;
+use super::slots::{Occupied, Slot};
 use crate::domain::plugin::PluginRun;
 use crate::domain::{Answer, Attempt, Holder, Outcome, Subscription};
-use crate::policy::Verdict;
+use crate::policy::{Policy, Verdict};
 use crate::stage::{PANICKED, caught};
 use crate::store::{Finished, Owed, Progress, Release};
 use crate::{chain, clock};
@@ -58,19 +57,18 @@ struct Made {
     /// What the plugin did, where the store does not have it yet.
     plugin: Option<Box<PluginRun>>,
     prepared: bool,
-    begun: Instant,
 }
 
 impl Engine {
     /// Makes one attempt. Dropping the future is as if the attempt had not begun, but that the target may have
     /// got the event. A panic is an outcome of this attempt alone.
     pub(super) async fn attempt(
-        &self,
+        self: Arc<Self>,
         subscription: Arc<Subscription>,
         owed: Owed,
         visit: Option<Visit>,
-        slot: &Slot,
-    ) -> Ended {
+        slot: Slot,
+    ) -> (Ended, Slot) {
         let _under_way = self.under_way.enter(owed.event.id, subscription.id);
         let at = clock::now();
         let mut made = Made {
@@ -79,13 +77,14 @@ impl Engine {
             target: None,
             plugin: None,
             prepared: owed.prepared,
-            begun: Instant::now(),
         };
+        let occupied = slot.occupy();
         // What a failure counts as, should this attempt fail.
         let failed = owed.progress.failed + 1;
         let schedule = subscription.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
         let situation = || Situation { schedule, failed, now: clock::now(), random: rand::random() };
-        let next = match caught(self.make(&subscription, &owed, visit, slot, &mut made, &situation)).await {
+        let next = match caught(self.make(&subscription, &owed, visit, occupied, &mut made, &situation)).await
+        {
             Ok(next) => next,
             Err(panic) => {
                 tracing::error!(subscription = %subscription.id, event = %owed.event.id, panic, "an attempt panicked");
@@ -96,11 +95,11 @@ impl Engine {
                 Next::Over(outcome, Consequence::Nothing)
             }
         };
-        let took = made.begun.elapsed();
+        let took = occupied.elapsed();
         let gave_way = matches!(next, Next::GaveWay);
         let (end, consequence) = match next {
             Next::Over(outcome, consequence) => {
-                (End::Finished(finished(&subscription, &owed, made, at, outcome)), consequence)
+                (End::Finished(finished(&subscription, &owed, made, at, took, outcome)), consequence)
             }
             Next::Held(by, reason) => {
                 (released(&subscription, &owed, &made, by, reason), Consequence::Nothing)
@@ -114,7 +113,7 @@ impl Engine {
                 (released(&subscription, &owed, &made, Holder::Host, reason), Consequence::Nothing)
             }
         };
-        Ended { end, consequence, subscription, took, gave_way }
+        (Ended { end, consequence, subscription, took, gave_way }, slot)
     }
 
     async fn make<'s>(
@@ -122,13 +121,13 @@ impl Engine {
         subscription: &Arc<Subscription>,
         owed: &Owed,
         visit: Option<Visit>,
-        slot: &Slot,
+        slot: Occupied<'_>,
         made: &mut Made,
         situation: &impl Fn() -> Situation<'s>,
     ) -> Next {
-        if !made.progress.allowed {
-            let asking = self.policy.ask(owed.event.id, &owed.event.event, subscription);
-            let Some(verdict) = slot.unless_needed(made.begun, asking).await else { return Next::GaveWay };
+        if !made.progress.allowed && !matches!(self.policy, Policy::Everyone) {
+            let asking = Box::pin(self.policy.ask(owed.event.id, &owed.event.event, subscription));
+            let Some(verdict) = slot.unless_needed(asking).await else { return Next::GaveWay };
             match &*verdict {
                 Verdict::Allowed(answer) => made.policy.clone_from(answer),
                 Verdict::Denied(answer) => {
@@ -139,8 +138,8 @@ impl Engine {
                     return Next::Held(Holder::Policy, with_answer(reason, answer.as_ref()));
                 }
             }
-            made.progress.allowed = true;
         }
+        made.progress.allowed = true;
         let course = if subscription.plugin.is_none() && !owed.prepared {
             Course::Event
         } else {
@@ -153,8 +152,9 @@ impl Engine {
         match course {
             Course::Event => {
                 made.progress.passed |= subscription.plugin.is_some() && !made.prepared;
-                let sending = self.send(subscription, owed);
-                let Some(response) = slot.unless_needed(made.begun, sending).await else {
+                let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
+                let request = || request::make(&owed.event, subscription);
+                let Some(response) = self.exchange(request, timeout, slot).await else {
                     return Next::GaveWay;
                 };
                 let next = judge(&response, situation());
@@ -162,11 +162,8 @@ impl Engine {
                 next
             }
             Course::Outputs(outputs) => {
-                let begun = made.begun;
-                let sending = self.send_outputs(subscription, owed, &outputs, &mut made.progress.sent);
-                let Some((place, response)) = slot.unless_needed(begun, Box::pin(sending)).await else {
-                    return Next::GaveWay;
-                };
+                let sending = self.send_outputs(subscription, owed, &outputs, slot, &mut made.progress.sent);
+                let Some((place, response)) = Box::pin(sending).await else { return Next::GaveWay };
                 let next = judge(&response, situation());
                 made.target = answer_of(response);
                 of_output(next, place, outputs.len())
@@ -174,11 +171,6 @@ impl Engine {
             Course::End(outcome, consequence) => Next::Over(outcome, consequence),
             Course::Held(by, reason) => Next::Held(by, reason),
         }
-    }
-
-    async fn send(&self, subscription: &Subscription, owed: &Owed) -> Response {
-        let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
-        self.exchange(|| request::make(&owed.event, subscription), timeout).await
     }
 
     /// Remembers that a target was reached.
@@ -212,16 +204,17 @@ fn finished(
     owed: &Owed,
     made: Made,
     at: Timestamp,
+    took: Duration,
     outcome: Outcome,
 ) -> Finished {
-    let Made { mut progress, policy, mut target, plugin, prepared, begun } = made;
+    let Made { mut progress, policy, mut target, plugin, prepared } = made;
     if outcome == Outcome::Delivered {
         target.iter_mut().for_each(Answer::keep_little);
     }
     progress.failed += 1;
     progress.held = None;
     progress.first_attempt.get_or_insert(at);
-    let attempt = Attempt { number: progress.failed, at, took: begun.elapsed(), policy, target, outcome };
+    let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
     let (event, place, subscription) = (owed.event.id, owed.place, subscription.id);
     Finished { subscription, event, place, plugin, run: None, attempt, progress, prepared }
 }

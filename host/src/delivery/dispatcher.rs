@@ -57,14 +57,14 @@ impl Dispatcher {
         let client = Client::new(reach, limits.connect_timeout, limits.subscription_in_flight_max)
             .map_err(StartError::Client)?;
         let reached = store.reached().await.map_err(StartError::Store)?;
-        let alarm = store.alarm();
+        let (alarm, tasks) = (store.alarm(), TaskTracker::new());
         let engine = Arc::new(Engine {
             directory,
             modules,
             policy,
             client,
             guard,
-            slots: Slots::new(limits.in_flight_max, SLICE),
+            slots: Slots::new(limits.in_flight_max, SLICE, tasks.clone()),
             limits,
             under_way: UnderWay::default(),
             reached: Reached::new(reached),
@@ -73,7 +73,7 @@ impl Dispatcher {
             lanes: Mutex::default(),
             timetable: Mutex::default(),
             timetable_changed: tokio::sync::Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             stop: alarm.stop_token(),
             abort: CancellationToken::new(),
             store,

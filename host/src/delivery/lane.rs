@@ -200,11 +200,12 @@ impl Lane {
         if self.disabling > 0 || self.rest.is_some() {
             return;
         }
-        while self.attempts.len() < width && !self.backlog.waiting.is_empty() {
+        while self.attempts.len() < width {
+            let Some((place, visit)) = self.next(subscription) else { break };
             let Some(slot) = self.take_slot() else { break };
-            let Some((owed, visit)) = self.next(subscription) else { break };
-            let engine = Arc::clone(&self.engine);
-            self.attempts.push(attempt(engine, Arc::clone(subscription), owed, visit, slot));
+            let Some(owed) = self.backlog.waiting.remove(place) else { break };
+            let (engine, subscription) = (Arc::clone(&self.engine), Arc::clone(subscription));
+            self.attempts.push(Box::pin(engine.attempt(subscription, owed, visit, slot)));
         }
     }
 
@@ -217,23 +218,24 @@ impl Lane {
         if self.asked.is_some() {
             return None;
         }
-        let slot = slots.try_take(self.patience);
+        let slot = slots.try_take(self.patience, self.attempts.is_empty());
         if slot.is_none() && self.attempts.is_empty() {
             self.asked = Some(Box::pin(Arc::clone(slots).wait(self.patience)));
         }
         slot
     }
 
-    /// Takes the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
-    fn next(&mut self, subscription: &Subscription) -> Option<(Owed, Option<Visit>)> {
-        let waiting = &mut self.backlog.waiting;
+    /// Finds the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
+    fn next(&mut self, subscription: &Subscription) -> Option<(usize, Option<Visit>)> {
+        let waiting = &self.backlog.waiting;
+        let first = waiting.front()?;
         if subscription.plugin.is_none() {
-            return Some((waiting.pop_front()?, None));
+            return Some((0, None));
         }
         let is_decided = |owed: &Owed| owed.prepared || owed.progress.passed;
-        let permit = match waiting.front() {
-            Some(first) if !is_decided(first) => self.engine.breakers.ask(subscription, clock::now()),
-            Some(_) | None => Permit::Call,
+        let permit = match is_decided(first) {
+            true => Permit::Call,
+            false => self.engine.breakers.ask(subscription, clock::now()),
         };
         let place = match permit {
             Permit::Not { until, holds: true } => {
@@ -242,8 +244,7 @@ impl Lane {
             }
             Permit::Call | Permit::Try(_) | Permit::Not { .. } => 0,
         };
-        let visit = Visit { permit, kept: Arc::clone(&self.kept) };
-        Some((waiting.remove(place)?, Some(visit)))
+        Some((place, Some(Visit { permit, kept: Arc::clone(&self.kept) })))
     }
 
     /// Takes this end and all others that are there: one turn for many.
@@ -372,17 +373,4 @@ async fn got(asked: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
     let slot = waiting.await;
     *asked = None;
     slot
-}
-
-fn attempt(
-    engine: Arc<Engine>,
-    subscription: Arc<Subscription>,
-    owed: Owed,
-    visit: Option<Visit>,
-    slot: Slot,
-) -> BoxFuture<'static, (Ended, Slot)> {
-    Box::pin(async move {
-        let ended = engine.attempt(subscription, owed, visit, &slot).await;
-        (ended, slot)
-    })
 }

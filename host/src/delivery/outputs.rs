@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::engine::Engine;
 use super::outcome::Response;
 use super::request;
+use super::slots::Occupied;
 use crate::clock;
 use crate::domain::plugin::Output;
 use crate::domain::{DeliveryId, Subscription};
@@ -14,14 +15,16 @@ use crate::store::Owed;
 
 impl Engine {
     /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
-    /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken.
+    /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
+    /// when the attempt has to give way.
     pub(super) async fn send_outputs(
         &self,
         subscription: &Subscription,
         owed: &Owed,
         outputs: &[Output],
+        slot: Occupied<'_>,
         sent: &mut u64,
-    ) -> (usize, Response) {
+    ) -> Option<(usize, Response)> {
         let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
         let (begun, id) = (Instant::now(), DeliveryId::of(owed.event.id, subscription.id));
         let mut counts: Option<(usize, Response)> = None;
@@ -37,7 +40,8 @@ impl Engine {
                 Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
             } else {
                 let id = id.output(place);
-                self.exchange(|| request::of_output(output, id, subscription, &self.guard), left).await
+                self.exchange(|| request::of_output(output, id, subscription, &self.guard), left, slot)
+                    .await?
             };
             if is_taken(&response) {
                 *sent |= bit;
@@ -52,7 +56,8 @@ impl Engine {
                 break;
             }
         }
-        counts.unwrap_or_else(|| (0, Response::Failed("the plugin has made nothing to send".to_owned())))
+        let nothing = || (0, Response::Failed("the plugin has made nothing to send".to_owned()));
+        Some(counts.unwrap_or_else(nothing))
     }
 }
 

@@ -1,24 +1,32 @@
-//! Slots for attempts: all that are under way at once, of all subscriptions together, have one each.
+//! Slots for attempts: all that are in flight at once, of all subscriptions together, have one each.
 //!
-//! A lane that has no attempt under way may wait for a slot; further attempts of a lane get one only when one is free and
-//! no lane waits. So that hanging targets keep nobody out, an attempt that has lasted longer than its lane's patience
-//! gives way when a lane waits: it is put off, uncounted. Its lane then has twice the patience, so that a slow target
-//! gets its time in the end; patient lanes together have at most half of the slots, so that the others' turn never
-//! takes longer than [`SLICE`] for as many lanes as the other half has slots.
+//! A lane without an attempt may have any slot, and waits for one if need be. Further attempts of a lane leave an eighth of
+//! the slots free, and get none while a lane waits that could use it. So that hanging targets keep no other lane out, an
+//! attempt that has lasted longer than its lane's patience gives way when a lane waits: it is put off, uncounted. Its lane
+//! then has twice the patience, so that a slow target gets its time in the end; patient lanes together have at most half of
+//! the slots, so that the others' turn never takes longer than [`SLICE`] for as many lanes as the other half has slots.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::traffic::lock;
 
 /// How long an attempt may last though a lane waits, and the patience that a lane begins with.
 pub(super) const SLICE: Duration = Duration::from_secs(2);
-/// How many times in a slice the lanes that wait look for attempts that have lasted too long.
+/// How many times in a slice it is looked for attempts that have lasted too long, while lanes wait.
 const LOOKS: u32 = 20;
+/// The part of the slots that only lanes without an attempt get.
+const RESERVE: usize = 8;
 
 /// The slots.
 pub(super) struct Slots {
@@ -27,12 +35,14 @@ pub(super) struct Slots {
     /// The most that patient lanes have.
     patient_max: usize,
     slice: Duration,
+    /// The engine's.
+    tasks: TaskTracker,
 }
 
 struct State {
-    /// For each slot that was ever needed: how it is taken, and what is told to give way.
+    /// For each slot that was ever needed: how it is taken, and its bell.
     taken: Vec<Option<Taken>>,
-    turns: Vec<Arc<Notify>>,
+    bells: Vec<Arc<Bell>>,
     /// Those of them that are free.
     free: Vec<usize>,
     /// How many are taken by patient lanes.
@@ -41,15 +51,21 @@ struct State {
     waiting: VecDeque<Waiter>,
     /// How many of those that are taken have been told to give way.
     told: usize,
-    /// When it is looked again for some that have to.
-    look: Instant,
+    /// Whether a task looks for attempts that have lasted too long.
+    is_watched: bool,
 }
 
 struct Taken {
     /// Until when it need not give way.
     until: Instant,
     is_patient: bool,
-    is_told: bool,
+}
+
+/// Tells the attempt in a slot to give way.
+#[derive(Default)]
+struct Bell {
+    has_rung: AtomicBool,
+    waker: AtomicWaker,
 }
 
 struct Waiter {
@@ -61,25 +77,31 @@ struct Waiter {
 pub(super) struct Slot {
     slots: Arc<Slots>,
     index: usize,
-    /// Told to give way.
-    turn: Arc<Notify>,
+    bell: Arc<Bell>,
     patience: Duration,
+}
+
+/// A slot with an attempt in it.
+#[derive(Clone, Copy)]
+pub(super) struct Occupied<'a> {
+    slot: &'a Slot,
+    since: Instant,
 }
 
 impl Slots {
     /// Makes `max` slots, at least one.
-    pub(super) fn new(max: usize, slice: Duration) -> Arc<Self> {
+    pub(super) fn new(max: usize, slice: Duration, tasks: TaskTracker) -> Arc<Self> {
         let max = max.max(1);
         let state = State {
             taken: Vec::new(),
-            turns: Vec::new(),
+            bells: Vec::new(),
             free: Vec::new(),
             patient: 0,
             waiting: VecDeque::new(),
             told: 0,
-            look: Instant::now(),
+            is_watched: false,
         };
-        Arc::new(Self { state: Mutex::new(state), max, patient_max: (max / 2).max(1), slice })
+        Arc::new(Self { state: Mutex::new(state), max, patient_max: (max / 2).max(1), slice, tasks })
     }
 
     /// Returns the patience that a lane begins with.
@@ -87,13 +109,22 @@ impl Slots {
         self.slice
     }
 
-    /// Takes a free slot, if there is one and no lane waits for it.
-    pub(super) fn try_take(self: &Arc<Self>, patience: Duration) -> Option<Slot> {
+    /// Takes a free slot for a lane, if there is one and no other lane waits for it. `is_first` tells whether the lane has
+    /// no attempt in flight.
+    pub(super) fn try_take(self: &Arc<Self>, patience: Duration, is_first: bool) -> Option<Slot> {
         let mut state = lock(&self.state);
-        if !state.waiting.is_empty() {
+        if !is_first && state.taken.len() - state.free.len() >= self.max - self.max / RESERVE {
+            return None;
+        }
+        if state.waiting.iter().any(|waiter| self.fits(&state, waiter)) {
             return None;
         }
         self.take(&mut state, patience)
+    }
+
+    /// Tells whether a lane that waits could use any slot that is free. A patient one may have to wait for another's.
+    fn fits(&self, state: &State, waiter: &Waiter) -> bool {
+        waiter.patience <= self.slice || state.patient < self.patient_max
     }
 
     fn take(self: &Arc<Self>, state: &mut State, patience: Duration) -> Option<Slot> {
@@ -105,20 +136,22 @@ impl Slots {
             Some(index) => index,
             None if state.taken.len() < self.max => {
                 state.taken.push(None);
-                state.turns.push(Arc::default());
+                state.bells.push(Arc::default());
                 state.taken.len() - 1
             }
             None => return None,
         };
         state.patient += usize::from(is_patient);
-        state.taken[index] = Some(Taken { until: Instant::now() + patience, is_patient, is_told: false });
-        let turn = Arc::clone(&state.turns[index]);
-        Some(Slot { slots: Arc::clone(self), index, turn, patience })
+        state.taken[index] = Some(Taken { until: Instant::now() + patience, is_patient });
+        let bell = Arc::clone(&state.bells[index]);
+        // What its last owner was told does not count.
+        bell.has_rung.store(false, Ordering::Relaxed);
+        Some(Slot { slots: Arc::clone(self), index, bell, patience })
     }
 
     /// Waits for a slot: for a lane that has none. Cancel safe, but for its place in the queue.
     pub(super) async fn wait(self: Arc<Self>, patience: Duration) -> Slot {
-        let (give, mut given) = oneshot::channel();
+        let (give, given) = oneshot::channel();
         {
             let mut state = lock(&self.state);
             if state.waiting.is_empty()
@@ -127,16 +160,20 @@ impl Slots {
                 return slot;
             }
             state.waiting.push_back(Waiter { patience, give });
+            if !state.is_watched {
+                state.is_watched = true;
+                self.tasks.spawn(Arc::clone(&self).watch());
+            }
         }
         // One that is free may fit no lane that waited before.
         self.hand_out();
-        loop {
-            self.tell_late();
-            tokio::select! {
-                biased;
-                slot = &mut given => return slot.expect("the sender is dropped only with its queue"),
-                () = tokio::time::sleep(self.slice / LOOKS) => {}
-            }
+        given.await.expect("the sender is dropped only with its queue")
+    }
+
+    /// Looks for attempts that have lasted too long, while lanes wait.
+    async fn watch(self: Arc<Self>) {
+        while self.tell_late() {
+            tokio::time::sleep(self.slice / LOOKS).await;
         }
     }
 
@@ -148,9 +185,9 @@ impl Slots {
                 return;
             }
             state.waiting.retain(|waiter| !waiter.give.is_closed());
-            let has_room = state.patient < self.patient_max;
-            let fits = |waiter: &Waiter| has_room || waiter.patience <= self.slice;
-            let Some(place) = state.waiting.iter().position(fits) else { return };
+            let Some(place) = state.waiting.iter().position(|waiter| self.fits(&state, waiter)) else {
+                return;
+            };
             let patience = state.waiting[place].patience;
             let Some(slot) = self.take(&mut state, patience) else { return };
             let waiter = state.waiting.remove(place).expect("its place has just been found");
@@ -160,51 +197,57 @@ impl Slots {
         }
     }
 
-    /// Tells attempts that have lasted too long to give way, one for each lane that waits and could use the slot.
-    fn tell_late(&self) {
+    /// Tells attempts that have lasted too long to give way, one for each lane that waits and could use the slot. Returns
+    /// whether lanes wait.
+    fn tell_late(&self) -> bool {
         let (mut state, now) = (lock(&self.state), Instant::now());
         let state = &mut *state;
-        // All that wait look: one of them is enough.
-        if now < state.look {
-            return;
-        }
-        state.look = now + self.slice / (2 * LOOKS);
-        let (patient, others): (Vec<_>, Vec<_>) =
-            state.waiting.iter().partition(|waiter| waiter.patience > self.slice);
+        state.waiting.retain(|waiter| !waiter.give.is_closed());
+        state.is_watched = !state.waiting.is_empty();
+        let patient = state.waiting.iter().filter(|waiter| waiter.patience > self.slice).count();
         let room = self.patient_max - state.patient;
-        let mut wanted = (others.len() + patient.len().min(room)).saturating_sub(state.told);
+        let impatient = state.waiting.len() - patient;
+        let mut wanted = (impatient + patient.min(room)).saturating_sub(state.told);
         // These can only follow another patient one.
-        let mut wanted_patient = patient.len().saturating_sub(room);
-        let untold = |taken: &Option<Taken>| taken.as_ref().is_some_and(|taken| !taken.is_told);
-        let mut order: Vec<_> = (0..state.taken.len()).filter(|index| untold(&state.taken[*index])).collect();
+        let mut wanted_patient = patient.saturating_sub(room);
+        let has_rung = |index: usize| state.bells[index].has_rung.load(Ordering::Relaxed);
+        let late = |taken: &Taken| taken.until <= now;
+        let mut order: Vec<_> = (0..state.taken.len())
+            .filter(|index| state.taken[*index].as_ref().is_some_and(late) && !has_rung(*index))
+            .collect();
         order.sort_by_key(|index| state.taken[*index].as_ref().map(|taken| taken.until));
         for index in order {
-            let Some(taken) = &mut state.taken[index] else { continue };
-            if taken.until > now {
-                return;
-            }
+            let is_patient = state.taken[index].as_ref().is_some_and(|taken| taken.is_patient);
             if wanted > 0 {
                 wanted -= 1;
-            } else if taken.is_patient && wanted_patient > 0 {
+            } else if is_patient && wanted_patient > 0 {
                 wanted_patient -= 1;
             } else {
                 continue;
             }
-            taken.is_told = true;
             state.told += 1;
-            state.turns[index].notify_one();
+            state.bells[index].ring();
         }
+        state.is_watched
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.has_rung.store(true, Ordering::Relaxed);
+        self.waker.wake();
     }
 
-    fn is_told(&self, index: usize) -> bool {
-        lock(&self.state).taken[index].as_ref().is_some_and(|taken| taken.is_told)
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.has_rung.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Slot {
     /// Tells whether it may be used for another attempt: no lane needs it.
     pub(super) fn may_be_kept(&self) -> bool {
-        !self.slots.is_told(self.index)
+        !self.bell.has_rung.load(Ordering::Relaxed)
     }
 
     /// Returns how long an attempt may last though a lane waits.
@@ -212,20 +255,34 @@ impl Slot {
         self.patience
     }
 
-    /// Awaits `work`, that of an attempt which began at `begun`; `None` when that has to give way.
-    pub(super) async fn unless_needed<T>(&self, begun: Instant, work: impl Future<Output = T>) -> Option<T> {
-        let needed = async {
-            // What its last owner was told does not count.
-            while !self.slots.is_told(self.index) {
-                self.turn.notified().await;
-            }
-            // One of many that are quick is no reason to give up the work of the last.
-            tokio::time::sleep_until(begun + self.patience).await;
-        };
+    /// Begins an attempt.
+    pub(super) fn occupy(&self) -> Occupied<'_> {
+        Occupied { slot: self, since: Instant::now() }
+    }
+}
+
+impl Occupied<'_> {
+    /// Returns how long the attempt has lasted.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Awaits `work` of the attempt; `None` when the attempt has to give way.
+    pub(super) async fn unless_needed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.slot.bell.poll(cx).map(|()| None),
+        });
+        if let Some(done) = done.await {
+            return Some(done);
+        }
+        // One of many that are quick is no reason to give up the work of the last.
+        let patience = Box::pin(tokio::time::sleep_until(self.since + self.slot.patience));
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = needed => None,
+            () = patience => None,
         }
     }
 }
@@ -236,7 +293,7 @@ impl Drop for Slot {
             let mut state = lock(&self.slots.state);
             if let Some(taken) = state.taken[self.index].take() {
                 state.patient -= usize::from(taken.is_patient);
-                state.told -= usize::from(taken.is_told);
+                state.told -= usize::from(self.bell.has_rung.load(Ordering::Relaxed));
             }
             state.free.push(self.index);
             !state.waiting.is_empty()
@@ -262,10 +319,11 @@ mod tests {
 
     impl Hanging {
         fn begin(&mut self, slots: &Arc<Slots>, patience: Duration) {
-            let (slot, begun) = (slots.try_take(patience).unwrap(), Instant::now());
+            let slot = slots.try_take(patience, true).unwrap();
             self.0.spawn(async move {
-                let ended = slot.unless_needed(begun, std::future::pending::<()>()).await;
-                assert!(ended.is_none() && begun.elapsed() >= patience);
+                let occupied = slot.occupy();
+                let ended = occupied.unless_needed(std::future::pending::<()>()).await;
+                assert!(ended.is_none() && occupied.elapsed() >= patience);
             });
         }
 
@@ -280,17 +338,17 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_may_be_and_a_dropped_one_is_free_again() {
-        let slots = Slots::new(2, SLICE);
-        let (first, _second) = (slots.try_take(SLICE).unwrap(), slots.try_take(SLICE).unwrap());
-        assert!(slots.try_take(SLICE).is_none());
+        let slots = Slots::new(2, SLICE, TaskTracker::new());
+        let (first, _second) = (slots.try_take(SLICE, true).unwrap(), slots.try_take(SLICE, true).unwrap());
+        assert!(slots.try_take(SLICE, true).is_none());
         drop(first);
-        assert!(slots.try_take(SLICE).is_some());
+        assert!(slots.try_take(SLICE, true).is_some());
     }
 
     /// Five hundred hanging targets had all attempts, and nobody else had any until they timed out.
     #[tokio::test]
     async fn a_lane_waits_one_slice_for_those_that_hang_however_many_they_are() {
-        let (slots, mut hanging) = (Slots::new(512, TEST_SLICE), Hanging::default());
+        let (slots, mut hanging) = (Slots::new(512, TEST_SLICE, TaskTracker::new()), Hanging::default());
         (0..512).for_each(|_| hanging.begin(&slots, TEST_SLICE));
         let slot = Arc::clone(&slots).wait(TEST_SLICE).await;
         assert!(slot.may_be_kept());
@@ -300,20 +358,20 @@ mod tests {
 
     #[tokio::test]
     async fn those_that_hang_are_left_alone_while_no_lane_waits() {
-        let (slots, mut hanging) = (Slots::new(2, TEST_SLICE), Hanging::default());
+        let (slots, mut hanging) = (Slots::new(2, TEST_SLICE, TaskTracker::new()), Hanging::default());
         hanging.begin(&slots, TEST_SLICE);
         tokio::time::sleep(3 * TEST_SLICE).await;
-        assert!(slots.try_take(TEST_SLICE).is_some());
+        assert!(slots.try_take(TEST_SLICE, true).is_some());
         assert_eq!(hanging.left(), 1);
     }
 
     #[tokio::test]
     async fn patient_lanes_have_at_most_half_and_their_time() {
-        let (slots, mut patient) = (Slots::new(4, TEST_SLICE), Hanging::default());
+        let (slots, mut patient) = (Slots::new(4, TEST_SLICE, TaskTracker::new()), Hanging::default());
         let patience = 4 * TEST_SLICE;
         (0..2).for_each(|_| patient.begin(&slots, patience));
-        assert!(slots.try_take(patience).is_none(), "half of them is taken");
-        let others = (slots.try_take(TEST_SLICE).unwrap(), slots.try_take(TEST_SLICE).unwrap());
+        assert!(slots.try_take(patience, true).is_none(), "half of them is taken");
+        let others = (slots.try_take(TEST_SLICE, true).unwrap(), slots.try_take(TEST_SLICE, true).unwrap());
         // They have lasted longer, but the lane that waits could not use their slots.
         let third = Arc::clone(&slots).wait(patience).await;
         assert!(others.0.may_be_kept() && others.1.may_be_kept());
@@ -324,32 +382,52 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_has_just_begun_is_not_given_up_though_its_slot_is_wanted() {
-        let slots = Slots::new(1, TEST_SLICE);
-        let slot = slots.try_take(TEST_SLICE).unwrap();
+        let slots = Slots::new(1, TEST_SLICE, TaskTracker::new());
+        let slot = slots.try_take(TEST_SLICE, true).unwrap();
         let waiting = Arc::clone(&slots).wait(TEST_SLICE);
         let quick = async {
             while slot.may_be_kept() {
                 tokio::time::sleep(TEST_SLICE / 20).await;
             }
             // Its patience would have to pass first.
-            let quick = slot.unless_needed(Instant::now() + SLICE, tokio::task::yield_now()).await;
-            assert!(quick.is_some());
+            assert!(slot.occupy().unless_needed(tokio::task::yield_now()).await.is_some());
             drop(slot);
         };
         tokio::join!(waiting, quick);
     }
 
+    /// Eight subscriptions of one user had all slots for seconds, and a neighbour's first attempt waited for them.
+    #[test]
+    fn further_attempts_leave_an_eighth_to_lanes_without_any() {
+        let slots = Slots::new(16, SLICE, TaskTracker::new());
+        let further: Vec<_> = std::iter::from_fn(|| slots.try_take(SLICE, false)).collect();
+        assert_eq!(further.len(), 14);
+        let first: Vec<_> = std::iter::from_fn(|| slots.try_take(SLICE, true)).collect();
+        assert_eq!(first.len(), 2);
+    }
+
+    /// One patient lane that waited kept every other lane at one attempt, though half of the slots were free.
+    #[tokio::test]
+    async fn a_patient_lane_that_waits_for_another_keeps_no_free_slot_from_the_others() {
+        let slots = Slots::new(4, SLICE, TaskTracker::new());
+        let patience = 2 * SLICE;
+        let _patient = (slots.try_take(patience, true).unwrap(), slots.try_take(patience, true).unwrap());
+        let mut third = Box::pin(Arc::clone(&slots).wait(patience));
+        assert!((&mut third).now_or_never().is_none());
+        assert!(slots.try_take(SLICE, false).is_some());
+    }
+
     #[tokio::test]
     async fn who_waits_no_more_is_passed_over() {
-        let slots = Slots::new(1, SLICE);
-        let slot = slots.try_take(SLICE).unwrap();
+        let slots = Slots::new(1, SLICE, TaskTracker::new());
+        let slot = slots.try_take(SLICE, true).unwrap();
         let mut gone = Box::pin(Arc::clone(&slots).wait(SLICE));
         let mut waiting = Box::pin(Arc::clone(&slots).wait(SLICE));
         assert!((&mut gone).now_or_never().is_none() && (&mut waiting).now_or_never().is_none());
         drop(gone);
-        assert!(slots.try_take(SLICE).is_none(), "a lane waits");
+        assert!(slots.try_take(SLICE, true).is_none(), "a lane waits");
         drop(slot);
         assert!(waiting.now_or_never().is_some());
-        assert!(slots.try_take(SLICE).is_some());
+        assert!(slots.try_take(SLICE, true).is_some());
     }
 }

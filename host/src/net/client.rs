@@ -1,6 +1,7 @@
 //! The client of what goes to targets: connections that are kept, and the beginning of an answer.
 
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::{Connector, connector};
-use super::error::Error;
+use super::error::{Error, find};
 use super::reach::Reach;
 use super::service::SetUpError;
 use super::wire::{self, Wire};
@@ -109,21 +110,23 @@ impl Client {
         again: impl FnOnce() -> Option<Request<Full<Bytes>>>,
         wait: Duration,
     ) -> Result<Reply, Error> {
-        let sending = async {
-            match judge(self.kept.request(request).await) {
-                Err(Failure { error, was_closed: true }) => match again() {
-                    Some(request) => {
-                        tracing::debug!(error = chain::of(&error), "a kept connection was closed: once more");
-                        judge(self.fresh.request(request).await)
-                    }
-                    None => Err(Failure { error, was_closed: true }),
-                },
-                judged => judged,
-            }
+        let mut expired = pin!(tokio::time::sleep(wait));
+        let answered = tokio::select! {
+            biased;
+            answered = self.kept.request(request) => answered,
+            () = &mut expired => return Err(Error::TimedOut { waited: wait }),
         };
-        match tokio::time::timeout(wait, sending).await {
-            Ok(judged) => judged.map_err(|failure| failure.error),
-            Err(_) => Err(Error::TimedOut { waited: wait }),
+        let error = match judge(answered) {
+            Ok(reply) => return Ok(reply),
+            Err(Failure { error, was_closed: false }) => return Err(error),
+            Err(Failure { error, was_closed: true }) => error,
+        };
+        let Some(request) = again() else { return Err(error) };
+        tracing::debug!(error = chain::of(&error), "a kept connection was closed: once more");
+        tokio::select! {
+            biased;
+            answered = self.fresh.request(request) => judge(answered).map_err(|failure| failure.error),
+            () = expired => Err(Error::TimedOut { waited: wait }),
         }
     }
 }
@@ -144,10 +147,13 @@ fn judge(answered: Result<Response<Incoming>, legacy::Error>) -> Result<Reply, F
         connected.get_extras(&mut extras);
     }
     let Some(wire) = extras.get::<Arc<Wire>>() else {
-        return Err(Failure { error: Error::BrokenOff(error), was_closed: false });
+        return Err(Failure { error: Error::broken_off(error), was_closed: false });
     };
-    let is_h2 = error.connect_info().is_some_and(legacy::connect::Connected::is_negotiated_h2);
-    let begin = if is_h2 { Vec::new() } else { wire.begin() };
+    if error.connect_info().is_some_and(legacy::connect::Connected::is_negotiated_h2) {
+        let was_closed = find::<h2::Error>(&error).is_some_and(is_unprocessed);
+        return Err(Failure { error: Error::broken_off(error), was_closed });
+    }
+    let begin = wire.begin();
     match wire::status(&begin) {
         // The target has decided, and then said something that hyper cannot read.
         Some(status) if !status.is_informational() => {
@@ -161,7 +167,17 @@ fn judge(answered: Result<Response<Incoming>, legacy::Error>) -> Result<Reply, F
         return Err(Failure { error: Error::NotHttp { begin }, was_closed: false });
     }
     let was_closed = begin.is_empty() && wire.is_used();
-    Err(Failure { error: Error::BrokenOff(error), was_closed })
+    Err(Failure { error: Error::broken_off(error), was_closed })
+}
+
+/// Tells whether a target says that it did nothing with a request (RFC 9113 §8.7): it refuses the stream, or had closed the
+/// connection to new ones.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => true,
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        Some(_) | None => false,
+    }
 }
 
 /// Returns what hyper says is wrong, without the words of the client around it.
@@ -176,7 +192,11 @@ impl Reply {
         match self.rest {
             Ok(body) => {
                 let mut bytes = Vec::new();
-                let missing = beginning(body, bytes_max, &mut bytes, stop).await;
+                // Answers without a body do not pay for the size of this future.
+                let missing = match body.is_end_stream() {
+                    true => None,
+                    false => Box::pin(beginning(body, bytes_max, &mut bytes, stop)).await,
+                };
                 let text = String::from_utf8_lossy(&bytes);
                 match missing {
                     None => text.into_owned(),

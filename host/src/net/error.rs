@@ -15,7 +15,7 @@ pub enum Error {
     /// It must not go there: the sender's fault.
     #[error("the request was not sent")]
     Refused(#[source] Refused),
-    /// This machine is short of something, such as file descriptors: our own fault, and nothing was sent.
+    /// This machine is short of something, such as file descriptors or memory for a socket: our own fault.
     #[error("this machine has no more connections to give")]
     Shortage(#[source] io::Error),
     /// There is no address, no connection, or no TLS.
@@ -63,6 +63,14 @@ impl Error {
         match shortage::find(&error) {
             Some(source) => Self::Shortage(source),
             None => Self::Unreachable(error),
+        }
+    }
+
+    /// Judges why a connection gave no answer.
+    pub(super) fn broken_off(error: legacy::Error) -> Self {
+        match shortage::named(&error) {
+            Some(source) => Self::Shortage(source),
+            None => Self::BrokenOff(error),
         }
     }
 }
