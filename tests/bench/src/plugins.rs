@@ -79,32 +79,55 @@ pub(crate) async fn upload(settings: &Settings) -> Result<Row> {
     Ok(row)
 }
 
-/// Measures a subscription's latency at a steady pace: alone, and beside one whose plugin spins at the same events.
+/// What a subscription's latency is measured beside.
+struct Noise {
+    name: &'static str,
+    /// Whether the subscription has a plugin itself.
+    has_plugin: bool,
+    /// How many users have a subscription to the same events, whose plugin takes its time and lets nothing arrive.
+    users: usize,
+    guest: &'static str,
+    config: Value,
+}
+
+/// Measures a subscription's latency beside one whose plugin spins.
 pub(crate) async fn spin(settings: &Settings) -> Result<Row> {
+    let (guest, config) = (waypost_guests::SPIN, json!({}));
+    latency(settings, Noise { name: "plugin-spin", has_plugin: false, users: 1, guest, config }).await
+}
+
+/// Measures the latency of a subscription with a plugin beside six users whose plugins take 230 ms each.
+pub(crate) async fn crowd(settings: &Settings) -> Result<Row> {
+    let (guest, config) = (waypost_guests::SIEVE, json!({ "spin_ms": "230", "filter": "no: it was late" }));
+    latency(settings, Noise { name: "plugin-crowd", has_plugin: true, users: 6, guest, config }).await
+}
+
+/// Measures a subscription's latency at a steady pace: alone, and beside others, in turns.
+async fn latency(settings: &Settings, noise: Noise) -> Result<Row> {
     let length = Duration::from_secs(settings.seconds.unwrap_or(16).div_ceil(2));
     let pace = Pace::Every { every: STEADY, length };
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..2 {
-        let quiet = stage(settings, Fan::All(1)).await?;
-        quiet.subscribe(|_| FILES_FILTER.to_owned()).await?;
+        let quiet = neighbour(settings, &noise).await?;
         quiet.load(1, pace).await?;
         quiet.drained().await;
         alone.extend(quiet.ledger.arrival_nanos());
         drop(quiet);
 
-        let noisy = stage(settings, Fan::All(1)).await?;
-        noisy.subscribe(|_| FILES_FILTER.to_owned()).await?;
+        let noisy = neighbour(settings, &noise).await?;
         let mut rest = noisy.rest().await?;
-        let digest = rest.upload(module(waypost_guests::SPIN)?).await?;
-        // Nothing of it may arrive.
-        rest.create(subscription(&noisy, 1, FILES_FILTER, &json!({ "digest": digest }))).await?;
+        let digest = rest.upload(module(noise.guest)?).await?;
+        for user in 0..noise.users {
+            let wanted = json!({ "digest": digest, "config": noise.config });
+            rest.create_as(&format!("user {user}"), subscription(&noisy, 1, FILES_FILTER, &wanted)).await?;
+        }
         let before = noisy.usage()?;
         let sent = noisy.load(1, pace).await?;
         noisy.drained().await;
         beside.extend(noisy.ledger.arrival_nanos());
         let after = noisy.usage()?;
-        let mut row = Row::of("plugin-spin", 1, &noisy, &sent);
+        let mut row = Row::of(noise.name, 1, &noisy, &sent);
         row.used(before, after, sent.accepted);
         last = Some(row);
     }
@@ -114,14 +137,29 @@ pub(crate) async fn spin(settings: &Settings) -> Result<Row> {
     row.arrival = Some(beside);
     row.paced = true;
     row.note(format!(
-        "to the sink alone: p50 {:.2} ms, p99 {:.2} ms; beside a spinning plugin {:.2} and {:.2}: {:.2} of its p99 alone",
+        "to the sink alone: p50 {:.2} ms, p99 {:.2} ms; beside {} {:.2} and {:.2}: {:.2} of its p99 alone",
         alone.p50_ms,
         alone.p99_ms,
+        if noise.users == 1 { "a plugin that spins" } else { "users whose plugins spin" },
         beside.p50_ms,
         beside.p99_ms,
         beside.p99_ms / alone.p99_ms,
     ));
     Ok(row)
+}
+
+/// Starts a server with the subscription whose latency is measured.
+async fn neighbour(settings: &Settings, noise: &Noise) -> Result<Stage> {
+    let stage = stage(settings, Fan::All(1)).await?;
+    if noise.has_plugin {
+        let mut rest = stage.rest().await?;
+        let digest = rest.upload(module(waypost_guests::KEEP_FILES)?).await?;
+        rest.create(subscription(&stage, 0, FILES_FILTER, &json!({ "digest": digest, "config": {} })))
+            .await?;
+    } else {
+        stage.subscribe(|_| FILES_FILTER.to_owned()).await?;
+    }
+    Ok(stage)
 }
 
 async fn stage(settings: &Settings, fan: Fan) -> Result<Stage> {

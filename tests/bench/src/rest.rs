@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 
 const JSON: &str = "application/json";
 const WASM: &str = "application/wasm";
+/// The header that names the user, and the user of most requests.
+const USER_HEADER: &str = "http-remote-user";
+const USER: &str = "bench";
 
 /// One keep-alive connection; ends when dropped.
 pub(crate) struct Rest {
@@ -41,8 +44,13 @@ impl Rest {
 
     /// Creates a subscription from its JSON; returns its UUID.
     pub(crate) async fn create(&mut self, subscription: Value) -> Result<String> {
-        let (status, answer) =
-            self.send("POST", "/eventmatch", JSON, subscription.to_string().into()).await?;
+        self.create_as(USER, subscription).await
+    }
+
+    /// Creates a subscription of a user.
+    pub(crate) async fn create_as(&mut self, user: &str, subscription: Value) -> Result<String> {
+        let body = subscription.to_string().into();
+        let (status, answer) = self.send_as(user, "POST", "/eventmatch", JSON, body).await?;
         let text = String::from_utf8_lossy(&answer);
         ensure!(status == StatusCode::OK, "POST /eventmatch with {subscription}: {status}: {text}");
         member(&answer, "uuid")
@@ -90,7 +98,19 @@ impl Rest {
         content_type: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes)> {
-        let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        self.send_as(USER, method, path, content_type, body).await
+    }
+
+    async fn send_as(
+        &mut self,
+        user: &str,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
+        let request =
+            Request::builder().method(method).uri(path).header(HOST, &self.host).header(USER_HEADER, user);
         let request = request.header(CONTENT_TYPE, content_type).body(Full::from(body))?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await.with_context(|| format!("{method} {path}"))?;

@@ -58,7 +58,9 @@ pub(crate) enum Scenario {
     PluginUpload,
     /// A subscription's latency beside one whose plugin spins
     PluginSpin,
-    /// The four of them
+    /// The latency of a subscription with a plugin beside six users whose plugins spin
+    PluginCrowd,
+    /// The five of them
     Plugins,
     /// A handler between a cart and an ingest service beside tar and sha1sum on the same files
     HandlerFetch,
@@ -83,7 +85,13 @@ impl Scenario {
                 Self::All => &[Self::Accept, Self::Fanout1, Self::Fanout10, Self::OneOf1000, Self::Latency],
                 Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
                 Self::ManySubscriptions => &[Self::ManyEqual, Self::ManyTwo, Self::ManyJsonpath2],
-                Self::Plugins => &[Self::PluginFilter, Self::Plugin100, Self::PluginUpload, Self::PluginSpin],
+                Self::Plugins => &[
+                    Self::PluginFilter,
+                    Self::Plugin100,
+                    Self::PluginUpload,
+                    Self::PluginSpin,
+                    Self::PluginCrowd,
+                ],
                 Self::HandlerRuns => &[Self::HandlerComponent, Self::HandlerCommand],
                 Self::Handlers => &[Self::HandlerFetch, Self::HandlerComponent, Self::HandlerCommand],
                 Self::ManyEqual
@@ -93,6 +101,7 @@ impl Scenario {
                 | Self::Plugin100
                 | Self::PluginUpload
                 | Self::PluginSpin
+                | Self::PluginCrowd
                 | Self::HandlerFetch
                 | Self::HandlerComponent
                 | Self::HandlerCommand
@@ -132,6 +141,7 @@ impl Scenario {
             Self::Plugin100 => plugins::hundred(settings).await,
             Self::PluginUpload => plugins::upload(settings).await,
             Self::PluginSpin => plugins::spin(settings).await,
+            Self::PluginCrowd => plugins::crowd(settings).await,
             Self::HandlerFetch => fetch::play(settings).await,
             Self::HandlerComponent => handlers::component(settings).await,
             Self::HandlerCommand => handlers::command(settings).await,
