@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::wait_until;
 
 /// `required` where a machine without a Chromium fails the tests that need one; `.ci/run` sets it.
-const REQUIRED: &str = "WAYPOST_TEST_CHROMIUM";
+const REQUIRED: &str = "TEST_CHROMIUM";
 /// The longest that Chromium may take for one answer.
 const BOUND: Duration = Duration::from_secs(60);
 /// It knows no names but this machine's, and one of a stranger that leads here.
