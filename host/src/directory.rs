@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Activity, Recovery, Subscription, SubscriptionId};
+use crate::domain::{Activity, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Matches};
 use crate::store::{self, News, Quota, Store};
 
@@ -39,7 +39,7 @@ pub struct Directory {
 #[derive(Clone, Debug)]
 pub struct Route {
     /// To whom a run is owed.
-    pub recipient: SubscriptionId,
+    pub recipient: RecipientId,
     /// Which events it wants.
     pub filter: Arc<Filter>,
 }
@@ -85,7 +85,7 @@ impl Directory {
     /// Returns how an active subscription's filter is found: `equality on $.eventType`, or `scan`; `None` for one
     /// that is not matched.
     pub fn filing(&self, id: SubscriptionId) -> Option<String> {
-        self.now.load().index.filing(id)
+        self.now.load().index.filing(id.into())
     }
 
     /// Returns the subscriptions that were deleted before this time.
@@ -133,7 +133,8 @@ impl Directory {
     /// When the bytes are not JSON.
     pub fn matches(&self, event_json: &[u8]) -> Result<Matches, matching::Error> {
         let now = self.now.load();
-        let owner = |id| now.get(id).map(|known| known.subscription.user.as_str());
+        let owner =
+            |id: RecipientId| now.get(id.as_subscription()).map(|known| known.subscription.user.as_str());
         let matches = now.index.matches(event_json, owner)?;
         Ok(if self.routes.is_empty() { matches } else { self.first_route(matches) })
     }
@@ -144,13 +145,13 @@ impl Directory {
     }
 
     /// Tells whether a recipient is a handler that a route chooses.
-    pub fn is_route(&self, id: SubscriptionId) -> bool {
+    pub fn is_route(&self, id: RecipientId) -> bool {
         self.routes.iter().any(|route| route.recipient == id)
     }
 
     /// Leaves of the routes that match only the first.
     fn first_route(&self, mut matches: Matches) -> Matches {
-        let place = |id: SubscriptionId| self.routes.iter().position(|route| route.recipient == id);
+        let place = |id: RecipientId| self.routes.iter().position(|route| route.recipient == id);
         let routes = matches.matched.extract_if(.., |id| place(*id).is_some());
         let first = routes.min_by_key(|id| place(*id));
         matches.matched.extend(first);
@@ -255,7 +256,7 @@ impl Directory {
                 next.put(known.clone());
                 next
             });
-            store.wakes().leave([(known.subscription.id, News::read())]);
+            store.wakes().leave([(known.subscription.id.into(), News::read())]);
             Ok(known)
         });
         match change.await {

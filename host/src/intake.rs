@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
-use crate::domain::{Event, EventId, SubscriptionId};
+use crate::domain::{Event, EventId, RecipientId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Arrival, Store};
 use budget::Budget;
@@ -141,7 +141,7 @@ impl Intake {
     pub async fn dispatch(
         &self,
         event: Event,
-        recipient: SubscriptionId,
+        recipient: RecipientId,
         sender: &str,
     ) -> Result<EventId, Error> {
         let _epoch = self.epochs.enter();
@@ -188,7 +188,7 @@ impl Intake {
 }
 
 /// Says of which filters the log is to tell that they gave no answer. That refuses no event: the others have theirs.
-fn failed(matches: &Matches) -> Vec<(SubscriptionId, String)> {
+fn failed(matches: &Matches) -> Vec<(RecipientId, String)> {
     let failed = matches.failed.iter().take(FAILED_KEPT_MAX);
     failed.map(|(subscription, failure)| (*subscription, failure.to_string())).collect()
 }

@@ -289,7 +289,7 @@ impl Shared {
             return Ok(begun);
         };
         let Backlog { all, due } =
-            self.store.backlog(recovery.subscription, clock::now(), WAITING_MAX).await?;
+            self.store.backlog(recovery.subscription.into(), clock::now(), WAITING_MAX).await?;
         if due >= DUE_MAX || all >= WAITING_MAX {
             let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(all).unwrap_or(u32::MAX);
             return Ok(Turn::Wait(recovery.clone(), Wait::Target, pause));

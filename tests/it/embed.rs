@@ -93,7 +93,7 @@ async fn what_is_accepted_is_delivered_and_its_story_told() {
     delivery_in(&service, id, "delivered").await;
     let story = service.story(id).await.unwrap().unwrap();
     assert_eq!((story.event.id, story.event.sender.as_str()), (id, "me"));
-    assert_eq!(story.event.matched, [subscription]);
+    assert_eq!(story.event.matched, [subscription.into()]);
     assert_eq!(story.deliveries[0].1.len(), 2, "two attempts");
     let got = target.wait_for("/t", 2).await;
     assert_eq!(got[1].event_id(), "1");

@@ -69,7 +69,7 @@ impl Engine {
         visit: Option<Visit>,
         slot: Slot,
     ) -> (Ended, Slot) {
-        let _under_way = self.under_way.enter(owed.event.id, subscription.id);
+        let _under_way = self.under_way.enter(owed.event.id, subscription.id.into());
         let at = clock::now();
         let mut made = Made {
             progress: owed.progress,
@@ -215,8 +215,8 @@ fn finished(
     progress.held = None;
     progress.first_attempt.get_or_insert(at);
     let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
-    let (event, place, subscription) = (owed.event.id, owed.place, subscription.id);
-    Finished { subscription, event, place, plugin, run: None, attempt, progress, prepared }
+    let (event, place, recipient) = (owed.event.id, owed.place, subscription.id.into());
+    Finished { recipient, event, place, plugin, run: None, attempt, progress, prepared }
 }
 
 /// Puts a delivery off. Of what policy and the plugin have said nothing is kept: the story would not show it.
@@ -228,7 +228,7 @@ fn released(subscription: &Subscription, owed: &Owed, made: &Made, by: Holder, r
     let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
     let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
     End::Released(Box::new(Release {
-        subscription: subscription.id,
+        recipient: subscription.id.into(),
         event: owed.event.id,
         place: owed.place,
         progress: Progress { sent: made.progress.sent, ..owed.progress },

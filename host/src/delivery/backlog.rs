@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::domain::{EventId, SubscriptionId};
+use crate::domain::{EventId, RecipientId};
 use crate::store::{Ask, Error, News, Owed, Store, Waiting};
 
 /// How long to wait after the store could not be read: at first, and at the most.
@@ -22,7 +22,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What waits for one subscription.
 pub(super) struct Backlog {
     store: Arc<dyn Store>,
-    id: SubscriptionId,
+    id: RecipientId,
     /// Read, and not tried yet.
     pub(super) waiting: VecDeque<Owed>,
     /// The newest batch that has been read.
@@ -42,7 +42,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(store: Arc<dyn Store>, id: SubscriptionId) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, id: RecipientId) -> Self {
         Self {
             store,
             id,
@@ -68,7 +68,7 @@ impl Backlog {
         // The page tells it again, and what is recorded meanwhile is added.
         self.next_due = None;
         let ask = Ask {
-            subscription: self.id,
+            recipient: self.id,
             after: self.read_to,
             fresh: page,
             now: clock::now(),

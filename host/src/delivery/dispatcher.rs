@@ -15,7 +15,7 @@ use super::slots::{SLICE, Slots};
 use super::traffic::{Holds, Reached, UnderWay, lock};
 use crate::clock;
 use crate::directory::Directory;
-use crate::domain::{EventId, Holder, SubscriptionId};
+use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Client, Guard, Reach, SetUpError};
 use crate::policy::Policy;
@@ -84,8 +84,8 @@ impl Dispatcher {
     }
 
     /// Tells whether an attempt of this delivery is under way.
-    pub fn is_under_way(&self, event: EventId, subscription: SubscriptionId) -> bool {
-        self.engine.under_way.contains(event, subscription)
+    pub fn is_under_way(&self, event: EventId, recipient: RecipientId) -> bool {
+        self.engine.under_way.contains(event, recipient)
     }
 
     /// Tells whether a policy server or plugin decides who may see an event.
@@ -96,9 +96,10 @@ impl Dispatcher {
         }
     }
 
-    /// Lets policy be asked anew about an event and these subscriptions' users: called before it is sent again.
-    pub async fn ask_policy_anew(&self, event: EventId, subscriptions: &[SubscriptionId]) {
-        for subscription in subscriptions.iter().filter_map(|id| self.engine.directory.get(*id)) {
+    /// Lets policy be asked again about an event and the users of these recipients: called before it is sent again.
+    pub async fn ask_policy_anew(&self, event: EventId, recipients: &[RecipientId]) {
+        for subscription in recipients.iter().filter_map(|id| self.engine.directory.get(id.as_subscription()))
+        {
             self.engine.policy.forget(event, &subscription.user).await;
         }
     }
@@ -109,14 +110,14 @@ impl Dispatcher {
     }
 
     /// Returns what a subscription's deliveries wait for that is neither their target's nor their plugin's, and since when.
-    pub fn hold(&self, subscription: SubscriptionId) -> Option<(Holder, Timestamp)> {
-        self.engine.holds.of(subscription)
+    pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
+        self.engine.holds.of(recipient)
     }
 
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
     /// is busy. Called before events for them are accepted.
-    pub async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {
-        self.engine.pace(subscriptions, end).await;
+    pub async fn pace(&self, recipients: &[RecipientId], end: Instant) {
+        self.engine.pace(recipients, end).await;
     }
 
     /// Starts no more attempts, waits for those under way at most `grace`, and then drops them: they are
@@ -155,7 +156,7 @@ async fn run(engine: Arc<Engine>) {
     }
 }
 
-fn wake_all(engine: &Arc<Engine>, woken: HashMap<SubscriptionId, News>) {
+fn wake_all(engine: &Arc<Engine>, woken: HashMap<RecipientId, News>) {
     for (id, news) in woken {
         engine.wake(id, news);
     }

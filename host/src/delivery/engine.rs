@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::slots::Slots;
 use super::traffic::{Gauge, Holds, Reached, UnderWay, lock};
 use crate::directory::Directory;
-use crate::domain::SubscriptionId;
+use crate::domain::{RecipientId, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Client, Guard};
 use crate::policy::Policy;
@@ -44,9 +44,9 @@ pub(super) struct Engine {
     pub(super) holds: Holds,
     pub(super) breakers: Arc<Breakers>,
     /// Lanes that run.
-    pub(super) lanes: Mutex<HashMap<SubscriptionId, Arc<Gauge>>>,
+    pub(super) lanes: Mutex<HashMap<RecipientId, Arc<Gauge>>>,
     /// When idle subscriptions have something due.
-    pub(super) timetable: Mutex<HashMap<SubscriptionId, jiff::Timestamp>>,
+    pub(super) timetable: Mutex<HashMap<RecipientId, jiff::Timestamp>>,
     /// Told when the timetable gets an entry.
     pub(super) timetable_changed: tokio::sync::Notify,
     pub(super) tasks: TaskTracker,
@@ -58,15 +58,15 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Sees to it that a subscription's new work is looked at.
-    pub(super) fn wake(self: &Arc<Self>, id: SubscriptionId, news: News) {
-        let Some(subscription) = self.directory.get(id) else { return };
+    pub(super) fn wake(self: &Arc<Self>, id: RecipientId, news: News) {
+        let Some(subscription) = self.directory.get(id.as_subscription()) else { return };
         if self.stop.is_cancelled() {
             return;
         }
         if subscription.deleted.is_some() {
             let engine = Arc::clone(self);
             self.tasks.spawn(async move {
-                if let Err(panic) = caught(engine.forgive(id)).await {
+                if let Err(panic) = caught(engine.forgive(subscription.id)).await {
                     tracing::error!(subscription = %id, panic, "a deleted subscription's backlog stays for now");
                 }
             });
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Runs a subscription's lane; one that panics begins again after a while, longer each time. Its news wait for it.
-    async fn run_lane(self: Arc<Self>, id: SubscriptionId, gauge: Arc<Gauge>) {
+    async fn run_lane(self: Arc<Self>, id: RecipientId, gauge: Arc<Gauge>) {
         let mut wait = LANE_PAUSE;
         loop {
             let begun = Instant::now();
@@ -122,8 +122,8 @@ impl Engine {
     }
 
     /// Waits until `end` if these subscriptions' lanes cannot keep up with what is accepted.
-    pub(super) async fn pace(&self, subscriptions: &[SubscriptionId], end: Instant) {
-        for id in subscriptions {
+    pub(super) async fn pace(&self, recipients: &[RecipientId], end: Instant) {
+        for id in recipients {
             let gauge = lock(&self.lanes).get(id).map(Arc::clone);
             if let Some(gauge) = gauge {
                 gauge.pace(end).await;

@@ -27,7 +27,7 @@ use super::pipeline::Visit;
 use super::slots::Slot;
 use super::traffic::{Gauge, lock};
 use crate::clock;
-use crate::domain::{EventId, Outcome, Subscription, SubscriptionId};
+use crate::domain::{EventId, Outcome, RecipientId, Subscription};
 use crate::store::{Error, News, Owed};
 
 /// How long a lane without work waits for more before it ends.
@@ -44,7 +44,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 /// A subscription's deliveries while there are any.
 pub(super) struct Lane {
     engine: Arc<Engine>,
-    id: SubscriptionId,
+    id: RecipientId,
     gauge: Arc<Gauge>,
     width: usize,
     backlog: Backlog,
@@ -79,7 +79,7 @@ struct Recorded {
 }
 
 impl Lane {
-    pub(super) fn new(engine: Arc<Engine>, id: SubscriptionId, gauge: Arc<Gauge>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, id: RecipientId, gauge: Arc<Gauge>) -> Self {
         Self {
             backlog: Backlog::new(Arc::clone(&engine.store), id),
             patience: engine.slots.slice(),
@@ -159,7 +159,7 @@ impl Lane {
 
     /// Returns the subscription as it is now, unless it is disabled or deleted.
     fn active(&self) -> Option<Arc<Subscription>> {
-        self.engine.directory.get(self.id).filter(|found| found.is_active())
+        self.engine.directory.get(self.id.as_subscription()).filter(|found| found.is_active())
     }
 
     /// How long to wait for something to happen.

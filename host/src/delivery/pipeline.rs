@@ -82,7 +82,7 @@ impl Engine {
         situation: &impl Fn() -> Situation<'s>,
     ) -> Decided {
         if owed.prepared {
-            match self.store.prepared(owed.event.id, subscription.id).await {
+            match self.store.prepared(owed.event.id, subscription.id.into()).await {
                 Ok(Some(prepared)) => return Decided::prepared(prepared.fixed),
                 Ok(None) => {}
                 Err(error) => {
@@ -186,7 +186,7 @@ impl Engine {
         state: Vec<StateChange>,
     ) -> Result<bool, Error> {
         let preparation = Preparation {
-            subscription: case.subscription.id,
+            recipient: case.subscription.id.into(),
             event: case.owed.event.id,
             place: case.owed.place,
             run: Box::new(run),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::domain::{EventId, Holder, SubscriptionId};
+use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::store::News;
 
 /// Locks; a panic elsewhere leaves these sets usable.
@@ -19,19 +19,19 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Deliveries with an attempt under way.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<HashSet<(EventId, SubscriptionId)>>);
+pub(super) struct UnderWay(Mutex<HashSet<(EventId, RecipientId)>>);
 
 /// Takes a delivery off the list when its attempt ends or is dropped.
-pub(super) struct UnderWayGuard<'a>(&'a UnderWay, (EventId, SubscriptionId));
+pub(super) struct UnderWayGuard<'a>(&'a UnderWay, (EventId, RecipientId));
 
 impl UnderWay {
-    pub(super) fn enter(&self, event: EventId, subscription: SubscriptionId) -> UnderWayGuard<'_> {
-        lock(&self.0).insert((event, subscription));
-        UnderWayGuard(self, (event, subscription))
+    pub(super) fn enter(&self, event: EventId, recipient: RecipientId) -> UnderWayGuard<'_> {
+        lock(&self.0).insert((event, recipient));
+        UnderWayGuard(self, (event, recipient))
     }
 
-    pub(super) fn contains(&self, event: EventId, subscription: SubscriptionId) -> bool {
-        lock(&self.0).contains(&(event, subscription))
+    pub(super) fn contains(&self, event: EventId, recipient: RecipientId) -> bool {
+        lock(&self.0).contains(&(event, recipient))
     }
 }
 
@@ -43,25 +43,25 @@ impl Drop for UnderWayGuard<'_> {
 
 /// What subscriptions' deliveries wait for that is neither their targets' nor their plugins', and since when.
 #[derive(Default)]
-pub(super) struct Holds(Mutex<HashMap<SubscriptionId, (Holder, Timestamp)>>);
+pub(super) struct Holds(Mutex<HashMap<RecipientId, (Holder, Timestamp)>>);
 
 impl Holds {
     /// Notes that a delivery was put off.
-    pub(super) fn note(&self, subscription: SubscriptionId, by: Holder, at: Timestamp) {
+    pub(super) fn note(&self, recipient: RecipientId, by: Holder, at: Timestamp) {
         let mut holds = lock(&self.0);
-        let hold = holds.entry(subscription).or_insert((by, at));
+        let hold = holds.entry(recipient).or_insert((by, at));
         if hold.0 != by {
             *hold = (by, at);
         }
     }
 
     /// Notes that deliveries go on.
-    pub(super) fn clear(&self, subscription: SubscriptionId) {
-        lock(&self.0).remove(&subscription);
+    pub(super) fn clear(&self, recipient: RecipientId) {
+        lock(&self.0).remove(&recipient);
     }
 
-    pub(super) fn of(&self, subscription: SubscriptionId) -> Option<(Holder, Timestamp)> {
-        lock(&self.0).get(&subscription).copied()
+    pub(super) fn of(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
+        lock(&self.0).get(&recipient).copied()
     }
 }
 
@@ -262,11 +262,11 @@ mod tests {
 
     #[test]
     fn a_delivery_is_under_way_until_its_guard_goes() {
-        let (event, subscription) = (EventId::MAX, SubscriptionId::MAX);
+        let (event, recipient) = (EventId::MAX, RecipientId::MAX);
         let under_way = UnderWay::default();
-        let guard = under_way.enter(event, subscription);
-        assert!(under_way.contains(event, subscription));
+        let guard = under_way.enter(event, recipient);
+        assert!(under_way.contains(event, recipient));
         drop(guard);
-        assert!(!under_way.contains(event, subscription));
+        assert!(!under_way.contains(event, recipient));
     }
 }

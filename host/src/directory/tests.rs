@@ -39,7 +39,7 @@ async fn a_change_is_whole_though_its_caller_goes_away() {
         }
     })
     .await;
-    assert_eq!(directory.matches(b"{}").unwrap().matched, [id]);
+    assert_eq!(directory.matches(b"{}").unwrap().matched, [id.into()]);
 }
 
 /// The store's own wake came before the snapshot: a subscription that was enabled again slept on, for half a
@@ -111,7 +111,7 @@ async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobody
         store.put_subscription(stored.clone(), Quota::Exempt).await.unwrap();
     }
     let directory = Directory::open(Arc::new(store), Vec::new()).await.unwrap();
-    assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id]);
+    assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id.into()]);
     assert!(directory.known(wrong.id).unwrap().filter.is_none());
     assert_eq!(directory.filing(wrong.id), None);
     assert!(directory.filing(right.id).is_some());

@@ -1,6 +1,6 @@
 //! Handlers: programs that run on an event's files. A run is a delivery whose recipient is a handler.
 //!
-//! The store knows recipients by a [`SubscriptionId`] alone. A handler has two, both made from its name: one for events
+//! The store knows recipients by a [`RecipientId`] alone. A handler has two, both made from its name: one for events
 //! that its route chose, one for runs that somebody asked for by `/dispatch`. That they differ is what tells an
 //! argument that was given on `/dispatch` from one that an event only claims.
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::SubscriptionId;
+use crate::domain::RecipientId;
 use crate::domain::retry::format_duration;
 
 /// The most bytes of stdout and of stderr that the history keeps: their ends.
@@ -43,17 +43,17 @@ impl HandlerName {
     }
 
     /// Returns the recipient of the events that the handler's route chooses.
-    pub fn routed(&self) -> SubscriptionId {
+    pub fn routed(&self) -> RecipientId {
         self.recipient("route")
     }
 
     /// Returns the recipient of the runs that are asked for by `/dispatch`.
-    pub fn dispatched(&self) -> SubscriptionId {
+    pub fn dispatched(&self) -> RecipientId {
         self.recipient("dispatch")
     }
 
-    fn recipient(&self, way: &str) -> SubscriptionId {
-        SubscriptionId::from_uuid(Uuid::new_v5(&NAMESPACE, format!("{way}/{}", self.0).as_bytes()))
+    fn recipient(&self, way: &str) -> RecipientId {
+        RecipientId::from_uuid(Uuid::new_v5(&NAMESPACE, format!("{way}/{}", self.0).as_bytes()))
     }
 }
 

@@ -75,15 +75,34 @@ uuid_id! {
 }
 
 uuid_id! {
-    /// One event owed to one subscription: what a target sees as `webhook-id`, the same for every attempt.
+    /// The recipient of deliveries: a subscription, whose id it then has, or a handler
+    /// ([`crate::domain::HandlerName`]).
+    RecipientId
+}
+
+impl From<SubscriptionId> for RecipientId {
+    fn from(id: SubscriptionId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl RecipientId {
+    /// Returns the id that the subscription has, where the recipient is one: no subscription has a handler's.
+    pub const fn as_subscription(self) -> SubscriptionId {
+        SubscriptionId(self.0)
+    }
+}
+
+uuid_id! {
+    /// One event owed to one recipient: what a target sees as `webhook-id`, the same for every attempt.
     DeliveryId
 }
 
 impl DeliveryId {
-    /// Derives the id (UUIDv5 of the subscription's id in the event's name space), so that nothing has to be
+    /// Derives the id (UUIDv5 of the recipient's id in the event's name space), so that nothing has to be
     /// stored for a repeat to carry the same one.
-    pub fn of(event: EventId, subscription: SubscriptionId) -> Self {
-        Self(Uuid::new_v5(&event.uuid(), subscription.uuid().as_bytes()))
+    pub fn of(event: EventId, recipient: impl Into<RecipientId>) -> Self {
+        Self(Uuid::new_v5(&event.uuid(), recipient.into().uuid().as_bytes()))
     }
 
     /// Returns the id of one output of the delivery's plugin: the first has the delivery's own, each further one

@@ -19,7 +19,7 @@ pub mod target;
 pub use delivery::{Answer, Attempt, Entry, Holder, Outcome, State};
 pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
-pub use ids::{DeliveryId, EventId, SubscriptionId};
+pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId};
 pub use plugin::{PluginDigest, PluginUse};
 pub use recovery::Recovery;
 pub use retry::RetrySchedule;

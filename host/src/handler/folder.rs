@@ -23,7 +23,7 @@ use walkdir::WalkDir;
 use super::mark;
 use super::remove::remove;
 use crate::domain::handler::HandlerRun;
-use crate::domain::{DeliveryId, EventId, SubscriptionId};
+use crate::domain::{DeliveryId, EventId, RecipientId};
 
 /// How the names of folders end that are to be removed.
 const ASIDE: &str = "removed";
@@ -70,8 +70,8 @@ impl Began {
         EventId::from_uuid(self.event)
     }
 
-    pub(super) fn recipient(&self) -> SubscriptionId {
-        SubscriptionId::from_uuid(self.recipient)
+    pub(super) fn recipient(&self) -> RecipientId {
+        RecipientId::from_uuid(self.recipient)
     }
 }
 
@@ -129,7 +129,7 @@ impl Folder {
     /// Makes a fresh folder in place of what was there.
     pub(super) fn begin(
         &self,
-        (event, recipient): (EventId, SubscriptionId),
+        (event, recipient): (EventId, RecipientId),
         at: Timestamp,
         event_json: &[u8],
         outputs: impl Iterator<Item = PathBuf>,
@@ -233,8 +233,8 @@ mod tests {
         assert!(chain::of(&error).starts_with("/no/such/file: "), "{}", chain::of(&error));
     }
 
-    fn ids() -> (EventId, SubscriptionId) {
-        (EventId::from_uuid(Uuid::from_u128(1)), SubscriptionId::from_uuid(Uuid::from_u128(2)))
+    fn ids() -> (EventId, RecipientId) {
+        (EventId::from_uuid(Uuid::from_u128(1)), RecipientId::from_uuid(Uuid::from_u128(2)))
     }
 
     fn begin(folder: &Folder) {

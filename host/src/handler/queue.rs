@@ -15,7 +15,7 @@ use super::ready::Handler;
 use super::run::{self, Attempt, Ended, Failure};
 use super::runs::{Engine, recipients};
 use crate::clock;
-use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, SubscriptionId};
+use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
 use crate::store::{self, Ask, Finished, Owed, Progress, Release, Store};
 
@@ -130,7 +130,7 @@ impl Queue {
             // What ends while the store is read may still stand in its answer.
             let before: HashSet<_> = self.engine.under_way.lock().keys().copied().collect();
             let most = max + 1 + self.unrecorded.len();
-            let ask = Ask { subscription: recipient, after: EventId::NIL, fresh: most, now, due: most };
+            let ask = Ask { recipient, after: EventId::NIL, fresh: most, now, due: most };
             let owed = match self.engine.store.owed(ask).await {
                 Ok(owed) => owed,
                 Err(error) => {
@@ -154,7 +154,7 @@ impl Queue {
         wait
     }
 
-    fn start(&mut self, recipient: SubscriptionId, owed: Owed) {
+    fn start(&mut self, recipient: RecipientId, owed: Owed) {
         let key = (owed.event.id, recipient);
         let meter = Arc::new(Meter::new(clock::now()));
         let mut under_way = self.engine.under_way.lock();
@@ -172,7 +172,7 @@ impl Queue {
 /// Takes a run off the list when it ends or is dropped.
 struct Guard {
     engine: Arc<Engine>,
-    key: (EventId, SubscriptionId),
+    key: (EventId, RecipientId),
 }
 
 impl Drop for Guard {
@@ -182,13 +182,7 @@ impl Drop for Guard {
 }
 
 /// Makes one attempt and records it.
-async fn one(
-    guard: Guard,
-    handler: &Handler,
-    recipient: SubscriptionId,
-    owed: Owed,
-    meter: &Arc<Meter>,
-) -> End {
+async fn one(guard: Guard, handler: &Handler, recipient: RecipientId, owed: Owed, meter: &Arc<Meter>) -> End {
     let engine = &guard.engine;
     let (at, begun) = (clock::now(), Instant::now());
     let number = owed.progress.failed + 1;
@@ -222,7 +216,7 @@ async fn one(
     let (policy, target) = (None, None);
     let attempt = domain::Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
     let finished = Finished {
-        subscription: recipient,
+        recipient,
         event,
         place: owed.place,
         plugin: None,
@@ -262,7 +256,7 @@ async fn make(attempt: &Attempt<'_>) -> Result<Ended, Shortage> {
 }
 
 /// Puts a run off, the longer the longer it has been held.
-fn release(recipient: SubscriptionId, owed: &Owed, reason: String) -> Release {
+fn release(recipient: RecipientId, owed: &Owed, reason: String) -> Release {
     let now = clock::now();
     let since = owed.progress.held.unwrap_or(now);
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
@@ -271,7 +265,7 @@ fn release(recipient: SubscriptionId, owed: &Owed, reason: String) -> Release {
     // The precision of the store's keys.
     let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
     Release {
-        subscription: recipient,
+        recipient,
         event: owed.event.id,
         place: owed.place,
         progress: owed.progress,

@@ -16,7 +16,7 @@ use super::ready::Handler;
 use super::upload::Origin;
 use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
 use crate::domain::parts::{FilePath, Parts};
-use crate::domain::{DeliveryId, SubscriptionId};
+use crate::domain::{DeliveryId, RecipientId};
 use crate::plugin::last_words;
 use crate::stage::PANICKED;
 use crate::store::Logged;
@@ -34,7 +34,7 @@ pub(super) struct Attempt<'a> {
     /// On which event.
     pub(super) logged: &'a Logged,
     /// To whom the run is owed.
-    pub(super) recipient: SubscriptionId,
+    pub(super) recipient: RecipientId,
     /// 1 for the first.
     pub(super) number: u32,
     /// Where.

@@ -23,7 +23,7 @@ use super::ready::{Error, Handler, Tools};
 use super::run::ARGUMENTS;
 use super::sweep;
 use crate::directory::Directory;
-use crate::domain::{Event, EventId, HandlerName, SubscriptionId};
+use crate::domain::{Event, EventId, HandlerName, RecipientId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
 
@@ -32,7 +32,7 @@ const DISPATCH: &str = "/dispatch/";
 
 /// Runs under way, with how far each has come.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<HashMap<(EventId, SubscriptionId), Arc<Meter>>>);
+pub(super) struct UnderWay(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
 
 /// What all queues share.
 pub(super) struct Engine {
@@ -154,20 +154,20 @@ impl Runs {
     }
 
     /// Returns the name of a handler by one of its recipients.
-    pub fn name(&self, recipient: SubscriptionId) -> Option<&HandlerName> {
+    pub fn name(&self, recipient: RecipientId) -> Option<&HandlerName> {
         let handler = self.handlers.iter().find(|handler| recipients(handler).contains(&recipient));
         handler.map(|handler| &handler.definition.name)
     }
 
     /// Returns to whom a run was owed where [`Self::dispatch`] has made this event. Others may claim that of theirs: the
     /// event's deliveries tell.
-    pub fn dispatched_to(event: &Event) -> Option<SubscriptionId> {
+    pub fn dispatched_to(event: &Event) -> Option<RecipientId> {
         let name: HandlerName = event.source().strip_prefix(DISPATCH)?.parse().ok()?;
         Some(name.dispatched())
     }
 
     /// Returns how far a run has come that is under way.
-    pub fn progress(&self, event: EventId, recipient: SubscriptionId) -> Option<Progress> {
+    pub fn progress(&self, event: EventId, recipient: RecipientId) -> Option<Progress> {
         self.engine.under_way.lock().get(&(event, recipient)).map(|meter| meter.progress())
     }
 
@@ -212,8 +212,9 @@ async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[
         Ok(creditors) => creditors,
         Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
     };
-    let is_known = |id: SubscriptionId| {
-        directory.get(id).is_some() || handlers.iter().any(|handler| recipients(handler).contains(&id))
+    let is_known = |id: RecipientId| {
+        directory.get(id.as_subscription()).is_some()
+            || handlers.iter().any(|handler| recipients(handler).contains(&id))
     };
     let missing = creditors.into_iter().filter(|id| !is_known(*id)).count();
     if missing > 0 {
@@ -225,12 +226,12 @@ async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[
 }
 
 /// Returns to whom runs of a handler are owed.
-pub(super) fn recipients(handler: &Handler) -> [SubscriptionId; 2] {
+pub(super) fn recipients(handler: &Handler) -> [RecipientId; 2] {
     [handler.definition.name.dispatched(), handler.definition.name.routed()]
 }
 
 /// Rings for whom the store has news.
-async fn listen(engine: Arc<Engine>, bells: HashMap<SubscriptionId, Arc<Notify>>) {
+async fn listen(engine: Arc<Engine>, bells: HashMap<RecipientId, Arc<Notify>>) {
     let wakes = engine.store.wakes().apart(bells.keys().copied().collect::<HashSet<_>>());
     // What was left before somebody listened here is found by each queue's first reading.
     bells.values().for_each(|bell| bell.notify_one());
@@ -242,7 +243,7 @@ async fn listen(engine: Arc<Engine>, bells: HashMap<SubscriptionId, Arc<Notify>>
 }
 
 impl UnderWay {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<(EventId, SubscriptionId), Arc<Meter>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<(EventId, RecipientId), Arc<Meter>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use super::remove::remove;
 use super::run::blocking;
 use super::runs::Engine;
 use crate::clock;
-use crate::domain::{DeliveryId, EventId, State, SubscriptionId};
+use crate::domain::{DeliveryId, EventId, RecipientId, State};
 use crate::store;
 
 /// How often.
@@ -82,7 +82,7 @@ fn take_away(engine: &Engine, folder: &Folder) -> io::Result<()> {
     let aside = {
         // Held, so that no run begins there meanwhile.
         let under_way = engine.under_way.lock();
-        let is_there = |(event, recipient): &(EventId, SubscriptionId)| {
+        let is_there = |(event, recipient): &(EventId, RecipientId)| {
             Folder::of(&engine.runs, DeliveryId::of(*event, *recipient)).path() == folder.path()
         };
         if under_way.keys().any(is_there) {

@@ -72,7 +72,7 @@ pub(super) async fn list(
 
 /// Shows one delivery with the event that it is of.
 fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
-    let delivery = view.deliveries.iter().find(|delivery| delivery.subscription == subscription)?;
+    let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.into())?;
     let mut shown = delivery.show(&view.event);
     shown["event"] = view.event.id.to_string().into();
     shown["received"] = clock::text(view.event.received).into();

@@ -17,7 +17,7 @@ use super::parameters::{Parameters, Takes};
 use super::story::View;
 use super::{Api, explain};
 use crate::clock;
-use crate::domain::{DeliveryId, EventId, SubscriptionId};
+use crate::domain::{DeliveryId, EventId, RecipientId, SubscriptionId};
 use crate::handler::Runs;
 use crate::store::{Purge, Purged, Range};
 
@@ -160,13 +160,14 @@ pub(super) async fn retry(
     let matches = api.intake.matches(&view.event.event).await;
     let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (mut matched, mut failed) = (matches.matched, matches.failed);
-    let is_meant = |id: SubscriptionId| {
+    let is_meant = |recipient: RecipientId| {
+        let id = recipient.as_subscription();
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
     };
     // A run that somebody asked for is no route's, and waits for its handler where that is not there any more.
     let asked_for = Runs::dispatched_to(&view.event.event);
-    let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.subscription == *id));
+    let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.recipient == *id));
     if let Some(asked_for) = asked_for {
         matched.retain(|id| !api.directory.is_route(*id));
         matched.push(asked_for);
@@ -179,16 +180,16 @@ pub(super) async fn retry(
         // Purged in between.
         return Err(not_found(id));
     }
-    let deliveries = matched.into_iter().map(|subscription| {
+    let deliveries = matched.into_iter().map(|recipient| {
         json!({
-            "id": DeliveryId::of(id, subscription).to_string(),
-            "subscription": subscription.to_string(),
-            "handler": api.runs.name(subscription).map(ToString::to_string),
+            "id": DeliveryId::of(id, recipient).to_string(),
+            "subscription": recipient.to_string(),
+            "handler": api.runs.name(recipient).map(ToString::to_string),
         })
     });
-    let failed = failed.into_iter().map(|(subscription, failure)| {
-        json!({"subscription": subscription.to_string(), "reason": failure.to_string()})
-    });
+    let failed = failed.into_iter().map(
+        |(recipient, failure)| json!({"subscription": recipient.to_string(), "reason": failure.to_string()}),
+    );
     Ok(Json(json!({
         "id": id.to_string(),
         "deliveries": deliveries.collect::<Vec<_>>(),

@@ -99,7 +99,7 @@ fn explain_all(json: &[u8], page: Vec<Known>) -> Result<Vec<(Known, Option<Expla
 
 fn tell(view: &View, known: &Known, explanation: Option<&Explanation>) -> Value {
     let subscription = &known.subscription;
-    let delivery = view.deliveries.iter().find(|delivery| delivery.subscription == subscription.id);
+    let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
     json!({
         "subscription": subscription.id.to_string(),
@@ -123,7 +123,7 @@ fn reason(
     if let Some(delivery) = delivery {
         return format!("the event was owed to it; the delivery's state is `{}`", delivery.state.name());
     }
-    if let Some(failed) = view.failed.iter().find(|failed| failed.subscription == subscription.id) {
+    if let Some(failed) = view.failed.iter().find(|failed| failed.recipient == subscription.id.into()) {
         return format!("its filter gave no answer when the event came: {}", failed.reason);
     }
     if event.received < subscription.created {

@@ -14,7 +14,7 @@ use crate::delivery::BreakerState;
 use crate::domain::event::Wire;
 use crate::domain::plugin::{PluginRun, Verdict};
 use crate::domain::{
-    Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, State, Subscription, SubscriptionId,
+    Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, RecipientId, State, Subscription,
     TaskStatus,
 };
 use crate::handler::Progress;
@@ -22,7 +22,7 @@ use crate::store::{FailedFilter, Logged, Story};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {
-    pub(super) subscription: SubscriptionId,
+    pub(super) recipient: RecipientId,
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
     pub(super) state: State,
@@ -65,7 +65,7 @@ impl View {
         };
         let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
-        failed.retain(|failed| is_visible(api.directory.get(failed.subscription).as_ref()));
+        failed.retain(|failed| is_visible(api.directory.get(failed.recipient.as_subscription()).as_ref()));
         let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
         let shows_event = is_free || was_allowed();
         let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
@@ -137,10 +137,10 @@ fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
 }
 
 fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
-    let now = api.directory.get(failed.subscription);
-    let handler = api.runs.name(failed.subscription).map(ToString::to_string);
+    let now = api.directory.get(failed.recipient.as_subscription());
+    let handler = api.runs.name(failed.recipient).map(ToString::to_string);
     json!({
-        "subscription": failed.subscription.to_string(),
+        "subscription": failed.recipient.to_string(),
         "name": now.as_ref().map(|now| &now.name).or(handler.as_ref()),
         "user": now.as_ref().map(|now| &now.user),
         "reason": failed.reason,
@@ -149,31 +149,30 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
 }
 
 /// Says that a run waits for a handler that is not there.
-fn stranded(api: &Api, recipient: SubscriptionId) -> Option<String> {
-    let is_there = api.directory.get(recipient).is_some() || api.runs.name(recipient).is_some();
+fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
+    let is_there =
+        api.directory.get(recipient.as_subscription()).is_some() || api.runs.name(recipient).is_some();
     (!is_there).then(|| "waits: its handler is not in the configuration any more".to_owned())
 }
 
 /// Says that a subscription's deliveries wait for the breaker of its plugin.
-fn held(api: &Api, subscription: SubscriptionId) -> Option<String> {
-    let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(subscription)?;
+fn held(api: &Api, recipient: RecipientId) -> Option<String> {
+    let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.as_subscription())?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
 }
 
 impl Delivery {
-    fn of(event: &Logged, subscription: SubscriptionId, entries: Vec<Entry>, api: &Api) -> Self {
-        let progress = api.runs.progress(event.id, subscription);
+    fn of(event: &Logged, recipient: RecipientId, entries: Vec<Entry>, api: &Api) -> Self {
+        let progress = api.runs.progress(event.id, recipient);
         let state = match State::after(&entries) {
             state if state.is_final() => state,
-            _ if progress.is_some() || api.dispatcher.is_under_way(event.id, subscription) => {
-                State::Delivering
-            }
+            _ if progress.is_some() || api.dispatcher.is_under_way(event.id, recipient) => State::Delivering,
             state => state,
         };
         let held = match state {
-            State::Pending => stranded(api, subscription).or_else(|| held(api, subscription)),
-            State::Retrying { .. } => stranded(api, subscription),
+            State::Pending => stranded(api, recipient).or_else(|| held(api, recipient)),
+            State::Retrying { .. } => stranded(api, recipient),
             State::Delivering
             | State::Delivered { .. }
             | State::Denied { .. }
@@ -182,10 +181,10 @@ impl Delivery {
         };
         // A run that is over may still be tidying up.
         let progress = progress.filter(|_| state == State::Delivering);
-        let now = api.directory.get(subscription);
-        let others_held = api.dispatcher.hold(subscription);
+        let now = api.directory.get(recipient.as_subscription());
+        let others_held = api.dispatcher.hold(recipient);
         let mut delivery =
-            Self { subscription, now, state, handler: None, progress, held, others_held, entries };
+            Self { recipient, now, state, handler: None, progress, held, others_held, entries };
         delivery.handler = match &delivery.now {
             Some(_) => None,
             None => Some(delivery.handler_name(api)),
@@ -195,7 +194,7 @@ impl Delivery {
 
     /// Returns the name of a handler, also of one that is not configured any more and has run before.
     fn handler_name(&self, api: &Api) -> String {
-        let known = api.runs.name(self.subscription).map(ToString::to_string);
+        let known = api.runs.name(self.recipient).map(ToString::to_string);
         let ran = || self.runs().last().map(|run| run.handler.clone());
         known.or_else(ran).unwrap_or_else(|| "unknown".to_owned())
     }
@@ -211,8 +210,8 @@ impl Delivery {
             State::Delivering | State::Delivered { .. } => (None, None),
         };
         json!({
-            "id": DeliveryId::of(event.id, self.subscription).to_string(),
-            "subscription": self.subscription.to_string(),
+            "id": DeliveryId::of(event.id, self.recipient).to_string(),
+            "subscription": self.recipient.to_string(),
             "handler": self.handler,
             "name": self.now.as_ref().map(|now| &now.name).or(self.handler.as_ref()),
             "user": self.now.as_ref().map(|now| &now.user),

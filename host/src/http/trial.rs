@@ -108,7 +108,7 @@ pub(super) async fn test(
     };
     if wish.event.is_none() && tried.is_some() {
         // Nobody will ask about it again.
-        api.dispatcher.ask_policy_anew(event.id, &[id]).await;
+        api.dispatcher.ask_policy_anew(event.id, &[id.into()]).await;
     }
     Ok(Json(json!({
         "matches": matches,

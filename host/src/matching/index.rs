@@ -36,7 +36,7 @@ use super::set::Set;
 use super::table::{Keys, Table};
 use super::trie::{FilterId, Node};
 use super::walk::walk;
-use crate::domain::ids::SubscriptionId;
+use crate::domain::ids::RecipientId;
 
 /// The filters of all active subscriptions.
 ///
@@ -45,7 +45,7 @@ use crate::domain::ids::SubscriptionId;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     keys: Keys,
-    subscriptions: OrdMap<SubscriptionId, FilterId>,
+    recipients: OrdMap<RecipientId, FilterId>,
     /// Equal expressions are one filter, evaluated once: the filters by the keys of their texts.
     expressions: Table<Set<FilterId>>,
     filters: OrdMap<FilterId, Arc<Entry>>,
@@ -62,59 +62,61 @@ struct Entry {
     filter: Arc<Filter>,
     /// Under which of its clauses it is filed. (They are read anew when they are needed, to save their room.)
     clause: Option<usize>,
-    subscriptions: Set<SubscriptionId>,
+    recipients: Set<RecipientId>,
 }
 
 /// Who wants an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
-    /// The subscriptions whose filters match, in the order of their ids.
-    pub matched: Vec<SubscriptionId>,
-    /// The subscriptions whose filters gave no answer, in the order of their ids. (A filter that could not match
+    /// The recipients whose filters match, in the order of their ids.
+    pub matched: Vec<RecipientId>,
+    /// The recipients whose filters gave no answer, in the order of their ids. (A filter that could not match
     /// anyway is not asked.)
-    pub failed: Vec<(SubscriptionId, Failure)>,
+    pub failed: Vec<(RecipientId, Failure)>,
 }
 
 impl Index {
-    /// Adds a subscription, or gives it another filter.
-    pub fn insert(&mut self, id: SubscriptionId, filter: Arc<Filter>) {
+    /// Adds a recipient, or gives it another filter.
+    pub fn insert(&mut self, id: impl Into<RecipientId>, filter: Arc<Filter>) {
+        let id = id.into();
         self.remove(id);
         let filter_id = self.known(&filter).unwrap_or_else(|| self.file(filter));
         if let Some(entry) = self.filters.get_mut(&filter_id) {
-            Arc::make_mut(entry).subscriptions.insert(id);
+            Arc::make_mut(entry).recipients.insert(id);
         }
-        self.subscriptions.insert(id, filter_id);
+        self.recipients.insert(id, filter_id);
     }
 
-    /// Forgets a subscription; one that is not there is no mistake.
-    pub fn remove(&mut self, id: SubscriptionId) {
-        let Some(filter_id) = self.subscriptions.remove(&id) else { return };
+    /// Removes a recipient, if it is there.
+    pub fn remove(&mut self, id: impl Into<RecipientId>) {
+        let id = id.into();
+        let Some(filter_id) = self.recipients.remove(&id) else { return };
         let Some(entry) = self.filters.get_mut(&filter_id) else { return };
         let entry = Arc::make_mut(entry);
-        entry.subscriptions.remove(id);
-        if entry.subscriptions.is_empty() {
+        entry.recipients.remove(id);
+        if entry.recipients.is_empty() {
             self.unfile(filter_id);
         }
     }
 
-    /// Returns the number of subscriptions.
+    /// Returns the number of recipients.
     pub fn len(&self) -> usize {
-        self.subscriptions.len()
+        self.recipients.len()
     }
 
-    /// Tells whether there is no subscription.
+    /// Tells whether there is no recipient.
     pub fn is_empty(&self) -> bool {
-        self.subscriptions.is_empty()
+        self.recipients.is_empty()
     }
 
-    /// Returns how a subscription's filter is found: `equality on $.eventType`, or `scan` where it is tried on every
-    /// event; `None` for a subscription that is not here.
-    pub fn filing(&self, id: SubscriptionId) -> Option<String> {
-        let entry = self.filters.get(self.subscriptions.get(&id)?)?;
+    /// Returns how a recipient's filter is found: `equality on $.eventType`, or `scan` where it is tried on every
+    /// event; `None` for a recipient that is not here.
+    pub fn filing(&self, id: RecipientId) -> Option<String> {
+        let entry = self.filters.get(self.recipients.get(&id)?)?;
         Some(entry.clause().map_or_else(|| "scan".to_owned(), |clause| clause.to_string()))
     }
 
-    /// Returns who wants an event. Whose a subscription is says `owner`: the filters of one owner share a budget.
+    /// Returns the recipients of an event. `owner` names the owner of each: the filters of one owner share a budget.
     ///
     /// # Errors
     ///
@@ -122,7 +124,7 @@ impl Index {
     pub fn matches<K: Eq + Hash>(
         &self,
         event_json: &[u8],
-        owner: impl Fn(SubscriptionId) -> K,
+        owner: impl Fn(RecipientId) -> K,
     ) -> Result<Matches, Error> {
         let event = Document::parse(event_json)?;
         let mut candidates = walk(&self.paths, &self.keys, &event);
@@ -130,17 +132,17 @@ impl Index {
         let (mut matched, mut failed) = (Vec::new(), Vec::new());
         let mut budgets = Budgets::new(evaluate::limit(&event));
         for entry in candidates.iter().filter_map(|id| self.filters.get(id)) {
-            let owners = || entry.subscriptions.iter().map(&owner);
+            let owners = || entry.recipients.iter().map(&owner);
             let answer = budgets.allowance(owners()).and_then(|limit| {
                 let (answer, visits) = entry.filter.matches_within(&event, limit);
                 budgets.charge(owners(), visits);
                 answer.map_err(|failure| budgets.name(failure, limit))
             });
             match answer {
-                Ok(true) => entry.subscriptions.extend(&mut matched),
+                Ok(true) => entry.recipients.extend(&mut matched),
                 Ok(false) => {}
                 Err(failure) => {
-                    failed.extend(entry.subscriptions.iter().map(|id| (id, failure)));
+                    failed.extend(entry.recipients.iter().map(|id| (id, failure)));
                 }
             }
         }
@@ -180,7 +182,7 @@ impl Index {
         }
         let clause = rarest.map(|(place, _)| place);
         self.expressions.entry(self.keys.text(filter.text())).insert(id);
-        self.filters.insert(id, Arc::new(Entry { filter, clause, subscriptions: Set::default() }));
+        self.filters.insert(id, Arc::new(Entry { filter, clause, recipients: Set::default() }));
         id
     }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
-use crate::domain::{Recovery, Subscription, SubscriptionId};
+use crate::domain::{RecipientId, Recovery, Subscription};
 use crate::handler::{Closure, Definition, Program};
 use crate::store::faulty::{Fault, FaultyStore};
 
@@ -15,7 +15,7 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
     let routes = handler::routes(&config.handlers).unwrap();
     let of_handler: Vec<_> = config.handlers.iter().map(|known| known.name.routed()).collect();
     let store =
-        FaultyStore::new(open_store(&config).await.unwrap(), move |called, whose: Option<SubscriptionId>| {
+        FaultyStore::new(open_store(&config).await.unwrap(), move |called, whose: Option<RecipientId>| {
             let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
             (called == method && is_meant).then_some(Fault::Panic)
         });

@@ -16,7 +16,7 @@ pub(crate) enum Fault {
     Fails(Error),
 }
 
-type Script = Box<dyn Fn(&'static str, Option<SubscriptionId>) -> Option<Fault> + Send + Sync>;
+type Script = Box<dyn Fn(&'static str, Option<RecipientId>) -> Option<Fault> + Send + Sync>;
 
 /// A store in front of another one.
 pub(crate) struct FaultyStore {
@@ -28,12 +28,12 @@ impl FaultyStore {
     /// Makes a store that asks `script` before each call, by the method's name and the recipient where it has one.
     pub(crate) fn new(
         inner: Arc<dyn Store>,
-        script: impl Fn(&'static str, Option<SubscriptionId>) -> Option<Fault> + Send + Sync + 'static,
+        script: impl Fn(&'static str, Option<RecipientId>) -> Option<Fault> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { inner, script: Box::new(script) })
     }
 
-    fn meet(&self, method: &'static str, whose: Option<SubscriptionId>) -> Result<(), Error> {
+    fn meet(&self, method: &'static str, whose: Option<RecipientId>) -> Result<(), Error> {
         match (self.script)(method, whose) {
             None => Ok(()),
             Some(Fault::Panic) => panic!("a test wants `{method}` to panic"),
@@ -67,12 +67,12 @@ impl Store for FaultyStore {
     async fn redeliver(
         &self,
         id: EventId,
-        subscriptions: Vec<SubscriptionId>,
+        recipients: Vec<RecipientId>,
         by: String,
         at: Timestamp,
     ) -> Result<bool, Error> {
         self.meet("redeliver", None)?;
-        self.inner.redeliver(id, subscriptions, by, at).await
+        self.inner.redeliver(id, recipients, by, at).await
     }
 
     async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
@@ -81,7 +81,7 @@ impl Store for FaultyStore {
     }
 
     async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
-        self.meet("put_subscription", Some(subscription.id))?;
+        self.meet("put_subscription", Some(subscription.id.into()))?;
         self.inner.put_subscription(subscription, quota).await
     }
 
@@ -94,12 +94,12 @@ impl Store for FaultyStore {
         recovery: Recovery,
         subscription: Option<Subscription>,
     ) -> Result<bool, Error> {
-        self.meet("begin_recovery", Some(recovery.subscription))?;
+        self.meet("begin_recovery", Some(recovery.subscription.into()))?;
         self.inner.begin_recovery(recovery, subscription).await
     }
 
     async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
-        self.meet("recovery", Some(subscription))?;
+        self.meet("recovery", Some(subscription.into()))?;
         self.inner.recovery(subscription).await
     }
 
@@ -115,7 +115,7 @@ impl Store for FaultyStore {
         step: Step,
         at: Timestamp,
     ) -> Result<Option<Recovery>, Error> {
-        self.meet("recover", Some(subscription))?;
+        self.meet("recover", Some(subscription.into()))?;
         self.inner.recover(subscription, asked, step, at).await
     }
 
@@ -124,52 +124,43 @@ impl Store for FaultyStore {
         self.inner.forward(forward).await
     }
 
-    async fn backlog(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Backlog, Error> {
-        self.meet("backlog", Some(subscription))?;
-        self.inner.backlog(subscription, now, limit).await
+    async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error> {
+        self.meet("backlog", Some(recipient))?;
+        self.inner.backlog(recipient, now, limit).await
     }
 
-    async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error> {
+    async fn creditors(&self) -> Result<Vec<RecipientId>, Error> {
         self.meet("creditors", None)?;
         self.inner.creditors().await
     }
 
     async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
-        self.meet("owed", Some(ask.subscription))?;
+        self.meet("owed", Some(ask.recipient))?;
         self.inner.owed(ask).await
     }
 
     async fn finish(&self, finished: Finished) -> Result<(), Error> {
-        self.meet("finish", Some(finished.subscription))?;
+        self.meet("finish", Some(finished.recipient))?;
         self.inner.finish(finished).await
     }
 
     async fn release(&self, release: Release) -> Result<(), Error> {
-        self.meet("release", Some(release.subscription))?;
+        self.meet("release", Some(release.recipient))?;
         self.inner.release(release).await
     }
 
     async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {
-        self.meet("prepare", Some(preparation.subscription))?;
+        self.meet("prepare", Some(preparation.recipient))?;
         self.inner.prepare(preparation).await
     }
 
-    async fn prepared(
-        &self,
-        event: EventId,
-        subscription: SubscriptionId,
-    ) -> Result<Option<Prepared>, Error> {
-        self.meet("prepared", Some(subscription))?;
-        self.inner.prepared(event, subscription).await
+    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error> {
+        self.meet("prepared", Some(recipient))?;
+        self.inner.prepared(event, recipient).await
     }
 
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
-        self.meet("plugin_state", Some(subscription))?;
+        self.meet("plugin_state", Some(subscription.into()))?;
         self.inner.plugin_state(subscription).await
     }
 
@@ -199,7 +190,7 @@ impl Store for FaultyStore {
     }
 
     async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
-        self.meet("forgive", Some(subscription))?;
+        self.meet("forgive", Some(subscription.into()))?;
         self.inner.forgive(subscription, limit).await
     }
 

@@ -1,7 +1,7 @@
 //! What must last: the event log, subscriptions, what is owed, and what became of it.
 //!
 //! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
-//! rooms above know neither. A store calls nobody back: it leaves the ids of subscriptions with new work in
+//! rooms above know neither. A store calls nobody back: it leaves the ids of recipients with new work in
 //! [`Wakes`], and whoever delivers reads the store again.
 
 #[cfg(test)]
@@ -19,7 +19,9 @@ use jiff::Timestamp;
 
 use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
-use crate::domain::{Entry, Event, EventId, PluginDigest, Recovery, Subscription, SubscriptionId, recovery};
+use crate::domain::{
+    Entry, Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
+};
 use crate::stage::Alarm;
 
 pub use owed::{Ask, Finished, Owed, Place, Progress, Release, Waiting};
@@ -105,10 +107,10 @@ pub struct Arrival {
     pub received: Timestamp,
     /// Who sent it.
     pub sender: String,
-    /// To whom it is owed: the subscriptions whose filter matched.
-    pub matched: Vec<SubscriptionId>,
-    /// The subscriptions whose filter gave no answer, and why not.
-    pub failed: Vec<(SubscriptionId, String)>,
+    /// To whom it is owed: the recipients whose filter matched.
+    pub matched: Vec<RecipientId>,
+    /// The recipients whose filter gave no answer, and why not.
+    pub failed: Vec<(RecipientId, String)>,
 }
 
 /// About how many bytes one delivery takes besides its event, in memory and in a commit.
@@ -133,8 +135,8 @@ pub struct Logged {
     pub received: Timestamp,
     /// Who sent it.
     pub sender: String,
-    /// The subscriptions whose filter matched when it came, or when it was sent again.
-    pub matched: Vec<SubscriptionId>,
+    /// The recipients whose filter matched when it came, or when it was sent again.
+    pub matched: Vec<RecipientId>,
 }
 
 /// An event and the history of each of its deliveries, in the order of [`Logged::matched`].
@@ -143,7 +145,7 @@ pub struct Story {
     /// The event.
     pub event: Arc<Logged>,
     /// What became of each delivery.
-    pub deliveries: Vec<(SubscriptionId, Vec<Entry>)>,
+    pub deliveries: Vec<(RecipientId, Vec<Entry>)>,
     /// The filters that gave no answer when the event came, in the order of their subscriptions.
     pub failed: Vec<FailedFilter>,
 }
@@ -152,7 +154,7 @@ pub struct Story {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedFilter {
     /// Whose filter.
-    pub subscription: SubscriptionId,
+    pub recipient: RecipientId,
     /// When it was asked.
     pub at: Timestamp,
     /// Why there was no answer.
@@ -237,7 +239,7 @@ pub struct Backlog {
 #[derive(Clone, Debug)]
 pub struct Preparation {
     /// Whose delivery.
-    pub subscription: SubscriptionId,
+    pub recipient: RecipientId,
     /// Of which event.
     pub event: EventId,
     /// Where its row stands.
@@ -303,13 +305,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes events from the log, but for those with an open delivery.
     async fn purge(&self, purge: Purge) -> Result<Purged, Error>;
 
-    /// Owes an event (again) to these subscriptions, from now on; returns `false` when there is no such event.
+    /// Owes an event (again) to these recipients, from now on; returns `false` when there is no such event.
     ///
     /// What a plugin has fixed stays fixed, unless the subscription has another plugin or configuration now.
     async fn redeliver(
         &self,
         id: EventId,
-        subscriptions: Vec<SubscriptionId>,
+        recipients: Vec<RecipientId>,
         by: String,
         at: Timestamp,
     ) -> Result<bool, Error>;
@@ -350,18 +352,13 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the next part of the log, oldest first; nothing when there is no more.
     async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error>;
 
-    /// Counts what waits for a subscription besides first attempts, up to `limit`.
-    async fn backlog(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Backlog, Error>;
+    /// Counts what waits for a recipient besides first attempts, up to `limit`.
+    async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;
 
-    /// Returns the subscriptions that are owed anything.
-    async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error>;
+    /// Returns the recipients that are owed anything.
+    async fn creditors(&self) -> Result<Vec<RecipientId>, Error>;
 
-    /// Returns what waits for a subscription: first attempts, oldest first, from batches after `after`, and
+    /// Returns what waits for a recipient: first attempts, oldest first, from batches after `after`, and
     /// further attempts that are due at `now`, most overdue first.
     async fn owed(&self, ask: Ask) -> Result<Waiting, Error>;
 
@@ -380,8 +377,7 @@ pub trait Store: Send + Sync + 'static {
     async fn prepare(&self, preparation: Preparation) -> Result<bool, Error>;
 
     /// Returns what becomes of a delivery, where its plugin has fixed that.
-    async fn prepared(&self, event: EventId, subscription: SubscriptionId)
-    -> Result<Option<Prepared>, Error>;
+    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error>;
 
     /// Returns the state of a subscription's plugin. Values that have expired may be among it until the next change.
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
@@ -413,7 +409,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes something and waits until it is durable.
     async fn probe(&self) -> Result<(), Error>;
 
-    /// Returns where the ids of subscriptions with new work are left.
+    /// Returns where the ids of recipients with new work are left.
     fn wakes(&self) -> Arc<Wakes>;
 
     /// Returns how many damaged records were met since the store was opened. They are passed over; deliveries that need one

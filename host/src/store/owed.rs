@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Logged;
 use crate::domain::plugin::PluginRun;
-use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, SubscriptionId};
+use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, RecipientId};
 
 /// The most that is kept of what a plugin said in an attempt whose end waits behind too much.
 const LOG_BYTES_LITTLE: usize = 512;
@@ -57,7 +57,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
     /// Whose.
-    pub subscription: SubscriptionId,
+    pub recipient: RecipientId,
     /// Only first attempts of events in batches after this one.
     pub after: EventId,
     /// How many first attempts: whole batches until there are as many, none for zero.
@@ -83,7 +83,7 @@ pub struct Waiting {
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Whose delivery.
-    pub subscription: SubscriptionId,
+    pub recipient: RecipientId,
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.
@@ -106,7 +106,7 @@ pub struct Finished {
 #[derive(Clone, Debug)]
 pub struct Release {
     /// Whose delivery.
-    pub subscription: SubscriptionId,
+    pub recipient: RecipientId,
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.

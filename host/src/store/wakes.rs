@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 use super::Owed;
-use crate::domain::SubscriptionId;
+use crate::domain::RecipientId;
 
 /// The most deliveries that news carry; more are read from the store.
 const FRESH_MAX: usize = 64;
@@ -47,7 +47,7 @@ impl News {
 /// It is a hint, not a queue: what is lost here is found by the next reading of the store.
 #[derive(Debug, Default)]
 pub struct Wakes {
-    waiting: Mutex<HashMap<SubscriptionId, News>>,
+    waiting: Mutex<HashMap<RecipientId, News>>,
     notify: Notify,
     /// Those that somebody else listens to.
     apart: OnceLock<Apart>,
@@ -56,19 +56,19 @@ pub struct Wakes {
 /// Recipients that have a listener of their own.
 #[derive(Debug)]
 struct Apart {
-    whose: HashSet<SubscriptionId>,
+    whose: HashSet<RecipientId>,
     wakes: Arc<Wakes>,
 }
 
 impl Wakes {
     /// Returns where the news for these recipients are left from now on: handlers have a listener of their own. The
     /// first one who asks gets them.
-    pub fn apart(&self, whose: HashSet<SubscriptionId>) -> Arc<Wakes> {
+    pub fn apart(&self, whose: HashSet<RecipientId>) -> Arc<Wakes> {
         Arc::clone(&self.apart.get_or_init(|| Apart { whose, wakes: Arc::default() }).wakes)
     }
 
     /// Leaves news, in the order of the commits that made them.
-    pub fn leave(&self, woken: impl IntoIterator<Item = (SubscriptionId, News)>) {
+    pub fn leave(&self, woken: impl IntoIterator<Item = (RecipientId, News)>) {
         let Some(apart) = self.apart.get() else { return self.leave_here(woken) };
         let (there, here): (Vec<_>, Vec<_>) =
             woken.into_iter().partition(|(recipient, _)| apart.whose.contains(recipient));
@@ -76,11 +76,11 @@ impl Wakes {
         self.leave_here(here);
     }
 
-    fn leave_here(&self, woken: impl IntoIterator<Item = (SubscriptionId, News)>) {
+    fn leave_here(&self, woken: impl IntoIterator<Item = (RecipientId, News)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = waiting.is_empty();
-        for (subscription, news) in woken {
-            waiting.entry(subscription).or_default().add(news);
+        for (recipient, news) in woken {
+            waiting.entry(recipient).or_default().add(news);
         }
         if was_empty && !waiting.is_empty() {
             self.notify.notify_one();
@@ -88,7 +88,7 @@ impl Wakes {
     }
 
     /// Waits until there are any, and takes them. Cancel safe.
-    pub async fn take(&self) -> HashMap<SubscriptionId, News> {
+    pub async fn take(&self) -> HashMap<RecipientId, News> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !taken.is_empty() {

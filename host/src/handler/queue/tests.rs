@@ -96,11 +96,11 @@ async fn owe(queue: &Queue, id: &str) -> EventId {
 
 /// Makes the run that is put off due.
 async fn make_due(queue: &Queue) {
-    let subscription = queue.handler.definition.name.dispatched();
-    let ask = Ask { subscription, after: EventId::NIL, fresh: 0, now: Timestamp::MAX, due: 1 };
+    let recipient = queue.handler.definition.name.dispatched();
+    let ask = Ask { recipient, after: EventId::NIL, fresh: 0, now: Timestamp::MAX, due: 1 };
     let owed = queue.engine.store.owed(ask).await.unwrap().due.remove(0);
     let due = Timestamp::UNIX_EPOCH;
-    let again = Release { due, ..release(subscription, &owed, "it is asked for".to_owned()) };
+    let again = Release { due, ..release(recipient, &owed, "it is asked for".to_owned()) };
     queue.engine.store.release(again).await.unwrap();
 }
 

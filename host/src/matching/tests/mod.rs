@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::{Failure, Filter, Index};
 use crate::domain::FilterDialect;
-use crate::domain::ids::SubscriptionId;
+use crate::domain::ids::RecipientId;
 
-fn id(number: usize) -> SubscriptionId {
-    SubscriptionId::from_uuid(Uuid::from_u128(number as u128))
+fn id(number: usize) -> RecipientId {
+    RecipientId::from_uuid(Uuid::from_u128(number as u128))
 }
 
 fn filter(text: &str) -> Arc<Filter> {
@@ -27,7 +27,7 @@ fn index(filters: &[&str]) -> Index {
     index
 }
 
-fn matched(index: &Index, event: &str) -> Vec<SubscriptionId> {
+fn matched(index: &Index, event: &str) -> Vec<RecipientId> {
     index.matches(event.as_bytes(), |id| id).unwrap().matched
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::domain::plugin::{Fixed, PluginRun, Prepared};
-use crate::domain::{Activity, Entry, Holder, Outcome, PluginDigest, State};
+use crate::domain::{Activity, Entry, Holder, Outcome, PluginDigest, RecipientId, State, SubscriptionId};
 use crate::stage::PANICKED;
 use crate::store::{Ask, Preparation};
 
@@ -90,7 +90,7 @@ fn quiet(folder: &std::path::Path, retries: &str) -> Config {
 
 async fn start(
     config: Config,
-    script: impl Fn(&'static str, Option<SubscriptionId>) -> Option<Fault> + Send + Sync + 'static,
+    script: impl Fn(&'static str, Option<RecipientId>) -> Option<Fault> + Send + Sync + 'static,
 ) -> Service {
     let store = FaultyStore::new(open_store(&config).await.unwrap(), script);
     Box::pin(Service::start(config, Vec::new(), store, Arc::default())).await.unwrap()
@@ -131,14 +131,15 @@ async fn with_fixed_delivery(
     }
     service.close().await;
     let store = open_store(&quiet(folder, "none")).await.unwrap();
-    let ask = Ask { subscription, after: EventId::NIL, fresh: 1, now: clock::now(), due: 0 };
+    let recipient = subscription.into();
+    let ask = Ask { recipient, after: EventId::NIL, fresh: 1, now: clock::now(), due: 0 };
     let owed = store.owed(ask).await.unwrap().fresh.remove(0);
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, clock::now(), crate::domain::plugin::Failure::Host(String::new()));
     let prepared = Prepared { digest, config: digest, fixed: Fixed::Event };
     let (event, place) = (owed.event.id, owed.place);
     let preparation =
-        Preparation { subscription, event, place, run: Box::new(run), prepared, state: Vec::new() };
+        Preparation { recipient, event, place, run: Box::new(run), prepared, state: Vec::new() };
     assert!(store.prepare(preparation).await.unwrap());
     store.close().await;
     assert_eq!(event, ids[0]);

@@ -17,7 +17,7 @@ use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
-use crate::domain::{Entry, EventId, Outcome, State, SubscriptionId};
+use crate::domain::{Entry, EventId, Outcome, RecipientId, State, SubscriptionId};
 use crate::store::{Arrival, Finished, Logged, News, Place, Progress, Release};
 
 /// The most events in one batch, and the bytes at which a batch is full.
@@ -36,7 +36,7 @@ pub(super) struct Effects {
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
     /// Subscriptions with new work.
-    pub(super) woken: HashMap<SubscriptionId, News>,
+    pub(super) woken: HashMap<RecipientId, News>,
     /// When targets were reached, as far as it was written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// How many new deliveries there are.
@@ -106,23 +106,23 @@ impl Apply<'_, '_> {
         ledger.write(self.tables)?;
         let record = record::encode_batch(batch.iter().map(Some), &[]);
         self.tables.batches.insert(key, record.as_slice())?;
-        let mut owed: BTreeMap<SubscriptionId, Vec<u32>> = BTreeMap::new();
+        let mut owed: BTreeMap<RecipientId, Vec<u32>> = BTreeMap::new();
         for (place, logged) in (0..).zip(batch) {
-            for subscription in &logged.matched {
-                owed.entry(*subscription).or_default().push(place);
+            for recipient in &logged.matched {
+                owed.entry(*recipient).or_default().push(place);
             }
         }
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
-        for (subscription, places) in owed {
-            let row = (subscription.uuid().as_u128(), key);
+        for (recipient, places) in owed {
+            let row = (recipient.uuid().as_u128(), key);
             self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
             self.effects.told += places.len();
             let read = self.effects.told > TOLD_MAX;
             let told = if read { &[] } else { places.as_slice() };
             let fresh: Vec<_> = told.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
             let news = News { count: places.len() as u64, fresh, read };
-            self.effects.woken.entry(subscription).or_default().add(news);
+            self.effects.woken.entry(recipient).or_default().add(news);
         }
         self.effects.batches.push((key, copy));
         Ok(())
@@ -173,35 +173,35 @@ impl Apply<'_, '_> {
                     continue;
                 }
             };
-            let subscription = finished.subscription.uuid().as_u128();
+            let recipient = finished.recipient.uuid().as_u128();
             let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
             if finished.attempt.outcome == Outcome::Delivered {
-                self.remember_reached(finished.subscription, finished.attempt.at)?;
+                self.remember_reached(finished.recipient.as_subscription(), finished.attempt.at)?;
             }
-            let waited = self.take_row(&mut rows, finished.subscription, finished.event, finished.place)?;
+            let waited = self.take_row(&mut rows, finished.recipient, finished.event, finished.place)?;
             let entries = self.entries_of(finished)?;
-            let records = entries.into_iter().map(|entry| HistoryRecord { index, subscription, entry });
+            let records = entries.into_iter().map(|entry| HistoryRecord { index, recipient, entry });
             if !waited {
                 late.extend(records.map(|record| (batch, record)));
                 continue;
             }
             for record in records {
-                self.count(subscription, Kind::Story, usage::of_entry(&record.entry))?;
+                self.count(recipient, Kind::Story, usage::of_entry(&record.entry))?;
                 ledger.add(batch, record);
             }
             if finished.prepared && is_settled(&finished.attempt.outcome) {
-                self.unfix_one((subscription, finished.event.uuid().as_u128()))?;
+                self.unfix_one((recipient, finished.event.uuid().as_u128()))?;
             }
             if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
-                self.owe_again(finished.subscription, finished.event, *due, batch, index, finished.progress)?;
+                self.owe_again(finished.recipient, finished.event, *due, batch, index, finished.progress)?;
             }
         }
         rows.write(&mut self.tables.fresh)?;
         ledger.write(self.tables)?;
         for (batch, record) in late {
-            let (subscription, bytes) = (record.subscription, usage::of_entry(&record.entry));
+            let (recipient, bytes) = (record.recipient, usage::of_entry(&record.entry));
             if history::insert_late(self.tables, batch, record)? {
-                self.count(subscription, Kind::Story, bytes)?;
+                self.count(recipient, Kind::Story, bytes)?;
             }
         }
         for (batch, records) in held {
@@ -214,15 +214,15 @@ impl Apply<'_, '_> {
     fn take_row(
         &mut self,
         rows: &mut FreshRows,
-        subscription: SubscriptionId,
+        recipient: RecipientId,
         event: EventId,
         place: Place,
     ) -> Result<bool, Fault> {
-        let subscription = subscription.uuid().as_u128();
+        let recipient = recipient.uuid().as_u128();
         match place.due {
-            None => rows.take(&self.tables.fresh, (subscription, place.batch.uuid().as_u128()), place.index),
+            None => rows.take(&self.tables.fresh, (recipient, place.batch.uuid().as_u128()), place.index),
             Some(due) => {
-                let row = (subscription, due.as_microsecond(), event.uuid().as_u128());
+                let row = (recipient, due.as_microsecond(), event.uuid().as_u128());
                 Ok(self.tables.retries.remove(row)?.is_some())
             }
         }
@@ -230,54 +230,54 @@ impl Apply<'_, '_> {
 
     /// Puts a delivery off; returns the entry for its history, or `None` if its row is gone.
     fn release(&mut self, release: &Release, rows: &mut FreshRows) -> Result<Option<HistoryRecord>, Fault> {
-        let Release { subscription, event, place, progress, by, reason, since, due } = release;
-        if !self.take_row(rows, *subscription, *event, *place)? {
+        let Release { recipient, event, place, progress, by, reason, since, due } = release;
+        if !self.take_row(rows, *recipient, *event, *place)? {
             return Ok(None);
         }
         let (batch, index) = (place.batch.uuid().as_u128(), place.index);
         let progress = Progress { held: Some(*since), ..*progress };
-        self.owe_again(*subscription, *event, *due, batch, index, progress)?;
+        self.owe_again(*recipient, *event, *due, batch, index, progress)?;
         let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
-        Ok(Some(HistoryRecord { index, subscription: subscription.uuid().as_u128(), entry }))
+        Ok(Some(HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }))
     }
 
     /// Returns what the story keeps of an attempt: where there is no more room for its user, little.
     fn entries_of(&mut self, finished: &Finished) -> Result<Vec<Entry>, Fault> {
-        let subscription = finished.subscription.uuid().as_u128();
+        let recipient = finished.recipient.uuid().as_u128();
         let mut entries = Vec::with_capacity(2);
         entries.extend(finished.plugin.clone().map(Entry::Plugin));
         entries.extend(finished.run.clone().map(Entry::Run));
         entries.push(Entry::Attempt(finished.attempt.clone()));
-        self.fit(subscription, &mut entries)?;
+        self.fit(recipient, &mut entries)?;
         Ok(entries)
     }
 
     /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.
     pub(super) fn owe_again(
         &mut self,
-        subscription: SubscriptionId,
+        recipient: RecipientId,
         event: EventId,
         due: Timestamp,
         batch: u128,
         index: u32,
         progress: Progress,
     ) -> Result<(), Fault> {
-        let row = (subscription.uuid().as_u128(), due.as_microsecond(), event.uuid().as_u128());
+        let row = (recipient.uuid().as_u128(), due.as_microsecond(), event.uuid().as_u128());
         let record = RetryRecord::new(batch, index, progress).encode();
         self.tables.retries.insert(row, record.as_slice())?;
         Ok(())
     }
 
     /// Tells whether a first attempt of the delivery is still owed.
-    pub(super) fn is_fresh(&self, subscription: u128, batch: u128, index: u32) -> Result<bool, Fault> {
-        Ok(fresh::places(&self.tables.fresh, (subscription, batch))?.contains(&index))
+    pub(super) fn is_fresh(&self, recipient: u128, batch: u128, index: u32) -> Result<bool, Fault> {
+        Ok(fresh::places(&self.tables.fresh, (recipient, batch))?.contains(&index))
     }
 
-    fn remember_reached(&mut self, subscription: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
-        let known = self.effects.reached.get(&subscription).or_else(|| self.reached.get(&subscription));
+    fn remember_reached(&mut self, recipient: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
+        let known = self.effects.reached.get(&recipient).or_else(|| self.reached.get(&recipient));
         if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
-            self.effects.reached.insert(subscription, at);
-            self.tables.reached.insert(subscription.uuid().as_u128(), at.as_microsecond())?;
+            self.effects.reached.insert(recipient, at);
+            self.tables.reached.insert(recipient.uuid().as_u128(), at.as_microsecond())?;
         }
         Ok(())
     }
@@ -299,29 +299,29 @@ impl Apply<'_, '_> {
             history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_meant)?;
         let mut ledger = Ledger::default();
         let mut asked = HashSet::new();
-        for id in wish.subscriptions.iter().filter(|id| asked.insert(**id)) {
-            let subscription = id.uuid().as_u128();
-            let entries = histories.entries.get(&(index, subscription)).map_or(&[][..], Vec::as_slice);
+        for id in wish.recipients.iter().filter(|id| asked.insert(**id)) {
+            let recipient = id.uuid().as_u128();
+            let entries = histories.entries.get(&(index, recipient)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
             match (known, waiting_since(entries)) {
-                (true, Waiting::Fresh) => match damage::apart(self.is_fresh(subscription, key, index))? {
+                (true, Waiting::Fresh) => match damage::apart(self.is_fresh(recipient, key, index))? {
                     // Not tried yet: it comes anyway.
                     Ok(true) => continue,
                     Ok(false) => {}
                     // No lane may ever meet the row: that of a disabled subscription does not run.
                     Err(reason) => {
-                        self.marks.mark("fresh", (subscription, key), &reason);
-                        self.bury_fresh(subscription, key, Doomed::Unreadable, wish.at, &mut ledger)?;
+                        self.marks.mark("fresh", (recipient, key), &reason);
+                        self.bury_fresh(recipient, key, Doomed::Unreadable, wish.at, &mut ledger)?;
                     }
                 },
                 (true, Waiting::Due(due)) => {
-                    self.tables.retries.remove((subscription, due.as_microsecond(), event))?;
+                    self.tables.retries.remove((recipient, due.as_microsecond(), event))?;
                 }
                 (true, Waiting::Not) => {}
                 (false, _) => logged.matched.push(*id),
             }
             let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
-            ledger.add(key, HistoryRecord { index, subscription, entry });
+            ledger.add(key, HistoryRecord { index, recipient, entry });
             self.unfix_by_other_plugin(*id, wish.event)?;
             self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
             self.effects.woken.entry(*id).or_default().add(News { count: 1, ..News::read() });
@@ -359,14 +359,14 @@ impl Apply<'_, '_> {
     /// Drops what is owed to a subscription, at most `limit` rows of each kind, and its plugin's state; returns whether
     /// there may be more.
     pub(super) fn forgive(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
-        let subscription = id.uuid().as_u128();
+        let recipient = id.uuid().as_u128();
         let mut ledger = Ledger::default();
         let mut drop_delivery = |batch, index| {
-            let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
-            ledger.add(batch, HistoryRecord { index, subscription, entry });
+            let entry = Entry::Dropped { at, reason: "the recipient was deleted".to_owned() };
+            ledger.add(batch, HistoryRecord { index, recipient, entry });
         };
         let mut fresh = Vec::new();
-        for row in self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit) {
+        for row in self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
             // A row that cannot be read does not say which deliveries it held.
@@ -375,7 +375,7 @@ impl Apply<'_, '_> {
             fresh.push(key.value());
         }
         let mut retries = Vec::new();
-        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
         for row in self.tables.retries.range(whole)?.take(limit) {
             let (key, value) = row?;
             if let Some(retry) = self.marks.pass("retries", key.value(), RetryRecord::decode(value.value())) {
@@ -383,7 +383,7 @@ impl Apply<'_, '_> {
             }
             retries.push(key.value());
         }
-        let prepared = self.unfix_all(id, limit)?;
+        let prepared = self.unfix_all(id.into(), limit)?;
         self.forget_state(id)?;
         let more = fresh.len() == limit || retries.len() == limit || prepared == limit;
         for key in fresh {
@@ -406,9 +406,9 @@ impl Apply<'_, '_> {
 
 /// Makes the records of the filters that gave no answer about an event.
 fn failures(arrival: &Arrival, index: u32) -> impl Iterator<Item = HistoryRecord> {
-    arrival.failed.iter().map(move |(subscription, reason)| {
+    arrival.failed.iter().map(move |(recipient, reason)| {
         let entry = Entry::FilterFailed { at: arrival.received, reason: reason.clone() };
-        HistoryRecord { index, subscription: subscription.uuid().as_u128(), entry }
+        HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }
     })
 }
 

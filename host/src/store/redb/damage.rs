@@ -17,7 +17,7 @@ use super::read::Reader;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{Tables, batch_of};
 use super::usage::Usage;
-use crate::domain::{Attempt, Entry, Outcome, SubscriptionId};
+use crate::domain::{Attempt, Entry, Outcome, RecipientId};
 
 /// The most records that are remembered, so that each is told of once.
 const MARKS_MAX: usize = 10_000;
@@ -67,7 +67,7 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
 /// meet it. Called before the writer starts. Blocks.
 pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {
-        tracing::error!(subscription = %id, "its record cannot be read: what it is owed becomes dead letters");
+        tracing::error!(recipient = %id, "its record cannot be read: what it is owed becomes dead letters");
         let mut more = true;
         while more {
             more = reader.handle.write(|txn| {
@@ -110,15 +110,15 @@ pub(super) enum Doomed {
 
 impl Apply<'_, '_> {
     /// Makes dead letters of those deliveries in these rows of a subscription that cannot be made, and leaves the others.
-    pub(super) fn bury(&mut self, id: SubscriptionId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
-        let subscription = id.uuid().as_u128();
+    pub(super) fn bury(&mut self, id: RecipientId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
+        let recipient = id.uuid().as_u128();
         let mut ledger = Ledger::default();
         for row in rows {
             match *row {
                 DeadRow::Fresh { batch } => {
-                    self.bury_fresh(subscription, batch, Doomed::Unreadable, at, &mut ledger)?;
+                    self.bury_fresh(recipient, batch, Doomed::Unreadable, at, &mut ledger)?;
                 }
-                DeadRow::Due { due, event } => self.bury_due(subscription, due, event, at, &mut ledger)?,
+                DeadRow::Due { due, event } => self.bury_due(recipient, due, event, at, &mut ledger)?,
             }
         }
         ledger.write(self.tables)
@@ -126,19 +126,19 @@ impl Apply<'_, '_> {
 
     /// Makes dead letters of what is owed to a subscription, at most `limit` rows of each kind; returns whether there may be
     /// more.
-    fn bury_all(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
-        let subscription = id.uuid().as_u128();
-        let rows = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
+    fn bury_all(&mut self, id: RecipientId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
+        let recipient = id.uuid().as_u128();
+        let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
         let fresh = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, redb::StorageError>>()?;
-        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
+        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
         let rows = self.tables.retries.range(whole)?.take(limit);
         let due = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
         let mut ledger = Ledger::default();
         for batch in &fresh {
-            self.bury_fresh(subscription, *batch, Doomed::All, at, &mut ledger)?;
+            self.bury_fresh(recipient, *batch, Doomed::All, at, &mut ledger)?;
         }
         for (_, due, event) in &due {
-            self.bury_due(subscription, *due, *event, at, &mut ledger)?;
+            self.bury_due(recipient, *due, *event, at, &mut ledger)?;
         }
         ledger.write(self.tables)?;
         Ok(fresh.len() == limit || due.len() == limit)
@@ -148,47 +148,47 @@ impl Apply<'_, '_> {
     /// itself cannot be read.
     pub(super) fn bury_fresh(
         &mut self,
-        subscription: u128,
+        recipient: u128,
         key: u128,
         doomed: Doomed,
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
         let batch = self.batch_if_whole(key)?;
-        let Some(row) = self.tables.fresh.get((subscription, key))?.map(|row| row.value().to_vec()) else {
+        let Some(row) = self.tables.fresh.get((recipient, key))?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
         let (places, is_row_damaged) = match record::decode_places(&row) {
             Ok(places) => (places, false),
-            Err(_) => (self.untried(subscription, key, batch.as_ref())?, true),
+            Err(_) => (self.untried(recipient, key, batch.as_ref())?, true),
         };
         let mut left = Vec::new();
         for index in places {
             match batch.as_ref().map(|batch| state_of(batch, index)) {
                 Ok(Found::Event) if !is_row_damaged && doomed == Doomed::Unreadable => left.push(index),
                 Ok(Found::Event | Found::Damaged) | Err(()) => {
-                    ledger.add(key, dead(index, subscription, 1, at));
+                    ledger.add(key, dead(index, recipient, 1, at));
                 }
                 Ok(Found::Nothing) => {}
             }
         }
         if left.is_empty() {
-            self.tables.fresh.remove((subscription, key))?;
+            self.tables.fresh.remove((recipient, key))?;
         } else {
-            self.tables.fresh.insert((subscription, key), record::encode_places(&left).as_slice())?;
+            self.tables.fresh.insert((recipient, key), record::encode_places(&left).as_slice())?;
         }
         Ok(())
     }
 
     fn bury_due(
         &mut self,
-        subscription: u128,
+        recipient: u128,
         due: i64,
         event: u128,
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
-        let Some(row) = self.tables.retries.get((subscription, due, event))?.map(|row| row.value().to_vec())
+        let Some(row) = self.tables.retries.get((recipient, due, event))?.map(|row| row.value().to_vec())
         else {
             return Ok(());
         };
@@ -201,9 +201,9 @@ impl Apply<'_, '_> {
         if let Some((key, index, number)) = found
             && !matches!(self.batch_if_whole(key)?.map(|batch| state_of(&batch, index)), Ok(Found::Nothing))
         {
-            ledger.add(key, dead(index, subscription, number, at));
+            ledger.add(key, dead(index, recipient, number, at));
         }
-        self.tables.retries.remove((subscription, due, event))?;
+        self.tables.retries.remove((recipient, due, event))?;
         Ok(())
     }
 
@@ -224,16 +224,16 @@ impl Apply<'_, '_> {
 
     /// Returns the places of a batch that a subscription was owed and has not tried: its row of first attempts, as far as
     /// the rest of the log tells it.
-    fn untried(&self, subscription: u128, key: u128, batch: Result<&Batch, &()>) -> Result<Vec<u32>, Fault> {
+    fn untried(&self, recipient: u128, key: u128, batch: Result<&Batch, &()>) -> Result<Vec<u32>, Fault> {
         let Ok(batch) = batch else { return Ok(Vec::new()) };
-        let is_own = |record: &HistoryRecord| record.subscription == subscription;
+        let is_own = |record: &HistoryRecord| record.recipient == recipient;
         let histories =
             history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_own)?;
-        let id = record::subscription_id(subscription);
+        let id = record::recipient_id(recipient);
         let places = (0u32..).zip(batch.iter()).filter(|(index, logged)| {
             let is_owed = logged.as_ref().is_some_and(|logged| logged.matched.contains(&id));
             let has_state = |entries: &Vec<Entry>| entries.iter().any(|entry| !entry.is_run());
-            is_owed && !histories.entries.get(&(*index, subscription)).is_some_and(has_state)
+            is_owed && !histories.entries.get(&(*index, recipient)).is_some_and(has_state)
         });
         Ok(places.map(|(index, _)| index).collect())
     }
@@ -257,9 +257,9 @@ fn state_of(batch: &Batch, index: u32) -> Found {
 }
 
 /// Makes the entry of a delivery that cannot be made.
-fn dead(index: u32, subscription: u128, number: u32, at: Timestamp) -> HistoryRecord {
+fn dead(index: u32, recipient: u128, number: u32, at: Timestamp) -> HistoryRecord {
     let reason = "record damaged: what it needs cannot be read from the disk".to_owned();
     let outcome = Outcome::Dead { reason };
     let attempt = Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome };
-    HistoryRecord { index, subscription, entry: Entry::Attempt(attempt) }
+    HistoryRecord { index, recipient, entry: Entry::Attempt(attempt) }
 }

@@ -8,7 +8,7 @@ use super::fresh::FreshRows;
 use super::handle::Fault;
 use super::history::Ledger;
 use super::record::{self, HistoryRecord};
-use crate::domain::{Activity, Attempt, Entry, Outcome, SubscriptionId};
+use crate::domain::{Activity, Attempt, Entry, Outcome, RecipientId};
 use crate::store::Logged;
 
 use jiff::Timestamp;
@@ -27,28 +27,28 @@ impl Apply<'_, '_> {
     pub(super) fn expire(
         &mut self,
         waiting: Waiting<'_>,
-        open: &[(SubscriptionId, &[Entry])],
+        open: &[(RecipientId, &[Entry])],
         time: Timestamp,
     ) -> Result<usize, Fault> {
         let Waiting { key, index, logged } = waiting;
         let (mut ledger, mut rows, mut expired) = (Ledger::default(), FreshRows::default(), 0);
         for (id, entries) in open {
-            let subscription = id.uuid().as_u128();
-            if owed_since(entries, logged.received) >= time || !self.is_disabled(subscription)? {
+            let recipient = id.uuid().as_u128();
+            if owed_since(entries, logged.received) >= time || !self.is_disabled(recipient)? {
                 continue;
             }
             match waiting_since(entries) {
                 // A row that cannot be read leads to an event that goes now.
                 apply::Waiting::Fresh => {
-                    drop(damage::apart(rows.take(&self.tables.fresh, (subscription, key), index))?);
+                    drop(damage::apart(rows.take(&self.tables.fresh, (recipient, key), index))?);
                 }
                 apply::Waiting::Due(due) => {
-                    let row = (subscription, due.as_microsecond(), logged.id.uuid().as_u128());
+                    let row = (recipient, due.as_microsecond(), logged.id.uuid().as_u128());
                     self.tables.retries.remove(row)?;
                 }
                 apply::Waiting::Not => continue,
             }
-            ledger.add(key, HistoryRecord { index, subscription, entry: given_up(entries, self.now) });
+            ledger.add(key, HistoryRecord { index, recipient, entry: given_up(entries, self.now) });
             expired += 1;
         }
         rows.write(&mut self.tables.fresh)?;
@@ -56,11 +56,11 @@ impl Apply<'_, '_> {
         Ok(expired)
     }
 
-    fn is_disabled(&self, subscription: u128) -> Result<bool, Fault> {
+    fn is_disabled(&self, recipient: u128) -> Result<bool, Fault> {
         // Recipients that are not here are handlers.
-        let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
+        let Some(row) = self.tables.subscriptions.get(recipient)? else { return Ok(false) };
         let read = record::decode_subscription(row.value());
-        let known = self.marks.pass("subscriptions", subscription, read);
+        let known = self.marks.pass("subscriptions", recipient, read);
         // One that cannot be read gets nothing either.
         Ok(known.is_none_or(|known| known.deleted.is_none() && known.activity != Activity::Enabled))
     }
@@ -91,7 +91,7 @@ fn given_up(entries: &[Entry], at: Timestamp) -> Entry {
         | Entry::Plugin(_)
         | Entry::Run(_) => None,
     });
-    let reason = "expired: its subscription is disabled, and it has waited for longer than events are kept (the setting \
+    let reason = "expired: its recipient is disabled, and it has waited for longer than events are kept (the setting \
                   retention)";
     let outcome = Outcome::Dead { reason: reason.to_owned() };
     let (number, took) = (last.unwrap_or_default(), std::time::Duration::ZERO);

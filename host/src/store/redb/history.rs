@@ -64,8 +64,7 @@ pub(super) fn insert_late(
         let (key, row) = row?;
         // What cannot be read says nothing of this delivery.
         let Ok(records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
-        let same =
-            |known: &HistoryRecord| (known.index, known.subscription) == (record.index, record.subscription);
+        let same = |known: &HistoryRecord| (known.index, known.recipient) == (record.index, record.recipient);
         let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
         if let Some(place) = records.iter().rposition(tells) {
             found = Some((key.value(), row.value().to_vec(), place, records));
@@ -104,8 +103,7 @@ pub(super) fn hold(tables: &mut Tables<'_>, batch: u128, mut held: Vec<HistoryRe
             .into_iter()
             .filter_map(|hold| {
                 let tells = |known: &HistoryRecord| {
-                    (known.index, known.subscription) == (hold.index, hold.subscription)
-                        && !known.entry.is_run()
+                    (known.index, known.recipient) == (hold.index, hold.recipient) && !known.entry.is_run()
                 };
                 let Some(last) = records.iter().rposition(tells) else { return Some(hold) };
                 if matches!(records[last].entry, Entry::Held { .. }) {
@@ -185,7 +183,7 @@ pub(super) fn of_batch(
         let records = marks.pass("history", key.value(), damage::apart(read(pieces, row.value()))?);
         found.is_whole &= records.is_some();
         for record in records.into_iter().flatten().filter(|record| wanted(record)) {
-            found.entries.entry((record.index, record.subscription)).or_default().push(record.entry);
+            found.entries.entry((record.index, record.recipient)).or_default().push(record.entry);
         }
     }
     Ok(found)
@@ -205,11 +203,11 @@ pub(super) fn take_failed(
     histories: &mut HashMap<(u32, u128), Vec<Entry>>,
 ) -> HashMap<u32, Vec<FailedFilter>> {
     let mut all: HashMap<_, Vec<_>> = HashMap::new();
-    for ((index, subscription), entries) in histories {
+    for ((index, recipient), entries) in histories {
         entries.retain(|entry| match entry {
             Entry::FilterFailed { at, reason } => {
-                let subscription = record::subscription_id(*subscription);
-                let failed = FailedFilter { subscription, at: *at, reason: reason.clone() };
+                let recipient = record::recipient_id(*recipient);
+                let failed = FailedFilter { recipient, at: *at, reason: reason.clone() };
                 all.entry(*index).or_default().push(failed);
                 false
             }
@@ -222,6 +220,6 @@ pub(super) fn take_failed(
             | Entry::Run(_) => true,
         });
     }
-    all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.subscription));
+    all.values_mut().for_each(|failed| failed.sort_by_key(|failed| failed.recipient));
     all
 }

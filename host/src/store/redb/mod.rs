@@ -43,7 +43,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::domain::plugin::{Prepared, StateMap};
-use crate::domain::{EventId, PluginDigest, Recovery, Subscription, SubscriptionId};
+use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
     Arrival, Ask, Backlog, Error, Finished, Forward, Kept, Logged, Module, Preparation, Purge, Purged, Quota,
@@ -206,11 +206,11 @@ impl Store for RedbStore {
     async fn redeliver(
         &self,
         event: EventId,
-        subscriptions: Vec<SubscriptionId>,
+        recipients: Vec<RecipientId>,
         by: String,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        let redelivery = Redelivery { event, subscriptions, by, at };
+        let redelivery = Redelivery { event, recipients, by, at };
         self.write(|reply| Op::Redeliver { redelivery, reply }).await
     }
 
@@ -258,16 +258,11 @@ impl Store for RedbStore {
         self.read(move |reader| reader.forward(forward)).await
     }
 
-    async fn backlog(
-        &self,
-        subscription: SubscriptionId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Backlog, Error> {
-        self.read(move |reader| reader.backlog(subscription, now, limit)).await
+    async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error> {
+        self.read(move |reader| reader.backlog(recipient, now, limit)).await
     }
 
-    async fn creditors(&self) -> Result<Vec<SubscriptionId>, Error> {
+    async fn creditors(&self) -> Result<Vec<RecipientId>, Error> {
         self.read(Reader::creditors).await
     }
 
@@ -278,10 +273,10 @@ impl Store for RedbStore {
                 return Ok(waiting);
             }
             // Once they are buried, the next reading does not meet them.
-            let (subscription, at) = (ask.subscription, clock::now());
-            tracing::error!(%subscription, rows = rows.len(), "what is owed there cannot be read: dead letters");
-            if let Err(error) = self.write(|reply| Op::Bury { subscription, rows, at, reply }).await {
-                tracing::warn!(%subscription, %error, "damaged deliveries stay for now");
+            let (recipient, at) = (ask.recipient, clock::now());
+            tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
+            if let Err(error) = self.write(|reply| Op::Bury { recipient, rows, at, reply }).await {
+                tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
                 return Ok(waiting);
             }
         }
@@ -303,12 +298,8 @@ impl Store for RedbStore {
         self.write(|reply| Op::Prepare { preparation: Box::new(preparation), reply }).await
     }
 
-    async fn prepared(
-        &self,
-        event: EventId,
-        subscription: SubscriptionId,
-    ) -> Result<Option<Prepared>, Error> {
-        self.read(move |reader| reader.prepared(event, subscription)).await
+    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error> {
+        self.read(move |reader| reader.prepared(event, recipient)).await
     }
 
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {

@@ -17,7 +17,7 @@ use super::schema::{PIECES, PREPARED, STATE};
 use super::text::Text;
 use super::usage::{self, Kind};
 use crate::domain::plugin::{Fixed, Output, Prepared, StateChange, StateMap, StateValue};
-use crate::domain::{Entry, EventId, PluginDigest, SubscriptionId};
+use crate::domain::{Entry, EventId, PluginDigest, RecipientId, SubscriptionId};
 use crate::store::{self, Logged, Preparation};
 
 #[derive(Serialize, Deserialize)]
@@ -127,7 +127,7 @@ impl Apply<'_, '_> {
         let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
         for preparation in all {
             let Preparation { event, place, run, prepared, state, .. } = preparation;
-            let subscription = preparation.subscription.uuid().as_u128();
+            let subscription = preparation.recipient.uuid().as_u128();
             let (batch, index, event) = (place.batch.uuid().as_u128(), place.index, event.uuid().as_u128());
             let waits = match place.due {
                 None => self.is_fresh(subscription, batch, index)?,
@@ -151,7 +151,7 @@ impl Apply<'_, '_> {
             self.fit(subscription, &mut entry)?;
             let [entry] = entry;
             self.count(subscription, Kind::Story, usage::of_entry(&entry))?;
-            ledger.add(batch, HistoryRecord { index, subscription, entry });
+            ledger.add(batch, HistoryRecord { index, recipient: subscription, entry });
             answers.push(Ok(true));
         }
         ledger.write(self.tables)?;
@@ -222,7 +222,7 @@ impl Apply<'_, '_> {
     }
 
     /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
-    pub(super) fn unfix_by_other_plugin(&mut self, id: SubscriptionId, event: EventId) -> Result<(), Fault> {
+    pub(super) fn unfix_by_other_plugin(&mut self, id: RecipientId, event: EventId) -> Result<(), Fault> {
         let row = (id.uuid().as_u128(), event.uuid().as_u128());
         let Some(found) = self.tables.prepared.get(row)?.map(|row| row.value().to_vec()) else {
             return Ok(());
@@ -249,7 +249,7 @@ impl Apply<'_, '_> {
     }
 
     /// Removes what is fixed of a subscription's deliveries, at most `limit` rows; returns how many there were.
-    pub(super) fn unfix_all(&mut self, id: SubscriptionId, limit: usize) -> Result<usize, Fault> {
+    pub(super) fn unfix_all(&mut self, id: RecipientId, limit: usize) -> Result<usize, Fault> {
         let subscription = id.uuid().as_u128();
         let rows = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
         let keys = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
@@ -281,7 +281,7 @@ impl Reader {
     pub(super) fn prepared(
         &self,
         event: EventId,
-        subscription: SubscriptionId,
+        subscription: RecipientId,
     ) -> Result<Option<Prepared>, Fault> {
         self.handle.read(|txn| {
             let row = (subscription.uuid().as_u128(), event.uuid().as_u128());
@@ -325,7 +325,7 @@ pub(super) struct PreparedRows {
 }
 
 impl PreparedRows {
-    pub(super) fn open(txn: &ReadTransaction, subscription: SubscriptionId) -> Result<Self, Fault> {
+    pub(super) fn open(txn: &ReadTransaction, subscription: RecipientId) -> Result<Self, Fault> {
         let table = txn.open_table(PREPARED)?;
         let table = if table.is_empty()? { None } else { Some(table) };
         Ok(Self { table, subscription: subscription.uuid().as_u128() })

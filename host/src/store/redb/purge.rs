@@ -13,7 +13,7 @@ use super::ids;
 use super::record::{self, Batch, HistoryRecord};
 use super::schema::batch_of;
 use super::usage::{self, Kind};
-use crate::domain::{EventId, State, SubscriptionId};
+use crate::domain::{EventId, RecipientId, State};
 use crate::store::{Logged, Purge, Purged};
 
 /// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
@@ -86,20 +86,20 @@ impl Apply<'_, '_> {
         let before = *purged;
         for (index, place) in (0u32..).zip(batch.iter_mut()) {
             let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
-            let entries = |subscription: SubscriptionId| {
-                let entries = histories.entries.get(&(index, subscription.uuid().as_u128()));
+            let entries = |recipient: RecipientId| {
+                let entries = histories.entries.get(&(index, recipient.uuid().as_u128()));
                 entries.map_or(&[][..], Vec::as_slice)
             };
             let mut open = Vec::new();
-            for subscription in &logged.matched {
-                let entries = entries(*subscription);
+            for recipient in &logged.matched {
+                let entries = entries(*recipient);
                 let is_open = if histories.is_whole {
                     !State::after(entries).is_final()
                 } else {
-                    self.has_row(*subscription, logged.id, key, index)?
+                    self.has_row(*recipient, logged.id, key, index)?
                 };
                 if is_open {
-                    open.push((*subscription, entries));
+                    open.push((*recipient, entries));
                 }
             }
             let expired = match purge {
@@ -155,21 +155,15 @@ impl Apply<'_, '_> {
     /// Removes the history of a batch, and what it has `counted` for subscriptions.
     fn remove_history(&mut self, key: u128, counted: HashMap<u128, u64>) -> Result<(), Fault> {
         history::remove(self.tables, key)?;
-        for (subscription, bytes) in counted {
-            self.recount(subscription, Kind::Story, bytes, 0)?;
+        for (recipient, bytes) in counted {
+            self.recount(recipient, Kind::Story, bytes, 0)?;
         }
         Ok(())
     }
 
     /// Tells whether a delivery waits, where its history cannot be read as a whole: then only its rows tell.
-    fn has_row(
-        &self,
-        subscription: SubscriptionId,
-        event: EventId,
-        key: u128,
-        index: u32,
-    ) -> Result<bool, Fault> {
-        let (of, event) = (subscription.uuid().as_u128(), event.uuid().as_u128());
+    fn has_row(&self, recipient: RecipientId, event: EventId, key: u128, index: u32) -> Result<bool, Fault> {
+        let (of, event) = (recipient.uuid().as_u128(), event.uuid().as_u128());
         // A row that cannot be read is no reason to keep the event: it will be a dead letter.
         if damage::apart(self.is_fresh(of, key, index))?.unwrap_or(false) {
             return Ok(true);
@@ -188,7 +182,7 @@ impl Apply<'_, '_> {
 fn tally(counted: &mut HashMap<u128, u64>, record: &HistoryRecord) {
     let bytes = usage::of_entry(&record.entry);
     if bytes > 0 {
-        *counted.entry(record.subscription).or_default() += bytes;
+        *counted.entry(record.recipient).or_default() += bytes;
     }
 }
 

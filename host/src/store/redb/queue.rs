@@ -11,7 +11,7 @@ use super::damage::DeadRow;
 use super::modules;
 use super::record;
 use super::recover::Recover;
-use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::{Arrival, DELIVERY_BYTES, Error, Finished, Preparation, Purge, Purged, Quota, Release};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same, but for [`Op::is_abandoned`] where there is
@@ -29,7 +29,7 @@ pub(super) enum Op {
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
     Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Module { change: Box<modules::Change>, reply: Reply<()> },
-    Bury { subscription: SubscriptionId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
+    Bury { recipient: RecipientId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
     Forget { deleted: Vec<SubscriptionId>, reply: Reply<Vec<SubscriptionId>> },
     Probe { reply: Reply<()> },
 }
@@ -46,7 +46,7 @@ impl Op {
             + match self {
                 Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
                 Self::Prepare { preparation, .. } => preparation.size(),
-                Self::Redeliver { redelivery, .. } => redelivery.subscriptions.len() * DELIVERY_BYTES,
+                Self::Redeliver { redelivery, .. } => redelivery.recipients.len() * DELIVERY_BYTES,
                 Self::Recover { recover, .. } => recover.size(),
                 Self::PutSubscription { subscription, .. } => subscription_bytes(subscription),
                 Self::BeginRecovery { subscription, .. } => {
@@ -92,7 +92,7 @@ fn subscription_bytes(subscription: &Subscription) -> usize {
 /// A wish to send an event again.
 pub(super) struct Redelivery {
     pub(super) event: EventId,
-    pub(super) subscriptions: Vec<SubscriptionId>,
+    pub(super) recipients: Vec<RecipientId>,
     pub(super) by: String,
     pub(super) at: Timestamp,
 }

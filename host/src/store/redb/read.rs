@@ -14,7 +14,7 @@ use super::prepared::PreparedRows;
 use super::recent::Recent;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
-use crate::domain::{EventId, Subscription, SubscriptionId};
+use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
 use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
 
 /// The most rows that cannot be delivered of one page.
@@ -154,8 +154,8 @@ impl Reader {
     }
 
     fn fresh(&self, txn: &ReadTransaction, ask: Ask, dead: &mut Vec<DeadRow>) -> Result<Vec<Owed>, Fault> {
-        let (fresh, prepared) = (txn.open_table(FRESH)?, PreparedRows::open(txn, ask.subscription)?);
-        let subscription = ask.subscription.uuid().as_u128();
+        let (fresh, prepared) = (txn.open_table(FRESH)?, PreparedRows::open(txn, ask.recipient)?);
+        let subscription = ask.recipient.uuid().as_u128();
         let first = ask.after.uuid().as_u128().saturating_add(1);
         let mut owed = Vec::new();
         for row in fresh.range((subscription, first)..=(subscription, u128::MAX))? {
@@ -192,8 +192,8 @@ impl Reader {
         ask: Ask,
         dead: &mut Vec<DeadRow>,
     ) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
-        let (retries, prepared) = (txn.open_table(RETRIES)?, PreparedRows::open(txn, ask.subscription)?);
-        let subscription = ask.subscription.uuid().as_u128();
+        let (retries, prepared) = (txn.open_table(RETRIES)?, PreparedRows::open(txn, ask.recipient)?);
+        let subscription = ask.recipient.uuid().as_u128();
         let mut owed = Vec::new();
         // Rows that became due together are often of one batch, which is then read and held once.
         let mut last: Option<(u128, Arc<Batch>)> = None;
@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// See [`crate::store::Store::creditors`].
-    pub(super) fn creditors(&self) -> Result<Vec<SubscriptionId>, Fault> {
+    pub(super) fn creditors(&self) -> Result<Vec<RecipientId>, Fault> {
         self.handle.read(|txn| {
             let (fresh, retries) = (txn.open_table(FRESH)?, txn.open_table(RETRIES)?);
             let mut creditors = std::collections::BTreeSet::new();
@@ -248,7 +248,7 @@ impl Reader {
                 let Some(next) = subscription.checked_add(1) else { break };
                 from = next;
             }
-            Ok(creditors.into_iter().map(record::subscription_id).collect())
+            Ok(creditors.into_iter().map(record::recipient_id).collect())
         })
     }
 
@@ -267,7 +267,7 @@ impl Reader {
     }
 
     /// Returns the subscriptions that are owed something and whose own records cannot be read.
-    pub(super) fn stranded(&self) -> Result<Vec<SubscriptionId>, Fault> {
+    pub(super) fn stranded(&self) -> Result<Vec<RecipientId>, Fault> {
         let creditors = self.creditors()?;
         self.handle.read(|txn| {
             let table = txn.open_table(SUBSCRIPTIONS)?;
@@ -293,7 +293,7 @@ impl Reader {
             for row in table.iter()? {
                 let (key, at) = row?;
                 let at = self.marks.pass("reached", key.value(), record::timestamp(at.value()));
-                reached.extend(at.map(|at| (record::subscription_id(key.value()), at)));
+                reached.extend(at.map(|at| (record::recipient_id(key.value()).as_subscription(), at)));
             }
             Ok(reached)
         })

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Batch;
-use crate::domain::SubscriptionId;
+use crate::domain::RecipientId;
 use crate::store::Logged;
 
 /// The most bytes of events that are kept, together with their recipients.
@@ -36,7 +36,7 @@ impl Recent {
 
     /// Keeps a batch.
     pub(super) fn put(&self, key: u128, batch: Arc<Batch>) {
-        let owed = |logged: &Logged| logged.matched.capacity() * size_of::<SubscriptionId>();
+        let owed = |logged: &Logged| logged.matched.capacity() * size_of::<RecipientId>();
         let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256 + owed(logged)).sum();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
@@ -68,7 +68,7 @@ mod tests {
         let wire = Wire::Structured { content_type: None, body: vec![b' '; 100].into() };
         let event = Event::from_parts(SpecVersion::V1_0, "1".into(), "/s".into(), "t".into(), wire);
         let (id, received, sender) = (EventId::MAX, clock::now(), String::new());
-        let matched = vec![SubscriptionId::MAX; matched];
+        let matched = vec![RecipientId::MAX; matched];
         let events = vec![Some(Arc::new(Logged { id, event, received, sender, matched }))];
         Arc::new(Batch { events, damaged: Vec::new() })
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{SpecVersion, Wire};
-use crate::domain::{Entry, Event, EventId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{Entry, Event, EventId, RecipientId, Recovery, Subscription};
 use crate::store::{Logged, Progress};
 
 /// The version of records without a checksum.
@@ -251,7 +251,7 @@ fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error
         event: read_event(shared, record.event)?,
         received: timestamp(record.received)?,
         sender: record.sender.into_owned(),
-        matched: record.matched.into_iter().map(subscription_id).collect(),
+        matched: record.matched.into_iter().map(recipient_id).collect(),
     }))
 }
 
@@ -284,9 +284,9 @@ pub(super) fn timestamp(micros: i64) -> Result<Timestamp, Error> {
     Timestamp::from_microsecond(micros).map_err(|_| Error::Value("a time out of range"))
 }
 
-/// Reads a key's subscription.
-pub(super) fn subscription_id(key: u128) -> SubscriptionId {
-    SubscriptionId::from_uuid(uuid::Uuid::from_u128(key))
+/// Reads a key's recipient.
+pub(super) fn recipient_id(key: u128) -> RecipientId {
+    RecipientId::from_uuid(uuid::Uuid::from_u128(key))
 }
 
 /// Reads a key's event.
@@ -299,8 +299,8 @@ pub(super) fn event_id(key: u128) -> EventId {
 pub(super) struct HistoryRecord {
     /// The event's place in the batch.
     pub(super) index: u32,
-    /// The subscription.
-    pub(super) subscription: u128,
+    /// The recipient.
+    pub(super) recipient: u128,
     /// What happened.
     pub(super) entry: Entry,
 }

@@ -15,7 +15,7 @@ use super::read::Reader;
 use super::record::{self, HistoryRecord};
 use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
 use crate::domain::recovery::{Looked, Mark, State};
-use crate::domain::{Entry, EventId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::{self, Backlog, Forward, Logged, News, Progress, Quota, Step};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
@@ -85,6 +85,7 @@ impl Apply<'_, '_> {
                 by_batch.entry(key).or_default().push(*event);
             }
         }
+        let recipient = RecipientId::from(recovery.subscription);
         let (mut ledger, mut created) = (Ledger::default(), 0);
         for (key, events) in by_batch {
             // The walk has passed over what cannot be read.
@@ -96,16 +97,16 @@ impl Apply<'_, '_> {
                     continue;
                 };
                 // Who has a delivery of the event is named here, however it came about.
-                if logged.matched.contains(&recovery.subscription) {
+                if logged.matched.contains(&recipient) {
                     continue;
                 }
                 let mut owed = Logged::clone(logged);
-                owed.matched.push(recovery.subscription);
-                let (id, subscription) = (owed.id, recovery.subscription.uuid().as_u128());
+                owed.matched.push(recipient);
+                let id = owed.id;
                 *place = Some(Arc::new(owed));
                 let entry = Entry::Recovered { at, by: recovery.by.clone() };
-                ledger.add(key, HistoryRecord { index, subscription, entry });
-                self.owe_again(recovery.subscription, id, at, key, index, Progress::default())?;
+                ledger.add(key, HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry });
+                self.owe_again(recipient, id, at, key, index, Progress::default())?;
                 created += 1;
             }
             if created > before {
@@ -114,7 +115,7 @@ impl Apply<'_, '_> {
         }
         ledger.write(self.tables)?;
         if created > 0 {
-            let woken = self.effects.woken.entry(recovery.subscription).or_default();
+            let woken = self.effects.woken.entry(recipient).or_default();
             woken.add(News { count: created, ..News::read() });
         }
         Ok(created)
@@ -234,7 +235,7 @@ impl Reader {
     /// See [`crate::store::Store::backlog`].
     pub(super) fn backlog(
         &self,
-        subscription: SubscriptionId,
+        subscription: RecipientId,
         now: Timestamp,
         limit: usize,
     ) -> Result<Backlog, Fault> {

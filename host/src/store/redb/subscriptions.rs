@@ -37,7 +37,7 @@ impl Apply<'_, '_> {
         if subscription.plugin.is_none() {
             self.forget_state(subscription.id)?;
         }
-        self.effects.woken.entry(subscription.id).or_default().add(News::read());
+        self.effects.woken.entry(subscription.id.into()).or_default().add(News::read());
         Ok(Ok(()))
     }
 

@@ -351,7 +351,7 @@ pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), redb::StorageErro
         for record in history::read(&tables.pieces, row.value()).unwrap_or_default() {
             let bytes = of_entry(&record.entry);
             if bytes > 0 {
-                accounts.entry(record.subscription).or_default().story += bytes;
+                accounts.entry(record.recipient).or_default().story += bytes;
             }
         }
     }

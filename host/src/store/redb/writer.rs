@@ -111,8 +111,8 @@ impl Writer {
                         Value::Unit
                     }
                     Op::Forget { deleted, .. } => Value::Forgotten(apply.forget(deleted)?),
-                    Op::Bury { subscription, rows, at, .. } => {
-                        apply.bury(*subscription, rows, *at)?;
+                    Op::Bury { recipient, rows, at, .. } => {
+                        apply.bury(*recipient, rows, *at)?;
                         Value::Unit
                     }
                     Op::Probe { .. } => {

@@ -55,8 +55,7 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
     ];
     let received: Vec<_> = arrivals.iter().map(|arrival| arrival.received).collect();
     let ids = store.accept(arrivals).await.unwrap();
-    let told =
-        |number, at| FailedFilter { subscription: sub(number), at, reason: format!("reason {number}") };
+    let told = |number, at| FailedFilter { recipient: sub(number), at, reason: format!("reason {number}") };
     let expected = [
         (vec![(sub(1), vec![])], vec![told(2, received[0]), told(9, received[0])]),
         (vec![(sub(2), vec![])], vec![]),
@@ -159,7 +158,7 @@ async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
         ids.extend(store.accept(pair.to_vec()).await.unwrap());
     }
     let mut ask =
-        Ask { subscription: sub(1), after: EventId::NIL, fresh: 3, now: Timestamp::MAX, due: usize::MAX };
+        Ask { recipient: sub(1), after: EventId::NIL, fresh: 3, now: Timestamp::MAX, due: usize::MAX };
     let mut read = Vec::new();
     loop {
         let fresh = store.owed(ask).await.unwrap().fresh;

@@ -35,15 +35,15 @@ fn damage_batch(tables: &mut Tables<'_>, id: EventId, from_end: usize) {
 }
 
 /// Returns the states of a subscription's deliveries of a batch, by their places, as the history has them.
-fn states(store: &RedbStore, batch: EventId, subscription: SubscriptionId) -> Vec<(u32, State)> {
-    let subscription = subscription.uuid().as_u128();
+fn states(store: &RedbStore, batch: EventId, recipient: RecipientId) -> Vec<(u32, State)> {
+    let recipient = recipient.uuid().as_u128();
     let found = store.reader.handle.read(|txn| {
         let (table, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
         history::of_batch(&table, &pieces, batch.uuid().as_u128(), &store.reader.marks, |_| true)
     });
     let entries = found.unwrap().entries.into_iter();
     let mut states: Vec<_> = entries
-        .filter(|((_, of), _)| *of == subscription)
+        .filter(|((_, of), _)| *of == recipient)
         .map(|((index, _), entries)| (index, State::after(&entries)))
         .collect();
     states.sort_by_key(|(index, _)| *index);
@@ -69,8 +69,8 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     let store = damage(folder.path(), store, |tables| damage_batch(tables, logged[0], 1)).await;
     assert_eq!(ids(&owed(&store, sub(1)).await.fresh), [logged[0], logged[1], later]);
     assert_eq!(ids(&owed(&store, sub(2)).await.fresh), [logged[0], later]);
-    for subscription in both {
-        let states = states(&store, logged[0], subscription);
+    for recipient in both {
+        let states = states(&store, logged[0], recipient);
         assert!(matches!(&states[..], [(2, state)] if is_damaged(state)), "{states:?}");
     }
     assert_eq!(store.damaged(), 1, "it is counted once");
@@ -126,9 +126,9 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
     finish(&store, sub(1), &waiting, retry(after(0))).await;
     let key = |id: EventId| id.uuid().as_u128();
     let store = damage(folder.path(), store, |tables| {
-        tables.fresh.insert((sub(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
+        tables.fresh.insert((sub::<RecipientId>(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
         let due = after(0).as_microsecond();
-        tables.retries.insert((sub(1).uuid().as_u128(), due, key(retried)), &[7][..]).unwrap();
+        tables.retries.insert((sub::<RecipientId>(1).uuid().as_u128(), due, key(retried)), &[7][..]).unwrap();
     })
     .await;
     let left = owed(&store, sub(1)).await;
@@ -149,7 +149,7 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
     let first = accept(&store, "a", &[sub(1)]).await;
     let second = accept(&store, "b", &[sub(1)]).await;
     let store = damage(folder.path(), store, |tables| {
-        let (of, key) = (sub(1).uuid().as_u128(), |id: EventId| id.uuid().as_u128());
+        let (of, key) = (sub::<RecipientId>(1).uuid().as_u128(), |id: EventId| id.uuid().as_u128());
         tables.fresh.insert((of, key(first)), &[1, 2, 3][..]).unwrap();
         tables.retries.insert((of, 0, key(second)), &[7][..]).unwrap();
         tables.batches.insert(key(second), &[9, 9][..]).unwrap();
@@ -191,8 +191,11 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
     finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
     damage_now(&store, |tables| {
-        tables.subscriptions.insert(sub(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
-        tables.fresh.insert((sub(3).uuid().as_u128(), id.uuid().as_u128()), &[1, 2, 3][..]).unwrap();
+        tables.subscriptions.insert(sub::<RecipientId>(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+        tables
+            .fresh
+            .insert((sub::<RecipientId>(3).uuid().as_u128(), id.uuid().as_u128()), &[1, 2, 3][..])
+            .unwrap();
     });
     let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
     assert_eq!(purged, Purged { purged: 1, kept: 0, expired: 3 });
@@ -268,7 +271,7 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
     let logged = store.accept(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
-        tables.subscriptions.insert(sub(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+        tables.subscriptions.insert(sub::<RecipientId>(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
     })
     .await;
     assert_eq!(store.creditors().await.unwrap(), [sub(2)], "a recipient without a record is a handler");
@@ -289,7 +292,8 @@ async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
     let owed = only(&store, sub(1)).await;
     assert!(store.prepare(counting(sub(1), &owed, 7)).await.unwrap());
     let damaged = store.reader.handle.write(|txn| {
-        txn.open_table(RAW_STATE)?.insert((sub(1).uuid().as_u128(), &b"\xff"[..]), &b"\x01"[..])?;
+        txn.open_table(RAW_STATE)?
+            .insert((sub::<RecipientId>(1).uuid().as_u128(), &b"\xff"[..]), &b"\x01"[..])?;
         Ok(())
     });
     damaged.unwrap();
@@ -304,7 +308,7 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     let (_folder, store) = fresh();
     let logged = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1), sub(2)])]).await.unwrap();
     damage_now(&store, |tables| {
-        let row = (sub(1).uuid().as_u128(), logged[0].uuid().as_u128());
+        let row = (sub::<RecipientId>(1).uuid().as_u128(), logged[0].uuid().as_u128());
         tables.fresh.insert(row, &[1, 2, 3][..]).unwrap();
     });
     assert!(store.redeliver(logged[1], vec![sub(1), sub(2)], "bob".to_owned(), after(1)).await.unwrap());

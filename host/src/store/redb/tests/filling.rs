@@ -233,7 +233,7 @@ async fn a_damaged_count_is_made_again_when_the_file_is_opened() {
     let counted = bytes(&store, "ann");
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
-        tables.usage.insert(sub(1).uuid().as_u128(), &[7][..])?;
+        tables.usage.insert(sub::<RecipientId>(1).uuid().as_u128(), &[7][..])?;
         Ok(())
     });
     damaged.unwrap();
@@ -251,7 +251,7 @@ async fn a_damaged_count_is_made_again_by_whatever_meets_it_first() {
     let damage = || {
         let damaged = store.reader.handle.write(|txn| {
             let mut tables = Tables::open(txn)?;
-            tables.usage.insert(sub(1).uuid().as_u128(), &[7][..])?;
+            tables.usage.insert(sub::<RecipientId>(1).uuid().as_u128(), &[7][..])?;
             Ok(())
         });
         damaged.unwrap();

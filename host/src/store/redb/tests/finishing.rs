@@ -58,7 +58,7 @@ async fn the_most_overdue_come_first_and_the_next_one_is_named() {
         let waiting = owed(&store, sub(1)).await;
         finish(&store, sub(1), &waiting.fresh[0], retry(after(due))).await;
     }
-    let ask = Ask { subscription: sub(1), after: EventId::NIL, fresh: 0, now: after(25), due: 1 };
+    let ask = Ask { recipient: sub(1), after: EventId::NIL, fresh: 0, now: after(25), due: 1 };
     let dues = |waiting: &Waiting| waiting.due.iter().map(|owed| owed.place.due.unwrap()).collect::<Vec<_>>();
     let waiting = store.owed(ask).await.unwrap();
     assert_eq!((dues(&waiting), waiting.next_due), (vec![after(10)], Some(after(20))));

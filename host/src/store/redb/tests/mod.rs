@@ -33,7 +33,9 @@ use super::{FILE_NAME, RedbStore};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::plugin::{Failure, Fixed, PluginRun, Prepared, StateChange, StateValue};
-use crate::domain::{Attempt, Entry, Event, EventId, Outcome, PluginDigest, State, SubscriptionId};
+use crate::domain::{
+    Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, SubscriptionId,
+};
 use crate::store::{
     Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Quota, Range, Store, Waiting,
 };
@@ -107,8 +109,9 @@ fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
     (copy, store)
 }
 
-fn sub(number: u128) -> SubscriptionId {
-    SubscriptionId::from_uuid(Uuid::from_u128(number))
+/// The id of a subscription, or of it as a recipient.
+fn sub<I: From<SubscriptionId>>(number: u128) -> I {
+    SubscriptionId::from_uuid(Uuid::from_u128(number)).into()
 }
 
 fn event(id: &str, bytes: usize) -> Event {
@@ -116,7 +119,7 @@ fn event(id: &str, bytes: usize) -> Event {
     Event::from_parts(SpecVersion::V1_0, id.to_owned(), "/tests".to_owned(), "t".to_owned(), wire)
 }
 
-fn arrival(id: &str, matched: &[SubscriptionId]) -> Arrival {
+fn arrival(id: &str, matched: &[RecipientId]) -> Arrival {
     Arrival {
         event: event(id, 10),
         received: clock::now(),
@@ -126,7 +129,7 @@ fn arrival(id: &str, matched: &[SubscriptionId]) -> Arrival {
     }
 }
 
-async fn accept(store: &RedbStore, id: &str, matched: &[SubscriptionId]) -> EventId {
+async fn accept(store: &RedbStore, id: &str, matched: &[RecipientId]) -> EventId {
     store.accept(vec![arrival(id, matched)]).await.unwrap()[0]
 }
 
@@ -135,18 +138,18 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// Everything that waits for a subscription, due or not.
-async fn owed(store: &RedbStore, subscription: SubscriptionId) -> Waiting {
-    owed_at(store, subscription, Timestamp::MAX).await
+async fn owed(store: &RedbStore, recipient: RecipientId) -> Waiting {
+    owed_at(store, recipient, Timestamp::MAX).await
 }
 
-async fn owed_at(store: &RedbStore, subscription: SubscriptionId, now: Timestamp) -> Waiting {
-    let ask = Ask { subscription, after: EventId::NIL, fresh: usize::MAX, now, due: usize::MAX };
+async fn owed_at(store: &RedbStore, recipient: RecipientId, now: Timestamp) -> Waiting {
+    let ask = Ask { recipient, after: EventId::NIL, fresh: usize::MAX, now, due: usize::MAX };
     store.owed(ask).await.unwrap()
 }
 
 /// The one delivery that waits for a subscription.
-async fn only(store: &RedbStore, subscription: SubscriptionId) -> Owed {
-    let mut waiting = owed(store, subscription).await;
+async fn only(store: &RedbStore, recipient: RecipientId) -> Owed {
+    let mut waiting = owed(store, recipient).await;
     waiting.fresh.append(&mut waiting.due);
     assert_eq!(waiting.fresh.len(), 1, "{:?}", waiting.fresh);
     waiting.fresh.remove(0)
@@ -165,37 +168,37 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
 }
 
 /// How an attempt at what is owed ends.
-fn ending(subscription: SubscriptionId, owed: &Owed, outcome: Outcome) -> Finished {
+fn ending(recipient: RecipientId, owed: &Owed, outcome: Outcome) -> Finished {
     let failed = owed.progress.failed + 1;
     let attempt = attempt(failed, outcome);
     let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
     let progress = Progress { failed, first_attempt, allowed: true, ..owed.progress };
     let (event, place, prepared) = (owed.event.id, owed.place, owed.prepared);
-    Finished { subscription, event, place, plugin: None, run: None, attempt, progress, prepared }
+    Finished { recipient, event, place, plugin: None, run: None, attempt, progress, prepared }
 }
 
-async fn finish(store: &RedbStore, subscription: SubscriptionId, owed: &Owed, outcome: Outcome) {
-    store.finish(ending(subscription, owed, outcome)).await.unwrap();
+async fn finish(store: &RedbStore, recipient: RecipientId, owed: &Owed, outcome: Outcome) {
+    store.finish(ending(recipient, owed, outcome)).await.unwrap();
 }
 
 /// What a plugin makes of a delivery, with the new value of a counter.
-fn counting(subscription: SubscriptionId, owed: &Owed, count: u32) -> Preparation {
+fn counting(recipient: RecipientId, owed: &Owed, count: u32) -> Preparation {
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, after(0), Failure::Host(String::new()));
     let value = StateValue { bytes: count.to_le_bytes().to_vec(), expires: None };
     let (event, place) = (owed.event.id, owed.place);
     let prepared = Prepared { digest, config: digest, fixed: Fixed::Event };
     let state = vec![StateChange { key: "count".to_owned(), value: Some(value) }];
-    Preparation { subscription, event, place, run: Box::new(run), prepared, state }
+    Preparation { recipient, event, place, run: Box::new(run), prepared, state }
 }
 
-async fn history(store: &RedbStore, id: EventId, subscription: SubscriptionId) -> Vec<Entry> {
+async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {
     let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().find(|(of, _)| *of == subscription).unwrap().1
+    story.deliveries.into_iter().find(|(of, _)| *of == recipient).unwrap().1
 }
 
-async fn state(store: &RedbStore, id: EventId, subscription: SubscriptionId) -> State {
-    State::after(&history(store, id, subscription).await)
+async fn state(store: &RedbStore, id: EventId, recipient: RecipientId) -> State {
+    State::after(&history(store, id, recipient).await)
 }
 
 /// The store's ids, newest first.

@@ -158,7 +158,7 @@ impl Model {
         assert_eq!(ids.len(), masks.len());
         for (id, arrival) in ids.into_iter().zip(arrivals) {
             assert!(self.given.last().is_none_or(|last| *last < id), "ids grow");
-            let delivery = |id: &SubscriptionId| (id.uuid().as_u128(), Delivery::new(Row::Fresh, 0));
+            let delivery = |id: &RecipientId| (id.uuid().as_u128(), Delivery::new(Row::Fresh, 0));
             let deliveries = arrival.matched.iter().map(delivery).collect();
             self.log.insert(id, Known { received: arrival.received, deliveries });
             self.given.push(id);
@@ -341,7 +341,7 @@ impl Model {
     }
 }
 
-fn of_mask(mask: u8) -> Vec<SubscriptionId> {
+fn of_mask(mask: u8) -> Vec<RecipientId> {
     SUBSCRIPTIONS.into_iter().filter(|number| mask >> (number - 1) & 1 == 1).map(sub).collect()
 }
 

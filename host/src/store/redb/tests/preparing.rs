@@ -45,14 +45,14 @@ fn set(key: &str, value: &[u8], expires: Option<Timestamp>) -> StateChange {
     StateChange { key: key.to_owned(), value: Some(StateValue { bytes: value.to_vec(), expires }) }
 }
 
-fn preparation(subscription: SubscriptionId, owed: &Owed, state: Vec<StateChange>) -> Preparation {
+fn preparation(recipient: RecipientId, owed: &Owed, state: Vec<StateChange>) -> Preparation {
     let prepared = Prepared::by(&plugin(&json!({})), outputs());
     let (event, place) = (owed.event.id, owed.place);
-    Preparation { subscription, event, place, run: Box::new(run()), prepared, state }
+    Preparation { recipient, event, place, run: Box::new(run()), prepared, state }
 }
 
-async fn prepare(store: &RedbStore, subscription: SubscriptionId, owed: &Owed) -> bool {
-    store.prepare(preparation(subscription, owed, Vec::new())).await.unwrap()
+async fn prepare(store: &RedbStore, recipient: RecipientId, owed: &Owed) -> bool {
+    store.prepare(preparation(recipient, owed, Vec::new())).await.unwrap()
 }
 
 /// A subscription whose plugin has this configuration.

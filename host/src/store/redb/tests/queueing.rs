@@ -30,7 +30,7 @@ fn end(number: u128) -> (Ending, Answer<()>) {
     let place = Place { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
     let finished = Finished {
-        subscription: sub(1),
+        recipient: sub(1),
         event,
         place,
         plugin: None,
@@ -256,12 +256,11 @@ fn what_waits_is_bounded_in_bytes_and_those_who_have_gone_make_room() {
 fn what_no_sender_can_divide_goes_alone_where_it_is_larger_than_the_queue() {
     let queue = Queue::new(1_000);
     let mut answers = Vec::new();
-    let mut redeliver = |subscriptions: usize| {
+    let mut redeliver = |recipients: usize| {
         let (reply, answer) = oneshot::channel();
         answers.push(answer);
-        let subscriptions = vec![sub(1); subscriptions];
-        let redelivery =
-            Redelivery { event: EventId::NIL, subscriptions, by: "bob".to_owned(), at: after(0) };
+        let recipients = vec![sub(1); recipients];
+        let redelivery = Redelivery { event: EventId::NIL, recipients, by: "bob".to_owned(), at: after(0) };
         queue.push(Op::Redeliver { redelivery, reply })
     };
     redeliver(100).unwrap();

@@ -119,7 +119,7 @@ fn entries() -> Vec<HistoryRecord> {
     ];
     (0..)
         .zip(attempts.chain(others))
-        .map(|(index, entry)| HistoryRecord { index, subscription: 7, entry })
+        .map(|(index, entry)| HistoryRecord { index, recipient: 7, entry })
         .collect()
 }
 
@@ -143,7 +143,7 @@ const FILTER_FAILED: &str = "01010307038080f281838985060d746f6f20657870656e73697
 #[test]
 fn a_failed_filter_in_a_row_of_history_of_version_1_is_read() {
     let entry = Entry::FilterFailed { at: at(1_700_000_000_000_000), reason: "too expensive".to_owned() };
-    let records = [HistoryRecord { index: 3, subscription: 7, entry }];
+    let records = [HistoryRecord { index: 3, recipient: 7, entry }];
     assert_eq!(decode_history(&unhex(FILTER_FAILED)).unwrap(), records);
     assert_eq!(
         hex(&encode_history(&records)),
@@ -155,7 +155,7 @@ fn a_failed_filter_in_a_row_of_history_of_version_1_is_read() {
 #[test]
 fn a_recovered_delivery_of_version_1_is_read() {
     let entry = Entry::Recovered { at: at(1_700_000_000_000_000), by: "bob".to_owned() };
-    let records = [HistoryRecord { index: 2, subscription: 7, entry }];
+    let records = [HistoryRecord { index: 2, recipient: 7, entry }];
     let golden = "01010207048080f2818389850603626f62";
     assert_eq!(decode_history(&encode_history(&records)).unwrap(), records);
     assert_eq!(decode_history(&unhex(golden)).unwrap(), records);

@@ -2,8 +2,8 @@
 
 use super::*;
 
-async fn redeliver(store: &RedbStore, id: EventId, subscriptions: &[SubscriptionId], at: Timestamp) -> bool {
-    store.redeliver(id, subscriptions.to_vec(), "bob".to_owned(), at).await.unwrap()
+async fn redeliver(store: &RedbStore, id: EventId, recipients: &[RecipientId], at: Timestamp) -> bool {
+    store.redeliver(id, recipients.to_vec(), "bob".to_owned(), at).await.unwrap()
 }
 
 fn redelivery(at: Timestamp) -> Entry {
