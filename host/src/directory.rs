@@ -14,9 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Activity, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Matches};
-use crate::store::{self, News, Quota, Store};
+use crate::store::{self, Quota, Store, Wake};
 
-pub use snapshot::Known;
+pub use snapshot::CompiledSubscription;
 use snapshot::Snapshot;
 
 /// How many changes of different subscriptions are under way at once, at the most.
@@ -78,20 +78,21 @@ impl Directory {
     }
 
     /// Returns a subscription with its filter, also a deleted one.
-    pub fn known(&self, id: SubscriptionId) -> Option<Known> {
+    pub fn compiled(&self, id: SubscriptionId) -> Option<CompiledSubscription> {
         self.now.load().get(id).cloned()
     }
 
     /// Returns how an active subscription's filter is found: `equality on $.eventType`, or `scan`; `None` for one
     /// that is not matched.
-    pub fn filing(&self, id: SubscriptionId) -> Option<String> {
-        self.now.load().index.filing(id.into())
+    pub fn access_path(&self, id: SubscriptionId) -> Option<String> {
+        self.now.load().index.access_path(id.into())
     }
 
     /// Returns the subscriptions that were deleted before this time.
     pub fn deleted_before(&self, time: Timestamp) -> Vec<SubscriptionId> {
         let snapshot = self.now.load();
-        let is_old = |known: &&Known| known.subscription.deleted.is_some_and(|deleted| deleted < time);
+        let is_old =
+            |known: &&CompiledSubscription| known.subscription.deleted.is_some_and(|deleted| deleted < time);
         snapshot.all().filter(is_old).map(|known| known.subscription.id).collect()
     }
 
@@ -116,9 +117,11 @@ impl Directory {
         user: &str,
         after: Option<SubscriptionId>,
         limit: usize,
-    ) -> Option<Vec<Known>> {
+    ) -> Option<Vec<CompiledSubscription>> {
         let snapshot = self.now.load();
-        let is_own = |found: &&Known| found.subscription.user == user && found.subscription.deleted.is_none();
+        let is_own = |found: &&CompiledSubscription| {
+            found.subscription.user == user && found.subscription.deleted.is_none()
+        };
         let after = match after {
             None => None,
             Some(id) => Some(&*snapshot.get(id).filter(is_own)?.subscription),
@@ -162,8 +165,8 @@ impl Directory {
     ///
     /// # Errors
     /// When the filter does not parse or the store cannot write; then nothing has changed.
-    pub async fn create(&self, subscription: Subscription) -> Result<Known, Error> {
-        let writing = self.turn(subscription.id).await;
+    pub async fn create(&self, subscription: Subscription) -> Result<CompiledSubscription, Error> {
+        let writing = self.lock_stripe(subscription.id).await;
         self.write(writing, None, subscription, None, Quota::Holds).await
     }
 
@@ -175,8 +178,8 @@ impl Directory {
         &self,
         subscription: Subscription,
         recovery: Recovery,
-    ) -> Result<Known, Error> {
-        let writing = self.turn(subscription.id).await;
+    ) -> Result<CompiledSubscription, Error> {
+        let writing = self.lock_stripe(subscription.id).await;
         self.write(writing, None, subscription, Some(recovery), Quota::Holds).await
     }
 
@@ -189,7 +192,7 @@ impl Directory {
         &self,
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
-    ) -> Result<Option<Known>, Error> {
+    ) -> Result<Option<CompiledSubscription>, Error> {
         self.change_within(id, change, quota).await
     }
 
@@ -216,9 +219,9 @@ impl Directory {
         id: SubscriptionId,
         change: impl FnOnce(&Subscription) -> Option<Subscription>,
         quota: fn(&Subscription, &Subscription) -> Quota,
-    ) -> Result<Option<Known>, Error> {
-        let writing = self.turn(id).await;
-        let current = self.known(id).filter(|found| found.subscription.deleted.is_none());
+    ) -> Result<Option<CompiledSubscription>, Error> {
+        let writing = self.lock_stripe(id).await;
+        let current = self.compiled(id).filter(|found| found.subscription.deleted.is_none());
         let Some(current) = current else { return Ok(None) };
         let Some(changed) = change(&current.subscription) else { return Ok(None) };
         let quota = quota(&current.subscription, &changed);
@@ -226,7 +229,7 @@ impl Directory {
     }
 
     /// Waits until nobody else changes a subscription.
-    async fn turn(&self, id: SubscriptionId) -> OwnedMutexGuard<()> {
+    async fn lock_stripe(&self, id: SubscriptionId) -> OwnedMutexGuard<()> {
         let stripe = id.uuid().as_bytes()[15] % STRIPES;
         Arc::clone(&self.writing[usize::from(stripe)]).lock_owned().await
     }
@@ -236,12 +239,15 @@ impl Directory {
     async fn write(
         &self,
         writing: OwnedMutexGuard<()>,
-        current: Option<Known>,
+        current: Option<CompiledSubscription>,
         subscription: Subscription,
         recovery: Option<Recovery>,
         quota: Quota,
-    ) -> Result<Known, Error> {
-        let known = Known { filter: filter(current, &subscription)?, subscription: subscription.into() };
+    ) -> Result<CompiledSubscription, Error> {
+        let known = CompiledSubscription {
+            filter: filter(current, &subscription)?,
+            subscription: subscription.into(),
+        };
         let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
         let change = self.changes.spawn(async move {
             let _writing = writing;
@@ -256,7 +262,7 @@ impl Directory {
                 next.put(known.clone());
                 next
             });
-            store.wakes().leave([(known.subscription.id.into(), News::read())]);
+            store.wakes().push([(known.subscription.id.into(), Wake::read())]);
             Ok(known)
         });
         match change.await {
@@ -286,7 +292,7 @@ fn quota(before: &Subscription, after: &Subscription) -> Quota {
 
 /// Returns the filter of a subscription that is to be written. What stays as it is need not parse: a subscription
 /// whose stored filter is wrong can still be renamed, disabled and deleted.
-fn filter(current: Option<Known>, next: &Subscription) -> Result<Option<Arc<Filter>>, Error> {
+fn filter(current: Option<CompiledSubscription>, next: &Subscription) -> Result<Option<Arc<Filter>>, Error> {
     if next.deleted.is_some() {
         return Ok(None);
     }

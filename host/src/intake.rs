@@ -1,7 +1,7 @@
 //! How an event comes in: match it, log it with everything that it causes, and only then say so.
 
+mod barrier;
 mod budget;
-mod epoch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::directory::Directory;
 use crate::domain::{Event, EventId, RecipientId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Arrival, Store};
+use barrier::Barrier;
 use budget::Budget;
-use epoch::Epochs;
 
 /// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
 /// would wait for it, and is matched on a thread of its own.
@@ -25,7 +25,7 @@ const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
 const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// The longest that an acknowledgement is held back, however many events a request has and whoever matches.
-const PACE_MAX: Duration = Duration::from_millis(100);
+const THROTTLE_MAX: Duration = Duration::from_millis(100);
 
 /// The most filters without an answer that the log keeps of one event.
 const FAILED_KEPT_MAX: usize = 1_000;
@@ -84,7 +84,7 @@ pub struct Intake {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
-    epochs: Arc<Epochs>,
+    barrier: Arc<Barrier>,
     budget: Arc<Budget>,
 }
 
@@ -98,7 +98,7 @@ impl Intake {
         bytes_max: usize,
     ) -> Self {
         let budget = Arc::new(Budget::new(bytes_max));
-        Self { store, directory, dispatcher, epochs: Arc::default(), budget }
+        Self { store, directory, dispatcher, barrier: Arc::default(), budget }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -113,7 +113,7 @@ impl Intake {
             return Ok(Vec::new());
         }
         // Before the subscriptions are looked at, until the store has the events.
-        let _epoch = self.epochs.enter();
+        let _registration = self.barrier.register();
         let received = clock::now();
         let mut share = self.budget.share();
         let mut arrivals = Vec::with_capacity(events.len());
@@ -127,9 +127,9 @@ impl Intake {
             share.take(arrival.size())?;
             arrivals.push(arrival);
         }
-        let end = Instant::now() + PACE_MAX;
+        let end = Instant::now() + THROTTLE_MAX;
         for arrival in &arrivals {
-            self.dispatcher.pace(&arrival.matched, end).await;
+            self.dispatcher.throttle(&arrival.matched, end).await;
         }
         self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
     }
@@ -144,7 +144,7 @@ impl Intake {
         recipient: RecipientId,
         sender: &str,
     ) -> Result<EventId, Error> {
-        let _epoch = self.epochs.enter();
+        let _registration = self.barrier.register();
         let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
         arrival.matched.retain(|matched| !self.directory.is_route(*matched));
         arrival.matched.push(recipient);
@@ -168,8 +168,8 @@ impl Intake {
 
     /// Waits until every event that may have been matched without a subscription that the directory has by now is on
     /// its way to the log ahead of whatever the caller asks of the store next, or was given up. Cancel safe.
-    pub async fn settled(&self) {
-        self.epochs.settled().await;
+    pub async fn quiesce(&self) {
+        self.barrier.quiesce().await;
     }
 
     /// Returns who wants this event now.

@@ -3,7 +3,7 @@
 //! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and
 //! without an answer nothing is delivered. One event and user are one question, however many subscriptions ask.
 
-mod examiner;
+mod plugin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::domain::delivery::ANSWER_BYTES_MAX;
 use crate::domain::{Answer, Event, EventId, Subscription};
 use crate::net::{self, SetUpError, Version};
 
-pub use examiner::{Examiner, ExaminerError};
+pub use plugin::{PolicyPlugin, PolicyPluginError};
 
 /// Characters of a user's name that stay as they are in the path (RFC 3986 unreserved).
 const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -51,7 +51,7 @@ pub enum Policy {
     /// A policy server.
     Server(Server),
     /// A plugin.
-    Plugin(Examiner),
+    Plugin(PolicyPlugin),
 }
 
 /// The operator's policy server.

@@ -5,7 +5,7 @@
 //! delivery comes about twice. From there delivery is the delivery stage's matter, policy included.
 //!
 //! No event falls between the live path and the walk. The walk begins once the directory has its subscription, and
-//! once everybody who may have matched without it has handed his events to the store ([`Intake::settled`]); only then
+//! once everybody who may have matched without it has handed his events to the store ([`Intake::quiesce`]); only then
 //! is the end of the walk fixed, and fixed anew whenever the subscription was changed: it may have been disabled. What comes later has been matched live; what was matched live and is before the end
 //! too has its delivery already, which the store sees.
 //!
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::directory::{self, Directory, Known};
+use crate::directory::{self, CompiledSubscription, Directory};
 use crate::domain::recovery::State;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
 use crate::intake::Intake;
@@ -130,7 +130,7 @@ impl Recoveries {
         &self,
         subscription: Subscription,
         recovery: Recovery,
-    ) -> Result<Known, directory::Error> {
+    ) -> Result<CompiledSubscription, directory::Error> {
         let shared = Arc::clone(&self.shared);
         self.whole(async move {
             let created = shared.directory.create_recovering(subscription, recovery.clone()).await?;
@@ -283,7 +283,7 @@ impl Shared {
         // Since somebody changed it, it may have been disabled for a while, without what came then.
         let fixed_for = lock(&self.fixed_for).get(&recovery.subscription).copied();
         let Some(end) = recovery.end.filter(|_| fixed_for == Some(subscription.updated)) else {
-            self.intake.settled().await;
+            self.intake.quiesce().await;
             let begun = self.step(recovery, Step::Begin, 0).await?;
             lock(&self.fixed_for).insert(recovery.subscription, subscription.updated);
             return Ok(begun);

@@ -18,17 +18,17 @@ use crate::delivery::{self, Dispatcher, StartError};
 use crate::directory::{Directory, Route};
 use crate::domain::{Event, EventId};
 use crate::handler::upload::Refusal;
-use crate::handler::{self, Runs, Tools};
+use crate::handler::{self, Deps, Runs};
 use crate::http::{self, Api, Connections, Identity};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
 use crate::net::{self, Guard};
 use crate::plugin::Host;
-use crate::policy::{Examiner, ExaminerError, Policy};
+use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options, RedbStore};
-use crate::store::{self, Purge, Purged, Store, Story};
+use crate::store::{self, EventHistory, Purge, Purged, Store};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -55,7 +55,7 @@ pub enum Error {
     Policy(#[source] net::SetUpError),
     /// The policy plugin cannot be used.
     #[error("failed to load the policy plugin (policy_plugin)")]
-    PolicyPlugin(#[source] ExaminerError),
+    PolicyPlugin(#[source] PolicyPluginError),
     /// A handler cannot be used.
     #[error("failed to load the handlers")]
     Handlers(#[source] handler::Error),
@@ -130,7 +130,7 @@ impl Service {
         let subscriptions = Arc::clone(&directory);
         let keeping = upkeep(Arc::clone(&store), subscriptions, config.retention, stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
-        let tending = Arc::clone(&modules).tend(stop.clone());
+        let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let connections = connections(&config);
         let api = Api {
@@ -183,7 +183,7 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn story(&self, id: EventId) -> Result<Option<Story>, store::Error> {
+    pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, store::Error> {
         self.store.story(id).await
     }
 
@@ -324,7 +324,7 @@ async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
         return Policy::new(url, config.policy_timeout).map_err(Error::Policy);
     };
     let host = Arc::new(Host::new(config.sandbox(Arc::clone(guard))));
-    let loading = Examiner::load(host, path, config.policy_plugin_config.as_deref());
+    let loading = PolicyPlugin::load(host, path, config.policy_plugin_config.as_deref());
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
 }
 
@@ -336,7 +336,7 @@ async fn runs(
     host: Arc<Host>,
 ) -> Result<Runs, Error> {
     let way_in = intake.clone();
-    let tools = Tools {
+    let deps = Deps {
         host,
         waypost: config.plugin_compiler.clone(),
         connect_timeout: config.connect_timeout,
@@ -350,7 +350,7 @@ async fn runs(
     };
     let folder = config.data.join("runs");
     let started =
-        Runs::start(Arc::clone(store), directory, intake, config.handlers.clone(), &tools, folder).await;
+        Runs::start(Arc::clone(store), directory, intake, config.handlers.clone(), &deps, folder).await;
     started.map_err(Error::Handlers)
 }
 

@@ -51,14 +51,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for id in ids.lines() {
         print::line(id)?;
     }
-    for doubt in doubts(content_type, body) {
+    for doubt in warnings(content_type, body) {
         print::notice(&format!("warning: {doubt}"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says of what was accepted where filters cannot look into it.
-fn doubts(content_type: &'static str, body: Bytes) -> Vec<String> {
+fn warnings(content_type: &'static str, body: Bytes) -> Vec<String> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     let events = match event::decode(&headers, body) {
         Ok(Received::One(event)) => vec![event],

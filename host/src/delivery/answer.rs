@@ -11,7 +11,7 @@ use jiff::civil::Date;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::TimeZone;
 
-use super::engine::Engine;
+use super::context::DeliveryContext;
 use super::outcome::Response;
 use super::request::Unsendable;
 use super::slots::Occupied;
@@ -20,7 +20,7 @@ use crate::domain::delivery::ANSWER_BYTES_MAX;
 use crate::net::Reply;
 use crate::{chain, clock};
 
-impl Engine {
+impl DeliveryContext {
     /// Sends the request that `make` makes, and waits for its answer, at most `wait`; `None` when the attempt has to give
     /// way before there is one. The status decides: of what follows it, the beginning is kept as far as it comes soon, and
     /// a service that stops does not wait for it.

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::engine::Engine;
-use super::outcome::{Consequence, Next, Response, Situation, judge, of_output};
-use super::pipeline::{Course, Visit};
+use super::context::DeliveryContext;
+use super::outcome::{Next, Response, RetryContext, SubscriptionEffect, classify_response, of_output};
+use super::pipeline::{PluginContext, SendPlan};
 use super::request;
 use super::slots::{Occupied, Slot};
 use crate::domain::plugin::PluginRun;
 use crate::domain::{Answer, Attempt, Holder, Outcome, Subscription};
 use crate::policy::{Policy, Verdict};
 use crate::stage::{PANICKED, caught};
-use crate::store::{Finished, Owed, Progress, Release};
+use crate::store::{PendingDelivery, Progress, Release, Settlement};
 use crate::{chain, clock};
 
 /// How long a delivery is put off without being counted: at first, and at the most. In between each wait is as long as
@@ -25,11 +25,11 @@ const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
 const TOLD_MAX: usize = 200;
 
 /// How an attempt ended.
-pub(super) struct Ended {
+pub(super) struct AttemptResult {
     /// For the store.
-    pub(super) end: End,
+    pub(super) end: AttemptEnd,
     /// For the subscription.
-    pub(super) consequence: Consequence,
+    pub(super) effect: SubscriptionEffect,
     /// The subscription as it was tried.
     pub(super) subscription: Arc<Subscription>,
     pub(super) took: Duration,
@@ -42,67 +42,75 @@ pub(super) struct Ended {
     clippy::large_enum_variant,
     reason = "nearly all are the large one, which is not to cost an allocation"
 )]
-pub(super) enum End {
+pub(super) enum AttemptEnd {
     /// It counts.
-    Finished(Finished),
+    Settled(Settlement),
     /// It does not.
     Released(Box<Release>),
 }
 
 /// What is known of an attempt that is under way.
-struct Made {
+struct AttemptRecord {
     progress: Progress,
     policy: Option<Answer>,
     target: Option<Answer>,
     /// What the plugin did, where the store does not have it yet.
     plugin: Option<Box<PluginRun>>,
-    prepared: bool,
+    rendered: bool,
 }
 
-impl Engine {
+impl DeliveryContext {
     /// Makes one attempt. Dropping the future is as if the attempt had not begun, but that the target may have
     /// got the event. A panic is an outcome of this attempt alone.
     pub(super) async fn attempt(
         self: Arc<Self>,
         subscription: Arc<Subscription>,
-        owed: Owed,
-        visit: Option<Visit>,
+        pending: PendingDelivery,
+        plugin_context: Option<PluginContext>,
         slot: Slot,
-    ) -> (Ended, Slot) {
-        let _under_way = self.under_way.enter(owed.event.id, subscription.id.into());
+    ) -> (AttemptResult, Slot) {
+        let _under_way = self.in_flight.enter(pending.event.id, subscription.id.into());
         let at = clock::now();
-        let mut made = Made {
-            progress: owed.progress,
+        let mut record = AttemptRecord {
+            progress: pending.progress,
             policy: None,
             target: None,
             plugin: None,
-            prepared: owed.prepared,
+            rendered: pending.rendered,
         };
         let occupied = slot.occupy();
         // What a failure counts as, should this attempt fail.
-        let failed = owed.progress.failed + 1;
+        let failed = pending.progress.failed + 1;
         let schedule = subscription.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
-        let situation = || Situation { schedule, failed, now: clock::now(), random: rand::random() };
-        let next = match caught(self.make(&subscription, &owed, visit, occupied, &mut made, &situation)).await
+        let retry_context = || RetryContext { schedule, failed, now: clock::now(), random: rand::random() };
+        let next = match caught(self.make(
+            &subscription,
+            &pending,
+            plugin_context,
+            occupied,
+            &mut record,
+            &retry_context,
+        ))
+        .await
         {
             Ok(next) => next,
             Err(panic) => {
-                tracing::error!(subscription = %subscription.id, event = %owed.event.id, panic, "an attempt panicked");
+                tracing::error!(subscription = %subscription.id, event = %pending.event.id, panic, "an attempt panicked");
                 // The subscription is not to blame.
-                let Situation { schedule, failed, now, random } = situation();
+                let RetryContext { schedule, failed, now, random } = retry_context();
                 let reason = PANICKED.to_owned();
                 let outcome = Outcome::after_failure(reason, schedule, failed, Duration::ZERO, now, random);
-                Next::Over(outcome, Consequence::Nothing)
+                Next::Over(outcome, SubscriptionEffect::Nothing)
             }
         };
         let took = occupied.elapsed();
         let gave_way = matches!(next, Next::GaveWay);
-        let (end, consequence) = match next {
-            Next::Over(outcome, consequence) => {
-                (End::Finished(finished(&subscription, &owed, made, at, took, outcome)), consequence)
+        let (end, effect) = match next {
+            Next::Over(outcome, effect) => {
+                (AttemptEnd::Settled(settlement(&subscription, &pending, record, at, took, outcome)), effect)
             }
             Next::Held(by, reason) => {
-                (released(&subscription, &owed, &made, by, reason), Consequence::Nothing)
+                (released(&subscription, &pending, &record, by, reason), SubscriptionEffect::Nothing)
             }
             Next::GaveWay => {
                 let reason = format!(
@@ -110,87 +118,101 @@ impl Engine {
                     took.as_millis(),
                     self.limits.in_flight_max
                 );
-                (released(&subscription, &owed, &made, Holder::Host, reason), Consequence::Nothing)
+                (
+                    released(&subscription, &pending, &record, Holder::Host, reason),
+                    SubscriptionEffect::Nothing,
+                )
             }
         };
-        (Ended { end, consequence, subscription, took, gave_way }, slot)
+        (AttemptResult { end, effect, subscription, took, gave_way }, slot)
     }
 
     async fn make<'s>(
         &self,
         subscription: &Arc<Subscription>,
-        owed: &Owed,
-        visit: Option<Visit>,
+        pending: &PendingDelivery,
+        plugin_context: Option<PluginContext>,
         slot: Occupied<'_>,
-        made: &mut Made,
-        situation: &impl Fn() -> Situation<'s>,
+        record: &mut AttemptRecord,
+        retry_context: &impl Fn() -> RetryContext<'s>,
     ) -> Next {
-        if !made.progress.allowed && !matches!(self.policy, Policy::Everyone) {
-            let asking = Box::pin(self.policy.ask(owed.event.id, &owed.event.event, subscription));
+        if !record.progress.allowed && !matches!(self.policy, Policy::Everyone) {
+            let asking = Box::pin(self.policy.ask(pending.event.id, &pending.event.event, subscription));
             let Some(verdict) = slot.unless_needed(asking).await else { return Next::GaveWay };
             match &*verdict {
-                Verdict::Allowed(answer) => made.policy.clone_from(answer),
+                Verdict::Allowed(answer) => record.policy.clone_from(answer),
                 Verdict::Denied(answer) => {
-                    made.policy = Some(answer.clone());
-                    return Next::Over(Outcome::Denied, Consequence::Nothing);
+                    record.policy = Some(answer.clone());
+                    return Next::Over(Outcome::Denied, SubscriptionEffect::Nothing);
                 }
                 Verdict::Unavailable { reason, answer } => {
                     return Next::Held(Holder::Policy, with_answer(reason, answer.as_ref()));
                 }
             }
         }
-        made.progress.allowed = true;
-        let course = if subscription.plugin.is_none() && !owed.prepared {
-            Course::Event
+        record.progress.allowed = true;
+        let plan = if subscription.plugin.is_none() && !pending.rendered {
+            SendPlan::Event
         } else {
-            let deciding = self.decide(subscription, owed, visit, owed.progress.failed + 1, situation);
+            let deciding = self.decide(
+                subscription,
+                pending,
+                plugin_context,
+                pending.progress.failed + 1,
+                retry_context,
+            );
             // Deliveries without a plugin do not pay for the size of this future.
             let decided = Box::pin(deciding).await;
-            (made.plugin, made.prepared) = (decided.run, decided.is_prepared);
-            decided.course
+            (record.plugin, record.rendered) = (decided.run, decided.is_rendered);
+            decided.plan
         };
-        match course {
-            Course::Event => {
-                made.progress.passed |= subscription.plugin.is_some() && !made.prepared;
+        match plan {
+            SendPlan::Event => {
+                record.progress.passed |= subscription.plugin.is_some() && !record.rendered;
                 let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
-                let request = || request::make(&owed.event, subscription);
+                let request = || request::make(&pending.event, subscription);
                 let Some(response) = self.exchange(request, timeout, slot).await else {
                     return Next::GaveWay;
                 };
-                let next = judge(&response, situation());
-                made.target = answer_of(response);
+                let next = classify_response(&response, retry_context());
+                record.target = answer_of(response);
                 next
             }
-            Course::Outputs(outputs) => {
-                let sending = self.send_outputs(subscription, owed, &outputs, slot, &mut made.progress.sent);
+            SendPlan::Outputs(outputs) => {
+                let sending =
+                    self.send_outputs(subscription, pending, &outputs, slot, &mut record.progress.sent);
                 let Some((place, response)) = Box::pin(sending).await else { return Next::GaveWay };
-                let next = judge(&response, situation());
-                made.target = answer_of(response);
+                let next = classify_response(&response, retry_context());
+                record.target = answer_of(response);
                 of_output(next, place, outputs.len())
             }
-            Course::End(outcome, consequence) => Next::Over(outcome, consequence),
-            Course::Held(by, reason) => Next::Held(by, reason),
+            SendPlan::End(outcome, effect) => Next::Over(outcome, effect),
+            SendPlan::Held(by, reason) => Next::Held(by, reason),
         }
     }
 
     /// Remembers that a target was reached.
-    pub(super) fn note_reached(&self, ended: &Ended) {
-        if ended.consequence == Consequence::Reached {
-            self.reached.note(ended.subscription.id, clock::now());
+    pub(super) fn note_success(&self, ended: &AttemptResult) {
+        if ended.effect == SubscriptionEffect::Reached {
+            self.last_success.note(ended.subscription.id, clock::now());
         }
     }
 
     /// Disables a subscription, where an attempt's end means that.
-    pub(super) async fn follow(&self, Ended { end, consequence, subscription, .. }: &Ended) {
+    pub(super) async fn apply_effect(&self, AttemptResult { end, effect, subscription, .. }: &AttemptResult) {
         let id = subscription.id;
         let first = match end {
-            End::Finished(finished) => finished.progress.first_attempt.unwrap_or(finished.attempt.at),
-            End::Released(_) => return,
+            AttemptEnd::Settled(settlement) => {
+                settlement.progress.first_attempt.unwrap_or(settlement.attempt.at)
+            }
+            AttemptEnd::Released(_) => return,
         };
-        let error = match consequence {
-            Consequence::Nothing | Consequence::Reached => return,
-            Consequence::DisableUnlessReached(_) if self.reached.since(id, first) => return,
-            Consequence::DisableUnlessReached(error) | Consequence::Disable(error) => error.clone(),
+        let error = match effect {
+            SubscriptionEffect::Nothing | SubscriptionEffect::Reached => return,
+            SubscriptionEffect::DisableUnlessReached(_) if self.last_success.since(id, first) => return,
+            SubscriptionEffect::DisableUnlessReached(error) | SubscriptionEffect::Disable(error) => {
+                error.clone()
+            }
         };
         tracing::warn!(subscription = %id, error, "the subscription is disabled");
         if let Err(failure) = self.directory.disable(subscription, clock::now(), error).await {
@@ -199,15 +221,15 @@ impl Engine {
     }
 }
 
-fn finished(
+fn settlement(
     subscription: &Subscription,
-    owed: &Owed,
-    made: Made,
+    pending: &PendingDelivery,
+    record: AttemptRecord,
     at: Timestamp,
     took: Duration,
     outcome: Outcome,
-) -> Finished {
-    let Made { mut progress, policy, mut target, plugin, prepared } = made;
+) -> Settlement {
+    let AttemptRecord { mut progress, policy, mut target, plugin, rendered } = record;
     if outcome == Outcome::Delivered {
         target.iter_mut().for_each(Answer::keep_little);
     }
@@ -215,23 +237,29 @@ fn finished(
     progress.held = None;
     progress.first_attempt.get_or_insert(at);
     let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
-    let (event, place, recipient) = (owed.event.id, owed.place, subscription.id.into());
-    Finished { recipient, event, place, plugin, run: None, attempt, progress, prepared }
+    let (event, place, recipient) = (pending.event.id, pending.place, subscription.id.into());
+    Settlement { recipient, event, place, plugin, run: None, attempt, progress, rendered }
 }
 
 /// Puts a delivery off. Of what policy and the plugin have said nothing is kept: the story would not show it.
-fn released(subscription: &Subscription, owed: &Owed, made: &Made, by: Holder, reason: String) -> End {
+fn released(
+    subscription: &Subscription,
+    pending: &PendingDelivery,
+    record: &AttemptRecord,
+    by: Holder,
+    reason: String,
+) -> AttemptEnd {
     let now = clock::now();
-    let since = owed.progress.held.unwrap_or(now);
+    let since = pending.progress.held.unwrap_or(now);
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     let wait = waited.clamp(HOLD, HOLD_MAX).mul_f64(rand::random_range(0.9..1.1));
     let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
     let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
-    End::Released(Box::new(Release {
+    AttemptEnd::Released(Box::new(Release {
         recipient: subscription.id.into(),
-        event: owed.event.id,
-        place: owed.place,
-        progress: Progress { sent: made.progress.sent, ..owed.progress },
+        event: pending.event.id,
+        place: pending.place,
+        progress: Progress { sent: record.progress.sent, ..pending.progress },
         by,
         reason,
         since: in_micros(since),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::domain::{EventId, RecipientId};
-use crate::store::{Ask, Error, News, Owed, Store, Waiting};
+use crate::store::{Error, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
 
 /// How long to wait after the store could not be read: at first, and at the most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(super) struct Backlog {
     store: Arc<dyn Store>,
     id: RecipientId,
     /// Read, and not tried yet.
-    pub(super) waiting: VecDeque<Owed>,
+    pub(super) waiting: VecDeque<PendingDelivery>,
     /// The newest batch that has been read.
     read_to: EventId,
     /// The store may hold what has not been read.
@@ -33,7 +33,7 @@ pub(super) struct Backlog {
     pub(super) next_due: Option<Timestamp>,
     /// Retries that have been read and whose end is not recorded: their rows are still in the store.
     taken: HashSet<EventId>,
-    reading: Option<(Ask, BoxFuture<'static, Result<Waiting, Error>>)>,
+    reading: Option<(ReadyQuery, BoxFuture<'static, Result<ReadyPage, Error>>)>,
     /// Retries whose end was recorded since the reading began, which may have them all the same.
     recorded: HashSet<EventId>,
     /// How often the store could not be read in a row, and before when it is not read again.
@@ -67,15 +67,15 @@ impl Backlog {
         self.again = None;
         // The page tells it again, and what is recorded meanwhile is added.
         self.next_due = None;
-        let ask = Ask {
+        let query = ReadyQuery {
             recipient: self.id,
             after: self.read_to,
-            fresh: page,
+            first_attempts: page,
             now: clock::now(),
             due: page + self.taken.len(),
         };
         let store = Arc::clone(&self.store);
-        self.reading = Some((ask, Box::pin(async move { store.owed(ask).await })));
+        self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -89,25 +89,25 @@ impl Backlog {
 
     /// Waits for the page that is being read, and takes it. Cancel safe.
     pub(super) async fn page(&mut self) {
-        let Some((ask, reading)) = &mut self.reading else { return std::future::pending().await };
-        let ask = *ask;
+        let Some((query, reading)) = &mut self.reading else { return std::future::pending().await };
+        let query = *query;
         let answer = reading.await;
         self.reading = None;
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
-            Ok(Waiting { fresh, due, next_due }) => {
+            Ok(ReadyPage { first_attempts, due, next_due }) => {
                 self.failures = 0;
-                self.unread |= fresh.len() >= ask.fresh || due.len() >= ask.due;
-                self.read_to = fresh.last().map_or(self.read_to, |owed| owed.place.batch);
-                for owed in due {
-                    if recorded.contains(&owed.event.id) {
+                self.unread |= first_attempts.len() >= query.first_attempts || due.len() >= query.due;
+                self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.place.batch);
+                for pending in due {
+                    if recorded.contains(&pending.event.id) {
                         // It may stand for an attempt that has ended: the next page tells.
                         self.unread = true;
-                    } else if self.taken.insert(owed.event.id) {
-                        self.waiting.push_back(owed);
+                    } else if self.taken.insert(pending.event.id) {
+                        self.waiting.push_back(pending);
                     }
                 }
-                self.waiting.extend(fresh);
+                self.waiting.extend(first_attempts);
                 self.next_due = next_due.into_iter().chain(self.next_due).min();
             }
             Err(error) => {
@@ -145,16 +145,17 @@ impl Backlog {
     }
 
     /// Takes what is new. A lane that has not read everything before, or has `enough` to do, reads it later.
-    pub(super) fn hear(&mut self, news: News, enough: usize) {
-        if news.read || self.unread || self.waiting.len() > enough {
+    pub(super) fn receive(&mut self, wake: Wake, enough: usize) {
+        if wake.read || self.unread || self.waiting.len() > enough {
             self.unread = true;
             return;
         }
         // What has been read since the news were made is in them once more.
-        for owed in news.fresh.into_iter().filter(|owed| owed.place.batch > self.read_to) {
-            self.waiting.push_back(owed);
+        for pending in wake.first_attempts.into_iter().filter(|pending| pending.place.batch > self.read_to) {
+            self.waiting.push_back(pending);
         }
-        self.read_to = self.waiting.back().map_or(self.read_to, |owed| self.read_to.max(owed.place.batch));
+        self.read_to =
+            self.waiting.back().map_or(self.read_to, |pending| self.read_to.max(pending.place.batch));
     }
 
     /// Takes note that the store has recorded how an attempt ended, and when the delivery is due again, if it is.

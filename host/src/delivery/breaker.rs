@@ -43,7 +43,7 @@ pub(super) enum Permit {
     /// Call it.
     Call,
     /// Call it, as the only one.
-    Try(Trial),
+    Try(Probe),
     /// Not call it before this time, or while another tries it.
     Not {
         /// When the breaker is open no more.
@@ -58,13 +58,13 @@ pub(super) enum Permit {
 pub(super) struct Breakers(Mutex<HashMap<SubscriptionId, Breaker>>);
 
 /// One delivery's right to try a plugin whose breaker is open. Dropping it gives the right to the next.
-pub(super) struct Trial {
+pub(super) struct Probe {
     breakers: Arc<Breakers>,
     of: SubscriptionId,
     is_over: bool,
 }
 
-impl Drop for Trial {
+impl Drop for Probe {
     fn drop(&mut self) {
         if !self.is_over
             && let Some(open) = lock(&self.breakers.0).get_mut(&self.of).and_then(|known| known.open.as_mut())
@@ -87,7 +87,7 @@ impl Breakers {
             Asked::Call => Permit::Call,
             Asked::Try => {
                 let (breakers, of) = (Arc::clone(self), subscription.id);
-                Permit::Try(Trial { breakers, of, is_over: false })
+                Permit::Try(Probe { breakers, of, is_over: false })
             }
             Asked::Not { until, holds } => Permit::Not { until, holds },
         }
@@ -101,28 +101,28 @@ impl Breakers {
         result: Result<(), Failed>,
         now: Timestamp,
     ) {
-        let trial = match permit {
-            Permit::Try(trial) => Some(trial),
+        let probe = match permit {
+            Permit::Try(probe) => Some(probe),
             Permit::Call | Permit::Not { .. } => None,
         };
         let (mut all, id) = (lock(&self.0), subscription.id);
-        let is_trial = trial.is_some();
-        if let Some(mut trial) = trial {
-            trial.is_over = true;
+        let is_probe = probe.is_some();
+        if let Some(mut probe) = probe {
+            probe.is_over = true;
         }
         let known = all.get_mut(&id).filter(|known| known.version == subscription.updated);
         match (known, result) {
-            (Some(known), Ok(())) if known.closes(is_trial) => {
+            (Some(known), Ok(())) if known.closes(is_probe) => {
                 if known.open.is_some() {
                     tracing::info!(subscription = %id, "its plugin works again: the breaker is closed");
                 }
                 all.remove(&id);
             }
             (_, Ok(())) => {}
-            (Some(known), Err(failed)) => known.fail(failed, is_trial, id, now),
+            (Some(known), Err(failed)) => known.fail(failed, is_probe, id, now),
             (None, Err(failed)) => {
                 let mut known = Breaker::new(subscription.updated);
-                known.fail(failed, is_trial, id, now);
+                known.fail(failed, is_probe, id, now);
                 all.insert(id, known);
             }
         }
@@ -186,16 +186,16 @@ impl Breaker {
     }
 
     /// Tells whether a success closes it: a call that began before it opened says nothing.
-    fn closes(&self, is_trial: bool) -> bool {
-        self.open.is_none() || is_trial
+    fn closes(&self, is_probe: bool) -> bool {
+        self.open.is_none() || is_probe
     }
 
-    fn fail(&mut self, failed: Failed, is_trial: bool, id: SubscriptionId, now: Timestamp) {
+    fn fail(&mut self, failed: Failed, is_probe: bool, id: SubscriptionId, now: Timestamp) {
         self.failures = self.failures.saturating_add(1);
         let wait = match &self.open {
             None if self.failures < FAILURES_MAX => None,
             None => Some(WAIT),
-            Some(open) if is_trial => Some((2 * open.wait).min(WAIT_MAX)),
+            Some(open) if is_probe => Some((2 * open.wait).min(WAIT_MAX)),
             // A call that began before it opened.
             Some(_) => None,
         };
@@ -264,17 +264,17 @@ mod tests {
         let breakers = open(&subscription);
         let (mut now, mut waits) = (10, Vec::new());
         for _ in 0..8 {
-            let trial = breakers.ask(&subscription, at(now));
-            assert!(matches!(trial, Permit::Try(_)));
+            let probe = breakers.ask(&subscription, at(now));
+            assert!(matches!(probe, Permit::Try(_)));
             assert!(refused_until(&breakers.ask(&subscription, at(now))).is_some(), "one at a time");
-            breakers.note(&subscription, trial, failed(), at(now));
+            breakers.note(&subscription, probe, failed(), at(now));
             let until = refused_until(&breakers.ask(&subscription, at(now))).unwrap();
             waits.push(until.duration_since(at(now)).as_secs());
             now += waits[waits.len() - 1];
         }
         assert_eq!(waits, [20, 40, 80, 160, 320, 600, 600, 600]);
-        let trial = breakers.ask(&subscription, at(now));
-        breakers.note(&subscription, trial, Ok(()), at(now));
+        let probe = breakers.ask(&subscription, at(now));
+        breakers.note(&subscription, probe, Ok(()), at(now));
         assert!(matches!(breakers.ask(&subscription, at(now)), Permit::Call));
     }
 

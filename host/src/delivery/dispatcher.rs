@@ -10,16 +10,16 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::BreakerState;
-use super::engine::Engine;
+use super::context::DeliveryContext;
 use super::slots::{SLICE, Slots};
-use super::traffic::{Holds, Reached, UnderWay, lock};
+use super::traffic::{Holds, InFlight, LastSuccess, lock};
 use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Client, Guard, Reach, SetUpError};
 use crate::policy::Policy;
-use crate::store::{self, News, Store};
+use crate::store::{self, Store, Wake};
 
 /// How often the store is searched for work that no wake told of.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub enum StartError {
 
 /// The delivery stage: a handle on its tasks.
 pub struct Dispatcher {
-    pub(super) engine: Arc<Engine>,
+    pub(super) context: Arc<DeliveryContext>,
 }
 
 impl Dispatcher {
@@ -58,7 +58,7 @@ impl Dispatcher {
             .map_err(StartError::Client)?;
         let reached = store.reached().await.map_err(StartError::Store)?;
         let (alarm, tasks) = (store.alarm(), TaskTracker::new());
-        let engine = Arc::new(Engine {
+        let context = Arc::new(DeliveryContext {
             directory,
             modules,
             policy,
@@ -66,11 +66,11 @@ impl Dispatcher {
             guard,
             slots: Slots::new(limits.in_flight_max, SLICE, tasks.clone()),
             limits,
-            under_way: UnderWay::default(),
-            reached: Reached::new(reached),
+            in_flight: InFlight::default(),
+            last_success: LastSuccess::new(reached),
             holds: Holds::default(),
             breakers: Arc::default(),
-            lanes: Mutex::default(),
+            workers: Mutex::default(),
             timetable: Mutex::default(),
             timetable_changed: tokio::sync::Notify::new(),
             tasks,
@@ -78,19 +78,19 @@ impl Dispatcher {
             abort: CancellationToken::new(),
             store,
         });
-        let running = run(Arc::clone(&engine));
-        engine.tasks.spawn(alarm.watch("the dispatcher of deliveries", engine.stop.clone(), running));
-        Ok(Self { engine })
+        let running = run(Arc::clone(&context));
+        context.tasks.spawn(alarm.watch("the dispatcher of deliveries", context.stop.clone(), running));
+        Ok(Self { context })
     }
 
     /// Tells whether an attempt of this delivery is under way.
-    pub fn is_under_way(&self, event: EventId, recipient: RecipientId) -> bool {
-        self.engine.under_way.contains(event, recipient)
+    pub fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
+        self.context.in_flight.contains(event, recipient)
     }
 
     /// Tells whether a policy server or plugin decides who may see an event.
     pub fn asks_policy(&self) -> bool {
-        match self.engine.policy {
+        match self.context.policy {
             Policy::Everyone => false,
             Policy::Server(_) | Policy::Plugin(_) => true,
         }
@@ -98,37 +98,38 @@ impl Dispatcher {
 
     /// Lets policy be asked again about an event and the users of these recipients: called before it is sent again.
     pub async fn ask_policy_anew(&self, event: EventId, recipients: &[RecipientId]) {
-        for subscription in recipients.iter().filter_map(|id| self.engine.directory.get(id.as_subscription()))
+        for subscription in
+            recipients.iter().filter_map(|id| self.context.directory.get(id.as_subscription()))
         {
-            self.engine.policy.forget(event, &subscription.user).await;
+            self.context.policy.forget(event, &subscription.user).await;
         }
     }
 
     /// Returns how the plugin of a subscription does, if it has failed of late.
     pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
-        self.engine.breakers.state(&*self.engine.directory.get(subscription)?)
+        self.context.breakers.state(&*self.context.directory.get(subscription)?)
     }
 
     /// Returns what a subscription's deliveries wait for that is neither their target's nor their plugin's, and since when.
     pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
-        self.engine.holds.of(recipient)
+        self.context.holds.of(recipient)
     }
 
     /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
     /// is busy. Called before events for them are accepted.
-    pub async fn pace(&self, recipients: &[RecipientId], end: Instant) {
-        self.engine.pace(recipients, end).await;
+    pub async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
+        self.context.throttle(recipients, end).await;
     }
 
     /// Starts no more attempts, waits for those under way at most `grace`, and then drops them: they are
     /// repeated after the next start.
     pub async fn stop(&self, grace: Duration) {
-        self.engine.stop.cancel();
-        self.engine.tasks.close();
-        if tokio::time::timeout(grace, self.engine.tasks.wait()).await.is_err() {
+        self.context.stop.cancel();
+        self.context.tasks.close();
+        if tokio::time::timeout(grace, self.context.tasks.wait()).await.is_err() {
             tracing::warn!("attempts are still under way: they will be repeated after the next start");
-            self.engine.abort.cancel();
-            self.engine.tasks.wait().await;
+            self.context.abort.cancel();
+            self.context.tasks.wait().await;
         }
     }
 }
@@ -136,34 +137,34 @@ impl Dispatcher {
 /// Whoever drops it without stopping it first does not want to wait: what is under way is repeated later.
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        self.engine.stop.cancel();
-        self.engine.abort.cancel();
+        self.context.stop.cancel();
+        self.context.abort.cancel();
     }
 }
 
-async fn run(engine: Arc<Engine>) {
-    let wakes = engine.store.wakes();
+async fn run(context: Arc<DeliveryContext>) {
+    let wakes = context.store.wakes();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
-        let next = next_due(&engine);
+        let next = next_due(&context);
         tokio::select! {
-            () = engine.stop.cancelled() => return,
-            woken = wakes.take() => wake_all(&engine, woken),
-            () = engine.timetable_changed.notified() => {}
-            () = sleep_until(next) => wake_due(&engine),
-            _ = sweep.tick() => search(&engine).await,
+            () = context.stop.cancelled() => return,
+            woken = wakes.drain() => wake_all(&context, woken),
+            () = context.timetable_changed.notified() => {}
+            () = sleep_until(next) => wake_due(&context),
+            _ = sweep.tick() => search(&context).await,
         }
     }
 }
 
-fn wake_all(engine: &Arc<Engine>, woken: HashMap<RecipientId, News>) {
-    for (id, news) in woken {
-        engine.wake(id, news);
+fn wake_all(context: &Arc<DeliveryContext>, woken: HashMap<RecipientId, Wake>) {
+    for (id, wake) in woken {
+        context.wake(id, wake);
     }
 }
 
-fn next_due(engine: &Engine) -> Option<Timestamp> {
-    lock(&engine.timetable).values().min().copied()
+fn next_due(context: &DeliveryContext) -> Option<Timestamp> {
+    lock(&context.timetable).values().min().copied()
 }
 
 async fn sleep_until(due: Option<Timestamp>) {
@@ -177,21 +178,21 @@ async fn sleep_until(due: Option<Timestamp>) {
     }
 }
 
-fn wake_due(engine: &Arc<Engine>) {
+fn wake_due(context: &Arc<DeliveryContext>) {
     let now = clock::now();
-    let due: Vec<_> = lock(&engine.timetable).extract_if(|_, due| *due <= now).map(|(id, _)| id).collect();
+    let due: Vec<_> = lock(&context.timetable).extract_if(|_, due| *due <= now).map(|(id, _)| id).collect();
     for id in due {
-        engine.wake(id, News::read());
+        context.wake(id, Wake::read());
     }
 }
 
 /// Looks for work that nobody told of: after a start, and in case a wake was lost.
-async fn search(engine: &Arc<Engine>) {
-    match engine.store.creditors().await {
-        Ok(creditors) => {
-            let waiting_for_retry = lock(&engine.timetable).clone();
-            for id in creditors.into_iter().filter(|id| !waiting_for_retry.contains_key(id)) {
-                engine.wake(id, News::read());
+async fn search(context: &Arc<DeliveryContext>) {
+    match context.store.recipients_with_backlog().await {
+        Ok(recipients) => {
+            let waiting_for_retry = lock(&context.timetable).clone();
+            for id in recipients.into_iter().filter(|id| !waiting_for_retry.contains_key(id)) {
+                context.wake(id, Wake::read());
             }
         }
         Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),

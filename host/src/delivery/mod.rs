@@ -14,18 +14,18 @@ mod answer;
 mod attempt;
 mod backlog;
 mod breaker;
+mod context;
 mod dispatcher;
-mod engine;
-mod kept;
-mod lane;
+mod dry_run;
+mod failure;
 mod outcome;
 mod outputs;
 mod pipeline;
-mod reaction;
 mod request;
 mod slots;
+mod state_cache;
 mod traffic;
-mod trial;
+mod worker;
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::domain::RetrySchedule;
 
 pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
-pub use trial::Trial;
+pub use dry_run::DryRun;
 
 /// How much is delivered at once, and how long it may take.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ pub(super) enum Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// It counts.
-    Over(Outcome, Consequence),
+    Over(Outcome, SubscriptionEffect),
     /// It does not: the delivery waits for something that is neither the target's nor the plugin's, and why.
     Held(Holder, String),
     /// It does not: other lanes needed its slot.
@@ -44,7 +44,7 @@ pub(super) enum Next {
 
 /// What an outcome means for the subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Consequence {
+pub(super) enum SubscriptionEffect {
     /// Nothing.
     Nothing,
     /// Its target was reached.
@@ -57,7 +57,7 @@ pub(super) enum Consequence {
 
 /// When and how often an attempt is made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation<'a> {
+pub(super) struct RetryContext<'a> {
     /// The schedule of the delivery.
     pub(super) schedule: &'a RetrySchedule,
     /// How many attempts have failed when this one has, this one included.
@@ -69,53 +69,53 @@ pub(super) struct Situation<'a> {
 }
 
 /// Judges a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
-pub(super) fn judge(response: &Response, situation: Situation<'_>) -> Next {
-    let (outcome, consequence) = match response {
+pub(super) fn classify_response(response: &Response, retry_context: RetryContext<'_>) -> Next {
+    let (outcome, effect) = match response {
         Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
         Response::Unsendable(unsendable) => {
             let reason = unsendable.to_string();
-            let consequence = match unsendable.is_of_output() {
-                true => Consequence::Nothing,
-                false => Consequence::Disable(reason.clone()),
+            let effect = match unsendable.is_of_output() {
+                true => SubscriptionEffect::Nothing,
+                false => SubscriptionEffect::Disable(reason.clone()),
             };
-            (Outcome::Dead { reason }, consequence)
+            (Outcome::Dead { reason }, effect)
         }
-        Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, situation),
+        Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, retry_context),
         Response::Answered { answer, location, retry_after } => {
-            answered_with(answer, location.as_deref(), *retry_after, situation)
+            answered_with(answer, location.as_deref(), *retry_after, retry_context)
         }
     };
-    Next::Over(outcome, consequence)
+    Next::Over(outcome, effect)
 }
 
 fn answered_with(
     answer: &Answer,
     location: Option<&str>,
     retry_after: Option<Duration>,
-    situation: Situation<'_>,
-) -> (Outcome, Consequence) {
+    retry_context: RetryContext<'_>,
+) -> (Outcome, SubscriptionEffect) {
     let error = || if answer.body.is_empty() { answered(answer.status) } else { answer.body.clone() };
     match StatusCode::from_u16(answer.status) {
-        Ok(status) if status.is_success() => (Outcome::Delivered, Consequence::Reached),
+        Ok(status) if status.is_success() => (Outcome::Delivered, SubscriptionEffect::Reached),
         Ok(StatusCode::GONE) => {
             let reason = "the target answered 410 Gone: it wants no more events".to_owned();
-            (Outcome::Dead { reason }, Consequence::Disable(error()))
+            (Outcome::Dead { reason }, SubscriptionEffect::Disable(error()))
         }
         Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
             let reason = "the target answered 415 Unsupported Media Type: the same request would fail again"
                 .to_owned();
-            (Outcome::Dead { reason }, Consequence::Nothing)
+            (Outcome::Dead { reason }, SubscriptionEffect::Nothing)
         }
         Ok(status) if status.is_redirection() => {
             let to = location.unwrap_or("nowhere");
             let reason =
                 format!("{} to {to}: redirects are not followed, change target_url", answered(answer.status));
-            failure(reason.clone(), reason, None, situation)
+            failure(reason.clone(), reason, None, retry_context)
         }
         Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
-            failure(answered(answer.status), error(), retry_after, situation)
+            failure(answered(answer.status), error(), retry_after, retry_context)
         }
-        _ => failure(answered(answer.status), error(), None, situation),
+        _ => failure(answered(answer.status), error(), None, retry_context),
     }
 }
 
@@ -124,11 +124,11 @@ pub(super) fn of_output(next: Next, place: usize, count: usize) -> Next {
     let named =
         |reason| if count > 1 { format!("output {} of {count}: {reason}", place + 1) } else { reason };
     match next {
-        Next::Over(Outcome::Retry { reason, due }, consequence) => {
-            Next::Over(Outcome::Retry { reason: named(reason), due }, consequence)
+        Next::Over(Outcome::Retry { reason, due }, effect) => {
+            Next::Over(Outcome::Retry { reason: named(reason), due }, effect)
         }
-        Next::Over(Outcome::Dead { reason }, consequence) => {
-            Next::Over(Outcome::Dead { reason: named(reason) }, consequence)
+        Next::Over(Outcome::Dead { reason }, effect) => {
+            Next::Over(Outcome::Dead { reason: named(reason) }, effect)
         }
         Next::Held(by, reason) => Next::Held(by, named(reason)),
         Next::Over(..) | Next::GaveWay => next,
@@ -147,18 +147,18 @@ pub(super) fn failure(
     reason: String,
     error: String,
     retry_after: Option<Duration>,
-    situation: Situation<'_>,
-) -> (Outcome, Consequence) {
-    let Situation { schedule, failed, now, random } = situation;
+    retry_context: RetryContext<'_>,
+) -> (Outcome, SubscriptionEffect) {
+    let RetryContext { schedule, failed, now, random } = retry_context;
     let wait_min = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
     let outcome = Outcome::after_failure(reason, schedule, failed, wait_min, now, random);
-    let consequence = match outcome {
-        Outcome::Dead { .. } => Consequence::DisableUnlessReached(error),
+    let effect = match outcome {
+        Outcome::Dead { .. } => SubscriptionEffect::DisableUnlessReached(error),
         Outcome::Retry { .. } | Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => {
-            Consequence::Nothing
+            SubscriptionEffect::Nothing
         }
     };
-    (outcome, consequence)
+    (outcome, effect)
 }
 
 #[cfg(test)]
@@ -169,8 +169,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn situation(schedule: &RetrySchedule, failed: u32) -> Situation<'_> {
-        Situation { schedule, failed, now: now(), random: 0.5 }
+    fn retry_context(schedule: &RetrySchedule, failed: u32) -> RetryContext<'_> {
+        RetryContext { schedule, failed, now: now(), random: 0.5 }
     }
 
     fn answer(status: u16) -> Response {
@@ -181,16 +181,16 @@ mod tests {
         }
     }
 
-    fn over(next: Next) -> (Outcome, Consequence) {
+    fn over(next: Next) -> (Outcome, SubscriptionEffect) {
         match next {
-            Next::Over(outcome, consequence) => (outcome, consequence),
+            Next::Over(outcome, effect) => (outcome, effect),
             Next::Held(..) | Next::GaveWay => panic!("{next:?}"),
         }
     }
 
-    fn judged(status: u16, failed: u32) -> (Outcome, Consequence) {
+    fn judged(status: u16, failed: u32) -> (Outcome, SubscriptionEffect) {
         let schedule = "10s".parse().unwrap();
-        over(judge(&answer(status), situation(&schedule, failed)))
+        over(classify_response(&answer(status), retry_context(&schedule, failed)))
     }
 
     fn due_in(seconds: i64) -> Timestamp {
@@ -200,16 +200,16 @@ mod tests {
     #[test]
     fn any_2xx_is_success() {
         for status in [200, 201, 202, 204, 299] {
-            assert_eq!(judged(status, 1), (Outcome::Delivered, Consequence::Reached));
+            assert_eq!(judged(status, 1), (Outcome::Delivered, SubscriptionEffect::Reached));
         }
     }
 
     #[test]
     fn failures_wait_as_the_schedule_says() {
         for status in [400, 404, 500, 502] {
-            let (outcome, consequence) = judged(status, 1);
+            let (outcome, effect) = judged(status, 1);
             assert!(matches!(outcome, Outcome::Retry { due, .. } if due == due_in(10)), "{status}");
-            assert_eq!(consequence, Consequence::Nothing);
+            assert_eq!(effect, SubscriptionEffect::Nothing);
         }
     }
 
@@ -227,21 +227,21 @@ mod tests {
             location: None,
             retry_after: Some(Duration::MAX),
         };
-        let (outcome, _) = over(judge(&greedy, situation(&schedule, 1)));
+        let (outcome, _) = over(classify_response(&greedy, retry_context(&schedule, 1)));
         assert!(matches!(outcome, Outcome::Retry { due, .. } if due == due_in(24 * 60 * 60)));
     }
 
     #[test]
     fn a_used_up_schedule_is_a_dead_letter_with_the_answers_body_as_error() {
-        let (outcome, consequence) = judged(500, 2);
+        let (outcome, effect) = judged(500, 2);
         assert!(matches!(outcome, Outcome::Dead { reason } if reason.ends_with("the last of 2 attempts")));
-        assert_eq!(consequence, Consequence::DisableUnlessReached("why".to_owned()));
+        assert_eq!(effect, SubscriptionEffect::DisableUnlessReached("why".to_owned()));
     }
 
     #[test]
     fn gone_disables_and_415_does_not_try_again() {
-        assert!(matches!(judged(410, 1), (Outcome::Dead { .. }, Consequence::Disable(_))));
-        assert!(matches!(judged(415, 1), (Outcome::Dead { .. }, Consequence::Nothing)));
+        assert!(matches!(judged(410, 1), (Outcome::Dead { .. }, SubscriptionEffect::Disable(_))));
+        assert!(matches!(judged(415, 1), (Outcome::Dead { .. }, SubscriptionEffect::Nothing)));
     }
 
     #[test]
@@ -253,30 +253,33 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_not_tried_again() {
         let schedule = "10s".parse().unwrap();
-        let judged = |unsendable| over(judge(&Response::Unsendable(unsendable), situation(&schedule, 1)));
+        let judged = |unsendable| {
+            over(classify_response(&Response::Unsendable(unsendable), retry_context(&schedule, 1)))
+        };
         let port = "http://h:0/".parse::<crate::domain::TargetUrl>().unwrap_err();
-        let (outcome, consequence) = judged(Unsendable::Target(port));
+        let (outcome, effect) = judged(Unsendable::Target(port));
         let reason = "target_url names a port that cannot be one: `0` is not within 1 to 65535".to_owned();
         assert_eq!(outcome, Outcome::Dead { reason: reason.clone() });
-        assert_eq!(consequence, Consequence::Disable(reason));
-        let (outcome, consequence) = judged(Unsendable::Output("its header `via` …".to_owned()));
-        assert!(matches!(outcome, Outcome::Dead { .. }) && consequence == Consequence::Nothing);
+        assert_eq!(effect, SubscriptionEffect::Disable(reason));
+        let (outcome, effect) = judged(Unsendable::Output("its header `via` …".to_owned()));
+        assert!(matches!(outcome, Outcome::Dead { .. }) && effect == SubscriptionEffect::Nothing);
     }
 
     #[test]
     fn no_answer_is_retried_too() {
         let schedule = RetrySchedule::NONE;
         let refused = Response::Failed("refused".to_owned());
-        let (outcome, consequence) = over(judge(&refused, situation(&schedule, 1)));
+        let (outcome, effect) = over(classify_response(&refused, retry_context(&schedule, 1)));
         assert!(matches!(outcome, Outcome::Dead { .. }));
-        assert_eq!(consequence, Consequence::DisableUnlessReached("refused".to_owned()));
+        assert_eq!(effect, SubscriptionEffect::DisableUnlessReached("refused".to_owned()));
     }
 
     /// One event for 3,000 subscriptions met a thousand descriptors: half of them were disabled by that.
     #[test]
     fn what_this_machine_lacks_counts_for_nobody() {
         let schedule = RetrySchedule::NONE;
-        let next = judge(&Response::Shortage("no descriptors".to_owned()), situation(&schedule, 1));
+        let next =
+            classify_response(&Response::Shortage("no descriptors".to_owned()), retry_context(&schedule, 1));
         assert_eq!(next, Next::Held(Holder::Host, "no descriptors".to_owned()));
         let second = of_output(next, 1, 3);
         assert_eq!(second, Next::Held(Holder::Host, "output 2 of 3: no descriptors".to_owned()));

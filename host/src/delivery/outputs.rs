@@ -4,29 +4,29 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::engine::Engine;
+use super::context::DeliveryContext;
 use super::outcome::Response;
 use super::request;
 use super::slots::Occupied;
 use crate::clock;
 use crate::domain::plugin::Output;
 use crate::domain::{DeliveryId, Subscription};
-use crate::store::Owed;
+use crate::store::PendingDelivery;
 
-impl Engine {
+impl DeliveryContext {
     /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
     /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
     /// when the attempt has to give way.
     pub(super) async fn send_outputs(
         &self,
         subscription: &Subscription,
-        owed: &Owed,
+        pending: &PendingDelivery,
         outputs: &[Output],
         slot: Occupied<'_>,
         sent: &mut u64,
     ) -> Option<(usize, Response)> {
         let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
-        let (begun, id) = (Instant::now(), DeliveryId::of(owed.event.id, subscription.id));
+        let (begun, id) = (Instant::now(), DeliveryId::of(pending.event.id, subscription.id));
         let mut counts: Option<(usize, Response)> = None;
         for (place, output) in outputs.iter().enumerate() {
             // What has been sent is not sent again; a list holds as many as there are bits.
@@ -45,7 +45,7 @@ impl Engine {
             };
             if is_taken(&response) {
                 *sent |= bit;
-                self.reached.note(subscription.id, clock::now());
+                self.last_success.note(subscription.id, clock::now());
             }
             // What one has no descriptor for, the next has none for either.
             let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);

@@ -1,211 +1,218 @@
 //! What a subscription's plugin makes of a delivery: called once, fixed in the store, and then only read.
 //!
 //! The plugin's policy, filter and transform are one call ([`crate::plugin`]). What it fixes, and what it changes in its
-//! state, is durable before anything is sent ([`crate::store::Store::prepare`]): a later attempt sends the same, whatever
+//! state, is durable before anything is sent ([`crate::store::Store::freeze`]): a later attempt sends the same, whatever
 //! has become of the plugin since. A plugin without state that lets an event pass as it is fixes nothing that would have
 //! to be stored at once.
 
 use std::sync::Arc;
 
 use super::breaker::{Failed, Permit};
-use super::engine::Engine;
-use super::kept::{Kept, Turn};
-use super::outcome::{Consequence, Situation};
-use super::reaction::{self, Reaction, react};
-use crate::domain::plugin::{Failure, Fixed, OnError, Output, PluginRun, Prepared, StateChange, Verdict};
+use super::context::DeliveryContext;
+use super::failure::{self, FailurePlan, classify_failure};
+use super::outcome::{RetryContext, SubscriptionEffect};
+use super::state_cache::{StateCache, StateGuard};
+use crate::domain::plugin::{
+    Failure, OnError, Output, PluginResult, PluginRun, RenderedPayload, StateChange, Verdict,
+};
 use crate::domain::{Holder, Outcome, PluginUse, Subscription};
 use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
-use crate::store::{Error, Owed, Preparation};
+use crate::store::{Error, PendingDelivery, Rendering};
 use crate::{chain, clock};
 
 /// Why a run does not count whose delivery waits no more.
 const GONE: &str = "it was asked for again, or dropped, while its plugin ran: this run does not count";
 
 /// What an attempt goes on with.
-pub(super) enum Course {
+pub(super) enum SendPlan {
     /// The event is sent as it came.
     Event,
     /// These are sent.
     Outputs(Vec<Output>),
     /// The attempt ends.
-    End(Outcome, Consequence),
+    End(Outcome, SubscriptionEffect),
     /// The delivery waits for something that is not the plugin's.
     Held(Holder, String),
 }
 
 /// What is known after the plugin.
-pub(super) struct Decided {
-    pub(super) course: Course,
+pub(super) struct PluginDecision {
+    pub(super) plan: SendPlan,
     /// What the plugin did, where the store does not have it yet.
     pub(super) run: Option<Box<PluginRun>>,
     /// Whether the store has what the plugin has fixed.
-    pub(super) is_prepared: bool,
+    pub(super) is_rendered: bool,
 }
 
 /// What a delivery brings to its plugin.
-pub(super) struct Visit {
+pub(super) struct PluginContext {
     pub(super) permit: Permit,
-    pub(super) kept: Arc<Kept>,
+    pub(super) state_cache: Arc<StateCache>,
 }
 
-impl Decided {
-    fn unprepared(course: Course, run: PluginRun) -> Self {
-        Self { course, run: Some(Box::new(run)), is_prepared: false }
+impl PluginDecision {
+    fn unrendered(plan: SendPlan, run: PluginRun) -> Self {
+        Self { plan, run: Some(Box::new(run)), is_rendered: false }
     }
 
-    fn prepared(fixed: Fixed) -> Self {
-        Self { course: course_of(fixed), run: None, is_prepared: true }
+    fn rendered(result: PluginResult) -> Self {
+        Self { plan: plan_of(result), run: None, is_rendered: true }
     }
 
     fn event() -> Self {
-        Self { course: Course::Event, run: None, is_prepared: false }
+        Self { plan: SendPlan::Event, run: None, is_rendered: false }
     }
 }
 
 /// What one delivery is decided about.
-struct Case<'a, S> {
+struct PluginCall<'a, S> {
     subscription: &'a Arc<Subscription>,
     used: &'a Arc<PluginUse>,
-    owed: &'a Owed,
+    pending: &'a PendingDelivery,
     attempt: u32,
-    situation: &'a S,
+    retry_context: &'a S,
 }
 
-impl Engine {
+impl DeliveryContext {
     /// Decides what is sent: reads what is fixed, or asks the plugin. `attempt` is the number of this attempt.
     pub(super) async fn decide<'s>(
         &self,
         subscription: &Arc<Subscription>,
-        owed: &Owed,
-        visit: Option<Visit>,
+        pending: &PendingDelivery,
+        plugin_context: Option<PluginContext>,
         attempt: u32,
-        situation: &impl Fn() -> Situation<'s>,
-    ) -> Decided {
-        if owed.prepared {
-            match self.store.prepared(owed.event.id, subscription.id.into()).await {
-                Ok(Some(prepared)) => return Decided::prepared(prepared.fixed),
+        retry_context: &impl Fn() -> RetryContext<'s>,
+    ) -> PluginDecision {
+        if pending.rendered {
+            match self.store.rendered(pending.event.id, subscription.id.into()).await {
+                Ok(Some(rendered)) => return PluginDecision::rendered(rendered.result),
                 Ok(None) => {}
                 Err(error) => {
-                    return Decided { course: unreadable(&error), run: None, is_prepared: true };
+                    return PluginDecision { plan: unreadable(&error), run: None, is_rendered: true };
                 }
             }
         }
-        let (Some(used), Some(Visit { permit, kept })) = (&subscription.plugin, visit) else {
-            return Decided::event();
+        let (Some(used), Some(PluginContext { permit, state_cache })) =
+            (&subscription.plugin, plugin_context)
+        else {
+            return PluginDecision::event();
         };
-        if owed.progress.passed {
-            return Decided::event();
+        if pending.progress.passed {
+            return PluginDecision::event();
         }
-        let case = Case { subscription, used, owed, attempt, situation };
+        let plugin_call = PluginCall { subscription, used, pending, attempt, retry_context };
         if let Permit::Not { until, holds } = permit {
             let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
             // One that was to wait is here when what was fixed of it has gone meanwhile: its policy may not have been asked.
             let on_error = if holds { OnError::Retry } else { used.on_error };
-            return Decided::unprepared(course_after(&failed, on_error, (case.situation)()), run);
+            return PluginDecision::unrendered(
+                plan_after(&failed, on_error, (plugin_call.retry_context)()),
+                run,
+            );
         }
         match self.modules.plugin(used.digest).await {
-            Ok(plugin) => self.ask(case, plugin, permit, &kept).await,
+            Ok(plugin) => self.ask(plugin_call, plugin, permit, &state_cache).await,
             Err(failed) => {
                 let run = PluginRun::failed(used.digest, attempt, clock::now(), failed);
                 let may_have_policy = match self.modules.module(used.digest).await {
                     Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
                     Ok(None) | Err(_) => true,
                 };
-                self.judge_failed(&case, permit, run, may_have_policy)
+                self.classify_failed_run(&plugin_call, permit, run, may_have_policy)
             }
         }
     }
 
-    async fn ask<'s, S: Fn() -> Situation<'s>>(
+    async fn ask<'s, S: Fn() -> RetryContext<'s>>(
         &self,
-        case: Case<'_, S>,
+        plugin_call: PluginCall<'_, S>,
         plugin: Arc<Plugin>,
         permit: Permit,
-        kept: &Kept,
-    ) -> Decided {
+        state_cache: &StateCache,
+    ) -> PluginDecision {
         let has_policy = plugin.has_policy();
-        let mut turn = None;
+        let mut guard = None;
         if plugin.uses_state() {
-            turn = match kept.turn(&*self.store, case.subscription).await {
-                Ok(turn) => Some(turn),
+            guard = match state_cache.lock(&*self.store, plugin_call.subscription).await {
+                Ok(guard) => Some(guard),
                 Err(error) => {
-                    return Decided { course: unreadable(&error), run: None, is_prepared: false };
+                    return PluginDecision { plan: unreadable(&error), run: None, is_rendered: false };
                 }
             };
         }
         let now = clock::now();
         let call = Call {
-            event: case.owed.event.event.clone(),
-            subscription: Arc::clone(case.subscription),
-            plugin: Arc::clone(case.used),
-            attempt: case.attempt,
+            event: plugin_call.pending.event.event.clone(),
+            subscription: Arc::clone(plugin_call.subscription),
+            plugin: Arc::clone(plugin_call.used),
+            attempt: plugin_call.attempt,
             now,
-            state: turn.as_ref().map_or_else(State::default, Turn::state),
+            state: guard.as_ref().map_or_else(State::default, StateGuard::state),
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
         let Ran { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
-            return self.judge_failed(&case, permit, run, has_policy);
+            return self.classify_failed_run(&plugin_call, permit, run, has_policy);
         }
         run.keep_end(self.limits.success_log_bytes);
-        self.breakers.note(case.subscription, permit, Ok(()), now);
+        self.breakers.note(plugin_call.subscription, permit, Ok(()), now);
         let is_changed = state.is_changed();
-        let changes = turn.as_ref().filter(|_| is_changed).map(|turn| turn.changes(&state, now));
+        let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
         // It shares what is kept, which changes now.
         drop(state);
-        let fixed = fixed_by(&run.verdict, outputs);
-        if changes.is_empty() && !matches!(fixed, Fixed::Outputs(_)) {
-            return Decided::unprepared(course_of(fixed), run);
+        let result = result_of(&run.verdict, outputs);
+        if changes.is_empty() && !matches!(result, PluginResult::Outputs(_)) {
+            return PluginDecision::unrendered(plan_of(result), run);
         }
         // While the disk is full, the delivery waits and its plugin runs again: nothing of this run is kept.
-        match self.commit(&case, run, fixed.clone(), changes.clone()).await {
+        match self.commit(&plugin_call, run, result.clone(), changes.clone()).await {
             Ok(true) => {
-                if let Some(turn) = turn {
-                    turn.keep(changes);
+                if let Some(guard) = guard {
+                    guard.commit(changes);
                 }
-                Decided::prepared(fixed)
+                PluginDecision::rendered(result)
             }
             Ok(false) => {
                 let reason = GONE.to_owned();
-                let course = Course::End(Outcome::Skipped { reason }, Consequence::Nothing);
-                Decided { course, run: None, is_prepared: false }
+                let plan = SendPlan::End(Outcome::Skipped { reason }, SubscriptionEffect::Nothing);
+                PluginDecision { plan, run: None, is_rendered: false }
             }
-            Err(error) => Decided { course: unreadable(&error), run: None, is_prepared: false },
+            Err(error) => PluginDecision { plan: unreadable(&error), run: None, is_rendered: false },
         }
     }
 
     /// Makes durable what is fixed.
-    async fn commit<'s, S: Fn() -> Situation<'s>>(
+    async fn commit<'s, S: Fn() -> RetryContext<'s>>(
         &self,
-        case: &Case<'_, S>,
+        plugin_call: &PluginCall<'_, S>,
         run: PluginRun,
-        fixed: Fixed,
+        result: PluginResult,
         state: Vec<StateChange>,
     ) -> Result<bool, Error> {
-        let preparation = Preparation {
-            recipient: case.subscription.id.into(),
-            event: case.owed.event.id,
-            place: case.owed.place,
+        let rendering = Rendering {
+            recipient: plugin_call.subscription.id.into(),
+            event: plugin_call.pending.event.id,
+            place: plugin_call.pending.place,
             run: Box::new(run),
-            prepared: Prepared::by(case.used, fixed),
+            payload: RenderedPayload::by(plugin_call.used, result),
             state,
         };
-        self.store.prepare(preparation).await
+        self.store.freeze(rendering).await
     }
 
-    fn judge_failed<'s, S: Fn() -> Situation<'s>>(
+    fn classify_failed_run<'s, S: Fn() -> RetryContext<'s>>(
         &self,
-        case: &Case<'_, S>,
+        plugin_call: &PluginCall<'_, S>,
         permit: Permit,
         run: PluginRun,
         may_have_policy: bool,
-    ) -> Decided {
-        let Verdict::Failed(failed) = &run.verdict else { return Decided::event() };
-        let wanted = case.used.on_error;
-        let counted = if reaction::is_counted(failed) {
+    ) -> PluginDecision {
+        let Verdict::Failed(failed) = &run.verdict else { return PluginDecision::event() };
+        let wanted = plugin_call.used.on_error;
+        let counted = if failure::is_counted(failed) {
             let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
             Err(Failed { reason: failed.reason(), holds })
         } else {
@@ -220,47 +227,53 @@ impl Engine {
             | Failure::Unavailable { .. }
             | Failure::Limit(_)
             | Failure::Trap(_)
-            | Failure::Breaker(_) => self.breakers.note(case.subscription, permit, counted, clock::now()),
+            | Failure::Breaker(_) => {
+                self.breakers.note(plugin_call.subscription, permit, counted, clock::now())
+            }
         }
-        let on_error = reaction::on_error(wanted, &run, may_have_policy);
-        Decided::unprepared(course_after(failed, on_error, (case.situation)()), run)
+        let on_error = failure::on_error(wanted, &run, may_have_policy);
+        PluginDecision::unrendered(plan_after(failed, on_error, (plugin_call.retry_context)()), run)
     }
 }
 
-fn course_after(failed: &Failure, on_error: OnError, situation: Situation<'_>) -> Course {
-    match react(failed, on_error, situation) {
-        Reaction::Deliver => Course::Event,
-        Reaction::End(outcome, consequence) => Course::End(outcome, consequence),
-        Reaction::Held(reason) => Course::Held(Holder::Plugins, reason),
+fn plan_after(failed: &Failure, on_error: OnError, retry_context: RetryContext<'_>) -> SendPlan {
+    match classify_failure(failed, on_error, retry_context) {
+        FailurePlan::Deliver => SendPlan::Event,
+        FailurePlan::End(outcome, effect) => SendPlan::End(outcome, effect),
+        FailurePlan::Held(reason) => SendPlan::Held(Holder::Plugins, reason),
     }
 }
 
-fn course_of(fixed: Fixed) -> Course {
-    match fixed {
-        Fixed::Event => Course::Event,
-        Fixed::Outputs(outputs) => Course::Outputs(outputs),
-        Fixed::Denied { .. } => Course::End(Outcome::Denied, Consequence::Nothing),
-        Fixed::Skipped { reason } => Course::End(Outcome::Skipped { reason }, Consequence::Nothing),
+fn plan_of(result: PluginResult) -> SendPlan {
+    match result {
+        PluginResult::Event => SendPlan::Event,
+        PluginResult::Outputs(outputs) => SendPlan::Outputs(outputs),
+        PluginResult::Denied { .. } => SendPlan::End(Outcome::Denied, SubscriptionEffect::Nothing),
+        PluginResult::Skipped { reason } => {
+            SendPlan::End(Outcome::Skipped { reason }, SubscriptionEffect::Nothing)
+        }
     }
 }
 
-fn fixed_by(verdict: &Verdict, outputs: Vec<Output>) -> Fixed {
+fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
     match verdict {
-        Verdict::Transformed { .. } => Fixed::Outputs(outputs),
-        Verdict::Denied { reason } => Fixed::Denied { reason: reason.clone() },
-        Verdict::Skipped { reason } => Fixed::Skipped { reason: reason.clone() },
+        Verdict::Transformed { .. } => PluginResult::Outputs(outputs),
+        Verdict::Denied { reason } => PluginResult::Denied { reason: reason.clone() },
+        Verdict::Skipped { reason } => PluginResult::Skipped { reason: reason.clone() },
         // A failed one fixes nothing, and is judged elsewhere.
-        Verdict::Deliver | Verdict::Failed(_) => Fixed::Event,
+        Verdict::Deliver | Verdict::Failed(_) => PluginResult::Event,
     }
 }
 
 /// Says what becomes of a delivery about which the store cannot say what its plugin made of it: a damaged record stays
 /// damaged, anything else passes.
-fn unreadable(error: &Error) -> Course {
+fn unreadable(error: &Error) -> SendPlan {
     let reason = chain::of(error);
     match error {
-        Error::Damaged { .. } => Course::End(Outcome::Dead { reason }, Consequence::Nothing),
-        Error::Unavailable { .. } | Error::Busy { .. } | Error::Closed => Course::Held(Holder::Store, reason),
-        Error::Quota { .. } => Course::Held(Holder::Quota, reason),
+        Error::Damaged { .. } => SendPlan::End(Outcome::Dead { reason }, SubscriptionEffect::Nothing),
+        Error::Unavailable { .. } | Error::Busy { .. } | Error::Closed => {
+            SendPlan::Held(Holder::Store, reason)
+        }
+        Error::Quota { .. } => SendPlan::Held(Holder::Quota, reason),
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
-use crate::store::News;
+use crate::store::Wake;
 
 /// Locks; a panic elsewhere leaves these sets usable.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -19,15 +19,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Deliveries with an attempt under way.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<HashSet<(EventId, RecipientId)>>);
+pub(super) struct InFlight(Mutex<HashSet<(EventId, RecipientId)>>);
 
 /// Takes a delivery off the list when its attempt ends or is dropped.
-pub(super) struct UnderWayGuard<'a>(&'a UnderWay, (EventId, RecipientId));
+pub(super) struct InFlightGuard<'a>(&'a InFlight, (EventId, RecipientId));
 
-impl UnderWay {
-    pub(super) fn enter(&self, event: EventId, recipient: RecipientId) -> UnderWayGuard<'_> {
+impl InFlight {
+    pub(super) fn enter(&self, event: EventId, recipient: RecipientId) -> InFlightGuard<'_> {
         lock(&self.0).insert((event, recipient));
-        UnderWayGuard(self, (event, recipient))
+        InFlightGuard(self, (event, recipient))
     }
 
     pub(super) fn contains(&self, event: EventId, recipient: RecipientId) -> bool {
@@ -35,7 +35,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWayGuard<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.0).remove(&self.1);
     }
@@ -66,9 +66,9 @@ impl Holds {
 }
 
 /// When each target was last reached.
-pub(super) struct Reached(Mutex<HashMap<SubscriptionId, Timestamp>>);
+pub(super) struct LastSuccess(Mutex<HashMap<SubscriptionId, Timestamp>>);
 
-impl Reached {
+impl LastSuccess {
     pub(super) fn new(known: impl IntoIterator<Item = (SubscriptionId, Timestamp)>) -> Self {
         Self(Mutex::new(known.into_iter().collect()))
     }
@@ -87,13 +87,13 @@ impl Reached {
 }
 
 /// How a lane is doing, seen from outside.
-pub(super) struct Gauge {
+pub(super) struct Mailbox {
     born: Instant,
     /// Told when there are news.
-    pub(super) wake: Notify,
-    news: Mutex<News>,
+    pub(super) notify: Notify,
+    wake: Mutex<Wake>,
     /// New deliveries that this lane was told of and has not tried yet.
-    behind: AtomicI64,
+    lag: AtomicI64,
     /// The mean time of an attempt, in microseconds, over the last dozen or so.
     mean_micros: AtomicU64,
     /// When an attempt last succeeded, in microseconds after `born`; 0 when the last one failed.
@@ -102,13 +102,13 @@ pub(super) struct Gauge {
     caught_up: Notify,
 }
 
-impl Default for Gauge {
+impl Default for Mailbox {
     fn default() -> Self {
         Self {
             born: Instant::now(),
-            wake: Notify::new(),
-            news: Mutex::default(),
-            behind: AtomicI64::new(0),
+            notify: Notify::new(),
+            wake: Mutex::default(),
+            lag: AtomicI64::new(0),
             mean_micros: AtomicU64::new(0),
             succeeded_micros: AtomicU64::new(0),
             caught_up: Notify::new(),
@@ -117,42 +117,42 @@ impl Default for Gauge {
 }
 
 /// How far a lane may be behind before those who feed it are slowed down, and where they may go on.
-const BEHIND_MAX: i64 = 768;
-const BEHIND_LOW: i64 = 512;
+const LAG_MAX: i64 = 768;
+const LAG_LOW: i64 = 512;
 /// A target that takes longer is slow by itself: slowing producers would not help.
-const BRISK: Duration = Duration::from_millis(40);
+const FAST_TARGET: Duration = Duration::from_millis(40);
 
-impl Gauge {
+impl Mailbox {
     /// Tells the lane what is new.
-    pub(super) fn tell(&self, news: News) {
-        self.behind.fetch_add(i64::try_from(news.count).unwrap_or(i64::MAX), Ordering::Relaxed);
-        lock(&self.news).add(news);
-        self.wake.notify_one();
+    pub(super) fn push(&self, wake: Wake) {
+        self.lag.fetch_add(i64::try_from(wake.count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        lock(&self.wake).merge(wake);
+        self.notify.notify_one();
     }
 
     /// Takes what is new.
-    pub(super) fn take_news(&self) -> News {
-        std::mem::take(&mut lock(&self.news))
+    pub(super) fn take_wake(&self) -> Wake {
+        std::mem::take(&mut lock(&self.wake))
     }
 
     /// Tells whether something is new.
-    pub(super) fn has_news(&self) -> bool {
-        let news = lock(&self.news);
-        news.read || !news.fresh.is_empty()
+    pub(super) fn has_wake(&self) -> bool {
+        let wake = lock(&self.wake);
+        wake.read || !wake.first_attempts.is_empty()
     }
 
     /// Notes the end of an attempt.
     pub(super) fn note(&self, took: Duration, success: bool) {
-        let behind = self.behind.fetch_sub(1, Ordering::Relaxed) - 1;
-        if behind < 0 {
+        let lag = self.lag.fetch_sub(1, Ordering::Relaxed) - 1;
+        if lag < 0 {
             // Deliveries from before a restart were never told of.
-            self.behind.store(0, Ordering::Relaxed);
+            self.lag.store(0, Ordering::Relaxed);
         }
         let mean = self.mean_micros.load(Ordering::Relaxed);
         self.mean_micros.store(mean - mean / 12 + micros(took) / 12, Ordering::Relaxed);
         let succeeded = if success { micros(self.born.elapsed()) } else { 0 };
         self.succeeded_micros.store(succeeded, Ordering::Relaxed);
-        if behind <= BEHIND_LOW {
+        if lag <= LAG_LOW {
             self.caught_up.notify_waiters();
         }
     }
@@ -160,26 +160,26 @@ impl Gauge {
     /// Waits until `end` while a healthy lane is behind: the target is quick, so it is this machine that is busy.
     ///
     /// Cancel safe.
-    pub(super) async fn pace(&self, end: Instant) {
-        if !self.is_behind() {
+    pub(super) async fn throttle(&self, end: Instant) {
+        if !self.is_lagging() {
             return;
         }
         let caught_up = self.caught_up.notified();
         tokio::pin!(caught_up);
         // Registers before the second look, so that no signal falls in between.
         caught_up.as_mut().enable();
-        if self.is_behind() {
+        if self.is_lagging() {
             let _caught_up_or_not = tokio::time::timeout_at(end.into(), caught_up).await;
         }
     }
 
-    fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed) > BEHIND_MAX
-            && self.mean_micros.load(Ordering::Relaxed) < micros(BRISK)
+    fn is_lagging(&self) -> bool {
+        self.lag.load(Ordering::Relaxed) > LAG_MAX
+            && self.mean_micros.load(Ordering::Relaxed) < micros(FAST_TARGET)
             // A target that has just begun to hang is not quick any more, whatever the mean says.
             // It may have succeeded since `elapsed` was read.
             && micros(self.born.elapsed()).saturating_sub(self.succeeded_micros.load(Ordering::Relaxed))
-                < micros(BRISK)
+                < micros(FAST_TARGET)
     }
 }
 
@@ -194,79 +194,79 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(1);
 
     /// A lane that is this far behind and has just got one through, in `took`.
-    fn behind(count: u64, took: Duration) -> Gauge {
-        let gauge = Gauge::default();
-        gauge.tell(News { count: count + 1, ..News::default() });
-        gauge.note(took, true);
-        gauge
+    fn lagging(count: u64, took: Duration) -> Mailbox {
+        let mailbox = Mailbox::default();
+        mailbox.push(Wake { count: count + 1, ..Wake::default() });
+        mailbox.note(took, true);
+        mailbox
     }
 
     #[test]
     fn only_a_quick_target_that_is_far_behind_slows_its_producers() {
-        assert!(behind(769, QUICK).is_behind());
-        assert!(!behind(768, QUICK).is_behind(), "not far");
-        assert!(!behind(769, 12 * 2 * BRISK).is_behind(), "slow by itself");
+        assert!(lagging(769, QUICK).is_lagging());
+        assert!(!lagging(768, QUICK).is_lagging(), "not far");
+        assert!(!lagging(769, 12 * 2 * FAST_TARGET).is_lagging(), "slow by itself");
     }
 
     #[test]
     fn a_target_that_fails_or_hangs_slows_nobody() {
-        let failing = behind(1_000, QUICK);
-        let long_ago = Instant::now().checked_sub(2 * BRISK).unwrap();
-        let failing = Gauge { born: long_ago, ..failing };
+        let failing = lagging(1_000, QUICK);
+        let long_ago = Instant::now().checked_sub(2 * FAST_TARGET).unwrap();
+        let failing = Mailbox { born: long_ago, ..failing };
         failing.note(QUICK, false);
-        assert!(!failing.is_behind());
-        let hanging = Gauge { born: long_ago, ..behind(1_000, QUICK) };
-        assert!(!hanging.is_behind(), "its last success was at its birth");
+        assert!(!failing.is_lagging());
+        let hanging = Mailbox { born: long_ago, ..lagging(1_000, QUICK) };
+        assert!(!hanging.is_lagging(), "its last success was at its birth");
     }
 
     /// The time now was read before the time of the last success, which may then be later: the difference
     /// overflowed.
     #[test]
     fn a_success_during_the_look_is_no_overflow() {
-        let gauge = behind(1_000, QUICK);
-        gauge.succeeded_micros.store(u64::MAX / 32, Ordering::Relaxed);
-        assert!(gauge.is_behind());
+        let mailbox = lagging(1_000, QUICK);
+        mailbox.succeeded_micros.store(u64::MAX / 32, Ordering::Relaxed);
+        assert!(mailbox.is_lagging());
     }
 
     #[test]
     fn what_was_never_told_of_does_not_count_as_ahead() {
-        let gauge = Gauge::default();
-        (0..10).for_each(|_| gauge.note(QUICK, true));
-        gauge.tell(News { count: 770, ..News::default() });
-        gauge.note(QUICK, true);
-        assert!(gauge.is_behind());
+        let mailbox = Mailbox::default();
+        (0..10).for_each(|_| mailbox.note(QUICK, true));
+        mailbox.push(Wake { count: 770, ..Wake::default() });
+        mailbox.note(QUICK, true);
+        assert!(mailbox.is_lagging());
     }
 
     #[tokio::test]
     async fn a_producer_goes_on_when_the_lane_has_caught_up_or_the_time_is_over() {
-        let gauge = behind(769, QUICK);
+        let mailbox = lagging(769, QUICK);
         let begun = Instant::now();
-        gauge.pace(begun).await;
-        gauge.pace(begun + QUICK).await;
+        mailbox.throttle(begun).await;
+        mailbox.throttle(begun + QUICK).await;
         let far = begun + Duration::from_secs(60);
-        let catching_up = async { (0..257).for_each(|_| gauge.note(QUICK, true)) };
-        tokio::join!(gauge.pace(far), catching_up);
+        let catching_up = async { (0..257).for_each(|_| mailbox.note(QUICK, true)) };
+        tokio::join!(mailbox.throttle(far), catching_up);
         assert!(begun.elapsed() < Duration::from_secs(30));
-        gauge.pace(far).await;
+        mailbox.throttle(far).await;
     }
 
     #[test]
     fn news_are_taken_once() {
-        let gauge = Gauge::default();
-        assert!(!gauge.has_news());
-        gauge.tell(News::read());
-        assert!(gauge.has_news());
-        assert!(gauge.take_news().read);
-        assert!(!gauge.has_news());
+        let mailbox = Mailbox::default();
+        assert!(!mailbox.has_wake());
+        mailbox.push(Wake::read());
+        assert!(mailbox.has_wake());
+        assert!(mailbox.take_wake().read);
+        assert!(!mailbox.has_wake());
     }
 
     #[test]
     fn a_delivery_is_under_way_until_its_guard_goes() {
         let (event, recipient) = (EventId::MAX, RecipientId::MAX);
-        let under_way = UnderWay::default();
-        let guard = under_way.enter(event, recipient);
-        assert!(under_way.contains(event, recipient));
+        let in_flight = InFlight::default();
+        let guard = in_flight.enter(event, recipient);
+        assert!(in_flight.contains(event, recipient));
         drop(guard);
-        assert!(!under_way.contains(event, recipient));
+        assert!(!in_flight.contains(event, recipient));
     }
 }

@@ -10,7 +10,7 @@ use crate::matching::{Filter, Index};
 
 /// A subscription with its filter.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct CompiledSubscription {
     /// The subscription.
     pub subscription: Arc<Subscription>,
     /// Its filter; `None` where the subscription is deleted, or where a stored filter does not parse and matches nothing.
@@ -22,7 +22,7 @@ type Own = (Arc<str>, Timestamp, SubscriptionId);
 
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
-    by_id: imbl::OrdMap<SubscriptionId, Known>,
+    by_id: imbl::OrdMap<SubscriptionId, CompiledSubscription>,
     by_user: imbl::OrdSet<Own>,
     pub(super) index: Index,
 }
@@ -37,11 +37,11 @@ impl Snapshot {
         snapshot
     }
 
-    pub(super) fn get(&self, id: SubscriptionId) -> Option<&Known> {
+    pub(super) fn get(&self, id: SubscriptionId) -> Option<&CompiledSubscription> {
         self.by_id.get(&id)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Known> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &CompiledSubscription> {
         self.by_id.values()
     }
 
@@ -51,7 +51,11 @@ impl Snapshot {
     }
 
     /// Returns a user's subscriptions that are not deleted, in the order of their creation, from behind `after` on.
-    pub(super) fn of_user(&self, user: &str, after: Option<&Subscription>) -> impl Iterator<Item = &Known> {
+    pub(super) fn of_user(
+        &self,
+        user: &str,
+        after: Option<&Subscription>,
+    ) -> impl Iterator<Item = &CompiledSubscription> {
         let user: Arc<str> = user.into();
         let first = after.map_or((Timestamp::MIN, SubscriptionId::NIL), |after| (after.created, after.id));
         let (first, last) =
@@ -61,7 +65,7 @@ impl Snapshot {
     }
 
     /// Adds or replaces a subscription; one without a filter is never matched.
-    pub(super) fn put(&mut self, known: Known) {
+    pub(super) fn put(&mut self, known: CompiledSubscription) {
         let subscription = &*known.subscription;
         match known.filter.as_ref().filter(|_| subscription.is_active()) {
             Some(filter) => self.index.insert(subscription.id, Arc::clone(filter)),
@@ -85,7 +89,7 @@ impl Snapshot {
 }
 
 /// Parses the filters of all subscriptions: at 100,000 the longest part of a start.
-fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Known> {
+fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<CompiledSubscription> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = subscriptions.len().div_ceil(cores).max(1);
     let mut parts = Vec::with_capacity(cores);
@@ -101,13 +105,13 @@ fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Known> {
     })
 }
 
-fn known(subscription: Arc<Subscription>) -> Known {
+fn known(subscription: Arc<Subscription>) -> CompiledSubscription {
     if subscription.deleted.is_some() {
-        return Known { subscription, filter: None };
+        return CompiledSubscription { subscription, filter: None };
     }
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
     if let Err(error) = &filter {
         tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
     }
-    Known { subscription, filter: filter.ok().map(Arc::new) }
+    CompiledSubscription { subscription, filter: filter.ok().map(Arc::new) }
 }

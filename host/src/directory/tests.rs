@@ -57,7 +57,7 @@ async fn who_is_woken_by_a_change_sees_it() {
         let changed = directory.change(id, |now| Some(Subscription { name: name.clone(), ..now.clone() }));
         let woken = async {
             while directory.get(id).is_none_or(|now| now.name != name) {
-                wakes.take().await;
+                wakes.drain().await;
             }
         };
         soon(async { drop(tokio::join!(changed, woken)) }).await;
@@ -69,7 +69,7 @@ fn of(user: &str, name: &str, second: i64) -> Subscription {
     Subscription { user: user.to_owned(), name: name.to_owned(), created, ..subscription() }
 }
 
-fn names(known: &[Known]) -> Vec<&str> {
+fn names(known: &[CompiledSubscription]) -> Vec<&str> {
     known.iter().map(|known| known.subscription.name.as_str()).collect()
 }
 
@@ -112,9 +112,9 @@ async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobody
     }
     let directory = Directory::open(Arc::new(store), Vec::new()).await.unwrap();
     assert_eq!(directory.matches(b"{}").unwrap().matched, [right.id.into()]);
-    assert!(directory.known(wrong.id).unwrap().filter.is_none());
-    assert_eq!(directory.filing(wrong.id), None);
-    assert!(directory.filing(right.id).is_some());
+    assert!(directory.compiled(wrong.id).unwrap().filter.is_none());
+    assert_eq!(directory.access_path(wrong.id), None);
+    assert!(directory.access_path(right.id).is_some());
     let renamed =
         directory.change(wrong.id, |now| Some(Subscription { name: "x".to_owned(), ..now.clone() }));
     assert_eq!(renamed.await.unwrap().unwrap().subscription.name, "x");
@@ -139,7 +139,7 @@ async fn a_change_that_leaves_the_filter_keeps_its_parsed_form() {
     let since = created.subscription.created;
     let pause = Activity::Disabled { since, error: None };
     directory.change(id, |now| Some(Subscription { activity: pause, ..now.clone() })).await.unwrap();
-    assert_eq!(directory.filing(id), None);
+    assert_eq!(directory.access_path(id), None);
     assert_eq!(directory.matches(b"{}").unwrap().matched, []);
 }
 

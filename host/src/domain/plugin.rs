@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub use allow_host::{AllowHost, AllowHostError};
 pub use digest::{DigestError, PluginDigest};
 pub use report::{Import, Manifest, Offer, Report};
-pub use run::{Failure, Fixed, LogLevel, LogLine, Output, PluginRun, Prepared, Verdict};
+pub use run::{Failure, LogLevel, LogLine, Output, PluginResult, PluginRun, RenderedPayload, Verdict};
 pub use state::{StateChange, StateMap, StateValue, apply};
 
 /// The most outputs of one transform, each a delivery of its own: as many as [`crate::store::Progress::sent`] has bits.

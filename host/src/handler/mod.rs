@@ -21,12 +21,11 @@ pub mod upload;
 
 mod capture;
 mod definition;
-mod doubts;
+mod dry_run;
 mod excerpt;
 mod folder;
 mod mark;
 mod meter;
-mod once;
 mod output;
 mod program;
 mod queue;
@@ -36,16 +35,17 @@ mod router;
 mod run;
 mod runs;
 mod sweep;
+mod warnings;
 
 pub use capture::Capture;
 pub use definition::{Definition, HandlerLimits, OutputFolder, Program, SCRIPT_FILTER, Selection};
+pub use dry_run::{DryRun, dry_run};
 pub use meter::{Meter, Phase, Progress};
-pub use once::{Once, once};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
 pub use program::{
     Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Ended, Native, Run, Shortage,
     Supervision, become_main, supervise_main,
 };
-pub use ready::{Error, Tools, check, routes};
+pub use ready::{Deps, Error, check, routes};
 pub use router::Router;
 pub use runs::{DispatchError, Runs};

@@ -13,11 +13,11 @@ use super::meter::Meter;
 use super::program::Shortage;
 use super::ready::Handler;
 use super::run::{self, Attempt, Ended, Failure};
-use super::runs::{Engine, recipients};
+use super::runs::{RunContext, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
-use crate::store::{self, Ask, Finished, Owed, Progress, Release, Store};
+use crate::store::{self, PendingDelivery, Progress, ReadyQuery, Release, Settlement, Store};
 
 /// How often the store is read though nobody rang.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -40,9 +40,9 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// event whose files have no room on the disk holds up no other. After a few of them in a row the queue rests, longer and
 /// longer, and then goes on.
 pub(super) struct Queue {
-    engine: Arc<Engine>,
+    context: Arc<RunContext>,
     handler: Arc<Handler>,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     runs: JoinSet<End>,
     /// How many runs in a row were put off.
     shortages: u32,
@@ -56,7 +56,7 @@ pub(super) struct Queue {
 /// What has become of a run whose task has ended.
 enum End {
     /// Its outcome is recorded.
-    Finished,
+    Settled,
     /// It is put off.
     Released,
     /// Nothing is recorded.
@@ -64,19 +64,19 @@ enum End {
 }
 
 impl Queue {
-    pub(super) fn new(engine: Arc<Engine>, handler: Arc<Handler>, bell: Arc<Notify>) -> Self {
+    pub(super) fn new(context: Arc<RunContext>, handler: Arc<Handler>, notify: Arc<Notify>) -> Self {
         let (runs, unrecorded) = (JoinSet::new(), Vec::new());
-        Self { engine, handler, bell, runs, shortages: 0, rest: None, unrecorded }
+        Self { context, handler, notify, runs, shortages: 0, rest: None, unrecorded }
     }
 
     /// Runs until the service stops, and then until what is under way has ended or is dropped.
     pub(super) async fn run(mut self) {
-        let engine = Arc::clone(&self.engine);
-        while !engine.stop.is_cancelled() {
+        let context = Arc::clone(&self.context);
+        while !context.stop.is_cancelled() {
             let wait = self.start_owed().await;
             tokio::select! {
-                () = engine.stop.cancelled() => {}
-                () = self.bell.notified() => {}
+                () = context.stop.cancelled() => {}
+                () = self.notify.notified() => {}
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -86,7 +86,7 @@ impl Queue {
                 self.ended(ended);
             }
         };
-        if engine.abort.run_until_cancelled(ending).await.is_none() {
+        if context.abort.run_until_cancelled(ending).await.is_none() {
             self.runs.shutdown().await;
         }
     }
@@ -95,7 +95,7 @@ impl Queue {
     /// owed, and the queue rests, so that the run does not begin again at once.
     fn ended(&mut self, ended: Result<End, JoinError>) {
         match ended {
-            Ok(End::Finished) => self.shortages = 0,
+            Ok(End::Settled) => self.shortages = 0,
             Ok(End::Released) => {
                 self.shortages = self.shortages.saturating_add(1);
                 if let Some(beyond) = self.shortages.checked_sub(SHORTAGES_MAX) {
@@ -128,74 +128,84 @@ impl Queue {
             }
             let now = clock::now();
             // What ends while the store is read may still stand in its answer.
-            let before: HashSet<_> = self.engine.under_way.lock().keys().copied().collect();
+            let before: HashSet<_> = self.context.in_flight.lock().keys().copied().collect();
             let most = max + 1 + self.unrecorded.len();
-            let ask = Ask { recipient, after: EventId::NIL, fresh: most, now, due: most };
-            let owed = match self.engine.store.owed(ask).await {
-                Ok(owed) => owed,
+            let query = ReadyQuery { recipient, after: EventId::NIL, first_attempts: most, now, due: most };
+            let pending = match self.context.store.ready(query).await {
+                Ok(pending) => pending,
                 Err(error) => {
                     let handler = &self.handler.definition.name;
                     tracing::warn!(%handler, %error, "the runs that are owed cannot be read now");
                     return STORE_PAUSE;
                 }
             };
-            if let Some(due) = owed.next_due {
+            if let Some(due) = pending.next_due {
                 wait = wait.min(until(due, now));
             }
-            for owed in owed.due.into_iter().chain(owed.fresh) {
+            for pending in pending.due.into_iter().chain(pending.first_attempts) {
                 if self.runs.len() >= max {
                     break;
                 }
-                if !before.contains(&(owed.event.id, recipient)) {
-                    self.start(recipient, owed);
+                if !before.contains(&(pending.event.id, recipient)) {
+                    self.start(recipient, pending);
                 }
             }
         }
         wait
     }
 
-    fn start(&mut self, recipient: RecipientId, owed: Owed) {
-        let key = (owed.event.id, recipient);
+    fn start(&mut self, recipient: RecipientId, pending: PendingDelivery) {
+        let key = (pending.event.id, recipient);
         let meter = Arc::new(Meter::new(clock::now()));
-        let mut under_way = self.engine.under_way.lock();
-        if under_way.contains_key(&key) {
+        let mut in_flight = self.context.in_flight.lock();
+        if in_flight.contains_key(&key) {
             return;
         }
-        under_way.insert(key, Arc::clone(&meter));
-        drop(under_way);
-        let guard = Guard { engine: Arc::clone(&self.engine), key };
+        in_flight.insert(key, Arc::clone(&meter));
+        drop(in_flight);
+        let guard = Guard { context: Arc::clone(&self.context), key };
         let handler = Arc::clone(&self.handler);
-        self.runs.spawn(async move { one(guard, &handler, recipient, owed, &meter).await });
+        self.runs.spawn(async move { one(guard, &handler, recipient, pending, &meter).await });
     }
 }
 
 /// Takes a run off the list when it ends or is dropped.
 struct Guard {
-    engine: Arc<Engine>,
+    context: Arc<RunContext>,
     key: (EventId, RecipientId),
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.engine.under_way.lock().remove(&self.key);
+        self.context.in_flight.lock().remove(&self.key);
     }
 }
 
 /// Makes one attempt and records it.
-async fn one(guard: Guard, handler: &Handler, recipient: RecipientId, owed: Owed, meter: &Arc<Meter>) -> End {
-    let engine = &guard.engine;
+async fn one(
+    guard: Guard,
+    handler: &Handler,
+    recipient: RecipientId,
+    pending: PendingDelivery,
+    meter: &Arc<Meter>,
+) -> End {
+    let context = &guard.context;
     let (at, begun) = (clock::now(), Instant::now());
-    let number = owed.progress.failed + 1;
-    let (name, event) = (&handler.definition.name, owed.event.id);
+    let number = pending.progress.failed + 1;
+    let (name, event) = (&handler.definition.name, pending.event.id);
     tracing::info!(handler = %name, %event, attempt = number, "a run begins");
-    let folder = Folder::of(&engine.runs, DeliveryId::of(event, recipient));
-    let attempt = Attempt { handler, logged: &owed.event, recipient, number, folder: &folder, meter };
+    let folder = Folder::of(&context.runs, DeliveryId::of(event, recipient));
+    let attempt = Attempt { handler, logged: &pending.event, recipient, number, folder: &folder, meter };
     let ended = match make(&attempt).await {
         Ok(ended) => ended,
         Err(Shortage(reason)) => {
             tracing::error!(handler = %name, %event, reason, "a run cannot begin yet");
-            let ending = Ending::Released(Box::new(release(recipient, &owed, reason)));
-            return if record(engine, event, &ending).await { End::Released } else { End::Unrecorded(guard) };
+            let ending = Ending::Released(Box::new(release(recipient, &pending, reason)));
+            return if record(context, event, &ending).await {
+                End::Released
+            } else {
+                End::Unrecorded(guard)
+            };
         }
     };
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
@@ -210,22 +220,22 @@ async fn one(guard: Guard, handler: &Handler, recipient: RecipientId, owed: Owed
     }
     let progress = Progress {
         failed: number,
-        first_attempt: owed.progress.first_attempt.or(Some(at)),
+        first_attempt: pending.progress.first_attempt.or(Some(at)),
         ..Progress::default()
     };
     let (policy, target) = (None, None);
     let attempt = domain::Attempt { number, at, took: begun.elapsed(), policy, target, outcome };
-    let finished = Finished {
+    let settlement = Settlement {
         recipient,
         event,
-        place: owed.place,
+        place: pending.place,
         plugin: None,
         run: Some(Box::new(ended.run)),
         attempt,
         progress,
-        prepared: false,
+        rendered: false,
     };
-    if !record(engine, event, &Ending::Finished(Box::new(finished))).await {
+    if !record(context, event, &Ending::Settled(Box::new(settlement))).await {
         return End::Unrecorded(guard);
     }
     // Only now: who finds outputs after a crash, or an end without a record, needs no second run.
@@ -237,7 +247,7 @@ async fn one(guard: Guard, handler: &Handler, recipient: RecipientId, owed: Owed
         })
         .await;
     }
-    End::Finished
+    End::Settled
 }
 
 /// Makes an attempt. A panic of its is an outcome: what is left owed would panic again, and at once.
@@ -256,9 +266,9 @@ async fn make(attempt: &Attempt<'_>) -> Result<Ended, Shortage> {
 }
 
 /// Puts a run off, the longer the longer it has been held.
-fn release(recipient: RecipientId, owed: &Owed, reason: String) -> Release {
+fn release(recipient: RecipientId, pending: &PendingDelivery, reason: String) -> Release {
     let now = clock::now();
-    let since = owed.progress.held.unwrap_or(now);
+    let since = pending.progress.held.unwrap_or(now);
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     let wait = waited.clamp(HOLD, HOLD_MAX).mul_f64(rand::random_range(0.9..1.1));
     let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
@@ -266,9 +276,9 @@ fn release(recipient: RecipientId, owed: &Owed, reason: String) -> Release {
     let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
     Release {
         recipient,
-        event: owed.event.id,
-        place: owed.place,
-        progress: owed.progress,
+        event: pending.event.id,
+        place: pending.place,
+        progress: pending.progress,
         by: Holder::Host,
         reason,
         since: in_micros(since),
@@ -291,14 +301,14 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
 
 /// How an attempt ended, as the store is told.
 enum Ending {
-    Finished(Box<Finished>),
+    Settled(Box<Settlement>),
     Released(Box<Release>),
 }
 
 impl Ending {
     async fn record(&self, store: &dyn Store) -> Result<(), store::Error> {
         match self {
-            Self::Finished(finished) => store.finish(finished.as_ref().clone()).await,
+            Self::Settled(settlement) => store.settle(settlement.as_ref().clone()).await,
             Self::Released(release) => store.release(release.as_ref().clone()).await,
         }
     }
@@ -306,16 +316,16 @@ impl Ending {
 
 /// Records how an attempt ended, for good: a run that is forgotten would be made again. While the disk is full it waits.
 /// Tells whether it could before the service stops.
-async fn record(engine: &Engine, event: EventId, ending: &Ending) -> bool {
+async fn record(context: &RunContext, event: EventId, ending: &Ending) -> bool {
     loop {
-        let Err(error) = ending.record(&*engine.store).await else { return true };
+        let Err(error) = ending.record(&*context.store).await else { return true };
         // What is damaged stays so.
         if matches!(error, store::Error::Damaged { .. }) {
             tracing::error!(%event, %error, "the end of a run cannot be recorded: it does not begin again before the next start");
             return false;
         }
         tracing::error!(%event, %error, "the end of a run is not recorded yet");
-        if engine.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
+        if context.stop.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
             return false;
         }
     }

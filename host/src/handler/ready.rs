@@ -82,7 +82,7 @@ pub enum Error {
 
 /// What handlers are made with.
 #[derive(Clone)]
-pub struct Tools {
+pub struct Deps {
     /// Where components run.
     pub host: Arc<Host>,
     /// The `waypost` program, which looks after native programs.
@@ -113,18 +113,18 @@ pub(super) enum Loaded {
 
 impl Handler {
     /// Loads a handler's program and makes its clients.
-    pub(super) async fn load(definition: Definition, tools: &Tools) -> Result<Self, Error> {
+    pub(super) async fn load(definition: Definition, deps: &Deps) -> Result<Self, Error> {
         let name = || definition.name.clone();
-        let fetcher = Fetcher::new(&definition.source, tools.connect_timeout)
+        let fetcher = Fetcher::new(&definition.source, deps.connect_timeout)
             .map_err(|source| Error::Fetch { name: name(), source })?;
-        let accept = Arc::clone(&tools.accept);
-        let uploader = Uploader::new(&definition.destination, tools.connect_timeout, accept)
+        let accept = Arc::clone(&deps.accept);
+        let uploader = Uploader::new(&definition.destination, deps.connect_timeout, accept)
             .map_err(|source| Error::Upload { name: name(), source })?;
         let program = match &definition.program {
             Program::Component { path, allow_hosts } => {
                 let wasm = tokio::fs::read(path).await;
                 let wasm = wasm.map_err(|source| Error::Read { name: name(), path: path.clone(), source })?;
-                let host = Arc::clone(&tools.host);
+                let host = Arc::clone(&deps.host);
                 let loaded = Component::load(host, wasm.into(), allow_hosts).await;
                 Loaded::Component(loaded.map_err(|source| Error::Component {
                     name: name(),
@@ -133,7 +133,7 @@ impl Handler {
                 })?)
             }
             Program::Command { command, environment } => {
-                let waypost = tools.waypost.clone().ok_or_else(|| Error::NoSupervisor(name()))?;
+                let waypost = deps.waypost.clone().ok_or_else(|| Error::NoSupervisor(name()))?;
                 let environment = environment.iter().map(|(name, value)| (name.clone(), value.clone()));
                 let (command, environment) = (command.clone(), environment.collect());
                 Loaded::Native(Native { waypost, command, environment })
@@ -148,8 +148,8 @@ impl Handler {
 ///
 /// # Errors
 /// When it cannot be used.
-pub async fn check(definition: Definition, tools: &Tools) -> Result<(), Error> {
-    Handler::load(definition, tools).await.map(drop)
+pub async fn check(definition: Definition, deps: &Deps) -> Result<(), Error> {
+    Handler::load(definition, deps).await.map(drop)
 }
 
 impl Loaded {

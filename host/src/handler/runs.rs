@@ -19,7 +19,7 @@ use super::definition::Definition;
 use super::folder::Folder;
 use super::meter::{Meter, Progress};
 use super::queue::Queue;
-use super::ready::{Error, Handler, Tools};
+use super::ready::{Deps, Error, Handler};
 use super::run::ARGUMENTS;
 use super::sweep;
 use crate::directory::Directory;
@@ -32,14 +32,14 @@ const DISPATCH: &str = "/dispatch/";
 
 /// Runs under way, with how far each has come.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
+pub(super) struct InFlight(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
 
 /// What all queues share.
-pub(super) struct Engine {
+pub(super) struct RunContext {
     pub(super) store: Arc<dyn Store>,
     /// The folder of all runs.
     pub(super) runs: PathBuf,
-    pub(super) under_way: UnderWay,
+    pub(super) in_flight: InFlight,
     /// No new runs.
     pub(super) stop: CancellationToken,
     /// Runs under way are dropped, too.
@@ -48,7 +48,7 @@ pub(super) struct Engine {
 
 /// The handler stage: a handle on its tasks.
 pub struct Runs {
-    engine: Arc<Engine>,
+    context: Arc<RunContext>,
     /// The handlers, in the order in which an event asks them.
     handlers: Vec<Arc<Handler>>,
     intake: Intake,
@@ -76,49 +76,49 @@ impl Runs {
         directory: &Directory,
         intake: Intake,
         definitions: Vec<Definition>,
-        tools: &Tools,
+        deps: &Deps,
         runs: PathBuf,
     ) -> Result<Self, Error> {
         let mut handlers = Vec::with_capacity(definitions.len());
         for definition in definitions {
-            handlers.push(Arc::new(Handler::load(definition, tools).await?));
+            handlers.push(Arc::new(Handler::load(definition, deps).await?));
         }
-        for doubt in handlers.iter().flat_map(|handler| handler.definition.doubts()) {
-            tracing::warn!("{doubt}");
+        for warning in handlers.iter().flat_map(|handler| handler.definition.warnings()) {
+            tracing::warn!("{warning}");
         }
         warn_of_shadows(&handlers);
         warn_of_stranded(&*store, directory, &handlers).await;
         let (stop, abort) = (store.alarm().stop_token(), CancellationToken::new());
-        let under_way = UnderWay::default();
-        let engine = Arc::new(Engine { store, runs, under_way, stop, abort });
-        let started = Self { engine, handlers, intake, tasks: TaskTracker::new() };
+        let in_flight = InFlight::default();
+        let context = Arc::new(RunContext { store, runs, in_flight, stop, abort });
+        let started = Self { context, handlers, intake, tasks: TaskTracker::new() };
         if !started.handlers.is_empty() {
-            let cut_short = sweep::cut_short(&started.engine.runs).await;
+            let cut_short = sweep::cut_short(&started.context.runs).await;
             started.spawn(cut_short);
         }
         Ok(started)
     }
 
     fn spawn(&self, cut_short: Vec<Folder>) {
-        let mut bells = HashMap::new();
+        let mut notifiers = HashMap::new();
         for handler in &self.handlers {
-            let bell = Arc::new(Notify::new());
+            let notify = Arc::new(Notify::new());
             for recipient in recipients(handler) {
-                bells.insert(recipient, Arc::clone(&bell));
+                notifiers.insert(recipient, Arc::clone(&notify));
             }
-            let queue = Queue::new(Arc::clone(&self.engine), Arc::clone(handler), bell);
+            let queue = Queue::new(Arc::clone(&self.context), Arc::clone(handler), notify);
             self.watch(format!("the queue of handler `{}`", handler.definition.name), queue.run());
         }
-        self.watch("the waking of handlers", listen(Arc::clone(&self.engine), bells));
-        let (engine, abort) = (Arc::clone(&self.engine), self.engine.abort.clone());
+        self.watch("the waking of handlers", listen(Arc::clone(&self.context), notifiers));
+        let (context, abort) = (Arc::clone(&self.context), self.context.abort.clone());
         let sweeping = async move {
-            abort.run_until_cancelled(sweep::sweep(engine, cut_short)).await;
+            abort.run_until_cancelled(sweep::sweep(context, cut_short)).await;
         };
         self.watch("the sweeping of old runs", sweeping);
     }
 
     fn watch(&self, stage: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let watched = self.engine.store.alarm().watch(stage.into(), self.engine.stop.clone(), work);
+        let watched = self.context.store.alarm().watch(stage.into(), self.context.stop.clone(), work);
         self.tasks.spawn(watched);
     }
 
@@ -168,19 +168,19 @@ impl Runs {
 
     /// Returns how far a run has come that is under way.
     pub fn progress(&self, event: EventId, recipient: RecipientId) -> Option<Progress> {
-        self.engine.under_way.lock().get(&(event, recipient)).map(|meter| meter.progress())
+        self.context.in_flight.lock().get(&(event, recipient)).map(|meter| meter.progress())
     }
 
     /// Starts no more runs, waits for those under way at most `grace`, and then ends them: they begin again after the
     /// next start.
     pub async fn stop(&self, grace: Duration) {
-        self.engine.stop.cancel();
+        self.context.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 "runs of handlers are still under way: they will begin again after the next start"
             );
-            self.engine.abort.cancel();
+            self.context.abort.cancel();
             self.tasks.wait().await;
         }
     }
@@ -189,8 +189,8 @@ impl Runs {
 /// Whoever drops it without stopping it first does not want to wait: what is under way begins again later.
 impl Drop for Runs {
     fn drop(&mut self) {
-        self.engine.stop.cancel();
-        self.engine.abort.cancel();
+        self.context.stop.cancel();
+        self.context.abort.cancel();
     }
 }
 
@@ -208,15 +208,15 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
 
 /// Says that runs wait for handlers that are not there.
 async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[Arc<Handler>]) {
-    let creditors = match store.creditors().await {
-        Ok(creditors) => creditors,
+    let waiting = match store.recipients_with_backlog().await {
+        Ok(waiting) => waiting,
         Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
     };
     let is_known = |id: RecipientId| {
         directory.get(id.as_subscription()).is_some()
             || handlers.iter().any(|handler| recipients(handler).contains(&id))
     };
-    let missing = creditors.into_iter().filter(|id| !is_known(*id)).count();
+    let missing = waiting.into_iter().filter(|id| !is_known(*id)).count();
     if missing > 0 {
         tracing::warn!(
             missing,
@@ -231,18 +231,18 @@ pub(super) fn recipients(handler: &Handler) -> [RecipientId; 2] {
 }
 
 /// Rings for whom the store has news.
-async fn listen(engine: Arc<Engine>, bells: HashMap<RecipientId, Arc<Notify>>) {
-    let wakes = engine.store.wakes().apart(bells.keys().copied().collect::<HashSet<_>>());
+async fn listen(context: Arc<RunContext>, notifiers: HashMap<RecipientId, Arc<Notify>>) {
+    let wakes = context.store.wakes().divert(notifiers.keys().copied().collect::<HashSet<_>>());
     // What was left before somebody listened here is found by each queue's first reading.
-    bells.values().for_each(|bell| bell.notify_one());
-    while let Some(woken) = engine.stop.run_until_cancelled(wakes.take()).await {
-        for bell in woken.keys().filter_map(|recipient| bells.get(recipient)) {
-            bell.notify_one();
+    notifiers.values().for_each(|notify| notify.notify_one());
+    while let Some(woken) = context.stop.run_until_cancelled(wakes.drain()).await {
+        for notify in woken.keys().filter_map(|recipient| notifiers.get(recipient)) {
+            notify.notify_one();
         }
     }
 }
 
-impl UnderWay {
+impl InFlight {
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<(EventId, RecipientId), Arc<Meter>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

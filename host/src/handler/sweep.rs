@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::folder::{Began, Folder};
 use super::remove::remove;
 use super::run::blocking;
-use super::runs::Engine;
+use super::runs::RunContext;
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, RecipientId, State};
 use crate::store;
@@ -29,14 +29,14 @@ pub(super) async fn cut_short(runs: &Path) -> Vec<Folder> {
 }
 
 /// Removes these folders, and then what nobody needs, until the service stops.
-pub(super) async fn sweep(engine: Arc<Engine>, cut_short: Vec<Folder>) {
+pub(super) async fn sweep(context: Arc<RunContext>, cut_short: Vec<Folder>) {
     blocking(move || cut_short.iter().for_each(|folder| said(folder, remove(folder.path())))).await;
     let mut interval = tokio::time::interval(INTERVAL);
-    while engine.stop.run_until_cancelled(interval.tick()).await.is_some() {
-        let runs = engine.runs.clone();
+    while context.stop.run_until_cancelled(interval.tick()).await.is_some() {
+        let runs = context.runs.clone();
         let found: Vec<_> = blocking(move || folders(&runs).filter(is_of_a_run).collect()).await;
         for folder in found {
-            if let Err(error) = look(&engine, folder).await {
+            if let Err(error) = look(&context, folder).await {
                 tracing::warn!(%error, "the folders of old runs stay for now");
                 break;
             }
@@ -56,19 +56,19 @@ fn is_of_a_run(folder: &Folder) -> bool {
 }
 
 /// Removes the folder of a run that nobody needs.
-async fn look(engine: &Arc<Engine>, folder: Folder) -> Result<(), store::Error> {
+async fn look(context: &Arc<RunContext>, folder: Folder) -> Result<(), store::Error> {
     let looked = folder.clone();
     match blocking(move || looked.began()).await {
         // One that says of no run is that of a run cut short at its very beginning: nothing is in it.
-        Ok(Some(began)) if is_needed(engine, &began).await? => return Ok(()),
+        Ok(Some(began)) if is_needed(context, &began).await? => return Ok(()),
         Ok(_) => {}
         Err(error) => {
             said(&folder, Err(error));
             return Ok(());
         }
     }
-    let engine = Arc::clone(engine);
-    blocking(move || said(&folder, take_away(&engine, &folder))).await;
+    let context = Arc::clone(context);
+    blocking(move || said(&folder, take_away(&context, &folder))).await;
     Ok(())
 }
 
@@ -78,14 +78,14 @@ fn said(folder: &Folder, removed: io::Result<()>) {
     }
 }
 
-fn take_away(engine: &Engine, folder: &Folder) -> io::Result<()> {
+fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
     let aside = {
         // Held, so that no run begins there meanwhile.
-        let under_way = engine.under_way.lock();
+        let in_flight = context.in_flight.lock();
         let is_there = |(event, recipient): &(EventId, RecipientId)| {
-            Folder::of(&engine.runs, DeliveryId::of(*event, *recipient)).path() == folder.path()
+            Folder::of(&context.runs, DeliveryId::of(*event, *recipient)).path() == folder.path()
         };
-        if under_way.keys().any(is_there) {
+        if in_flight.keys().any(is_there) {
             return Ok(());
         }
         folder.set_aside()?
@@ -95,8 +95,8 @@ fn take_away(engine: &Engine, folder: &Folder) -> io::Result<()> {
 
 /// Tells whether somebody may still take something from the folder of a run: its next attempt, or whoever asks for
 /// an upload again that was given up.
-async fn is_needed(engine: &Engine, began: &Began) -> Result<bool, store::Error> {
-    let Some(story) = engine.store.story(began.event()).await? else { return Ok(false) };
+async fn is_needed(context: &RunContext, began: &Began) -> Result<bool, store::Error> {
+    let Some(story) = context.store.story(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();
     let state =
         story.deliveries.iter().find(|(id, _)| *id == recipient).map(|(_, entries)| State::after(entries));

@@ -18,7 +18,7 @@ use super::identity::User;
 use super::parameters::{Parameters, Takes};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
-use crate::directory::Known;
+use crate::directory::CompiledSubscription;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
 
 /// `POST /eventmatch`
@@ -87,7 +87,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let known = api.directory.known(id).filter(|found| is_own(&found.subscription, &user));
+    let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
     known.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
 }
 
@@ -153,8 +153,8 @@ fn refuse_own_target(api: &Api, subscription: &Subscription) -> Result<(), ApiEr
     Err(ApiError::field("/target_url", detail))
 }
 
-fn show(api: &Api, known: &Known) -> Value {
-    subscription_body::show(known, api.directory.filing(known.subscription.id))
+fn show(api: &Api, known: &CompiledSubscription) -> Value {
+    subscription_body::show(known, api.directory.access_path(known.subscription.id))
 }
 
 /// Returns a user's subscription.

@@ -13,7 +13,7 @@ use super::events::not_found;
 use super::identity::User;
 use super::story::{Delivery, View};
 use crate::clock;
-use crate::directory::Known;
+use crate::directory::CompiledSubscription;
 use crate::domain::{Activity, SubscriptionId};
 use crate::matching::{self, Document, Explanation, Filter, Step};
 
@@ -83,7 +83,10 @@ async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
 }
 
 /// Evaluates one after the other, for as long as one answer may take, but at least one.
-fn explain_all(json: &[u8], page: Vec<Known>) -> Result<Vec<(Known, Option<Explanation>)>, matching::Error> {
+fn explain_all(
+    json: &[u8],
+    page: Vec<CompiledSubscription>,
+) -> Result<Vec<(CompiledSubscription, Option<Explanation>)>, matching::Error> {
     let event = Document::parse(json)?;
     let end = Instant::now() + TIME_MAX;
     let mut told = Vec::with_capacity(page.len());
@@ -97,7 +100,7 @@ fn explain_all(json: &[u8], page: Vec<Known>) -> Result<Vec<(Known, Option<Expla
     Ok(told)
 }
 
-fn tell(view: &View, known: &Known, explanation: Option<&Explanation>) -> Value {
+fn tell(view: &View, known: &CompiledSubscription, explanation: Option<&Explanation>) -> Value {
     let subscription = &known.subscription;
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
@@ -115,7 +118,7 @@ fn tell(view: &View, known: &Known, explanation: Option<&Explanation>) -> Value 
 /// then what the filter says now.
 fn reason(
     view: &View,
-    known: &Known,
+    known: &CompiledSubscription,
     delivery: Option<&Delivery>,
     explanation: Option<&Explanation>,
 ) -> String {

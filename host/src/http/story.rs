@@ -18,7 +18,7 @@ use crate::domain::{
     TaskStatus,
 };
 use crate::handler::Progress;
-use crate::store::{FailedFilter, Logged, Story};
+use crate::store::{EventHistory, FailedFilter, Logged};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {
@@ -50,7 +50,7 @@ pub(super) struct View {
 impl View {
     /// Returns what `user` may see of a story, if anything: an admin all of it, its sender the event, and an owner of
     /// a subscription the deliveries to it and its filter's failure, and the event too once policy has let him.
-    pub(super) fn of(story: Story, user: &User, api: &Api) -> Option<Self> {
+    pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
         let deliveries = deliveries.map(|(recipient, entries)| Delivery::of(&event, recipient, entries, api));
@@ -167,7 +167,7 @@ impl Delivery {
         let progress = api.runs.progress(event.id, recipient);
         let state = match State::after(&entries) {
             state if state.is_final() => state,
-            _ if progress.is_some() || api.dispatcher.is_under_way(event.id, recipient) => State::Delivering,
+            _ if progress.is_some() || api.dispatcher.is_in_flight(event.id, recipient) => State::Delivering,
             state => state,
         };
         let held = match state {

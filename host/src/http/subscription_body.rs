@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use crate::clock;
-use crate::directory::Known;
+use crate::directory::CompiledSubscription;
 use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
 use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
 use crate::matching::Filter;
@@ -25,7 +25,7 @@ use crate::matching::Filter;
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// Returns a subscription as REST shows it: everything but secrets. `index` says how its filter is filed.
-pub(super) fn show(known: &Known, index: Option<String>) -> Value {
+pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value {
     let (subscription, filter) = (&known.subscription, known.filter.as_ref());
     let (disabled, error) = match &subscription.activity {
         Activity::Enabled => (None, None),

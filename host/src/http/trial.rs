@@ -27,8 +27,8 @@ use super::room::{Room, Taken};
 use super::story::{show_answer, show_run};
 use super::{Api, body, explain};
 use crate::clock;
-use crate::delivery::Trial;
-use crate::directory::Known;
+use crate::delivery::DryRun;
+use crate::directory::CompiledSubscription;
 use crate::domain::event::{Received, decode};
 use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
 use crate::matching::{Document, Filter};
@@ -95,7 +95,7 @@ pub(super) async fn test(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let known = api.directory.known(id).filter(|found| is_own(&found.subscription, &user));
+    let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let filter = wish.filter(&known)?;
     let (event, _taken) = wish.event(&api, &user, &headers, body).await?;
@@ -140,7 +140,7 @@ fn show_policy(verdict: &Verdict) -> Value {
     json!({"verdict": word, "reason": reason, "answer": answer.map(show_answer)})
 }
 
-fn show_requests(tried: Trial) -> Vec<Value> {
+fn show_requests(tried: DryRun) -> Vec<Value> {
     tried
         .requests
         .iter()
@@ -172,7 +172,7 @@ fn show(request: &Request<Bytes>) -> Value {
 
 impl Wish {
     /// Returns the filter to try.
-    fn filter(&self, known: &Known) -> Result<Arc<Filter>, ApiError> {
+    fn filter(&self, known: &CompiledSubscription) -> Result<Arc<Filter>, ApiError> {
         let subscription = &known.subscription;
         if self.jsonpath.is_none()
             && self.filter_dialect.is_none()
@@ -186,7 +186,11 @@ impl Wish {
     }
 
     /// Returns the subscription to try, with the plugin that is asked for.
-    async fn subscription(&self, api: &Api, known: &Known) -> Result<Arc<Subscription>, ApiError> {
+    async fn subscription(
+        &self,
+        api: &Api,
+        known: &CompiledSubscription,
+    ) -> Result<Arc<Subscription>, ApiError> {
         let Some(digest) = self.plugin else { return Ok(Arc::clone(&known.subscription)) };
         let mut subscription = Subscription::clone(&known.subscription);
         let used = PluginUse::moved(subscription.plugin.as_deref(), digest);

@@ -111,7 +111,7 @@ impl Index {
 
     /// Returns how a recipient's filter is found: `equality on $.eventType`, or `scan` where it is tried on every
     /// event; `None` for a recipient that is not here.
-    pub fn filing(&self, id: RecipientId) -> Option<String> {
+    pub fn access_path(&self, id: RecipientId) -> Option<String> {
         let entry = self.filters.get(self.recipients.get(&id)?)?;
         Some(entry.clause().map_or_else(|| "scan".to_owned(), |clause| clause.to_string()))
     }

@@ -40,14 +40,14 @@ pub(super) struct Need {
 
 impl Modules {
     /// Removes unused modules now and then, until it is stopped.
-    pub async fn tend(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn run_gc(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = interval.tick() => {}
             }
-            let collected = stop.run_until_cancelled(self.collect(clock::now())).await;
+            let collected = stop.run_until_cancelled(self.collect_garbage(clock::now())).await;
             match collected {
                 None => return,
                 Some(Ok(0)) => {}
@@ -64,7 +64,7 @@ impl Modules {
     ///
     /// # Errors
     /// When the store or a folder cannot be read or changed.
-    pub async fn collect(&self, now: Timestamp) -> Result<usize, Error> {
+    pub async fn collect_garbage(&self, now: Timestamp) -> Result<usize, Error> {
         let _nobody_refers_now = self.referring.write().await;
         let mut kept = self.all().await?;
         let unused = self.unused(&kept, now, GRACE).await?;

@@ -82,16 +82,16 @@ async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
     let (used, unused) = (uploaded.module().report.digest, another(1));
     let unused = kept.modules.upload(unused, "u", now).await.unwrap().module().report.digest;
     let mut subscription = kept.refer(used).await;
-    assert_eq!(kept.modules.collect(later(23)).await.unwrap(), 0);
+    assert_eq!(kept.modules.collect_garbage(later(23)).await.unwrap(), 0);
     assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2));
-    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 1);
+    assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 1);
     assert_eq!((kept.files("modules"), kept.files("compiled")), (1, 1));
     assert!(kept.modules.module(unused).await.unwrap().is_none());
     assert!(kept.modules.plugin(unused).await.is_err());
     assert!(kept.modules.plugin(used).await.is_ok());
     subscription.deleted = Some(now);
     kept.store.put_subscription(subscription, Quota::Exempt).await.unwrap();
-    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 1);
+    assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 1);
     assert_eq!((kept.files("modules"), kept.files("compiled")), (0, 0));
 }
 
@@ -103,8 +103,8 @@ async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
     let again = kept.modules.upload(probe(), "v", later(20)).await.unwrap();
     assert!(matches!(again, Uploaded::Known(_)));
     assert_eq!((again.module().by.as_str(), &again.module().report), ("u", &first.module().report));
-    assert_eq!(kept.modules.collect(later(25)).await.unwrap(), 0);
-    assert_eq!(kept.modules.collect(later(45)).await.unwrap(), 1);
+    assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 0);
+    assert_eq!(kept.modules.collect_garbage(later(45)).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn what_a_subscription_is_about_to_refer_to_stays() {
     let wanted = kept.refer(digest).await;
     let wanted = wanted.plugin.as_deref().unwrap();
     let referring = kept.modules.refer("u", wanted).await.unwrap();
-    let collecting = kept.modules.collect(later(25));
+    let collecting = kept.modules.collect_garbage(later(25));
     tokio::pin!(collecting);
     tokio::select! {
         biased;

@@ -29,7 +29,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use self::end::Ending;
-use self::place::Place;
+use self::place::CommandState;
 use super::compile::{self, Reason};
 use super::engine::{self, Ticker};
 use super::error::{Error, Refused};
@@ -51,7 +51,7 @@ const READERS_MAX: usize = 4;
 
 /// A program that is ready to run.
 pub struct Command {
-    pre: CommandPre<Place>,
+    pre: CommandPre<CommandState>,
     web: Arc<Web>,
 }
 
@@ -100,7 +100,7 @@ pub struct CommandEnd {
 /// Where programs run, started at the first one.
 pub(super) struct Commands {
     engine: Engine,
-    linker: Linker<Place>,
+    linker: Linker<CommandState>,
     web: Arc<Web>,
     /// Held while a program is made ready: one that comes twice is compiled once.
     turn: tokio::sync::Mutex<()>,
@@ -209,7 +209,7 @@ impl CommandEnd {
 /// Runs a program on this thread.
 fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> CommandEnd {
     let limits = call.limits;
-    let place = match Place::new(call, Arc::clone(&command.web)) {
+    let place = match CommandState::new(call, Arc::clone(&command.web)) {
         Ok(place) => place,
         Err(error) => return CommandEnd::failed(chain::of(&error)),
     };
@@ -237,13 +237,13 @@ fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> C
 }
 
 /// Calls `wasi:cli/run`, and returns what that returns.
-async fn main(command: &Command, store: &mut Store<Place>) -> wasmtime::Result<Result<(), ()>> {
+async fn main(command: &Command, store: &mut Store<CommandState>) -> wasmtime::Result<Result<(), ()>> {
     let instance = command.pre.instantiate_async(&mut *store).await?;
     instance.wasi_cli_run().call_run(store).await
 }
 
 /// Makes a store whose program gives way at every tick to what may end it.
-fn store(engine: &Engine, place: Place) -> Store<Place> {
+fn store(engine: &Engine, place: CommandState) -> Store<CommandState> {
     let mut store = Store::new(engine, place);
     store.limiter(|place| &mut place.room);
     store.set_max_component_handles(HANDLES_MAX);

@@ -59,7 +59,7 @@ async fn a_stage_that_panics_ends_the_service_and_the_next_start_is_a_normal_day
         ("recover", false, "the replaying of the log"),
         ("purge", false, "the purge of old events"),
         ("modules", false, "the tending of modules"),
-        ("owed", true, "the queue of handler `h`"),
+        ("ready", true, "the queue of handler `h`"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let service = panicking(folder.path(), method, is_handlers).await;

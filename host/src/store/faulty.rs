@@ -49,12 +49,12 @@ impl Store for FaultyStore {
         self.inner.accept(arrivals).await
     }
 
-    async fn story(&self, id: EventId) -> Result<Option<Story>, Error> {
+    async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
         self.meet("story", None)?;
         self.inner.story(id).await
     }
 
-    async fn stories(&self, range: Range) -> Result<Vec<Story>, Error> {
+    async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
         self.meet("stories", None)?;
         self.inner.stories(range).await
     }
@@ -129,19 +129,19 @@ impl Store for FaultyStore {
         self.inner.backlog(recipient, now, limit).await
     }
 
-    async fn creditors(&self) -> Result<Vec<RecipientId>, Error> {
-        self.meet("creditors", None)?;
-        self.inner.creditors().await
+    async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
+        self.meet("recipients_with_backlog", None)?;
+        self.inner.recipients_with_backlog().await
     }
 
-    async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
-        self.meet("owed", Some(ask.recipient))?;
-        self.inner.owed(ask).await
+    async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
+        self.meet("ready", Some(query.recipient))?;
+        self.inner.ready(query).await
     }
 
-    async fn finish(&self, finished: Finished) -> Result<(), Error> {
-        self.meet("finish", Some(finished.recipient))?;
-        self.inner.finish(finished).await
+    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        self.meet("settle", Some(settlement.recipient))?;
+        self.inner.settle(settlement).await
     }
 
     async fn release(&self, release: Release) -> Result<(), Error> {
@@ -149,14 +149,18 @@ impl Store for FaultyStore {
         self.inner.release(release).await
     }
 
-    async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {
-        self.meet("prepare", Some(preparation.recipient))?;
-        self.inner.prepare(preparation).await
+    async fn freeze(&self, rendering: Rendering) -> Result<bool, Error> {
+        self.meet("freeze", Some(rendering.recipient))?;
+        self.inner.freeze(rendering).await
     }
 
-    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error> {
+    async fn rendered(
+        &self,
+        event: EventId,
+        recipient: RecipientId,
+    ) -> Result<Option<RenderedPayload>, Error> {
         self.meet("prepared", Some(recipient))?;
-        self.inner.prepared(event, recipient).await
+        self.inner.rendered(event, recipient).await
     }
 
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
@@ -189,9 +193,9 @@ impl Store for FaultyStore {
         self.inner.remove_module(digest).await
     }
 
-    async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
-        self.meet("forgive", Some(subscription.into()))?;
-        self.inner.forgive(subscription, limit).await
+    async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
+        self.meet("cancel_pending", Some(subscription.into()))?;
+        self.inner.cancel_pending(subscription, limit).await
     }
 
     async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
@@ -209,7 +213,7 @@ impl Store for FaultyStore {
         self.inner.probe().await
     }
 
-    fn wakes(&self) -> Arc<Wakes> {
+    fn wakes(&self) -> Arc<WakeSet> {
         if let Some(Fault::Panic) = (self.script)("wakes", None) {
             panic!("a test wants `wakes` to panic");
         }

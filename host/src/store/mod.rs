@@ -2,11 +2,11 @@
 //!
 //! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
 //! rooms above know neither. A store calls nobody back: it leaves the ids of recipients with new work in
-//! [`Wakes`], and whoever delivers reads the store again.
+//! [`WakeSet`], and whoever delivers reads the store again.
 
 #[cfg(test)]
 pub(crate) mod faulty;
-mod owed;
+mod pending;
 pub mod redb;
 mod wakes;
 
@@ -17,15 +17,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::domain::plugin::{PluginRun, Prepared, Report, StateChange, StateMap};
+use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange, StateMap};
 use crate::domain::recovery::Looked;
 use crate::domain::{
     Entry, Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
 };
 use crate::stage::Alarm;
 
-pub use owed::{Ask, Finished, Owed, Place, Progress, Release, Waiting};
-pub use wakes::{News, Wakes};
+pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
+pub use wakes::{Wake, WakeSet};
 
 /// Why the store did not do what it was asked. Nothing of the request was kept.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -141,7 +141,7 @@ pub struct Logged {
 
 /// An event and the history of each of its deliveries, in the order of [`Logged::matched`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Story {
+pub struct EventHistory {
     /// The event.
     pub event: Arc<Logged>,
     /// What became of each delivery.
@@ -237,28 +237,28 @@ pub struct Backlog {
 
 /// What a plugin has made of a delivery, with everything that becomes durable with it.
 #[derive(Clone, Debug)]
-pub struct Preparation {
+pub struct Rendering {
     /// Whose delivery.
     pub recipient: RecipientId,
     /// Of which event.
     pub event: EventId,
     /// Where its row stands.
-    pub place: Place,
+    pub place: QueuePosition,
     /// What the plugin did.
     pub run: Box<PluginRun>,
     /// What becomes of the delivery.
-    pub prepared: Prepared,
+    pub payload: RenderedPayload,
     /// What the plugin changed in its state.
     pub state: Vec<StateChange>,
 }
 
-impl Preparation {
+impl Rendering {
     /// Returns about how many bytes it holds.
     pub fn size(&self) -> usize {
         let state = |change: &StateChange| {
             64 + change.key.len() + change.value.as_ref().map_or(0, |value| value.bytes.len())
         };
-        self.run.size() + self.prepared.size() + self.state.iter().map(state).sum::<usize>()
+        self.run.size() + self.payload.size() + self.state.iter().map(state).sum::<usize>()
     }
 }
 
@@ -283,7 +283,7 @@ impl Module {
     }
 }
 
-/// What must last. Every write is durable when its future resolves, but for [`Store::finish`] of what is no run and
+/// What must last. Every write is durable when its future resolves, but for [`Store::settle`] of what is no run and
 /// [`Store::release`].
 ///
 /// Dropping a future does not undo the write that it asked for. The exception are events that still wait for the disk:
@@ -297,10 +297,10 @@ pub trait Store: Send + Sync + 'static {
     async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error>;
 
     /// Returns one event with the history of its deliveries.
-    async fn story(&self, id: EventId) -> Result<Option<Story>, Error>;
+    async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error>;
 
     /// Returns events with the histories of their deliveries, newest first.
-    async fn stories(&self, range: Range) -> Result<Vec<Story>, Error>;
+    async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error>;
 
     /// Removes events from the log, but for those with an open delivery.
     async fn purge(&self, purge: Purge) -> Result<Purged, Error>;
@@ -356,28 +356,32 @@ pub trait Store: Send + Sync + 'static {
     async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;
 
     /// Returns the recipients that are owed anything.
-    async fn creditors(&self) -> Result<Vec<RecipientId>, Error>;
+    async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error>;
 
     /// Returns what waits for a recipient: first attempts, oldest first, from batches after `after`, and
     /// further attempts that are due at `now`, most overdue first.
-    async fn owed(&self, ask: Ask) -> Result<Waiting, Error>;
+    async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error>;
 
     /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
     /// causes a repeat and nothing else. Only an attempt that is a run is durable by then, and does not wait for others to
     /// be recorded with it.
-    async fn finish(&self, finished: Finished) -> Result<(), Error>;
+    async fn settle(&self, settlement: Settlement) -> Result<(), Error>;
 
     /// Puts a delivery off without counting an attempt; does nothing when it does not wait in its place any more. The
-    /// future resolves as that of [`Self::finish`] does.
+    /// future resolves as that of [`Self::settle`] does.
     async fn release(&self, release: Release) -> Result<(), Error>;
 
     /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does
     /// nothing of it and returns `false` when the delivery does not wait in its place any more. It does nothing, and says
     /// so with [`Error::Quota`], where there is no more room for its user.
-    async fn prepare(&self, preparation: Preparation) -> Result<bool, Error>;
+    async fn freeze(&self, rendering: Rendering) -> Result<bool, Error>;
 
     /// Returns what becomes of a delivery, where its plugin has fixed that.
-    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error>;
+    async fn rendered(
+        &self,
+        event: EventId,
+        recipient: RecipientId,
+    ) -> Result<Option<RenderedPayload>, Error>;
 
     /// Returns the state of a subscription's plugin. Values that have expired may be among it until the next change.
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
@@ -398,7 +402,7 @@ pub trait Store: Send + Sync + 'static {
     async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error>;
 
     /// Drops what is owed to a deleted subscription, at most `limit` rows; returns whether there may be more.
-    async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
+    async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
 
     /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.
     async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error>;
@@ -410,7 +414,7 @@ pub trait Store: Send + Sync + 'static {
     async fn probe(&self) -> Result<(), Error>;
 
     /// Returns where the ids of recipients with new work are left.
-    fn wakes(&self) -> Arc<Wakes>;
+    fn wakes(&self) -> Arc<WakeSet>;
 
     /// Returns how many damaged records were met since the store was opened. They are passed over; deliveries that need one
     /// become dead letters.

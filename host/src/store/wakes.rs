@@ -6,38 +6,39 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::Owed;
+use super::PendingDelivery;
 use crate::domain::RecipientId;
 
 /// The most deliveries that news carry; more are read from the store.
-const FRESH_MAX: usize = 64;
+const FIRST_ATTEMPTS_MAX: usize = 64;
 
 /// What is new for one subscription.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct Wake {
     /// First attempts that have just become owed, oldest first, so that whoever has read everything before need not
     /// read the store again.
-    pub fresh: Vec<Owed>,
+    pub first_attempts: Vec<PendingDelivery>,
     /// There is more than `fresh` says: the store must be read.
     pub read: bool,
     /// How many deliveries are new.
     pub count: u64,
 }
 
-impl News {
+impl Wake {
     /// Returns the news that the store must be read.
     pub fn read() -> Self {
         Self { read: true, ..Self::default() }
     }
 
     /// Adds later news.
-    pub fn add(&mut self, later: Self) {
+    pub fn merge(&mut self, later: Self) {
         self.count += later.count;
-        self.read |= later.read || self.fresh.len() + later.fresh.len() > FRESH_MAX;
+        self.read |=
+            later.read || self.first_attempts.len() + later.first_attempts.len() > FIRST_ATTEMPTS_MAX;
         if self.read {
-            self.fresh = Vec::new();
+            self.first_attempts = Vec::new();
         } else {
-            self.fresh.extend(later.fresh);
+            self.first_attempts.extend(later.first_attempts);
         }
     }
 }
@@ -46,41 +47,41 @@ impl News {
 ///
 /// It is a hint, not a queue: what is lost here is found by the next reading of the store.
 #[derive(Debug, Default)]
-pub struct Wakes {
-    waiting: Mutex<HashMap<RecipientId, News>>,
+pub struct WakeSet {
+    waiting: Mutex<HashMap<RecipientId, Wake>>,
     notify: Notify,
     /// Those that somebody else listens to.
-    apart: OnceLock<Apart>,
+    diverted: OnceLock<Diverted>,
 }
 
 /// Recipients that have a listener of their own.
 #[derive(Debug)]
-struct Apart {
+struct Diverted {
     whose: HashSet<RecipientId>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<WakeSet>,
 }
 
-impl Wakes {
+impl WakeSet {
     /// Returns where the news for these recipients are left from now on: handlers have a listener of their own. The
     /// first one who asks gets them.
-    pub fn apart(&self, whose: HashSet<RecipientId>) -> Arc<Wakes> {
-        Arc::clone(&self.apart.get_or_init(|| Apart { whose, wakes: Arc::default() }).wakes)
+    pub fn divert(&self, whose: HashSet<RecipientId>) -> Arc<WakeSet> {
+        Arc::clone(&self.diverted.get_or_init(|| Diverted { whose, wakes: Arc::default() }).wakes)
     }
 
     /// Leaves news, in the order of the commits that made them.
-    pub fn leave(&self, woken: impl IntoIterator<Item = (RecipientId, News)>) {
-        let Some(apart) = self.apart.get() else { return self.leave_here(woken) };
+    pub fn push(&self, woken: impl IntoIterator<Item = (RecipientId, Wake)>) {
+        let Some(diverted) = self.diverted.get() else { return self.push_here(woken) };
         let (there, here): (Vec<_>, Vec<_>) =
-            woken.into_iter().partition(|(recipient, _)| apart.whose.contains(recipient));
-        apart.wakes.leave_here(there);
-        self.leave_here(here);
+            woken.into_iter().partition(|(recipient, _)| diverted.whose.contains(recipient));
+        diverted.wakes.push_here(there);
+        self.push_here(here);
     }
 
-    fn leave_here(&self, woken: impl IntoIterator<Item = (RecipientId, News)>) {
+    fn push_here(&self, woken: impl IntoIterator<Item = (RecipientId, Wake)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = waiting.is_empty();
-        for (recipient, news) in woken {
-            waiting.entry(recipient).or_default().add(news);
+        for (recipient, wake) in woken {
+            waiting.entry(recipient).or_default().merge(wake);
         }
         if was_empty && !waiting.is_empty() {
             self.notify.notify_one();
@@ -88,7 +89,7 @@ impl Wakes {
     }
 
     /// Waits until there are any, and takes them. Cancel safe.
-    pub async fn take(&self) -> HashMap<RecipientId, News> {
+    pub async fn drain(&self) -> HashMap<RecipientId, Wake> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !taken.is_empty() {

@@ -11,7 +11,7 @@ use crate::handler::{self, Definition, Program};
 use crate::matching::{Document, Filter};
 use anyhow::Context;
 
-use super::tools;
+use super::deps;
 use crate::cli::{input, print};
 
 /// List the handlers in the order in which an event asks them, after all checks that a start makes
@@ -36,17 +36,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     crate::net::tls::install_provider();
     let folder = tempfile::tempdir().context("failed to make a folder")?;
-    let tools = tools(&config, folder.path());
+    let deps = deps(&config, folder.path());
     let mut taken = None;
     for handler in &config.handlers {
         print::text(&show(handler))?;
         if let Some(event) = &event {
             print::line(format_args!("  {:<13} {}", "this event", verdict(handler, event, &mut taken)?))?;
         }
-        for doubt in handler.doubts() {
-            print::notice(&format!("warning: handler `{}`: {doubt}", handler.name));
+        for warning in handler.warnings() {
+            print::notice(&format!("warning: handler `{}`: {warning}", handler.name));
         }
-        handler::check(handler.clone(), &tools).await.context("the service would not start")?;
+        handler::check(handler.clone(), &deps).await.context("the service would not start")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Note, Sources};
 use crate::domain::EventId;
-use crate::handler::Tools;
+use crate::handler::Deps;
 use crate::handler::upload::Refusal;
 use crate::plugin::{Compiler, Host, Settings};
 use clap::Subcommand;
@@ -66,11 +66,11 @@ impl Source {
 }
 
 /// Returns what handlers are made with here, where no service is; `folder` has room for compiled components.
-fn tools(config: &Config, runs: &Path) -> Tools {
+fn deps(config: &Config, runs: &Path) -> Deps {
     let program = config.plugin_compiler.clone().or_else(own_program);
     let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
     let settings = Settings { compiler, folder, ..config.sandbox(Arc::new(config.guard())) };
-    Tools {
+    Deps {
         host: Arc::new(Host::new(settings)),
         waypost: program,
         connect_timeout: config.connect_timeout,

@@ -12,11 +12,11 @@ use crate::domain::handler::{HandlerRun, Said};
 use crate::foreign;
 use crate::handler::fetch::Source;
 use crate::handler::upload::Destination;
-use crate::handler::{self, Definition, Meter, Once, Selection};
+use crate::handler::{self, Definition, DryRun, Meter, Selection};
 use crate::matching::{Document, Filter};
 use anyhow::{Context, bail};
 
-use super::{progress, tools};
+use super::{deps, progress};
 use crate::cli::{input, print};
 
 /// Run one handler on an event here, without a service
@@ -62,15 +62,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         tempfile::Builder::new().prefix("waypost-run-").tempdir().context("failed to make a folder")?;
     let runs = runs.keep();
     let meter = Arc::new(Meter::new(clock::now()));
-    let tools = tools(&config, &runs);
-    let running = Box::pin(handler::once(definition, &tools, event, &runs, &meter));
-    let once = tokio::select! {
-        once = running => once.context("the handler cannot be used")?,
+    let deps = deps(&config, &runs);
+    let running = Box::pin(handler::dry_run(definition, &deps, event, &runs, &meter));
+    let dry_run = tokio::select! {
+        dry_run = running => dry_run.context("the handler cannot be used")?,
         never = progress::report(Arc::clone(&meter)) => match never {},
         _ = tokio::signal::ctrl_c() => bail!("stopped; what there is lies in {}", runs.display()),
     };
-    show(&once)?;
-    Ok(if once.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    show(&dry_run)?;
+    Ok(if dry_run.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Says when the service would not run the handler on this event.
@@ -111,8 +111,8 @@ fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
     Ok(definition)
 }
 
-fn show(once: &Once) -> anyhow::Result<()> {
-    let Once { run, failure, folder } = once;
+fn show(dry_run: &DryRun) -> anyhow::Result<()> {
+    let DryRun { run, failure, folder } = dry_run;
     let HandlerRun { fetched, program, uploads, .. } = run;
     if let Some(fetched) = fetched {
         print::notice(&format!("fetched {} files, {} bytes", fetched.files, fetched.bytes));

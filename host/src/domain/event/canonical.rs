@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::attribute::{self, Attribute};
-use super::check::{Place, Required};
+use super::check::{AttributePosition, Required};
 use super::names::Role;
 use super::view::{self, Data, View};
 use super::{DecodeError, Event, SpecVersion, Wire, raw, strict};
@@ -131,10 +131,12 @@ impl Canonical<'_> {
         let mut names = HashSet::new();
         for (name, _) in &self.extensions {
             if SpecVersion::V1_0.role(name) != Role::Extension {
-                return Err(Place::Json.error(name, "is no extension: it has a member of its own"));
+                return Err(
+                    AttributePosition::Json.error(name, "is no extension: it has a member of its own")
+                );
             }
             if !names.insert(name) {
-                return Err(Place::Json.error(name, "is there twice"));
+                return Err(AttributePosition::Json.error(name, "is there twice"));
             }
         }
         let some = |name, value| Some((name, value));
@@ -150,7 +152,7 @@ impl Canonical<'_> {
         let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value));
         let all = core.into_iter().flatten().chain(extensions);
         let pairs = all.map(|(name, value)| (name, Attribute::Text(Cow::Borrowed(value.as_str()))));
-        Required::check(SpecVersion::V1_0, Place::Json, pairs)
+        Required::check(SpecVersion::V1_0, AttributePosition::Json, pairs)
     }
 
     /// Returns the view of the event in `version`, in which unchanged attributes are those of `original`.

@@ -16,14 +16,14 @@ pub(super) const NO_MEDIA_TYPE: &str = "is no media type (RFC 2046); write it li
 
 /// Where attributes stand, for the words of an error.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum AttributePosition {
     /// Members of a JSON object.
     Json,
     /// `ce-` headers.
     Header,
 }
 
-impl Place {
+impl AttributePosition {
     /// Makes the error about one attribute.
     pub(super) fn error(self, name: &str, message: &str) -> DecodeError {
         match self {
@@ -50,14 +50,14 @@ impl Required {
     /// Checks attributes, given by name and in any order; null is as good as absent.
     pub(super) fn check<'a>(
         version: SpecVersion,
-        place: Place,
+        place: AttributePosition,
         attributes: impl Iterator<Item = (&'a str, Attribute<'a>)>,
     ) -> Result<Self, DecodeError> {
         let mut required = Self::default();
         for (name, value) in attributes {
             let role = match place {
-                Place::Json => version.role(name),
-                Place::Header => version.header_role(name),
+                AttributePosition::Json => version.role(name),
+                AttributePosition::Header => version.header_role(name),
             };
             if role == Role::Extension {
                 check_name(version, place, name)?;
@@ -103,8 +103,8 @@ impl Required {
     }
 }
 
-fn check_name(version: SpecVersion, place: Place, name: &str) -> Result<(), DecodeError> {
-    if name.is_empty() && (version == SpecVersion::V1_0 || matches!(place, Place::Header)) {
+fn check_name(version: SpecVersion, place: AttributePosition, name: &str) -> Result<(), DecodeError> {
+    if name.is_empty() && (version == SpecVersion::V1_0 || matches!(place, AttributePosition::Header)) {
         return Err(place.error(name, "has no name"));
     }
     if version == SpecVersion::V1_0 && !name.chars().all(attribute::is_v1_name_char) {
@@ -113,7 +113,11 @@ fn check_name(version: SpecVersion, place: Place, name: &str) -> Result<(), Deco
     Ok(())
 }
 
-fn string<'a>(place: Place, name: &str, value: &'a Attribute<'_>) -> Result<Cow<'a, str>, DecodeError> {
+fn string<'a>(
+    place: AttributePosition,
+    name: &str,
+    value: &'a Attribute<'_>,
+) -> Result<Cow<'a, str>, DecodeError> {
     match value.string() {
         None => Err(place.error(name, "must be a string")),
         Some(text) if text.is_empty() => Err(place.error(name, "must not be empty")),
@@ -131,19 +135,17 @@ pub(super) fn data(version: SpecVersion, members: &Members<'_>) -> Result<(), De
             let encoding = get("datacontentencoding").and_then(raw::text);
             if encoding.is_some_and(|text| view::is_base64_name(&text)) && !get("data").is_none_or(is_base64)
             {
-                return Err(
-                    Place::Json.error("data", "must be a base64 string, as `datacontentencoding` says")
-                );
+                return Err(AttributePosition::Json
+                    .error("data", "must be a base64 string, as `datacontentencoding` says"));
             }
             Ok(())
         }
         SpecVersion::V1_0 => {
             match get("data_base64") {
-                Some(raw) if !is_base64(raw) => Err(Place::Json
+                Some(raw) if !is_base64(raw) => Err(AttributePosition::Json
                     .error("data_base64", "must be a string in base64 (RFC 4648 §4, with padding)")),
-                Some(_) if get("data").is_some() => {
-                    Err(Place::Json.error("data_base64", "cannot stand beside `data`: send one of them"))
-                }
+                Some(_) if get("data").is_some() => Err(AttributePosition::Json
+                    .error("data_base64", "cannot stand beside `data`: send one of them")),
                 Some(_) | None => Ok(()),
             }
         }

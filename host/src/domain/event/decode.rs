@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
 use super::attribute::Attribute;
-use super::check::{self, Place, Required};
+use super::check::{self, AttributePosition, Required};
 use super::encode::is_cloudevents;
 use super::error::DecodeError;
 use super::names::Role;
@@ -120,7 +120,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
         version.map_or(Ok(String::new()), |value| percent::decode(value.as_bytes(), SpecVersion::V1_0));
     let version = version.map_err(|problem| malformed_header(version_name, problem))?;
     let version = SpecVersion::parse(version_name, &version)
-        .ok_or_else(|| Place::Header.error(version_name, &unknown_version(&version)))?;
+        .ok_or_else(|| AttributePosition::Header.error(version_name, &unknown_version(&version)))?;
     if content_type.is_some_and(|text| !view::is_media_type(text)) {
         return Err(DecodeError::invalid(None, format!("header `content-type` {}", check::NO_MEDIA_TYPE)));
     }
@@ -136,9 +136,11 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
             {
                 continue;
             }
-            Role::ContentType => return Err(Place::Header.error(name, "must be sent as `content-type`")),
+            Role::ContentType => {
+                return Err(AttributePosition::Header.error(name, "must be sent as `content-type`"));
+            }
             Role::Data | Role::DataBase64 => {
-                return Err(Place::Header.error(name, "must be sent as the body"));
+                return Err(AttributePosition::Header.error(name, "must be sent as the body"));
             }
             // 0.1 marks extensions with `x-`; one without means the same.
             Role::Extension if version == SpecVersion::V0_1 && !name.starts_with("x-") => {
@@ -147,14 +149,14 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
             _ => Cow::Borrowed(name),
         };
         if attributes.iter().any(|(known, _)| *known == name) {
-            return Err(Place::Header.error(&name, "is there twice"));
+            return Err(AttributePosition::Header.error(&name, "is there twice"));
         }
         attributes.push((name.into_owned(), value));
     }
     let pairs = attributes
         .iter()
         .map(|(name, value)| (name.as_str(), Attribute::Text(Cow::Borrowed(value.as_str()))));
-    let required = Required::check(version, Place::Header, pairs)?;
+    let required = Required::check(version, AttributePosition::Header, pairs)?;
     let wire = Wire::Binary { attributes, content_type: content_type.map(str::to_owned), data };
     Ok(Event::from_parts(version, required.id, required.source, required.ty, wire))
 }
@@ -220,10 +222,10 @@ fn structured(json: &str) -> Result<Found, DecodeError> {
     strict::check(json, 0).map_err(|error| malformed_json(&error))?;
     let version = version(&members)?;
     if let Some(name) = members.duplicate() {
-        return Err(Place::Json.error(name, "is there twice"));
+        return Err(AttributePosition::Json.error(name, "is there twice"));
     }
     let pairs = members.iter().map(|(name, raw)| (name, Attribute::Json(Cow::Borrowed(raw))));
-    let required = Required::check(version, Place::Json, pairs)?;
+    let required = Required::check(version, AttributePosition::Json, pairs)?;
     check::data(version, &members)?;
     Ok(Found { version, required })
 }
@@ -232,10 +234,10 @@ fn version(members: &Members<'_>) -> Result<SpecVersion, DecodeError> {
     let get = |name| members.get(name).filter(|raw| *raw != "null").map(|raw| (name, raw));
     let Some((name, raw)) = get("specversion").or_else(|| get("cloudEventsVersion")) else {
         let message = "is missing (as is 0.1's `cloudEventsVersion`): a CloudEvent has one of them";
-        return Err(Place::Json.error("specversion", message));
+        return Err(AttributePosition::Json.error("specversion", message));
     };
     let version = raw::text(raw).and_then(|text| SpecVersion::parse(name, &text));
-    version.ok_or_else(|| Place::Json.error(name, &unknown_version(raw)))
+    version.ok_or_else(|| AttributePosition::Json.error(name, &unknown_version(raw)))
 }
 
 fn unknown_version(found: &str) -> String {

@@ -210,18 +210,18 @@ impl Output {
 
 /// What becomes of a delivery, fixed by the first success of its plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prepared {
+pub struct RenderedPayload {
     /// The module that said so.
     pub digest: PluginDigest,
     /// What its configuration hashed to.
     pub config: PluginDigest,
     /// What it said.
-    pub fixed: Fixed,
+    pub result: PluginResult,
 }
 
 /// What a plugin has fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fixed {
+pub enum PluginResult {
     /// The event is sent as it came.
     Event,
     /// These are sent, at least one.
@@ -238,19 +238,19 @@ pub enum Fixed {
     },
 }
 
-impl Prepared {
+impl RenderedPayload {
     /// Returns about how many bytes it holds.
     pub fn size(&self) -> usize {
-        match &self.fixed {
-            Fixed::Event => 0,
-            Fixed::Denied { reason } | Fixed::Skipped { reason } => reason.len(),
-            Fixed::Outputs(outputs) => outputs.iter().map(|output| 64 + output.size()).sum(),
+        match &self.result {
+            PluginResult::Event => 0,
+            PluginResult::Denied { reason } | PluginResult::Skipped { reason } => reason.len(),
+            PluginResult::Outputs(outputs) => outputs.iter().map(|output| 64 + output.size()).sum(),
         }
     }
 
     /// Makes what `plugin` has fixed.
-    pub fn by(plugin: &PluginUse, fixed: Fixed) -> Self {
-        Self { digest: plugin.digest, config: plugin.config_digest(), fixed }
+    pub fn by(plugin: &PluginUse, result: PluginResult) -> Self {
+        Self { digest: plugin.digest, config: plugin.config_digest(), result }
     }
 
     /// Tells whether a subscription's plugin of now, with its configuration, has fixed it.

@@ -260,7 +260,7 @@ pub enum TarError {
     #[error("the cart's tar has more than {limit} bytes {place} that are not in a file")]
     Headers {
         /// Where.
-        place: Place,
+        place: ArchivePosition,
         /// How many are allowed.
         limit: u64,
     },
@@ -268,7 +268,7 @@ pub enum TarError {
     #[error("the cart's tar cannot be read {place}")]
     Malformed {
         /// Where.
-        place: Place,
+        place: ArchivePosition,
         /// Why.
         source: io::Error,
     },
@@ -276,7 +276,7 @@ pub enum TarError {
     #[error("the cart's tar ends {place}, before its end mark")]
     Truncated {
         /// Where.
-        place: Place,
+        place: ArchivePosition,
     },
     /// Something follows its end.
     #[error("the cart's tar goes on after its end mark")]
@@ -285,7 +285,7 @@ pub enum TarError {
     #[error("the connection to the cart service broke {place}")]
     Broken {
         /// Where.
-        place: Place,
+        place: ArchivePosition,
         /// Why.
         source: io::Error,
     },
@@ -293,7 +293,7 @@ pub enum TarError {
 
 /// A place in a tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ArchivePosition {
     /// Before the first member.
     Begin,
     /// In a member.
@@ -302,7 +302,7 @@ pub enum Place {
     After(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ArchivePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin => f.write_str("at its begin"),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Url;
 
-pub use error::{CartError, Error, LocalError, Place, TarError};
+pub use error::{ArchivePosition, CartError, Error, LocalError, TarError};
 
 use self::copy::{Copier, Stop};
 use self::plan::Plan;

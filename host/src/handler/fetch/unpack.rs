@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use tar::{Archive, Entry};
 
 use super::copy::{Copier, CopyError};
-use super::error::Place;
+use super::error::ArchivePosition;
 use super::member::{self, Folders, Member};
 use super::plan::Wanted;
 use super::stream::{Incoming, State};
@@ -31,7 +31,7 @@ pub(super) fn unpack(
         wanted: wanted.iter().enumerate().map(|(i, wanted)| (wanted.path.as_str(), (i, wanted))).collect(),
         is_taken: vec![false; wanted.len()],
         overhead: OVERHEAD_BYTES_MAX + OVERHEAD_BYTES_PER_FILE.saturating_mul(wanted.len() as u64),
-        place: Place::Begin,
+        place: ArchivePosition::Begin,
     };
     unpacking.members(copier)?;
     unpacking.check_missing(wanted)?;
@@ -46,7 +46,7 @@ struct Unpacking<'a> {
     is_taken: Vec<bool>,
     /// How many more bytes may be in no file.
     overhead: u64,
-    place: Place,
+    place: ArchivePosition,
 }
 
 impl Unpacking<'_> {
@@ -74,7 +74,7 @@ impl Unpacking<'_> {
         let path = match Member::of(entry, self.folders)? {
             Member::File(path) => path,
             Member::Other => {
-                self.place = Place::After(name);
+                self.place = ArchivePosition::After(name);
                 return Ok(());
             }
         };
@@ -84,7 +84,7 @@ impl Unpacking<'_> {
         if std::mem::replace(&mut self.is_taken[i], true) {
             return Err(TarError::Twice { member: name }.into());
         }
-        self.place = Place::In(name.clone());
+        self.place = ArchivePosition::In(name.clone());
         let size = entry.size();
         self.incoming.allow(size);
         copier.copy(wanted, size, entry).map_err(|error| match error {
@@ -92,7 +92,7 @@ impl Unpacking<'_> {
             CopyError::Length => self.truncated().into(),
             CopyError::Other(error) => error,
         })?;
-        self.place = Place::After(name);
+        self.place = ArchivePosition::After(name);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::handler::definition::{Definition, Program};
 use crate::handler::fetch::{Fetcher, Source};
 use crate::handler::program::Closure;
 use crate::handler::ready::Loaded;
-use crate::handler::runs::UnderWay;
+use crate::handler::runs::InFlight;
 use crate::handler::upload::{Accept, Destination, Refusal, Uploader};
 use crate::intake;
 use crate::store::Arrival;
@@ -69,14 +69,14 @@ async fn owing(handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
 }
 
 async fn owing_in(store: Arc<dyn Store>, handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
-    let engine = Arc::new(Engine {
+    let context = Arc::new(RunContext {
         store,
         runs: folder.join("runs"),
-        under_way: UnderWay::default(),
+        in_flight: InFlight::default(),
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
     });
-    let queue = Queue::new(engine, handler, Arc::default());
+    let queue = Queue::new(context, handler, Arc::default());
     let id = owe(&queue, "1").await;
     (queue, id)
 }
@@ -91,17 +91,17 @@ async fn owe(queue: &Queue, id: &str) -> EventId {
         matched: vec![queue.handler.definition.name.dispatched()],
         failed: Vec::new(),
     };
-    queue.engine.store.accept(vec![arrival]).await.unwrap()[0]
+    queue.context.store.accept(vec![arrival]).await.unwrap()[0]
 }
 
 /// Makes the run that is put off due.
 async fn make_due(queue: &Queue) {
     let recipient = queue.handler.definition.name.dispatched();
-    let ask = Ask { recipient, after: EventId::NIL, fresh: 0, now: Timestamp::MAX, due: 1 };
-    let owed = queue.engine.store.owed(ask).await.unwrap().due.remove(0);
+    let ask = ReadyQuery { recipient, after: EventId::NIL, first_attempts: 0, now: Timestamp::MAX, due: 1 };
+    let pending = queue.context.store.ready(ask).await.unwrap().due.remove(0);
     let due = Timestamp::UNIX_EPOCH;
-    let again = Release { due, ..release(recipient, &owed, "it is asked for".to_owned()) };
-    queue.engine.store.release(again).await.unwrap();
+    let again = Release { due, ..release(recipient, &pending, "it is asked for".to_owned()) };
+    queue.context.store.release(again).await.unwrap();
 }
 
 /// Waits for the end of a run's task.
@@ -111,7 +111,7 @@ async fn next_end(queue: &mut Queue) {
 }
 
 async fn history(queue: &Queue, id: EventId) -> Vec<Entry> {
-    queue.engine.store.story(id).await.unwrap().unwrap().deliveries.remove(0).1
+    queue.context.store.story(id).await.unwrap().unwrap().deliveries.remove(0).1
 }
 
 async fn until(what: impl Fn() -> bool) {
@@ -127,7 +127,7 @@ async fn a_run_ends_while_the_store_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let (begun, go) = (Arc::default(), Arc::default());
     let (mut queue, _) = owing(counting(&begun, &go), folder.path()).await;
-    let engine = Arc::clone(&queue.engine);
+    let context = Arc::clone(&queue.context);
     queue.start_owed().await;
     until(|| begun.load(Ordering::SeqCst) == 1).await;
     let (open, closed) = std::sync::mpsc::channel::<()>();
@@ -143,9 +143,9 @@ async fn a_run_ends_while_the_store_is_read() {
     // Behind the look.
     run::blocking(|| ()).await;
     go.notify_one();
-    until(|| engine.under_way.lock().is_empty()).await;
+    until(|| context.in_flight.lock().is_empty()).await;
     reading.await;
-    assert!(engine.under_way.lock().is_empty(), "it has begun again");
+    assert!(context.in_flight.lock().is_empty(), "it has begun again");
     assert_eq!(begun.load(Ordering::SeqCst), 1);
 }
 
@@ -171,13 +171,13 @@ async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
     let accept: Accept = Arc::new(|_, _| panic!("the embedding program's own mistake"));
     let (mut queue, id) = owing(handler(closure, &destination, accept), folder.path()).await;
     queue.start_owed().await;
-    until(|| queue.engine.under_way.lock().is_empty()).await;
-    let story = queue.engine.store.story(id).await.unwrap().unwrap();
+    until(|| queue.context.in_flight.lock().is_empty()).await;
+    let story = queue.context.store.story(id).await.unwrap().unwrap();
     let State::Retrying { reason, due } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
     assert!(reason.starts_with("the service panicked"), "{reason}");
     assert!(due > clock::now(), "not at once");
     queue.start_owed().await;
-    assert!(queue.engine.under_way.lock().is_empty());
+    assert!(queue.context.in_flight.lock().is_empty());
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -189,8 +189,8 @@ async fn a_run_that_panics_is_over_where_its_schedule_is() {
         Arc::new(|_, _| Box::pin(async { Err(Refusal::Other("nobody accepts".to_owned())) }));
     let (mut queue, id) = owing(handler(closure, &Destination::Nowhere, accept), folder.path()).await;
     queue.start_owed().await;
-    until(|| queue.engine.under_way.lock().is_empty()).await;
-    let story = queue.engine.store.story(id).await.unwrap().unwrap();
+    until(|| queue.context.in_flight.lock().is_empty()).await;
+    let story = queue.context.store.story(id).await.unwrap().unwrap();
     let State::Dead { reason } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
     assert!(reason.contains("the closure panicked"), "{reason}");
 }
@@ -277,7 +277,7 @@ async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do()
     let store =
         FaultyStore::new(Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap()), |method, _| {
             let damaged = || store::Error::Damaged { table: "batches", reason: "torn".to_owned() };
-            (method == "finish").then(|| Fault::Fails(damaged()))
+            (method == "settle").then(|| Fault::Fails(damaged()))
         });
     let (mut queue, _) = owing_in(store, handler, folder.path()).await;
     queue.start_owed().await;
@@ -286,7 +286,7 @@ async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do()
     let other = owe(&queue, "2").await;
     queue.start_owed().await;
     let key = (other, queue.handler.definition.name.dispatched());
-    assert!(queue.engine.under_way.lock().contains_key(&key), "it has its turn");
+    assert!(queue.context.in_flight.lock().contains_key(&key), "it has its turn");
     go.notify_one();
     next_end(&mut queue).await;
     queue.start_owed().await;

@@ -35,7 +35,8 @@ fn created(over: Value) -> Subscription {
 
 fn shown(subscription: &Subscription) -> Value {
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect).ok();
-    let known = Known { subscription: subscription.clone().into(), filter: filter.map(Into::into) };
+    let known =
+        CompiledSubscription { subscription: subscription.clone().into(), filter: filter.map(Into::into) };
     show(&known, subscription.is_active().then(|| "scan".to_owned()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::paths::{Place, follow, walk};
+use super::paths::{PathPosition, follow, walk};
 use super::{Bound, Clause, Side, Test, either, prefixes};
 use crate::matching::form::{
     Comparison, Condition, Function, Literal, Match, Operand, Operator, Query, Rule, Segment, Selector,
@@ -11,7 +11,7 @@ use crate::matching::number::Number;
 use crate::matching::pattern::Pattern;
 
 /// Adds what holds if the value at `here` passes.
-pub(super) fn read<'f>(here: &Place<'f>, condition: &'f Condition, clauses: &mut Vec<Clause<'f>>) {
+pub(super) fn read<'f>(here: &PathPosition<'f>, condition: &'f Condition, clauses: &mut Vec<Clause<'f>>) {
     match condition {
         Condition::And(parts) => parts.iter().for_each(|part| read(here, part, clauses)),
         Condition::Or(parts) => {
@@ -32,7 +32,7 @@ pub(super) fn read<'f>(here: &Place<'f>, condition: &'f Condition, clauses: &mut
     }
 }
 
-fn rfc9535<'f>(here: &Place<'f>, comparison: &'f Comparison, clauses: &mut Vec<Clause<'f>>) {
+fn rfc9535<'f>(here: &PathPosition<'f>, comparison: &'f Comparison, clauses: &mut Vec<Clause<'f>>) {
     for (operand, operator, other) in comparison.sides() {
         // Nothing equals nothing (also in `<=`) and differs from all else; it is never below or above anything.
         let refuses_nothing = match operator {
@@ -67,7 +67,7 @@ fn rfc9535_test(operator: Operator, literal: &Literal) -> Option<Test<'_>> {
 }
 
 /// A missing value makes each comparison false, `!=` too.
-fn jsonpath2<'f>(here: &Place<'f>, comparison: &'f Comparison, clauses: &mut Vec<Clause<'f>>) {
+fn jsonpath2<'f>(here: &PathPosition<'f>, comparison: &'f Comparison, clauses: &mut Vec<Clause<'f>>) {
     for (operand, operator, other) in comparison.sides() {
         if let (Operand::Query(query), Operator::Equal, Operand::Literal(Literal::String(text))) =
             (operand, operator, other)
@@ -123,7 +123,11 @@ fn beyond<'f>(operator: Operator, number: &Number) -> Option<Test<'f>> {
 }
 
 /// Adds what holds if the operand is not nothing, and returns where its value stands, if it does so in the event.
-fn present<'f>(here: &Place<'f>, operand: &'f Operand, clauses: &mut Vec<Clause<'f>>) -> Option<Place<'f>> {
+fn present<'f>(
+    here: &PathPosition<'f>,
+    operand: &'f Operand,
+    clauses: &mut Vec<Clause<'f>>,
+) -> Option<PathPosition<'f>> {
     match operand {
         Operand::Query(query) | Operand::Value(query) => Some(follow(query, here, clauses)),
         Operand::Length(measured) => {
@@ -146,7 +150,7 @@ fn beginning(query: &Query) -> Option<(&[Segment], bool)> {
 }
 
 /// Both have to be texts.
-fn text<'f>(here: &Place<'f>, call: &'f Match, clauses: &mut Vec<Clause<'f>>) {
+fn text<'f>(here: &PathPosition<'f>, call: &'f Match, clauses: &mut Vec<Clause<'f>>) {
     let place = present(here, &call.text, clauses);
     match &call.pattern {
         Pattern::Fixed(fixed) => {

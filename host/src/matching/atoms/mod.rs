@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use super::form::Query;
 use super::number::Number;
-use paths::Place;
+use paths::PathPosition;
 
 /// The longest path of an atom; a longer one becomes the existence of its beginning. Such a path costs a node of the
 /// trie for each step, and hardly anybody writes one.
@@ -83,7 +83,7 @@ pub(super) struct Clause<'f> {
 /// order at any time; there are none where nothing can be said.
 pub(super) fn clauses(query: &Query) -> Vec<Clause<'_>> {
     let mut clauses = Vec::new();
-    paths::follow(query, &Place::root(), &mut clauses);
+    paths::follow(query, &PathPosition::root(), &mut clauses);
     clauses
 }
 

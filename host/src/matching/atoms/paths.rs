@@ -5,13 +5,13 @@ use crate::matching::form::{Query, Segment, Selector, Start};
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place<'f> {
+pub(super) enum PathPosition<'f> {
     At(Vec<Step<'f>>),
     /// At any depth, or not in the event at all.
     Unknown,
 }
 
-impl<'f> Place<'f> {
+impl<'f> PathPosition<'f> {
     pub(super) fn root() -> Self {
         Self::At(Vec::new())
     }
@@ -40,7 +40,11 @@ impl<'f> Place<'f> {
 }
 
 /// Adds what holds if the query finds a value, and returns where that is.
-pub(super) fn follow<'f>(query: &'f Query, current: &Place<'f>, clauses: &mut Vec<Clause<'f>>) -> Place<'f> {
+pub(super) fn follow<'f>(
+    query: &'f Query,
+    current: &PathPosition<'f>,
+    clauses: &mut Vec<Clause<'f>>,
+) -> PathPosition<'f> {
     walk(query.start, &query.segments, current, clauses)
 }
 
@@ -48,11 +52,11 @@ pub(super) fn follow<'f>(query: &'f Query, current: &Place<'f>, clauses: &mut Ve
 pub(super) fn walk<'f>(
     start: Start,
     segments: &'f [Segment],
-    current: &Place<'f>,
+    current: &PathPosition<'f>,
     clauses: &mut Vec<Clause<'f>>,
-) -> Place<'f> {
+) -> PathPosition<'f> {
     let mut here = match start {
-        Start::Root => Place::root(),
+        Start::Root => PathPosition::root(),
         Start::Current => current.clone(),
     };
     for segment in segments {
@@ -61,7 +65,7 @@ pub(super) fn walk<'f>(
             // Only the way to here is known, and what stands in the conditions about the event itself.
             Segment::Descendant(selectors) => {
                 here.exists(clauses);
-                child(&Place::Unknown, selectors, clauses)
+                child(&PathPosition::Unknown, selectors, clauses)
             }
         };
     }
@@ -69,7 +73,11 @@ pub(super) fn walk<'f>(
     here
 }
 
-fn child<'f>(here: &Place<'f>, selectors: &'f [Selector], clauses: &mut Vec<Clause<'f>>) -> Place<'f> {
+fn child<'f>(
+    here: &PathPosition<'f>,
+    selectors: &'f [Selector],
+    clauses: &mut Vec<Clause<'f>>,
+) -> PathPosition<'f> {
     if let [only] = selectors {
         return select(here, only, clauses);
     }
@@ -95,15 +103,21 @@ fn child<'f>(here: &Place<'f>, selectors: &'f [Selector], clauses: &mut Vec<Clau
     };
     match places.split_first() {
         Some((first, others)) if others.iter().all(|place| place == first) => first.clone(),
-        Some(_) if !places.contains(&Place::Unknown) && !selectors.iter().any(stays) => here.step(Step::Any),
+        Some(_) if !places.contains(&PathPosition::Unknown) && !selectors.iter().any(stays) => {
+            here.step(Step::Any)
+        }
         Some(_) | None => {
             here.exists(clauses);
-            Place::Unknown
+            PathPosition::Unknown
         }
     }
 }
 
-fn select<'f>(here: &Place<'f>, selector: &'f Selector, clauses: &mut Vec<Clause<'f>>) -> Place<'f> {
+fn select<'f>(
+    here: &PathPosition<'f>,
+    selector: &'f Selector,
+    clauses: &mut Vec<Clause<'f>>,
+) -> PathPosition<'f> {
     match selector {
         Selector::Name(name) => here.step(Step::Name(name)),
         // Some child, but not each.
@@ -126,7 +140,7 @@ fn select<'f>(here: &Place<'f>, selector: &'f Selector, clauses: &mut Vec<Clause
         // What it gives is not in the event; it gives something only where there is a value.
         Selector::Call(_) => {
             here.exists(clauses);
-            Place::Unknown
+            PathPosition::Unknown
         }
     }
 }

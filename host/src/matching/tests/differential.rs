@@ -52,7 +52,7 @@ proptest! {
             }
         }
         for number in 0..30 {
-            prop_assert_eq!(index.filing(id(number)).is_some(), now.contains_key(&number));
+            prop_assert_eq!(index.access_path(id(number)).is_some(), now.contains_key(&number));
             index.remove(id(number));
         }
         prop_assert!(index.is_bare());

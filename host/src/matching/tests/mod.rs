@@ -138,15 +138,15 @@ fn a_filter_is_filed_under_its_rarest_condition() {
         "$..k",
         "$.d",
     ]);
-    let filing = |number| index.filing(id(number));
+    let access_path = |number| index.access_path(id(number));
     let on_k = Some("equality on $.d[*].k".to_owned());
-    assert_eq!(filing(0), on_k);
-    assert_eq!(filing(1), Some("equality on $.d[*].t".to_owned()));
-    assert_eq!(filing(2), on_k);
-    assert_eq!(filing(3), Some("membership on $.d[*].k".to_owned()));
-    assert_eq!(filing(4), Some("scan".to_owned()));
-    assert_eq!(filing(5), Some("existence of $.d".to_owned()));
-    assert_eq!(filing(6), None);
+    assert_eq!(access_path(0), on_k);
+    assert_eq!(access_path(1), Some("equality on $.d[*].t".to_owned()));
+    assert_eq!(access_path(2), on_k);
+    assert_eq!(access_path(3), Some("membership on $.d[*].k".to_owned()));
+    assert_eq!(access_path(4), Some("scan".to_owned()));
+    assert_eq!(access_path(5), Some("existence of $.d".to_owned()));
+    assert_eq!(access_path(6), None);
 }
 
 /// Each subscription is added to a snapshot of its own, as the directory does: quadratic work would take minutes.

@@ -6,7 +6,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::place::Place;
+use super::place::CommandState;
 use super::{CommandLimits, HANDLES_MAX};
 use crate::domain::handler::Exit;
 use crate::plugin::engine::STACK_BYTES;
@@ -29,7 +29,7 @@ const TEXT_BYTES_MAX: usize = 512;
 const MANGLED: [&str; 2] = ["_R", "_ZN"];
 
 /// Names a program's exit. `place` is what was left of it.
-pub(super) fn exit(ending: Ending, place: &Place, limits: CommandLimits) -> Exit {
+pub(super) fn exit(ending: Ending, place: &CommandState, limits: CommandLimits) -> Exit {
     let exit = match ending {
         Ending::Itself(Ok(Ok(()))) => Exit::Code(0),
         Ending::Itself(Ok(Err(()))) => Exit::Code(1),
@@ -48,7 +48,7 @@ pub(super) fn exit(ending: Ending, place: &Place, limits: CommandLimits) -> Exit
 }
 
 /// Returns the limit that refused the program more, if one did.
-fn refused(place: &Place) -> Option<String> {
+fn refused(place: &CommandState) -> Option<String> {
     let quota = place.quota.lock().unwrap_or_else(PoisonError::into_inner);
     quota.refused().or_else(|| place.room.refused())
 }

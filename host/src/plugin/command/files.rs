@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::place::Place;
+use super::place::CommandState;
 use super::quota::{ENTRY, Full, Held, Quota};
 use super::stream::{At, Written};
 
@@ -32,7 +32,7 @@ impl HasData for Own {
 }
 
 /// Links them.
-pub(super) fn link(linker: &mut Linker<Place>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<CommandState>) -> wasmtime::Result<()> {
     types::add_to_linker::<_, Own>(linker, |place| {
         let quota = Arc::clone(&place.quota);
         Files { wasi: place.filesystem(), quota }

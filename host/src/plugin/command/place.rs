@@ -21,7 +21,7 @@ use crate::plugin::http::Outbound;
 use crate::plugin::web::Web;
 
 /// The data of a program's store.
-pub(super) struct Place {
+pub(super) struct CommandState {
     pub(super) room: Room,
     pub(super) quota: Arc<Mutex<Quota>>,
     stderr: Spoken,
@@ -44,7 +44,7 @@ const FOLDER: &str = ".";
 const DOWNLOAD: &str = "download";
 const EVENT: &str = "event.json";
 
-impl Place {
+impl CommandState {
     pub(super) fn new(call: CommandCall, web: Arc<Web>) -> Result<Self, PlaceError> {
         let CommandCall { folder, outputs, arguments, environment, stdout, stderr, allow_hosts, limits } =
             call;
@@ -98,20 +98,20 @@ fn open(wasi: &mut WasiCtxBuilder, folder: &Path, name: &str, perms: FsPerms) ->
     }
 }
 
-impl WasiView for Place {
+impl WasiView for CommandState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
-impl WasiHttpView for Place {
+impl WasiHttpView for CommandState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
     }
 }
 
 /// Links what a program is offered: WASI as it is, but for the files.
-pub(super) fn link(engine: &Engine) -> Result<Linker<Place>, wasmtime::Error> {
+pub(super) fn link(engine: &Engine) -> Result<Linker<CommandState>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;

@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::domain::plugin::{Fixed, PluginRun, Prepared};
+use crate::domain::plugin::{PluginResult, PluginRun, RenderedPayload};
 use crate::domain::{Activity, Entry, Holder, Outcome, PluginDigest, RecipientId, State, SubscriptionId};
 use crate::stage::PANICKED;
-use crate::store::{Ask, Preparation};
+use crate::store::{ReadyQuery, Rendering};
 
 /// The longest that a test waits.
 const BOUND: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ async fn with_fixed_delivery(
 ) -> (SubscriptionId, Vec<EventId>) {
     // Nothing goes out here: reading what is owed fails.
     let unread = |method, _| {
-        (method == "owed").then(|| Fault::Fails(store::Error::Unavailable { reason: "not now".to_owned() }))
+        (method == "ready").then(|| Fault::Fails(store::Error::Unavailable { reason: "not now".to_owned() }))
     };
     let service = start(quiet(folder, "none"), unread).await;
     let subscription = subscribe(&service, &target.url).await;
@@ -132,15 +132,15 @@ async fn with_fixed_delivery(
     service.close().await;
     let store = open_store(&quiet(folder, "none")).await.unwrap();
     let recipient = subscription.into();
-    let ask = Ask { recipient, after: EventId::NIL, fresh: 1, now: clock::now(), due: 0 };
-    let owed = store.owed(ask).await.unwrap().fresh.remove(0);
+    let query = ReadyQuery { recipient, after: EventId::NIL, first_attempts: 1, now: clock::now(), due: 0 };
+    let pending = store.ready(query).await.unwrap().first_attempts.remove(0);
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, clock::now(), crate::domain::plugin::Failure::Host(String::new()));
-    let prepared = Prepared { digest, config: digest, fixed: Fixed::Event };
-    let (event, place) = (owed.event.id, owed.place);
-    let preparation =
-        Preparation { recipient, event, place, run: Box::new(run), prepared, state: Vec::new() };
-    assert!(store.prepare(preparation).await.unwrap());
+    let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
+    let (event, place) = (pending.event.id, pending.place);
+    let rendering =
+        Rendering { recipient, event, place, run: Box::new(run), payload: rendered, state: Vec::new() };
+    assert!(store.freeze(rendering).await.unwrap());
     store.close().await;
     assert_eq!(event, ids[0]);
     (subscription, ids)
@@ -154,7 +154,7 @@ async fn attempts_go_on_and_are_recorded_while_the_store_cannot_be_read() {
     let (fails, failed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
     let (is_failing, counted) = (Arc::clone(&fails), Arc::clone(&failed));
     let service = start(quiet(folder.path(), "none"), move |method, _| {
-        let meets = method == "owed" && is_failing.load(Ordering::SeqCst);
+        let meets = method == "ready" && is_failing.load(Ordering::SeqCst);
         meets.then(|| {
             counted.fetch_add(1, Ordering::SeqCst);
             Fault::Fails(store::Error::Unavailable { reason: "the disk is away".to_owned() })
@@ -230,7 +230,7 @@ async fn a_lane_that_panics_rests_before_it_begins_again() {
     let calls = Arc::<std::sync::Mutex<Vec<Instant>>>::default();
     let noted = Arc::clone(&calls);
     let service = start(quiet(folder.path(), "none"), move |method, _| {
-        if method != "owed" {
+        if method != "ready" {
             return None;
         }
         let mut calls = noted.lock().unwrap();

@@ -18,7 +18,7 @@ use super::schema::{PROBE_KEY, Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State, SubscriptionId};
-use crate::store::{Arrival, Finished, Logged, News, Place, Progress, Release};
+use crate::store::{Arrival, Logged, Progress, QueuePosition, Release, Settlement, Wake};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -36,7 +36,7 @@ pub(super) struct Effects {
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
     /// Subscriptions with new work.
-    pub(super) woken: HashMap<RecipientId, News>,
+    pub(super) woken: HashMap<RecipientId, Wake>,
     /// When targets were reached, as far as it was written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// How many new deliveries there are.
@@ -106,23 +106,23 @@ impl Apply<'_, '_> {
         ledger.write(self.tables)?;
         let record = record::encode_batch(batch.iter().map(Some), &[]);
         self.tables.batches.insert(key, record.as_slice())?;
-        let mut owed: BTreeMap<RecipientId, Vec<u32>> = BTreeMap::new();
+        let mut pending: BTreeMap<RecipientId, Vec<u32>> = BTreeMap::new();
         for (place, logged) in (0..).zip(batch) {
             for recipient in &logged.matched {
-                owed.entry(*recipient).or_default().push(place);
+                pending.entry(*recipient).or_default().push(place);
             }
         }
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
-        for (recipient, places) in owed {
+        for (recipient, places) in pending {
             let row = (recipient.uuid().as_u128(), key);
             self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
             self.effects.told += places.len();
             let read = self.effects.told > TOLD_MAX;
             let told = if read { &[] } else { places.as_slice() };
             let fresh: Vec<_> = told.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
-            let news = News { count: places.len() as u64, fresh, read };
-            self.effects.woken.entry(recipient).or_default().add(news);
+            let wake = Wake { count: places.len() as u64, first_attempts: fresh, read };
+            self.effects.woken.entry(recipient).or_default().merge(wake);
         }
         self.effects.batches.push((key, copy));
         Ok(())
@@ -160,12 +160,12 @@ impl Apply<'_, '_> {
     }
 
     /// Moves deliveries on whose attempts have ended.
-    pub(super) fn finish<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
+    pub(super) fn settle<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
         let (mut ledger, mut late) = (Ledger::default(), Vec::new());
         let (mut rows, mut held) = (FreshRows::default(), BTreeMap::<_, Vec<_>>::new());
         for end in all {
-            let finished = match end {
-                End::Finished(finished) => finished,
+            let settlement = match end {
+                End::Settled(settlement) => settlement,
                 End::Released(release) => {
                     if let Some(record) = self.release(release, &mut rows)? {
                         held.entry(release.place.batch.uuid().as_u128()).or_default().push(record);
@@ -173,13 +173,14 @@ impl Apply<'_, '_> {
                     continue;
                 }
             };
-            let recipient = finished.recipient.uuid().as_u128();
-            let (batch, index) = (finished.place.batch.uuid().as_u128(), finished.place.index);
-            if finished.attempt.outcome == Outcome::Delivered {
-                self.remember_reached(finished.recipient.as_subscription(), finished.attempt.at)?;
+            let recipient = settlement.recipient.uuid().as_u128();
+            let (batch, index) = (settlement.place.batch.uuid().as_u128(), settlement.place.index);
+            if settlement.attempt.outcome == Outcome::Delivered {
+                self.remember_reached(settlement.recipient.as_subscription(), settlement.attempt.at)?;
             }
-            let waited = self.take_row(&mut rows, finished.recipient, finished.event, finished.place)?;
-            let entries = self.entries_of(finished)?;
+            let waited =
+                self.take_row(&mut rows, settlement.recipient, settlement.event, settlement.place)?;
+            let entries = self.entries_of(settlement)?;
             let records = entries.into_iter().map(|entry| HistoryRecord { index, recipient, entry });
             if !waited {
                 late.extend(records.map(|record| (batch, record)));
@@ -189,11 +190,18 @@ impl Apply<'_, '_> {
                 self.count(recipient, Kind::Story, usage::of_entry(&record.entry))?;
                 ledger.add(batch, record);
             }
-            if finished.prepared && is_settled(&finished.attempt.outcome) {
-                self.unfix_one((recipient, finished.event.uuid().as_u128()))?;
+            if settlement.rendered && is_settled(&settlement.attempt.outcome) {
+                self.discard_rendered((recipient, settlement.event.uuid().as_u128()))?;
             }
-            if let Outcome::Retry { due, .. } = &finished.attempt.outcome {
-                self.owe_again(finished.recipient, finished.event, *due, batch, index, finished.progress)?;
+            if let Outcome::Retry { due, .. } = &settlement.attempt.outcome {
+                self.enqueue(
+                    settlement.recipient,
+                    settlement.event,
+                    *due,
+                    batch,
+                    index,
+                    settlement.progress,
+                )?;
             }
         }
         rows.write(&mut self.tables.fresh)?;
@@ -216,7 +224,7 @@ impl Apply<'_, '_> {
         rows: &mut FreshRows,
         recipient: RecipientId,
         event: EventId,
-        place: Place,
+        place: QueuePosition,
     ) -> Result<bool, Fault> {
         let recipient = recipient.uuid().as_u128();
         match place.due {
@@ -236,24 +244,24 @@ impl Apply<'_, '_> {
         }
         let (batch, index) = (place.batch.uuid().as_u128(), place.index);
         let progress = Progress { held: Some(*since), ..*progress };
-        self.owe_again(*recipient, *event, *due, batch, index, progress)?;
+        self.enqueue(*recipient, *event, *due, batch, index, progress)?;
         let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
         Ok(Some(HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }))
     }
 
     /// Returns what the story keeps of an attempt: where there is no more room for its user, little.
-    fn entries_of(&mut self, finished: &Finished) -> Result<Vec<Entry>, Fault> {
-        let recipient = finished.recipient.uuid().as_u128();
+    fn entries_of(&mut self, settlement: &Settlement) -> Result<Vec<Entry>, Fault> {
+        let recipient = settlement.recipient.uuid().as_u128();
         let mut entries = Vec::with_capacity(2);
-        entries.extend(finished.plugin.clone().map(Entry::Plugin));
-        entries.extend(finished.run.clone().map(Entry::Run));
-        entries.push(Entry::Attempt(finished.attempt.clone()));
+        entries.extend(settlement.plugin.clone().map(Entry::Plugin));
+        entries.extend(settlement.run.clone().map(Entry::Run));
+        entries.push(Entry::Attempt(settlement.attempt.clone()));
         self.fit(recipient, &mut entries)?;
         Ok(entries)
     }
 
     /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.
-    pub(super) fn owe_again(
+    pub(super) fn enqueue(
         &mut self,
         recipient: RecipientId,
         event: EventId,
@@ -304,7 +312,7 @@ impl Apply<'_, '_> {
             let entries = histories.entries.get(&(index, recipient)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
             match (known, waiting_since(entries)) {
-                (true, Waiting::Fresh) => match damage::apart(self.is_fresh(recipient, key, index))? {
+                (true, QueueRow::Fresh) => match damage::apart(self.is_fresh(recipient, key, index))? {
                     // Not tried yet: it comes anyway.
                     Ok(true) => continue,
                     Ok(false) => {}
@@ -314,17 +322,17 @@ impl Apply<'_, '_> {
                         self.bury_fresh(recipient, key, Doomed::Unreadable, wish.at, &mut ledger)?;
                     }
                 },
-                (true, Waiting::Due(due)) => {
+                (true, QueueRow::Due(due)) => {
                     self.tables.retries.remove((recipient, due.as_microsecond(), event))?;
                 }
-                (true, Waiting::Not) => {}
+                (true, QueueRow::Not) => {}
                 (false, _) => logged.matched.push(*id),
             }
             let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
             ledger.add(key, HistoryRecord { index, recipient, entry });
-            self.unfix_by_other_plugin(*id, wish.event)?;
-            self.owe_again(*id, wish.event, wish.at, key, index, Progress::default())?;
-            self.effects.woken.entry(*id).or_default().add(News { count: 1, ..News::read() });
+            self.discard_rendered_by_other_plugin(*id, wish.event)?;
+            self.enqueue(*id, wish.event, wish.at, key, index, Progress::default())?;
+            self.effects.woken.entry(*id).or_default().merge(Wake { count: 1, ..Wake::read() });
         }
         ledger.write(self.tables)?;
         if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {
@@ -358,7 +366,12 @@ impl Apply<'_, '_> {
 
     /// Drops what is owed to a subscription, at most `limit` rows of each kind, and its plugin's state; returns whether
     /// there may be more.
-    pub(super) fn forgive(&mut self, id: SubscriptionId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
+    pub(super) fn cancel_pending(
+        &mut self,
+        id: SubscriptionId,
+        limit: usize,
+        at: Timestamp,
+    ) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
         let mut ledger = Ledger::default();
         let mut drop_delivery = |batch, index| {
@@ -383,9 +396,9 @@ impl Apply<'_, '_> {
             }
             retries.push(key.value());
         }
-        let prepared = self.unfix_all(id.into(), limit)?;
+        let rendered = self.discard_all_rendered(id.into(), limit)?;
         self.forget_state(id)?;
-        let more = fresh.len() == limit || retries.len() == limit || prepared == limit;
+        let more = fresh.len() == limit || retries.len() == limit || rendered == limit;
         for key in fresh {
             self.tables.fresh.remove(key)?;
         }
@@ -421,7 +434,7 @@ fn is_settled(outcome: &Outcome) -> bool {
 }
 
 /// Where a delivery's row is.
-pub(super) enum Waiting {
+pub(super) enum QueueRow {
     /// In the fresh table, if anywhere.
     Fresh,
     /// In the due index.
@@ -430,12 +443,12 @@ pub(super) enum Waiting {
     Not,
 }
 
-pub(super) fn waiting_since(entries: &[Entry]) -> Waiting {
+pub(super) fn waiting_since(entries: &[Entry]) -> QueueRow {
     let last = entries.iter().rfind(|entry| !entry.is_run());
     match (last, State::after(entries)) {
-        (None, _) => Waiting::Fresh,
-        (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => Waiting::Due(*at),
-        (_, State::Retrying { due, .. }) => Waiting::Due(due),
-        _ => Waiting::Not,
+        (None, _) => QueueRow::Fresh,
+        (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => QueueRow::Due(*at),
+        (_, State::Retrying { due, .. }) => QueueRow::Due(due),
+        _ => QueueRow::Not,
     }
 }

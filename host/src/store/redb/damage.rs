@@ -67,7 +67,7 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
 /// meet it. Called before the writer starts. Blocks.
 pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {
-        tracing::error!(recipient = %id, "its record cannot be read: what it is owed becomes dead letters");
+        tracing::error!(subscription = %id, "its record cannot be read: what it is owed becomes dead letters");
         let mut more = true;
         while more {
             more = reader.handle.write(|txn| {

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 /// An event with open deliveries, and where it is.
 #[derive(Clone, Copy)]
-pub(super) struct Waiting<'a> {
+pub(super) struct OpenEvent<'a> {
     pub(super) key: u128,
     pub(super) index: u32,
     pub(super) logged: &'a Logged,
@@ -26,11 +26,11 @@ impl Apply<'_, '_> {
     /// disabled; returns how many these are.
     pub(super) fn expire(
         &mut self,
-        waiting: Waiting<'_>,
+        open_event: OpenEvent<'_>,
         open: &[(RecipientId, &[Entry])],
         time: Timestamp,
     ) -> Result<usize, Fault> {
-        let Waiting { key, index, logged } = waiting;
+        let OpenEvent { key, index, logged } = open_event;
         let (mut ledger, mut rows, mut expired) = (Ledger::default(), FreshRows::default(), 0);
         for (id, entries) in open {
             let recipient = id.uuid().as_u128();
@@ -39,14 +39,14 @@ impl Apply<'_, '_> {
             }
             match waiting_since(entries) {
                 // A row that cannot be read leads to an event that goes now.
-                apply::Waiting::Fresh => {
+                apply::QueueRow::Fresh => {
                     drop(damage::apart(rows.take(&self.tables.fresh, (recipient, key), index))?);
                 }
-                apply::Waiting::Due(due) => {
+                apply::QueueRow::Due(due) => {
                     let row = (recipient, due.as_microsecond(), logged.id.uuid().as_u128());
                     self.tables.retries.remove(row)?;
                 }
-                apply::Waiting::Not => continue,
+                apply::QueueRow::Not => continue,
             }
             ledger.add(key, HistoryRecord { index, recipient, entry: given_up(entries, self.now) });
             expired += 1;

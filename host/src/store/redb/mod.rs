@@ -14,7 +14,6 @@ mod history;
 mod ids;
 mod modules;
 mod pieces;
-mod prepared;
 mod private;
 mod purge;
 mod queue;
@@ -22,6 +21,7 @@ mod read;
 mod recent;
 mod record;
 mod recover;
+mod rendered;
 mod schema;
 mod subscriptions;
 #[cfg(test)]
@@ -42,12 +42,12 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::domain::plugin::{Prepared, StateMap};
+use crate::domain::plugin::{RenderedPayload, StateMap};
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
-    Arrival, Ask, Backlog, Error, Finished, Forward, Kept, Logged, Module, Preparation, Purge, Purged, Quota,
-    Range, Release, Step, Store, Story, Waiting, Wakes,
+    Arrival, Backlog, Error, EventHistory, Forward, Kept, Logged, Module, Purge, Purged, Quota, Range,
+    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Step, Store, WakeSet,
 };
 use damage::Marks;
 use handle::{Fault, Handle};
@@ -64,7 +64,7 @@ pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
 pub struct RedbStore {
     reader: Reader,
     queue: Arc<Queue>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<WakeSet>,
     writer: Mutex<Option<JoinHandle<()>>>,
     modules: Files,
     alarm: Alarm,
@@ -118,7 +118,7 @@ impl RedbStore {
         }
         let modules = modules::open(folder, &reader)?;
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        let (wakes, alarm) = (Arc::new(Wakes::default()), Alarm::default());
+        let (wakes, alarm) = (Arc::new(WakeSet::default()), Alarm::default());
         let writer = Writer {
             handle,
             queue: Arc::clone(&queue),
@@ -181,11 +181,11 @@ impl Store for RedbStore {
         self.write(|reply| Op::Accept { arrivals, reply }).await
     }
 
-    async fn story(&self, id: EventId) -> Result<Option<Story>, Error> {
+    async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
         self.read(move |reader| reader.story(id)).await
     }
 
-    async fn stories(&self, range: Range) -> Result<Vec<Story>, Error> {
+    async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
         self.read(move |reader| reader.stories(range)).await
     }
 
@@ -262,18 +262,18 @@ impl Store for RedbStore {
         self.read(move |reader| reader.backlog(recipient, now, limit)).await
     }
 
-    async fn creditors(&self) -> Result<Vec<RecipientId>, Error> {
-        self.read(Reader::creditors).await
+    async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
+        self.read(Reader::recipients_with_backlog).await
     }
 
-    async fn owed(&self, ask: Ask) -> Result<Waiting, Error> {
+    async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
         loop {
-            let (waiting, rows) = self.read(move |reader| reader.owed(ask)).await?;
+            let (waiting, rows) = self.read(move |reader| reader.ready(query)).await?;
             if rows.is_empty() {
                 return Ok(waiting);
             }
             // Once they are buried, the next reading does not meet them.
-            let (recipient, at) = (ask.recipient, clock::now());
+            let (recipient, at) = (query.recipient, clock::now());
             tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
             if let Err(error) = self.write(|reply| Op::Bury { recipient, rows, at, reply }).await {
                 tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
@@ -286,20 +286,24 @@ impl Store for RedbStore {
         self.reader.marks.count() as u64
     }
 
-    async fn finish(&self, finished: Finished) -> Result<(), Error> {
-        self.end(End::Finished(finished)).await
+    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        self.end(End::Settled(settlement)).await
     }
 
     async fn release(&self, release: Release) -> Result<(), Error> {
         self.end(End::Released(release)).await
     }
 
-    async fn prepare(&self, preparation: Preparation) -> Result<bool, Error> {
-        self.write(|reply| Op::Prepare { preparation: Box::new(preparation), reply }).await
+    async fn freeze(&self, rendering: Rendering) -> Result<bool, Error> {
+        self.write(|reply| Op::Freeze { rendering: Box::new(rendering), reply }).await
     }
 
-    async fn prepared(&self, event: EventId, recipient: RecipientId) -> Result<Option<Prepared>, Error> {
-        self.read(move |reader| reader.prepared(event, recipient)).await
+    async fn rendered(
+        &self,
+        event: EventId,
+        recipient: RecipientId,
+    ) -> Result<Option<RenderedPayload>, Error> {
+        self.read(move |reader| reader.rendered(event, recipient)).await
     }
 
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
@@ -333,8 +337,8 @@ impl Store for RedbStore {
         self.read(move |_| files.remove(digest)).await
     }
 
-    async fn forgive(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
-        self.write(|reply| Op::Forgive { subscription, limit, at: clock::now(), reply }).await
+    async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
+        self.write(|reply| Op::CancelPending { subscription, limit, at: clock::now(), reply }).await
     }
 
     async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
@@ -349,7 +353,7 @@ impl Store for RedbStore {
         self.write(|reply| Op::Probe { reply }).await
     }
 
-    fn wakes(&self) -> Arc<Wakes> {
+    fn wakes(&self) -> Arc<WakeSet> {
         Arc::clone(&self.wakes)
     }
 

@@ -6,7 +6,7 @@ use redb::ReadableTable;
 
 use super::apply::Apply;
 use super::damage;
-use super::expire::Waiting;
+use super::expire::OpenEvent;
 use super::handle::Fault;
 use super::history;
 use super::ids;
@@ -103,7 +103,7 @@ impl Apply<'_, '_> {
                 }
             }
             let expired = match purge {
-                Purge::Expired(time) => self.expire(Waiting { key, index, logged }, &open, *time)?,
+                Purge::Expired(time) => self.expire(OpenEvent { key, index, logged }, &open, *time)?,
                 Purge::Before(_) | Purge::Events(_) => 0,
             };
             purged.expired += expired as u64;

@@ -12,7 +12,7 @@ use super::modules;
 use super::record;
 use super::recover::Recover;
 use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Arrival, DELIVERY_BYTES, Error, Finished, Preparation, Purge, Purged, Quota, Release};
+use crate::store::{Arrival, DELIVERY_BYTES, Error, Purge, Purged, Quota, Release, Rendering, Settlement};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same, but for [`Op::is_abandoned`] where there is
 /// no room.
@@ -23,11 +23,11 @@ pub(super) enum Op {
     Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
     PutSubscription { subscription: Box<Subscription>, quota: Quota, reply: Reply<()> },
     Redeliver { redelivery: Redelivery, reply: Reply<bool> },
-    Prepare { preparation: Box<Preparation>, reply: Reply<bool> },
+    Freeze { rendering: Box<Rendering>, reply: Reply<bool> },
     BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
     Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
     Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
-    Forgive { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
+    CancelPending { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Module { change: Box<modules::Change>, reply: Reply<()> },
     Bury { recipient: RecipientId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
     Forget { deleted: Vec<SubscriptionId>, reply: Reply<Vec<SubscriptionId>> },
@@ -45,7 +45,7 @@ impl Op {
         OP_BYTES
             + match self {
                 Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
-                Self::Prepare { preparation, .. } => preparation.size(),
+                Self::Freeze { rendering, .. } => rendering.size(),
                 Self::Redeliver { redelivery, .. } => redelivery.recipients.len() * DELIVERY_BYTES,
                 Self::Recover { recover, .. } => recover.size(),
                 Self::PutSubscription { subscription, .. } => subscription_bytes(subscription),
@@ -55,7 +55,7 @@ impl Op {
                 Self::Module { change, .. } => change.size(),
                 Self::Forget { deleted, .. } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
-                Self::Purge { .. } | Self::Forgive { .. } | Self::Probe { .. } => 0,
+                Self::Purge { .. } | Self::CancelPending { .. } | Self::Probe { .. } => 0,
             }
     }
 
@@ -64,14 +64,14 @@ impl Op {
     fn is_asked_for(&self) -> bool {
         match self {
             Self::Accept { .. }
-            | Self::Prepare { .. }
+            | Self::Freeze { .. }
             | Self::PutSubscription { .. }
             | Self::Redeliver { .. }
             | Self::BeginRecovery { .. }
             | Self::Module { .. } => true,
             Self::Recover { .. }
             | Self::Purge { .. }
-            | Self::Forgive { .. }
+            | Self::CancelPending { .. }
             | Self::Forget { .. }
             | Self::Bury { .. }
             | Self::Probe { .. } => false,
@@ -106,7 +106,7 @@ pub(super) struct Ending {
 /// How an attempt ended.
 pub(super) enum End {
     /// With an outcome.
-    Finished(Finished),
+    Settled(Settlement),
     /// Without one that counts.
     Released(Release),
 }
@@ -114,7 +114,7 @@ pub(super) enum End {
 impl End {
     fn is_run(&self) -> bool {
         match self {
-            Self::Finished(finished) => finished.run.is_some(),
+            Self::Settled(settlement) => settlement.run.is_some(),
             Self::Released(_) => false,
         }
     }
@@ -122,7 +122,7 @@ impl End {
     /// Returns about how many bytes it holds.
     fn size(&self) -> usize {
         match self {
-            Self::Finished(finished) => finished.size(),
+            Self::Settled(settlement) => settlement.size(),
             Self::Released(release) => size_of::<Release>() + release.reason.len(),
         }
     }
@@ -236,10 +236,10 @@ impl Queue {
         if state.closed {
             return Err(Error::Closed);
         }
-        if let End::Finished(finished) = &mut ending.end
-            && state.endings_bytes + finished.size() > self.bytes_max
+        if let End::Settled(settlement) = &mut ending.end
+            && state.endings_bytes + settlement.size() > self.bytes_max
         {
-            finished.keep_little();
+            settlement.keep_little();
         }
         state.endings_bytes += ending.end.size();
         // A run keeps its place among those that may go at once until its end is written.

@@ -10,12 +10,14 @@ use super::damage::{DeadRow, Marks};
 use super::handle::{Fault, Handle};
 use super::history;
 use super::ids;
-use super::prepared::PreparedRows;
 use super::recent::Recent;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
+use super::rendered::RenderedRows;
 use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
-use crate::store::{Ask, Logged, Owed, Place, Progress, Range, Story, Waiting};
+use crate::store::{
+    EventHistory, Logged, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
+};
 
 /// The most rows that cannot be delivered of one page.
 const DEAD_ROWS_MAX: usize = 256;
@@ -30,7 +32,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// See [`crate::store::Store::story`].
-    pub(super) fn story(&self, id: EventId) -> Result<Option<Story>, Fault> {
+    pub(super) fn story(&self, id: EventId) -> Result<Option<EventHistory>, Fault> {
         self.handle.read(|txn| {
             let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else {
                 return Ok(None);
@@ -47,7 +49,7 @@ impl Reader {
     }
 
     /// See [`crate::store::Store::stories`].
-    pub(super) fn stories(&self, range: Range) -> Result<Vec<Story>, Fault> {
+    pub(super) fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Fault> {
         let below = range.before.unwrap_or(EventId::MAX).uuid().as_u128();
         let wanted = |logged: &Logged| {
             logged.id.uuid().as_u128() < below
@@ -87,7 +89,7 @@ impl Reader {
         key: u128,
         most: usize,
         wanted: impl Fn(&Logged) -> bool,
-    ) -> Result<(Vec<Story>, bool), Fault> {
+    ) -> Result<(Vec<EventHistory>, bool), Fault> {
         let batch = self.batch(txn, key)?;
         let is_whole = batch.damaged.is_empty();
         let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
@@ -108,7 +110,7 @@ impl Reader {
             });
             let deliveries = deliveries.collect();
             let failed = failed.remove(index).unwrap_or_default();
-            Story { event: Arc::clone(logged), deliveries, failed }
+            EventHistory { event: Arc::clone(logged), deliveries, failed }
         });
         Ok((stories.collect(), is_whole))
     }
@@ -134,13 +136,17 @@ impl Reader {
         }
     }
 
-    /// See [`crate::store::Store::owed`]; returns with it the rows that cannot be delivered.
-    pub(super) fn owed(&self, ask: Ask) -> Result<(Waiting, Vec<DeadRow>), Fault> {
+    /// See [`crate::store::Store::ready`]; returns with it the rows that cannot be delivered.
+    pub(super) fn ready(&self, query: ReadyQuery) -> Result<(ReadyPage, Vec<DeadRow>), Fault> {
         self.handle.read(|txn| {
             let mut dead = Vec::new();
-            let fresh = if ask.fresh == 0 { Vec::new() } else { self.fresh(txn, ask, &mut dead)? };
-            let (due, next_due) = self.due(txn, ask, &mut dead)?;
-            Ok((Waiting { fresh, due, next_due }, dead))
+            let first_attempts = if query.first_attempts == 0 {
+                Vec::new()
+            } else {
+                self.first_attempts(txn, query, &mut dead)?
+            };
+            let (due, next_due) = self.due(txn, query, &mut dead)?;
+            Ok((ReadyPage { first_attempts, due, next_due }, dead))
         })
     }
 
@@ -153,11 +159,16 @@ impl Reader {
         }
     }
 
-    fn fresh(&self, txn: &ReadTransaction, ask: Ask, dead: &mut Vec<DeadRow>) -> Result<Vec<Owed>, Fault> {
-        let (fresh, prepared) = (txn.open_table(FRESH)?, PreparedRows::open(txn, ask.recipient)?);
-        let subscription = ask.recipient.uuid().as_u128();
-        let first = ask.after.uuid().as_u128().saturating_add(1);
-        let mut owed = Vec::new();
+    fn first_attempts(
+        &self,
+        txn: &ReadTransaction,
+        query: ReadyQuery,
+        dead: &mut Vec<DeadRow>,
+    ) -> Result<Vec<PendingDelivery>, Fault> {
+        let (fresh, rendered) = (txn.open_table(FRESH)?, RenderedRows::open(txn, query.recipient)?);
+        let subscription = query.recipient.uuid().as_u128();
+        let first = query.after.uuid().as_u128().saturating_add(1);
+        let mut pending = Vec::new();
         for row in fresh.range((subscription, first)..=(subscription, u128::MAX))? {
             let (row, places) = row?;
             let key = row.value().1;
@@ -172,29 +183,31 @@ impl Reader {
             let mut is_whole = true;
             for index in places {
                 match owe_fresh(&batch, key, index) {
-                    Some(fresh) => owed.push(Owed { prepared: prepared.has(fresh.event.id)?, ..fresh }),
+                    Some(fresh) => {
+                        pending.push(PendingDelivery { rendered: rendered.has(fresh.event.id)?, ..fresh })
+                    }
                     None => is_whole = false,
                 }
             }
             if !is_whole {
                 dead.push(DeadRow::Fresh { batch: key });
             }
-            if owed.len() >= ask.fresh {
+            if pending.len() >= query.first_attempts {
                 break;
             }
         }
-        Ok(owed)
+        Ok(pending)
     }
 
     fn due(
         &self,
         txn: &ReadTransaction,
-        ask: Ask,
+        query: ReadyQuery,
         dead: &mut Vec<DeadRow>,
-    ) -> Result<(Vec<Owed>, Option<Timestamp>), Fault> {
-        let (retries, prepared) = (txn.open_table(RETRIES)?, PreparedRows::open(txn, ask.recipient)?);
-        let subscription = ask.recipient.uuid().as_u128();
-        let mut owed = Vec::new();
+    ) -> Result<(Vec<PendingDelivery>, Option<Timestamp>), Fault> {
+        let (retries, rendered) = (txn.open_table(RETRIES)?, RenderedRows::open(txn, query.recipient)?);
+        let subscription = query.recipient.uuid().as_u128();
+        let mut pending = Vec::new();
         // Rows that became due together are often of one batch, which is then read and held once.
         let mut last: Option<(u128, Arc<Batch>)> = None;
         for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
@@ -202,9 +215,9 @@ impl Reader {
             let (_, micros, event) = row.value();
             let due = record::timestamp(micros);
             if let Ok(due) = &due
-                && (*due > ask.now || owed.len() >= ask.due || dead.len() >= DEAD_ROWS_MAX)
+                && (*due > query.now || pending.len() >= query.due || dead.len() >= DEAD_ROWS_MAX)
             {
-                return Ok((owed, Some(*due)));
+                return Ok((pending, Some(*due)));
             }
             let read = due.and_then(|due| {
                 let retry = RetryRecord::decode(retry.value())?;
@@ -218,37 +231,38 @@ impl Reader {
                 Some((_, batch)) => Some(batch),
                 None => self.batch_of_row(txn, retry.batch)?,
             };
-            let place = Place { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
+            let place =
+                QueuePosition { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
             match batch.as_ref().and_then(|batch| owe(batch, place, progress)) {
-                Some(due) => owed.push(Owed { prepared: prepared.has(due.event.id)?, ..due }),
+                Some(due) => pending.push(PendingDelivery { rendered: rendered.has(due.event.id)?, ..due }),
                 None => dead.push(DeadRow::Due { due: micros, event }),
             }
             last = batch.map(|batch| (retry.batch, batch));
         }
-        Ok((owed, None))
+        Ok((pending, None))
     }
 
     /// See [`crate::store::Store::creditors`].
-    pub(super) fn creditors(&self) -> Result<Vec<RecipientId>, Fault> {
+    pub(super) fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Fault> {
         self.handle.read(|txn| {
             let (fresh, retries) = (txn.open_table(FRESH)?, txn.open_table(RETRIES)?);
-            let mut creditors = std::collections::BTreeSet::new();
+            let mut recipients = std::collections::BTreeSet::new();
             let mut from = 0u128;
             // Leaps from one subscription to the next, however much each is owed.
             while let Some(row) = fresh.range((from, 0)..)?.next().transpose()? {
                 let subscription = row.0.value().0;
-                creditors.insert(subscription);
+                recipients.insert(subscription);
                 let Some(next) = subscription.checked_add(1) else { break };
                 from = next;
             }
             from = 0;
             while let Some(row) = retries.range((from, i64::MIN, 0)..)?.next().transpose()? {
                 let subscription = row.0.value().0;
-                creditors.insert(subscription);
+                recipients.insert(subscription);
                 let Some(next) = subscription.checked_add(1) else { break };
                 from = next;
             }
-            Ok(creditors.into_iter().map(record::recipient_id).collect())
+            Ok(recipients.into_iter().map(record::recipient_id).collect())
         })
     }
 
@@ -268,11 +282,11 @@ impl Reader {
 
     /// Returns the subscriptions that are owed something and whose own records cannot be read.
     pub(super) fn stranded(&self) -> Result<Vec<RecipientId>, Fault> {
-        let creditors = self.creditors()?;
+        let recipients = self.recipients_with_backlog()?;
         self.handle.read(|txn| {
             let table = txn.open_table(SUBSCRIPTIONS)?;
             let mut stranded = Vec::new();
-            for id in creditors {
+            for id in recipients {
                 let key = id.uuid().as_u128();
                 // Recipients that are not here are handlers.
                 let Some(record) = table.get(key)? else { continue };
@@ -314,12 +328,12 @@ impl Reader {
 }
 
 /// Makes the first attempt that is owed for an event in a batch.
-pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<Owed> {
-    owe(batch, Place { batch: record::event_id(key), index, due: None }, Progress::default())
+pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
+    owe(batch, QueuePosition { batch: record::event_id(key), index, due: None }, Progress::default())
 }
 
 /// Makes what is owed of a row; one whose event is damaged or has gone owes nothing.
-fn owe(batch: &Batch, place: Place, progress: Progress) -> Option<Owed> {
+fn owe(batch: &Batch, place: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
     let event = batch.get(usize::try_from(place.index).ok()?)?.as_ref()?;
-    Some(Owed { event: Arc::clone(event), place, progress, prepared: false })
+    Some(PendingDelivery { event: Arc::clone(event), place, progress, rendered: false })
 }

@@ -36,8 +36,8 @@ impl Recent {
 
     /// Keeps a batch.
     pub(super) fn put(&self, key: u128, batch: Arc<Batch>) {
-        let owed = |logged: &Logged| logged.matched.capacity() * size_of::<RecipientId>();
-        let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256 + owed(logged)).sum();
+        let pending = |logged: &Logged| logged.matched.capacity() * size_of::<RecipientId>();
+        let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256 + pending(logged)).sum();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
         kept.batches.push_back((key, batch, bytes));

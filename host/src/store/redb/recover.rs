@@ -16,7 +16,7 @@ use super::record::{self, HistoryRecord};
 use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
 use crate::domain::recovery::{Looked, Mark, State};
 use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{self, Backlog, Forward, Logged, News, Progress, Quota, Step};
+use crate::store::{self, Backlog, Forward, Logged, Progress, Quota, Step, Wake};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -68,7 +68,7 @@ impl Apply<'_, '_> {
             _ if self.is_deleted(wish.subscription)? => recovery.state = State::Cancelled { at: wish.at },
             Step::Begin => recovery.begin(self.newest()?, wish.at),
             Step::Advance(looked) => {
-                let created = self.owe_missing(&recovery, looked, wish.at)?;
+                let created = self.backfill(&recovery, looked, wish.at)?;
                 recovery.advance(looked, created, wish.at);
             }
             Step::End(state) => recovery.state = state.clone(),
@@ -78,7 +78,7 @@ impl Apply<'_, '_> {
     }
 
     /// Owes the events that were never owed to the recovery's subscription; returns how many these are.
-    fn owe_missing(&mut self, recovery: &Recovery, looked: &Looked, at: Timestamp) -> Result<u64, Fault> {
+    fn backfill(&mut self, recovery: &Recovery, looked: &Looked, at: Timestamp) -> Result<u64, Fault> {
         let mut by_batch: BTreeMap<u128, Vec<EventId>> = BTreeMap::new();
         for event in &looked.matched {
             if let Some(key) = batch_of(&self.tables.batches, event.uuid().as_u128())? {
@@ -100,13 +100,13 @@ impl Apply<'_, '_> {
                 if logged.matched.contains(&recipient) {
                     continue;
                 }
-                let mut owed = Logged::clone(logged);
-                owed.matched.push(recipient);
-                let id = owed.id;
-                *place = Some(Arc::new(owed));
+                let mut pending = Logged::clone(logged);
+                pending.matched.push(recipient);
+                let id = pending.id;
+                *place = Some(Arc::new(pending));
                 let entry = Entry::Recovered { at, by: recovery.by.clone() };
                 ledger.add(key, HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry });
-                self.owe_again(recipient, id, at, key, index, Progress::default())?;
+                self.enqueue(recipient, id, at, key, index, Progress::default())?;
                 created += 1;
             }
             if created > before {
@@ -116,7 +116,7 @@ impl Apply<'_, '_> {
         ledger.write(self.tables)?;
         if created > 0 {
             let woken = self.effects.woken.entry(recipient).or_default();
-            woken.add(News { count: created, ..News::read() });
+            woken.merge(Wake { count: created, ..Wake::read() });
         }
         Ok(created)
     }

@@ -10,7 +10,7 @@ use super::ids;
 use super::record;
 use super::usage::{self, Kind};
 use crate::domain::{Subscription, SubscriptionId};
-use crate::store::{Error, News, Quota};
+use crate::store::{Error, Quota, Wake};
 
 /// How long after a subscription was deleted an event may be logged that was matched before, the clock being set included.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -37,7 +37,7 @@ impl Apply<'_, '_> {
         if subscription.plugin.is_none() {
             self.forget_state(subscription.id)?;
         }
-        self.effects.woken.entry(subscription.id.into()).or_default().add(News::read());
+        self.effects.woken.entry(subscription.id.into()).or_default().merge(Wake::read());
         Ok(Ok(()))
     }
 
@@ -73,8 +73,8 @@ impl Apply<'_, '_> {
         let fresh = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.next();
         let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
         let retries = self.tables.retries.range(whole)?.next();
-        let prepared = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.next();
-        Ok(fresh.is_some() || retries.is_some() || prepared.is_some())
+        let rendered = self.tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))?.next();
+        Ok(fresh.is_some() || retries.is_some() || rendered.is_some())
     }
 
     fn forget_one(&mut self, id: SubscriptionId) -> Result<(), Fault> {

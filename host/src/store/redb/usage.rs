@@ -336,7 +336,7 @@ impl super::read::Reader {
 /// Counts a file from before it was counted. What cannot be read counts nothing.
 pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), redb::StorageError> {
     // A log in which no plugin ever ran has little to count, and may be long.
-    if tables.prepared.is_empty()? && tables.state.is_empty()? && tables.modules.is_empty()? {
+    if tables.rendered.is_empty()? && tables.state.is_empty()? && tables.modules.is_empty()? {
         let accounts = of_rows(tables)?;
         return save(tables, accounts);
     }
@@ -369,7 +369,7 @@ fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, redb::StorageE
             account.user = subscription.user;
         }
     }
-    for row in tables.prepared.iter()? {
+    for row in tables.rendered.iter()? {
         let (key, row) = row?;
         accounts.entry(key.value().0).or_default().outputs += of_row(row.value());
     }
@@ -390,7 +390,7 @@ fn of_subscription(tables: &Tables<'_>, subscription: u128) -> Result<Account, r
             account.user = known.user;
         }
     }
-    for row in tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))? {
+    for row in tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))? {
         account.outputs += of_row(row?.1.value());
     }
     for row in tables.state.range((subscription, "")..)? {

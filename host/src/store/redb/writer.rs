@@ -21,7 +21,7 @@ use super::usage::Usage;
 use crate::clock;
 use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
-use crate::store::{Arrival, Error, Preparation, Purged, Wakes};
+use crate::store::{Arrival, Error, Purged, Rendering, WakeSet};
 
 /// How many answers make a crowd.
 const CROWD: usize = 4;
@@ -31,7 +31,7 @@ pub(super) struct Writer {
     pub(super) handle: Arc<Handle>,
     pub(super) queue: Arc<Queue>,
     pub(super) recent: Arc<Recent>,
-    pub(super) wakes: Arc<Wakes>,
+    pub(super) wakes: Arc<WakeSet>,
     pub(super) ids: Ids,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
@@ -86,11 +86,11 @@ impl Writer {
             };
             let mut values = Vec::with_capacity(ops.len());
             let mut accepted = apply.accept(arrivals(ops))?.into_iter();
-            let mut prepared = apply.prepare(preparations(ops))?.into_iter();
+            let mut rendered = apply.freeze(preparations(ops))?.into_iter();
             for op in ops {
                 values.push(match op {
                     Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
-                    Op::Prepare { .. } => Value::flag(prepared.next().expect("one answer for each")),
+                    Op::Freeze { .. } => Value::flag(rendered.next().expect("one answer for each")),
                     Op::PutSubscription { subscription, quota, .. } => {
                         match apply.put_subscription(subscription, *quota)? {
                             Ok(()) => Value::Unit,
@@ -103,8 +103,8 @@ impl Writer {
                     }
                     Op::Recover { recover, .. } => Value::Recovery(apply.recover(recover)?.map(Box::new)),
                     Op::Purge { purge, from, .. } => Value::Purged(apply.purge(purge, *from)?),
-                    Op::Forgive { subscription, limit, at, .. } => {
-                        Value::Flag(apply.forgive(*subscription, *limit, *at)?)
+                    Op::CancelPending { subscription, limit, at, .. } => {
+                        Value::Flag(apply.cancel_pending(*subscription, *limit, *at)?)
                     }
                     Op::Module { change, .. } => {
                         apply.change_module(change)?;
@@ -121,7 +121,7 @@ impl Writer {
                     }
                 });
             }
-            apply.finish(endings.iter().map(|ending| &ending.end))?;
+            apply.settle(endings.iter().map(|ending| &ending.end))?;
             apply.write_accounts()?;
             Ok((values, apply.effects))
         })
@@ -141,7 +141,7 @@ impl Writer {
             self.reached.remove(id);
         }
         self.usage.publish(effects.usage.users);
-        self.wakes.leave(effects.woken);
+        self.wakes.push(effects.woken);
     }
 
     /// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
@@ -182,9 +182,9 @@ fn arrivals(ops: &[Op]) -> impl Iterator<Item = &[Arrival]> {
     })
 }
 
-fn preparations(ops: &[Op]) -> impl Iterator<Item = &Preparation> {
+fn preparations(ops: &[Op]) -> impl Iterator<Item = &Rendering> {
     ops.iter().filter_map(|op| match op {
-        Op::Prepare { preparation, .. } => Some(&**preparation),
+        Op::Freeze { rendering, .. } => Some(&**rendering),
         _ => None,
     })
 }
@@ -230,9 +230,9 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
             ) => send(reply, Ok(())),
             (
                 Op::Redeliver { reply, .. }
-                | Op::Forgive { reply, .. }
+                | Op::CancelPending { reply, .. }
                 | Op::BeginRecovery { reply, .. }
-                | Op::Prepare { reply, .. },
+                | Op::Freeze { reply, .. },
                 Value::Flag(flag),
             ) => send(reply, Ok(flag)),
             (Op::Recover { reply, .. }, Value::Recovery(recovery)) => {
@@ -257,9 +257,9 @@ fn refuse(op: Op, error: &Error) {
         | Op::Bury { reply, .. }
         | Op::Probe { reply } => send(reply, Err(error)),
         Op::Redeliver { reply, .. }
-        | Op::Forgive { reply, .. }
+        | Op::CancelPending { reply, .. }
         | Op::BeginRecovery { reply, .. }
-        | Op::Prepare { reply, .. } => send(reply, Err(error)),
+        | Op::Freeze { reply, .. } => send(reply, Err(error)),
         Op::Recover { reply, .. } => send(reply, Err(error)),
         Op::Purge { reply, .. } => send(reply, Err(error)),
         Op::Forget { reply, .. } => send(reply, Err(error)),

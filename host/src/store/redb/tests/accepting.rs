@@ -21,15 +21,15 @@ async fn an_accepted_event_is_told_listed_and_owed() {
     assert_eq!(story.deliveries, [(sub(1), vec![]), (sub(2), vec![])]);
     assert_eq!(store.stories(ALL).await.unwrap(), std::slice::from_ref(&story));
     for subscription in [sub(1), sub(2)] {
-        let waiting = owed(&store, subscription).await;
-        assert_eq!(waiting.fresh.len(), 1);
-        assert_eq!(waiting.fresh[0].event, story.event);
-        assert_eq!(waiting.fresh[0].progress, Progress::default());
+        let waiting = ready(&store, subscription).await;
+        assert_eq!(waiting.first_attempts.len(), 1);
+        assert_eq!(waiting.first_attempts[0].event, story.event);
+        assert_eq!(waiting.first_attempts[0].progress, Progress::default());
         assert!(waiting.due.is_empty() && waiting.next_due.is_none());
     }
-    assert!(owed(&store, sub(3)).await.fresh.is_empty());
-    assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
-    let woken = store.wakes().take().await;
+    assert!(ready(&store, sub(3)).await.first_attempts.is_empty());
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
+    let woken = store.wakes().drain().await;
     let counts: std::collections::HashMap<_, _> = woken.iter().map(|(id, news)| (*id, news.count)).collect();
     assert_eq!(counts, [(sub(1), 1), (sub(2), 1)].into());
     assert_eq!(store.story(EventId::NIL).await.unwrap(), None);
@@ -41,7 +41,7 @@ async fn an_event_that_matches_nobody_is_logged_and_owed_to_nobody() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[]).await;
     assert!(store.story(id).await.unwrap().unwrap().deliveries.is_empty());
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
             failed.into_iter().map(|told| FailedFilter { at: on_disk(told.at), ..told }).collect();
         assert_eq!((story.deliveries, story.failed), (deliveries, failed));
     }
-    assert_eq!(store.creditors().await.unwrap(), [sub(1), sub(2)]);
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0), "it keeps no event");
     assert_eq!(store.story(ids[2]).await.unwrap(), None);
 }
@@ -96,7 +96,7 @@ async fn a_long_batch_is_split_and_every_event_is_found() {
     let (_copy, crashed) = crashed(folder.path());
     for store in [store, crashed] {
         let batches: HashSet<_> =
-            owed(&store, sub(1)).await.fresh.iter().map(|owed| owed.place.batch).collect();
+            ready(&store, sub(1)).await.first_attempts.iter().map(|pending| pending.place.batch).collect();
         assert_eq!(batches.len(), 3, "256 + 256 + 188");
         for (number, id) in ids.iter().enumerate() {
             let story = store.story(*id).await.unwrap().unwrap();
@@ -114,12 +114,12 @@ async fn a_batch_is_full_at_a_mebibyte() {
     let big =
         |number: u32| Arrival { event: event(&number.to_string(), 400 * 1024), ..arrival("", &[sub(1)]) };
     let ids = store.accept((0..7).map(big).collect()).await.unwrap();
-    let fresh = owed(&store, sub(1)).await.fresh;
-    let places: Vec<_> = fresh.iter().map(|owed| (owed.place.batch, owed.place.index)).collect();
+    let fresh = ready(&store, sub(1)).await.first_attempts;
+    let places: Vec<_> = fresh.iter().map(|pending| (pending.place.batch, pending.place.index)).collect();
     let expected =
         [(0, 0), (0, 1), (0, 2), (3, 0), (3, 1), (3, 2), (6, 0)].map(|(batch, index)| (ids[batch], index));
     assert_eq!(places, expected);
-    assert_eq!(fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), ids);
+    assert_eq!(fresh.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), ids);
 }
 
 #[tokio::test]
@@ -143,9 +143,9 @@ async fn who_accepts_at_once_gets_his_own_ids_in_order() {
         all.extend(ids);
     }
     all.sort();
-    let fresh = owed(&store, sub(1)).await.fresh;
-    assert_eq!(fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), all);
-    let batches: HashSet<_> = fresh.iter().map(|owed| owed.place.batch).collect();
+    let fresh = ready(&store, sub(1)).await.first_attempts;
+    assert_eq!(fresh.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), all);
+    let batches: HashSet<_> = fresh.iter().map(|pending| pending.place.batch).collect();
     assert!(batches.len() < 50, "{} commits for 100 accepts at once", batches.len());
 }
 
@@ -157,19 +157,24 @@ async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
         let pair = [0, 1].map(|half| arrival(&format!("{number}-{half}"), &[sub(1)]));
         ids.extend(store.accept(pair.to_vec()).await.unwrap());
     }
-    let mut ask =
-        Ask { recipient: sub(1), after: EventId::NIL, fresh: 3, now: Timestamp::MAX, due: usize::MAX };
+    let mut query = ReadyQuery {
+        recipient: sub(1),
+        after: EventId::NIL,
+        first_attempts: 3,
+        now: Timestamp::MAX,
+        due: usize::MAX,
+    };
     let mut read = Vec::new();
     loop {
-        let fresh = store.owed(ask).await.unwrap().fresh;
+        let fresh = store.ready(query).await.unwrap().first_attempts;
         let Some(last) = fresh.last() else { break };
         assert!(fresh.len() == 4 || read.len() == 8, "whole batches until there are three");
-        ask.after = last.place.batch;
-        read.extend(fresh.into_iter().map(|owed| owed.event.id));
+        query.after = last.place.batch;
+        read.extend(fresh.into_iter().map(|pending| pending.event.id));
     }
     assert_eq!(read, ids);
-    let none = store.owed(Ask { after: EventId::NIL, fresh: 0, ..ask }).await.unwrap();
-    assert!(none.fresh.is_empty());
+    let none = store.ready(ReadyQuery { after: EventId::NIL, first_attempts: 0, ..query }).await.unwrap();
+    assert!(none.first_attempts.is_empty());
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ async fn nothing_accepted_is_lost() {
             listed.reverse();
             assert_eq!(listed, ids);
             for subscription in [sub(1), sub(2)] {
-                let fresh = owed(&after_crash, subscription).await.fresh;
-                assert_eq!(fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), ids);
+                let fresh = ready(&after_crash, subscription).await.first_attempts;
+                assert_eq!(fresh.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), ids);
             }
             assert!(accept(&after_crash, "more", &[]).await > ids[number]);
         }
@@ -28,10 +28,10 @@ async fn nothing_accepted_is_lost() {
 async fn every_answered_write_survives() {
     let (folder, store) = fresh();
     let ids = store.accept(["a", "b", "c", "d"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
-    let waiting = owed(&store, sub(1)).await.fresh;
-    finish(&store, sub(1), &waiting[0], retry(after(1))).await;
+    let waiting = ready(&store, sub(1)).await.first_attempts;
+    settle(&store, sub(1), &waiting[0], retry(after(1))).await;
     store.redeliver(ids[1], vec![sub(2)], "bob".to_owned(), after(2)).await.unwrap();
-    finish(&store, sub(1), &waiting[2], Outcome::Delivered).await;
+    settle(&store, sub(1), &waiting[2], Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0));
     let target = "http://localhost/".parse().unwrap();
     let mut subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
@@ -43,9 +43,12 @@ async fn every_answered_write_survives() {
     let (_copy, after_crash) = crashed(folder.path());
     assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription.into()]);
     assert_eq!(after_crash.stories(ALL).await.unwrap(), store.stories(ALL).await.unwrap());
-    assert_eq!(after_crash.creditors().await.unwrap(), [sub(1), sub(2)]);
-    let left = owed(&after_crash, sub(1)).await;
-    assert_eq!(left.fresh.iter().map(|owed| owed.event.id).collect::<Vec<_>>(), [ids[1], ids[3]]);
+    assert_eq!(after_crash.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
+    let left = ready(&after_crash, sub(1)).await;
+    assert_eq!(
+        left.first_attempts.iter().map(|pending| pending.event.id).collect::<Vec<_>>(),
+        [ids[1], ids[3]]
+    );
     assert_eq!((left.due[0].event.id, left.due[0].place.due), (ids[0], Some(after(1))));
     assert_eq!(only(&after_crash, sub(2)).await.event.id, ids[1]);
     assert_eq!(after_crash.reached().await.unwrap(), store.reached().await.unwrap());
@@ -56,11 +59,11 @@ async fn an_end_that_is_not_answered_yet_may_be_forgotten_and_then_the_delivery_
     let (folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     let waiting = only(&store, sub(1)).await;
-    let mut end = std::pin::pin!(store.finish(ending(sub(1), &waiting, Outcome::Delivered)));
+    let mut end = std::pin::pin!(store.settle(ending(sub(1), &waiting, Outcome::Delivered)));
     assert!(futures_util::poll!(end.as_mut()).is_pending());
     let (_copy, after_crash) = crashed(folder.path());
     // Forgotten as a whole, or recorded as a whole.
-    match owed(&after_crash, sub(1)).await.fresh.len() {
+    match ready(&after_crash, sub(1)).await.first_attempts.len() {
         1 => assert_eq!(history(&after_crash, id, sub(1)).await, []),
         left => {
             assert_eq!(left, 0);
@@ -68,7 +71,7 @@ async fn an_end_that_is_not_answered_yet_may_be_forgotten_and_then_the_delivery_
         }
     }
     end.await.unwrap();
-    assert!(owed(&store, sub(1)).await.fresh.is_empty());
+    assert!(ready(&store, sub(1)).await.first_attempts.is_empty());
 }
 
 #[tokio::test]
@@ -76,13 +79,13 @@ async fn close_writes_what_waits() {
     let (folder, store) = fresh();
     accept(&store, "a", &[sub(1)]).await;
     let waiting = only(&store, sub(1)).await;
-    let end = store.finish(ending(sub(1), &waiting, Outcome::Delivered));
+    let end = store.settle(ending(sub(1), &waiting, Outcome::Delivered));
     let more = store.accept(vec![arrival("b", &[sub(2)])]);
     let (ended, accepted, ()) = futures_util::join!(end, more, store.close());
     ended.unwrap();
     accepted.unwrap();
     close(store).await;
-    assert_eq!(open(folder.path()).creditors().await.unwrap(), [sub(2)]);
+    assert_eq!(open(folder.path()).recipients_with_backlog().await.unwrap(), [sub(2)]);
 }
 
 #[tokio::test]

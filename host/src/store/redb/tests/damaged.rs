@@ -54,8 +54,8 @@ fn is_damaged(state: &State) -> bool {
     matches!(state, State::Dead { reason } if reason.starts_with("record damaged"))
 }
 
-fn ids(owed: &[Owed]) -> Vec<EventId> {
-    owed.iter().map(|owed| owed.event.id).collect()
+fn ids(pending: &[PendingDelivery]) -> Vec<EventId> {
+    pending.iter().map(|pending| pending.event.id).collect()
 }
 
 /// One damaged event failed every page of every subscription that its batch was owed to, for good.
@@ -67,8 +67,8 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     let logged = store.accept(batch).await.unwrap();
     let later = accept(&store, "d", &both).await;
     let store = damage(folder.path(), store, |tables| damage_batch(tables, logged[0], 1)).await;
-    assert_eq!(ids(&owed(&store, sub(1)).await.fresh), [logged[0], logged[1], later]);
-    assert_eq!(ids(&owed(&store, sub(2)).await.fresh), [logged[0], later]);
+    assert_eq!(ids(&ready(&store, sub(1)).await.first_attempts), [logged[0], logged[1], later]);
+    assert_eq!(ids(&ready(&store, sub(2)).await.first_attempts), [logged[0], later]);
     for recipient in both {
         let states = states(&store, logged[0], recipient);
         assert!(matches!(&states[..], [(2, state)] if is_damaged(state)), "{states:?}");
@@ -79,10 +79,10 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     // A rewrite of its batch leaves the others whole.
     assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1)).await.unwrap());
     only(&store, sub(3)).await;
-    for waiting in owed(&store, sub(1)).await.fresh {
-        finish(&store, sub(1), &waiting, Outcome::Delivered).await;
+    for waiting in ready(&store, sub(1)).await.first_attempts {
+        settle(&store, sub(1), &waiting, Outcome::Delivered).await;
     }
-    assert_eq!(store.creditors().await.unwrap(), [sub(2), sub(3)]);
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(2), sub(3)]);
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
     let (folder, store) = fresh();
     let lost = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1)])]).await.unwrap();
     let retried = accept(&store, "c", &[sub(1)]).await;
-    let waiting = owed(&store, sub(1)).await.fresh.remove(2);
-    finish(&store, sub(1), &waiting, retry(after(0))).await;
+    let waiting = ready(&store, sub(1)).await.first_attempts.remove(2);
+    settle(&store, sub(1), &waiting, retry(after(0))).await;
     let kept = accept(&store, "d", &[sub(1)]).await;
     let store = damage(folder.path(), store, |tables| {
         for id in [lost[0], retried] {
@@ -99,8 +99,8 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
         }
     })
     .await;
-    let left = owed(&store, sub(1)).await;
-    assert_eq!((ids(&left.fresh), left.due.len()), (vec![kept], 0));
+    let left = ready(&store, sub(1)).await;
+    assert_eq!((ids(&left.first_attempts), left.due.len()), (vec![kept], 0));
     let dead = states(&store, lost[0], sub(1));
     assert!(dead.len() == 2 && dead.iter().all(|(_, state)| is_damaged(state)), "{dead:?}");
     assert!(is_damaged(&states(&store, retried, sub(1))[0].1));
@@ -110,9 +110,9 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
     let walked: Vec<_> = store.forward(forward).await.unwrap().iter().map(|logged| logged.id).collect();
     assert_eq!(walked, [kept], "a replay passes them");
     // Retention passes them, and takes them.
-    finish(&store, sub(1), &left.fresh[0], Outcome::Delivered).await;
+    settle(&store, sub(1), &left.first_attempts[0], Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Before(after(0))).await, (3, 0));
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
     let next = accept(&store, "e", &[sub(1)]).await;
     assert!(next > kept);
 }
@@ -122,8 +122,8 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
     let (folder, store) = fresh();
     let fresh = store.accept(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
     let retried = accept(&store, "c", &[sub(1)]).await;
-    let waiting = owed(&store, sub(1)).await.fresh.remove(2);
-    finish(&store, sub(1), &waiting, retry(after(0))).await;
+    let waiting = ready(&store, sub(1)).await.first_attempts.remove(2);
+    settle(&store, sub(1), &waiting, retry(after(0))).await;
     let key = |id: EventId| id.uuid().as_u128();
     let store = damage(folder.path(), store, |tables| {
         tables.fresh.insert((sub::<RecipientId>(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
@@ -131,8 +131,8 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
         tables.retries.insert((sub::<RecipientId>(1).uuid().as_u128(), due, key(retried)), &[7][..]).unwrap();
     })
     .await;
-    let left = owed(&store, sub(1)).await;
-    assert!(left.fresh.is_empty() && left.due.is_empty());
+    let left = ready(&store, sub(1)).await;
+    assert!(left.first_attempts.is_empty() && left.due.is_empty());
     for id in [fresh[0], fresh[1], retried] {
         let state = state(&store, id, sub(1)).await;
         assert!(is_damaged(&state), "{state:?}");
@@ -140,7 +140,7 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
     only(&store, sub(2)).await;
     assert_eq!(store.damaged(), 2);
     assert!(store.redeliver(retried, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
-    assert_eq!(owed(&store, sub(1)).await.due[0].event.id, retried);
+    assert_eq!(ready(&store, sub(1)).await.due[0].event.id, retried);
 }
 
 #[tokio::test]
@@ -155,8 +155,8 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
         tables.batches.insert(key(second), &[9, 9][..]).unwrap();
     })
     .await;
-    assert!(!store.forgive(sub(1), 10).await.unwrap());
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(!store.cancel_pending(sub(1), 10).await.unwrap());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 /// The purge that a service makes by itself passed damaged batches, and they stayed for ever.
@@ -189,7 +189,7 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
         store.put_subscription(new, Quota::Exempt).await.unwrap();
     }
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
-    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
+    settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
     damage_now(&store, |tables| {
         tables.subscriptions.insert(sub::<RecipientId>(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
         tables
@@ -200,8 +200,8 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
     let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
     assert_eq!(purged, Purged { purged: 1, kept: 0, expired: 3 });
     assert!(listed(&store, ALL).await.is_empty());
-    assert!(owed(&store, sub(3)).await.fresh.is_empty());
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(ready(&store, sub(3)).await.first_attempts.is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 /// An event that waited for its next attempt was purged where the row of history that told of it was damaged.
@@ -209,8 +209,8 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
 async fn an_event_that_waits_stays_whatever_its_history_says() {
     let (folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
-    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
-    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(2))).await;
+    settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
+    settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(2))).await;
     let store = damage(folder.path(), store, |tables| {
         tables.history.insert((id.uuid().as_u128(), 1), &[7][..]).unwrap();
     })
@@ -224,7 +224,7 @@ async fn an_event_that_waits_stays_whatever_its_history_says() {
 async fn a_purge_and_a_story_pass_a_damaged_history() {
     let (folder, store) = fresh();
     let done = accept(&store, "a", &[sub(1)]).await;
-    finish(&store, sub(1), &only(&store, sub(1)).await, Outcome::Delivered).await;
+    settle(&store, sub(1), &only(&store, sub(1)).await, Outcome::Delivered).await;
     let open = accept(&store, "b", &[sub(2)]).await;
     let store = damage(folder.path(), store, |tables| {
         for id in [done, open] {
@@ -268,13 +268,17 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     new.id = sub(1);
     store.put_subscription(new, Quota::Exempt).await.unwrap();
     let retried = accept(&store, "a", &[sub(1), sub(2)]).await;
-    finish(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
+    settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
     let logged = store.accept(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
         tables.subscriptions.insert(sub::<RecipientId>(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
     })
     .await;
-    assert_eq!(store.creditors().await.unwrap(), [sub(2)], "a recipient without a record is a handler");
+    assert_eq!(
+        store.recipients_with_backlog().await.unwrap(),
+        [sub(2)],
+        "a recipient without a record is a handler"
+    );
     for id in [retried, logged[0], logged[1]] {
         let state = state(&store, id, sub(1)).await;
         assert!(is_damaged(&state), "{state:?}");
@@ -289,8 +293,8 @@ async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
     const RAW_STATE: TableDefinition<'_, (u128, RawText), &[u8]> = TableDefinition::new("state");
     let (_folder, store) = fresh();
     accept(&store, "a", &[sub(1)]).await;
-    let owed = only(&store, sub(1)).await;
-    assert!(store.prepare(counting(sub(1), &owed, 7)).await.unwrap());
+    let pending = only(&store, sub(1)).await;
+    assert!(store.freeze(counting(sub(1), &pending, 7)).await.unwrap());
     let damaged = store.reader.handle.write(|txn| {
         txn.open_table(RAW_STATE)?
             .insert((sub::<RecipientId>(1).uuid().as_u128(), &b"\xff"[..]), &b"\x01"[..])?;
@@ -320,5 +324,5 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     assert_eq!(only(&store, sub(2)).await.place.due, None, "it comes anyway");
     assert_eq!(store.damaged(), 1);
     assert!(store.redeliver(logged[0], vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap());
-    assert_eq!(owed(&store, sub(1)).await.due.len(), 2);
+    assert_eq!(ready(&store, sub(1)).await.due.len(), 2);
 }

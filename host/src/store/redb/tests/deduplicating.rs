@@ -25,11 +25,11 @@ async fn a_repeat_gets_the_first_ones_id_and_is_owed_once() {
     assert_ne!(first, other);
     assert_eq!(accept(&store, "a", &[sub(1), sub(2)]).await, first);
     assert_eq!(listed(&store, ALL).await, [other, first]);
-    assert_eq!(store.creditors().await.unwrap(), [sub(1)]);
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1)]);
     close(store).await;
     let store = with_window(folder.path());
     assert_eq!(accept(&store, "a", &[sub(1)]).await, first, "also after a restart");
-    assert_eq!(owed(&store, sub(1)).await.fresh.len(), 2);
+    assert_eq!(ready(&store, sub(1)).await.first_attempts.len(), 2);
 }
 
 #[tokio::test]
@@ -40,9 +40,9 @@ async fn a_repeat_in_one_batch_counts_too() {
         store.accept(["a", "b", "a", "c", "b"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     assert_eq!((ids[2], ids[4]), (ids[0], ids[1]));
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1], ids[0]]);
-    let fresh = owed(&store, sub(1)).await.fresh;
+    let fresh = ready(&store, sub(1)).await.first_attempts;
     let places: Vec<_> =
-        fresh.iter().map(|owed| (owed.place.index, owed.event.event.id().to_owned())).collect();
+        fresh.iter().map(|pending| (pending.place.index, pending.event.event.id().to_owned())).collect();
     assert_eq!(places, [(0, "a".to_owned()), (1, "b".to_owned()), (2, "c".to_owned())]);
 }
 

@@ -26,22 +26,22 @@ async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event
     subscribe(&store, 1, disabled()).await;
     let first = accept(&store, "never tried", &[sub(1)]).await;
     let second = accept(&store, "tried", &[sub(1)]).await;
-    let waiting = owed(&store, sub(1)).await.fresh;
-    assert!(store.prepare(counting(sub(1), &waiting[1], 1)).await.unwrap());
-    finish(&store, sub(1), &Owed { prepared: true, ..waiting[1].clone() }, retry(after(1))).await;
+    let waiting = ready(&store, sub(1)).await.first_attempts;
+    assert!(store.freeze(counting(sub(1), &waiting[1], 1)).await.unwrap());
+    settle(&store, sub(1), &PendingDelivery { rendered: true, ..waiting[1].clone() }, retry(after(1))).await;
     assert_eq!(expire(&store, waiting[0].event.received).await, Purged::default(), "not before its time");
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 2), "only retention does that");
     assert_eq!(expire(&store, clock::now()).await, Purged { purged: 2, kept: 0, expired: 2 });
     for store in [&store, &crashed(folder.path()).1] {
         assert!(listed(store, ALL).await.is_empty());
-        assert!(store.creditors().await.unwrap().is_empty());
+        assert!(store.recipients_with_backlog().await.unwrap().is_empty());
         for id in [first, second] {
-            assert_eq!(store.prepared(id, sub(1)).await.unwrap(), None);
+            assert_eq!(store.rendered(id, sub(1)).await.unwrap(), None);
         }
     }
     // An attempt that was under way when it was disabled.
-    finish(&store, sub(1), &waiting[0], Outcome::Delivered).await;
-    assert!(store.creditors().await.unwrap().is_empty());
+    settle(&store, sub(1), &waiting[0], Outcome::Delivered).await;
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -52,8 +52,8 @@ async fn others_keep_what_they_are_owed_and_the_story_tells_of_the_dead_letter()
     // The third is a handler.
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
     let asked = accept(&store, "asked for lately", &[sub(1)]).await;
-    let tried = owed(&store, sub(1)).await.fresh.remove(1);
-    finish(&store, sub(1), &tried, dead()).await;
+    let tried = ready(&store, sub(1)).await.first_attempts.remove(1);
+    settle(&store, sub(1), &tried, dead()).await;
     let lately = clock::now();
     store.redeliver(asked, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
     assert_eq!(expire(&store, lately).await, Purged { purged: 0, kept: 2, expired: 1 });
@@ -64,7 +64,7 @@ async fn others_keep_what_they_are_owed_and_the_story_tells_of_the_dead_letter()
     }
     assert_eq!(only(&store, sub(1)).await.event.id, asked);
     store.redeliver(id, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
-    assert_eq!(owed(&store, sub(1)).await.due.len(), 2, "it can be asked for again");
+    assert_eq!(ready(&store, sub(1)).await.due.len(), 2, "it can be asked for again");
     let enabled = Subscription { activity: Activity::Enabled, ..first };
     store.put_subscription(enabled, Quota::Exempt).await.unwrap();
     assert_eq!(expire(&store, Timestamp::MAX).await.expired, 0);

@@ -54,8 +54,8 @@ async fn a_success_whose_first_commit_failed_is_remembered() {
     spoil(&store, |tables| drop(tables.fresh.insert(row, &[1, 2, 3][..]).unwrap()));
     // Both in one commit, which the second makes fail.
     let (first, second) = join!(
-        store.finish(ending(sub(1), &good, Outcome::Delivered)),
-        store.finish(ending(sub(2), &bad, Outcome::Delivered))
+        store.settle(ending(sub(1), &good, Outcome::Delivered)),
+        store.settle(ending(sub(2), &bad, Outcome::Delivered))
     );
     first.unwrap();
     assert!(matches!(second, Err(Error::Damaged { table: "fresh", .. })), "{second:?}");
@@ -77,7 +77,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
         again(spoilt),
         again(whole),
         store.purge(Purge::Before(Timestamp::MAX)),
-        store.finish(ending(sub(2), &waiting, Outcome::Delivered)),
+        store.settle(ending(sub(2), &waiting, Outcome::Delivered)),
         store.probe(),
     );
     accepted.unwrap();
@@ -86,7 +86,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
     assert!(purged.unwrap().kept > 0, "it passes");
     ended.unwrap();
     probed.unwrap();
-    assert!(owed(&store, sub(2)).await.fresh.is_empty());
+    assert!(ready(&store, sub(2)).await.first_attempts.is_empty());
     for owed_once in [sub(3), sub(4)] {
         only(&store, owed_once).await;
     }

@@ -41,11 +41,11 @@ fn bytes(store: &RedbStore, user: &str) -> u64 {
 }
 
 /// A preparation with an output, a value of state and a log line of these sizes.
-fn making(id: u128, owed: &Owed, output: usize, state: usize, log: usize) -> Preparation {
-    let mut made = counting(sub(id), owed, 1);
+fn making(id: u128, pending: &PendingDelivery, output: usize, state: usize, log: usize) -> Rendering {
+    let mut made = counting(sub(id), pending, 1);
     let body = vec![b'o'; output].into();
     let output = Output::Raw { content_type: "text/plain".to_owned(), headers: Vec::new(), body };
-    made.prepared.fixed = Fixed::Outputs(vec![output]);
+    made.payload.result = PluginResult::Outputs(vec![output]);
     made.state[0].value.as_mut().unwrap().bytes = vec![b's'; state];
     made.run.logs = lines(1, log);
     made
@@ -57,8 +57,8 @@ fn lines(count: usize, bytes: usize) -> Vec<LogLine> {
 }
 
 /// An attempt that the target answers with so much.
-fn answered(id: u128, owed: &Owed, outcome: Outcome, bytes: usize) -> Finished {
-    let mut ended = ending(sub(id), owed, outcome);
+fn answered(id: u128, pending: &PendingDelivery, outcome: Outcome, bytes: usize) -> Settlement {
+    let mut ended = ending(sub(id), pending, outcome);
     ended.attempt.target = Some(Answer { status: 500, body: "e".repeat(bytes) });
     ended
 }
@@ -98,23 +98,23 @@ async fn whatever_comes_and_goes_is_counted_once() {
     for (number, size) in [10, 5_000, 20_000].into_iter().enumerate() {
         ids.push(accept(&store, &number.to_string(), &[sub(1), sub(2), sub(3)]).await);
         for id in [1, 2] {
-            let owed = only(&store, sub(id)).await;
-            assert!(store.prepare(making(id, &owed, size, size, size)).await.unwrap());
+            let pending = only(&store, sub(id)).await;
+            assert!(store.freeze(making(id, &pending, size, size, size)).await.unwrap());
             assert_exact(&store);
-            let owed = Owed { prepared: true, ..owed };
-            store.finish(answered(id, &owed, retry(after(1)), 5_000)).await.unwrap();
+            let pending = PendingDelivery { rendered: true, ..pending };
+            store.settle(answered(id, &pending, retry(after(1)), 5_000)).await.unwrap();
             assert_exact(&store);
-            let owed = only(&store, sub(id)).await;
+            let pending = only(&store, sub(id)).await;
             let outcome = if number == 1 { Outcome::Delivered } else { dead() };
-            store.finish(answered(id, &owed, outcome, 500)).await.unwrap();
+            store.settle(answered(id, &pending, outcome, 500)).await.unwrap();
             assert_exact(&store);
         }
         // A plugin whose work is not fixed, and a run that comes late.
-        let owed = only(&store, sub(3)).await;
-        let run = making(3, &owed, 0, 0, 3_000).run;
-        let ended = Finished { plugin: Some(run), ..ending(sub(3), &owed, dead()) };
-        store.finish(ended.clone()).await.unwrap();
-        store.finish(ended).await.unwrap();
+        let pending = only(&store, sub(3)).await;
+        let run = making(3, &pending, 0, 0, 3_000).run;
+        let ended = Settlement { plugin: Some(run), ..ending(sub(3), &pending, dead()) };
+        store.settle(ended.clone()).await.unwrap();
+        store.settle(ended).await.unwrap();
         assert_exact(&store);
     }
     assert!(bytes(&store, "bob") > alone + 18_000);
@@ -129,8 +129,8 @@ async fn whatever_comes_and_goes_is_counted_once() {
     assert!(bytes(&store, "ann") < all - 20_000, "its state is gone");
     store.redeliver(ids[0], vec![sub(1)], "ann".to_owned(), after(2)).await.unwrap();
     assert_exact(&store);
-    while store.forgive(sub(1), 1).await.unwrap() {}
-    while store.forgive(sub(2), 1).await.unwrap() {}
+    while store.cancel_pending(sub(1), 1).await.unwrap() {}
+    while store.cancel_pending(sub(2), 1).await.unwrap() {}
     assert_exact(&store);
     assert_eq!(purge(&store, Purge::Events(ids[..1].to_vec())).await, (1, 0));
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (2, 0));
@@ -144,34 +144,34 @@ async fn a_user_without_room_is_refused_and_nobody_else() {
     let (folder, store) = limited();
     subscribe(&store, 1, "ann").await;
     subscribe(&store, 2, "bob").await;
-    let full = async |store: &RedbStore, owed: &Owed| {
-        let refused = store.prepare(making(1, owed, 60_000, 10, 10)).await.unwrap_err();
+    let full = async |store: &RedbStore, pending: &PendingDelivery| {
+        let refused = store.freeze(making(1, pending, 60_000, 10, 10)).await.unwrap_err();
         assert!(matches!(&refused, Error::Quota { user, max: MAX, .. } if user == "ann"), "{refused}");
         assert!(refused.to_string().contains("the setting user_bytes_max"), "{refused}");
     };
     let mut ids = Vec::new();
     for number in 0..3 {
         ids.push(accept(&store, &number.to_string(), &[sub(1)]).await);
-        let owed = only(&store, sub(1)).await;
-        assert!(store.prepare(making(1, &owed, 60_000, 10, 10)).await.unwrap());
-        finish(&store, sub(1), &Owed { prepared: true, ..owed }, dead()).await;
+        let pending = only(&store, sub(1)).await;
+        assert!(store.freeze(making(1, &pending, 60_000, 10, 10)).await.unwrap());
+        settle(&store, sub(1), &PendingDelivery { rendered: true, ..pending }, dead()).await;
     }
     let refused = accept(&store, "refused", &[sub(1), sub(2)]).await;
     let (ann, bob) = (only(&store, sub(1)).await, only(&store, sub(2)).await);
     full(&store, &ann).await;
-    assert!(history(&store, refused, sub(1)).await.is_empty() && !only(&store, sub(1)).await.prepared);
+    assert!(history(&store, refused, sub(1)).await.is_empty() && !only(&store, sub(1)).await.rendered);
     // Two at once, one of which has room.
-    let (refusal, prepared) = tokio::join!(
-        store.prepare(making(1, &ann, 60_000, 10, 10)),
-        store.prepare(making(2, &bob, 60_000, 10, 10))
+    let (refusal, rendered) = tokio::join!(
+        store.freeze(making(1, &ann, 60_000, 10, 10)),
+        store.freeze(making(2, &bob, 60_000, 10, 10))
     );
-    assert!(refusal.is_err() && prepared.unwrap());
+    assert!(refusal.is_err() && rendered.unwrap());
     close(store).await;
     let store = reopened(folder.path());
     full(&store, &ann).await;
     assert_exact(&store);
     assert_eq!(purge(&store, Purge::Events(ids[..1].to_vec())).await, (1, 0));
-    assert!(store.prepare(making(1, &ann, 60_000, 10, 10)).await.unwrap(), "there is room again");
+    assert!(store.freeze(making(1, &ann, 60_000, 10, 10)).await.unwrap(), "there is room again");
 }
 
 #[tokio::test]
@@ -201,11 +201,11 @@ async fn over_the_limit_the_story_keeps_little_and_says_so() {
     let mut most = 0;
     for number in 0..20 {
         let id = accept(&store, &number.to_string(), &[sub(1)]).await;
-        let owed = only(&store, sub(1)).await;
-        let mut run = making(1, &owed, 0, 0, 0).run;
+        let pending = only(&store, sub(1)).await;
+        let mut run = making(1, &pending, 0, 0, 0).run;
         run.logs = lines(30, 1_000);
-        let ended = Finished { plugin: Some(run), ..answered(1, &owed, dead(), 10_000) };
-        store.finish(ended).await.unwrap();
+        let ended = Settlement { plugin: Some(run), ..answered(1, &pending, dead(), 10_000) };
+        store.settle(ended).await.unwrap();
         most = most.max(bytes(&store, "ann"));
         assert_exact(&store);
         let [Entry::Plugin(run), Entry::Attempt(attempt)] = &history(&store, id, sub(1)).await[..] else {
@@ -228,8 +228,8 @@ async fn a_damaged_count_is_made_again_when_the_file_is_opened() {
     let (folder, store) = limited();
     subscribe(&store, 1, "ann").await;
     accept(&store, "a", &[sub(1)]).await;
-    let owed = only(&store, sub(1)).await;
-    assert!(store.prepare(making(1, &owed, 3_000, 3_000, 3_000)).await.unwrap());
+    let pending = only(&store, sub(1)).await;
+    assert!(store.freeze(making(1, &pending, 3_000, 3_000, 3_000)).await.unwrap());
     let counted = bytes(&store, "ann");
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
@@ -257,16 +257,16 @@ async fn a_damaged_count_is_made_again_by_whatever_meets_it_first() {
         damaged.unwrap();
     };
     accept(&store, "a", &[sub(1)]).await;
-    let owed = only(&store, sub(1)).await;
+    let pending = only(&store, sub(1)).await;
     damage();
-    assert!(store.prepare(making(1, &owed, 5_000, 5_000, 10)).await.unwrap());
+    assert!(store.freeze(making(1, &pending, 5_000, 5_000, 10)).await.unwrap());
     assert_exact(&store);
-    let prepared = bytes(&store, "ann");
+    let rendered = bytes(&store, "ann");
     damage();
-    finish(&store, sub(1), &Owed { prepared: true, ..owed }, Outcome::Delivered).await;
+    settle(&store, sub(1), &PendingDelivery { rendered: true, ..pending }, Outcome::Delivered).await;
     assert_exact(&store);
     let kept = bytes(&store, "ann");
-    assert!(kept < prepared - 5_000 && kept > 5_000, "{kept} of {prepared}");
+    assert!(kept < rendered - 5_000 && kept > 5_000, "{kept} of {rendered}");
     damage();
     store.put_subscription(Subscription { plugin: None, ..ann }, Quota::Holds).await.unwrap();
     assert_exact(&store);
@@ -284,8 +284,8 @@ async fn a_damaged_batch_counts_nothing_when_it_is_purged() {
     subscribe(&store, 1, "ann").await;
     let alone = bytes(&store, "ann");
     let id = accept(&store, "a", &[sub(1)]).await;
-    let owed = only(&store, sub(1)).await;
-    store.finish(answered(1, &owed, dead(), 10_000)).await.unwrap();
+    let pending = only(&store, sub(1)).await;
+    store.settle(answered(1, &pending, dead(), 10_000)).await.unwrap();
     assert!(bytes(&store, "ann") > alone);
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
@@ -304,8 +304,8 @@ async fn what_an_older_file_has_is_counted_when_it_is_opened() {
     let (folder, store) = limited();
     subscribe(&store, 1, "ann").await;
     accept(&store, "a", &[sub(1)]).await;
-    let owed = only(&store, sub(1)).await;
-    assert!(store.prepare(making(1, &owed, 3_000, 3_000, 3_000)).await.unwrap());
+    let pending = only(&store, sub(1)).await;
+    assert!(store.freeze(making(1, &pending, 3_000, 3_000, 3_000)).await.unwrap());
     let counted = bytes(&store, "ann");
     assert!(counted > 9_000);
     close(store).await;

@@ -32,14 +32,14 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     let recovery = Recovery::new(sub(1), None, None, "ann".to_owned(), after(0));
     assert!(store.begin_recovery(recovery, None).await.unwrap());
     let id = accept(&store, "newer than the deletion", &[sub(4)]).await;
-    finish(&store, sub(1), &only(&store, sub(4)).await, Outcome::Delivered).await;
+    settle(&store, sub(1), &only(&store, sub(4)).await, Outcome::Delivered).await;
     assert_eq!(
         forget(&store).await,
         [sub(1)],
         "the second may be in an event on its way, the fourth is owed one"
     );
     assert_eq!(forget(&store).await, []);
-    while store.forgive(sub(4), 10).await.unwrap() {}
+    while store.cancel_pending(sub(4), 10).await.unwrap() {}
     assert_eq!(forget(&store).await, [sub(4)]);
     assert_eq!(store.subscriptions().await.unwrap().len(), 2);
     let rows = store.reader.handle.read(|txn| {
@@ -57,7 +57,7 @@ async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
     let id = accept(&store, "old", &[sub(1)]).await;
     // As if the event were half an hour old, and the subscription deleted a quarter later.
     subscribe(&store, 1, ago(0)).await;
-    while store.forgive(sub(1), 10).await.unwrap() {}
+    while store.cancel_pending(sub(1), 10).await.unwrap() {}
     let now = clock::now() + Duration::from_secs(60 * 15);
     let forget = |now| {
         store.reader.handle.write(|txn| {

@@ -24,23 +24,23 @@ fn pages(store: &RedbStore) -> u64 {
     pages.unwrap()
 }
 
-fn outputs(bytes: usize, seed: u64) -> Fixed {
+fn outputs(bytes: usize, seed: u64) -> PluginResult {
     let output = |place| Output::Raw {
         content_type: "text/plain".to_owned(),
         headers: Vec::new(),
         body: noise(bytes, seed * 64 + place).into(),
     };
-    Fixed::Outputs((0..64).map(output).collect())
+    PluginResult::Outputs((0..64).map(output).collect())
 }
 
 /// Fixes a delivery's outputs, and gives it up: its outputs stay.
 async fn give_up(store: &RedbStore, number: u64, bytes: usize) {
     accept(store, &number.to_string(), &[sub(1)]).await;
-    let owed = only(store, sub(1)).await;
-    let mut preparation = counting(sub(1), &owed, 0);
-    preparation.prepared.fixed = outputs(bytes, number);
-    assert!(store.prepare(preparation).await.unwrap());
-    finish(store, sub(1), &Owed { prepared: true, ..owed }, dead()).await;
+    let pending = only(store, sub(1)).await;
+    let mut rendering = counting(sub(1), &pending, 0);
+    rendering.payload.result = outputs(bytes, number);
+    assert!(store.freeze(rendering).await.unwrap());
+    settle(store, sub(1), &PendingDelivery { rendered: true, ..pending }, dead()).await;
 }
 
 /// 300 events of 64 outputs of 16 KiB took 600 MiB: 1 MiB and a few bytes take 2 MiB.
@@ -55,10 +55,10 @@ async fn outputs_take_about_their_own_size() {
         let (taken, made) = (pages(&store) - before, 12 * 64 * bytes as u64);
         // A page more for each event and table is no matter.
         assert!(taken < made + made / 5 + 256 * 1024, "{taken} for {made}");
-        for owed in store.stories(ALL).await.unwrap() {
-            let number: u64 = owed.event.event.id().parse().unwrap();
-            let prepared = store.prepared(owed.event.id, sub(1)).await.unwrap().unwrap();
-            assert_eq!(prepared.fixed, outputs(bytes, number));
+        for pending in store.stories(ALL).await.unwrap() {
+            let number: u64 = pending.event.event.id().parse().unwrap();
+            let rendered = store.rendered(pending.event.id, sub(1)).await.unwrap().unwrap();
+            assert_eq!(rendered.result, outputs(bytes, number));
         }
         assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (12, 0));
         assert!(pages(&store) < before + 128 * 1024, "nothing is left");

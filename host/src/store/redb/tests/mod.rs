@@ -2,6 +2,7 @@
 //! to all of them at once, in random order.
 
 mod accepting;
+mod cancelling;
 mod crashing;
 mod damaged;
 mod deduplicating;
@@ -10,12 +11,11 @@ mod failing;
 mod filling;
 mod finishing;
 mod forgetting;
-mod forgiving;
+mod freezing;
 mod growing;
 mod model;
 mod opening;
 mod paging;
-mod preparing;
 mod purging;
 mod queueing;
 mod records;
@@ -32,12 +32,13 @@ use uuid::Uuid;
 use super::{FILE_NAME, RedbStore};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
-use crate::domain::plugin::{Failure, Fixed, PluginRun, Prepared, StateChange, StateValue};
+use crate::domain::plugin::{Failure, PluginResult, PluginRun, RenderedPayload, StateChange, StateValue};
 use crate::domain::{
     Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, SubscriptionId,
 };
 use crate::store::{
-    Arrival, Ask, Finished, Owed, Preparation, Progress, Purge, Purged, Quota, Range, Store, Waiting,
+    Arrival, PendingDelivery, Progress, Purge, Purged, Quota, Range, ReadyPage, ReadyQuery, Rendering,
+    Settlement, Store,
 };
 
 /// The bytes of a text, which need not be one.
@@ -138,21 +139,22 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// Everything that waits for a subscription, due or not.
-async fn owed(store: &RedbStore, recipient: RecipientId) -> Waiting {
+async fn ready(store: &RedbStore, recipient: RecipientId) -> ReadyPage {
     owed_at(store, recipient, Timestamp::MAX).await
 }
 
-async fn owed_at(store: &RedbStore, recipient: RecipientId, now: Timestamp) -> Waiting {
-    let ask = Ask { recipient, after: EventId::NIL, fresh: usize::MAX, now, due: usize::MAX };
-    store.owed(ask).await.unwrap()
+async fn owed_at(store: &RedbStore, recipient: RecipientId, now: Timestamp) -> ReadyPage {
+    let query =
+        ReadyQuery { recipient, after: EventId::NIL, first_attempts: usize::MAX, now, due: usize::MAX };
+    store.ready(query).await.unwrap()
 }
 
 /// The one delivery that waits for a subscription.
-async fn only(store: &RedbStore, recipient: RecipientId) -> Owed {
-    let mut waiting = owed(store, recipient).await;
-    waiting.fresh.append(&mut waiting.due);
-    assert_eq!(waiting.fresh.len(), 1, "{:?}", waiting.fresh);
-    waiting.fresh.remove(0)
+async fn only(store: &RedbStore, recipient: RecipientId) -> PendingDelivery {
+    let mut waiting = ready(store, recipient).await;
+    waiting.first_attempts.append(&mut waiting.due);
+    assert_eq!(waiting.first_attempts.len(), 1, "{:?}", waiting.first_attempts);
+    waiting.first_attempts.remove(0)
 }
 
 fn retry(due: Timestamp) -> Outcome {
@@ -168,28 +170,28 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
 }
 
 /// How an attempt at what is owed ends.
-fn ending(recipient: RecipientId, owed: &Owed, outcome: Outcome) -> Finished {
-    let failed = owed.progress.failed + 1;
+fn ending(recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) -> Settlement {
+    let failed = pending.progress.failed + 1;
     let attempt = attempt(failed, outcome);
-    let first_attempt = owed.progress.first_attempt.or(Some(attempt.at));
-    let progress = Progress { failed, first_attempt, allowed: true, ..owed.progress };
-    let (event, place, prepared) = (owed.event.id, owed.place, owed.prepared);
-    Finished { recipient, event, place, plugin: None, run: None, attempt, progress, prepared }
+    let first_attempt = pending.progress.first_attempt.or(Some(attempt.at));
+    let progress = Progress { failed, first_attempt, allowed: true, ..pending.progress };
+    let (event, place, rendered) = (pending.event.id, pending.place, pending.rendered);
+    Settlement { recipient, event, place, plugin: None, run: None, attempt, progress, rendered }
 }
 
-async fn finish(store: &RedbStore, recipient: RecipientId, owed: &Owed, outcome: Outcome) {
-    store.finish(ending(recipient, owed, outcome)).await.unwrap();
+async fn settle(store: &RedbStore, recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) {
+    store.settle(ending(recipient, pending, outcome)).await.unwrap();
 }
 
 /// What a plugin makes of a delivery, with the new value of a counter.
-fn counting(recipient: RecipientId, owed: &Owed, count: u32) -> Preparation {
+fn counting(recipient: RecipientId, pending: &PendingDelivery, count: u32) -> Rendering {
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, after(0), Failure::Host(String::new()));
     let value = StateValue { bytes: count.to_le_bytes().to_vec(), expires: None };
-    let (event, place) = (owed.event.id, owed.place);
-    let prepared = Prepared { digest, config: digest, fixed: Fixed::Event };
+    let (event, place) = (pending.event.id, pending.place);
+    let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
     let state = vec![StateChange { key: "count".to_owned(), value: Some(value) }];
-    Preparation { recipient, event, place, run: Box::new(run), prepared, state }
+    Rendering { recipient, event, place, run: Box::new(run), payload: rendered, state }
 }
 
 async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {

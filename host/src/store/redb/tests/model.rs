@@ -13,7 +13,7 @@ use self::steps::{End, Step, steps};
 use super::*;
 use crate::domain::Recovery;
 use crate::domain::recovery::{Looked, Mark};
-use crate::store::{Forward, Logged, Place, Step as StoreStep};
+use crate::store::{Forward, Logged, QueuePosition, Step as StoreStep};
 
 /// The subscriptions of the model.
 const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
@@ -32,12 +32,12 @@ struct Delivery {
     /// How many lines its history has.
     entries: usize,
     /// Whether its plugin has fixed what becomes of it.
-    prepared: bool,
+    rendered: bool,
 }
 
 impl Delivery {
     fn new(row: Row, entries: usize) -> Self {
-        Self { row, entries, prepared: false }
+        Self { row, entries, rendered: false }
     }
 }
 
@@ -59,7 +59,7 @@ struct Model {
     log: BTreeMap<EventId, Known>,
     /// All ids that were ever given.
     given: Vec<EventId>,
-    under_way: Vec<(u128, Owed)>,
+    under_way: Vec<(u128, PendingDelivery)>,
     /// How often each subscription's plugin has fixed something: what its state says.
     counts: BTreeMap<u128, u32>,
     /// The model's clock, which a test may trust: it moves on by a microsecond for each event and wish.
@@ -96,30 +96,36 @@ impl Model {
             Step::Begin(index) => {
                 let mut all = Vec::new();
                 for number in SUBSCRIPTIONS {
-                    let waiting = owed(self.store(), sub(number)).await;
-                    all.extend(waiting.fresh.into_iter().chain(waiting.due).map(|owed| (number, owed)));
+                    let waiting = ready(self.store(), sub(number)).await;
+                    all.extend(
+                        waiting
+                            .first_attempts
+                            .into_iter()
+                            .chain(waiting.due)
+                            .map(|pending| (number, pending)),
+                    );
                 }
                 // As the delivery stage does, which takes up no delivery twice.
-                let is_under_way = |number, owed: &Owed| {
+                let is_in_flight = |number, pending: &PendingDelivery| {
                     self.under_way
                         .iter()
-                        .any(|(other, taken)| (*other, taken.event.id) == (number, owed.event.id))
+                        .any(|(other, taken)| (*other, taken.event.id) == (number, pending.event.id))
                 };
-                all.retain(|(number, owed)| !is_under_way(*number, owed));
+                all.retain(|(number, pending)| !is_in_flight(*number, pending));
                 if !all.is_empty() {
                     self.under_way.push(all.swap_remove(index.index(all.len())));
                 }
             }
             Step::End(index, end) => {
                 if !self.under_way.is_empty() {
-                    let (number, owed) = self.under_way.swap_remove(index.index(self.under_way.len()));
-                    self.end(number, &owed, end).await;
+                    let (number, pending) = self.under_way.swap_remove(index.index(self.under_way.len()));
+                    self.end(number, &pending, end).await;
                 }
             }
             Step::Prepare(index) => {
                 if !self.under_way.is_empty() {
                     let place = index.index(self.under_way.len());
-                    self.prepare(place).await;
+                    self.freeze(place).await;
                 }
             }
             Step::Redeliver(index, mask) => {
@@ -140,7 +146,9 @@ impl Model {
                 let time = times[index.index(times.len())];
                 self.purge(Purge::Before(time), |_, known| known.received < time).await;
             }
-            Step::Forgive(index, limit) => self.forgive(SUBSCRIPTIONS[index.index(3)], limit).await,
+            Step::CancelPending(index, limit) => {
+                self.cancel_pending(SUBSCRIPTIONS[index.index(3)], limit).await
+            }
             Step::Reopen => {
                 self.under_way.clear();
                 close(self.store.take().unwrap()).await;
@@ -165,18 +173,18 @@ impl Model {
         }
     }
 
-    async fn end(&mut self, number: u128, owed: &Owed, end: End) {
+    async fn end(&mut self, number: u128, pending: &PendingDelivery, end: End) {
         let outcome = match end {
             End::Delivered => Outcome::Delivered,
             End::Dead => dead(),
             End::Retry(seconds) => retry(after(seconds)),
         };
-        let finished = ending(sub(number), owed, outcome);
+        let settlement = ending(sub(number), pending, outcome);
         // The probe gives the ending company, so that it does not wait.
-        let (ended, probed) = join(self.store().finish(finished.clone()), self.store().probe()).await;
+        let (ended, probed) = join(self.store().settle(settlement.clone()), self.store().probe()).await;
         ended.unwrap();
         probed.unwrap();
-        let Some(known) = self.log.get_mut(&owed.event.id) else { return };
+        let Some(known) = self.log.get_mut(&pending.event.id) else { return };
         let delivery = known.deliveries.get_mut(&number).unwrap();
         delivery.entries += 1;
         let due = match delivery.row {
@@ -184,35 +192,35 @@ impl Model {
             Row::Due(due, _) => Some(Some(due)),
             Row::Over => None,
         };
-        if due == Some(owed.place.due) {
-            delivery.prepared &= !matches!(end, End::Delivered);
+        if due == Some(pending.place.due) {
+            delivery.rendered &= !matches!(end, End::Delivered);
             delivery.row = match end {
                 End::Delivered | End::Dead => Row::Over,
-                End::Retry(seconds) => Row::Due(after(seconds), finished.progress),
+                End::Retry(seconds) => Row::Due(after(seconds), settlement.progress),
             };
         }
     }
 
-    async fn prepare(&mut self, place: usize) {
-        let (number, owed) = &mut self.under_way[place];
+    async fn freeze(&mut self, place: usize) {
+        let (number, pending) = &mut self.under_way[place];
         // As the delivery stage does, which asks no plugin twice.
-        if owed.prepared {
+        if pending.rendered {
             return;
         }
         let store = self.store.as_ref().unwrap();
         let count = self.counts.get(number).map_or(0, |count| *count) + 1;
-        let is_kept = store.prepare(counting(sub(*number), owed, count)).await.unwrap();
-        let known = self.log.get_mut(&owed.event.id).and_then(|known| known.deliveries.get_mut(number));
+        let is_kept = store.freeze(counting(sub(*number), pending, count)).await.unwrap();
+        let known = self.log.get_mut(&pending.event.id).and_then(|known| known.deliveries.get_mut(number));
         let waits = known.as_ref().is_some_and(|delivery| match delivery.row {
-            Row::Fresh => owed.place.due.is_none(),
-            Row::Due(due, _) => owed.place.due == Some(due),
+            Row::Fresh => pending.place.due.is_none(),
+            Row::Due(due, _) => pending.place.due == Some(due),
             Row::Over => false,
         });
         assert_eq!(is_kept, waits);
         if let Some(delivery) = known.filter(|_| waits) {
-            delivery.prepared = true;
+            delivery.rendered = true;
             delivery.entries += 1;
-            owed.prepared = true;
+            pending.rendered = true;
             self.counts.insert(*number, count);
         }
     }
@@ -243,8 +251,8 @@ impl Model {
         while recovery.is_running() {
             let after = recovery.position.map(|mark| mark.event);
             let last = recovery.end.unwrap().event;
-            let ask = Forward { after, last, since: None, until: None, events: 3, bytes: usize::MAX };
-            let page = store.forward(ask).await.unwrap();
+            let query = Forward { after, last, since: None, until: None, events: 3, bytes: usize::MAX };
+            let page = store.forward(query).await.unwrap();
             let mark = |logged: &Arc<Logged>| Mark { event: logged.id, received: logged.received };
             let mut matched = Vec::new();
             for logged in &page {
@@ -273,55 +281,55 @@ impl Model {
         gone.iter().for_each(|id| drop(self.log.remove(id)));
         assert_eq!(purge(self.store(), what).await, (gone.len() as u64, kept.len() as u64));
         for (id, number) in gone.iter().flat_map(|id| SUBSCRIPTIONS.map(|number| (*id, number))) {
-            assert!(self.store().prepared(id, sub(number)).await.unwrap().is_none());
+            assert!(self.store().rendered(id, sub(number)).await.unwrap().is_none());
         }
     }
 
-    async fn forgive(&mut self, number: u128, limit: usize) {
-        while self.store().forgive(sub(number), limit).await.unwrap() {}
+    async fn cancel_pending(&mut self, number: u128, limit: usize) {
+        while self.store().cancel_pending(sub(number), limit).await.unwrap() {}
         for delivery in self.log.values_mut().filter_map(|known| known.deliveries.get_mut(&number)) {
             if delivery.row != Row::Over {
                 delivery.row = Row::Over;
                 delivery.entries += 1;
             }
-            delivery.prepared = false;
+            delivery.rendered = false;
         }
         self.counts.remove(&number);
     }
 
     /// Asks the store everything and compares.
     async fn compare(&self) {
-        let mut creditors = Vec::new();
+        let mut recipients_with_backlog = Vec::new();
         for number in SUBSCRIPTIONS {
-            let waiting = owed(self.store(), sub(number)).await;
-            let seen = |owed: &Owed| match owed.place {
-                Place { due: None, .. } => (owed.event.id, Row::Fresh),
-                Place { due: Some(due), .. } => (owed.event.id, Row::Due(due, owed.progress)),
+            let waiting = ready(self.store(), sub(number)).await;
+            let seen = |pending: &PendingDelivery| match pending.place {
+                QueuePosition { due: None, .. } => (pending.event.id, Row::Fresh),
+                QueuePosition { due: Some(due), .. } => (pending.event.id, Row::Due(due, pending.progress)),
             };
-            assert!(waiting.fresh.iter().all(|owed| owed.place.due.is_none()));
-            for owed in waiting.fresh.iter().chain(&waiting.due) {
-                assert_eq!(owed.prepared, self.log[&owed.event.id].deliveries[&number].prepared);
+            assert!(waiting.first_attempts.iter().all(|pending| pending.place.due.is_none()));
+            for pending in waiting.first_attempts.iter().chain(&waiting.due) {
+                assert_eq!(pending.rendered, self.log[&pending.event.id].deliveries[&number].rendered);
             }
             for (id, known) in &self.log {
-                let prepared = known.deliveries.get(&number).is_some_and(|delivery| delivery.prepared);
-                assert_eq!(self.store().prepared(*id, sub(number)).await.unwrap().is_some(), prepared);
+                let rendered = known.deliveries.get(&number).is_some_and(|delivery| delivery.rendered);
+                assert_eq!(self.store().rendered(*id, sub(number)).await.unwrap().is_some(), rendered);
             }
             let state = self.store().plugin_state(sub(number)).await.unwrap();
             let count =
                 state.get("count").map(|value| u32::from_le_bytes(value.bytes[..].try_into().unwrap()));
             assert_eq!(count, self.counts.get(&number).copied());
-            assert!(waiting.due.iter().map(|owed| owed.place.due.unwrap()).is_sorted());
-            let mut found: Vec<_> = waiting.fresh.iter().chain(&waiting.due).map(seen).collect();
+            assert!(waiting.due.iter().map(|pending| pending.place.due.unwrap()).is_sorted());
+            let mut found: Vec<_> = waiting.first_attempts.iter().chain(&waiting.due).map(seen).collect();
             found.sort_by_key(|(id, _)| *id);
             let rows =
                 self.log.iter().filter_map(|(id, known)| Some((*id, known.deliveries.get(&number)?.row)));
             let expected: Vec<_> = rows.filter(|(_, row)| *row != Row::Over).collect();
             assert_eq!(found, expected, "subscription {number}");
             if !expected.is_empty() {
-                creditors.push(sub(number));
+                recipients_with_backlog.push(sub(number));
             }
         }
-        assert_eq!(self.store().creditors().await.unwrap(), creditors);
+        assert_eq!(self.store().recipients_with_backlog().await.unwrap(), recipients_with_backlog);
         let stories = self.store().stories(ALL).await.unwrap();
         assert!(stories.iter().map(|story| story.event.id).eq(self.log.keys().rev().copied()));
         for story in &stories {

@@ -189,9 +189,9 @@ async fn a_file_from_before_recoveries_and_plugins_gets_their_tables() {
         assert_eq!(check(folder.path()).unwrap(), CURRENT);
         let store = open(folder.path());
         assert!(store.running_recoveries().await.unwrap().is_empty());
-        assert!(store.prepared(id, sub(1)).await.unwrap().is_none());
+        assert!(store.rendered(id, sub(1)).await.unwrap().is_none());
         assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
-        assert!(!only(&store, sub(1)).await.prepared);
+        assert!(!only(&store, sub(1)).await.rendered);
         assert_eq!(listed(&store, ALL).await.len(), 1);
     }
 }

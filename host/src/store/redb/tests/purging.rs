@@ -4,9 +4,9 @@ use super::*;
 
 async fn delivered(store: &RedbStore, id: &str) -> EventId {
     let id = accept(store, id, &[sub(9)]).await;
-    let waiting = owed(store, sub(9)).await;
-    let waiting = waiting.fresh.iter().find(|owed| owed.event.id == id).unwrap();
-    finish(store, sub(9), waiting, Outcome::Delivered).await;
+    let waiting = ready(store, sub(9)).await;
+    let waiting = waiting.first_attempts.iter().find(|pending| pending.event.id == id).unwrap();
+    settle(store, sub(9), waiting, Outcome::Delivered).await;
     id
 }
 
@@ -16,11 +16,11 @@ async fn open_deliveries_keep_their_event() {
     let (done, unmatched) = (delivered(&store, "done").await, accept(&store, "unmatched", &[]).await);
     let pending = accept(&store, "pending", &[sub(1)]).await;
     let retrying = accept(&store, "retrying", &[sub(2)]).await;
-    finish(&store, sub(2), &only(&store, sub(2)).await, retry(after(1))).await;
+    settle(&store, sub(2), &only(&store, sub(2)).await, retry(after(1))).await;
     let again = delivered(&store, "again").await;
     store.redeliver(again, vec![sub(9)], "bob".to_owned(), after(2)).await.unwrap();
     let half = accept(&store, "half", &[sub(3), sub(4)]).await;
-    finish(&store, sub(3), &only(&store, sub(3)).await, dead()).await;
+    settle(&store, sub(3), &only(&store, sub(3)).await, dead()).await;
 
     let all = vec![half, done, unmatched, pending, retrying, again, half, EventId::MAX, EventId::NIL];
     assert_eq!(purge(&store, Purge::Events(all.clone())).await, (2, 4));
@@ -29,7 +29,7 @@ async fn open_deliveries_keep_their_event() {
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 4));
 
     for subscription in [sub(1), sub(2), sub(4), sub(9)] {
-        finish(&store, subscription, &only(&store, subscription).await, Outcome::Delivered).await;
+        settle(&store, subscription, &only(&store, subscription).await, Outcome::Delivered).await;
     }
     assert_eq!(purge(&store, Purge::Events(all)).await, (4, 0));
     assert!(listed(&store, ALL).await.is_empty());
@@ -42,16 +42,16 @@ async fn those_that_stay_keep_their_places() {
     let matched = [&[][..], &[sub(1)], &[sub(9)], &[sub(1)]];
     let arrivals = matched.iter().zip("abcd".chars()).map(|(matched, id)| arrival(&id.to_string(), matched));
     let ids = store.accept(arrivals.collect()).await.unwrap();
-    finish(&store, sub(9), &only(&store, sub(9)).await, Outcome::Delivered).await;
+    settle(&store, sub(9), &only(&store, sub(9)).await, Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Events(ids.clone())).await, (2, 2));
     close(store).await;
     let store = open(folder.path());
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1]]);
-    let waiting = owed(&store, sub(1)).await.fresh;
-    let found: Vec<_> = waiting.iter().map(|owed| (owed.event.id, owed.place.index)).collect();
+    let waiting = ready(&store, sub(1)).await.first_attempts;
+    let found: Vec<_> = waiting.iter().map(|pending| (pending.event.id, pending.place.index)).collect();
     assert_eq!(found, [(ids[1], 1), (ids[3], 3)]);
-    finish(&store, sub(1), &waiting[1], retry(after(1))).await;
-    assert_eq!(owed(&store, sub(1)).await.due[0].event.event.id(), "d");
+    settle(&store, sub(1), &waiting[1], retry(after(1))).await;
+    assert_eq!(ready(&store, sub(1)).await.due[0].event.event.id(), "d");
     let again = accept(&store, "e", &[]).await;
     assert!(again > ids[3]);
     assert_eq!(store.story(ids[2]).await.unwrap(), None);
@@ -62,8 +62,8 @@ async fn those_that_stay_keep_their_places() {
 async fn history_goes_with_the_last_event_of_a_batch() {
     let (_folder, store) = fresh();
     let ids = store.accept(vec![arrival("a", &[sub(9)]), arrival("b", &[sub(9)])]).await.unwrap();
-    for waiting in owed(&store, sub(9)).await.fresh {
-        finish(&store, sub(9), &waiting, dead()).await;
+    for waiting in ready(&store, sub(9)).await.first_attempts {
+        settle(&store, sub(9), &waiting, dead()).await;
     }
     let rows = || rows_of_history(&store);
     assert_eq!(purge(&store, Purge::Events(vec![ids[0]])).await, (1, 0));
@@ -84,11 +84,11 @@ async fn a_late_end_leaves_nothing_of_a_purged_event() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     let under_way = only(&store, sub(1)).await;
-    assert!(!store.forgive(sub(1), 10).await.unwrap());
+    assert!(!store.cancel_pending(sub(1), 10).await.unwrap());
     assert_eq!(purge(&store, Purge::Events(vec![id])).await, (1, 0));
-    finish(&store, sub(1), &under_way, retry(after(1))).await;
+    settle(&store, sub(1), &under_way, retry(after(1))).await;
     assert_eq!(rows_of_history(&store), 0);
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_purge_goes_on_over_more_batches_than_one_transaction_looks_at() {
         let mut left: Vec<_> = ids.iter().step_by(10).copied().collect();
         left.reverse();
         assert_eq!(listed(&store, ALL).await, left);
-        assert_eq!(owed(&store, sub(1)).await.fresh.len(), 5);
+        assert_eq!(ready(&store, sub(1)).await.first_attempts.len(), 5);
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::queue::{End, Ending, Group, Op, Queue, Redelivery};
 use super::*;
 use crate::domain::Subscription;
 use crate::domain::handler::{HandlerRun, RunStart};
-use crate::store::{Error, Place};
+use crate::store::{Error, QueuePosition};
 
 type Answer<T> = oneshot::Receiver<Result<T, Error>>;
 
@@ -27,9 +27,9 @@ fn accepting(bytes: usize) -> (Op, Answer<Vec<EventId>>) {
 fn end(number: u128) -> (Ending, Answer<()>) {
     let (reply, answer) = oneshot::channel();
     let event = EventId::from_uuid(Uuid::from_u128(number));
-    let place = Place { batch: event, index: 0, due: None };
+    let place = QueuePosition { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
-    let finished = Finished {
+    let settlement = Settlement {
         recipient: sub(1),
         event,
         place,
@@ -37,18 +37,18 @@ fn end(number: u128) -> (Ending, Answer<()>) {
         run: None,
         attempt,
         progress: Progress::default(),
-        prepared: false,
+        rendered: false,
     };
-    (Ending { end: End::Finished(finished), reply }, answer)
+    (Ending { end: End::Settled(settlement), reply }, answer)
 }
 
 fn number(ending: &Ending) -> u128 {
-    finished(&ending.end).event.uuid().as_u128()
+    settlement(&ending.end).event.uuid().as_u128()
 }
 
-fn finished(end: &End) -> &Finished {
+fn settlement(end: &End) -> &Settlement {
     match end {
-        End::Finished(finished) => finished,
+        End::Settled(settlement) => settlement,
         End::Released(_) => unreachable!("nothing is released here"),
     }
 }
@@ -85,7 +85,7 @@ fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
         let (mut run, _) = end(2);
         let (start, uploads) = (RunStart::Fresh, Vec::new());
         let handler = HandlerRun { handler: "h".to_owned(), start, fetched: None, program: None, uploads };
-        run.end = End::Finished(Finished { run: Some(Box::new(handler)), ..finished(&run.end).clone() });
+        run.end = End::Settled(Settlement { run: Some(Box::new(handler)), ..settlement(&run.end).clone() });
         queue.push_ending(end(1).0).unwrap();
         let begun = Instant::now();
         queue.push_ending(run).unwrap();
@@ -137,10 +137,10 @@ fn endings_have_a_bound_in_bytes_too() {
     let queue = Queue::new(usize::MAX);
     for (number, kibibytes) in (0..).zip([3_000, 1_000, 1_000, 9_000, 1]) {
         let mut ending = end(number).0;
-        let known = finished(&ending.end).clone();
+        let known = settlement(&ending.end).clone();
         let target = Some(crate::domain::Answer { status: 500, body: "e".repeat(kibibytes * 1024) });
         let attempt = Attempt { target, ..known.attempt };
-        ending.end = End::Finished(Finished { attempt, ..known });
+        ending.end = End::Settled(Settlement { attempt, ..known });
         queue.push_ending(ending).unwrap();
     }
     queue.close();
@@ -314,15 +314,15 @@ fn of_endings_that_wait_behind_too_much_little_is_kept() {
     let mut push = |number| {
         let mut ending = end(number).0;
         let target = Some(crate::domain::Answer { status: 500, body: "e".repeat(16 * 1024) });
-        let known = finished(&ending.end).clone();
+        let known = settlement(&ending.end).clone();
         let attempt = Attempt { target, ..known.attempt };
-        ending.end = End::Finished(Finished { attempt, ..known });
+        ending.end = End::Settled(Settlement { attempt, ..known });
         queue.push_ending(ending).unwrap();
     };
     (0..20).for_each(&mut push);
     let kept = |group: &Group| {
         let answers =
-            group.endings.iter().map(|ending| finished(&ending.end).attempt.target.as_ref().unwrap());
+            group.endings.iter().map(|ending| settlement(&ending.end).attempt.target.as_ref().unwrap());
         answers.map(|answer| answer.body.len()).collect::<Vec<_>>()
     };
     let group = queue.next().unwrap();

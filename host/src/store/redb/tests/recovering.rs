@@ -50,21 +50,21 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
     for store in [&store, &after_crash] {
         assert_eq!(running(store).await, std::slice::from_ref(&next));
         assert_eq!(store.recovery(sub(2)).await.unwrap(), Some(next.clone()));
-        let waiting = owed(store, sub(2)).await;
-        assert!(waiting.fresh.is_empty(), "a lane has passed the batch");
-        let due: Vec<_> = waiting.due.iter().map(|owed| (owed.event.id, owed.place.due)).collect();
+        let waiting = ready(store, sub(2)).await;
+        assert!(waiting.first_attempts.is_empty(), "a lane has passed the batch");
+        let due: Vec<_> = waiting.due.iter().map(|pending| (pending.event.id, pending.place.due)).collect();
         assert_eq!(due, [(ids[0], Some(after(1))), (ids[1], Some(after(1)))]);
         assert_eq!(history(store, ids[0], sub(2)).await, [recovered()]);
         assert_eq!(state(store, ids[0], sub(2)).await, State::Pending);
         assert_eq!(store.story(ids[0]).await.unwrap().unwrap().event.matched, [sub(1), sub(2)]);
-        assert_eq!(owed(store, sub(1)).await.fresh.len(), 3, "others are as they were");
+        assert_eq!(ready(store, sub(1)).await.first_attempts.len(), 3, "others are as they were");
     }
     let done = step(&store, sub(2), looked(&ids[2..])).await.unwrap();
     assert_eq!(done.state, Progressed::Done { at: after(1) });
     assert!(running(&store).await.is_empty());
-    let waiting = owed(&store, sub(2)).await.due;
-    finish(&store, sub(2), &waiting[0], retry(after(9))).await;
-    finish(&store, sub(2), &waiting[1], Outcome::Delivered).await;
+    let waiting = ready(&store, sub(2)).await.due;
+    settle(&store, sub(2), &waiting[0], retry(after(9))).await;
+    settle(&store, sub(2), &waiting[1], Outcome::Delivered).await;
     assert!(matches!(state(&store, ids[0], sub(2)).await, State::Retrying { .. }));
     assert!(matches!(state(&store, ids[1], sub(2)).await, State::Delivered { .. }));
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 3), "each is owed to somebody");
@@ -81,7 +81,7 @@ async fn a_page_that_is_looked_at_twice_owes_once() {
     step(&store, sub(1), looked(&ids[..2])).await.unwrap();
     let again = step(&store, sub(1), looked(&ids[..2])).await.unwrap();
     assert_eq!((again.matched, again.created), (4, 2));
-    assert_eq!(owed(&store, sub(1)).await.due.len(), 2);
+    assert_eq!(ready(&store, sub(1)).await.due.len(), 2);
 }
 
 #[tokio::test]
@@ -91,8 +91,8 @@ async fn a_delivery_that_exists_stays_as_it_is() {
     for outcome in [None, Some(Outcome::Delivered), Some(dead()), Some(retry(after(7)))] {
         let id = accept(&store, "a", &[sub(1)]).await;
         if let Some(outcome) = outcome {
-            let waiting = owed(&store, sub(1)).await.fresh;
-            finish(&store, sub(1), waiting.last().unwrap(), outcome).await;
+            let waiting = ready(&store, sub(1)).await.first_attempts;
+            settle(&store, sub(1), waiting.last().unwrap(), outcome).await;
         }
         ids.push(id);
     }
@@ -104,8 +104,8 @@ async fn a_delivery_that_exists_stays_as_it_is() {
     let done = step(&store, sub(1), looked(&ids)).await.unwrap();
     assert_eq!((done.matched, done.created, done.is_running()), (5, 0, false));
     assert_eq!(store.stories(ALL).await.unwrap(), before);
-    let waiting = owed(&store, sub(1)).await;
-    assert_eq!((waiting.fresh.len(), waiting.due.len()), (1, 2));
+    let waiting = ready(&store, sub(1)).await;
+    assert_eq!((waiting.first_attempts.len(), waiting.due.len()), (1, 2));
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_step_of_one_that_is_over_or_replaced_does_nothing() {
     assert_eq!(store.recovery(sub(1)).await.unwrap(), over);
     assert!(store.begin_recovery(recovery(sub(1), after(5)), None).await.unwrap());
     assert_eq!(step(&store, sub(1), looked(&[id])).await, None, "another one runs");
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn the_recovery_of_a_deleted_subscription_is_cancelled() {
     store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
     let ended = step(&store, subscription.id, looked(&[id])).await.unwrap();
     assert_eq!((ended.created, ended.state), (0, Progressed::Cancelled { at: after(1) }));
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 /// A client hangs up while its event waits for the disk: nobody waits for the accept any more, but it comes.
@@ -207,8 +207,8 @@ async fn an_empty_log_is_done_at_once() {
     assert_eq!(begun(&store, sub(1)).await.state, Progressed::Done { at: after(1) });
 }
 
-async fn forward(store: &RedbStore, ask: Forward) -> Vec<EventId> {
-    store.forward(ask).await.unwrap().iter().map(|logged| logged.id).collect()
+async fn forward(store: &RedbStore, query: Forward) -> Vec<EventId> {
+    store.forward(query).await.unwrap().iter().map(|logged| logged.id).collect()
 }
 
 const ANY: Forward = Forward {
@@ -269,8 +269,8 @@ async fn the_backlog_is_what_waits_besides_first_attempts() {
     let ids = store.accept(["a", "b", "c"].map(|id| arrival(id, &[sub(2)])).to_vec()).await.unwrap();
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&ids)).await.unwrap();
-    let waiting = owed(&store, sub(1)).await.due;
-    finish(&store, sub(1), &waiting[0], retry(after(100))).await;
+    let waiting = ready(&store, sub(1)).await.due;
+    settle(&store, sub(1), &waiting[0], retry(after(100))).await;
     let backlog = async |subscription, limit| store.backlog(subscription, after(1), limit).await.unwrap();
     assert_eq!(backlog(sub(1), 10).await, Backlog { all: 3, due: 2 });
     assert_eq!(backlog(sub(1), 1).await, Backlog { all: 1, due: 1 });
@@ -283,6 +283,6 @@ async fn lanes_are_told_how_much_there_is() {
     let ids = store.accept(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&ids)).await.unwrap();
-    let news = store.wakes().take().await.remove(&sub(1)).unwrap();
+    let news = store.wakes().drain().await.remove(&sub(1)).unwrap();
     assert_eq!((news.count, news.read), (2, true));
 }

@@ -24,9 +24,9 @@ async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
         assert_eq!((waiting.event.id, waiting.place.due), (id, Some(after(1))));
         assert_eq!(waiting.progress, Progress::default());
         assert_eq!(state(&store, id, new).await, State::Pending);
-        finish(&store, new, &waiting, Outcome::Delivered).await;
+        settle(&store, new, &waiting, Outcome::Delivered).await;
     }
-    assert_eq!(store.creditors().await.unwrap(), [sub(1)]);
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1)]);
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
     assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
     assert_eq!(history(&store, id, sub(1)).await, [redelivery(after(1))]);
     let waiting = only(&store, sub(1)).await;
-    finish(&store, sub(1), &waiting, Outcome::Delivered).await;
+    settle(&store, sub(1), &waiting, Outcome::Delivered).await;
     assert!(state(&store, id, sub(1)).await.is_final());
     let story = store.story(id).await.unwrap().unwrap();
     assert_eq!(story.failed.len(), 1, "what was so when the event came stays told");
@@ -50,16 +50,16 @@ async fn what_is_over_begins_anew() {
     for outcome in [Outcome::Delivered, Outcome::Denied, dead()] {
         let id = accept(&store, "a", &[sub(1)]).await;
         let first = only(&store, sub(1)).await;
-        finish(&store, sub(1), &first, outcome).await;
+        settle(&store, sub(1), &first, outcome).await;
         assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
         let again = only(&store, sub(1)).await;
         assert_eq!((again.place.due, again.progress), (Some(after(1)), Progress::default()));
         assert_eq!(store.story(id).await.unwrap().unwrap().event.matched, [sub(1)], "no second place");
-        finish(&store, sub(1), &again, Outcome::Delivered).await;
+        settle(&store, sub(1), &again, Outcome::Delivered).await;
         let entries = history(&store, id, sub(1)).await;
         assert_eq!((entries.len(), &entries[1]), (3, &redelivery(after(1))));
     }
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn what_waits_for_a_retry_comes_now() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     let first = only(&store, sub(1)).await;
-    finish(&store, sub(1), &first, retry(after(100))).await;
+    settle(&store, sub(1), &first, retry(after(100))).await;
     for at in [after(1), after(2)] {
         assert!(redeliver(&store, id, &[sub(1)], at).await);
         let again = only(&store, sub(1)).await;
@@ -104,7 +104,7 @@ async fn an_unknown_event_is_not_sent() {
     assert!(!redeliver(&store, EventId::NIL, &[sub(1)], after(1)).await);
     assert_eq!(purge(&store, Purge::Events(vec![id])).await, (1, 0));
     assert!(!redeliver(&store, id, &[sub(1)], after(1)).await);
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
 /// An attempt was under way while its delivery was asked for again. Its end stood last in the history, which then
@@ -114,10 +114,10 @@ async fn an_attempt_that_ends_after_a_redelivery_does_not_end_it() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     let first = only(&store, sub(1)).await;
-    finish(&store, sub(1), &first, retry(after(100))).await;
+    settle(&store, sub(1), &first, retry(after(100))).await;
     let under_way = only(&store, sub(1)).await;
     assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
-    finish(&store, sub(1), &under_way, Outcome::Delivered).await;
+    settle(&store, sub(1), &under_way, Outcome::Delivered).await;
 
     assert_eq!(only(&store, sub(1)).await.place.due, Some(after(1)));
     assert_eq!(state(&store, id, sub(1)).await, State::Pending);

@@ -19,7 +19,7 @@ pub(super) enum Step {
     Recover(Index, u8),
     PurgeEvents(Vec<Index>),
     PurgeBefore(Index),
-    Forgive(Index, usize),
+    CancelPending(Index, usize),
     /// The process ends and starts again: what was under way is lost.
     Reopen,
 }
@@ -48,7 +48,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<Index>(), any::<u8>()).prop_map(|(index, mask)| Step::Recover(index, mask)),
         1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
         1 => any::<Index>().prop_map(Step::PurgeBefore),
-        1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::Forgive(index, limit)),
+        1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::CancelPending(index, limit)),
         1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..50)

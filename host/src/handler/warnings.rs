@@ -12,21 +12,21 @@ use crate::matching::Filter;
 
 impl Definition {
     /// Returns what is not there that a run needs. Looks at the disk.
-    pub fn doubts(&self) -> Vec<String> {
-        let mut doubts = Vec::new();
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
         if let Program::Command { command, environment } = &self.program {
             let path = environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-            doubts.extend(command.first().and_then(|program| missing_program(program, path)));
+            warnings.extend(command.first().and_then(|program| missing_program(program, path)));
         }
         if let Source::Local(folder) = &self.source
             && !folder.is_dir()
         {
-            doubts.push(format!("there is no folder {} to fetch from", absolute(folder).display()));
+            warnings.push(format!("there is no folder {} to fetch from", absolute(folder).display()));
         }
         let filter = self.filter.as_ref().and_then(|filter| Filter::parse(&filter.text, filter.dialect).ok());
-        let warnings = filter.iter().flat_map(Filter::warnings);
-        doubts.extend(warnings.map(|warning| format!("`filter`: {warning}")));
-        doubts
+        let of_filter = filter.iter().flat_map(Filter::warnings);
+        warnings.extend(of_filter.map(|warning| format!("`filter`: {warning}")));
+        warnings
     }
 }
 
@@ -69,23 +69,23 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_whole_path() {
-        assert!(command("sh").doubts().is_empty() && command("/bin/sh").doubts().is_empty());
-        assert!(command("no-such-program").doubts()[0].contains("`no-such-program` in /usr/local/bin"));
+        assert!(command("sh").warnings().is_empty() && command("/bin/sh").warnings().is_empty());
+        assert!(command("no-such-program").warnings()[0].contains("`no-such-program` in /usr/local/bin"));
         assert!(
-            command("./none").doubts()[0].starts_with("the program /"),
+            command("./none").warnings()[0].starts_with("the program /"),
             "{:?}",
-            command("./none").doubts()
+            command("./none").warnings()
         );
         let folder = tempfile::tempdir().unwrap();
         let plain = folder.path().join("plain");
         std::fs::write(&plain, "").unwrap();
-        assert!(command(plain.to_str().unwrap()).doubts()[0].contains("chmod +x"));
+        assert!(command(plain.to_str().unwrap()).warnings()[0].contains("chmod +x"));
         let source = Source::Local(folder.path().join("nofiles"));
-        let doubts = Definition { source, ..command("sh") }.doubts();
-        assert!(doubts[0].contains("nofiles to fetch from"), "{doubts:?}");
+        let warnings = Definition { source, ..command("sh") }.warnings();
+        assert!(warnings[0].contains("nofiles to fetch from"), "{warnings:?}");
         let text = "$[?match(@.a, '*')]".to_owned();
         let filter = Some(Selection { text, dialect: FilterDialect::Auto });
-        let doubts = Definition { filter, ..command("sh") }.doubts();
-        assert!(doubts[0].starts_with("`filter`: column 16: this pattern is no regular"), "{doubts:?}");
+        let warnings = Definition { filter, ..command("sh") }.warnings();
+        assert!(warnings[0].starts_with("`filter`: column 16: this pattern is no regular"), "{warnings:?}");
     }
 }

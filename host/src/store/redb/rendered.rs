@@ -16,20 +16,20 @@ use super::record::{self, Error, EventRecord, HistoryRecord, body, versioned};
 use super::schema::{PIECES, PREPARED, STATE};
 use super::text::Text;
 use super::usage::{self, Kind};
-use crate::domain::plugin::{Fixed, Output, Prepared, StateChange, StateMap, StateValue};
+use crate::domain::plugin::{Output, PluginResult, RenderedPayload, StateChange, StateMap, StateValue};
 use crate::domain::{Entry, EventId, PluginDigest, RecipientId, SubscriptionId};
-use crate::store::{self, Logged, Preparation};
+use crate::store::{self, Logged, Rendering};
 
 #[derive(Serialize, Deserialize)]
-struct PreparedRecord<'a> {
+struct RenderedRecord<'a> {
     digest: PluginDigest,
     config: PluginDigest,
     #[serde(borrow)]
-    fixed: FixedRecord<'a>,
+    result: ResultRecord<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum FixedRecord<'a> {
+enum ResultRecord<'a> {
     Event,
     #[serde(borrow)]
     Outputs(Vec<OutputRecord<'a>>),
@@ -53,14 +53,14 @@ enum OutputRecord<'a> {
 }
 
 /// Writes what a plugin has fixed.
-pub(super) fn encode(prepared: &Prepared) -> Vec<u8> {
-    let fixed = match &prepared.fixed {
-        Fixed::Event => FixedRecord::Event,
-        Fixed::Outputs(outputs) => FixedRecord::Outputs(outputs.iter().map(output_record).collect()),
-        Fixed::Denied { reason } => FixedRecord::Denied(reason.into()),
-        Fixed::Skipped { reason } => FixedRecord::Skipped(reason.into()),
+pub(super) fn encode(rendered: &RenderedPayload) -> Vec<u8> {
+    let result = match &rendered.result {
+        PluginResult::Event => ResultRecord::Event,
+        PluginResult::Outputs(outputs) => ResultRecord::Outputs(outputs.iter().map(output_record).collect()),
+        PluginResult::Denied { reason } => ResultRecord::Denied(reason.into()),
+        PluginResult::Skipped { reason } => ResultRecord::Skipped(reason.into()),
     };
-    let record = PreparedRecord { digest: prepared.digest, config: prepared.config, fixed };
+    let record = RenderedRecord { digest: rendered.digest, config: rendered.config, result };
     versioned(|buffer| postcard::to_extend(&record, buffer))
 }
 
@@ -74,17 +74,17 @@ fn output_record(output: &Output) -> OutputRecord<'_> {
 }
 
 /// Reads what a plugin has fixed; the bodies share the record's buffer.
-pub(super) fn decode(shared: &Bytes) -> Result<Prepared, Error> {
-    let record: PreparedRecord<'_> = record::read(body(shared)?)?;
-    let fixed = match record.fixed {
-        FixedRecord::Event => Fixed::Event,
-        FixedRecord::Outputs(outputs) => Fixed::Outputs(
+pub(super) fn decode(shared: &Bytes) -> Result<RenderedPayload, Error> {
+    let record: RenderedRecord<'_> = record::read(body(shared)?)?;
+    let result = match record.result {
+        ResultRecord::Event => PluginResult::Event,
+        ResultRecord::Outputs(outputs) => PluginResult::Outputs(
             outputs.into_iter().map(|record| output(shared, record)).collect::<Result<_, _>>()?,
         ),
-        FixedRecord::Denied(reason) => Fixed::Denied { reason: reason.into_owned() },
-        FixedRecord::Skipped(reason) => Fixed::Skipped { reason: reason.into_owned() },
+        ResultRecord::Denied(reason) => PluginResult::Denied { reason: reason.into_owned() },
+        ResultRecord::Skipped(reason) => PluginResult::Skipped { reason: reason.into_owned() },
     };
-    Ok(Prepared { digest: record.digest, config: record.config, fixed })
+    Ok(RenderedPayload { digest: record.digest, config: record.config, result })
 }
 
 fn output(shared: &Bytes, record: OutputRecord<'_>) -> Result<Output, Error> {
@@ -119,15 +119,15 @@ pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
 }
 
 impl Apply<'_, '_> {
-    /// See [`crate::store::Store::prepare`]; returns an answer for each: the error says that its user has no room.
-    pub(super) fn prepare<'p>(
+    /// See [`crate::store::Store::freeze`]; returns an answer for each: the error says that its user has no room.
+    pub(super) fn freeze<'p>(
         &mut self,
-        all: impl Iterator<Item = &'p Preparation>,
+        all: impl Iterator<Item = &'p Rendering>,
     ) -> Result<Vec<Result<bool, store::Error>>, Fault> {
         let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
-        for preparation in all {
-            let Preparation { event, place, run, prepared, state, .. } = preparation;
-            let subscription = preparation.recipient.uuid().as_u128();
+        for rendering in all {
+            let Rendering { event, place, run, payload: rendered, state, .. } = rendering;
+            let subscription = rendering.recipient.uuid().as_u128();
             let (batch, index, event) = (place.batch.uuid().as_u128(), place.index, event.uuid().as_u128());
             let waits = match place.due {
                 None => self.is_fresh(subscription, batch, index)?,
@@ -139,13 +139,13 @@ impl Apply<'_, '_> {
             }
             let keeps_state = !state.is_empty() && !self.has_lost_its_plugin(subscription)?;
             let state = if keeps_state { state.as_slice() } else { &[] };
-            let fixed = encode(prepared);
+            let fixed = encode(rendered);
             let more = usage::of_row(&fixed) + self.growth(subscription, state)?;
             if let Err(full) = self.room_for(subscription, more)? {
                 answers.push(Err(full));
                 continue;
             }
-            self.fix((subscription, event), &fixed)?;
+            self.freeze_row((subscription, event), &fixed)?;
             self.change_state(subscription, state)?;
             let mut entry = [Entry::Plugin(run.clone())];
             self.fit(subscription, &mut entry)?;
@@ -158,22 +158,22 @@ impl Apply<'_, '_> {
         Ok(answers)
     }
 
-    fn fix(&mut self, key: (u128, u128), record: &[u8]) -> Result<(), Fault> {
+    fn freeze_row(&mut self, key: (u128, u128), record: &[u8]) -> Result<(), Fault> {
         self.account(key.0)?;
-        let before = self.tables.prepared.get(key)?.map(|row| row.value().to_vec());
+        let before = self.tables.rendered.get(key)?.map(|row| row.value().to_vec());
         let row = pieces::write(&mut self.tables.pieces, record, pieces::INLINE_MAX, before.as_deref())?;
-        self.tables.prepared.insert(key, &*row)?;
+        self.tables.rendered.insert(key, &*row)?;
         let before = before.map_or(0, |row| usage::of_row(&row));
         self.recount(key.0, Kind::Outputs, before, usage::of_row(&row))
     }
 
     /// Removes what is fixed of a delivery, if anything is.
-    pub(super) fn unfix_one(&mut self, key: (u128, u128)) -> Result<(), Fault> {
-        let Some(row) = self.tables.prepared.get(key)?.map(|row| row.value().to_vec()) else {
+    pub(super) fn discard_rendered(&mut self, key: (u128, u128)) -> Result<(), Fault> {
+        let Some(row) = self.tables.rendered.get(key)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
         self.account(key.0)?;
-        self.tables.prepared.remove(key)?;
+        self.tables.rendered.remove(key)?;
         pieces::remove(&mut self.tables.pieces, &row)?;
         self.recount(key.0, Kind::Outputs, usage::of_row(&row), 0)
     }
@@ -222,39 +222,43 @@ impl Apply<'_, '_> {
     }
 
     /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
-    pub(super) fn unfix_by_other_plugin(&mut self, id: RecipientId, event: EventId) -> Result<(), Fault> {
+    pub(super) fn discard_rendered_by_other_plugin(
+        &mut self,
+        id: RecipientId,
+        event: EventId,
+    ) -> Result<(), Fault> {
         let row = (id.uuid().as_u128(), event.uuid().as_u128());
-        let Some(found) = self.tables.prepared.get(row)?.map(|row| row.value().to_vec()) else {
+        let Some(found) = self.tables.rendered.get(row)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
         let read = pieces::read(&self.tables.pieces, &found).map(|found| Bytes::from(found.into_owned()));
         let decoded = read.and_then(|found| decode(&found).map_err(Fault::damaged("prepared")));
-        let Ok(prepared) = damage::apart(decoded)? else { return self.unfix_one(row) };
+        let Ok(rendered) = damage::apart(decoded)? else { return self.discard_rendered(row) };
         let now = match self.tables.subscriptions.get(row.0)? {
             Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
             None => return Ok(()),
         };
-        if prepared.is_by(now.plugin.as_deref()) { Ok(()) } else { self.unfix_one(row) }
+        if rendered.is_by(now.plugin.as_deref()) { Ok(()) } else { self.discard_rendered(row) }
     }
 
     /// Removes what is fixed of a logged event's deliveries.
     pub(super) fn unfix(&mut self, logged: &Logged) -> Result<(), Fault> {
-        if self.tables.prepared.is_empty()? {
+        if self.tables.rendered.is_empty()? {
             return Ok(());
         }
         for subscription in &logged.matched {
-            self.unfix_one((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
+            self.discard_rendered((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
         }
         Ok(())
     }
 
     /// Removes what is fixed of a subscription's deliveries, at most `limit` rows; returns how many there were.
-    pub(super) fn unfix_all(&mut self, id: RecipientId, limit: usize) -> Result<usize, Fault> {
+    pub(super) fn discard_all_rendered(&mut self, id: RecipientId, limit: usize) -> Result<usize, Fault> {
         let subscription = id.uuid().as_u128();
-        let rows = self.tables.prepared.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
+        let rows = self.tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
         let keys = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
         for key in &keys {
-            self.unfix_one(*key)?;
+            self.discard_rendered(*key)?;
         }
         Ok(keys.len())
     }
@@ -277,12 +281,12 @@ impl Apply<'_, '_> {
 }
 
 impl Reader {
-    /// See [`crate::store::Store::prepared`].
-    pub(super) fn prepared(
+    /// See [`crate::store::Store::rendered`].
+    pub(super) fn rendered(
         &self,
         event: EventId,
         subscription: RecipientId,
-    ) -> Result<Option<Prepared>, Fault> {
+    ) -> Result<Option<RenderedPayload>, Fault> {
         self.handle.read(|txn| {
             let row = (subscription.uuid().as_u128(), event.uuid().as_u128());
             let Some(row) = txn.open_table(PREPARED)?.get(row)? else { return Ok(None) };
@@ -318,13 +322,13 @@ impl Reader {
 }
 
 /// Tells which deliveries of a subscription a plugin has fixed.
-pub(super) struct PreparedRows {
+pub(super) struct RenderedRows {
     /// None where nothing is fixed of anybody's, so that who has no plugin pays for no search.
     table: Option<ReadOnlyTable<(u128, u128), &'static [u8]>>,
     subscription: u128,
 }
 
-impl PreparedRows {
+impl RenderedRows {
     pub(super) fn open(txn: &ReadTransaction, subscription: RecipientId) -> Result<Self, Fault> {
         let table = txn.open_table(PREPARED)?;
         let table = if table.is_empty()? { None } else { Some(table) };

@@ -8,8 +8,8 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 
 use super::Dispatcher;
-use super::engine::Engine;
-use super::{reaction, request};
+use super::context::DeliveryContext;
+use super::{failure, request};
 use crate::clock;
 use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
 use crate::domain::{DeliveryId, PluginUse, Subscription};
@@ -19,7 +19,7 @@ use crate::store::{Error, Logged};
 
 /// What would become of an event.
 #[derive(Debug)]
-pub struct Trial {
+pub struct DryRun {
     /// What the operator's policy says; the rest is empty unless it allows.
     pub policy: Arc<policy::Verdict>,
     /// What the subscription's plugin did, where there is one.
@@ -29,7 +29,7 @@ pub struct Trial {
 }
 
 /// What would be sent.
-enum Sent {
+enum DryRunPlan {
     Event,
     Outputs(Vec<Output>),
     Nothing,
@@ -41,33 +41,33 @@ impl Dispatcher {
     ///
     /// # Errors
     /// When the plugin's state cannot be read.
-    pub async fn try_out(&self, event: &Logged, subscription: &Arc<Subscription>) -> Result<Trial, Error> {
-        let engine = &self.engine;
-        let policy = engine.policy.ask(event.id, &event.event, subscription).await;
+    pub async fn try_out(&self, event: &Logged, subscription: &Arc<Subscription>) -> Result<DryRun, Error> {
+        let context = &self.context;
+        let policy = context.policy.ask(event.id, &event.event, subscription).await;
         match *policy {
             policy::Verdict::Allowed(_) => {}
             policy::Verdict::Denied(_) | policy::Verdict::Unavailable { .. } => {
-                return Ok(Trial { policy, run: None, requests: Vec::new() });
+                return Ok(DryRun { policy, run: None, requests: Vec::new() });
             }
         }
-        let (run, sent) = match &subscription.plugin {
-            None => (None, Sent::Event),
+        let (run, plan) = match &subscription.plugin {
+            None => (None, DryRunPlan::Event),
             Some(used) => {
-                let (run, sent) = engine.try_plugin(event, subscription, used).await?;
-                (Some(run), sent)
+                let (run, plan) = context.try_plugin(event, subscription, used).await?;
+                (Some(run), plan)
             }
         };
         let id = DeliveryId::of(event.id, subscription.id);
-        let made = match sent {
-            Sent::Event => vec![request::make(event, subscription)],
-            Sent::Outputs(outputs) => outputs
+        let made = match plan {
+            DryRunPlan::Event => vec![request::make(event, subscription)],
+            DryRunPlan::Outputs(outputs) => outputs
                 .iter()
                 .enumerate()
                 .map(|(place, output)| {
-                    request::of_output(output, id.output(place), subscription, &engine.guard)
+                    request::of_output(output, id.output(place), subscription, &context.guard)
                 })
                 .collect(),
-            Sent::Nothing => Vec::new(),
+            DryRunPlan::Nothing => Vec::new(),
         };
         let mut requests = Vec::with_capacity(made.len());
         for request in made {
@@ -76,21 +76,21 @@ impl Dispatcher {
                 Err(unsendable) => Err(unsendable.to_string()),
             });
         }
-        Ok(Trial { policy, run, requests })
+        Ok(DryRun { policy, run, requests })
     }
 }
 
-impl Engine {
+impl DeliveryContext {
     async fn try_plugin(
         &self,
         event: &Logged,
         subscription: &Arc<Subscription>,
         used: &Arc<PluginUse>,
-    ) -> Result<(PluginRun, Sent), Error> {
+    ) -> Result<(PluginRun, DryRunPlan), Error> {
         let now = clock::now();
         let plugin: Arc<Plugin> = match self.modules.plugin(used.digest).await {
             Ok(plugin) => plugin,
-            Err(failed) => return Ok((PluginRun::failed(used.digest, 1, now, failed), Sent::Nothing)),
+            Err(failed) => return Ok((PluginRun::failed(used.digest, 1, now, failed), DryRunPlan::Nothing)),
         };
         let state = match plugin.uses_state() {
             true => State::over(Arc::new(self.store.plugin_state(subscription.id).await?)),
@@ -108,19 +108,19 @@ impl Engine {
         };
         let has_policy = plugin.has_policy();
         let Ran { run, outputs, .. } = self.modules.host().run(plugin, call).await;
-        let sent = match &run.verdict {
-            Verdict::Deliver => Sent::Event,
-            Verdict::Transformed { .. } => Sent::Outputs(outputs),
-            Verdict::Denied { .. } | Verdict::Skipped { .. } => Sent::Nothing,
-            Verdict::Failed(failed) if reaction::is_counted(failed) => {
-                match reaction::on_error(used.on_error, &run, has_policy) {
-                    OnError::Deliver => Sent::Event,
-                    OnError::Retry | OnError::Skip | OnError::DeadLetter => Sent::Nothing,
+        let plan = match &run.verdict {
+            Verdict::Deliver => DryRunPlan::Event,
+            Verdict::Transformed { .. } => DryRunPlan::Outputs(outputs),
+            Verdict::Denied { .. } | Verdict::Skipped { .. } => DryRunPlan::Nothing,
+            Verdict::Failed(failed) if failure::is_counted(failed) => {
+                match failure::on_error(used.on_error, &run, has_policy) {
+                    OnError::Deliver => DryRunPlan::Event,
+                    OnError::Retry | OnError::Skip | OnError::DeadLetter => DryRunPlan::Nothing,
                 }
             }
-            Verdict::Failed(_) => Sent::Nothing,
+            Verdict::Failed(_) => DryRunPlan::Nothing,
         };
-        Ok((run, sent))
+        Ok((run, plan))
     }
 }
 

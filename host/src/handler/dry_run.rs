@@ -9,7 +9,7 @@ use super::definition::Definition;
 use super::folder::Folder;
 use super::meter::Meter;
 use super::program::Shortage;
-use super::ready::{Error, Handler, Tools};
+use super::ready::{Deps, Error, Handler};
 use super::run::{Attempt, Failure};
 use crate::clock;
 use crate::domain::handler::HandlerRun;
@@ -18,7 +18,7 @@ use crate::store::Logged;
 
 /// How a run without a store went.
 #[derive(Clone, Debug)]
-pub struct Once {
+pub struct DryRun {
     /// What is told of it.
     pub run: HandlerRun,
     /// Why it failed, if it did.
@@ -31,14 +31,14 @@ pub struct Once {
 ///
 /// # Errors
 /// When the handler cannot be used.
-pub async fn once(
+pub async fn dry_run(
     definition: Definition,
-    tools: &Tools,
+    deps: &Deps,
     event: Event,
     runs: &Path,
     meter: &Arc<Meter>,
-) -> Result<Once, Error> {
-    let handler = Handler::load(definition, tools).await?;
+) -> Result<DryRun, Error> {
+    let handler = Handler::load(definition, deps).await?;
     let (id, recipient) = (EventId::from_uuid(Uuid::now_v7()), handler.definition.name.routed());
     let received = clock::now();
     let logged = Logged { id, event, received, sender: String::new(), matched: vec![recipient] };
@@ -51,5 +51,5 @@ pub async fn once(
     let failure = ended.failure.map(|failure| match failure {
         Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
     });
-    Ok(Once { run: ended.run, failure, folder: folder.work() })
+    Ok(DryRun { run: ended.run, failure, folder: folder.work() })
 }

@@ -1,39 +1,45 @@
 //! What follows from a plugin's failure. Pure.
 
-use super::outcome::{Consequence, Situation, failure};
+use super::outcome::{RetryContext, SubscriptionEffect, failure};
 use crate::domain::Outcome;
 use crate::domain::plugin::{Failure, OnError, PluginRun, Verdict};
 
 /// What becomes of a delivery whose plugin has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reaction {
+pub(super) enum FailurePlan {
     /// The event is sent as it came.
     Deliver,
     /// The attempt ends.
-    End(Outcome, Consequence),
+    End(Outcome, SubscriptionEffect),
     /// The delivery waits: it is not the plugin's fault.
     Held(String),
 }
 
 /// Judges a plugin's failure; each kind has one reaction.
-pub(super) fn react(failed: &Failure, on_error: OnError, situation: Situation<'_>) -> Reaction {
+pub(super) fn classify_failure(
+    failed: &Failure,
+    on_error: OnError,
+    retry_context: RetryContext<'_>,
+) -> FailurePlan {
     let reason = failed.reason();
-    let (outcome, consequence) = match failed {
-        Failure::InvalidEvent(_) => (Outcome::Dead { reason }, Consequence::Nothing),
+    let (outcome, effect) = match failed {
+        Failure::InvalidEvent(_) => (Outcome::Dead { reason }, SubscriptionEffect::Nothing),
         Failure::InvalidConfig(_) => {
-            let (outcome, _) = failure(reason.clone(), reason.clone(), None, situation);
-            (outcome, Consequence::Disable(reason))
+            let (outcome, _) = failure(reason.clone(), reason.clone(), None, retry_context);
+            (outcome, SubscriptionEffect::Disable(reason))
         }
-        Failure::Unavailable { retry_after, .. } => failure(reason.clone(), reason, *retry_after, situation),
-        Failure::Host(_) => return Reaction::Held(reason),
+        Failure::Unavailable { retry_after, .. } => {
+            failure(reason.clone(), reason, *retry_after, retry_context)
+        }
+        Failure::Host(_) => return FailurePlan::Held(reason),
         Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => match on_error {
-            OnError::Retry => failure(reason.clone(), reason, None, situation),
-            OnError::Skip => (Outcome::Skipped { reason }, Consequence::Nothing),
-            OnError::DeadLetter => (Outcome::Dead { reason }, Consequence::Nothing),
-            OnError::Deliver => return Reaction::Deliver,
+            OnError::Retry => failure(reason.clone(), reason, None, retry_context),
+            OnError::Skip => (Outcome::Skipped { reason }, SubscriptionEffect::Nothing),
+            OnError::DeadLetter => (Outcome::Dead { reason }, SubscriptionEffect::Nothing),
+            OnError::Deliver => return FailurePlan::Deliver,
         },
     };
-    Reaction::End(outcome, consequence)
+    FailurePlan::End(outcome, effect)
 }
 
 /// Tells whether the breaker counts a failure: those in which the plugin itself did not work.
@@ -81,9 +87,13 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn reacted(failed: &Failure, on_error: OnError) -> Reaction {
+    fn reacted(failed: &Failure, on_error: OnError) -> FailurePlan {
         let schedule: RetrySchedule = "10s".parse().unwrap();
-        react(failed, on_error, Situation { schedule: &schedule, failed: 1, now: now(), random: 0.5 })
+        classify_failure(
+            failed,
+            on_error,
+            RetryContext { schedule: &schedule, failed: 1, now: now(), random: 0.5 },
+        )
     }
 
     fn why() -> String {
@@ -100,15 +110,22 @@ mod tests {
     fn on_error_decides_about_what_the_breaker_counts() {
         for failed in counted() {
             assert!(is_counted(&failed));
-            let waits =
-                |reaction| matches!(reaction, Reaction::End(Outcome::Retry { .. }, Consequence::Nothing));
+            let waits = |failure| {
+                matches!(failure, FailurePlan::End(Outcome::Retry { .. }, SubscriptionEffect::Nothing))
+            };
             assert!(waits(reacted(&failed, OnError::Retry)));
             let reason = failed.reason();
             let skipped = Outcome::Skipped { reason: reason.clone() };
-            assert_eq!(reacted(&failed, OnError::Skip), Reaction::End(skipped, Consequence::Nothing));
+            assert_eq!(
+                reacted(&failed, OnError::Skip),
+                FailurePlan::End(skipped, SubscriptionEffect::Nothing)
+            );
             let dead = Outcome::Dead { reason };
-            assert_eq!(reacted(&failed, OnError::DeadLetter), Reaction::End(dead, Consequence::Nothing));
-            assert_eq!(reacted(&failed, OnError::Deliver), Reaction::Deliver);
+            assert_eq!(
+                reacted(&failed, OnError::DeadLetter),
+                FailurePlan::End(dead, SubscriptionEffect::Nothing)
+            );
+            assert_eq!(reacted(&failed, OnError::Deliver), FailurePlan::Deliver);
         }
     }
 
@@ -116,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_the_hosts_fault_holds_the_delivery_whatever_on_error_says() {
         for on_error in ALL {
-            assert_eq!(reacted(&Failure::Host(why()), on_error), Reaction::Held("plugin: why".to_owned()));
+            assert_eq!(reacted(&Failure::Host(why()), on_error), FailurePlan::Held("plugin: why".to_owned()));
         }
         assert!(!is_counted(&Failure::Host(why())), "nor does the breaker count it");
     }
@@ -126,14 +143,14 @@ mod tests {
         for on_error in ALL {
             let dead = Outcome::Dead { reason: "plugin: invalid event: why".to_owned() };
             let wrong = reacted(&Failure::InvalidEvent(why()), on_error);
-            assert_eq!(wrong, Reaction::End(dead, Consequence::Nothing));
+            assert_eq!(wrong, FailurePlan::End(dead, SubscriptionEffect::Nothing));
             let wrong = reacted(&Failure::InvalidConfig(why()), on_error);
-            let disables = Consequence::Disable("plugin: invalid configuration: why".to_owned());
-            assert!(matches!(wrong, Reaction::End(Outcome::Retry { .. }, ref does) if *does == disables));
+            let disables = SubscriptionEffect::Disable("plugin: invalid configuration: why".to_owned());
+            assert!(matches!(wrong, FailurePlan::End(Outcome::Retry { .. }, ref does) if *does == disables));
             let retry_after = Some(Duration::from_secs(60));
             let away = reacted(&Failure::Unavailable { message: why(), retry_after }, on_error);
             let later = now() + Duration::from_secs(60);
-            assert!(matches!(away, Reaction::End(Outcome::Retry { due, .. }, _) if due == later));
+            assert!(matches!(away, FailurePlan::End(Outcome::Retry { due, .. }, _) if due == later));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::plugin::{Call, Host, Plugin, Problem, Purpose, Ran, Refused, State, S
 
 /// Why the policy plugin cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ExaminerError {
+pub enum PolicyPluginError {
     /// A file cannot be read.
     #[error("failed to read {}", path.display())]
     Read {
@@ -67,34 +67,38 @@ pub enum ExaminerError {
 }
 
 /// A policy plugin, ready to be asked.
-pub struct Examiner {
+pub struct PolicyPlugin {
     host: Arc<Host>,
     plugin: Arc<Plugin>,
     used: Arc<PluginUse>,
 }
 
-impl Examiner {
+impl PolicyPlugin {
     /// Compiles the module in the file `path`, with the configuration in the file `config`, to run in `host`.
     ///
     /// # Errors
     /// When a file cannot be read, or the module or its configuration is wrong.
-    pub async fn load(host: Arc<Host>, path: &Path, config: Option<&Path>) -> Result<Self, ExaminerError> {
+    pub async fn load(
+        host: Arc<Host>,
+        path: &Path,
+        config: Option<&Path>,
+    ) -> Result<Self, PolicyPluginError> {
         let wasm = read(path).await?;
         let config = match config {
             Some(file) => object(file, &read(file).await?)?,
             None => Map::new(),
         };
         let path = path.to_owned();
-        let refused = |source| ExaminerError::Refused { path: path.clone(), source };
+        let refused = |source| PolicyPluginError::Refused { path: path.clone(), source };
         let report = host.admit("", wasm.clone()).await.map_err(|error| refused(Arc::new(error)))?;
         let plugin = host.load(report.digest, async { Ok(wasm) }).await.map_err(refused)?;
         if !plugin.has_policy() {
-            return Err(ExaminerError::NoPolicy { path });
+            return Err(PolicyPluginError::NoPolicy { path });
         }
         match host.check_config("", &plugin, report.manifest.as_ref(), &config).await {
             Ok(problems) if problems.is_empty() => {}
-            Ok(problems) => return Err(ExaminerError::Config { path, problems: list(&problems) }),
-            Err(failed) => return Err(ExaminerError::Unchecked { path, reason: failed.reason() }),
+            Ok(problems) => return Err(PolicyPluginError::Config { path, problems: list(&problems) }),
+            Err(failed) => return Err(PolicyPluginError::Unchecked { path, reason: failed.reason() }),
         }
         let used = PluginUse { config, ..PluginUse::new(report.digest) };
         Ok(Self { host, plugin, used: Arc::new(used) })
@@ -133,14 +137,14 @@ fn unavailable(failed: &Failure) -> Verdict {
     Verdict::Unavailable { reason: format!("the policy {}", failed.reason()), answer: None }
 }
 
-async fn read(path: &Path) -> Result<bytes::Bytes, ExaminerError> {
+async fn read(path: &Path) -> Result<bytes::Bytes, PolicyPluginError> {
     let read = tokio::fs::read(path).await;
-    read.map(Into::into).map_err(|source| ExaminerError::Read { path: path.to_owned(), source })
+    read.map(Into::into).map_err(|source| PolicyPluginError::Read { path: path.to_owned(), source })
 }
 
-fn object(path: &Path, text: &[u8]) -> Result<Map<String, Value>, ExaminerError> {
+fn object(path: &Path, text: &[u8]) -> Result<Map<String, Value>, PolicyPluginError> {
     serde_json::from_slice(json::without_mark(text))
-        .map_err(|source| ExaminerError::NoObject { path: path.to_owned(), source })
+        .map_err(|source| PolicyPluginError::NoObject { path: path.to_owned(), source })
 }
 
 fn list(problems: &[Problem]) -> String {

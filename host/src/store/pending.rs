@@ -13,16 +13,16 @@ const LOG_BYTES_LITTLE: usize = 512;
 
 /// A delivery that waits for its first or its next attempt.
 #[derive(Clone, Debug)]
-pub struct Owed {
+pub struct PendingDelivery {
     /// What is to be delivered.
     pub event: Arc<Logged>,
     /// Where its row stands: handed back with the outcome.
-    pub place: Place,
+    pub place: QueuePosition,
     /// How it went so far.
     pub progress: Progress,
-    /// Whether its plugin has fixed already what becomes of it: [`Store::prepared`](super::Store::prepared) has
+    /// Whether its plugin has fixed already what becomes of it: [`Store::rendered`](super::Store::rendered) has
     /// that.
-    pub prepared: bool,
+    pub rendered: bool,
 }
 
 /// How far a delivery has come.
@@ -44,7 +44,7 @@ pub struct Progress {
 
 /// Where a waiting delivery's row stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct QueuePosition {
     /// The first event of the batch in which the event is logged.
     pub batch: EventId,
     /// The event's place in the batch.
@@ -55,13 +55,13 @@ pub struct Place {
 
 /// Which of a subscription's waiting deliveries to return.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
+pub struct ReadyQuery {
     /// Whose.
     pub recipient: RecipientId,
     /// Only first attempts of events in batches after this one.
     pub after: EventId,
     /// How many first attempts: whole batches until there are as many, none for zero.
-    pub fresh: usize,
+    pub first_attempts: usize,
     /// Only further attempts that are due at this time.
     pub now: Timestamp,
     /// How many further attempts at the most.
@@ -70,25 +70,25 @@ pub struct Ask {
 
 /// What waits for a subscription.
 #[derive(Clone, Debug, Default)]
-pub struct Waiting {
+pub struct ReadyPage {
     /// Deliveries that were never tried.
-    pub fresh: Vec<Owed>,
+    pub first_attempts: Vec<PendingDelivery>,
     /// Deliveries whose next attempt is due.
-    pub due: Vec<Owed>,
+    pub due: Vec<PendingDelivery>,
     /// When the first delivery that is not in `due` is due.
     pub next_due: Option<Timestamp>,
 }
 
 /// An attempt that ended.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub struct Settlement {
     /// Whose delivery.
     pub recipient: RecipientId,
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.
-    pub place: Place,
-    /// What its plugin did in this attempt, unless [`Store::prepare`](super::Store::prepare) has recorded that.
+    pub place: QueuePosition,
+    /// What its plugin did in this attempt, unless [`Store::freeze`](super::Store::freeze) has recorded that.
     pub plugin: Option<Box<PluginRun>>,
     /// What its handler did in this attempt.
     pub run: Option<Box<HandlerRun>>,
@@ -96,9 +96,9 @@ pub struct Finished {
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
     pub progress: Progress,
-    /// Whether [`Store::prepared`](super::Store::prepared) has something for it, which goes when nothing more is to
+    /// Whether [`Store::rendered`](super::Store::rendered) has something for it, which goes when nothing more is to
     /// be sent.
-    pub prepared: bool,
+    pub rendered: bool,
 }
 
 /// A delivery that is put off without an attempt that counts, for want of something that is neither the target's nor the
@@ -110,7 +110,7 @@ pub struct Release {
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.
-    pub place: Place,
+    pub place: QueuePosition,
     /// How far it has come, for the next try.
     pub progress: Progress,
     /// What it waits for.
@@ -123,7 +123,7 @@ pub struct Release {
     pub due: Timestamp,
 }
 
-impl Finished {
+impl Settlement {
     /// Returns about how many bytes it holds.
     pub fn size(&self) -> usize {
         let Attempt { policy, target, .. } = &self.attempt;

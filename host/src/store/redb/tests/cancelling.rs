@@ -10,17 +10,17 @@ fn dropped(entries: &[Entry]) -> bool {
 async fn fresh_and_due_rows_go_and_the_story_says_so() {
     let (_folder, store) = fresh();
     let ids = store.accept(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
-    let waiting = owed(&store, sub(1)).await.fresh;
-    finish(&store, sub(1), &waiting[0], retry(after(1))).await;
-    assert!(!store.forgive(sub(1), 10).await.unwrap());
-    assert_eq!(store.creditors().await.unwrap(), [sub(2)]);
-    assert_eq!(owed(&store, sub(2)).await.fresh.len(), 1);
+    let waiting = ready(&store, sub(1)).await.first_attempts;
+    settle(&store, sub(1), &waiting[0], retry(after(1))).await;
+    assert!(!store.cancel_pending(sub(1), 10).await.unwrap());
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(2)]);
+    assert_eq!(ready(&store, sub(2)).await.first_attempts.len(), 1);
     for id in &ids {
         assert!(dropped(&history(&store, *id, sub(1)).await));
         assert!(matches!(state(&store, *id, sub(1)).await, State::Skipped { .. }));
     }
     assert!(history(&store, ids[0], sub(2)).await.is_empty());
-    assert!(!store.forgive(sub(1), 10).await.unwrap(), "nothing is left");
+    assert!(!store.cancel_pending(sub(1), 10).await.unwrap(), "nothing is left");
     assert_eq!(history(&store, ids[1], sub(1)).await.len(), 1);
     assert_eq!(purge(&store, Purge::Events(ids)).await, (1, 1));
 }
@@ -31,17 +31,17 @@ async fn a_long_backlog_goes_in_slices() {
     for number in 0..7 {
         accept(&store, &number.to_string(), &[sub(1), sub(2)]).await;
     }
-    for (seconds, waiting) in (0..).zip(&owed(&store, sub(1)).await.fresh[..4]) {
-        finish(&store, sub(1), waiting, retry(after(seconds))).await;
+    for (seconds, waiting) in (0..).zip(&ready(&store, sub(1)).await.first_attempts[..4]) {
+        settle(&store, sub(1), waiting, retry(after(seconds))).await;
     }
     let mut left = vec![7];
-    while store.forgive(sub(1), 2).await.unwrap() {
-        let waiting = owed(&store, sub(1)).await;
-        left.push(waiting.fresh.len() + waiting.due.len());
+    while store.cancel_pending(sub(1), 2).await.unwrap() {
+        let waiting = ready(&store, sub(1)).await;
+        left.push(waiting.first_attempts.len() + waiting.due.len());
     }
     assert!(left.windows(2).all(|pair| pair[1] < pair[0]), "{left:?}");
     assert!(left.len() > 2);
-    assert_eq!(store.creditors().await.unwrap(), [sub(2)]);
+    assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(2)]);
     let stories = store.stories(ALL).await.unwrap();
     assert!(stories.iter().all(|story| dropped(&story.deliveries[0].1) && story.deliveries[1].1.is_empty()));
 }
@@ -53,17 +53,17 @@ async fn an_attempt_that_fails_after_it_was_forgiven_stays_forgiven() {
     let (_folder, store) = fresh();
     let first = accept(&store, "a", &[sub(1)]).await;
     let waiting = only(&store, sub(1)).await;
-    finish(&store, sub(1), &waiting, retry(after(1))).await;
+    settle(&store, sub(1), &waiting, retry(after(1))).await;
     let due = only(&store, sub(1)).await;
     let second = accept(&store, "b", &[sub(1)]).await;
-    let fresh = owed(&store, sub(1)).await.fresh.remove(0);
-    assert!(!store.forgive(sub(1), 10).await.unwrap());
+    let fresh = ready(&store, sub(1)).await.first_attempts.remove(0);
+    assert!(!store.cancel_pending(sub(1), 10).await.unwrap());
     for (id, under_way, entries) in [(first, due, 3), (second, fresh, 2)] {
-        finish(&store, sub(1), &under_way, retry(after(2))).await;
+        settle(&store, sub(1), &under_way, retry(after(2))).await;
         let history = history(&store, id, sub(1)).await;
         assert_eq!(history.len(), entries, "the attempt is in the story");
         assert!(dropped(&history), "{history:?}");
     }
-    assert!(store.creditors().await.unwrap().is_empty());
+    assert!(store.recipients_with_backlog().await.unwrap().is_empty());
     assert_eq!(purge(&store, Purge::Events(vec![first, second])).await, (2, 0));
 }

@@ -21,17 +21,17 @@ impl Drop for Epoch {
 
 /// The epoch that is now.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(ArcSwap<Epoch>);
+pub(super) struct Barrier(ArcSwap<Epoch>);
 
-impl Epochs {
+impl Barrier {
     /// Enters; what the caller looks at afterwards is at least as new as what anybody changed before a
     /// [`Self::settled`] that does not wait for it.
-    pub(super) fn enter(&self) -> Arc<Epoch> {
+    pub(super) fn register(&self) -> Arc<Epoch> {
         self.0.load_full()
     }
 
     /// Waits until everybody who had entered before has left. Cancel safe.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn quiesce(&self) {
         let ended = {
             let next = Arc::<Epoch>::default();
             let before = self.0.swap(Arc::clone(&next));
@@ -50,27 +50,27 @@ mod tests {
 
     #[tokio::test]
     async fn it_waits_for_those_who_came_before_and_for_nobody_else() {
-        let epochs = Epochs::default();
-        epochs.settled().await;
-        let (first, second) = (epochs.enter(), epochs.enter());
-        let mut settled = std::pin::pin!(epochs.settled());
-        assert!(poll!(settled.as_mut()).is_pending());
-        let later = epochs.enter();
+        let barrier = Barrier::default();
+        barrier.quiesce().await;
+        let (first, second) = (barrier.register(), barrier.register());
+        let mut quiesce = std::pin::pin!(barrier.quiesce());
+        assert!(poll!(quiesce.as_mut()).is_pending());
+        let later = barrier.register();
         drop(first);
-        assert!(poll!(settled.as_mut()).is_pending());
+        assert!(poll!(quiesce.as_mut()).is_pending());
         drop(second);
-        assert!(poll!(settled.as_mut()).is_ready());
+        assert!(poll!(quiesce.as_mut()).is_ready());
         drop(later);
     }
 
     /// Two recoveries begin together: the second must wait for those whom the first waits for.
     #[tokio::test]
     async fn whoever_asks_second_waits_for_the_same() {
-        let epochs = Epochs::default();
-        let early = epochs.enter();
-        let mut first = std::pin::pin!(epochs.settled());
+        let barrier = Barrier::default();
+        let early = barrier.register();
+        let mut first = std::pin::pin!(barrier.quiesce());
         assert!(poll!(first.as_mut()).is_pending());
-        let mut second = std::pin::pin!(epochs.settled());
+        let mut second = std::pin::pin!(barrier.quiesce());
         assert!(poll!(second.as_mut()).is_pending());
         drop(early);
         assert!(poll!(first.as_mut()).is_ready());

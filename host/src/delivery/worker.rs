@@ -17,18 +17,18 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::attempt::{End, Ended};
+use super::attempt::{AttemptEnd, AttemptResult};
 use super::backlog::Backlog;
 use super::breaker::Permit;
-use super::engine::Engine;
-use super::kept::Kept;
-use super::outcome::Consequence;
-use super::pipeline::Visit;
+use super::context::DeliveryContext;
+use super::outcome::SubscriptionEffect;
+use super::pipeline::PluginContext;
 use super::slots::Slot;
-use super::traffic::{Gauge, lock};
+use super::state_cache::StateCache;
+use super::traffic::{Mailbox, lock};
 use crate::clock;
 use crate::domain::{EventId, Outcome, RecipientId, Subscription};
-use crate::store::{Error, News, Owed};
+use crate::store::{Error, PendingDelivery, Wake};
 
 /// How long a lane without work waits for more before it ends.
 const LINGER: Duration = Duration::from_secs(1);
@@ -42,18 +42,18 @@ const UNRECORDED_FACTOR: usize = 4;
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A subscription's deliveries while there are any.
-pub(super) struct Lane {
-    engine: Arc<Engine>,
+pub(super) struct Worker {
+    context: Arc<DeliveryContext>,
     id: RecipientId,
-    gauge: Arc<Gauge>,
+    mailbox: Arc<Mailbox>,
     width: usize,
     backlog: Backlog,
     /// When the breaker of the subscription's plugin lets a delivery try it, while deliveries wait for that.
     held: Option<Timestamp>,
     /// The state of the subscription's plugin.
-    kept: Arc<Kept>,
-    attempts: FuturesUnordered<BoxFuture<'static, (Ended, Slot)>>,
-    endings: FuturesUnordered<BoxFuture<'static, Recorded>>,
+    state_cache: Arc<StateCache>,
+    attempts: FuturesUnordered<BoxFuture<'static, (AttemptResult, Slot)>>,
+    endings: FuturesUnordered<BoxFuture<'static, SettleResult>>,
     /// A slot for the next attempt: asked for, and at hand.
     asked: Option<BoxFuture<'static, Slot>>,
     slot: Option<Slot>,
@@ -67,7 +67,7 @@ pub(super) struct Lane {
 }
 
 /// An ended attempt that the store has recorded, or not.
-struct Recorded {
+struct SettleResult {
     event: EventId,
     /// Whether its row was that of a retry.
     was_retry: bool,
@@ -78,17 +78,17 @@ struct Recorded {
     result: Result<(), Error>,
 }
 
-impl Lane {
-    pub(super) fn new(engine: Arc<Engine>, id: RecipientId, gauge: Arc<Gauge>) -> Self {
+impl Worker {
+    pub(super) fn new(context: Arc<DeliveryContext>, id: RecipientId, mailbox: Arc<Mailbox>) -> Self {
         Self {
-            backlog: Backlog::new(Arc::clone(&engine.store), id),
-            patience: engine.slots.slice(),
-            engine,
+            backlog: Backlog::new(Arc::clone(&context.store), id),
+            patience: context.slots.slice(),
+            context,
             id,
-            gauge,
+            mailbox,
             width: 1,
             held: None,
-            kept: Arc::default(),
+            state_cache: Arc::default(),
             attempts: FuturesUnordered::new(),
             endings: FuturesUnordered::new(),
             asked: None,
@@ -102,12 +102,12 @@ impl Lane {
     /// Runs until nothing waits, the subscription is inactive, or the service stops.
     pub(super) async fn run(mut self) {
         // Registered once: all lanes share these tokens, and would otherwise queue for them at every turn.
-        let engine = Arc::clone(&self.engine);
-        let (abort, stop) = (engine.abort.cancelled(), engine.stop.cancelled());
+        let context = Arc::clone(&self.context);
+        let (abort, stop) = (context.abort.cancelled(), context.stop.cancelled());
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
         tokio::pin!(abort, stop, linger);
         loop {
-            let subscription = self.active().filter(|_| !self.engine.stop.is_cancelled());
+            let subscription = self.active().filter(|_| !self.context.stop.is_cancelled());
             let going = subscription.is_some();
             match &subscription {
                 Some(subscription) => self.go_on(subscription),
@@ -135,8 +135,8 @@ impl Lane {
                 Some(recorded) = self.endings.next() => self.all_recorded(recorded),
                 slot = got(&mut self.asked), if going => self.slot = Some(slot),
                 () = self.backlog.page() => {}
-                () = self.gauge.wake.notified(), if !self.backlog.is_reading() => {
-                    self.backlog.hear(self.gauge.take_news(), 2 * self.width);
+                () = self.mailbox.notify.notified(), if !self.backlog.is_reading() => {
+                    self.backlog.receive(self.mailbox.take_wake(), 2 * self.width);
                 }
                 () = &mut stop, if going => {}
                 () = &mut linger => {
@@ -149,17 +149,17 @@ impl Lane {
             }
             active = Instant::now();
         }
-        lock(&self.engine.lanes).remove(&self.id);
-        self.engine.holds.clear(self.id);
+        lock(&self.context.workers).remove(&self.id);
+        self.context.holds.clear(self.id);
         // A change of the subscription meanwhile found the lane still there.
-        if !self.engine.stop.is_cancelled() && self.active().is_some() {
-            self.engine.wake(self.id, News::read());
+        if !self.context.stop.is_cancelled() && self.active().is_some() {
+            self.context.wake(self.id, Wake::read());
         }
     }
 
     /// Returns the subscription as it is now, unless it is disabled or deleted.
     fn active(&self) -> Option<Arc<Subscription>> {
-        self.engine.directory.get(self.id.as_subscription()).filter(|found| found.is_active())
+        self.context.directory.get(self.id.as_subscription()).filter(|found| found.is_active())
     }
 
     /// How long to wait for something to happen.
@@ -183,7 +183,7 @@ impl Lane {
 
     fn width_max(&self, subscription: &Subscription) -> usize {
         let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
-        self.engine.limits.subscription_in_flight_max.min(own).max(1)
+        self.context.limits.subscription_in_flight_max.min(own).max(1)
     }
 
     /// Reads more where that is wanted, and starts attempts.
@@ -201,17 +201,17 @@ impl Lane {
             return;
         }
         while self.attempts.len() < width {
-            let Some((place, visit)) = self.next(subscription) else { break };
+            let Some((place, plugin_context)) = self.next(subscription) else { break };
             let Some(slot) = self.take_slot() else { break };
-            let Some(owed) = self.backlog.waiting.remove(place) else { break };
-            let (engine, subscription) = (Arc::clone(&self.engine), Arc::clone(subscription));
-            self.attempts.push(Box::pin(engine.attempt(subscription, owed, visit, slot)));
+            let Some(pending) = self.backlog.waiting.remove(place) else { break };
+            let (context, subscription) = (Arc::clone(&self.context), Arc::clone(subscription));
+            self.attempts.push(Box::pin(context.attempt(subscription, pending, plugin_context, slot)));
         }
     }
 
     /// Takes a slot for one more attempt. Only a lane without any attempt waits for one.
     fn take_slot(&mut self) -> Option<Slot> {
-        let slots = &self.engine.slots;
+        let slots = &self.context.slots;
         if let Some(slot) = self.slot.take() {
             return Some(slot);
         }
@@ -226,16 +226,16 @@ impl Lane {
     }
 
     /// Finds the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
-    fn next(&mut self, subscription: &Subscription) -> Option<(usize, Option<Visit>)> {
+    fn next(&mut self, subscription: &Subscription) -> Option<(usize, Option<PluginContext>)> {
         let waiting = &self.backlog.waiting;
         let first = waiting.front()?;
         if subscription.plugin.is_none() {
             return Some((0, None));
         }
-        let is_decided = |owed: &Owed| owed.prepared || owed.progress.passed;
+        let is_decided = |pending: &PendingDelivery| pending.rendered || pending.progress.passed;
         let permit = match is_decided(first) {
             true => Permit::Call,
-            false => self.engine.breakers.ask(subscription, clock::now()),
+            false => self.context.breakers.ask(subscription, clock::now()),
         };
         let place = match permit {
             Permit::Not { until, holds: true } => {
@@ -244,11 +244,11 @@ impl Lane {
             }
             Permit::Call | Permit::Try(_) | Permit::Not { .. } => 0,
         };
-        Some((place, Some(Visit { permit, kept: Arc::clone(&self.kept) })))
+        Some((place, Some(PluginContext { permit, state_cache: Arc::clone(&self.state_cache) })))
     }
 
     /// Takes this end and all others that are there: one turn for many.
-    fn all_ended(&mut self, ended: Ended, slot: Slot) {
+    fn all_ended(&mut self, ended: AttemptResult, slot: Slot) {
         let mut next = Some((ended, slot));
         while let Some((ended, slot)) = next {
             self.ended(ended);
@@ -261,7 +261,7 @@ impl Lane {
     }
 
     /// The same for what the store has recorded: a commit records many at once.
-    fn all_recorded(&mut self, first: Recorded) {
+    fn all_recorded(&mut self, first: SettleResult) {
         let mut next = Some(first);
         while let Some(recorded) = next {
             self.recorded(recorded);
@@ -269,65 +269,65 @@ impl Lane {
         }
     }
 
-    fn ended(&mut self, ended: Ended) {
+    fn ended(&mut self, ended: AttemptResult) {
         let (is_good, due) = match &ended.end {
-            End::Finished(finished) => match finished.attempt.outcome {
+            AttemptEnd::Settled(settlement) => match settlement.attempt.outcome {
                 Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => (true, None),
                 Outcome::Retry { due, .. } => (false, Some(due)),
                 Outcome::Dead { .. } => (false, None),
             },
-            End::Released(release) => (false, Some(release.due)),
+            AttemptEnd::Released(release) => (false, Some(release.due)),
         };
-        self.gauge.note(ended.took, is_good);
+        self.mailbox.note(ended.took, is_good);
         self.width = if is_good { self.width + 1 } else { (self.width / 2).max(1) };
-        self.width = self.width.min(self.engine.limits.subscription_in_flight_max.max(1));
+        self.width = self.width.min(self.context.limits.subscription_in_flight_max.max(1));
         self.note_shortage(&ended);
         let (event, place) = match &ended.end {
-            End::Finished(finished) => (finished.event, finished.place),
-            End::Released(release) => (release.event, release.place),
+            AttemptEnd::Settled(settlement) => (settlement.event, settlement.place),
+            AttemptEnd::Released(release) => (release.event, release.place),
         };
         let was_retry = place.due.is_some();
-        let was_disabling = match ended.consequence {
-            Consequence::Nothing | Consequence::Reached => false,
-            Consequence::DisableUnlessReached(_) | Consequence::Disable(_) => true,
+        let was_disabling = match ended.effect {
+            SubscriptionEffect::Nothing | SubscriptionEffect::Reached => false,
+            SubscriptionEffect::DisableUnlessReached(_) | SubscriptionEffect::Disable(_) => true,
         };
         self.disabling += usize::from(was_disabling);
         if !was_disabling {
-            self.engine.note_reached(&ended);
+            self.context.note_success(&ended);
         }
-        let engine = Arc::clone(&self.engine);
+        let context = Arc::clone(&self.context);
         self.endings.push(Box::pin(async move {
             if was_disabling {
-                Box::pin(engine.follow(&ended)).await;
+                Box::pin(context.apply_effect(&ended)).await;
             }
             let result = match ended.end {
-                End::Finished(finished) => engine.store.finish(finished).await,
-                End::Released(release) => engine.store.release(*release).await,
+                AttemptEnd::Settled(settlement) => context.store.settle(settlement).await,
+                AttemptEnd::Released(release) => context.store.release(*release).await,
             };
-            Recorded { event, was_retry, due, was_disabling, result }
+            SettleResult { event, was_retry, due, was_disabling, result }
         }));
     }
 
     /// Rests after shortages in a row, and has more patience with a target that had to give way.
-    fn note_shortage(&mut self, ended: &Ended) {
-        let slice = self.engine.slots.slice();
+    fn note_shortage(&mut self, ended: &AttemptResult) {
+        let slice = self.context.slots.slice();
         match &ended.end {
-            End::Finished(_) => {
+            AttemptEnd::Settled(_) => {
                 if self.shortages > 0 {
                     self.shortages = 0;
                     self.rest = None;
-                    self.engine.holds.clear(self.id);
+                    self.context.holds.clear(self.id);
                 }
                 if ended.took <= slice {
                     self.patience = slice;
                 }
             }
-            End::Released(release) => {
+            AttemptEnd::Released(release) => {
                 if ended.gave_way {
                     self.patience = (2 * self.patience).min(PATIENCE_MAX);
                 }
                 self.shortages = self.shortages.saturating_add(1);
-                self.engine.holds.note(self.id, release.by, clock::now());
+                self.context.holds.note(self.id, release.by, clock::now());
                 if let Some(beyond) = self.shortages.checked_sub(SHORTAGES_MAX) {
                     let rest = (REST * 2u32.saturating_pow(beyond.min(16))).min(REST_MAX);
                     self.rest = Some(Instant::now() + rest);
@@ -336,8 +336,8 @@ impl Lane {
         }
     }
 
-    fn recorded(&mut self, recorded: Recorded) {
-        let Recorded { event, was_retry, due, was_disabling, result } = recorded;
+    fn recorded(&mut self, recorded: SettleResult) {
+        let SettleResult { event, was_retry, due, was_disabling, result } = recorded;
         self.disabling -= usize::from(was_disabling);
         match result {
             Ok(()) => self.backlog.record(event, was_retry, due),
@@ -350,18 +350,18 @@ impl Lane {
 
     /// Leaves if no work has come; returns whether the lane is gone.
     fn leave(&mut self) -> bool {
-        let mut lanes = lock(&self.engine.lanes);
+        let mut workers = lock(&self.context.workers);
         // Wakes come under the same lock: what is not here yet starts a new lane.
-        if !self.backlog.is_over() || self.gauge.has_news() {
+        if !self.backlog.is_over() || self.mailbox.has_wake() {
             return false;
         }
-        lanes.remove(&self.id);
+        workers.remove(&self.id);
         if self.shortages > 0 {
-            self.engine.holds.clear(self.id);
+            self.context.holds.clear(self.id);
         }
         if let Some(due) = self.backlog.next_due {
-            lock(&self.engine.timetable).insert(self.id, due);
-            self.engine.timetable_changed.notify_one();
+            lock(&self.context.timetable).insert(self.id, due);
+            self.context.timetable_changed.notify_one();
         }
         true
     }

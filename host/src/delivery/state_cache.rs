@@ -13,38 +13,38 @@ use crate::store::{Error, Store};
 /// What a plugin keeps. Whoever calls the plugin holds the turn until the changes are durable, so that each call sees
 /// all earlier ones.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<Option<Read>>);
+pub(super) struct StateCache(Mutex<Option<CachedState>>);
 
 /// What was read of the store, and how the subscription was then: taking its plugin away takes the state too.
-struct Read {
+struct CachedState {
     version: Timestamp,
     state: Arc<StateMap>,
 }
 
 /// One delivery's turn. A turn that ends without [`Turn::keep`] lets the next one read the store again.
-pub(super) struct Turn<'a> {
-    kept: MutexGuard<'a, Option<Read>>,
-    read: Read,
+pub(super) struct StateGuard<'a> {
+    state_cache: MutexGuard<'a, Option<CachedState>>,
+    read: CachedState,
 }
 
-impl Kept {
+impl StateCache {
     /// Waits for the turn, and reads what is not in memory.
-    pub(super) async fn turn(
+    pub(super) async fn lock(
         &self,
         store: &dyn Store,
         subscription: &Subscription,
-    ) -> Result<Turn<'_>, Error> {
-        let mut kept = self.0.lock().await;
+    ) -> Result<StateGuard<'_>, Error> {
+        let mut state_cache = self.0.lock().await;
         let version = subscription.updated;
-        let read = match kept.take().filter(|read| read.version == version) {
+        let read = match state_cache.take().filter(|read| read.version == version) {
             Some(read) => read,
-            None => Read { version, state: Arc::new(store.plugin_state(subscription.id).await?) },
+            None => CachedState { version, state: Arc::new(store.plugin_state(subscription.id).await?) },
         };
-        Ok(Turn { kept, read })
+        Ok(StateGuard { state_cache, read })
     }
 }
 
-impl Turn<'_> {
+impl StateGuard<'_> {
     /// Returns the state for one call.
     pub(super) fn state(&self) -> State {
         State::over(Arc::clone(&self.read.state))
@@ -65,9 +65,9 @@ impl Turn<'_> {
     }
 
     /// Ends the turn; the changes are durable.
-    pub(super) fn keep(self, changes: Vec<StateChange>) {
-        let Self { mut kept, mut read } = self;
+    pub(super) fn commit(self, changes: Vec<StateChange>) {
+        let Self { mut state_cache, mut read } = self;
         apply(Arc::make_mut(&mut read.state), changes);
-        *kept = Some(read);
+        *state_cache = Some(read);
     }
 }
