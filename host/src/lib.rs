@@ -102,8 +102,8 @@ pub mod cli;
 
 pub mod chain;
 pub mod clock;
+pub mod fair_semaphore;
 pub mod foreign;
 pub mod process;
 pub mod shortage;
 pub mod stage;
-pub mod turns;

@@ -13,7 +13,7 @@
 //! disabled, and while what it has caused waits for the target. `http` asks and cancels.
 
 mod page;
-mod turns;
+mod schedule;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ use crate::domain::recovery::State;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
 use crate::intake::Intake;
 use crate::store::{self, Backlog, Forward, Step, Store};
-use turns::Turns;
+use schedule::Schedule;
 
 /// The least and the most events of a page, which otherwise has those of a second, and the most bytes.
 const PAGE_EVENTS_MIN: usize = 16;
@@ -80,7 +80,7 @@ struct Shared {
 }
 
 /// How a turn ended.
-enum Turn {
+enum StepResult {
     /// There is more; so many events were looked at.
     More(Recovery, u64),
     /// Nothing can be done until so much later.
@@ -222,14 +222,14 @@ impl Shared {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut turns = Turns::default();
+        let mut schedule = Schedule::default();
         // When the rate allows the next page.
         let mut free = Instant::now();
         loop {
             for recovery in std::mem::take(&mut *lock(&self.changed)) {
-                turns.put(Instant::now(), recovery);
+                schedule.put(Instant::now(), recovery);
             }
-            match turns.next_at().map(|at| at.max(free)) {
+            match schedule.next_at().map(|at| at.max(free)) {
                 None => {
                     self.told.notified().await;
                     continue;
@@ -243,7 +243,7 @@ impl Shared {
                 }
                 Some(_) => {}
             }
-            let Some(recovery) = turns.next() else { continue };
+            let Some(recovery) = schedule.next() else { continue };
             let id = recovery.subscription;
             let turn = match self.turn(&recovery).await {
                 Ok(turn) => turn,
@@ -251,16 +251,16 @@ impl Shared {
             };
             let now = Instant::now();
             match turn {
-                Turn::More(recovery, events) => {
+                StepResult::More(recovery, events) => {
                     lock(&self.waits).remove(&id);
                     free = free.max(now) + self.time_for(events);
-                    turns.put(now, recovery);
+                    schedule.put(now, recovery);
                 }
-                Turn::Wait(recovery, wait, pause) => {
+                StepResult::Wait(recovery, wait, pause) => {
                     lock(&self.waits).insert(id, wait);
-                    turns.put(now + pause, recovery);
+                    schedule.put(now + pause, recovery);
                 }
-                Turn::Over => {
+                StepResult::Over => {
                     lock(&self.waits).remove(&id);
                     lock(&self.fixed_for).remove(&id);
                 }
@@ -273,12 +273,12 @@ impl Shared {
     }
 
     /// Takes a recovery one step on.
-    async fn turn(&self, recovery: &Recovery) -> Result<Turn, store::Error> {
+    async fn turn(&self, recovery: &Recovery) -> Result<StepResult, store::Error> {
         let Some(subscription) = self.directory.get(recovery.subscription) else {
             return self.step(recovery, Step::End(State::Cancelled { at: clock::now() }), 0).await;
         };
         if !subscription.is_active() && subscription.deleted.is_none() {
-            return Ok(Turn::Wait(recovery.clone(), Wait::Disabled, PAUSE));
+            return Ok(StepResult::Wait(recovery.clone(), Wait::Disabled, PAUSE));
         }
         // Since somebody changed it, it may have been disabled for a while, without what came then.
         let fixed_for = lock(&self.fixed_for).get(&recovery.subscription).copied();
@@ -292,17 +292,17 @@ impl Shared {
             self.store.backlog(recovery.subscription.into(), clock::now(), WAITING_MAX).await?;
         if due >= DUE_MAX || all >= WAITING_MAX {
             let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(all).unwrap_or(u32::MAX);
-            return Ok(Turn::Wait(recovery.clone(), Wait::Target, pause));
+            return Ok(StepResult::Wait(recovery.clone(), Wait::Target, pause));
         }
         let page = self.store.forward(self.page(recovery, end.event)).await?;
         match page::look(recovery, &subscription, page).await {
             // Around its times the walk passes events that it does not ask for: that needs no write.
-            Ok(Some(looked)) if looked.events == 0 && looked.last.event < end.event => {
-                Ok(Turn::More(Recovery { position: Some(looked.last), ..recovery.clone() }, 0))
+            Ok(Some(scan)) if scan.events == 0 && scan.last.event < end.event => {
+                Ok(StepResult::More(Recovery { position: Some(scan.last), ..recovery.clone() }, 0))
             }
-            Ok(Some(looked)) => {
-                let events = looked.events;
-                self.step(recovery, Step::Advance(looked), events).await
+            Ok(Some(scan)) => {
+                let events = scan.events;
+                self.step(recovery, Step::Advance(scan), events).await
             }
             Ok(None) => self.step(recovery, Step::End(State::Done { at: clock::now() }), 0).await,
             Err(error) => {
@@ -323,21 +323,21 @@ impl Shared {
         }
     }
 
-    async fn step(&self, recovery: &Recovery, step: Step, events: u64) -> Result<Turn, store::Error> {
+    async fn step(&self, recovery: &Recovery, step: Step, events: u64) -> Result<StepResult, store::Error> {
         let id = recovery.subscription;
         let Some(next) = self.store.recover(id, recovery.asked, step, clock::now()).await? else {
-            return Ok(Turn::Over);
+            return Ok(StepResult::Over);
         };
         if next.is_running() {
-            return Ok(Turn::More(next, events));
+            return Ok(StepResult::More(next, events));
         }
         let (state, looked_at, created) = (next.state.name(), next.looked_at, next.created);
         tracing::info!(subscription = %id, state, looked_at, created, "a recovery has ended");
-        Ok(Turn::Over)
+        Ok(StepResult::Over)
     }
 
     /// Waits for a store that cannot be used now; what is damaged stays damaged.
-    async fn fail(&self, recovery: Recovery, error: store::Error) -> Turn {
+    async fn fail(&self, recovery: Recovery, error: store::Error) -> StepResult {
         tracing::warn!(subscription = %recovery.subscription, %error, "a recovery does not move");
         if matches!(error, store::Error::Damaged { .. }) {
             let failed = State::Failed { at: clock::now(), reason: error.to_string() };
@@ -345,7 +345,7 @@ impl Shared {
                 return turn;
             }
         }
-        Turn::Wait(recovery, Wait::Store, PAUSE)
+        StepResult::Wait(recovery, Wait::Store, PAUSE)
     }
 }
 

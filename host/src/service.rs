@@ -28,7 +28,7 @@ use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options, RedbStore};
-use crate::store::{self, EventHistory, Purge, Purged, Store};
+use crate::store::{self, EventHistory, Purge, PurgeReport, Store};
 
 /// How often events past their retention are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -397,7 +397,7 @@ async fn purge(store: &dyn Store, retention: Duration) {
     let Ok(before) = clock::now().checked_sub(retention) else { return };
     match store.purge(Purge::Expired(before)).await {
         Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
-            let Purged { purged, kept, expired } = purged;
+            let PurgeReport { purged, kept, expired } = purged;
             tracing::info!(purged, kept, expired, "events past their retention are removed");
         }
         Ok(_) => {}

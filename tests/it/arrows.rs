@@ -7,11 +7,11 @@ const ROOMS: [(&str, u8); 25] = [
     // Tools of one function, beneath everything; the nouns need none of them.
     ("chain", 1),
     ("clock", 1),
+    ("fair_semaphore", 1),
     ("foreign", 1),
     ("process", 1),
     ("shortage", 1),
     ("stage", 1),
-    ("turns", 1),
     ("domain", 1),
     ("net", 2),
     ("matching", 3),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{Config, Sources};
-use crate::store::redb::{self, Checked};
+use crate::store::redb::{self, CheckReport};
 use clap::Subcommand;
 
 use crate::cli::print;
@@ -52,8 +52,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn check(checked: &Checked, equal: bool) -> anyhow::Result<ExitCode> {
-    let Checked { found, current } = *checked;
+fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
+    let CheckReport { found, current } = *checked;
     let (sentence, good) = match found {
         Some(found) if found == current => (format!("the schema is current (version {found})"), true),
         Some(found) => {
@@ -65,8 +65,8 @@ fn check(checked: &Checked, equal: bool) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn sync(before: &Checked) -> anyhow::Result<ExitCode> {
-    let Checked { found, current } = *before;
+fn sync(before: &CheckReport) -> anyhow::Result<ExitCode> {
+    let CheckReport { found, current } = *before;
     let sentence = match found {
         Some(found) if found == current => format!("the schema is current already (version {found})"),
         Some(found) => format!("the schema is migrated from version {found} to {current}"),

@@ -13,9 +13,9 @@ use super::{failure, request};
 use crate::clock;
 use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
 use crate::domain::{DeliveryId, PluginUse, Subscription};
-use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
+use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::policy;
-use crate::store::{Error, Logged};
+use crate::store::{Error, LoggedEvent};
 
 /// What would become of an event.
 #[derive(Debug)]
@@ -41,7 +41,11 @@ impl Dispatcher {
     ///
     /// # Errors
     /// When the plugin's state cannot be read.
-    pub async fn try_out(&self, event: &Logged, subscription: &Arc<Subscription>) -> Result<DryRun, Error> {
+    pub async fn try_out(
+        &self,
+        event: &LoggedEvent,
+        subscription: &Arc<Subscription>,
+    ) -> Result<DryRun, Error> {
         let context = &self.context;
         let policy = context.policy.ask(event.id, &event.event, subscription).await;
         match *policy {
@@ -83,7 +87,7 @@ impl Dispatcher {
 impl DeliveryContext {
     async fn try_plugin(
         &self,
-        event: &Logged,
+        event: &LoggedEvent,
         subscription: &Arc<Subscription>,
         used: &Arc<PluginUse>,
     ) -> Result<(PluginRun, DryRunPlan), Error> {
@@ -107,7 +111,7 @@ impl DeliveryContext {
             purpose: Purpose::Try,
         };
         let has_policy = plugin.has_policy();
-        let Ran { run, outputs, .. } = self.modules.host().run(plugin, call).await;
+        let CallResult { run, outputs, .. } = self.modules.host().run(plugin, call).await;
         let plan = match &run.verdict {
             Verdict::Deliver => DryRunPlan::Event,
             Verdict::Transformed { .. } => DryRunPlan::Outputs(outputs),

@@ -16,7 +16,7 @@ use crate::domain::plugin::{
     Failure, OnError, Output, PluginResult, PluginRun, RenderedPayload, StateChange, Verdict,
 };
 use crate::domain::{Holder, Outcome, PluginUse, Subscription};
-use crate::plugin::{Call, Plugin, Purpose, Ran, State, Steps};
+use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::store::{Error, PendingDelivery, Rendering};
 use crate::{chain, clock};
 
@@ -152,7 +152,7 @@ impl DeliveryContext {
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
-        let Ran { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
+        let CallResult { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
             return self.classify_failed_run(&plugin_call, permit, run, has_policy);
         }

@@ -12,7 +12,7 @@ use crate::domain::plugin::Output;
 use crate::domain::target::TargetError;
 use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
 use crate::net::{Agent, Guard, Voice, mark};
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 /// Standard Webhooks: the same for each attempt of a delivery, so that a target can tell a repeat.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -43,7 +43,10 @@ impl Unsendable {
 ///
 /// # Errors
 /// When the subscription cannot be put into a request.
-pub(super) fn make(event: &Logged, subscription: &Subscription) -> Result<Request<Full<Bytes>>, Unsendable> {
+pub(super) fn make(
+    event: &LoggedEvent,
+    subscription: &Subscription,
+) -> Result<Request<Full<Bytes>>, Unsendable> {
     post(encode(&event.event, subscription), DeliveryId::of(event.id, subscription.id), subscription)
 }
 

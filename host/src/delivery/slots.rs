@@ -41,8 +41,8 @@ pub(super) struct Slots {
 
 struct State {
     /// For each slot that was ever needed: how it is taken, and its bell.
-    taken: Vec<Option<Taken>>,
-    bells: Vec<Arc<Bell>>,
+    taken: Vec<Option<SlotUse>>,
+    signals: Vec<Arc<Signal>>,
     /// Those of them that are free.
     free: Vec<usize>,
     /// How many are taken by patient lanes.
@@ -55,7 +55,7 @@ struct State {
     is_watched: bool,
 }
 
-struct Taken {
+struct SlotUse {
     /// Until when it need not give way.
     until: Instant,
     is_patient: bool,
@@ -63,7 +63,7 @@ struct Taken {
 
 /// Tells the attempt in a slot to give way.
 #[derive(Default)]
-struct Bell {
+struct Signal {
     has_rung: AtomicBool,
     waker: AtomicWaker,
 }
@@ -77,7 +77,7 @@ struct Waiter {
 pub(super) struct Slot {
     slots: Arc<Slots>,
     index: usize,
-    bell: Arc<Bell>,
+    signal: Arc<Signal>,
     patience: Duration,
 }
 
@@ -94,7 +94,7 @@ impl Slots {
         let max = max.max(1);
         let state = State {
             taken: Vec::new(),
-            bells: Vec::new(),
+            signals: Vec::new(),
             free: Vec::new(),
             patient: 0,
             waiting: VecDeque::new(),
@@ -136,17 +136,17 @@ impl Slots {
             Some(index) => index,
             None if state.taken.len() < self.max => {
                 state.taken.push(None);
-                state.bells.push(Arc::default());
+                state.signals.push(Arc::default());
                 state.taken.len() - 1
             }
             None => return None,
         };
         state.patient += usize::from(is_patient);
-        state.taken[index] = Some(Taken { until: Instant::now() + patience, is_patient });
-        let bell = Arc::clone(&state.bells[index]);
+        state.taken[index] = Some(SlotUse { until: Instant::now() + patience, is_patient });
+        let signal = Arc::clone(&state.signals[index]);
         // What its last owner was told does not count.
-        bell.has_rung.store(false, Ordering::Relaxed);
-        Some(Slot { slots: Arc::clone(self), index, bell, patience })
+        signal.has_rung.store(false, Ordering::Relaxed);
+        Some(Slot { slots: Arc::clone(self), index, signal, patience })
     }
 
     /// Waits for a slot: for a lane that has none. Cancel safe, but for its place in the queue.
@@ -210,8 +210,8 @@ impl Slots {
         let mut wanted = (impatient + patient.min(room)).saturating_sub(state.told);
         // These can only follow another patient one.
         let mut wanted_patient = patient.saturating_sub(room);
-        let has_rung = |index: usize| state.bells[index].has_rung.load(Ordering::Relaxed);
-        let late = |taken: &Taken| taken.until <= now;
+        let has_rung = |index: usize| state.signals[index].has_rung.load(Ordering::Relaxed);
+        let late = |taken: &SlotUse| taken.until <= now;
         let mut order: Vec<_> = (0..state.taken.len())
             .filter(|index| state.taken[*index].as_ref().is_some_and(late) && !has_rung(*index))
             .collect();
@@ -226,13 +226,13 @@ impl Slots {
                 continue;
             }
             state.told += 1;
-            state.bells[index].ring();
+            state.signals[index].ring();
         }
         state.is_watched
     }
 }
 
-impl Bell {
+impl Signal {
     fn ring(&self) {
         self.has_rung.store(true, Ordering::Relaxed);
         self.waker.wake();
@@ -247,7 +247,7 @@ impl Bell {
 impl Slot {
     /// Tells whether it may be used for another attempt: no lane needs it.
     pub(super) fn may_be_kept(&self) -> bool {
-        !self.bell.has_rung.load(Ordering::Relaxed)
+        !self.signal.has_rung.load(Ordering::Relaxed)
     }
 
     /// Returns how long an attempt may last though a lane waits.
@@ -272,7 +272,7 @@ impl Occupied<'_> {
         let mut work = pin!(work);
         let done = poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => self.slot.bell.poll(cx).map(|()| None),
+            Poll::Pending => self.slot.signal.poll(cx).map(|()| None),
         });
         if let Some(done) = done.await {
             return Some(done);
@@ -293,7 +293,7 @@ impl Drop for Slot {
             let mut state = lock(&self.slots.state);
             if let Some(taken) = state.taken[self.index].take() {
                 state.patient -= usize::from(taken.is_patient);
-                state.told -= usize::from(self.bell.has_rung.load(Ordering::Relaxed));
+                state.told -= usize::from(self.signal.has_rung.load(Ordering::Relaxed));
             }
             state.free.push(self.index);
             !state.waiting.is_empty()

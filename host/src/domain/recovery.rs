@@ -74,7 +74,7 @@ pub enum State {
 
 /// What a recovery found in the next part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
+pub struct ScanProgress {
     /// The first event that it looked at, if any was in its time.
     pub first: Option<Mark>,
     /// The last event that it passed.
@@ -132,14 +132,14 @@ impl Recovery {
     }
 
     /// Moves on past a part of the log that caused `created` deliveries, and ends at the end.
-    pub fn advance(&mut self, looked: &Looked, created: u64, at: Timestamp) {
-        self.oldest = self.oldest.or(looked.first);
-        self.position = Some(looked.last);
-        self.looked_at += looked.events;
-        self.matched += looked.matched.len() as u64;
+    pub fn advance(&mut self, scan: &ScanProgress, created: u64, at: Timestamp) {
+        self.oldest = self.oldest.or(scan.first);
+        self.position = Some(scan.last);
+        self.looked_at += scan.events;
+        self.matched += scan.matched.len() as u64;
         self.created += created;
-        self.failed += looked.failed;
-        if self.end.is_some_and(|end| looked.last.event >= end.event) {
+        self.failed += scan.failed;
+        if self.end.is_some_and(|end| scan.last.event >= end.event) {
             self.state = State::Done { at };
         }
     }
@@ -197,7 +197,7 @@ mod tests {
         let mut recovery = recovery(None, None);
         recovery.begin(Some(mark(5)), at(101));
         assert!(recovery.is_running());
-        let part = |last, matched: &[u8]| Looked {
+        let part = |last, matched: &[u8]| ScanProgress {
             first: Some(mark(last)),
             last: mark(last),
             events: 2,

@@ -14,7 +14,7 @@ use super::run::{Attempt, Failure};
 use crate::clock;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, Event, EventId};
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 /// How a run without a store went.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub async fn dry_run(
     let handler = Handler::load(definition, deps).await?;
     let (id, recipient) = (EventId::from_uuid(Uuid::now_v7()), handler.definition.name.routed());
     let received = clock::now();
-    let logged = Logged { id, event, received, sender: String::new(), matched: vec![recipient] };
+    let logged = LoggedEvent { id, event, received, sender: String::new(), matched: vec![recipient] };
     let folder = Folder::of(runs, DeliveryId::of(id, recipient));
     let attempt =
         Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };

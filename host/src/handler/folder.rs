@@ -34,7 +34,7 @@ pub(super) struct Folder(PathBuf);
 
 /// Which run a folder is of.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Began {
+pub(super) struct RunRecord {
     event: Uuid,
     recipient: Uuid,
     /// When it began.
@@ -44,7 +44,7 @@ pub(super) struct Began {
 
 /// That the program has ended well, and what is known of it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Ran {
+pub(super) struct ProgramRecord {
     /// When.
     #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
     pub(super) at: Timestamp,
@@ -56,16 +56,16 @@ pub(super) struct Ran {
 
 /// What an earlier attempt has left.
 #[derive(Debug)]
-pub(super) enum Left {
+pub(super) enum Leftover {
     /// Nothing.
     Nothing,
     /// A run that was cut short.
-    Interrupted(Began),
+    Interrupted(RunRecord),
     /// Outputs that wait to be uploaded.
-    Ran(Box<Ran>),
+    Program(Box<ProgramRecord>),
 }
 
-impl Began {
+impl RunRecord {
     pub(super) fn event(&self) -> EventId {
         EventId::from_uuid(self.event)
     }
@@ -114,15 +114,15 @@ impl Folder {
     }
 
     /// Looks for what an earlier attempt has left.
-    pub(super) fn left(&self) -> io::Result<Left> {
+    pub(super) fn left(&self) -> io::Result<Leftover> {
         if let Some(ran) = mark::read(&self.0.join("ran.json"))? {
-            return Ok(Left::Ran(Box::new(ran)));
+            return Ok(Leftover::Program(Box::new(ran)));
         }
-        Ok(self.began()?.map_or(Left::Nothing, Left::Interrupted))
+        Ok(self.began()?.map_or(Leftover::Nothing, Leftover::Interrupted))
     }
 
     /// Returns which run it is of, unless it is none.
-    pub(super) fn began(&self) -> io::Result<Option<Began>> {
+    pub(super) fn began(&self) -> io::Result<Option<RunRecord>> {
         mark::read(&self.0.join("began.json"))
     }
 
@@ -143,7 +143,7 @@ impl Folder {
         fs::create_dir_all(&self.0)?;
         // What events hold is nobody else's business.
         fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;
-        let began = Began { event: event.uuid(), recipient: recipient.uuid(), at };
+        let began = RunRecord { event: event.uuid(), recipient: recipient.uuid(), at };
         // It does not wait for the disk: that the run is owed is in the store. After a power cut it begins again without a
         // word of this one.
         fs::write(self.0.join("began.json"), serde_json::to_vec(&began)?)?;
@@ -154,7 +154,7 @@ impl Folder {
 
     /// Sees to it that what is to be uploaded is on disk, and says that it is. What else the program has left may be as
     /// it likes.
-    pub(super) fn ran(&self, ran: &Ran, outputs: &[String]) -> io::Result<()> {
+    pub(super) fn ran(&self, ran: &ProgramRecord, outputs: &[String]) -> io::Result<()> {
         for entry in outputs.iter().flat_map(|output| WalkDir::new(self.work().join(output))) {
             let entry = entry?;
             if entry.file_type().is_file() || entry.file_type().is_dir() {
@@ -245,15 +245,15 @@ mod tests {
     fn a_folder_without_its_mark_is_that_of_a_run_that_was_cut_short() {
         let runs = tempfile::tempdir().unwrap();
         let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
-        assert!(matches!(folder.left().unwrap(), Left::Nothing));
+        assert!(matches!(folder.left().unwrap(), Leftover::Nothing));
         begin(&folder);
         fs::write(folder.work().join("output/half"), "x").unwrap();
-        let Left::Interrupted(began) = folder.left().unwrap() else { panic!("it was begun") };
+        let Leftover::Interrupted(began) = folder.left().unwrap() else { panic!("it was begun") };
         assert_eq!((began.event(), began.recipient()), ids());
         begin(&folder);
         assert!(!folder.work().join("output/half").exists());
         fs::write(folder.0.join("ran.json"), "{\"at\":").unwrap();
-        assert!(matches!(folder.left().unwrap(), Left::Interrupted(_)));
+        assert!(matches!(folder.left().unwrap(), Leftover::Interrupted(_)));
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         begin(&folder);
         let aside = Folder::found(folder.set_aside().unwrap().unwrap());
         assert!(aside.is_aside() && !folder.is_aside());
-        assert!(matches!(folder.left().unwrap(), Left::Nothing));
+        assert!(matches!(folder.left().unwrap(), Leftover::Nothing));
         begin(&folder);
         folder.remove().unwrap();
         folder.remove().unwrap();
@@ -292,8 +292,8 @@ mod tests {
             program: None,
             uploads: Vec::new(),
         };
-        folder.ran(&Ran { at: clock::now(), failed: 0, run }, &["output".to_owned()]).unwrap();
-        assert!(matches!(folder.left().unwrap(), Left::Ran(_)));
+        folder.ran(&ProgramRecord { at: clock::now(), failed: 0, run }, &["output".to_owned()]).unwrap();
+        assert!(matches!(folder.left().unwrap(), Leftover::Program(_)));
         folder.remove().unwrap();
     }
 }

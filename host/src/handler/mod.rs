@@ -43,8 +43,8 @@ pub use dry_run::{DryRun, dry_run};
 pub use meter::{Meter, Phase, Progress};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
 pub use program::{
-    Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Ended, Native, Run, Shortage,
-    Supervision, become_main, supervise_main,
+    Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Native, ProgramResult, Run,
+    Shortage, Supervision, become_main, supervise_main,
 };
 pub use ready::{Deps, Error, check, routes};
 pub use router::Router;

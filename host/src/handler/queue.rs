@@ -12,7 +12,7 @@ use super::folder::Folder;
 use super::meter::Meter;
 use super::program::Shortage;
 use super::ready::Handler;
-use super::run::{self, Attempt, Ended, Failure};
+use super::run::{self, Attempt, Failure, RunResult};
 use super::runs::{RunContext, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, RecipientId};
@@ -254,7 +254,7 @@ async fn one(
 ///
 /// # Errors
 /// When this machine has not what it needs.
-async fn make(attempt: &Attempt<'_>) -> Result<Ended, Shortage> {
+async fn make(attempt: &Attempt<'_>) -> Result<RunResult, Shortage> {
     match caught(Box::pin(attempt.make())).await {
         Ok(made) => made,
         Err(panic) => {

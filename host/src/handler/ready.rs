@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::definition::{Definition, Program};
 use super::fetch::{self, Fetcher};
-use super::program::{Call, Closure, Component, Ended, Native, Run, Shortage};
+use super::program::{Call, Closure, Component, Native, ProgramResult, Run, Shortage};
 use super::upload::{self, Accept, Uploader};
 use crate::directory::Route;
 use crate::domain::HandlerName;
@@ -157,7 +157,11 @@ impl Loaded {
     ///
     /// # Errors
     /// When this machine has not what it needs.
-    pub(super) async fn run(&self, call: &Call, closures: impl FnOnce() -> Run) -> Result<Ended, Shortage> {
+    pub(super) async fn run(
+        &self,
+        call: &Call,
+        closures: impl FnOnce() -> Run,
+    ) -> Result<ProgramResult, Shortage> {
         match self {
             Self::Component(component) => component.run(call).await,
             Self::Native(native) => native.run(call).await,

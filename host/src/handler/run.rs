@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::fetch;
-use super::folder::{Folder, Left, Ran};
+use super::folder::{Folder, Leftover, ProgramRecord};
 use super::mark;
 use super::meter::{Meter, Phase};
 use super::output::{Output, OutputError, OutputLimits};
@@ -19,7 +19,7 @@ use crate::domain::parts::{FilePath, Parts};
 use crate::domain::{DeliveryId, RecipientId};
 use crate::plugin::last_words;
 use crate::stage::PANICKED;
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 use crate::{chain, clock, shortage};
 
 /// The file among an upload's notes that says that it is done.
@@ -32,7 +32,7 @@ pub(super) struct Attempt<'a> {
     /// Which handler.
     pub(super) handler: &'a Handler,
     /// On which event.
-    pub(super) logged: &'a Logged,
+    pub(super) logged: &'a LoggedEvent,
     /// To whom the run is owed.
     pub(super) recipient: RecipientId,
     /// 1 for the first.
@@ -44,7 +44,7 @@ pub(super) struct Attempt<'a> {
 }
 
 /// How an attempt went.
-pub(super) struct Ended {
+pub(super) struct RunResult {
     /// What is told of it.
     pub(super) run: HandlerRun,
     /// What failed, if anything.
@@ -67,18 +67,18 @@ pub(super) enum Failure {
 }
 
 /// Why an attempt did not come to its end.
-enum Stopped {
+enum RunError {
     Shortage(Shortage),
     Failure(Failure),
 }
 
-impl From<Shortage> for Stopped {
+impl From<Shortage> for RunError {
     fn from(shortage: Shortage) -> Self {
         Self::Shortage(shortage)
     }
 }
 
-impl From<Failure> for Stopped {
+impl From<Failure> for RunError {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
     }
@@ -119,26 +119,26 @@ impl Attempt<'_> {
     /// # Errors
     /// When this machine has not what it needs, such as a folder. That says nothing about the run, which can be made when it
     /// has passed.
-    pub(super) async fn make(&self) -> Result<Ended, Shortage> {
+    pub(super) async fn make(&self) -> Result<RunResult, Shortage> {
         let mut run = self.blank();
         match self.go(&mut run).await {
-            Ok(()) => Ok(Ended { run, failure: None }),
-            Err(Stopped::Failure(failure)) => Ok(Ended { run, failure: Some(failure) }),
-            Err(Stopped::Shortage(shortage)) => Err(shortage),
+            Ok(()) => Ok(RunResult { run, failure: None }),
+            Err(RunError::Failure(failure)) => Ok(RunResult { run, failure: Some(failure) }),
+            Err(RunError::Shortage(shortage)) => Err(shortage),
         }
     }
 
     /// Tells of an attempt that ended by a panic of the service, or of an embedding program's code that it calls. Where the
     /// program had ended well, it is the upload that failed.
-    pub(super) async fn panicked(&self) -> Ended {
+    pub(super) async fn panicked(&self) -> RunResult {
         let reason = PANICKED.to_owned();
         match self.look().await {
-            Ok(Left::Ran(ran)) => {
+            Ok(Leftover::Program(ran)) => {
                 let run = HandlerRun { start: RunStart::Upload { ran: ran.at }, ..ran.run };
-                Ended { run, failure: Some(Failure::Upload { reason, before: ran.failed }) }
+                RunResult { run, failure: Some(Failure::Upload { reason, before: ran.failed }) }
             }
-            Ok(Left::Nothing | Left::Interrupted(_)) | Err(_) => {
-                Ended { run: self.blank(), failure: Some(Failure::Run(reason)) }
+            Ok(Leftover::Nothing | Leftover::Interrupted(_)) | Err(_) => {
+                RunResult { run: self.blank(), failure: Some(Failure::Run(reason)) }
             }
         }
     }
@@ -153,34 +153,34 @@ impl Attempt<'_> {
         }
     }
 
-    async fn go(&self, run: &mut HandlerRun) -> Result<(), Stopped> {
+    async fn go(&self, run: &mut HandlerRun) -> Result<(), RunError> {
         let parts = Parts::of(&self.logged.event).map_err(|error| Failure::Run(chain::of(&error)))?;
         let before = match self.look().await? {
-            Left::Ran(ran) => {
+            Leftover::Program(ran) => {
                 *run = HandlerRun { start: RunStart::Upload { ran: ran.at }, ..ran.run };
                 ran.failed
             }
-            Left::Nothing => self.run(&parts, run).await?,
-            Left::Interrupted(began) => {
+            Leftover::Nothing => self.run(&parts, run).await?,
+            Leftover::Interrupted(began) => {
                 run.start = RunStart::Again { interrupted: began.at };
                 self.run(&parts, run).await?
             }
         };
         self.upload(&parts, run).await.map_err(|Refused { reason, whose }| match whose {
-            Whose::Host => Stopped::Shortage(Shortage(reason)),
+            Whose::Host => RunError::Shortage(Shortage(reason)),
             Whose::Program => Failure::Run(reason).into(),
             Whose::Lasting => Failure::UploadForGood(reason).into(),
             Whose::Passing => Failure::Upload { reason, before }.into(),
         })
     }
 
-    async fn look(&self) -> Result<Left, Shortage> {
+    async fn look(&self) -> Result<Leftover, Shortage> {
         let folder = self.folder.clone();
         blocking(move || folder.left()).await.map_err(|error| no_folder(&error))
     }
 
     /// Fetches and runs; returns how many attempts had failed before.
-    async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, Stopped> {
+    async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, RunError> {
         self.begin().await?;
         let definition = &self.handler.definition;
         let (download, limits) = (self.folder.download(), definition.fetch_limits());
@@ -204,7 +204,7 @@ impl Attempt<'_> {
         let before = self.number - 1;
         if self.handler.definition.keeps_outputs() {
             let (folder, ran) =
-                (self.folder.clone(), Ran { at: clock::now(), failed: before, run: run.clone() });
+                (self.folder.clone(), ProgramRecord { at: clock::now(), failed: before, run: run.clone() });
             let outputs = call.outputs;
             let (ran, outputs) = (Arc::new(ran), Arc::new(outputs));
             loop {
@@ -223,7 +223,7 @@ impl Attempt<'_> {
     }
 
     /// Says what a failed fetch means.
-    async fn unfetched(&self, error: fetch::Error) -> Stopped {
+    async fn unfetched(&self, error: fetch::Error) -> RunError {
         let reason = format!("fetch: {}", chain::of(&error));
         if !shortage::is_behind(&error) {
             return Failure::Run(reason).into();
@@ -233,7 +233,7 @@ impl Attempt<'_> {
 
     /// Gives up the run for now. What there is of its files goes first: they may be what has filled the disk, which the
     /// store needs as well.
-    async fn put_off(&self, reason: String) -> Stopped {
+    async fn put_off(&self, reason: String) -> RunError {
         let folder = self.folder.clone();
         if let Err(error) = blocking(move || folder.remove()).await {
             tracing::warn!(%error, "the folder of a run stays for now");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::folder::{Began, Folder};
+use super::folder::{Folder, RunRecord};
 use super::remove::remove;
 use super::run::blocking;
 use super::runs::RunContext;
@@ -95,7 +95,7 @@ fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
 
 /// Tells whether somebody may still take something from the folder of a run: its next attempt, or whoever asks for
 /// an upload again that was given up.
-async fn is_needed(context: &RunContext, began: &Began) -> Result<bool, store::Error> {
+async fn is_needed(context: &RunContext, began: &RunRecord) -> Result<bool, store::Error> {
     let Some(story) = context.store.story(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();
     let state =

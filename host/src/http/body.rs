@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::coding::Codings;
 use super::error::ApiError;
-use super::room::{Full, Room, Taken};
+use super::room::{Full, Room, RoomPermit};
 use crate::domain::json;
 
 /// A limit for bodies, with the names that its errors use.
@@ -81,7 +81,7 @@ pub(super) async fn read<'a>(
     headers: &HeaderMap,
     mut body: Body,
     limit: &'a Limit,
-) -> Result<(Bytes, Taken<&'a Room>), ApiError> {
+) -> Result<(Bytes, RoomPermit<&'a Room>), ApiError> {
     let codings = match Codings::of(headers) {
         Ok(codings) => codings,
         Err(refused) => {
@@ -111,8 +111,8 @@ pub(super) async fn read<'a>(
 }
 
 /// Reads all bytes as they come. Most bodies come in one piece, which is taken as it is.
-async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, Taken<&'a Room>), Fault> {
-    let (mut taken, mut first, mut all) = (Taken::of(&*limit.room), Bytes::new(), Vec::new());
+async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, RoomPermit<&'a Room>), Fault> {
+    let (mut taken, mut first, mut all) = (RoomPermit::of(&*limit.room), Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(part) = frame.map_err(|_| Fault::BrokeOff)?.into_data() else { continue };
         if part.len() > limit.bytes - first.len() - all.len() {

@@ -15,7 +15,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::body::{Fault, Limit};
 use super::error::ApiError;
-use super::room::{Room, Taken};
+use super::room::{Room, RoomPermit};
 
 /// What is unpacked here, as `Accept-Encoding` says it (RFC 9110 §12.5.3).
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
@@ -63,10 +63,10 @@ impl Codings {
     pub(super) async fn undo<'a>(
         self,
         packed: Bytes,
-        mut taken: Taken<&'a Room>,
+        mut taken: RoomPermit<&'a Room>,
         limit: &'a Limit,
         deadline: Instant,
-    ) -> Result<(Bytes, Taken<&'a Room>), Fault> {
+    ) -> Result<(Bytes, RoomPermit<&'a Room>), Fault> {
         let Some(outermost) = self.0.last().copied().filter(|_| !packed.is_empty()) else {
             return Ok((packed, taken));
         };
@@ -74,7 +74,7 @@ impl Codings {
         let (room, most, packed_bytes) = (Arc::clone(&limit.room), limit.bytes, packed.len());
         let unpacking = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let (mut bytes, mut taken) = (packed, Taken::of(Arc::clone(&room)));
+            let (mut bytes, mut taken) = (packed, RoomPermit::of(Arc::clone(&room)));
             for coding in self.0.into_iter().rev() {
                 let mut output = Output::new(Arc::clone(&room), most, deadline);
                 coding.undo(&bytes, &mut output)?;
@@ -143,7 +143,7 @@ fn unsupported(detail: String) -> ApiError {
 /// What comes out.
 struct Output {
     bytes: Vec<u8>,
-    taken: Taken<Arc<Room>>,
+    taken: RoomPermit<Arc<Room>>,
     most: usize,
     deadline: Instant,
 }
@@ -180,7 +180,7 @@ fn too_short() -> Stop {
 
 impl Output {
     fn new(room: Arc<Room>, most: usize, deadline: Instant) -> Self {
-        Self { bytes: Vec::new(), taken: Taken::of(room), most, deadline }
+        Self { bytes: Vec::new(), taken: RoomPermit::of(room), most, deadline }
     }
 
     /// Takes the next bytes, or none: a step without any takes its time as well.

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
 use super::identity::User;
-use super::parameters::{Parameters, Takes};
+use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
@@ -36,8 +36,8 @@ pub(super) struct Page {
     before: Option<EventId>,
 }
 
-impl Takes for Page {
-    const TAKES: &'static str = "limit (from 1 on; at most 1000 are listed) and before (an event's id)";
+impl QueryDoc for Page {
+    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed) and before (an event's id)";
 }
 
 /// `GET /eventmatch/{uuid}/deliveries`

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
-use super::parameters::{Parameters, Takes};
+use super::parameters::{Parameters, QueryDoc};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::CompiledSubscription;
@@ -66,8 +66,8 @@ pub(super) struct Page {
     after: Option<SubscriptionId>,
 }
 
-impl Takes for Page {
-    const TAKES: &'static str = "limit (from 1 on) and after (the UUID of a subscription in the list)";
+impl QueryDoc for Page {
+    const DOC: &'static str = "limit (from 1 on) and after (the UUID of a subscription in the list)";
 }
 
 /// `GET /eventmatch`

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
-use super::parameters::{Parameters, Takes};
+use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use super::{Api, explain};
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, RecipientId, SubscriptionId};
 use crate::handler::Runs;
-use crate::store::{Purge, Purged, Range};
+use crate::store::{Purge, PurgeReport, Range};
 
 /// How many events a list has unless asked otherwise, and at the most.
 const LIMIT: usize = 100;
@@ -39,8 +39,8 @@ pub(super) struct Page {
     until: Option<Timestamp>,
 }
 
-impl Takes for Page {
-    const TAKES: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id), since and until \
+impl QueryDoc for Page {
+    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id), since and until \
         (times such as 2026-01-31T12:00:00Z)";
 }
 
@@ -105,8 +105,8 @@ pub(super) struct Explain {
     after: Option<SubscriptionId>,
 }
 
-impl Takes for Explain {
-    const TAKES: &'static str = "explain (a user, to hear why each of his subscriptions matched or did not) and after \
+impl QueryDoc for Explain {
+    const DOC: &'static str = "explain (a user, to hear why each of his subscriptions matched or did not) and after \
         (the UUID of the last one that you have heard of)";
 }
 
@@ -145,8 +145,8 @@ pub(super) struct Only {
     subscription: Option<SubscriptionId>,
 }
 
-impl Takes for Only {
-    const TAKES: &'static str = "subscription (a subscription's UUID)";
+impl QueryDoc for Only {
+    const DOC: &'static str = "subscription (a subscription's UUID)";
 }
 
 /// `POST /events/{id}/retry`
@@ -204,8 +204,8 @@ pub(super) struct Before {
     before: Option<Timestamp>,
 }
 
-impl Takes for Before {
-    const TAKES: &'static str = "before (a time such as 2026-01-31T12:00:00Z)";
+impl QueryDoc for Before {
+    const DOC: &'static str = "before (a time such as 2026-01-31T12:00:00Z)";
 }
 
 /// `DELETE /events?before=T`
@@ -228,7 +228,7 @@ pub(super) async fn purge_one(
 ) -> Result<Json<Value>, ApiError> {
     admin(&user)?;
     let purged = api.store.purge(Purge::Events(vec![id])).await?;
-    if purged == Purged::default() {
+    if purged == PurgeReport::default() {
         return Err(ApiError::not_found(format!("there is no event {id}")));
     }
     Ok(show(purged))
@@ -241,6 +241,6 @@ fn admin(user: &User) -> Result<(), ApiError> {
     }
 }
 
-fn show(purged: Purged) -> Json<Value> {
+fn show(purged: PurgeReport) -> Json<Value> {
     Json(json!({"purged": purged.purged, "kept": purged.kept}))
 }

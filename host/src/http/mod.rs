@@ -8,6 +8,7 @@ mod coding;
 mod connection;
 mod deliveries;
 mod dispatch;
+mod dry_run;
 mod error;
 mod eventmatch;
 mod events;
@@ -29,7 +30,6 @@ mod sites;
 mod story;
 mod subscription_body;
 mod tasks;
-mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +138,10 @@ pub fn router(api: Api) -> Router {
         .route("/receive", post(receive::receive).options(receive::handshake))
         .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
         .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
-        .route("/eventmatch/{uuid}/test", post(trial::test).layer(Extension(trial::Places::default())))
+        .route(
+            "/eventmatch/{uuid}/test",
+            post(dry_run::test).layer(Extension(dry_run::DryRunPermits::default())),
+        )
         .route("/eventmatch/{uuid}/deliveries", get(deliveries::list))
         .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
         .route("/eventmatch/{uuid}/plugin", get(module::read).put(module::update).delete(module::remove))

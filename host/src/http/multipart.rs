@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::coding::Codings;
 use super::error::ApiError;
-use super::room::{Room, Taken};
+use super::room::{Room, RoomPermit};
 use super::{Limits, body};
 
 /// The most bytes between and around the parts: their headers, and the boundaries.
@@ -34,7 +34,7 @@ pub(super) async fn read<'a>(
     headers: &HeaderMap,
     body: Body,
     limits: &'a Limits,
-) -> Result<(Parts, Taken<&'a Room>), ApiError> {
+) -> Result<(Parts, RoomPermit<&'a Room>), ApiError> {
     // The limits of the parts are what counts.
     let most = limits.subscription.bytes.saturating_add(limits.plugin.bytes).saturating_add(AROUND_BYTES_MAX);
     let whole = body::Limit { bytes: most, ..limits.plugin.clone() };
@@ -56,7 +56,7 @@ async fn parts<'a>(
     body: Body,
     most: usize,
     limits: &'a Limits,
-) -> Result<(Parts, Taken<&'a Room>), ApiError> {
+) -> Result<(Parts, RoomPermit<&'a Room>), ApiError> {
     let mut request = Request::new(body);
     request.headers_mut().clone_from(headers);
     // Without this limit axum would put its own of 2 MB.
@@ -66,7 +66,7 @@ async fn parts<'a>(
     let mut multipart = multipart.map_err(|rejection| {
         unsupported(format!("`multipart/form-data` with a boundary is read here: {}", rejection.body_text()))
     })?;
-    let (mut subscription, mut plugin, mut taken) = (None, None, Taken::of(&*limits.plugin.room));
+    let (mut subscription, mut plugin, mut taken) = (None, None, RoomPermit::of(&*limits.plugin.room));
     while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error, &limits.plugin))? {
         let name = field.name().unwrap_or_default().to_owned();
         let (place, limit) = match name.as_str() {
@@ -92,7 +92,7 @@ async fn parts<'a>(
 async fn part(
     mut field: Field<'_>,
     limit: &body::Limit,
-    taken: &mut Taken<&Room>,
+    taken: &mut RoomPermit<&Room>,
 ) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error, limit))? {

@@ -8,16 +8,16 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 
 /// What a path takes behind `?`.
-pub(super) trait Takes: DeserializeOwned {
+pub(super) trait QueryDoc: DeserializeOwned {
     /// All of it, with examples, for whoever wrote something else.
-    const TAKES: &'static str;
+    const DOC: &'static str;
 }
 
 /// The parameters of a request; a wrong or unknown one is refused with what the path takes.
 #[derive(Debug)]
 pub(super) struct Parameters<T>(pub(super) T);
 
-impl<T: Takes, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -30,7 +30,7 @@ impl<T: Takes, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
                 let query = parts.uri.query().unwrap_or_default();
                 let hint = plus::<T>(query).unwrap_or_default();
                 let detail =
-                    format!("`?{query}` is not understood: {reason}{hint}; this path takes {}", T::TAKES);
+                    format!("`?{query}` is not understood: {reason}{hint}; this path takes {}", T::DOC);
                 Err(ApiError::bad_request(detail))
             }
         }
@@ -49,6 +49,6 @@ fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoParameters {}
 
-impl Takes for NoParameters {
-    const TAKES: &'static str = "none";
+impl QueryDoc for NoParameters {
+    const DOC: &'static str = "none";
 }

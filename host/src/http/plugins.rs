@@ -19,9 +19,9 @@ use super::{Api, body};
 use crate::clock;
 use crate::domain::plugin::{Import, Manifest, Offer};
 use crate::domain::{PluginDigest, PluginUse, Subscription};
-use crate::modules::{Referring, Uploaded};
+use crate::fair_semaphore::FairPermit;
+use crate::modules::{Referring, UploadResult};
 use crate::store::Module;
-use crate::turns::Turn;
 
 /// `POST /plugins`
 pub(super) async fn upload(
@@ -34,8 +34,8 @@ pub(super) async fn upload(
     let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
     let uploaded = api.modules.upload(wasm, &user.name, clock::now()).await?;
     let status = match uploaded {
-        Uploaded::New(_) => StatusCode::CREATED,
-        Uploaded::Known(_) => StatusCode::OK,
+        UploadResult::New(_) => StatusCode::CREATED,
+        UploadResult::Known(_) => StatusCode::OK,
     };
     Ok((status, Json(show(uploaded.module()))))
 }
@@ -80,7 +80,7 @@ pub(super) async fn read(
 }
 
 /// Takes the right to upload before the module is read into memory.
-pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(Turn, Body), ApiError> {
+pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(FairPermit, Body), ApiError> {
     match api.modules.turn(&user.name).await {
         Ok(turn) => Ok((turn, body)),
         Err(error) => {

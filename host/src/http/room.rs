@@ -31,12 +31,12 @@ impl Room {
 /// What one body takes, until it is dropped. `R` is a reference to the room.
 #[derive(Debug)]
 #[must_use = "the bytes count for as long as this lives"]
-pub(super) struct Taken<R: Deref<Target = Room>> {
+pub(super) struct RoomPermit<R: Deref<Target = Room>> {
     room: R,
     bytes: usize,
 }
 
-impl<R: Deref<Target = Room>> Taken<R> {
+impl<R: Deref<Target = Room>> RoomPermit<R> {
     /// Nothing yet.
     pub(super) fn of(room: R) -> Self {
         Self { room, bytes: 0 }
@@ -68,12 +68,12 @@ impl<R: Deref<Target = Room>> Taken<R> {
     }
 
     /// Takes over what another part of the same body takes.
-    pub(super) fn absorb<O: Deref<Target = Room>>(&mut self, mut other: Taken<O>) {
+    pub(super) fn absorb<O: Deref<Target = Room>>(&mut self, mut other: RoomPermit<O>) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
-impl<R: Deref<Target = Room>> Drop for Taken<R> {
+impl<R: Deref<Target = Room>> Drop for RoomPermit<R> {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.room.taken.fetch_sub(self.bytes, Relaxed);
@@ -105,13 +105,13 @@ mod tests {
     #[test]
     fn what_is_taken_is_given_back_exactly() {
         let room = Room::new(1024 * KIB);
-        let mut one = Taken::of(&room);
+        let mut one = RoomPermit::of(&room);
         one.add(100).unwrap();
         one.add(700 * KIB).unwrap();
         assert_eq!(one.add(100 * KIB), Err(Full { bytes: 1024 * KIB }), "large bodies have three quarters");
         assert_eq!(room.taken.load(Relaxed), 700 * KIB + 100, "a refusal takes nothing");
         one.give_back(100);
-        let mut other = Taken::of(&room);
+        let mut other = RoomPermit::of(&room);
         other.add(10).unwrap();
         one.absorb(other);
         assert_eq!(room.taken.load(Relaxed), 700 * KIB + 10);
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn small_bodies_have_room_that_large_ones_never_get() {
         let room = Room::new(1024 * KIB);
-        let mut large = Taken::of(&room);
+        let mut large = RoomPermit::of(&room);
         while large.add(32 * KIB).is_ok() {}
         let mut small = Vec::new();
         loop {
-            let mut next = Taken::of(&room);
+            let mut next = RoomPermit::of(&room);
             if next.add(64 * KIB).is_err() {
                 break;
             }
@@ -134,7 +134,7 @@ mod tests {
         }
         assert_eq!(small.len(), 4);
         drop(small.pop());
-        Taken::of(&room).add(64 * KIB).unwrap();
+        RoomPermit::of(&room).add(64 * KIB).unwrap();
         assert!(large.add(1).is_err());
     }
 }

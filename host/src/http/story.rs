@@ -18,7 +18,7 @@ use crate::domain::{
     TaskStatus,
 };
 use crate::handler::Progress;
-use crate::store::{EventHistory, FailedFilter, Logged};
+use crate::store::{EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {
@@ -39,7 +39,7 @@ pub(super) struct Delivery {
 
 /// An event as one user may see it.
 pub(super) struct View {
-    pub(super) event: Arc<Logged>,
+    pub(super) event: Arc<LoggedEvent>,
     pub(super) deliveries: Vec<Delivery>,
     /// The filters that gave no answer about it.
     pub(super) failed: Vec<FailedFilter>,
@@ -132,7 +132,7 @@ struct Whole<'a> {
 }
 
 /// Returns an event's JSON as it is.
-fn raw_json(logged: &Logged) -> serde_json::Result<Box<RawValue>> {
+fn raw_json(logged: &LoggedEvent) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice(&logged.event.json())
 }
 
@@ -163,7 +163,7 @@ fn held(api: &Api, recipient: RecipientId) -> Option<String> {
 }
 
 impl Delivery {
-    fn of(event: &Logged, recipient: RecipientId, entries: Vec<Entry>, api: &Api) -> Self {
+    fn of(event: &LoggedEvent, recipient: RecipientId, entries: Vec<Entry>, api: &Api) -> Self {
         let progress = api.runs.progress(event.id, recipient);
         let state = match State::after(&entries) {
             state if state.is_final() => state,
@@ -199,7 +199,7 @@ impl Delivery {
         known.or_else(ran).unwrap_or_else(|| "unknown".to_owned())
     }
 
-    pub(super) fn show(&self, event: &Logged) -> Value {
+    pub(super) fn show(&self, event: &LoggedEvent) -> Value {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } => {
                 (Some(self.held.as_ref().unwrap_or(reason)), Some(clock::text(*due)))

@@ -19,9 +19,9 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use crate::chain;
 use crate::domain::plugin::Failure;
 use crate::domain::{PluginDigest, PluginUse};
+use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::plugin::{self, Host, Plugin, Problem, Refused};
 use crate::store::{self, Module, Store};
-use crate::turns::{Turn, Turns};
 
 use storage::Need;
 pub use storage::{GRACE, GRACE_WHEN_FULL, Room};
@@ -112,7 +112,7 @@ pub enum Wrong {
 /// Held while a subscription comes to refer to a module, which stays until then. Its user's other subscriptions wait.
 pub struct Referring<'a> {
     _stays: RwLockReadGuard<'a, ()>,
-    _turn: Turn,
+    _turn: FairPermit,
 }
 
 /// The uploaded modules.
@@ -124,21 +124,21 @@ pub struct Modules {
     /// Held from the look for room until a module takes it.
     storing: Mutex<()>,
     /// Each user has one configuration checked at once.
-    checking: Turns,
+    checking: FairSemaphore,
     room: Room,
-    uploading: Turns,
+    uploading: FairSemaphore,
 }
 
 /// What an upload led to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Uploaded {
+pub enum UploadResult {
     /// A module that was not there.
     New(Module),
     /// One that was: it counts as uploaded now.
     Known(Module),
 }
 
-impl Uploaded {
+impl UploadResult {
     /// Returns the module.
     pub fn module(&self) -> &Module {
         match self {
@@ -151,7 +151,8 @@ impl Modules {
     /// Makes the modules of a store, run by `host`.
     pub fn new(store: Arc<dyn Store>, host: Arc<Host>, room: Room) -> Self {
         let (referring, storing) = (RwLock::new(()), Mutex::new(()));
-        let (checking, uploading) = (Turns::new(usize::MAX, 1), Turns::new(UPLOADS_MAX, USER_UPLOADS_MAX));
+        let (checking, uploading) =
+            (FairSemaphore::new(usize::MAX, 1), FairSemaphore::new(UPLOADS_MAX, USER_UPLOADS_MAX));
         Self { store, host, referring, storing, checking, room, uploading }
     }
 
@@ -165,7 +166,7 @@ impl Modules {
     ///
     /// # Errors
     /// When too many are under way.
-    pub async fn turn(&self, user: &str) -> Result<Turn, Error> {
+    pub async fn turn(&self, user: &str) -> Result<FairPermit, Error> {
         if self.uploading.of(user) >= USER_UPLOADS_MAX {
             return Err(Error::TooMany { most: USER_UPLOADS_MAX });
         }
@@ -177,7 +178,7 @@ impl Modules {
     ///
     /// # Errors
     /// When it is not accepted or cannot be kept.
-    pub async fn upload(&self, wasm: Bytes, by: &str, now: Timestamp) -> Result<Uploaded, Error> {
+    pub async fn upload(&self, wasm: Bytes, by: &str, now: Timestamp) -> Result<UploadResult, Error> {
         let hashed = wasm.clone();
         let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
         let digest = hashing.await.expect("hashing does not panic");
@@ -204,14 +205,20 @@ impl Modules {
         }
         let module = Module::new(report, by, now);
         self.put(module.clone(), wasm).await?;
-        Ok(Uploaded::New(module))
+        Ok(UploadResult::New(module))
     }
 
     /// Notes that a known module has come again: it stays whose it is.
-    async fn again(&self, known: Module, wasm: Bytes, by: &str, now: Timestamp) -> Result<Uploaded, Error> {
+    async fn again(
+        &self,
+        known: Module,
+        wasm: Bytes,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<UploadResult, Error> {
         let module = holders::uploaded_again(known, by, now);
         self.put(module.clone(), wasm).await?;
-        Ok(Uploaded::Known(module))
+        Ok(UploadResult::Known(module))
     }
 
     async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {

@@ -99,9 +99,9 @@ async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
 async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
     let kept = Kept::new(u64::MAX);
     let first = kept.modules.upload(probe(), "u", clock::now()).await.unwrap();
-    assert!(matches!(first, Uploaded::New(_)));
+    assert!(matches!(first, UploadResult::New(_)));
     let again = kept.modules.upload(probe(), "v", later(20)).await.unwrap();
-    assert!(matches!(again, Uploaded::Known(_)));
+    assert!(matches!(again, UploadResult::Known(_)));
     assert_eq!((again.module().by.as_str(), &again.module().report), ("u", &first.module().report));
     assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 0);
     assert_eq!(kept.modules.collect_garbage(later(45)).await.unwrap(), 1);

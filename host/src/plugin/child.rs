@@ -34,7 +34,7 @@ pub(super) struct Bounds {
 
 /// How a child ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum ChildEnd {
     /// With its output.
     Done(Vec<u8>),
     /// It failed, and said why.
@@ -46,7 +46,7 @@ pub(super) enum Ended {
 }
 
 /// Runs a task in a child process. Dropping the future ends the child.
-pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]) -> Result<Ended, Error> {
+pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]) -> Result<ChildEnd, Error> {
     let failed = |source| Error::Compiler { path: program.to_owned(), source };
     let mut child = spawn(program, task, bounds).map_err(failed)?;
     let mut stdin = child.stdin.take().expect("it is piped");
@@ -54,9 +54,9 @@ pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]
     let ended = match talked {
         Ok(talked) => match talked.map_err(failed)? {
             Some(said) => return Ok(ended(said, task, bounds)),
-            None => Ended::Limit(format!("{} output limit of {}", bounds.what, size(bounds.output_bytes))),
+            None => ChildEnd::Limit(format!("{} output limit of {}", bounds.what, size(bounds.output_bytes))),
         },
-        Err(_) => Ended::Late(bounds.time_limit()),
+        Err(_) => ChildEnd::Late(bounds.time_limit()),
     };
     child.kill().await.map_err(failed)?;
     Ok(ended)
@@ -137,23 +137,23 @@ async fn tail(mut from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<
     }
 }
 
-fn ended(said: Said, task: Task, bounds: Bounds) -> Ended {
+fn ended(said: Said, task: Task, bounds: Bounds) -> ChildEnd {
     let Said { status, stdout, stderr } = said;
     if status.success() {
-        return Ended::Done(stdout);
+        return ChildEnd::Done(stdout);
     }
     let signal = status.signal().and_then(Signal::from_named_raw);
     if signal == Some(Signal::XCPU) {
-        return Ended::Late(bounds.time_limit());
+        return ChildEnd::Late(bounds.time_limit());
     }
     // The system itself kills with KILL when memory runs out before the limit is reached.
     if signal == Some(Signal::KILL) || NO_MEMORY.iter().any(|text| stderr.contains(text)) {
-        return Ended::Limit(bounds.memory_limit());
+        return ChildEnd::Limit(bounds.memory_limit());
     }
     let said = text::clean(&stderr, TEXT_BYTES_MAX);
     match status.code() {
-        Some(code) if code == i32::from(FAILED) && !said.is_empty() => return Ended::Failed(said),
-        Some(code) if code == i32::from(LIMITED) => return Ended::Limit(said),
+        Some(code) if code == i32::from(FAILED) && !said.is_empty() => return ChildEnd::Failed(said),
+        Some(code) if code == i32::from(LIMITED) => return ChildEnd::Limit(said),
         Some(_) | None => {}
     }
     if status.code() == Some(PANICKED) {
@@ -163,9 +163,9 @@ fn ended(said: Said, task: Task, bounds: Bounds) -> Ended {
             Task::Check => "the check of the configuration",
         };
         let words = ending::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
-        return Ended::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
+        return ChildEnd::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
     }
-    Ended::Failed(format!("the process that should do it ended with {status}"))
+    ChildEnd::Failed(format!("the process that should do it ended with {status}"))
 }
 
 /// The exit code of a Rust program that panicked.

@@ -10,9 +10,9 @@
 
 mod end;
 mod files;
-mod place;
 mod quota;
 mod room;
+mod state;
 mod stream;
 
 use std::collections::HashSet;
@@ -29,7 +29,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use self::end::Ending;
-use self::place::CommandState;
+use self::state::CommandState;
 use super::compile::{self, Reason};
 use super::engine::{self, Ticker};
 use super::error::{Error, Refused};
@@ -113,7 +113,7 @@ impl Commands {
     fn start() -> Result<Self, Error> {
         let failed = |error: wasmtime::Error| Error::Engine { reason: format!("{error:#}") };
         let engine = engine::compiler().map_err(failed)?;
-        let linker = place::link(&engine).map_err(failed)?;
+        let linker = state::link(&engine).map_err(failed)?;
         let ticker = Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?;
         let (web, turn, loaded) = (Arc::new(Web::of_programs()), Default::default(), Mutex::default());
         Ok(Self { engine, linker, web, turn, loaded, _ticker: ticker })

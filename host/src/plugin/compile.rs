@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wasmtime::Engine;
 
-use super::child::{self, Bounds, Ended};
+use super::child::{self, Bounds, ChildEnd};
 use super::error::{Error, Refused};
 use super::host::Host;
 use super::limits::size;
@@ -177,10 +177,10 @@ impl Host {
         let memory_bytes = self.settings.compile.memory_bytes;
         let bounds = Bounds { time, memory_bytes, output_bytes, what: "compile" };
         let bytes = match child::run(program, Task::Compile, bounds, &wasm).await? {
-            Ended::Done(code) => code,
-            Ended::Failed(reason) => return Err(Refused::Invalid(reason).into()),
-            Ended::Late(limit) => return Err(Unmade::Late(Refused::TooExpensive(limit))),
-            Ended::Limit(limit) => return Err(Refused::TooExpensive(limit).into()),
+            ChildEnd::Done(code) => code,
+            ChildEnd::Failed(reason) => return Err(Refused::Invalid(reason).into()),
+            ChildEnd::Late(limit) => return Err(Unmade::Late(Refused::TooExpensive(limit))),
+            ChildEnd::Limit(limit) => return Err(Refused::TooExpensive(limit).into()),
         };
         let loaded_bytes = self.weigh(program, &bytes, wasm.len()).await?;
         Ok(Code { bytes, loaded_bytes })
@@ -194,9 +194,9 @@ impl Host {
         let memory_bytes = room + 2 * code.len() as u64 + most as u64;
         let bounds = Bounds { time: LOADING_TIME, memory_bytes, output_bytes: 8, what: "loading" };
         let weight = match child::run(program, Task::Load, bounds, code).await? {
-            Ended::Done(weight) => weight.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX),
-            Ended::Failed(reason) => return Err(Refused::DoesNotLoad(reason)),
-            Ended::Late(limit) | Ended::Limit(limit) => return Err(Refused::TooExpensive(limit)),
+            ChildEnd::Done(weight) => weight.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX),
+            ChildEnd::Failed(reason) => return Err(Refused::DoesNotLoad(reason)),
+            ChildEnd::Late(limit) | ChildEnd::Limit(limit) => return Err(Refused::TooExpensive(limit)),
         };
         if weight > most as u64 {
             let limit =

@@ -11,7 +11,7 @@ use boon::{Draft, ErrorKind, Schemas, UrlLoader, ValidationError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::child::{self, Bounds, Ended};
+use super::child::{self, Bounds, ChildEnd};
 use super::compile::Compiler;
 use super::error::Error;
 use super::host::Host;
@@ -60,7 +60,7 @@ impl Problem {
 
 /// What came of laying a schema over a configuration.
 #[derive(Debug)]
-pub(super) enum Checked {
+pub(super) enum SchemaCheck {
     /// These problems.
     Problems(Vec<Problem>),
     /// The schema is not one.
@@ -120,9 +120,9 @@ impl Host {
         }
         let checked = self.lay(user, schema, Some(config)).await;
         match checked.map_err(|error| Failure::Host(chain::of(&error)))? {
-            Checked::Problems(problems) => Ok(problems),
-            Checked::NoSchema(reason) => Err(Failure::Trap(format!("its `config-schema`: {reason}"))),
-            Checked::Limit(limit) => {
+            SchemaCheck::Problems(problems) => Ok(problems),
+            SchemaCheck::NoSchema(reason) => Err(Failure::Trap(format!("its `config-schema`: {reason}"))),
+            SchemaCheck::Limit(limit) => {
                 self.queues.is_slow(user, digest, limit.clone()).await;
                 Err(Failure::Limit(limit))
             }
@@ -131,7 +131,7 @@ impl Host {
 
     /// Tells whether a manifest's schema is one, and lays it over an empty configuration: one that never ends is found at the
     /// upload, before a subscription waits for it.
-    pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<Checked, Error> {
+    pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<SchemaCheck, Error> {
         let trial = match self.settings.compiler {
             Some(Compiler::Program(_)) | None => Some(Value::Object(Map::new())),
             // It could not be ended.
@@ -141,7 +141,7 @@ impl Host {
     }
 
     /// Lays a schema over a configuration, or only looks whether it is a schema.
-    async fn lay(&self, user: &str, schema: &Value, config: Option<Value>) -> Result<Checked, Error> {
+    async fn lay(&self, user: &str, schema: &Value, config: Option<Value>) -> Result<SchemaCheck, Error> {
         let program = match &self.settings.compiler {
             None => return Err(Error::NoCompiler),
             Some(Compiler::Program(program)) => program,
@@ -150,14 +150,14 @@ impl Host {
                 let schema = schema.clone();
                 let checking = tokio::task::spawn_blocking(move || problems(&schema, config.as_ref()));
                 let checked = checking.await.expect("checking does not panic");
-                return Ok(checked.map_or_else(Checked::NoSchema, Checked::Problems));
+                return Ok(checked.map_or_else(SchemaCheck::NoSchema, SchemaCheck::Problems));
             }
         };
         let question = json!({"schema": schema, "config": config}).to_string();
         let short = self.queues.checks.take(user, 1).await;
         let ended = child::run(program, Task::Check, SHORT_BOUNDS, question.as_bytes()).await?;
         drop(short);
-        if !matches!(ended, Ended::Late(_)) {
+        if !matches!(ended, ChildEnd::Late(_)) {
             return Ok(checked(ended));
         }
         let _turn = self.queues.long_checks.take(user, 1).await;
@@ -165,14 +165,14 @@ impl Host {
     }
 }
 
-fn checked(ended: Ended) -> Checked {
+fn checked(ended: ChildEnd) -> SchemaCheck {
     match ended {
-        Ended::Done(output) => match serde_json::from_slice(&output) {
-            Ok(problems) => Checked::Problems(problems),
-            Err(error) => Checked::NoSchema(format!("the check gave no answer: {error}")),
+        ChildEnd::Done(output) => match serde_json::from_slice(&output) {
+            Ok(problems) => SchemaCheck::Problems(problems),
+            Err(error) => SchemaCheck::NoSchema(format!("the check gave no answer: {error}")),
         },
-        Ended::Failed(reason) => Checked::NoSchema(reason),
-        Ended::Late(limit) | Ended::Limit(limit) => Checked::Limit(limit),
+        ChildEnd::Failed(reason) => SchemaCheck::NoSchema(reason),
+        ChildEnd::Late(limit) | ChildEnd::Limit(limit) => SchemaCheck::Limit(limit),
     }
 }
 

@@ -13,7 +13,7 @@ use super::logs::Logs;
 use super::state::State;
 use super::stdio::Tail;
 use crate::domain::PluginUse;
-use crate::turns::Turn;
+use crate::fair_semaphore::FairPermit;
 
 /// The data of a call's store.
 pub(super) struct Guest {
@@ -42,7 +42,7 @@ impl Guest {
         now: Timestamp,
         mut state: State,
         outbound: Outbound,
-        share: Option<Turn>,
+        share: Option<FairPermit>,
     ) -> Self {
         state.begin();
         let tail = Tail::default();

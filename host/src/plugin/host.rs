@@ -29,8 +29,8 @@ use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::Report;
+use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::net::Guard;
-use crate::turns::{Turn, Turns};
 
 /// What a host needs to know.
 #[derive(Clone, Debug)]
@@ -77,9 +77,9 @@ pub(super) struct Running {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     /// One for each instance that the pool has.
-    pub(super) calls: Turns,
+    pub(super) calls: FairSemaphore,
     /// The bytes of linear memory of all calls.
-    memory: Turns,
+    memory: FairSemaphore,
     schedule: Schedule,
     pub(super) web: Arc<Web>,
     runtime: Option<Runtime>,
@@ -239,9 +239,9 @@ pub(super) fn give_precedence() {
 /// A user's right to call a plugin.
 pub(super) struct Admission {
     /// To be kept until the call's instance has gone.
-    pub(super) call: Turn,
+    pub(super) call: FairPermit,
     /// The memory that it may have at once.
-    pub(super) memory: Turn,
+    pub(super) memory: FairPermit,
     /// Its turns on the threads.
     pub(super) seat: Seat,
 }
@@ -261,8 +261,8 @@ impl Running {
             .build()
             .map_err(Error::Threads)?;
         let ticker = Ticker::start(engine.clone(), engine::TICK).map_err(Error::Threads)?;
-        let calls = Turns::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize);
-        let memory = Turns::new(settings.memory_total_bytes, engine::CALLS_MAX as usize);
+        let calls = FairSemaphore::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize);
+        let memory = FairSemaphore::new(settings.memory_total_bytes, engine::CALLS_MAX as usize);
         let web = Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks));
         let schedule = Schedule::new(settings.threads);
         Ok(Self { engine, linker, calls, memory, schedule, web, runtime: Some(runtime), _ticker: ticker })

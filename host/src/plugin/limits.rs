@@ -5,7 +5,7 @@ use std::time::Duration;
 use wasmtime::ResourceLimiter;
 
 use crate::domain::plugin::PluginLimits;
-use crate::turns::Turn;
+use crate::fair_semaphore::FairPermit;
 
 /// The limits of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(super) struct Shortage {
 pub(super) struct Meter {
     memory_bytes_max: usize,
     /// What it has of the memory that all calls share, where they do.
-    share: Option<Turn>,
+    share: Option<FairPermit>,
     /// The bytes of all linear memories.
     pub(super) memory_bytes: usize,
     /// The most that it would have had, had there been enough for all calls.
@@ -95,7 +95,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(limits: &Limits, share: Option<Turn>) -> Self {
+    pub(super) fn new(limits: &Limits, share: Option<FairPermit>) -> Self {
         Self { share, ..Self::of(limits.memory_bytes) }
     }
 
@@ -170,7 +170,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::turns::Turns;
+    use crate::fair_semaphore::FairSemaphore;
 
     #[test]
     fn a_subscription_lowers_limits_and_never_raises_them() {
@@ -197,7 +197,7 @@ mod tests {
     /// 128 calls of 64 MiB each took 8 GiB, which no setting mentioned.
     #[test]
     fn a_growth_beyond_what_all_calls_share_ends_the_call_and_is_not_its_limit() {
-        let all = Turns::new(4 << 16, 10);
+        let all = FairSemaphore::new(4 << 16, 10);
         let share = |user: &str| all.take(user, 1 << 16).now_or_never();
         let mut meter = Meter::new(&Limits::default(), share("u"));
         let _other = share("v").unwrap();

@@ -7,7 +7,7 @@ use wasmtime::Store;
 use wasmtime::component::Instance;
 
 use super::bindings::exports::waypost::plugin::metadata;
-use super::configuration::{Checked, JSON_BYTES_MAX, Problem};
+use super::configuration::{JSON_BYTES_MAX, Problem, SchemaCheck};
 use super::error::Refused;
 use super::guest::Guest;
 use super::host::{Admission, Host};
@@ -45,7 +45,7 @@ pub(super) enum Answer {
 }
 
 /// How a question went.
-pub(super) struct Asked {
+pub(super) struct MetadataAnswer {
     pub(super) answer: Result<Answer, Failure>,
     /// Its linear memory at the end, in bytes.
     pub(super) memory_bytes: u64,
@@ -53,8 +53,13 @@ pub(super) struct Asked {
 
 impl Host {
     /// Asks a fresh instance about itself. An instance is made also where there is nobody to answer.
-    pub(super) async fn ask(self: &Arc<Self>, user: &str, plugin: &Arc<Plugin>, question: Question) -> Asked {
-        let failed = |reason: String| Asked { answer: Err(Failure::Host(reason)), memory_bytes: 0 };
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        user: &str,
+        plugin: &Arc<Plugin>,
+        question: Question,
+    ) -> MetadataAnswer {
+        let failed = |reason: String| MetadataAnswer { answer: Err(Failure::Host(reason)), memory_bytes: 0 };
         let running = match self.running() {
             Ok(running) => running,
             Err(error) => return failed(chain::of(&error)),
@@ -74,7 +79,7 @@ impl Host {
             asked
         });
         match AbortOnDropHandle::new(task).await {
-            Ok((answer, guest)) => Asked { answer, memory_bytes: guest.meter.memory_bytes as u64 },
+            Ok((answer, guest)) => MetadataAnswer { answer, memory_bytes: guest.meter.memory_bytes as u64 },
             Err(_) => failed("the host failed while it asked".to_owned()),
         }
     }
@@ -132,11 +137,11 @@ impl Host {
         };
         if let Some(schema) = &config_schema {
             match self.try_schema(user, schema).await? {
-                Checked::Problems(_) => {}
-                Checked::NoSchema(reason) => {
+                SchemaCheck::Problems(_) => {}
+                SchemaCheck::NoSchema(reason) => {
                     return wrong(format!("the manifest's `config-schema` is not a JSON Schema: {reason}"));
                 }
-                Checked::Limit(limit) => return Err(Refused::SchemaTooExpensive(limit)),
+                SchemaCheck::Limit(limit) => return Err(Refused::SchemaTooExpensive(limit)),
             }
         }
         let clean = |text: &String| text::without_escapes(text).into_owned();

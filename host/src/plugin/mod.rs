@@ -74,6 +74,6 @@ pub use error::{Error, Refused};
 pub use host::{Host, Settings};
 pub use limits::Limits;
 pub use loaded::Plugin;
-pub use run::{Call, Purpose, Ran, Steps};
+pub use run::{Call, CallResult, Purpose, Steps};
 pub use state::State;
 pub use worker::{Allowance, Task, compile_main};

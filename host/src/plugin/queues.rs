@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::future::Cache;
 
 use crate::domain::PluginDigest;
-use crate::turns::Turns;
+use crate::fair_semaphore::FairSemaphore;
 
 /// The first time that a module has to be compiled. One in Rust takes 0.1 s, QuickJS's 3 s.
 pub(super) const SHORT_COMPILING: Duration = Duration::from_secs(2);
@@ -26,12 +26,12 @@ const REMEMBERED_MAX: u64 = 4096;
 
 /// The queues, and what has been too much lately.
 pub(super) struct Queues {
-    pub(super) uploads: Turns,
-    pub(super) long_uploads: Turns,
+    pub(super) uploads: FairSemaphore,
+    pub(super) long_uploads: FairSemaphore,
     /// A module that is needed, and whose machine code is gone or of another version, does not wait behind uploads.
-    pub(super) uses: Turns,
-    pub(super) checks: Turns,
-    pub(super) long_checks: Turns,
+    pub(super) uses: FairSemaphore,
+    pub(super) checks: FairSemaphore,
+    pub(super) long_checks: FairSemaphore,
     /// The modules that are not taken of this user, and why.
     modules: Cache<(String, PluginDigest), String>,
     /// The modules whose schema took too long for a configuration of this user's, and the limit.
@@ -40,13 +40,13 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        let one = || Turns::new(1, 1);
+        let one = || FairSemaphore::new(1, 1);
         Self {
             uploads: one(),
             long_uploads: one(),
             uses: one(),
-            checks: Turns::new(CHECKS_MAX, 1),
-            long_checks: Turns::new(LONG_CHECKS_MAX, 1),
+            checks: FairSemaphore::new(CHECKS_MAX, 1),
+            long_checks: FairSemaphore::new(LONG_CHECKS_MAX, 1),
             modules: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(MEMORY).build(),
             schemas: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(MEMORY).build(),
         }

@@ -23,7 +23,7 @@ use super::{ending, text};
 use crate::chain;
 use crate::domain::plugin::{Failure, Output, PluginRun, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
-use crate::turns::Turn;
+use crate::fair_semaphore::FairPermit;
 
 /// What a plugin is to look at.
 pub struct Call {
@@ -64,7 +64,7 @@ pub enum Purpose {
 }
 
 /// What a call led to.
-pub struct Ran {
+pub struct CallResult {
     /// What is kept in the story.
     pub run: PluginRun,
     /// What to send, where the verdict is [`Verdict::Transformed`].
@@ -75,10 +75,10 @@ pub struct Ran {
 
 impl Host {
     /// Calls a plugin in a fresh instance. Dropping the future ends the call.
-    pub async fn run(self: &Arc<Self>, plugin: Arc<Plugin>, call: Call) -> Ran {
+    pub async fn run(self: &Arc<Self>, plugin: Arc<Plugin>, call: Call) -> CallResult {
         let begun = Instant::now();
         let (digest, attempt, now, state) = (plugin.digest(), call.attempt, call.now, call.state.clone());
-        let failed = |failure: Failure| Ran {
+        let failed = |failure: Failure| CallResult {
             run: blank(digest, attempt, now, begun.elapsed(), Verdict::Failed(failure)),
             outputs: Vec::new(),
             state: state.clone(),
@@ -106,7 +106,7 @@ impl Host {
     ///
     /// # Errors
     /// When the engine does not run.
-    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<Ran, Error> {
+    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<CallResult, Error> {
         let web = Arc::clone(&self.running()?.web);
         let limits = self.settings.limits.lowered(&call.plugin.limits);
         Ok(one(plugin, call, limits, web, None).await)
@@ -154,7 +154,13 @@ fn blank(digest: PluginDigest, attempt: u32, at: Timestamp, took: Duration, verd
     }
 }
 
-async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>, share: Option<(Turn, Seat)>) -> Ran {
+async fn one(
+    plugin: &Plugin,
+    call: Call,
+    limits: Limits,
+    web: Arc<Web>,
+    share: Option<(FairPermit, Seat)>,
+) -> CallResult {
     let (memory, seat) = share.unzip();
     let timer = Timer::start(limits.time);
     let Call { event, subscription, plugin: used, attempt, now, state, steps, purpose } = call;
@@ -177,7 +183,7 @@ async fn one(plugin: &Plugin, call: Call, limits: Limits, web: Arc<Web>, share: 
         memory_bytes: guest.meter.memory_bytes as u64,
         ..blank(plugin.digest(), attempt, now, timer.passed(), verdict)
     };
-    Ran { run, outputs: course.outputs, state: guest.state }
+    CallResult { run, outputs: course.outputs, state: guest.state }
 }
 
 /// Makes a fresh instance and lets it be asked something, as long as there is time. Returns what is left of the guest.

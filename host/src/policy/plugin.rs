@@ -13,7 +13,7 @@ use crate::clock;
 use crate::domain::json;
 use crate::domain::plugin::{self, Failure};
 use crate::domain::{Answer, Event, PluginUse, Subscription};
-use crate::plugin::{Call, Host, Plugin, Problem, Purpose, Ran, Refused, State, Steps};
+use crate::plugin::{Call, CallResult, Host, Plugin, Problem, Purpose, Refused, State, Steps};
 
 /// Why the policy plugin cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ impl PolicyPlugin {
             steps: Steps::Policy,
             purpose: Purpose::Deliver,
         };
-        let Ran { run, .. } = self.host.run(Arc::clone(&self.plugin), call).await;
+        let CallResult { run, .. } = self.host.run(Arc::clone(&self.plugin), call).await;
         judge(run.verdict)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::domain::recovery::{Looked, Mark};
+use crate::domain::recovery::{Mark, ScanProgress};
 use crate::domain::{Recovery, Subscription};
 use crate::matching::{Document, Filter, FilterError};
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 /// Why a page cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +22,8 @@ pub(super) enum Error {
 pub(super) async fn look(
     recovery: &Recovery,
     subscription: &Arc<Subscription>,
-    page: Vec<Arc<Logged>>,
-) -> Result<Option<Looked>, Error> {
+    page: Vec<Arc<LoggedEvent>>,
+) -> Result<Option<ScanProgress>, Error> {
     let (recovery, subscription) = (recovery.clone(), Arc::clone(subscription));
     let looking = tokio::task::spawn_blocking(move || {
         let filter =
@@ -33,24 +33,24 @@ pub(super) async fn look(
     looking.await.unwrap_or(Err(Error::Broken))
 }
 
-fn look_now(recovery: &Recovery, filter: &Filter, page: &[Arc<Logged>]) -> Option<Looked> {
-    let mark = |logged: &Arc<Logged>| Mark { event: logged.id, received: logged.received };
-    let mut looked =
-        Looked { first: None, last: mark(page.last()?), events: 0, failed: 0, matched: Vec::new() };
+fn look_now(recovery: &Recovery, filter: &Filter, page: &[Arc<LoggedEvent>]) -> Option<ScanProgress> {
+    let mark = |logged: &Arc<LoggedEvent>| Mark { event: logged.id, received: logged.received };
+    let mut scan =
+        ScanProgress { first: None, last: mark(page.last()?), events: 0, failed: 0, matched: Vec::new() };
     for logged in page.iter().filter(|logged| recovery.asks_for(logged.received)) {
-        looked.first.get_or_insert_with(|| mark(logged));
-        looked.events += 1;
+        scan.first.get_or_insert_with(|| mark(logged));
+        scan.events += 1;
         match matches(filter, logged) {
-            Some(true) => looked.matched.push(logged.id),
+            Some(true) => scan.matched.push(logged.id),
             Some(false) => {}
-            None => looked.failed += 1,
+            None => scan.failed += 1,
         }
     }
-    Some(looked)
+    Some(scan)
 }
 
 /// Tells whether a filter matches an event; `None` when it gives no answer.
-fn matches(filter: &Filter, logged: &Logged) -> Option<bool> {
+fn matches(filter: &Filter, logged: &LoggedEvent) -> Option<bool> {
     let json = logged.event.json();
     filter.matches(&Document::parse(&json).ok()?).ok()
 }
@@ -67,11 +67,11 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn logged(number: u8, subject: &str) -> Arc<Logged> {
+    fn logged(number: u8, subject: &str) -> Arc<LoggedEvent> {
         let json = format!(
             r#"{{"specversion": "1.0", "id": "{number}", "source": "/t", "type": "t", "subject": "{subject}"}}"#
         );
-        Arc::new(Logged {
+        Arc::new(LoggedEvent {
             id: EventId::from_uuid(Uuid::from_u128(number.into())),
             event: Event::from_json(json).unwrap(),
             received: at(number.into()),
@@ -86,10 +86,10 @@ mod tests {
             (1..=6).map(|number| logged(number, if number == 4 { "x" } else { "y" })).collect();
         let recovery = Recovery::new(SubscriptionId::NIL, Some(at(2)), Some(at(6)), "ann".to_owned(), at(9));
         let filter = Filter::parse("$[?@ == 'y']", FilterDialect::Rfc9535).unwrap();
-        let looked = look_now(&recovery, &filter, &page).unwrap();
-        assert_eq!(looked.matched, [page[1].id, page[2].id, page[4].id]);
-        assert_eq!((looked.events, looked.failed), (4, 0));
-        assert_eq!((looked.first.unwrap().event, looked.last.event), (page[1].id, page[5].id));
+        let scan = look_now(&recovery, &filter, &page).unwrap();
+        assert_eq!(scan.matched, [page[1].id, page[2].id, page[4].id]);
+        assert_eq!((scan.events, scan.failed), (4, 0));
+        assert_eq!((scan.first.unwrap().event, scan.last.event), (page[1].id, page[5].id));
         assert_eq!(look_now(&recovery, &filter, &[]), None);
         let none = look_now(&recovery, &filter, &page[5..]).unwrap();
         assert_eq!((none.first, none.events, none.last.event), (None, 0, page[5].id));

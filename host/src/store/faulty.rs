@@ -59,7 +59,7 @@ impl Store for FaultyStore {
         self.inner.stories(range).await
     }
 
-    async fn purge(&self, purge: Purge) -> Result<Purged, Error> {
+    async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
         self.meet("purge", None)?;
         self.inner.purge(purge).await
     }
@@ -85,8 +85,8 @@ impl Store for FaultyStore {
         self.inner.put_subscription(subscription, quota).await
     }
 
-    fn kept_for(&self, user: &str) -> Kept {
-        self.inner.kept_for(user)
+    fn usage_of(&self, user: &str) -> UserUsage {
+        self.inner.usage_of(user)
     }
 
     async fn begin_recovery(
@@ -119,7 +119,7 @@ impl Store for FaultyStore {
         self.inner.recover(subscription, asked, step, at).await
     }
 
-    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error> {
+    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
         self.meet("forward", None)?;
         self.inner.forward(forward).await
     }

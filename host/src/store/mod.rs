@@ -18,7 +18,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange, StateMap};
-use crate::domain::recovery::Looked;
+use crate::domain::recovery::ScanProgress;
 use crate::domain::{
     Entry, Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
 };
@@ -82,7 +82,7 @@ impl Error {
 
 /// What is kept for a user, in bytes: subscriptions, and what their plugins make, keep and say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct UserUsage {
     /// What is kept now.
     pub bytes: u64,
     /// The most that may be.
@@ -126,7 +126,7 @@ impl Arrival {
 
 /// An event in the log.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Logged {
+pub struct LoggedEvent {
     /// Its place in the log.
     pub id: EventId,
     /// The event.
@@ -139,11 +139,11 @@ pub struct Logged {
     pub matched: Vec<RecipientId>,
 }
 
-/// An event and the history of each of its deliveries, in the order of [`Logged::matched`].
+/// An event and the history of each of its deliveries, in the order of [`LoggedEvent::matched`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventHistory {
     /// The event.
-    pub event: Arc<Logged>,
+    pub event: Arc<LoggedEvent>,
     /// What became of each delivery.
     pub deliveries: Vec<(RecipientId, Vec<Entry>)>,
     /// The filters that gave no answer when the event came, in the order of their subscriptions.
@@ -188,7 +188,7 @@ pub enum Purge {
 
 /// What a purge did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
+pub struct PurgeReport {
     /// Events removed.
     pub purged: u64,
     /// Events that stay because a delivery of theirs is still open.
@@ -221,7 +221,7 @@ pub enum Step {
     /// [`Store::accept`] is newer.
     Begin,
     /// It owes what it has found, as far as its subscription has no such delivery, and moves on.
-    Advance(Looked),
+    Advance(ScanProgress),
     /// It ends.
     End(recovery::State),
 }
@@ -303,7 +303,7 @@ pub trait Store: Send + Sync + 'static {
     async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error>;
 
     /// Removes events from the log, but for those with an open delivery.
-    async fn purge(&self, purge: Purge) -> Result<Purged, Error>;
+    async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error>;
 
     /// Owes an event (again) to these recipients, from now on; returns `false` when there is no such event.
     ///
@@ -323,7 +323,7 @@ pub trait Store: Send + Sync + 'static {
     async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error>;
 
     /// Returns how much is kept for a user.
-    fn kept_for(&self, user: &str) -> Kept;
+    fn usage_of(&self, user: &str) -> UserUsage;
 
     /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
     /// returns `false` while another recovery of the subscription runs.
@@ -350,7 +350,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Recovery>, Error>;
 
     /// Returns the next part of the log, oldest first; nothing when there is no more.
-    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error>;
+    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error>;
 
     /// Counts what waits for a recipient besides first attempts, up to `limit`.
     async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;

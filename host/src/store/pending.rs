@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Logged;
+use super::LoggedEvent;
 use crate::domain::plugin::PluginRun;
 use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, RecipientId};
 
@@ -15,7 +15,7 @@ const LOG_BYTES_LITTLE: usize = 512;
 #[derive(Clone, Debug)]
 pub struct PendingDelivery {
     /// What is to be delivered.
-    pub event: Arc<Logged>,
+    pub event: Arc<LoggedEvent>,
     /// Where its row stands: handed back with the outcome.
     pub place: QueuePosition,
     /// How it went so far.

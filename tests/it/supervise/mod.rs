@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waypost::handler::{Call, CallLimits, Ended, Native};
+use waypost::handler::{Call, CallLimits, Native, ProgramResult};
 
 use crate::harness::{WAYPOST, wait_until};
 
@@ -55,7 +55,7 @@ impl Run {
         Self::of(&["/bin/sh", "-c", script])
     }
 
-    async fn ended(&self) -> Ended {
+    async fn ended(&self) -> ProgramResult {
         self.native.run(&self.call).await.unwrap()
     }
 

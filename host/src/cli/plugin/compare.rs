@@ -2,7 +2,7 @@
 
 use crate::domain::plugin::LogLine;
 use crate::foreign;
-use crate::plugin::Ran;
+use crate::plugin::CallResult;
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
@@ -10,7 +10,7 @@ use super::case::{Expect, Log, Output, Raw, Verdict};
 use super::shown::{self, Made};
 
 /// Returns how a run differs from what was expected, line by line: `-` expected, `+` found; `None` where it does not.
-pub(super) fn difference(expect: &Expect, ran: &Ran) -> Option<String> {
+pub(super) fn difference(expect: &Expect, ran: &CallResult) -> Option<String> {
     let (mut expected, mut found) = (Map::new(), Map::new());
     let mut both = |name: &str, one: Value, other: Value| {
         expected.insert(name.to_owned(), one);
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn ran() -> Ran {
+    fn ran() -> CallResult {
         let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"a":1,"b":2}}"#;
         let raw = plugin::Output::Raw {
             content_type: "application/json".to_owned(),
@@ -167,7 +167,7 @@ mod tests {
             stderr: String::new(),
             memory_bytes: 0,
         };
-        Ran { run, outputs, state: State::default() }
+        CallResult { run, outputs, state: State::default() }
     }
 
     fn compared(expect: &str) -> Option<String> {

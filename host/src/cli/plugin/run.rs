@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::plugin::{StateMap, Verdict};
-use crate::plugin::Ran;
+use crate::plugin::CallResult;
 use serde_json::json;
 
 use super::grants::Grants;
@@ -112,7 +112,7 @@ async fn try_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes the state after a call, unless it failed: then it has changed nothing.
-fn keep(arguments: &Arguments, ran: &Ran, state: &mut StateMap) -> anyhow::Result<()> {
+fn keep(arguments: &Arguments, ran: &CallResult, state: &mut StateMap) -> anyhow::Result<()> {
     let Some(path) = &arguments.state else { return Ok(()) };
     if matches!(ran.run.verdict, Verdict::Failed(_)) {
         return Ok(());
@@ -121,7 +121,7 @@ fn keep(arguments: &Arguments, ran: &Ran, state: &mut StateMap) -> anyhow::Resul
     Kept::of(state).write(path)
 }
 
-fn show(arguments: &Arguments, trial: &Trial, ran: &Ran, times: Option<Times>) -> anyhow::Result<()> {
+fn show(arguments: &Arguments, trial: &Trial, ran: &CallResult, times: Option<Times>) -> anyhow::Result<()> {
     if arguments.json {
         let mut shown = serde_json::to_value(shown::json(ran))?;
         shown["granted"] = json!(arguments.grants.shown());

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::domain::plugin::{LogLevel, LogLine, Output, PluginRun, Verdict};
 use crate::foreign;
-use crate::plugin::{Limits, Ran};
+use crate::plugin::{CallResult, Limits};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -38,7 +38,7 @@ pub(super) enum Made {
 }
 
 /// Shows a run as JSON.
-pub(super) fn json(ran: &Ran) -> Shown<'_> {
+pub(super) fn json(ran: &CallResult) -> Shown<'_> {
     let run = &ran.run;
     Shown {
         digest: run.digest.to_string(),
@@ -110,7 +110,7 @@ pub(super) fn made(output: &Output) -> Made {
 }
 
 /// Shows a run for people.
-pub(super) fn text(ran: &Ran, limits: &Limits) -> String {
+pub(super) fn text(ran: &CallResult, limits: &Limits) -> String {
     let run = &ran.run;
     let mut out = format!("verdict   {}", word(&run.verdict));
     if let Some(reason) = reason(&run.verdict) {
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    fn ran(verdict: Verdict, outputs: Vec<Output>) -> Ran {
+    fn ran(verdict: Verdict, outputs: Vec<Output>) -> CallResult {
         let fields = vec![("file".to_owned(), "a\u{1b}[2J".to_owned())];
         let run = PluginRun {
             digest: PluginDigest::of(b""),
@@ -192,7 +192,7 @@ mod tests {
             stderr: "\npanicked at\nboom\n".to_owned(),
             memory_bytes: 1_245_184,
         };
-        Ran { run, outputs, state: State::default() }
+        CallResult { run, outputs, state: State::default() }
     }
 
     #[test]

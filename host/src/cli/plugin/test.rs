@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::plugin::Verdict;
 use crate::foreign;
-use crate::plugin::Ran;
+use crate::plugin::CallResult;
 
 use super::case::{self, Case};
 use super::grants::Grants;
@@ -113,7 +113,7 @@ async fn failure(trial: &Trial, case: Case) -> Option<String> {
 }
 
 /// Writes a difference, with what helps to find out why.
-fn told_difference(place: &str, difference: &str, ran: &Ran) -> String {
+fn told_difference(place: &str, difference: &str, ran: &CallResult) -> String {
     let mut out = format!("{place}- expected, + found\n{difference}");
     if let Some(reason) = shown::reason(&ran.run.verdict) {
         out.push_str(&format!("reason    {}\n", foreign::continued(&reason, "          ")));

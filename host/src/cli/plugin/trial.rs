@@ -8,8 +8,8 @@ use crate::domain::plugin::{AllowHost, Report, StateMap};
 use crate::domain::{Event, PluginUse, Subscription};
 use crate::foreign;
 use crate::plugin::{
-    Call, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Ran, Refused, Settings, State,
-    Steps,
+    Call, CallResult, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Refused, Settings,
+    State, Steps,
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -98,7 +98,7 @@ impl Trial {
     }
 
     /// Runs the plugin as a delivery's first attempt would.
-    pub(super) async fn run(&self, delivery: &Delivery) -> Ran {
+    pub(super) async fn run(&self, delivery: &Delivery) -> CallResult {
         let now = delivery.now.unwrap_or_else(clock::now);
         let target = TARGET.parse().expect("it is a URL");
         let (user, name) = (delivery.user.clone(), "trial".to_owned());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Call, Ended};
+use super::{Call, ProgramResult};
 use crate::chain;
 use crate::domain::handler::Exit;
 use crate::domain::parts::Parts;
@@ -65,10 +65,10 @@ impl Closure {
     }
 
     /// Calls it; a panic fails the run alone.
-    pub(in crate::handler) async fn run(&self, run: Run, call: &Call) -> Ended {
+    pub(in crate::handler) async fn run(&self, run: Run, call: &Call) -> ProgramResult {
         let calling = AssertUnwindSafe(async { (self.0)(run).await }).catch_unwind();
         let time = call.limits.time;
-        Ended::silent(match tokio::time::timeout(time, calling).await {
+        ProgramResult::silent(match tokio::time::timeout(time, calling).await {
             Ok(Ok(Ok(()))) => Exit::Code(0),
             Ok(Ok(Err(error))) => Exit::Failed(chain::of(&*error)),
             Ok(Err(_)) => Exit::Failed("the closure panicked (its text is on stderr)".to_owned()),

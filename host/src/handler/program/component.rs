@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Call, Ended, Fault, Shortage, UNKEPT};
+use super::{Call, Fault, ProgramResult, Shortage, UNKEPT};
 use crate::domain::handler::{Exit, Said};
 use crate::domain::plugin::AllowHost;
 use crate::handler::Capture;
@@ -37,7 +37,7 @@ impl Component {
     ///
     /// # Errors
     /// When it failed and this machine has not what is needed to keep what it says.
-    pub async fn run(&self, call: &Call) -> Result<Ended, Shortage> {
+    pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (stdout, stderr) = (captured(&call.stdout, call), captured(&call.stderr, call));
         let memory_bytes = call.limits.memory_bytes.unwrap_or(COMPONENT_MEMORY_BYTES);
         let command_call = CommandCall {
@@ -59,7 +59,9 @@ impl Component {
         match stdout.shortage().or_else(|| stderr.shortage()) {
             // Where it went beyond a limit, what is missing may be what it has taken.
             Some(shortage) if !end.exit.is_success() && !matches!(end.exit, Exit::Limit(_)) => Err(shortage),
-            Some(_) | None => Ok(Ended { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() }),
+            Some(_) | None => {
+                Ok(ProgramResult { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() })
+            }
         }
     }
 }

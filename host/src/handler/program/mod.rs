@@ -63,7 +63,7 @@ pub struct CallLimits {
 
 /// How a program ended, and what it said.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct ProgramResult {
     /// Its exit.
     pub exit: Exit,
     /// What it wrote to stdout.
@@ -72,7 +72,7 @@ pub struct Ended {
     pub stderr: Said,
 }
 
-impl Ended {
+impl ProgramResult {
     /// Says that a program could not be started, or was ended by a limit, without a word.
     pub(super) fn silent(exit: Exit) -> Self {
         Self { exit, stdout: Said::default(), stderr: Said::default() }

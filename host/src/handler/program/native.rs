@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::handler::Exit;
 
-use super::{Call, Ended, Fault, Shortage};
+use super::{Call, Fault, ProgramResult, Shortage};
 use listen::listen;
 use rule::rule;
 
@@ -34,10 +34,10 @@ impl Native {
     ///
     /// # Errors
     /// When this machine has not what the program needs to be started, or what it says needs to be kept.
-    pub async fn run(&self, call: &Call) -> Result<Ended, Shortage> {
+    pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (process, (stdout, stderr)) = match start::start(self, call).await {
             Ok(started) => started,
-            Err(Fault::Failure(reason)) => return Ok(Ended::silent(Exit::Failed(reason))),
+            Err(Fault::Failure(reason)) => return Ok(ProgramResult::silent(Exit::Failed(reason))),
             Err(Fault::Shortage(shortage)) => return Err(shortage),
         };
         let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
@@ -56,6 +56,6 @@ impl Native {
             (_, Some(Fault::Failure(reason))) => Exit::Failed(reason),
             (exit, None) => exit,
         };
-        Ok(Ended { exit, stdout: stdout.said, stderr: stderr.said })
+        Ok(ProgramResult { exit, stdout: stdout.said, stderr: stderr.said })
     }
 }

@@ -74,7 +74,7 @@ fn limit(bytes: usize) -> Limit {
 }
 
 async fn undo(names: &[&str], packed: Vec<u8>, limit: &Limit) -> Result<Bytes, Fault> {
-    let mut taken = Taken::of(&*limit.room);
+    let mut taken = RoomPermit::of(&*limit.room);
     taken.add(packed.len()).unwrap();
     let deadline = Instant::now() + limit.timeout;
     let (bytes, taken) = codings(names).unwrap().undo(packed.into(), taken, limit, deadline).await?;
@@ -142,7 +142,7 @@ async fn a_bomb_ends_at_the_limit() {
         let late = Limit { timeout: Duration::ZERO, bytes: 1 << 30, ..limit.clone() };
         let error = undo(&[name], bomb, &late).await.unwrap_err();
         assert!(matches!(error, Fault::TooSlow), "{name}: {error:?}");
-        let mut all = Taken::of(&*limit.room);
+        let mut all = RoomPermit::of(&*limit.room);
         all.add((1 << 30) / 4 * 3).unwrap();
     }
 }
@@ -162,7 +162,7 @@ async fn what_comes_out_takes_room_as_well() {
     let limit = Limit { room: Arc::new(Room::new(1 << 20)), ..limit(2 << 20) };
     let error = undo(&["gzip"], gzip(&vec![0; 1 << 20]), &limit).await.unwrap_err();
     assert!(matches!(error, Fault::Full(_)), "{error:?}");
-    Taken::of(&*limit.room).add(700_000).unwrap();
+    RoomPermit::of(&*limit.room).add(700_000).unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::place::CommandState;
+use super::state::CommandState;
 use super::{CommandLimits, HANDLES_MAX};
 use crate::domain::handler::Exit;
 use crate::plugin::engine::STACK_BYTES;

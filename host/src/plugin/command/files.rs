@@ -15,8 +15,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::place::CommandState;
 use super::quota::{ENTRY, Full, Held, Quota};
+use super::state::CommandState;
 use super::stream::{At, Written};
 
 /// A program's files, and how much of them there may be.

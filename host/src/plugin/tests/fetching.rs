@@ -67,7 +67,7 @@ pub(super) fn answer(head: &str, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Runs the guest that fetches, with these hosts allowed.
-async fn fetch(sandbox: &Sandbox, config: Value, allow: &[&str], purpose: Purpose) -> Ran {
+async fn fetch(sandbox: &Sandbox, config: Value, allow: &[&str], purpose: Purpose) -> CallResult {
     let plugin = sandbox.load(waypost_guests::FETCH).await;
     let mut call = Call { purpose, ..call(&plugin, config) };
     let used = Arc::make_mut(&mut call.plugin);
@@ -75,7 +75,7 @@ async fn fetch(sandbox: &Sandbox, config: Value, allow: &[&str], purpose: Purpos
     sandbox.host.run(plugin, call).await
 }
 
-fn notes(ran: &Ran) -> Vec<&str> {
+fn notes(ran: &CallResult) -> Vec<&str> {
     let is_hosts = |line: &&LogLine| line.fields == [("by".to_owned(), "waypost".to_owned())];
     ran.run.logs.iter().filter(is_hosts).map(|line| line.message.as_str()).collect()
 }

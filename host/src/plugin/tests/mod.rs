@@ -82,12 +82,12 @@ impl Sandbox {
         plugin
     }
 
-    async fn run(&self, plugin: &Arc<Plugin>, config: Value) -> Ran {
+    async fn run(&self, plugin: &Arc<Plugin>, config: Value) -> CallResult {
         self.host.run(Arc::clone(plugin), call(plugin, config)).await
     }
 
     /// Runs a guest while a neighbour is called again and again, and checks that the neighbour notices little of it.
-    async fn beside_a_neighbour(&self, path: &str, config: Value) -> Ran {
+    async fn beside_a_neighbour(&self, path: &str, config: Value) -> CallResult {
         let (guest, neighbour) = (self.load(path).await, self.load(waypost_guests::PROBE).await);
         let guests = async {
             // Both threads have one to run.
@@ -143,7 +143,7 @@ fn call_of(user: &str, plugin: &Plugin, config: Value) -> Call {
 }
 
 /// Returns a failure's sentence, or what there was instead.
-fn failure(ran: &Ran) -> String {
+fn failure(ran: &CallResult) -> String {
     match &ran.run.verdict {
         Verdict::Failed(failure) => failure.reason(),
         verdict => format!("{verdict:?}"),
@@ -151,7 +151,7 @@ fn failure(ran: &Ran) -> String {
 }
 
 /// Returns the reason of a guest that answered.
-fn skipped(ran: &Ran) -> &str {
+fn skipped(ran: &CallResult) -> &str {
     match &ran.run.verdict {
         Verdict::Skipped { reason } => reason,
         verdict => panic!("{verdict:?}"),

@@ -92,7 +92,7 @@ async fn passes(path: &str, name: &str) {
     }
 }
 
-fn check(ran: &Ran, expect: &Expect, place: &str) {
+fn check(ran: &CallResult, expect: &Expect, place: &str) {
     let (verdict, reason) = match &ran.run.verdict {
         Verdict::Deliver => ("deliver", None),
         Verdict::Transformed { .. } => ("transformed", None),

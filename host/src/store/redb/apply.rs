@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::damage::{self, Doomed, Marks};
+use super::damage::{self, BuryScope, Marks};
 use super::fresh::{self, FreshRows};
 use super::handle::Fault;
 use super::history::{self, Ledger};
@@ -18,7 +18,7 @@ use super::schema::{PROBE_KEY, Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State, SubscriptionId};
-use crate::store::{Arrival, Logged, Progress, QueuePosition, Release, Settlement, Wake};
+use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settlement, Wake};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -79,7 +79,7 @@ impl Apply<'_, '_> {
                 bytes += arrival.size();
                 let index = u32::try_from(batch.len()).expect("a batch has at most 256 events");
                 failed.extend(failures(arrival, index));
-                batch.push(Logged {
+                batch.push(LoggedEvent {
                     id,
                     event: arrival.event.clone(),
                     received: arrival.received,
@@ -99,7 +99,7 @@ impl Apply<'_, '_> {
         Ok(answers)
     }
 
-    fn log(&mut self, batch: &[Logged], failed: Vec<HistoryRecord>) -> Result<(), Fault> {
+    fn log(&mut self, batch: &[LoggedEvent], failed: Vec<HistoryRecord>) -> Result<(), Fault> {
         let key = batch[0].id.uuid().as_u128();
         let mut ledger = Ledger::default();
         failed.into_iter().for_each(|record| ledger.add(key, record));
@@ -291,23 +291,23 @@ impl Apply<'_, '_> {
     }
 
     /// Owes an event again; `false` when it is not in the log.
-    pub(super) fn redeliver(&mut self, wish: &Redelivery) -> Result<bool, Fault> {
-        let event = wish.event.uuid().as_u128();
+    pub(super) fn redeliver(&mut self, request: &Redelivery) -> Result<bool, Fault> {
+        let event = request.event.uuid().as_u128();
         let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(false) };
         let mut batch = self.batch(key)?;
         let Some(place) =
-            batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == wish.event))
+            batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == request.event))
         else {
             return Ok(false);
         };
         let index = u32::try_from(place).expect("a batch has at most 256 events");
-        let mut logged = Logged::clone(batch[place].as_ref().expect("the place has just been found"));
+        let mut logged = LoggedEvent::clone(batch[place].as_ref().expect("the place has just been found"));
         let is_meant = |record: &HistoryRecord| record.index == index;
         let histories =
             history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_meant)?;
         let mut ledger = Ledger::default();
         let mut asked = HashSet::new();
-        for id in wish.recipients.iter().filter(|id| asked.insert(**id)) {
+        for id in request.recipients.iter().filter(|id| asked.insert(**id)) {
             let recipient = id.uuid().as_u128();
             let entries = histories.entries.get(&(index, recipient)).map_or(&[][..], Vec::as_slice);
             let known = logged.matched.contains(id);
@@ -319,7 +319,7 @@ impl Apply<'_, '_> {
                     // No lane may ever meet the row: that of a disabled subscription does not run.
                     Err(reason) => {
                         self.marks.mark("fresh", (recipient, key), &reason);
-                        self.bury_fresh(recipient, key, Doomed::Unreadable, wish.at, &mut ledger)?;
+                        self.bury_fresh(recipient, key, BuryScope::Unreadable, request.at, &mut ledger)?;
                     }
                 },
                 (true, QueueRow::Due(due)) => {
@@ -328,10 +328,10 @@ impl Apply<'_, '_> {
                 (true, QueueRow::Not) => {}
                 (false, _) => logged.matched.push(*id),
             }
-            let entry = Entry::Redelivery { at: wish.at, by: wish.by.clone() };
+            let entry = Entry::Redelivery { at: request.at, by: request.by.clone() };
             ledger.add(key, HistoryRecord { index, recipient, entry });
-            self.discard_rendered_by_other_plugin(*id, wish.event)?;
-            self.enqueue(*id, wish.event, wish.at, key, index, Progress::default())?;
+            self.discard_rendered_by_other_plugin(*id, request.event)?;
+            self.enqueue(*id, request.event, request.at, key, index, Progress::default())?;
             self.effects.woken.entry(*id).or_default().merge(Wake { count: 1, ..Wake::read() });
         }
         ledger.write(self.tables)?;

@@ -101,7 +101,7 @@ pub(super) enum DeadRow {
 
 /// Which deliveries of a row of first attempts become dead letters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doomed {
+pub(super) enum BuryScope {
     /// Those that cannot be made.
     Unreadable,
     /// All.
@@ -116,7 +116,7 @@ impl Apply<'_, '_> {
         for row in rows {
             match *row {
                 DeadRow::Fresh { batch } => {
-                    self.bury_fresh(recipient, batch, Doomed::Unreadable, at, &mut ledger)?;
+                    self.bury_fresh(recipient, batch, BuryScope::Unreadable, at, &mut ledger)?;
                 }
                 DeadRow::Due { due, event } => self.bury_due(recipient, due, event, at, &mut ledger)?,
             }
@@ -135,7 +135,7 @@ impl Apply<'_, '_> {
         let due = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
         let mut ledger = Ledger::default();
         for batch in &fresh {
-            self.bury_fresh(recipient, *batch, Doomed::All, at, &mut ledger)?;
+            self.bury_fresh(recipient, *batch, BuryScope::All, at, &mut ledger)?;
         }
         for (_, due, event) in &due {
             self.bury_due(recipient, *due, *event, at, &mut ledger)?;
@@ -150,7 +150,7 @@ impl Apply<'_, '_> {
         &mut self,
         recipient: u128,
         key: u128,
-        doomed: Doomed,
+        doomed: BuryScope,
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
@@ -165,11 +165,13 @@ impl Apply<'_, '_> {
         let mut left = Vec::new();
         for index in places {
             match batch.as_ref().map(|batch| state_of(batch, index)) {
-                Ok(Found::Event) if !is_row_damaged && doomed == Doomed::Unreadable => left.push(index),
-                Ok(Found::Event | Found::Damaged) | Err(()) => {
+                Ok(EventState::Event) if !is_row_damaged && doomed == BuryScope::Unreadable => {
+                    left.push(index)
+                }
+                Ok(EventState::Event | EventState::Damaged) | Err(()) => {
                     ledger.add(key, dead(index, recipient, 1, at));
                 }
-                Ok(Found::Nothing) => {}
+                Ok(EventState::Nothing) => {}
             }
         }
         if left.is_empty() {
@@ -199,7 +201,10 @@ impl Apply<'_, '_> {
             Err(_) => self.find(event)?.map(|(key, index)| (key, index, 1)),
         };
         if let Some((key, index, number)) = found
-            && !matches!(self.batch_if_whole(key)?.map(|batch| state_of(&batch, index)), Ok(Found::Nothing))
+            && !matches!(
+                self.batch_if_whole(key)?.map(|batch| state_of(&batch, index)),
+                Ok(EventState::Nothing)
+            )
         {
             ledger.add(key, dead(index, recipient, number, at));
         }
@@ -240,19 +245,19 @@ impl Apply<'_, '_> {
 }
 
 /// What is in a place of a batch.
-enum Found {
+enum EventState {
     Event,
     Damaged,
     /// It was purged, or was never there.
     Nothing,
 }
 
-fn state_of(batch: &Batch, index: u32) -> Found {
+fn state_of(batch: &Batch, index: u32) -> EventState {
     let event = usize::try_from(index).ok().and_then(|index| batch.get(index)?.as_ref());
     match event {
-        Some(_) => Found::Event,
-        None if batch.damaged.contains(&index) => Found::Damaged,
-        None => Found::Nothing,
+        Some(_) => EventState::Event,
+        None if batch.damaged.contains(&index) => EventState::Damaged,
+        None => EventState::Nothing,
     }
 }
 

@@ -9,7 +9,7 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::record::{self, HistoryRecord};
 use crate::domain::{Activity, Attempt, Entry, Outcome, RecipientId};
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 pub(super) struct OpenEvent<'a> {
     pub(super) key: u128,
     pub(super) index: u32,
-    pub(super) logged: &'a Logged,
+    pub(super) logged: &'a LoggedEvent,
 }
 
 impl Apply<'_, '_> {

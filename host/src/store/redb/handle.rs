@@ -291,7 +291,7 @@ fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
 
 /// What `waypost db check` finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckReport {
     /// The schema version of the file; `None` for a file without any.
     pub found: Option<u64>,
     /// The version that this Waypost writes.
@@ -302,7 +302,7 @@ pub struct Checked {
 ///
 /// # Errors
 /// When there is no file, when it is in use, or when it is not Waypost's.
-pub fn check(folder: &Path) -> Result<Checked, OpenError> {
+pub fn check(folder: &Path) -> Result<CheckReport, OpenError> {
     let path = folder.join(FILE_NAME);
     if !path.exists() {
         return Err(OpenError::Missing { path });
@@ -315,17 +315,17 @@ pub fn check(folder: &Path) -> Result<Checked, OpenError> {
         }
         Err(error) => return Err(open_error(&path, error)),
     };
-    Ok(Checked { found, current: SCHEMA_VERSION })
+    Ok(CheckReport { found, current: SCHEMA_VERSION })
 }
 
 /// Creates the store in `folder`, or migrates it to the current schema; returns what was there before.
 ///
 /// # Errors
 /// As for opening.
-pub fn sync(folder: &Path) -> Result<Checked, OpenError> {
+pub fn sync(folder: &Path) -> Result<CheckReport, OpenError> {
     let before = match check(folder) {
         Ok(checked) => checked,
-        Err(OpenError::Missing { .. }) => Checked { found: None, current: SCHEMA_VERSION },
+        Err(OpenError::Missing { .. }) => CheckReport { found: None, current: SCHEMA_VERSION },
         Err(error) => return Err(error),
     };
     drop(Handle::open(folder)?);

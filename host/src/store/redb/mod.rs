@@ -46,8 +46,8 @@ use crate::domain::plugin::{RenderedPayload, StateMap};
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
-    Arrival, Backlog, Error, EventHistory, Forward, Kept, Logged, Module, Purge, Purged, Quota, Range,
-    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Step, Store, WakeSet,
+    Arrival, Backlog, Error, EventHistory, Forward, LoggedEvent, Module, Purge, PurgeReport, Quota, Range,
+    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Step, Store, UserUsage, WakeSet,
 };
 use damage::Marks;
 use handle::{Fault, Handle};
@@ -58,7 +58,7 @@ use recover::Recover;
 use usage::Usage;
 use writer::Writer;
 
-pub use handle::{Checked, FILE_NAME, OpenError, check, sync};
+pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
 
 /// The embedded [`Store`].
 pub struct RedbStore {
@@ -189,8 +189,8 @@ impl Store for RedbStore {
         self.read(move |reader| reader.stories(range)).await
     }
 
-    async fn purge(&self, purge: Purge) -> Result<Purged, Error> {
-        let mut total = Purged::default();
+    async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
+        let mut total = PurgeReport::default();
         let mut from = Some(EventId::NIL);
         while let Some(start) = from {
             let purge = purge.clone();
@@ -222,7 +222,7 @@ impl Store for RedbStore {
         self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), quota, reply }).await
     }
 
-    fn kept_for(&self, user: &str) -> Kept {
+    fn usage_of(&self, user: &str) -> UserUsage {
         self.usage.of(user)
     }
 
@@ -254,7 +254,7 @@ impl Store for RedbStore {
         self.write(|reply| Op::Recover { recover, reply }).await
     }
 
-    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Error> {
+    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
         self.read(move |reader| reader.forward(forward)).await
     }
 

@@ -14,7 +14,7 @@ use super::record::{self, Batch, HistoryRecord};
 use super::schema::batch_of;
 use super::usage::{self, Kind};
 use crate::domain::{EventId, RecipientId, State};
-use crate::store::{Logged, Purge, Purged};
+use crate::store::{LoggedEvent, Purge, PurgeReport};
 
 /// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
 const BATCHES_AT_ONCE: usize = 16;
@@ -23,7 +23,11 @@ const EXPIRED_AT_ONCE: u64 = 4_096;
 
 impl Apply<'_, '_> {
     /// Purges from batch `from` on; returns what was done and where to go on, if there is more.
-    pub(super) fn purge(&mut self, purge: &Purge, from: EventId) -> Result<(Purged, Option<EventId>), Fault> {
+    pub(super) fn purge(
+        &mut self,
+        purge: &Purge,
+        from: EventId,
+    ) -> Result<(PurgeReport, Option<EventId>), Fault> {
         let (mut keys, end) = match purge {
             Purge::Events(events) => (self.batches_of(events, from)?, u128::MAX),
             Purge::Before(time) | Purge::Expired(time) => {
@@ -35,7 +39,7 @@ impl Apply<'_, '_> {
         };
         let next = (keys.len() > BATCHES_AT_ONCE).then(|| record::event_id(keys[BATCHES_AT_ONCE]));
         keys.truncate(BATCHES_AT_ONCE);
-        let mut purged = Purged::default();
+        let mut purged = PurgeReport::default();
         for (place, key) in keys.iter().enumerate() {
             let meant = match damage::apart(self.batch(*key))? {
                 Ok(batch) => self.purge_batch(*key, batch, purge, *key < end, &mut purged)?,
@@ -74,7 +78,7 @@ impl Apply<'_, '_> {
         mut batch: Batch,
         purge: &Purge,
         is_old: bool,
-        purged: &mut Purged,
+        purged: &mut PurgeReport,
     ) -> Result<u64, Fault> {
         let mut counted = HashMap::new();
         let is_state = |record: &HistoryRecord| {
@@ -134,7 +138,7 @@ impl Apply<'_, '_> {
         key: u128,
         purge: &Purge,
         is_old: bool,
-        purged: &mut Purged,
+        purged: &mut PurgeReport,
     ) -> Result<u64, Fault> {
         if !is_old || !is_by_time(purge) {
             return Ok(0);
@@ -194,7 +198,7 @@ fn is_by_time(purge: &Purge) -> bool {
     }
 }
 
-fn is_meant(purge: &Purge, logged: &Logged) -> bool {
+fn is_meant(purge: &Purge, logged: &LoggedEvent) -> bool {
     match purge {
         Purge::Events(events) => events.contains(&logged.id),
         Purge::Before(time) | Purge::Expired(time) => logged.received < *time,

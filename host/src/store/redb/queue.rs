@@ -12,7 +12,9 @@ use super::modules;
 use super::record;
 use super::recover::Recover;
 use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{Arrival, DELIVERY_BYTES, Error, Purge, Purged, Quota, Release, Rendering, Settlement};
+use crate::store::{
+    Arrival, DELIVERY_BYTES, Error, Purge, PurgeReport, Quota, Release, Rendering, Settlement,
+};
 
 /// Where an answer goes. The asker may be gone; the write happens all the same, but for [`Op::is_abandoned`] where there is
 /// no room.
@@ -26,7 +28,7 @@ pub(super) enum Op {
     Freeze { rendering: Box<Rendering>, reply: Reply<bool> },
     BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
     Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
-    Purge { purge: Purge, from: EventId, reply: Reply<(Purged, Option<EventId>)> },
+    Purge { purge: Purge, from: EventId, reply: Reply<(PurgeReport, Option<EventId>)> },
     CancelPending { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
     Module { change: Box<modules::Change>, reply: Reply<()> },
     Bury { recipient: RecipientId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
@@ -89,7 +91,7 @@ fn subscription_bytes(subscription: &Subscription) -> usize {
     record::encode_subscription(subscription).len()
 }
 
-/// A wish to send an event again.
+/// A request to send an event again.
 pub(super) struct Redelivery {
     pub(super) event: EventId,
     pub(super) recipients: Vec<RecipientId>,
@@ -181,7 +183,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    ops: VecDeque<Weighed>,
+    ops: VecDeque<WeighedOp>,
     /// What all of `ops` hold.
     bytes: usize,
     endings: Vec<Ending>,
@@ -196,7 +198,7 @@ struct State {
 }
 
 /// A write, and how many bytes it holds.
-struct Weighed {
+struct WeighedOp {
     op: Op,
     bytes: usize,
 }
@@ -225,7 +227,7 @@ impl Queue {
             }
         }
         state.bytes += bytes;
-        state.ops.push_back(Weighed { op, bytes });
+        state.ops.push_back(WeighedOp { op, bytes });
         self.tell(&mut state);
         Ok(())
     }
@@ -381,7 +383,7 @@ impl State {
             if taken.len() == GROUP_MAX || (!taken.is_empty() && bytes > GROUP_BYTES_MAX) {
                 break;
             }
-            let Some(Weighed { op, bytes }) = self.ops.pop_front() else { break };
+            let Some(WeighedOp { op, bytes }) = self.ops.pop_front() else { break };
             self.bytes -= bytes;
             taken.push(op);
         }

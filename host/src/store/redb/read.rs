@@ -16,7 +16,7 @@ use super::rendered::RenderedRows;
 use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
 use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
 use crate::store::{
-    EventHistory, Logged, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
+    EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
 };
 
 /// The most rows that cannot be delivered of one page.
@@ -51,7 +51,7 @@ impl Reader {
     /// See [`crate::store::Store::stories`].
     pub(super) fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Fault> {
         let below = range.before.unwrap_or(EventId::MAX).uuid().as_u128();
-        let wanted = |logged: &Logged| {
+        let wanted = |logged: &LoggedEvent| {
             logged.id.uuid().as_u128() < below
                 && range.since.is_none_or(|since| logged.received >= since)
                 && range.until.is_none_or(|until| logged.received < until)
@@ -88,7 +88,7 @@ impl Reader {
         txn: &ReadTransaction,
         key: u128,
         most: usize,
-        wanted: impl Fn(&Logged) -> bool,
+        wanted: impl Fn(&LoggedEvent) -> bool,
     ) -> Result<(Vec<EventHistory>, bool), Fault> {
         let batch = self.batch(txn, key)?;
         let is_whole = batch.damaged.is_empty();

@@ -5,22 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Batch;
 use crate::domain::RecipientId;
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 /// The most bytes of events that are kept, together with their recipients.
 const BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// A few batches by their key, oldest dropped first.
 #[derive(Default)]
-pub(super) struct Recent(Mutex<Kept>);
+pub(super) struct Recent(Mutex<BatchCache>);
 
 #[derive(Default)]
-struct Kept {
+struct BatchCache {
     batches: VecDeque<(u128, Arc<Batch>, usize)>,
     bytes: usize,
 }
 
-impl Kept {
+impl BatchCache {
     /// Returns where a batch is. Batches come in the order of their keys, and a replay asks for many that are not here.
     fn place(&self, key: u128) -> Option<usize> {
         self.batches.binary_search_by_key(&key, |(known, ..)| *known).ok()
@@ -36,7 +36,7 @@ impl Recent {
 
     /// Keeps a batch.
     pub(super) fn put(&self, key: u128, batch: Arc<Batch>) {
-        let pending = |logged: &Logged| logged.matched.capacity() * size_of::<RecipientId>();
+        let pending = |logged: &LoggedEvent| logged.matched.capacity() * size_of::<RecipientId>();
         let bytes = batch.iter().flatten().map(|logged| logged.event.size() + 256 + pending(logged)).sum();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
@@ -69,7 +69,7 @@ mod tests {
         let event = Event::from_parts(SpecVersion::V1_0, "1".into(), "/s".into(), "t".into(), wire);
         let (id, received, sender) = (EventId::MAX, clock::now(), String::new());
         let matched = vec![RecipientId::MAX; matched];
-        let events = vec![Some(Arc::new(Logged { id, event, received, sender, matched }))];
+        let events = vec![Some(Arc::new(LoggedEvent { id, event, received, sender, matched }))];
         Arc::new(Batch { events, damaged: Vec::new() })
     }
 

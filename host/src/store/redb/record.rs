@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::{Entry, Event, EventId, RecipientId, Recovery, Subscription};
-use crate::store::{Logged, Progress};
+use crate::store::{LoggedEvent, Progress};
 
 /// The version of records without a checksum.
 const VERSION: u8 = 1;
@@ -108,13 +108,13 @@ pub(super) struct EventRecord<'a> {
 /// The events of one commit; a purged one leaves its place empty, so that the others keep theirs.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) events: Vec<Option<Arc<Logged>>>,
+    pub(super) events: Vec<Option<Arc<LoggedEvent>>>,
     /// The places whose events cannot be read, and are empty here.
     pub(super) damaged: Vec<u32>,
 }
 
 impl std::ops::Deref for Batch {
-    type Target = Vec<Option<Arc<Logged>>>;
+    type Target = Vec<Option<Arc<LoggedEvent>>>;
 
     fn deref(&self) -> &Self::Target {
         &self.events
@@ -134,7 +134,10 @@ const LISTED: usize = 4 + SEAL;
 
 /// Writes a batch: the version, how many events there are, the list of their lengths and checksums, the checksum of all
 /// that, and the events.
-pub(super) fn encode_batch<'a>(events: impl Iterator<Item = Option<&'a Logged>>, damaged: &[u32]) -> Vec<u8> {
+pub(super) fn encode_batch<'a>(
+    events: impl Iterator<Item = Option<&'a LoggedEvent>>,
+    damaged: &[u32],
+) -> Vec<u8> {
     let events: Vec<_> = events.collect();
     let list = 5 + LISTED * events.len();
     let size: usize = events.iter().flatten().map(|logged| logged.event.size() + 256).sum();
@@ -166,7 +169,7 @@ fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("a commit has a few MiB").to_le_bytes()
 }
 
-fn logged_record(logged: &Logged) -> LoggedRecord<'_> {
+fn logged_record(logged: &LoggedEvent) -> LoggedRecord<'_> {
     LoggedRecord {
         id: logged.id.uuid().as_u128(),
         received: logged.received.as_microsecond(),
@@ -245,8 +248,8 @@ fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Ba
     if rest.is_empty() { Ok(batch) } else { Err(Error::Value("there are bytes behind its end")) }
 }
 
-fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Logged>, Error> {
-    Ok(Arc::new(Logged {
+fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<LoggedEvent>, Error> {
+    Ok(Arc::new(LoggedEvent {
         id: EventId::from_uuid(uuid::Uuid::from_u128(record.id)),
         event: read_event(shared, record.event)?,
         received: timestamp(record.received)?,

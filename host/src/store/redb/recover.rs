@@ -14,9 +14,9 @@ use super::ids;
 use super::read::Reader;
 use super::record::{self, HistoryRecord};
 use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
-use crate::domain::recovery::{Looked, Mark, State};
+use crate::domain::recovery::{Mark, ScanProgress, State};
 use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{self, Backlog, Forward, Logged, Progress, Quota, Step, Wake};
+use crate::store::{self, Backlog, Forward, LoggedEvent, Progress, Quota, Step, Wake};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -33,7 +33,7 @@ impl Recover {
     /// Returns about how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         match &self.step {
-            Step::Advance(looked) => looked.matched.len() * size_of::<EventId>(),
+            Step::Advance(scan) => scan.matched.len() * size_of::<EventId>(),
             Step::Begin | Step::End(_) => 0,
         }
     }
@@ -59,17 +59,20 @@ impl Apply<'_, '_> {
     }
 
     /// See [`crate::store::Store::recover`].
-    pub(super) fn recover(&mut self, wish: &Recover) -> Result<Option<Recovery>, Fault> {
-        let known = self.recovery(wish.subscription)?;
-        let Some(mut recovery) = known.filter(|known| known.is_running() && known.asked == wish.asked) else {
+    pub(super) fn recover(&mut self, request: &Recover) -> Result<Option<Recovery>, Fault> {
+        let known = self.recovery(request.subscription)?;
+        let Some(mut recovery) = known.filter(|known| known.is_running() && known.asked == request.asked)
+        else {
             return Ok(None);
         };
-        match &wish.step {
-            _ if self.is_deleted(wish.subscription)? => recovery.state = State::Cancelled { at: wish.at },
-            Step::Begin => recovery.begin(self.newest()?, wish.at),
-            Step::Advance(looked) => {
-                let created = self.backfill(&recovery, looked, wish.at)?;
-                recovery.advance(looked, created, wish.at);
+        match &request.step {
+            _ if self.is_deleted(request.subscription)? => {
+                recovery.state = State::Cancelled { at: request.at }
+            }
+            Step::Begin => recovery.begin(self.newest()?, request.at),
+            Step::Advance(scan) => {
+                let created = self.backfill(&recovery, scan, request.at)?;
+                recovery.advance(scan, created, request.at);
             }
             Step::End(state) => recovery.state = state.clone(),
         }
@@ -78,9 +81,9 @@ impl Apply<'_, '_> {
     }
 
     /// Owes the events that were never owed to the recovery's subscription; returns how many these are.
-    fn backfill(&mut self, recovery: &Recovery, looked: &Looked, at: Timestamp) -> Result<u64, Fault> {
+    fn backfill(&mut self, recovery: &Recovery, scan: &ScanProgress, at: Timestamp) -> Result<u64, Fault> {
         let mut by_batch: BTreeMap<u128, Vec<EventId>> = BTreeMap::new();
-        for event in &looked.matched {
+        for event in &scan.matched {
             if let Some(key) = batch_of(&self.tables.batches, event.uuid().as_u128())? {
                 by_batch.entry(key).or_default().push(*event);
             }
@@ -100,7 +103,7 @@ impl Apply<'_, '_> {
                 if logged.matched.contains(&recipient) {
                     continue;
                 }
-                let mut pending = Logged::clone(logged);
+                let mut pending = LoggedEvent::clone(logged);
                 pending.matched.push(recipient);
                 let id = pending.id;
                 *place = Some(Arc::new(pending));
@@ -158,7 +161,7 @@ impl Apply<'_, '_> {
     }
 }
 
-fn mark(logged: &Logged) -> Mark {
+fn mark(logged: &LoggedEvent) -> Mark {
     Mark { event: logged.id, received: logged.received }
 }
 
@@ -187,7 +190,7 @@ impl Reader {
     }
 
     /// See [`crate::store::Store::forward`].
-    pub(super) fn forward(&self, forward: Forward) -> Result<Vec<Arc<Logged>>, Fault> {
+    pub(super) fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Fault> {
         let id = |event: EventId| event.uuid().as_u128();
         let away = |time: Timestamp, by| id(ids::first_at(time.checked_add(by).unwrap_or(time)));
         let first = forward.after.map_or(0, |after| id(after).saturating_add(1));

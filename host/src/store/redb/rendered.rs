@@ -18,7 +18,7 @@ use super::text::Text;
 use super::usage::{self, Kind};
 use crate::domain::plugin::{Output, PluginResult, RenderedPayload, StateChange, StateMap, StateValue};
 use crate::domain::{Entry, EventId, PluginDigest, RecipientId, SubscriptionId};
-use crate::store::{self, Logged, Rendering};
+use crate::store::{self, LoggedEvent, Rendering};
 
 #[derive(Serialize, Deserialize)]
 struct RenderedRecord<'a> {
@@ -242,7 +242,7 @@ impl Apply<'_, '_> {
     }
 
     /// Removes what is fixed of a logged event's deliveries.
-    pub(super) fn unfix(&mut self, logged: &Logged) -> Result<(), Fault> {
+    pub(super) fn unfix(&mut self, logged: &LoggedEvent) -> Result<(), Fault> {
         if self.tables.rendered.is_empty()? {
             return Ok(());
         }

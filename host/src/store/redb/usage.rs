@@ -20,7 +20,7 @@ use super::schema::{Tables, USAGE};
 use crate::domain::delivery::ANSWER_BYTES_LITTLE;
 use crate::domain::plugin::{LogLevel, LogLine};
 use crate::domain::{Answer, Entry};
-use crate::store::{Error, Kept};
+use crate::store::{Error, UserUsage};
 
 /// What a row takes besides its record, roughly: its key, and its part of the pages above.
 const ROW_BYTES: u64 = 64;
@@ -149,8 +149,8 @@ impl Usage {
     }
 
     /// Returns what is kept for a user, and the most that may be.
-    pub(super) fn of(&self, user: &str) -> Kept {
-        Kept { bytes: u64::try_from(self.totals(user).all).unwrap_or_default(), max: self.max }
+    pub(super) fn of(&self, user: &str) -> UserUsage {
+        UserUsage { bytes: u64::try_from(self.totals(user).all).unwrap_or_default(), max: self.max }
     }
 
     fn totals(&self, user: &str) -> Totals {

@@ -21,7 +21,7 @@ use super::usage::Usage;
 use crate::clock;
 use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
-use crate::store::{Arrival, Error, Purged, Rendering, WakeSet};
+use crate::store::{Arrival, Error, PurgeReport, Rendering, WakeSet};
 
 /// How many answers make a crowd.
 const CROWD: usize = 4;
@@ -102,7 +102,7 @@ impl Writer {
                         Value::flag(apply.begin_recovery(recovery, subscription.as_deref())?)
                     }
                     Op::Recover { recover, .. } => Value::Recovery(apply.recover(recover)?.map(Box::new)),
-                    Op::Purge { purge, from, .. } => Value::Purged(apply.purge(purge, *from)?),
+                    Op::Purge { purge, from, .. } => Value::PurgeReport(apply.purge(purge, *from)?),
                     Op::CancelPending { subscription, limit, at, .. } => {
                         Value::Flag(apply.cancel_pending(*subscription, *limit, *at)?)
                     }
@@ -194,7 +194,7 @@ enum Value {
     Ids(Vec<EventId>),
     Unit,
     Flag(bool),
-    Purged((Purged, Option<EventId>)),
+    PurgeReport((PurgeReport, Option<EventId>)),
     Recovery(Option<Box<Recovery>>),
     Forgotten(Vec<SubscriptionId>),
     /// Nothing was done, and why.
@@ -238,7 +238,7 @@ fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
             (Op::Recover { reply, .. }, Value::Recovery(recovery)) => {
                 send(reply, Ok(recovery.map(|recovery| *recovery)))
             }
-            (Op::Purge { reply, .. }, Value::Purged(purged)) => send(reply, Ok(purged)),
+            (Op::Purge { reply, .. }, Value::PurgeReport(purged)) => send(reply, Ok(purged)),
             (Op::Forget { reply, .. }, Value::Forgotten(forgotten)) => send(reply, Ok(forgotten)),
             _ => unreachable!("each operation has its own kind of value"),
         }

@@ -18,7 +18,7 @@ const DRAINING: Duration = Duration::from_secs(2);
 
 /// What was heard.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct StreamEnd {
     pub(super) said: Said,
     /// Why the rest was not.
     pub(super) broken: Option<Fault>,
@@ -30,7 +30,7 @@ pub(super) async fn listen(
     mut capture: Capture,
     ended: &CancellationToken,
     broken: &CancellationToken,
-) -> Heard {
+) -> StreamEnd {
     let mut buffer = vec![0; BUFFER_BYTES];
     let overdue = async {
         ended.cancelled().await;
@@ -56,7 +56,7 @@ pub(super) async fn listen(
         let Ok(kept) = keeping.await else {
             broken.cancel();
             let broken = Some(Fault::Failure("the service is ending".to_owned()));
-            return Heard { said: Said::default(), broken };
+            return StreamEnd { said: Said::default(), broken };
         };
         (capture, buffer) = (kept.0, kept.1);
         if let Err(error) = kept.2 {
@@ -67,7 +67,7 @@ pub(super) async fn listen(
         broken.cancel();
         Fault::of(UNKEPT, &error)
     });
-    Heard { said: capture.said(), broken: fault }
+    StreamEnd { said: capture.said(), broken: fault }
 }
 
 #[cfg(test)]

@@ -33,13 +33,13 @@ const LASTING_TASKS: [&str; 2] = ["load metadata", "Policy Validation"];
 
 /// What an upload is answered with.
 #[derive(Deserialize)]
-struct Begun {
+struct JobAnswer {
     job_id: Value,
 }
 
 /// What the question for a job's state is answered with.
 #[derive(Deserialize)]
-struct Told {
+struct StatusAnswer {
     state: String,
     task: Option<String>,
     task_percent: Option<Value>,
@@ -47,7 +47,7 @@ struct Told {
     exception: Option<Value>,
 }
 
-impl Told {
+impl StatusAnswer {
     /// Returns the reason of a failure, where it gives one.
     fn reason(&self) -> Option<String> {
         let text = self.exception.as_ref()?.as_str()?;
@@ -151,7 +151,7 @@ impl Client {
                 return Err(Error::Idle { url: self.shown_url.clone(), waited: self.idle });
             }
         };
-        let begun = json::read::<Begun>(&answer).ok().map(|begun| begun.job_id);
+        let begun = json::read::<JobAnswer>(&answer).ok().map(|begun| begun.job_id);
         begun.filter(|job| job.is_number() || job.is_string()).ok_or_else(|| Error::Answer {
             url: self.shown_url.clone(),
             expected: "job: `{\"job_id\": …}`",
@@ -171,7 +171,7 @@ impl Client {
             }
             answer => answer?,
         };
-        let Ok(told) = json::read::<Told>(&answer) else {
+        let Ok(told) = json::read::<StatusAnswer>(&answer) else {
             let expected = "state of a job: `{\"state\": …, \"task\": …, \"task_percent\": …}`";
             return Err(Error::Answer { url, expected, answer: shown(&answer) });
         };

@@ -110,12 +110,12 @@ async fn ids_grow_over_restarts_though_the_clock_went_back() {
 
 fn rename_batch(folder: &Path, from: EventId, to: EventId) {
     use super::super::{handle::Handle, record, schema::Tables};
-    use crate::store::Logged;
+    use crate::store::LoggedEvent;
     let renamed = Handle::open(folder).unwrap().write(|txn| {
         let mut tables = Tables::open(txn)?;
         let row = tables.batches.remove(from.uuid().as_u128())?.unwrap().value().to_vec();
         let batch = record::decode_batch(&row.into()).unwrap();
-        let logged = Logged { id: to, ..Logged::clone(batch[0].as_ref().unwrap()) };
+        let logged = LoggedEvent { id: to, ..LoggedEvent::clone(batch[0].as_ref().unwrap()) };
         tables
             .batches
             .insert(to.uuid().as_u128(), record::encode_batch([Some(&logged)].into_iter(), &[]).as_slice())?;

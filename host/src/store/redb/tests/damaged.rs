@@ -172,7 +172,7 @@ async fn retention_takes_damaged_batches_with_their_time() {
     .await;
     for expected in [3, 0] {
         let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
-        assert_eq!(purged, Purged { purged: expected, kept: 0, expired: 0 });
+        assert_eq!(purged, PurgeReport { purged: expected, kept: 0, expired: 0 });
     }
 }
 
@@ -198,7 +198,7 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
             .unwrap();
     });
     let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
-    assert_eq!(purged, Purged { purged: 1, kept: 0, expired: 3 });
+    assert_eq!(purged, PurgeReport { purged: 1, kept: 0, expired: 3 });
     assert!(listed(&store, ALL).await.is_empty());
     assert!(ready(&store, sub(3)).await.first_attempts.is_empty());
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());

@@ -15,7 +15,7 @@ fn disabled() -> Activity {
     Activity::Disabled { since: Timestamp::MAX, error: None }
 }
 
-async fn expire(store: &RedbStore, time: Timestamp) -> Purged {
+async fn expire(store: &RedbStore, time: Timestamp) -> PurgeReport {
     store.purge(Purge::Expired(time)).await.unwrap()
 }
 
@@ -29,9 +29,13 @@ async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event
     let waiting = ready(&store, sub(1)).await.first_attempts;
     assert!(store.freeze(counting(sub(1), &waiting[1], 1)).await.unwrap());
     settle(&store, sub(1), &PendingDelivery { rendered: true, ..waiting[1].clone() }, retry(after(1))).await;
-    assert_eq!(expire(&store, waiting[0].event.received).await, Purged::default(), "not before its time");
+    assert_eq!(
+        expire(&store, waiting[0].event.received).await,
+        PurgeReport::default(),
+        "not before its time"
+    );
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 2), "only retention does that");
-    assert_eq!(expire(&store, clock::now()).await, Purged { purged: 2, kept: 0, expired: 2 });
+    assert_eq!(expire(&store, clock::now()).await, PurgeReport { purged: 2, kept: 0, expired: 2 });
     for store in [&store, &crashed(folder.path()).1] {
         assert!(listed(store, ALL).await.is_empty());
         assert!(store.recipients_with_backlog().await.unwrap().is_empty());
@@ -56,7 +60,7 @@ async fn others_keep_what_they_are_owed_and_the_story_tells_of_the_dead_letter()
     settle(&store, sub(1), &tried, dead()).await;
     let lately = clock::now();
     store.redeliver(asked, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
-    assert_eq!(expire(&store, lately).await, Purged { purged: 0, kept: 2, expired: 1 });
+    assert_eq!(expire(&store, lately).await, PurgeReport { purged: 0, kept: 2, expired: 1 });
     let State::Dead { reason } = state(&store, id, sub(1)).await else { panic!("a dead letter") };
     assert!(reason.contains("the setting retention"), "{reason}");
     for id in [2, 3] {

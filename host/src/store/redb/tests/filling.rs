@@ -9,7 +9,7 @@ use super::super::{Options, schema::Tables};
 use super::*;
 use crate::domain::plugin::{LogLevel, LogLine, Output};
 use crate::domain::{Answer, Subscription};
-use crate::store::{Error, Kept};
+use crate::store::{Error, UserUsage};
 
 const MAX: u64 = 200_000;
 
@@ -35,7 +35,7 @@ async fn subscribe(store: &RedbStore, id: u128, user: &str) -> Subscription {
 }
 
 fn bytes(store: &RedbStore, user: &str) -> u64 {
-    let Kept { bytes, max } = store.kept_for(user);
+    let UserUsage { bytes, max } = store.usage_of(user);
     assert_eq!(max, MAX);
     bytes
 }

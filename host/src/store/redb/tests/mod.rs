@@ -37,7 +37,7 @@ use crate::domain::{
     Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, SubscriptionId,
 };
 use crate::store::{
-    Arrival, PendingDelivery, Progress, Purge, Purged, Quota, Range, ReadyPage, ReadyQuery, Rendering,
+    Arrival, PendingDelivery, Progress, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery, Rendering,
     Settlement, Store,
 };
 
@@ -209,6 +209,6 @@ async fn listed(store: &RedbStore, range: Range) -> Vec<EventId> {
 }
 
 async fn purge(store: &RedbStore, purge: Purge) -> (u64, u64) {
-    let Purged { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
+    let PurgeReport { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
     (purged, kept)
 }

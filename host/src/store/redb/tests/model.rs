@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use self::steps::{End, Step, steps};
 use super::*;
 use crate::domain::Recovery;
-use crate::domain::recovery::{Looked, Mark};
-use crate::store::{Forward, Logged, QueuePosition, Step as StoreStep};
+use crate::domain::recovery::{Mark, ScanProgress};
+use crate::store::{Forward, LoggedEvent, QueuePosition, Step as StoreStep};
 
 /// The subscriptions of the model.
 const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
@@ -253,7 +253,7 @@ impl Model {
             let last = recovery.end.unwrap().event;
             let query = Forward { after, last, since: None, until: None, events: 3, bytes: usize::MAX };
             let page = store.forward(query).await.unwrap();
-            let mark = |logged: &Arc<Logged>| Mark { event: logged.id, received: logged.received };
+            let mark = |logged: &Arc<LoggedEvent>| Mark { event: logged.id, received: logged.received };
             let mut matched = Vec::new();
             for logged in &page {
                 if mask >> (place % 8) & 1 == 1 {
@@ -268,7 +268,8 @@ impl Model {
             }
             let (first, last, events) =
                 (page.first().map(mark), mark(page.last().unwrap()), page.len() as u64);
-            recovery = step(StoreStep::Advance(Looked { first, last, events, failed: 0, matched })).await;
+            recovery =
+                step(StoreStep::Advance(ScanProgress { first, last, events, failed: 0, matched })).await;
         }
         assert_eq!((recovery.looked_at, recovery.created), (self.log.len() as u64, created));
         assert_eq!(place, self.log.len());

@@ -2,13 +2,13 @@
 
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
-use super::super::handle::{Checked, OpenError, check, sync};
+use super::super::handle::{CheckReport, OpenError, check, sync};
 use super::super::schema::{META, PREPARED, RECOVERIES, SCHEMA_KEY, SCHEMA_VERSION, STATE};
 use super::*;
 use crate::chain;
 
-const CURRENT: Checked = Checked { found: Some(SCHEMA_VERSION), current: SCHEMA_VERSION };
-const NOTHING: Checked = Checked { found: None, current: SCHEMA_VERSION };
+const CURRENT: CheckReport = CheckReport { found: Some(SCHEMA_VERSION), current: SCHEMA_VERSION };
+const NOTHING: CheckReport = CheckReport { found: None, current: SCHEMA_VERSION };
 
 /// A redb file as somebody wrote it.
 fn file(write: impl FnOnce(&redb::WriteTransaction)) -> tempfile::TempDir {
@@ -113,7 +113,7 @@ async fn a_file_from_before_checksums_is_migrated_and_then_refused_by_its_waypos
     txn.open_table(META).unwrap().insert(SCHEMA_KEY, 1).unwrap();
     txn.commit().unwrap();
     drop(database);
-    assert_eq!(check(folder.path()).unwrap(), Checked { found: Some(1), ..CURRENT });
+    assert_eq!(check(folder.path()).unwrap(), CheckReport { found: Some(1), ..CURRENT });
     let store = open(folder.path());
     assert_eq!(only(&store, sub(1)).await.event.id, id);
     close(store).await;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::record::*;
 use super::*;
 use crate::domain::{Activity, Answer, Auth, Recovery, RetrySchedule, Subscription, recovery};
-use crate::store::Logged;
+use crate::store::LoggedEvent;
 
 fn unhex(text: &str) -> Vec<u8> {
     let text: String = text.split_whitespace().collect();
@@ -25,7 +25,7 @@ fn at(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap()
 }
 
-fn batch() -> Vec<Option<Logged>> {
+fn batch() -> Vec<Option<LoggedEvent>> {
     let part = |spec_version, wire| {
         Event::from_parts(spec_version, "e-1".to_owned(), "/src".to_owned(), "type".to_owned(), wire)
     };
@@ -40,7 +40,7 @@ fn batch() -> Vec<Option<Logged>> {
     };
     let logged = |number, event, matched: &[u128]| {
         let (received, sender) = (at(1_700_000_000_000_001), "ann".to_owned());
-        Some(Logged {
+        Some(LoggedEvent {
             id: id(number),
             event,
             received,
@@ -74,7 +74,7 @@ fn a_batch_of_version_1_is_read() {
     assert_eq!(events(&decode_batch(&unhex(BATCH).into()).unwrap()), batch());
 }
 
-fn events(batch: &Batch) -> Vec<Option<Logged>> {
+fn events(batch: &Batch) -> Vec<Option<LoggedEvent>> {
     batch.iter().map(|logged| logged.as_deref().cloned()).collect()
 }
 

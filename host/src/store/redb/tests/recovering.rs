@@ -1,7 +1,7 @@
 //! Recoveries: what is missing is owed once, together with the progress, or not at all.
 
 use super::*;
-use crate::domain::recovery::{Looked, Mark, State as Progressed};
+use crate::domain::recovery::{Mark, ScanProgress, State as Progressed};
 use crate::domain::{Recovery, Subscription};
 use crate::store::{Backlog, Forward, Step};
 
@@ -21,7 +21,7 @@ async fn step(store: &RedbStore, subscription: SubscriptionId, step: Step) -> Op
 
 fn looked(ids: &[EventId]) -> Step {
     let mark = |id: &EventId| Mark { event: *id, received: after(0) };
-    Step::Advance(Looked {
+    Step::Advance(ScanProgress {
         first: ids.first().map(mark),
         last: mark(ids.last().unwrap()),
         events: ids.len() as u64,

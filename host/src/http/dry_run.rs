@@ -22,8 +22,8 @@ use super::eventmatch::{is_own, not_yours};
 use super::events::{find, not_found};
 use super::id::Id;
 use super::identity::User;
-use super::parameters::{Parameters, Takes};
-use super::room::{Room, Taken};
+use super::parameters::{Parameters, QueryDoc};
+use super::room::{Room, RoomPermit};
 use super::story::{show_answer, show_run};
 use super::{Api, body, explain};
 use crate::clock;
@@ -31,13 +31,13 @@ use crate::delivery::DryRun;
 use crate::directory::CompiledSubscription;
 use crate::domain::event::{Received, decode};
 use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
+use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::matching::{Document, Filter};
 use crate::policy::Verdict;
-use crate::store::Logged;
-use crate::turns::{Turn, Turns};
+use crate::store::LoggedEvent;
 
 /// The most trials at once, of which a user has half: each may use as much time and memory as a delivery's plugin.
-const TRIALS_MAX: usize = 4;
+const DRY_RUNS_MAX: usize = 4;
 /// The most of one user's trials that wait.
 const USER_WAITING_MAX: usize = 4;
 /// The longest that a trial waits for its turn.
@@ -45,21 +45,21 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Whose turn it is to try something.
 #[derive(Clone)]
-pub(super) struct Places(Turns);
+pub(super) struct DryRunPermits(FairSemaphore);
 
-impl Default for Places {
+impl Default for DryRunPermits {
     fn default() -> Self {
-        Self(Turns::new(TRIALS_MAX, TRIALS_MAX))
+        Self(FairSemaphore::new(DRY_RUNS_MAX, DRY_RUNS_MAX))
     }
 }
 
-impl Places {
-    async fn take(&self, user: &str) -> Result<Turn, ApiError> {
+impl DryRunPermits {
+    async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
         let busy = |whose: &str| {
             let detail = format!("as many tests{whose} are under way as can be at once: try again");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         };
-        if self.0.of(user) >= TRIALS_MAX / 2 + USER_WAITING_MAX {
+        if self.0.of(user) >= DRY_RUNS_MAX / 2 + USER_WAITING_MAX {
             return Err(busy(" of yours"));
         }
         tokio::time::timeout(WAIT_MAX, self.0.take(user, 1)).await.map_err(|_| busy(""))
@@ -69,7 +69,7 @@ impl Places {
 /// What to try.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wish {
+pub(super) struct DryRunQuery {
     /// A logged event, in the place of one in the body.
     event: Option<EventId>,
     /// Another filter than the subscription's.
@@ -79,8 +79,8 @@ pub(super) struct Wish {
     plugin: Option<PluginDigest>,
 }
 
-impl Takes for Wish {
-    const TAKES: &'static str = "event (a logged event's id, in the place of a body), jsonpath (a filter to try in the \
+impl QueryDoc for DryRunQuery {
+    const DOC: &'static str = "event (a logged event's id, in the place of a body), jsonpath (a filter to try in the \
         place of the subscription's own), filter_dialect (auto, rfc9535 or jsonpath2) and plugin (the digest of an \
         uploaded module, sha256:…, to try in the place of the subscription's own)";
 }
@@ -88,25 +88,25 @@ impl Takes for Wish {
 /// `POST /eventmatch/{uuid}/test`
 pub(super) async fn test(
     State(api): State<Arc<Api>>,
-    Extension(places): Extension<Places>,
+    Extension(permits): Extension<DryRunPermits>,
     user: User,
     Id(id): Id<SubscriptionId>,
-    Parameters(wish): Parameters<Wish>,
+    Parameters(query): Parameters<DryRunQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
-    let filter = wish.filter(&known)?;
-    let (event, _taken) = wish.event(&api, &user, &headers, body).await?;
-    let _place = places.take(&user.name).await?;
-    let subscription = wish.subscription(&api, &known).await?;
+    let filter = query.filter(&known)?;
+    let (event, _taken) = query.event(&api, &user, &headers, body).await?;
+    let _place = permits.take(&user.name).await?;
+    let subscription = query.subscription(&api, &known).await?;
     let (matches, shown) = explained(filter, &event).await?;
     let tried = match matches {
         true => Some(api.dispatcher.try_out(&event, &subscription).await?),
         false => None,
     };
-    if wish.event.is_none() && tried.is_some() {
+    if query.event.is_none() && tried.is_some() {
         // Nobody will ask about it again.
         api.dispatcher.ask_policy_anew(event.id, &[id.into()]).await;
     }
@@ -120,7 +120,7 @@ pub(super) async fn test(
 }
 
 /// Says whether the filter matches, and why.
-async fn explained(filter: Arc<Filter>, event: &Logged) -> Result<(bool, Value), ApiError> {
+async fn explained(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(bool, Value), ApiError> {
     let json = event.event.json();
     let explaining = tokio::task::spawn_blocking(move || {
         let explanation = Document::parse(&json).map(|event| filter.explain(&event))?;
@@ -170,7 +170,7 @@ fn show(request: &Request<Bytes>) -> Value {
     shown
 }
 
-impl Wish {
+impl DryRunQuery {
     /// Returns the filter to try.
     fn filter(&self, known: &CompiledSubscription) -> Result<Arc<Filter>, ApiError> {
         let subscription = &known.subscription;
@@ -206,13 +206,13 @@ impl Wish {
         user: &User,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<(Arc<Logged>, Taken<&'a Room>), ApiError> {
+    ) -> Result<(Arc<LoggedEvent>, RoomPermit<&'a Room>), ApiError> {
         let (body, taken) = body::read(headers, body, &api.limits.event).await?;
         let Some(id) = self.event else {
             let Received::One(event) = decode(headers, body)? else {
                 return Err(ApiError::bad_request("a test takes one event, this is a batch"));
             };
-            let event = Logged {
+            let event = LoggedEvent {
                 id: EventId::from_uuid(uuid::Uuid::now_v7()),
                 event,
                 received: clock::now(),

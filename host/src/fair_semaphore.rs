@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 /// Places that users share. Its clones are the same.
 #[derive(Clone)]
-pub struct Turns(Arc<Mutex<State>>);
+pub struct FairSemaphore(Arc<Mutex<State>>);
 
 struct State {
     places: usize,
@@ -32,13 +32,13 @@ struct User {
 
 struct Waiter {
     weight: usize,
-    tell: oneshot::Sender<Turn>,
+    tell: oneshot::Sender<FairPermit>,
 }
 
 /// The waiting for a turn. One that is given up gives way to those behind it.
 struct Wait<'a> {
-    of: &'a Turns,
-    told: oneshot::Receiver<Turn>,
+    of: &'a FairSemaphore,
+    told: oneshot::Receiver<FairPermit>,
 }
 
 impl Drop for Wait<'_> {
@@ -54,14 +54,14 @@ impl Drop for Wait<'_> {
 }
 
 /// A user's right to some places, until it is dropped.
-pub struct Turn {
+pub struct FairPermit {
     user: Arc<str>,
     weight: usize,
     /// Nothing once it has been taken back.
-    of: Option<Turns>,
+    of: Option<FairSemaphore>,
 }
 
-impl Turns {
+impl FairSemaphore {
     /// Makes so many places, of which a user has at most `own_max` turns at once.
     pub fn new(places: usize, own_max: usize) -> Self {
         let (users, order) = (HashMap::new(), VecDeque::new());
@@ -70,7 +70,7 @@ impl Turns {
 
     /// Waits for a user's turn, which has `weight` places, or all of them where that is more. Cancel safe: a dropped
     /// future has no turn and waits no more.
-    pub async fn take(&self, user: &str, weight: usize) -> Turn {
+    pub async fn take(&self, user: &str, weight: usize) -> FairPermit {
         let told = {
             let mut state = self.lock();
             let weight = weight.min(state.places);
@@ -112,12 +112,12 @@ impl State {
         self.used.saturating_add(more) <= self.places / 2
     }
 
-    fn give(&mut self, of: &Turns, user: Arc<str>, weight: usize) -> Turn {
+    fn give(&mut self, of: &FairSemaphore, user: Arc<str>, weight: usize) -> FairPermit {
         let known = self.users.entry(Arc::clone(&user)).or_default();
         known.used += weight;
         known.turns += 1;
         self.used += weight;
-        Turn { user, weight, of: Some(of.clone()) }
+        FairPermit { user, weight, of: Some(of.clone()) }
     }
 
     fn take_back(&mut self, user: &Arc<str>, weight: usize) {
@@ -140,7 +140,7 @@ impl State {
     }
 
     /// Gives turns to those who wait, as long as there are places.
-    fn next(&mut self, of: &Turns) {
+    fn next(&mut self, of: &FairSemaphore) {
         self.forget_gone();
         while let Some(place) = self.first() {
             let Some(user) = self.order.remove(place) else { return };
@@ -190,7 +190,7 @@ impl State {
     }
 }
 
-impl Turn {
+impl FairPermit {
     /// Takes more places, if they are free and this user may have them; a user's only turn may have all that is free.
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(of) = &self.of else { return false };
@@ -213,7 +213,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for FairPermit {
     fn drop(&mut self) {
         let Some(of) = self.of.take() else { return };
         let mut state = of.lock();
@@ -233,7 +233,7 @@ mod tests {
     /// Each further user took half of what was left: four had all eight places, and a fifth waited for them.
     #[test]
     fn a_user_without_any_turn_finds_one_however_many_the_others_want() {
-        let turns = Turns::new(8, 8);
+        let turns = FairSemaphore::new(8, 8);
         let now = |user: &str| turns.take(user, 1).now_or_never();
         let mut held = Vec::new();
         for (user, most) in [("ann", 4), ("bob", 1), ("dan", 1), ("fay", 1)] {
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_users_queue_delays_another_by_one_turn() {
-        let turns = Turns::new(1, 1);
+        let turns = FairSemaphore::new(1, 1);
         let first = turns.take("eve", 1).await;
         let mut queue: Vec<_> = ["eve", "eve", "eve", "ann", "bob", "ann"]
             .into_iter()
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_was_given_and_never_taken_goes_back() {
-        let turns = Turns::new(1, 1);
+        let turns = FairSemaphore::new(1, 1);
         let first = turns.take("ann", 1).now_or_never();
         let mut waiting = Box::pin(turns.take("bob", 1));
         assert!((&mut waiting).now_or_never().is_none());
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_heavy_turn_is_not_overtaken_for_ever() {
-        let turns = Turns::new(10, 10);
+        let turns = FairSemaphore::new(10, 10);
         let light = turns.take("ann", 5).now_or_never();
         let mut heavy = Box::pin(turns.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
@@ -308,7 +308,7 @@ mod tests {
     /// One that had gone was waited for: nobody else had a turn until there would have been room for it.
     #[test]
     fn a_heavy_one_that_has_gone_keeps_nobody_waiting() {
-        let turns = Turns::new(10, 10);
+        let turns = FairSemaphore::new(10, 10);
         let light = turns.take("ann", 5).now_or_never();
         let mut heavy = Box::pin(turns.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
@@ -323,7 +323,7 @@ mod tests {
     /// They came only when the next turn was asked for or given back.
     #[test]
     fn those_who_wait_behind_one_that_goes_come_at_once() {
-        let turns = Turns::new(10, 10);
+        let turns = FairSemaphore::new(10, 10);
         let light = turns.take("ann", 5).now_or_never();
         let mut heavy = Box::pin(turns.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_turn_grows_as_long_as_others_can_come() {
-        let turns = Turns::new(100, 10);
+        let turns = FairSemaphore::new(100, 10);
         let mut only = turns.take("ann", 10).now_or_never().unwrap();
         assert!(only.grow(80) && !only.grow(11) && only.weight() == 90);
         drop(only);

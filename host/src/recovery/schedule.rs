@@ -8,13 +8,13 @@ use crate::domain::{Recovery, SubscriptionId};
 
 /// Running recoveries by the time of their next turn; those of one time in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Schedule {
     waiting: BTreeMap<(Instant, u64), Recovery>,
     places: HashMap<SubscriptionId, (Instant, u64)>,
     last: u64,
 }
 
-impl Turns {
+impl Schedule {
     /// Gives a recovery its turn at this time, in place of its subscription's earlier one; one that is over gets none.
     pub(super) fn put(&mut self, at: Instant, recovery: Recovery) {
         if let Some(place) = self.places.remove(&recovery.subscription) {
@@ -58,30 +58,30 @@ mod tests {
     #[test]
     fn those_who_go_on_take_turns_and_those_who_wait_come_later() {
         let now = Instant::now();
-        let mut turns = Turns::default();
-        (1..=3).for_each(|number| turns.put(now, recovery(number)));
+        let mut schedule = Schedule::default();
+        (1..=3).for_each(|number| schedule.put(now, recovery(number)));
         let mut order = String::new();
         for turn in 1..8 {
-            let next = turns.next().unwrap();
+            let next = schedule.next().unwrap();
             order.push_str(&next.by);
             let wait = if next.by == "2" { 5 } else { 0 };
-            turns.put(now + Duration::from_secs(turn + wait), next);
+            schedule.put(now + Duration::from_secs(turn + wait), next);
         }
         assert_eq!(order, "1231313");
-        assert_eq!(turns.next_at(), Some(now + Duration::from_secs(6)));
+        assert_eq!(schedule.next_at(), Some(now + Duration::from_secs(6)));
     }
 
     /// One that waits and is cancelled, and asked for again, over and over, must not pile up.
     #[test]
     fn a_subscription_has_one_turn_and_none_when_its_recovery_is_over() {
         let now = Instant::now();
-        let mut turns = Turns::default();
-        turns.put(now + Duration::from_secs(9), recovery(1));
-        turns.put(now, recovery(1));
-        assert_eq!((turns.next_at(), turns.waiting.len()), (Some(now), 1));
-        turns.put(now, Recovery { state: State::Cancelled { at: clock::now() }, ..recovery(1) });
-        assert_eq!((turns.next_at(), turns.places.len()), (None, 0));
-        turns.put(now, recovery(1));
-        assert!(turns.next().is_some() && turns.next().is_none() && turns.places.is_empty());
+        let mut schedule = Schedule::default();
+        schedule.put(now + Duration::from_secs(9), recovery(1));
+        schedule.put(now, recovery(1));
+        assert_eq!((schedule.next_at(), schedule.waiting.len()), (Some(now), 1));
+        schedule.put(now, Recovery { state: State::Cancelled { at: clock::now() }, ..recovery(1) });
+        assert_eq!((schedule.next_at(), schedule.places.len()), (None, 0));
+        schedule.put(now, recovery(1));
+        assert!(schedule.next().is_some() && schedule.next().is_none() && schedule.places.is_empty());
     }
 }
