@@ -166,8 +166,8 @@ impl Intake {
         Ok(Arrival { event, received, sender: sender.to_owned(), matched: matches.matched, failed })
     }
 
-    /// Waits until every event that may have been matched without a subscription that the directory has by now is on
-    /// its way to the log ahead of whatever the caller asks of the store next, or was given up. Cancel safe.
+    /// Waits until every accept that began before this call has queued its events for the log, or has failed. Later
+    /// accepts match with the directory as it is now. Cancel safe.
     pub async fn quiesce(&self) {
         self.barrier.quiesce().await;
     }

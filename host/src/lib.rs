@@ -9,7 +9,7 @@
 //! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
 //!                                                                            │ one group-committed write,
 //!                                                                            ▼ then 200 and the id; a wake
-//!  store.owed ─ delivery: a lane for each subscription ─ policy ─ plugin ─ request ─ client ─ outcome ─ store.finish
+//!  store.owed ─ delivery: a worker for each subscription ─ policy ─ plugin ─ request ─ client ─ outcome ─ store.finish
 //!               reads the store in pages,                may the   policy,  the same   no         delivered | retry at t
 //!               a few attempts side by side              user see  filter,  id and     redirects  denied | skipped | dead
 //!                                                        it?       trans-   bytes each
@@ -33,7 +33,7 @@
 //!    ([`store::Store::accept`]).
 //! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
 //!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
-//! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: lanes share nothing but
+//! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing but
 //!    permits for what goes beyond one attempt each ([`delivery`]), and a plugin gives way to others and meets its limits
 //!    ([`plugin`]).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the

@@ -93,7 +93,7 @@ impl Policy {
         }
     }
 
-    /// Forgets the answer about `user` and event `id`, so that the next question is asked anew.
+    /// Forgets the answer about `user` and event `id`, so that the next question is asked again.
     pub async fn forget(&self, id: EventId, user: &str) {
         match self {
             // A plugin is asked for each delivery.

@@ -6,7 +6,7 @@
 //!
 //! No event falls between the live path and the walk. The walk begins once the directory has its subscription, and
 //! once everybody who may have matched without it has handed his events to the store ([`Intake::quiesce`]); only then
-//! is the end of the walk fixed, and fixed anew whenever the subscription was changed: it may have been disabled. What comes later has been matched live; what was matched live and is before the end
+//! is the end of the walk fixed, and fixed again whenever the subscription was changed: it may have been disabled. What comes later has been matched live; what was matched live and is before the end
 //! too has its delivery already, which the store sees.
 //!
 //! All recoveries together look at so many events a second, page by page in turn; each waits while its subscription is

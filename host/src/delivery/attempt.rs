@@ -17,7 +17,7 @@ use crate::stage::{PANICKED, caught};
 use crate::store::{PendingDelivery, Progress, Release, Settlement};
 use crate::{chain, clock};
 
-/// How long a delivery is put off without being counted: at first, and at the most. In between each wait is as long as
+/// How long a delivery is put off without being counted: at first, and at most. In between each wait is as long as
 /// all before it together.
 const HOLD: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
@@ -33,7 +33,7 @@ pub(super) struct AttemptResult {
     /// The subscription as it was tried.
     pub(super) subscription: Arc<Subscription>,
     pub(super) took: Duration,
-    /// Whether it gave way to other lanes.
+    /// Whether it gave way to other workers.
     pub(super) gave_way: bool,
 }
 

@@ -1,7 +1,7 @@
-//! What waits for one subscription, as far as its lane has read it.
+//! The pending deliveries of one subscription, as far as its worker has read them.
 //!
-//! The store is read in pages until everything has been read; from then on its news are enough, and it is read again only
-//! when the lane could not keep up. Reading is one of the things that a lane waits for: its attempts go on meanwhile.
+//! The store is read in pages until everything has been read. From then on wakes carry what is new, and the store is read
+//! again only when the worker could not keep up. Attempts go on while a page is being read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::clock;
 use crate::domain::{EventId, RecipientId};
 use crate::store::{Error, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
 
-/// How long to wait after the store could not be read: at first, and at the most.
+/// How long to wait after the store could not be read: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What waits for one subscription.
+/// The pending deliveries of one subscription.
 pub(super) struct Backlog {
     store: Arc<dyn Store>,
     id: RecipientId,
-    /// Read, and not tried yet.
+    /// Read, and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
     /// The newest batch that has been read.
     read_to: EventId,
@@ -144,7 +144,7 @@ impl Backlog {
         self.unread
     }
 
-    /// Takes what is new. A lane that has not read everything before, or has `enough` to do, reads it later.
+    /// Takes the deliveries of a wake. A worker that has not read everything before, or has `enough` to do, reads them later.
     pub(super) fn receive(&mut self, wake: Wake, enough: usize) {
         if wake.read || self.unread || self.waiting.len() > enough {
             self.unread = true;

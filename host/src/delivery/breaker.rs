@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::traffic::lock;
+use super::in_flight::lock;
 use crate::domain::{Subscription, SubscriptionId};
 
 /// How many failures in a row open a breaker.
 const FAILURES_MAX: u32 = 5;
-/// How long it stays open at first, and at the most.
+/// How long it stays open at first, and at most.
 const WAIT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 

@@ -1,4 +1,4 @@
-//! What all lanes share.
+//! The state that all workers share, and how they are started.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,8 +9,9 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::Breakers;
+use super::in_flight::{Holds, InFlight, LastSuccess, lock};
+use super::mailbox::Mailbox;
 use super::slots::Slots;
-use super::traffic::{Holds, InFlight, LastSuccess, Mailbox, lock};
 use super::worker::Worker;
 use crate::directory::Directory;
 use crate::domain::{RecipientId, SubscriptionId};
@@ -22,11 +23,11 @@ use crate::store::{Store, Wake};
 
 /// How many rows of a deleted subscription are dropped in one transaction.
 const CANCEL_AT_ONCE: usize = 1_000;
-/// How long a lane that panicked rests: at first, and at the most.
+/// How long a worker that panicked rests: at first, and at most.
 const WORKER_PAUSE: Duration = Duration::from_secs(1);
 const WORKER_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// What all lanes share; each subscription's own state is in its lane.
+/// The state that all workers share. Each subscription's own state is in its worker.
 pub(super) struct DeliveryContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) directory: Arc<Directory>,
@@ -40,10 +41,10 @@ pub(super) struct DeliveryContext {
     pub(super) slots: Arc<Slots>,
     pub(super) in_flight: InFlight,
     pub(super) last_success: LastSuccess,
-    /// Subscriptions whose lanes have just put deliveries off.
+    /// Subscriptions whose workers have just put deliveries off.
     pub(super) holds: Holds,
     pub(super) breakers: Arc<Breakers>,
-    /// Lanes that run.
+    /// Workers that run.
     pub(super) workers: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
     /// When idle subscriptions have something due.
     pub(super) timetable: Mutex<HashMap<RecipientId, jiff::Timestamp>>,
@@ -57,7 +58,7 @@ pub(super) struct DeliveryContext {
 }
 
 impl DeliveryContext {
-    /// Sees to it that a subscription's new work is looked at.
+    /// Delivers a wake: to the running worker, or by starting one.
     pub(super) fn wake(self: &Arc<Self>, id: RecipientId, wake: Wake) {
         let Some(subscription) = self.directory.get(id.as_subscription()) else { return };
         if self.stop.is_cancelled() {
@@ -84,7 +85,7 @@ impl DeliveryContext {
         }
     }
 
-    /// Runs a subscription's lane; one that panics begins again after a while, longer each time. Its news wait for it.
+    /// Runs a subscription's worker. One that panics is restarted with backoff; its mailbox stays.
     async fn run_worker(self: Arc<Self>, id: RecipientId, mailbox: Arc<Mailbox>) {
         let mut wait = WORKER_PAUSE;
         loop {
@@ -95,7 +96,7 @@ impl DeliveryContext {
                 wait = WORKER_PAUSE;
             }
             tracing::error!(subscription = %id, panic, ?wait, "a delivery lane ended by a panic");
-            // The next lane clears only the holds that it has noted itself.
+            // The next worker clears only the holds that it has noted itself.
             self.holds.clear(id);
             if self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 break;
@@ -121,12 +122,12 @@ impl DeliveryContext {
         }
     }
 
-    /// Waits until `end` if these subscriptions' lanes cannot keep up with what is accepted.
+    /// Waits, until `end` at most, while the workers of these recipients lag.
     pub(super) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
         for id in recipients {
             let mailbox = lock(&self.workers).get(id).map(Arc::clone);
             if let Some(mailbox) = mailbox {
-                mailbox.throttle(end).await;
+                mailbox.backpressure.throttle(end).await;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Who wakes the lanes, and who ends them.
+//! Wakes the workers, and stops them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 use super::Limits;
 use super::breaker::BreakerState;
 use super::context::DeliveryContext;
+use super::in_flight::{Holds, InFlight, LastSuccess, lock};
 use super::slots::{SLICE, Slots};
-use super::traffic::{Holds, InFlight, LastSuccess, lock};
 use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
@@ -21,7 +21,7 @@ use crate::net::{Client, Guard, Reach, SetUpError};
 use crate::policy::Policy;
 use crate::store::{self, Store, Wake};
 
-/// How often the store is searched for work that no wake told of.
+/// How often the store is searched for work without a wake.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// Why the dispatcher cannot start.
@@ -115,7 +115,7 @@ impl Dispatcher {
         self.context.holds.of(recipient)
     }
 
-    /// Waits, until `end` at the most, while deliveries to these subscriptions fall behind only because this machine
+    /// Waits, until `end` at most, while deliveries to these subscriptions fall behind only because this machine
     /// is busy. Called before events for them are accepted.
     pub async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
         self.context.throttle(recipients, end).await;
@@ -134,7 +134,7 @@ impl Dispatcher {
     }
 }
 
-/// Whoever drops it without stopping it first does not want to wait: what is under way is repeated later.
+/// Dropping without [`Dispatcher::stop`] aborts the attempts in flight; they are repeated after the next start.
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         self.context.stop.cancel();
@@ -186,7 +186,7 @@ fn wake_due(context: &Arc<DeliveryContext>) {
     }
 }
 
-/// Looks for work that nobody told of: after a start, and in case a wake was lost.
+/// Looks for work without a wake: after a start, and in case a wake was lost.
 async fn search(context: &Arc<DeliveryContext>) {
     match context.store.recipients_with_backlog().await {
         Ok(recipients) => {

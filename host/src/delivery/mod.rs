@@ -1,8 +1,8 @@
 //! From what is owed to what has arrived.
 //!
-//! Each subscription that is owed anything has a **lane**: one task that reads the store, makes attempts side by
-//! side, records how they ended, and ends itself when nothing waits. The [`Dispatcher`] starts lanes when the
-//! store says that there is new work, when a retry is due, and every half minute in any case. Lanes share nothing
+//! Each subscription that is owed anything has a **worker**: one task that reads the store, makes attempts side by
+//! side, records how they ended, and ends itself when nothing waits. The [`Dispatcher`] starts workers when the
+//! store says that there is new work, when a retry is due, and every half minute in any case. Workers share nothing
 //! but the slots for attempts (`slots`), in which they have their turns: hanging targets delay others by little.
 //!
 //! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
@@ -18,13 +18,14 @@ mod context;
 mod dispatcher;
 mod dry_run;
 mod failure;
+mod in_flight;
+mod mailbox;
 mod outcome;
 mod outputs;
 mod pipeline;
 mod request;
 mod slots;
 mod state_cache;
-mod traffic;
 mod worker;
 
 use std::time::Duration;

@@ -38,7 +38,7 @@ pub(super) enum Next {
     Over(Outcome, SubscriptionEffect),
     /// It does not: the delivery waits for something that is neither the target's nor the plugin's, and why.
     Held(Holder, String),
-    /// It does not: other lanes needed its slot.
+    /// It does not: other workers needed its slot.
     GaveWay,
 }
 

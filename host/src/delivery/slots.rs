@@ -1,10 +1,10 @@
 //! Slots for attempts: all that are in flight at once, of all subscriptions together, have one each.
 //!
-//! A lane without an attempt may have any slot, and waits for one if need be. Further attempts of a lane leave an eighth of
-//! the slots free, and get none while a lane waits that could use it. So that hanging targets keep no other lane out, an
-//! attempt that has lasted longer than its lane's patience gives way when a lane waits: it is put off, uncounted. Its lane
-//! then has twice the patience, so that a slow target gets its time in the end; patient lanes together have at most half of
-//! the slots, so that the others' turn never takes longer than [`SLICE`] for as many lanes as the other half has slots.
+//! A worker without an attempt may have any slot, and waits for one if need be. Further attempts of a worker leave an eighth of
+//! the slots free, and get none while a worker waits that could use it. So that hanging targets keep no other worker out, an
+//! attempt that has lasted longer than its worker's patience gives way when a worker waits: it is put off, uncounted. Its worker
+//! then has twice the patience, so that a slow target gets its time in the end; patient workers together have at most half of
+//! the slots, so that the others' turn never takes longer than [`SLICE`] for as many workers as the other half has slots.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,20 +19,20 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::traffic::lock;
+use super::in_flight::lock;
 
-/// How long an attempt may last though a lane waits, and the patience that a lane begins with.
+/// How long an attempt may last though a worker waits, and the patience that a worker begins with.
 pub(super) const SLICE: Duration = Duration::from_secs(2);
-/// How many times in a slice it is looked for attempts that have lasted too long, while lanes wait.
+/// How many times in a slice it is looked for attempts that have lasted too long, while workers wait.
 const LOOKS: u32 = 20;
-/// The part of the slots that only lanes without an attempt get.
+/// The part of the slots that only workers without an attempt get.
 const RESERVE: usize = 8;
 
 /// The slots.
 pub(super) struct Slots {
     state: Mutex<State>,
     max: usize,
-    /// The most that patient lanes have.
+    /// The most that patient workers have.
     patient_max: usize,
     slice: Duration,
     /// The engine's.
@@ -45,9 +45,9 @@ struct State {
     signals: Vec<Arc<Signal>>,
     /// Those of them that are free.
     free: Vec<usize>,
-    /// How many are taken by patient lanes.
+    /// How many are taken by patient workers.
     patient: usize,
-    /// Lanes without a slot, in the order of their coming.
+    /// Workers without a slot, in the order of their coming.
     waiting: VecDeque<Waiter>,
     /// How many of those that are taken have been told to give way.
     told: usize,
@@ -104,12 +104,12 @@ impl Slots {
         Arc::new(Self { state: Mutex::new(state), max, patient_max: (max / 2).max(1), slice, tasks })
     }
 
-    /// Returns the patience that a lane begins with.
+    /// Returns the patience that a worker begins with.
     pub(super) fn slice(&self) -> Duration {
         self.slice
     }
 
-    /// Takes a free slot for a lane, if there is one and no other lane waits for it. `is_first` tells whether the lane has
+    /// Takes a free slot for a worker, if there is one and no other worker waits for it. `is_first` tells whether the worker has
     /// no attempt in flight.
     pub(super) fn try_take(self: &Arc<Self>, patience: Duration, is_first: bool) -> Option<Slot> {
         let mut state = lock(&self.state);
@@ -122,7 +122,7 @@ impl Slots {
         self.take(&mut state, patience)
     }
 
-    /// Tells whether a lane that waits could use any slot that is free. A patient one may have to wait for another's.
+    /// Tells whether a worker that waits could use any slot that is free. A patient one may have to wait for another's.
     fn fits(&self, state: &State, waiter: &Waiter) -> bool {
         waiter.patience <= self.slice || state.patient < self.patient_max
     }
@@ -149,7 +149,7 @@ impl Slots {
         Some(Slot { slots: Arc::clone(self), index, signal, patience })
     }
 
-    /// Waits for a slot: for a lane that has none. Cancel safe, but for its place in the queue.
+    /// Waits for a slot: for a worker that has none. Cancel safe, but for its place in the queue.
     pub(super) async fn wait(self: Arc<Self>, patience: Duration) -> Slot {
         let (give, given) = oneshot::channel();
         {
@@ -165,19 +165,19 @@ impl Slots {
                 self.tasks.spawn(Arc::clone(&self).watch());
             }
         }
-        // One that is free may fit no lane that waited before.
+        // One that is free may fit no worker that waited before.
         self.hand_out();
         given.await.expect("the sender is dropped only with its queue")
     }
 
-    /// Looks for attempts that have lasted too long, while lanes wait.
+    /// Looks for attempts that have lasted too long, while workers wait.
     async fn watch(self: Arc<Self>) {
         while self.tell_late() {
             tokio::time::sleep(self.slice / LOOKS).await;
         }
     }
 
-    /// Gives free slots to the lanes that wait.
+    /// Gives free slots to the workers that wait.
     fn hand_out(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);
@@ -197,8 +197,8 @@ impl Slots {
         }
     }
 
-    /// Tells attempts that have lasted too long to give way, one for each lane that waits and could use the slot. Returns
-    /// whether lanes wait.
+    /// Tells attempts that have lasted too long to give way, one for each worker that waits and could use the slot. Returns
+    /// whether workers wait.
     fn tell_late(&self) -> bool {
         let (mut state, now) = (lock(&self.state), Instant::now());
         let state = &mut *state;
@@ -245,12 +245,12 @@ impl Signal {
 }
 
 impl Slot {
-    /// Tells whether it may be used for another attempt: no lane needs it.
+    /// Tells whether it may be used for another attempt: no worker needs it.
     pub(super) fn may_be_kept(&self) -> bool {
         !self.signal.has_rung.load(Ordering::Relaxed)
     }
 
-    /// Returns how long an attempt may last though a lane waits.
+    /// Returns how long an attempt may last though a worker waits.
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }
@@ -372,7 +372,7 @@ mod tests {
         (0..2).for_each(|_| patient.begin(&slots, patience));
         assert!(slots.try_take(patience, true).is_none(), "half of them is taken");
         let others = (slots.try_take(TEST_SLICE, true).unwrap(), slots.try_take(TEST_SLICE, true).unwrap());
-        // They have lasted longer, but the lane that waits could not use their slots.
+        // They have lasted longer, but the worker that waits could not use their slots.
         let third = Arc::clone(&slots).wait(patience).await;
         assert!(others.0.may_be_kept() && others.1.may_be_kept());
         tokio::task::yield_now().await;
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(first.len(), 2);
     }
 
-    /// One patient lane that waited kept every other lane at one attempt, though half of the slots were free.
+    /// One patient worker that waited kept every other worker at one attempt, though half of the slots were free.
     #[tokio::test]
     async fn a_patient_lane_that_waits_for_another_keeps_no_free_slot_from_the_others() {
         let slots = Slots::new(4, SLICE, TaskTracker::new());

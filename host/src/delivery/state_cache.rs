@@ -1,4 +1,4 @@
-//! The state of one subscription's plugin, in memory while its lane runs.
+//! The state of one subscription's plugin, in memory while its worker runs.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use crate::domain::plugin::{StateChange, StateMap, apply};
 use crate::plugin::State;
 use crate::store::{Error, Store};
 
-/// What a plugin keeps. Whoever calls the plugin holds the turn until the changes are durable, so that each call sees
-/// all earlier ones.
+/// The cached state of one plugin. A call of the plugin holds the guard until its changes are durable, so that each call
+/// sees the changes of all earlier ones.
 #[derive(Default)]
 pub(super) struct StateCache(Mutex<Option<CachedState>>);
 
-/// What was read of the store, and how the subscription was then: taking its plugin away takes the state too.
+/// The state as read, with the version of the subscription: removing its plugin removes the state too.
 struct CachedState {
     version: Timestamp,
     state: Arc<StateMap>,
 }
 
-/// One delivery's turn. A turn that ends without [`Turn::keep`] lets the next one read the store again.
+/// One delivery's turn. A turn that ends without [`StateGuard::commit`] lets the next one read the store again.
 pub(super) struct StateGuard<'a> {
     state_cache: MutexGuard<'a, Option<CachedState>>,
     read: CachedState,
 }
 
 impl StateCache {
-    /// Waits for the turn, and reads what is not in memory.
+    /// Waits for exclusive use, and reads the state if it is not cached.
     pub(super) async fn lock(
         &self,
         store: &dyn Store,
@@ -64,7 +64,7 @@ impl StateGuard<'_> {
         changes
     }
 
-    /// Ends the turn; the changes are durable.
+    /// Applies changes that are durable by now.
     pub(super) fn commit(self, changes: Vec<StateChange>) {
         let Self { mut state_cache, mut read } = self;
         apply(Arc::make_mut(&mut read.state), changes);

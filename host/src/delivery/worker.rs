@@ -1,11 +1,11 @@
-//! One subscription's deliveries.
+//! The worker of one subscription.
 //!
-//! A lane keeps a few attempts under way, each with a slot ([`super::slots`]), and records how they ended; what waits is
+//! A worker keeps a few attempts under way, each with a slot ([`super::slots`]), and records how they ended; what waits is
 //! in its [`Backlog`]. Its width, the number of attempts at once, starts at one, grows with every success and halves with
 //! every failure: a target that hangs holds one attempt, not the whole allowance.
 //!
 //! An attempt that came to nothing for want of something that is neither the target's nor the plugin's is put off without
-//! being counted; after a few of them in a row the lane rests, longer and longer, and then tries the next delivery: one
+//! being counted; after a few of them in a row the worker rests, longer and longer, and then tries the next delivery: one
 //! event that policy never answers for holds up no other.
 
 use std::sync::Arc;
@@ -21,24 +21,25 @@ use super::attempt::{AttemptEnd, AttemptResult};
 use super::backlog::Backlog;
 use super::breaker::Permit;
 use super::context::DeliveryContext;
+use super::in_flight::lock;
+use super::mailbox::Mailbox;
 use super::outcome::SubscriptionEffect;
 use super::pipeline::PluginContext;
 use super::slots::Slot;
 use super::state_cache::StateCache;
-use super::traffic::{Mailbox, lock};
 use crate::clock;
 use crate::domain::{EventId, Outcome, RecipientId, Subscription};
 use crate::store::{Error, PendingDelivery, Wake};
 
-/// How long a lane without work waits for more before it ends.
+/// How long a worker without work waits for more before it ends.
 const LINGER: Duration = Duration::from_secs(1);
-/// How many attempts in a row may be put off before the lane rests, and how long: at first, and at the most.
+/// How many attempts in a row may be put off before the worker rests, and how long: at first, and at most.
 const SHORTAGES_MAX: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How many ended attempts may wait for being recorded, for each that may be under way.
 const UNRECORDED_FACTOR: usize = 4;
-/// The most patience that a lane gets with its target.
+/// The most patience that a worker gets with its target.
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A subscription's deliveries while there are any.
@@ -57,9 +58,9 @@ pub(super) struct Worker {
     /// A slot for the next attempt: asked for, and at hand.
     asked: Option<BoxFuture<'static, Slot>>,
     slot: Option<Slot>,
-    /// How long an attempt may last though another lane waits for its slot.
+    /// How long an attempt may last though another worker waits for its slot.
     patience: Duration,
-    /// How many attempts in a row were put off, and until when the lane rests because of that.
+    /// How many attempts in a row were put off, and until when the worker rests because of that.
     shortages: u32,
     rest: Option<Instant>,
     /// How many ends that disable the subscription are on their way: until then, nothing more is sent.
@@ -101,7 +102,7 @@ impl Worker {
 
     /// Runs until nothing waits, the subscription is inactive, or the service stops.
     pub(super) async fn run(mut self) {
-        // Registered once: all lanes share these tokens, and would otherwise queue for them at every turn.
+        // Registered once: all workers share these tokens, and would otherwise queue for them at every turn.
         let context = Arc::clone(&self.context);
         let (abort, stop) = (context.abort.cancelled(), context.stop.cancelled());
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
@@ -116,14 +117,14 @@ impl Worker {
                     self.asked = None;
                 }
             }
-            // One that no attempt has taken is another lane's.
+            // One that no attempt has taken is another worker's.
             self.slot = None;
             let busy = !self.attempts.is_empty() || !self.endings.is_empty();
             if !going && !busy {
                 break;
             }
             let busy = busy || self.backlog.is_reading() || self.asked.is_some();
-            // A timer that fires too early costs one turn; setting it anew costs more at every turn.
+            // A timer that fires too early costs one turn; setting it again costs more at every turn.
             let wanted = Instant::now() + self.wait(going, busy);
             if linger.is_elapsed() || wanted < linger.deadline() {
                 linger.as_mut().reset(wanted);
@@ -151,7 +152,7 @@ impl Worker {
         }
         lock(&self.context.workers).remove(&self.id);
         self.context.holds.clear(self.id);
-        // A change of the subscription meanwhile found the lane still there.
+        // A change of the subscription meanwhile found the worker still there.
         if !self.context.stop.is_cancelled() && self.active().is_some() {
             self.context.wake(self.id, Wake::read());
         }
@@ -209,7 +210,7 @@ impl Worker {
         }
     }
 
-    /// Takes a slot for one more attempt. Only a lane without any attempt waits for one.
+    /// Takes a slot for one more attempt. Only a worker without any attempt waits for one.
     fn take_slot(&mut self) -> Option<Slot> {
         let slots = &self.context.slots;
         if let Some(slot) = self.slot.take() {
@@ -252,7 +253,7 @@ impl Worker {
         let mut next = Some((ended, slot));
         while let Some((ended, slot)) = next {
             self.ended(ended);
-            // A lane keeps its last slot for its next attempt, as long as no other needs it.
+            // A worker keeps its last slot for its next attempt, as long as no other needs it.
             if self.attempts.is_empty() && slot.patience() == self.patience && slot.may_be_kept() {
                 self.slot = Some(slot);
             }
@@ -278,7 +279,7 @@ impl Worker {
             },
             AttemptEnd::Released(release) => (false, Some(release.due)),
         };
-        self.mailbox.note(ended.took, is_good);
+        self.mailbox.backpressure.note(ended.took, is_good);
         self.width = if is_good { self.width + 1 } else { (self.width / 2).max(1) };
         self.width = self.width.min(self.context.limits.subscription_in_flight_max.max(1));
         self.note_shortage(&ended);
@@ -341,17 +342,17 @@ impl Worker {
         self.disabling -= usize::from(was_disabling);
         match result {
             Ok(()) => self.backlog.record(event, was_retry, due),
-            // The row is still there, and stays taken: this lane does not repeat the attempt at once, and for ever.
+            // The row is still there, and stays taken: this worker does not repeat the attempt at once, and for ever.
             Err(error) => {
                 tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
             }
         }
     }
 
-    /// Leaves if no work has come; returns whether the lane is gone.
+    /// Leaves if no work has come; returns whether the worker is gone.
     fn leave(&mut self) -> bool {
         let mut workers = lock(&self.context.workers);
-        // Wakes come under the same lock: what is not here yet starts a new lane.
+        // Wakes come under the same lock: what is not here yet starts a new worker.
         if !self.backlog.is_over() || self.mailbox.has_wake() {
             return false;
         }

@@ -146,7 +146,7 @@ impl Holder {
 pub enum Entry {
     /// An attempt ended.
     Attempt(Attempt),
-    /// Somebody asked for the delivery again: its schedule begins anew.
+    /// Somebody asked for the delivery again: its schedule starts over.
     Redelivery {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]

@@ -94,7 +94,7 @@ impl RecipientId {
 }
 
 uuid_id! {
-    /// One event owed to one recipient: what a target sees as `webhook-id`, the same for every attempt.
+    /// The delivery of one event to one recipient: what a target sees as `webhook-id`, the same for every attempt.
     DeliveryId
 }
 

@@ -48,7 +48,7 @@ impl RetrySchedule {
         Some(wait.mul_f64(1.0 + JITTER * (2.0 * random - 1.0)))
     }
 
-    /// Returns how many attempts a delivery gets at the most.
+    /// Returns how many attempts a delivery gets at most.
     pub fn attempts(&self) -> usize {
         self.0.len() + 1
     }

@@ -29,7 +29,7 @@ const PANIC_PAUSE: Duration = Duration::from_secs(5);
 /// most.
 const HOLD: Duration = Duration::from_secs(5);
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
-/// How many runs in a row may be put off before the queue rests, and how long: at first, and at the most.
+/// How many runs in a row may be put off before the queue rests, and how long: at first, and at most.
 const SHORTAGES_MAX: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);

@@ -53,7 +53,7 @@ pub(super) struct RunResult {
 
 /// What failed.
 pub(super) enum Failure {
-    /// The fetch or the program: another attempt begins anew.
+    /// The fetch or the program: another attempt starts over.
     Run(String),
     /// The upload, after this many failures of the program: another attempt begins with it.
     Upload {

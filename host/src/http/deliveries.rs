@@ -19,7 +19,7 @@ use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
 use crate::store::Range;
 
-/// How many deliveries a list has unless asked otherwise, and at the most.
+/// How many deliveries a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events of the log are searched in one request, for each delivery that is asked for, and at the least.

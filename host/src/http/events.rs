@@ -21,7 +21,7 @@ use crate::domain::{DeliveryId, EventId, RecipientId, SubscriptionId};
 use crate::handler::Runs;
 use crate::store::{Purge, PurgeReport, Range};
 
-/// How many events a list has unless asked otherwise, and at the most.
+/// How many events a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events of the log are searched for a user's own in one request, for each that is asked for.

@@ -1,12 +1,12 @@
-//! Who was on his way into the log before a moment: what [`super::Intake::settled`] waits for.
+//! A quiescence barrier for accepts in progress: what [`super::Intake::quiesce`] waits for.
 
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-/// The time between two moments that somebody asked about. Whoever comes in holds it; it ends when all of them are
-/// through, and the epochs before it have ended: each holds the next.
+/// The time between two calls of [`Barrier::quiesce`]. Each accept that registers holds it. It ends when all of them are
+/// done and the epochs before it have ended: each epoch holds the next.
 #[derive(Debug, Default)]
 pub(super) struct Epoch {
     ended: CancellationToken,
@@ -19,18 +19,18 @@ impl Drop for Epoch {
     }
 }
 
-/// The epoch that is now.
+/// The current epoch.
 #[derive(Debug, Default)]
 pub(super) struct Barrier(ArcSwap<Epoch>);
 
 impl Barrier {
-    /// Enters; what the caller looks at afterwards is at least as new as what anybody changed before a
-    /// [`Self::settled`] that does not wait for it.
+    /// Registers an accept until the result is dropped. What the caller reads afterwards is at least as new as any change
+    /// before a [`Self::quiesce`] that does not wait for this accept.
     pub(super) fn register(&self) -> Arc<Epoch> {
         self.0.load_full()
     }
 
-    /// Waits until everybody who had entered before has left. Cancel safe.
+    /// Waits until every accept that registered before has ended. Cancel safe.
     pub(super) async fn quiesce(&self) {
         let ended = {
             let next = Arc::<Epoch>::default();

@@ -121,7 +121,7 @@ pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
     Explanation { matches: matches == Ok(true), failure: matches.err(), steps: steps.unwrap_or_default() }
 }
 
-/// What following a path costs besides its visits: its text is written anew.
+/// What following a path costs besides its visits: its text is written again.
 const PATH_VISITS: u64 = 50;
 /// From how many nodes the path of a condition is followed.
 const FOLLOWED_MAX: usize = 100;

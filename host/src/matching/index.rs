@@ -19,7 +19,7 @@
 //! # What is absent
 //! - Atoms that suffice, so that nothing need be evaluated: an evaluation costs half a microsecond, less than the
 //!   delivery that it causes.
-//! - Filing anew what has become common since it was filed; a filter moves only when it is removed and added again.
+//! - Filing again what has become common since it was filed; a filter moves only when it is removed and added again.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct Index {
 #[derive(Clone, Debug)]
 struct Entry {
     filter: Arc<Filter>,
-    /// Under which of its clauses it is filed. (They are read anew when they are needed, to save their room.)
+    /// Under which of its clauses it is filed. (They are read again when they are needed, to save their room.)
     clause: Option<usize>,
     recipients: Set<RecipientId>,
 }

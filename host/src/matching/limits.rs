@@ -10,7 +10,7 @@ use super::error::FilterError;
 const TEXT_BYTES_MAX: usize = 4096;
 /// The deepest nesting of brackets and parentheses.
 const NESTING_MAX: usize = 32;
-/// The deepest nesting of function calls: the grammar reads a call's argument twice, at each level anew.
+/// The deepest nesting of function calls: the grammar reads a call's argument twice, at each level again.
 const CALLS_NESTING_MAX: usize = 4;
 /// The most filters (`?…`) in one expression, those within filters included.
 const FILTERS_MAX: usize = 64;

@@ -20,7 +20,7 @@
 //! # What is absent
 //! - Lists of nodes: the evaluator hands each node it finds to a visitor, and stops at the first where that is enough.
 //! - Places in a parsed expression. jsonpath-rust's tree has none; what is wrong behind its grammar is found again in
-//!   the text, and explanations write conditions anew from the form.
+//!   the text, and explanations write conditions again from the form.
 //! - Integer literals beyond ±(2⁵³ − 1) in RFC 9535 filters: jsonpath-rust's grammar refuses them. Values in events
 //!   are compared exactly, whatever their size, in both dialects.
 

@@ -186,7 +186,7 @@ fn reason(error: &legacy::Error) -> String {
 }
 
 impl Reply {
-    /// Reads the beginning of the body as text: so many bytes at the most, for [`BODY_TIME`] at the most, and no longer
+    /// Reads the beginning of the body as text: so many bytes at most, for [`BODY_TIME`] at most, and no longer
     /// than until `stop` resolves. What is missing is said at its end.
     pub(crate) async fn text(self, bytes_max: usize, stop: impl Future<Output = ()>) -> String {
         match self.rest {

@@ -248,7 +248,7 @@ mod tests {
         assert!(timer.gave_way());
         let counted = timer.counted();
         assert!(counted >= 2 * MILLISECOND);
-        // A poll that the machine interrupts counts two ticks at the most.
+        // A poll that the machine interrupts counts two ticks at most.
         spin_for(10 * TICK);
         timer.resume();
         timer.pause();

@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! Which recovery takes its next step when.
 
 use std::collections::{BTreeMap, HashMap};
 

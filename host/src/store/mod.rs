@@ -1,8 +1,8 @@
-//! What must last: the event log, subscriptions, what is owed, and what became of it.
+//! Everything durable: the event log, subscriptions, pending deliveries, and the history of attempts.
 //!
 //! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
 //! rooms above know neither. A store calls nobody back: it leaves the ids of recipients with new work in
-//! [`WakeSet`], and whoever delivers reads the store again.
+//! [`WakeSet`], and their workers read the store again.
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -107,7 +107,7 @@ pub struct Arrival {
     pub received: Timestamp,
     /// Who sent it.
     pub sender: String,
-    /// To whom it is owed: the recipients whose filter matched.
+    /// The recipients whose filter matched.
     pub matched: Vec<RecipientId>,
     /// The recipients whose filter gave no answer, and why not.
     pub failed: Vec<(RecipientId, String)>,
@@ -170,7 +170,7 @@ pub struct Range {
     pub since: Option<Timestamp>,
     /// Only events received before this time.
     pub until: Option<Timestamp>,
-    /// How many at the most.
+    /// How many at most.
     pub limit: usize,
 }
 
@@ -208,7 +208,7 @@ pub struct Forward {
     pub since: Option<Timestamp>,
     /// Every event received before this time; of later ones, some.
     pub until: Option<Timestamp>,
-    /// How many at the most.
+    /// How many at most.
     pub events: usize,
     /// How many bytes of events, but at least one event.
     pub bytes: usize,
@@ -217,10 +217,10 @@ pub struct Forward {
 /// What is to become of a running recovery.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// It begins, or has its end fixed anew: that is the newest event of the log now, and no event of an earlier
+    /// It begins, or has its end fixed again: that is the newest event of the log now, and no event of an earlier
     /// [`Store::accept`] is newer.
     Begin,
-    /// It owes what it has found, as far as its subscription has no such delivery, and moves on.
+    /// It enqueues the events that it has found, unless its subscription has such a delivery, and moves on.
     Advance(ScanProgress),
     /// It ends.
     End(recovery::State),
@@ -235,7 +235,7 @@ pub struct Backlog {
     pub due: usize,
 }
 
-/// What a plugin has made of a delivery, with everything that becomes durable with it.
+/// A rendered payload, with everything that becomes durable with it.
 #[derive(Clone, Debug)]
 pub struct Rendering {
     /// Whose delivery.
@@ -286,7 +286,7 @@ impl Module {
 /// What must last. Every write is durable when its future resolves, but for [`Store::settle`] of what is no run and
 /// [`Store::release`].
 ///
-/// Dropping a future does not undo the write that it asked for. The exception are events that still wait for the disk:
+/// Cancelling the future does not cancel the write. The exception are events that still wait for the disk:
 /// when room is needed, those whose future was dropped are discarded.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -305,9 +305,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes events from the log, but for those with an open delivery.
     async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error>;
 
-    /// Owes an event (again) to these recipients, from now on; returns `false` when there is no such event.
+    /// Enqueues an event (again) for these recipients; returns `false` when there is no such event.
     ///
-    /// What a plugin has fixed stays fixed, unless the subscription has another plugin or configuration now.
+    /// A rendered payload stays, unless the subscription has another plugin or configuration now.
     async fn redeliver(
         &self,
         id: EventId,
@@ -355,7 +355,7 @@ pub trait Store: Send + Sync + 'static {
     /// Counts what waits for a recipient besides first attempts, up to `limit`.
     async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;
 
-    /// Returns the recipients that are owed anything.
+    /// Returns the recipients that have pending deliveries.
     async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error>;
 
     /// Returns what waits for a recipient: first attempts, oldest first, from batches after `after`, and
@@ -371,12 +371,12 @@ pub trait Store: Send + Sync + 'static {
     /// future resolves as that of [`Self::settle`] does.
     async fn release(&self, release: Release) -> Result<(), Error>;
 
-    /// Fixes what becomes of a delivery, with the run of its plugin and what that changed, in one transaction; does
+    /// Freezes the rendered payload of a delivery, with the run of its plugin and what that changed, in one transaction; does
     /// nothing of it and returns `false` when the delivery does not wait in its place any more. It does nothing, and says
     /// so with [`Error::Quota`], where there is no more room for its user.
     async fn freeze(&self, rendering: Rendering) -> Result<bool, Error>;
 
-    /// Returns what becomes of a delivery, where its plugin has fixed that.
+    /// Returns the rendered payload of a delivery, if its plugin has rendered it.
     async fn rendered(
         &self,
         event: EventId,
@@ -401,7 +401,7 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a module.
     async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error>;
 
-    /// Drops what is owed to a deleted subscription, at most `limit` rows; returns whether there may be more.
+    /// Cancels the pending deliveries of a deleted subscription, at most `limit` rows; returns whether there may be more.
     async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
 
     /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.

@@ -1,4 +1,4 @@
-//! What is owed, and how the attempt at it ended.
+//! Pending deliveries, and how an attempt at one is settled.
 
 use std::sync::Arc;
 
@@ -11,17 +11,16 @@ use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, RecipientId};
 /// The most that is kept of what a plugin said in an attempt whose end waits behind too much.
 const LOG_BYTES_LITTLE: usize = 512;
 
-/// A delivery that waits for its first or its next attempt.
+/// A delivery that is pending: it waits for its first or its next attempt.
 #[derive(Clone, Debug)]
 pub struct PendingDelivery {
     /// What is to be delivered.
     pub event: Arc<LoggedEvent>,
-    /// Where its row stands: handed back with the outcome.
+    /// Where its row stands: handed back when it is settled.
     pub place: QueuePosition,
     /// How it went so far.
     pub progress: Progress,
-    /// Whether its plugin has fixed already what becomes of it: [`Store::rendered`](super::Store::rendered) has
-    /// that.
+    /// Whether its payload is rendered: [`Store::rendered`](super::Store::rendered) returns it.
     pub rendered: bool,
 }
 
@@ -42,7 +41,7 @@ pub struct Progress {
     pub held: Option<Timestamp>,
 }
 
-/// Where a waiting delivery's row stands.
+/// Where the row of a pending delivery stands in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueuePosition {
     /// The first event of the batch in which the event is logged.
@@ -53,7 +52,7 @@ pub struct QueuePosition {
     pub due: Option<Timestamp>,
 }
 
-/// Which of a subscription's waiting deliveries to return.
+/// Which of a recipient's pending deliveries to return.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadyQuery {
     /// Whose.
@@ -64,11 +63,11 @@ pub struct ReadyQuery {
     pub first_attempts: usize,
     /// Only further attempts that are due at this time.
     pub now: Timestamp,
-    /// How many further attempts at the most.
+    /// How many further attempts at most.
     pub due: usize,
 }
 
-/// What waits for a subscription.
+/// Deliveries of one recipient that are ready for an attempt.
 #[derive(Clone, Debug, Default)]
 pub struct ReadyPage {
     /// Deliveries that were never tried.
@@ -79,7 +78,7 @@ pub struct ReadyPage {
     pub next_due: Option<Timestamp>,
 }
 
-/// An attempt that ended.
+/// The settlement of a delivery: an attempt that counts, and what follows for the next one.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// Whose delivery.

@@ -1,5 +1,5 @@
-//! Who has new work: the only thing that a store tells to others. [`crate::directory`] adds whose subscription has
-//! changed.
+//! The set of recipients with new work. The store adds to it after each commit, and [`crate::directory`] after each
+//! change of a subscription.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,28 +9,28 @@ use tokio::sync::Notify;
 use super::PendingDelivery;
 use crate::domain::RecipientId;
 
-/// The most deliveries that news carry; more are read from the store.
+/// The most deliveries that a wake carries; more are read from the store.
 const FIRST_ATTEMPTS_MAX: usize = 64;
 
-/// What is new for one subscription.
+/// What is new for one recipient.
 #[derive(Debug, Default)]
 pub struct Wake {
-    /// First attempts that have just become owed, oldest first, so that whoever has read everything before need not
+    /// Deliveries that have just been enqueued, oldest first. A worker that has read everything before them need not
     /// read the store again.
     pub first_attempts: Vec<PendingDelivery>,
-    /// There is more than `fresh` says: the store must be read.
+    /// There is more than `first_attempts` holds: the store must be read.
     pub read: bool,
     /// How many deliveries are new.
     pub count: u64,
 }
 
 impl Wake {
-    /// Returns the news that the store must be read.
+    /// Returns a wake that says to read the store.
     pub fn read() -> Self {
         Self { read: true, ..Self::default() }
     }
 
-    /// Adds later news.
+    /// Adds a later wake.
     pub fn merge(&mut self, later: Self) {
         self.count += later.count;
         self.read |=
@@ -43,18 +43,18 @@ impl Wake {
     }
 }
 
-/// News for subscriptions since somebody last looked.
+/// Wakes that have not been drained yet, one for each recipient.
 ///
-/// It is a hint, not a queue: what is lost here is found by the next reading of the store.
+/// It is a hint, not a queue: a wake that is lost here is found by the next sweep of the store.
 #[derive(Debug, Default)]
 pub struct WakeSet {
     waiting: Mutex<HashMap<RecipientId, Wake>>,
     notify: Notify,
-    /// Those that somebody else listens to.
+    /// The recipients whose wakes go to a set of their own.
     diverted: OnceLock<Diverted>,
 }
 
-/// Recipients that have a listener of their own.
+/// Recipients with a set of their own.
 #[derive(Debug)]
 struct Diverted {
     whose: HashSet<RecipientId>,
@@ -62,13 +62,13 @@ struct Diverted {
 }
 
 impl WakeSet {
-    /// Returns where the news for these recipients are left from now on: handlers have a listener of their own. The
-    /// first one who asks gets them.
+    /// Returns the set that gets the wakes of these recipients from now on: handlers have a set of their own. Only the
+    /// first call decides which recipients.
     pub fn divert(&self, whose: HashSet<RecipientId>) -> Arc<WakeSet> {
         Arc::clone(&self.diverted.get_or_init(|| Diverted { whose, wakes: Arc::default() }).wakes)
     }
 
-    /// Leaves news, in the order of the commits that made them.
+    /// Adds wakes, in the order of the commits that made them.
     pub fn push(&self, woken: impl IntoIterator<Item = (RecipientId, Wake)>) {
         let Some(diverted) = self.diverted.get() else { return self.push_here(woken) };
         let (there, here): (Vec<_>, Vec<_>) =
@@ -88,7 +88,7 @@ impl WakeSet {
         }
     }
 
-    /// Waits until there are any, and takes them. Cancel safe.
+    /// Waits until there are wakes, and takes them all. Cancel safe.
     pub async fn drain(&self) -> HashMap<RecipientId, Wake> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));

@@ -208,7 +208,7 @@ impl Output {
     }
 }
 
-/// What becomes of a delivery, fixed by the first success of its plugin.
+/// The payload of a delivery, rendered by the first success of its plugin and frozen from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedPayload {
     /// The module that said so.
@@ -219,7 +219,7 @@ pub struct RenderedPayload {
     pub result: PluginResult,
 }
 
-/// What a plugin has fixed.
+/// What a plugin makes of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginResult {
     /// The event is sent as it came.
@@ -248,7 +248,7 @@ impl RenderedPayload {
         }
     }
 
-    /// Makes what `plugin` has fixed.
+    /// Makes the payload that `plugin` has rendered.
     pub fn by(plugin: &PluginUse, result: PluginResult) -> Self {
         Self { digest: plugin.digest, config: plugin.config_digest(), result }
     }

@@ -28,7 +28,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// The pause that Pacifica's own client makes.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How many questions in a row may find nobody: the service may be starting anew.
+/// How many questions in a row may find nobody: the service may be starting again.
 const UNREACHED_MAX: u32 = 5;
 /// The longest that giving a cart back may hold up a run.
 const DISCARD_MAX: Duration = Duration::from_secs(5);

@@ -129,7 +129,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Counts anew what there is. What cannot be looked at, such as folders nested deeper than a path may be long, leaves
+    /// Counts again what there is. What cannot be looked at, such as folders nested deeper than a path may be long, leaves
     /// the count as it was.
     fn measure(&mut self) -> io::Result<()> {
         let (mut held, mut nameless) = (Held::default(), false);

@@ -146,7 +146,7 @@ async fn with_fixed_delivery(
     (subscription, ids)
 }
 
-/// While the store could not be read, a lane slept: attempts under way were not polled, and their ends not recorded.
+/// While the store could not be read, a worker slept: attempts under way were not polled, and their ends not recorded.
 #[tokio::test]
 async fn attempts_go_on_and_are_recorded_while_the_store_cannot_be_read() {
     let (folder, gate) = (tempfile::tempdir().unwrap(), Arc::new(Semaphore::new(0)));
@@ -165,7 +165,7 @@ async fn attempts_go_on_and_are_recorded_while_the_store_cannot_be_read() {
     let id = accept(&service, "a").await;
     until("the target is asked", async || (target.asked() == 1).then_some(())).await;
     fails.store(true, Ordering::SeqCst);
-    // A lane whose subscription has changed reads the store again.
+    // A worker whose subscription has changed reads the store again.
     service.directory().change(subscription, |known| Some(known.clone())).await.unwrap();
     until("a read has failed", async || (failed.load(Ordering::SeqCst) > 0).then_some(())).await;
     gate.close();
@@ -222,7 +222,7 @@ async fn the_last_attempt_that_panics_is_a_dead_letter_and_disables_nobody() {
     service.close().await;
 }
 
-/// A panicking lane began again with each wake.
+/// A panicking worker began again with each wake.
 #[tokio::test]
 async fn a_lane_that_panics_rests_before_it_begins_again() {
     let folder = tempfile::tempdir().unwrap();

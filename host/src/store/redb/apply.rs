@@ -260,7 +260,7 @@ impl Apply<'_, '_> {
         Ok(entries)
     }
 
-    /// Owes a delivery at `due`, in the due index: a lane that runs has passed the batch's place among first attempts.
+    /// Owes a delivery at `due`, in the due index: a worker that runs has passed the batch's place among first attempts.
     pub(super) fn enqueue(
         &mut self,
         recipient: RecipientId,
@@ -316,7 +316,7 @@ impl Apply<'_, '_> {
                     // Not tried yet: it comes anyway.
                     Ok(true) => continue,
                     Ok(false) => {}
-                    // No lane may ever meet the row: that of a disabled subscription does not run.
+                    // No worker may ever meet the row: that of a disabled subscription does not run.
                     Err(reason) => {
                         self.marks.mark("fresh", (recipient, key), &reason);
                         self.bury_fresh(recipient, key, BuryScope::Unreadable, request.at, &mut ledger)?;

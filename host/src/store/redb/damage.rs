@@ -63,7 +63,7 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
     }
 }
 
-/// Makes dead letters of all that is owed to subscriptions whose own records cannot be read: they have no lane that would
+/// Makes dead letters of all that is owed to subscriptions whose own records cannot be read: they have no worker that would
 /// meet it. Called before the writer starts. Blocks.
 pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {

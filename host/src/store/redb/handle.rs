@@ -1,6 +1,6 @@
 //! The open file: opening, migrating, and opening again after an input/output error.
 //!
-//! redb refuses all work after one failed write, until the file is closed and opened anew. That happens here, so
+//! redb refuses all work after one failed write, until the file is closed and opened again. That happens here, so
 //! that a disk that has room again is enough for service to go on.
 
 use std::path::{Path, PathBuf};

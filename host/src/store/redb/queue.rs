@@ -162,7 +162,7 @@ const ENDING_WAIT: Duration = Duration::from_millis(10);
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How many endings do not wait any longer.
 const ENDINGS_READY: usize = 512;
-/// From how many operations on a group waits for more, how many are enough, and how long it waits at the most, in
+/// From how many operations on a group waits for more, how many are enough, and how long it waits at most, in
 /// steps: a step in which nobody came is the last.
 const GATHER_FROM: usize = 8;
 const GATHER_ENOUGH: usize = 64;
@@ -174,7 +174,7 @@ const GROUP_MAX: usize = 1_024;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The writer's input, bounded in bytes. Ends of attempts are always taken, since a lost one is a repeat; of those that
-/// wait behind too much little is kept, and their number is bounded by their lanes.
+/// wait behind too much little is kept, and their number is bounded by their workers.
 pub(super) struct Queue {
     state: Mutex<State>,
     ready: Condvar,

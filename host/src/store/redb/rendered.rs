@@ -221,7 +221,7 @@ impl Apply<'_, '_> {
         Ok(known.plugin.is_none())
     }
 
-    /// Lets a delivery begin anew where its subscription has another plugin now than the one that has fixed it.
+    /// Lets a delivery begin again where its subscription has another plugin now than the one that has fixed it.
     pub(super) fn discard_rendered_by_other_plugin(
         &mut self,
         id: RecipientId,

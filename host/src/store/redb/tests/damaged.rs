@@ -306,7 +306,7 @@ async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
     assert_eq!(store.damaged(), 1);
 }
 
-/// The row of a disabled subscription is read by no lane: while it was damaged, none of its events could be sent again.
+/// The row of a disabled subscription is read by no worker: while it was damaged, none of its events could be sent again.
 #[tokio::test]
 async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     let (_folder, store) = fresh();

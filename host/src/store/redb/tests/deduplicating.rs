@@ -126,7 +126,7 @@ fn what_is_too_old_makes_room() {
     assert_eq!(store.accept("59", after(1) + 2 * DAY), last, "and none of the young ones");
 }
 
-/// An expired one that comes again is remembered anew; its old place in the order must not take the new one away.
+/// An expired one that comes again is remembered again; its old place in the order must not take the new one away.
 #[test]
 fn an_expired_one_that_came_again_stays_remembered() {
     let mut store = Timed::new();
