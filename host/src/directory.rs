@@ -1,7 +1,7 @@
 //! All subscriptions as they are now, with the index of their filters: the store's truth held in memory.
 //!
-//! Readers get an immutable snapshot; a change is written to the store first, then becomes the next snapshot, and
-//! only then is whoever delivers woken: earlier, he would look at the old one and go to sleep again.
+//! Readers get an immutable snapshot. A change is written to the store first and then becomes the next snapshot. Workers
+//! are woken only after the snapshot is swapped; otherwise one could read the old snapshot and go back to sleep.
 
 mod snapshot;
 
@@ -28,8 +28,8 @@ pub struct Directory {
     now: Arc<ArcSwap<Snapshot>>,
     /// The handlers that have a route, in the order in which an event asks them.
     routes: Vec<Route>,
-    /// Whoever changes a subscription holds the lock of its stripe until the change is in the snapshot. Others go on:
-    /// their changes share the store's commits.
+    /// A change of a subscription holds the lock of its stripe until it is in the snapshot. Changes in other stripes go on
+    /// and share the store's commits.
     writing: [Arc<Mutex<()>>; STRIPES as usize],
     /// Changes on their way to the disk. They end by themselves: the store answers each, also when it closes.
     changes: TaskTracker,
@@ -38,7 +38,7 @@ pub struct Directory {
 /// A handler that is chosen by a filter.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// To whom a run is owed.
+    /// The recipient of its runs.
     pub recipient: RecipientId,
     /// Which events it wants.
     pub filter: Arc<Filter>,
@@ -228,7 +228,7 @@ impl Directory {
         self.write(writing, Some(current), changed, None, quota).await.map(Some)
     }
 
-    /// Waits until nobody else changes a subscription.
+    /// Takes the lock of the subscription's stripe.
     async fn lock_stripe(&self, id: SubscriptionId) -> OwnedMutexGuard<()> {
         let stripe = id.uuid().as_bytes()[15] % STRIPES;
         Arc::clone(&self.writing[usize::from(stripe)]).lock_owned().await

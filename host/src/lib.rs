@@ -9,7 +9,7 @@
 //! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
 //!                                                                            │ one group-committed write,
 //!                                                                            ▼ then 200 and the id; a wake
-//!  store.owed ─ delivery: a worker for each subscription ─ policy ─ plugin ─ request ─ client ─ outcome ─ store.finish
+//!  store.ready ─ delivery: a worker of a subscription ─ policy ── plugin ─ request ─ client ─ outcome ── store.settle
 //!               reads the store in pages,                may the   policy,  the same   no         delivered | retry at t
 //!               a few attempts side by side              user see  filter,  id and     redirects  denied | skipped | dead
 //!                                                        it?       trans-   bytes each
@@ -17,15 +17,15 @@
 //! ```
 //!
 //! A [`handler`] is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
-//! handler: owed in the same commit, to the first handler whose filter matches.
+//! handler: enqueued in the same commit, for the first handler whose filter matches.
 //!
 //! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
-//! instance for each delivery. What it decides and makes is on disk ([`store::Store::prepare`]) before anything of it is
-//! sent.
+//! instance for each delivery. The payload that it renders is frozen on disk ([`store::Store::freeze`]) before anything of
+//! it is sent.
 //!
 //! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
-//! is a normal day. [`recovery`] is the second way to the second line: it matches what the log has already, and owes a
-//! subscription what it missed.
+//! is a normal day. [`recovery`] is the second way to the second line: it matches the events of the log again, and enqueues
+//! what a subscription missed.
 //!
 //! # Promises
 //!
@@ -44,6 +44,10 @@
 //! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters
 //!    that gave no answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
+//!
+//! # Words
+//!
+//! The names follow one list, `host/docs/words.md`: one word a meaning, one meaning a word.
 //!
 //! # Rooms
 //!

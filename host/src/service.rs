@@ -64,7 +64,7 @@ pub enum Error {
     Delivery(#[source] StartError),
 }
 
-/// A running router: it delivers what is owed from the moment it is open.
+/// A running router: it attempts pending deliveries from the moment it is open.
 pub struct Service {
     store: Arc<dyn Store>,
     dispatcher: Arc<Dispatcher>,

@@ -41,7 +41,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Starts delivering what is owed.
+    /// Starts to attempt pending deliveries.
     ///
     /// # Errors
     /// When the store cannot be read or TLS cannot be set up.

@@ -1,12 +1,12 @@
-//! From what is owed to what has arrived.
+//! Pending deliveries are attempted until each is settled.
 //!
-//! Each subscription that is owed anything has a **worker**: one task that reads the store, makes attempts side by
-//! side, records how they ended, and ends itself when nothing waits. The [`Dispatcher`] starts workers when the
-//! store says that there is new work, when a retry is due, and every half minute in any case. Workers share nothing
-//! but the slots for attempts (`slots`), in which they have their turns: hanging targets delay others by little.
+//! Each subscription with pending deliveries has a **worker**: one task that reads the store, makes attempts side by
+//! side, settles them, and ends when nothing is pending. The [`Dispatcher`] starts workers when the store wakes a
+//! recipient, when a retry is due, and every half minute in any case. Workers share nothing but the slots for attempts
+//! (`slots`), which are handed out fairly: hanging targets delay others by little.
 //!
 //! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
-//! judges the answer (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`; what is
+//! classifies the response (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`; what is
 //! neither's, such as a policy that is away, a want of descriptors, or of room for what is kept for its user, holds the
 //! delivery and is counted nowhere. A plugin that fails again and again is left alone for a while (`breaker`).
 

@@ -1,4 +1,4 @@
-//! One event owed to one subscription, and what became of it.
+//! The delivery of one event to one recipient, and its history.
 //!
 //! A delivery has no row of its own: its history is the list of its [`Entry`]s, and its [`State`] follows from
 //! the last of them. (A run, [`Entry::is_run`], tells of the attempt after it, and changes no state.)
@@ -154,7 +154,7 @@ pub enum Entry {
         /// Who asked.
         by: String,
     },
-    /// What was owed was dropped without another attempt.
+    /// The pending delivery was cancelled without another attempt.
     Dropped {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
@@ -162,7 +162,7 @@ pub enum Entry {
         /// Why.
         reason: String,
     },
-    /// The subscription's filter gave no answer when the event came, so that nothing is owed because of that.
+    /// The subscription's filter gave no answer when the event came, so that it has no delivery.
     FilterFailed {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]

@@ -1,7 +1,7 @@
 //! The log matched once more, against one subscription: what is asked for, and how far it has come.
 //!
-//! A recovery walks the log in its order, from `since` to what was its end when the walk began, and owes its
-//! subscription every matching event that was never owed to it. A subscription has one recovery at a time.
+//! A recovery walks the log in its order, from `since` to what was its end when the walk began, and enqueues
+//! every matching event that its subscription had no delivery of. A subscription has one recovery at a time.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

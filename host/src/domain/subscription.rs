@@ -85,7 +85,7 @@ pub enum FilterDialect {
 pub enum Activity {
     /// Events are matched and delivered.
     Enabled,
-    /// Events are not matched; what is owed already waits.
+    /// Events are not matched; pending deliveries wait.
     Disabled {
         /// Since when.
         since: Timestamp,

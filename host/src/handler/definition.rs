@@ -19,7 +19,7 @@ pub const SCRIPT_FILTER: &str = r#"$.data[*][?(@.destinationTable = "Transaction
 /// A handler, as the configuration has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Its name, which no other handler has. What is owed to it stays owed while the name is away.
+    /// Its name, which no other handler has. Its pending runs stay while the name is away.
     pub name: HandlerName,
     /// Which events it wants, if any: the first handler whose filter matches gets an event.
     pub filter: Option<Selection>,

@@ -1,12 +1,12 @@
 //! Programs that run on an event's data files: fetch, run, collect, upload.
 //!
 //! The operator's configuration names handlers ([`Definition`]); an event goes to the first whose filter matches. A run
-//! is a delivery: owed durably, recorded in the event's story, repeated after a crash. [`Runs`] does for handlers what
+//! is a delivery: pending durably, recorded in the event's story, repeated after a crash. [`Runs`] does for handlers what
 //! [`crate::delivery`] does for subscriptions.
 //!
 //! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.
-//! - `runs`: who is owed a run, and who runs now; `run`: one run, from the fetch to the upload.
+//! - `runs`: pending runs and runs in flight; `run`: one run, from the fetch to the upload.
 //! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: its end; `sweep`: the end of what nobody
 //!   has removed.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps

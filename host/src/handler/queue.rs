@@ -48,7 +48,7 @@ pub(super) struct Queue {
     shortages: u32,
     /// Before when no run begins.
     rest: Option<Instant>,
-    /// Runs whose ends the store does not record. They are still owed, and stay taken: none of them begins again at once,
+    /// Runs whose ends the store does not record. They are still pending, and stay taken: none of them begins again at once,
     /// and for ever.
     unrecorded: Vec<Guard>,
 }
@@ -121,7 +121,7 @@ impl Queue {
             return rest;
         }
         for recipient in recipients(&self.handler) {
-            // Those under way are still owed, and come first.
+            // Those in flight are still pending, and come first.
             let (busy, max) = (self.runs.len(), self.handler.definition.max_parallel);
             if busy >= max {
                 return SWEEP;

@@ -33,7 +33,7 @@ pub(super) struct Attempt<'a> {
     pub(super) handler: &'a Handler,
     /// On which event.
     pub(super) logged: &'a LoggedEvent,
-    /// To whom the run is owed.
+    /// The recipient of the run.
     pub(super) recipient: RecipientId,
     /// 1 for the first.
     pub(super) number: u32,

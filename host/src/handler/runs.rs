@@ -1,7 +1,7 @@
-//! Who is owed a run, and who runs now.
+//! The runs of all handlers: pending ones and those in flight.
 //!
-//! Each handler has a **queue**: a task that reads what is owed to it whenever it is woken, and keeps up to
-//! `max_parallel` runs going. What is under way is still owed in the store: it is told from the rest by a list in
+//! Each handler has a **queue**: a task that reads its pending runs whenever it is woken, and keeps up to
+//! `max_parallel` runs going. A run in flight is still pending in the store: it is told from the rest by a list in
 //! memory, so that after a crash everything begins again.
 
 use std::collections::{HashMap, HashSet};
@@ -67,7 +67,7 @@ pub enum DispatchError {
 }
 
 impl Runs {
-    /// Loads the handlers and starts what is owed to them. `runs` is the folder of all runs, made when it is needed.
+    /// Loads the handlers and starts their pending runs. `runs` is the folder of all runs, made when it is needed.
     ///
     /// # Errors
     /// When a handler cannot be used.
@@ -225,12 +225,12 @@ async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[
     }
 }
 
-/// Returns to whom runs of a handler are owed.
+/// Returns the two recipients of a handler.
 pub(super) fn recipients(handler: &Handler) -> [RecipientId; 2] {
     [handler.definition.name.dispatched(), handler.definition.name.routed()]
 }
 
-/// Rings for whom the store has news.
+/// Notifies the queues of the recipients that the store wakes.
 async fn listen(context: Arc<RunContext>, notifiers: HashMap<RecipientId, Arc<Notify>>) {
     let wakes = context.store.wakes().divert(notifiers.keys().copied().collect::<HashSet<_>>());
     // What was left before somebody listened here is found by each queue's first reading.

@@ -159,7 +159,7 @@ impl Apply<'_, '_> {
         Ok(None)
     }
 
-    /// Moves deliveries on whose attempts have ended.
+    /// Settles deliveries whose attempts have ended.
     pub(super) fn settle<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
         let (mut ledger, mut late) = (Ledger::default(), Vec::new());
         let (mut rows, mut held) = (FreshRows::default(), BTreeMap::<_, Vec<_>>::new());
@@ -260,7 +260,7 @@ impl Apply<'_, '_> {
         Ok(entries)
     }
 
-    /// Owes a delivery at `due`, in the due index: a worker that runs has passed the batch's place among first attempts.
+    /// Enqueues a delivery at `due`, in the due index: a worker that runs has passed the batch's place among first attempts.
     pub(super) fn enqueue(
         &mut self,
         recipient: RecipientId,
@@ -276,7 +276,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Tells whether a first attempt of the delivery is still owed.
+    /// Tells whether the delivery is still pending its first attempt.
     pub(super) fn is_fresh(&self, recipient: u128, batch: u128, index: u32) -> Result<bool, Fault> {
         Ok(fresh::places(&self.tables.fresh, (recipient, batch))?.contains(&index))
     }
@@ -290,7 +290,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Owes an event again; `false` when it is not in the log.
+    /// Enqueues an event again; `false` when it is not in the log.
     pub(super) fn redeliver(&mut self, request: &Redelivery) -> Result<bool, Fault> {
         let event = request.event.uuid().as_u128();
         let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(false) };
@@ -364,7 +364,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Drops what is owed to a subscription, at most `limit` rows of each kind, and its plugin's state; returns whether
+    /// Cancels pending deliveries, at most `limit` rows of each kind, and removes the plugin's state; returns whether
     /// there may be more.
     pub(super) fn cancel_pending(
         &mut self,

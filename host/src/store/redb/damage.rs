@@ -63,7 +63,7 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
     }
 }
 
-/// Makes dead letters of all that is owed to subscriptions whose own records cannot be read: they have no worker that would
+/// Makes dead letters of all deliveries that are pending for subscriptions whose own records cannot be read: they have no worker that would
 /// meet it. Called before the writer starts. Blocks.
 pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {
@@ -90,7 +90,7 @@ pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Re
     Ok(())
 }
 
-/// A row of what is owed that cannot be delivered: it, or what it leads to, is damaged or gone.
+/// A row of a pending delivery that cannot be made: it, or what it leads to, is damaged or gone.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum DeadRow {
     /// First attempts of events in this batch.
@@ -124,7 +124,7 @@ impl Apply<'_, '_> {
         ledger.write(self.tables)
     }
 
-    /// Makes dead letters of what is owed to a subscription, at most `limit` rows of each kind; returns whether there may be
+    /// Makes dead letters of the pending deliveries of a recipient, at most `limit` rows of each kind; returns whether there may be
     /// more.
     fn bury_all(&mut self, id: RecipientId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();

@@ -1,4 +1,4 @@
-//! What disabled subscriptions are owed: it waits for them, but does not keep its events for ever.
+//! The pending deliveries of disabled subscriptions: they wait, but do not keep their events for ever.
 
 use redb::ReadableTable;
 
@@ -66,7 +66,7 @@ impl Apply<'_, '_> {
     }
 }
 
-/// Returns since when a delivery has been owed: since its event was received, or since it was last asked for.
+/// Returns since when a delivery has been pending: since its event was received, or since it was last asked for.
 fn owed_since(entries: &[Entry], received: Timestamp) -> Timestamp {
     let asked = entries.iter().rev().find_map(|entry| match entry {
         Entry::Redelivery { at, .. } | Entry::Recovered { at, .. } => Some(*at),

@@ -242,13 +242,13 @@ impl Reader {
         Ok((pending, None))
     }
 
-    /// See [`crate::store::Store::creditors`].
+    /// See [`crate::store::Store::recipients_with_backlog`].
     pub(super) fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Fault> {
         self.handle.read(|txn| {
             let (fresh, retries) = (txn.open_table(FRESH)?, txn.open_table(RETRIES)?);
             let mut recipients = std::collections::BTreeSet::new();
             let mut from = 0u128;
-            // Leaps from one subscription to the next, however much each is owed.
+            // Leaps from one recipient to the next, however long its queue is.
             while let Some(row) = fresh.range((from, 0)..)?.next().transpose()? {
                 let subscription = row.0.value().0;
                 recipients.insert(subscription);
@@ -280,7 +280,7 @@ impl Reader {
         })
     }
 
-    /// Returns the subscriptions that are owed something and whose own records cannot be read.
+    /// Returns the subscriptions with pending deliveries whose own records cannot be read.
     pub(super) fn stranded(&self) -> Result<Vec<RecipientId>, Fault> {
         let recipients = self.recipients_with_backlog()?;
         self.handle.read(|txn| {
@@ -327,12 +327,12 @@ impl Reader {
     }
 }
 
-/// Makes the first attempt that is owed for an event in a batch.
+/// Makes the pending delivery of an event in a batch that was never attempted.
 pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
     owe(batch, QueuePosition { batch: record::event_id(key), index, due: None }, Progress::default())
 }
 
-/// Makes what is owed of a row; one whose event is damaged or has gone owes nothing.
+/// Makes the pending delivery of a row; `None` if its event is damaged or gone.
 fn owe(batch: &Batch, place: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
     let event = batch.get(usize::try_from(place.index).ok()?)?.as_ref()?;
     Some(PendingDelivery { event: Arc::clone(event), place, progress, rendered: false })

@@ -80,7 +80,7 @@ impl Apply<'_, '_> {
         Ok(Some(recovery))
     }
 
-    /// Owes the events that were never owed to the recovery's subscription; returns how many these are.
+    /// Enqueues the events that the recovery's subscription never had a delivery of; returns how many these are.
     fn backfill(&mut self, recovery: &Recovery, scan: &ScanProgress, at: Timestamp) -> Result<u64, Fault> {
         let mut by_batch: BTreeMap<u128, Vec<EventId>> = BTreeMap::new();
         for event in &scan.matched {

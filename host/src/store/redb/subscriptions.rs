@@ -68,7 +68,7 @@ impl Apply<'_, '_> {
         Ok(is_old && !self.has_rows(subscription)?)
     }
 
-    /// Tells whether anything is owed or fixed still: what was owed is being dropped.
+    /// Tells whether the subscription still has pending deliveries or rendered payloads: they are being cancelled.
     fn has_rows(&self, subscription: u128) -> Result<bool, Fault> {
         let fresh = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.next();
         let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
