@@ -208,7 +208,7 @@ impl Recoveries {
     }
 }
 
-/// Whoever drops it without stopping it first does not want to wait.
+/// Dropping without a stop aborts the step in progress; the next start repeats it.
 impl Drop for Recoveries {
     fn drop(&mut self) {
         self.stop.cancel();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::domain::Event;
-use crate::domain::event::{self, Received};
+use crate::domain::event::{self, EventBody};
 use crate::domain::json::check_depth;
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -61,8 +61,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn warnings(content_type: &'static str, body: Bytes) -> Vec<String> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     let events = match event::decode(&headers, body) {
-        Ok(Received::One(event)) => vec![event],
-        Ok(Received::Batch(events)) => events,
+        Ok(EventBody::One(event)) => vec![event],
+        Ok(EventBody::Batch(events)) => events,
         // A server of another version may take more.
         Err(_) => Vec::new(),
     };

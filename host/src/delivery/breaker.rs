@@ -31,7 +31,7 @@ pub struct BreakerState {
 }
 
 /// A failure of a plugin that its breaker counts.
-pub(super) struct Failed {
+pub(super) struct BreakerFailure {
     /// What failed.
     pub(super) reason: String,
     /// Whether deliveries wait while the breaker is open; otherwise `on_error` says what becomes of them at once.
@@ -84,12 +84,12 @@ impl Breakers {
             return Permit::Call;
         }
         match known.ask(now) {
-            Asked::Call => Permit::Call,
-            Asked::Try => {
+            BreakerAnswer::Call => Permit::Call,
+            BreakerAnswer::Try => {
                 let (breakers, of) = (Arc::clone(self), subscription.id);
                 Permit::Try(Probe { breakers, of, is_over: false })
             }
-            Asked::Not { until, holds } => Permit::Not { until, holds },
+            BreakerAnswer::Not { until, holds } => Permit::Not { until, holds },
         }
     }
 
@@ -98,7 +98,7 @@ impl Breakers {
         &self,
         subscription: &Subscription,
         permit: Permit,
-        result: Result<(), Failed>,
+        result: Result<(), BreakerFailure>,
         now: Timestamp,
     ) {
         let probe = match permit {
@@ -163,7 +163,7 @@ struct Open {
 }
 
 #[derive(Debug, PartialEq)]
-enum Asked {
+enum BreakerAnswer {
     Call,
     Try,
     Not { until: Timestamp, holds: bool },
@@ -174,14 +174,14 @@ impl Breaker {
         Self { version, failures: 0, reason: String::new(), open: None }
     }
 
-    fn ask(&mut self, now: Timestamp) -> Asked {
+    fn ask(&mut self, now: Timestamp) -> BreakerAnswer {
         match &mut self.open {
-            None => Asked::Call,
+            None => BreakerAnswer::Call,
             Some(open) if now >= open.until && !open.is_tried => {
                 open.is_tried = true;
-                Asked::Try
+                BreakerAnswer::Try
             }
-            Some(Open { until, holds, .. }) => Asked::Not { until: *until, holds: *holds },
+            Some(Open { until, holds, .. }) => BreakerAnswer::Not { until: *until, holds: *holds },
         }
     }
 
@@ -190,7 +190,7 @@ impl Breaker {
         self.open.is_none() || is_probe
     }
 
-    fn fail(&mut self, failed: Failed, is_probe: bool, id: SubscriptionId, now: Timestamp) {
+    fn fail(&mut self, failed: BreakerFailure, is_probe: bool, id: SubscriptionId, now: Timestamp) {
         self.failures = self.failures.saturating_add(1);
         let wait = match &self.open {
             None if self.failures < FAILURES_MAX => None,
@@ -222,8 +222,8 @@ mod tests {
         Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, at(0))
     }
 
-    fn failed() -> Result<(), Failed> {
-        Err(Failed { reason: "plugin: oops".to_owned(), holds: true })
+    fn failed() -> Result<(), BreakerFailure> {
+        Err(BreakerFailure { reason: "plugin: oops".to_owned(), holds: true })
     }
 
     /// Breakers of which that of this subscription is open since `at(0)`.

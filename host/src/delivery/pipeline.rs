@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::breaker::{Failed, Permit};
+use super::breaker::{BreakerFailure, Permit};
 use super::context::DeliveryContext;
 use super::failure::{self, FailurePlan, classify_failure};
 use super::outcome::{RetryContext, SubscriptionEffect};
@@ -214,7 +214,7 @@ impl DeliveryContext {
         let wanted = plugin_call.used.on_error;
         let counted = if failure::is_counted(failed) {
             let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
-            Err(Failed { reason: failed.reason(), holds })
+            Err(BreakerFailure { reason: failed.reason(), holds })
         } else {
             Ok(())
         };

@@ -97,11 +97,11 @@ pub struct HandlerRun {
     /// What it began with.
     pub start: RunStart,
     /// What was fetched, where that came to its end.
-    pub fetched: Option<Fetched>,
+    pub fetched: Option<FetchSummary>,
     /// How the program ended, where it was started.
     pub program: Option<ProgramEnd>,
     /// What was uploaded, in the order of the outputs.
-    pub uploads: Vec<Uploaded>,
+    pub uploads: Vec<UploadSummary>,
 }
 
 /// What a run began with.
@@ -125,7 +125,7 @@ pub enum RunStart {
 
 /// What was fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fetched {
+pub struct FetchSummary {
     /// How many files.
     pub files: u64,
     /// How many bytes.
@@ -142,9 +142,9 @@ pub struct ProgramEnd {
     /// How long it ran.
     pub took: Duration,
     /// What it wrote to stdout.
-    pub stdout: Said,
+    pub stdout: StreamTail,
     /// What it wrote to stderr.
-    pub stderr: Said,
+    pub stderr: StreamTail,
 }
 
 /// Why a program is not running any more.
@@ -162,7 +162,7 @@ pub enum Exit {
 
 /// What a program wrote to one of its streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct StreamTail {
     /// The end of it as text, at most [`TAIL_BYTES_MAX`] bytes.
     pub tail: String,
     /// How many bytes it wrote.
@@ -173,7 +173,7 @@ pub struct Said {
 
 /// One output that was uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Uploaded {
+pub struct UploadSummary {
     /// The output's name.
     pub output: String,
     /// How many files.

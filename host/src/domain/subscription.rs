@@ -17,7 +17,7 @@ pub const VERSION: &str = "v0.1";
 
 /// A subscription: a JSONPath filter and a target.
 ///
-/// Whoever keeps one ([`crate::directory`]) has checked that `jsonpath` parses.
+/// Before it is stored, [`crate::directory`] checks that `jsonpath` parses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
     /// Its id; random.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::domain::handler::{Said, TAIL_BYTES_MAX};
+use crate::domain::handler::{StreamTail, TAIL_BYTES_MAX};
 
 /// A stream's writer. However much comes, it keeps a bounded part and takes the rest.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Capture {
     }
 
     /// Returns what was said.
-    pub fn said(&self) -> Said {
+    pub fn said(&self) -> StreamTail {
         let (one, other) = self.tail.as_slices();
         let tail = [one, other].concat();
         // A character that was cut in two at the beginning is left out.
@@ -38,7 +38,7 @@ impl Capture {
         let surplus = tail.len().saturating_sub(TAIL_BYTES_MAX);
         let begin = (surplus..=tail.len()).find(|place| tail.is_char_boundary(*place)).unwrap_or_default();
         tail.drain(..begin);
-        Said { tail, bytes: self.bytes, kept: self.kept }
+        StreamTail { tail, bytes: self.bytes, kept: self.kept }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
 use crate::store::{self, PendingDelivery, Progress, ReadyQuery, Release, Settlement, Store};
 
-/// How often the store is read though nobody rang.
+/// How often the store is read without a wake, in case one was lost.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long to wait after the store could not be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use super::output::{Output, OutputError, OutputLimits};
 use super::program::{Call, CallLimits, Run, Shortage};
 use super::ready::Handler;
 use super::upload::Origin;
-use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Uploaded};
+use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, UploadSummary};
 use crate::domain::parts::{FilePath, Parts};
 use crate::domain::{DeliveryId, RecipientId};
 use crate::plugin::last_words;
@@ -317,7 +317,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<Uploaded>, Refused> {
+    async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<UploadSummary>, Refused> {
         let name = &self.handler.definition.outputs[place].folder;
         let failed = |error: &(dyn std::error::Error + 'static), whose| Refused {
             reason: format!("upload of {name}: {}", chain::of(error)),

@@ -186,7 +186,7 @@ impl Runs {
     }
 }
 
-/// Whoever drops it without stopping it first does not want to wait: what is under way begins again later.
+/// Dropping without [`Runs::stop`] aborts the runs in flight; they begin again after the next start.
 impl Drop for Runs {
     fn drop(&mut self) {
         self.context.stop.cancel();

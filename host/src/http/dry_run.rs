@@ -29,7 +29,7 @@ use super::{Api, body, explain};
 use crate::clock;
 use crate::delivery::DryRun;
 use crate::directory::CompiledSubscription;
-use crate::domain::event::{Received, decode};
+use crate::domain::event::{EventBody, decode};
 use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
 use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::matching::{Document, Filter};
@@ -209,7 +209,7 @@ impl DryRunQuery {
     ) -> Result<(Arc<LoggedEvent>, RoomPermit<&'a Room>), ApiError> {
         let (body, taken) = body::read(headers, body, &api.limits.event).await?;
         let Some(id) = self.event else {
-            let Received::One(event) = decode(headers, body)? else {
+            let EventBody::One(event) = decode(headers, body)? else {
                 return Err(ApiError::bad_request("a test takes one event, this is a batch"));
             };
             let event = LoggedEvent {

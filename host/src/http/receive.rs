@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::identity::Sender;
 use super::{Api, body};
 use crate::domain::EventId;
-use crate::domain::event::{Received, decode};
+use crate::domain::event::{EventBody, decode};
 
 /// CloudEvents 1.0 webhook specification §4: who wants to send, and how much.
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
@@ -28,8 +28,8 @@ pub(super) async fn receive(
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.event).await?;
     let (events, is_batch) = match decode(&headers, body)? {
-        Received::One(event) => (vec![event], false),
-        Received::Batch(events) => (events, true),
+        EventBody::One(event) => (vec![event], false),
+        EventBody::Batch(events) => (events, true),
     };
     let ids = api.intake.accept(events, &sender.name).await?;
     Ok(answer(&ids, is_batch, prefers_json(&headers)))

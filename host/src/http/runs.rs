@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, Said};
+use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, StreamTail};
 use crate::handler::Progress;
 
 /// Shows how far a run has come.
@@ -57,7 +57,7 @@ fn show_program(program: &ProgramEnd) -> Value {
     })
 }
 
-fn show_said(said: &Said) -> Value {
+fn show_said(said: &StreamTail) -> Value {
     json!({"tail": said.tail, "bytes": said.bytes, "kept": said.kept})
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Delivery {
     held: Option<String>,
     /// For what, and since when, other deliveries of the subscription wait.
     others_held: Option<(Holder, Timestamp)>,
-    entries: Vec<Entry>,
+    history: Vec<Entry>,
 }
 
 /// An event as one user may see it.
@@ -53,7 +53,7 @@ impl View {
     pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
-        let deliveries = deliveries.map(|(recipient, entries)| Delivery::of(&event, recipient, entries, api));
+        let deliveries = deliveries.map(|(recipient, history)| Delivery::of(&event, recipient, history, api));
         let is_visible = |subscription: Option<&Arc<Subscription>>| {
             user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
@@ -163,9 +163,9 @@ fn held(api: &Api, recipient: RecipientId) -> Option<String> {
 }
 
 impl Delivery {
-    fn of(event: &LoggedEvent, recipient: RecipientId, entries: Vec<Entry>, api: &Api) -> Self {
+    fn of(event: &LoggedEvent, recipient: RecipientId, history: Vec<Entry>, api: &Api) -> Self {
         let progress = api.runs.progress(event.id, recipient);
-        let state = match State::after(&entries) {
+        let state = match State::after(&history) {
             state if state.is_final() => state,
             _ if progress.is_some() || api.dispatcher.is_in_flight(event.id, recipient) => State::Delivering,
             state => state,
@@ -184,7 +184,7 @@ impl Delivery {
         let now = api.directory.get(recipient.as_subscription());
         let others_held = api.dispatcher.hold(recipient);
         let mut delivery =
-            Self { recipient, now, state, handler: None, progress, held, others_held, entries };
+            Self { recipient, now, state, handler: None, progress, held, others_held, history };
         delivery.handler = match &delivery.now {
             Some(_) => None,
             None => Some(delivery.handler_name(api)),
@@ -205,7 +205,9 @@ impl Delivery {
                 (Some(self.held.as_ref().unwrap_or(reason)), Some(clock::text(*due)))
             }
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
-            State::Denied { .. } => (self.told().last().and_then(|(_, done)| denial(done.plugin)), None),
+            State::Denied { .. } => {
+                (self.attempts_with_runs().last().and_then(|(_, done)| denial(done.plugin)), None)
+            }
             State::Pending => (self.held.as_ref(), None),
             State::Delivering | State::Delivered { .. } => (None, None),
         };
@@ -221,9 +223,9 @@ impl Delivery {
             "due": due,
             "held": self.hold(),
             "progress": self.progress.as_ref().map(show_progress),
-            "attempts": self.told().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
-            "recovered": self.entries.iter().find_map(show_recovered),
-            "redeliveries": self.entries.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
+            "attempts": self.attempts_with_runs().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
+            "recovered": self.history.iter().find_map(show_recovered),
+            "redeliveries": self.history.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
         })
     }
 
@@ -232,7 +234,7 @@ impl Delivery {
         if !matches!(self.state, State::Pending | State::Retrying { .. }) {
             return None;
         }
-        let (by, since) = match self.entries.iter().rfind(|entry| !entry.is_run()) {
+        let (by, since) = match self.history.iter().rfind(|entry| !entry.is_run()) {
             Some(Entry::Held { by, since, .. }) => (*by, *since),
             // It has not come to a try of its own while others of its subscription are held.
             None if self.state == State::Pending => self.others_held?,
@@ -253,7 +255,7 @@ impl Delivery {
     /// Tells whether the operator's policy has ever said yes: then or later the plugin ran, or a request went to the
     /// target.
     fn was_allowed(&self) -> bool {
-        if self.entries.iter().any(|entry| matches!(entry, Entry::Plugin(_))) {
+        if self.history.iter().any(|entry| matches!(entry, Entry::Plugin(_))) {
             return true;
         }
         self.attempts().any(|attempt| match &attempt.policy {
@@ -263,9 +265,9 @@ impl Delivery {
     }
 
     /// Returns all attempts, oldest first, each with what the plugin or the handler did in it.
-    fn told(&self) -> impl Iterator<Item = (&Attempt, Done<'_>)> {
-        let mut last = Done::default();
-        self.entries.iter().filter_map(move |entry| match entry {
+    fn attempts_with_runs(&self) -> impl Iterator<Item = (&Attempt, AttemptDetails<'_>)> {
+        let mut last = AttemptDetails::default();
+        self.history.iter().filter_map(move |entry| match entry {
             Entry::Attempt(attempt) => Some((attempt, std::mem::take(&mut last))),
             Entry::Plugin(plugin) => {
                 last.plugin = Some(plugin);
@@ -285,23 +287,23 @@ impl Delivery {
 
     /// Returns all attempts, oldest first.
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
-        self.told().map(|(attempt, _)| attempt)
+        self.attempts_with_runs().map(|(attempt, _)| attempt)
     }
 
     /// Returns what a handler did in each attempt, oldest first.
     pub(super) fn runs(&self) -> impl Iterator<Item = &HandlerRun> {
-        self.told().filter_map(|(_, done)| done.run)
+        self.attempts_with_runs().filter_map(|(_, done)| done.run)
     }
 }
 
 /// What was done in an attempt besides sending.
 #[derive(Clone, Copy, Default)]
-struct Done<'a> {
+struct AttemptDetails<'a> {
     plugin: Option<&'a PluginRun>,
     run: Option<&'a HandlerRun>,
 }
 
-fn show_attempt(attempt: &Attempt, done: Done<'_>) -> Value {
+fn show_attempt(attempt: &Attempt, done: AttemptDetails<'_>) -> Value {
     let (outcome, reason) = match &attempt.outcome {
         Outcome::Delivered => ("delivered", None),
         Outcome::Denied => ("denied", denial(done.plugin)),

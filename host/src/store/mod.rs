@@ -1,7 +1,7 @@
 //! Everything durable: the event log, subscriptions, pending deliveries, and the history of attempts.
 //!
 //! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
-//! rooms above know neither. A store calls nobody back: it leaves the ids of recipients with new work in
+//! rooms above know neither. A store makes no callbacks: it leaves the ids of recipients with new work in
 //! [`WakeSet`], and their workers read the store again.
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use waypost::domain::Event;
-use waypost::domain::handler::Fetched;
+use waypost::domain::handler::FetchSummary;
 use waypost::domain::parts::Parts;
 use waypost::handler::fetch::{FetchLimits, Fetcher, Source};
 use waypost::handler::{Meter, Phase};
@@ -35,7 +35,7 @@ impl Fetch {
     }
 
     /// Fetches what an event with these rows names; an error is all its text.
-    pub(super) async fn run(&self, source: &Source, rows: &[Value]) -> Result<Fetched, String> {
+    pub(super) async fn run(&self, source: &Source, rows: &[Value]) -> Result<FetchSummary, String> {
         let event = merged(event("1"), json!({"data": rows}));
         let parts = Parts::of(&Event::from_json(event.to_string()).unwrap()).unwrap();
         let fetcher = Fetcher::new(source, Duration::from_secs(5)).map_err(|error| chain::of(&error))?;

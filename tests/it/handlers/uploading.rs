@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use waypost::clock;
-use waypost::domain::handler::Uploaded;
+use waypost::domain::handler::UploadSummary;
 use waypost::domain::parts::Parts;
 use waypost::domain::{DeliveryId, Event, EventId};
 use waypost::handler::upload::{Accept, Destination, Error, IngestAuth, Origin, Refusal, Uploader};
@@ -80,7 +80,7 @@ impl Run {
         self.output(0, "output")
     }
 
-    async fn upload(&self, uploader: &Uploader, output: &Arc<Output>) -> Result<Uploaded, Error> {
+    async fn upload(&self, uploader: &Uploader, output: &Arc<Output>) -> Result<UploadSummary, Error> {
         uploader.upload(output, &self.origin, &self.notes(), &meter()).await
     }
 }

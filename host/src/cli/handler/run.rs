@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Event;
-use crate::domain::handler::{HandlerRun, Said};
+use crate::domain::handler::{HandlerRun, StreamTail};
 use crate::foreign;
 use crate::handler::fetch::Source;
 use crate::handler::upload::Destination;
@@ -134,7 +134,7 @@ fn show(dry_run: &DryRun) -> anyhow::Result<()> {
 }
 
 /// Prints what a program said to where it said it.
-fn said(stream: &str, said: &Said) -> anyhow::Result<()> {
+fn said(stream: &str, said: &StreamTail) -> anyhow::Result<()> {
     if said.bytes > said.tail.len() as u64 {
         print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
     }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::attribute::{self, Attribute};
-use super::check::{AttributePosition, Required};
+use super::check::{AttributePosition, RequiredAttributes};
 use super::names::Role;
 use super::view::{self, Data, View};
 use super::{DecodeError, Event, SpecVersion, Wire, raw, strict};
@@ -127,7 +127,7 @@ impl Event {
 }
 
 impl Canonical<'_> {
-    fn check(&self) -> Result<Required, DecodeError> {
+    fn check(&self) -> Result<RequiredAttributes, DecodeError> {
         let mut names = HashSet::new();
         for (name, _) in &self.extensions {
             if SpecVersion::V1_0.role(name) != Role::Extension {
@@ -152,7 +152,7 @@ impl Canonical<'_> {
         let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value));
         let all = core.into_iter().flatten().chain(extensions);
         let pairs = all.map(|(name, value)| (name, Attribute::Text(Cow::Borrowed(value.as_str()))));
-        Required::check(SpecVersion::V1_0, AttributePosition::Json, pairs)
+        RequiredAttributes::check(SpecVersion::V1_0, AttributePosition::Json, pairs)
     }
 
     /// Returns the view of the event in `version`, in which unchanged attributes are those of `original`.

@@ -40,13 +40,13 @@ impl AttributePosition {
 
 /// What every version requires.
 #[derive(Default)]
-pub(super) struct Required {
+pub(super) struct RequiredAttributes {
     pub(super) id: String,
     pub(super) source: String,
     pub(super) ty: String,
 }
 
-impl Required {
+impl RequiredAttributes {
     /// Checks attributes, given by name and in any order; null is as good as absent.
     pub(super) fn check<'a>(
         version: SpecVersion,

@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
 use super::attribute::Attribute;
-use super::check::{self, AttributePosition, Required};
+use super::check::{self, AttributePosition, RequiredAttributes};
 use super::encode::is_cloudevents;
 use super::error::DecodeError;
 use super::names::Role;
@@ -18,7 +18,7 @@ use crate::domain::json;
 
 /// What a request held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum EventBody {
     /// One event.
     One(Event),
     /// A batch, which may be empty.
@@ -47,7 +47,7 @@ const REQUIRED: [[&str; 4]; 2] = [
 ///
 /// # Errors
 /// Says what is wrong in words for the producer. A batch is taken as a whole or not at all.
-pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<Received, DecodeError> {
+pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<EventBody, DecodeError> {
     let content_type = match headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
         None => None,
         Some(Ok(text)) => Some(text.trim_ascii()).filter(|text| !text.is_empty()),
@@ -57,15 +57,15 @@ pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<Received, DecodeError>
     let essence = essence.trim_ascii().to_ascii_lowercase();
     match essence.as_str() {
         "application/cloudevents-batch+json" | "application/cloudevents-batch" => {
-            batch(body).map(Received::Batch)
+            batch(body).map(EventBody::Batch)
         }
         "application/cloudevents+json" | "application/cloudevents" => {
-            one(content_type, body).map(Received::One)
+            one(content_type, body).map(EventBody::One)
         }
         other if is_cloudevents(other) => Err(DecodeError::unsupported(format!(
             "CloudEvents in the format of `{other}` are not read here: send `application/cloudevents+json`"
         ))),
-        other => plain(headers, content_type, other, body).map(Received::One),
+        other => plain(headers, content_type, other, body).map(EventBody::One),
     }
 }
 
@@ -156,7 +156,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
     let pairs = attributes
         .iter()
         .map(|(name, value)| (name.as_str(), Attribute::Text(Cow::Borrowed(value.as_str()))));
-    let required = Required::check(version, AttributePosition::Header, pairs)?;
+    let required = RequiredAttributes::check(version, AttributePosition::Header, pairs)?;
     let wire = Wire::Binary { attributes, content_type: content_type.map(str::to_owned), data };
     Ok(Event::from_parts(version, required.id, required.source, required.ty, wire))
 }
@@ -196,12 +196,12 @@ fn batch(body: Bytes) -> Result<Vec<Event>, DecodeError> {
 /// What a JSON object was found to be.
 struct Found {
     version: SpecVersion,
-    required: Required,
+    required: RequiredAttributes,
 }
 
 impl Found {
     fn into_event(self, content_type: Option<String>, body: Bytes) -> Event {
-        let Required { id, source, ty } = self.required;
+        let RequiredAttributes { id, source, ty } = self.required;
         Event::from_parts(self.version, id, source, ty, Wire::Structured { content_type, body })
     }
 }
@@ -225,7 +225,7 @@ fn structured(json: &str) -> Result<Found, DecodeError> {
         return Err(AttributePosition::Json.error(name, "is there twice"));
     }
     let pairs = members.iter().map(|(name, raw)| (name, Attribute::Json(Cow::Borrowed(raw))));
-    let required = Required::check(version, AttributePosition::Json, pairs)?;
+    let required = RequiredAttributes::check(version, AttributePosition::Json, pairs)?;
     check::data(version, &members)?;
     Ok(Found { version, required })
 }

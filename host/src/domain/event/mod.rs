@@ -24,7 +24,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use canonical::{Canonical, Payload};
-pub use decode::{Received, decode};
+pub use decode::{EventBody, decode};
 pub use encode::{ContentMode, EventFormat, Form, Outgoing, StructuredType, encode};
 pub use error::{BATCH_ERRORS_MAX, DecodeError, DecodeErrorKind};
 pub use json::Attributes;

@@ -27,10 +27,10 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn one(received: Received) -> Event {
+fn one(received: EventBody) -> Event {
     match received {
-        Received::One(event) => event,
-        Received::Batch(events) => panic!("expected one event, got a batch of {}", events.len()),
+        EventBody::One(event) => event,
+        EventBody::Batch(events) => panic!("expected one event, got a batch of {}", events.len()),
     }
 }
 

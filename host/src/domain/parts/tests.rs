@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::json;
 
 use super::*;
-use crate::domain::event::{Received, decode};
+use crate::domain::event::{EventBody, decode};
 
 fn event(data: &Value) -> Event {
     let event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": data});
@@ -83,7 +83,7 @@ fn rows_are_found_in_every_mode_and_encoding() {
         headers.insert(name, value.parse().unwrap());
     }
     headers.insert("content-type", "application/json".parse().unwrap());
-    let Received::One(binary) = decode(&headers, rows.clone().into()).unwrap() else { panic!("one event") };
+    let EventBody::One(binary) = decode(&headers, rows.clone().into()).unwrap() else { panic!("one event") };
     for event in [encoded("application/json"), binary] {
         assert_eq!(Parts::of(&event).unwrap().files.len(), 1, "{event:?}");
     }

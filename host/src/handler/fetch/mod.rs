@@ -29,7 +29,7 @@ use self::copy::{Copier, Stop};
 use self::plan::Plan;
 use super::meter::{Meter, Phase};
 use crate::clock;
-use crate::domain::handler::Fetched;
+use crate::domain::handler::FetchSummary;
 use crate::domain::parts::File;
 
 /// Where an event's files are.
@@ -95,11 +95,11 @@ impl Fetcher {
         download: &Path,
         limits: FetchLimits,
         meter: &Arc<Meter>,
-    ) -> Result<Fetched, Error> {
+    ) -> Result<FetchSummary, Error> {
         let begun = Instant::now();
         if files.is_empty() || matches!(self.0, Kind::Nothing) {
             meter.enter(Phase::Fetching, clock::now(), 0, 0);
-            return Ok(Fetched { files: 0, bytes: 0, took: begun.elapsed() });
+            return Ok(FetchSummary { files: 0, bytes: 0, took: begun.elapsed() });
         }
         let plan = Plan::of(files, limits)?;
         let count = files.len() as u64;
@@ -109,7 +109,7 @@ impl Fetcher {
             Kind::Local(folder) => copy_from(folder.clone(), plan, download, limits, meter).await?,
             Kind::Cart(service) => service.fetch(files, plan, download, limits, meter).await?,
         };
-        Ok(Fetched { files: count, bytes, took: begun.elapsed() })
+        Ok(FetchSummary { files: count, bytes, took: begun.elapsed() })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{Call, Fault, ProgramResult, Shortage, UNKEPT};
-use crate::domain::handler::{Exit, Said};
+use crate::domain::handler::{Exit, StreamTail};
 use crate::domain::plugin::AllowHost;
 use crate::handler::Capture;
 use crate::plugin::{Command, CommandCall, CommandLimits, Host, Refused};
@@ -88,7 +88,7 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn said(&self) -> Said {
+    fn said(&self) -> StreamTail {
         self.lock().capture.said()
     }
 

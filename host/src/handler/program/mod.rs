@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::handler::{Exit, Said};
+use crate::domain::handler::{Exit, StreamTail};
 use crate::{chain, shortage};
 
 pub use closure::{Answer, Closure, Run};
@@ -67,15 +67,15 @@ pub struct ProgramResult {
     /// Its exit.
     pub exit: Exit,
     /// What it wrote to stdout.
-    pub stdout: Said,
+    pub stdout: StreamTail,
     /// What it wrote to stderr.
-    pub stderr: Said,
+    pub stderr: StreamTail,
 }
 
 impl ProgramResult {
     /// Says that a program could not be started, or was ended by a limit, without a word.
     pub(super) fn silent(exit: Exit) -> Self {
-        Self { exit, stdout: Said::default(), stderr: Said::default() }
+        Self { exit, stdout: StreamTail::default(), stderr: StreamTail::default() }
     }
 }
 

@@ -30,7 +30,7 @@ use self::ingest::Ingest;
 use super::meter::{Meter, Phase};
 use super::output::Output;
 use crate::clock;
-use crate::domain::handler::{HandlerName, Uploaded};
+use crate::domain::handler::{HandlerName, UploadSummary};
 use crate::domain::parts::Transaction;
 use crate::domain::{DeliveryId, Event, EventId};
 
@@ -147,7 +147,7 @@ impl Uploader {
         origin: &Arc<Origin>,
         notes: &Path,
         meter: &Arc<Meter>,
-    ) -> Result<Uploaded, Error> {
+    ) -> Result<UploadSummary, Error> {
         let (files, bytes) = (output.files.len() as u64, output.bytes());
         meter.enter(Phase::Uploading, clock::now(), files, bytes);
         let place = match &self.0 {
@@ -156,6 +156,6 @@ impl Uploader {
             Kind::Ingest(ingest) => ingest.upload(output, origin, notes, meter).await?,
             Kind::Events(events) => events.upload(output, origin, notes, meter).await?,
         };
-        Ok(Uploaded { output: output.name.clone(), files, bytes, place })
+        Ok(UploadSummary { output: output.name.clone(), files, bytes, place })
     }
 }

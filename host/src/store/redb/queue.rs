@@ -163,7 +163,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How many endings do not wait any longer.
 const ENDINGS_READY: usize = 512;
 /// From how many operations on a group waits for more, how many are enough, and how long it waits at most, in
-/// steps: a step in which nobody came is the last.
+/// steps: a step in which none came is the last.
 const GATHER_FROM: usize = 8;
 const GATHER_ENOUGH: usize = 64;
 const GATHER_MAX: Duration = Duration::from_micros(600);
@@ -341,7 +341,7 @@ impl Queue {
 
     /// Under load, gives a group a moment to grow: each commit has a fixed cost that its members share.
     ///
-    /// Whoever is alone does not wait.
+    /// A single operation does not wait.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let until = Instant::now() + GATHER_MAX;
         let is_busy = state.last_group.max(state.ops.len()) >= GATHER_FROM;

@@ -207,7 +207,7 @@ impl Value {
     }
 }
 
-/// Lets nobody wait for a writer that has panicked.
+/// Fails all waiters if the writer panics.
 struct AbandonAtEnd(Arc<Queue>);
 
 impl Drop for AbandonAtEnd {

@@ -281,10 +281,10 @@ fn a_wrong_header_is_named() {
 fn a_batch_shares_the_buffer_and_lists_its_bad_members() {
     let batch = headers(&[("content-type", "application/cloudevents-batch+json; charset=utf-8")]);
     let body = Bytes::from(format!(" [ {MINIMAL} , {PACIFICA} ] "));
-    let Received::Batch(events) = decode(&batch, body.clone()).unwrap() else { panic!("a batch") };
+    let EventBody::Batch(events) = decode(&batch, body.clone()).unwrap() else { panic!("a batch") };
     assert_eq!((events[0].json(), events[1].json()), (MINIMAL.into(), PACIFICA.trim_end().into()));
     assert!(body.as_ptr_range().contains(&events[1].json().as_ptr()));
-    assert_eq!(decode(&batch, "[]".into()), Ok(Received::Batch(vec![])));
+    assert_eq!(decode(&batch, "[]".into()), Ok(EventBody::Batch(vec![])));
 
     let error =
         decode(&batch, format!("[{},{MINIMAL},3]", MINIMAL.replace("\"id\"", "\"ID\"")).into()).unwrap_err();
@@ -360,7 +360,7 @@ fn a_byte_order_mark_is_skipped_wherever_json_is_read() {
     let event = json(&marked(MINIMAL));
     assert_eq!(event.json(), MINIMAL, "it is gone for all later stages");
     let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
-    let Received::Batch(events) = decode(&batch, marked(&format!("[{MINIMAL}]")).into()).unwrap() else {
+    let EventBody::Batch(events) = decode(&batch, marked(&format!("[{MINIMAL}]")).into()).unwrap() else {
         panic!("a batch")
     };
     assert_eq!(events[0].json(), MINIMAL);

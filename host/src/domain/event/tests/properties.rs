@@ -140,10 +140,10 @@ fn holds(event: &Event) {
     }
 }
 
-fn try_all(received: Result<Received, DecodeError>) {
+fn try_all(received: Result<EventBody, DecodeError>) {
     match received {
-        Ok(Received::One(event)) => holds(&event),
-        Ok(Received::Batch(events)) => events.iter().for_each(holds),
+        Ok(EventBody::One(event)) => holds(&event),
+        Ok(EventBody::Batch(events)) => events.iter().for_each(holds),
         Err(error) => assert!(!error.message.is_empty()),
     }
 }
@@ -171,7 +171,7 @@ proptest! {
     #[test]
     fn a_batch_is_its_members(texts in vec(event_text(), 0..5)) {
         let body = Bytes::from(format!("[{}\n]", texts.join(" ,")));
-        let Ok(Received::Batch(events)) = decode(&headers(&[("content-type", "application/cloudevents-batch+json")]), body) else {
+        let Ok(EventBody::Batch(events)) = decode(&headers(&[("content-type", "application/cloudevents-batch+json")]), body) else {
             panic!("a batch");
         };
         prop_assert_eq!(events, texts.iter().map(|text| json(text)).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::handler::Said;
+use crate::domain::handler::StreamTail;
 use crate::handler::Capture;
 use crate::handler::program::{Fault, UNKEPT};
 
@@ -19,7 +19,7 @@ const DRAINING: Duration = Duration::from_secs(2);
 /// What was heard.
 #[derive(Default)]
 pub(super) struct StreamEnd {
-    pub(super) said: Said,
+    pub(super) said: StreamTail,
     /// Why the rest was not.
     pub(super) broken: Option<Fault>,
 }
@@ -56,7 +56,7 @@ pub(super) async fn listen(
         let Ok(kept) = keeping.await else {
             broken.cancel();
             let broken = Some(Fault::Failure("the service is ending".to_owned()));
-            return StreamEnd { said: Said::default(), broken };
+            return StreamEnd { said: StreamTail::default(), broken };
         };
         (capture, buffer) = (kept.0, kept.1);
         if let Err(error) = kept.2 {
