@@ -375,7 +375,7 @@ impl Apply<'_, '_> {
         let recipient = id.uuid().as_u128();
         let mut ledger = Ledger::default();
         let mut drop_delivery = |batch, index| {
-            let entry = Entry::Dropped { at, reason: "the recipient was deleted".to_owned() };
+            let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
             ledger.add(batch, HistoryRecord { index, recipient, entry });
         };
         let mut fresh = Vec::new();

@@ -91,7 +91,7 @@ fn given_up(entries: &[Entry], at: Timestamp) -> Entry {
         | Entry::Plugin(_)
         | Entry::Run(_) => None,
     });
-    let reason = "expired: its recipient is disabled, and it has waited for longer than events are kept (the setting \
+    let reason = "expired: its subscription is disabled, and it has waited for longer than events are kept (the setting \
                   retention)";
     let outcome = Outcome::Dead { reason: reason.to_owned() };
     let (number, took) = (last.unwrap_or_default(), std::time::Duration::ZERO);
