@@ -19,7 +19,7 @@ use crate::store::{self, Quota, Store, Wake};
 pub use snapshot::CompiledSubscription;
 use snapshot::Snapshot;
 
-/// How many changes of different subscriptions are under way at once, at most.
+/// How many changes of different subscriptions are in progress at once, at most.
 const STRIPES: u8 = 64;
 
 /// The subscriptions. Shared by REST, matching and delivery.

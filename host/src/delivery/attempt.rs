@@ -1,4 +1,4 @@
-//! One attempt: ask policy and the plugin, make the request, send it, judge the answer.
+//! One attempt: ask policy and the plugin, make the request, send it, classify the response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::{chain, clock};
 /// all before it together.
 const HOLD: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
-/// How much of a policy server's answer is told with what is held.
+/// How many characters of a policy server's answer the reason of a held delivery has.
 const TOLD_MAX: usize = 200;
 
 /// How an attempt ended.
@@ -37,7 +37,7 @@ pub(super) struct AttemptResult {
     pub(super) gave_way: bool,
 }
 
-/// What the store is told of an attempt.
+/// How an attempt ended, for the store.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly all are the large one, which is not to cost an allocation"
@@ -49,7 +49,7 @@ pub(super) enum AttemptEnd {
     Released(Box<Release>),
 }
 
-/// What is known of an attempt that is under way.
+/// What an attempt in flight has found out so far.
 struct AttemptRecord {
     progress: Progress,
     policy: Option<Answer>,
@@ -241,7 +241,7 @@ fn settlement(
     Settlement { recipient, event, place, plugin, run: None, attempt, progress, rendered }
 }
 
-/// Puts a delivery off. Of what policy and the plugin have said nothing is kept: the story would not show it.
+/// Releases a delivery. The answers of policy and plugin are not kept: the history of an event would not show them.
 fn released(
     subscription: &Subscription,
     pending: &PendingDelivery,

@@ -65,7 +65,7 @@ impl Backlog {
         }
         self.unread = false;
         self.again = None;
-        // The page tells it again, and what is recorded meanwhile is added.
+        // The page has it again; what is settled meanwhile is added.
         self.next_due = None;
         let query = ReadyQuery {
             recipient: self.id,
@@ -101,7 +101,7 @@ impl Backlog {
                 self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.place.batch);
                 for pending in due {
                     if recorded.contains(&pending.event.id) {
-                        // It may stand for an attempt that has ended: the next page tells.
+                        // This row may be that of an attempt that has ended: the next page decides.
                         self.unread = true;
                     } else if self.taken.insert(pending.event.id) {
                         self.waiting.push_back(pending);
@@ -150,7 +150,7 @@ impl Backlog {
             self.unread = true;
             return;
         }
-        // What has been read since the news were made is in them once more.
+        // A wake may hold deliveries that have been read since it was made.
         for pending in wake.first_attempts.into_iter().filter(|pending| pending.place.batch > self.read_to) {
             self.waiting.push_back(pending);
         }

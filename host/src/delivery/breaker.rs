@@ -1,8 +1,8 @@
 //! When a plugin fails again and again, its subscription's deliveries wait instead of using up their attempts.
 //!
 //! A breaker opens after [`FAILURES_MAX`] failures in a row. While it is open the plugin is not called; then one delivery
-//! at a time tries it, and each failed trial doubles the wait, up to [`WAIT_MAX`]. A change of the subscription closes it:
-//! its owner may have mended the plugin. It lives in memory: a restart is a trial.
+//! at a time tries it, and each failed probe doubles the wait, up to [`WAIT_MAX`]. A change of the subscription closes it:
+//! its owner may have mended the plugin. It lives in memory: a restart is a probe.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -158,7 +158,7 @@ struct Open {
     until: Timestamp,
     wait: Duration,
     holds: bool,
-    /// Whether a trial is under way.
+    /// Whether a probe is in flight.
     is_tried: bool,
 }
 

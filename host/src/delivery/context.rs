@@ -53,7 +53,7 @@ pub(super) struct DeliveryContext {
     pub(super) tasks: TaskTracker,
     /// No new attempts.
     pub(super) stop: CancellationToken,
-    /// Attempts under way are dropped, too.
+    /// Attempts in flight are dropped, too.
     pub(super) abort: CancellationToken,
 }
 

@@ -83,7 +83,7 @@ impl Dispatcher {
         Ok(Self { context })
     }
 
-    /// Tells whether an attempt of this delivery is under way.
+    /// Tells whether an attempt of this delivery is in flight.
     pub fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
         self.context.in_flight.contains(event, recipient)
     }
@@ -121,7 +121,7 @@ impl Dispatcher {
         self.context.throttle(recipients, end).await;
     }
 
-    /// Starts no more attempts, waits for those under way at most `grace`, and then drops them: they are
+    /// Starts no more attempts, waits for those in flight at most `grace`, and then drops them: they are
     /// repeated after the next start.
     pub async fn stop(&self, grace: Duration) {
         self.context.stop.cancel();

@@ -15,7 +15,7 @@ pub(super) enum FailurePlan {
     Held(String),
 }
 
-/// Judges a plugin's failure; each kind has one reaction.
+/// Classifies a plugin's failure.
 pub(super) fn classify_failure(
     failed: &Failure,
     on_error: OnError,

@@ -1,8 +1,9 @@
-//! What a subscription's plugin makes of a delivery: called once, fixed in the store, and then only read.
+//! The payload of a delivery, rendered by its plugin: the plugin is called once, its result is frozen in the store, and
+//! from then on only read.
 //!
-//! The plugin's policy, filter and transform are one call ([`crate::plugin`]). What it fixes, and what it changes in its
+//! The plugin's policy, filter and transform are one call ([`crate::plugin`]). What it renders, and what it changes in its
 //! state, is durable before anything is sent ([`crate::store::Store::freeze`]): a later attempt sends the same, whatever
-//! has become of the plugin since. A plugin without state that lets an event pass as it is fixes nothing that would have
+//! has become of the plugin since. A plugin without state that lets an event pass as it is renders nothing that would have
 //! to be stored at once.
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(super) struct PluginDecision {
     pub(super) plan: SendPlan,
     /// What the plugin did, where the store does not have it yet.
     pub(super) run: Option<Box<PluginRun>>,
-    /// Whether the store has what the plugin has fixed.
+    /// Whether the store has the rendered payload.
     pub(super) is_rendered: bool,
 }
 
@@ -74,7 +75,7 @@ struct PluginCall<'a, S> {
 }
 
 impl DeliveryContext {
-    /// Decides what is sent: reads what is fixed, or asks the plugin. `attempt` is the number of this attempt.
+    /// Decides what is sent: reads the rendered payload, or calls the plugin. `attempt` is the number of this attempt.
     pub(super) async fn decide<'s>(
         &self,
         subscription: &Arc<Subscription>,
@@ -104,7 +105,7 @@ impl DeliveryContext {
         if let Permit::Not { until, holds } = permit {
             let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
-            // One that was to wait is here when what was fixed of it has gone meanwhile: its policy may not have been asked.
+            // A delivery that was to wait comes here if its rendered payload is gone by now: its policy may not have been asked.
             let on_error = if holds { OnError::Retry } else { used.on_error };
             return PluginDecision::unrendered(
                 plan_after(&failed, on_error, (plugin_call.retry_context)()),
@@ -161,7 +162,7 @@ impl DeliveryContext {
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
-        // It shares what is kept, which changes now.
+        // It shares the cached state, which changes now.
         drop(state);
         let result = result_of(&run.verdict, outputs);
         if changes.is_empty() && !matches!(result, PluginResult::Outputs(_)) {
@@ -184,7 +185,7 @@ impl DeliveryContext {
         }
     }
 
-    /// Makes durable what is fixed.
+    /// Freezes the rendered payload.
     async fn commit<'s, S: Fn() -> RetryContext<'s>>(
         &self,
         plugin_call: &PluginCall<'_, S>,
@@ -219,7 +220,7 @@ impl DeliveryContext {
             Ok(())
         };
         match failed {
-            // It says nothing about the plugin: a trial of it is still to come.
+            // It says nothing about the plugin: the probe is still to come.
             Failure::Host(_) => drop(permit),
             Failure::Internal(_)
             | Failure::InvalidEvent(_)
@@ -260,7 +261,7 @@ fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
         Verdict::Transformed { .. } => PluginResult::Outputs(outputs),
         Verdict::Denied { reason } => PluginResult::Denied { reason: reason.clone() },
         Verdict::Skipped { reason } => PluginResult::Skipped { reason: reason.clone() },
-        // A failed one fixes nothing, and is judged elsewhere.
+        // A failed run renders nothing, and is classified elsewhere.
         Verdict::Deliver | Verdict::Failed(_) => PluginResult::Event,
     }
 }

@@ -35,12 +35,12 @@ pub(super) struct Slots {
     /// The most that patient workers have.
     patient_max: usize,
     slice: Duration,
-    /// The engine's.
+    /// Of the dispatcher.
     tasks: TaskTracker,
 }
 
 struct State {
-    /// For each slot that was ever needed: how it is taken, and its bell.
+    /// For each slot that was ever needed: how it is used, and its signal.
     taken: Vec<Option<SlotUse>>,
     signals: Vec<Arc<Signal>>,
     /// Those of them that are free.

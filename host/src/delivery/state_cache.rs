@@ -21,7 +21,8 @@ struct CachedState {
     state: Arc<StateMap>,
 }
 
-/// One delivery's turn. A turn that ends without [`StateGuard::commit`] lets the next one read the store again.
+/// Exclusive use of the state by one delivery. If it is dropped without [`StateGuard::commit`], the next one reads the
+/// store again.
 pub(super) struct StateGuard<'a> {
     state_cache: MutexGuard<'a, Option<CachedState>>,
     read: CachedState,

@@ -1,6 +1,6 @@
 //! The worker of one subscription.
 //!
-//! A worker keeps a few attempts under way, each with a slot ([`super::slots`]), and records how they ended; what waits is
+//! A worker keeps a few attempts in flight, each with a slot ([`super::slots`]), and records how they ended; what waits is
 //! in its [`Backlog`]. Its width, the number of attempts at once, starts at one, grows with every success and halves with
 //! every failure: a target that hangs holds one attempt, not the whole allowance.
 //!
@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const SHORTAGES_MAX: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
-/// How many ended attempts may wait for being recorded, for each that may be under way.
+/// How many ended attempts may wait to be settled, for each that may be in flight.
 const UNRECORDED_FACTOR: usize = 4;
 /// The most patience that a worker gets with its target.
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -102,7 +102,7 @@ impl Worker {
 
     /// Runs until nothing waits, the subscription is inactive, or the service stops.
     pub(super) async fn run(mut self) {
-        // Registered once: all workers share these tokens, and would otherwise queue for them at every turn.
+        // Registered once: all workers share these tokens, and would otherwise queue for them in every round.
         let context = Arc::clone(&self.context);
         let (abort, stop) = (context.abort.cancelled(), context.stop.cancelled());
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
@@ -124,7 +124,7 @@ impl Worker {
                 break;
             }
             let busy = busy || self.backlog.is_reading() || self.asked.is_some();
-            // A timer that fires too early costs one turn; setting it again costs more at every turn.
+            // A timer that fires too early costs one round; setting it again costs more in every round.
             let wanted = Instant::now() + self.wait(going, busy);
             if linger.is_elapsed() || wanted < linger.deadline() {
                 linger.as_mut().reset(wanted);
@@ -172,7 +172,7 @@ impl Worker {
         let now = clock::now();
         // What is due while there is no room for it is read when there is: no clock tells that.
         let due = self.backlog.next_due.filter(|_| !self.backlog.is_unread());
-        // One whose trial is under way wakes by its end.
+        // A half-open breaker wakes the worker when its probe ends.
         let held = self.held.filter(|until| *until > now);
         let first = due.into_iter().chain(held).min();
         let first = first.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
@@ -193,7 +193,7 @@ impl Worker {
         if self.backlog.waiting.len() < self.width
             && self.endings.len() < UNRECORDED_FACTOR * self.width_max(subscription)
         {
-            // No more than is soon tried: a waiting event keeps its whole batch in memory.
+            // At most two windows: each pending event keeps its whole batch in memory.
             self.backlog.begin(2 * width);
         }
         self.held = None;
@@ -248,7 +248,7 @@ impl Worker {
         Some((place, Some(PluginContext { permit, state_cache: Arc::clone(&self.state_cache) })))
     }
 
-    /// Takes this end and all others that are there: one turn for many.
+    /// Takes this result and all others that are there: one round for many.
     fn all_ended(&mut self, ended: AttemptResult, slot: Slot) {
         let mut next = Some((ended, slot));
         while let Some((ended, slot)) = next {
@@ -342,7 +342,7 @@ impl Worker {
         self.disabling -= usize::from(was_disabling);
         match result {
             Ok(()) => self.backlog.record(event, was_retry, due),
-            // The row is still there, and stays taken: this worker does not repeat the attempt at once, and for ever.
+            // The row is still there. It stays taken, so that this worker does not repeat the attempt in a tight loop.
             Err(error) => {
                 tracing::error!(subscription = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
             }
@@ -352,7 +352,7 @@ impl Worker {
     /// Leaves if no work has come; returns whether the worker is gone.
     fn leave(&mut self) -> bool {
         let mut workers = lock(&self.context.workers);
-        // Wakes come under the same lock: what is not here yet starts a new worker.
+        // Wakes are pushed under the same lock: a later one starts a new worker.
         if !self.backlog.is_over() || self.mailbox.has_wake() {
             return false;
         }

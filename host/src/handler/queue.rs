@@ -69,7 +69,7 @@ impl Queue {
         Self { context, handler, notify, runs, shortages: 0, rest: None, unrecorded }
     }
 
-    /// Runs until the service stops, and then until what is under way has ended or is dropped.
+    /// Runs until the service stops, and then until what is in flight has ended or is dropped.
     pub(super) async fn run(mut self) {
         let context = Arc::clone(&self.context);
         while !context.stop.is_cancelled() {

@@ -1,7 +1,7 @@
 //! The runs of all handlers: pending ones and those in flight.
 //!
 //! Each handler has a **queue**: a task that reads its pending runs whenever it is woken, and keeps up to
-//! `max_parallel` runs going. A run in flight is still pending in the store: it is told from the rest by a list in
+//! `max_parallel` runs going. A run in flight is still pending in the store: it is known by a list in
 //! memory, so that after a crash everything begins again.
 
 use std::collections::{HashMap, HashSet};
@@ -30,7 +30,7 @@ use crate::store::Store;
 /// How the source of an event that was made for a run begins; the handler's name follows.
 const DISPATCH: &str = "/dispatch/";
 
-/// Runs under way, with how far each has come.
+/// Runs in flight, with how far each has come.
 #[derive(Default)]
 pub(super) struct InFlight(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
 
@@ -42,7 +42,7 @@ pub(super) struct RunContext {
     pub(super) in_flight: InFlight,
     /// No new runs.
     pub(super) stop: CancellationToken,
-    /// Runs under way are dropped, too.
+    /// Runs in flight are dropped, too.
     pub(super) abort: CancellationToken,
 }
 
@@ -166,12 +166,12 @@ impl Runs {
         Some(name.dispatched())
     }
 
-    /// Returns how far a run has come that is under way.
+    /// Returns how far a run has come that is in flight.
     pub fn progress(&self, event: EventId, recipient: RecipientId) -> Option<Progress> {
         self.context.in_flight.lock().get(&(event, recipient)).map(|meter| meter.progress())
     }
 
-    /// Starts no more runs, waits for those under way at most `grace`, and then ends them: they begin again after the
+    /// Starts no more runs, waits for those in flight at most `grace`, and then ends them: they begin again after the
     /// next start.
     pub async fn stop(&self, grace: Duration) {
         self.context.stop.cancel();

@@ -23,7 +23,7 @@ use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settl
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
-/// The most new deliveries of one commit that are told of in memory; subscriptions that got more read the store.
+/// The most new deliveries of one commit that a wake carries; recipients that got more read the store.
 const TOLD_MAX: usize = 8 * 1024;
 /// How far the stored time of a target's last success may lag behind.
 const REACHED_LAG: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use super::schema::{Tables, batch_of};
 use super::usage::Usage;
 use crate::domain::{Attempt, Entry, Outcome, RecipientId};
 
-/// The most records that are remembered, so that each is told of once.
+/// The most records that are remembered, so that each is logged once.
 const MARKS_MAX: usize = 10_000;
 /// How many rows of each kind one transaction of [`bury_stranded`] takes.
 const STRANDED_AT_ONCE: usize = 256;
@@ -39,7 +39,7 @@ impl Marks {
         read.map_err(|reason| self.mark(table, key, &reason)).ok()
     }
 
-    /// Marks a damaged record, and tells of it the first time.
+    /// Marks a damaged record, and logs it the first time.
     pub(super) fn mark(&self, table: &'static str, key: impl Debug, reason: &record::Error) {
         let name = format!("{table} {key:?}");
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

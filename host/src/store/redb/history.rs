@@ -49,10 +49,10 @@ fn inline_max(records: &[HistoryRecord]) -> usize {
     if records.iter().any(is_large) { pieces::INLINE_MAX } else { 2 * ROW_BYTES_FULL }
 }
 
-/// Writes an attempt whose row somebody has taken while it was under way.
+/// Writes an attempt whose row somebody has taken while it was in flight.
 ///
 /// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
-/// always tells where the row is. (Runs do not count: an attempt that is under way has made the last ones.)
+/// always tells where the row is. (Runs do not count: an attempt that is in flight has made the last ones.)
 /// Of an event that has left the log nothing is written; returns whether it was.
 pub(super) fn insert_late(
     tables: &mut Tables<'_>,

@@ -190,7 +190,7 @@ struct State {
     /// What all of `endings` hold.
     endings_bytes: usize,
     endings_ready_at: Option<Instant>,
-    /// The writer waits to be told; telling it otherwise would cost a system call for nothing.
+    /// The writer waits to be notified; notifying it otherwise would cost a system call for nothing.
     writer_waits: bool,
     /// How many operations the last group had.
     last_group: usize,

@@ -1,4 +1,4 @@
-//! What plugins have fixed of deliveries, and the state that they keep: records, and what is done with them.
+//! Rendered payloads and plugin state: their records, and the writes and reads of them.
 
 use std::borrow::Cow;
 
@@ -52,7 +52,7 @@ enum OutputRecord<'a> {
     },
 }
 
-/// Writes what a plugin has fixed.
+/// Writes a rendered payload.
 pub(super) fn encode(rendered: &RenderedPayload) -> Vec<u8> {
     let result = match &rendered.result {
         PluginResult::Event => ResultRecord::Event,
@@ -73,7 +73,7 @@ fn output_record(output: &Output) -> OutputRecord<'_> {
     }
 }
 
-/// Reads what a plugin has fixed; the bodies share the record's buffer.
+/// Reads a rendered payload; the bodies share the record's buffer.
 pub(super) fn decode(shared: &Bytes) -> Result<RenderedPayload, Error> {
     let record: RenderedRecord<'_> = record::read(body(shared)?)?;
     let result = match record.result {
@@ -167,7 +167,7 @@ impl Apply<'_, '_> {
         self.recount(key.0, Kind::Outputs, before, usage::of_row(&row))
     }
 
-    /// Removes what is fixed of a delivery, if anything is.
+    /// Removes the rendered payload of a delivery, if there is one.
     pub(super) fn discard_rendered(&mut self, key: (u128, u128)) -> Result<(), Fault> {
         let Some(row) = self.tables.rendered.get(key)?.map(|row| row.value().to_vec()) else {
             return Ok(());
@@ -221,7 +221,7 @@ impl Apply<'_, '_> {
         Ok(known.plugin.is_none())
     }
 
-    /// Lets a delivery begin again where its subscription has another plugin now than the one that has fixed it.
+    /// Lets a delivery begin again where its subscription has another plugin now than the one that has rendered it.
     pub(super) fn discard_rendered_by_other_plugin(
         &mut self,
         id: RecipientId,
@@ -241,7 +241,7 @@ impl Apply<'_, '_> {
         if rendered.is_by(now.plugin.as_deref()) { Ok(()) } else { self.discard_rendered(row) }
     }
 
-    /// Removes what is fixed of a logged event's deliveries.
+    /// Removes what is rendered of a logged event's deliveries.
     pub(super) fn unfix(&mut self, logged: &LoggedEvent) -> Result<(), Fault> {
         if self.tables.rendered.is_empty()? {
             return Ok(());
@@ -252,7 +252,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Removes what is fixed of a subscription's deliveries, at most `limit` rows; returns how many there were.
+    /// Removes what is rendered of a subscription's deliveries, at most `limit` rows; returns how many there were.
     pub(super) fn discard_all_rendered(&mut self, id: RecipientId, limit: usize) -> Result<usize, Fault> {
         let subscription = id.uuid().as_u128();
         let rows = self.tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))?.take(limit);
@@ -321,9 +321,9 @@ impl Reader {
     }
 }
 
-/// Tells which deliveries of a subscription a plugin has fixed.
+/// Tells which deliveries of a subscription a plugin has rendered.
 pub(super) struct RenderedRows {
-    /// None where nothing is fixed of anybody's, so that who has no plugin pays for no search.
+    /// `None` if no payload is rendered at all, so that subscriptions without a plugin pay for no search.
     table: Option<ReadOnlyTable<(u128, u128), &'static [u8]>>,
     subscription: u128,
 }

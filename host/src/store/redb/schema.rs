@@ -36,10 +36,10 @@ pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new(
 /// Subscription → its running or last recovery. Written when one is asked for, and with each page of the log that it
 /// looks at.
 pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("recoveries");
-/// (Subscription, event) → what becomes of the delivery, fixed by its plugin. Written by prepare, removed with the end
+/// (Subscription, event) → the rendered payload of the delivery. Written by freeze, removed with the end
 /// of the delivery; kept for a dead letter, which may be sent again.
 pub(super) const PREPARED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("prepared");
-/// (Subscription, key) → a value of its plugin's state. Written by prepare, removed when the plugin is taken away.
+/// (Subscription, key) → a value of its plugin's state. Written by freeze, removed when the plugin is taken away.
 pub(super) const STATE: TableDefinition<'_, (u128, Text), &[u8]> = TableDefinition::new("state");
 /// (Number, place) → a piece of a record that is too large for its row (`pieces`). Written and removed with the row.
 pub(super) const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("pieces");

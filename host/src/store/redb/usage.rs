@@ -1,6 +1,6 @@
 //! How much is kept for each user, counted in the commit that changes it.
 //!
-//! What counts is what a user can make large: subscriptions, what their plugins have fixed and keep as state, and what
+//! What counts is what a user can make large: subscriptions, what their plugins have rendered and keep as state, and what
 //! the story keeps of plugins and failing targets beyond a little. Deliveries without a plugin to targets that work cost
 //! no count. The limit is [`Options::user_bytes_max`](super::Options). The story may have half of it: beyond that it keeps
 //! little, so that long logs never keep a delivery waiting.
@@ -45,7 +45,7 @@ pub(super) struct Account {
 pub(super) enum Kind {
     /// The subscription itself.
     Subscription,
-    /// What its plugin has fixed of deliveries.
+    /// What its plugin has rendered of deliveries.
     Outputs,
     /// The state of its plugin.
     State,
@@ -358,7 +358,7 @@ pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), redb::StorageErro
     save(tables, accounts)
 }
 
-/// Counts subscriptions, and what plugins have fixed and keep.
+/// Counts subscriptions, and what plugins have rendered and keep.
 fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, redb::StorageError> {
     let mut accounts: HashMap<u128, Account> = HashMap::new();
     for row in tables.subscriptions.iter()? {
@@ -381,7 +381,7 @@ fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, redb::StorageE
     Ok(accounts)
 }
 
-/// Counts a subscription, and what its plugin has fixed and keeps.
+/// Counts a subscription, and what its plugin has rendered and keeps.
 fn of_subscription(tables: &Tables<'_>, subscription: u128) -> Result<Account, redb::StorageError> {
     let mut account = Account::default();
     if let Some(row) = tables.subscriptions.get(subscription)? {
