@@ -237,8 +237,8 @@ fn settlement(
     progress.held = None;
     progress.first_attempt.get_or_insert(at);
     let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
-    let (event, place, recipient) = (pending.event.id, pending.place, subscription.id.into());
-    Settlement { recipient, event, place, plugin, run: None, attempt, progress, rendered }
+    let (event, position, recipient) = (pending.event.id, pending.position, subscription.id.into());
+    Settlement { recipient, event, position, plugin, run: None, attempt, progress, rendered }
 }
 
 /// Releases a delivery. The answers of policy and plugin are not kept: the history of an event would not show them.
@@ -258,7 +258,7 @@ fn released(
     AttemptEnd::Released(Box::new(Release {
         recipient: subscription.id.into(),
         event: pending.event.id,
-        place: pending.place,
+        position: pending.position,
         progress: Progress { sent: record.progress.sent, ..pending.progress },
         by,
         reason,

@@ -98,7 +98,7 @@ impl Backlog {
             Ok(ReadyPage { first_attempts, due, next_due }) => {
                 self.failures = 0;
                 self.unread |= first_attempts.len() >= query.first_attempts || due.len() >= query.due;
-                self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.place.batch);
+                self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.position.batch);
                 for pending in due {
                     if recorded.contains(&pending.event.id) {
                         // This row may be that of an attempt that has ended: the next page decides.
@@ -151,11 +151,12 @@ impl Backlog {
             return;
         }
         // A wake may hold deliveries that have been read since it was made.
-        for pending in wake.first_attempts.into_iter().filter(|pending| pending.place.batch > self.read_to) {
+        for pending in wake.first_attempts.into_iter().filter(|pending| pending.position.batch > self.read_to)
+        {
             self.waiting.push_back(pending);
         }
         self.read_to =
-            self.waiting.back().map_or(self.read_to, |pending| self.read_to.max(pending.place.batch));
+            self.waiting.back().map_or(self.read_to, |pending| self.read_to.max(pending.position.batch));
     }
 
     /// Takes note that the store has recorded how an attempt ended, and when the delivery is due again, if it is.

@@ -196,7 +196,7 @@ impl DeliveryContext {
         let rendering = Rendering {
             recipient: plugin_call.subscription.id.into(),
             event: plugin_call.pending.event.id,
-            place: plugin_call.pending.place,
+            position: plugin_call.pending.position,
             run: Box::new(run),
             payload: RenderedPayload::by(plugin_call.used, result),
             state,

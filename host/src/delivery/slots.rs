@@ -347,7 +347,7 @@ mod tests {
 
     /// Five hundred hanging targets had all attempts, and nobody else had any until they timed out.
     #[tokio::test]
-    async fn a_lane_waits_one_slice_for_those_that_hang_however_many_they_are() {
+    async fn a_worker_waits_one_slice_for_those_that_hang_however_many_they_are() {
         let (slots, mut hanging) = (Slots::new(512, TEST_SLICE, TaskTracker::new()), Hanging::default());
         (0..512).for_each(|_| hanging.begin(&slots, TEST_SLICE));
         let slot = Arc::clone(&slots).wait(TEST_SLICE).await;
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_hang_are_left_alone_while_no_lane_waits() {
+    async fn those_that_hang_are_left_alone_while_no_worker_waits() {
         let (slots, mut hanging) = (Slots::new(2, TEST_SLICE, TaskTracker::new()), Hanging::default());
         hanging.begin(&slots, TEST_SLICE);
         tokio::time::sleep(3 * TEST_SLICE).await;
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn patient_lanes_have_at_most_half_and_their_time() {
+    async fn patient_workers_have_at_most_half_and_their_time() {
         let (slots, mut patient) = (Slots::new(4, TEST_SLICE, TaskTracker::new()), Hanging::default());
         let patience = 4 * TEST_SLICE;
         (0..2).for_each(|_| patient.begin(&slots, patience));
@@ -398,7 +398,7 @@ mod tests {
 
     /// Eight subscriptions of one user had all slots for seconds, and a neighbour's first attempt waited for them.
     #[test]
-    fn further_attempts_leave_an_eighth_to_lanes_without_any() {
+    fn further_attempts_leave_an_eighth_to_workers_without_any() {
         let slots = Slots::new(16, SLICE, TaskTracker::new());
         let further: Vec<_> = std::iter::from_fn(|| slots.try_take(SLICE, false)).collect();
         assert_eq!(further.len(), 14);
@@ -408,7 +408,7 @@ mod tests {
 
     /// One patient worker that waited kept every other worker at one attempt, though half of the slots were free.
     #[tokio::test]
-    async fn a_patient_lane_that_waits_for_another_keeps_no_free_slot_from_the_others() {
+    async fn a_patient_worker_that_waits_for_another_keeps_no_free_slot_from_the_others() {
         let slots = Slots::new(4, SLICE, TaskTracker::new());
         let patience = 2 * SLICE;
         let _patient = (slots.try_take(patience, true).unwrap(), slots.try_take(patience, true).unwrap());

@@ -283,11 +283,11 @@ impl Worker {
         self.width = if is_good { self.width + 1 } else { (self.width / 2).max(1) };
         self.width = self.width.min(self.context.limits.subscription_in_flight_max.max(1));
         self.note_shortage(&ended);
-        let (event, place) = match &ended.end {
-            AttemptEnd::Settled(settlement) => (settlement.event, settlement.place),
-            AttemptEnd::Released(release) => (release.event, release.place),
+        let (event, position) = match &ended.end {
+            AttemptEnd::Settled(settlement) => (settlement.event, settlement.position),
+            AttemptEnd::Released(release) => (release.event, release.position),
         };
-        let was_retry = place.due.is_some();
+        let was_retry = position.due.is_some();
         let was_disabling = match ended.effect {
             SubscriptionEffect::Nothing | SubscriptionEffect::Reached => false,
             SubscriptionEffect::DisableUnlessReached(_) | SubscriptionEffect::Disable(_) => true,

@@ -228,7 +228,7 @@ async fn one(
     let settlement = Settlement {
         recipient,
         event,
-        place: pending.place,
+        position: pending.position,
         plugin: None,
         run: Some(Box::new(ended.run)),
         attempt,
@@ -277,7 +277,7 @@ fn release(recipient: RecipientId, pending: &PendingDelivery, reason: String) ->
     Release {
         recipient,
         event: pending.event.id,
-        place: pending.place,
+        position: pending.position,
         progress: pending.progress,
         by: Holder::Host,
         reason,

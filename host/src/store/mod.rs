@@ -243,7 +243,7 @@ pub struct Rendering {
     /// Of which event.
     pub event: EventId,
     /// Where its row stands.
-    pub place: QueuePosition,
+    pub position: QueuePosition,
     /// What the plugin did.
     pub run: Box<PluginRun>,
     /// What becomes of the delivery.

@@ -17,7 +17,7 @@ pub struct PendingDelivery {
     /// What is to be delivered.
     pub event: Arc<LoggedEvent>,
     /// Where its row stands: handed back when it is settled.
-    pub place: QueuePosition,
+    pub position: QueuePosition,
     /// How it went so far.
     pub progress: Progress,
     /// Whether its payload is rendered: [`Store::rendered`](super::Store::rendered) returns it.
@@ -86,7 +86,7 @@ pub struct Settlement {
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.
-    pub place: QueuePosition,
+    pub position: QueuePosition,
     /// What its plugin did in this attempt, unless [`Store::freeze`](super::Store::freeze) has recorded that.
     pub plugin: Option<Box<PluginRun>>,
     /// What its handler did in this attempt.
@@ -109,7 +109,7 @@ pub struct Release {
     /// Of which event.
     pub event: EventId,
     /// Where its row stood.
-    pub place: QueuePosition,
+    pub position: QueuePosition,
     /// How far it has come, for the next try.
     pub progress: Progress,
     /// What it waits for.

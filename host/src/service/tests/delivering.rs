@@ -137,9 +137,9 @@ async fn with_fixed_delivery(
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, clock::now(), crate::domain::plugin::Failure::Host(String::new()));
     let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
-    let (event, place) = (pending.event.id, pending.place);
+    let (event, position) = (pending.event.id, pending.position);
     let rendering =
-        Rendering { recipient, event, place, run: Box::new(run), payload: rendered, state: Vec::new() };
+        Rendering { recipient, event, position, run: Box::new(run), payload: rendered, state: Vec::new() };
     assert!(store.freeze(rendering).await.unwrap());
     store.close().await;
     assert_eq!(event, ids[0]);
@@ -224,7 +224,7 @@ async fn the_last_attempt_that_panics_is_a_dead_letter_and_disables_nobody() {
 
 /// A panicking worker began again with each wake.
 #[tokio::test]
-async fn a_lane_that_panics_rests_before_it_begins_again() {
+async fn a_worker_that_panics_rests_before_it_begins_again() {
     let folder = tempfile::tempdir().unwrap();
     let target = Target::start(&open_gate()).await;
     let calls = Arc::<std::sync::Mutex<Vec<Instant>>>::default();

@@ -12,7 +12,7 @@ use super::handle::Fault;
 use super::history::{self, Ledger};
 use super::ids::Ids;
 use super::queue::{End, Redelivery};
-use super::read::owe_fresh;
+use super::read::first_attempt;
 use super::record::{self, Batch, HistoryRecord, RetryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
 use super::text::Text;
@@ -120,7 +120,7 @@ impl Apply<'_, '_> {
             self.effects.told += places.len();
             let read = self.effects.told > TOLD_MAX;
             let told = if read { &[] } else { places.as_slice() };
-            let fresh: Vec<_> = told.iter().filter_map(|index| owe_fresh(&copy, key, *index)).collect();
+            let fresh: Vec<_> = told.iter().filter_map(|index| first_attempt(&copy, key, *index)).collect();
             let wake = Wake { count: places.len() as u64, first_attempts: fresh, read };
             self.effects.woken.entry(recipient).or_default().merge(wake);
         }
@@ -168,18 +168,18 @@ impl Apply<'_, '_> {
                 End::Settled(settlement) => settlement,
                 End::Released(release) => {
                     if let Some(record) = self.release(release, &mut rows)? {
-                        held.entry(release.place.batch.uuid().as_u128()).or_default().push(record);
+                        held.entry(release.position.batch.uuid().as_u128()).or_default().push(record);
                     }
                     continue;
                 }
             };
             let recipient = settlement.recipient.uuid().as_u128();
-            let (batch, index) = (settlement.place.batch.uuid().as_u128(), settlement.place.index);
+            let (batch, index) = (settlement.position.batch.uuid().as_u128(), settlement.position.index);
             if settlement.attempt.outcome == Outcome::Delivered {
                 self.remember_reached(settlement.recipient.as_subscription(), settlement.attempt.at)?;
             }
             let waited =
-                self.take_row(&mut rows, settlement.recipient, settlement.event, settlement.place)?;
+                self.take_row(&mut rows, settlement.recipient, settlement.event, settlement.position)?;
             let entries = self.entries_of(settlement)?;
             let records = entries.into_iter().map(|entry| HistoryRecord { index, recipient, entry });
             if !waited {
@@ -224,11 +224,13 @@ impl Apply<'_, '_> {
         rows: &mut FreshRows,
         recipient: RecipientId,
         event: EventId,
-        place: QueuePosition,
+        position: QueuePosition,
     ) -> Result<bool, Fault> {
         let recipient = recipient.uuid().as_u128();
-        match place.due {
-            None => rows.take(&self.tables.fresh, (recipient, place.batch.uuid().as_u128()), place.index),
+        match position.due {
+            None => {
+                rows.take(&self.tables.fresh, (recipient, position.batch.uuid().as_u128()), position.index)
+            }
             Some(due) => {
                 let row = (recipient, due.as_microsecond(), event.uuid().as_u128());
                 Ok(self.tables.retries.remove(row)?.is_some())
@@ -238,11 +240,11 @@ impl Apply<'_, '_> {
 
     /// Puts a delivery off; returns the entry for its history, or `None` if its row is gone.
     fn release(&mut self, release: &Release, rows: &mut FreshRows) -> Result<Option<HistoryRecord>, Fault> {
-        let Release { recipient, event, place, progress, by, reason, since, due } = release;
-        if !self.take_row(rows, *recipient, *event, *place)? {
+        let Release { recipient, event, position, progress, by, reason, since, due } = release;
+        if !self.take_row(rows, *recipient, *event, *position)? {
             return Ok(None);
         }
-        let (batch, index) = (place.batch.uuid().as_u128(), place.index);
+        let (batch, index) = (position.batch.uuid().as_u128(), position.index);
         let progress = Progress { held: Some(*since), ..*progress };
         self.enqueue(*recipient, *event, *due, batch, index, progress)?;
         let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };

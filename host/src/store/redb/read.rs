@@ -182,7 +182,7 @@ impl Reader {
             };
             let mut is_whole = true;
             for index in places {
-                match owe_fresh(&batch, key, index) {
+                match first_attempt(&batch, key, index) {
                     Some(fresh) => {
                         pending.push(PendingDelivery { rendered: rendered.has(fresh.event.id)?, ..fresh })
                     }
@@ -231,9 +231,9 @@ impl Reader {
                 Some((_, batch)) => Some(batch),
                 None => self.batch_of_row(txn, retry.batch)?,
             };
-            let place =
+            let position =
                 QueuePosition { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
-            match batch.as_ref().and_then(|batch| owe(batch, place, progress)) {
+            match batch.as_ref().and_then(|batch| pending_delivery(batch, position, progress)) {
                 Some(due) => pending.push(PendingDelivery { rendered: rendered.has(due.event.id)?, ..due }),
                 None => dead.push(DeadRow::Due { due: micros, event }),
             }
@@ -328,12 +328,16 @@ impl Reader {
 }
 
 /// Makes the pending delivery of an event in a batch that was never attempted.
-pub(super) fn owe_fresh(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
-    owe(batch, QueuePosition { batch: record::event_id(key), index, due: None }, Progress::default())
+pub(super) fn first_attempt(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
+    pending_delivery(
+        batch,
+        QueuePosition { batch: record::event_id(key), index, due: None },
+        Progress::default(),
+    )
 }
 
 /// Makes the pending delivery of a row; `None` if its event is damaged or gone.
-fn owe(batch: &Batch, place: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
-    let event = batch.get(usize::try_from(place.index).ok()?)?.as_ref()?;
-    Some(PendingDelivery { event: Arc::clone(event), place, progress, rendered: false })
+fn pending_delivery(batch: &Batch, position: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
+    let event = batch.get(usize::try_from(position.index).ok()?)?.as_ref()?;
+    Some(PendingDelivery { event: Arc::clone(event), position, progress, rendered: false })
 }

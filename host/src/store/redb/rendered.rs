@@ -126,10 +126,11 @@ impl Apply<'_, '_> {
     ) -> Result<Vec<Result<bool, store::Error>>, Fault> {
         let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
         for rendering in all {
-            let Rendering { event, place, run, payload: rendered, state, .. } = rendering;
+            let Rendering { event, position, run, payload: rendered, state, .. } = rendering;
             let subscription = rendering.recipient.uuid().as_u128();
-            let (batch, index, event) = (place.batch.uuid().as_u128(), place.index, event.uuid().as_u128());
-            let waits = match place.due {
+            let (batch, index, event) =
+                (position.batch.uuid().as_u128(), position.index, event.uuid().as_u128());
+            let waits = match position.due {
                 None => self.is_fresh(subscription, batch, index)?,
                 Some(due) => self.tables.retries.get((subscription, due.as_microsecond(), event))?.is_some(),
             };

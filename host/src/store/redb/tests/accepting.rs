@@ -96,7 +96,7 @@ async fn a_long_batch_is_split_and_every_event_is_found() {
     let (_copy, crashed) = crashed(folder.path());
     for store in [store, crashed] {
         let batches: HashSet<_> =
-            ready(&store, sub(1)).await.first_attempts.iter().map(|pending| pending.place.batch).collect();
+            ready(&store, sub(1)).await.first_attempts.iter().map(|pending| pending.position.batch).collect();
         assert_eq!(batches.len(), 3, "256 + 256 + 188");
         for (number, id) in ids.iter().enumerate() {
             let story = store.story(*id).await.unwrap().unwrap();
@@ -115,7 +115,8 @@ async fn a_batch_is_full_at_a_mebibyte() {
         |number: u32| Arrival { event: event(&number.to_string(), 400 * 1024), ..arrival("", &[sub(1)]) };
     let ids = store.accept((0..7).map(big).collect()).await.unwrap();
     let fresh = ready(&store, sub(1)).await.first_attempts;
-    let places: Vec<_> = fresh.iter().map(|pending| (pending.place.batch, pending.place.index)).collect();
+    let places: Vec<_> =
+        fresh.iter().map(|pending| (pending.position.batch, pending.position.index)).collect();
     let expected =
         [(0, 0), (0, 1), (0, 2), (3, 0), (3, 1), (3, 2), (6, 0)].map(|(batch, index)| (ids[batch], index));
     assert_eq!(places, expected);
@@ -145,7 +146,7 @@ async fn who_accepts_at_once_gets_his_own_ids_in_order() {
     all.sort();
     let fresh = ready(&store, sub(1)).await.first_attempts;
     assert_eq!(fresh.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), all);
-    let batches: HashSet<_> = fresh.iter().map(|pending| pending.place.batch).collect();
+    let batches: HashSet<_> = fresh.iter().map(|pending| pending.position.batch).collect();
     assert!(batches.len() < 50, "{} commits for 100 accepts at once", batches.len());
 }
 
@@ -169,7 +170,7 @@ async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
         let fresh = store.ready(query).await.unwrap().first_attempts;
         let Some(last) = fresh.last() else { break };
         assert!(fresh.len() == 4 || read.len() == 8, "whole batches until there are three");
-        query.after = last.place.batch;
+        query.after = last.position.batch;
         read.extend(fresh.into_iter().map(|pending| pending.event.id));
     }
     assert_eq!(read, ids);

@@ -49,7 +49,7 @@ async fn every_answered_write_survives() {
         left.first_attempts.iter().map(|pending| pending.event.id).collect::<Vec<_>>(),
         [ids[1], ids[3]]
     );
-    assert_eq!((left.due[0].event.id, left.due[0].place.due), (ids[0], Some(after(1))));
+    assert_eq!((left.due[0].event.id, left.due[0].position.due), (ids[0], Some(after(1))));
     assert_eq!(only(&after_crash, sub(2)).await.event.id, ids[1]);
     assert_eq!(after_crash.reached().await.unwrap(), store.reached().await.unwrap());
 }

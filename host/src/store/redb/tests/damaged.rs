@@ -319,9 +319,9 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     let state_of_other = state(&store, logged[0], sub(1)).await;
     assert!(is_damaged(&state_of_other), "{state_of_other:?}");
     let again = only(&store, sub(1)).await;
-    assert_eq!((again.event.id, again.place.due), (logged[1], Some(after(1))));
+    assert_eq!((again.event.id, again.position.due), (logged[1], Some(after(1))));
     assert_eq!(state(&store, logged[1], sub(1)).await, State::Pending);
-    assert_eq!(only(&store, sub(2)).await.place.due, None, "it comes anyway");
+    assert_eq!(only(&store, sub(2)).await.position.due, None, "it comes anyway");
     assert_eq!(store.damaged(), 1);
     assert!(store.redeliver(logged[0], vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap());
     assert_eq!(ready(&store, sub(1)).await.due.len(), 2);

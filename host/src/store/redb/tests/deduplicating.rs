@@ -42,7 +42,7 @@ async fn a_repeat_in_one_batch_counts_too() {
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1], ids[0]]);
     let fresh = ready(&store, sub(1)).await.first_attempts;
     let places: Vec<_> =
-        fresh.iter().map(|pending| (pending.place.index, pending.event.event.id().to_owned())).collect();
+        fresh.iter().map(|pending| (pending.position.index, pending.event.event.id().to_owned())).collect();
     assert_eq!(places, [(0, "a".to_owned()), (1, "b".to_owned()), (2, "c".to_owned())]);
 }
 

@@ -50,7 +50,7 @@ async fn a_success_whose_first_commit_failed_is_remembered() {
     accept(&store, "a", &[sub(1)]).await;
     accept(&store, "b", &[sub(2)]).await;
     let (good, bad) = (only(&store, sub(1)).await, only(&store, sub(2)).await);
-    let row = (sub::<RecipientId>(2).uuid().as_u128(), bad.place.batch.uuid().as_u128());
+    let row = (sub::<RecipientId>(2).uuid().as_u128(), bad.position.batch.uuid().as_u128());
     spoil(&store, |tables| drop(tables.fresh.insert(row, &[1, 2, 3][..]).unwrap()));
     // Both in one commit, which the second makes fail.
     let (first, second) = join!(

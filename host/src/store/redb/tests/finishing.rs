@@ -36,14 +36,14 @@ async fn a_retry_is_due_at_its_time_and_not_before() {
     let waiting = owed_at(&store, sub(1), after(5)).await;
     assert_eq!(waiting.next_due, None);
     let [again] = &waiting.due[..] else { panic!("{waiting:?}") };
-    assert_eq!((again.event.id, again.place.due), (id, Some(after(5))));
+    assert_eq!((again.event.id, again.position.due), (id, Some(after(5))));
     assert_eq!(again.progress, begun.progress);
     assert_eq!(again.progress.first_attempt, Some(begun.attempt.at));
     assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1)]);
 
     settle(&store, sub(1), again, retry(after(9))).await;
     let third = only(&store, sub(1)).await;
-    assert_eq!((third.progress.failed, third.place.due), (2, Some(after(9))));
+    assert_eq!((third.progress.failed, third.position.due), (2, Some(after(9))));
     assert_eq!(third.progress.first_attempt, Some(begun.attempt.at));
     settle(&store, sub(1), &third, Outcome::Delivered).await;
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
@@ -61,7 +61,7 @@ async fn the_most_overdue_come_first_and_the_next_one_is_named() {
     let query =
         ReadyQuery { recipient: sub(1), after: EventId::NIL, first_attempts: 0, now: after(25), due: 1 };
     let dues = |waiting: &ReadyPage| {
-        waiting.due.iter().map(|pending| pending.place.due.unwrap()).collect::<Vec<_>>()
+        waiting.due.iter().map(|pending| pending.position.due.unwrap()).collect::<Vec<_>>()
     };
     let waiting = store.ready(query).await.unwrap();
     assert_eq!((dues(&waiting), waiting.next_due), (vec![after(10)], Some(after(20))));
@@ -77,7 +77,7 @@ async fn places_of_one_batch_end_apart_and_together() {
     let fresh = ready(&store, sub(1)).await.first_attempts;
     let outcome = |index: u32| if index.is_multiple_of(3) { retry(after(1)) } else { Outcome::Delivered };
     let ended =
-        fresh[..30].iter().map(|pending| settle(&store, sub(1), pending, outcome(pending.place.index)));
+        fresh[..30].iter().map(|pending| settle(&store, sub(1), pending, outcome(pending.position.index)));
     join_all(ended).await;
     let waiting = ready(&store, sub(1)).await;
     assert_eq!(waiting.first_attempts.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), ids[30..]);
@@ -100,11 +100,11 @@ async fn an_end_told_twice_counts_once() {
     let twice = |seconds| settle(&store, sub(1), &waiting, retry(after(seconds)));
     join(twice(1), twice(2)).await;
     let waiting = only(&store, sub(1)).await;
-    assert_eq!(waiting.place.due, Some(after(1)));
+    assert_eq!(waiting.position.due, Some(after(1)));
     let twice = |seconds| settle(&store, sub(1), &waiting, retry(after(seconds)));
     join(twice(3), twice(4)).await;
     let last = only(&store, sub(1)).await;
-    assert_eq!(last.place.due, Some(after(3)));
+    assert_eq!(last.position.due, Some(after(3)));
     settle(&store, sub(1), &last, dead()).await;
     settle(&store, sub(1), &last, retry(after(5))).await;
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());

@@ -51,8 +51,8 @@ fn set(key: &str, value: &[u8], expires: Option<Timestamp>) -> StateChange {
 
 fn rendering(recipient: RecipientId, pending: &PendingDelivery, state: Vec<StateChange>) -> Rendering {
     let payload = RenderedPayload::by(&plugin(&json!({})), outputs());
-    let (event, place) = (pending.event.id, pending.place);
-    Rendering { recipient, event, place, run: Box::new(run()), payload, state }
+    let (event, position) = (pending.event.id, pending.position);
+    Rendering { recipient, event, position, run: Box::new(run()), payload, state }
 }
 
 async fn freeze(store: &RedbStore, recipient: RecipientId, pending: &PendingDelivery) -> bool {
@@ -106,7 +106,7 @@ async fn what_is_fixed_survives_a_crash_and_goes_with_the_delivery() {
     let (_copy, store) = crashed(folder.path());
     let again = only(&store, sub(1)).await;
     assert!(again.rendered && !only(&store, sub(2)).await.rendered);
-    assert_eq!(again.place.due, None, "its first attempt has not ended");
+    assert_eq!(again.position.due, None, "its first attempt has not ended");
     assert_eq!(store.rendered(id, sub(1)).await.unwrap(), Some(rendering.payload.clone()));
     assert_eq!(keys(&store.plugin_state(sub(1)).await.unwrap()), ["n"]);
     assert!(store.plugin_state(sub(2)).await.unwrap().is_empty());
@@ -115,7 +115,7 @@ async fn what_is_fixed_survives_a_crash_and_goes_with_the_delivery() {
 
     settle(&store, sub(1), &again, retry(after(1))).await;
     let retried = only(&store, sub(1)).await;
-    assert!(retried.rendered && retried.place.due == Some(after(1)));
+    assert!(retried.rendered && retried.position.due == Some(after(1)));
     assert_eq!(store.rendered(id, sub(1)).await.unwrap(), Some(rendering.payload));
     settle(&store, sub(1), &retried, Outcome::Delivered).await;
     assert_eq!(store.rendered(id, sub(1)).await.unwrap(), None);

@@ -175,8 +175,8 @@ fn ending(recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) -
     let attempt = attempt(failed, outcome);
     let first_attempt = pending.progress.first_attempt.or(Some(attempt.at));
     let progress = Progress { failed, first_attempt, allowed: true, ..pending.progress };
-    let (event, place, rendered) = (pending.event.id, pending.place, pending.rendered);
-    Settlement { recipient, event, place, plugin: None, run: None, attempt, progress, rendered }
+    let (event, position, rendered) = (pending.event.id, pending.position, pending.rendered);
+    Settlement { recipient, event, position, plugin: None, run: None, attempt, progress, rendered }
 }
 
 async fn settle(store: &RedbStore, recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) {
@@ -188,10 +188,10 @@ fn counting(recipient: RecipientId, pending: &PendingDelivery, count: u32) -> Re
     let digest = PluginDigest::of(b"module");
     let run = PluginRun::failed(digest, 1, after(0), Failure::Host(String::new()));
     let value = StateValue { bytes: count.to_le_bytes().to_vec(), expires: None };
-    let (event, place) = (pending.event.id, pending.place);
+    let (event, position) = (pending.event.id, pending.position);
     let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
     let state = vec![StateChange { key: "count".to_owned(), value: Some(value) }];
-    Rendering { recipient, event, place, run: Box::new(run), payload: rendered, state }
+    Rendering { recipient, event, position, run: Box::new(run), payload: rendered, state }
 }
 
 async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {

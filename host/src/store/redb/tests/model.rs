@@ -192,7 +192,7 @@ impl Model {
             Row::Due(due, _) => Some(Some(due)),
             Row::Over => None,
         };
-        if due == Some(pending.place.due) {
+        if due == Some(pending.position.due) {
             delivery.rendered &= !matches!(end, End::Delivered);
             delivery.row = match end {
                 End::Delivered | End::Dead => Row::Over,
@@ -212,8 +212,8 @@ impl Model {
         let is_kept = store.freeze(counting(sub(*number), pending, count)).await.unwrap();
         let known = self.log.get_mut(&pending.event.id).and_then(|known| known.deliveries.get_mut(number));
         let waits = known.as_ref().is_some_and(|delivery| match delivery.row {
-            Row::Fresh => pending.place.due.is_none(),
-            Row::Due(due, _) => pending.place.due == Some(due),
+            Row::Fresh => pending.position.due.is_none(),
+            Row::Due(due, _) => pending.position.due == Some(due),
             Row::Over => false,
         });
         assert_eq!(is_kept, waits);
@@ -303,11 +303,11 @@ impl Model {
         let mut recipients_with_backlog = Vec::new();
         for number in SUBSCRIPTIONS {
             let waiting = ready(self.store(), sub(number)).await;
-            let seen = |pending: &PendingDelivery| match pending.place {
+            let seen = |pending: &PendingDelivery| match pending.position {
                 QueuePosition { due: None, .. } => (pending.event.id, Row::Fresh),
                 QueuePosition { due: Some(due), .. } => (pending.event.id, Row::Due(due, pending.progress)),
             };
-            assert!(waiting.first_attempts.iter().all(|pending| pending.place.due.is_none()));
+            assert!(waiting.first_attempts.iter().all(|pending| pending.position.due.is_none()));
             for pending in waiting.first_attempts.iter().chain(&waiting.due) {
                 assert_eq!(pending.rendered, self.log[&pending.event.id].deliveries[&number].rendered);
             }
@@ -319,7 +319,7 @@ impl Model {
             let count =
                 state.get("count").map(|value| u32::from_le_bytes(value.bytes[..].try_into().unwrap()));
             assert_eq!(count, self.counts.get(&number).copied());
-            assert!(waiting.due.iter().map(|pending| pending.place.due.unwrap()).is_sorted());
+            assert!(waiting.due.iter().map(|pending| pending.position.due.unwrap()).is_sorted());
             let mut found: Vec<_> = waiting.first_attempts.iter().chain(&waiting.due).map(seen).collect();
             found.sort_by_key(|(id, _)| *id);
             let rows =

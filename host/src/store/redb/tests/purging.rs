@@ -48,7 +48,7 @@ async fn those_that_stay_keep_their_places() {
     let store = open(folder.path());
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1]]);
     let waiting = ready(&store, sub(1)).await.first_attempts;
-    let found: Vec<_> = waiting.iter().map(|pending| (pending.event.id, pending.place.index)).collect();
+    let found: Vec<_> = waiting.iter().map(|pending| (pending.event.id, pending.position.index)).collect();
     assert_eq!(found, [(ids[1], 1), (ids[3], 3)]);
     settle(&store, sub(1), &waiting[1], retry(after(1))).await;
     assert_eq!(ready(&store, sub(1)).await.due[0].event.event.id(), "d");

@@ -27,12 +27,12 @@ fn accepting(bytes: usize) -> (Op, Answer<Vec<EventId>>) {
 fn end(number: u128) -> (Ending, Answer<()>) {
     let (reply, answer) = oneshot::channel();
     let event = EventId::from_uuid(Uuid::from_u128(number));
-    let place = QueuePosition { batch: event, index: 0, due: None };
+    let position = QueuePosition { batch: event, index: 0, due: None };
     let attempt = attempt(1, Outcome::Delivered);
     let settlement = Settlement {
         recipient: sub(1),
         event,
-        place,
+        position,
         plugin: None,
         run: None,
         attempt,

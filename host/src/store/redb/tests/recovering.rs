@@ -52,7 +52,8 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
         assert_eq!(store.recovery(sub(2)).await.unwrap(), Some(next.clone()));
         let waiting = ready(store, sub(2)).await;
         assert!(waiting.first_attempts.is_empty(), "a lane has passed the batch");
-        let due: Vec<_> = waiting.due.iter().map(|pending| (pending.event.id, pending.place.due)).collect();
+        let due: Vec<_> =
+            waiting.due.iter().map(|pending| (pending.event.id, pending.position.due)).collect();
         assert_eq!(due, [(ids[0], Some(after(1))), (ids[1], Some(after(1)))]);
         assert_eq!(history(store, ids[0], sub(2)).await, [recovered()]);
         assert_eq!(state(store, ids[0], sub(2)).await, State::Pending);
@@ -115,7 +116,7 @@ async fn a_recovered_delivery_can_be_asked_for_again() {
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&[id])).await.unwrap();
     assert!(store.redeliver(id, vec![sub(1)], "ann".to_owned(), after(5)).await.unwrap());
-    assert_eq!(only(&store, sub(1)).await.place.due, Some(after(5)), "its row has moved");
+    assert_eq!(only(&store, sub(1)).await.position.due, Some(after(5)), "its row has moved");
 }
 
 #[tokio::test]
@@ -278,7 +279,7 @@ async fn the_backlog_is_what_waits_besides_first_attempts() {
 }
 
 #[tokio::test]
-async fn lanes_are_told_how_much_there_is() {
+async fn workers_are_told_how_much_there_is() {
     let (_folder, store) = fresh();
     let ids = store.accept(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
     begun(&store, sub(1)).await;

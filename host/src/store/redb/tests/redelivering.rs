@@ -21,7 +21,7 @@ async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
     assert_eq!(story.event.matched, [sub(1), sub(2), sub(3)]);
     for new in [sub(2), sub(3)] {
         let waiting = only(&store, new).await;
-        assert_eq!((waiting.event.id, waiting.place.due), (id, Some(after(1))));
+        assert_eq!((waiting.event.id, waiting.position.due), (id, Some(after(1))));
         assert_eq!(waiting.progress, Progress::default());
         assert_eq!(state(&store, id, new).await, State::Pending);
         settle(&store, new, &waiting, Outcome::Delivered).await;
@@ -45,7 +45,7 @@ async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
 }
 
 #[tokio::test]
-async fn what_is_over_begins_anew() {
+async fn what_is_over_begins_again() {
     let (_folder, store) = fresh();
     for outcome in [Outcome::Delivered, Outcome::Denied, dead()] {
         let id = accept(&store, "a", &[sub(1)]).await;
@@ -53,7 +53,7 @@ async fn what_is_over_begins_anew() {
         settle(&store, sub(1), &first, outcome).await;
         assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
         let again = only(&store, sub(1)).await;
-        assert_eq!((again.place.due, again.progress), (Some(after(1)), Progress::default()));
+        assert_eq!((again.position.due, again.progress), (Some(after(1)), Progress::default()));
         assert_eq!(store.story(id).await.unwrap().unwrap().event.matched, [sub(1)], "no second place");
         settle(&store, sub(1), &again, Outcome::Delivered).await;
         let entries = history(&store, id, sub(1)).await;
@@ -71,7 +71,7 @@ async fn what_waits_for_a_retry_comes_now() {
     for at in [after(1), after(2)] {
         assert!(redeliver(&store, id, &[sub(1)], at).await);
         let again = only(&store, sub(1)).await;
-        assert_eq!((again.place.due, again.progress), (Some(at), Progress::default()));
+        assert_eq!((again.position.due, again.progress), (Some(at), Progress::default()));
     }
     assert_eq!(history(&store, id, sub(1)).await[1..], [redelivery(after(1)), redelivery(after(2))]);
 }
@@ -81,7 +81,7 @@ async fn what_was_not_tried_yet_comes_anyway() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     assert!(redeliver(&store, id, &[sub(1), sub(1)], after(1)).await);
-    assert_eq!(only(&store, sub(1)).await.place.due, None);
+    assert_eq!(only(&store, sub(1)).await.position.due, None);
     assert!(history(&store, id, sub(1)).await.is_empty());
 }
 
@@ -119,12 +119,12 @@ async fn an_attempt_that_ends_after_a_redelivery_does_not_end_it() {
     assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
     settle(&store, sub(1), &under_way, Outcome::Delivered).await;
 
-    assert_eq!(only(&store, sub(1)).await.place.due, Some(after(1)));
+    assert_eq!(only(&store, sub(1)).await.position.due, Some(after(1)));
     assert_eq!(state(&store, id, sub(1)).await, State::Pending);
     let entries = history(&store, id, sub(1)).await;
     assert!(matches!(&entries[1], Entry::Attempt(late) if late.outcome == Outcome::Delivered), "{entries:?}");
     assert_eq!(entries[2..], [redelivery(after(1))]);
     assert_eq!(purge(&store, Purge::Events(vec![id])).await, (0, 1));
     assert!(redeliver(&store, id, &[sub(1)], after(2)).await);
-    assert_eq!(only(&store, sub(1)).await.place.due, Some(after(2)));
+    assert_eq!(only(&store, sub(1)).await.position.due, Some(after(2)));
 }
