@@ -1,32 +1,32 @@
-//! Places that users share: each user in turn, and none has so much that nothing is left for the next one.
+//! Units that users share: each user in turn, and none has so much that nothing is left for the next one.
 //!
-//! Further turns of a user come from the first half of the places, which all of those share: the other half is for users
-//! without any turn. Those who wait get their turns in the order of users, those with the least first: one user's queue
-//! delays another by no more than one turn.
+//! Further permits of a user come from the first half of the units, which all of those share: the other half is for users
+//! without any permit. Those who wait get their permits in the order of users, those with the least first: one user's queue
+//! delays another by no more than one permit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Places that users share. Its clones are the same.
+/// Units that users share. Its clones are the same.
 #[derive(Clone)]
 pub struct FairSemaphore(Arc<Mutex<State>>);
 
 struct State {
-    places: usize,
+    units: usize,
     own_max: usize,
     used: usize,
     users: HashMap<Arc<str>, User>,
-    /// The users who wait, in the order in which their turns come.
+    /// The users who wait, in the order in which their permits come.
     order: VecDeque<Arc<str>>,
 }
 
 #[derive(Default)]
 struct User {
-    /// The places that he has, and with how many turns.
+    /// The units that he has, and with how many permits.
     used: usize,
-    turns: usize,
+    permits: usize,
     waiting: VecDeque<Waiter>,
 }
 
@@ -35,7 +35,7 @@ struct Waiter {
     tell: oneshot::Sender<FairPermit>,
 }
 
-/// The waiting for a turn. One that is given up gives way to those behind it.
+/// The waiting for a permit. One that is given up gives way to those behind it.
 struct Wait<'a> {
     of: &'a FairSemaphore,
     told: oneshot::Receiver<FairPermit>,
@@ -44,7 +44,7 @@ struct Wait<'a> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         self.told.close();
-        // A turn that came this very moment goes back by its own drop, which needs the lock.
+        // A permit that came this very moment goes back by its own drop, which needs the lock.
         drop(self.told.try_recv());
         let mut state = self.of.lock();
         if !state.order.is_empty() {
@@ -53,7 +53,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// A user's right to some places, until it is dropped.
+/// A user's right to some units, until it is dropped.
 pub struct FairPermit {
     user: Arc<str>,
     weight: usize,
@@ -62,18 +62,18 @@ pub struct FairPermit {
 }
 
 impl FairSemaphore {
-    /// Makes so many places, of which a user has at most `own_max` turns at once.
-    pub fn new(places: usize, own_max: usize) -> Self {
+    /// Makes so many units, of which a user has at most `own_max` permits at once.
+    pub fn new(units: usize, own_max: usize) -> Self {
         let (users, order) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { places, own_max, used: 0, users, order })))
+        Self(Arc::new(Mutex::new(State { units, own_max, used: 0, users, order })))
     }
 
-    /// Waits for a user's turn, which has `weight` places, or all of them where that is more. Cancel safe: a dropped
-    /// future has no turn and waits no more.
+    /// Waits for a user's permit, which has `weight` units, or all of them where that is more. Cancel safe: a dropped
+    /// future has no permit and waits no more.
     pub async fn take(&self, user: &str, weight: usize) -> FairPermit {
         let told = {
             let mut state = self.lock();
-            let weight = weight.min(state.places);
+            let weight = weight.min(state.units);
             if state.order.is_empty() && state.fits(user, weight) {
                 return state.give(self, Arc::from(user), weight);
             }
@@ -86,12 +86,12 @@ impl FairSemaphore {
         (&mut wait.told).await.expect("a waiter goes only with its turn")
     }
 
-    /// Returns how many turns a user has and waits for.
+    /// Returns how many permits a user has and waits for.
     pub fn of(&self, user: &str) -> usize {
         let state = self.lock();
         state.users.get(user).map_or(0, |user| {
             let waiting = user.waiting.iter().filter(|waiter| !waiter.tell.is_closed());
-            user.turns + waiting.count()
+            user.permits + waiting.count()
         })
     }
 
@@ -102,20 +102,20 @@ impl FairSemaphore {
 
 impl State {
     fn fits(&self, user: &str, weight: usize) -> bool {
-        let free = self.places - self.used;
-        let turns = self.users.get(user).map_or(0, |user| user.turns);
-        weight <= free && turns < self.own_max && (turns == 0 || self.is_in_first_half(weight))
+        let free = self.units - self.used;
+        let permits = self.users.get(user).map_or(0, |user| user.permits);
+        weight <= free && permits < self.own_max && (permits == 0 || self.is_in_first_half(weight))
     }
 
-    /// Tells whether so many more places leave the second half to those who have none.
+    /// Tells whether so many more units leave the second half to those who have none.
     fn is_in_first_half(&self, more: usize) -> bool {
-        self.used.saturating_add(more) <= self.places / 2
+        self.used.saturating_add(more) <= self.units / 2
     }
 
     fn give(&mut self, of: &FairSemaphore, user: Arc<str>, weight: usize) -> FairPermit {
         let known = self.users.entry(Arc::clone(&user)).or_default();
         known.used += weight;
-        known.turns += 1;
+        known.permits += 1;
         self.used += weight;
         FairPermit { user, weight, of: Some(of.clone()) }
     }
@@ -124,8 +124,8 @@ impl State {
         self.used -= weight;
         let Some(known) = self.users.get_mut(user) else { return };
         known.used -= weight;
-        known.turns -= 1;
-        if known.turns == 0 && known.waiting.is_empty() {
+        known.permits -= 1;
+        if known.permits == 0 && known.waiting.is_empty() {
             self.users.remove(user);
         }
     }
@@ -139,18 +139,18 @@ impl State {
         known.waiting.push_back(waiter);
     }
 
-    /// Gives turns to those who wait, as long as there are places.
+    /// Gives permits to those who wait, as long as there are units.
     fn next(&mut self, of: &FairSemaphore) {
         self.forget_gone();
-        while let Some(place) = self.first() {
-            let Some(user) = self.order.remove(place) else { return };
+        while let Some(unit) = self.first() {
+            let Some(user) = self.order.remove(unit) else { return };
             let Some(known) = self.users.get_mut(&user) else { return };
             let Some(Waiter { weight, tell }) = known.waiting.pop_front() else { return };
             if !known.waiting.is_empty() {
                 self.order.push_back(Arc::clone(&user));
             }
             if let Err(mut unwanted) = tell.send(self.give(of, Arc::clone(&user), weight)) {
-                // It has gone this very moment. The turn's drop would wait for the lock that is held here.
+                // It has gone this very moment. The permit's drop would wait for the lock that is held here.
                 unwanted.of = None;
                 self.take_back(&user, weight);
             }
@@ -163,7 +163,7 @@ impl State {
         self.order.retain(|user| {
             let Some(known) = users.get_mut(user) else { return false };
             known.waiting.retain(|waiter| !waiter.tell.is_closed());
-            let (waits, has_turns) = (!known.waiting.is_empty(), known.turns > 0);
+            let (waits, has_turns) = (!known.waiting.is_empty(), known.permits > 0);
             if !waits && !has_turns {
                 users.remove(user);
             }
@@ -171,17 +171,17 @@ impl State {
         });
     }
 
-    /// Returns the place in the order of the user who comes next, if he can come now.
+    /// Returns the unit in the order of the user who comes next, if he can come now.
     fn first(&self) -> Option<usize> {
         let mut order: Vec<_> = self.order.iter().enumerate().collect();
-        order.sort_by_key(|(place, user)| (self.users.get(*user).map_or(0, |user| user.used), *place));
-        for (place, user) in order {
+        order.sort_by_key(|(unit, user)| (self.users.get(*user).map_or(0, |user| user.used), *unit));
+        for (unit, user) in order {
             let known = self.users.get(user)?;
             let weight = known.waiting.front()?.weight;
             if self.fits(user, weight) {
-                return Some(place);
+                return Some(unit);
             }
-            if known.turns == 0 {
+            if known.permits == 0 {
                 // He needs more than is free, and would never get it if those with smaller needs went before him.
                 return None;
             }
@@ -191,13 +191,13 @@ impl State {
 }
 
 impl FairPermit {
-    /// Takes more places, if they are free and this user may have them; a user's only turn may have all that is free.
+    /// Takes more units, if they are free and this user may have them; a user's only permit may have all that is free.
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(of) = &self.of else { return false };
         let mut state = of.lock();
-        let (free, is_in_first_half) = (state.places - state.used, state.is_in_first_half(more));
+        let (free, is_in_first_half) = (state.units - state.used, state.is_in_first_half(more));
         let Some(known) = state.users.get_mut(&self.user) else { return false };
-        if more > free || (known.turns > 1 && !is_in_first_half) {
+        if more > free || (known.permits > 1 && !is_in_first_half) {
             return false;
         }
         known.used += more;
@@ -207,7 +207,7 @@ impl FairPermit {
         true
     }
 
-    /// Returns how many places it has.
+    /// Returns how many units it has.
     pub fn weight(&self) -> usize {
         self.weight
     }
@@ -230,11 +230,11 @@ mod tests {
 
     use super::*;
 
-    /// Each further user took half of what was left: four had all eight places, and a fifth waited for them.
+    /// Each further user took half of what was left: four had all eight units, and a fifth waited for them.
     #[test]
     fn a_user_without_any_turn_finds_one_however_many_the_others_want() {
-        let turns = FairSemaphore::new(8, 8);
-        let now = |user: &str| turns.take(user, 1).now_or_never();
+        let permits = FairSemaphore::new(8, 8);
+        let now = |user: &str| permits.take(user, 1).now_or_never();
         let mut held = Vec::new();
         for (user, most) in [("ann", 4), ("bob", 1), ("dan", 1), ("fay", 1)] {
             let own: Vec<_> = (0..8).map_while(|_| now(user)).collect();
@@ -247,104 +247,104 @@ mod tests {
         drop(held.pop());
         assert!(now("bob").is_some());
         drop(held);
-        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
+        assert!(permits.lock().users.is_empty() && permits.lock().used == 0);
     }
 
     #[tokio::test]
     async fn one_users_queue_delays_another_by_one_turn() {
-        let turns = FairSemaphore::new(1, 1);
-        let first = turns.take("eve", 1).await;
+        let permits = FairSemaphore::new(1, 1);
+        let first = permits.take("eve", 1).await;
         let mut queue: Vec<_> = ["eve", "eve", "eve", "ann", "bob", "ann"]
             .into_iter()
-            .map(|user| (user, Box::pin(turns.take(user, 1))))
+            .map(|user| (user, Box::pin(permits.take(user, 1))))
             .collect();
         for (_, waiting) in &mut queue {
             assert!(waiting.now_or_never().is_none());
         }
-        // A waiter that goes takes no turn with it.
+        // A waiter that goes takes no permit with it.
         drop(queue.remove(0));
         let (mut held, mut came) = (Some(first), Vec::new());
         while !queue.is_empty() {
             drop(held.take());
             let mut ready = None;
-            for (place, (user, waiting)) in queue.iter_mut().enumerate() {
-                if let Some(turn) = waiting.now_or_never() {
+            for (unit, (user, waiting)) in queue.iter_mut().enumerate() {
+                if let Some(permit) = waiting.now_or_never() {
                     assert!(ready.is_none(), "there is one place");
-                    ready = Some((place, *user, turn));
+                    ready = Some((unit, *user, permit));
                 }
             }
-            let (place, user, turn) = ready.expect("somebody comes");
-            drop(queue.remove(place));
+            let (unit, user, permit) = ready.expect("somebody comes");
+            drop(queue.remove(unit));
             came.push(user);
-            held = Some(turn);
+            held = Some(permit);
         }
         assert_eq!(came, ["eve", "ann", "bob", "eve", "ann"]);
     }
 
     #[test]
     fn a_turn_that_was_given_and_never_taken_goes_back() {
-        let turns = FairSemaphore::new(1, 1);
-        let first = turns.take("ann", 1).now_or_never();
-        let mut waiting = Box::pin(turns.take("bob", 1));
+        let permits = FairSemaphore::new(1, 1);
+        let first = permits.take("ann", 1).now_or_never();
+        let mut waiting = Box::pin(permits.take("bob", 1));
         assert!((&mut waiting).now_or_never().is_none());
         drop(first);
         drop(waiting);
-        assert!(turns.take("eve", 1).now_or_never().is_some());
+        assert!(permits.take("eve", 1).now_or_never().is_some());
     }
 
     #[test]
     fn a_heavy_turn_is_not_overtaken_for_ever() {
-        let turns = FairSemaphore::new(10, 10);
-        let light = turns.take("ann", 5).now_or_never();
-        let mut heavy = Box::pin(turns.take("bob", 8));
+        let permits = FairSemaphore::new(10, 10);
+        let light = permits.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(permits.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
-        let mut other = Box::pin(turns.take("eve", 1));
+        let mut other = Box::pin(permits.take("eve", 1));
         assert!((&mut other).now_or_never().is_none(), "it would keep the heavy one waiting");
         drop(light);
-        assert_eq!((&mut heavy).now_or_never().map(|turn| turn.weight()), Some(8));
+        assert_eq!((&mut heavy).now_or_never().map(|permit| permit.weight()), Some(8));
         assert!((&mut other).now_or_never().is_some());
     }
 
-    /// One that had gone was waited for: nobody else had a turn until there would have been room for it.
+    /// One that had gone was waited for: nobody else had a permit until there would have been room for it.
     #[test]
     fn a_heavy_one_that_has_gone_keeps_nobody_waiting() {
-        let turns = FairSemaphore::new(10, 10);
-        let light = turns.take("ann", 5).now_or_never();
-        let mut heavy = Box::pin(turns.take("bob", 8));
+        let permits = FairSemaphore::new(10, 10);
+        let light = permits.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(permits.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
-        assert_eq!(turns.of("bob"), 1);
+        assert_eq!(permits.of("bob"), 1);
         drop(heavy);
-        assert_eq!(turns.of("bob"), 0);
-        assert!(turns.take("eve", 1).now_or_never().is_some());
+        assert_eq!(permits.of("bob"), 0);
+        assert!(permits.take("eve", 1).now_or_never().is_some());
         drop(light);
-        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
+        assert!(permits.lock().users.is_empty() && permits.lock().used == 0);
     }
 
-    /// They came only when the next turn was asked for or given back.
+    /// They came only when the next permit was asked for or given back.
     #[test]
     fn those_who_wait_behind_one_that_goes_come_at_once() {
-        let turns = FairSemaphore::new(10, 10);
-        let light = turns.take("ann", 5).now_or_never();
-        let mut heavy = Box::pin(turns.take("bob", 8));
+        let permits = FairSemaphore::new(10, 10);
+        let light = permits.take("ann", 5).now_or_never();
+        let mut heavy = Box::pin(permits.take("bob", 8));
         assert!((&mut heavy).now_or_never().is_none());
-        let mut behind = Box::pin(turns.take("eve", 1));
+        let mut behind = Box::pin(permits.take("eve", 1));
         assert!((&mut behind).now_or_never().is_none());
         drop(heavy);
         assert!((&mut behind).now_or_never().is_some());
         drop((light, behind));
-        assert!(turns.lock().users.is_empty() && turns.lock().used == 0);
+        assert!(permits.lock().users.is_empty() && permits.lock().used == 0);
     }
 
     #[test]
     fn a_turn_grows_as_long_as_others_can_come() {
-        let turns = FairSemaphore::new(100, 10);
-        let mut only = turns.take("ann", 10).now_or_never().unwrap();
+        let permits = FairSemaphore::new(100, 10);
+        let mut only = permits.take("ann", 10).now_or_never().unwrap();
         assert!(only.grow(80) && !only.grow(11) && only.weight() == 90);
         drop(only);
-        let (mut one, two) = (turns.take("ann", 10).now_or_never(), turns.take("ann", 10).now_or_never());
+        let (mut one, two) = (permits.take("ann", 10).now_or_never(), permits.take("ann", 10).now_or_never());
         let one = one.as_mut().unwrap();
         assert!(!one.grow(31) && one.grow(30), "two of one user leave half");
         drop(two);
-        assert!(turns.take("bob", 100).now_or_never().is_none());
+        assert!(permits.take("bob", 100).now_or_never().is_none());
     }
 }

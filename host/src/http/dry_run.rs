@@ -108,7 +108,7 @@ pub(super) async fn test(
     };
     if query.event.is_none() && tried.is_some() {
         // Nobody will ask about it again.
-        api.dispatcher.ask_policy_anew(event.id, &[id.into()]).await;
+        api.dispatcher.ask_policy_again(event.id, &[id.into()]).await;
     }
     Ok(Json(json!({
         "matches": matches,
