@@ -4,14 +4,14 @@
 //! plugins' pool, since it may need more memory than the pool's places have; on a thread of its own with its files read
 //! and written there, so that it takes no thread from plugins; and for as long as its caller says.
 //!
-//! - `place`: what its store holds: folders, streams, clocks, the way to `wasi:http`.
+//! - `state`: what its store holds: folders, streams, clocks, the way to `wasi:http`.
 //! - `files`: the file system's functions, asking `quota` before anything grows; `stream`: writing to files and stdio.
-//! - `room`: memory and tables. `end`: how it came to an end, in words.
+//! - `memory`: memory and tables. `end`: how it came to an end, in words.
 
 mod end;
 mod files;
+mod memory;
 mod quota;
-mod room;
 mod state;
 mod stream;
 
@@ -209,8 +209,8 @@ impl CommandEnd {
 /// Runs a program on this thread.
 fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> CommandEnd {
     let limits = call.limits;
-    let place = match CommandState::new(call, Arc::clone(&command.web)) {
-        Ok(place) => place,
+    let state = match CommandState::new(call, Arc::clone(&command.web)) {
+        Ok(state) => state,
         Err(error) => return CommandEnd::failed(chain::of(&error)),
     };
     // For its clocks and its HTTP requests; it ends with the run, and they with it.
@@ -221,16 +221,16 @@ fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> C
         Err(error) => return CommandEnd::failed(format!("failed to start its clock: {error}")),
     };
     let end = runtime.block_on(async {
-        let mut store = store(command.pre.engine(), place);
+        let mut store = store(command.pre.engine(), state);
         let ending = tokio::select! {
             biased;
             () = cancelled.cancelled() => Ending::Cancelled,
             () = tokio::time::sleep(limits.time) => Ending::Late,
             ended = main(command, &mut store) => Ending::Itself(ended),
         };
-        let mut place = store.into_data();
-        place.say_notes();
-        CommandEnd { exit: end::exit(ending, &place, limits), memory_bytes: place.room.most_bytes() }
+        let mut state = store.into_data();
+        state.say_notes();
+        CommandEnd { exit: end::exit(ending, &state, limits), memory_bytes: state.memory.most_bytes() }
     });
     runtime.shutdown_background();
     end
@@ -243,9 +243,9 @@ async fn main(command: &Command, store: &mut Store<CommandState>) -> wasmtime::R
 }
 
 /// Makes a store whose program gives way at every tick to what may end it.
-fn store(engine: &Engine, place: CommandState) -> Store<CommandState> {
-    let mut store = Store::new(engine, place);
-    store.limiter(|place| &mut place.room);
+fn store(engine: &Engine, state: CommandState) -> Store<CommandState> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));

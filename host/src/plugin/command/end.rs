@@ -29,7 +29,7 @@ const TEXT_BYTES_MAX: usize = 512;
 const MANGLED: [&str; 2] = ["_R", "_ZN"];
 
 /// Names a program's exit. `place` is what was left of it.
-pub(super) fn exit(ending: Ending, place: &CommandState, limits: CommandLimits) -> Exit {
+pub(super) fn exit(ending: Ending, state: &CommandState, limits: CommandLimits) -> Exit {
     let exit = match ending {
         Ending::Itself(Ok(Ok(()))) => Exit::Code(0),
         Ending::Itself(Ok(Err(()))) => Exit::Code(1),
@@ -40,7 +40,7 @@ pub(super) fn exit(ending: Ending, place: &CommandState, limits: CommandLimits) 
         Ending::Late => Exit::timed_out(limits.time),
         Ending::Cancelled => Exit::Failed("it was cancelled".to_owned()),
     };
-    match (refused(place), exit) {
+    match (refused(state), exit) {
         // Whatever it made of that, it did not cope.
         (Some(refused), Exit::Failed(_) | Exit::Code(1..)) => Exit::Limit(refused),
         (_, exit) => exit,
@@ -48,9 +48,9 @@ pub(super) fn exit(ending: Ending, place: &CommandState, limits: CommandLimits) 
 }
 
 /// Returns the limit that refused the program more, if one did.
-fn refused(place: &CommandState) -> Option<String> {
-    let quota = place.quota.lock().unwrap_or_else(PoisonError::into_inner);
-    quota.refused().or_else(|| place.room.refused())
+fn refused(state: &CommandState) -> Option<String> {
+    let quota = state.quota.lock().unwrap_or_else(PoisonError::into_inner);
+    quota.refused().or_else(|| state.memory.refused())
 }
 
 fn ended_by(error: &wasmtime::Error) -> Exit {

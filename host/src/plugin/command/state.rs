@@ -12,8 +12,8 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::files;
+use super::memory::MemoryLimiter;
 use super::quota::Quota;
-use super::room::Room;
 use super::stream::Spoken;
 use super::{CommandCall, HANDLES_MAX};
 use crate::plugin::guest::FIELDS_BYTES_MAX;
@@ -22,7 +22,7 @@ use crate::plugin::web::Web;
 
 /// The data of a program's store.
 pub(super) struct CommandState {
-    pub(super) room: Room,
+    pub(super) memory: MemoryLimiter,
     pub(super) quota: Arc<Mutex<Quota>>,
     stderr: Spoken,
     outbound: Outbound,
@@ -71,7 +71,7 @@ impl CommandState {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         Ok(Self {
-            room: Room::new(limits.memory_bytes),
+            memory: MemoryLimiter::new(limits.memory_bytes),
             quota: Arc::new(Mutex::new(Quota::new(outputs, limits.output_bytes, limits.output_files))),
             stderr,
             outbound: Outbound::of_program(allow_hosts, web),

@@ -12,9 +12,9 @@ const MEMORIES_MAX: usize = 32;
 const ELEMENT_BYTES: usize = size_of::<usize>();
 
 /// Counts memory and tables.
-pub(super) struct Room(Meter);
+pub(super) struct MemoryLimiter(Meter);
 
-impl Room {
+impl MemoryLimiter {
     pub(super) fn new(memory_bytes_max: usize) -> Self {
         Self(Meter::of(memory_bytes_max))
     }
@@ -30,7 +30,7 @@ impl Room {
     }
 }
 
-impl ResourceLimiter for Room {
+impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -77,11 +77,11 @@ mod tests {
 
     #[test]
     fn memories_and_tables_count_together() {
-        let mut room = Room::new(1 << 20);
-        assert!(room.memory_growing(0, 1 << 19, None).unwrap());
-        assert!(room.table_growing(0, 1 << 16, None).unwrap());
-        assert_eq!((room.most_bytes(), room.refused()), (1 << 20, None));
-        assert!(!room.table_growing(1 << 16, (1 << 16) + 1, None).unwrap());
-        assert_eq!(room.refused().unwrap(), "memory limit of 1 MiB (memory_bytes)");
+        let mut limiter = MemoryLimiter::new(1 << 20);
+        assert!(limiter.memory_growing(0, 1 << 19, None).unwrap());
+        assert!(limiter.table_growing(0, 1 << 16, None).unwrap());
+        assert_eq!((limiter.most_bytes(), limiter.refused()), (1 << 20, None));
+        assert!(!limiter.table_growing(1 << 16, (1 << 16) + 1, None).unwrap());
+        assert_eq!(limiter.refused().unwrap(), "memory limit of 1 MiB (memory_bytes)");
     }
 }
