@@ -137,7 +137,7 @@ impl Directory {
     pub fn matches(&self, event_json: &[u8]) -> Result<Matches, matching::Error> {
         let now = self.now.load();
         let owner =
-            |id: RecipientId| now.get(id.as_subscription()).map(|known| known.subscription.user.as_str());
+            |id: RecipientId| now.get(id.subscription_id()).map(|known| known.subscription.user.as_str());
         let matches = now.index.matches(event_json, owner)?;
         Ok(if self.routes.is_empty() { matches } else { self.first_route(matches) })
     }

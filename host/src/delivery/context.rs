@@ -60,7 +60,7 @@ pub(super) struct DeliveryContext {
 impl DeliveryContext {
     /// Delivers a wake: to the running worker, or by starting one.
     pub(super) fn wake(self: &Arc<Self>, id: RecipientId, wake: Wake) {
-        let Some(subscription) = self.directory.get(id.as_subscription()) else { return };
+        let Some(subscription) = self.directory.get(id.subscription_id()) else { return };
         if self.stop.is_cancelled() {
             return;
         }

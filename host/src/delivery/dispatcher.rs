@@ -99,7 +99,7 @@ impl Dispatcher {
     /// Lets policy be asked again about an event and the users of these recipients: called before it is sent again.
     pub async fn ask_policy_again(&self, event: EventId, recipients: &[RecipientId]) {
         for subscription in
-            recipients.iter().filter_map(|id| self.context.directory.get(id.as_subscription()))
+            recipients.iter().filter_map(|id| self.context.directory.get(id.subscription_id()))
         {
             self.context.policy.forget(event, &subscription.user).await;
         }

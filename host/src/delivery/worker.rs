@@ -160,7 +160,7 @@ impl Worker {
 
     /// Returns the subscription as it is now, unless it is disabled or deleted.
     fn active(&self) -> Option<Arc<Subscription>> {
-        self.context.directory.get(self.id.as_subscription()).filter(|found| found.is_active())
+        self.context.directory.get(self.id.subscription_id()).filter(|found| found.is_active())
     }
 
     /// How long to wait for something to happen.

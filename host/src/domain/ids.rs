@@ -88,7 +88,7 @@ impl From<SubscriptionId> for RecipientId {
 
 impl RecipientId {
     /// Returns the id that the subscription has, where the recipient is one: no subscription has a handler's.
-    pub const fn as_subscription(self) -> SubscriptionId {
+    pub const fn subscription_id(self) -> SubscriptionId {
         SubscriptionId(self.0)
     }
 }

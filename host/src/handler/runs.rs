@@ -213,7 +213,7 @@ async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[
         Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
     };
     let is_known = |id: RecipientId| {
-        directory.get(id.as_subscription()).is_some()
+        directory.get(id.subscription_id()).is_some()
             || handlers.iter().any(|handler| recipients(handler).contains(&id))
     };
     let missing = waiting.into_iter().filter(|id| !is_known(*id)).count();

@@ -161,7 +161,7 @@ pub(super) async fn retry(
     let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (mut matched, mut failed) = (matches.matched, matches.failed);
     let is_meant = |recipient: RecipientId| {
-        let id = recipient.as_subscription();
+        let id = recipient.subscription_id();
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
     };

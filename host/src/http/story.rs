@@ -65,7 +65,7 @@ impl View {
         };
         let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
-        failed.retain(|failed| is_visible(api.directory.get(failed.recipient.as_subscription()).as_ref()));
+        failed.retain(|failed| is_visible(api.directory.get(failed.recipient.subscription_id()).as_ref()));
         let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
         let shows_event = is_free || was_allowed();
         let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
@@ -137,7 +137,7 @@ fn raw_json(logged: &LoggedEvent) -> serde_json::Result<Box<RawValue>> {
 }
 
 fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
-    let now = api.directory.get(failed.recipient.as_subscription());
+    let now = api.directory.get(failed.recipient.subscription_id());
     let handler = api.runs.name(failed.recipient).map(ToString::to_string);
     json!({
         "subscription": failed.recipient.to_string(),
@@ -151,13 +151,13 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
 /// Says that a run waits for a handler that is not there.
 fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
     let is_there =
-        api.directory.get(recipient.as_subscription()).is_some() || api.runs.name(recipient).is_some();
+        api.directory.get(recipient.subscription_id()).is_some() || api.runs.name(recipient).is_some();
     (!is_there).then(|| "waits: its handler is not in the configuration any more".to_owned())
 }
 
 /// Says that a subscription's deliveries wait for the breaker of its plugin.
 fn held(api: &Api, recipient: RecipientId) -> Option<String> {
-    let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.as_subscription())?;
+    let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.subscription_id())?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
 }
@@ -181,7 +181,7 @@ impl Delivery {
         };
         // A run that is over may still be tidying up.
         let progress = progress.filter(|_| state == State::Delivering);
-        let now = api.directory.get(recipient.as_subscription());
+        let now = api.directory.get(recipient.subscription_id());
         let others_held = api.dispatcher.hold(recipient);
         let mut delivery =
             Self { recipient, now, state, handler: None, progress, held, others_held, history };

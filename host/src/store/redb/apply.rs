@@ -176,7 +176,7 @@ impl Apply<'_, '_> {
             let recipient = settlement.recipient.uuid().as_u128();
             let (batch, index) = (settlement.position.batch.uuid().as_u128(), settlement.position.index);
             if settlement.attempt.outcome == Outcome::Delivered {
-                self.remember_reached(settlement.recipient.as_subscription(), settlement.attempt.at)?;
+                self.remember_reached(settlement.recipient.subscription_id(), settlement.attempt.at)?;
             }
             let waited =
                 self.take_row(&mut rows, settlement.recipient, settlement.event, settlement.position)?;

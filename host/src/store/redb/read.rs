@@ -307,7 +307,7 @@ impl Reader {
             for row in table.iter()? {
                 let (key, at) = row?;
                 let at = self.marks.pass("reached", key.value(), record::timestamp(at.value()));
-                reached.extend(at.map(|at| (record::recipient_id(key.value()).as_subscription(), at)));
+                reached.extend(at.map(|at| (record::recipient_id(key.value()).subscription_id(), at)));
             }
             Ok(reached)
         })
