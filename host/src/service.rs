@@ -268,6 +268,7 @@ fn attempts(config: &Config) -> delivery::Limits {
     delivery::Limits {
         in_flight_max: in_flight_max(config),
         subscription_in_flight_max: config::as_count(config.subscription_in_flight_max),
+        kept_connections_max: open_files() / 4,
         attempt_timeout: config.attempt_timeout,
         connect_timeout: config.connect_timeout,
         retry_schedule: config.retry_schedule.clone(),
@@ -302,19 +303,24 @@ fn sizes(config: &Config) -> http::Sizes {
 }
 
 /// Returns how many attempts there may be at once. Each needs a descriptor, and half of what the process may have is for
-/// connections of clients and for files.
+/// connections of clients, for those that are kept, and for files.
 fn in_flight_max(config: &Config) -> usize {
     let wanted = config::as_count(config.in_flight_max);
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX)).max(1);
+    let half = (open_files() / 2).max(1);
     if wanted > half {
         tracing::warn!(
             in_flight_max = wanted,
-            open_files = files,
+            open_files = open_files(),
             "this process may open too few files for so many attempts at once: there will be half as many as files"
         );
     }
     wanted.min(half)
+}
+
+/// Returns how many files this process may have open.
+fn open_files() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
 
 /// Makes what decides who may see what. The operator's plugin shares no sandbox with those of subscribers.

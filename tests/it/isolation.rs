@@ -89,6 +89,22 @@ async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
     gate.open();
 }
 
+/// Idle connections to targets that had been reached took all descriptors, and the others' events waited for them to end.
+#[tokio::test]
+async fn connections_that_are_kept_leave_descriptors_for_further_targets() {
+    let server = Server::launch(Launch::OpenFiles(128), &["--in-flight-max", "16"], &[]).await;
+    let mut targets = Vec::new();
+    for _ in 0..120 {
+        let target = Target::start().await;
+        server.subscribe(json!({"target_url": target.url("/t")})).await;
+        targets.push(target);
+    }
+    server.receive(&event("a")).await;
+    for target in &targets {
+        target.wait_for("/t", 1).await;
+    }
+}
+
 /// One event, 3,000 subscriptions and 1,024 open files: what could not be connected was charged to its target, 1,425
 /// dead letters and as many disabled subscriptions. Attempts have half of the files by now: clients take the rest.
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::directory::Directory;
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
-use crate::net::{Client, Guard, Reach, SetUpError};
+use crate::net::{Client, Guard, KeptMax, Reach, SetUpError};
 use crate::policy::Policy;
 use crate::store::{self, Store, Wake};
 
@@ -54,8 +54,8 @@ impl Dispatcher {
         limits: Limits,
     ) -> Result<Self, StartError> {
         let reach = Reach::elsewhere(Arc::clone(&guard));
-        let client = Client::new(reach, limits.connect_timeout, limits.subscription_in_flight_max)
-            .map_err(StartError::Client)?;
+        let kept = KeptMax { host: limits.subscription_in_flight_max, all: limits.kept_connections_max };
+        let client = Client::new(reach, limits.connect_timeout, kept).map_err(StartError::Client)?;
         let reached = store.reached().await.map_err(StartError::Store)?;
         let (alarm, tasks) = (store.alarm(), TaskTracker::new());
         let context = Arc::new(DeliveryContext {

@@ -43,6 +43,8 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// The most attempts at once for one subscription.
     pub subscription_in_flight_max: usize,
+    /// The most connections to targets with which one more is kept for further requests.
+    pub kept_connections_max: usize,
     /// The longest one attempt may take, unless its subscription says otherwise.
     pub attempt_timeout: Duration,
     /// The longest that connecting may take.

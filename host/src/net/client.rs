@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +53,18 @@ pub(crate) struct Client {
     kept: Http,
     /// Keeps none: each request has its own.
     fresh: Http,
+    /// How many connections there are.
+    open: Arc<AtomicUsize>,
+    kept_max: usize,
+}
+
+/// How many connections are kept, as each of them needs a descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeptMax {
+    /// Idle ones to each host.
+    pub(crate) host: usize,
+    /// Of all: while there are as many, further requests have connections that end with them.
+    pub(crate) all: usize,
 }
 
 /// An answer, from its status on.
@@ -69,17 +82,17 @@ struct Failure {
 }
 
 impl Client {
-    /// Makes a client that connects within a reach, each time for at most `connect_timeout`, and keeps so many idle
-    /// connections to each host.
+    /// Makes a client that connects within a reach, each time for at most `connect_timeout`.
     ///
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(
         reach: Reach,
         connect_timeout: Duration,
-        idle_per_host: usize,
+        kept_max: KeptMax,
     ) -> Result<Self, SetUpError> {
         let connector = connector(reach, Some(connect_timeout)).map_err(SetUpError::Tls)?;
+        let open = connector.open();
         let build = |idle_per_host: usize| {
             legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -94,7 +107,7 @@ impl Client {
                 .pool_max_idle_per_host(idle_per_host)
                 .build(connector.clone())
         };
-        Ok(Self { kept: build(idle_per_host), fresh: build(0) })
+        Ok(Self { kept: build(kept_max.host), fresh: build(0), open, kept_max: kept_max.all })
     }
 
     /// Sends a request and waits for the head of its answer, at most `wait`. Where a kept connection turns out to have been closed by the
@@ -110,10 +123,11 @@ impl Client {
         again: impl FnOnce() -> Option<Request<Full<Bytes>>>,
         wait: Duration,
     ) -> Result<Reply, Error> {
+        let client = if self.open.load(Ordering::Relaxed) < self.kept_max { &self.kept } else { &self.fresh };
         let mut expired = pin!(tokio::time::sleep(wait));
         let answered = tokio::select! {
             biased;
-            answered = self.kept.request(request) => answered,
+            answered = client.request(request) => answered,
             () = &mut expired => return Err(Error::TimedOut { waited: wait }),
         };
         let error = match judge(answered) {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,12 +39,24 @@ const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 pub(super) fn connector(reach: Reach, connect_timeout: Option<Duration>) -> Result<Connector, rustls::Error> {
     let tls = HttpsConnectorBuilder::new().with_tls_config(tls::anonymous()?);
     let dialer = Dialer { reach, connect_timeout, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) };
-    Ok(Connector(tls.https_or_http().enable_http1().enable_http2().wrap_connector(dialer)))
+    let https = tls.https_or_http().enable_http1().enable_http2().wrap_connector(dialer);
+    Ok(Connector { https, open: Arc::default() })
 }
 
 /// Connects, with or without TLS, and lets the client look at what the connection has done.
 #[derive(Clone)]
-pub(crate) struct Connector(HttpsConnector<Dialer>);
+pub(crate) struct Connector {
+    https: HttpsConnector<Dialer>,
+    /// How many of its connections there are.
+    open: Arc<AtomicUsize>,
+}
+
+impl Connector {
+    /// Returns the number of its connections, as it will be.
+    pub(super) fn open(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.open)
+    }
+}
 
 impl Service<Uri> for Connector {
     type Response = Wired<MaybeHttpsStream<TokioIo<TcpStream>>>;
@@ -51,12 +64,12 @@ impl Service<Uri> for Connector {
     type Future = Connecting<Self::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.0.poll_ready(cx)
+        self.https.poll_ready(cx)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.0.call(to);
-        Box::pin(async move { Ok(wired(connecting.await?)) })
+        let (connecting, open) = (self.https.call(to), self.open());
+        Box::pin(async move { Ok(wired(connecting.await?, open)) })
     }
 }
 

@@ -29,7 +29,7 @@ mod service;
 pub mod tls;
 mod wire;
 
-pub(crate) use client::{Client, Reply, Unpooled, beginning, unpooled};
+pub(crate) use client::{Client, KeptMax, Reply, Unpooled, beginning, unpooled};
 pub use error::{Error, Refused};
 pub use guard::Guard;
 pub use headers::{HeaderPattern, HeaderPatternError, Voice};

@@ -77,9 +77,20 @@ pub(super) fn may_be_http(begin: &[u8]) -> bool {
 /// A connection whose doings are noted.
 pub(crate) type Wired<T> = TokioIo<Noted<TokioIo<T>>>;
 
-pub(super) fn wired<T: Connection>(stream: T) -> Wired<T> {
+/// Notes what a connection does, and that it is open as long as it is.
+pub(super) fn wired<T: Connection>(stream: T, open: Arc<AtomicUsize>) -> Wired<T> {
     let is_h2 = stream.connected().is_negotiated_h2();
-    TokioIo::new(Noted { stream: TokioIo::new(stream), is_h2, wire: Arc::default() })
+    open.fetch_add(1, Ordering::Relaxed);
+    TokioIo::new(Noted { stream: TokioIo::new(stream), is_h2, wire: Arc::default(), _open: Open(open) })
+}
+
+/// Counts a connection as long as it lives.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The stream beneath a [`Wired`].
@@ -87,6 +98,7 @@ pub(crate) struct Noted<T> {
     stream: T,
     is_h2: bool,
     wire: Arc<Wire>,
+    _open: Open,
 }
 
 impl<T> Connection for Noted<T> {
