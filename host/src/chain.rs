@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// Returns `error: cause: cause`; a cause that its effect already names is not said twice.
+/// Returns `error: cause: cause`; a cause that the text before it already contains is not repeated.
 pub fn of(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -9,8 +9,8 @@ pub fn now() -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).expect("a truncated timestamp is in range")
 }
 
-/// Writes a time as Waypost's answers and events have it: UTC, always with six digits behind the second. Readers that
-/// know one form only, such as Python's `strptime` with `%f`, expect them even where they are zeros.
+/// Formats a time as Waypost's answers and events have it: UTC, always with six fractional digits. Readers with one
+/// fixed format, such as Python's `strptime` with `%f`, expect them even if they are zeros.
 pub fn text(at: Timestamp) -> String {
     format!("{at:.6}")
 }

@@ -1,4 +1,4 @@
-//! All subscriptions as they are now, with the index of their filters: the store's truth held in memory.
+//! All subscriptions, with the index of their filters: the store's contents, held in memory.
 //!
 //! Readers get an immutable snapshot. A change is written to the store first and then becomes the next snapshot. Workers
 //! are woken only after the snapshot is swapped; otherwise one could read the old snapshot and go back to sleep.
@@ -26,12 +26,12 @@ const STRIPES: u8 = 64;
 pub struct Directory {
     store: Arc<dyn Store>,
     now: Arc<ArcSwap<Snapshot>>,
-    /// The handlers that have a route, in the order in which an event asks them.
+    /// The handlers that have a route, in the order in which their filters are tried.
     routes: Vec<Route>,
     /// A change of a subscription holds the lock of its stripe until it is in the snapshot. Changes in other stripes go on
     /// and share the store's commits.
     writing: [Arc<Mutex<()>>; STRIPES as usize],
-    /// Changes on their way to the disk. They end by themselves: the store answers each, also when it closes.
+    /// Changes that are being written. They end by themselves: the store answers each one, even when it closes.
     changes: TaskTracker,
 }
 
@@ -40,7 +40,7 @@ pub struct Directory {
 pub struct Route {
     /// The recipient of its runs.
     pub recipient: RecipientId,
-    /// Which events it wants.
+    /// The filter of its events.
     pub filter: Arc<Filter>,
 }
 
@@ -129,8 +129,8 @@ impl Directory {
         Some(snapshot.of_user(user, after).take(limit).cloned().collect())
     }
 
-    /// Returns the active subscriptions whose filter finds at least one node in an event's JSON, and behind them the
-    /// first route that does.
+    /// Returns the active subscriptions whose filter finds at least one node in an event's JSON, followed by the first
+    /// route that does.
     ///
     /// # Errors
     /// When the bytes are not JSON.
@@ -142,7 +142,7 @@ impl Directory {
         Ok(if self.routes.is_empty() { matches } else { self.first_route(matches) })
     }
 
-    /// Returns the routes of handlers, in the order in which an event asks them.
+    /// Returns the routes of handlers, in the order in which their filters are tried.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
@@ -212,8 +212,8 @@ impl Directory {
         self.change_within(tried.id, disabled, |_, _| Quota::Exempt).await.map(drop)
     }
 
-    /// Changes a subscription as [`Self::change`] does; `quota` tells by what is there before and after whether that needs
-    /// room.
+    /// Changes a subscription as [`Self::change`] does; `quota` compares it before and after and tells whether the
+    /// change counts against the disk quota.
     async fn change_within(
         &self,
         id: SubscriptionId,
@@ -234,8 +234,8 @@ impl Directory {
         Arc::clone(&self.writing[usize::from(stripe)]).lock_owned().await
     }
 
-    /// Writes in a task of its own: a caller who goes away, such as a client that hangs up, must not leave the
-    /// store ahead of the snapshot.
+    /// Writes in a task of its own: when the caller is cancelled, as by a client that hangs up, the store must not get
+    /// ahead of the snapshot.
     async fn write(
         &self,
         writing: OwnedMutexGuard<()>,
@@ -254,7 +254,7 @@ impl Directory {
             let subscription = Subscription::clone(&known.subscription);
             match recovery {
                 None => store.put_subscription(subscription, quota).await?,
-                // A new subscription has no other recovery that could be in the way.
+                // A new subscription cannot have another recovery already.
                 Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription)).await?),
             }
             now.rcu(|snapshot| {
@@ -268,16 +268,16 @@ impl Directory {
         match change.await {
             Ok(changed) => changed.map_err(Error::Store),
             Err(ended) => match ended.try_into_panic() {
-                // The caller must not think that it has worked.
+                // The caller must not take the change for done.
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down.
+                // The runtime is shutting down.
                 Err(_) => Err(Error::Store(store::Error::Closed)),
             },
         }
     }
 }
 
-/// Tells whether a change of its owner's needs room: a deletion and a pause do not.
+/// Tells whether an owner's change counts against the disk quota: deleting and pausing do not.
 fn quota(before: &Subscription, after: &Subscription) -> Quota {
     if after.deleted.is_some() {
         return Quota::Exempt;
@@ -290,8 +290,8 @@ fn quota(before: &Subscription, after: &Subscription) -> Quota {
     if rest == *before && error(after) <= error(before) { Quota::Exempt } else { Quota::Holds }
 }
 
-/// Returns the filter of a subscription that is to be written. What stays as it is need not parse: a subscription
-/// whose stored filter is wrong can still be renamed, disabled and deleted.
+/// Returns the compiled filter of a subscription that is about to be written. An unchanged filter need not parse, so a
+/// subscription whose stored filter is invalid can still be renamed, disabled and deleted.
 fn filter(current: Option<CompiledSubscription>, next: &Subscription) -> Result<Option<Arc<Filter>>, Error> {
     if next.deleted.is_some() {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! Units that users share: each user in turn, and none has so much that nothing is left for the next one.
+//! Units that users share, handed out user by user, so that one user cannot keep the others waiting.
 //!
-//! Further permits of a user come from the first half of the units, which all of those share: the other half is for users
-//! without any permit. Those who wait get their permits in the order of users, those with the least first: one user's queue
-//! delays another by no more than one permit.
+//! A user without a permit may use all units. Further permits of the same user come from the first half of the units,
+//! which all users share. Waiting users are served in the order of the units that they hold, the fewest first, so one
+//! user's queue delays another user by one permit at most.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,13 @@ struct State {
     own_max: usize,
     used: usize,
     users: HashMap<Arc<str>, User>,
-    /// The users who wait, in the order in which their permits come.
+    /// The waiting users, in the order in which they began to wait.
     order: VecDeque<Arc<str>>,
 }
 
 #[derive(Default)]
 struct User {
-    /// The units that he has, and with how many permits.
+    /// The units that the user holds, and the number of permits they belong to.
     used: usize,
     permits: usize,
     waiting: VecDeque<Waiter>,
@@ -35,7 +35,7 @@ struct Waiter {
     tell: oneshot::Sender<FairPermit>,
 }
 
-/// The waiting for a permit. One that is given up gives way to those behind it.
+/// A wait for a permit. When it is cancelled, those behind it move up.
 struct Wait<'a> {
     of: &'a FairSemaphore,
     told: oneshot::Receiver<FairPermit>,
@@ -107,7 +107,7 @@ impl State {
         weight <= free && permits < self.own_max && (permits == 0 || self.is_in_first_half(weight))
     }
 
-    /// Tells whether so many more units leave the second half to those who have none.
+    /// Tells whether the second half stays free for users without a permit when `more` units are taken.
     fn is_in_first_half(&self, more: usize) -> bool {
         self.used.saturating_add(more) <= self.units / 2
     }
@@ -139,7 +139,7 @@ impl State {
         known.waiting.push_back(waiter);
     }
 
-    /// Gives permits to those who wait, as long as there are units.
+    /// Gives permits to waiting users while there are units.
     fn next(&mut self, of: &FairSemaphore) {
         self.forget_gone();
         while let Some(unit) = self.first() {
@@ -157,7 +157,7 @@ impl State {
         }
     }
 
-    /// Drops those who wait no more: a heavy one would keep others waiting until there was room for it.
+    /// Drops the waiters that were cancelled: a heavy one would block the others until its weight was free.
     fn forget_gone(&mut self) {
         let users = &mut self.users;
         self.order.retain(|user| {
@@ -171,7 +171,7 @@ impl State {
         });
     }
 
-    /// Returns the unit in the order of the user who comes next, if he can come now.
+    /// Returns the position in `order` of the user to serve next, if that user's permit fits now.
     fn first(&self) -> Option<usize> {
         let mut order: Vec<_> = self.order.iter().enumerate().collect();
         order.sort_by_key(|(unit, user)| (self.users.get(*user).map_or(0, |user| user.used), *unit));
@@ -182,7 +182,7 @@ impl State {
                 return Some(unit);
             }
             if known.permits == 0 {
-                // He needs more than is free, and would never get it if those with smaller needs went before him.
+                // This user needs more than is free. Serving lighter waiters first would starve it.
                 return None;
             }
         }
@@ -305,7 +305,7 @@ mod tests {
         assert!((&mut other).now_or_never().is_some());
     }
 
-    /// One that had gone was waited for: nobody else had a permit until there would have been room for it.
+    /// A cancelled waiter still blocked the queue: no other user got a permit until its weight was free.
     #[test]
     fn a_heavy_one_that_has_gone_keeps_nobody_waiting() {
         let permits = FairSemaphore::new(10, 10);

@@ -1,14 +1,14 @@
-//! What others have written, as it may be shown on a terminal and in a line of the log.
+//! Makes texts from outside safe to show on a terminal and in a log line.
 //!
-//! Names, reasons, bodies and outputs come from strangers. A line end in them could begin a line that passes for one
-//! of ours; an escape sequence would steer the terminal, and invisible characters could turn the reading
-//! direction round or hide a part. Everything that is shown to people comes through here: the command line's printer,
-//! and the text and JSON of log lines ([`crate::telemetry`]). REST answers do not: JSON escapes what has to be escaped.
+//! Names, reasons, bodies and outputs come from strangers. A line end in them could begin a line that looks like one of
+//! ours; an escape sequence would control the terminal, and invisible characters could reverse the reading direction or
+//! hide a part. Everything that is shown to people passes through here: the command line's printer, and the text and
+//! JSON of log lines ([`crate::telemetry`]). REST answers do not: JSON escapes what has to be escaped.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// What stands before each further line of a text whose first line follows a word of ours.
+/// The mark before each further line of a text whose first line follows our own words.
 pub const MARK: &str = "| ";
 
 /// The format characters of Unicode 16.0 (`General_Category` = `Cf`): invisible ones, overrides and isolates of the
@@ -46,7 +46,8 @@ pub fn is_escaped(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}') || FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// Returns a text on one line: `\n` for a line end, `\u{202e}` for what would turn the direction round.
+/// Returns a text on one line: `\n` for a line end, `\u{202e}` for a character that would reverse the reading
+/// direction.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false, write_escape)
 }

@@ -1,4 +1,4 @@
-//! How an event comes in: match it, log it with everything that it causes, and only then say so.
+//! Accepts events: matches each one, logs it with all its deliveries, and only then acknowledges it.
 
 mod barrier;
 mod budget;
@@ -17,14 +17,14 @@ use crate::store::{self, Arrival, Store};
 use barrier::Barrier;
 use budget::Budget;
 
-/// The largest event, in bytes, that is matched where it is received; a larger one may take so long that others
-/// would wait for it, and is matched on a thread of its own.
+/// The largest event, in bytes, that is matched on the task that received it. A larger one could keep other tasks
+/// waiting, and is matched on a blocking thread.
 const MATCHED_IN_PLACE_MAX: usize = 64 * 1024;
 
-/// How long the events of a batch are matched before other tasks have their turn.
+/// How long the events of a batch are matched before the task yields to others.
 const TURN_MAX: Duration = Duration::from_millis(1);
 
-/// The longest that an acknowledgement is held back, however many events a request has and whoever matches.
+/// The longest that an acknowledgement is delayed, whatever the number of events and of matching subscriptions.
 const THROTTLE_MAX: Duration = Duration::from_millis(100);
 
 /// The most filters without an answer that the log keeps of one event.
@@ -68,7 +68,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Tells whether the same events may come in later, when there is room for them: nothing is wrong with them.
+    /// Tells whether the same events may be accepted later, when there is room for them: the events themselves are
+    /// valid.
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Match { .. } | Self::TooMuch { .. } => false,
@@ -78,7 +79,7 @@ impl Error {
     }
 }
 
-/// The way in. A cheap handle.
+/// Accepts events into the log. A cheap handle.
 #[derive(Clone)]
 pub struct Intake {
     store: Arc<dyn Store>,
@@ -89,8 +90,9 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Makes the way into a store, for the subscriptions of a directory, delivered by a dispatcher. At most `bytes_max`
-    /// are on it at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery that they cause.
+    /// Makes the intake of a store, for the subscriptions of a directory, delivered by a dispatcher. At most
+    /// `bytes_max` are being accepted at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery
+    /// that they cause.
     pub fn new(
         store: Arc<dyn Store>,
         directory: Arc<Directory>,
@@ -112,7 +114,7 @@ impl Intake {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        // Before the subscriptions are looked at, until the store has the events.
+        // Held from before the subscriptions are read until the store has the events.
         let _registration = self.barrier.register();
         let received = clock::now();
         let mut share = self.budget.share();
@@ -172,7 +174,7 @@ impl Intake {
         self.barrier.quiesce().await;
     }
 
-    /// Returns who wants this event now.
+    /// Returns the recipients that this event would have now.
     ///
     /// # Errors
     /// When the event's JSON cannot be read.
@@ -187,7 +189,8 @@ impl Intake {
     }
 }
 
-/// Says of which filters the log is to tell that they gave no answer. That refuses no event: the others have theirs.
+/// Returns the filters without an answer that the log records. They do not refuse the event: other subscriptions get
+/// it.
 fn failed(matches: &Matches) -> Vec<(RecipientId, String)> {
     let failed = matches.failed.iter().take(FAILED_KEPT_MAX);
     failed.map(|(subscription, failure)| (*subscription, failure.to_string())).collect()

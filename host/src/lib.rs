@@ -23,9 +23,9 @@
 //! instance for each delivery. The payload that it renders is frozen on disk ([`store::Store::freeze`]) before anything of
 //! it is sent.
 //!
-//! The coupling between the two lines is a wake: delivery takes no input but the store, so a restart after a crash
-//! is a normal day. [`recovery`] is the second way to the second line: it matches the events of the log again, and enqueues
-//! what a subscription missed.
+//! A wake couples the two lines: delivery takes its input from the store alone, so a restart after a crash runs the
+//! same code as a normal day. [`recovery`] is the second source of deliveries: it matches the events of the log again,
+//! and enqueues what a subscription missed.
 //!
 //! # Promises
 //!
@@ -33,16 +33,17 @@
 //!    ([`store::Store::accept`]).
 //! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
 //!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
-//! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing but
-//!    permits for what goes beyond one attempt each ([`delivery`]), and a plugin gives way to others and meets its limits
+//! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing
+//!    but permits for what goes beyond one attempt each ([`delivery`]), and a plugin yields to others and has limits
 //!    ([`plugin`]).
-//! 4. Nothing is sent to a target, nor shown to its user over REST, before [`policy`] has allowed him to see the
-//!    event, and no answer is no; nor does a subscriber's plugin see it. (Whoever sent it, and admins, see it in any case.)
-//!    Nothing that Waypost sends speaks with a user's voice to another ([`net`]).
-//! 5. Everything has a limit, and its name is in the error: bodies, times, connections, attempts at once, kept
-//!    answers, filters, plugins and the compiling of them, handlers and what they fetch and make, what is kept for a user, and with [`config::Config::retention`] the log.
-//! 6. What happened can be asked: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the filters
-//!    that gave no answer, and on demand why a subscription did not match.
+//! 4. Nothing is sent to a target, nor shown to its user over REST, nor passed to a subscriber's plugin, before
+//!    [`policy`] has allowed the user to see the event. No answer counts as a denial. (The sender and admins see the
+//!    event in any case.) Requests that Waypost sends for users and plugins never claim a user's identity ([`net`]).
+//! 5. Everything has a limit, which its error names: bodies, times, connections, attempts at once, kept answers,
+//!    filters, plugins and their compilation, handlers and what they fetch and make, what is kept for a user, and with
+//!    [`config::Config::retention`] the log.
+//! 6. What happened can be looked up: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the
+//!    filters that gave no answer, and on demand why a subscription did not match.
 //! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
 //!
 //! # Words

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// A quarter of the time of a small event goes to allocation with the system's allocator.
+/// With the system's allocator, allocation takes a quarter of the time of a small event.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,7 +1,7 @@
 //! May this user see this event? The operator's policy server answers, or the operator's plugin (`examiner`).
 //!
-//! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and
-//! without an answer nothing is delivered. One event and user are one question, however many subscriptions ask.
+//! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and without an
+//! answer nothing is delivered. One event and user are asked about once, however many subscriptions need the answer.
 
 mod plugin;
 
@@ -44,9 +44,9 @@ pub enum Verdict {
     },
 }
 
-/// Who decides.
+/// What answers the question.
 pub enum Policy {
-    /// Everyone may see everything.
+    /// Every user may see every event.
     Everyone,
     /// A policy server.
     Server(Server),
@@ -58,7 +58,7 @@ pub enum Policy {
 pub struct Server {
     url: String,
     client: reqwest::Client,
-    /// Keeps no connections: a question whose connection had been closed goes over a new one.
+    /// A client that keeps no connections. A question whose connection turns out to be closed is asked again with it.
     fresh: reqwest::Client,
     remembered: Cache<(EventId, String), Arc<Verdict>>,
 }
@@ -71,7 +71,7 @@ impl Policy {
     pub fn new(url: Option<&str>, timeout: Duration) -> Result<Self, SetUpError> {
         let Some(url) = url else { return Ok(Self::Everyone) };
         let client = net::service(Version::Any, None, |client| {
-            // Questions share an HTTP/2 connection: a dead one must not swallow them until TCP notices.
+            // Requests share an HTTP/2 connection. If it is dead, they would otherwise wait until TCP notices.
             client.timeout(timeout).http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(timeout)
         })?;
         let fresh =
@@ -93,7 +93,7 @@ impl Policy {
         }
     }
 
-    /// Forgets the answer about `user` and event `id`, so that the next question is asked again.
+    /// Removes the cached answer about `user` and event `id`, so that the next question reaches the server.
     pub async fn forget(&self, id: EventId, user: &str) {
         match self {
             // A plugin is asked for each delivery.
@@ -121,7 +121,7 @@ impl Server {
 
     async fn query(&self, event: &Event, user: &str) -> Verdict {
         if matches!(user, "." | "..") {
-            // A URL cannot name them (RFC 3986 §5.2.4), and asking elsewhere would be another question.
+            // A URL cannot contain these names (RFC 3986 §5.2.4): the request would ask about something else.
             let reason = format!("the policy server cannot be asked about a user named `{user}`");
             return Verdict::Unavailable { reason, answer: None };
         }
@@ -145,7 +145,7 @@ async fn read(response: reqwest::Response) -> Answer {
     let status = response.status().as_u16();
     let mut body = Vec::new();
     let response = reqwest::Body::from(response);
-    // The status alone decides; the rest is for people.
+    // The status alone decides; the body is for people.
     let _missing = net::beginning(response, ANSWER_BYTES_MAX, &mut body, std::future::pending()).await;
     Answer { status, body: String::from_utf8_lossy(&body).into_owned() }
 }

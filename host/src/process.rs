@@ -1,5 +1,5 @@
-//! What a process of Waypost's that works for another one does to itself: it lets itself be ended first when the machine's
-//! memory runs out, for its work can be done again, and it gives up all ways to more privileges.
+//! What a process that works for a Waypost does to itself. It asks to be killed first when the machine runs out of
+//! memory, since its work can be repeated, and it gives up the ability to gain privileges.
 
 use std::fs;
 use std::io;
@@ -12,8 +12,8 @@ pub const EARLY: i32 = 500;
 /// Where Linux keeps a process's score, from -1000 to 1000. The system ends those with a higher one first.
 const SCORE: &str = "/proc/self/oom_score_adj";
 
-/// Lets this process, and those that it starts from now on, end before others when memory runs out, unless it is so
-/// already, and returns its score before.
+/// Makes the system kill this process, and those that it starts from now on, before others when memory runs out, unless
+/// it is set so already. Returns the score before.
 pub fn end_before_others(score: i32) -> Option<i32> {
     let before = fs::read_to_string(SCORE).ok()?.trim().parse().ok()?;
     if before < score

@@ -1,16 +1,17 @@
-//! Replaying the log into subscriptions: one task that takes all running recoveries on in turns.
+//! Replays the log into subscriptions: one task advances all running recoveries, one page at a time.
 //!
-//! A turn reads a page of the log, tries the subscription's filter as it is now, and hands what matches to the store,
-//! which adds the missing deliveries and the progress in one transaction: a restart goes on where it was, and no
-//! delivery comes about twice. From there delivery is the delivery stage's matter, policy included.
+//! A step reads a page of the log, tries the subscription's present filter, and hands the matches to the store. The
+//! store adds the missing deliveries and the progress in one transaction, so a restart continues where it stopped and
+//! no delivery is added twice. Workers then deliver them as usual, policy included.
 //!
-//! No event falls between the live path and the walk. The walk begins once the directory has its subscription, and
-//! once everybody who may have matched without it has handed his events to the store ([`Intake::quiesce`]); only then
-//! is the end of the walk fixed, and fixed again whenever the subscription was changed: it may have been disabled. What comes later has been matched live; what was matched live and is before the end
-//! too has its delivery already, which the store sees.
+//! No event is missed between live matching and the scan. The scan begins once the directory has the subscription and
+//! every accept that may have matched without it has queued its events for the log ([`Intake::quiesce`]). Only then is
+//! the end of the scan set. It is set again whenever the subscription changes, because the subscription may have been
+//! disabled. Later events are matched live. Events before the end that were matched live already have their delivery,
+//! which the store sees.
 //!
-//! All recoveries together look at so many events a second, page by page in turn; each waits while its subscription is
-//! disabled, and while what it has caused waits for the target. `http` asks and cancels.
+//! All recoveries together read a limited number of events a second, taking pages in rotation. A recovery waits while
+//! its subscription is disabled, and while its deliveries wait for the target. `http` starts and cancels recoveries.
 
 mod page;
 mod schedule;
@@ -37,14 +38,16 @@ use schedule::Schedule;
 const PAGE_EVENTS_MIN: usize = 16;
 const PAGE_EVENTS_MAX: usize = 256;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// How many deliveries may be due before more are made, so that those of new events do not stand behind many.
+/// How many deliveries may be due before more are added, so that deliveries of new events do not queue behind many
+/// others.
 const DUE_MAX: usize = 256;
 /// How many may wait for a retry or be due: a target that refuses everything gets no more.
 const WAITING_MAX: usize = 10_000;
-/// How soon somebody who waits for his target looks again: the more there is to count, the rarer.
+/// How soon a recovery that waits for its target is tried again. The pause grows with the number of pending deliveries,
+/// because counting them takes longer.
 const TARGET_PAUSE: Duration = Duration::from_millis(20);
 const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
-/// How soon somebody who waits for anything else looks again.
+/// How soon a recovery that waits for anything else is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a running recovery does not move now.
@@ -75,11 +78,11 @@ struct Shared {
     changed: Mutex<Vec<Recovery>>,
     told: Notify,
     waits: Mutex<HashMap<SubscriptionId, Wait>>,
-    /// When the subscriptions of running recoveries had been changed last, as their ends were fixed.
+    /// The time of each subscription's last change when the end of its scan was set.
     fixed_for: Mutex<HashMap<SubscriptionId, Timestamp>>,
 }
 
-/// How a turn ended.
+/// How a step ended.
 enum StepResult {
     /// There is more; so many events were looked at.
     More(Recovery, u64),
@@ -113,7 +116,7 @@ impl Recoveries {
         let alarm = shared.store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
-        // What a dropped turn has asked of the store is done or not: the next start reads which.
+        // A write that a dropped step has asked of the store is committed or not; the next start reads which.
         let walking = async move {
             stopped.run_until_cancelled(running.run()).await;
         };
@@ -188,15 +191,15 @@ impl Recoveries {
         self.shared.store.recovery(id).await
     }
 
-    /// Stops; the next start goes on.
+    /// Stops. The next start continues.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Runs in a task of its own, so that a caller who goes away leaves nothing half done; `None` when the runtime is
-    /// going down.
+    /// Runs in a task of its own, so that a caller that is cancelled leaves nothing half done. `None` when the runtime
+    /// is shutting down.
     async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         match self.tasks.spawn(work).await {
             Ok(done) => Some(done),
@@ -280,7 +283,8 @@ impl Shared {
         if !subscription.is_active() && subscription.deleted.is_none() {
             return Ok(StepResult::Wait(recovery.clone(), Wait::Disabled, PAUSE));
         }
-        // Since somebody changed it, it may have been disabled for a while, without what came then.
+        // The subscription was changed since. It may have been disabled for a while, and events of that time were not
+        // matched live.
         let fixed_for = lock(&self.fixed_for).get(&recovery.subscription).copied();
         let Some(end) = recovery.end.filter(|_| fixed_for == Some(subscription.updated)) else {
             self.intake.quiesce().await;
@@ -296,7 +300,7 @@ impl Shared {
         }
         let page = self.store.forward(self.page(recovery, end.event)).await?;
         match page::look(recovery, &subscription, page).await {
-            // Around its times the walk passes events that it does not ask for: that needs no write.
+            // The scan passes events around its time range that it was not asked for; they need no write.
             Ok(Some(scan)) if scan.events == 0 && scan.last.event < end.event => {
                 Ok(StepResult::More(Recovery { position: Some(scan.last), ..recovery.clone() }, 0))
             }
@@ -336,7 +340,7 @@ impl Shared {
         Ok(StepResult::Over)
     }
 
-    /// Waits for a store that cannot be used now; what is damaged stays damaged.
+    /// Waits for a store that cannot be used now. A damaged record ends the recovery instead.
     async fn fail(&self, recovery: Recovery, error: store::Error) -> StepResult {
         tracing::warn!(subscription = %recovery.subscription, %error, "a recovery does not move");
         if matches!(error, store::Error::Damaged { .. }) {

@@ -1,4 +1,4 @@
-//! The composition root: opens, starts, and owns what runs, and ends it in order.
+//! The composition root: opens and starts the stages, owns them, and stops them in order.
 //!
 //! An embedding program uses the same three calls as the binary: [`Service::open`], [`Service::accept`] or
 //! [`Service::router`] or [`Service::serve`], and [`Service::close`].
@@ -244,8 +244,8 @@ impl Service {
         tokio::join!(self.dispatcher.stop(grace), self.api.runs.stop(grace));
     }
 
-    /// Ends in order: no more replaying, no new attempts, those under way get the grace period, then the store writes what
-    /// waits.
+    /// Ends in order: recoveries stop, no new attempts begin, those under way get the grace period, then the store
+    /// writes what is queued.
     pub async fn close(self) {
         self.stop.cancel();
         self.api.recoveries.stop().await;
@@ -256,8 +256,8 @@ impl Service {
     }
 }
 
-/// A service that is dropped instead of closed waits for nothing: what is under way is repeated when it is opened
-/// again, which it can be once its tasks have seen the end.
+/// Dropping a service without closing it waits for nothing. Attempts under way are repeated after the next start, which
+/// is possible once the tasks have seen the end.
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -323,7 +323,7 @@ fn open_files() -> usize {
     files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
 
-/// Makes what decides who may see what. The operator's plugin shares no sandbox with those of subscribers.
+/// Makes the policy. The operator's plugin shares no sandbox with those of subscribers.
 async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
     let Some(path) = &config.policy_plugin else {
         let url = config.policy_url.as_ref().map(reqwest::Url::as_str);
@@ -334,7 +334,7 @@ async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
 }
 
-/// Loads the handlers. What they upload as events comes in like any other.
+/// Loads the handlers. The events that they upload are accepted like any others.
 async fn runs(
     config: &Config,
     (store, directory): (&Arc<dyn Store>, &Directory),
@@ -372,7 +372,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     Ok(Arc::new(store))
 }
 
-/// Removes what is past its time now and then, until the service stops.
+/// Removes expired data at intervals, until the service stops.
 async fn upkeep(
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
@@ -391,7 +391,7 @@ async fn upkeep(
             }
             forget(&*store, &directory).await;
         };
-        // It goes by many small writes, so that the end need not wait for the last one.
+        // The work is many small writes, so a shutdown need not wait for the last one.
         if stop.run_until_cancelled(work).await.is_none() {
             return;
         }

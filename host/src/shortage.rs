@@ -1,5 +1,5 @@
-//! Which failures are this machine's own: it has no descriptors, memory, ports or disk left. They say nothing about the
-//! target that was to be reached, or the program that was to run.
+//! Tells which failures are caused by this machine: it is out of descriptors, memory, ports or disk. They say nothing
+//! about the target or the program.
 
 use std::error::Error;
 use std::io;
@@ -11,9 +11,9 @@ pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
     find(error).is_some()
 }
 
-/// Returns the system's error that it has no more descriptors, memory, ports or disk, where that is behind a failure.
+/// Returns the system's error if a failure is caused by a lack of descriptors, memory, ports or disk.
 pub fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
-    // The resolver of names does not say that it had no descriptor for its question.
+    // The name resolver does not report that it had no descriptor for its query.
     let is_silent = || numbers(error).next().is_none() && has_no_descriptor();
     named(error).or_else(|| is_silent().then(|| Errno::MFILE.into()))
 }

@@ -1,8 +1,8 @@
-//! Long tasks of a service, and what follows when one of them ends though nothing stopped it.
+//! Long tasks of a service, and what happens when one of them ends without being stopped.
 //!
-//! A service with a dead stage looks alive and does half of its work. So the end of any stage ends the service, with the
-//! stage's name: the next start is a normal day. Every long task runs inside [`Alarm::watch`]; stages stop by tokens
-//! of [`Alarm::stop_token`], so that the death of one stops them all.
+//! A service with a dead stage looks alive and does half of its work. So the end of any stage ends the service, with
+//! the stage's name, and the next start continues as usual. Every long task runs inside [`Alarm::watch`]. Stages stop
+//! by tokens of [`Alarm::stop_token`], so that the death of one stops them all.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,10 +12,10 @@ use std::sync::{Arc, OnceLock};
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-/// What users are told of a panic: its text may hold what is not theirs, and stands on stderr.
+/// What users are told of a panic. Its text may contain other users' data, so it goes to stderr only.
 pub const PANICKED: &str = "the service panicked (its text is on stderr)";
 
-/// A stage of the service that has ended though nothing stopped it.
+/// A stage of the service that has ended without being stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{stage} has ended, and the service with it: {reason}")]
 pub struct DeadStage {
@@ -25,7 +25,7 @@ pub struct DeadStage {
     pub reason: String,
 }
 
-/// Tells everyone who works on one store that a stage is dead. A cheap handle.
+/// Tells all users of one store that a stage is dead. A cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct Alarm {
     first: Arc<OnceLock<DeadStage>>,
@@ -33,7 +33,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Raises the alarm. The first stage counts: others may follow from its death.
+    /// Raises the alarm. Only the first stage counts: others may die because of it.
     pub fn raise(&self, stage: impl Into<String>, reason: impl Into<String>) {
         let dead = DeadStage { stage: stage.into(), reason: reason.into() };
         tracing::error!(stage = dead.stage, reason = dead.reason, "a stage of the service is dead");

@@ -1,9 +1,9 @@
-//! Where log lines go: stderr, as text or JSON.
+//! Writes log lines to stderr, as text or JSON.
 //!
 //! The binary calls [`init`] once; an embedding program installs a subscriber of its own instead.
 //!
-//! Fields hold what others have said: ids of events, reasons of targets and plugins, names of files. An event of the log
-//! is one line whatever is in them, and no field steers the terminal ([`foreign`]).
+//! Fields hold texts from outside: ids of events, reasons of targets and plugins, names of files. A log event stays on
+//! one line whatever they contain, and no field can control the terminal ([`foreign`]).
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -94,7 +94,7 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new().with_default(libraries).with_target("waypost", ours)
 }
 
-/// Colours are for people who want them (<https://no-color.org>).
+/// Colours are used only where they are wanted (<https://no-color.org>).
 fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -134,7 +134,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// What a target answered made lines of the log that the service had never written.
+    /// A target's response put lines into the log that the service had never written.
     #[test]
     fn an_event_of_the_log_is_one_line_and_steers_nothing() {
         let text = logged(false);

@@ -1,4 +1,4 @@
-//! The REST API from the other side, for `send`, `event` and `recover`.
+//! The client of the REST API, for `send`, `event` and `recover`.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::cli::print;
 
 /// Where `waypost serve` listens unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
-/// The longest that an answer may take; accepting is slowed down before anything is refused.
+/// The longest that an answer may take. A busy server delays acknowledgements before it refuses anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that an answer may take for which the server has to compile a module, after others'.
+/// The longest that an answer may take if the server has to compile a module, after those of others.
 const LONG_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The longest that is waited for a server that is busy.
+/// The longest that a busy server is retried.
 const BUSY_MAX: Duration = Duration::from_secs(2 * 60);
-/// The longest of these waits at once.
+/// The longest single wait among these.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Who asks.
@@ -42,11 +42,11 @@ pub(super) struct Client {
     http: reqwest::Client,
     server: Url,
     user: Option<(HeaderName, HeaderValue)>,
-    /// The flag that chose the server, for the message when nobody is there.
+    /// The flag that chose the server, for the message when the server cannot be reached.
     flag: &'static str,
 }
 
-/// The parts of an error's body that say something to people.
+/// The parts of an error's body that are shown to people.
 #[derive(Deserialize)]
 struct Problem {
     message: String,
@@ -98,19 +98,19 @@ impl Client {
         }
     }
 
-    /// Returns the body of a good answer as text.
+    /// Returns the body of a successful answer as text.
     pub(super) async fn text(&self, request: RequestBuilder) -> anyhow::Result<String> {
         let answer = self.answer(request).await?;
         self.body(answer).await
     }
 
-    /// Reads the body of a good answer.
+    /// Reads the body of a successful answer.
     pub(super) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let text = self.text(request).await?;
         self.parse(&text)
     }
 
-    /// Reads the body of a good answer to a request that may take long. Where the server is busy, it is asked again when it
+    /// Reads the body of a successful answer to a request that may take long. A busy server is asked again when it
     /// says, for at most [`BUSY_MAX`].
     pub(super) async fn json_in_time<T: DeserializeOwned>(
         &self,
@@ -147,7 +147,7 @@ impl Client {
         self.good(answer).await
     }
 
-    /// Passes a good answer on; of another it reads what is wrong.
+    /// Returns a successful answer; for any other, an error with the server's reason.
     async fn good(&self, answer: Response) -> anyhow::Result<Response> {
         if answer.status().is_success() {
             return Ok(answer);
@@ -168,14 +168,14 @@ impl Client {
     }
 }
 
-/// Returns when a busy server wants to be asked again: in a second, where it does not say it in seconds.
+/// Returns when a busy server wants to be asked again: in a second, unless it names a number of seconds.
 fn retry_after(answer: &Response) -> Duration {
     let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     Duration::from_secs(said.unwrap_or(1)).clamp(Duration::from_secs(1), WAIT_MAX)
 }
 
-/// Reads what the server has against the request, with a line for each bad event of a batch. It repeats what others
-/// have called their things.
+/// Reads the server's reasons for refusing a request, with a line for each bad event of a batch. They may repeat names
+/// from outside.
 fn refusal(body: &str) -> Option<anyhow::Error> {
     let problem: Problem = serde_json::from_str(body).ok()?;
     let details = problem.errors.iter().map(|Detail { pointer, detail }| {

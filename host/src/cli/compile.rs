@@ -26,7 +26,7 @@ enum Name {
     Check,
 }
 
-/// Does it.
+/// Runs the task.
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let task = match arguments.task {
         Name::Compile => Task::Compile,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::matching::{Condition, Explanation, Filter, Step};
 
-/// The width of a terminal that nobody has made wider.
+/// The terminal width that is assumed where the terminal does not report one.
 const WIDTH: usize = 80;
 
 /// Writes the dialect and the result, and then the steps, each with what it found.

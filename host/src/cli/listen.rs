@@ -41,11 +41,11 @@ pub(super) struct Arguments {
 struct Shared {
     status: StatusCode,
     received: AtomicU64,
-    /// Set when nobody reads our stdout any more.
+    /// Cancelled when stdout is closed.
     closed: CancellationToken,
 }
 
-/// Receives until it is interrupted, or until nobody reads what it prints.
+/// Receives until it is interrupted, or until stdout is closed.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let wanted = (Ipv4Addr::LOCALHOST, arguments.port);
     let listener = TcpListener::bind(wanted).await;
@@ -100,7 +100,7 @@ fn show(number: u64, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8
     out
 }
 
-/// Keeps the scheme and hides the secret, which nobody wants in a terminal's history.
+/// Keeps the scheme and hides the secret, so that it does not end up in a terminal's scrollback.
 fn masked(authorization: &str) -> String {
     match authorization.split_once(' ') {
         Some((scheme, _)) => format!("{} ***", foreign::line(scheme)),

@@ -1,4 +1,4 @@
-//! A plugin's log line for people: one line of ours, whatever the plugin says in it.
+//! Shows a plugin's log line: as one line of ours, whatever its text contains.
 
 use std::borrow::Cow;
 

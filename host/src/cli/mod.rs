@@ -69,8 +69,7 @@ enum Command {
     Compile(compile::Arguments),
 }
 
-/// Runs the command that the process was started with, and says on stderr why there was no success. Wrong usage ends the
-/// process at once.
+/// Runs the command of this process, and reports a failure on stderr. Wrong usage ends the process at once.
 #[must_use]
 pub fn main() -> ExitCode {
     run().unwrap_or_else(|error| fail(&error))
@@ -94,10 +93,10 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints why there was no success, once, and chooses the exit code.
+/// Prints why the command failed, once, and chooses the exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(print::Error::Closed) = error.downcast_ref() {
-        // Whoever reads has seen enough, as in `waypost event get | head`.
+        // The reader has closed the pipe, as in `waypost event get | head`.
         return ExitCode::SUCCESS;
     }
     print::notice(&format!("error: {error:#}"));

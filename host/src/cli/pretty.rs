@@ -1,18 +1,18 @@
-//! JSON for people, with nothing changed but the white space, and escapes for what a terminal would not show.
+//! Formats JSON for people: changes only white space, and escapes what a terminal would not show.
 //!
-//! A `serde_json::Value` in between would sort the keys and rewrite the numbers; Waypost promises that `1.10` stays
-//! `1.10`, and what it shows had better show that.
+//! Parsing into a `serde_json::Value` would sort the keys and rewrite the numbers. Waypost promises that `1.10` stays
+//! `1.10`, so its output must show that.
 
 use crate::domain::json::check_depth;
 use crate::foreign;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// The most white space that indenting adds, in bytes: JSON can be made of which each byte would be a line of its own,
-/// far to the right. What comes behind that much is shown as it was written.
+/// The most white space that indenting adds, in bytes. JSON can be made such that each byte is on a line of its own,
+/// deeply indented. After this much, the rest is shown as it was written.
 const ADDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Shows what others have sent: JSON indented, text line by line behind a mark, of anything else how much it is.
+/// Shows a body from outside: JSON indented, text with a mark before each line, anything else by its size.
 pub(super) fn body(body: &[u8]) -> String {
     match (serde_json::from_slice::<&RawValue>(body), str::from_utf8(body)) {
         (Ok(value), _) => match check_depth(body) {

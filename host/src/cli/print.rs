@@ -1,9 +1,9 @@
 //! The one place that writes to stdout (data) and stderr (notices).
 //!
-//! Foreign text cannot steer the terminal: control characters and the like are escaped here ([`foreign`]). That no line
-//! of it passes for one of ours is up to the callers, which build the lines.
+//! Texts from outside cannot control the terminal: control characters and the like are escaped here ([`foreign`]). The
+//! callers, which build the lines, make sure that no such text looks like a line of ours.
 //!
-//! `println!` panics when the reader has gone; here that is an [`Error::Closed`], which ends the command quietly.
+//! `println!` panics when stdout is closed; here that is an [`Error::Closed`], which ends the command quietly.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::cli::pretty;
 /// Why stdout takes nothing more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The reader has gone.
+    /// The reader has closed the pipe.
     #[error("stdout is closed")]
     Closed,
     /// Anything else, such as a full disk.
@@ -45,7 +45,7 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes to stdout what is meant for a program: as it is.
+/// Writes output for programs to stdout, unchanged.
 pub(super) fn raw(text: &str) -> Result<(), Error> {
     write(text)
 }
@@ -58,8 +58,8 @@ fn write(text: &str) -> Result<(), Error> {
     })
 }
 
-/// Writes a notice to stderr, where nobody may be listening. Of several lines, those behind the first are indented: a
-/// line that is not begins a notice of ours.
+/// Writes a notice to stderr, which may be closed. Lines after the first are indented, so that none of them can pass
+/// for the beginning of another notice.
 pub(super) fn notice(notice: &str) {
     let mut lines = notice.lines();
     let mut shown = foreign::lines(lines.next().unwrap_or_default()).into_owned();
@@ -70,7 +70,7 @@ pub(super) fn notice(notice: &str) {
     notices(&shown);
 }
 
-/// Writes lines of ours to stderr; what others have said in them is on one line.
+/// Writes our own lines to stderr; texts from outside in them are already on one line.
 pub(super) fn notices(lines: &str) {
     drop(writeln!(io::stderr().lock(), "{}", foreign::lines(lines)));
 }

@@ -77,7 +77,7 @@ struct Progress {
     state: String,
     reason: Option<String>,
     waiting: Option<String>,
-    /// These are known to those who may see everything.
+    /// Only shown to users who may see everything.
     looked_at: Option<u64>,
     matched: Option<u64>,
     created: Option<u64>,

@@ -57,13 +57,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says of what was accepted where filters cannot look into it.
+/// Returns warnings about accepted events with data that filters cannot match.
 fn warnings(content_type: &'static str, body: Bytes) -> Vec<String> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     let events = match event::decode(&headers, body) {
         Ok(EventBody::One(event)) => vec![event],
         Ok(EventBody::Batch(events)) => events,
-        // A server of another version may take more.
+        // A server of another version may accept more.
         Err(_) => Vec::new(),
     };
     let doubt =

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
     let ended = runtime.block_on(serve(config));
-    // Not waiting for a blocked thread: after a grace period or a second signal nothing is worth it.
+    // Does not wait for blocked threads: the service has ended already, after its grace period or at a second signal.
     runtime.shutdown_background();
     ended
 }
@@ -74,11 +74,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::install().context("failed to listen to signals")?;
     let service = Service::open_at(config, Some(address)).await?;
 
-    // Nobody may be reading; that is no reason not to serve.
+    // A closed stdout is no reason to stop the service.
     drop(print::line(format_args!("listening on http://{address}")));
     let (ask, asked) = oneshot::channel();
     let shutdown = async {
-        // A sender that is gone asks as well.
+        // A dropped sender means shutdown as well.
         drop(asked.await);
     };
     tokio::select! {
@@ -87,7 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Raises the limit of open files as far as this user may: connections, and files that components have open, count.
+/// Raises the limit of open files as far as this user may: connections and the open files of components count.
 fn open_more_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -109,7 +109,7 @@ impl Signals {
         Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
     }
 
-    /// Passes the first signal on, and returns with the second.
+    /// Passes the first signal on, and returns at the second.
     async fn ask_then_insist(mut self, ask: oneshot::Sender<()>) {
         self.next().await;
         tracing::info!("stopping; a second signal stops at once");

@@ -1,8 +1,9 @@
 //! One event's story, as `waypost event get` prints it.
 //!
-//! The lines are those of `pacifica-notifications -cmd eventget`, below each delivery what its plugin did and said, one
-//! for the run of a handler with what its program said, and one for each filter that gave no answer. Events, programs,
-//! plugins and targets say in it what they like: their line ends are marked or escaped ([`foreign`]).
+//! The lines are those of `pacifica-notifications -cmd eventget`. Below each delivery follow the plugin's verdict and
+//! logs; there is a line for the run of a handler with its program's output, and one for each filter that gave no
+//! answer. Texts of events, programs, plugins and targets are untrusted: their line ends are marked or escaped
+//! ([`foreign`]).
 
 use std::fmt;
 
@@ -50,7 +51,7 @@ struct Delivery {
     attempts: Vec<Attempt>,
 }
 
-/// What it waits for that is neither its target's nor its plugin's.
+/// What it is held for: neither its target nor its plugin.
 #[derive(Deserialize)]
 struct Hold {
     by: String,
@@ -150,7 +151,7 @@ impl fmt::Display for Story {
 }
 
 impl fmt::Display for Delivery {
-    /// Shows the last attempt, with `-` for what it did not come to, and the plugin's last run.
+    /// Shows the last attempt, with `-` for steps that it did not reach, and the plugin's last run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status =
             |answer: Option<&Answer>| answer.map_or("-".to_owned(), |answer| answer.status.to_string());
@@ -167,7 +168,7 @@ impl fmt::Display for Delivery {
         }
         match self.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
             Some(run) => run.show(&self.state, f),
-            // Nobody has tried it yet: what it waits for.
+            // There was no attempt yet: show what the delivery waits for.
             None if last.is_none() => self
                 .reason
                 .iter()
@@ -216,7 +217,7 @@ impl HandlerRun {
 }
 
 impl Run {
-    /// Shows what the plugin did and said, and where it failed, what became of the delivery: `on_error` decides that.
+    /// Shows what the plugin did and logged; if it failed, also the result for the delivery, which `on_error` decides.
     fn show(&self, state: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n        PLUGIN {}", self.verdict)?;
         if self.verdict == "failed" {

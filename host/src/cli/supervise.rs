@@ -29,15 +29,15 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
-/// Returns the arguments where it is this command that the process was started with. It stands beside the others since
-/// each run pays for it: to lay out the whole command line takes longer than a small program.
+/// Returns the arguments if the process was started with this command. It is parsed apart from the others, because
+/// building the whole command line takes longer than running a small program, and every run would pay for it.
 pub(super) fn asked() -> Option<Arguments> {
     let mut arguments = std::env::args_os().skip(1);
     (arguments.next()? == "supervise")
         .then(|| Arguments::parse_from(iter::once(OsString::new()).chain(arguments)))
 }
 
-/// Does it.
+/// Runs the supervisor.
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let Arguments { time_ms, output_bytes, memory_bytes, r#become, command } = arguments;
     if let (true, Some(memory_bytes)) = (r#become, memory_bytes) {

@@ -6,9 +6,9 @@ use crate::config::{Config, Invalid};
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// The most room for bodies: 1 TiB.
+/// The most memory for bodies: 1 TiB.
 const BODIES_BYTES_MAX: usize = 1024 * BYTES_MAX;
-/// The largest memory of a plugin: what the pool of memories has room for.
+/// The largest memory of a plugin, which is that of the pool's slots.
 const PLUGIN_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The most of anything that is counted.
 const COUNT_MAX: usize = 1_000_000;
@@ -33,8 +33,8 @@ impl Config {
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
         self.check_plugins()?;
-        // Of the room for bodies, a quarter is for small ones; and the largest, packed, is there twice: as it came and as
-        // what comes out, and then as that and its parts.
+        // A quarter of the memory is reserved for small bodies. And the largest body may be held twice when it is
+        // encoded: first encoded and decoded, then decoded and in parts.
         let (room, least) = (self.bodies_bytes(), self.largest_body().saturating_mul(3));
         ensure("bodies_bytes_max", (least..=BODIES_BYTES_MAX).contains(&room), || {
             format!("expected {least} (three times the largest body) to {BODIES_BYTES_MAX}, found {room}")
@@ -103,7 +103,7 @@ fn user(key: &'static str, name: &str) -> Result<(), Invalid> {
     ensure(key, good, || format!("expected a user's name, found {name:?}"))
 }
 
-/// No header that events and deliveries have anyway: what an event says of itself would name a user.
+/// A header that events and deliveries have anyway is refused: an event's own attribute would name a user.
 fn user_header(name: &str) -> Result<(), Invalid> {
     let is_taken = ["ce-", "webhook-", "waypost-"].iter().any(|start| name.starts_with(start))
         || matches!(name, "authorization" | "content-type" | "content-length" | "host" | "user-agent");
@@ -130,7 +130,8 @@ fn ensure(key: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Re
 mod tests {
     use super::*;
 
-    /// With the least room that was allowed, a packed upload of the largest module was answered 503 for ever.
+    /// With the smallest allowed memory for bodies, a compressed upload of the largest module was always answered with
+    /// 503.
     #[test]
     fn the_room_for_bodies_has_the_largest_one_packed_and_unpacked() {
         let with = |bodies: usize| {

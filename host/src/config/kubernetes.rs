@@ -101,7 +101,7 @@ mod tests {
             // A later version's settings, which look like a Service's variables.
             "proxy_port=tcp://10.0.0.1:8070",
             "proxy_service_host=10.0.0.1",
-            // What people write who look for `listen`.
+            // Close matches for `listen`.
             "port=8070",
             "port=8070/tcp",
             "host=10.0.0.1",

@@ -106,7 +106,7 @@ impl Config {
             let set = text(value).and_then(|text| (key.set)(&mut config, &text));
             set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
         }
-        // Behind the settings, one of which is about their filters.
+        // Read after the settings: one of them is the default language of handlers' filters.
         if let Some(value) = settings.get(handlers::KEY) {
             let fault = |reason| Error::Value {
                 key: handlers::KEY,

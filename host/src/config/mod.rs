@@ -2,9 +2,9 @@
 //!
 //! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary has it
 //! read from a file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading,
-//! for `--help` and for error messages. `service` takes a `Config` apart, so that each room sees its own part only.
-//!
-//! ```
+//! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary reads one from a
+//! file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading, for `--help` and
+//! for error messages. `service` splits a `Config`, so that each module gets its own part only.
 //! # use waypost::config::Config;
 //! let config = Config { event_bytes_max: 64 * 1024, ..Config::default() };
 //! assert!(config.check().is_ok());
@@ -39,7 +39,7 @@ pub use keys::{KEYS, Key};
 pub use load::{ENV_PREFIX, Sources};
 pub use note::Note;
 
-/// Room for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
+/// The memory for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
 const BODIES_BYTES: usize = 256 * 1024 * 1024;
 
 /// Every setting of a Waypost, each with a default that works.
@@ -253,8 +253,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns who is an admin: [`admin_users`](Self::admin_users) where given, else the default user while only
-    /// this machine can reach the listener, else nobody.
+    /// Returns the admins: [`admin_users`](Self::admin_users) if given, else the default user while only this machine
+    /// can reach the listener, else none.
     pub fn admins(&self) -> Vec<String> {
         match &self.admin_users {
             Some(users) => users.clone(),
@@ -263,13 +263,13 @@ impl Config {
         }
     }
 
-    /// Returns what keeps requests of users and plugins from speaking for others.
+    /// Returns the guard of requests for users and plugins.
     pub fn guard(&self) -> Guard {
         Guard::new(self.user_header.clone(), self.plugin_headers.clone())
     }
 
-    /// Returns the most that the bodies of all requests under way may take:
-    /// [`bodies_bytes_max`](Self::bodies_bytes_max) where given, else 256 MiB, or room for four of the largest.
+    /// Returns the most bytes that the bodies of all requests under way may take:
+    /// [`bodies_bytes_max`](Self::bodies_bytes_max) if given, else 256 MiB, or four times the largest body.
     pub fn bodies_bytes(&self) -> usize {
         self.bodies_bytes_max.unwrap_or_else(|| BODIES_BYTES.max(self.largest_body().saturating_mul(4)))
     }
@@ -318,7 +318,7 @@ impl Config {
     }
 }
 
-/// How many users have room for modules when each takes all that one may, unless the operator says how much that is.
+/// How many users can store modules up to their own limit, unless the operator sets that limit.
 const USERS_WITH_ROOM: u64 = 4;
 
 pub(crate) fn as_count(number: u32) -> usize {

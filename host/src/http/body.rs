@@ -1,4 +1,5 @@
-//! Reading bodies: unpacked, bounded in size and time, within the room for all; and JSON objects out of them.
+//! Reads bodies: decodes them, and bounds their size, their time, and the memory that all bodies share; parses JSON
+//! objects from them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::domain::json;
 /// A limit for bodies, with the names that its errors use.
 #[derive(Clone, Debug)]
 pub(super) struct Limit {
-    /// What is limited, for people.
+    /// What is limited, in words.
     pub(super) what: &'static str,
     /// The setting.
     pub(super) key: &'static str,
@@ -26,12 +27,12 @@ pub(super) struct Limit {
     pub(super) bytes: usize,
     /// The longest time.
     pub(super) timeout: Duration,
-    /// Where all bodies have their room.
+    /// The memory that all bodies share.
     pub(super) room: Arc<Room>,
 }
 
-/// The most bytes of a refused body that are read away, and for how long: most clients send all of it before they
-/// look for an answer, and see a broken connection instead of one when nobody reads.
+/// How many bytes of a refused body are read and discarded, and for how long. Most clients send the whole body before
+/// they read the response; if it were not read, they would see a reset connection instead.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -40,13 +41,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) enum Fault {
     /// It is larger than its limit.
     TooLarge,
-    /// There is no room for more of it.
+    /// The memory for bodies is used up.
     Full(Full),
     /// It took too long.
     TooSlow,
     /// The connection ended.
     BrokeOff,
-    /// It is not packed as its `Content-Encoding` says.
+    /// It is not encoded as its `Content-Encoding` says.
     Packed {
         /// The coding.
         coding: &'static str,
@@ -76,7 +77,7 @@ impl Fault {
     }
 }
 
-/// Reads a whole body and unpacks it. Its room is taken for as long as what is returned beside it lives.
+/// Reads a whole body and decodes it. Its memory counts until the returned permit is dropped.
 pub(super) async fn read<'a>(
     headers: &HeaderMap,
     mut body: Body,
@@ -110,7 +111,7 @@ pub(super) async fn read<'a>(
     Err(fault.error(limit))
 }
 
-/// Reads all bytes as they come. Most bodies come in one piece, which is taken as it is.
+/// Reads all bytes. Most bodies come in one piece, which is not copied.
 async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, RoomPermit<&'a Room>), Fault> {
     let (mut taken, mut first, mut all) = (RoomPermit::of(&*limit.room), Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
@@ -131,14 +132,14 @@ async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, RoomPe
     Ok((if all.is_empty() { first } else { all.into() }, taken))
 }
 
-/// Reads a body away that is refused for another reason than what is in it.
+/// Reads and discards a body that is refused for another reason than its content.
 pub(super) async fn drain(body: Body) {
     let mut body = Limited::new(body, DRAINED_BYTES_MAX);
     let drained = async { while let Some(Ok(_)) = body.frame().await {} };
     let _drained_or_not = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
 }
 
-/// Reads a JSON object from a body that may say that it is JSON in any of the usual ways, or nothing.
+/// Parses a JSON object. The content type may be any of the usual ones for JSON, or absent.
 pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();

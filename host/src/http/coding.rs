@@ -1,5 +1,5 @@
-//! `Content-Encoding`: bodies that were packed on their way. They are unpacked before anything looks at them, and a
-//! limit counts what comes out: a thousandth of it may be what went in.
+//! `Content-Encoding`: decodes compressed bodies before anything else reads them. The limit applies to the decoded
+//! bytes, which may be a thousand times as many as were sent.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -183,7 +183,7 @@ impl Output {
         Self { bytes: Vec::new(), taken: RoomPermit::of(room), most, deadline }
     }
 
-    /// Takes the next bytes, or none: a step without any takes its time as well.
+    /// Appends decoded bytes. A step that yields none must call it too, so that its time counts.
     fn push(&mut self, part: &[u8]) -> Result<(), Fault> {
         if Instant::now() > self.deadline {
             return Err(Fault::TooSlow);
@@ -197,12 +197,12 @@ impl Output {
     }
 }
 
-/// RFC 1952: members, one behind the other.
+/// RFC 1952: members, one after the other.
 fn gzip(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     let (mut decoder, mut step) = (GzDecoder::new(packed), vec![0; STEP_BYTES]);
     loop {
         let made = decoder.read(&mut step).map_err(broken)?;
-        // At a member's end too: there may be a million of them with nothing in them.
+        // Called at the end of each member too: a body may have a million empty members.
         output.push(&step[..made])?;
         if made == 0 {
             let rest = *decoder.get_ref();
@@ -214,7 +214,7 @@ fn gzip(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     }
 }
 
-/// RFC 1950, or RFC 1951 alone, which some clients take `deflate` for.
+/// RFC 1950, or bare RFC 1951, which some clients send as `deflate`.
 fn deflate(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     let has_header = matches!(packed, [method, flags, ..] if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0);
     let (mut decoder, mut step) = (Decompress::new(has_header), vec![0; STEP_BYTES]);
@@ -265,7 +265,7 @@ fn brotli(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     }
 }
 
-/// RFC 8878: frames, one behind the other.
+/// RFC 8878: frames, one after the other.
 fn zstd(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     let (mut decoder, mut step) = (FrameDecoder::new(), vec![0; STEP_BYTES]);
     decoder.set_max_window_size(ZSTD_WINDOW_BYTES);

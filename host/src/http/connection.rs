@@ -1,8 +1,8 @@
-//! One connection: how long it may be silent, and what a client is told whose request hyper cannot read.
+//! One connection: how long it may be silent, and the response to a request that hyper cannot parse.
 //!
-//! hyper's own limit for headers begins with the end of the request before, so that it would be the limit of idle
-//! connections too, and hyper answers what is no request with a status alone. Both need to be seen from outside: by
-//! [`Wire`], the bytes, and by [`Talk`], the requests and answers.
+//! hyper's own timeout for headers starts at the end of the previous request, so it would limit idle connections too.
+//! And hyper answers an unparsable request with a bare status. So both are handled outside hyper: [`Wire`] sees the
+//! bytes, [`Talk`] the requests and responses.
 
 use std::fmt::Display;
 use std::io::{self, IoSlice};
@@ -22,11 +22,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::error::ApiError;
 
-/// The first bytes of a request that are looked at when hyper cannot read it.
+/// How many first bytes of a request are kept for the case that hyper cannot parse it.
 const FIRST_BYTES: usize = 2;
 /// How a TLS client begins: a handshake record of any version (RFC 8446 §5.1).
 const TLS: [u8; FIRST_BYTES] = [0x16, 0x03];
-/// The most bytes of an unreadable request that are read away, so that its client sees the answer and no reset.
+/// How many bytes of an unparsable request are read and discarded, so that its client sees the response and not a
+/// reset.
 const DRAINED_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a connection may be silent.
@@ -34,44 +35,44 @@ const DRAINED_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Patience {
     /// For the headers of a request, from its first byte on, or from the beginning of a connection.
     pub(super) head: Duration,
-    /// For another request, and for a client that takes nothing of its answer.
+    /// For another request, and for a client that does not read its response.
     pub(super) idle: Duration,
 }
 
-/// What goes on in a connection.
+/// The state of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     /// Requests whose answers hyper has not taken yet.
     open: AtomicUsize,
-    /// Those of them that are answered as far as Waypost goes.
+    /// How many of them Waypost has answered.
     answered: AtomicUsize,
-    /// Changes with each request, each answer, and each write that others had to wait for.
+    /// Changes with each request, each response, and each write that had to wait for the client.
     steps: AtomicUsize,
-    /// There was a request.
+    /// There has been a request.
     begun: AtomicBool,
     /// HTTP/2, whose clients talk without a request.
     multiplexed: AtomicBool,
     /// Bytes came while no request was open.
     heard: AtomicBool,
-    /// The client takes no more bytes.
+    /// The client reads no more bytes.
     stalled: AtomicBool,
     /// Bytes of an answer may be on their way.
     answering: AtomicBool,
 }
 
-/// What a connection does, by which limit it is judged.
+/// What a connection is doing, which decides the limit that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A request's headers are awaited, the first or one that has begun.
     Head,
     /// Nothing, or waiting for the client.
     Idle,
-    /// A request is read or answered, which has limits of its own.
+    /// A request is being read or answered, which has limits of its own.
     Busy,
 }
 
 impl Talk {
-    /// Notes a request; what is returned is to be held until it is answered.
+    /// Notes a request. Hold the returned value until the request is answered.
     pub(super) fn begin(self: &Arc<Self>, version: http::Version) -> Open {
         self.begun.store(true, Relaxed);
         self.multiplexed.store(version == http::Version::HTTP_2, Relaxed);
@@ -90,7 +91,8 @@ impl Talk {
         self.open.load(Relaxed) > 0
     }
 
-    /// Tells whether only the client can go on: over HTTP/2 it holds answers back without stalling the connection.
+    /// Tells whether everything waits for the client: over HTTP/2 it can hold responses back without stalling the
+    /// connection.
     fn is_held_back(&self) -> bool {
         let open = self.open.load(Relaxed);
         self.multiplexed.load(Relaxed) && open > 0 && self.answered.load(Relaxed) == open
@@ -177,7 +179,7 @@ impl http_body::Body for Answer {
     }
 }
 
-/// Sees a connection to its end, or drops it when it has been silent for too long.
+/// Drives a connection to its end, or drops it when it has been silent for too long.
 pub(super) async fn attend<E: Display>(
     connection: impl Future<Output = Result<(), E>>,
     talk: Arc<Talk>,
@@ -228,7 +230,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Is ready once the deadline is over. The alarm may go off early: resetting it for each request would cost more.
+    /// Is ready once the deadline is over. The alarm may fire early, because resetting it for each request would cost
+    /// more.
     fn poll(&self, mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline() else { return Poll::Pending };
         if deadline < alarm.deadline() {
@@ -249,7 +252,7 @@ pub(super) struct Wire<S> {
     stream: S,
     talk: Arc<Talk>,
     first: [u8; FIRST_BYTES],
-    /// What is said in the place of hyper's own answer, which is the last of a connection.
+    /// What is sent in place of hyper's own response, as the last response of a connection.
     last_words: Option<Bytes>,
     drained: usize,
 }
@@ -259,7 +262,7 @@ impl<S> Wire<S> {
         Self { stream, talk, first: [0; FIRST_BYTES], last_words: None, drained: 0 }
     }
 
-    /// Takes over from hyper where it answers by itself.
+    /// Replaces a response that hyper generated by itself.
     fn takes_over(&mut self, head: &[u8]) -> bool {
         if self.last_words.is_none() && self.talk.is_between_answers() {
             self.last_words = explained(head, self.first);
@@ -340,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         if self.last_words.is_none() {
             return Poll::Ready(Ok(()));
         }
-        // What the client is still sending would make a reset of the end, and the answer unread.
+        // Unread bytes of the client would turn the close into a reset, and the client would lose the response.
         let mut sink = [0; 4096];
         while self.drained < DRAINED_BYTES_MAX {
             let mut sink = ReadBuf::new(&mut sink);
@@ -386,7 +389,8 @@ fn explained(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
 mod tests {
     use super::*;
 
-    /// A client of HTTP/2 that opened no window for its answers kept its connection for ever, with all of them.
+    /// An HTTP/2 client that opened no window for its responses kept its connection forever, and all responses in
+    /// memory.
     #[test]
     fn answers_that_only_the_client_holds_back_are_no_work() {
         let talk = Arc::<Talk>::default();
@@ -398,7 +402,7 @@ mod tests {
         assert_eq!(talk.phase(), Phase::Idle);
         drop((first, second));
         assert_eq!((talk.phase(), talk.is_open()), (Phase::Idle, false));
-        // Over HTTP/1, an answer that is not taken stalls the connection.
+        // Over HTTP/1, a response that is not read stalls the connection.
         let only = answer(talk.begin(http::Version::HTTP_11));
         assert_eq!(talk.phase(), Phase::Busy);
         drop(only);

@@ -1,4 +1,4 @@
-//! `/eventmatch/{uuid}/deliveries`: what one subscription was owed, and what became of it, newest first.
+//! `/eventmatch/{uuid}/deliveries`: the deliveries of one subscription and their outcomes, newest first.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

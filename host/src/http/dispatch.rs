@@ -26,7 +26,7 @@ pub(super) async fn dispatch(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     if method == Method::HEAD {
-        // The router passes it on as a GET, but nobody means to start a program by it.
+        // The router passes HEAD on as GET, but a HEAD request is not meant to start a program.
         return Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "HEAD starts no handler: send GET or POST",

@@ -1,8 +1,8 @@
-//! `POST /eventmatch/{uuid}/test`: what would become of an event: filter, policy, plugin, and the requests that would be
-//! sent. Nothing is sent or kept.
+//! `POST /eventmatch/{uuid}/test`: what would happen to an event: filter, policy, plugin, and the requests that would
+//! be sent. Nothing is sent or kept.
 //!
-//! A trial goes as far as a delivery would: where the filter does not match, nobody else is asked, and the plugin sees
-//! no event that policy does not let its user see.
+//! A dry run goes as far as a delivery would. If the filter does not match, policy and plugin are not asked. The plugin
+//! sees no event that policy does not let its user see.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +36,15 @@ use crate::matching::{Document, Filter};
 use crate::policy::Verdict;
 use crate::store::LoggedEvent;
 
-/// The most trials at once, of which a user has half: each may use as much time and memory as a delivery's plugin.
+/// The most dry runs at once, of which one user may have half: each may use as much time and memory as the plugin call
+/// of a delivery.
 const DRY_RUNS_MAX: usize = 4;
-/// The most of one user's trials that wait.
+/// How many dry runs of one user may wait.
 const USER_WAITING_MAX: usize = 4;
-/// The longest that a trial waits for its turn.
+/// The longest that a dry run waits for its permit.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Whose turn it is to try something.
+/// The permits for dry runs over REST.
 #[derive(Clone)]
 pub(super) struct DryRunPermits(FairSemaphore);
 
@@ -107,7 +108,7 @@ pub(super) async fn test(
         false => None,
     };
     if query.event.is_none() && tried.is_some() {
-        // Nobody will ask about it again.
+        // The cached answer is of no further use: this event is not in the log.
         api.dispatcher.ask_policy_again(event.id, &[id.into()]).await;
     }
     Ok(Json(json!({

@@ -1,7 +1,7 @@
-//! What a client is told when something is wrong: the only place that chooses status codes for errors.
+//! Error responses. Only this module chooses status codes for errors.
 //!
-//! The body has Pacifica's fields (`status`, `message`) and problem+json's (`type`, `title`, `detail`), with a
-//! JSON pointer where one field is wrong. The log gets the cause; the client never does.
+//! The body has Pacifica's fields (`status`, `message`) and problem+json's (`type`, `title`, `detail`), with a JSON
+//! pointer where one field is wrong. The cause goes to the log and never to the client.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::matching::FilterError;
 use crate::plugin::{Problem, Refused};
 use crate::{directory, intake, modules, plugin, store};
 
-/// An error on its way to the client.
+/// An error response.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -43,7 +43,7 @@ impl ApiError {
         Self { header: Some(Box::new((name, value))), ..self }
     }
 
-    /// Something that can be done in a moment.
+    /// Something that will work in a moment.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
@@ -58,7 +58,7 @@ impl ApiError {
         Self { pointer: Some(pointer.into()), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
-    /// Nobody that is known here.
+    /// The request has no valid identity.
     pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail)
     }
@@ -73,7 +73,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// Something that cannot be done now, because of what is under way.
+    /// Something that current work rules out for now.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
@@ -156,7 +156,7 @@ impl From<DecodeError> for ApiError {
 }
 
 impl From<FilterError> for ApiError {
-    /// Tells the column, what was expected there, and what its author probably meant.
+    /// Names the column, what was expected there, and what the author probably meant.
     fn from(error: FilterError) -> Self {
         Self::field("/jsonpath", format!("`jsonpath` does not parse: {error}"))
     }
@@ -295,7 +295,7 @@ pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
 mod tests {
     use super::*;
 
-    /// A member whose name had a megabyte came back in the answer three times.
+    /// A member with a name of one megabyte was repeated three times in the response.
     #[tokio::test]
     async fn what_an_error_repeats_is_bounded() {
         let response = ApiError::field("p".repeat(1 << 20), "ü".repeat(1 << 20)).into_response();

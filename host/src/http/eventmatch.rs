@@ -1,6 +1,6 @@
 //! `/eventmatch`: a user's subscriptions, as Pacifica's Notifications serves them.
 //!
-//! An unknown, a deleted and another user's subscription answer alike, so that nobody learns what exists.
+//! Unknown, deleted and other users' subscriptions get the same response, so that it does not reveal which ones exist.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ pub(super) async fn update(
     let body = body::object(&headers, &body)?;
     recover::refuse_start_at(&body)?;
     let now = clock::now();
-    // What a plugin is asked takes its time, which others shall not wait for.
+    // The plugin is checked outside the directory's lock: the check is slow, and other changes must not wait for it.
     let stored = own(&api, &user, id)?;
     let mut wanted = Subscription::clone(&stored);
     subscription_body::update(body.clone(), &mut wanted, api.filter_dialect, now)?;

@@ -165,7 +165,8 @@ pub(super) async fn retry(
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
     };
-    // A run that somebody asked for is no route's, and waits for its handler where that is not there any more.
+    // A run that was started by hand does not depend on routes: it goes to its own handler, and waits for it if it is
+    // not configured any more.
     let asked_for = Runs::dispatched_to(&view.event.event);
     let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.recipient == *id));
     if let Some(asked_for) = asked_for {

@@ -1,6 +1,6 @@
-//! `GET /events/{id}?explain=USER`: why each of a user's subscriptions was owed an event, or was not.
+//! `GET /events/{id}?explain=USER`: why each of a user's subscriptions has a delivery of an event, or has none.
 //!
-//! The answer holds values of the event, so that only those get one who may see the event itself.
+//! The response contains values of the event, so it is given only to those who may see the event itself.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use crate::directory::CompiledSubscription;
 use crate::domain::{Activity, SubscriptionId};
 use crate::matching::{self, Document, Explanation, Filter, Step};
 
-/// The most subscriptions of one answer, and how long they may take; the rest is behind `next`.
+/// The most subscriptions of one answer, and how long they may take; `next` leads to the rest.
 const PAGE: usize = 100;
 const TIME_MAX: Duration = Duration::from_millis(500);
 
-/// Explains an event to `asking`: a page of `user`'s subscriptions, from behind `after` on.
+/// Explains an event to `asking`: a page of `user`'s subscriptions, those after `after`.
 pub(super) async fn explain(
     api: &Api,
     asking: &User,
@@ -82,7 +82,7 @@ async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
     Ok(shown.collect())
 }
 
-/// Evaluates one after the other, for as long as one answer may take, but at least one.
+/// Evaluates filters one after the other, for as long as one answer may take, but at least one.
 fn explain_all(
     json: &[u8],
     page: Vec<CompiledSubscription>,
@@ -114,8 +114,8 @@ fn tell(view: &View, known: &CompiledSubscription, explanation: Option<&Explanat
     })
 }
 
-/// Says why there is a delivery, or why there is none: first what was so when the event came, as far as it is known,
-/// then what the filter says now.
+/// Explains why there is a delivery or none: first what held when the event came, as far as it is known, then what the
+/// filter says now.
 fn reason(
     view: &View,
     known: &CompiledSubscription,

@@ -28,7 +28,7 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, 
     }
 }
 
-/// Writes something and waits until it is on disk, at most once a second for all who ask.
+/// Commits a probe to disk. All requests within one second share one commit.
 pub(super) async fn readyz(
     State(api): State<Arc<Api>>,
     Extension(probe): Extension<Probe>,

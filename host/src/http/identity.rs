@@ -1,4 +1,5 @@
-//! Who is asking: the user header, from those who may set it, unless a Waypost has sent the request for others.
+//! The identity of a request: the user header, if it comes from a trusted address and the request was not sent by a
+//! Waypost on others' behalf.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::net::{MARK, is_marked};
 
-/// The name of the sender of events that another Waypost has sent on. No user has it.
+/// The sender of events that another Waypost has forwarded. No user has this name.
 const NOBODY: &str = "";
 
 /// How a request's user is found.
@@ -20,11 +21,11 @@ const NOBODY: &str = "";
 pub struct Identity {
     /// The header with the user's name.
     pub user_header: HeaderName,
-    /// Who a request without the header is from.
+    /// The user of a request without the header.
     pub default_user: String,
-    /// The networks whose requests are believed.
+    /// The networks whose user header is trusted.
     pub trusted: Vec<IpNet>,
-    /// Who may see everything.
+    /// The users who may see everything.
     pub admins: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct User {
     pub(super) is_admin: bool,
 }
 
-/// Who sends events: a user, or no user where another Waypost sends them on.
+/// The sender of events: a user, or no user if another Waypost forwards them.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     /// The name.
@@ -55,7 +56,7 @@ impl Identity {
     }
 
     fn sender(&self, address: IpAddr, parts: &Parts) -> Result<Sender, ApiError> {
-        // Its address must be a trusted one all the same, and its user header is not even looked at.
+        // Its address must still be a trusted one. Its user header is ignored.
         if is_marked(&parts.headers) {
             return self.believe(address.to_canonical()).map(|()| Sender { name: NOBODY.to_owned() });
         }
@@ -76,7 +77,7 @@ impl Identity {
         let mut values = parts.headers.get_all(&self.user_header).iter();
         let value = values.next();
         if values.next().is_some() {
-            // A proxy that adds its header to the client's own: whose is whose, nobody can tell.
+            // A proxy that adds its header without removing the client's: the two cannot be told apart.
             return Err(ApiError::bad_request(format!(
                 "the header {} stands there more than once: let the proxy replace it",
                 self.user_header
@@ -162,7 +163,7 @@ mod tests {
         found.map(|sender| sender.name).map_err(|error| error.into_response().status().as_u16())
     }
 
-    /// A delivery to `/eventmatch` made a subscription of whomever its plugin named, or of the default user.
+    /// A delivery to `/eventmatch` created a subscription for the user that its plugin named, or for the default user.
     #[test]
     fn what_a_waypost_sends_is_from_nobody() {
         for mark in [&b"delivery"[..], b"", b"\xff"] {
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// The first of two headers counted: behind a proxy that adds its own, a client could name any user.
+    /// The first of two headers counted. Behind a proxy that adds its own, a client could name any user.
     #[test]
     fn two_names_are_nobody() {
         assert_eq!(

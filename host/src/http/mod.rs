@@ -87,7 +87,7 @@ impl Limits {
     }
 }
 
-/// What the handlers use.
+/// What the routes use.
 #[derive(Clone)]
 pub struct Api {
     /// The log.
@@ -96,19 +96,19 @@ pub struct Api {
     pub directory: Arc<Directory>,
     /// The uploaded modules.
     pub modules: Arc<Modules>,
-    /// The way in.
+    /// Accepts events into the log.
     pub intake: Intake,
-    /// What is under way.
+    /// Runs the workers.
     pub dispatcher: Arc<Dispatcher>,
-    /// What is replayed.
+    /// Runs the recoveries.
     pub recoveries: Arc<Recoveries>,
     /// Handlers, and what they run.
     pub runs: Arc<Runs>,
-    /// Where no subscription's target leads.
+    /// Refuses targets that are this service itself.
     pub guard: Arc<Guard>,
-    /// Who is asking.
+    /// Finds the user of a request.
     pub identity: Arc<Identity>,
-    /// Which web pages may ask.
+    /// Refuses requests of other sites' pages.
     pub sites: Arc<Sites>,
     /// How much a request may be.
     pub limits: Limits,

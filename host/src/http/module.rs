@@ -1,7 +1,7 @@
 //! `/eventmatch/{uuid}/plugin`: the module of one subscription.
 //!
-//! What of a subscription's plugin is not the module (`config`, `allow_hosts`, `on_error`, `limits`) stays when another
-//! module is put. Calls that run end with the module that they began with.
+//! The other members of a subscription's plugin (`config`, `allow_hosts`, `on_error`, `limits`) stay unchanged when the
+//! module is replaced. Running calls end with the module that they began with.
 
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ pub(super) async fn read(
     Ok(([(header::CONTENT_TYPE, WASM)], wasm).into_response())
 }
 
-/// Shows how a plugin does that has failed of late.
+/// Shows the breaker of a plugin that has failed recently.
 fn show_breaker(breaker: &BreakerState) -> Value {
     json!({
         "failures": breaker.failures,

@@ -29,7 +29,7 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/"))
 }
 
-/// Reads all parts, in any order. Their room is taken for as long as what is returned beside them lives.
+/// Reads all parts, in any order. Their memory counts until the returned permit is dropped.
 pub(super) async fn read<'a>(
     headers: &HeaderMap,
     body: Body,

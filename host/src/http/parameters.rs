@@ -1,4 +1,4 @@
-//! The part of a URL behind `?`.
+//! The query string of a URL.
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// What a path takes behind `?`.
+/// The query parameters of a path.
 pub(super) trait QueryDoc: DeserializeOwned {
-    /// All of it, with examples, for whoever wrote something else.
+    /// All parameters, with examples, for the error about any other one.
     const DOC: &'static str;
 }
 
-/// The parameters of a request; a wrong or unknown one is refused with what the path takes.
+/// The parameters of a request. A wrong or unknown one is refused, and the error lists those that the path accepts.
 #[derive(Debug)]
 pub(super) struct Parameters<T>(pub(super) T);
 
@@ -37,7 +37,7 @@ impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
     }
 }
 
-/// Explains a `+` that was meant as one: behind `?` it is a blank (WHATWG URL §5.1).
+/// Explains a literal `+`: in a query string it means a space (WHATWG URL §5.1).
 fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
     let meant = format!("/?{}", query.replace('+', "%2B")).parse().ok()?;
     let is_it = query.contains('+') && Query::<T>::try_from_uri(&meant).is_ok();

@@ -1,7 +1,7 @@
 //! `/plugins`: modules, uploaded once and referred to by their digest.
 //!
-//! Whoever knows a digest may refer to it and see its report: it is the hash of the module's very bytes. The list has
-//! what a user has uploaded or uses.
+//! Knowing a digest is enough to refer to its module and to see its report: a digest is a hash of the module's bytes
+//! and cannot be guessed. The list has the modules that a user has uploaded or uses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(FairPerm
     }
 }
 
-/// Checks the plugin of a subscription that is about to be written, where it differs from what is stored. The guard is
-/// to be held until it is.
+/// Checks the plugin of a subscription that is about to be written, where it differs from the stored one. Hold the
+/// guard until the subscription is written.
 pub(super) async fn refer<'a>(
     api: &'a Api,
     stored: Option<&Subscription>,
@@ -107,7 +107,7 @@ pub(super) async fn refer<'a>(
     }
 }
 
-/// Refuses limits above the service's: they would silently be the service's.
+/// Refuses limits above the service's: they would be lowered to the service's without notice.
 fn within(api: &Api, plugin: &PluginUse) -> Result<(), ApiError> {
     let (own, most) = (&plugin.limits, api.modules.host().limits());
     let millis = |time: std::time::Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! `POST /receive`: events come in. `OPTIONS /receive`: the webhook handshake, as its receiver.
+//! `POST /receive`: accepts events. `OPTIONS /receive`: the receiver's side of the webhook handshake.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::{Api, body};
 use crate::domain::EventId;
 use crate::domain::event::{EventBody, decode};
 
-/// CloudEvents 1.0 webhook specification §4: who wants to send, and how much.
+/// The sender's origin and the rate that it asks for (CloudEvents 1.0 webhook specification §4).
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
-/// Accepts one event or a batch, and answers the ids after they are on disk.
+/// Accepts one event or a batch, and returns the ids once the events are on disk.
 pub(super) async fn receive(
     State(api): State<Arc<Api>>,
     sender: Sender,
@@ -44,7 +44,7 @@ pub(super) fn answer(ids: &[EventId], is_batch: bool, json: bool) -> Response {
     }
 }
 
-/// Tells whether a client asks for JSON before plain text. Only the order counts: nobody weighs these two.
+/// Tells whether a client asks for JSON before plain text. Only their order counts; quality values are ignored.
 pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
@@ -55,7 +55,7 @@ pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
     }) == Some(true)
 }
 
-/// Lets any origin that says who it is send.
+/// Allows any origin that names itself to send.
 pub(super) async fn handshake(_sender: Sender, headers: HeaderMap) -> Response {
     let mut response = StatusCode::OK.into_response();
     let answer = response.headers_mut();

@@ -1,7 +1,7 @@
-//! `/eventmatch/{uuid}/recover`: the log matched once more, against one subscription; and `start_at`, which asks for
-//! that when a subscription is created.
+//! `/eventmatch/{uuid}/recover`: matches the log again for one subscription; and `start_at`, which does so when a
+//! subscription is created.
 //!
-//! `since` is asked for by name, so that nobody replays the whole log because he left a member out.
+//! `since` is mandatory: leaving it out must not replay the whole log by mistake.
 
 use std::sync::Arc;
 
@@ -92,8 +92,8 @@ fn never_asked() -> ApiError {
     )
 }
 
-/// Whether a user is told of events and their number. Where policy decides who sees what, that there is an event, and
-/// whether a filter matches it, would be told of events that the user may not see.
+/// Whether a user may see which events were matched, and how many. Where policy decides about events, their number and
+/// whether a filter matches them would reveal something about events that the user may not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Details {
     Shown,

@@ -1,4 +1,4 @@
-//! Room for the bodies of all requests under way: one bound on the memory that they take together.
+//! The memory for the bodies of all requests under way, with one bound for all.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 
-/// The largest body that counts as small. A quarter of the room is kept for small ones, so that large and slow uploads
-/// do not keep small events out.
+/// The largest body that counts as small. A quarter of the memory is reserved for small bodies, so that large and slow
+/// uploads do not block small events.
 const SMALL_BYTES: usize = 64 * 1024;
 
-/// The room. Bytes take theirs when they arrive, not when they are announced.
+/// The memory for bodies. Bytes count from their arrival, not from their announcement.
 #[derive(Debug)]
 pub(super) struct Room {
     taken: AtomicUsize,
     bytes: usize,
-    /// Places for decoding: it takes a processor, and memory of its own.
+    /// Permits for decoding, which takes a processor and memory of its own.
     pub(super) decoders: Arc<Semaphore>,
 }
 
@@ -28,7 +28,7 @@ impl Room {
     }
 }
 
-/// What one body takes, until it is dropped. `R` is a reference to the room.
+/// The memory that one body holds, until this is dropped. `R` is a reference to the [`Room`].
 #[derive(Debug)]
 #[must_use = "the bytes count for as long as this lives"]
 pub(super) struct RoomPermit<R: Deref<Target = Room>> {
@@ -47,7 +47,7 @@ impl<R: Deref<Target = Room>> RoomPermit<R> {
         self.bytes
     }
 
-    /// Takes room for more of the body.
+    /// Takes memory for more of the body.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), Full> {
         let total = self.bytes + bytes;
         let most = if total <= SMALL_BYTES { self.room.bytes } else { self.room.bytes - self.room.bytes / 4 };
@@ -60,14 +60,14 @@ impl<R: Deref<Target = Room>> RoomPermit<R> {
         Ok(())
     }
 
-    /// Gives room back for a part of the body that is gone.
+    /// Gives back the memory of a part of the body that is dropped.
     pub(super) fn give_back(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.room.taken.fetch_sub(bytes, Relaxed);
         self.bytes -= bytes;
     }
 
-    /// Takes over what another part of the same body takes.
+    /// Takes over the memory of another part of the same body.
     pub(super) fn absorb<O: Deref<Target = Room>>(&mut self, mut other: RoomPermit<O>) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -81,7 +81,7 @@ impl<R: Deref<Target = Room>> Drop for RoomPermit<R> {
     }
 }
 
-/// There is no room.
+/// The memory for bodies is used up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full {
     bytes: usize,

@@ -25,9 +25,9 @@ use super::error::ApiError;
 
 /// How long the loop rests after a failed accept, such as one for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How many connections over the limit are told so at once; more are closed without a word.
+/// How many connections over the limit get a response at once; more are closed without one.
 const REFUSALS_MAX: usize = 32;
-/// The longest that telling takes.
+/// The longest that such a response may take.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The limits of connections.
@@ -37,14 +37,14 @@ pub struct Connections {
     pub max: usize,
     /// The longest that the headers of a request may take.
     pub header_timeout: Duration,
-    /// How long a connection may wait for its next request, or not take what is sent to it.
+    /// How long a connection may wait for its next request, or not read what is sent to it.
     pub idle_timeout: Duration,
-    /// The longest that requests under way may take after the end has begun.
+    /// The longest that requests under way may take after shutdown has begun.
     pub grace: Duration,
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered, or `grace` is over: then they
-/// are dropped, as they are when this future is.
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is over.
+/// Requests that are left then are dropped, as they are when this future is dropped.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -72,7 +72,7 @@ pub async fn serve(
                 continue;
             }
         };
-        // Small answers leave at once.
+        // Small responses are sent at once.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
@@ -114,7 +114,7 @@ async fn finish(graceful: GracefulShutdown, mut tasks: JoinSet<()>, grace: Durat
     }
 }
 
-/// Tells of a connection that ended by a panic: that harms it alone.
+/// Reports a connection that ended by a panic, which harms only that connection.
 fn tell(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection ended by a panic");
@@ -152,7 +152,7 @@ fn service(
     })
 }
 
-/// Tells a client that there is no place, and closes.
+/// Tells a client that there are too many connections, and closes.
 async fn refuse(stream: TcpStream, builder: &auto::Builder<TokioExecutor>, max: usize) {
     let service = service_fn(move |_: Request<Incoming>| async move {
         let detail = format!("all {max} connections are in use (the setting connections_max): try again");

@@ -43,7 +43,7 @@ pub struct Sites {
 impl Sites {
     /// Returns why a request is refused, if it is.
     fn refuse(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<ApiError> {
-        // First: a rebinding page counts as our own for its browser, which lets it send any header.
+        // Checked first: to its browser, a rebinding page has our own origin, so it may send any header.
         if self.is_local || !self.hosts.is_empty() {
             let named = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
             let mut named = named.chain(uri.authority().map(|authority| authority.as_str().as_bytes()));
@@ -58,7 +58,7 @@ impl Sites {
                 fetch_sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"))
                     || has_origin && origins.all(|origin| self.trusts(origin))
             }
-            // Over plain HTTP to another machine, browsers say nothing of the site.
+            // Over plain HTTP to another machine, browsers send no `Sec-Fetch-Site`.
             (false, true) => origins.all(|origin| self.trusts(origin) || is_same(origin, uri, headers)),
             (false, false) => true,
         };
@@ -72,8 +72,8 @@ impl Sites {
     fn is_own(&self, host: &[u8]) -> bool {
         let Some((host, _)) = std::str::from_utf8(host).ok().and_then(split) else { return false };
         match address(host) {
-            // A page can ask for these: they lead here, but browsers take them for another machine and say nothing of
-            // the site.
+            // A page can request these addresses. They lead to this machine, but browsers treat them as another one and
+            // send no `Sec-Fetch-Site`.
             Some(address) => !(self.is_local && is_disguised(address)),
             None => is_nobodys(host) || self.hosts.iter().any(|own| covers(own, host)),
         }
@@ -144,14 +144,14 @@ fn is_same(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     })
 }
 
-/// Tells whether a request has a token, which a browser sends for no page of another site.
+/// Tells whether a request has a token, which a browser does not send for a page of another site.
 fn has_token(headers: &HeaderMap) -> bool {
     let scheme = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// Tells whether a user follows a link to a page of ours: the page with the link sees nothing of the answer. Handlers are
-/// started by GET too, and a link must not do that.
+/// Tells whether a user follows a link to a page of ours. The page with the link cannot read the response. Handlers can
+/// be started by GET as well, and a link must not do that.
 fn is_visit(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let says = |name, value: &str| headers.get(name).is_some_and(|found| found == value);
     matches!(*method, Method::GET | Method::HEAD)

@@ -1,4 +1,4 @@
-//! An event's story as JSON, and who may see how much of it.
+//! An event's story as JSON, and how much of it a user may see.
 
 use std::sync::Arc;
 
@@ -26,11 +26,11 @@ pub(super) struct Delivery {
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
     pub(super) state: State,
-    /// The name of the handler that it is a run of, if it is one.
+    /// The handler's name, if it is a run.
     pub(super) handler: Option<String>,
     /// How far the run has come, while it is under way.
     pub(super) progress: Option<Progress>,
-    /// Why it waits though it was never tried, where that is known.
+    /// Why it waits without having been attempted, where that is known.
     held: Option<String>,
     /// For what, and since when, other deliveries of the subscription wait.
     others_held: Option<(Holder, Timestamp)>,
@@ -48,8 +48,9 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Returns what `user` may see of a story, if anything: an admin all of it, its sender the event, and an owner of
-    /// a subscription the deliveries to it and its filter's failure, and the event too once policy has let him.
+    /// Returns what `user` may see of a story, if anything. An admin sees all of it. The sender sees the event. The
+    /// owner of a subscription sees its deliveries and the failure of its filter, and the event once policy has allowed
+    /// it.
     pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
@@ -59,7 +60,7 @@ impl View {
         };
         let is_free = user.is_admin || event.sender == user.name;
         let is_seen = |delivery: &Delivery| match delivery.handler {
-            // Runs belong to nobody but the operator and who caused them.
+            // A run can be seen by admins and the event's sender only.
             Some(_) => is_free,
             None => is_visible(delivery.now.as_ref()),
         };
@@ -90,8 +91,8 @@ impl View {
         })
     }
 
-    /// Returns the whole story. The event's own JSON stays as it was received, numbers too; it is null for whom
-    /// policy has not let see it.
+    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is null for a
+    /// user whom policy has not allowed to see it.
     pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
@@ -148,14 +149,14 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     })
 }
 
-/// Says that a run waits for a handler that is not there.
+/// Explains that a run waits for a handler that is not configured any more.
 fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
     let is_there =
         api.directory.get(recipient.subscription_id()).is_some() || api.runs.name(recipient).is_some();
     (!is_there).then(|| "waits: its handler is not in the configuration any more".to_owned())
 }
 
-/// Says that a subscription's deliveries wait for the breaker of its plugin.
+/// Explains that a subscription's deliveries wait for the breaker of its plugin.
 fn held(api: &Api, recipient: RecipientId) -> Option<String> {
     let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.subscription_id())?;
     let until = open_until?;
@@ -179,7 +180,7 @@ impl Delivery {
             | State::Skipped { .. }
             | State::Dead { .. } => None,
         };
-        // A run that is over may still be tidying up.
+        // A finished run may still be cleaning up.
         let progress = progress.filter(|_| state == State::Delivering);
         let now = api.directory.get(recipient.subscription_id());
         let others_held = api.dispatcher.hold(recipient);
@@ -229,14 +230,14 @@ impl Delivery {
         })
     }
 
-    /// Returns for what it waits that is neither its target's nor its plugin's.
+    /// Returns what it is held for: neither its target nor its plugin.
     fn hold(&self) -> Option<Value> {
         if !matches!(self.state, State::Pending | State::Retrying { .. }) {
             return None;
         }
         let (by, since) = match self.history.iter().rfind(|entry| !entry.is_run()) {
             Some(Entry::Held { by, since, .. }) => (*by, *since),
-            // It has not come to a try of its own while others of its subscription are held.
+            // It has had no attempt of its own while other deliveries of its subscription are held.
             None if self.state == State::Pending => self.others_held?,
             None
             | Some(
@@ -252,8 +253,7 @@ impl Delivery {
         Some(json!({"by": by.name(), "since": clock::text(since)}))
     }
 
-    /// Tells whether the operator's policy has ever said yes: then or later the plugin ran, or a request went to the
-    /// target.
+    /// Tells whether the operator's policy has ever allowed it: only then was the plugin called or a request sent.
     fn was_allowed(&self) -> bool {
         if self.history.iter().any(|entry| matches!(entry, Entry::Plugin(_))) {
             return true;

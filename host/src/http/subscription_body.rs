@@ -63,8 +63,8 @@ pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value
     })
 }
 
-/// Makes a new subscription of a body. A filter that does not say its language is in `dialect`, which is kept with it: the
-/// setting may change, and what the filter means does not.
+/// Makes a new subscription from a body. A filter that does not name its language is in `dialect`. That is stored with
+/// it: the setting may change, but the meaning of the filter does not.
 ///
 /// # Errors
 /// Names the first member that is missing or wrong.
@@ -85,7 +85,7 @@ pub(super) fn create(
     Ok(subscription)
 }
 
-/// Lays the members of a body over a subscription; `dialect` is the language of a filter whose own is taken away.
+/// Applies the members of a body to a subscription; `dialect` is the language of a filter whose own is removed.
 ///
 /// # Errors
 /// Names the first member that is wrong; the subscription is then not to be used.

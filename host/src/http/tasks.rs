@@ -54,7 +54,7 @@ pub(super) struct Task {
     task_name: Option<String>,
     exception_type: Option<&'static str>,
     exception_value: Option<String>,
-    /// Empty without an error: clients read it as a text.
+    /// Empty without an error, since clients expect a text.
     exception_traceback: String,
     created: String,
     updated: String,

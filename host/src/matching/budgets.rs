@@ -1,7 +1,7 @@
-//! What the filters of one owner may take together of one event.
+//! The work budget that the filters of one owner share for one event.
 //!
-//! Each filter has a limit of its own, but thousands of filters at their limits would stall every event. What an
-//! ordinary filter takes is never counted, so that nobody loses an event because he has many subscriptions.
+//! Each filter has a limit of its own, but thousands of filters at their limits would stall every event. The work of
+//! ordinary filters is not counted, so a user does not lose events by having many subscriptions.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,10 +12,10 @@ use super::evaluate::Failure;
 const TOGETHER: u64 = 2_000_000;
 /// How many times one filter's limit they may take at least.
 const FILTERS: u64 = 4;
-/// Which part of one filter's limit an evaluation takes without being counted: about what it takes to go over all of
-/// an event, twice.
+/// The part of one filter's limit that an evaluation uses free of charge: about what it takes to visit a whole event
+/// twice.
 const FREE_PART: u64 = 24;
-/// Among how many owners of an expression its evaluation is counted: it is evaluated once for all of them.
+/// The most owners of an expression that its evaluation is charged to. It is evaluated once for all of them.
 const OWNERS_MAX: usize = 16;
 
 /// The budgets of all owners, for one event.
@@ -31,10 +31,10 @@ impl<K: Eq + Hash> Budgets<K> {
         Self { limit, spent: HashMap::new() }
     }
 
-    /// Returns what an evaluation for these owners may take.
+    /// Returns the most that an evaluation for these owners may use.
     ///
     /// # Errors
-    /// None of them has anything left.
+    /// The budgets of all of them are used up.
     pub(super) fn allowance(&self, owners: impl Iterator<Item = K>) -> Result<u64, Failure> {
         if self.spent.is_empty() {
             return Ok(self.limit);
@@ -46,7 +46,7 @@ impl<K: Eq + Hash> Budgets<K> {
         }
     }
 
-    /// Names the limit that has ended an evaluation which was allowed `limit` visits.
+    /// Names the limit that ended an evaluation with an allowance of `limit` visits.
     pub(super) fn name(&self, failure: Failure, limit: u64) -> Failure {
         match failure {
             Failure::TooExpensive { .. } if limit < self.limit => {
@@ -56,7 +56,7 @@ impl<K: Eq + Hash> Budgets<K> {
         }
     }
 
-    /// Counts what an evaluation has taken.
+    /// Charges the visits of an evaluation.
     pub(super) fn charge(&mut self, owners: impl Iterator<Item = K>, visits: u64) {
         if visits > self.limit / FREE_PART {
             for owner in owners.take(OWNERS_MAX) {

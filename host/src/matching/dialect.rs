@@ -134,7 +134,7 @@ const EACH_ELEMENT: &str = "in RFC 9535 `[?…]` tests the children of what stan
 
 /// Adds what the other dialect's parser guesses about the same place, where the first one's guesses nothing.
 fn with_hint(error: FilterError, other: FilterError) -> FilterError {
-    // Who leaves the parentheses out has chosen RFC 9535.
+    // A text without the parentheses was meant as RFC 9535.
     let is_choice = other.hint.as_deref() == Some(jsonpath2::PARENTHESES);
     let is_better = error.hint.is_none() && error.column == other.column && !is_choice;
     FilterError { hint: if is_better { other.hint } else { error.hint }, ..error }

@@ -1,4 +1,4 @@
-//! What can be wrong with a filter's text, told so that its author can mend it.
+//! What can be wrong with a filter's text, explained so that its author can correct it.
 
 use jsonpath_rust::parser::errors::JsonPathError;
 use pest::RuleType;
@@ -45,7 +45,7 @@ impl FilterError {
                 };
                 Self::at(text, at, expected(&error.variant))
             }
-            // The rest is found behind the grammar and carries no place, but quotes the text that it is about.
+            // The other errors are found after parsing. They carry no position, but quote the text that they are about.
             other => {
                 let message = other.to_string();
                 let quoted = message.split('`').skip(1).step_by(2).find_map(|part| text.find(part));
@@ -87,8 +87,8 @@ fn long_integer(text: &str, found: &FilterError) -> Option<FilterError> {
     (digits > 15).then(|| FilterError::at(text, at, message))
 }
 
-/// Finds what stands behind a sound literal where nothing of the kind may follow it: the grammar points at the literal,
-/// which it could have been without.
+/// Finds what follows a valid literal where nothing like it is allowed: the grammar points at the literal, which is not
+/// at fault.
 fn behind_literal(text: &str, found: &FilterError) -> Option<FilterError> {
     let (at, first) = text.char_indices().nth(found.column - 1)?;
     let rest = &text[at..];

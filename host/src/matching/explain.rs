@@ -1,8 +1,8 @@
 //! Why a filter finds something in an event, or does not.
 //!
 //! The path is followed step by step, as far as anything is found. Where a step finds nothing, each condition of its
-//! filters is tried for itself on every node that was tested, with the values that it looked at; where such a
-//! condition is a path, that path is followed in the same way. It is made when somebody asks, never while matching.
+//! filters is tried for itself on every node that was tested, with the values that it looked at; where such a condition
+//! is a path, that path is followed in the same way. Explanations are made on request, never while matching.
 
 mod seen;
 #[cfg(test)]
@@ -123,7 +123,7 @@ pub(super) fn explain(filter: &Filter, event: &Document<'_>) -> Explanation {
 
 /// What following a path costs besides its visits: its text is written again.
 const PATH_VISITS: u64 = 50;
-/// From how many nodes the path of a condition is followed.
+/// How many nodes the path of a condition is followed from.
 const FOLLOWED_MAX: usize = 100;
 /// How many times the work of one evaluation an explanation may take.
 const EFFORT: u64 = 4;

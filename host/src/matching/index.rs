@@ -40,8 +40,8 @@ use crate::domain::ids::RecipientId;
 
 /// The filters of all active subscriptions.
 ///
-/// A clone shares its parts with the original, so that one who changes the index clones it, changes the clone and
-/// swaps it in (`ArcSwap`), while others go on reading.
+/// Clones share their parts. To change the index, clone it, change the clone and swap it in (`ArcSwap`); readers keep
+/// the old one until then.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     keys: Keys,
@@ -49,29 +49,30 @@ pub struct Index {
     /// Equal expressions are one filter, evaluated once: the filters by the keys of their texts.
     expressions: Table<Set<FilterId>>,
     filters: OrdMap<FilterId, Arc<Entry>>,
-    /// The filters of which something is known, by atom.
+    /// The filters with a necessary atom, by atom.
     paths: Node,
-    /// The filters of which nothing is known: they are tried on every event.
+    /// The filters without one: they are evaluated on every event.
     scan: Set<FilterId>,
     next: u64,
 }
 
-/// A distinct filter and those who use it.
+/// A distinct filter and the recipients that use it.
 #[derive(Clone, Debug)]
 struct Entry {
     filter: Arc<Filter>,
-    /// Under which of its clauses it is filed. (They are read again when they are needed, to save their room.)
+    /// The clause under which it is filed, by its index. (Clauses are computed again when they are needed, to save
+    /// memory.)
     clause: Option<usize>,
     recipients: Set<RecipientId>,
 }
 
-/// Who wants an event.
+/// The recipients of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
     /// The recipients whose filters match, in the order of their ids.
     pub matched: Vec<RecipientId>,
-    /// The recipients whose filters gave no answer, in the order of their ids. (A filter that could not match
-    /// anyway is not asked.)
+    /// The recipients whose filters gave no answer, in the order of their ids. (A filter that could not match anyway is
+    /// not evaluated.)
     pub failed: Vec<(RecipientId, Failure)>,
 }
 

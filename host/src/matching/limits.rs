@@ -1,8 +1,8 @@
-//! What a filter's text may be, before and after a parser sees it.
+//! Limits of a filter's text, checked before and while it is parsed.
 //!
-//! Parsers of JSONPath blow up on nesting (stack and backtracking): [`check_text`] keeps that out in one pass, for
-//! RFC 9535, whose parser is not ours. The parser of jsonpath2 counts as it goes along, by [`check_depth`] and
-//! [`check_filters`]. [`check_spaces`] refuses what jsonpath-rust 1 reads wrongly without a word.
+//! Parsers of JSONPath can blow up on nesting (stack and backtracking). For RFC 9535, whose parser is not ours,
+//! [`check_text`] refuses such texts in one pass beforehand. The parser of jsonpath2 counts while it parses, by
+//! [`check_depth`] and [`check_filters`]. [`check_spaces`] refuses what jsonpath-rust 1 silently misreads.
 
 use super::error::FilterError;
 

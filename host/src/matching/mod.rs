@@ -1,4 +1,4 @@
-//! Filters, and who wants an event.
+//! Filters, and which recipients an event has.
 //!
 //! [`Filter`] is one subscription's expression, parsed once; [`Index`] holds all of them and answers, from an event's
 //! JSON bytes, which subscriptions match. `http` parses filters at the edge, `directory` keeps the index behind an

@@ -12,20 +12,20 @@ use super::form::Operand;
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// What the smallest counts. The next ones count twice that each: the regex crate compares a size and does not tell it.
 const COMPILED_BYTES_LEAST: usize = 8 * 1024;
-/// What a pattern may take at the least while it is tried on a text (its automaton's states), in bytes: with less it would
-/// forget them before they are of use.
+/// The least memory for the states of a pattern's automaton while it is tried on a text, in bytes. With less, states
+/// would be dropped before they are reused.
 const STATES_BYTES_LEAST: usize = 32 * 1024;
 /// The most that the patterns of one filter count together, in bytes.
 const FILTER_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
-/// How much the patterns of a filter may still take when they are compiled.
+/// The part of the limit that the patterns of a filter may still use when they are compiled.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: usize,
 }
 
 impl Room {
-    /// Returns the room of a filter that has no pattern yet.
+    /// Returns the limit of a filter without patterns.
     pub(super) fn of_filter() -> Self {
         Self { bytes: FILTER_COMPILED_BYTES_MAX }
     }
@@ -86,8 +86,8 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    /// Checks a pattern, and takes what it needs of the filter's room. What it compiles to is not kept: most filters are
-    /// never evaluated.
+    /// Checks a pattern, and takes its size from the filter's limit. The compiled form is not kept, because most
+    /// filters are never evaluated.
     pub(super) fn new(text: &str, extent: Extent, room: &mut Room) -> Result<Self, Oversize> {
         let compiled = Compiled::of(text, extent)?;
         if let Some((_, bytes)) = &compiled {

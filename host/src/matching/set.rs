@@ -40,7 +40,7 @@ impl<T: Ord + Copy> Set<T> {
             Self::Few(few) => few.retain(|other| *other != element),
             Self::Many(many) => {
                 many.remove(&element);
-                // Well below, so that it does not go to and fro.
+                // Well below the limit, so that a set does not keep switching between the two forms.
                 if many.len() <= FEW / 2 {
                     *self = Self::Few(many.iter().copied().collect());
                 }

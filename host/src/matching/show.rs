@@ -112,7 +112,7 @@ impl Display for Shown<'_, Condition> {
     }
 }
 
-/// Writes parts, those that are joined themselves in parentheses: no reader has to know which operator binds tighter.
+/// Joins parts, and puts nested joins in parentheses, so that a reader need not know which operator binds tighter.
 fn join(f: &mut Formatter<'_>, parts: &[Condition], dialect: Dialect, word: &str) -> fmt::Result {
     for (place, part) in parts.iter().enumerate() {
         f.write_str(if place == 0 { "" } else { word })?;

@@ -17,7 +17,7 @@ const FEW: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key(u64);
 
-/// Makes keys; seeded again in each process, so that nobody can choose names that collide.
+/// Makes keys. They are seeded in each process, so that names cannot be chosen to collide.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys(foldhash::quality::RandomState);
 

@@ -1,4 +1,4 @@
-//! The paths that anyone's atom names, as one tree, with the filters filed where their atoms end.
+//! The paths of all filed atoms, as one tree, with the filters filed where their atoms end.
 //!
 //! All parts are persistent: a clone shares everything, and filing one filter copies the few nodes on its path.
 
@@ -18,14 +18,14 @@ pub(super) struct FilterId(pub(super) u64);
 /// The filters filed under one atom.
 pub(super) type Postings = Set<FilterId>;
 
-/// The place of one path: what is asked of the values there, and the way on to their children.
+/// The node of one path: the tests of the values there, and the nodes of their children.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     names: Table<Arc<Node>>,
     any: Option<Arc<Node>>,
     exists: Postings,
     texts: Table<Postings>,
-    /// The tests that most paths do without.
+    /// Rare tests: most paths have none of them.
     others: Option<Arc<Others>>,
 }
 
@@ -57,7 +57,7 @@ struct Prefixes {
 }
 
 impl Node {
-    /// Files a filter under `atom`, where it is not yet.
+    /// Files a filter under `atom`. It must not be filed there already.
     pub(super) fn file(&mut self, keys: &Keys, atom: &Atom<'_>, id: FilterId) {
         let mut node = self;
         for step in &atom.path {
@@ -80,7 +80,7 @@ impl Node {
         }
     }
 
-    /// Takes a filter from where [`Node::file`] put it, with the nodes that nobody needs any more.
+    /// Removes a filter from where [`Node::file`] put it, and the nodes that are empty then.
     pub(super) fn unfile(&mut self, keys: &Keys, path: &[Step<'_>], test: &Test<'_>, id: FilterId) {
         match path.split_first() {
             Some((Step::Name(name), rest)) => {

@@ -1,4 +1,4 @@
-//! Whose a module is, and what each user's modules take.
+//! Which users hold a module, and how much disk each user's modules take.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::store::Module;
 /// The most uploaders that are remembered for one module.
 const UPLOADERS_MAX: usize = 64;
 
-/// Who has which modules.
+/// The users that hold each module.
 pub(super) struct Holders(HashMap<PluginDigest, BTreeSet<String>>);
 
 impl Holders {
-    /// Returns those whose subscriptions refer to modules.
+    /// Returns the users whose subscriptions refer to modules.
     pub(super) fn referring(subscriptions: &[Arc<Subscription>]) -> Self {
         let mut holders: HashMap<PluginDigest, BTreeSet<String>> = HashMap::new();
         for live in subscriptions.iter().filter(|subscription| subscription.deleted.is_none()) {
@@ -27,8 +27,8 @@ impl Holders {
         Self(holders)
     }
 
-    /// Adds, for modules that no subscription refers to, those who uploaded them within [`GRACE`]. A module that is
-    /// in use counts for the users of it alone: uploading it again costs its uploader nothing.
+    /// Adds the recent uploaders (within [`GRACE`]) of modules that no subscription refers to. A module in use counts
+    /// only for the users whose subscriptions refer to it: uploading it again costs nothing.
     pub(super) fn with_uploaders(mut self, modules: &[Module], now: Timestamp) -> Self {
         for module in modules {
             self.0.entry(module.report.digest).or_insert_with(|| {
@@ -70,7 +70,7 @@ pub(super) fn bytes(module: &Module) -> u64 {
     module.report.bytes + module.report.compiled_bytes
 }
 
-/// Notes an upload of a module that was there. It stays whose it is, and those come off whose upload holds it no more.
+/// Records another upload of a known module. `by` stays the first uploader; uploads older than [`GRACE`] are dropped.
 pub(super) fn uploaded_again(known: Module, by: &str, now: Timestamp) -> Module {
     let mut uploads: BTreeMap<_, _> =
         known.uploads.into_iter().filter(|(user, at)| user != by && is_fresh(*at, now)).collect();

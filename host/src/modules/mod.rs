@@ -1,8 +1,8 @@
 //! Uploaded modules: kept in the store, compiled by the sandbox, referred to by subscriptions.
 //!
-//! A module is known by its digest. It stays while a subscription refers to it, and for [`GRACE`] after its upload.
-//! Its bytes are the truth; machine code is made of them again whenever it is gone. What it takes on disk counts for
-//! those whose subscriptions refer to it, and where there are none, for those who have just uploaded it ([`Room`]).
+//! A module is known by its digest. It stays while a subscription refers to it, and for [`GRACE`] after its upload. The
+//! store keeps its wasm; its machine code is a cache and is compiled again when it is gone. The disk space of a module
+//! counts for the users whose subscriptions refer to it, or, if there are none, for its recent uploaders ([`Room`]).
 
 mod holders;
 mod storage;
@@ -39,7 +39,7 @@ pub enum Error {
     /// It is not accepted.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// There is no room for it.
+    /// The disk quota of all modules is used up.
     #[error(
         "there is no room for {bytes} bytes more: modules and their machine code may take {most} bytes (the setting \
          plugin_storage_bytes_max), and subscriptions refer to what is there or it is new"
@@ -50,7 +50,7 @@ pub enum Error {
         /// What all may take.
         most: u64,
     },
-    /// There is no more room for its user.
+    /// The user's disk quota is used up.
     #[error(
         "there is no room for {bytes} bytes more of yours: the modules that your subscriptions refer to or that you have \
          just uploaded may take {most} bytes with their machine code (the setting plugin_user_storage_bytes_max)"
@@ -90,7 +90,7 @@ pub enum Wrong {
     /// Its configuration is wrong.
     #[error("the configuration is wrong")]
     Config(Vec<Problem>),
-    /// There is no more room for its user.
+    /// The user's disk quota is used up.
     #[error(
         "there is no room for this module's {bytes} bytes: those that your subscriptions refer to may take {most} bytes \
          with their machine code (the setting plugin_user_storage_bytes_max)"
@@ -109,7 +109,8 @@ pub enum Wrong {
     Store(#[source] store::Error),
 }
 
-/// Held while a subscription comes to refer to a module, which stays until then. Its user's other subscriptions wait.
+/// Keeps a module while a subscription that refers to it is being written. The user's other subscriptions wait
+/// meanwhile.
 pub struct Referring<'a> {
     _stays: RwLockReadGuard<'a, ()>,
     _turn: FairPermit,
@@ -121,7 +122,7 @@ pub struct Modules {
     host: Arc<Host>,
     /// Held for reading while a subscription comes to refer to a module, for writing while unused ones are removed.
     referring: RwLock<()>,
-    /// Held from the look for room until a module takes it.
+    /// Held from the check of the quota until the module is stored.
     storing: Mutex<()>,
     /// Each user has one configuration checked at once.
     checking: FairSemaphore,
@@ -191,7 +192,7 @@ impl Modules {
             self.make_room(by, digest, Need { own, more: 0 }, now).await?;
             return self.again(known, wasm, by, now).await;
         }
-        // Before it is compiled, at least for itself; then with its machine code, which is there by now.
+        // The quota is checked before compiling, for the wasm alone, and again after compiling, with the machine code.
         self.make_room(by, digest, Need { own: bytes, more: bytes }, now).await?;
         let report = self.host.admit(by, wasm.clone()).await?;
         let _storing = self.storing.lock().await;
@@ -208,7 +209,7 @@ impl Modules {
         Ok(UploadResult::New(module))
     }
 
-    /// Notes that a known module has come again: it stays whose it is.
+    /// Stores a known module again, with its new upload time.
     async fn again(
         &self,
         known: Module,
@@ -222,7 +223,7 @@ impl Modules {
     }
 
     async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        // Whoever removes what is unused must not have seen the old time.
+        // Garbage collection holds this lock for writing, so it cannot act on the upload time that is being replaced.
         let _referring = self.referring.read().await;
         self.store.put_module(module, wasm).await.map_err(Error::Store)
     }
@@ -283,15 +284,16 @@ impl Modules {
         })
     }
 
-    /// Checks what a user's subscription wants of a plugin, whose module then stays until the guard is dropped: hold it
-    /// until the subscription is written.
+    /// Checks the plugin that a user's subscription asks for. The module stays until the guard is dropped: hold the
+    /// guard until the subscription is written.
     ///
     /// # Errors
     /// When there is no such module, its configuration is wrong, or it is more than the user may have.
     pub async fn refer(&self, user: &str, wanted: &PluginUse) -> Result<Referring<'_>, Wrong> {
         let turn = self.checking.take(user, 1).await;
         self.check_in_turn(user, wanted).await?;
-        // Not earlier: while one waits for the lock to remove, nobody else comes in.
+        // This lock is taken last: a writer that waits for it blocks all new readers, so it must not be held during the
+        // slow check.
         let referring = Referring { _stays: self.referring.read().await, _turn: turn };
         let module = self.module(wanted.digest).await.map_err(Wrong::Store)?;
         self.afford(user, &module.ok_or(Wrong::Unknown(wanted.digest))?).await?;

@@ -1,4 +1,4 @@
-//! How long modules stay, and how much room they may take.
+//! How long modules stay, and how much disk they may take.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::{chain, clock};
 
 /// How long a module that no subscription refers to stays after its upload.
 pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long it stays in any case, also where there is no room for others: who uploads comes to refer to it soon.
+/// How long it stays even if the disk quota is used up: an upload is usually followed soon by a subscription that
+/// refers to it.
 pub const GRACE_WHEN_FULL: Duration = Duration::from_secs(10 * 60);
 /// How often unused modules are removed.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -79,7 +80,7 @@ impl Modules {
         Ok(unused.len())
     }
 
-    /// Makes room for a user's module: unused modules go, the user's own ones first, and the oldest first.
+    /// Frees disk space for a user's module: removes unused modules, the user's own first, the oldest first.
     pub(super) async fn make_room(
         &self,
         user: &str,
@@ -111,7 +112,7 @@ impl Modules {
         self.has_room(user, digest, need, now).await?
     }
 
-    /// Tells whether there is room; the inner error says what is full.
+    /// Tells whether the quotas allow it; the inner error names the one that does not.
     async fn has_room(
         &self,
         user: &str,
@@ -150,7 +151,8 @@ impl Modules {
         if is_within { Ok(()) } else { Err(Wrong::UserFull { bytes, most }) }
     }
 
-    /// Returns whose subscriptions refer to modules, as the store has them: a change is there before anyone sees it.
+    /// Returns the users whose subscriptions refer to modules, read from the store: it has a change before the
+    /// directory shows it.
     async fn referring_now(&self) -> Result<Holders, store::Error> {
         Ok(Holders::referring(&self.store.subscriptions().await?))
     }

@@ -198,7 +198,7 @@ async fn size() -> u64 {
     holders::bytes(uploaded.module())
 }
 
-/// Three modules of padding took all the room there was: everybody else's uploads were refused.
+/// Three padded modules used up the whole disk quota: uploads of all other users were refused.
 #[tokio::test]
 async fn a_user_who_uploads_much_leaves_room_for_others() {
     let size = size().await;
@@ -226,11 +226,11 @@ async fn a_module_counts_for_those_who_use_it() {
     let (kept, now) = (Kept::with(room), clock::now());
     let anns = kept.modules.upload(another(1), "ann", now).await.unwrap().module().report.digest;
     let _anns = kept.refer_as("ann", anns).await;
-    // He pays nothing for what she uses, and she nothing for what he uploads.
+    // Eve's quota is not charged for Ann's module in use, nor Ann's for Eve's upload.
     assert_eq!(kept.modules.upload(another(1), "eve", now).await.unwrap().module().by, "ann");
     let eves = kept.modules.upload(another(2), "eve", now).await.unwrap().module().report.digest;
     let _eves = kept.refer_as("eve", eves).await;
-    // To use it he has no room beside his own.
+    // Eve's own module uses up her quota, so her subscription cannot refer to Ann's module as well.
     let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();
     assert!(matches!(refused, Wrong::UserFull { .. }), "{refused}");
     assert!(kept.modules.refer("ann", &PluginUse::new(anns)).await.is_ok());

@@ -1,4 +1,4 @@
-//! Which addresses are public: those that a plugin may be sent to without a word of the operator's.
+//! Which addresses are public: plugins may send to these without the operator's permission.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +26,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     let is_special = match address.octets() {
         // "This network", private, loopback, link-local: the cloud's metadata service is 169.254.169.254.
         [0 | 10 | 127, ..] | [169, 254, ..] | [172, 16..=31, ..] | [192, 168, ..] => true,
-        // Shared behind carriers' NAT, and benchmarks.
+        // Shared addresses of carriers' NAT, and benchmarks.
         [100, 64..=127, ..] | [198, 18 | 19, ..] => true,
         // IETF assignments, documentation, the old relays of 6to4.
         [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => true,

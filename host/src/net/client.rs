@@ -23,17 +23,18 @@ use crate::chain;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often an HTTP/2 connection with requests under way is tried, and how long an answer may take. Attempts share
-/// it, so that giving one up does not close it: without this, all would go into a dead one until TCP notices.
+/// How often an HTTP/2 connection with requests under way is pinged, and how long its answer may take. Attempts share
+/// the connection, so giving one up does not close it: without pings, all attempts would use a dead connection until
+/// TCP notices.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest that what follows a status is waited for, once the status has decided.
+/// The longest that a response's body is waited for: the status has decided by then.
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(1);
 
 type Http = legacy::Client<Connector, Full<Bytes>>;
 
-/// A client whose connections end with their requests.
+/// A client that does not keep connections: each ends with its request.
 pub(crate) type Unpooled<B> = legacy::Client<Connector, B>;
 
 /// Makes a client that connects within a reach, and keeps no connection.
@@ -51,19 +52,19 @@ where
 /// A client that keeps its connections.
 pub(crate) struct Client {
     kept: Http,
-    /// Keeps none: each request has its own.
+    /// Keeps no connections: each request gets a new one.
     fresh: Http,
     /// How many connections there are.
     open: Arc<AtomicUsize>,
     kept_max: usize,
 }
 
-/// How many connections are kept, as each of them needs a descriptor.
+/// How many connections are kept. Each needs a file descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptMax {
     /// Idle ones to each host.
     pub(crate) host: usize,
-    /// Of all: while there are as many, further requests have connections that end with them.
+    /// In total. While so many are open, further requests get connections that end with them.
     pub(crate) all: usize,
 }
 
@@ -96,7 +97,7 @@ impl Client {
         let build = |idle_per_host: usize| {
             legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                // What a lenient reader understands is understood: the status counts, and not the target's style.
+                // A malformed response is accepted if it can be parsed leniently: only the status counts.
                 .http1_allow_spaces_after_header_name_in_responses(true)
                 .http1_allow_obsolete_multiline_headers_in_responses(true)
                 .http1_ignore_invalid_headers_in_responses(true)
@@ -110,8 +111,9 @@ impl Client {
         Ok(Self { kept: build(kept_max.host), fresh: build(0), open, kept_max: kept_max.all })
     }
 
-    /// Sends a request and waits for the head of its answer, at most `wait`. Where a kept connection turns out to have been closed by the
-    /// target before it answered anything, the request that `again` makes goes over a fresh one, at once and once.
+    /// Sends a request and waits at most `wait` for the head of its response. If a kept connection turns out to have
+    /// been closed by the target before any response, the request that `again` makes is sent over a new connection, at
+    /// once and only once.
     ///
     /// Dropping the future closes an HTTP/1 connection, and resets a stream of HTTP/2.
     ///
@@ -169,7 +171,7 @@ fn judge(answered: Result<Response<Incoming>, legacy::Error>) -> Result<Reply, F
     }
     let begin = wire.begin();
     match wire::status(&begin) {
-        // The target has decided, and then said something that hyper cannot read.
+        // The status has arrived, followed by something that hyper cannot parse.
         Some(status) if !status.is_informational() => {
             let unread = format!("the rest of the answer cannot be read: {}", reason(&error));
             return Ok(Reply { status, headers: HeaderMap::new(), rest: Err(unread) });
@@ -206,7 +208,7 @@ impl Reply {
         match self.rest {
             Ok(body) => {
                 let mut bytes = Vec::new();
-                // Answers without a body do not pay for the size of this future.
+                // Responses without a body need not pay for the size of this future.
                 let missing = match body.is_end_stream() {
                     true => None,
                     false => Box::pin(beginning(body, bytes_max, &mut bytes, stop)).await,
@@ -243,7 +245,7 @@ pub(crate) async fn beginning<B: Body<Data = Bytes> + Unpin>(
     }
 }
 
-/// Reads at most `bytes_max` bytes, and returns whether they broke off. Cancel safe: `kept` has what came.
+/// Reads at most `bytes_max` bytes, and returns whether the body was cut off. Cancel safe: `kept` has the bytes so far.
 async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B, bytes_max: usize, kept: &mut Vec<u8>) -> bool {
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return true };

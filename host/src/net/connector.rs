@@ -1,4 +1,4 @@
-//! Connections to checked addresses alone: a name is resolved once, and what it leads to is checked, then connected to.
+//! Connects to checked addresses only: a name is resolved once, its addresses are checked, and those are connected to.
 
 use std::future::ready;
 use std::io;
@@ -26,10 +26,10 @@ use super::wire::{Wired, wired};
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
-/// How many names are resolved at once. The system's resolver blocks a thread until a name server answers, also when the
-/// request has been given up; half of the runtime's threads for that are left to the store and to intake.
+/// How many names are resolved at once. The system's resolver blocks a thread until a name server answers, even if the
+/// request was given up. Half of the runtime's blocking threads are left for the store and intake.
 const LOOKUPS_MAX: usize = 256;
-/// How long a name waits to be resolved. What keeps it waiting are other names, so the target is not to blame.
+/// How long a lookup waits to begin. It waits only for other lookups, so this is not the target's fault.
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
 /// Makes a connector for both schemes, HTTP/1 and HTTP/2.
@@ -193,7 +193,8 @@ mod tests {
         }
     }
 
-    /// Names that no server resolved kept others waiting until those timed out, which was their targets' failure.
+    /// Names that no server resolved kept other lookups waiting until they timed out, which counted as failures of
+    /// their targets.
     #[tokio::test]
     async fn a_name_that_is_not_resolved_because_of_others_is_our_own_shortage() {
         let mut resolver =
@@ -202,7 +203,7 @@ mod tests {
         assert!(crate::shortage::is_behind(&*failure));
     }
 
-    /// A name that leads elsewhere when a subscription is made, and here when it is delivered to.
+    /// A name that resolves to another machine when a subscription is created, and to this one when it is delivered to.
     #[tokio::test]
     async fn no_name_leads_to_the_service_itself() {
         let guard = Arc::new(Guard::default());

@@ -9,7 +9,7 @@ use hyper_util::client::legacy;
 
 use crate::shortage;
 
-/// Why a request has no answer. The variant tells whose fault that is.
+/// Why a request has no answer. The variant tells which side caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It must not go there: the sender's fault.
@@ -50,7 +50,7 @@ pub enum Refused {
 }
 
 impl Error {
-    /// Tells whether this machine is at fault, and not the target.
+    /// Tells whether this machine is at fault rather than the target.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage(_))
     }

@@ -1,4 +1,4 @@
-//! What no request of a user's or a plugin's may do: name a user, or reach this service itself.
+//! What requests for users and plugins must not do: name a user, or reach this service itself.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::headers::{self, HeaderPattern, Voice};
 
-/// What holds for all that leaves in another's name.
+/// The rules for requests that are sent on others' behalf.
 #[derive(Debug)]
 pub struct Guard {
     /// Where this service is served.
@@ -117,7 +117,7 @@ fn is_local(address: SocketAddr) -> io::Result<bool> {
     Ok(address.ip().is_loopback() || is_own_source(address)? || is_bindable(address))
 }
 
-/// Sends nothing: connecting such a socket only asks for the way.
+/// Sends nothing: connecting a UDP socket only looks up the route.
 fn is_own_source(to: SocketAddr) -> io::Result<bool> {
     let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = match UdpSocket::bind((any, 0)) {
@@ -128,7 +128,7 @@ fn is_own_source(to: SocketAddr) -> io::Result<bool> {
     };
     match socket.connect(to) {
         Ok(()) => Ok(socket.local_addr()?.ip() == to.ip()),
-        // There is no way there.
+        // There is no route to it.
         Err(_) => Ok(false),
     }
 }
@@ -155,7 +155,7 @@ mod tests {
         guard.is_own(to.parse().unwrap())
     }
 
-    /// A subscription's target was the service's own `/eventmatch`, and what it got there came from a trusted address.
+    /// A subscription's target was the service's own `/eventmatch`, which trusted the request because of its address.
     #[test]
     fn the_services_own_address_is_known_in_each_form() {
         let guard = serving_at("127.0.0.1:8070");

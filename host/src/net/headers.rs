@@ -1,14 +1,15 @@
-//! Which headers a plugin may set: those of a list, to which the operator may add.
+//! Which headers a plugin may set: those of a fixed list, and those that the operator adds.
 //!
-//! Services believe headers about who is asking (`x-forwarded-user`, `remote-user`, and more than can be listed) when they
-//! come from an address in their own network, as a plugin's requests do. So what is not known to be harmless is refused.
+//! Services trust headers that name the user (`x-forwarded-user`, `remote-user`, and more than can be listed) when the
+//! request comes from their own network, as a plugin's requests do. So a header that is not known to be harmless is
+//! refused.
 
 use std::fmt;
 use std::str::FromStr;
 
 use http::HeaderName;
 
-/// Headers that say nothing about who is asking, nor for whom.
+/// Headers that do not name a user.
 const HARMLESS: [&str; 42] = [
     // What is wanted in return (RFC 9110 §12.5, RFC 7240).
     "accept",
@@ -53,7 +54,7 @@ const HARMLESS: [&str; 42] = [
     "x-goog-api-key",
     "private-token",
     "x-gotify-key",
-    // Messages of ntfy, and who made them.
+    // Messages of ntfy, and their author.
     "title",
     "tags",
     "x-priority",

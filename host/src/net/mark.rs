@@ -8,7 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// The header; its value says which part of Waypost has sent the request.
 pub const MARK: HeaderName = HeaderName::from_static("waypost-agent");
 
-/// Who sends a request for others.
+/// The part of Waypost that sends a request on others' behalf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
     /// A delivery to a subscription's target.
@@ -33,7 +33,7 @@ impl Agent {
     }
 }
 
-/// Marks a request, in place of whatever its maker has put there. It is the last thing that happens to its headers.
+/// Marks a request and replaces any mark that is there. Must be the last change to its headers.
 pub fn mark(headers: &mut HeaderMap, agent: Agent) {
     headers.insert(MARK, agent.value());
 }

@@ -1,20 +1,22 @@
-//! The way out: every client that Waypost makes is made here, by one rule.
+//! Outgoing HTTP: every client that Waypost uses is made here, by one rule.
 //!
 //! # The rule
 //!
-//! - A request goes where its URL says. No proxy of the environment (`http_proxy`, `https_proxy`, `all_proxy`) takes it,
-//!   and a redirect is an answer, not a way on.
-//! - The roots of trust are the system's, or Mozilla's where the system has none. `SSL_CERT_FILE` and `SSL_CERT_DIR` say
-//!   where the system's are: the one thing that is read from the environment, and it leads no request elsewhere.
-//! - What is sent for others carries the [`mark`], by which a Waypost knows not to take it for a user's own request. Only
-//!   the command line, which sends what its user types, makes requests without it ([`builder`]).
-//! - The [`Guard`] looks at what Waypost sends for users and plugins: it has no header that names a user, and does not go
-//!   to this service itself. An address is checked when it is connected to, so that no resolver can change it afterwards.
-//! - The status decides. What follows it is read for a second at most, and what cannot be read is said.
-//! - A connection that was kept and is found closed is our own affair: the request goes once more, on a fresh one.
+//! - A request goes where its URL says. Proxies of the environment (`http_proxy`, `https_proxy`, `all_proxy`) are not
+//!   used, and redirects are not followed.
+//! - The trusted roots are the system's, or Mozilla's where the system has none. `SSL_CERT_FILE` and `SSL_CERT_DIR`
+//!   name the system's: nothing else is read from the environment, and these redirect no request.
+//! - Requests on others' behalf carry the [`mark`], so that a Waypost does not take them for a user's own requests.
+//!   Only the command line, which sends its user's own requests, sends without it ([`builder`]).
+//! - The [`Guard`] checks requests for users and plugins: they have no header that names a user, and do not go to this
+//!   service itself. An address is checked at the time of connecting, so a resolver cannot change it afterwards.
+//! - The status decides. The rest of a response is read for a second at most, and a part that cannot be read is
+//!   reported.
+//! - If a kept connection turns out to be closed, this is not the target's fault: the request is sent once more over a
+//!   new connection.
 //!
-//! Targets and plugins use hyper's client (`client`, `connector`), which can be looked into (`wire`); policy servers, carts
-//! and ingest services use reqwest (`service`, `names`). Nothing here knows what is sent, and why.
+//! Targets and plugins use hyper's client (`client`, `connector`), whose connections can be inspected (`wire`); policy
+//! servers, carts and ingest services use reqwest (`service`, `names`). This module does not depend on what is sent.
 
 mod addresses;
 mod client;

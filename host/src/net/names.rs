@@ -1,6 +1,6 @@
-//! Names for reqwest's clients, which resolve them by the rule of this room: an address that this machine has no way to is
-//! none. Where IPv6 is switched off, connecting to one fails as it does when all ports are taken, and the failure of a
-//! service at `localhost` that is down would pass for a shortage of ours.
+//! Resolves names for reqwest's clients by the rule of this module, and leaves out addresses that this machine has no
+//! route to. Where IPv6 is switched off, connecting to such an address fails in the same way as when all ports are in
+//! use, so a service at `localhost` that is down would look like a shortage of this machine.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tower::Service as _;
 use super::connector::Resolver;
 use super::reach::Reach;
 
-/// The port with which the way to an address is looked for: reqwest does not say which it will connect to.
+/// The port with which the route to an address is looked up: reqwest does not say which one it will connect to.
 const PORT: u16 = 80;
 
 /// Resolves names for one client.

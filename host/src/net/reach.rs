@@ -17,30 +17,30 @@ pub(super) type Failure = Box<dyn Error + Send + Sync>;
 /// Which addresses a client may connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
-    /// Whose own address is none of them.
+    /// Refuses the addresses of this service itself.
     guard: Option<Arc<Guard>>,
     /// The networks besides public addresses; all addresses where it is absent.
     networks: Option<Arc<[IpNet]>>,
 }
 
 impl Reach {
-    /// What the operator sends: anywhere.
+    /// For the operator's requests: anywhere.
     pub(crate) const ANYWHERE: Self = Self { guard: None, networks: None };
 
-    /// What users send: anywhere but to this service itself.
+    /// For users' requests: anywhere but to this service itself.
     pub(crate) fn elsewhere(guard: Arc<Guard>) -> Self {
         Self { guard: Some(guard), networks: None }
     }
 
-    /// What plugins send: to public addresses, and those of the operator's networks.
+    /// For plugins' requests: to public addresses, and to the operator's networks.
     pub(crate) fn public(guard: Arc<Guard>, networks: &[IpNet]) -> Self {
         Self { guard: Some(guard), networks: Some(networks.into()) }
     }
 
-    /// Checks an address that a connection is about to be made to.
+    /// Checks an address before a connection is made to it.
     ///
     /// # Errors
-    /// [`Refused`] where it must not be made; another one where this machine cannot find that out, or has no way there.
+    /// [`Refused`] if it is not allowed; another error if this machine cannot tell, or has no route there.
     pub(super) fn check(&self, to: SocketAddr) -> Result<(), Failure> {
         if let Some(networks) = &self.networks
             && !is_open(to.ip(), networks)
@@ -60,13 +60,14 @@ impl Reach {
     }
 }
 
-/// Tells whether this machine has an address from which another one can be reached: where IPv6 is switched off, it has
-/// none for IPv6. Connecting would then fail as it does when all ports are taken (`EADDRNOTAVAIL`), which is a shortage.
+/// Tells whether this machine has an address from which another one can be reached. Where IPv6 is switched off, it has
+/// none for IPv6. Connecting would then fail as it does when all ports are in use (`EADDRNOTAVAIL`), which counts as a
+/// shortage.
 fn has_way(to: SocketAddr) -> bool {
     if to.ip().to_canonical().is_ipv4() {
         return true;
     }
-    // It sends nothing: connecting such a socket only asks for the way.
+    // Sends nothing: connecting a UDP socket only looks up the route.
     let asked = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(to));
     match asked {
         Ok(()) => true,
@@ -78,7 +79,8 @@ fn has_way(to: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// Where IPv6 was switched off, a target with an IPv6 address was waited for without end, as if ports were short.
+    /// Where IPv6 was switched off, deliveries to a target with an IPv6 address were held forever, as if ports were
+    /// short.
     #[test]
     fn ipv4_needs_no_look_for_a_way_in_whichever_form_it_comes() {
         for to in ["192.0.2.1:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1"] {

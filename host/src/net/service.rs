@@ -1,4 +1,4 @@
-//! The client of services that the operator names: policy, carts, ingest. And of the command line.
+//! The client for services that the operator names (policy, carts, ingest), and for the command line.
 
 use std::error::Error as StdError;
 use std::io;
@@ -36,7 +36,7 @@ pub(crate) enum Version {
     Http1,
 }
 
-/// Begins a client by the rule of this room, for what its user sends in his own name.
+/// Begins a client by the rule of this module, for requests that its user sends in their own name.
 ///
 /// # Errors
 /// When TLS cannot be set up.
@@ -114,11 +114,11 @@ mod tests {
     async fn asked(reach: Reach) -> reqwest::Error {
         tls::install_provider();
         let client = by_rule(Version::Any, None, reach).unwrap().build().unwrap();
-        // Nothing listens at this port: it is the system's own.
+        // The system reserves this port, and nothing listens there.
         client.get("http://localhost:1/").send().await.unwrap_err()
     }
 
-    /// Where IPv6 was switched off, a service at `localhost` that was down was waited for without end, as if ports were
+    /// Where IPv6 was switched off, a service at `localhost` that was down was waited for forever, as if ports were
     /// short: the last address that was tried was `[::1]`.
     #[tokio::test]
     async fn a_name_leads_to_addresses_alone_that_are_in_reach() {

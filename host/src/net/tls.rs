@@ -1,4 +1,4 @@
-//! The cryptography beneath TLS, and whom it trusts: chosen in one place.
+//! The TLS set-up: the provider of cryptography and the trusted roots, chosen in one place.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ pub fn install_provider() {
     }
 }
 
-/// A certificate by which a client says who it is, with its key.
+/// A client certificate with its key.
 pub(crate) struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -58,7 +58,8 @@ impl ClientCertificate {
     }
 }
 
-/// Returns what all clients use that show no certificate. Reading the system's roots takes its time, so it is done once.
+/// Returns the configuration of clients without a certificate. It is made once, because reading the system's roots is
+/// slow.
 ///
 /// # Errors
 /// When TLS cannot be set up at all.

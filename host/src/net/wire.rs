@@ -1,6 +1,7 @@
-//! What a connection has done, for when it fails: whether it served a request before, and how the answer began.
+//! What a connection has done, for the case that it fails: whether it served a request before, and the first bytes of
+//! the last response.
 //!
-//! hyper tells that an answer cannot be read, but not what there was of it. These few bytes decide whether a target has
+//! hyper reports that a response cannot be parsed, but not its bytes. These few bytes tell whether a target has
 //! answered at all, and with which status.
 
 use std::io::{self, IoSlice};
@@ -74,17 +75,17 @@ pub(super) fn may_be_http(begin: &[u8]) -> bool {
     begin[..length] == NAME[..length]
 }
 
-/// A connection whose doings are noted.
+/// A connection whose reads and writes are recorded.
 pub(crate) type Wired<T> = TokioIo<Noted<TokioIo<T>>>;
 
-/// Notes what a connection does, and that it is open as long as it is.
+/// Records what a connection does, and counts it as open until it is dropped.
 pub(super) fn wired<T: Connection>(stream: T, open: Arc<AtomicUsize>) -> Wired<T> {
     let is_h2 = stream.connected().is_negotiated_h2();
     open.fetch_add(1, Ordering::Relaxed);
     TokioIo::new(Noted { stream: TokioIo::new(stream), is_h2, wire: Arc::default(), _open: Open(open) })
 }
 
-/// Counts a connection as long as it lives.
+/// Counts a connection until it is dropped.
 struct Open(Arc<AtomicUsize>);
 
 impl Drop for Open {

@@ -1,10 +1,11 @@
 //! Machine code on disk, so that a module is compiled once and not at every start.
 //!
-//! Loading machine code is running it: whoever can write here could run anything. So the folder is its owner's alone,
-//! each file carries a keyed hash of its name and its bytes, and the key stays in the folder, in a file that nobody else
-//! can read. What does not carry the right hash is dropped and compiled again. The hash of the engine's version and
-//! settings, and of the rules of [`super::compile`], is in the file's name: another waypost's files are not even looked at,
-//! and [`Host::sweep`] removes them. So what is loaded has been weighed, and each file says what it weighs.
+//! Loading machine code means running it, so write access to these files means code execution. The folder is accessible
+//! to its owner only. Each file carries a keyed hash of its name and its bytes; the key is in the folder, in a file
+//! that only the owner can read. A file with a wrong hash is dropped and its module is compiled again. The file's name
+//! contains a hash of the engine's version and settings and of the rules of [`super::compile`]: files of another
+//! version are not read, and [`Host::sweep`] removes them. So code that is loaded has been weighed before, and its file
+//! says what it weighs.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -93,11 +94,11 @@ impl Host {
             return Ok(self.drop_wrong(&path));
         }
         #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
-        // SAFETY: nobody without the key can have written these bytes, and they are no file that may still change.
+        // SAFETY: these bytes cannot have been written without the key, and they are in memory, so they cannot change.
         let loaded = unsafe { Component::deserialize(engine, code) };
         match loaded {
             Ok(component) => {
-                // A sign of life for `sweep`; without it the file only goes sooner.
+                // Keeps `sweep` from removing it. If this fails, the file is only removed sooner.
                 drop(File::open(&path).and_then(|file| file.set_modified(clock::now().into())));
                 let code_bytes = code.len() as u64;
                 let loaded_bytes = u64::from_le_bytes(*weight).max(code_bytes);

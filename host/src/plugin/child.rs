@@ -1,8 +1,8 @@
-//! A process for what can be made to eat a machine: compiling a module, loading what came of it, and laying a schema over
-//! a configuration.
+//! The child process for work whose cost an attacker can drive up: compiling a module, loading the result, and
+//! validating a configuration against a schema.
 //!
-//! The child limits its memory and its processor time itself ([`super::worker`]); from here it gets nothing but its
-//! input, and its end when the time is over.
+//! The child limits its own memory and processor time ([`super::worker`]). The parent gives it its input, and kills it
+//! when its time is over.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -91,9 +91,9 @@ struct Said {
     stderr: String,
 }
 
-/// Hands the input over, takes the output, and waits for the end; `None` where there is too much output.
+/// Writes the input, reads the output, and waits for the child's end; `None` where there is too much output.
 ///
-/// `stdin` stays open: a child whose stdin ends knows that nobody waits for it.
+/// `stdin` stays open: the child exits when its stdin ends, since that means that the parent has gone.
 async fn talk(
     child: &mut Child,
     stdin: &mut ChildStdin,

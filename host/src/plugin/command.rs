@@ -42,7 +42,7 @@ use crate::domain::PluginDigest;
 use crate::domain::handler::Exit;
 use crate::domain::plugin::AllowHost;
 
-/// How often a running program is looked at: whether its time is over, and whether anybody still waits for it.
+/// How often a running program is checked for its deadline and for cancellation.
 const TICK: Duration = Duration::from_millis(5);
 /// The most handles and host resources that a program has at once: an open file is one, and so is each of its streams.
 const HANDLES_MAX: usize = 1024;
@@ -104,7 +104,7 @@ pub(super) struct Commands {
     web: Arc<Web>,
     /// Held while a program is made ready: one that comes twice is compiled once.
     turn: tokio::sync::Mutex<()>,
-    /// Those whose machine code stays.
+    /// The modules whose machine code `sweep` keeps.
     loaded: Mutex<HashSet<PluginDigest>>,
     _ticker: Ticker,
 }
@@ -180,8 +180,8 @@ impl Host {
         Ok(self.commands.get_or_init(|| commands))
     }
 
-    /// Runs a program on a thread of its own. When this returns, nothing of it is left but what it wrote. Dropping the
-    /// future ends the program soon.
+    /// Runs a program on a thread of its own. When this returns, only what the program wrote is left of it. Dropping
+    /// the future ends the program soon.
     pub async fn run_command(&self, command: &Arc<Command>, call: CommandCall) -> CommandEnd {
         let cancelled = CancellationToken::new();
         let _ends_with_this = cancelled.clone().drop_guard();
@@ -189,7 +189,7 @@ impl Host {
         let command = Arc::clone(command);
         let running = move || {
             host::give_precedence();
-            // Nobody may be there any more to hear it.
+            // The receiver is gone if the run was cancelled.
             drop(tell.send(run(&command, call, &cancelled)));
         };
         if let Err(error) = std::thread::Builder::new().name("handler".to_owned()).spawn(running) {
@@ -242,7 +242,7 @@ async fn main(command: &Command, store: &mut Store<CommandState>) -> wasmtime::R
     instance.wasi_cli_run().call_run(store).await
 }
 
-/// Makes a store whose program gives way at every tick to what may end it.
+/// Makes a store whose program yields at every tick, so that it can be ended.
 fn store(engine: &Engine, state: CommandState) -> Store<CommandState> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);

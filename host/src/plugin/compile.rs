@@ -1,4 +1,5 @@
-//! From wasm to machine code: in a child process with limits, since compiling can be made to eat a machine.
+//! Compiles wasm to machine code, in a child process with limits: a module can be made to use up a machine's memory and
+//! time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub struct CompileLimits {
 /// What compiles modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// The `waypost` program at this path, in a process of its own with limits: a module can be made to eat a machine.
+    /// The `waypost` program at this path, in a process of its own with limits: a module can be made to use up a
+    /// machine's memory and time.
     Program(PathBuf),
     /// This process, without limits: for a program that runs no modules but those of its own author.
     InProcess,
@@ -77,12 +79,12 @@ pub(super) struct Compiled {
     pub(super) bytes: u64,
 }
 
-/// Why a module is compiled. Each has a turn of its own: a delivery does not wait behind the uploads of strangers.
+/// Why a module is compiled. Each reason has a queue of its own: a delivery does not wait behind other users' uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason<'a> {
-    /// It has just come.
+    /// It has been uploaded.
     Upload {
-        /// From whom.
+        /// The uploader.
         user: &'a str,
     },
     /// It is needed, and its machine code is gone or of another version.
@@ -91,9 +93,9 @@ pub(super) enum Reason<'a> {
 
 /// Why a child process gives no result.
 enum Unmade {
-    /// Its time was over, which had been short: it may have another try.
+    /// It did not finish within a short time limit and may be tried again with the full one.
     Late(Refused),
-    /// For good.
+    /// The refusal is final.
     Refused(Refused),
 }
 
@@ -133,8 +135,8 @@ impl Host {
         Ok(Compiled { took, bytes })
     }
 
-    /// Compiles a module that a user has uploaded: first in the queue of what is done soon; what takes longer has a queue
-    /// of its own.
+    /// Compiles a module that a user has uploaded: first with a short time limit; a module that takes longer goes to a
+    /// queue of its own.
     async fn compile_for(&self, user: &str, wasm: &Bytes) -> Result<(Code, Duration), Refused> {
         let most = self.settings.compile.time;
         if most > queues::SHORT_COMPILING && wasm.len() <= queues::SMALL_MODULE_BYTES {
@@ -186,8 +188,8 @@ impl Host {
         Ok(Code { bytes, loaded_bytes })
     }
 
-    /// Returns how many bytes of memory machine code takes when it is loaded, which is tried in a child process: small
-    /// code can describe a giant.
+    /// Returns how many bytes of memory machine code takes when it is loaded. It is loaded in a child process to find
+    /// out: little code can describe a huge component.
     async fn weigh(&self, program: &Path, code: &[u8], module_bytes: usize) -> Result<u64, Refused> {
         let most = loaded_bytes_max(module_bytes);
         let room = LOADING_BYTES.min(self.settings.compile.memory_bytes);
@@ -212,7 +214,7 @@ const MAGIC: &[u8; 4] = b"\0asm";
 const CORE_MODULE: &[u8; 4] = &[1, 0, 0, 0];
 const COMPONENT: &[u8; 4] = &[0x0d, 0, 1, 0];
 
-/// Refuses what is not even meant to be a component, with what its author may have meant.
+/// Refuses bytes that are no component at all, with a guess at what the author meant.
 pub(super) fn recognise(wasm: &[u8], bytes_max: usize) -> Result<(), Refused> {
     let not = |what: &str| Err(Refused::NotAComponent(what.to_owned()));
     if wasm.is_empty() {

@@ -1,8 +1,8 @@
-//! Is a subscription's configuration right? The manifest's JSON Schema says so first, then the plugin itself.
+//! Checks a subscription's configuration: first against the manifest's JSON Schema, then by the plugin itself.
 //!
-//! A schema comes from a stranger and can be made to take for ever (thirty `allOf`s that each refer twice to the next
-//! one), so it is laid over a configuration in a child process with limits, like compiling. Regular expressions take
-//! linear time, and nothing is fetched.
+//! A schema is a stranger's input, and evaluating it can be made to take forever (thirty `allOf`s that each refer twice
+//! to the next one). So a configuration is validated in a child process with limits, as modules are compiled. Regular
+//! expressions take linear time, and nothing is fetched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::domain::plugin::{Failure, Manifest};
 
 /// The largest configuration, and the largest schema, in bytes of JSON.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
-/// What the child process may use when it is not in haste.
+/// What the child process may use where there is no hurry.
 const BOUNDS: Bounds = Bounds {
     time: Duration::from_secs(5),
     memory_bytes: 2 << 30,
@@ -58,7 +58,7 @@ impl Problem {
     }
 }
 
-/// What came of laying a schema over a configuration.
+/// The result of validating a configuration against a schema.
 #[derive(Debug)]
 pub(super) enum SchemaCheck {
     /// These problems.
@@ -70,8 +70,8 @@ pub(super) enum SchemaCheck {
 }
 
 impl Host {
-    /// Checks a configuration that a user wants. A user's checks run one after the other, and do not wait for other users'
-    /// slow ones.
+    /// Checks a configuration that a user asks for. One user's checks run one after the other, and do not wait for
+    /// other users' slow checks.
     ///
     /// # Errors
     /// When the plugin fails to say.
@@ -110,7 +110,7 @@ impl Host {
         schema: &Value,
         config: Value,
     ) -> Result<Vec<Problem>, Failure> {
-        // Saving again starts no child process, which others would wait for.
+        // Saving a subscription again starts no child process, which others would wait for.
         if let Some(limit) = self.queues.slow_schema(user, digest).await {
             let minutes = queues::MEMORY.as_secs() / 60;
             return Err(Failure::Limit(format!(
@@ -129,18 +129,18 @@ impl Host {
         }
     }
 
-    /// Tells whether a manifest's schema is one, and lays it over an empty configuration: one that never ends is found at the
-    /// upload, before a subscription waits for it.
+    /// Checks that a manifest's schema is valid, and validates an empty configuration against it: a schema that never
+    /// ends is found at the upload, before a subscription waits for it.
     pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<SchemaCheck, Error> {
         let trial = match self.settings.compiler {
             Some(Compiler::Program(_)) | None => Some(Value::Object(Map::new())),
-            // It could not be ended.
+            // In this process it could not be ended.
             Some(Compiler::InProcess) => None,
         };
         self.lay(user, schema, trial).await
     }
 
-    /// Lays a schema over a configuration, or only looks whether it is a schema.
+    /// Validates a configuration against a schema, or only the schema itself.
     async fn lay(&self, user: &str, schema: &Value, config: Option<Value>) -> Result<SchemaCheck, Error> {
         let program = match &self.settings.compiler {
             None => return Err(Error::NoCompiler),
@@ -196,7 +196,7 @@ pub(super) fn problems(schema: &Value, config: Option<&Value>) -> Result<Vec<Pro
     Ok(problems)
 }
 
-/// Fetches nothing: a schema stands for itself.
+/// Fetches nothing: a schema must be self-contained.
 struct Offline;
 
 impl UrlLoader for Offline {
@@ -277,7 +277,7 @@ mod tests {
         let value = json!({"a": {"a": {"a": 1}}});
         let by_properties = json!({"properties": {"a": {"$ref": "#"}}, "type": "object"});
         assert_eq!(told(by_properties, value.clone())[0].0, "/a/a/a");
-        // One that says nothing but that it is itself can hold for no value.
+        // A schema that is only a reference to itself holds for no value.
         let round =
             json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"});
         for (schema, value) in [(json!({"$ref": "#"}), value), (round, json!({}))] {

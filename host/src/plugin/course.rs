@@ -1,4 +1,4 @@
-//! What a call asks its plugin: `policy`, `filter` and `transform` in turn, until one says no.
+//! The order in which a call asks its plugin: `policy`, `filter` and `transform`, until one of them says no.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host(format!("no room for another call now: {error}"));
     }
-    // Neither is it the guest's fault that others have the memory.
+    // Memory that other calls hold is not the guest's fault either.
     if let Some(shortage) = error.downcast_ref::<Shortage>() {
         return Failure::Host(shortage.to_string());
     }

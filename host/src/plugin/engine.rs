@@ -10,15 +10,15 @@ use super::limits::TABLE_ELEMENTS_MAX;
 
 /// The most calls at once: as many instances, and as many stacks, has the pool.
 pub(super) const CALLS_MAX: u32 = 128;
-/// The largest linear memory that the pool has room for, whatever the settings say.
+/// The largest linear memory that the pool allows, whatever the settings say.
 pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How much of a guest's stack there is.
 pub(super) const STACK_BYTES: usize = 512 * 1024;
-/// How often a running guest is looked at: it gives way to others, and ends at its deadline.
+/// How often a running guest is interrupted: it yields to others, and ends at its deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
-/// How many places are kept as their last module left them, of those that nobody uses.
+/// How many unused slots of the pool stay initialised for their last module.
 const WARM_SLOTS_MAX: u32 = 256;
-/// How much of a memory keeps its pages for the next instance, rather than having them faulted in again.
+/// How many bytes of a memory keep their pages for the next instance, which saves page faults.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Makes the engine that compiles, and that programs run in: it has no pool, which would reserve terabytes of address
@@ -42,8 +42,8 @@ fn shared() -> Config {
         .max_wasm_stack(STACK_BYTES)
         // The rest is for the host's own functions that a guest calls.
         .async_stack_size(2 * STACK_BYTES)
-        // What no known guest needs, and what a mistake in wasmtime would most likely be in. Threads, GC and async
-        // components are not even compiled in.
+        // No known guest needs these, and a bug in wasmtime is most likely in them. Threads, GC and async components
+        // are not even compiled in.
         .wasm_memory64(false)
         .shared_memory(false)
         .wasm_relaxed_simd(false)
@@ -53,8 +53,8 @@ fn shared() -> Config {
 }
 
 /// Sizes the pool for the largest known guests: Python's has 25 components, 14 core modules, 13,400 functions, and
-/// tables of 7,700 elements. There is as much of everything as [`CALLS_MAX`] calls of the largest component need, so that
-/// whoever has a permit has room: what is reserved is address space alone.
+/// tables of 7,700 elements. Everything is sized for [`CALLS_MAX`] calls of the largest component, so a call with a
+/// permit always gets its instance. Only address space is reserved.
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(CALLS_MAX)
@@ -62,8 +62,7 @@ fn pool() -> PoolingAllocationConfig {
         .total_memories(CALLS_MAX * 4)
         .total_tables(CALLS_MAX * 24)
         .total_stacks(CALLS_MAX)
-        // A place that is used again for the same module is quick: there are as many as a hundred modules on two threads
-        // need.
+        // Reusing a slot for the same module is fast. This is as many as a hundred modules on two threads need.
         .max_unused_warm_slots(WARM_SLOTS_MAX)
         .max_core_instances_per_component(24)
         .max_memories_per_component(4)
@@ -79,7 +78,7 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// The thread that moves the engine's epoch on, steadily: never for one call alone. It ends when it is dropped.
+/// The thread that increments the engine's epoch at a steady rate, for all calls. It ends when this is dropped.
 pub(super) struct Ticker(Arc<AtomicBool>);
 
 impl Ticker {

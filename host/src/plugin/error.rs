@@ -85,7 +85,7 @@ pub enum Refused {
         /// The report, with what was wanted and what is offered.
         report: Box<Report>,
     },
-    /// It compiles and links, but cannot be loaded, such as one that is larger than what a call has room for.
+    /// It compiles and links, but cannot be loaded: it is larger than a slot of the pool, for example.
     #[error("it does not load: {0}")]
     DoesNotLoad(String),
     /// No instance of it can be made.

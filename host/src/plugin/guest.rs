@@ -25,7 +25,7 @@ pub(super) struct Guest {
     pub(super) state: State,
     pub(super) tail: Tail,
     pub(super) outbound: Outbound,
-    /// Whether the instance has come about.
+    /// Whether the instance has been made.
     pub(super) began: bool,
     table: ResourceTable,
     wasi: WasiCtx,

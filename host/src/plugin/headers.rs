@@ -9,7 +9,7 @@ use crate::net::{Guard, Voice};
 const HEADERS_MAX: usize = 64;
 const BYTES_MAX: usize = 8 * 1024;
 
-/// Checks headers.
+/// Checks the headers of an output.
 ///
 /// # Errors
 /// Names the header, and says why it cannot be.

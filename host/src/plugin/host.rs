@@ -53,7 +53,7 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// Where plugins run. Nothing is started before the first module comes.
+/// Runs plugins. Nothing is started before the first module comes.
 pub struct Host {
     pub(super) settings: Settings,
     running: OnceLock<Running>,
@@ -89,7 +89,7 @@ pub(super) struct Running {
 impl Host {
     /// Makes a host that has started nothing yet.
     pub fn new(mut settings: Settings) -> Self {
-        // The pool has no room for more.
+        // The pool allows no more.
         settings.limits.memory_bytes = settings.limits.memory_bytes.min(MEMORY_BYTES_MAX);
         let weight = |_: &PluginDigest, loaded: &Loaded| u32::try_from(loaded.bytes).unwrap_or(u32::MAX);
         let loaded = Cache::builder().max_capacity(LOADED_BYTES_MAX).weigher(weight).build();
@@ -109,8 +109,8 @@ impl Host {
         &self.settings.limits
     }
 
-    /// Compiles a module that a user brings, unless it is in the cache, and says what it is. What is refused leaves nothing
-    /// behind; what was too much is refused for a while without another try.
+    /// Compiles a module that a user uploads, unless it is in the cache, and returns its report. A refused module
+    /// leaves nothing behind. One that exceeded a limit is refused for a while without another try.
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
@@ -236,13 +236,13 @@ pub(super) fn give_precedence() {
     }
 }
 
-/// A user's right to call a plugin.
+/// A user's permits for one call of a plugin.
 pub(super) struct Admission {
-    /// To be kept until the call's instance has gone.
+    /// Kept until the call's instance is dropped.
     pub(super) call: FairPermit,
     /// The memory that it may have at once.
     pub(super) memory: FairPermit,
-    /// Its turns on the threads.
+    /// The guest's place in the schedule of the threads.
     pub(super) seat: Seat,
 }
 
@@ -268,7 +268,8 @@ impl Running {
         Ok(Self { engine, linker, calls, memory, schedule, web, runtime: Some(runtime), _ticker: ticker })
     }
 
-    /// Waits until a user may call a plugin: for one of the places, and for as much memory as it most likely needs.
+    /// Waits for a user's permits for one call of a plugin: for a place, and for the memory that the call is expected
+    /// to need.
     pub(super) async fn admit(&self, user: &str, plugin: &Plugin) -> Admission {
         let call = self.calls.take(user, 1).await;
         let memory = self.memory.take(user, plugin.expected_bytes()).await;
@@ -284,7 +285,7 @@ impl Running {
     }
 }
 
-/// A runtime must not be waited for where it may be dropped, inside another one.
+/// Dropping a runtime blocks, and panics inside another runtime, where this may be dropped. So it is not waited for.
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {

@@ -1,7 +1,7 @@
-//! The one place where a guest's HTTP request is allowed or refused, and sent: a plugin's, and a program's.
+//! The one place that allows or refuses a guest's HTTP request, and sends it: a plugin's or a program's.
 //!
-//! Redirects are not followed: the guest sees them, and what it asks for next is asked of this place again. The time
-//! of a request is the time of its call.
+//! Redirects are not followed: the guest sees them, and its next request is checked here again. A request's time counts
+//! as the call's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,14 +19,14 @@ use crate::domain::PluginUse;
 use crate::domain::plugin::{AllowHost, LogLevel, LogLine};
 use crate::net::{Guard, Voice};
 
-/// How much one call or run may ask of others.
+/// How much HTTP one call or run may use.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     /// The most requests.
     requests: usize,
     /// The most bytes of all response bodies.
     response_bytes: usize,
-    /// Of what: `call`.
+    /// What is bounded, in the names of the limits: `call`.
     whole: &'static str,
 }
 
@@ -41,7 +41,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// The longest text of a request that goes into a note.
 const TEXT_BYTES_MAX: usize = 300;
 
-/// A call's way out: the hosts that its subscription allows, or a run's handler.
+/// The HTTP access of a call or run, with the hosts that its subscription or handler allows.
 pub(super) struct Outbound {
     allowed: Allowed,
     purpose: Purpose,
@@ -52,7 +52,7 @@ pub(super) struct Outbound {
     more: Option<More>,
 }
 
-/// Who says which hosts may be called.
+/// Which hosts may be called, and by whose decision.
 enum Allowed {
     Plugin(Arc<PluginUse>),
     Program(Arc<[AllowHost]>),
@@ -147,7 +147,7 @@ impl Outbound {
                 let name = text::clean(name.as_str(), TEXT_BYTES_MAX);
                 format!("HTTP request to {shown} refused: header `{name}` is not a plugin's to set: {reason}")
             }),
-            // The operator's own word.
+            // The operator has named the hosts.
             Allowed::Program(_) => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! How much one call may use, and who counts.
+//! How much one call may use, and the meter of it.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Limits {
     }
 }
 
-/// The most elements of one table: the pool has room for no more.
+/// The most elements of one table, which is the size of the pool's tables.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// The most handles and the most host resources (streams, requests, their fields) that a call has at once.
 pub(super) const HANDLES_MAX: usize = 512;
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-/// There is no memory left that all calls share. It ends a call, whose guest cannot know that it may try again.
+/// The memory that all calls share is used up. This ends the call: the guest cannot know that trying again may help.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(
     "there is no memory for it now beside what other calls have (the setting plugin_memory_total_bytes): it had \
@@ -78,19 +78,19 @@ pub(super) struct Shortage {
     had_bytes: usize,
 }
 
-/// Counts memory, and remembers what it refused: an allocator that cannot grow panics, and nobody could tell that from
-/// a bug.
+/// Counts memory, and keeps what it refused: an allocator that cannot grow panics, which otherwise looks like a bug of
+/// the guest.
 pub(super) struct Meter {
     memory_bytes_max: usize,
-    /// What it has of the memory that all calls share, where they do.
+    /// Its part of the memory that all calls share, where they share it.
     share: Option<FairPermit>,
     /// The bytes of all linear memories.
     pub(super) memory_bytes: usize,
-    /// The most that it would have had, had there been enough for all calls.
+    /// The memory that it would have used if the shared memory had sufficed.
     pub(super) wanted_bytes: usize,
     /// What the last growth that was allowed adds to that.
     growth: usize,
-    /// The limit that stood in the way of a growth last, with its value. A guest may have coped with that.
+    /// The limit that refused a growth last, with its value. The guest may have handled the refusal.
     pub(super) refused: Option<String>,
 }
 
@@ -134,7 +134,7 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    /// Takes back what was counted for a growth that did not come about.
+    /// Takes back what was counted for a growth that failed.
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         self.memory_bytes -= std::mem::take(&mut self.growth);
         Ok(())

@@ -70,12 +70,12 @@ impl Plugin {
         self.uses_state
     }
 
-    /// Tells whether it decides who may see what.
+    /// Tells whether it exports `policy`, which decides about a user's access to events.
     pub fn has_policy(&self) -> bool {
         self.exports.policy.is_some()
     }
 
-    /// Tells whether it makes something else of events.
+    /// Tells whether it exports `transform`.
     pub fn has_transform(&self) -> bool {
         self.exports.transform.is_some()
     }

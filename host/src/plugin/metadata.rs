@@ -28,9 +28,9 @@ const HOSTS_MAX: usize = 64;
 
 /// What a plugin is asked.
 pub(super) enum Question {
-    /// Who are you?
+    /// The plugin's manifest.
     Describe,
-    /// Is this configuration right?
+    /// The plugin's opinion of this configuration.
     CheckConfig(String),
 }
 
@@ -52,7 +52,7 @@ pub(super) struct MetadataAnswer {
 }
 
 impl Host {
-    /// Asks a fresh instance about itself. An instance is made also where there is nobody to answer.
+    /// Asks a fresh instance about itself. An instance is made even if the plugin exports no `metadata`.
     pub(super) async fn ask(
         self: &Arc<Self>,
         user: &str,
@@ -176,7 +176,7 @@ async fn put(
     })
 }
 
-/// Returns a failure as it stands behind `its metadata failed:`.
+/// Returns a failure's text as it follows `its metadata failed:`.
 fn reason(failure: Failure) -> String {
     let reason = failure.reason();
     reason.strip_prefix("plugin: ").map_or(reason.clone(), str::to_owned)

@@ -1,18 +1,18 @@
 //! The sandbox: WebAssembly components that filter, decide and transform, one fresh instance for each delivery; and
 //! programs, which [`crate::handler`] runs.
 //!
-//! This is the only room that names wasmtime. It knows modules, calls and limits, and neither the store nor HTTP
-//! targets: [`crate::modules`] keeps what was uploaded, [`crate::delivery`] calls.
+//! This is the only module that names wasmtime. It has modules, calls and limits, and depends neither on the store nor
+//! on HTTP targets: [`crate::modules`] keeps uploads, and [`crate::delivery`] calls.
 //!
 //! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
 //! - `outline`: what a component exports and imports, before it is compiled.
-//! - `queues`: who may use a child process now. `compile`, `child`, `worker`, `structure`, `artefacts`: from wasm to
+//! - `queues`: the permits to use a child process. `compile`, `child`, `worker`, `structure`, `artefacts`: from wasm to
 //!   machine code in a child process with limits, and a cache of it on disk.
 //! - `loaded`, `report`, `offered`, `metadata`, `configuration`: a component that is ready to be instantiated, what is
 //!   known of it, and what it says about itself and its configuration.
-//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun): `course` asks the
-//!   interfaces in turn, `schedule` says whose guest runs, `timer` counts, `output` and `headers` check what came of it, `ending` has the words where
-//!   nothing did.
+//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun). `course` asks the
+//!   interfaces in order, `schedule` decides which guest runs next, `timer` measures time, `output` and `headers` check
+//!   the result, `ending` explains why there is none.
 //! - `guest`: what a call's store holds: `imports` (`logs`, config, `state`), `http` (`web`, `addresses`), `stdio`,
 //!   `limits`.
 //! - `command`: programs, which have a folder, run for longer, and share with plugins how they are compiled and kept.

@@ -1,4 +1,4 @@
-//! What the host links, as a list: wasmtime's linker can be asked for a name, but not for its names.
+//! The interfaces that the host links, as a list: wasmtime's linker can look a name up, but does not list its names.
 
 use crate::domain::plugin::Offer;
 

@@ -71,7 +71,7 @@ impl Outline {
             };
             at += consumed;
             match payload {
-                // The parser of this component goes on behind what is nested.
+                // The parser of this component continues after the nested one.
                 Payload::ModuleSection { unchecked_range, .. }
                 | Payload::ComponentSection { unchecked_range, .. } => at = unchecked_range.end,
                 Payload::ComponentImportSection(imports) => {
@@ -159,7 +159,7 @@ mod tests {
         Outline::read(&wat::parse_str(wat).unwrap()).unwrap()
     }
 
-    /// Seventeen seconds of compiling stood before the look at the exports.
+    /// A component was compiled for seventeen seconds before its exports were checked.
     #[test]
     fn names_are_read_without_a_look_at_what_is_nested() {
         let outline = read(
@@ -206,7 +206,7 @@ mod tests {
         let wasm = wat::parse_str(r#"(component (core module (func)) (import "a" (instance)))"#).unwrap();
         assert!(Outline::read(&wasm).is_ok());
         for cut in 8..wasm.len() {
-            // A component may end behind any of its sections.
+            // A component may end after any of its sections.
             if let Err(told) = Outline::read(&wasm[..cut]) {
                 assert!(told.starts_with("failed to parse WebAssembly module: "), "{told}");
             }

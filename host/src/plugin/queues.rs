@@ -1,7 +1,7 @@
-//! Who may use a child process now: users take turns, and what takes long does not keep waiting what does not.
+//! The queues for child processes: users are served in rotation, and long tasks do not delay short ones.
 //!
-//! A module is compiled and a configuration checked within a short time at first. Those that need longer are tried again,
-//! within all of their time, in a queue of their own.
+//! Compiling a module and checking a configuration are first tried with a short time limit. Those that exceed it are
+//! tried again with the full limit, in a queue of their own.
 
 use std::time::Duration;
 
@@ -24,15 +24,16 @@ const LONG_CHECKS_MAX: usize = 1;
 /// The most that is remembered of each kind.
 const REMEMBERED_MAX: u64 = 4096;
 
-/// The queues, and what has been too much lately.
+/// The queues, and what has exceeded a limit recently.
 pub(super) struct Queues {
     pub(super) uploads: FairSemaphore,
     pub(super) long_uploads: FairSemaphore,
-    /// A module that is needed, and whose machine code is gone or of another version, does not wait behind uploads.
+    /// The queue of modules that are needed now and whose machine code is gone or of another version. They do not wait
+    /// behind uploads.
     pub(super) uses: FairSemaphore,
     pub(super) checks: FairSemaphore,
     pub(super) long_checks: FairSemaphore,
-    /// The modules that are not taken of this user, and why.
+    /// The modules that are refused from this user, and why.
     modules: Cache<(String, PluginDigest), String>,
     /// The modules whose schema took too long for a configuration of this user's, and the limit.
     schemas: Cache<(String, PluginDigest), String>,
@@ -52,12 +53,13 @@ impl Queues {
         }
     }
 
-    /// Returns why a user's module has not been taken lately, where it was too much.
+    /// Returns why a user's module is refused at present, if it exceeded a limit recently.
     pub(super) async fn refusal(&self, user: &str, digest: PluginDigest) -> Option<String> {
         self.modules.get(&(user.to_owned(), digest)).await
     }
 
-    /// Remembers that a user's module is too much. For others it may not be: a busy machine takes longer.
+    /// Remembers that a user's module exceeded a limit. It counts for this user only, since a busy machine takes
+    /// longer.
     pub(super) async fn refuse(&self, user: &str, digest: PluginDigest, why: String) {
         self.modules.insert((user.to_owned(), digest), why).await;
     }
@@ -77,7 +79,7 @@ impl Queues {
 mod tests {
     use super::*;
 
-    /// A module that took too long while the machine was busy was refused to everybody for ten minutes.
+    /// A module that took too long while the machine was busy was refused to all users for ten minutes.
     #[tokio::test]
     async fn what_was_too_much_of_one_user_may_be_tried_by_another() {
         let (queues, digest) = (Queues::new(), PluginDigest::of(b"module"));

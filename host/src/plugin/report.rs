@@ -1,5 +1,5 @@
-//! What is known of a module before it ever runs: what it exports, what it wants, and what it says about itself. What
-//! cannot be of use is refused before it is compiled.
+//! What is known of a module before it runs: its exports, its imports, and its manifest. A module that cannot be of use
+//! is refused before it is compiled.
 
 use std::sync::Arc;
 use std::time::Duration;

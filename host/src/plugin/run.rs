@@ -25,11 +25,11 @@ use crate::domain::plugin::{Failure, Output, PluginRun, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
 use crate::fair_semaphore::FairPermit;
 
-/// What a plugin is to look at.
+/// The input of a call.
 pub struct Call {
     /// The event.
     pub event: Event,
-    /// Whose delivery.
+    /// The subscription that the delivery is for.
     pub subscription: Arc<Subscription>,
     /// The plugin's configuration and grants.
     pub plugin: Arc<PluginUse>,
@@ -37,7 +37,7 @@ pub struct Call {
     pub attempt: u32,
     /// The time of the call.
     pub now: Timestamp,
-    /// What is kept of earlier calls.
+    /// The state that earlier calls left.
     pub state: State,
     /// Which interfaces are called.
     pub steps: Steps,
@@ -59,17 +59,17 @@ pub enum Steps {
 pub enum Purpose {
     /// A delivery.
     Deliver,
-    /// A trial: HTTP requests that are not safe (RFC 9110 §9.2.1) are refused.
+    /// A dry run: HTTP requests that are not safe (RFC 9110 §9.2.1) are refused.
     Try,
 }
 
 /// What a call led to.
 pub struct CallResult {
-    /// What is kept in the story.
+    /// What goes into the history.
     pub run: PluginRun,
     /// What to send, where the verdict is [`Verdict::Transformed`].
     pub outputs: Vec<Output>,
-    /// The state after the call; of a call that failed, it is to be dropped.
+    /// The state after the call; drop it if the call failed.
     pub state: State,
 }
 
@@ -101,8 +101,8 @@ impl Host {
         }
     }
 
-    /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a free place: for a
-    /// program that keeps threads of its own for it. Needs a tokio runtime with time and input/output.
+    /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a permit: for a program
+    /// with threads of its own for it. Needs a tokio runtime with time and input/output.
     ///
     /// # Errors
     /// When the engine does not run.
@@ -113,7 +113,7 @@ impl Host {
     }
 }
 
-/// A task that ends when nobody waits for it any more.
+/// A task that is aborted when this is dropped.
 struct AbortAtEnd<T>(JoinHandle<T>);
 
 impl<T> AbortAtEnd<T> {
@@ -128,8 +128,8 @@ impl<T> Drop for AbortAtEnd<T> {
     }
 }
 
-/// Says how a call's task ended without a result: a panic of the host's own code costs that call alone, and counts, since
-/// the same call would panic again.
+/// Explains why a call's task ended without a result. A panic of the host's own code fails that call alone. It counts
+/// as an attempt, since the same call would panic again.
 fn ended(error: JoinError) -> Failure {
     let Ok(panic) = error.try_into_panic() else {
         return Failure::Host("the host is shutting down".to_owned());
@@ -186,9 +186,9 @@ async fn one(
     CallResult { run, outputs: course.outputs, state: guest.state }
 }
 
-/// Makes a fresh instance and lets it be asked something, as long as there is time. Returns what is left of the guest.
+/// Makes a fresh instance and asks it something within the time limit. Returns the guest that is left.
 ///
-/// The instance is torn down in a turn of the guest's: to give back its memory takes longer than most calls.
+/// The instance is dropped in a turn of the guest's, because freeing its memory takes longer than most calls.
 pub(super) async fn fresh<T>(
     plugin: &Plugin,
     guest: Guest,
@@ -225,7 +225,7 @@ pub(super) async fn fresh<T>(
     (asked, guest)
 }
 
-/// Makes a store whose guest gives way at every tick, and ends when its time is over.
+/// Makes a store whose guest yields at every tick, and ends when its time is over.
 fn store(engine: &Engine, guest: Guest, timer: Timer) -> Store<Guest> {
     let handed_bytes = guest.limits.handed_bytes();
     let mut store = Store::new(engine, guest);

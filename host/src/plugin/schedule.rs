@@ -1,9 +1,9 @@
-//! Which guest runs next on the threads of plugins: one of the user who has had the least of their time.
+//! Schedules guests on the threads of plugins: the next guest is one of the user that has used the least time.
 //!
-//! A guest runs until it waits for something or a tick comes; then it queues for another turn. Each user's time is counted,
-//! and the next turn goes to the user with the least, so that many guests of one user get as much as one guest of another
-//! (start-time fair queueing). A user who comes back after a rest begins one tick below the others, and so runs next; no
-//! more credit than that is saved up.
+//! A guest runs until it waits for something or until a tick, and then queues for another turn. Each user's time is
+//! counted, and the next turn goes to the user with the least, so that many guests of one user get as much time as one
+//! guest of another (start-time fair queueing). A user that returns after a pause starts one tick below the others, so
+//! it runs next; it saves up no more credit than that.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::engine::TICK;
 
-/// With more users than this, those without guests are forgotten: they have had at most a few ticks more than others.
+/// With more users than this, those without guests are dropped: they have used at most a few ticks more than others.
 const USERS_KEPT: usize = 1024;
 
 /// The order in which guests run. Its clones are the same.
@@ -22,18 +22,18 @@ pub(super) struct Schedule(Arc<Mutex<State>>);
 struct State {
     /// How many more may run at once.
     free: usize,
-    /// The virtual time, in nanoseconds: the largest count with which a user's turn has begun.
+    /// The virtual time, in nanoseconds: the largest start time of any turn so far.
     now: u64,
     users: HashMap<Arc<str>, User>,
-    /// The guests whose turn has come and that have not been polled since.
+    /// The guests that were granted a turn and have not been polled since.
     called: HashSet<u64>,
-    /// The number of the next one that asks.
+    /// The number of the next guest that queues.
     next: u64,
 }
 
 #[derive(Default)]
 struct User {
-    /// The time that it has had, in nanoseconds.
+    /// The time that the user has used, in nanoseconds.
     had: u64,
     guests: usize,
     waiting: VecDeque<Waiting>,
@@ -53,29 +53,29 @@ pub(super) struct Seat {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stand {
-    /// It does not want to run.
+    /// It does not ask to run.
     Idle,
-    /// It wants to, with this number.
+    /// It queues, with this number.
     Waiting(u64),
     Running,
 }
 
-/// What a turn counts before it is known how long it was.
+/// The time that a turn is charged in advance, until its length is known.
 const TURN_NANOS: u64 = TICK.subsec_nanos() as u64;
 
-/// The least that a user counts as having had after a rest.
+/// The least used time of a user that returns after a pause.
 fn rested(now: u64) -> u64 {
     now.saturating_sub(TURN_NANOS)
 }
 
 impl Schedule {
-    /// Makes an order in which so many guests run at once.
+    /// Makes a schedule that runs so many guests at once.
     pub(super) fn new(threads: usize) -> Self {
         let (users, called) = (HashMap::new(), HashSet::new());
         Self(Arc::new(Mutex::new(State { free: threads.max(1), now: 0, users, called, next: 0 })))
     }
 
-    /// Lets a guest of a user take part.
+    /// Adds a guest of a user.
     pub(super) fn seat(&self, user: &str) -> Seat {
         let user: Arc<str> = Arc::from(user);
         let mut state = self.lock();
@@ -93,7 +93,7 @@ impl Schedule {
 }
 
 impl State {
-    /// Counts a turn of a user that begins now.
+    /// Charges a user for a turn that begins now.
     fn begin(&mut self, user: &Arc<str>) {
         let Some(known) = self.users.get_mut(user) else { return };
         known.had = known.had.max(rested(self.now));
@@ -101,14 +101,14 @@ impl State {
         known.had += TURN_NANOS;
     }
 
-    /// Counts how long a turn was, and gives it to the next one.
+    /// Charges a user for a turn's real length, and grants the next turn.
     fn end(&mut self, user: &Arc<str>, nanos: u64) {
         if let Some(known) = self.users.get_mut(user) {
             known.had = known.had.saturating_sub(TURN_NANOS).saturating_add(nanos);
         }
         let waiting = self.users.iter().filter_map(|(name, user)| {
             let first = user.waiting.front()?;
-            // Users that have rested are equal: the one that has waited longest goes first.
+            // Users that return after a pause are equal: the one that has queued longest goes first.
             Some(((user.had.max(rested(self.now)), first.number), name))
         });
         let Some((_, user)) = waiting.min_by_key(|(order, _)| *order) else {
@@ -159,7 +159,7 @@ impl Seat {
         Poll::Pending
     }
 
-    /// Says that this guest's turn is over, and how long it ran.
+    /// Ends this guest's turn, in which it ran for `ran`.
     pub(super) fn end_turn(&mut self, ran: Duration) {
         if self.stand == Stand::Running {
             self.stand = Stand::Idle;
@@ -203,7 +203,7 @@ mod tests {
         seat.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Six users whose guests spin made a seventh's wait for all of them.
+    /// With six users whose guests spin, a seventh user's guest waited for all of them.
     #[test]
     fn whoever_has_had_the_least_comes_next() {
         let schedule = Schedule::new(1);
@@ -257,7 +257,7 @@ mod tests {
         assert!(ask(&mut one) && !ask(&mut two) && !ask(&mut three));
         drop(two);
         drop(one);
-        // Its turn has come, which it does not know yet.
+        // It has been granted a turn but was not polled since.
         drop(three);
         assert!(ask(&mut schedule.seat("d")));
         let state = schedule.lock();

@@ -75,7 +75,7 @@ impl State {
         !self.changes.is_empty()
     }
 
-    /// Forgets what was counted: a new call has another time.
+    /// Resets the count: a new call has another time.
     pub(super) fn begin(&mut self) {
         self.used = None;
     }
@@ -138,8 +138,8 @@ impl State {
         }
     }
 
-    /// Adds to a counter, 8 bytes in little-endian order, and stays within 64 bits. A value of another length is no
-    /// counter: that is a conflict. Without a time to live the counter keeps the one that it has.
+    /// Adds to a counter (8 bytes, little-endian), saturating at 64 bits. A value of another length is not a counter:
+    /// that is a conflict. Without a time to live the counter keeps its present one.
     pub(super) fn increment(
         &mut self,
         key: &str,
@@ -178,8 +178,8 @@ impl State {
         value.filter(|value| value.is_alive(now))
     }
 
-    /// Returns what is in use. The first write of a call counts it, and removes what has expired: it counts for
-    /// nothing, so nothing else would keep it from piling up.
+    /// Returns the space in use. The first write of a call counts it and removes expired values: they do not count, so
+    /// nothing else would keep them from piling up.
     fn used(&mut self, now: Timestamp) -> Used {
         if let Some(used) = self.used {
             return used;

@@ -1,4 +1,4 @@
-//! What a guest writes to stderr and stdout: the end of it is kept, since a panic's text comes last.
+//! What a guest writes to stderr and stdout. The end of it is kept, since a panic's text comes last.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,7 @@ impl IsTerminal for Tail {
 }
 
 impl StdoutStream for Tail {
-    /// Nobody asks for it: guests are components of WASI 0.2, which get the stream below.
+    /// Never called: guests are components of WASI 0.2, which use the stream below.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

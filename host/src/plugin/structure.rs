@@ -1,9 +1,9 @@
-//! What a component is made of, read before it is compiled: instances of instances grow without bound.
+//! Counts what a component is made of before it is compiled: instances of instances can multiply without bound.
 //!
 //! A component may define another one and instantiate it twice, and that one a third: thirty such lines are a billion
-//! instances, each of which the compiler writes out and a process that loads the code holds in memory. So they are counted
-//! from the definitions alone, in the time that it takes to read them. What is no component at all is left to the
-//! compiler, which says what is wrong with it.
+//! instances. The compiler writes out each of them, and a process that loads the code holds each in memory. So they are
+//! counted from the definitions alone, in the time that it takes to read them. Bytes that are no component are left to
+//! the compiler, which reports what is wrong with them.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Encoding, Instance,
@@ -13,7 +13,7 @@ use wasmparser::{
 use super::limits::size;
 
 /// The most of each that an instance may be made of. Python's plugins, the largest known, have 3 components and 14 core
-/// modules with a memory and a few tables; what the pool has room for is less and checked later.
+/// modules with a memory and a few tables. The pool allows less than this, which is checked later.
 const MOST: Parts = Parts { components: 1000, instances: 256, memories: 16, tables: 256 };
 /// The largest custom section, in bytes. The largest that tools make are names of functions: 240 KB in Python's plugins.
 const CUSTOM_BYTES_MAX: usize = 1024 * 1024;
@@ -56,7 +56,7 @@ struct Definition {
 pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
     let mut open: Vec<Definition> = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
-        // The compiler tells what is wrong.
+        // The compiler reports what is wrong.
         let Ok(payload) = payload else { return Ok(()) };
         match read(payload, &mut open) {
             Ok(()) => {}
@@ -195,7 +195,7 @@ fn at(space: &[Option<Parts>], index: u32) -> Result<Option<Parts>, Stop> {
     found.copied().ok_or(Stop::Malformed)
 }
 
-/// A component that is handed from one to another could be anything, also itself twice over.
+/// A component that is passed as an argument could be anything, including one that instantiates itself twice.
 fn unknown() -> Stop {
     Stop::Limit(
         "limit of no instances of components that it is handed: instantiate only components that are defined in it"
@@ -268,7 +268,7 @@ mod tests {
         let many = "(instance (instantiate $again))".repeat(1001);
         let outer =
             format!("(component (component $c) (component (alias outer 1 0 (component $again)) {many}))");
-        // Nothing instantiates the inner one, which is counted all the same: it is compiled.
+        // Nothing instantiates the inner component. It counts all the same, because it is compiled.
         assert!(checked(&outer).unwrap_err().starts_with("limit of 1000 component instances"));
         let handed = r#"(component
             (component $a (import "c" (component $c)) (instance (instantiate $c)) (instance (instantiate $c)))

@@ -13,7 +13,7 @@ pub(super) fn clean(text: &str, bytes_max: usize) -> String {
     out
 }
 
-/// The longest text of wasmtime's that is told, in bytes: it repeats names, which may be long.
+/// The longest text of wasmtime's that is passed on, in bytes: it repeats names, which may be long.
 const ERROR_BYTES_MAX: usize = 1000;
 
 /// Returns what wasmtime says, with its causes, as it may be shown.

@@ -1,8 +1,8 @@
-//! How long a call has taken: the processor's time in which its guest ran, and the clock's in which it waited for
-//! something that it asked for.
+//! Measures how long a call takes: the processor time in which its guest ran, and the wall-clock time in which it
+//! waited for something that it asked for.
 //!
-//! The time in which it was ready and others had the threads or the processor does not count, so that a busy host
-//! makes no plugin fail. A guest runs when [`super::schedule`] says so.
+//! Time in which the guest was ready while others had the threads or the processor does not count, so a busy host does
+//! not make plugins fail. [`super::schedule`] decides when a guest runs.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -31,10 +31,10 @@ struct State {
     counted: AtomicU64,
     /// When this poll began, in nanoseconds after `begun`.
     polled_at: AtomicU64,
-    /// The thread's own time when this poll began, in nanoseconds; 0 while nobody needed it: to read it takes a system
-    /// call, and most calls are over before the first tick.
+    /// The thread's processor time when this poll began, in nanoseconds; 0 until it is needed: reading it takes a
+    /// system call, and most calls end before the first tick.
     ran_at: AtomicU64,
-    /// Set while the guest has given way to others.
+    /// Set when the guest has yielded to others.
     gave_way: AtomicBool,
 }
 
@@ -56,12 +56,12 @@ impl Timer {
         self.0.begun.elapsed()
     }
 
-    /// Returns the time that is left; zero when it is over. For the thread that runs the guest.
+    /// Returns the time that is left; zero when it is over. Must be called on the thread that runs the guest.
     pub(super) fn left(&self) -> Duration {
         self.0.limit.saturating_sub(self.counted() + self.ran())
     }
 
-    /// The same at a tick, from which on the thread's own time is read.
+    /// Returns the time that is left, at a tick; from then on the thread's processor time is read.
     pub(super) fn left_at_tick(&self) -> Duration {
         self.read_thread_time();
         self.left()
@@ -75,8 +75,8 @@ impl Timer {
         }
     }
 
-    /// Returns for how long the guest has run in this poll. Before the first tick that is the clock's time, but no more
-    /// than comes between two ticks: the rest others have had.
+    /// Returns for how long the guest has run in this poll. Before the first tick this is the wall-clock time, capped
+    /// at two ticks: in any time beyond that, other threads had the processor.
     fn ran(&self) -> Duration {
         match self.0.ran_at.load(Ordering::Relaxed) {
             0 => {
@@ -87,13 +87,13 @@ impl Timer {
         }
     }
 
-    /// Says that the guest gives way: what follows does not count until it is polled again.
+    /// Notes that the guest yields: time does not count until it is polled again.
     pub(super) fn give_way(&self) {
         self.0.gave_way.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for a future as long as there is time, and runs it in the turns of `seat`, where there is one. Returns nothing
-    /// when there is no time left.
+    /// Waits for a future within the time limit. It runs in the turns of `seat`, if there is one. Returns `None` when
+    /// the time is over.
     pub(super) async fn limit<F: Future>(&self, seat: Option<&mut Seat>, future: F) -> Option<F::Output> {
         Limited { timer: self, seat, future: std::pin::pin!(future), waiting: None, sleep: None }.await
     }
@@ -120,7 +120,7 @@ impl Timer {
         ran
     }
 
-    /// Tells whether the guest gave way in its last poll; it waits otherwise.
+    /// Tells whether the guest yielded in its last poll; otherwise it waits for something.
     fn gave_way(&self) -> bool {
         self.0.gave_way.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Does what is left to do for a guest that runs no more, in a turn of its seat.
+/// Runs what is left to do after a guest's end, in a turn of its seat.
 pub(super) async fn in_turn<T>(seat: Option<&mut Seat>, work: impl FnOnce() -> T) -> T {
     let Some(seat) = seat else { return work() };
     poll_fn(|cx| seat.poll_turn(cx)).await;
@@ -148,14 +148,14 @@ fn thread_time() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// A future that ends with its timer.
+/// A future that ends when its time is over.
 struct Limited<'a, F> {
     timer: &'a Timer,
     seat: Option<&'a mut Seat>,
     future: Pin<&'a mut F>,
-    /// Since when the guest waits for something that it asked for.
+    /// Set while the guest waits for something that it asked for.
     waiting: Option<Instant>,
-    /// Made only when the guest waits: most never do.
+    /// Made when the guest first waits: most guests never do.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -167,7 +167,7 @@ impl<F: Future> Future for Limited<'_, F> {
         if let Some(since) = this.waiting.take() {
             this.timer.count(since.elapsed());
         }
-        // What others have until its turn comes does not count.
+        // The time until its next turn does not count.
         if this.seat.as_mut().is_some_and(|seat| seat.poll_turn(cx).is_pending()) {
             return Poll::Pending;
         }
@@ -202,7 +202,8 @@ mod tests {
     use super::*;
     use crate::plugin::schedule::Schedule;
 
-    /// The memory of a guest that had run out of time was given back beside the turns of others, uncounted.
+    /// The memory of a guest that had run out of time was freed outside the schedule, and the time for it was not
+    /// charged.
     #[test]
     fn what_follows_a_guests_end_waits_for_its_turn() {
         let schedule = Schedule::new(1);
@@ -213,7 +214,7 @@ mod tests {
         running.end_turn(Duration::ZERO);
         assert_eq!((&mut following).now_or_never(), Some(7));
         drop(following);
-        // It has given its turn back.
+        // The turn has ended.
         assert_eq!(poll_fn(|cx| running.poll_turn(cx)).now_or_never(), Some(()));
         assert_eq!(in_turn(None, || 7).now_or_never(), Some(7));
     }

@@ -24,12 +24,12 @@ pub(super) struct Web {
     agent: Agent,
     guard: Arc<Guard>,
     reach: Reach,
-    /// Made at the first request, whose runtime it belongs to.
+    /// Made at the first request, because it belongs to the runtime of that request.
     client: OnceCell<Client>,
 }
 
-/// No connection outlives its request: a plugin that calls one name after the other would leave as many open behind it as
-/// the process may have.
+/// No connection is kept after its request: a plugin that calls many names in turn would leave open connections until
+/// the process runs out of file descriptors.
 type Client = Unpooled<WasiBody>;
 
 /// Why there is no response.
@@ -49,8 +49,7 @@ impl Web {
         Self { agent: Agent::Plugin, guard, reach, client: OnceCell::new() }
     }
 
-    /// Makes the client of programs. Who wrote the configuration named the hosts, and not a stranger: they may be
-    /// anywhere.
+    /// Makes the client of programs. It connects to any address, because the operator's configuration names the hosts.
     pub(super) fn of_programs() -> Self {
         let (guard, reach) = (Arc::default(), Reach::ANYWHERE);
         Self { agent: Agent::Handler, guard, reach, client: OnceCell::new() }
@@ -61,7 +60,7 @@ impl Web {
         &self.guard
     }
 
-    /// Returns the client. Reading the system's certificates takes its time.
+    /// Returns the client. The first call reads the system's certificates, which is slow.
     async fn client(&self) -> Result<&Client, Failed> {
         let failed = |reason: String| Failed::Other(reason, Error::ConfigurationError);
         let make = || async {

@@ -1,6 +1,6 @@
-//! What the child process does: it takes its limits, then reads what others have written.
+//! The child process: it limits itself, and then reads untrusted input.
 //!
-//! When the machine's memory runs out, the system ends the child before the service: nothing is lost with it.
+//! When the machine runs out of memory, the system kills the child before the service, and no data is lost.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -57,8 +57,9 @@ impl From<String> for Fault {
     }
 }
 
-/// What a `waypost compile` does: it limits itself, reads a length of 8 bytes (little-endian) and as many bytes of
-/// input from stdin, and writes the result to stdout. It ends when stdin does: then nobody waits for it any more.
+/// The main function of `waypost compile`. It limits itself, reads a length of 8 bytes (little-endian) and as many
+/// bytes of input from stdin, and writes the result to stdout. It exits when stdin ends, since that means that the
+/// parent has gone.
 pub fn compile_main(task: Task, allowance: Allowance) -> ExitCode {
     let done = limit(allowance).map_err(|error| Fault::Failed(format!("failed to set limits: {error}")));
     let done = done.and_then(|()| Ok(input()?)).and_then(|input| match task {
@@ -92,7 +93,7 @@ fn limit(allowance: Allowance) -> Result<(), rustix::io::Errno> {
     let limits = [
         (Resource::As, allowance.memory_bytes),
         (Resource::Cpu, allowance.cpu_seconds),
-        // It leaves no files, not even one with what it looked like when it crashed.
+        // The child writes no files, not even a core dump.
         (Resource::Core, 0),
         (Resource::Fsize, 0),
     ];
@@ -138,7 +139,7 @@ fn load(code: &[u8]) -> Result<Vec<u8>, Fault> {
     #[expect(unsafe_code, reason = "the service hands over what its compiling child has just made")]
     // SAFETY: only the service has this process's stdin, and `compile` made these bytes.
     let loaded = unsafe { Component::deserialize(&engine, code) };
-    // Let go of only after the second look.
+    // Dropped only after memory has been measured again.
     let _loaded = loaded.map_err(failed)?;
     Ok(own_bytes().saturating_sub(before).to_le_bytes().into())
 }

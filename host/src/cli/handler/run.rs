@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
     warn_of_filter(&definition, &event)?;
     crate::net::tls::install_provider();
-    // It is the caller's, who wants to see what is in it.
+    // The folder is kept: the caller wants to see what is in it.
     let runs =
         tempfile::Builder::new().prefix("waypost-run-").tempdir().context("failed to make a folder")?;
     let runs = runs.keep();
@@ -139,7 +139,7 @@ fn said(stream: &str, said: &StreamTail) -> anyhow::Result<()> {
         print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
     }
     match stream {
-        // Whoever reads a pipe gets it as it is.
+        // A pipe gets the output unchanged.
         "stdout" if io::stdout().is_terminal() => print::text(&foreign::quoted(&said.tail, ""))?,
         "stdout" => print::raw(&said.tail)?,
         _ if said.tail.is_empty() => {}

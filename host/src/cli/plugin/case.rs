@@ -160,7 +160,7 @@ fn one(number: usize, json: &RawValue) -> anyhow::Result<Case> {
     })
 }
 
-/// Takes the place out of an error: it counts from the beginning of the case, where nobody looks.
+/// Removes the line and column from an error: they count from the beginning of the case, not of the file.
 fn unlocated(error: serde_json::Error) -> anyhow::Error {
     let text = error.to_string();
     let sentence = text.rsplit_once(" at line ").map_or(text.as_str(), |(sentence, _)| sentence);

@@ -1,8 +1,8 @@
-//! What a plugin may reach when it is tried here: what the command line says, and nothing that a file asks for.
+//! What a plugin may reach when it is run here: what the command line grants, whatever a case file asks for.
 //!
-//! A server decides twice: a subscription's `allow_hosts` names hosts, and the operator's `plugin_networks` opens networks
-//! that are not public. Here both are flags. A case file may come from a stranger: what it asks for is granted only
-//! where the command line grants it too.
+//! A server decides twice: a subscription's `allow_hosts` names hosts, and the operator's `plugin_networks` opens
+//! networks that are not public. Here both are flags. A case file may come from a stranger: what it asks for is granted
+//! only if the command line grants it too.
 
 use std::net::IpAddr;
 

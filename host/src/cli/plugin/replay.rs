@@ -148,7 +148,8 @@ async fn last(client: &Client, uuid: &str, wanted: usize) -> anyhow::Result<Vec<
     Ok(found)
 }
 
-/// Tries one event; whatever the filter is by now, it was owed.
+/// Runs one event through the endpoint for dry runs. The filter is `$`: the delivery was enqueued, so the present
+/// filter does not matter.
 async fn tried(client: &Client, uuid: &str, event: &str, plugin: Option<&str>) -> anyhow::Result<Tried> {
     let mut query = vec![("event".to_owned(), event.to_owned()), ("jsonpath".to_owned(), "$".to_owned())];
     query.extend(plugin.map(|digest| ("plugin".to_owned(), digest.to_owned())));

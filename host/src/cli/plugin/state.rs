@@ -114,7 +114,7 @@ impl Scalar {
     }
 }
 
-/// Lays what a call changed over what was there.
+/// Applies a call's changes to the state.
 pub(super) fn apply(state: &mut StateMap, changes: Vec<StateChange>) {
     for StateChange { key, value } in changes {
         match value {

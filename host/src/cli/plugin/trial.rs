@@ -40,7 +40,7 @@ pub(super) struct Trial {
     plugin: Arc<Plugin>,
 }
 
-/// One delivery to try.
+/// One delivery to run.
 pub(super) struct Delivery {
     pub(super) event: Event,
     pub(super) config: Map<String, Value>,

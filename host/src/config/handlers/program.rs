@@ -138,7 +138,7 @@ fn with_filter(table: Table) -> Table {
     Table { filter: Some(SCRIPT_FILTER.to_owned()), filter_dialect, ..table }
 }
 
-/// Tells whether a file is a copy that a program has left of a script: not one that people want to run.
+/// Tells whether a file is a copy of a script that an editor or another program has left, which is not meant to run.
 fn is_copy(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     COPIES.iter().any(|end| name.ends_with(end)) || (name.starts_with('#') && name.ends_with('#'))
@@ -163,7 +163,7 @@ fn executables(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A program is started in another folder.
+/// Needed because a program is started in another folder.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }

@@ -133,7 +133,7 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    // The lock of an editor that has `a.py` open: nothing started while somebody edited a script.
+    // The lock of an editor that has `a.py` open: the service did not start while a script was being edited.
     std::os::unix::fs::symlink("me@host.1:2", folder.path().join(".#a.py")).unwrap();
     let scripts = |more: &str| {
         handlers(&format!("[[handler]]\nscripts_dir = {:?}\ntimeout = \"5m\"\n{more}", folder.path()))

@@ -134,7 +134,7 @@ async fn a_bomb_ends_at_the_limit() {
     for (name, bomb) in
         [("gzip", gzip_bomb), ("deflate", deflate_bomb), ("br", hex(BROTLI_BOMB)), ("zstd", zstd_bomb)]
     {
-        // What came out beyond the limit and were counted later would have no room here.
+        // If decoded bytes beyond the limit were counted later, they would not fit into this memory.
         let limit = Limit { room: Arc::new(Room::new(4 << 20)), ..limit(1 << 20) };
         let error = undo(&[name], bomb.clone(), &limit).await.unwrap_err();
         assert!(matches!(error, Fault::TooLarge), "{name}: {error:?}");

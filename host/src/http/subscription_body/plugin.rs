@@ -1,7 +1,7 @@
-//! The member `plugin` of a subscription: what of its module it uses, and how.
+//! The member `plugin` of a subscription: its module, and how it is used.
 //!
-//! What an object leaves out stays as it is, like everywhere in a subscription; `null` takes the plugin away. A member
-//! that it does not know is refused: a limit with a typo would be no limit.
+//! Members that an object leaves out stay unchanged, as everywhere in a subscription; `null` removes the plugin.
+//! Unknown members are refused: a limit with a typo would have no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::{ApiError, bounded, wrong};
 use crate::domain::PluginUse;
 use crate::domain::plugin::{AllowHost, PluginLimits};
 
-/// The members, for whoever wrote another one.
+/// The members, for the error about any other one.
 const MEMBERS: &str = "`digest`, `config`, `allow_hosts`, `on_error` and `limits`";
 const LIMITS: &str = "`time_ms`, `memory_bytes`, `output_bytes`, `log_bytes`, `state_bytes` and `state_keys`";
 
@@ -38,7 +38,7 @@ pub(super) fn show(plugin: &PluginUse) -> Value {
     })
 }
 
-/// Takes the member out of a body and lays it over what is known.
+/// Takes the member out of a body and applies it to the stored one.
 pub(super) fn take(
     body: &mut Map<String, Value>,
     known: Option<&Arc<PluginUse>>,

@@ -138,7 +138,7 @@ fn present<'f>(
     }
 }
 
-/// Returns the way to a text of which the query takes a part, and whether that is its beginning.
+/// Returns the path of a text that the query takes a part of, and whether that part is its beginning.
 fn beginning(query: &Query) -> Option<(&[Segment], bool)> {
     let (Segment::Child(selectors), before) = query.segments.split_last()? else { return None };
     let [Selector::Call(call)] = &**selectors else { return None };

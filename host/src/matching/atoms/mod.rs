@@ -16,8 +16,8 @@ use super::form::Query;
 use super::number::Number;
 use paths::PathPosition;
 
-/// The longest path of an atom; a longer one becomes the existence of its beginning. Such a path costs a node of the
-/// trie for each step, and hardly anybody writes one.
+/// The longest path of an atom. A longer one is cut to the existence of its beginning. A path costs a node of the trie
+/// for each step, and long paths are rare.
 const STEPS_MAX: usize = 16;
 /// How many steps of a path are "any child": a value can be met along each mixture of names and these.
 const ANYS_MAX: usize = 4;

@@ -1,4 +1,4 @@
-//! Where a path leads, and what has to hold on the way.
+//! Where a path leads, and what must hold along it.
 
 use super::{Atom, Clause, Step, Test, conditions, either};
 use crate::matching::form::{Query, Segment, Selector, Start};
@@ -62,7 +62,7 @@ pub(super) fn walk<'f>(
     for segment in segments {
         here = match segment {
             Segment::Child(selectors) => child(&here, selectors, clauses),
-            // Only the way to here is known, and what stands in the conditions about the event itself.
+            // Only the path up to here is known, and the conditions about the event itself.
             Segment::Descendant(selectors) => {
                 here.exists(clauses);
                 child(&PathPosition::Unknown, selectors, clauses)

@@ -5,7 +5,7 @@ use crate::matching::form::{Query, Segment, Selector, Slice};
 /// A way in which they do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Difference {
-    /// Whom `?(…)` tests.
+    /// Which nodes `?(…)` tests.
     Filter,
     /// Which elements a slice finds.
     Slice,

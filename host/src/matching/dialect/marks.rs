@@ -15,7 +15,7 @@ pub(super) fn look_like_jsonpath2(text: &str) -> bool {
         last = token.kind;
         token = next;
     }
-    // RFC 9535 has a use for this, but hardly anybody means it: it tests the children of each element.
+    // RFC 9535 allows this, but it is rarely meant: it tests the children of each element.
     of_jsonpath2 += usize::from(tests_each_element(text));
     of_jsonpath2 > of_rfc9535
 }

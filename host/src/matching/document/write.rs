@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{Cursor, Document, Node, Span, View};
 use crate::matching::number::Number;
 
-/// Of how many bytes a text is written at once: a writer that has enough ends a long one early.
+/// How many bytes of a text are written at once: a writer that has enough can end a long text early.
 const PIECE_BYTES: usize = 256;
 
 /// Makes a document, value by value.
@@ -41,7 +41,7 @@ impl<'j> Builder<'j> {
         self.nodes.push(Node::Borrowed(text));
     }
 
-    /// The same for a text that is borrowed from nobody.
+    /// Adds a string that it owns, as [`Self::string`] adds a borrowed one.
     pub(in crate::matching) fn owned(&mut self, text: Box<str>) {
         self.nodes.push(Node::Owned(text));
     }
@@ -50,7 +50,7 @@ impl<'j> Builder<'j> {
     pub(in crate::matching) fn copy(&mut self, value: Cursor<'j>) {
         let from = value.at as usize;
         let copied = value.nodes[from..from + value.size() as usize].iter().map(|node| match node {
-            // However long a text is, a copy costs the same.
+            // Borrowed, so that a copy costs the same however long the text is.
             Node::Owned(text) => Node::Borrowed(text),
             other => other.clone(),
         });

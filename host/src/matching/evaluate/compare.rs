@@ -265,7 +265,7 @@ impl Evaluator<'_> {
         })
     }
 
-    /// Pays for comparing two texts, where they are long.
+    /// Charges for comparing two texts, if they are long.
     #[inline]
     fn spend_comparison(&self, left: &str, right: &str) -> Flow {
         self.spend_bytes(left.len().min(right.len()))

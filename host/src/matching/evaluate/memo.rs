@@ -1,7 +1,7 @@
-//! What one evaluation need not find out twice.
+//! Caches what one evaluation would otherwise compute repeatedly.
 //!
-//! A path from `$` inside a filter finds the same for every node that is tested: without memory, a join of the rows of
-//! an event with themselves would cost the square of their number.
+//! A path from `$` inside a filter has the same result for every node that is tested. Without the cache, a join of the
+//! rows of an event with themselves would cost the square of their number.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ enum Known {
 }
 
 impl Memo {
-    /// Returns whether a query finds anything, found out once.
+    /// Returns whether a query finds anything, computed once.
     pub(super) fn exists(&self, query: &Query, find_out: impl FnOnce() -> Answer) -> Answer {
         if let Some(Known::Exists(exists)) = self.known(query) {
             return Answer::Continue(exists);
@@ -44,7 +44,7 @@ impl Memo {
         Answer::Continue(exists)
     }
 
-    /// Returns the places of the nodes that a query finds, found out once; `None` where it makes values.
+    /// Returns the places of the nodes that a query finds, computed once; `None` where it makes values.
     pub(super) fn nodes(
         &self,
         query: &Query,

@@ -1,8 +1,8 @@
 //! The one evaluator of both dialects, within a budget.
 //!
-//! It goes depth first and hands each node that it finds to a visitor, which may end it at the first: no list of
-//! nodes is ever made, so that an evaluation costs time, and no memory. Every node that is looked at, and every piece
-//! of a text, is paid from the budget; the budget's end is the evaluation's.
+//! It goes depth first and hands each node that it finds to a visitor, which may stop it at the first. No list of nodes
+//! is built, so an evaluation costs time but no memory. Each visited node and each piece of a text is charged to the
+//! budget; the evaluation ends when the budget is used up.
 
 mod call;
 mod compare;
@@ -44,14 +44,14 @@ pub enum Failure {
     ZeroStep,
 }
 
-/// Why a visitor's round ends early.
+/// Why a visit ends early.
 pub(super) enum Stop {
-    /// Nobody wants more nodes.
+    /// The caller needs no more nodes.
     Enough,
     Failed(Failure),
 }
 
-/// Goes on with something, or ends the round.
+/// Continues with a value, or ends the visit.
 type Flow<T = ()> = ControlFlow<Stop, T>;
 type Visit<'v> = &'v mut dyn FnMut(Cursor<'_>) -> Flow;
 
@@ -188,7 +188,7 @@ impl<'e> Evaluator<'e> {
         Flow::Continue(())
     }
 
-    /// Pays for visits.
+    /// Charges visits to the budget.
     #[inline]
     fn spend(&self, visits: u64) -> Flow {
         match self.left.get().checked_sub(visits) {
@@ -204,14 +204,14 @@ impl<'e> Evaluator<'e> {
         Stop::Failed(Failure::TooExpensive { limit: self.limit })
     }
 
-    /// Pays for looking at a whole text: 16 bytes are a visit.
+    /// Charges for reading a whole text: 16 bytes count as one visit.
     #[inline]
     fn spend_text(&self, text: &str) -> Flow {
         self.spend(1)?;
         self.spend_bytes(text.len())
     }
 
-    /// Pays for looking at so many bytes of texts.
+    /// Charges for reading so many bytes of texts.
     #[inline]
     fn spend_bytes(&self, bytes: usize) -> Flow {
         self.spend(u64::try_from(bytes / 16).unwrap_or(u64::MAX))

@@ -17,9 +17,9 @@
 //! value      = path | STRING | NUMBER | array | object | "true" | "false" | "null"
 //! ```
 //!
-//! Two things in it surprise: `or` binds tighter than `and`, and a string stands for the characters between its quotes
-//! as they are written; escapes have to be JSON's, but nobody undoes them. What the language means is said where it is
-//! compiled to, in [`form`](super::form).
+//! Two things in it are surprising: `or` binds tighter than `and`, and a string stands for the characters between its
+//! quotes as they are written; escapes must be valid in JSON, but they are not decoded. The meaning is documented where
+//! the language is compiled to, in [`form`](super::form).
 //!
 //! `dialect` is the only caller. The text may come from anyone: reading takes one pass, and only brackets recurse,
 //! which [`limits`] bounds.

@@ -18,7 +18,7 @@ pub(super) fn query(text: &str, tree: &tree::JpQuery) -> Result<Query, FilterErr
 
 struct Converter<'t> {
     text: &'t str,
-    /// What the patterns may still take.
+    /// The size that is left for patterns.
     room: RefCell<Room>,
 }
 

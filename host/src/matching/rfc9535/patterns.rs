@@ -97,7 +97,7 @@ fn places(text: &str) -> impl Iterator<Item = usize> {
     Outside::new(text).filter(move |(at, c)| *c == '(' && is_call(*at)).map(|(at, _)| at)
 }
 
-/// Returns where the second argument of a call begins, behind its quote.
+/// Returns where the second argument of a call begins, after its quote.
 fn literal(text: &str, open: usize) -> Option<usize> {
     let (mut depth, begin) = (0_usize, open + 1);
     for (at, c) in Outside::new(&text[begin..]) {
@@ -147,7 +147,7 @@ mod tests {
         Filter::parse(text, FilterDialect::Rfc9535).unwrap().warnings().to_vec()
     }
 
-    /// `*.tif` is what shells take. The filter was accepted without a word, and `--explain` blamed the data.
+    /// `*.tif` is a pattern of shells. The filter was accepted silently, and `--explain` blamed the data.
     #[test]
     fn a_pattern_that_matches_nothing_is_told_with_its_place() {
         insta::assert_snapshot!(warned("$.data[?search(@.name, '*.tif')]").join("\n"), @"column 25: this pattern is no regular expression, so that it matches nothing: repetition operator missing expression (any text is written `.*`)");

@@ -181,7 +181,7 @@ fn many_numbers_in_many_ranges_are_looked_up_once() {
     assert_eq!(matched(&index, &event).len(), COUNT);
 }
 
-/// A user with very many expensive filters takes his own budget, and nobody else's.
+/// A user with very many expensive filters uses up that user's budget, and no other user's.
 #[test]
 fn expensive_filters_of_one_owner_do_not_stall_others() {
     let mut index = Index::default();

@@ -19,7 +19,7 @@ pub(super) enum Ending {
     Itself(wasmtime::Result<Result<(), ()>>),
     /// Its time was over.
     Late,
-    /// Nobody waits for it any more.
+    /// The run was cancelled.
     Cancelled,
 }
 
@@ -66,7 +66,7 @@ fn ended_by(error: &wasmtime::Error) -> Exit {
 
 fn trapped(trap: Trap, error: &wasmtime::Error) -> String {
     let what = match trap {
-        // Where it wrote why, that stands behind this: see `last_words`.
+        // If stderr says why, that text follows this one: see `last_words`.
         Trap::UnreachableCodeReached => return "it panicked or aborted".to_owned(),
         trap => {
             let what = trap.to_string();

@@ -24,7 +24,7 @@ impl MemoryLimiter {
         self.0.memory_bytes as u64
     }
 
-    /// Returns the limit that stood in the way of a growth, with the setting's name.
+    /// Returns the limit that a growth would have exceeded, with the setting's name.
     pub(super) fn refused(&self) -> Option<String> {
         self.0.refused.as_ref().map(|limit| format!("{limit} (memory_bytes)"))
     }

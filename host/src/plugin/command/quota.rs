@@ -1,11 +1,11 @@
-//! How much a program's outputs hold, and may hold.
+//! The quota of a program's outputs.
 //!
-//! Whatever grows is counted before it does, to the byte: the thread that asks is the one that writes. Whatever is cut
-//! off is given back. What a program deletes or replaces is not followed: where the count would pass the quota, the
-//! outputs are measured by a walk, and counting goes on from there. So the count is never less than what there is.
+//! Growth is counted before it happens, to the byte: the thread that asks is the one that writes. Truncation is given
+//! back. Files that a program deletes or replaces are not tracked. Where the count would exceed the quota, the outputs
+//! are measured by a walk, and counting goes on from that result. So the count is never less than what is on disk.
 //!
 //! A file counts once for each of its names, as often as it will be uploaded, and with its whole length, holes
-//! included. A file without a name counts as long as it is open: it takes its place on the disk.
+//! included. A file without a name counts while it is open, because it still takes disk space.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -38,7 +38,7 @@ pub(super) struct Held {
     pub(super) entries: usize,
 }
 
-/// There is no room for more.
+/// The outputs are full.
 #[derive(Debug)]
 pub(super) struct Full;
 
@@ -51,7 +51,7 @@ impl From<Full> for io::Error {
 
 /// One more file, folder or link.
 pub(super) const ENTRY: Held = Held { bytes: 0, entries: 1 };
-/// After how many opened files those that are closed are forgotten.
+/// How many files are opened before the closed ones among them are dropped from the list.
 const OPENED_MAX: usize = 2 * super::HANDLES_MAX;
 
 impl Quota {
@@ -67,7 +67,7 @@ impl Quota {
         }
     }
 
-    /// Returns the limit that stood in the way last, with its value. The program may have coped with that.
+    /// Returns the limit that refused a growth last, with its value. The program may have handled the refusal.
     pub(super) fn refused(&self) -> Option<String> {
         self.refused.clone()
     }
@@ -129,8 +129,8 @@ impl Quota {
         Ok(())
     }
 
-    /// Counts again what there is. What cannot be looked at, such as folders nested deeper than a path may be long, leaves
-    /// the count as it was.
+    /// Measures the outputs again. Where something cannot be read, such as folders nested deeper than a path may be
+    /// long, the count stays unchanged.
     fn measure(&mut self) -> io::Result<()> {
         let (mut held, mut nameless) = (Held::default(), false);
         for output in &self.outputs {
@@ -152,13 +152,13 @@ impl Quota {
                 nameless = true;
             }
         }
-        // Those go when they are closed, which nobody tells.
+        // The space of files without a name is freed when they are closed, which is not reported to the quota.
         (self.held, self.may_be_less) = (held, nameless);
         Ok(())
     }
 }
 
-/// As how many files a file counts.
+/// Returns how many files a file counts as.
 fn names(file: &Metadata) -> u64 {
     file.nlink().max(1)
 }
@@ -172,7 +172,7 @@ impl Held {
     }
 }
 
-/// Which limit stands in the way.
+/// Which limit refuses a growth.
 #[derive(Clone, Copy)]
 enum Limit {
     Bytes,

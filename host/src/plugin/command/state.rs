@@ -84,7 +84,7 @@ impl CommandState {
     /// Adds to stderr what the host has to say about the program's requests.
     pub(super) fn say_notes(&mut self) {
         for note in self.outbound.notes() {
-            // Where the program's own words find no place, these do not either.
+            // Where stderr takes no more of the program's own lines, these are dropped as well.
             drop(self.stderr.say(format!("waypost: {}\n", note.message).as_bytes()));
         }
     }

@@ -88,7 +88,7 @@ impl IsTerminal for Spoken {
 }
 
 impl StdoutStream for Spoken {
-    /// Nobody asks for it: programs are components of WASI 0.2, which get the stream below.
+    /// Never called: programs are components of WASI 0.2, which use the stream below.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

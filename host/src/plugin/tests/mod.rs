@@ -63,7 +63,7 @@ impl Sandbox {
         Self { host: Arc::new(Host::new(settings)), loaded: Mutex::default(), _folder: folder }
     }
 
-    /// Makes one whose calls share so much memory.
+    /// Makes a sandbox whose calls share so much memory.
     fn sharing(memory_total_bytes: usize) -> Self {
         let sandbox = Self::new();
         let settings = Settings { memory_total_bytes, ..sandbox.host.settings.clone() };

@@ -23,7 +23,8 @@ async fn a_call_that_grows_beyond_what_all_may_have_is_put_off() {
     }
 }
 
-/// Six users whose plugins spin: a seventh's calls waited for a round of all of theirs, 686 ms at the 99th percentile.
+/// With six users whose plugins spin, a seventh user's calls waited for a round of all of theirs: 686 ms at the 99th
+/// percentile.
 #[tokio::test]
 async fn spinning_plugins_of_others_leave_a_neighbour_its_turns() {
     let sandbox = Sandbox::with(&[], Limits { time: Duration::from_millis(50), ..Limits::default() });

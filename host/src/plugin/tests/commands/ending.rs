@@ -1,4 +1,4 @@
-//! How programs end: by themselves, at a limit, or since nobody waits for them.
+//! How programs end: by themselves, at a limit, or by cancellation.
 
 use std::time::Instant;
 

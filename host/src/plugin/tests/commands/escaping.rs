@@ -47,7 +47,7 @@ pub(in super::super) async fn a_program_sees_and_changes_nothing_but_its_folder(
     let said = run.stdout.text();
     assert_eq!(said, "folders: [\".\", \"download\", \"output\", \"results/deep\"]\n");
     let left: Vec<_> = WalkDir::new(run.output()).min_depth(1).into_iter().map(Result::unwrap).collect();
-    // Links that lead out are the program's to make, and nobody's to follow.
+    // A program may create links that lead out. They are never followed.
     for entry in &left {
         assert!(entry.file_type().is_symlink() || entry.file_type().is_dir(), "{}", entry.path().display());
     }

@@ -1,4 +1,4 @@
-//! Programs that fill their output: the quota is exact, and what is deleted makes room.
+//! Programs that fill their output: the quota is exact, and deleting frees it.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -79,7 +79,7 @@ async fn files_that_are_deleted_and_kept_open_count() {
 
 #[tokio::test]
 async fn what_is_too_deep_to_be_measured_stays_counted() {
-    // 30 folders and at most 20 files: the bytes are not what stands in the way.
+    // 30 folders and at most 20 files: the limit on bytes is not what refuses.
     let (run, exit) = fill("deep", 30).await;
     assert!(matches!(exit, Exit::Limit(limit) if limit.contains("output_files_max")));
     let made: usize = run.stdout.text().trim().parse().unwrap();

@@ -15,7 +15,7 @@ use super::Sandbox;
 use crate::domain::handler::Exit;
 use crate::plugin::{Command, CommandCall, CommandLimits, Refused};
 
-/// A folder for one run, within one that is nobody's.
+/// A folder for one run, inside a temporary folder.
 struct Run {
     outside: TempDir,
     stdout: Kept,
