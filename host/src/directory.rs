@@ -96,7 +96,7 @@ impl Directory {
         snapshot.all().filter(is_old).map(|known| known.subscription.id).collect()
     }
 
-    /// Forgets deleted subscriptions that the store has forgotten.
+    /// Removes the subscriptions that the store has removed.
     pub fn forget(&self, deleted: &[SubscriptionId]) {
         self.now.rcu(|snapshot| {
             let mut next = Snapshot::clone(snapshot);
@@ -152,7 +152,7 @@ impl Directory {
         self.routes.iter().any(|route| route.recipient == id)
     }
 
-    /// Leaves of the routes that match only the first.
+    /// Keeps only the first of the routes that match.
     fn first_route(&self, mut matches: Matches) -> Matches {
         let place = |id: RecipientId| self.routes.iter().position(|route| route.recipient == id);
         let routes = matches.matched.extract_if(.., |id| place(*id).is_some());
@@ -196,8 +196,8 @@ impl Directory {
         self.change_within(id, change, quota).await
     }
 
-    /// Disables a subscription because of what went wrong with it as it was `tried`, unless it is disabled already
-    /// or its owner has changed it meanwhile: an old failure says nothing about the new target.
+    /// Disables a subscription because of a failure of the version that was `tried`, unless it is disabled already or
+    /// its owner has changed it since: an old failure says nothing about the new target.
     ///
     /// # Errors
     /// When the filter does not parse or the store cannot write; then nothing has changed.

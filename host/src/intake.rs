@@ -27,7 +27,7 @@ const TURN_MAX: Duration = Duration::from_millis(1);
 /// The longest that an acknowledgement is delayed, whatever the number of events and of matching subscriptions.
 const THROTTLE_MAX: Duration = Duration::from_millis(100);
 
-/// The most filters without an answer that the log keeps of one event.
+/// The most failures of filters that the log keeps of one event.
 const FAILED_KEPT_MAX: usize = 1_000;
 
 /// Why an event was not accepted. Nothing of it, or of its batch, is kept.
@@ -106,7 +106,7 @@ impl Intake {
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
     /// they cause.
     ///
-    /// While deliveries fall behind because this machine is busy, it takes up to a tenth of a second longer.
+    /// While deliveries lag because this machine is busy, it takes up to a tenth of a second longer.
     ///
     /// # Errors
     /// When an event cannot be matched, too much is on its way, or the store cannot write.

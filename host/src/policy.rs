@@ -20,15 +20,15 @@ pub use plugin::{PolicyPlugin, PolicyPluginError};
 
 /// Characters of a user's name that stay as they are in the path (RFC 3986 unreserved).
 const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The most bytes of answers that are remembered.
+/// The most bytes of cached answers.
 const REMEMBERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// How long an answer serves further subscriptions of the same user.
+/// How long an answer is cached for further subscriptions of the same user.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// How often an HTTP/2 connection with questions under way is tried.
+/// The interval of keep-alive pings on an HTTP/2 connection with requests in flight.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What policy says about one event and one user.
+/// The answer of policy about one event and one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The user may see the event; the server's answer, where there is a server.
@@ -39,7 +39,7 @@ pub enum Verdict {
     Unavailable {
         /// Why.
         reason: String,
-        /// What the server said instead, if anything.
+        /// The server's response, if any.
         answer: Option<Answer>,
     },
 }
@@ -64,7 +64,7 @@ pub struct Server {
 }
 
 impl Policy {
-    /// Asks the server at `url`, each question for at most `timeout`; without a URL everyone may see everything.
+    /// Asks the server at `url`, each request for at most `timeout`; without a URL every user may see every event.
     ///
     /// # Errors
     /// When the TLS set-up fails.
@@ -96,7 +96,7 @@ impl Policy {
     /// Removes the cached answer about `user` and event `id`, so that the next question reaches the server.
     pub async fn forget(&self, id: EventId, user: &str) {
         match self {
-            // A plugin is asked for each delivery.
+            // A plugin's answers are not cached.
             Self::Everyone | Self::Plugin(_) => {}
             Self::Server(server) => server.remembered.invalidate(&(id, user.to_owned())).await,
         }
@@ -109,7 +109,7 @@ impl Server {
             let verdict = Arc::new(self.query(event, user).await);
             match *verdict {
                 Verdict::Allowed(_) | Verdict::Denied(_) => Ok(verdict),
-                // Not remembered: the next attempt asks again.
+                // Not cached: the next attempt asks again.
                 Verdict::Unavailable { .. } => Err(verdict),
             }
         };
@@ -153,7 +153,7 @@ async fn read(response: reqwest::Response) -> Answer {
 fn judge(answer: Answer) -> Verdict {
     match StatusCode::from_u16(answer.status) {
         Ok(status) if status.is_success() => Verdict::Allowed(Some(answer)),
-        // These say "not now", which is no decision about the user.
+        // These mean "not now", which is no decision about the user.
         Ok(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => no_decision(answer),
         Ok(status) if status.is_client_error() => Verdict::Denied(answer),
         _ => no_decision(answer),

@@ -34,14 +34,14 @@ use crate::intake::Intake;
 use crate::store::{self, Backlog, Forward, Step, Store};
 use schedule::Schedule;
 
-/// The least and the most events of a page, which otherwise has those of a second, and the most bytes.
+/// The least and the most events of a page, which otherwise has the events of a second, and the most bytes.
 const PAGE_EVENTS_MIN: usize = 16;
 const PAGE_EVENTS_MAX: usize = 256;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How many deliveries may be due before more are added, so that deliveries of new events do not queue behind many
 /// others.
 const DUE_MAX: usize = 256;
-/// How many may wait for a retry or be due: a target that refuses everything gets no more.
+/// How many deliveries may wait for a retry or be due: a target that refuses everything gets no more.
 const WAITING_MAX: usize = 10_000;
 /// How soon a recovery that waits for its target is tried again. The pause grows with the number of pending deliveries,
 /// because counting them takes longer.
@@ -50,12 +50,12 @@ const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
 /// How soon a recovery that waits for anything else is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a running recovery does not move now.
+/// Why a running recovery does not advance now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Its subscription is disabled.
     Disabled,
-    /// What it has caused waits for the target.
+    /// The deliveries that it has created wait for the target.
     Target,
     /// The store cannot be used.
     Store,
@@ -72,7 +72,7 @@ struct Shared {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
     intake: Intake,
-    /// How many events are looked at in a second.
+    /// How many events are read in a second.
     rate: u32,
     /// New recoveries, and those that were cancelled.
     changed: Mutex<Vec<Recovery>>,
@@ -84,15 +84,15 @@ struct Shared {
 
 /// How a step ended.
 enum StepResult {
-    /// There is more; so many events were looked at.
+    /// There is more; this many events were read.
     More(Recovery, u64),
-    /// Nothing can be done until so much later.
+    /// Nothing can be done before this time has passed.
     Wait(Recovery, Wait, Duration),
     Over,
 }
 
 impl Recoveries {
-    /// Goes on with what was running, looking at `rate` events a second.
+    /// Continues the recoveries that were running, reading `rate` events a second.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -162,7 +162,7 @@ impl Recoveries {
         .unwrap_or(Err(store::Error::Closed))
     }
 
-    /// Returns a subscription's running or last recovery, and why it does not move where that is so.
+    /// Returns a subscription's running or last recovery, and why it does not advance, if so.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -174,8 +174,8 @@ impl Recoveries {
         }))
     }
 
-    /// Ends a subscription's recovery if it runs, and returns the last one as it is then. The deliveries that it has
-    /// made stay.
+    /// Ends a subscription's recovery if it runs, and returns the last one in its new state. The deliveries that it has
+    /// created stay.
     ///
     /// # Errors
     /// When the store cannot be read or write.
@@ -275,7 +275,7 @@ impl Shared {
         Duration::from_secs(1) * u32::try_from(events).unwrap_or(u32::MAX) / self.rate
     }
 
-    /// Takes a recovery one step on.
+    /// Advances a recovery by one step.
     async fn turn(&self, recovery: &Recovery) -> Result<StepResult, store::Error> {
         let Some(subscription) = self.directory.get(recovery.subscription) else {
             return self.step(recovery, Step::End(State::Cancelled { at: clock::now() }), 0).await;

@@ -21,9 +21,9 @@ use crate::net::Reply;
 use crate::{chain, clock};
 
 impl DeliveryContext {
-    /// Sends the request that `make` makes, and waits for its answer, at most `wait`; `None` when the attempt has to give
-    /// way before there is one. The status decides: of what follows it, the beginning is kept as far as it comes soon, and
-    /// a service that stops does not wait for it.
+    /// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
+    /// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
+    /// service that is stopping does not wait for it.
     pub(super) async fn exchange(
         &self,
         make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
@@ -54,19 +54,19 @@ fn text(headers: &HeaderMap, name: &http::HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, as many as there may be, or a date.
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, with any number of digits, or a date.
 fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are more seconds than anybody waits.
+        // A number that does not fit is longer than any wait.
         return Some(value.parse().map_or(Duration::MAX, Duration::from_secs));
     }
     Duration::try_from(http_date(value, now)?.duration_since(now)).ok()
 }
 
-/// Reads a date in any of HTTP's three forms (RFC 9110 §5.6.7). The day of the week is not held against the date.
+/// Reads a date in any of HTTP's three forms (RFC 9110 §5.6.7). A wrong day of the week is ignored.
 fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
-    // As it is written today, by RFC 850, and by C's asctime.
+    // The present form, that of RFC 850, and that of C's asctime.
     const FORMS: [&str; 3] =
         ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
     let mut found = FORMS.iter().find_map(|form| strtime::parse(form, value).ok())?;
@@ -77,7 +77,7 @@ fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     Some(found.to_datetime().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-/// Takes a year of two digits for the one that is nearest: not more than 50 years ahead (RFC 9110 §5.6.7).
+/// Returns the nearest year with these two last digits: not more than 50 years ahead (RFC 9110 §5.6.7).
 fn in_this_century(date: &mut BrokenDownTime, now: Timestamp) -> Option<()> {
     let today: Date = now.to_zoned(TimeZone::UTC).date();
     let century = today.year() - today.year() % 100;
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// All but the first were ignored: such a target was asked again as if it had not said when.
+    /// All but the first were ignored: such a target was retried as if it had sent no `Retry-After`.
     #[test]
     fn each_of_https_dates_counts() {
         for date in [

@@ -21,7 +21,7 @@ use crate::{chain, clock};
 /// all before it together.
 const HOLD: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
-/// How many characters of a policy server's answer the reason of a held delivery has.
+/// The most characters of a policy server's answer in the reason of a held delivery.
 const TOLD_MAX: usize = 200;
 
 /// How an attempt ended.
@@ -30,7 +30,7 @@ pub(super) struct AttemptResult {
     pub(super) end: AttemptEnd,
     /// For the subscription.
     pub(super) effect: SubscriptionEffect,
-    /// The subscription as it was tried.
+    /// The subscription as the attempt used it.
     pub(super) subscription: Arc<Subscription>,
     pub(super) took: Duration,
     /// Whether it gave way to other workers.
@@ -54,14 +54,14 @@ struct AttemptRecord {
     progress: Progress,
     policy: Option<Answer>,
     target: Option<Answer>,
-    /// What the plugin did, where the store does not have it yet.
+    /// What the plugin did, unless the store has it already.
     plugin: Option<Box<PluginRun>>,
     rendered: bool,
 }
 
 impl DeliveryContext {
-    /// Makes one attempt. Dropping the future is as if the attempt had not begun, but that the target may have
-    /// got the event. A panic is an outcome of this attempt alone.
+    /// Makes one attempt. Dropping the future undoes it, except that the target may have received the event. A panic is
+    /// an outcome of this attempt alone.
     pub(super) async fn attempt(
         self: Arc<Self>,
         subscription: Arc<Subscription>,
@@ -79,7 +79,7 @@ impl DeliveryContext {
             rendered: pending.rendered,
         };
         let occupied = slot.occupy();
-        // What a failure counts as, should this attempt fail.
+        // The number of failures, if this attempt fails.
         let failed = pending.progress.failed + 1;
         let schedule = subscription.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
         let retry_context = || RetryContext { schedule, failed, now: clock::now(), random: rand::random() };
@@ -96,7 +96,7 @@ impl DeliveryContext {
             Ok(next) => next,
             Err(panic) => {
                 tracing::error!(subscription = %subscription.id, event = %pending.event.id, panic, "an attempt panicked");
-                // The subscription is not to blame.
+                // A panic is not the subscription's fault: it has no effect on it.
                 let RetryContext { schedule, failed, now, random } = retry_context();
                 let reason = PANICKED.to_owned();
                 let outcome = Outcome::after_failure(reason, schedule, failed, Duration::ZERO, now, random);
@@ -161,7 +161,7 @@ impl DeliveryContext {
                 pending.progress.failed + 1,
                 retry_context,
             );
-            // Deliveries without a plugin do not pay for the size of this future.
+            // Boxed, so that deliveries without a plugin do not pay for the size of this future.
             let decided = Box::pin(deciding).await;
             (record.plugin, record.rendered) = (decided.run, decided.is_rendered);
             decided.plan
@@ -198,7 +198,7 @@ impl DeliveryContext {
         }
     }
 
-    /// Disables a subscription, where an attempt's end means that.
+    /// Disables a subscription if the end of an attempt requires it.
     pub(super) async fn apply_effect(&self, AttemptResult { end, effect, subscription, .. }: &AttemptResult) {
         let id = subscription.id;
         let first = match end {

@@ -1,7 +1,7 @@
 //! The pending deliveries of one subscription, as far as its worker has read them.
 //!
-//! The store is read in pages until everything has been read. From then on wakes carry what is new, and the store is read
-//! again only when the worker could not keep up. Attempts go on while a page is being read.
+//! The store is read in pages until everything has been read. From then on wakes carry new deliveries, and the store is
+//! read again only when the worker could not keep up. Attempts go on while a page is being read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,20 +23,20 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Backlog {
     store: Arc<dyn Store>,
     id: RecipientId,
-    /// Read, and not attempted yet.
+    /// Deliveries that were read and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
     /// The newest batch that has been read.
     read_to: EventId,
-    /// The store may hold what has not been read.
+    /// Whether the store may hold deliveries that have not been read.
     unread: bool,
-    /// When the first of those is due that are not due yet.
+    /// When the next delivery is due, of those that were not due when they were read.
     pub(super) next_due: Option<Timestamp>,
-    /// Retries that have been read and whose end is not recorded: their rows are still in the store.
+    /// Retries that were read and whose end is not recorded yet: their rows are still in the store.
     taken: HashSet<EventId>,
     reading: Option<(ReadyQuery, BoxFuture<'static, Result<ReadyPage, Error>>)>,
-    /// Retries whose end was recorded since the reading began, which may have them all the same.
+    /// Retries whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
-    /// How often the store could not be read in a row, and before when it is not read again.
+    /// How many reads failed in a row, and the time before which the store is not read again.
     failures: u32,
     again: Option<Instant>,
 }
@@ -58,14 +58,14 @@ impl Backlog {
         }
     }
 
-    /// Begins to read a page, where there is something to read and it may be read now.
+    /// Begins to read a page, if there is something to read and no pause after a failure.
     pub(super) fn begin(&mut self, page: usize) {
         if !self.unread || self.reading.is_some() || self.pause().is_some() {
             return;
         }
         self.unread = false;
         self.again = None;
-        // The page has it again; what is settled meanwhile is added.
+        // The page returns it again; settlements during the read add to it.
         self.next_due = None;
         let query = ReadyQuery {
             recipient: self.id,
@@ -82,7 +82,7 @@ impl Backlog {
         self.reading.is_some()
     }
 
-    /// Returns until when the store is left alone after it could not be read.
+    /// Returns the end of the pause after a failed read.
     pub(super) fn pause(&self) -> Option<Instant> {
         self.again.filter(|again| Instant::now() < *again)
     }
@@ -101,7 +101,7 @@ impl Backlog {
                 self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.position.batch);
                 for pending in due {
                     if recorded.contains(&pending.event.id) {
-                        // This row may be that of an attempt that has ended: the next page decides.
+                        // The row may belong to the attempt that has ended; the next page tells.
                         self.unread = true;
                     } else if self.taken.insert(pending.event.id) {
                         self.waiting.push_back(pending);
@@ -127,19 +127,19 @@ impl Backlog {
         }
     }
 
-    /// Lets the store be read, where something of it is due.
+    /// Marks the store as unread if something in it is due.
     pub(super) fn look_at_what_is_due(&mut self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= clock::now());
         self.unread |= is_due;
         is_due
     }
 
-    /// Tells whether it is known that nothing waits but what is due later.
+    /// Tells whether nothing is pending, except deliveries that are due later.
     pub(super) fn is_over(&self) -> bool {
         !self.unread && self.waiting.is_empty() && self.reading.is_none()
     }
 
-    /// Tells whether something may be in the store that has not been read.
+    /// Tells whether the store may hold deliveries that have not been read.
     pub(super) fn is_unread(&self) -> bool {
         self.unread
     }
@@ -159,16 +159,16 @@ impl Backlog {
             self.waiting.back().map_or(self.read_to, |pending| self.read_to.max(pending.position.batch));
     }
 
-    /// Takes note that the store has recorded how an attempt ended, and when the delivery is due again, if it is.
+    /// Notes that the store has recorded the end of an attempt, and when the delivery is due again, if it is.
     pub(super) fn record(&mut self, event: EventId, was_retry: bool, due: Option<Timestamp>) {
         if was_retry {
             if self.reading.is_some() {
                 self.recorded.insert(event);
             }
-            // Another row of the same event may have been read meanwhile, and been taken for this one.
+            // A read may have returned another row of the same event, which was taken for this one.
             self.unread |= self.taken.remove(&event);
         }
-        // Only now is the row of the next attempt where a reading would find it.
+        // The row of the next attempt is in the store only now.
         self.next_due = due.into_iter().chain(self.next_due).min();
     }
 }

@@ -1,8 +1,10 @@
-//! When a plugin fails again and again, its subscription's deliveries wait instead of using up their attempts.
+//! A circuit breaker for plugins: when a plugin fails repeatedly, its subscription's deliveries are held instead of
+//! using up their attempts.
 //!
-//! A breaker opens after [`FAILURES_MAX`] failures in a row. While it is open the plugin is not called; then one delivery
-//! at a time tries it, and each failed probe doubles the wait, up to [`WAIT_MAX`]. A change of the subscription closes it:
-//! its owner may have mended the plugin. It lives in memory: a restart is a probe.
+//! A breaker opens after [`FAILURES_MAX`] failures in a row. While it is open the plugin is not called. After that one
+//! delivery at a time is a probe, and each failed probe doubles the wait, up to [`WAIT_MAX`]. A change of the
+//! subscription closes the breaker, because its owner may have fixed the plugin. Its state is in memory only: after a
+//! restart it is closed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,12 +21,13 @@ const FAILURES_MAX: u32 = 5;
 const WAIT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// How the plugin of a subscription does that has failed of late.
+/// The state of a plugin that has failed of late.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerState {
     /// How many failures there were in a row.
     pub failures: u32,
-    /// Until when it is not called; a time that is past means that the next delivery tries it. None while it is called.
+    /// The plugin is not called before this time; if it is past, the next delivery is the probe. `None` while the
+    /// plugin is called.
     pub open_until: Option<Timestamp>,
     /// What failed last.
     pub reason: String,
@@ -34,21 +37,21 @@ pub struct BreakerState {
 pub(super) struct BreakerFailure {
     /// What failed.
     pub(super) reason: String,
-    /// Whether deliveries wait while the breaker is open; otherwise `on_error` says what becomes of them at once.
+    /// Whether deliveries are held while the breaker is open; otherwise `on_error` decides about them at once.
     pub(super) holds: bool,
 }
 
-/// What a delivery may do about its plugin.
+/// Whether a delivery may call its plugin.
 pub(super) enum Permit {
-    /// Call it.
+    /// It may.
     Call,
-    /// Call it, as the only one.
+    /// It may, as the probe.
     Try(Probe),
-    /// Not call it before this time, or while another tries it.
+    /// It may not, before this time or while another delivery is the probe.
     Not {
-        /// When the breaker is open no more.
+        /// The end of the breaker's wait.
         until: Timestamp,
-        /// See [`Failed::holds`].
+        /// See [`BreakerFailure::holds`].
         holds: bool,
     },
 }
@@ -57,7 +60,7 @@ pub(super) enum Permit {
 #[derive(Default)]
 pub(super) struct Breakers(Mutex<HashMap<SubscriptionId, Breaker>>);
 
-/// One delivery's right to try a plugin whose breaker is open. Dropping it gives the right to the next.
+/// The right of one delivery to be the probe. Dropping it passes the right to the next.
 pub(super) struct Probe {
     breakers: Arc<Breakers>,
     of: SubscriptionId,
@@ -93,7 +96,7 @@ impl Breakers {
         }
     }
 
-    /// Notes how a call ended.
+    /// Notes the result of a call.
     pub(super) fn note(
         &self,
         subscription: &Subscription,
@@ -133,7 +136,7 @@ impl Breakers {
         lock(&self.0).remove(&id);
     }
 
-    /// Returns how a subscription's plugin does, if it has failed of late.
+    /// Returns the state of a subscription's plugin, if it has failed of late.
     pub(super) fn state(&self, subscription: &Subscription) -> Option<BreakerState> {
         let all = lock(&self.0);
         let known = all.get(&subscription.id).filter(|known| known.version == subscription.updated)?;
@@ -145,9 +148,9 @@ impl Breakers {
     }
 }
 
-/// One breaker; pure, the clock is passed in.
+/// One breaker. Pure: the clock is passed in.
 struct Breaker {
-    /// When the subscription was changed last: what happened before says nothing about it now.
+    /// When the subscription was last changed: results from before say nothing about it now.
     version: Timestamp,
     failures: u32,
     reason: String,
@@ -185,7 +188,7 @@ impl Breaker {
         }
     }
 
-    /// Tells whether a success closes it: a call that began before it opened says nothing.
+    /// Tells whether a success closes it: the success of a call that began before it opened does not.
     fn closes(&self, is_probe: bool) -> bool {
         self.open.is_none() || is_probe
     }

@@ -34,26 +34,26 @@ pub(super) struct DeliveryContext {
     pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,
     pub(super) client: Client,
-    /// What a plugin's headers are held against.
+    /// Checks the headers that a plugin sets.
     pub(super) guard: Arc<Guard>,
     pub(super) limits: Limits,
-    /// For every attempt.
+    /// Every attempt needs one.
     pub(super) slots: Arc<Slots>,
     pub(super) in_flight: InFlight,
     pub(super) last_success: LastSuccess,
     /// Subscriptions whose workers have just put deliveries off.
     pub(super) holds: Holds,
     pub(super) breakers: Arc<Breakers>,
-    /// Workers that run.
+    /// The running workers.
     pub(super) workers: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
-    /// When idle subscriptions have something due.
+    /// When idle subscriptions have their next delivery due.
     pub(super) timetable: Mutex<HashMap<RecipientId, jiff::Timestamp>>,
-    /// Told when the timetable gets an entry.
+    /// Notified when the timetable gets an entry.
     pub(super) timetable_changed: tokio::sync::Notify,
     pub(super) tasks: TaskTracker,
-    /// No new attempts.
+    /// Cancelled when no new attempts may start.
     pub(super) stop: CancellationToken,
-    /// Attempts in flight are dropped, too.
+    /// Cancelled when attempts in flight are dropped, too.
     pub(super) abort: CancellationToken,
 }
 
@@ -106,7 +106,7 @@ impl DeliveryContext {
         lock(&self.workers).remove(&id);
     }
 
-    /// Drops a deleted subscription's backlog, as far as it gets before the service stops: the next start goes on.
+    /// Drops a deleted subscription's backlog, until the service stops: the next start continues.
     async fn cancel_pending(&self, id: SubscriptionId) {
         self.breakers.forget(id);
         self.last_success.forget(id);

@@ -1,4 +1,4 @@
-//! Wakes the workers, and stops them.
+//! Wakes workers and stops them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -96,7 +96,8 @@ impl Dispatcher {
         }
     }
 
-    /// Lets policy be asked again about an event and the users of these recipients: called before it is sent again.
+    /// Drops the cached policy answers about an event and the users of these recipients. Called before it is
+    /// redelivered.
     pub async fn ask_policy_again(&self, event: EventId, recipients: &[RecipientId]) {
         for subscription in
             recipients.iter().filter_map(|id| self.context.directory.get(id.subscription_id()))
@@ -105,18 +106,18 @@ impl Dispatcher {
         }
     }
 
-    /// Returns how the plugin of a subscription does, if it has failed of late.
+    /// Returns the state of a subscription's plugin, if it has failed of late.
     pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
         self.context.breakers.state(&*self.context.directory.get(subscription)?)
     }
 
-    /// Returns what a subscription's deliveries wait for that is neither their target's nor their plugin's, and since when.
+    /// Returns what holds a subscription's deliveries, other than their target and plugin, and since when.
     pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
         self.context.holds.of(recipient)
     }
 
-    /// Waits, until `end` at most, while deliveries to these subscriptions fall behind only because this machine
-    /// is busy. Called before events for them are accepted.
+    /// Waits, until `end` at most, while the deliveries of these subscriptions lag only because this machine is busy.
+    /// Called before events for them are accepted.
     pub async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
         self.context.throttle(recipients, end).await;
     }
@@ -169,7 +170,7 @@ fn next_due(context: &DeliveryContext) -> Option<Timestamp> {
 
 async fn sleep_until(due: Option<Timestamp>) {
     match due {
-        // The wall clock may jump, so that a long sleep would miss its time.
+        // The sleep is short because the wall clock may jump: a long one could miss its time.
         Some(due) => {
             let wait = Duration::try_from(due.duration_since(clock::now())).unwrap_or_default();
             tokio::time::sleep(wait.min(SWEEP)).await;

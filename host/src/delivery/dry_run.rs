@@ -1,5 +1,5 @@
-//! A delivery tried without consequences: may the user see the event, what does the plugin make of it, and which
-//! requests would go to the target? Nothing is sent, and nothing is kept.
+//! Tries a delivery without consequences: may the user see the event, what does the plugin make of it, and which
+//! requests would go to the target? Nothing is sent and nothing is kept.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::policy;
 use crate::store::{Error, LoggedEvent};
 
-/// What would become of an event.
+/// What a delivery of the event would do.
 #[derive(Debug)]
 pub struct DryRun {
     /// What the operator's policy says; the rest is empty unless it allows.
     pub policy: Arc<policy::Verdict>,
     /// What the subscription's plugin did, where there is one.
     pub run: Option<PluginRun>,
-    /// What would be sent; or a sentence, where the subscription or an output cannot be put into a request.
+    /// What would be sent; or an error, if the subscription or an output does not make a valid request.
     pub requests: Vec<Result<Request<Bytes>, String>>,
 }
 

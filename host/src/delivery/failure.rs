@@ -9,9 +9,9 @@ use crate::domain::plugin::{Failure, OnError, PluginRun, Verdict};
 pub(super) enum FailurePlan {
     /// The event is sent as it came.
     Deliver,
-    /// The attempt ends.
+    /// The attempt ends with this outcome.
     End(Outcome, SubscriptionEffect),
-    /// The delivery waits: it is not the plugin's fault.
+    /// The delivery is held: the plugin is not at fault.
     Held(String),
 }
 
@@ -42,7 +42,7 @@ pub(super) fn classify_failure(
     FailurePlan::End(outcome, effect)
 }
 
-/// Tells whether the breaker counts a failure: those in which the plugin itself did not work.
+/// Tells whether the breaker counts a failure. It counts those in which the plugin itself did not work.
 pub(super) fn is_counted(failed: &Failure) -> bool {
     match failed {
         Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => true,
@@ -53,21 +53,22 @@ pub(super) fn is_counted(failed: &Failure) -> bool {
     }
 }
 
-/// Returns what `on_error` means for a run: what the plugin's policy has not allowed is never sent, nor is it skipped.
+/// Returns what `on_error` means for a run: an event that the plugin's policy has not allowed is neither sent nor
+/// skipped.
 pub(super) fn on_error(wanted: OnError, run: &PluginRun, has_policy: bool) -> OnError {
     if has_policy && !is_allowed(run) { OnError::Retry } else { wanted }
 }
 
-/// Tells whether the plugin's policy has let the event pass in a run that failed later.
+/// Tells whether the plugin's policy had allowed the event before the run failed.
 fn is_allowed(run: &PluginRun) -> bool {
     let Verdict::Failed(failed) = &run.verdict else { return true };
     match failed {
-        // The plugin's own errors are answers: of the interface that answered last.
+        // An error that the plugin returns is an answer of the interface that answered last.
         Failure::Internal(_)
         | Failure::InvalidEvent(_)
         | Failure::InvalidConfig(_)
         | Failure::Unavailable { .. } => run.answered.len() > 1,
-        // What ends a call otherwise ends the interface after that.
+        // Any other failure happens in the interface after the one that answered last.
         Failure::Limit(_) | Failure::Trap(_) | Failure::Host(_) | Failure::Breaker(_) => {
             !run.answered.is_empty()
         }
@@ -129,7 +130,7 @@ mod tests {
         }
     }
 
-    /// A plugin that could not be loaded here, or had no room, was counted as one that fails.
+    /// A plugin that could not be loaded here, or for which there was no room, was counted as failing.
     #[test]
     fn what_is_the_hosts_fault_holds_the_delivery_whatever_on_error_says() {
         for on_error in ALL {

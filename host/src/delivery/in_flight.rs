@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 
-/// Locks; a panic elsewhere leaves these sets usable.
+/// Locks. A panic elsewhere leaves these sets consistent.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The input of a worker, and the backpressure on those who feed it.
+//! The input of a worker, and the backpressure on its producers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::store::Wake;
 /// How many deliveries a worker may lag behind before its producers are throttled, and at which lag they go on.
 const LAG_MAX: i64 = 768;
 const LAG_LOW: i64 = 512;
-/// The mean time of an attempt from which on a target counts as slow: throttling producers would not help it.
+/// The mean time of an attempt from which on a target counts as slow: throttling producers would not help then.
 const FAST_TARGET: Duration = Duration::from_millis(40);
 
 /// The mailbox of one worker: the wakes that it has not received yet, merged into one.
@@ -91,14 +91,14 @@ impl Backpressure {
         }
     }
 
-    /// Waits until `end` while the worker of a fast target lags: then this machine is busy. Cancel safe.
+    /// Waits until `end` while the worker of a fast target lags, which means that this machine is busy. Cancel safe.
     pub(super) async fn throttle(&self, end: Instant) {
         if !self.is_lagging() {
             return;
         }
         let caught_up = self.caught_up.notified();
         tokio::pin!(caught_up);
-        // Registers before the second look, so that no signal falls in between.
+        // Registers before checking again, so that no signal is lost in between.
         caught_up.as_mut().enable();
         if self.is_lagging() {
             let _caught_up_or_not = tokio::time::timeout_at(end.into(), caught_up).await;
@@ -108,8 +108,8 @@ impl Backpressure {
     fn is_lagging(&self) -> bool {
         self.lag.load(Ordering::Relaxed) > LAG_MAX
             && self.mean_micros.load(Ordering::Relaxed) < micros(FAST_TARGET)
-            // A target that has just begun to hang is not quick any more, whatever the mean says.
-            // It may have succeeded since `elapsed` was read.
+            // A target that has just begun to hang is not fast any more, whatever the mean says. The last success may
+            // be later than `elapsed`, which was read before.
             && micros(self.born.elapsed()).saturating_sub(self.succeeded_micros.load(Ordering::Relaxed))
                 < micros(FAST_TARGET)
     }
@@ -151,7 +151,7 @@ mod tests {
         assert!(!hanging.is_lagging(), "its last success was at its birth");
     }
 
-    /// The time now was read before the time of the last success, which may then be later: the difference
+    /// The current time was read before the time of the last success, which could then be later: the difference
     /// overflowed.
     #[test]
     fn a_success_during_the_look_is_no_overflow() {

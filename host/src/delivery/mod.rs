@@ -6,9 +6,9 @@
 //! (`slots`), which are handed out fairly: hanging targets delay others by little.
 //!
 //! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
-//! classifies the response (`outcome`, which is pure). What a target or a plugin does is data here, never an `Err`; what is
-//! neither's, such as a policy that is away, a want of descriptors, or of room for what is kept for its user, holds the
-//! delivery and is counted nowhere. A plugin that fails again and again is left alone for a while (`breaker`).
+//! classifies the response (`outcome`, which is pure). A failure of the target or the plugin is data here, never an
+//! `Err`. A failure of neither, such as a policy server that is down, or a shortage of descriptors or of the user's
+//! quota, holds the delivery and is not counted. A plugin that fails repeatedly is not called for a while (`breaker`).
 
 mod answer;
 mod attempt;
@@ -36,14 +36,14 @@ pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
 
-/// How much is delivered at once, and how long it may take.
+/// How much is delivered concurrently, and how long it may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The most attempts at once, of all subscriptions.
     pub in_flight_max: usize,
     /// The most attempts at once for one subscription.
     pub subscription_in_flight_max: usize,
-    /// The most connections to targets with which one more is kept for further requests.
+    /// While at most this many connections to targets are open, an idle one is kept for further requests.
     pub kept_connections_max: usize,
     /// The longest one attempt may take, unless its subscription says otherwise.
     pub attempt_timeout: Duration,

@@ -23,11 +23,11 @@ pub(super) enum Response {
         /// Its `Retry-After`, from now.
         retry_after: Option<Duration>,
     },
-    /// Nothing could be sent, and the same is true of the next attempt.
+    /// Nothing could be sent, and another attempt would fail in the same way.
     Unsendable(Unsendable),
-    /// There was no answer, and why.
+    /// There was no answer, for this reason.
     Failed(String),
-    /// The target was not asked because this machine lacks something: what.
+    /// The request was not sent because this machine lacks this.
     Shortage(String),
 }
 
@@ -36,9 +36,9 @@ pub(super) enum Response {
 pub(super) enum Next {
     /// It counts.
     Over(Outcome, SubscriptionEffect),
-    /// It does not: the delivery waits for something that is neither the target's nor the plugin's, and why.
+    /// It does not count: the delivery is held for this reason, which is neither the target's nor the plugin's.
     Held(Holder, String),
-    /// It does not: other workers needed its slot.
+    /// It does not count: another worker needed its slot.
     GaveWay,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum SubscriptionEffect {
     Nothing,
     /// Its target was reached.
     Reached,
-    /// It is disabled with this error, if nothing has reached it since the delivery's first attempt.
+    /// It is disabled with this error, if its target was not reached since the delivery's first attempt.
     DisableUnlessReached(String),
     /// It is disabled with this error.
     Disable(String),
@@ -68,7 +68,7 @@ pub(super) struct RetryContext<'a> {
     pub(super) random: f64,
 }
 
-/// Judges a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
+/// Classifies a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
 pub(super) fn classify_response(response: &Response, retry_context: RetryContext<'_>) -> Next {
     let (outcome, effect) = match response {
         Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
@@ -119,7 +119,7 @@ fn answered_with(
     }
 }
 
-/// Names the output in the reason of what failed, where there are several.
+/// Adds the number of the failed output to the reason, if there are several.
 pub(super) fn of_output(next: Next, place: usize, count: usize) -> Next {
     let named =
         |reason| if count > 1 { format!("output {} of {count}: {reason}", place + 1) } else { reason };
@@ -142,7 +142,7 @@ fn answered(status: u16) -> String {
     }
 }
 
-/// Judges a failure that may pass: it is tried again as the schedule says, but not before `retry_after`.
+/// Classifies a temporary failure: it is retried as the schedule says, but not before `retry_after`.
 pub(super) fn failure(
     reason: String,
     error: String,
@@ -274,7 +274,8 @@ mod tests {
         assert_eq!(effect, SubscriptionEffect::DisableUnlessReached("refused".to_owned()));
     }
 
-    /// One event for 3,000 subscriptions met a thousand descriptors: half of them were disabled by that.
+    /// One event for 3,000 subscriptions met a limit of a thousand descriptors: half of the subscriptions were disabled
+    /// by that.
     #[test]
     fn what_this_machine_lacks_counts_for_nobody() {
         let schedule = RetrySchedule::NONE;

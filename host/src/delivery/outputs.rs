@@ -1,4 +1,4 @@
-//! Sending what a plugin made of one event: one request for each output, until the target has them all.
+//! Sends what a plugin made of one event: one request for each output, until the target has them all.
 
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ impl DeliveryContext {
         let (begun, id) = (Instant::now(), DeliveryId::of(pending.event.id, subscription.id));
         let mut counts: Option<(usize, Response)> = None;
         for (place, output) in outputs.iter().enumerate() {
-            // What has been sent is not sent again; a list holds as many as there are bits.
+            // An output that was sent is not sent again; a list has at most as many outputs as there are bits.
             let bit = 1u64 << place;
             if *sent & bit != 0 {
                 continue;
@@ -47,7 +47,7 @@ impl DeliveryContext {
                 *sent |= bit;
                 self.last_success.note(subscription.id, clock::now());
             }
-            // What one has no descriptor for, the next has none for either.
+            // If there is no descriptor for this output, there is none for the next either.
             let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);
             if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
                 counts = Some((place, response));
@@ -69,9 +69,9 @@ enum Weight {
     Refused,
     /// It may succeed later.
     Failed,
-    /// It was not sent for want of something of this machine's: the attempt does not count.
+    /// It was not sent because this machine lacks something: the attempt does not count.
     Unsent,
-    /// The target wants nothing more.
+    /// The target wants no more requests.
     Gone,
 }
 
@@ -79,7 +79,7 @@ fn weight(response: &Response) -> Weight {
     let answer = match response {
         Response::Answered { answer, .. } => answer,
         Response::Unsendable(unsendable) if unsendable.is_of_output() => return Weight::Refused,
-        // No other output would fare better.
+        // The other outputs would end in the same way.
         Response::Unsendable(_) => return Weight::Gone,
         Response::Failed(_) => return Weight::Failed,
         Response::Shortage(_) => return Weight::Unsent,

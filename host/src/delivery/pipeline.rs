@@ -1,10 +1,9 @@
 //! The payload of a delivery, rendered by its plugin: the plugin is called once, its result is frozen in the store, and
 //! from then on only read.
-//!
-//! The plugin's policy, filter and transform are one call ([`crate::plugin`]). What it renders, and what it changes in its
-//! state, is durable before anything is sent ([`crate::store::Store::freeze`]): a later attempt sends the same, whatever
-//! has become of the plugin since. A plugin without state that lets an event pass as it is renders nothing that would have
-//! to be stored at once.
+//! The plugin's policy, filter and transform are one call ([`crate::plugin`]). The payload that it renders, and the
+//! changes of its state, are durable before anything is sent ([`crate::store::Store::freeze`]): later attempts send the
+//! same payload, even if the plugin has changed since. A plugin without state that passes an event unchanged renders
+//! nothing that must be stored at once.
 
 use std::sync::Arc;
 
@@ -21,31 +20,31 @@ use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::store::{Error, PendingDelivery, Rendering};
 use crate::{chain, clock};
 
-/// Why a run does not count whose delivery waits no more.
+/// Why a run does not count if its delivery is not pending any more.
 const GONE: &str = "it was asked for again, or dropped, while its plugin ran: this run does not count";
 
 /// What an attempt goes on with.
 pub(super) enum SendPlan {
-    /// The event is sent as it came.
+    /// The event is sent as it was received.
     Event,
-    /// These are sent.
+    /// These outputs are sent.
     Outputs(Vec<Output>),
     /// The attempt ends.
     End(Outcome, SubscriptionEffect),
-    /// The delivery waits for something that is not the plugin's.
+    /// The delivery is held, for a reason that is not the plugin's.
     Held(Holder, String),
 }
 
-/// What is known after the plugin.
+/// The result of the plugin stage.
 pub(super) struct PluginDecision {
     pub(super) plan: SendPlan,
-    /// What the plugin did, where the store does not have it yet.
+    /// What the plugin did, unless the store has it already.
     pub(super) run: Option<Box<PluginRun>>,
     /// Whether the store has the rendered payload.
     pub(super) is_rendered: bool,
 }
 
-/// What a delivery brings to its plugin.
+/// What a delivery needs to call its plugin.
 pub(super) struct PluginContext {
     pub(super) permit: Permit,
     pub(super) state_cache: Arc<StateCache>,
@@ -65,7 +64,7 @@ impl PluginDecision {
     }
 }
 
-/// What one delivery is decided about.
+/// The delivery to decide about.
 struct PluginCall<'a, S> {
     subscription: &'a Arc<Subscription>,
     used: &'a Arc<PluginUse>,
@@ -105,7 +104,8 @@ impl DeliveryContext {
         if let Permit::Not { until, holds } = permit {
             let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
-            // A delivery that was to wait comes here if its rendered payload is gone by now: its policy may not have been asked.
+            // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
+            // have been asked.
             let on_error = if holds { OnError::Retry } else { used.on_error };
             return PluginDecision::unrendered(
                 plan_after(&failed, on_error, (plugin_call.retry_context)()),
@@ -162,13 +162,13 @@ impl DeliveryContext {
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
-        // It shares the cached state, which changes now.
+        // The call's state shares memory with the cached state, which is changed next.
         drop(state);
         let result = result_of(&run.verdict, outputs);
         if changes.is_empty() && !matches!(result, PluginResult::Outputs(_)) {
             return PluginDecision::unrendered(plan_of(result), run);
         }
-        // While the disk is full, the delivery waits and its plugin runs again: nothing of this run is kept.
+        // While the disk is full, the delivery is held and its plugin runs again later: this run is discarded.
         match self.commit(&plugin_call, run, result.clone(), changes.clone()).await {
             Ok(true) => {
                 if let Some(guard) = guard {
@@ -220,7 +220,7 @@ impl DeliveryContext {
             Ok(())
         };
         match failed {
-            // It says nothing about the plugin: the probe is still to come.
+            // This says nothing about the plugin: the next delivery becomes the probe.
             Failure::Host(_) => drop(permit),
             Failure::Internal(_)
             | Failure::InvalidEvent(_)
@@ -261,13 +261,13 @@ fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
         Verdict::Transformed { .. } => PluginResult::Outputs(outputs),
         Verdict::Denied { reason } => PluginResult::Denied { reason: reason.clone() },
         Verdict::Skipped { reason } => PluginResult::Skipped { reason: reason.clone() },
-        // A failed run renders nothing, and is classified elsewhere.
+        // A failed run renders nothing; `classify_failure` handles it.
         Verdict::Deliver | Verdict::Failed(_) => PluginResult::Event,
     }
 }
 
-/// Says what becomes of a delivery about which the store cannot say what its plugin made of it: a damaged record stays
-/// damaged, anything else passes.
+/// Returns the plan for a delivery whose rendered payload cannot be read: a damaged record stays damaged, any other
+/// error is temporary.
 fn unreadable(error: &Error) -> SendPlan {
     let reason = chain::of(error);
     match error {

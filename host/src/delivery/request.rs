@@ -14,11 +14,11 @@ use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
 use crate::net::{Agent, Guard, Voice, mark};
 use crate::store::LoggedEvent;
 
-/// Standard Webhooks: the same for each attempt of a delivery, so that a target can tell a repeat.
+/// The Standard Webhooks header: the same for each attempt of a delivery, so that a target can detect a repeat.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 
-/// Why there is no request. What is at fault has been stored before it was checked as it is now.
+/// Why a request cannot be made. The invalid value was stored before the present checks existed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsendable {
     #[error("target_url {0}")]
@@ -30,7 +30,7 @@ pub(super) enum Unsendable {
 }
 
 impl Unsendable {
-    /// Tells whether it is one output's fault, and not the subscription's.
+    /// Tells whether one output is at fault, and not the subscription.
     pub(super) fn is_of_output(&self) -> bool {
         match self {
             Self::Output(_) => true,
@@ -79,8 +79,8 @@ fn encode(event: &Event, subscription: &Subscription) -> Outgoing {
     event::encode(event, form, &subscription.extensions)
 }
 
-/// Makes headers of what a plugin wants. Those that are not its business were refused when it ran, but what it made may be
-/// older than the rule, or than the setting that names the user header.
+/// Turns the headers that a plugin sets into a header map. Forbidden ones were refused when it ran, but the output may
+/// be older than that rule, or than the setting that names the user header.
 fn raw_headers(content_type: &str, headers: &[(String, String)], guard: &Guard) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::with_capacity(headers.len() + 5);
     for (name, value) in headers {
@@ -96,7 +96,7 @@ fn raw_headers(content_type: &str, headers: &[(String, String)], guard: &Guard) 
     Ok(map)
 }
 
-/// Adds what every request has.
+/// Adds the headers that every request has.
 fn post(
     outgoing: Outgoing,
     id: DeliveryId,

@@ -1,10 +1,11 @@
-//! Slots for attempts: all that are in flight at once, of all subscriptions together, have one each.
+//! Slots for attempts: each attempt in flight, of any subscription, has one.
 //!
-//! A worker without an attempt may have any slot, and waits for one if need be. Further attempts of a worker leave an eighth of
-//! the slots free, and get none while a worker waits that could use it. So that hanging targets keep no other worker out, an
-//! attempt that has lasted longer than its worker's patience gives way when a worker waits: it is put off, uncounted. Its worker
-//! then has twice the patience, so that a slow target gets its time in the end; patient workers together have at most half of
-//! the slots, so that the others' turn never takes longer than [`SLICE`] for as many workers as the other half has slots.
+//! A worker without an attempt may use any slot, and waits for one if none is free. Further attempts of a worker leave
+//! an eighth of the slots free, and get none while a worker waits that could use it. Hanging targets must not keep
+//! other workers out: when a worker waits, an attempt that has lasted longer than its worker's patience gives way,
+//! which puts it off uncounted. The patience of its worker then doubles, so that a slow target gets enough time in the
+//! end. Patient workers together have at most half of the slots; thus the others wait at most [`SLICE`], for as many
+//! workers as the other half has slots.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -21,42 +22,42 @@ use tokio_util::task::TaskTracker;
 
 use super::in_flight::lock;
 
-/// How long an attempt may last though a worker waits, and the patience that a worker begins with.
+/// How long an attempt may last while a worker waits, and the patience that a worker begins with.
 pub(super) const SLICE: Duration = Duration::from_secs(2);
-/// How many times in a slice it is looked for attempts that have lasted too long, while workers wait.
+/// How many times per slice overdue attempts are looked for, while workers wait.
 const LOOKS: u32 = 20;
-/// The part of the slots that only workers without an attempt get.
+/// One in this many slots is reserved for workers without an attempt.
 const RESERVE: usize = 8;
 
 /// The slots.
 pub(super) struct Slots {
     state: Mutex<State>,
     max: usize,
-    /// The most that patient workers have.
+    /// The most slots of patient workers.
     patient_max: usize,
     slice: Duration,
-    /// Of the dispatcher.
+    /// The dispatcher's tasks.
     tasks: TaskTracker,
 }
 
 struct State {
-    /// For each slot that was ever needed: how it is used, and its signal.
+    /// For each slot that was ever needed: its use, and its signal.
     taken: Vec<Option<SlotUse>>,
     signals: Vec<Arc<Signal>>,
-    /// Those of them that are free.
+    /// The free ones among them.
     free: Vec<usize>,
-    /// How many are taken by patient workers.
+    /// How many slots patient workers have.
     patient: usize,
-    /// Workers without a slot, in the order of their coming.
+    /// Workers without a slot, in the order of their requests.
     waiting: VecDeque<Waiter>,
-    /// How many of those that are taken have been told to give way.
+    /// How many of the attempts in slots have been told to give way.
     told: usize,
-    /// Whether a task looks for attempts that have lasted too long.
+    /// Whether a task looks for overdue attempts.
     is_watched: bool,
 }
 
 struct SlotUse {
-    /// Until when it need not give way.
+    /// It need not give way before this time.
     until: Instant,
     is_patient: bool,
 }
@@ -73,7 +74,7 @@ struct Waiter {
     give: oneshot::Sender<Slot>,
 }
 
-/// The right to make one attempt after the other. Dropping it lets others have it.
+/// The right to make attempts, one after the other. Dropping it frees the slot for others.
 pub(super) struct Slot {
     slots: Arc<Slots>,
     index: usize,
@@ -122,7 +123,8 @@ impl Slots {
         self.take(&mut state, patience)
     }
 
-    /// Tells whether a worker that waits could use any slot that is free. A patient one may have to wait for another's.
+    /// Tells whether a waiting worker could use any free slot. A patient one may have to wait for another patient
+    /// one's.
     fn fits(&self, state: &State, waiter: &Waiter) -> bool {
         waiter.patience <= self.slice || state.patient < self.patient_max
     }
@@ -144,12 +146,12 @@ impl Slots {
         state.patient += usize::from(is_patient);
         state.taken[index] = Some(SlotUse { until: Instant::now() + patience, is_patient });
         let signal = Arc::clone(&state.signals[index]);
-        // What its last owner was told does not count.
+        // A signal to the slot's previous owner does not count.
         signal.has_rung.store(false, Ordering::Relaxed);
         Some(Slot { slots: Arc::clone(self), index, signal, patience })
     }
 
-    /// Waits for a slot: for a worker that has none. Cancel safe, but for its place in the queue.
+    /// Waits for a slot, for a worker that has none. Cancel safe, except that the place in the queue is lost.
     pub(super) async fn wait(self: Arc<Self>, patience: Duration) -> Slot {
         let (give, given) = oneshot::channel();
         {
@@ -165,12 +167,12 @@ impl Slots {
                 self.tasks.spawn(Arc::clone(&self).watch());
             }
         }
-        // One that is free may fit no worker that waited before.
+        // There may be a free slot that no worker that waited before could use.
         self.hand_out();
         given.await.expect("the sender is dropped only with its queue")
     }
 
-    /// Looks for attempts that have lasted too long, while workers wait.
+    /// Looks for overdue attempts while workers wait.
     async fn watch(self: Arc<Self>) {
         while self.tell_late() {
             tokio::time::sleep(self.slice / LOOKS).await;
@@ -192,13 +194,13 @@ impl Slots {
             let Some(slot) = self.take(&mut state, patience) else { return };
             let waiter = state.waiting.remove(place).expect("its place has just been found");
             drop(state);
-            // One who has just gone away gives it back here.
+            // If the waiter has just been dropped, the send fails and frees the slot again.
             drop(waiter.give.send(slot));
         }
     }
 
-    /// Tells attempts that have lasted too long to give way, one for each worker that waits and could use the slot. Returns
-    /// whether workers wait.
+    /// Tells overdue attempts to give way, one for each waiting worker that could use the slot. Returns whether workers
+    /// wait.
     fn tell_late(&self) -> bool {
         let (mut state, now) = (lock(&self.state), Instant::now());
         let state = &mut *state;
@@ -208,7 +210,7 @@ impl Slots {
         let room = self.patient_max - state.patient;
         let impatient = state.waiting.len() - patient;
         let mut wanted = (impatient + patient.min(room)).saturating_sub(state.told);
-        // These can only follow another patient one.
+        // These can only replace another patient worker.
         let mut wanted_patient = patient.saturating_sub(room);
         let has_rung = |index: usize| state.signals[index].has_rung.load(Ordering::Relaxed);
         let late = |taken: &SlotUse| taken.until <= now;
@@ -245,12 +247,12 @@ impl Signal {
 }
 
 impl Slot {
-    /// Tells whether it may be used for another attempt: no worker needs it.
+    /// Tells whether the slot may be used for another attempt because no worker needs it.
     pub(super) fn may_be_kept(&self) -> bool {
         !self.signal.has_rung.load(Ordering::Relaxed)
     }
 
-    /// Returns how long an attempt may last though a worker waits.
+    /// Returns how long an attempt may last while a worker waits.
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }
@@ -277,7 +279,7 @@ impl Occupied<'_> {
         if let Some(done) = done.await {
             return Some(done);
         }
-        // One of many that are quick is no reason to give up the work of the last.
+        // The signal may be due to many quick attempts before this one; this one still gets its full patience.
         let patience = Box::pin(tokio::time::sleep_until(self.since + self.slot.patience));
         tokio::select! {
             biased;
@@ -313,7 +315,7 @@ mod tests {
 
     const TEST_SLICE: Duration = Duration::from_millis(60);
 
-    /// Attempts that hang, and give way when they must.
+    /// Attempts that hang until they are told to give way.
     #[derive(Default)]
     struct Hanging(JoinSet<()>);
 
@@ -345,7 +347,7 @@ mod tests {
         assert!(slots.try_take(SLICE, true).is_some());
     }
 
-    /// Five hundred hanging targets had all attempts, and nobody else had any until they timed out.
+    /// Five hundred hanging targets held all slots, and no other subscription got one until they timed out.
     #[tokio::test]
     async fn a_worker_waits_one_slice_for_those_that_hang_however_many_they_are() {
         let (slots, mut hanging) = (Slots::new(512, TEST_SLICE, TaskTracker::new()), Hanging::default());
@@ -372,7 +374,7 @@ mod tests {
         (0..2).for_each(|_| patient.begin(&slots, patience));
         assert!(slots.try_take(patience, true).is_none(), "half of them is taken");
         let others = (slots.try_take(TEST_SLICE, true).unwrap(), slots.try_take(TEST_SLICE, true).unwrap());
-        // They have lasted longer, but the worker that waits could not use their slots.
+        // They have lasted longer, but the waiting worker could not use their slots.
         let third = Arc::clone(&slots).wait(patience).await;
         assert!(others.0.may_be_kept() && others.1.may_be_kept());
         tokio::task::yield_now().await;
@@ -389,14 +391,14 @@ mod tests {
             while slot.may_be_kept() {
                 tokio::time::sleep(TEST_SLICE / 20).await;
             }
-            // Its patience would have to pass first.
+            // Its patience has not passed yet.
             assert!(slot.occupy().unless_needed(tokio::task::yield_now()).await.is_some());
             drop(slot);
         };
         tokio::join!(waiting, quick);
     }
 
-    /// Eight subscriptions of one user had all slots for seconds, and a neighbour's first attempt waited for them.
+    /// Eight subscriptions of one user held all slots for seconds, and another user's first attempt waited for them.
     #[test]
     fn further_attempts_leave_an_eighth_to_workers_without_any() {
         let slots = Slots::new(16, SLICE, TaskTracker::new());
@@ -406,7 +408,7 @@ mod tests {
         assert_eq!(first.len(), 2);
     }
 
-    /// One patient worker that waited kept every other worker at one attempt, though half of the slots were free.
+    /// One waiting patient worker limited every other worker to one attempt, though half of the slots were free.
     #[tokio::test]
     async fn a_patient_worker_that_waits_for_another_keeps_no_free_slot_from_the_others() {
         let slots = Slots::new(4, SLICE, TaskTracker::new());

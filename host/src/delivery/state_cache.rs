@@ -10,8 +10,8 @@ use crate::domain::plugin::{StateChange, StateMap, apply};
 use crate::plugin::State;
 use crate::store::{Error, Store};
 
-/// The cached state of one plugin. A call of the plugin holds the guard until its changes are durable, so that each call
-/// sees the changes of all earlier ones.
+/// The cached state of one plugin. A call of the plugin holds the guard until its changes are durable, so that each
+/// call sees the changes of all earlier ones.
 #[derive(Default)]
 pub(super) struct StateCache(Mutex<Option<CachedState>>);
 
@@ -54,7 +54,7 @@ impl StateGuard<'_> {
     /// Returns what a call has changed, and the removal of what has expired.
     pub(super) fn changes(&self, after: &State, now: Timestamp) -> Vec<StateChange> {
         let mut changes = after.changes();
-        // What is written as it was is on disk already.
+        // An unchanged value is on disk already.
         changes.retain(|change| self.read.state.get(&change.key) != change.value.as_ref());
         let expired = self.read.state.iter().filter(|(_, value)| !value.is_alive(now));
         let gone: Vec<_> = expired

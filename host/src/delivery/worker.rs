@@ -4,9 +4,9 @@
 //! in its [`Backlog`]. Its width, the number of attempts at once, starts at one, grows with every success and halves with
 //! every failure: a target that hangs holds one attempt, not the whole allowance.
 //!
-//! An attempt that came to nothing for want of something that is neither the target's nor the plugin's is put off without
-//! being counted; after a few of them in a row the worker rests, longer and longer, and then tries the next delivery: one
-//! event that policy never answers for holds up no other.
+//! An attempt that could not be made for a reason that is neither the target's nor the plugin's is put off without
+//! being counted. After several of them in a row the worker rests, each time longer, and then tries the next delivery:
+//! one event for which policy never answers does not block the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,35 +39,35 @@ const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How many ended attempts may wait to be settled, for each that may be in flight.
 const UNRECORDED_FACTOR: usize = 4;
-/// The most patience that a worker gets with its target.
+/// The most patience that a worker gets for its target.
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// A subscription's deliveries while there are any.
+/// The worker of one subscription, while it has pending deliveries.
 pub(super) struct Worker {
     context: Arc<DeliveryContext>,
     id: RecipientId,
     mailbox: Arc<Mailbox>,
     width: usize,
     backlog: Backlog,
-    /// When the breaker of the subscription's plugin lets a delivery try it, while deliveries wait for that.
+    /// When the breaker of the subscription's plugin lets a probe through, while deliveries wait for that.
     held: Option<Timestamp>,
     /// The state of the subscription's plugin.
     state_cache: Arc<StateCache>,
     attempts: FuturesUnordered<BoxFuture<'static, (AttemptResult, Slot)>>,
     endings: FuturesUnordered<BoxFuture<'static, SettleResult>>,
-    /// A slot for the next attempt: asked for, and at hand.
+    /// The slot for the next attempt: requested, and received.
     asked: Option<BoxFuture<'static, Slot>>,
     slot: Option<Slot>,
-    /// How long an attempt may last though another worker waits for its slot.
+    /// How long an attempt may last while another worker waits for its slot.
     patience: Duration,
     /// How many attempts in a row were put off, and until when the worker rests because of that.
     shortages: u32,
     rest: Option<Instant>,
-    /// How many ends that disable the subscription are on their way: until then, nothing more is sent.
+    /// How many ends that disable the subscription are not recorded yet: until they are, nothing more is sent.
     disabling: usize,
 }
 
-/// An ended attempt that the store has recorded, or not.
+/// The end of an attempt, with whether the store has recorded it.
 struct SettleResult {
     event: EventId,
     /// Whether its row was that of a retry.
@@ -100,7 +100,7 @@ impl Worker {
         }
     }
 
-    /// Runs until nothing waits, the subscription is inactive, or the service stops.
+    /// Runs until nothing is pending, the subscription is inactive, or the service stops.
     pub(super) async fn run(mut self) {
         // Registered once: all workers share these tokens, and would otherwise queue for them in every round.
         let context = Arc::clone(&self.context);
@@ -117,7 +117,7 @@ impl Worker {
                     self.asked = None;
                 }
             }
-            // One that no attempt has taken is another worker's.
+            // A slot that no attempt has taken is released for other workers.
             self.slot = None;
             let busy = !self.attempts.is_empty() || !self.endings.is_empty();
             if !going && !busy {
@@ -152,7 +152,7 @@ impl Worker {
         }
         lock(&self.context.workers).remove(&self.id);
         self.context.holds.clear(self.id);
-        // A change of the subscription meanwhile found the worker still there.
+        // A change of the subscription since then found this worker still registered, and started no other.
         if !self.context.stop.is_cancelled() && self.active().is_some() {
             self.context.wake(self.id, Wake::read());
         }
@@ -163,14 +163,14 @@ impl Worker {
         self.context.directory.get(self.id.subscription_id()).filter(|found| found.is_active())
     }
 
-    /// How long to wait for something to happen.
+    /// Returns how long to wait for the next event.
     fn wait(&self, going: bool, busy: bool) -> Duration {
         let far = if busy { Duration::from_secs(30) } else { LINGER };
         if !going {
             return far;
         }
         let now = clock::now();
-        // What is due while there is no room for it is read when there is: no clock tells that.
+        // Deliveries that are due but do not fit now are read when there is room; a timer does not help.
         let due = self.backlog.next_due.filter(|_| !self.backlog.is_unread());
         // A half-open breaker wakes the worker when its probe ends.
         let held = self.held.filter(|until| *until > now);
@@ -187,7 +187,7 @@ impl Worker {
         self.context.limits.subscription_in_flight_max.min(own).max(1)
     }
 
-    /// Reads more where that is wanted, and starts attempts.
+    /// Reads more if needed, and starts attempts.
     fn go_on(&mut self, subscription: &Arc<Subscription>) {
         let width = self.width.min(self.width_max(subscription));
         if self.backlog.waiting.len() < self.width
@@ -226,7 +226,8 @@ impl Worker {
         slot
     }
 
-    /// Finds the next delivery that may be tried now: while the plugin's breaker is open, only one that needs no plugin.
+    /// Finds the next delivery that may be attempted now: while the plugin's breaker is open, only one that needs no
+    /// plugin.
     fn next(&mut self, subscription: &Subscription) -> Option<(usize, Option<PluginContext>)> {
         let waiting = &self.backlog.waiting;
         let first = waiting.front()?;
@@ -248,12 +249,12 @@ impl Worker {
         Some((place, Some(PluginContext { permit, state_cache: Arc::clone(&self.state_cache) })))
     }
 
-    /// Takes this result and all others that are there: one round for many.
+    /// Handles this result and all others that are ready, in one round.
     fn all_ended(&mut self, ended: AttemptResult, slot: Slot) {
         let mut next = Some((ended, slot));
         while let Some((ended, slot)) = next {
             self.ended(ended);
-            // A worker keeps its last slot for its next attempt, as long as no other needs it.
+            // A worker keeps its last slot for its next attempt, unless another worker needs it.
             if self.attempts.is_empty() && slot.patience() == self.patience && slot.may_be_kept() {
                 self.slot = Some(slot);
             }
@@ -261,7 +262,7 @@ impl Worker {
         }
     }
 
-    /// The same for what the store has recorded: a commit records many at once.
+    /// Does the same for recorded ends: a commit records many at once.
     fn all_recorded(&mut self, first: SettleResult) {
         let mut next = Some(first);
         while let Some(recorded) = next {
@@ -309,7 +310,7 @@ impl Worker {
         }));
     }
 
-    /// Rests after shortages in a row, and has more patience with a target that had to give way.
+    /// Rests after several shortages in a row, and gets more patience for a target whose attempt had to give way.
     fn note_shortage(&mut self, ended: &AttemptResult) {
         let slice = self.context.slots.slice();
         match &ended.end {
@@ -349,7 +350,7 @@ impl Worker {
         }
     }
 
-    /// Leaves if no work has come; returns whether the worker is gone.
+    /// Ends the worker if there is no new work; returns whether it has ended.
     fn leave(&mut self) -> bool {
         let mut workers = lock(&self.context.workers);
         // Wakes are pushed under the same lock: a later one starts a new worker.
@@ -368,7 +369,7 @@ impl Worker {
     }
 }
 
-/// Waits for a slot that was asked for. Cancel safe.
+/// Waits for the slot that was requested. Cancel safe.
 async fn got(asked: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
     let Some(waiting) = asked else { return std::future::pending().await };
     let slot = waiting.await;

@@ -1,4 +1,4 @@
-//! All subscriptions at one moment. A copy costs next to nothing: it shares everything that does not change.
+//! All subscriptions at one moment. A copy is cheap: it shares everything that does not change.
 
 use std::sync::Arc;
 use std::thread;
@@ -28,7 +28,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the filters, on all cores, and files them.
+    /// Parses the filters, on all cores, and indexes them.
     pub(super) fn read(subscriptions: Vec<Arc<Subscription>>) -> Self {
         let mut snapshot = Self::default();
         for known in parse(subscriptions) {
@@ -45,12 +45,12 @@ impl Snapshot {
         self.by_id.values()
     }
 
-    /// Removes a deleted subscription: nothing but `by_id` has it.
+    /// Removes a deleted subscription, which only `by_id` still has.
     pub(super) fn remove(&mut self, id: SubscriptionId) {
         self.by_id.remove(&id);
     }
 
-    /// Returns a user's subscriptions that are not deleted, in the order of their creation, from behind `after` on.
+    /// Returns a user's subscriptions that are not deleted, in the order of their creation, starting behind `after`.
     pub(super) fn of_user(
         &self,
         user: &str,
@@ -80,7 +80,7 @@ impl Snapshot {
         self.by_id.insert(subscription.id, known);
     }
 
-    /// Returns a user's name, the one that his other subscriptions use where there are any.
+    /// Returns a user's name, sharing the string with that user's other subscriptions if there are any.
     fn shared_name(&self, user: &str) -> Arc<str> {
         let first = (Arc::from(user), Timestamp::MIN, SubscriptionId::NIL);
         let next = self.by_user.range(first.clone()..).next().filter(|(name, ..)| **name == *user);
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 }
 
-/// Parses the filters of all subscriptions: at 100,000 the longest part of a start.
+/// Parses the filters of all subscriptions: with 100,000 of them, this is the longest part of a start.
 fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<CompiledSubscription> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = subscriptions.len().div_ceil(cores).max(1);

@@ -20,8 +20,8 @@ async fn soon(what: impl Future<Output = ()>) {
     tokio::time::timeout(Duration::from_secs(10), what).await.unwrap();
 }
 
-/// A client hung up in the middle of POST /eventmatch: the subscription was on disk, but until the next start
-/// nobody knew it.
+/// A client hung up in the middle of POST /eventmatch: the subscription was on disk, but missing in memory until the
+/// next start.
 #[tokio::test]
 async fn a_change_is_whole_though_its_caller_goes_away() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,8 +42,8 @@ async fn a_change_is_whole_though_its_caller_goes_away() {
     assert_eq!(directory.matches(b"{}").unwrap().matched, [id.into()]);
 }
 
-/// The store's own wake came before the snapshot: a subscription that was enabled again slept on, for half a
-/// minute, over its backlog.
+/// The store's own wake came before the snapshot: the worker of a subscription that was enabled again left its backlog
+/// alone for half a minute.
 #[tokio::test]
 async fn who_is_woken_by_a_change_sees_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ async fn a_users_subscriptions_are_listed_in_the_order_of_creation_and_in_pages(
     assert!(written.of_user("").is_empty());
 }
 
-/// A filter that an older Waypost took and this one does not: its subscription could not even be deleted.
+/// A filter that an older Waypost accepted and this one does not: its subscription could not even be deleted.
 #[tokio::test]
 async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobodys_way() {
     let folder = tempfile::tempdir().unwrap();

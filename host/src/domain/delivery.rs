@@ -12,13 +12,13 @@ use crate::domain::handler::HandlerRun;
 use crate::domain::plugin::PluginRun;
 use crate::domain::retry::RetrySchedule;
 
-/// The most bytes of a target's or policy server's answer that are kept: 16 KiB.
+/// The most bytes that are kept of a target's or policy server's answer: 16 KiB.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// The most bytes of the answer to a delivery that are kept where the target took it: 1 KiB.
+/// The most bytes that are kept of the answer to a delivery that succeeded: 1 KiB.
 pub const ANSWER_BYTES_LITTLE: usize = 1024;
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The HTTP status code.
@@ -33,7 +33,7 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// Keeps the beginning of the body, at most [`ANSWER_BYTES_LITTLE`] bytes.
+    /// Shortens the body to its first [`ANSWER_BYTES_LITTLE`] bytes.
     pub fn keep_little(&mut self) {
         if self.body.len() > ANSWER_BYTES_LITTLE {
             self.body.truncate(self.body.floor_char_boundary(ANSWER_BYTES_LITTLE));
@@ -52,9 +52,9 @@ pub struct Attempt {
     pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
-    /// What the policy server said, where this attempt asked it.
+    /// What the policy server answered, if this attempt asked it.
     pub policy: Option<Answer>,
-    /// What the target said, where it was asked and answered.
+    /// What the target answered, if the event was sent and there was an answer.
     pub target: Option<Answer>,
     /// What follows from it.
     pub outcome: Outcome,
@@ -112,8 +112,8 @@ impl Outcome {
     }
 }
 
-/// What keeps a delivery waiting that is neither its target's nor its plugin's: something of the operator's or of this
-/// machine. Such a wait uses up no attempts.
+/// What holds a delivery that is neither its target's nor its plugin's: something of the operator's or of this machine.
+/// Being held uses up no attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holder {
     /// The policy server or plugin has no answer.
@@ -122,9 +122,9 @@ pub enum Holder {
     Plugins,
     /// The store cannot be read or written.
     Store,
-    /// This machine has no room for the attempt: descriptors, memory, ports, or places for attempts.
+    /// This machine lacks something for the attempt: descriptors, memory, ports, or slots.
     Host,
-    /// No more may be kept for its user.
+    /// Its user's quota is used up.
     Quota,
 }
 
@@ -141,17 +141,17 @@ impl Holder {
     }
 }
 
-/// One line in a delivery's history. New variants stand at the end: records on disk count them.
+/// One line in a delivery's history. New variants go to the end: records on disk number them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// An attempt ended.
     Attempt(Attempt),
-    /// Somebody asked for the delivery again: its schedule starts over.
+    /// A redelivery was requested: the schedule starts over.
     Redelivery {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
-        /// Who asked.
+        /// Who requested it.
         by: String,
     },
     /// The pending delivery was cancelled without another attempt.
@@ -162,7 +162,7 @@ pub enum Entry {
         /// Why.
         reason: String,
     },
-    /// The subscription's filter gave no answer when the event came, so that it has no delivery.
+    /// The subscription's filter gave no answer when the event was received, so that it has no delivery.
     FilterFailed {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
@@ -175,14 +175,14 @@ pub enum Entry {
         /// When.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
-        /// Who asked for the recovery.
+        /// Who requested the recovery.
         by: String,
     },
-    /// The subscription's plugin ran: what follows stands in the next attempt.
+    /// The subscription's plugin ran: the next attempt tells the result.
     Plugin(Box<PluginRun>),
-    /// A handler's program ran, or was about to: what follows stands in the next attempt.
+    /// A handler's program ran, or was about to: the next attempt tells the result.
     Run(Box<HandlerRun>),
-    /// The delivery waits for something that is not the target's or the plugin's. One entry tells of all such waits in a
+    /// The delivery is held for something that is not the target's or the plugin's. One entry covers all holds in a
     /// row: the last one replaces it.
     Held {
         /// Since when.
@@ -192,14 +192,15 @@ pub enum Entry {
         by: Holder,
         /// What was missing.
         reason: String,
-        /// When it is looked at again.
+        /// When it is tried again.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         due: Timestamp,
     },
 }
 
 impl Entry {
-    /// Tells whether it is what a plugin or a handler did in the attempt that follows: it says nothing about the state.
+    /// Tells whether it describes a plugin's or handler's part in the attempt that follows: it does not change the
+    /// state.
     pub fn is_run(&self) -> bool {
         match self {
             Self::Plugin(_) | Self::Run(_) => true,
@@ -213,21 +214,21 @@ impl Entry {
     }
 }
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not tried yet.
     Pending,
-    /// An attempt is under way.
+    /// An attempt is in flight.
     Delivering,
-    /// Tried and due again: it failed, or was held ([`Entry::Held`]).
+    /// Pending again after an attempt that failed or was held ([`Entry::Held`]).
     Retrying {
         /// When the next attempt is due.
         due: Timestamp,
         /// What failed last.
         reason: String,
     },
-    /// The target has it.
+    /// It was delivered.
     Delivered {
         /// When the attempt that succeeded began.
         at: Timestamp,
@@ -254,7 +255,7 @@ impl State {
     pub fn after(history: &[Entry]) -> Self {
         match history.last() {
             None | Some(Entry::Redelivery { .. } | Entry::Recovered { .. }) => Self::Pending,
-            // It tells why there was no delivery, or what an attempt is about to do, not how one went.
+            // This entry tells why there was no delivery, or what an attempt is about to do, not how one ended.
             Some(Entry::FilterFailed { .. } | Entry::Plugin(_) | Entry::Run(_)) => {
                 Self::after(&history[..history.len() - 1])
             }
@@ -270,7 +271,7 @@ impl State {
         }
     }
 
-    /// Tells whether nothing more will happen to the delivery by itself.
+    /// Tells whether the delivery is over: nothing more happens to it unless it is redelivered.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Pending | Self::Delivering | Self::Retrying { .. } => false,

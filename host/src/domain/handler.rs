@@ -1,8 +1,8 @@
 //! Handlers: programs that run on an event's files. A run is a delivery whose recipient is a handler.
 //!
-//! The store knows recipients by a [`RecipientId`] alone. A handler has two, both made from its name: one for events
-//! that its route chose, one for runs that somebody asked for by `/dispatch`. That they differ is what tells an
-//! argument that was given on `/dispatch` from one that an event only claims.
+//! The store knows recipients by a [`RecipientId`] alone. A handler has two, both derived from its name: one for events
+//! that its route chooses, one for runs that `/dispatch` starts. Because they differ, an argument that was given on
+//! `/dispatch` can be told from one that an event only claims.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,7 +47,7 @@ impl HandlerName {
         self.recipient("route")
     }
 
-    /// Returns the recipient of the runs that are asked for by `/dispatch`.
+    /// Returns the recipient of the runs that `/dispatch` starts.
     pub fn dispatched(&self) -> RecipientId {
         self.recipient("dispatch")
     }
@@ -89,14 +89,14 @@ impl fmt::Display for HandlerName {
     }
 }
 
-/// How one run went: what the history keeps of it.
+/// One run as the history keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerRun {
     /// Which handler.
     pub handler: String,
     /// What it began with.
     pub start: RunStart,
-    /// What was fetched, where that came to its end.
+    /// What was fetched, if the fetch was completed.
     pub fetched: Option<FetchSummary>,
     /// How the program ended, where it was started.
     pub program: Option<ProgramEnd>,
@@ -115,7 +115,7 @@ pub enum RunStart {
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         interrupted: Timestamp,
     },
-    /// What an earlier attempt's program had made: only the upload is tried again.
+    /// The outputs of an earlier attempt's program: only the upload is tried again.
     Upload {
         /// When that program ended.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
@@ -147,7 +147,7 @@ pub struct ProgramEnd {
     pub stderr: StreamTail,
 }
 
-/// Why a program is not running any more.
+/// Why a program does not run any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// It ended by itself: 0 is success.
@@ -156,7 +156,7 @@ pub enum Exit {
     Signal(i32),
     /// It was ended because of a limit, which is named.
     Limit(String),
-    /// It could not be started, or trapped, or the closure returned an error: what is known of that.
+    /// It could not be started, or trapped, or the closure returned an error, with the reason.
     Failed(String),
 }
 
@@ -199,7 +199,7 @@ impl Exit {
         Self::Limit(format!("timeout of {} (timeout)", format_duration(time)))
     }
 
-    /// Tells whether the program did what it should.
+    /// Tells whether the program succeeded.
     pub fn is_success(&self) -> bool {
         *self == Self::Code(0)
     }

@@ -1,4 +1,4 @@
-//! Ids as types of their own, so that one cannot stand where another belongs.
+//! Ids as types of their own, so that one cannot be used in place of another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// The smallest value, which no real id has: where a walk over all of them begins.
+            /// The smallest value, which no real id has: the start of a walk over all ids.
             pub const NIL: Self = Self(Uuid::nil());
             /// The largest value, which no real id has.
             pub const MAX: Self = Self(Uuid::max());
@@ -87,7 +87,7 @@ impl From<SubscriptionId> for RecipientId {
 }
 
 impl RecipientId {
-    /// Returns the id that the subscription has, where the recipient is one: no subscription has a handler's.
+    /// Returns the id of the subscription, if the recipient is one; no subscription has the id of a handler.
     pub const fn subscription_id(self) -> SubscriptionId {
         SubscriptionId(self.0)
     }
@@ -99,14 +99,14 @@ uuid_id! {
 }
 
 impl DeliveryId {
-    /// Derives the id (UUIDv5 of the recipient's id in the event's name space), so that nothing has to be
-    /// stored for a repeat to carry the same one.
+    /// Derives the id (UUIDv5 of the recipient's id in the event's name space), so that a repeat has the same one
+    /// without anything being stored.
     pub fn of(event: EventId, recipient: impl Into<RecipientId>) -> Self {
         Self(Uuid::new_v5(&event.uuid(), recipient.into().uuid().as_bytes()))
     }
 
-    /// Returns the id of one output of the delivery's plugin: the first has the delivery's own, each further one
-    /// another (UUIDv5 of its place in the delivery's name space).
+    /// Returns the id of one output of the delivery's plugin: the delivery's own for the first, and another for each
+    /// further one (UUIDv5 of its place in the delivery's name space).
     pub fn output(self, place: usize) -> Self {
         match place {
             0 => self,

@@ -1,12 +1,13 @@
-//! How the JSON of others is read, wherever it is read or shown: events, configurations, what plugins make, the bodies of
-//! requests. Nesting has a limit, and a byte order mark at the beginning is skipped.
+//! Reads JSON from outside, in every place: events, configurations, plugin results, request bodies. Nesting has a
+//! limit, and a byte order mark at the beginning is skipped.
 //!
-//! `serde_json` reads 128 levels into a value, but has no limit where it only looks for a value's end (`RawValue`,
-//! `IgnoredAny`): without a limit of our own, a text that nests deeper is taken there, and fails where it is read in full.
+//! `serde_json` reads at most 128 levels into a value, but has no limit where it only scans for a value's end
+//! (`RawValue`, `IgnoredAny`). Without a limit here, a more deeply nested text would be accepted there, and would fail
+//! where it is read in full.
 
 use serde::Deserialize;
 
-/// The deepest nesting. The rest of `serde_json`'s 128 levels is room for the objects that a value is put into.
+/// The deepest nesting. The rest of `serde_json`'s 128 levels is left for the objects that a value is embedded in.
 pub const DEPTH_MAX: usize = 120;
 
 /// JSON is nested too deep.
@@ -25,7 +26,7 @@ pub enum Error {
     Syntax(#[from] serde_json::Error),
 }
 
-/// What some editors and languages write before a text. RFC 8259 §8.1: a reader of JSON may skip it.
+/// The byte order mark that some editors and languages write before a text. RFC 8259 §8.1: a JSON parser may ignore it.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Returns JSON without a byte order mark before it.
@@ -33,22 +34,22 @@ pub fn without_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(MARK).unwrap_or(json)
 }
 
-/// Reads JSON that nests no deeper than [`DEPTH_MAX`], behind a byte order mark or without one.
+/// Reads JSON that nests no deeper than [`DEPTH_MAX`], with or without a byte order mark.
 ///
 /// # Errors
-/// When it nests deeper, or is not what `T` is read from.
+/// When it nests deeper, or does not deserialize as `T`.
 pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
     check_depth(json)?;
     Ok(serde_json::from_slice(without_mark(json))?)
 }
 
-/// Checks that JSON nests no deeper than [`DEPTH_MAX`], in one pass and without recursion. Of what is not JSON it says
-/// nothing of use.
+/// Checks that JSON nests no deeper than [`DEPTH_MAX`], in one pass and without recursion. The result is meaningless
+/// for a text that is not JSON.
 ///
 /// # Errors
 /// When it nests deeper.
 pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
-    // Nearly every text has fewer opening brackets than that, and counting them is vector code.
+    // Nearly every text has fewer opening brackets than the limit, and counting them compiles to vector code.
     let openers: usize = json.chunks(128).map(|chunk| usize::from(openers(chunk))).sum();
     if openers <= DEPTH_MAX {
         return Ok(());
@@ -86,7 +87,7 @@ mod tests {
         format!("{}{}", "[".repeat(depth), "]".repeat(depth))
     }
 
-    /// A raw output nested 20,000 deep was taken: where only a value's end is looked for, serde_json has no limit.
+    /// A raw output nested 20,000 deep was accepted: serde_json has no limit where it only scans for a value's end.
     #[test]
     fn the_limit_holds_where_serde_json_has_none() {
         let deep = nested(20_000);

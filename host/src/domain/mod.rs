@@ -1,7 +1,7 @@
 //! The nouns of Waypost: no I/O, no clock, no tasks.
 //!
-//! Everything here is a value that the other rooms pass around. What a thing looks like on a socket belongs to
-//! [`crate::http`], what it looks like on disk to [`crate::store`].
+//! Everything here is a value that the other modules pass around. [`crate::http`] owns its form on a socket,
+//! [`crate::store`] its form on disk.
 
 pub mod delivery;
 pub mod event;

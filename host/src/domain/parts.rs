@@ -1,4 +1,4 @@
-//! What Pacifica's events carry as `data`: rows that describe a transaction, its files and its key-values.
+//! The `data` of Pacifica's events: rows that describe a transaction, its files and its key-values.
 
 mod path;
 mod read;
@@ -18,8 +18,8 @@ use crate::domain::Event;
 use crate::domain::event::Payload;
 use crate::domain::json;
 
-/// The rows of an event's `data`, sorted out (FACTS: `destinationTable` is `Transactions.<field>`, `Files` or
-/// `TransactionKeyValue`). Rows of other tables are left aside; an event whose data are no rows has no parts.
+/// The rows of an event's `data`, by table (FACTS: `destinationTable` is `Transactions.<field>`, `Files` or
+/// `TransactionKeyValue`). Rows of other tables are ignored; an event whose data are no rows has no parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parts {
     /// What is known of the transaction.
@@ -40,9 +40,9 @@ pub struct Transaction {
 /// One file of a transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct File {
-    /// Its id where the data are: a number, or whatever the event says; null where it says nothing.
+    /// Its id in Pacifica's archive: a number, or any other JSON value of the event; null if there is none.
     pub id: Value,
-    /// Where it belongs, below the folder of all files: `subdir/name`.
+    /// Its path below the folder of all files: `subdir/name`.
     pub path: FilePath,
     /// Its size in bytes.
     pub size: Option<u64>,
@@ -59,7 +59,7 @@ pub struct File {
 /// A file's hash sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHash {
-    /// How it is made: `sha1`, `md5`, `sha256`, `sha512` and so on, in lower case.
+    /// The algorithm: `sha1`, `md5`, `sha256`, `sha512` and so on, in lower case.
     pub kind: String,
     /// The sum, hexadecimal, in lower case.
     pub sum: String,
@@ -74,7 +74,7 @@ pub struct KeyValue {
     pub value: Value,
 }
 
-/// Why an event's rows cannot be taken.
+/// Why an event's rows are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartsError {
     /// Two rows give the same field of the transaction; the text is the Dispatcher's.
@@ -118,7 +118,7 @@ impl Parts {
         let canonical = event.canonical();
         let rows = match &canonical.data {
             Some(Payload::Json(json)) => serde_json::from_str(json),
-            // JSON may also come as base64, which does not change what it is.
+            // JSON may also be encoded as base64, which does not change its meaning.
             Some(Payload::Binary(bytes)) if canonical.is_json() => {
                 serde_json::from_slice(json::without_mark(bytes))
             }
@@ -207,17 +207,17 @@ impl Transaction {
         self.field("_id")
     }
 
-    /// Returns who uploaded it.
+    /// Returns the submitter.
     pub fn submitter(&self) -> Option<&Value> {
         self.field("submitter")
     }
 
-    /// Returns what it was measured with.
+    /// Returns the instrument.
     pub fn instrument(&self) -> Option<&Value> {
         self.field("instrument")
     }
 
-    /// Returns what it was measured for.
+    /// Returns the project.
     pub fn project(&self) -> Option<&Value> {
         self.field("project")
     }

@@ -1,6 +1,6 @@
-//! Plugins as values: which one a subscription carries, what it said about an event, and what it made of it.
+//! Plugins as values: the one that a subscription uses, what it did for an event, and what it rendered.
 //!
-//! What runs them is [`crate::plugin`].
+//! [`crate::plugin`] runs them.
 
 mod allow_host;
 mod digest;
@@ -22,7 +22,7 @@ pub use state::{StateChange, StateMap, StateValue, apply};
 /// The most outputs of one transform, each a delivery of its own: as many as [`crate::store::Progress::sent`] has bits.
 pub const OUTPUTS_MAX: usize = 64;
 
-/// The plugin of a subscription, and what it is given.
+/// The plugin of a subscription, with its configuration and limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginUse {
     /// Which module.
@@ -33,7 +33,7 @@ pub struct PluginUse {
     /// The hosts that it may call by HTTP; none by default.
     #[serde(default)]
     pub allow_hosts: Vec<AllowHost>,
-    /// What becomes of a delivery when it fails.
+    /// What happens to a delivery when the plugin fails.
     #[serde(default)]
     pub on_error: OnError,
     /// Limits below the service's.
@@ -42,14 +42,14 @@ pub struct PluginUse {
 }
 
 impl PluginUse {
-    /// Returns what the configuration hashes to.
+    /// Returns the hash of the configuration.
     pub fn config_digest(&self) -> PluginDigest {
         PluginDigest::of(&serde_json::to_vec(&self.config).expect("a JSON object is JSON"))
     }
 }
 
 impl PluginUse {
-    /// Uses a module without a configuration, without grants, and with the service's limits.
+    /// Makes a use of a module without a configuration or grants, with the service's limits.
     pub fn new(digest: PluginDigest) -> Self {
         Self {
             digest,
@@ -60,16 +60,16 @@ impl PluginUse {
         }
     }
 
-    /// Returns the same use of another module; where there was none, of that alone.
+    /// Returns the same use of another module; if there was none, a use of that module alone.
     pub fn moved(known: Option<&Self>, digest: PluginDigest) -> Self {
         known.map_or_else(|| Self::new(digest), |known| Self { digest, ..known.clone() })
     }
 }
 
-/// What becomes of a delivery whose plugin fails: a trap, a limit, `internal`, or a module that cannot be loaded.
+/// What happens to a delivery whose plugin fails: a trap, a limit, `internal`, or a module that cannot be loaded.
 ///
-/// The plugin's other errors have reactions of their own ([`Failure`]), and a failing `policy` is always retried: what
-/// nobody has allowed is not sent.
+/// The plugin's other errors have reactions of their own ([`Failure`]). A failing `policy` is always retried: an event
+/// that it has not allowed is not sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
@@ -78,13 +78,13 @@ pub enum OnError {
     Retry,
     /// It is skipped.
     Skip,
-    /// The event is sent as it came, unfiltered and untransformed.
+    /// The event is sent as it was received, unfiltered and untransformed.
     Deliver,
     /// It is given up.
     DeadLetter,
 }
 
-/// A subscription's own limits for its plugin; each only lowers the service's.
+/// A subscription's own limits for its plugin; each can only lower the service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginLimits {
     /// The longest that one delivery's run may take.

@@ -1,7 +1,7 @@
-//! The log matched once more, against one subscription: what is asked for, and how far it has come.
+//! Recovery: matches the log again for one subscription. Its request, and its progress.
 //!
-//! A recovery walks the log in its order, from `since` to what was its end when the walk began, and enqueues
-//! every matching event that its subscription had no delivery of. A subscription has one recovery at a time.
+//! A recovery walks the log in order, from `since` to what was its end when the walk began, and enqueues every matching
+//! event of which its subscription had no delivery. A subscription has one recovery at a time.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,31 +11,31 @@ use crate::domain::{EventId, SubscriptionId};
 /// A recovery of one subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// Who gets the events.
+    /// The subscription that gets the events.
     pub subscription: SubscriptionId,
     /// Only events received at this time or later; `None` from the earliest on.
     pub since: Option<Timestamp>,
     /// Only events received before this time.
     pub until: Option<Timestamp>,
-    /// When it was asked for; tells the recoveries of one subscription apart.
+    /// When it was requested; distinguishes the recoveries of one subscription.
     pub asked: Timestamp,
-    /// Who asked.
+    /// Who requested it.
     pub by: String,
     /// The newest event when the walk began; `None` until then.
     pub end: Option<Mark>,
-    /// The first event that was looked at: later than `since` where retention has removed older ones.
+    /// The first event that was read: later than `since` if retention has removed older ones.
     pub oldest: Option<Mark>,
     /// The last event that the walk has passed.
     pub position: Option<Mark>,
-    /// How many events were looked at.
+    /// How many events were read.
     pub looked_at: u64,
     /// How many of them the filter matched.
     pub matched: u64,
-    /// How many deliveries were missing, and exist now.
+    /// How many deliveries were missing, and were enqueued.
     pub created: u64,
-    /// How many events the filter could not be tried on.
+    /// How many events the filter could not be evaluated on.
     pub failed: u64,
-    /// Whether it goes on.
+    /// Its state.
     pub state: State,
 }
 
@@ -48,12 +48,12 @@ pub struct Mark {
     pub received: Timestamp,
 }
 
-/// Whether a recovery goes on.
+/// The state of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// It has not reached its end; it may wait for its subscription to be enabled, or for the target.
     Running,
-    /// It has looked at everything.
+    /// It has read everything.
     Done {
         /// When.
         at: Timestamp,
@@ -72,16 +72,16 @@ pub enum State {
     },
 }
 
-/// What a recovery found in the next part of the log.
+/// The result of scanning the next part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanProgress {
-    /// The first event that it looked at, if any was in its time.
+    /// The first event that it read, if any was in its period.
     pub first: Option<Mark>,
     /// The last event that it passed.
     pub last: Mark,
-    /// How many it looked at.
+    /// How many it read.
     pub events: u64,
-    /// How many the filter could not be tried on.
+    /// How many the filter could not be evaluated on.
     pub failed: u64,
     /// Those that match, in the order of the log.
     pub matched: Vec<EventId>,
@@ -118,12 +118,12 @@ impl Recovery {
         self.state == State::Running
     }
 
-    /// Tells whether an event received at this time is asked for.
+    /// Tells whether an event received at this time is in the requested period.
     pub fn asks_for(&self, received: Timestamp) -> bool {
         self.since.is_none_or(|since| received >= since) && self.until.is_none_or(|until| received < until)
     }
 
-    /// Begins the walk, or goes on with another end: `newest`. An empty log has nothing to look at.
+    /// Begins the walk, or continues it with another end: `newest`. With an empty log it ends at once.
     pub fn begin(&mut self, newest: Option<Mark>, at: Timestamp) {
         self.end = newest;
         if newest.is_none() {
@@ -131,7 +131,7 @@ impl Recovery {
         }
     }
 
-    /// Moves on past a part of the log that caused `created` deliveries, and ends at the end.
+    /// Advances past a part of the log that caused `created` deliveries, and ends when it reaches the end.
     pub fn advance(&mut self, scan: &ScanProgress, created: u64, at: Timestamp) {
         self.oldest = self.oldest.or(scan.first);
         self.position = Some(scan.last);

@@ -35,13 +35,14 @@ pub enum ParseError {
 }
 
 impl RetrySchedule {
-    /// The schedule without any retry, written `none`: what the original Notifications service does.
+    /// The schedule without any retry, written `none`: that of Pacifica's original Notifications service.
     pub const NONE: Self = Self(Vec::new());
 
     /// Returns the wait before the attempt that follows `failed` failed ones (1 or more), or `None` when the
     /// schedule is used up.
     ///
-    /// `random` in `0.0..1.0` spreads the wait by ±10 %, so that what failed together does not return together.
+    /// `random` in `0.0..1.0` spreads the wait by ±10 %, so that deliveries that failed together are not retried
+    /// together.
     pub fn wait_after(&self, failed: u32, random: f64) -> Option<Duration> {
         let place = usize::try_from(failed.checked_sub(1)?).ok()?;
         let wait = self.0.get(place)?;

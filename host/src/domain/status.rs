@@ -9,7 +9,7 @@ use crate::domain::delivery::State;
 pub enum TaskStatus {
     /// `202 Accepted`: a delivery waits for its first or its next attempt.
     Accepted,
-    /// `102 Processing`: an attempt of at least one delivery is under way.
+    /// `102 Processing`: an attempt of at least one delivery is in flight.
     Processing,
     /// `200 OK`: every delivery was delivered, skipped or denied.
     Done,

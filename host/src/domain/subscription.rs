@@ -24,7 +24,7 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// A name for people, at most [`NAME_CHARS_MAX`] characters.
     pub name: String,
-    /// Whose it is: policy is asked about this user.
+    /// Its owner: policy is asked about this user.
     pub user: String,
     /// The filter: an event matches when it finds at least one node.
     pub jsonpath: String,
@@ -32,7 +32,7 @@ pub struct Subscription {
     pub target_url: TargetUrl,
     /// Pacifica's version mark of a subscription, `v0.1` unless given.
     pub version: String,
-    /// What is laid over each event's extensions.
+    /// The extensions that are overlaid on each event's.
     pub extensions: Map<String, Value>,
     /// How to authenticate with the target.
     pub auth: Auth,
@@ -40,7 +40,7 @@ pub struct Subscription {
     pub created: Timestamp,
     /// When its owner changed it last.
     pub updated: Timestamp,
-    /// When it was deleted; it then only explains old deliveries.
+    /// When it was deleted; after that it only explains old deliveries.
     pub deleted: Option<Timestamp>,
     /// Whether events are matched and delivered.
     pub activity: Activity,
@@ -62,12 +62,12 @@ pub struct Subscription {
     /// The content type of structured 1.0 events.
     #[serde(default)]
     pub content_type: StructuredType,
-    /// What filters, decides and transforms further, if anything.
+    /// Its plugin, which decides, filters and transforms further, if any.
     #[serde(default)]
     pub plugin: Option<Arc<PluginUse>>,
 }
 
-/// The language that a subscription's filter is to be read in.
+/// The language of a subscription's filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FilterDialect {
@@ -80,7 +80,7 @@ pub enum FilterDialect {
     Jsonpath2,
 }
 
-/// Whether a subscription takes part.
+/// Whether a subscription is active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
     /// Events are matched and delivered.
@@ -153,7 +153,7 @@ impl Subscription {
         }
     }
 
-    /// Returns what stays of it when its owner deletes it: what explains old deliveries, without secrets.
+    /// Returns what is kept of it when its owner deletes it: enough to explain old deliveries, without secrets.
     pub fn deleted(&self, now: Timestamp) -> Self {
         Self {
             jsonpath: String::new(),

@@ -7,12 +7,12 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 use url::{ParseError, Url};
 
-/// An absolute http or https URL with a host and without credentials, as its writer has written it.
+/// An absolute http or https URL with a host and without credentials, as its author has written it.
 ///
-/// Its text is what users get back, byte for byte. What is sent is the URL that it means to a browser (the WHATWG's
-/// standard), in which all that a request line cannot hold is percent-encoded.
+/// Users get its text back, byte for byte. Requests use its normal form by the WHATWG URL standard, as browsers do, in
+/// which everything that a request line cannot hold is percent-encoded.
 ///
-/// One that was stored before this was checked may be none: then it says why ([`Self::uri`]).
+/// One that was stored before this check existed may be invalid: [`Self::uri`] then returns why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "String")]
 pub struct TargetUrl {
@@ -23,7 +23,7 @@ pub struct TargetUrl {
 /// Why a text is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It has another form.
+    /// It is no URL of this form.
     #[error("is not a URL: write it as `http://host/path` or `https://host/path`")]
     NotAUrl,
     /// It has another scheme, or none.
@@ -35,12 +35,12 @@ pub enum TargetError {
     /// Its host cannot be one.
     #[error("names a host that cannot be one: `{0}`")]
     Host(String),
-    /// Its host is written in another alphabet than the network's.
+    /// Its host is not written in ASCII.
     #[error("names its host with other letters than the network has: write `{ascii}` for `{host}`")]
     Letters {
         /// What is written.
         host: String,
-        /// The name that it stands for (RFC 5890).
+        /// The ASCII name that it stands for (RFC 5890).
         ascii: String,
     },
     /// Its port cannot be one.
@@ -49,10 +49,10 @@ pub enum TargetError {
     /// It has a user name or password.
     #[error("must not hold credentials: they belong into `auth`")]
     Credentials,
-    /// It has a fragment, which no request has.
+    /// It has a fragment, which a request cannot have.
     #[error("has a fragment, which is never sent: write a `#` of the path as `%23`")]
     Fragment,
-    /// It has a character that stands for itself nowhere in a URL.
+    /// It has a character that must be percent-encoded everywhere in a URL.
     #[error("holds {0}: write it as `{1}`")]
     Character(&'static str, String),
     /// It does not fit into a request line.
@@ -60,7 +60,7 @@ pub enum TargetError {
     TooLong(usize),
 }
 
-/// The longest URL, in bytes. Many servers refuse request lines of more.
+/// The longest URL, in bytes. Many servers refuse longer request lines.
 const LENGTH_MAX: usize = 8 * 1024;
 
 impl TargetUrl {
@@ -72,12 +72,12 @@ impl TargetUrl {
     /// Returns the URL as it is sent.
     ///
     /// # Errors
-    /// When it was stored without having been checked, and is none.
+    /// When it was stored without having been checked, and is invalid.
     pub fn uri(&self) -> Result<&Uri, &TargetError> {
         self.uri.as_ref()
     }
 
-    /// Returns what it is without its query, in which many targets take a secret.
+    /// Returns the URL without its query, which often holds a secret.
     pub fn without_query(&self) -> Self {
         let end = self.text.find(['?', '#']).unwrap_or(self.text.len());
         Self::from(Stored(self.text[..end].to_owned()))
@@ -108,13 +108,13 @@ impl TryFrom<String> for TargetUrl {
     }
 }
 
-/// What was stored, which need not be one.
+/// A stored text, which may be invalid.
 #[derive(Deserialize)]
 struct Stored(String);
 
 impl From<Stored> for TargetUrl {
     fn from(Stored(text): Stored) -> Self {
-        // Fragments were taken before, and not sent.
+        // Older versions accepted fragments, and did not send them.
         let uri = parse(text.split('#').next().unwrap_or_default());
         Self { text, uri }
     }
@@ -139,7 +139,7 @@ fn parse(text: &str) -> Result<Uri, TargetError> {
     if text.len() > LENGTH_MAX {
         return Err(TargetError::TooLong(text.len()));
     }
-    // The standard forgives all of these, and then means something else than a reader sees.
+    // The URL standard accepts all of these, but gives them another meaning than a reader expects.
     check_characters(text)?;
     let (authority, port) = authority(text)?;
     let url = Url::parse(text).map_err(|error| match error {
@@ -191,7 +191,7 @@ fn authority(text: &str) -> Result<(&str, &str), TargetError> {
     if authority.contains('@') {
         return Err(TargetError::Credentials);
     }
-    // The standard would take the first part of the path for it.
+    // The URL standard would use the first part of the path as the host.
     if authority.is_empty() || authority.starts_with(':') {
         return Err(TargetError::NoHost);
     }
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(stored.without_query().as_str(), "nowhere");
     }
 
-    /// A port that is none was left away: the event went to port 80.
+    /// An invalid port was ignored: the event went to port 80.
     #[test]
     fn a_port_or_address_that_cannot_be_one_is_refused() {
         for port in ["99999", "8O80", "0", "-1", "65536", "+80"] {
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Raw bytes went onto the request line.
+    /// The bytes were written to the request line unencoded.
     #[test]
     fn what_a_request_line_cannot_hold_is_percent_encoded() {
         assert_eq!(sent("http://h/größe"), "http://h/gr%C3%B6%C3%9Fe");
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(refused("http://１２７.0.0.1/"), TargetError::Letters { host, ascii });
     }
 
-    /// A browser forgives these, and goes elsewhere than a reader sees.
+    /// A browser accepts these, and connects to another host than a reader expects.
     #[test]
     fn what_a_reader_would_misread_is_refused() {
         for bad in [
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    /// They were stored before anything was checked: a record must go on being read, and says why nothing is sent.
+    /// They were stored before there was a check: the record must stay readable, and tell why nothing is sent.
     #[test]
     fn a_stored_text_is_kept_and_judged_later() {
         let stored = |text: &str| serde_json::from_value::<TargetUrl>(text.into()).unwrap();

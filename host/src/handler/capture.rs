@@ -1,4 +1,5 @@
-//! What a program says: the beginning goes to a file that is uploaded, the end stays for the story.
+//! Captures what a program writes: the beginning goes to a file that is uploaded, the end is kept for the event's
+//! story.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -7,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::handler::{StreamTail, TAIL_BYTES_MAX};
 
-/// A stream's writer. However much comes, it keeps a bounded part and takes the rest.
+/// A stream's writer. It reads everything, and keeps a bounded part.
 #[derive(Debug)]
 pub struct Capture {
     path: PathBuf,
-    /// Made for the first word: most programs say nothing, and to make files costs as much as to run a small program.
+    /// Created with the first byte: most programs write nothing, and creating the files costs as much as running a
+    /// small program.
     file: Option<File>,
     kept_max: u64,
     kept: u64,
@@ -20,21 +22,21 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Makes a capture whose file will have at most `kept_max` bytes. It is created when something is said.
+    /// Makes a capture whose file has at most `kept_max` bytes. The file is created with the first byte.
     pub fn new(path: PathBuf, kept_max: u64) -> Self {
         Self { path, file: None, kept_max, kept: 0, bytes: 0, tail: VecDeque::new() }
     }
 
-    /// Returns what was said.
+    /// Returns what was captured.
     pub fn said(&self) -> StreamTail {
         let (one, other) = self.tail.as_slices();
         let tail = [one, other].concat();
-        // A character that was cut in two at the beginning is left out.
+        // A character that was cut at the beginning is left out.
         let begin = tail.iter().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
         let is_cut = self.bytes > tail.len() as u64;
         let text = String::from_utf8_lossy(if is_cut { &tail[begin..] } else { &tail });
         let mut tail = text.into_owned();
-        // Each byte that is no text has become three.
+        // Each byte that is not UTF-8 has become a replacement character of three bytes.
         let surplus = tail.len().saturating_sub(TAIL_BYTES_MAX);
         let begin = (surplus..=tail.len()).find(|place| tail.is_char_boundary(*place)).unwrap_or_default();
         tail.drain(..begin);
@@ -55,7 +57,8 @@ impl Capture {
     }
 }
 
-/// Which file there cannot be. The system's error is kept apart: its number tells a want of ours from another reason.
+/// The file that cannot be created. The system's error is kept as the source: its number tells a shortage of this
+/// machine from other causes.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to create {}", path.display())]
 struct CreateError {
@@ -63,7 +66,7 @@ struct CreateError {
     source: io::Error,
 }
 
-/// Creates a file, or says which one cannot be.
+/// Creates a file, or returns an error that names it.
 fn create(path: &Path) -> io::Result<File> {
     let named =
         |source: io::Error| io::Error::new(source.kind(), CreateError { path: path.to_owned(), source });
@@ -95,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// The number was lost: a want of descriptors looked like the program's own fault.
+    /// The error number was lost: a shortage of descriptors was counted as the program's failure.
     #[test]
     fn what_cannot_be_created_is_named_and_keeps_the_systems_number() {
         let error = create(Path::new("/no/such/folder/stdout")).unwrap_err();

@@ -1,4 +1,4 @@
-//! What an operator says of a handler.
+//! The operator's definition of a handler.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub const SCRIPT_FILTER: &str = r#"$.data[*][?(@.destinationTable = "Transaction
 /// A handler, as the configuration has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Its name, which no other handler has. Its pending runs stay while the name is away.
+    /// Its name, unique among handlers. Its pending runs stay in the store while no handler has that name.
     pub name: HandlerName,
-    /// Which events it wants, if any: the first handler whose filter matches gets an event.
+    /// Which events it gets, if any: an event goes to the first handler whose filter matches.
     pub filter: Option<Selection>,
     /// Whether `/dispatch/{name}/…` starts it.
     pub dispatch: bool,
@@ -37,7 +37,7 @@ pub struct Definition {
     pub outputs: Vec<OutputFolder>,
     /// How many runs at once. Default 4.
     pub max_parallel: usize,
-    /// Waits between runs that failed. Default `none`: a run is not repeated, as in the original.
+    /// Waits between runs that failed. Default `none`: a failed run is not repeated, as in Pacifica's Dispatcher.
     pub retry_schedule: RetrySchedule,
     /// Waits between uploads that failed; the program is not run again for that. Default `5s,1m,10m,1h`.
     pub upload_retry_schedule: RetrySchedule,
@@ -122,13 +122,13 @@ impl Definition {
         }
     }
 
-    /// Returns how much one fetch may be.
+    /// Returns the limits of one fetch.
     pub(super) fn fetch_limits(&self) -> FetchLimits {
         let HandlerLimits { download_files_max, download_bytes_max, .. } = self.limits;
         FetchLimits { files_max: download_files_max, bytes_max: download_bytes_max }
     }
 
-    /// Tells whether anything of what a program makes outlasts its run.
+    /// Tells whether any output is kept after its run.
     pub(super) fn keeps_outputs(&self) -> bool {
         self.destination != Destination::Nowhere
     }

@@ -1,5 +1,5 @@
-//! What an error shows of a service's text. Pacifica's services answer with Python tracebacks, whose last line is the
-//! reason: of a long text the end is kept as well as the beginning.
+//! Excerpts of a service's text for errors. Pacifica's services answer with Python tracebacks, whose last line is the
+//! reason: therefore the end of a long text is kept as well as the beginning.
 
 /// Returns a text on one line. Of one that has more than `chars_max` characters, a quarter is its beginning, and the
 /// rest its end.
@@ -27,7 +27,7 @@ mod tests {
         assert_eq!(excerpt("é".repeat(10).as_str(), 10), "é".repeat(10));
     }
 
-    /// The reason of a failed job is the last line of a traceback, and it was what was cut off.
+    /// The reason of a failed job is the last line of a traceback, which was cut off.
     #[test]
     fn a_long_text_keeps_its_beginning_and_its_last_line() {
         let frames = "  File \"/site-packages/ingest/tasks.py\", line 1, in post\n".repeat(100);

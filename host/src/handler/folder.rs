@@ -1,4 +1,4 @@
-//! Where a run happens, and what of it outlasts a crash.
+//! The folder of one run, and what of it outlasts a crash.
 //!
 //! ```text
 //! runs/{run id}/began.json     which run this is, and since when
@@ -8,7 +8,7 @@
 //!               notes-0/ …     what the upload of each output remembers
 //! ```
 //!
-//! A folder without `ran.json` is that of a run that was cut short: nobody takes anything from it.
+//! A folder without `ran.json` belongs to a run that was cut short: its outputs are not used.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -25,7 +25,7 @@ use super::remove::remove;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, EventId, RecipientId};
 
-/// How the names of folders end that are to be removed.
+/// The extension of folders that are to be removed.
 const ASIDE: &str = "removed";
 
 /// The folder of one run.
@@ -42,7 +42,7 @@ pub(super) struct RunRecord {
     pub(super) at: Timestamp,
 }
 
-/// That the program has ended well, and what is known of it.
+/// The record that the program ended well, with its result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ProgramRecord {
     /// When.
@@ -50,7 +50,7 @@ pub(super) struct ProgramRecord {
     pub(super) at: Timestamp,
     /// How many attempts had failed before.
     pub(super) failed: u32,
-    /// What is known.
+    /// What the program did.
     pub(super) run: HandlerRun,
 }
 
@@ -137,23 +137,23 @@ impl Folder {
         if let Some(aside) = self.set_aside()?
             && let Err(error) = remove(&aside)
         {
-            // It is in nobody's way, and is tried again at the next start.
+            // The renamed folder is not in the way; its removal is tried again at the next start.
             tracing::warn!(%error, folder = %aside.display(), "what a run has left stays for now");
         }
         fs::create_dir_all(&self.0)?;
-        // What events hold is nobody else's business.
+        // Event data may be confidential: only the service's user may read the folder.
         fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;
         let began = RunRecord { event: event.uuid(), recipient: recipient.uuid(), at };
-        // It does not wait for the disk: that the run is owed is in the store. After a power cut it begins again without a
-        // word of this one.
+        // This is not synced: the store already records that the run is pending. After a power cut the run starts
+        // again, without this note.
         fs::write(self.0.join("began.json"), serde_json::to_vec(&began)?)?;
         fs::create_dir_all(self.download())?;
         fs::write(self.work().join("event.json"), event_json)?;
         outputs.map(|output| self.work().join(output)).try_for_each(fs::create_dir_all)
     }
 
-    /// Sees to it that what is to be uploaded is on disk, and says that it is. What else the program has left may be as
-    /// it likes.
+    /// Syncs what is to be uploaded, and then records that it is on disk. Other files that the program has left are not
+    /// checked.
     pub(super) fn ran(&self, ran: &ProgramRecord, outputs: &[String]) -> io::Result<()> {
         for entry in outputs.iter().flat_map(|output| WalkDir::new(self.work().join(output))) {
             let entry = entry?;
@@ -163,7 +163,7 @@ impl Folder {
         }
         for log in [self.stdout(), self.stderr()] {
             match sync(&log) {
-                // Nothing was said.
+                // The program wrote nothing to this stream.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 synced => synced?,
             }
@@ -171,7 +171,7 @@ impl Folder {
         mark::write(&self.0.join("ran.json"), ran)
     }
 
-    /// Removes everything, whatever the program has made of it.
+    /// Removes the folder with everything in it, even when the program has made that hard.
     pub(super) fn remove(&self) -> io::Result<()> {
         match self.set_aside()? {
             Some(aside) => remove(&aside),
@@ -179,8 +179,8 @@ impl Folder {
         }
     }
 
-    /// Gives everything another name, at which it is nobody's any more, and returns that: a removal that a crash cuts
-    /// short must not leave a mark without what it tells of.
+    /// Renames the folder so that no run owns it any more, and returns its new path. The rename comes first so that a
+    /// crash during the removal cannot leave `ran.json` without the outputs that it refers to.
     pub(super) fn set_aside(&self) -> io::Result<Option<PathBuf>> {
         let aside = self.0.with_extension(format!("{}.{ASIDE}", Uuid::new_v4()));
         match fs::rename(&self.0, &aside) {
@@ -190,7 +190,7 @@ impl Folder {
         }
     }
 
-    /// Tells whether it is what [`Self::set_aside`] has named so.
+    /// Tells whether [`Self::set_aside`] has renamed this folder.
     pub(super) fn is_aside(&self) -> bool {
         self.0.extension().is_some_and(|extension| extension == ASIDE)
     }
@@ -201,8 +201,8 @@ impl Folder {
     }
 }
 
-/// Which file or folder cannot be brought to disk. The system's error is kept apart: its number tells a full disk from what
-/// the program has left.
+/// The file or folder that cannot be synced. The system's error is kept as the source: its number tells a full disk
+/// from a problem with what the program has left.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", path.display())]
 struct NotSynced {
@@ -210,7 +210,7 @@ struct NotSynced {
     source: io::Error,
 }
 
-/// Brings a file or folder to disk, or says which one is in the way.
+/// Syncs a file or folder, or returns an error that names it.
 fn sync(path: &Path) -> io::Result<()> {
     let synced = File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|source| io::Error::new(source.kind(), NotSynced { path: path.to_owned(), source }))
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::{chain, clock};
 
-    /// The number was lost: where the disk was full, the program was to blame, and had to run again.
+    /// The error number was lost: when the disk was full, the failure was counted as the program's, and it ran again.
     #[test]
     fn what_cannot_be_synced_is_named_and_keeps_the_systems_number() {
         let error = sync(Path::new("/no/such/file")).unwrap_err();

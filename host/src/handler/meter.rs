@@ -1,4 +1,4 @@
-//! How far a run has come, for whoever asks while it runs. In memory only.
+//! The progress of a run, for REST and the terminal. In memory only.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -8,11 +8,11 @@ use jiff::Timestamp;
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The event's files are on their way.
+    /// It fetches the event's files.
     Fetching,
     /// The program runs.
     Running,
-    /// What it made is on its way.
+    /// It uploads the outputs.
     Uploading,
 }
 
@@ -27,7 +27,7 @@ impl Phase {
     }
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What it is doing.
@@ -44,7 +44,7 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// Counts what a run does. Shared by the run, its threads, and whoever asks.
+/// Counts the progress of a run. Shared by the run, its threads, and its readers.
 #[derive(Debug)]
 pub struct Meter(Mutex<Progress>);
 
@@ -78,7 +78,7 @@ impl Meter {
         self.change(|progress| progress.files_done += 1);
     }
 
-    /// Returns how far the run has come.
+    /// Returns the progress of the run.
     pub fn progress(&self) -> Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

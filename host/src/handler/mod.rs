@@ -7,10 +7,10 @@
 //! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.
 //! - `runs`: pending runs and runs in flight; `run`: one run, from the fetch to the upload.
-//! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: its end; `sweep`: the end of what nobody
-//!   has removed.
+//! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: deletes it; `sweep`: deletes folders
+//!   that are left over.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
-//!   what they say. `output`: what they made. [`upload`]: to where it goes.
+//!   what they write. `output`: what they made. [`upload`]: to its destination.
 //! - `meter`: how far a run has come; `excerpt`: what an error shows of a service's text.
 //!
 //! Absent on purpose: policy, which is about what subscribers may see, and handlers that come by REST: a program runs

@@ -1,7 +1,7 @@
 //! What a program has made: the files of one output folder, with the key-values that it wrote for them.
 //!
-//! The program is not trusted: what it leaves may lead elsewhere, block whoever opens it, or be endless.
-//! Nothing of it is opened here but its key-values.
+//! The program is not trusted: its output may hold links that lead out of the folder, named pipes that block a reader,
+//! or endless files. Only the key-values file is opened here.
 
 mod key_values;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use crate::domain::DeliveryId;
 use crate::domain::parts::{FilePath, KeyValue};
 
-/// The file in an output folder with its key-values: rows `key,value`, no header. It is not uploaded itself.
+/// The file in an output folder with its key-values: rows `key,value`, no header. It is not uploaded.
 pub const KEY_VALUES_FILE: &str = "kvp.csv";
 
 /// How many folders are open at once while an output is looked through.
@@ -49,8 +49,8 @@ pub struct OutputFile {
     pub modified: SystemTime,
     /// When it was made, or changed last where that is not known.
     pub created: SystemTime,
-    /// Its media type, guessed by its extension: `application/octet-stream` where nothing is known, or nothing that
-    /// Pacifica's metadata service takes.
+    /// Its media type, guessed by its extension: `application/octet-stream` where the extension is unknown or
+    /// Pacifica's metadata service refuses the type.
     pub mimetype: String,
 }
 
@@ -71,7 +71,7 @@ fn mimetype(path: &FilePath) -> String {
     }
 }
 
-/// How much one output may be.
+/// The limits of one output.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputLimits {
     /// The most files (`output_files_max`).
@@ -83,7 +83,7 @@ pub struct OutputLimits {
 /// Why an output cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The disk does not give it.
+    /// The disk failed to read it.
     #[error("failed to look through the output at {path}")]
     Read {
         /// Where.
@@ -136,10 +136,9 @@ pub enum OutputError {
 }
 
 impl Output {
-    /// Looks through an output folder, which lies at `name` in the run's folder; `place` counts outputs from
-    /// 0. `more` are files that lie elsewhere and belong to it too (path below the output, place), beyond its
-    /// limits; one that the program has made itself goes before them. Blocks on the disk.
-    ///
+    /// Looks through the output folder `name` in the run's folder; `place` counts outputs from 0. `more` are files from
+    /// elsewhere that belong to it too (path below the output, place). They do not count against its limits, and a file
+    /// that the program has made at the same path takes precedence. Blocks on the disk.
     /// # Errors
     /// When it holds a link, a device or anything else that is no file or folder, a name that is no UTF-8,
     /// more than `files_max` files or `bytes_max` bytes, or a file `key_values_file` that holds none.
@@ -233,8 +232,8 @@ impl OutputFile {
     }
 }
 
-/// Checks that a folder is where the run has made it: a program may have put a link in its place, or in the
-/// place of one above it.
+/// Checks that a folder is the one that the run has made: a program may have replaced it, or a folder above it, with a
+/// link.
 fn check_folder(name: &str, folder: &Path) -> Result<(), OutputError> {
     for place in folder.ancestors().take(Path::new(name).components().count().max(1)) {
         let metadata = place

@@ -25,8 +25,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait after a panic.
 const PANIC_PAUSE: Duration = Duration::from_secs(5);
-/// How long a run is put off for what this machine lacks, such as a folder to run in on a full disk: at first, and at the
-/// most.
+/// How long a run is put off when this machine lacks something, such as a folder to run in on a full disk: at first,
+/// and at most.
 const HOLD: Duration = Duration::from_secs(5);
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
 /// How many runs in a row may be put off before the queue rests, and how long: at first, and at most.
@@ -36,9 +36,9 @@ const REST_MAX: Duration = Duration::from_secs(30);
 
 /// One handler's runs.
 ///
-/// A run that came to nothing for want of something of this machine's is put off in the store without being counted: one
-/// event whose files have no room on the disk holds up no other. After a few of them in a row the queue rests, longer and
-/// longer, and then goes on.
+/// A run that this machine could not make for lack of a resource is put off in the store without being counted, so that
+/// an event whose files do not fit on the disk does not block the others. After several such runs in a row the queue
+/// rests, each time longer, and then goes on.
 pub(super) struct Queue {
     context: Arc<RunContext>,
     handler: Arc<Handler>,
@@ -46,14 +46,14 @@ pub(super) struct Queue {
     runs: JoinSet<End>,
     /// How many runs in a row were put off.
     shortages: u32,
-    /// Before when no run begins.
+    /// No run starts before this time.
     rest: Option<Instant>,
-    /// Runs whose ends the store does not record. They are still pending, and stay taken: none of them begins again at once,
-    /// and for ever.
+    /// Runs whose results could not be recorded. Their rows are still pending; they stay marked as taken so that this
+    /// queue does not run them again in a tight loop.
     unrecorded: Vec<Guard>,
 }
 
-/// What has become of a run whose task has ended.
+/// The result of a run's task.
 enum End {
     /// Its outcome is recorded.
     Settled,
@@ -91,8 +91,8 @@ impl Queue {
         }
     }
 
-    /// Takes note of the end of a run's task. A panic of its attempt is an outcome; one of the code around it leaves the run
-    /// owed, and the queue rests, so that the run does not begin again at once.
+    /// Handles the end of a run's task. A panic of the attempt is an outcome. After a panic of the code around it the
+    /// run is still pending, and the queue rests so that the run does not start again at once.
     fn ended(&mut self, ended: Result<End, JoinError>) {
         match ended {
             Ok(End::Settled) => self.shortages = 0,
@@ -112,7 +112,7 @@ impl Queue {
         }
     }
 
-    /// Starts as many runs as may be; returns how long until there may be more.
+    /// Starts as many runs as allowed; returns how long to wait before the next look.
     async fn start_owed(&mut self) -> Duration {
         let mut wait = SWEEP;
         if let Some(rest) = self.rest.map(|until| until.saturating_duration_since(Instant::now()))
@@ -121,13 +121,13 @@ impl Queue {
             return rest;
         }
         for recipient in recipients(&self.handler) {
-            // Those in flight are still pending, and come first.
+            // Runs in flight are still pending in the store, and come first in its answer.
             let (busy, max) = (self.runs.len(), self.handler.definition.max_parallel);
             if busy >= max {
                 return SWEEP;
             }
             let now = clock::now();
-            // What ends while the store is read may still stand in its answer.
+            // A run that ends during the read may still be in the answer.
             let before: HashSet<_> = self.context.in_flight.lock().keys().copied().collect();
             let most = max + 1 + self.unrecorded.len();
             let query = ReadyQuery { recipient, after: EventId::NIL, first_attempts: most, now, due: most };
@@ -169,7 +169,7 @@ impl Queue {
     }
 }
 
-/// Takes a run off the list when it ends or is dropped.
+/// Removes a run from the list when it ends or is dropped.
 struct Guard {
     context: Arc<RunContext>,
     key: (EventId, RecipientId),
@@ -238,7 +238,8 @@ async fn one(
     if !record(context, event, &Ending::Settled(Box::new(settlement))).await {
         return End::Unrecorded(guard);
     }
-    // Only now: who finds outputs after a crash, or an end without a record, needs no second run.
+    // The folder is removed only after the result is recorded: if the service crashes before, the next attempt finds
+    // the outputs and need not run the program again.
     if !keeps {
         run::blocking(move || {
             if let Err(error) = folder.remove() {
@@ -250,10 +251,10 @@ async fn one(
     End::Settled
 }
 
-/// Makes an attempt. A panic of its is an outcome: what is left owed would panic again, and at once.
+/// Makes an attempt. A panic in it is an outcome: if the run stayed pending, it would panic again at once.
 ///
 /// # Errors
-/// When this machine has not what it needs.
+/// When this machine lacks something that the attempt needs.
 async fn make(attempt: &Attempt<'_>) -> Result<RunResult, Shortage> {
     match caught(Box::pin(attempt.make())).await {
         Ok(made) => made,
@@ -265,7 +266,7 @@ async fn make(attempt: &Attempt<'_>) -> Result<RunResult, Shortage> {
     }
 }
 
-/// Puts a run off, the longer the longer it has been held.
+/// Puts a run off; the wait grows with the time that it has been held.
 fn release(recipient: RecipientId, pending: &PendingDelivery, reason: String) -> Release {
     let now = clock::now();
     let since = pending.progress.held.unwrap_or(now);
@@ -299,7 +300,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
     Outcome::after_failure(reason, schedule, failed, Duration::ZERO, clock::now(), rand::random())
 }
 
-/// How an attempt ended, as the store is told.
+/// How an attempt ended, in the store's form.
 enum Ending {
     Settled(Box<Settlement>),
     Released(Box<Release>),
@@ -314,12 +315,12 @@ impl Ending {
     }
 }
 
-/// Records how an attempt ended, for good: a run that is forgotten would be made again. While the disk is full it waits.
-/// Tells whether it could before the service stops.
+/// Records how an attempt ended, and retries while the disk is full: an unrecorded run would be repeated. Returns
+/// `false` when the service stops first.
 async fn record(context: &RunContext, event: EventId, ending: &Ending) -> bool {
     loop {
         let Err(error) = ending.record(&*context.store).await else { return true };
-        // What is damaged stays so.
+        // A damaged record stays damaged: retrying does not help.
         if matches!(error, store::Error::Damaged { .. }) {
             tracing::error!(%event, %error, "the end of a run cannot be recorded: it does not begin again before the next start");
             return false;
@@ -331,7 +332,7 @@ async fn record(context: &RunContext, event: EventId, ending: &Ending) -> bool {
     }
 }
 
-/// Returns how long until a time, within the sweep: the wall clock may jump.
+/// Returns how long until a time, at most one sweep interval: the wall clock may jump.
 fn until(due: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(due.duration_since(now)).unwrap_or_default().min(SWEEP)
 }

@@ -54,7 +54,7 @@ pub enum Error {
          (plugin_compiler)"
     )]
     NoSupervisor(HandlerName),
-    /// This machine has not what a run needs, such as a folder.
+    /// This machine lacks something that a run needs, such as a folder.
     #[error("the handler `{name}` cannot run here now: {reason}")]
     Shortage {
         /// Which.
@@ -144,7 +144,7 @@ impl Handler {
     }
 }
 
-/// Does all that a start of the service does with a handler, and forgets it again.
+/// Does everything that the start of the service does with a handler, and drops the result.
 ///
 /// # Errors
 /// When it cannot be used.
@@ -156,7 +156,7 @@ impl Loaded {
     /// Runs the program. Dropping the future ends it.
     ///
     /// # Errors
-    /// When this machine has not what it needs.
+    /// When this machine lacks something that the program needs.
     pub(super) async fn run(
         &self,
         call: &Call,

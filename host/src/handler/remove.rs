@@ -1,5 +1,5 @@
-//! Removing what a program has left, which may be hostile: folders nested so deep that no path names them and no stack
-//! holds them, and folders that nobody may write.
+//! Removes what a program has left. That may be hostile: folders nested too deep for a path or a recursive walk, and
+//! folders without write permission.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// What an owner needs to empty a folder.
+/// The permissions that an owner needs to empty a folder.
 const OWNERS: u32 = 0o700;
 
-/// Removes a folder with all that is in it, as far as that is possible. Blocks on the disk.
+/// Removes a folder with all that is in it. Blocks on the disk.
 ///
-/// A folder within a folder is moved up to the top before it is emptied: however deep it was, its path is short then,
-/// and nothing here is recursive.
+/// A nested folder is moved up to the top before it is emptied. So paths stay short however deep the nesting was, and
+/// nothing here is recursive.
 ///
 /// # Errors
-/// When something stays.
+/// When something could not be removed.
 pub(super) fn remove(top: &Path) -> io::Result<()> {
     let mut folders = Vec::new();
-    // Where that is not allowed, the next step says so.
+    // If that is not permitted, the next step reports it.
     drop(fs::set_permissions(top, Permissions::from_mode(OWNERS)));
     let mut stays = empty(top, top, &mut folders).err();
     while let Some(folder) = folders.pop() {
@@ -33,7 +33,7 @@ pub(super) fn remove(top: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes it well that something is not there: somebody else may remove it too.
+/// Ignores that a file is gone already: another task may be removing it too.
 pub(super) fn forgive_absence(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -57,7 +57,7 @@ fn empty(folder: &Path, top: &Path, folders: &mut Vec<PathBuf>) -> io::Result<()
     all
 }
 
-/// Makes a folder its owner's again, moves it to the top and returns where it is then.
+/// Makes a folder accessible to its owner again, moves it to the top and returns its new path.
 fn take_up(entry: &fs::DirEntry, path: PathBuf, is_there: bool, top: &Path) -> io::Result<PathBuf> {
     let mode = entry.metadata()?.permissions().mode();
     if mode & OWNERS != OWNERS {
@@ -75,15 +75,15 @@ fn take_up(entry: &fs::DirEntry, path: PathBuf, is_there: bool, top: &Path) -> i
 mod tests {
     use super::*;
 
-    /// The standard library's removal is recursive: a program that nested some ten thousand folders ended the whole
-    /// service with an overflow of its stack, and again after each start.
+    /// The standard library's removal is recursive. A program that nested some ten thousand folders overflowed the
+    /// stack and ended the whole service, again after each start.
     #[test]
     fn folders_nested_deeper_than_a_stack_or_a_path_can_be_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (top, next) = (folder.path().join("top"), folder.path().join("next"));
         fs::create_dir(&top).unwrap();
         fs::write(top.join("file"), "x").unwrap();
-        // From the innermost outwards: there is no path to make the next one inwards.
+        // Built from the innermost folder outwards: in the other direction, paths would soon be too long.
         for _ in 0..15_000 {
             fs::create_dir(&next).unwrap();
             fs::rename(&top, next.join("d")).unwrap();

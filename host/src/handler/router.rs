@@ -40,11 +40,11 @@ impl Router {
         Self::default()
     }
 
-    /// Adds a handler for the events that a filter finds something in and no earlier one has taken; the rest of what
-    /// there is to say of it is in the [`Definition`] that this returns.
+    /// Adds a handler for the events that the filter matches and no earlier handler has taken; set everything else in
+    /// the [`Definition`] that this returns.
     ///
-    /// Runs are owed by the handler's name, also after a restart. Until it is given another, the name is made from the
-    /// filter's text.
+    /// Pending runs are stored under the handler's name, also across restarts. Until you set a name, it is derived from
+    /// the filter's text.
     ///
     /// # Errors
     /// When the filter parses in neither dialect.

@@ -22,9 +22,9 @@ use crate::stage::PANICKED;
 use crate::store::LoggedEvent;
 use crate::{chain, clock, shortage};
 
-/// The file among an upload's notes that says that it is done.
+/// The note that an upload is done.
 const DONE: &str = "done.json";
-/// How long a run whose program has ended waits while its outputs cannot be kept for want of disk.
+/// How long a run whose program has ended waits before it tries again to keep its outputs on a full disk.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// One attempt.
@@ -45,7 +45,7 @@ pub(super) struct Attempt<'a> {
 
 /// How an attempt went.
 pub(super) struct RunResult {
-    /// What is told of it.
+    /// The report for the event's story.
     pub(super) run: HandlerRun,
     /// What failed, if anything.
     pub(super) failure: Option<Failure>,
@@ -62,11 +62,11 @@ pub(super) enum Failure {
         /// How many attempts had failed when the program ended well.
         before: u32,
     },
-    /// The upload, for a reason that stays: another attempt would fail for it too.
+    /// The upload, for a lasting reason: another attempt would fail in the same way.
     UploadForGood(String),
 }
 
-/// Why an attempt did not come to its end.
+/// Why an attempt was not completed.
 enum RunError {
     Shortage(Shortage),
     Failure(Failure),
@@ -90,35 +90,34 @@ struct Refused {
     whose: Whose,
 }
 
-/// Whose fault it is that an output was not uploaded.
+/// Which side is at fault when an output was not uploaded.
 enum Whose {
     /// The program's: only another run can make another output.
     Program,
-    /// The destination's, or the configuration's, and it stays until somebody changes that.
+    /// The destination's or the configuration's, and lasting until one of them is changed.
     Lasting,
-    /// The moment's.
+    /// Nothing lasting.
     Passing,
     /// This machine's: its disk is full, it has no descriptors, or the store has no room. It uses up no attempt.
     Host,
 }
 
 impl Whose {
-    /// Tells whose fault it is that notes or outputs cannot be read or written here.
+    /// Tells which side is at fault when notes or outputs cannot be read or written here.
     fn disk(error: &(dyn std::error::Error + 'static), otherwise: Self) -> Self {
         if shortage::is_behind(error) { Self::Host } else { otherwise }
     }
 }
 
-/// The member of the data of an event made by `/dispatch` that has the arguments.
+/// The member with the arguments in the data of an event that `/dispatch` made.
 pub(super) const ARGUMENTS: &str = "arguments";
 
 impl Attempt<'_> {
-    /// Makes the attempt. Dropping the future ends its program; what is in the folder then is that of a run that was
-    /// cut short.
+    /// Makes the attempt. Dropping the future ends its program; the folder then is that of a run that was cut short.
     ///
     /// # Errors
-    /// When this machine has not what it needs, such as a folder. That says nothing about the run, which can be made when it
-    /// has passed.
+    /// When this machine lacks something that the run needs, such as a folder. The run itself is not at fault and can
+    /// be made once the shortage has passed.
     pub(super) async fn make(&self) -> Result<RunResult, Shortage> {
         let mut run = self.blank();
         match self.go(&mut run).await {
@@ -128,8 +127,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells of an attempt that ended by a panic of the service, or of an embedding program's code that it calls. Where the
-    /// program had ended well, it is the upload that failed.
+    /// Reports an attempt that ended with a panic of the service, or of an embedding program's code. If the program had
+    /// ended well before, the upload is what failed.
     pub(super) async fn panicked(&self) -> RunResult {
         let reason = PANICKED.to_owned();
         match self.look().await {
@@ -214,7 +213,7 @@ impl Attempt<'_> {
                 if !shortage::is_behind(&error) {
                     return Err(Failure::Run(reason).into());
                 }
-                // The program has done its work: it is not to do it again because our disk is full.
+                // The program is done: it must not run again because the disk is full here.
                 tracing::error!(handler = %self.handler.definition.name, event = %self.logged.id, reason, "a run waits");
                 tokio::time::sleep(KEEP_PAUSE).await;
             }
@@ -222,7 +221,7 @@ impl Attempt<'_> {
         Ok(before)
     }
 
-    /// Says what a failed fetch means.
+    /// Classifies a failed fetch.
     async fn unfetched(&self, error: fetch::Error) -> RunError {
         let reason = format!("fetch: {}", chain::of(&error));
         if !shortage::is_behind(&error) {
@@ -231,8 +230,7 @@ impl Attempt<'_> {
         self.put_off(reason).await
     }
 
-    /// Gives up the run for now. What there is of its files goes first: they may be what has filled the disk, which the
-    /// store needs as well.
+    /// Puts the run off. Its files are removed first: they may have filled the disk, which the store needs as well.
     async fn put_off(&self, reason: String) -> RunError {
         let folder = self.folder.clone();
         if let Err(error) = blocking(move || folder.remove()).await {
@@ -295,7 +293,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Uploads what is not uploaded yet.
+    /// Uploads the outputs that are not uploaded yet.
     async fn upload(&self, parts: &Parts, run: &mut HandlerRun) -> Result<(), Refused> {
         if !self.handler.definition.keeps_outputs() {
             return Ok(());
@@ -374,7 +372,7 @@ impl Attempt<'_> {
         blocking(collecting).await.map(Arc::new)
     }
 
-    /// Returns the files with what the program said, as far as it said anything.
+    /// Returns the files with what the program wrote to stdout and stderr, if any.
     fn logs(&self) -> Vec<(FilePath, PathBuf)> {
         let name = &self.handler.definition.name;
         let logs = [("stdout", self.folder.stdout()), ("stderr", self.folder.stderr())];
@@ -398,7 +396,7 @@ fn dispatched_arguments(event_json: &[u8]) -> Vec<String> {
     arguments.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
 }
 
-/// Adds what a program wrote to stderr last.
+/// Appends the end of what a program wrote to stderr.
 fn with_last_words(exit: &Exit, stderr: &str) -> String {
     match last_words(stderr) {
         Some(words) => format!("{exit}: {words}"),
@@ -406,7 +404,7 @@ fn with_last_words(exit: &Exit, stderr: &str) -> String {
     }
 }
 
-/// Does what blocks on the disk.
+/// Runs a blocking closure on a blocking thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("work on the disk does not panic")
 }

@@ -1,8 +1,8 @@
 //! The runs of all handlers: pending ones and those in flight.
 //!
 //! Each handler has a **queue**: a task that reads its pending runs whenever it is woken, and keeps up to
-//! `max_parallel` runs going. A run in flight is still pending in the store: it is known by a list in
-//! memory, so that after a crash everything begins again.
+//! `max_parallel` runs in flight. A run in flight is still pending in the store; only a list in memory marks it, so
+//! that it starts again after a crash.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ use crate::domain::{Event, EventId, HandlerName, RecipientId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
 
-/// How the source of an event that was made for a run begins; the handler's name follows.
+/// The prefix of the `source` of an event that was made for a run; the handler's name follows.
 const DISPATCH: &str = "/dispatch/";
 
-/// Runs in flight, with how far each has come.
+/// Runs in flight, with their progress.
 #[derive(Default)]
 pub(super) struct InFlight(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
 
@@ -55,10 +55,10 @@ pub struct Runs {
     tasks: TaskTracker,
 }
 
-/// Why nothing is started by `/dispatch`.
+/// Why `/dispatch` starts nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
-    /// There is no handler of that name that may be started so.
+    /// No handler of that name may be started by `/dispatch`.
     #[error("there is no handler `{0}` that may be dispatched (`dispatch = true` in its `[[handler]]`)")]
     Unknown(String),
     /// The store cannot write.
@@ -159,14 +159,14 @@ impl Runs {
         handler.map(|handler| &handler.definition.name)
     }
 
-    /// Returns to whom a run was owed where [`Self::dispatch`] has made this event. Others may claim that of theirs: the
-    /// event's deliveries tell.
+    /// Returns the recipient of the run that [`Self::dispatch`] has made this event for. Other producers can send
+    /// events with such a source; check the event's deliveries.
     pub fn dispatched_to(event: &Event) -> Option<RecipientId> {
         let name: HandlerName = event.source().strip_prefix(DISPATCH)?.parse().ok()?;
         Some(name.dispatched())
     }
 
-    /// Returns how far a run has come that is in flight.
+    /// Returns the progress of a run in flight.
     pub fn progress(&self, event: EventId, recipient: RecipientId) -> Option<Progress> {
         self.context.in_flight.lock().get(&(event, recipient)).map(|meter| meter.progress())
     }
@@ -194,7 +194,7 @@ impl Drop for Runs {
     }
 }
 
-/// Says which handlers never run because an earlier one has the same filter.
+/// Warns about handlers that never run because an earlier one has the same filter.
 fn warn_of_shadows(handlers: &[Arc<Handler>]) {
     let mut first = HashMap::new();
     for handler in handlers {
@@ -206,7 +206,7 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
     }
 }
 
-/// Says that runs wait for handlers that are not there.
+/// Warns about pending runs of handlers that are not configured.
 async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[Arc<Handler>]) {
     let waiting = match store.recipients_with_backlog().await {
         Ok(waiting) => waiting,
@@ -233,7 +233,7 @@ pub(super) fn recipients(handler: &Handler) -> [RecipientId; 2] {
 /// Notifies the queues of the recipients that the store wakes.
 async fn listen(context: Arc<RunContext>, notifiers: HashMap<RecipientId, Arc<Notify>>) {
     let wakes = context.store.wakes().divert(notifiers.keys().copied().collect::<HashSet<_>>());
-    // What was left before somebody listened here is found by each queue's first reading.
+    // Runs that were pending before this task started are found by each queue's first read.
     notifiers.values().for_each(|notify| notify.notify_one());
     while let Some(woken) = context.stop.run_until_cancelled(wakes.drain()).await {
         for notify in woken.keys().filter_map(|recipient| notifiers.get(recipient)) {

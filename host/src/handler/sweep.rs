@@ -1,5 +1,5 @@
-//! Folders of runs that nobody needs any more: of failed uploads that nobody has tried again for a day, of events that
-//! have left the log, of handlers that are gone, and of removals that a crash has cut short.
+//! Removes run folders that are not needed any more: of failed uploads that were not retried for a day, of events that
+//! have left the log, of handlers that are not configured any more, and of removals that a crash interrupted.
 
 use std::io;
 use std::path::Path;
@@ -16,19 +16,19 @@ use crate::clock;
 use crate::domain::{DeliveryId, EventId, RecipientId, State};
 use crate::store;
 
-/// How often.
+/// The interval between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long the outputs of a given-up upload are kept, so that `event retry` need not run the program again.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Returns the folders whose removal was cut short by the end of the service. Asked for before any run begins: later, a
-/// folder of such a name is being removed by whoever gave it that.
+/// Returns the folders whose removal was interrupted by the end of the service. Call it before the first run begins:
+/// later, a folder with such a name may belong to a removal in progress.
 pub(super) async fn cut_short(runs: &Path) -> Vec<Folder> {
     let runs = runs.to_owned();
     blocking(move || folders(&runs).filter(Folder::is_aside).collect()).await
 }
 
-/// Removes these folders, and then what nobody needs, until the service stops.
+/// Removes these folders once, and then folders that are not needed any more, until the service stops.
 pub(super) async fn sweep(context: Arc<RunContext>, cut_short: Vec<Folder>) {
     blocking(move || cut_short.iter().for_each(|folder| said(folder, remove(folder.path())))).await;
     let mut interval = tokio::time::interval(INTERVAL);
@@ -44,7 +44,7 @@ pub(super) async fn sweep(context: Arc<RunContext>, cut_short: Vec<Folder>) {
     }
 }
 
-/// Returns what lies where runs do.
+/// Returns the folders in the folder of all runs.
 fn folders(runs: &Path) -> impl Iterator<Item = Folder> {
     let entries = std::fs::read_dir(runs).into_iter().flatten();
     entries.filter_map(|entry| Some(Folder::found(entry.ok()?.path())))
@@ -55,11 +55,11 @@ fn is_of_a_run(folder: &Folder) -> bool {
     name.is_some_and(|name| Uuid::parse_str(name).is_ok())
 }
 
-/// Removes the folder of a run that nobody needs.
+/// Removes the folder of a run, unless it is still needed.
 async fn look(context: &Arc<RunContext>, folder: Folder) -> Result<(), store::Error> {
     let looked = folder.clone();
     match blocking(move || looked.began()).await {
-        // One that says of no run is that of a run cut short at its very beginning: nothing is in it.
+        // A folder without a record of its run was cut short at its very beginning: it is empty.
         Ok(Some(began)) if is_needed(context, &began).await? => return Ok(()),
         Ok(_) => {}
         Err(error) => {
@@ -80,7 +80,7 @@ fn said(folder: &Folder, removed: io::Result<()>) {
 
 fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
     let aside = {
-        // Held, so that no run begins there meanwhile.
+        // The lock is held so that no run begins in the folder before it is renamed.
         let in_flight = context.in_flight.lock();
         let is_there = |(event, recipient): &(EventId, RecipientId)| {
             Folder::of(&context.runs, DeliveryId::of(*event, *recipient)).path() == folder.path()
@@ -93,8 +93,8 @@ fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
     aside.map_or(Ok(()), |aside| remove(&aside))
 }
 
-/// Tells whether somebody may still take something from the folder of a run: its next attempt, or whoever asks for
-/// an upload again that was given up.
+/// Tells whether the folder of a run may still be used: by the next attempt, or by a retry of an upload that was given
+/// up.
 async fn is_needed(context: &RunContext, began: &RunRecord) -> Result<bool, store::Error> {
     let Some(story) = context.store.story(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();

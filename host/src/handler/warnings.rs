@@ -1,4 +1,5 @@
-//! What will fail with the first event, though nothing keeps the service from starting: it may yet come.
+//! Warnings at the start about what would fail with the first event. They do not keep the service from starting, since
+//! what is missing may still be added.
 
 use std::env;
 use std::fs::Metadata;
@@ -11,7 +12,7 @@ use super::program::DEFAULT_PATH;
 use crate::matching::Filter;
 
 impl Definition {
-    /// Returns what is not there that a run needs. Looks at the disk.
+    /// Returns warnings about what a run needs and does not find, and about the filter. Reads the disk.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Program::Command { command, environment } = &self.program {
@@ -30,7 +31,7 @@ impl Definition {
     }
 }
 
-/// Says that a program is not there, or is none.
+/// Warns that a program does not exist, or is not executable.
 fn missing_program(program: &str, path: &str) -> Option<String> {
     if program.contains('/') {
         let place = absolute(Path::new(program));
@@ -51,7 +52,7 @@ fn is_program(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
-/// Relative paths are from the working directory, which is not always the one that people think of.
+/// Relative paths are resolved from the working directory, which may not be the one that the operator expects.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

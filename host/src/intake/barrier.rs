@@ -63,7 +63,7 @@ mod tests {
         drop(later);
     }
 
-    /// Two recoveries begin together: the second must wait for those whom the first waits for.
+    /// Two recoveries begin together: the second must also wait for the accepts that the first waits for.
     #[tokio::test]
     async fn whoever_asks_second_waits_for_the_same() {
         let barrier = Barrier::default();

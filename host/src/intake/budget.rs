@@ -1,16 +1,16 @@
-//! How much is on its way into the log, all requests together: events, and the deliveries that they cause.
+//! The bytes on their way into the log, of all requests together: events, and the deliveries that they cause.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Error;
 
-/// What all requests may take.
+/// The budget of all requests.
 pub(super) struct Budget {
     taken: AtomicUsize,
     max: usize,
 }
 
-/// What one request has taken; given back when it is dropped.
+/// The share of one request; returned when it is dropped.
 pub(super) struct Share<'a> {
     budget: &'a Budget,
     bytes: usize,
@@ -21,14 +21,14 @@ impl Budget {
         Self { taken: AtomicUsize::new(0), max }
     }
 
-    /// Begins with nothing.
+    /// Makes an empty share.
     pub(super) fn share(&self) -> Share<'_> {
         Share { budget: self, bytes: 0 }
     }
 }
 
 impl Share<'_> {
-    /// Takes more, or nothing more where that is too much for one request, or for all of them.
+    /// Takes more, or fails if that is too much for one request or for all of them.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Error> {
         let Budget { taken, max } = self.budget;
         if self.bytes.saturating_add(bytes) > *max {

@@ -1,7 +1,7 @@
 //! The operator's policy plugin: a component that exports `policy`, asked about each event, user and target.
 //!
-//! It has a sandbox of its own, so that no subscriber's plugin takes its turn. It keeps no state: each question is a first
-//! one. What it fails to answer is no answer, and without an answer nothing is delivered.
+//! It has a sandbox of its own, so that subscribers' plugins do not delay it. It keeps no state: no question depends on
+//! an earlier one. A failed call is no answer, and without an answer nothing is delivered.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,13 +42,13 @@ pub enum PolicyPluginError {
         /// Why not.
         source: Arc<Refused>,
     },
-    /// The module decides nothing.
+    /// The module exports no policy.
     #[error("{} exports no `policy`: name a policy plugin", path.display())]
     NoPolicy {
         /// The file.
         path: PathBuf,
     },
-    /// The module does not say whether its configuration is right.
+    /// The module failed to check its configuration.
     #[error("{} failed to check its configuration: {reason}", path.display())]
     Unchecked {
         /// The file.
@@ -56,7 +56,7 @@ pub enum PolicyPluginError {
         /// What failed.
         reason: String,
     },
-    /// The module does not want this configuration.
+    /// The module rejects this configuration.
     #[error("{} does not accept its configuration (policy_plugin_config): {problems}", path.display())]
     Config {
         /// The file.
@@ -66,7 +66,7 @@ pub enum PolicyPluginError {
     },
 }
 
-/// A policy plugin, ready to be asked.
+/// A policy plugin, ready to be called.
 pub struct PolicyPlugin {
     host: Arc<Host>,
     plugin: Arc<Plugin>,
@@ -121,7 +121,7 @@ impl PolicyPlugin {
     }
 }
 
-/// Shows a decision as the answer of a policy server.
+/// Returns a decision in the form of a policy server's answer.
 fn judge(verdict: plugin::Verdict) -> Verdict {
     match verdict {
         plugin::Verdict::Deliver => Verdict::Allowed(Some(Answer { status: 200, body: String::new() })),

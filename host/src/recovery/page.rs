@@ -1,4 +1,4 @@
-//! A page of the log, and what of it one subscription's filter matches.
+//! Matches a page of the log against one subscription's filter.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use crate::domain::{Recovery, Subscription};
 use crate::matching::{Document, Filter, FilterError};
 use crate::store::LoggedEvent;
 
-/// Why a page cannot be looked at.
+/// Why a page cannot be matched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The stored filter does not parse.
     #[error("the filter does not parse: {0}")]
     Filter(FilterError),
-    /// Matching has panicked, or the runtime is going down.
+    /// Matching panicked, or the runtime is shutting down.
     #[error("the filter could not be tried")]
     Broken,
 }
 
-/// Looks at a page on a thread of its own; `None` for an empty one.
+/// Matches a page on a blocking thread; `None` for an empty one.
 pub(super) async fn look(
     recovery: &Recovery,
     subscription: &Arc<Subscription>,

@@ -1,4 +1,4 @@
-//! Which recovery takes its next step when.
+//! The order in which recoveries take their next steps.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::domain::{Recovery, SubscriptionId};
 
-/// Running recoveries by the time of their next turn; those of one time in the order in which they came.
+/// Running recoveries by the time of their next turn; those of the same time in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     waiting: BTreeMap<(Instant, u64), Recovery>,
@@ -15,7 +15,8 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Gives a recovery its turn at this time, in place of its subscription's earlier one; one that is over gets none.
+    /// Schedules a recovery for this time, in place of its subscription's earlier one; one that is over is not
+    /// scheduled.
     pub(super) fn put(&mut self, at: Instant, recovery: Recovery) {
         if let Some(place) = self.places.remove(&recovery.subscription) {
             self.waiting.remove(&place);
@@ -71,7 +72,7 @@ mod tests {
         assert_eq!(schedule.next_at(), Some(now + Duration::from_secs(6)));
     }
 
-    /// One that waits and is cancelled, and asked for again, over and over, must not pile up.
+    /// A recovery that is cancelled and requested again, over and over, must not accumulate entries.
     #[test]
     fn a_subscription_has_one_turn_and_none_when_its_recovery_is_over() {
         let now = Instant::now();

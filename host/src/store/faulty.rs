@@ -1,4 +1,4 @@
-//! A store for tests that fails or panics where a test wants it to.
+//! A store for tests that fails or panics on request.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Everything durable: the event log, subscriptions, pending deliveries, and the history of attempts.
 //!
-//! [`Store`] is the seam. Today [`redb`] is behind it; where one machine is outgrown, NATS JetStream will be. The
-//! rooms above know neither. A store makes no callbacks: it leaves the ids of recipients with new work in
+//! [`Store`] is the boundary. Today [`redb`] implements it; where one machine is not enough, NATS JetStream will. The
+//! modules above depend on neither. A store makes no callbacks: it adds the ids of recipients with new work to
 //! [`WakeSet`], and their workers read the store again.
 
 #[cfg(test)]
@@ -27,13 +27,13 @@ use crate::stage::Alarm;
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use wakes::{Wake, WakeSet};
 
-/// Why the store did not do what it was asked. Nothing of the request was kept.
+/// Why a store operation failed. Nothing of the request was kept.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The disk is full or broken, or the store is still being reopened after that; it recovers by itself.
     #[error("the store cannot write now: {reason}")]
     Unavailable {
-        /// What the storage engine said.
+        /// The storage engine's error.
         reason: String,
     },
     /// A record on disk cannot be read.
@@ -59,19 +59,19 @@ pub enum Error {
         /// The most.
         max: u64,
     },
-    /// Too much waits for the disk.
+    /// The write queue is full.
     #[error("what waits for the disk has {max} bytes, as many as may (the setting accept_bytes_max)")]
     Busy {
-        /// The most bytes that may wait.
+        /// The most bytes that may be queued.
         max: usize,
     },
-    /// The service is going down.
+    /// The service is shutting down.
     #[error("the store is closed")]
     Closed,
 }
 
 impl Error {
-    /// Tells whether the same request may be granted later, when there is room for it: nothing is wrong with it.
+    /// Tells whether the same request may succeed later, when there is room: nothing is wrong with it.
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Quota { .. } | Self::Busy { .. } | Self::Closed => true,
@@ -89,12 +89,12 @@ pub struct UserUsage {
     pub max: u64,
 }
 
-/// Whether a write may be refused because too much is kept for its user.
+/// Whether a write may be refused because of its user's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
     /// It is refused where it needs room that is not there.
     Holds,
-    /// It is never refused: it takes next to nothing, as a deletion or a pause does.
+    /// It is never refused: it needs next to nothing, like a deletion or a pause.
     Exempt,
 }
 
@@ -117,7 +117,7 @@ pub struct Arrival {
 pub const DELIVERY_BYTES: usize = 64;
 
 impl Arrival {
-    /// Returns about how many bytes the event takes on its way to the disk, with everything that it causes.
+    /// Returns about how many bytes the event takes on its way to the disk, including everything that it causes.
     pub fn size(&self) -> usize {
         let failed = self.failed.iter().map(|(_, reason)| DELIVERY_BYTES + reason.len()).sum::<usize>();
         self.event.size() + self.sender.len() + DELIVERY_BYTES * self.matched.len() + failed
@@ -135,7 +135,7 @@ pub struct LoggedEvent {
     pub received: Timestamp,
     /// Who sent it.
     pub sender: String,
-    /// The recipients whose filter matched when it came, or when it was sent again.
+    /// The recipients whose filter matched when it was received, or that it was redelivered to.
     pub matched: Vec<RecipientId>,
 }
 
@@ -181,8 +181,8 @@ pub enum Purge {
     Events(Vec<EventId>),
     /// Everything received before this time.
     Before(Timestamp),
-    /// The same, past its retention: what subscriptions that are disabled have been owed since before this time is given
-    /// up, and does not keep its events.
+    /// The same, past its retention: deliveries that have been pending since before this time for disabled
+    /// subscriptions are given up, and do not keep their events.
     Expired(Timestamp),
 }
 
@@ -191,7 +191,7 @@ pub enum Purge {
 pub struct PurgeReport {
     /// Events removed.
     pub purged: u64,
-    /// Events that stay because a delivery of theirs is still open.
+    /// Events that are kept because they have an open delivery.
     pub kept: u64,
     /// Deliveries of disabled subscriptions that are given up.
     pub expired: u64,
@@ -204,9 +204,9 @@ pub struct Forward {
     pub after: Option<EventId>,
     /// No event after this one.
     pub last: EventId,
-    /// Every event received at this time or later; of older ones, some.
+    /// Every event received at this time or later; of older ones, possibly some.
     pub since: Option<Timestamp>,
-    /// Every event received before this time; of later ones, some.
+    /// Every event received before this time; of later ones, possibly some.
     pub until: Option<Timestamp>,
     /// How many at most.
     pub events: usize,
@@ -214,11 +214,11 @@ pub struct Forward {
     pub bytes: usize,
 }
 
-/// What is to become of a running recovery.
+/// The next step of a running recovery.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// It begins, or has its end fixed again: that is the newest event of the log now, and no event of an earlier
-    /// [`Store::accept`] is newer.
+    /// It begins, or its end is set again: to the newest event of the log now. No event of an earlier [`Store::accept`]
+    /// is newer.
     Begin,
     /// It enqueues the events that it has found, unless its subscription has such a delivery, and moves on.
     Advance(ScanProgress),
@@ -226,7 +226,7 @@ pub enum Step {
     End(recovery::State),
 }
 
-/// How many deliveries of a subscription were tried before, or were sent again or recovered, and wait.
+/// How many deliveries of a subscription are pending that were attempted, redelivered or recovered before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// All of them.
@@ -276,24 +276,24 @@ pub struct Module {
 }
 
 impl Module {
-    /// Makes a module that has just come.
+    /// Makes a module that has just been uploaded.
     pub fn new(report: Report, by: &str, now: Timestamp) -> Self {
         let uploads = BTreeMap::from([(by.to_owned(), now)]);
         Self { report, uploaded: now, by: by.to_owned(), uploads }
     }
 }
 
-/// What must last. Every write is durable when its future resolves, but for [`Store::settle`] of what is no run and
-/// [`Store::release`].
+/// The durable state of the service. Every write is durable when its future resolves, except [`Store::settle`] of
+/// anything but a run, and [`Store::release`].
 ///
-/// Cancelling the future does not cancel the write. The exception are events that still wait for the disk:
-/// when room is needed, those whose future was dropped are discarded.
+/// Cancelling the future does not cancel the write. The exception is events that are still queued: when room is needed,
+/// those whose future was dropped are discarded.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
     ///
-    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. What would
-    /// wait behind too much is refused with [`Error::Busy`].
+    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. When the
+    /// queue is full, the call fails with [`Error::Busy`].
     async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error>;
 
     /// Returns one event with the history of its deliveries.
@@ -307,7 +307,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Enqueues an event (again) for these recipients; returns `false` when there is no such event.
     ///
-    /// A rendered payload stays, unless the subscription has another plugin or configuration now.
+    /// A rendered payload is kept, unless the subscription has another plugin or configuration now.
     async fn redeliver(
         &self,
         id: EventId,
@@ -339,8 +339,8 @@ pub trait Store: Send + Sync + 'static {
     /// Returns all running recoveries.
     async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error>;
 
-    /// Takes a recovery one step on, with everything that the step causes, in one transaction, and returns it as it is
-    /// then; `None` when it is over, or has been replaced. The recovery of a deleted subscription is cancelled.
+    /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new
+    /// state; `None` when it is over, or has been replaced. The recovery of a deleted subscription is cancelled.
     async fn recover(
         &self,
         subscription: SubscriptionId,
@@ -352,28 +352,27 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the next part of the log, oldest first; nothing when there is no more.
     async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error>;
 
-    /// Counts what waits for a recipient besides first attempts, up to `limit`.
+    /// Counts a recipient's pending deliveries besides first attempts, up to `limit`.
     async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;
 
     /// Returns the recipients that have pending deliveries.
     async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error>;
 
-    /// Returns what waits for a recipient: first attempts, oldest first, from batches after `after`, and
-    /// further attempts that are due at `now`, most overdue first.
+    /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further
+    /// attempts that are due at `now`, most overdue first.
     async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error>;
 
-    /// Records an attempt. The future resolves when every reader sees it; a crash may still forget it, which
-    /// causes a repeat and nothing else. Only an attempt that is a run is durable by then, and does not wait for others to
-    /// be recorded with it.
+    /// Records an attempt. The future resolves when every reader sees it; a crash may still lose it, which only causes
+    /// a repeat. The end of a run is durable by then, and does not wait to be grouped with others.
     async fn settle(&self, settlement: Settlement) -> Result<(), Error>;
 
-    /// Puts a delivery off without counting an attempt; does nothing when it does not wait in its place any more. The
+    /// Puts a delivery off without counting an attempt; does nothing if it is not pending at its position any more. The
     /// future resolves as that of [`Self::settle`] does.
     async fn release(&self, release: Release) -> Result<(), Error>;
 
-    /// Freezes the rendered payload of a delivery, with the run of its plugin and what that changed, in one transaction; does
-    /// nothing of it and returns `false` when the delivery does not wait in its place any more. It does nothing, and says
-    /// so with [`Error::Quota`], where there is no more room for its user.
+    /// Freezes the rendered payload of a delivery, with the run of its plugin and the changes of its state, in one
+    /// transaction. Does nothing and returns `false` if the delivery is not pending at its position any more; does
+    /// nothing and fails with [`Error::Quota`] if its user has no more room.
     async fn freeze(&self, rendering: Rendering) -> Result<bool, Error>;
 
     /// Returns the rendered payload of a delivery, if its plugin has rendered it.
@@ -383,10 +382,10 @@ pub trait Store: Send + Sync + 'static {
         recipient: RecipientId,
     ) -> Result<Option<RenderedPayload>, Error>;
 
-    /// Returns the state of a subscription's plugin. Values that have expired may be among it until the next change.
+    /// Returns the state of a subscription's plugin. It may contain expired values until the next change.
     async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
 
-    /// Keeps a module; one that is there gets the new record.
+    /// Keeps a module; an existing one gets the new record.
     async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error>;
 
     /// Returns what is known of a module.
@@ -413,17 +412,17 @@ pub trait Store: Send + Sync + 'static {
     /// Writes something and waits until it is durable.
     async fn probe(&self) -> Result<(), Error>;
 
-    /// Returns where the ids of recipients with new work are left.
+    /// Returns the set to which the ids of recipients with new work are added.
     fn wakes(&self) -> Arc<WakeSet>;
 
-    /// Returns how many damaged records were met since the store was opened. They are passed over; deliveries that need one
+    /// Returns how many damaged records were met since the store was opened. They are skipped; deliveries that need one
     /// become dead letters.
     fn damaged(&self) -> u64;
 
-    /// Returns the alarm that everything on top of this store shares. The store raises it itself when it can write no more
-    /// because a part of it is dead.
+    /// Returns the alarm that everything on top of this store shares. The store raises it itself when a part of it has
+    /// died and it cannot write any more.
     fn alarm(&self) -> Alarm;
 
-    /// Writes what waits, and closes. What comes later gets [`Error::Closed`].
+    /// Writes what is queued, and closes. Later calls get [`Error::Closed`].
     async fn close(&self);
 }

@@ -8,7 +8,7 @@ use super::LoggedEvent;
 use crate::domain::plugin::PluginRun;
 use crate::domain::{Answer, Attempt, EventId, HandlerRun, Holder, RecipientId};
 
-/// The most that is kept of what a plugin said in an attempt whose end waits behind too much.
+/// The most bytes of a plugin's texts in an attempt whose end is queued behind too much.
 const LOG_BYTES_LITTLE: usize = 512;
 
 /// A delivery that is pending: it waits for its first or its next attempt.
@@ -16,9 +16,9 @@ const LOG_BYTES_LITTLE: usize = 512;
 pub struct PendingDelivery {
     /// What is to be delivered.
     pub event: Arc<LoggedEvent>,
-    /// Where its row stands: handed back when it is settled.
+    /// Where its row stands: pass it back to settle the delivery.
     pub position: QueuePosition,
-    /// How it went so far.
+    /// How far it has come.
     pub progress: Progress,
     /// Whether its payload is rendered: [`Store::rendered`](super::Store::rendered) returns it.
     pub rendered: bool,
@@ -33,9 +33,9 @@ pub struct Progress {
     pub first_attempt: Option<Timestamp>,
     /// Whether policy has already let this user see this event.
     pub allowed: bool,
-    /// Whether its plugin has already let it pass as it is.
+    /// Whether its plugin has already passed it unchanged.
     pub passed: bool,
-    /// Which outputs of its plugin the target has already, one bit each.
+    /// Which outputs of its plugin the target already has, one bit each.
     pub sent: u64,
     /// Since when it is held without an attempt that counts ([`crate::domain::Entry::Held`]).
     pub held: Option<Timestamp>,
@@ -55,11 +55,11 @@ pub struct QueuePosition {
 /// Which of a recipient's pending deliveries to return.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadyQuery {
-    /// Whose.
+    /// The recipient.
     pub recipient: RecipientId,
     /// Only first attempts of events in batches after this one.
     pub after: EventId,
-    /// How many first attempts: whole batches until there are as many, none for zero.
+    /// How many first attempts: whole batches until there are at least this many; none for zero.
     pub first_attempts: usize,
     /// Only further attempts that are due at this time.
     pub now: Timestamp,
@@ -87,7 +87,7 @@ pub struct Settlement {
     pub event: EventId,
     /// Where its row stood.
     pub position: QueuePosition,
-    /// What its plugin did in this attempt, unless [`Store::freeze`](super::Store::freeze) has recorded that.
+    /// What its plugin did in this attempt, unless [`Store::freeze`](super::Store::freeze) has recorded it.
     pub plugin: Option<Box<PluginRun>>,
     /// What its handler did in this attempt.
     pub run: Option<Box<HandlerRun>>,
@@ -95,12 +95,12 @@ pub struct Settlement {
     pub attempt: Attempt,
     /// How far the delivery has come, for the next attempt.
     pub progress: Progress,
-    /// Whether [`Store::rendered`](super::Store::rendered) has something for it, which goes when nothing more is to
-    /// be sent.
+    /// Whether [`Store::rendered`](super::Store::rendered) has a payload for it, which is removed when nothing more is
+    /// to be sent.
     pub rendered: bool,
 }
 
-/// A delivery that is put off without an attempt that counts, for want of something that is neither the target's nor the
+/// A delivery that is put off without an attempt that counts, because of something that is neither the target's nor the
 /// plugin's.
 #[derive(Clone, Debug)]
 pub struct Release {
@@ -132,7 +132,7 @@ impl Settlement {
         size_of::<Self>() + answers.sum::<usize>() + plugin + run
     }
 
-    /// Keeps little of what the target answered and the plugin said.
+    /// Shortens what the target answered and the plugin logged.
     pub(super) fn keep_little(&mut self) {
         let Attempt { policy, target, .. } = &mut self.attempt;
         [policy, target].into_iter().flatten().for_each(Answer::keep_little);

@@ -12,13 +12,13 @@ use crate::domain::RecipientId;
 /// The most deliveries that a wake carries; more are read from the store.
 const FIRST_ATTEMPTS_MAX: usize = 64;
 
-/// What is new for one recipient.
+/// The new work of one recipient.
 #[derive(Debug, Default)]
 pub struct Wake {
     /// Deliveries that have just been enqueued, oldest first. A worker that has read everything before them need not
     /// read the store again.
     pub first_attempts: Vec<PendingDelivery>,
-    /// There is more than `first_attempts` holds: the store must be read.
+    /// There are more than `first_attempts` holds: the store must be read.
     pub read: bool,
     /// How many deliveries are new.
     pub count: u64,
@@ -45,12 +45,12 @@ impl Wake {
 
 /// Wakes that have not been drained yet, one for each recipient.
 ///
-/// It is a hint, not a queue: a wake that is lost here is found by the next sweep of the store.
+/// It is a hint, not a queue: the next sweep of the store finds what a lost wake was about.
 #[derive(Debug, Default)]
 pub struct WakeSet {
     waiting: Mutex<HashMap<RecipientId, Wake>>,
     notify: Notify,
-    /// The recipients whose wakes go to a set of their own.
+    /// The recipients whose wakes go to another set.
     diverted: OnceLock<Diverted>,
 }
 
@@ -62,8 +62,8 @@ struct Diverted {
 }
 
 impl WakeSet {
-    /// Returns the set that gets the wakes of these recipients from now on: handlers have a set of their own. Only the
-    /// first call decides which recipients.
+    /// Returns the set that receives the wakes of these recipients from now on: handlers have a set of their own. Only
+    /// the first call sets the recipients.
     pub fn divert(&self, whose: HashSet<RecipientId>) -> Arc<WakeSet> {
         Arc::clone(&self.diverted.get_or_init(|| Diverted { whose, wakes: Arc::default() }).wakes)
     }

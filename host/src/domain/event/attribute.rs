@@ -18,7 +18,7 @@ pub(super) enum Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    /// Returns a string's content, and nothing for any other JSON value.
+    /// Returns a string's content, and `None` for any other JSON value.
     pub(super) fn string(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
@@ -34,7 +34,7 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// Tells whether it is JSON's null, which in an event means that the attribute is not there.
+    /// Tells whether it is JSON's null, which in an event means that the attribute is absent.
     pub(super) fn is_null(&self) -> bool {
         matches!(self, Self::Json(raw) if raw == "null")
     }
@@ -47,8 +47,8 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// Returns the value as 1.0's type system has it: a string, a boolean or a 32-bit integer, other JSON as its
-    /// text, and nothing for null.
+    /// Returns the value in 1.0's type system: a string, a boolean or a 32-bit integer; other JSON as its text, and
+    /// `None` for null.
     pub(super) fn into_v1(self) -> Option<Self> {
         match self {
             Self::Json(raw) if raw == "null" => None,
@@ -63,7 +63,7 @@ fn is_v1_type(raw: &str) -> bool {
     raw.starts_with('"') || matches!(raw, "true" | "false") || raw.parse::<i32>().is_ok()
 }
 
-/// Returns a subscription's extensions as they go into an event of this version: names and JSON texts.
+/// Returns a subscription's extensions in the form of an event of this version: names and JSON texts.
 pub(super) fn overlay(
     version: SpecVersion,
     extensions: &Map<String, Value>,
@@ -83,7 +83,7 @@ pub(super) fn overlay(
     }
 }
 
-/// Returns a name as 1.0 allows it; nothing when that leaves none, or one of 1.0's own.
+/// Returns a name in the form that 1.0 allows; `None` if nothing is left of it, or it is one of 1.0's own.
 pub(super) fn v1_name(name: &str) -> Option<String> {
     let name: String =
         name.chars().map(|char| char.to_ascii_lowercase()).filter(|char| is_v1_name_char(*char)).collect();

@@ -1,4 +1,4 @@
-//! An event in CloudEvents 1.0 terms, whatever its version and mode: what a plugin sees.
+//! An event in CloudEvents 1.0 terms, whatever its version and mode: the form that a plugin sees.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +12,7 @@ use super::names::Role;
 use super::view::{self, Data, View};
 use super::{DecodeError, Event, SpecVersion, Wire, raw, strict};
 
-/// An event's attributes in 1.0 terms as text, and its data out of their envelope.
+/// An event's attributes in 1.0 terms as text, and its decoded data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canonical<'a> {
     /// `id`
@@ -71,7 +71,7 @@ impl Event {
 }
 
 impl Canonical<'_> {
-    /// Tells whether the content type says JSON, as it does when there is none.
+    /// Tells whether the content type is JSON, which is the default.
     pub(crate) fn is_json(&self) -> bool {
         self.content_type.as_deref().is_none_or(view::is_json_type)
     }
@@ -81,7 +81,7 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
     Some(match data {
         Data::None => return None,
         Data::Json(raw) if is_json => Payload::Json(Cow::Borrowed(raw)),
-        // Data of another type may stand in a structured event as a JSON string.
+        // A structured event may contain data of another type as a JSON string.
         Data::Json(raw) => raw::text(raw).map_or(Payload::Json(Cow::Borrowed(raw)), Payload::Text),
         Data::Base64(text) => match STANDARD.decode(text.as_bytes()) {
             Ok(bytes) => Payload::Binary(Cow::Owned(bytes)),
@@ -98,15 +98,15 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
 }
 
 impl Event {
-    /// Makes an event of attributes and data in 1.0 terms, which a plugin made of `original`.
+    /// Makes an event from attributes and data in 1.0 terms, which a plugin made of `original`.
     ///
-    /// What is unchanged is `original` itself, byte for byte. Anything else goes out in the version of `original`, for
-    /// whoever wants events as they came; extensions that keep their text keep their name and their JSON type there. Only
-    /// what an older version cannot say (a subject or bytes before 0.3) makes it a 1.0 event. Text without a content
-    /// type is `text/plain`.
+    /// If nothing has changed, the result is `original` itself, byte for byte. Otherwise it has the version of
+    /// `original`, for subscriptions that want events in their own version; extensions whose text has not changed keep
+    /// their name and their JSON type there. Only content that an older version cannot express (a subject or bytes
+    /// before 0.3) makes it a 1.0 event. Text without a content type is `text/plain`.
     ///
     /// # Errors
-    /// Says what no CloudEvent may be, by the names of 1.0.
+    /// When the result is no CloudEvent; the error uses the names of 1.0.
     pub fn from_canonical(canonical: &Canonical<'_>, original: &Self) -> Result<Self, DecodeError> {
         if *canonical == original.canonical() {
             return Ok(original.clone());
@@ -188,7 +188,7 @@ impl Canonical<'_> {
         }
         for (name, value) in &self.extensions {
             match name.as_str() {
-                // What 1.0 has no place for came as an extension, and goes back to its place.
+                // A member that 1.0 does not define was shown as an extension, and gets its old place again.
                 "eventtypeversion" if version == SpecVersion::V0_1 => {
                     view.type_version = Some(restore(value, before.type_version.take()));
                 }
@@ -224,11 +224,11 @@ impl Made {
                 let json = strict::value(text).map_err(|error| {
                     DecodeError::invalid(None, format!("`data` is said to be JSON and is none: {error}"))
                 })?;
-                // A JSON string under another content type is a text to whoever reads the event.
+                // Under another content type, a reader of the event would decode a JSON string as text.
                 let is_text = !is_json && json.starts_with('"');
                 Self::Json(if is_text { raw::quoted(json) } else { json.to_owned() })
             }
-            // As for a body that its content type calls JSON but that is none.
+            // As for a body that is declared as JSON but is not.
             Some(Payload::Text(text)) if is_json && canonical.content_type.is_some() => {
                 Self::Base64(STANDARD.encode(text.as_bytes()))
             }

@@ -1,4 +1,5 @@
-//! The rules that an event's attributes obey, whichever mode they came in (CloudEvents 1.0.2, 3 "Context attributes").
+//! The rules for an event's attributes, whichever mode they were received in (CloudEvents 1.0.2, 3 "Context
+//! attributes").
 
 use std::borrow::Cow;
 
@@ -14,7 +15,7 @@ use super::{SpecVersion, time, view};
 /// What is wrong with a content type.
 pub(super) const NO_MEDIA_TYPE: &str = "is no media type (RFC 2046); write it like \"application/json\"";
 
-/// Where attributes stand, for the words of an error.
+/// Where attributes stand, for the text of an error.
 #[derive(Clone, Copy)]
 pub(super) enum AttributePosition {
     /// Members of a JSON object.
@@ -38,7 +39,7 @@ impl AttributePosition {
     }
 }
 
-/// What every version requires.
+/// The attributes that every version requires.
 #[derive(Default)]
 pub(super) struct RequiredAttributes {
     pub(super) id: String,
@@ -47,7 +48,7 @@ pub(super) struct RequiredAttributes {
 }
 
 impl RequiredAttributes {
-    /// Checks attributes, given by name and in any order; null is as good as absent.
+    /// Checks attributes, given by name and in any order; null counts as absent.
     pub(super) fn check<'a>(
         version: SpecVersion,
         place: AttributePosition,
@@ -72,7 +73,7 @@ impl RequiredAttributes {
                 Role::Subject | Role::Schema if version == SpecVersion::V1_0 => {
                     string(place, name, &value)?;
                 }
-                // All versions want one (RFC 2046); before 1.0 an empty text is as good as none.
+                // All versions require a media type (RFC 2046); before 1.0 an empty text counts as absent.
                 Role::ContentType => {
                     let is_empty = version < SpecVersion::V1_0 && value.text().is_empty();
                     if !is_empty && !view::is_media_type(&string(place, name, &value)?) {

@@ -1,4 +1,4 @@
-//! An HTTP request read as CloudEvents (HTTP protocol binding 1.0.2, and what Pacifica's producers send).
+//! Decodes an HTTP request as CloudEvents (HTTP protocol binding 1.0.2, and what Pacifica's producers send).
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use super::raw::{self, Members};
 use super::{Event, SpecVersion, Wire, percent, strict, view};
 use crate::domain::json;
 
-/// What a request held.
+/// The content of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventBody {
     /// One event.
@@ -26,27 +26,28 @@ pub enum EventBody {
 }
 
 impl Event {
-    /// Reads one structured event from its JSON, of any version.
+    /// Decodes one structured event of any version from its JSON.
     ///
     /// # Errors
-    /// Says what is wrong, in words for whoever made the JSON.
+    /// When the JSON is no event; the error tells its author what is wrong.
     pub fn from_json(json: impl Into<Bytes>) -> Result<Self, DecodeError> {
         one(Some("application/cloudevents+json"), json.into())
     }
 }
 
-/// The headers without which a request is no binary event, by version.
+/// The headers that a binary event must have, by version.
 const REQUIRED: [[&str; 4]; 2] = [
     ["ce-specversion", "ce-id", "ce-source", "ce-type"],
     ["ce-cloudeventsversion", "ce-eventid", "ce-source", "ce-eventtype"],
 ];
 
-/// Reads a request as one event or a batch, by its content type.
+/// Decodes a request as one event or a batch, by its content type.
 ///
 /// The events share the body's memory.
 ///
 /// # Errors
-/// Says what is wrong in words for the producer. A batch is taken as a whole or not at all.
+/// When the request is no event or batch; the error tells the producer what is wrong. A batch is accepted as a whole or
+/// not at all.
 pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<EventBody, DecodeError> {
     let content_type = match headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
         None => None,
@@ -69,7 +70,7 @@ pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<EventBody, DecodeError
     }
 }
 
-/// Reads a request whose content type is not one of CloudEvents' own.
+/// Decodes a request whose content type is not one of CloudEvents' own.
 fn plain(
     headers: &HeaderMap,
     content_type: Option<&str>,
@@ -82,7 +83,7 @@ fn plain(
     let is_binary = REQUIRED.iter().flatten().any(|name| headers.contains_key(*name));
     if essence.is_empty() || essence == "text/plain" || view::is_json_type(essence) {
         return match one(content_type, body) {
-            // Whoever sends `ce-` headers wants to know which one is missing.
+            // A request with `ce-` headers is meant as a binary event: the error names the header that is missing.
             Err(_) if is_binary => Err(incomplete(headers)),
             result => result,
         };
@@ -130,7 +131,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
         let value =
             percent::decode(value.as_bytes(), version).map_err(|problem| malformed_header(name, problem))?;
         let name = match version.header_role(name) {
-            // Some send it twice, and mean the same.
+            // Some producers send it twice, with the same meaning.
             Role::ContentType
                 if content_type.is_some_and(|other| other.eq_ignore_ascii_case(value.trim())) =>
             {
@@ -142,7 +143,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, data: Bytes) -> Resul
             Role::Data | Role::DataBase64 => {
                 return Err(AttributePosition::Header.error(name, "must be sent as the body"));
             }
-            // 0.1 marks extensions with `x-`; one without means the same.
+            // 0.1 marks extensions with `x-`; one without it is accepted too.
             Role::Extension if version == SpecVersion::V0_1 && !name.starts_with("x-") => {
                 Cow::Owned(format!("x-{name}"))
             }
@@ -247,7 +248,7 @@ fn unknown_version(found: &str) -> String {
     )
 }
 
-/// What follows a byte order mark is the event, for all later stages too.
+/// A byte order mark is removed here, for all later stages too.
 fn without_mark(body: Bytes) -> Bytes {
     body.slice(body.len() - json::without_mark(&body).len()..)
 }

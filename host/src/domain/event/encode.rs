@@ -1,4 +1,4 @@
-//! What a target gets: an event's content type, headers and body (CloudEvents 1.0.2, HTTP protocol binding).
+//! Encodes an event for a target: content type, headers and body (CloudEvents 1.0.2, HTTP protocol binding).
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -9,9 +9,9 @@ use super::names::Role;
 use super::view::{self, Data, View};
 use super::{Event, SpecVersion, attribute, percent, raw};
 
-/// The most attributes that go as headers: many servers refuse requests with more than 100 headers.
+/// The most attributes that are sent as headers: many servers refuse requests with more than 100 headers.
 const HEADERS_MAX: usize = 64;
-/// The most bytes of attributes that go as headers: many servers refuse requests with more.
+/// The most bytes of attributes that are sent as headers: many servers refuse requests with more.
 const HEADER_BYTES_MAX: usize = 6 * 1024;
 
 const CLOUDEVENTS_JSON: HeaderValue = HeaderValue::from_static("application/cloudevents+json");
@@ -41,8 +41,8 @@ pub enum ContentMode {
     Binary,
 }
 
-/// The content type of a structured event. It is said for 1.0: older events are always sent as `application/json`, since
-/// the services that send and take them know nothing else.
+/// The content type of a structured 1.0 event. Older events are always sent as `application/json`, since Pacifica's
+/// services, which send and receive them, know nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StructuredType {
     /// That of CloudEvents.
@@ -74,12 +74,12 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
-/// Writes an event for a target, with a subscription's extensions laid over the event's.
+/// Encodes an event for a target, with a subscription's extensions overlaid on the event's.
 ///
-/// A 0.x event's `extensions` member is overlaid, and everything else in a structured one stays byte for byte; in 1.0
-/// the extensions become extension attributes. An event that headers cannot carry (too many or too large attributes,
-/// names that are no header names, a content type that is none) goes structured even where [`ContentMode::Binary`] is
-/// wanted: then it has no `ce-` headers.
+/// In a 0.x event, the `extensions` member is overlaid and everything else of a structured one stays byte for byte; in
+/// 1.0 the extensions become extension attributes. An event that does not fit into headers (too many or too large
+/// attributes, invalid header names, an invalid content type) is sent structured even where [`ContentMode::Binary`] is
+/// wanted; it then has no `ce-` headers.
 pub fn encode(event: &Event, form: Form, extensions: &Map<String, Value>) -> Outgoing {
     let version = match form.format {
         EventFormat::Original => event.spec_version,
@@ -112,7 +112,7 @@ fn structured(
     Outgoing { headers: HeaderMap::from_iter([(CONTENT_TYPE, content_type)]), body }
 }
 
-/// Returns the object with its extensions overlaid, or nothing when that changes nothing.
+/// Returns the object with its extensions overlaid, or `None` when that changes nothing.
 fn overlay(json: &[u8], version: SpecVersion, extensions: &Map<String, Value>) -> Option<String> {
     if version == SpecVersion::V1_0 && extensions.is_empty() {
         return None;
@@ -132,7 +132,7 @@ fn overlay(json: &[u8], version: SpecVersion, extensions: &Map<String, Value>) -
     raw::overlay(json, &members, &[("extensions".into(), extensions)].into())
 }
 
-/// Returns nothing where headers cannot carry the event.
+/// Returns `None` if the event does not fit into headers.
 fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) -> Option<Outgoing> {
     let mut view = View::of(event);
     if version != event.spec_version {
@@ -148,7 +148,7 @@ fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) 
         },
     };
     if content_type.to_str().is_ok_and(is_cloudevents) {
-        // An event about an event: its body would be taken for the event itself.
+        // An event whose data is an event: the target would take the body for the event itself.
         return None;
     }
     let mut headers = Headers { version, map: HeaderMap::new(), bytes: 0 };
@@ -175,7 +175,7 @@ fn binary(event: &Event, version: SpecVersion, extensions: &Map<String, Value>) 
     Some(Outgoing { headers, body: view.body() })
 }
 
-/// Events that were taken before content types were checked may have one that is none.
+/// An event that was accepted before content types were checked may have an invalid one.
 fn is_sendable(content_type: &HeaderValue) -> bool {
     content_type.to_str().is_ok_and(view::is_media_type)
 }

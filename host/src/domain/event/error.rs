@@ -1,16 +1,16 @@
-//! Why something is no CloudEvent, in words for whoever sent it.
+//! Why a request is no CloudEvent, in words for its producer.
 
 /// The most members of a batch that an error lists.
 pub const BATCH_ERRORS_MAX: usize = 100;
 
-/// What kind of mistake it is; [`crate::http`] makes a status of it.
+/// The kind of a mistake; [`crate::http`] derives the status from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeErrorKind {
-    /// The content type means no form that Waypost reads.
+    /// The content type stands for no form that Waypost reads.
     UnsupportedMediaType,
-    /// The body or a header cannot be read: JSON, UTF-8, quotes.
+    /// The body or a header cannot be parsed: JSON, UTF-8, quotes.
     Malformed,
-    /// It can be read, but an attribute is missing or wrong.
+    /// It can be parsed, but an attribute is missing or wrong.
     Invalid,
 }
 
@@ -18,7 +18,7 @@ pub enum DecodeErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
-    /// What kind of mistake it is.
+    /// The kind of the mistake.
     pub kind: DecodeErrorKind,
     /// The JSON pointer of the member that is wrong; a header is named in the message alone.
     pub pointer: Option<String>,

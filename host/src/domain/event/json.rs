@@ -1,4 +1,4 @@
-//! An event as one JSON object, and its data as JSON or as bytes.
+//! Converts an event into one JSON object, and its data into JSON or bytes.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::raw;
 use super::view::{Data, View};
 use super::{Event, SpecVersion, Wire, strict};
 
-/// An event's attributes and data by the names that the Dispatcher's clients know (`GET /get/<id>`).
+/// An event's attributes and data under the names that the Dispatcher's clients use (`GET /get/<id>`).
 #[derive(Clone, Debug)]
 pub struct Attributes {
     /// `eventType`.
@@ -37,8 +37,8 @@ pub struct Attributes {
 }
 
 impl Event {
-    /// Returns the event as one JSON object in its own version: the received bytes, or for a binary event the object
-    /// that says the same.
+    /// Returns the event as one JSON object in its own version: the received bytes, or for a binary event an equivalent
+    /// object.
     ///
     /// It can always be read into a [`serde_json::Value`].
     pub fn json(&self) -> Bytes {
@@ -48,8 +48,8 @@ impl Event {
         }
     }
 
-    /// Returns why the data are no JSON, where they are said to be: `application/json, but …`. No filter looks into such
-    /// data.
+    /// Returns why data that are declared as JSON are invalid: `application/json, but …`. Filters see no content in
+    /// such data.
     pub fn unreadable_data(&self) -> Option<String> {
         let view = View::of(self);
         if !view.is_json() {
@@ -58,7 +58,7 @@ impl Event {
         let called = view.content_type.as_ref().map(Attribute::text);
         let fault = match &view.data {
             Data::Body(body) => strict::fault(body)?,
-            // Without a content type, these are only bytes.
+            // Without a content type, the body of a binary event is bytes.
             Data::Base64(base64) if called.is_some() => {
                 strict::fault(&STANDARD.decode(base64.as_bytes()).ok()?)?
             }
@@ -132,7 +132,7 @@ impl View<'_> {
             None => {}
             Some(Member::Json(json)) => object.put(version.name(Role::Data), &json),
             Some(Member::Base64(base64)) => {
-                // Only 0.3 has a name for the encoding, and only 1.0 a member of its own.
+                // Only 0.3 has an attribute for the encoding, and only 1.0 has a member for base64 data.
                 object.put(version.name(Role::ContentEncoding), "\"base64\"");
                 let name = version.name(Role::DataBase64).or(version.name(Role::Data));
                 object.put(name, &raw::quoted(&base64));
@@ -141,8 +141,8 @@ impl View<'_> {
         object.finish()
     }
 
-    /// Returns the data as a member. A body that its content type calls JSON but that is none goes as bytes, where the
-    /// version can say so: as a string it would come out of the object as another body.
+    /// Returns the data as a member. A body that is declared as JSON but is not is encoded as bytes where the version
+    /// allows: a string would be decoded as another body.
     fn data_member(&self, version: SpecVersion) -> Option<Member<'_>> {
         let body = match &self.data {
             Data::None => return None,
@@ -181,7 +181,7 @@ impl View<'_> {
     }
 }
 
-/// A JSON object as it is written, member by member.
+/// A JSON object that is written member by member.
 #[derive(Default)]
 struct Object(String);
 

@@ -1,7 +1,7 @@
 //! A CloudEvent of any version, kept as it was received.
 //!
-//! Who needs an event in another shape asks for it: [`Event::json`] for filters and policy, [`encode()`] for a
-//! target. The received bytes never change, so a number keeps its text (`1.10`, `1e5`) on its whole way.
+//! Other forms are derived on demand: [`Event::json`] for filters and policy, [`encode()`] for a target. The received
+//! bytes never change, so that a number keeps its text (`1.10`, `1e5`) from producer to target.
 
 mod attribute;
 mod canonical;
@@ -29,7 +29,7 @@ pub use encode::{ContentMode, EventFormat, Form, Outgoing, StructuredType, encod
 pub use error::{BATCH_ERRORS_MAX, DecodeError, DecodeErrorKind};
 pub use json::Attributes;
 
-/// The CloudEvents version that an event claims.
+/// The CloudEvents version that an event declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpecVersion {
     /// 0.1, with `cloudEventsVersion` and camelCase attributes: what Pacifica's services send.
@@ -60,10 +60,10 @@ impl fmt::Display for SpecVersion {
     }
 }
 
-/// An event's bytes as they came over HTTP (CloudEvents HTTP protocol binding).
+/// An event's bytes as they were received over HTTP (CloudEvents HTTP protocol binding).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// Attributes and data in one JSON object. A batch is taken apart into these.
+    /// Attributes and data in one JSON object. A batch is split into these.
     Structured {
         /// The request's `Content-Type`, where there was one; a batch's members get `application/cloudevents+json`.
         content_type: Option<String>,
@@ -92,12 +92,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// Puts together an event that [`decode()`] made before: what the store does with its rows, without checking again.
+    /// Rebuilds an event that [`decode()`] made before, without checking it again: the store uses it for its rows.
     pub fn from_parts(spec_version: SpecVersion, id: String, source: String, ty: String, wire: Wire) -> Self {
         Self { spec_version, id, source, ty, wire }
     }
 
-    /// Returns the version that the event claims.
+    /// Returns the version that the event declares.
     pub fn spec_version(&self) -> SpecVersion {
         self.spec_version
     }

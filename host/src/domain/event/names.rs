@@ -1,8 +1,8 @@
-//! What each version calls its members: the one table that reading, checking and writing share.
+//! The names of each version's members: one table for decoding, checking and encoding.
 
 use super::SpecVersion;
 
-/// What a top-level member of an event means, whatever its version calls it.
+/// The meaning of a top-level member of an event, whatever its version calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     SpecVersion,
@@ -15,7 +15,8 @@ pub(super) enum Role {
     Schema,
     ContentType,
     ContentEncoding,
-    /// The object that 0.1 keeps extensions in. 0.2 and 0.3 know none, but Pacifica's services add it to any event.
+    /// The object that 0.1 keeps extensions in. 0.2 and 0.3 do not define it, but Pacifica's services add it to any
+    /// event.
     Extensions,
     Data,
     DataBase64,
@@ -84,13 +85,13 @@ impl SpecVersion {
         known.map_or(Role::Extension, |&(_, role)| role)
     }
 
-    /// Returns the meaning of a header `ce-<name>`; headers know no case.
+    /// Returns the meaning of a header `ce-<name>`; header names ignore case.
     pub(super) fn header_role(self, name: &str) -> Role {
         let known = self.members().iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         known.map_or(Role::Extension, |&(_, role)| role)
     }
 
-    /// Returns what the version calls a member, where it has it.
+    /// Returns the version's name for a member, if it has one.
     pub(super) fn name(self, role: Role) -> Option<&'static str> {
         self.members().iter().find(|(_, known)| *known == role).map(|&(name, _)| name)
     }
@@ -101,7 +102,7 @@ impl SpecVersion {
             ("cloudEventsVersion", "0.1") => Some(Self::V0_1),
             ("specversion", "0.2") => Some(Self::V0_2),
             ("specversion", "0.3") => Some(Self::V0_3),
-            // "1.0.x" is no legal value, but what it means is plain: patches do not change the format.
+            // "1.0.x" is not a legal value, but its meaning is clear: patches do not change the format.
             ("specversion", text) if text == "1.0" || text.starts_with("1.0.") => Some(Self::V1_0),
             _ => None,
         }

@@ -6,12 +6,12 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 
 use super::SpecVersion;
 
-/// What is encoded, beside everything outside ASCII.
+/// The characters that are encoded, besides everything outside ASCII.
 const BARE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Between quotes a backslash would be read as an escape.
 const QUOTED: &AsciiSet = &BARE.add(b'\\');
 
-/// Returns a value as a header's text: ASCII U+0021–U+007E alone, in quotes (a JSON string) for 0.1 and 0.2.
+/// Returns a value as a header's text: only ASCII U+0021–U+007E, in quotes (a JSON string) for 0.1 and 0.2.
 pub(super) fn encode(value: &str, version: SpecVersion) -> String {
     match version {
         SpecVersion::V0_1 | SpecVersion::V0_2 => format!("\"{}\"", utf8_percent_encode(value, QUOTED)),
@@ -19,10 +19,10 @@ pub(super) fn encode(value: &str, version: SpecVersion) -> String {
     }
 }
 
-/// Reads a header's text: undoes quotes and escapes, then one round of percent-encoding.
+/// Decodes a header's text: quotes and escapes first, then one round of percent-encoding.
 ///
 /// # Errors
-/// Says what is wrong with the value, to be put behind its name.
+/// When the value is invalid; the error's text is meant to follow its name.
 pub(super) fn decode(value: &[u8], version: SpecVersion) -> Result<String, &'static str> {
     let value = str::from_utf8(value).map_err(|_| "is not UTF-8; percent-encode it")?;
     let unquoted =

@@ -1,5 +1,5 @@
-//! JSON as text: an object's members read and replaced without building a tree, so that numbers, white space and
-//! order stay as they were written.
+//! JSON as text: reads and replaces an object's members without building a tree, so that numbers, white space and order
+//! are preserved.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> Members<'a> {
-    /// Reads an object whose values are read no further than to see where they end.
+    /// Reads an object; its values are only scanned for their ends.
     pub(super) fn parse(object: &'a str) -> serde_json::Result<Self> {
         serde_json::from_str(object)
     }
@@ -35,10 +35,10 @@ impl<'a> Members<'a> {
         self.0.into_iter()
     }
 
-    /// Returns a name that stands there twice.
+    /// Returns a name that occurs twice.
     pub(super) fn duplicate(&self) -> Option<&str> {
         let names = || self.iter().map(|(name, _)| name);
-        // Comparing each with each is the quickest for the usual dozen, and would be an attack with thousands.
+        // Comparing all pairs is quickest for the usual dozen members, but quadratic: thousands would be an attack.
         if self.0.len() <= 24 {
             return names()
                 .enumerate()
@@ -77,7 +77,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// Returns the content of a JSON string; nothing for any other value.
+/// Returns the content of a JSON string; `None` for any other value.
 pub(super) fn text(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
@@ -91,8 +91,8 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a string can always be written")
 }
 
-/// Returns `object`, whose members are given, with the values of `overlay` (name, JSON text): a name that is there keeps its place, a new one is
-/// appended, all other bytes stay. Returns nothing when that changes nothing.
+/// Returns `object`, whose members are given, with the values of `overlay` (name, JSON text): an existing name keeps
+/// its place, a new one is appended, and all other bytes stay. Returns `None` when that changes nothing.
 pub(super) fn overlay(
     object: &str,
     members: &Members<'_>,

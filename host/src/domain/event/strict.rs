@@ -1,8 +1,7 @@
-//! What `serde_json` accepts as raw text but cannot read into a `Value`: found before anything is accepted, so that no
-//! later stage meets an event that it cannot read.
+//! Rejects what `serde_json` accepts as raw text but cannot read into a `Value`. This happens before an event is
+//! accepted, so that every later stage can read it.
 //!
-//! Reading everything would cost as much again as the whole decoding, so a quick look for what might be wrong comes
-//! first.
+//! Reading everything would cost as much again as the whole decoding, so a quick scan for suspicious bytes comes first.
 
 use std::fmt;
 
@@ -11,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::json::{DEPTH_MAX, TooDeep, openers};
 
-/// Checks what reading an object's members leaves open, so that whatever is accepted can be read into a `Value`: no
-/// deeper than [`DEPTH_MAX`] with `depth` levels around it, no half of a surrogate pair, no number beyond `f64`.
+/// Checks what reading an object's members leaves unchecked, so that every accepted event can be read into a `Value`:
+/// no deeper than [`DEPTH_MAX`] with `depth` levels around it, no unpaired surrogate, no number beyond `f64`.
 pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
     if is_plain(json.as_bytes(), depth) {
         return Ok(());
@@ -22,15 +21,15 @@ pub(super) fn check(json: &str, depth: usize) -> serde_json::Result<()> {
     deserializer.end()
 }
 
-/// Reads a text as one JSON value that can stand in an event, without the white space around it. A byte order mark
-/// before it is no part of it.
+/// Reads a text as one JSON value of an event, without the white space around it. A byte order mark before it is
+/// skipped.
 pub(super) fn value(text: &str) -> serde_json::Result<&str> {
     let json = serde_json::from_str::<&RawValue>(text.strip_prefix('\u{feff}').unwrap_or(text))?.get();
     check(json, 1)?;
     Ok(json)
 }
 
-/// Says why bytes are no such value, if they are none.
+/// Returns why bytes are no such value, if they are none.
 pub(super) fn fault(bytes: &[u8]) -> Option<String> {
     let text = match str::from_utf8(bytes) {
         Ok(text) => text,
@@ -43,7 +42,7 @@ pub(super) fn fault(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Finds what JavaScript and Python write for numbers that JSON does not have, in the place of an error.
+/// Returns the non-JSON number, as JavaScript and Python write them, at the position of an error.
 fn no_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
     let line = text.split('\n').nth(error.line().checked_sub(1)?)?.as_bytes();
     // The column is that of the first letter, or one beside it.
@@ -54,7 +53,7 @@ fn no_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
     })
 }
 
-/// Tells quickly that [`Check`] would find nothing in valid JSON, as in nearly every event.
+/// Tells quickly that [`Check`] would accept valid JSON, as for nearly every event.
 fn is_plain(json: &[u8], depth: usize) -> bool {
     // An exponent of two digits reaches f64's limit only with more than 200 digits before it.
     let mut run = 0;
@@ -67,7 +66,7 @@ fn is_plain(json: &[u8], depth: usize) -> bool {
     is_nested && openers + depth < DEPTH_MAX && !is_long && !has_surrogate(json) && !has_large_exponent(json)
 }
 
-/// Looks at blocks of a fixed size, which are vector code, and by hand only where one has something.
+/// Scans blocks of a fixed size, which compiles to vector code; only a block with a hit is scanned byte by byte.
 fn has_large_exponent(json: &[u8]) -> bool {
     let mut start = 0;
     while let Some(block) = json[start..].first_chunk::<BLOCK>() {
@@ -82,7 +81,7 @@ fn has_large_exponent(json: &[u8]) -> bool {
 /// 512 places for the first of six bytes.
 const BLOCK: usize = 512 + 5;
 
-// These two have no branches, so that the compiler makes vector code of them.
+// These two have no branches, so that the compiler vectorises them.
 
 fn has_surrogate(chunk: &[u8]) -> bool {
     chunk
@@ -101,8 +100,8 @@ fn is_exponent(&[a, e, b, c, d, f]: &[u8; 6]) -> bool {
     digits & (e | 0x20 == b'e') & (b.is_ascii_digit() | (b == b'+')) & !f.is_ascii_alphabetic()
 }
 
-/// Tells the numbers from the hashes, whose hex digits look like exponents more often than one would think: a number
-/// has JSON's punctuation on both sides.
+/// Tells numbers from hashes, whose hex digits often look like exponents: a number has JSON's punctuation on both
+/// sides.
 fn is_exponent_of_number(json: &[u8], start: usize) -> bool {
     let places = json[start..].array_windows().take(BLOCK).enumerate();
     let mut places = places.filter(|(_, window)| is_exponent(window)).map(|(i, _)| start + i);
@@ -112,18 +111,18 @@ fn is_exponent_of_number(json: &[u8], start: usize) -> bool {
     })
 }
 
-/// Tells whether what follows the characters of a number may follow one; yes where they go on for long, because looking
-/// on would take quadratic time.
+/// Tells whether the byte after the characters of a number may follow a number; true for a very long one, because
+/// scanning further would take quadratic time.
 fn ends_number<'a>(bytes: impl Iterator<Item = &'a u8>) -> bool {
     let mut bytes = bytes.take(NUMBER_MAX);
     let end = bytes.find(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b'e' | b'E'));
     end.is_none_or(|byte| b",:[]} \n\r\t".contains(byte))
 }
 
-/// The longest number that is looked at by hand.
+/// The longest number that is scanned byte by byte.
 const NUMBER_MAX: usize = 64;
 
-/// Reads a value in full and keeps nothing.
+/// Deserializes a value in full and keeps nothing.
 struct Check {
     depth: usize,
 }

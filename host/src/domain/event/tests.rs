@@ -1,4 +1,4 @@
-//! Tests of the codec as a whole: rule by rule for what comes in and what goes out, then by properties.
+//! Tests of the codec as a whole: rule by rule for decoding and encoding, then by properties.
 
 mod canonical;
 mod decoding;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 
-/// Pacifica's own event, as its test suite has it.
+/// Pacifica's own event, from its test suite.
 const PACIFICA: &str = include_str!("tests/pacifica_event.json");
 
 const CLOUDEVENTS: &str = "application/cloudevents+json";
@@ -46,7 +46,7 @@ fn object(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).unwrap()
 }
 
-/// Everything that an event says, so that two forms of it can be compared.
+/// The content of an event, so that two forms of it can be compared.
 #[derive(Debug, PartialEq)]
 struct Facts {
     version: SpecVersion,

@@ -1,7 +1,7 @@
-//! The one form of time that CloudEvents 1.0 allows.
+//! The only form of time that CloudEvents 1.0 allows.
 
-/// Tells whether a text is an RFC 3339 `date-time`. jiff reads more forms than that, so the shape is checked here and
-/// the calendar there.
+/// Tells whether a text is an RFC 3339 `date-time`. jiff accepts more forms, so the syntax is checked here, and the
+/// calendar by jiff.
 pub(super) fn is_rfc3339(text: &str) -> bool {
     let Some((head, tail)) = text.split_at_checked(19) else { return false };
     let is_shaped = head.bytes().zip("dddd-dd-ddTdd:dd:dd".bytes()).all(|(byte, shape)| match shape {

@@ -1,4 +1,4 @@
-//! An event seen in one shape, whatever its version and mode: what converting and encoding work on.
+//! A uniform view of an event, whatever its version and mode: conversion and encoding use it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::names::Role;
 use super::raw::{self, Members};
 use super::{Event, SpecVersion, Wire, time};
 
-/// The data as the wire has them.
+/// The data in their wire form.
 #[derive(Default)]
 pub(super) enum Data<'a> {
     /// There are none.
@@ -96,7 +96,7 @@ impl<'a> View<'a> {
                     let name = name.strip_prefix("x-").unwrap_or(name);
                     view.set(Role::Extension, Cow::Borrowed(name), Attribute::Text(Cow::Borrowed(text)));
                 }
-                // `ce-extensions` is text, so it cannot be the object that the role means.
+                // `ce-extensions` is text, so it cannot be the object that this role stands for.
                 Role::Extensions => {
                     view.set(Role::Extension, Cow::Borrowed(name), Attribute::Text(Cow::Borrowed(text)));
                 }
@@ -136,8 +136,8 @@ impl<'a> View<'a> {
         *place = Some(value);
     }
 
-    /// Makes it a view of a 1.0 event. What 1.0 does not know or does not allow becomes an extension attribute; an
-    /// extension that bears the name of one of 1.0's own attributes is left out.
+    /// Converts it into a view of a 1.0 event. Attributes that 1.0 does not define or allow become extension
+    /// attributes; an extension with the name of one of 1.0's own attributes is left out.
     pub(super) fn into_v1(mut self) -> Self {
         let extensions = std::mem::take(&mut self.extensions);
         if let Some(version) = self.type_version.take() {
@@ -161,7 +161,7 @@ impl<'a> View<'a> {
         self
     }
 
-    /// Lays a subscription's extensions over those of the event; [`attribute::overlay`] made them.
+    /// Overlays a subscription's extensions, made by [`attribute::overlay`], on those of the event.
     pub(super) fn lay(&mut self, overlay: BTreeMap<Cow<'a, str>, String>) {
         for (name, json) in overlay {
             if json == "null" {
@@ -172,7 +172,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Tells whether the content type says JSON, as it does when there is none.
+    /// Tells whether the content type is JSON, which is the default.
     pub(super) fn is_json(&self) -> bool {
         self.content_type.as_ref().is_none_or(|value| is_json_type(&value.text()))
     }
@@ -183,8 +183,8 @@ pub(super) fn is_base64_name(text: &str) -> bool {
     text.eq_ignore_ascii_case("base64")
 }
 
-/// Tells whether a text is a media type (RFC 2046, as RFC 9110 §8.3.1 writes it): two names with a `/` between them, and
-/// parameters, which are only held to be printable.
+/// Tells whether a text is a media type (RFC 2046, in the syntax of RFC 9110 §8.3.1): two names with a `/` between
+/// them, and parameters, which are only checked to be printable.
 pub(super) fn is_media_type(text: &str) -> bool {
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let is_name = |name: &str| {

@@ -1,4 +1,4 @@
-//! A file's path as an event or an archive claims it, checked once so that it can be laid below any folder.
+//! The path of a file in an event or an archive, checked once so that it is safe below any folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// The longest path, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 
-/// A path that stays below the folder that it is laid in: relative, of plain names only, with `/` between them.
+/// A path that cannot leave the folder that it is joined to: relative, of plain names only, with `/` between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(String);
 
@@ -28,7 +28,7 @@ pub enum PathError {
     /// A name in it is `.` or `..`.
     #[error("the path `{0}` has a `.` or `..` in it, and only plain names are allowed")]
     Dots(String),
-    /// It has the character that ends a path.
+    /// It has a NUL, which ends a path.
     #[error("the path `{0}` has a NUL character in it")]
     Nul(String),
     /// A name in it is too long.
@@ -92,7 +92,7 @@ impl FilePath {
         self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 
-    /// Returns where the file is when the path is laid below `root`.
+    /// Returns the path below `root`.
     pub fn below(&self, root: &Path) -> PathBuf {
         root.join(&self.0)
     }

@@ -1,4 +1,4 @@
-//! The rows of an event's data, one by one, as its producer wrote them.
+//! Reads the rows of an event's data, one by one, as their producer wrote them.
 
 use serde_json::{Map, Value};
 
@@ -25,7 +25,7 @@ pub enum RowError {
     Path(#[source] PathError),
 }
 
-/// What a row says, as far as that is of interest.
+/// The content of a row, as far as it is needed.
 pub(super) enum Row<'a> {
     Transaction { name: &'a str, value: &'a Value },
     File(Box<File>),
@@ -33,7 +33,7 @@ pub(super) enum Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Reads a row; nothing for one that is of another table, of none, or a field of a transaction without its value.
+    /// Reads a row; `None` for a row of another table or of none, and for a field of a transaction without its value.
     pub(super) fn read(row: &'a Value) -> Result<Option<Self>, RowError> {
         let Value::Object(row) = row else { return Ok(None) };
         let Some(Value::String(table)) = row.get("destinationTable") else { return Ok(None) };

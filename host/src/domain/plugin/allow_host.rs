@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One grant of outbound HTTP: `host`, `host:port`, `*.domain`, each with or without `http://` or `https://` before it.
 ///
-/// Without a port it grants the scheme's own alone: 80 for http, 443 for https. `*.domain` grants every name below the
-/// domain and not the domain itself. It is written in lower case.
+/// Without a port it grants only the scheme's own: 80 for http, 443 for https. `*.domain` grants every name below the
+/// domain, and not the domain itself. It is written in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AllowHost {
     scheme: Option<Scheme>,
@@ -40,7 +40,7 @@ pub enum AllowHostError {
     /// It has another scheme.
     #[error("has a scheme that is neither `http://` nor `https://`")]
     Scheme,
-    /// It goes on behind the host.
+    /// It continues after the host.
     #[error("goes on behind the host: a grant has no path, query or user, only `scheme://host:port`")]
     Rest,
     /// The port is no number from 1 to 65535.
@@ -55,7 +55,7 @@ pub enum AllowHostError {
 }
 
 impl AllowHost {
-    /// Tells whether it grants a request, by its URL's parts. The port is the one that is connected to.
+    /// Tells whether it grants a request, given the parts of its URL. The port is the one that is connected to.
     pub fn grants(&self, scheme: &str, host: &str, port: u16) -> bool {
         let host = match bracketed(host) {
             Some(address) => format!("[{address}]"),
@@ -75,7 +75,7 @@ impl AllowHost {
 
     /// Tells whether all that `other` grants is granted by this too.
     pub fn covers(&self, other: &Self) -> bool {
-        // No one name begins with `*`: it stands for every name below the domain.
+        // No name begins with `*`: it stands for every name below the domain.
         let host = match &other.name {
             Name::One(name) => name.clone(),
             Name::Below(domain) => format!("*.{domain}"),

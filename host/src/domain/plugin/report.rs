@@ -1,4 +1,4 @@
-//! What is known of a module before it ever runs.
+//! What the host learns of a module before it is ever called.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PluginDigest;
 
-/// What an upload answers.
+/// The answer to an upload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Which module.
@@ -15,7 +15,7 @@ pub struct Report {
     pub bytes: u64,
     /// Those of `metadata`, `policy`, `filter` and `transform` that it exports, in the order in which they run.
     pub exports: Vec<String>,
-    /// What it imports, and whether this host has it.
+    /// What it imports, and whether this host provides it.
     pub imports: Vec<Import>,
     /// What it says about itself, where it exports `metadata`.
     pub manifest: Option<Manifest>,
@@ -32,17 +32,17 @@ pub struct Report {
 pub struct Import {
     /// Its full name: `wasi:io/streams@0.2.6`.
     pub name: String,
-    /// What the host has.
+    /// What the host provides.
     pub offered: Offer,
 }
 
-/// What the host has of an imported interface.
+/// What the host provides of an imported interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Offer {
-    /// It, or a compatible version of it; the full name of that.
+    /// This version or a compatible one, with its full name.
     Yes(String),
-    /// Only a version that does not fit; its full name.
+    /// Only an incompatible version, with its full name.
     OtherVersion(String),
     /// Nothing of that name.
     No,
@@ -59,6 +59,6 @@ pub struct Manifest {
     pub description: String,
     /// JSON Schema (2020-12) of its configuration.
     pub config_schema: Option<serde_json::Value>,
-    /// Hosts that it would like to call; asking grants nothing.
+    /// Hosts that it would like to call; this grants nothing.
     pub wanted_hosts: Vec<String>,
 }

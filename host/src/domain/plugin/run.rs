@@ -1,4 +1,4 @@
-//! One run of a plugin about one event, as the event's story keeps it.
+//! One run of a plugin for one event, as the event's story keeps it.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{PluginDigest, PluginUse};
 use crate::domain::Event;
 
-/// What a log line takes besides its texts.
+/// The overhead of a log line besides its texts, in bytes.
 const LINE_BYTES: usize = 16;
 
-/// What a plugin did about an event.
+/// What a plugin did for an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginRun {
     /// Which module.
@@ -39,7 +39,7 @@ pub struct PluginRun {
 }
 
 impl PluginRun {
-    /// Makes a run that did not come about.
+    /// Makes the record of a run that did not happen.
     pub fn failed(digest: PluginDigest, attempt: u32, at: Timestamp, failure: Failure) -> Self {
         Self {
             digest,
@@ -107,26 +107,26 @@ pub enum Verdict {
 /// How a plugin failed. Each has one reaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
-    /// It can never process this event: a dead letter.
+    /// It can never process this event, which becomes a dead letter.
     InvalidEvent(String),
     /// Its configuration is wrong: the subscription is disabled.
     InvalidConfig(String),
-    /// Something that it needs is away: retried.
+    /// A dependency of it is unavailable: retried.
     Unavailable {
         /// What.
         message: String,
         /// The shortest wait that it asks for.
         retry_after: Option<Duration>,
     },
-    /// Any other error of its own: as the subscription's `on_error` says, and counted by the breaker.
+    /// Any other error of its own: handled as the subscription's `on_error` says, and counted by the breaker.
     Internal(String),
-    /// It went over a limit; a sentence with the limit's name and value. As for [`Failure::Internal`].
+    /// It exceeded a limit; a sentence with the limit's name and value. As for [`Failure::Internal`].
     Limit(String),
-    /// It trapped or panicked, or gave what no plugin may give. As for [`Failure::Internal`].
+    /// It trapped or panicked, or returned an invalid result. As for [`Failure::Internal`].
     Trap(String),
-    /// It cannot be loaded or run here now, which is not its fault: the delivery waits, and nothing is counted.
+    /// It cannot be loaded or run here now, which is not its fault: the delivery is held, and nothing is counted.
     Host(String),
-    /// It was not called, since it has failed again and again. As for [`Failure::Internal`].
+    /// It was not called, because it has failed repeatedly. As for [`Failure::Internal`].
     Breaker(String),
 }
 
@@ -211,20 +211,20 @@ impl Output {
 /// The payload of a delivery, rendered by the first success of its plugin and frozen from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedPayload {
-    /// The module that said so.
+    /// The module that rendered it.
     pub digest: PluginDigest,
-    /// What its configuration hashed to.
+    /// The hash of the module's configuration.
     pub config: PluginDigest,
-    /// What it said.
+    /// Its result.
     pub result: PluginResult,
 }
 
 /// What a plugin makes of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginResult {
-    /// The event is sent as it came.
+    /// The event is sent as it was received.
     Event,
-    /// These are sent, at least one.
+    /// These outputs are sent, at least one.
     Outputs(Vec<Output>),
     /// The plugin's policy says no.
     Denied {
@@ -253,7 +253,7 @@ impl RenderedPayload {
         Self { digest: plugin.digest, config: plugin.config_digest(), result }
     }
 
-    /// Tells whether a subscription's plugin of now, with its configuration, has fixed it.
+    /// Tells whether a subscription's present plugin, with its configuration, has rendered it.
     pub fn is_by(&self, plugin: Option<&PluginUse>) -> bool {
         plugin.is_some_and(|plugin| self.digest == plugin.digest && self.config == plugin.config_digest())
     }

@@ -14,18 +14,18 @@ pub struct StateValue {
     /// The value.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
-    /// When it is gone.
+    /// When it expires.
     pub expires: Option<Timestamp>,
 }
 
 impl StateValue {
-    /// Tells whether the value is still there at `now`.
+    /// Tells whether the value has not expired at `now`.
     pub fn is_alive(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 }
 
-/// One key's new value; `None` when it is gone.
+/// One key's new value; `None` removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
     /// The key.

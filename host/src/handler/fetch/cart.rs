@@ -1,4 +1,4 @@
-//! Pacifica's cart service: a cart is ordered, watched until its files are there, downloaded and given back.
+//! Pacifica's cart service: orders a cart, polls it until its files are there, downloads it and deletes it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
 use crate::net::{self, Version};
 
-/// The longest that the service may be silent, while it answers or while it sends.
+/// The longest that the service may send nothing, before or during a response.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// The first pause between two questions whether the cart is ready. It doubles up to [`PAUSE_MAX`].
+/// The first pause between two polls of the cart. It doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-/// The pause that Pacifica's own client makes.
+/// The pause of Pacifica's own client.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How many questions in a row may find nobody: the service may be starting again.
+/// How many polls in a row may get no answer: the service may be restarting.
 const UNREACHED_MAX: u32 = 5;
-/// The longest that giving a cart back may hold up a run.
+/// The longest that deleting a cart may delay a run.
 const DISCARD_MAX: Duration = Duration::from_secs(5);
 /// How many pieces of the body may wait for the disk. Each is what one read of the socket got, at most 400 KiB.
 const PIECES_MAX: usize = 8;
@@ -60,8 +60,8 @@ impl Service {
         Ok(Self { http, url: url.clone(), timeout })
     }
 
-    /// Fetches files. A cart is given back after success and failure; that of a dropped future is left to the service,
-    /// which removes old carts by itself.
+    /// Fetches files. The cart is deleted after success and failure. If the future is dropped, the cart is not deleted;
+    /// the service removes old carts by itself.
     pub(super) async fn fetch(
         &self,
         files: &[File],
@@ -119,7 +119,7 @@ impl Service {
         ready.unwrap_or(Err(CartError::NotReady { timeout: self.timeout, state }))
     }
 
-    /// Asks for a cart's state until it is ready or fails. What it was last is in `state`, also when this is dropped.
+    /// Polls a cart's state until it is ready or fails. `state` holds the last one, also when this future is dropped.
     async fn watch(&self, cart: &Url, state: &mut String) -> Result<(), CartError> {
         let (mut pause, mut unreached) = (PAUSE_FIRST, 0);
         loop {
@@ -174,7 +174,7 @@ impl Service {
         unpacking.await.map_err(Error::Thread)?
     }
 
-    /// Gives a cart back, so that the service need not keep it. If that fails, it removes it by its age.
+    /// Deletes a cart, so that the service need not keep it. If that fails, the service removes it by its age.
     async fn discard(&self, cart: Url) {
         match self.http.delete(cart).timeout(DISCARD_MAX).send().await.map(|response| response.status()) {
             Ok(status) if status.is_success() => {}
@@ -187,7 +187,7 @@ impl Service {
     }
 }
 
-/// Passes a body on as it comes, until it ends or nobody takes it.
+/// Forwards a body as it is received, until it ends or the receiver is dropped.
 async fn forward(mut response: Response, sender: mpsc::Sender<super::stream::Piece>) {
     loop {
         let piece = response.chunk().await.map_err(reqwest::Error::without_url).transpose();
@@ -199,7 +199,7 @@ async fn forward(mut response: Response, sender: mpsc::Sender<super::stream::Pie
     }
 }
 
-/// Returns what is POSTed: the files by their ids.
+/// Returns the body to POST: the files by their ids.
 fn order(files: &[File]) -> Result<Value, CartError> {
     let file = |file: &File| {
         let unknown = |field| CartError::Unknown { path: file.path.clone(), field };
@@ -214,7 +214,7 @@ fn order(files: &[File]) -> Result<Value, CartError> {
     Ok(json!({"fileids": files}))
 }
 
-/// Returns what an answer says of itself: the header of the protocol, or CherryPy's error in the body.
+/// Returns the explanation in an answer: the protocol's header, or CherryPy's error in the body.
 async fn message(response: Response) -> String {
     let mut message = header(&response, "x-pacifica-message");
     if message.is_empty() {

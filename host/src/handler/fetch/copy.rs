@@ -1,4 +1,4 @@
-//! One file after another into the run's folder, hashed while it is written. Blocks on the disk.
+//! Writes one file after another into the run's folder, and hashes each on the way. Blocks on the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -44,7 +44,7 @@ pub(super) enum CopyError {
     Read(io::Error),
     /// It has more or fewer bytes than were announced.
     Length,
-    /// For a reason that does not depend on where it comes from.
+    /// The cause does not depend on the source.
     Other(Error),
 }
 
@@ -70,7 +70,7 @@ impl Copier {
         self.admit(wanted, size)?;
         let mut sum = wanted.hash.as_ref().map(|expected| expected.algorithm.begin());
         let mut file = self.create(wanted)?;
-        // One byte more tells a file that has grown.
+        // One byte more than announced is read, to detect a file that has grown.
         let mut from = from.take(size.saturating_add(1));
         let mut copied = 0;
         loop {
@@ -116,12 +116,12 @@ impl Copier {
         Ok(())
     }
 
-    /// Makes a file that is not there yet, so that nothing is overwritten and no link followed.
+    /// Creates a file that must not exist yet, so that nothing is overwritten and no link is followed.
     fn create(&self, wanted: &Wanted) -> Result<File, Error> {
         let place = wanted.path.below(&self.download);
         let new = || OpenOptions::new().write(true).create_new(true).open(&place);
         let made = match new() {
-            // Most files share their folder with the one before.
+            // Most files are in the same folder as the one before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_folders(wanted).and_then(|()| new())
             }
@@ -130,7 +130,7 @@ impl Copier {
         made.map_err(|source| Error::Create { path: wanted.path.clone(), source })
     }
 
-    /// Makes the folders that a file needs, but not the one of the download: who removed that wants no more files.
+    /// Creates the folders of a file, but not the download folder itself: if that was removed, the fetch was dropped.
     fn make_folders(&self, wanted: &Wanted) -> io::Result<()> {
         let mut folder = self.download.clone();
         for name in wanted.path.folder().split('/').filter(|name| !name.is_empty()) {
@@ -150,7 +150,7 @@ impl From<Error> for CopyError {
     }
 }
 
-/// Reads until the buffer is full or nothing is left: fewer and larger writes than the pieces as they come.
+/// Reads until the buffer is full or the input ends: this makes fewer and larger writes than the pieces as received.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -30,7 +30,7 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// The event says a hash sum that cannot be made.
+    /// The event names a hash algorithm that is not supported.
     #[error("`{path}`: the hash type `{kind}` is not known: known are {}", hash::known())]
     UnknownHash {
         /// The file.
@@ -38,7 +38,7 @@ pub enum Error {
         /// What the event says.
         kind: String,
     },
-    /// The event says a hash sum that cannot be one.
+    /// The event's hash sum has the wrong form for its algorithm.
     #[error("`{path}`: a {kind} sum has {digits} hexadecimal digits, and the event says `{sum}`")]
     HashLength {
         /// The file.
@@ -88,7 +88,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Whoever wanted the files does not want them any more.
+    /// The fetch was dropped.
     #[error("the fetch was stopped")]
     Stopped,
     /// A bug: the thread that writes files panicked.
@@ -144,7 +144,7 @@ pub enum LocalError {
         /// The folder.
         folder: PathBuf,
     },
-    /// It was written to meanwhile.
+    /// It changed while it was copied.
     #[error("`{path}` in `{}` was changed while it was copied", folder.display())]
     Changed {
         /// The file.
@@ -163,7 +163,7 @@ pub enum CartError {
     /// Carts cannot be made below the URL.
     #[error("`{0}` is no URL of a cart service: write it as `http://host:port`")]
     Url(String),
-    /// The event does not say what a cart service must know.
+    /// The event lacks something that a cart service needs.
     #[error("`{path}`: a cart service must know its {field}, and the event says none")]
     Unknown {
         /// The file.
@@ -181,7 +181,7 @@ pub enum CartError {
         /// Why.
         source: reqwest::Error,
     },
-    /// Another answer than the protocol has.
+    /// The answer does not follow the protocol.
     #[error("the cart service answered {method} {url} with {status}: {message}")]
     Refused {
         /// What was asked.
@@ -190,7 +190,7 @@ pub enum CartError {
         url: String,
         /// What it answered.
         status: StatusCode,
-        /// What it says of that.
+        /// Its explanation.
         message: String,
     },
     /// The files were not there in time.
@@ -256,7 +256,7 @@ pub enum TarError {
         /// How many are missing.
         count: usize,
     },
-    /// Names and other descriptions of members are absurdly large.
+    /// The headers of members are too large.
     #[error("the cart's tar has more than {limit} bytes {place} that are not in a file")]
     Headers {
         /// Where.

@@ -25,7 +25,7 @@ fn copy_one(root: &Path, wanted: &Wanted, copier: &mut Copier) -> Result<(), Err
     })
 }
 
-/// Opens a file that really is below the folder, and returns its size.
+/// Opens a file after checking that its real path is below the folder, and returns its size.
 fn open(root: &Path, wanted: &Wanted) -> Result<(File, u64), LocalError> {
     let (path, folder) = (&wanted.path, root.to_owned());
     let unreadable = |source| LocalError::Read { path: path.clone(), folder: root.to_owned(), source };
@@ -33,7 +33,7 @@ fn open(root: &Path, wanted: &Wanted) -> Result<(File, u64), LocalError> {
     if !place.starts_with(root) {
         return Err(LocalError::Outside { path: path.clone(), folder, place });
     }
-    // Looked at before it is opened: opening a named pipe waits for somebody who writes.
+    // The kind is checked before opening: opening a named pipe blocks until a process writes to it.
     let found = fs::metadata(&place).map_err(unreadable)?;
     if !found.is_file() {
         return Err(LocalError::NotRegular { path: path.clone(), folder });

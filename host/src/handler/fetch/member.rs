@@ -1,4 +1,4 @@
-//! One member of a cart's tar: what may be taken of it, by its header alone.
+//! Decides by the header alone what to extract of a member of a cart's tar.
 
 use tar::{Entry, EntryType};
 
@@ -6,7 +6,7 @@ use super::TarError;
 use super::stream::Incoming;
 use crate::domain::parts::FilePath;
 
-/// Where a cart's files lie in its tar, as far as the client has a say.
+/// The folder of a cart's files in its tar, as the client requests it.
 const FOLDER: &str = "data/";
 /// The most characters of a member's path that an error shows.
 const SHOWN_MAX: usize = 300;

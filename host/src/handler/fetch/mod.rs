@@ -1,8 +1,9 @@
-//! An event's files into a folder: from a local folder, or from Pacifica's cart service.
+//! Fetches an event's files into a folder: from a local folder, or from Pacifica's cart service.
 //!
-//! `plan` checks what is wanted before anything moves; `copy` writes one file after another, hashing on the way.
-//! What feeds it is `local`, or `cart` (the service's protocol), whose tar comes through `stream` to `unpack`, where
-//! `member` judges each header. A fetch has one blocking thread, which ends soon after the fetch is dropped.
+//! `plan` checks the list of files before anything is transferred; `copy` writes one file after another, and hashes it
+//! on the way. The files come from `local`, or from `cart` (the service's protocol), whose tar goes through `stream` to
+//! `unpack`, where `member` checks each header. A fetch has one blocking thread, which ends soon after the fetch is
+//! dropped.
 
 mod error;
 mod plan;
@@ -48,7 +49,7 @@ pub enum Source {
     },
 }
 
-/// How much one fetch may be.
+/// The limits of one fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
     /// The most files (`download_files_max`).
@@ -82,13 +83,13 @@ impl Fetcher {
     }
 
     /// Fetches files into an empty folder, each at its own path, with its size and hash sum verified. Dropping the
-    /// future ends the work; what is in the folder then is the caller's to remove, as after an error.
+    /// future ends the work; the caller removes what is in the folder then, as after an error.
     ///
-    /// The blocking thread may be about to create one more file when the future is dropped. It never makes the folder
-    /// itself, so that nothing comes back once that is removed.
+    /// When the future is dropped, the blocking thread may be about to create one more file. It never creates the
+    /// folder itself, so that a removed folder does not come back.
     ///
     /// # Errors
-    /// When a file is missing, is not what the event says, or a limit stands in the way.
+    /// When a file is missing, differs from what the event says, or exceeds a limit.
     pub async fn fetch(
         &self,
         files: &[File],

@@ -1,4 +1,4 @@
-//! A response's body as something that a blocking thread reads, and no further than it is allowed to.
+//! A response's body as a blocking reader that reads no further than allowed.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 /// A piece of the body, or why there is none.
 pub(super) type Piece = Result<Bytes, reqwest::Error>;
 
-/// The body as it comes. The tar crate reads what a header announces into memory, whatever its size: that is why each
-/// step is allowed a number of bytes before it is taken.
+/// The body as it is received. The tar crate reads as much into memory as a header announces, without a limit;
+/// therefore each step is given an allowance of bytes first.
 pub(super) struct Incoming {
     pieces: RefCell<mpsc::Receiver<Piece>>,
     piece: RefCell<Bytes>,
@@ -27,7 +27,7 @@ pub(super) enum State {
     Ended,
     /// It broke off.
     Broken,
-    /// More was to be read than is allowed.
+    /// The reader asked for more than allowed.
     Refused,
 }
 
@@ -41,7 +41,7 @@ impl Incoming {
         }
     }
 
-    /// Allows to read this many bytes from here, whatever was allowed before.
+    /// Sets the allowance to this many bytes from here, in place of the previous one.
     pub(super) fn allow(&self, bytes: u64) {
         self.allowed.set(bytes);
     }

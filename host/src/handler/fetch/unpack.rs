@@ -1,4 +1,4 @@
-//! The tar of a cart, taken apart while it comes. Blocks on the disk and the network. The cart may be hostile.
+//! Unpacks the tar of a cart while it is received. Blocks on the disk and the network. The cart may be hostile.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
@@ -12,13 +12,13 @@ use super::plan::Wanted;
 use super::stream::{Incoming, State};
 use super::{Error, TarError};
 
-/// The most bytes between two files. They may be in memory at once: headers, long names, padding.
+/// The most bytes between two files: headers, long names, padding. The tar crate may hold all of them in memory.
 const HEADERS_BYTES_MAX: u64 = 256 * 1024;
-/// The most bytes of a tar that are in no file: this much, and more for each file.
+/// The most bytes of a tar outside of files: this many, plus some for each file.
 const OVERHEAD_BYTES_MAX: u64 = 1024 * 1024;
 const OVERHEAD_BYTES_PER_FILE: u64 = 64 * 1024;
 
-/// Takes the wanted files out of a tar, each exactly once and nothing else.
+/// Extracts the wanted files from a tar, each exactly once and nothing else.
 pub(super) fn unpack(
     incoming: &Incoming,
     folders: &Folders,
@@ -44,13 +44,13 @@ struct Unpacking<'a> {
     folders: &'a Folders,
     wanted: HashMap<&'a str, (usize, &'a Wanted)>,
     is_taken: Vec<bool>,
-    /// How many more bytes may be in no file.
+    /// How many more bytes outside of files are allowed.
     overhead: u64,
     place: ArchivePosition,
 }
 
 impl Unpacking<'_> {
-    /// Takes all members up to the end mark.
+    /// Reads all members up to the end mark.
     fn members(&mut self, copier: &mut Copier) -> Result<(), Error> {
         let mut archive = Archive::new(self.incoming);
         let mut entries = archive.entries().map_err(|error| self.explain(error))?;
@@ -62,7 +62,7 @@ impl Unpacking<'_> {
             match next {
                 Some(Ok(mut entry)) => self.member(&mut entry, copier)?,
                 Some(Err(error)) => return Err(self.explain(error).into()),
-                // The stream's end is no end mark.
+                // The end of the stream does not replace the end mark.
                 None if self.incoming.state() == State::Ended => return Err(self.truncated().into()),
                 None => return Ok(()),
             }

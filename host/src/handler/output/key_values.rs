@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<KeyValue>, OutputError> {
     parse(&bytes).map_err(|reason| OutputError::KeyValues { path: path.to_owned(), reason })
 }
 
-/// A byte order mark, as spreadsheets write it, does not count.
+/// A byte order mark, which spreadsheets write, is skipped.
 fn parse(bytes: &[u8]) -> Result<Vec<KeyValue>, String> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(format!("it is longer than {BYTES_MAX} bytes"));

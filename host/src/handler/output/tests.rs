@@ -1,4 +1,4 @@
-//! What is taken of an output folder, and what is not.
+//! Which files of an output folder are collected, and which are refused.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -52,7 +52,8 @@ fn files_come_in_the_order_of_their_paths_with_what_is_known_of_them() {
     assert_eq!(output.files[1].modified, fs::metadata(&output.files[1].place).unwrap().modified().unwrap());
 }
 
-/// Metadata takes ten top levels only, and failed a whole upload of crystals at its last step, after all was archived.
+/// The metadata service accepts ten top-level types only, and failed a whole upload of crystals at its last step, after
+/// all files were archived.
 #[test]
 fn a_media_type_that_metadata_does_not_take_is_bytes() {
     for (name, expected) in [
@@ -124,8 +125,8 @@ fn a_name_that_is_no_text_is_refused() {
     assert!(error.contains("cannot be uploaded: it is no UTF-8"), "{error}");
 }
 
-/// A native program may do this to its own run's folder: without the look at the folders above, the whole
-/// disk would be its output.
+/// A native program can do this to its own run's folder: without the check of the folders above, the whole disk would
+/// be its output.
 #[test]
 fn an_output_that_was_put_elsewhere_is_refused() {
     let (run, elsewhere) = (run(&[]), tempfile::tempdir().unwrap());

@@ -33,10 +33,10 @@ impl Component {
         Ok(Self { host, command, allow_hosts: allow_hosts.into() })
     }
 
-    /// Runs it. What goes wrong with it is its exit. Dropping the future ends it.
+    /// Runs it. Its own failures are an exit, not an error. Dropping the future ends it.
     ///
     /// # Errors
-    /// When it failed and this machine has not what is needed to keep what it says.
+    /// When it failed and this machine lacks what it takes to keep what it writes.
     pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (stdout, stderr) = (captured(&call.stdout, call), captured(&call.stderr, call));
         let memory_bytes = call.limits.memory_bytes.unwrap_or(COMPONENT_MEMORY_BYTES);
@@ -57,7 +57,7 @@ impl Component {
         };
         let end = self.host.run_command(&self.command, command_call).await;
         match stdout.shortage().or_else(|| stderr.shortage()) {
-            // Where it went beyond a limit, what is missing may be what it has taken.
+            // If it exceeded a limit, it may have used up what is missing itself.
             Some(shortage) if !end.exit.is_success() && !matches!(end.exit, Exit::Limit(_)) => Err(shortage),
             Some(_) | None => {
                 Ok(ProgramResult { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() })
@@ -74,12 +74,12 @@ fn captured(path: &Path, call: &Call) -> Shared {
 /// A stream of the program's.
 struct Stream {
     capture: Capture,
-    /// Why something of it could not be kept, where that is a want of this machine's: the program is not told more than
-    /// that it failed.
+    /// Why part of it could not be kept, if that is a shortage of this machine. The program only sees that its write
+    /// failed.
     shortage: Option<Shortage>,
 }
 
-/// A stream that the program's thread writes to, and that is read when that has ended.
+/// A stream that the program's thread writes to, and that is read once that thread has ended.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Stream>>);
 
@@ -174,7 +174,7 @@ mod tests {
         let panicked = run(&["panic"]).await;
         assert!(matches!(panicked.exit, Exit::Failed(_)));
         assert!(panicked.stderr.tail.contains("oh no"), "{}", panicked.stderr.tail);
-        // What it says has nowhere to go.
+        // Its output cannot be written anywhere.
         let nowhere = Call { stdout: folder.path().join("no/stdout"), ..call(folder.path(), &["show"]) };
         assert!(!component.run(&nowhere).await.unwrap().exit.is_success());
         // A full disk failed the run, for good where it had no schedule.

@@ -22,7 +22,7 @@ pub use supervise::{Supervision, become_main, supervise_main};
 /// Where a native program's name is looked up, and its own `PATH`, unless its environment says otherwise.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What is said where a stream of a program's cannot be kept.
+/// The text that replaces a stream's content when it cannot be kept.
 const UNKEPT: &str = "failed to keep what the program says (is the disk full?)";
 
 /// What a program is started with.
@@ -38,7 +38,7 @@ pub struct Call {
     pub environment: Vec<(String, String)>,
     /// The output folders, which it may write: paths below `folder`.
     pub outputs: Vec<String>,
-    /// Where what it says goes: a file that is created when it says anything.
+    /// Where its stdout goes: a file that is created with the first byte.
     pub stdout: PathBuf,
     /// The same for stderr.
     pub stderr: PathBuf,
@@ -61,7 +61,7 @@ pub struct CallLimits {
     pub log_bytes: u64,
 }
 
-/// How a program ended, and what it said.
+/// How a program ended, and what it wrote.
 #[derive(Clone, Debug)]
 pub struct ProgramResult {
     /// Its exit.
@@ -73,28 +73,28 @@ pub struct ProgramResult {
 }
 
 impl ProgramResult {
-    /// Says that a program could not be started, or was ended by a limit, without a word.
+    /// Makes the result of a program that could not be started, or was ended by a limit, without output.
     pub(super) fn silent(exit: Exit) -> Self {
         Self { exit, stdout: StreamTail::default(), stderr: StreamTail::default() }
     }
 }
 
-/// What this machine lacks to run a program, such as memory for its process: it says nothing about the program, which can
-/// run when that has passed.
+/// What this machine lacks to run a program, such as memory for its process. It is not the program's failure: the
+/// program can run once the shortage has passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage(pub String);
 
 /// Why a program did not run, or not to its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// For want of something of this machine's.
+    /// This machine lacks something.
     Shortage(Shortage),
-    /// For a reason of its own, or of the configuration.
+    /// The program or the configuration is at fault.
     Failure(String),
 }
 
 impl Fault {
-    /// Judges an error, and says what failed by it.
+    /// Classifies an error, and names what failed.
     fn of(what: &str, error: &(dyn Error + 'static)) -> Self {
         let reason = format!("{what}: {}", chain::of(error));
         if shortage::is_behind(error) { Self::Shortage(Shortage(reason)) } else { Self::Failure(reason) }
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// A want of descriptors, processes or disk failed the run, for good where it had no schedule.
+    /// A shortage of descriptors, processes or disk failed the run, for good where it had no schedule.
     #[test]
     fn a_want_of_descriptors_processes_memory_or_disk_is_no_fault_of_the_programs() {
         for ours in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::NOSPC] {

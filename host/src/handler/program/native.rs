@@ -28,12 +28,12 @@ pub struct Native {
 }
 
 impl Native {
-    /// Runs the program. What goes wrong with it is its exit.
+    /// Runs the program. Its own failures are an exit, not an error.
     ///
     /// Dropping the future ends the program at once, with all that it has started.
     ///
     /// # Errors
-    /// When this machine has not what the program needs to be started, or what it says needs to be kept.
+    /// When this machine lacks what it takes to start the program, or to keep what it writes.
     pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (process, (stdout, stderr)) = match start::start(self, call).await {
             Ok(started) => started,
@@ -50,7 +50,7 @@ impl Native {
         let stderr = listen(stderr.0, stderr.1, &ended, &broken);
         let (exit, stdout, stderr) = tokio::join!(ruling, stdout, stderr);
         let exit = match (exit?, stdout.broken.or(stderr.broken)) {
-            // What is missing may be what the program has taken.
+            // The limit comes first: the program itself may have used up what is missing.
             (Exit::Limit(limit), _) => Exit::Limit(limit),
             (_, Some(Fault::Shortage(shortage))) => return Err(shortage),
             (_, Some(Fault::Failure(reason))) => Exit::Failed(reason),

@@ -1,9 +1,9 @@
-//! What `waypost supervise` does: it starts one native program, and ends it and everything that came of it.
+//! Implements `waypost supervise`: starts one native program, and ends it together with every process that it started.
 //!
-//! A process of its own, because a process can adopt what its program leaves behind only as a whole, and because it
-//! outlives the service by a moment: its stdin is a socket whose other end the service holds, and when that end is gone
-//! (closed, or the service killed) there is nobody to run for. To it go the [`Report`]s, one line of JSON each.
-//! [`super::native`] is the other side.
+//! The supervisor is a process of its own for two reasons. A process can adopt orphaned descendants only for all of its
+//! children together. And it outlives the service by a moment: its stdin is a socket whose other end the service holds.
+//! When that end is closed, or the service is killed, the supervisor ends the program. It writes [`Report`]s to the
+//! socket, one line of JSON each. [`super::native`] is the other side.
 
 mod family;
 mod program;
@@ -32,18 +32,18 @@ pub(super) use family::end_session;
 
 /// The time between asking a program to end and ending it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// The longest that is waited for what was killed.
+/// The longest wait for killed processes to end.
 pub(super) const KILLING: Duration = Duration::from_secs(10);
-/// Programs come after the router itself when the machine is busy, as plugins do.
+/// Programs have a lower priority than the service when the machine is busy, as plugins do.
 const NICENESS: i32 = 5;
 /// How many files a program may have open, unless it asks for more: what Linux gives by default.
 const FILES: u64 = 1024;
-/// The exit code of what could not even report.
+/// The exit code when even the report cannot be written.
 const FAILED: u8 = 1;
-/// The exit code of a shell for a program that could not be started.
+/// A shell's exit code for a program that cannot be started.
 const NOT_STARTED: u8 = 126;
 
-/// What is to be started, within which limits. The working directory is the run's folder, and the environment is the
+/// The command to start, and its limits. The working directory is the run's folder, and the environment is the
 /// program's.
 #[derive(Debug)]
 pub struct Supervision {
@@ -57,14 +57,14 @@ pub struct Supervision {
     pub command: Vec<OsString>,
 }
 
-/// What the service is told.
+/// A report to the service.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The program runs, as this process and as a group of this number.
+    /// The program runs, with this number as its process id and its process group.
     Started(i32),
-    /// It has ended, and what it had started has too.
+    /// The program has ended, and so have all processes that it started.
     Ended(End),
-    /// It was not started, as this machine has not what it needs.
+    /// The program was not started because this machine lacks something that it needs.
     Short(Shortage),
 }
 
@@ -73,7 +73,7 @@ pub(super) enum Report {
 pub(super) struct End {
     /// How it ended.
     pub(super) exit: Exit,
-    /// Where not all of its processes could be ended: those that are known.
+    /// The processes that could not be ended, as far as they are known.
     pub(super) left: Option<Vec<i32>>,
 }
 
@@ -111,26 +111,26 @@ async fn report(reports: &mut OwnedWriteHalf, report: &Report) -> io::Result<()>
     reports.write_all(&line).await
 }
 
-/// Resolves as soon as the service says anything, which is that all must end, or is gone.
+/// Resolves when the service sends anything, which means that everything must end, or closes the socket.
 async fn order(orders: &mut OwnedReadHalf) {
     drop(orders.read(&mut [0]).await);
 }
 
-/// Starts the program and returns how it ended, when nothing of it runs any more.
+/// Starts the program and returns how it ended, once none of its processes runs any more.
 async fn rule(
     supervision: Supervision,
     orders: &mut OwnedReadHalf,
     reports: &mut OwnedWriteHalf,
 ) -> Result<End, Fault> {
     let failed = |error: io::Error| Fault::of("failed to prepare the program's process", &error);
-    // Whoever ends the service ends its programs through it: it may want to wait for them.
+    // These signals are ignored: the service ends its programs itself, and may want to wait for them first.
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         drop(signal(kind).map_err(failed)?);
     }
     let children = signal(SignalKind::child()).map_err(failed)?;
     family::adopt()?;
     limit(&supervision).map_err(|error| failed(error.into()))?;
-    // The program ends before the service when memory runs out, and this process stays to say so.
+    // When memory runs out, the kernel kills the program before the service; this process survives to report it.
     let before = process::end_before_others(process::EARLY);
     let program = program::start(&supervision.command, supervision.memory_bytes);
     if let Some(Err(error)) = before.map(process::set_score) {
@@ -138,7 +138,7 @@ async fn rule(
     }
     let program = program?;
     let mut family = Family::new(program, children);
-    // That nobody listens is seen at once, as an order.
+    // A failed write means that the service is gone; `order` below sees that too.
     drop(report(reports, &Report::Started(program.as_raw_nonzero().get())).await);
     let is_late = tokio::select! {
         biased;
@@ -163,20 +163,20 @@ async fn rule(
     Ok(End { exit, left })
 }
 
-/// Makes this process, and by that the program, what they should be.
+/// Sets the limits and privileges of this process, which the program inherits.
 fn limit(supervision: &Supervision) -> Result<(), rustix::io::Errno> {
-    // No terminal: neither its Ctrl-C, which is for the service, nor questions to whoever sits there.
+    // A new session has no terminal: Ctrl-C is for the service, and the program cannot prompt the user.
     setsid()?;
-    // Neither the program nor what it starts becomes more than this user: sudo and the like do not work in it.
+    // The program and its children cannot gain privileges: sudo and the like do not work in it.
     process::gain_no_privileges()?;
     nice(NICENESS)?;
     restrict(Resource::Core, 0)?;
-    // The service has raised its own limit as far as it may. Some programs look at each descriptor up to the limit, or keep
-    // a bit for each.
+    // The service has raised its own soft limit to the maximum. The program gets a lower one: some programs loop over
+    // all descriptors up to the limit, or keep a bit for each.
     let files = getrlimit(Resource::Nofile);
     let current = Some(files.maximum.map_or(FILES, |maximum| maximum.min(FILES)));
     setrlimit(Resource::Nofile, Rlimit { current, ..files })?;
-    // One more, so that whoever measures sees that it was too much.
+    // One byte more than allowed, so that the quota check can tell that the output is too large.
     restrict(Resource::Fsize, supervision.output_bytes.saturating_add(1))
 }
 

@@ -63,7 +63,7 @@ fn following(runs: &Arc<AtomicUsize>, folder: &Path, accept: Accept) -> Arc<Hand
     handler
 }
 
-/// Returns a queue whose handler is owed a run, and the event.
+/// Returns a queue whose handler has a pending run, and the event.
 async fn owing(handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
     owing_in(Arc::new(RedbStore::open(folder, Duration::ZERO).unwrap()), handler, folder).await
 }
@@ -81,7 +81,7 @@ async fn owing_in(store: Arc<dyn Store>, handler: Arc<Handler>, folder: &Path) -
     (queue, id)
 }
 
-/// Owes the queue's handler a run on one more event.
+/// Adds a pending run on one more event for the queue's handler.
 async fn owe(queue: &Queue, id: &str) -> EventId {
     let event = json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
     let arrival = Arrival {
@@ -140,7 +140,7 @@ async fn a_run_ends_while_the_store_is_read() {
     }
     drop(open);
     drop(busy.await);
-    // Behind the look.
+    // Waits until the store has been read: there is one blocking thread.
     run::blocking(|| ()).await;
     go.notify_one();
     until(|| context.in_flight.lock().is_empty()).await;
@@ -149,7 +149,7 @@ async fn a_run_ends_while_the_store_is_read() {
     assert_eq!(begun.load(Ordering::SeqCst), 1);
 }
 
-/// It was still owed in what had been read, and not under way any more.
+/// The run was still pending in the page that had been read, and not in flight any more.
 #[test]
 fn a_run_that_ends_while_the_store_is_read_does_not_begin_again() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -157,7 +157,7 @@ fn a_run_that_ends_while_the_store_is_read_does_not_begin_again() {
     runtime.block_on(a_run_ends_while_the_store_is_read());
 }
 
-/// The run was left owed, began again at once, and panicked again, for ever.
+/// The run stayed pending, started again at once, and panicked again in an endless loop.
 #[tokio::test]
 async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,7 +195,7 @@ async fn a_run_that_panics_is_over_where_its_schedule_is() {
     assert!(reason.contains("the closure panicked"), "{reason}");
 }
 
-/// It was counted: after 75 minutes of a full disk, the upload was a dead letter.
+/// The shortage was counted as a failure: after 75 minutes of a full disk, the upload was a dead letter.
 #[tokio::test]
 async fn a_follow_up_event_that_the_store_has_no_room_for_uses_up_no_attempt_and_needs_no_further_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -231,7 +231,7 @@ fn number(entry: &Entry) -> Option<u32> {
     if let Entry::Attempt(attempt) = entry { Some(attempt.number) } else { None }
 }
 
-/// Four events whose files had no room on the disk held the four places of their handler, for ever.
+/// Four events whose files did not fit on the disk held all four permits of their handler for ever.
 #[tokio::test]
 async fn a_run_that_this_machine_has_no_room_for_leaves_its_place_to_others() {
     let folder = tempfile::tempdir().unwrap();
@@ -267,7 +267,7 @@ async fn a_queue_whose_runs_are_put_off_one_after_the_other_rests() {
     assert!(queue.rest.is_some());
 }
 
-/// Nothing was recorded, and its program ran again at once, for ever.
+/// The result was not recorded, and the program ran again in an endless loop.
 #[tokio::test]
 async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do() {
     let folder = tempfile::tempdir().unwrap();

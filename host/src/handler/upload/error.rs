@@ -24,7 +24,7 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// There can be no HTTP client.
+    /// The HTTP client cannot be made.
     #[error("failed to set up the HTTP client for uploads")]
     Client(#[source] SetUpError),
     /// A file of the output cannot be read.
@@ -35,7 +35,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file of the output is not what it was when the program ended.
+    /// A file of the output has changed since the program ended.
     #[error(
         "{path} was changed while it was uploaded: something that the handler started still writes to it"
     )]
@@ -43,7 +43,7 @@ pub enum Error {
         /// Which.
         path: PathBuf,
     },
-    /// Nothing can be written where outputs go.
+    /// The destination cannot be written.
     #[error("failed to write the upload at {path}")]
     Write {
         /// Where.
@@ -51,7 +51,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// What the next try would need cannot be kept, or what an earlier one kept cannot be read.
+    /// A note for the next try cannot be written, or that of an earlier try cannot be read.
     #[error("failed to keep the notes of an upload at {path}")]
     Notes {
         /// Where.
@@ -67,8 +67,8 @@ pub enum Error {
         /// Why.
         source: reqwest::Error,
     },
-    /// The service did not let the bundle come to its end. Its reason is lost where it closed the connection
-    /// at once.
+    /// The service ended the upload before the bundle was complete. Its reason is lost if it closed the connection at
+    /// once.
     #[error(
         "the connection to the ingest service at {url} broke after {sent} of {size} bytes: if this repeats, its \
          log may say why it refused them"
@@ -83,7 +83,7 @@ pub enum Error {
         /// What happened to the connection.
         source: reqwest::Error,
     },
-    /// The service took nothing, or did not answer once it had everything.
+    /// The service stopped reading, or did not answer once it had everything.
     #[error("the ingest service at {url} stood still for {waited:?}")]
     Idle {
         /// Where.
@@ -91,7 +91,7 @@ pub enum Error {
         /// For how long.
         waited: Duration,
     },
-    /// The service answered another status than it should.
+    /// The service answered with an unexpected status.
     #[error("the ingest service answered {status} at {url}: {answer}")]
     Refused {
         /// Where.
@@ -120,7 +120,7 @@ pub enum Error {
         job: String,
         /// At which task and for what reason, in the service's words; of a long text beginning and end.
         answer: String,
-        /// Whether the bundle itself was judged, so that it would fail again.
+        /// Whether the service rejected the bundle itself, so that the same bundle would fail again.
         is_lasting: bool,
     },
     /// The service does not know a job that it has begun.
@@ -151,7 +151,7 @@ pub enum Error {
         /// Why there was no answer the last time, where there was none.
         source: Option<Box<Self>>,
     },
-    /// Handlers trigger each other without an end.
+    /// Handlers trigger each other in an endless chain.
     #[error(
         "the follow-up event would be number {chain} of a chain, and {CHAIN_MAX} is the most \
          (`{CHAIN_ATTRIBUTE}`): a handler that triggers itself, by way of others too, needs a filter that ends this"
@@ -174,17 +174,17 @@ pub enum Error {
 /// Why a follow-up event was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The way in did not take it.
+    /// Intake did not accept it.
     #[error(transparent)]
     Intake(#[from] intake::Error),
-    /// What stands in for the way in did not.
+    /// The replacement for intake did not accept it.
     #[error("{0}")]
     Other(String),
 }
 
 impl Error {
-    /// Tells whether it is for want of something of this service's, such as room in the store: the destination and the
-    /// program have no part in it.
+    /// Tells whether the cause is a shortage of this service, such as no room in the store, and not the destination or
+    /// the program.
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::NotAccepted(Refusal::Intake(error)) => error.is_shortage(),
@@ -197,8 +197,7 @@ impl Error {
         }
     }
 
-    /// Tells whether trying again would end alike, as long as nobody changes the configuration, here or
-    /// there.
+    /// Tells whether a retry would fail in the same way unless the configuration of this service or the other changes.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => true,
@@ -213,7 +212,7 @@ impl Error {
     }
 }
 
-/// Tells whether a status is about the moment rather than about the request.
+/// Tells whether a status is about the service's present state rather than about the request.
 pub(super) fn is_passing(status: StatusCode) -> bool {
     let is_busy = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
     status.is_server_error() || is_busy
@@ -228,7 +227,7 @@ mod tests {
         Error::NotAccepted(intake::Error::Log { source }.into())
     }
 
-    /// It was counted: after 75 minutes of a full disk, uploads were dead letters.
+    /// The shortage was counted as a failure: after 75 minutes of a full disk, uploads were dead letters.
     #[test]
     fn a_store_that_is_away_or_full_is_our_own_shortage_and_a_refusal_of_the_event_is_not() {
         let quota = store::Error::Quota { user: "ann".to_owned(), kept: 1, bytes: 1, max: 1 };

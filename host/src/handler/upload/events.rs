@@ -1,4 +1,4 @@
-//! Follow-up events: files in a folder, and an event that names them, so that the next handler takes them up.
+//! Follow-up events: an output's files are copied to a folder, and an event that names them triggers the next handler.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ impl Events {
         Ok(format!("event {id}"))
     }
 
-    /// Makes the event. A repeat has the same id and source, which is what makes it the same event.
+    /// Makes the event. A repeat has the same id and source, so that it is a duplicate of the same event (CloudEvents
+    /// 1.0.2, 3.1).
     fn event(&self, output: &Output, origin: &Origin, chain: u32, sums: &[String]) -> Result<Event, Error> {
         let id = output.label(origin.run);
         let event = FollowUp {
@@ -99,11 +100,11 @@ impl Events {
     }
 }
 
-/// Returns which place in its chain an event has that follows this one.
+/// Returns the place in its chain of an event that follows this one.
 fn next_in_chain(event: &Event) -> Result<u32, Error> {
     let extensions = event.canonical().extensions;
     let chain = extensions.iter().find(|(name, _)| name == CHAIN_ATTRIBUTE);
-    // Whoever sends something else there, begins a chain.
+    // Any other value of the attribute starts a new chain.
     let chain = chain.and_then(|(_, value)| value.parse().ok()).unwrap_or(0_u32).saturating_add(1);
     if chain > CHAIN_MAX { Err(Error::Chain { chain }) } else { Ok(chain) }
 }

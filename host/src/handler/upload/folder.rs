@@ -1,4 +1,4 @@
-//! A folder that appears at once, with all that belongs into it, on disk.
+//! A folder that appears atomically with all of its content, synced to disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,13 +12,13 @@ use super::work::{PIECE_BYTES, Stop};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
 
-/// The folder beside the finished ones where those that are not finished lie.
+/// The subfolder for unfinished folders, beside the finished ones.
 const UNFINISHED: &str = ".waypost";
 
 /// How many files are synced side by side.
 const SYNC_THREADS: usize = 8;
 
-/// A folder as it is filled. Dropped before [`Self::finish`], it was never there.
+/// A folder that is being filled. If it is dropped before [`Self::finish`], it never appears.
 pub(super) struct Folder {
     /// Where it is now.
     work: TempDir,
@@ -26,15 +26,15 @@ pub(super) struct Folder {
     stage: PathBuf,
     /// Where it will be.
     target: PathBuf,
-    /// What is in it and not known to be on disk, folders after what is in them.
+    /// The files and folders that are not synced yet, folders after their content.
     unsynced: Vec<PathBuf>,
 }
 
 impl Folder {
-    /// Begins the folder `name` in `parent`, and removes what a try before this one has left of it.
+    /// Begins the folder `name` in `parent`, and removes what an earlier try has left of it.
     pub(super) fn begin(parent: &Path, name: &str) -> Result<Self, Error> {
         let stage = parent.join(UNFINISHED).join(name);
-        // A thread of that try may still be ending there: what it does not let go of is no obstacle.
+        // A thread of the earlier try may still be writing there; files that cannot be removed are not in the way.
         drop(fs::remove_dir_all(&stage));
         fs::create_dir_all(&stage).map_err(|source| failed(&stage, source))?;
         let work = temporary(&stage).map_err(|source| failed(&stage, source))?;
@@ -81,7 +81,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Brings it to disk and then to its place, instead of one that is there already.
+    /// Syncs it and then moves it to its final path, in place of an existing folder.
     pub(super) fn finish(mut self, stop: &Stop) -> Result<PathBuf, Error> {
         self.sync(stop)?;
         stop.check()?;
@@ -93,8 +93,8 @@ impl Folder {
         Ok(self.target)
     }
 
-    /// Syncs when all is written: the disk has begun with the first by then. Files that are synced side by
-    /// side share commits of the file system's journal.
+    /// Syncs only after everything is written: by then the disk has begun to write the first files. Files that are
+    /// synced in parallel share commits of the file system's journal.
     fn sync(&mut self, stop: &Stop) -> Result<(), Error> {
         let (mut folders, files): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsynced).into_iter().partition(|path| path.is_dir());
@@ -124,7 +124,7 @@ impl Folder {
         if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) {
             return Err(error);
         }
-        // A folder takes the place of an empty one, and of no other.
+        // A rename replaces an empty folder, but no other.
         let old = temporary(&self.stage)?;
         fs::rename(&self.target, old.path())?;
         let moved = fs::rename(self.work.path(), &self.target);
@@ -142,7 +142,7 @@ impl Folder {
     }
 }
 
-/// Makes a folder that others may read, as far as the process's mask lets them.
+/// Makes a folder that others may read, as far as the process's umask allows.
 fn temporary(parent: &Path) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]

@@ -1,7 +1,7 @@
-//! What a program made, to where it belongs: a local folder, Pacifica's ingest service, or a follow-up event.
+//! Uploads what a program made: to a local folder, Pacifica's ingest service, or a follow-up event.
 //!
-//! An upload may be cut short at any point, by a crash or since its future is dropped, and is then tried
-//! again as a whole: what others see of it is whole or not there, and a repeat takes its place.
+//! An upload may be interrupted at any point, by a crash or by dropping its future, and is then retried as a whole.
+//! Others see it whole or not at all, and a repeat replaces it.
 //!
 //! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event
 //!   of them.
@@ -40,7 +40,7 @@ pub use events::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 /// Where outputs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Nowhere: they go with the run's folder.
+    /// Nowhere: they are removed with the run's folder.
     Nowhere,
     /// Each into a folder of its own below this one, as a bundle: `data/…` and `metadata.txt`.
     Local(PathBuf),
@@ -50,7 +50,7 @@ pub enum Destination {
         url: Url,
         /// Where its state is asked for, with `?job_id=N`.
         status_url: Url,
-        /// Who is asking.
+        /// How to authenticate.
         auth: IngestAuth,
         /// The longest that ingesting may take after the upload. Default 1 h.
         timeout: Duration,
@@ -64,10 +64,10 @@ pub enum Destination {
     },
 }
 
-/// How an ingest service knows who is asking.
+/// How to authenticate with an ingest service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IngestAuth {
-    /// It does not.
+    /// Not at all.
     None,
     /// By name and password.
     Basic {
@@ -90,7 +90,7 @@ pub struct Origin {
     pub event: Event,
     /// Its id in the log.
     pub event_id: EventId,
-    /// Who sent it: follow-up events are his too.
+    /// Who sent it; follow-up events get the same sender.
     pub sender: String,
     /// Its transaction.
     pub transaction: Transaction,
@@ -100,7 +100,7 @@ pub struct Origin {
     pub run: DeliveryId,
 }
 
-/// Accepts a follow-up event in a sender's name and returns its id in the log, or why not.
+/// Accepts a follow-up event with a given sender and returns its id in the log.
 pub type Accept = Arc<dyn Fn(Event, String) -> BoxFuture<'static, Result<EventId, Refusal>> + Send + Sync>;
 
 /// Uploads outputs.
@@ -134,13 +134,11 @@ impl Uploader {
         }))
     }
 
-    /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: what is in it lets
-    /// the next try go on where this one ended (such as the number of an ingest job). Dropping the future
-    /// ends the work.
+    /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: its content (such as the
+    /// number of an ingest job) lets the next try continue. Dropping the future ends the work.
     ///
     /// # Errors
-    /// When it did not arrive; trying again is always safe, and [`Error::is_lasting`] tells whether it is of
-    /// any use.
+    /// When it did not arrive. Trying again is always safe; [`Error::is_lasting`] tells whether it can succeed.
     pub async fn upload(
         &self,
         output: &Arc<Output>,

@@ -1,4 +1,4 @@
-//! What one try of an upload leaves for the next: small files that are whole or not there.
+//! Notes from one try of an upload for the next: small files that are written atomically.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,4 @@
-//! What is said of an upload: rows as Pacifica's services and events have them (FACTS: The Dispatcher
-//! family).
+//! The metadata of an upload: rows in the form of Pacifica's services and events (FACTS: The Dispatcher family).
 
 use std::time::SystemTime;
 
@@ -11,10 +10,9 @@ use super::Origin;
 use crate::domain::parts::KeyValue;
 use crate::handler::output::{Output, OutputFile};
 
-/// The fields of a transaction that an ingest service is told, in this order; its id is the service's to
-/// give.
+/// The fields of a transaction that an ingest service is told, in this order. The service itself assigns the id.
 const INGESTED: [&str; 3] = ["submitter", "instrument", "project"];
-/// What stands for a hash sum as long as it is not known: all have this length.
+/// The placeholder for a hash sum that is not known yet; all sums have this length.
 pub(super) const HASH_UNKNOWN: &str = "0000000000000000000000000000000000000000";
 
 /// One row.
@@ -58,8 +56,8 @@ pub(super) fn metadata<'a>(output: &Output, origin: &Origin, sums: impl Iterator
     serde_json::to_vec(&rows).expect("rows have string keys and no maps")
 }
 
-/// Returns a folder as an ingest service reads it: it takes a first `data` away, which is also where files lie in the
-/// bundle, so that a folder of this name needs another before it.
+/// Returns a folder in the form that an ingest service expects. The service strips a leading `data`, which is also the
+/// folder of the files in the bundle; a folder that is itself named `data` therefore needs one more.
 fn subdir(folder: &str) -> String {
     match folder.split('/').next() {
         Some("data") => format!("data/{folder}"),
@@ -108,7 +106,7 @@ fn row<'a>(file: &'a OutputFile, id: Option<usize>, subdir: String, sum: &'a str
     }
 }
 
-/// Writes a time as Pacifica's uploader does: UTC in whole seconds, without saying so.
+/// Writes a time as Pacifica's uploader does: UTC in whole seconds, without a time zone.
 fn time(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
@@ -120,7 +118,8 @@ mod tests {
 
     use super::*;
 
-    /// Ingest takes a first `data` away: the files of an output folder `data` were looked for beside it, and not found.
+    /// The ingest service strips a leading `data`: it looked for the files of an output folder `data` one level too
+    /// high.
     #[test]
     fn a_folder_that_is_called_data_keeps_its_name() {
         for (folder, expected) in [

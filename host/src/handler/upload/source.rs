@@ -1,4 +1,4 @@
-//! An output's files as they are read for an upload: hashed on the way, and held to what they were before.
+//! Reads an output's files for an upload: hashes them, and checks that they have not changed since they were collected.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -25,7 +25,7 @@ impl<'a> Source<'a> {
     /// Opens a file.
     pub(super) fn open(file: &'a OutputFile, stop: &'a Stop, meter: &'a Meter) -> Result<Self, Error> {
         stop.check()?;
-        // Opening whatever else may stand there now could block.
+        // The path may have been replaced by something that blocks when it is opened, such as a named pipe.
         let metadata = file.place.symlink_metadata().map_err(|source| failed(file, source))?;
         if !metadata.is_file() || metadata.len() != file.size {
             return Err(changed(file));

@@ -1,4 +1,4 @@
-//! Work that blocks, on threads that end soon when the future that waits for them is dropped.
+//! Blocking work on threads that end soon after the future that waits for them is dropped.
 
 use std::future::Future;
 
@@ -7,18 +7,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 
-/// How much is read, hashed and sent at once. Between two pieces a thread looks whether it should end.
+/// How much is read, hashed and sent at once. Between two pieces a thread checks whether it should end.
 pub(super) const PIECE_BYTES: usize = 256 * 1024;
 
-/// Tells a thread that nobody waits for it any more.
+/// Tells a thread that its result is not needed any more.
 #[derive(Clone, Debug)]
 pub(super) struct Stop(CancellationToken);
 
 impl Stop {
-    /// Ends the work where it should end.
+    /// Checks whether the work should go on.
     ///
     /// # Errors
-    /// When it should.
+    /// When the work should end.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.0.is_cancelled() { Err(Error::Stopped) } else { Ok(()) }
     }
@@ -26,7 +26,7 @@ impl Stop {
     /// Sends a value, and waits until there is room for it.
     ///
     /// # Errors
-    /// When the work should end, or nobody receives it any more.
+    /// When the work should end, or the receiver is dropped.
     pub(super) fn send<T>(&self, sender: &mpsc::Sender<T>, value: T) -> Result<(), Error> {
         let sent = tokio::runtime::Handle::current().block_on(self.0.run_until_cancelled(sender.send(value)));
         if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(Error::Stopped) }

@@ -1,4 +1,4 @@
-//! What each operation does to the tables, inside one transaction. Pure but for the tables.
+//! The effect of each operation on the tables, inside one transaction. It does nothing but change the tables.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settl
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
-/// The most new deliveries of one commit that a wake carries; recipients that got more read the store.
+/// The most new deliveries of one commit that a wake carries; recipients with more read the store.
 const TOLD_MAX: usize = 8 * 1024;
 /// How far the stored time of a target's last success may lag behind.
 const REACHED_LAG: Duration = Duration::from_secs(1);
 
-/// What the rest of the store must learn after the commit.
+/// The changes to publish to the rest of the store after the commit.
 #[derive(Default)]
 pub(super) struct Effects {
     /// New batches.
@@ -37,11 +37,11 @@ pub(super) struct Effects {
     pub(super) changed: Vec<u128>,
     /// Subscriptions with new work.
     pub(super) woken: HashMap<RecipientId, Wake>,
-    /// When targets were reached, as far as it was written.
+    /// When targets were reached, for those times that were written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// How many new deliveries there are.
     pub(super) told: usize,
-    /// Subscriptions that are not known any more.
+    /// Subscriptions that were removed.
     pub(super) forgotten: Vec<SubscriptionId>,
     /// What is kept for users.
     pub(super) usage: Changes,
@@ -60,7 +60,7 @@ pub(super) struct Apply<'a, 'txn> {
 }
 
 impl Apply<'_, '_> {
-    /// Logs the events of all accepts of the group, in batches, with what they cause.
+    /// Logs the events of all accepts of the group, in batches, with their deliveries and failures.
     pub(super) fn accept<'e>(
         &mut self,
         accepts: impl Iterator<Item = &'e [Arrival]>,
@@ -136,7 +136,7 @@ impl Apply<'_, '_> {
         let key = format!("{}\0{}", arrival.event.source(), arrival.event.id());
         let oldest = self.now.checked_sub(self.dedup_window).unwrap_or(Timestamp::MIN);
         let oldest = super::ids::first_at(oldest).uuid().as_u128();
-        // Each new one makes room for itself, so that the table needs no other care.
+        // Each new entry removes up to two expired ones, so that the table needs no other cleanup.
         for _ in 0..2 {
             let first = self.tables.seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
             let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
@@ -218,7 +218,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Takes the row of a waiting delivery away; returns whether it was there.
+    /// Removes the row of a pending delivery; returns whether it was there.
     fn take_row(
         &mut self,
         rows: &mut FreshRows,
@@ -251,7 +251,7 @@ impl Apply<'_, '_> {
         Ok(Some(HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }))
     }
 
-    /// Returns what the story keeps of an attempt: where there is no more room for its user, little.
+    /// Returns the attempt as the story keeps it: shortened if its user has no more room.
     fn entries_of(&mut self, settlement: &Settlement) -> Result<Vec<Entry>, Fault> {
         let recipient = settlement.recipient.uuid().as_u128();
         let mut entries = Vec::with_capacity(2);
@@ -315,10 +315,10 @@ impl Apply<'_, '_> {
             let known = logged.matched.contains(id);
             match (known, waiting_since(entries)) {
                 (true, QueueRow::Fresh) => match damage::apart(self.is_fresh(recipient, key, index))? {
-                    // Not tried yet: it comes anyway.
+                    // It is still waiting for its first attempt.
                     Ok(true) => continue,
                     Ok(false) => {}
-                    // No worker may ever meet the row: that of a disabled subscription does not run.
+                    // The row must be handled here: a disabled subscription has no worker that would ever read it.
                     Err(reason) => {
                         self.marks.mark("fresh", (recipient, key), &reason);
                         self.bury_fresh(recipient, key, BuryScope::Unreadable, request.at, &mut ledger)?;
@@ -384,7 +384,7 @@ impl Apply<'_, '_> {
         for row in self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit) {
             let (key, places) = row?;
             let (_, batch) = key.value();
-            // A row that cannot be read does not say which deliveries it held.
+            // A row that cannot be read does not tell which deliveries it held.
             let places = self.marks.pass("fresh", key.value(), record::decode_places(places.value()));
             places.into_iter().flatten().for_each(|index| drop_delivery(batch, index));
             fresh.push(key.value());
@@ -411,7 +411,7 @@ impl Apply<'_, '_> {
         Ok(more)
     }
 
-    /// Writes something.
+    /// Writes a count, to test the disk.
     pub(super) fn probe(&mut self) -> Result<(), Fault> {
         let count = self.tables.meta.get(PROBE_KEY)?.map_or(0, |count| count.value());
         self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
@@ -427,7 +427,7 @@ fn failures(arrival: &Arrival, index: u32) -> impl Iterator<Item = HistoryRecord
     })
 }
 
-/// Tells whether nothing is to be sent after this, even when somebody asks for the delivery again.
+/// Tells whether nothing can be sent after this, even when the delivery is redelivered.
 fn is_settled(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => true,

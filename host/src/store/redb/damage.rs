@@ -1,5 +1,5 @@
-//! Records that cannot be read: they are marked and passed over, and deliveries that depend on one become dead letters,
-//! so that everything else goes on.
+//! Records that cannot be read: they are marked and skipped, and deliveries that depend on one become dead letters, so
+//! that everything else goes on.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ use crate::domain::{Attempt, Entry, Outcome, RecipientId};
 
 /// The most records that are remembered, so that each is logged once.
 const MARKS_MAX: usize = 10_000;
-/// How many rows of each kind one transaction of [`bury_stranded`] takes.
+/// How many rows of each kind one transaction of [`bury_stranded`] handles.
 const STRANDED_AT_ONCE: usize = 256;
 
 /// The damaged records that were met since the start. A cheap handle.
@@ -29,7 +29,7 @@ const STRANDED_AT_ONCE: usize = 256;
 pub(super) struct Marks(Arc<Mutex<BTreeSet<String>>>);
 
 impl Marks {
-    /// Returns what was read; marks a record that cannot be.
+    /// Returns the record; marks it if it cannot be read.
     pub(super) fn pass<T>(
         &self,
         table: &'static str,
@@ -54,7 +54,7 @@ impl Marks {
     }
 }
 
-/// Takes a record that cannot be read apart from a store that cannot.
+/// Separates a record that cannot be read from a store that cannot be read.
 pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error>, Fault> {
     match read {
         Ok(value) => Ok(Ok(value)),
@@ -63,8 +63,8 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
     }
 }
 
-/// Makes dead letters of all deliveries that are pending for subscriptions whose own records cannot be read: they have no worker that would
-/// meet it. Called before the writer starts. Blocks.
+/// Makes dead letters of all pending deliveries of subscriptions whose own records cannot be read: no worker would ever
+/// read them. Called before the writer starts. Blocks.
 pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {
         tracing::error!(subscription = %id, "its record cannot be read: what it is owed becomes dead letters");
@@ -90,7 +90,7 @@ pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Re
     Ok(())
 }
 
-/// A row of a pending delivery that cannot be made: it, or what it leads to, is damaged or gone.
+/// A row of a pending delivery that cannot be loaded: it, or the record that it refers to, is damaged or gone.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum DeadRow {
     /// First attempts of events in this batch.
@@ -102,14 +102,15 @@ pub(super) enum DeadRow {
 /// Which deliveries of a row of first attempts become dead letters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum BuryScope {
-    /// Those that cannot be made.
+    /// Those that cannot be loaded.
     Unreadable,
     /// All.
     All,
 }
 
 impl Apply<'_, '_> {
-    /// Makes dead letters of those deliveries in these rows of a subscription that cannot be made, and leaves the others.
+    /// Makes dead letters of the deliveries in these rows of a subscription that cannot be loaded, and leaves the
+    /// others.
     pub(super) fn bury(&mut self, id: RecipientId, rows: &[DeadRow], at: Timestamp) -> Result<(), Fault> {
         let recipient = id.uuid().as_u128();
         let mut ledger = Ledger::default();
@@ -124,8 +125,8 @@ impl Apply<'_, '_> {
         ledger.write(self.tables)
     }
 
-    /// Makes dead letters of the pending deliveries of a recipient, at most `limit` rows of each kind; returns whether there may be
-    /// more.
+    /// Makes dead letters of the pending deliveries of a recipient, at most `limit` rows of each kind; returns whether
+    /// there may be more.
     fn bury_all(&mut self, id: RecipientId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
         let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
@@ -144,8 +145,8 @@ impl Apply<'_, '_> {
         Ok(fresh.len() == limit || due.len() == limit)
     }
 
-    /// Makes dead letters of deliveries of a row of first attempts, and takes them out of it: of all of them where the row
-    /// itself cannot be read.
+    /// Makes dead letters of deliveries of a row of first attempts, and removes them from it; if the row itself cannot
+    /// be read, of all of them.
     pub(super) fn bury_fresh(
         &mut self,
         recipient: u128,
@@ -197,7 +198,7 @@ impl Apply<'_, '_> {
         let retry = RetryRecord::decode(&row).and_then(|retry| Ok((retry, retry.progress()?)));
         let found = match retry {
             Ok((retry, progress)) => Some((retry.batch, retry.index, progress.failed.saturating_add(1))),
-            // Its key still says which event it is.
+            // Its key still tells which event it is.
             Err(_) => self.find(event)?.map(|(key, index)| (key, index, 1)),
         };
         if let Some((key, index, number)) = found
@@ -227,8 +228,8 @@ impl Apply<'_, '_> {
         Ok(place.map(|place| (key, u32::try_from(place).expect("a batch has at most 256 events"))))
     }
 
-    /// Returns the places of a batch that a subscription was owed and has not tried: its row of first attempts, as far as
-    /// the rest of the log tells it.
+    /// Returns the places of a batch whose first attempt a subscription has pending: the content of its row of first
+    /// attempts, reconstructed from the rest of the log.
     fn untried(&self, recipient: u128, key: u128, batch: Result<&Batch, &()>) -> Result<Vec<u32>, Fault> {
         let Ok(batch) = batch else { return Ok(Vec::new()) };
         let is_own = |record: &HistoryRecord| record.recipient == recipient;
@@ -261,7 +262,7 @@ fn state_of(batch: &Batch, index: u32) -> EventState {
     }
 }
 
-/// Makes the entry of a delivery that cannot be made.
+/// Makes the entry of a delivery that cannot be loaded.
 fn dead(index: u32, recipient: u128, number: u32, at: Timestamp) -> HistoryRecord {
     let reason = "record damaged: what it needs cannot be read from the disk".to_owned();
     let outcome = Outcome::Dead { reason };

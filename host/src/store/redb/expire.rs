@@ -22,8 +22,8 @@ pub(super) struct OpenEvent<'a> {
 }
 
 impl Apply<'_, '_> {
-    /// Gives up those of an event's open deliveries that have been owed since before `time` to subscriptions that are
-    /// disabled; returns how many these are.
+    /// Gives up an event's open deliveries that have been pending since before `time` for disabled subscriptions;
+    /// returns how many these are.
     pub(super) fn expire(
         &mut self,
         open_event: OpenEvent<'_>,
@@ -38,7 +38,7 @@ impl Apply<'_, '_> {
                 continue;
             }
             match waiting_since(entries) {
-                // A row that cannot be read leads to an event that goes now.
+                // A row that cannot be read refers to an event that is being removed.
                 apply::QueueRow::Fresh => {
                     drop(damage::apart(rows.take(&self.tables.fresh, (recipient, key), index))?);
                 }
@@ -57,16 +57,17 @@ impl Apply<'_, '_> {
     }
 
     fn is_disabled(&self, recipient: u128) -> Result<bool, Fault> {
-        // Recipients that are not here are handlers.
+        // A recipient without a row here is a handler.
         let Some(row) = self.tables.subscriptions.get(recipient)? else { return Ok(false) };
         let read = record::decode_subscription(row.value());
         let known = self.marks.pass("subscriptions", recipient, read);
-        // One that cannot be read gets nothing either.
+        // A subscription that cannot be read gets no deliveries either.
         Ok(known.is_none_or(|known| known.deleted.is_none() && known.activity != Activity::Enabled))
     }
 }
 
-/// Returns since when a delivery has been pending: since its event was received, or since it was last asked for.
+/// Returns since when a delivery has been pending: since its event was received, or since it was last redelivered or
+/// recovered.
 fn owed_since(entries: &[Entry], received: Timestamp) -> Timestamp {
     let asked = entries.iter().rev().find_map(|entry| match entry {
         Entry::Redelivery { at, .. } | Entry::Recovered { at, .. } => Some(*at),

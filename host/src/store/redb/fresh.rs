@@ -12,7 +12,7 @@ use super::record;
 pub(super) struct FreshRows(BTreeMap<(u128, u128), Vec<u32>>);
 
 impl FreshRows {
-    /// Takes a place out of a row; returns whether it was there.
+    /// Removes a place from a row; returns whether it was there.
     pub(super) fn take(
         &mut self,
         table: &impl ReadableTable<(u128, u128), &'static [u8]>,

@@ -1,7 +1,7 @@
 //! The open file: opening, migrating, and opening again after an input/output error.
 //!
-//! redb refuses all work after one failed write, until the file is closed and opened again. That happens here, so
-//! that a disk that has room again is enough for service to go on.
+//! redb refuses all work after one failed write, until the file is closed and opened again. That happens here, so that
+//! the service recovers as soon as the disk has room again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -20,10 +20,10 @@ use crate::store;
 /// The name of the file in the data folder.
 pub const FILE_NAME: &str = "waypost.redb";
 
-/// Memory for pages of the file, read and to be written.
+/// The size of redb's cache, for reads and writes.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The file size from which on commits prepare for a quick repair; below, a repair takes about half a second.
+/// From this file size on commits prepare for a quick repair; below it, a repair takes about half a second.
 const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Why a store cannot be opened.
@@ -101,7 +101,7 @@ pub enum OpenError {
     },
 }
 
-/// What goes wrong inside a transaction.
+/// Why a transaction failed.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The storage engine.
@@ -188,8 +188,8 @@ impl Handle {
         result
     }
 
-    /// Tells whether opening the file after a crash would take long without redb's quick repair, which makes it a
-    /// matter of milliseconds but costs each commit a second sync.
+    /// Tells whether opening the file after a crash would take long without redb's quick repair. A quick repair takes
+    /// milliseconds, but costs each commit a second sync.
     fn wants_quick_repair(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= QUICK_REPAIR_BYTES)
     }
@@ -240,7 +240,7 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
         if !tables.iter().any(|name| name == schema::META.name()) {
             return Ok((tables.is_empty() && txn.list_multimap_tables()?.next().is_none(), None));
         }
-        // Waypost writes the version in the same commit as the table: without it, the table is another's.
+        // Waypost writes the version in the same commit as the table: a table without it is another program's.
         let version = txn.open_table(schema::META)?.get(SCHEMA_KEY)?.map(|version| version.value());
         Ok((version.is_some(), version))
     })();
@@ -254,7 +254,7 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
     }
 }
 
-/// Tells whether a file of the current version has every table: one that was written between two releases may not have the
+/// Tells whether a file of the current version has every table: one that was written between two releases may lack the
 /// newest.
 fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
     let found = (|| -> Result<_, redb::Error> {
@@ -309,7 +309,7 @@ pub fn check(folder: &Path) -> Result<CheckReport, OpenError> {
     }
     let found = match builder().open_read_only(&path) {
         Ok(database) => schema_of(&path, &database)?,
-        // A file that was not closed properly is repaired by opening it for writing.
+        // A file that was not closed properly is repaired when it is opened for writing.
         Err(DatabaseError::RepairAborted) => {
             schema_of(&path, &builder().open(&path).map_err(|error| open_error(&path, error))?)?
         }

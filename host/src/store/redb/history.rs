@@ -1,4 +1,4 @@
-//! Rows of history: what became of the deliveries of a batch.
+//! Rows of history: what happened to the deliveries of a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +14,7 @@ use crate::store::FailedFilter;
 
 /// The most bytes of records in one row, roughly: it bounds what reading a story holds at once.
 const ROW_BYTES_FULL: usize = 256 * 1024;
-/// The largest entry that does not make its row lie in pieces.
+/// The largest entry that does not force its row into pieces.
 const ENTRY_BYTES_SMALL: usize = 2 * 1024;
 
 /// New entries of one commit, gathered by batch, so that each batch costs one row.
@@ -42,18 +42,18 @@ impl Ledger {
     }
 }
 
-/// Returns how large the row of these records may be before it lies in pieces. Many small ones fill their pages well
-/// enough, and are written often.
+/// Returns how large the row of these records may be before it is split into pieces. Rows of many small records fill
+/// their pages well enough, and are written often.
 fn inline_max(records: &[HistoryRecord]) -> usize {
     let is_large = |record: &HistoryRecord| size(&record.entry) > ENTRY_BYTES_SMALL;
     if records.iter().any(is_large) { pieces::INLINE_MAX } else { 2 * ROW_BYTES_FULL }
 }
 
-/// Writes an attempt whose row somebody has taken while it was in flight.
+/// Writes the end of an attempt whose row was removed while the attempt was in flight, such as by a redelivery.
 ///
-/// It stands before the delivery's last entry: whoever took the row keeps the last word, so that the last entry
-/// always tells where the row is. (Runs do not count: an attempt that is in flight has made the last ones.)
-/// Of an event that has left the log nothing is written; returns whether it was.
+/// The record goes before the delivery's last entry: the last entry is always that of the operation that removed the
+/// row, and tells where the row is now. (Runs do not count: an attempt in flight has written the last ones.) For an
+/// event that has left the log nothing is written; returns whether the record was written.
 pub(super) fn insert_late(
     tables: &mut Tables<'_>,
     batch: u128,
@@ -62,7 +62,7 @@ pub(super) fn insert_late(
     let mut found = None;
     for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
         let (key, row) = row?;
-        // What cannot be read says nothing of this delivery.
+        // A record that cannot be read says nothing about this delivery.
         let Ok(records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
         let same = |known: &HistoryRecord| (known.index, known.recipient) == (record.index, record.recipient);
         let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
@@ -89,7 +89,7 @@ pub(super) fn remove(tables: &mut Tables<'_>, batch: u128) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Writes that deliveries of a batch are held: in place of what their last entry says of the same, or behind it.
+/// Writes that deliveries of a batch are held: replaces their last entry if that is a hold too, and appends otherwise.
 pub(super) fn hold(tables: &mut Tables<'_>, batch: u128, mut held: Vec<HistoryRecord>) -> Result<(), Fault> {
     let (mut append, mut changed) = (Vec::new(), Vec::new());
     for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
@@ -168,8 +168,8 @@ fn size(entry: &Entry) -> usize {
     }
 }
 
-/// Reads the histories of a batch's deliveries, by (place in the batch, subscription). What is not `wanted` is not
-/// kept in memory: plugins may have logged much. Rows that cannot be read are passed over and marked.
+/// Reads the histories of a batch's deliveries, by (place in the batch, subscription). Entries that are not `wanted`
+/// are not kept in memory, because plugins may have logged much. Rows that cannot be read are skipped and marked.
 pub(super) fn of_batch(
     table: &impl ReadableTable<(u128, u64), &'static [u8]>,
     pieces: &impl ReadableTable<(u64, u32), &'static [u8]>,
@@ -189,7 +189,7 @@ pub(super) fn of_batch(
     Ok(found)
 }
 
-/// What became of a batch's deliveries.
+/// The histories of a batch's deliveries.
 pub(super) struct Histories {
     /// By place in the batch and subscription.
     pub(super) entries: HashMap<(u32, u128), Vec<Entry>>,
@@ -197,8 +197,8 @@ pub(super) struct Histories {
     pub(super) is_whole: bool,
 }
 
-/// Takes the failures of filters out of the histories of a batch, which are then those of deliveries alone; returns
-/// them by place in the batch, in the order of their subscriptions.
+/// Moves the failures of filters out of the histories of a batch, so that these are of deliveries alone; returns the
+/// failures by place in the batch, in the order of their subscriptions.
 pub(super) fn take_failed(
     histories: &mut HashMap<(u32, u128), Vec<Entry>>,
 ) -> HashMap<u32, Vec<FailedFilter>> {

@@ -1,9 +1,8 @@
 //! The embedded store: one redb file in the data folder. The only place that names redb.
 //!
-//! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits
-//! what waits as one group. Three things keep a durable event cheap: a batch of events is one value
-//! (`schema`), ends of attempts ride with the next commit (`queue`), and what has just been written is delivered
-//! from memory (`recent`).
+//! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits the
+//! queued writes as one group. Three things keep a durable event cheap: a batch of events is one value (`schema`), ends
+//! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`).
 
 mod apply;
 mod damage;
@@ -71,14 +70,14 @@ pub struct RedbStore {
     usage: Arc<Usage>,
 }
 
-/// What a store does not grow beyond, and how long it looks back.
+/// The limits of a store, and its dedup window.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// For how long events with the same `source` and `id` are logged once; zero turns that off.
     pub dedup_window: Duration,
     /// The most bytes that are kept for one user: subscriptions, and what their plugins make and say.
     pub user_bytes_max: u64,
-    /// The most bytes that wait for the disk: events with everything that they cause, and other writes.
+    /// The most bytes in the write queue: events with everything that they cause, and other writes.
     pub queue_bytes_max: usize,
 }
 
@@ -137,7 +136,8 @@ impl RedbStore {
             .spawn({
                 let alarm = alarm.clone();
                 move || {
-                    // A store without its writer answers every write with `Closed`: nothing can go on without it.
+                    // A store without its writer answers every write with `Closed`: the service cannot go on without
+                    // it.
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| writer.run())) {
                         alarm.raise("the store's writer", format!("it panicked: {}", panic_text(&*panic)));
                     }
@@ -156,7 +156,7 @@ impl RedbStore {
         let read = tokio::task::spawn_blocking(move || read(&reader)).await;
         let read = read.map_err(|ended| match ended.try_into_panic() {
             Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
-            // The runtime is going down.
+            // The runtime is shutting down.
             Err(_) => Error::Closed,
         });
         Ok(read??)
@@ -272,7 +272,7 @@ impl Store for RedbStore {
             if rows.is_empty() {
                 return Ok(waiting);
             }
-            // Once they are buried, the next reading does not meet them.
+            // Once they are dead letters, the next read does not meet them.
             let (recipient, at) = (query.recipient, clock::now());
             tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
             if let Err(error) = self.write(|reply| Op::Bury { recipient, rows, at, reply }).await {
@@ -373,8 +373,8 @@ impl Store for RedbStore {
     }
 }
 
-/// The writer writes what waits, and ends. Inside a runtime it does so by itself, since waiting for it would keep a worker
-/// from every other task: [`Store::close`] waits.
+/// On drop, the writer writes what is queued, and ends. Inside a runtime it is not joined, since that would block a
+/// runtime thread: use [`Store::close`] to wait.
 impl Drop for RedbStore {
     fn drop(&mut self) {
         self.queue.close();

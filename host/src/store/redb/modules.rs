@@ -1,7 +1,7 @@
-//! Modules: the bytes of each are a file in the folder `modules`, what is known of it is a row of the table.
+//! Modules: the bytes of each are a file in the folder `modules`, its metadata is a row of the table.
 //!
-//! The file comes first and goes last, so that a row always has its file; a file without a row is what a crash left
-//! behind, and goes when the store is opened.
+//! The file is written before its row and removed after it, so that a row always has its file. A file without a row is
+//! left over from a crash, and is removed when the store is opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -66,7 +66,7 @@ impl Files {
             File::open(&self.0)?.sync_all()
         })();
         if written.is_err() {
-            // What is left of it goes at the next opening, or now.
+            // A leftover is removed now, or when the store is opened next.
             drop(fs::remove_file(&temporary));
         }
         written.map_err(|error| failed("write", &path, &error))
@@ -135,7 +135,7 @@ pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
     Ok(files)
 }
 
-/// How a row looks: a version byte, then this as JSON.
+/// The format of a row: a version byte, then this as JSON.
 #[derive(Serialize, Deserialize)]
 struct Record {
     report: Report,

@@ -1,4 +1,4 @@
-//! The file holds the credentials of targets: nobody but its owner may read it.
+//! The file holds the credentials of targets: only its owner may read it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

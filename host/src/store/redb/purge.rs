@@ -16,9 +16,9 @@ use super::usage::{self, Kind};
 use crate::domain::{EventId, RecipientId, State};
 use crate::store::{LoggedEvent, Purge, PurgeReport};
 
-/// The most batches that one transaction looks at, so that receivers do not wait long for their turn.
+/// The most batches that one transaction reads, so that accepts do not wait long for the writer.
 const BATCHES_AT_ONCE: usize = 16;
-/// From how many deliveries on that it gives up a transaction looks at no further batch.
+/// After giving up this many deliveries, a transaction reads no further batch.
 const EXPIRED_AT_ONCE: u64 = 4_096;
 
 impl Apply<'_, '_> {
@@ -43,10 +43,11 @@ impl Apply<'_, '_> {
         for (place, key) in keys.iter().enumerate() {
             let meant = match damage::apart(self.batch(*key))? {
                 Ok(batch) => self.purge_batch(*key, batch, purge, *key < end, &mut purged)?,
-                // What cannot be read goes with its time.
+                // A batch that cannot be read is purged once it is old enough.
                 Err(_) => self.purge_damaged(*key, purge, *key < end, &mut purged)?,
             };
-            // An event gets its id a little after it was received, so the end is the first batch without any.
+            // An event gets its id a little after it was received; the purge therefore ends at the first batch without
+            // a match.
             if meant == 0 && *key >= end {
                 return Ok((purged, None));
             }
@@ -70,8 +71,8 @@ impl Apply<'_, '_> {
         Ok(keys)
     }
 
-    /// Purges one batch; returns how many of its events were meant.
-    /// `is_old` tells whether the whole batch is older than what a purge by time keeps.
+    /// Purges one batch; returns how many of its events the purge covers. `is_old` tells whether the whole batch is
+    /// older than the purge's limit.
     fn purge_batch(
         &mut self,
         key: u128,
@@ -165,10 +166,10 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Tells whether a delivery waits, where its history cannot be read as a whole: then only its rows tell.
+    /// Tells whether a delivery is pending when part of its history cannot be read: then only its rows tell.
     fn has_row(&self, recipient: RecipientId, event: EventId, key: u128, index: u32) -> Result<bool, Fault> {
         let (of, event) = (recipient.uuid().as_u128(), event.uuid().as_u128());
-        // A row that cannot be read is no reason to keep the event: it will be a dead letter.
+        // A row that cannot be read is no reason to keep the event: its delivery becomes a dead letter.
         if damage::apart(self.is_fresh(of, key, index))?.unwrap_or(false) {
             return Ok(true);
         }
@@ -182,7 +183,7 @@ impl Apply<'_, '_> {
     }
 }
 
-/// Adds what an entry counts for its subscription.
+/// Adds the bytes that an entry counts for its subscription.
 fn tally(counted: &mut HashMap<u128, u64>, record: &HistoryRecord) {
     let bytes = usage::of_entry(&record.entry);
     if bytes > 0 {
@@ -190,7 +191,7 @@ fn tally(counted: &mut HashMap<u128, u64>, record: &HistoryRecord) {
     }
 }
 
-/// Tells whether a purge takes all events of a time, also those that cannot be read.
+/// Tells whether a purge covers all events before a time, including those that cannot be read.
 fn is_by_time(purge: &Purge) -> bool {
     match purge {
         Purge::Before(_) | Purge::Expired(_) => true,

@@ -1,4 +1,4 @@
-//! What waits for the writer.
+//! The queue of writes for the writer.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,11 @@ use crate::store::{
     Arrival, DELIVERY_BYTES, Error, Purge, PurgeReport, Quota, Release, Rendering, Settlement,
 };
 
-/// Where an answer goes. The asker may be gone; the write happens all the same, but for [`Op::is_abandoned`] where there is
-/// no room.
+/// Where an answer goes. The write happens even if the receiver is dropped, except for [`Op::is_abandoned`] when there
+/// is no room.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// A write that somebody waits for until it is durable.
+/// A write whose caller waits until it is durable.
 pub(super) enum Op {
     Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
     PutSubscription { subscription: Box<Subscription>, quota: Quota, reply: Reply<()> },
@@ -36,9 +36,9 @@ pub(super) enum Op {
     Probe { reply: Reply<()> },
 }
 
-/// What a write takes besides what it carries, in bytes.
+/// The overhead of a write, in bytes.
 const OP_BYTES: usize = 256;
-/// About what the record of a recovery takes.
+/// About the size of a recovery's record, in bytes.
 const RECOVERY_BYTES: usize = 1024;
 
 impl Op {
@@ -61,8 +61,8 @@ impl Op {
             }
     }
 
-    /// Tells whether it comes from outside: then it waits only where there is room. What the service does by itself has
-    /// few askers, each of which waits for its answer.
+    /// Tells whether it comes from outside, and may therefore be refused when there is no room. The service's own
+    /// operations have few callers, each of which waits for its answer.
     fn is_asked_for(&self) -> bool {
         match self {
             Self::Accept { .. }
@@ -80,13 +80,13 @@ impl Op {
         }
     }
 
-    /// Tells whether it may be dropped: its events were never acknowledged, and their sender has gone.
+    /// Tells whether it may be dropped: its events were never acknowledged, and its caller has gone.
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Accept { reply, .. } if reply.is_closed())
     }
 }
 
-/// Returns what a subscription's record takes.
+/// Returns the size of a subscription's record.
 fn subscription_bytes(subscription: &Subscription) -> usize {
     record::encode_subscription(subscription).len()
 }
@@ -99,7 +99,7 @@ pub(super) struct Redelivery {
     pub(super) at: Timestamp,
 }
 
-/// The end of an attempt: it may wait for company, and is tried again while the disk is full.
+/// The end of an attempt: it may wait to be grouped with others, and is retried while the disk is full.
 pub(super) struct Ending {
     pub(super) end: End,
     pub(super) reply: Reply<()>,
@@ -130,7 +130,7 @@ impl End {
     }
 }
 
-/// What one commit carries.
+/// The content of one commit.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) ops: Vec<Op>,
@@ -143,7 +143,7 @@ impl Group {
         self.ops.len() + self.endings.len()
     }
 
-    /// Takes a group of more than one apart, keeping the order.
+    /// Splits a group of more than one, keeping the order.
     pub(super) fn split(mut self) -> (Self, Self) {
         if self.ops.is_empty() {
             let second = self.endings.split_off(self.endings.len() / 2);
@@ -156,14 +156,14 @@ impl Group {
     }
 }
 
-/// How long endings wait for an accept to ride with.
+/// How long endings wait for an accept whose commit they can join.
 const ENDING_WAIT: Duration = Duration::from_millis(10);
 /// How long endings wait after a failed write.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
-/// How many endings do not wait any longer.
+/// How many endings are committed without waiting.
 const ENDINGS_READY: usize = 512;
-/// From how many operations on a group waits for more, how many are enough, and how long it waits at most, in
-/// steps: a step in which none came is the last.
+/// From how many operations on a group waits for more, how many are enough, and how long it waits at most, in steps: it
+/// stops after a step in which none was added.
 const GATHER_FROM: usize = 8;
 const GATHER_ENOUGH: usize = 64;
 const GATHER_MAX: Duration = Duration::from_micros(600);
@@ -173,8 +173,8 @@ const GROUP_MAX: usize = 1_024;
 /// The most bytes of operations, with what their events cause, and of endings in one commit, each.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The writer's input, bounded in bytes. Ends of attempts are always taken, since a lost one is a repeat; of those that
-/// wait behind too much little is kept, and their number is bounded by their workers.
+/// The writer's input, bounded in bytes. Ends of attempts are always accepted, since a lost one causes a repeat. When
+/// too much is queued they are shortened, and their number is bounded by their workers.
 pub(super) struct Queue {
     state: Mutex<State>,
     ready: Condvar,
@@ -184,13 +184,13 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     ops: VecDeque<WeighedOp>,
-    /// What all of `ops` hold.
+    /// The bytes of all `ops`.
     bytes: usize,
     endings: Vec<Ending>,
-    /// What all of `endings` hold.
+    /// The bytes of all `endings`.
     endings_bytes: usize,
     endings_ready_at: Option<Instant>,
-    /// The writer waits to be notified; notifying it otherwise would cost a system call for nothing.
+    /// Whether the writer waits to be notified; notifying it otherwise would waste a system call.
     writer_waits: bool,
     /// How many operations the last group had.
     last_group: usize,
@@ -213,7 +213,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a write. One from outside is refused with [`Error::Busy`] where there is no room for it ([`State::has_room`]).
+    /// Adds a write. One from outside is refused with [`Error::Busy`] if there is no room for it ([`State::has_room`]).
     pub(super) fn push(&self, op: Op) -> Result<(), Error> {
         let bytes = op.size();
         let mut state = self.lock();
@@ -244,11 +244,11 @@ impl Queue {
             settlement.keep_little();
         }
         state.endings_bytes += ending.end.size();
-        // A run keeps its place among those that may go at once until its end is written.
+        // The end of a run is committed without delay: the run holds its permit until its end is written.
         let wait = if ending.end.is_run() { Duration::ZERO } else { ENDING_WAIT };
         state.endings.push(ending);
         let now = Instant::now();
-        // What a failed write has put back stays for its time.
+        // Endings that were put back after a failed write keep their longer wait.
         let is_sooner = |at: Instant| now + wait < at && at <= now + ENDING_WAIT;
         if state.endings_ready_at.is_none_or(is_sooner) {
             state.endings_ready_at = Some(now + wait);
@@ -265,7 +265,7 @@ impl Queue {
         }
     }
 
-    /// Puts endings back whose commit failed.
+    /// Puts back the endings of a failed commit.
     pub(super) fn put_back(&self, mut endings: Vec<Ending>) {
         let mut state = self.lock();
         state.endings_bytes += endings.iter().map(|ending| ending.end.size()).sum::<usize>();
@@ -276,13 +276,13 @@ impl Queue {
         state.endings = endings;
     }
 
-    /// Lets nothing more in.
+    /// Closes the queue to new writes.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_one();
     }
 
-    /// Lets nothing more in, and drops what waits: each asker learns that the store is closed.
+    /// Closes the queue to new writes and drops its content: each caller learns that the store is closed.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -292,11 +292,11 @@ impl Queue {
         drop(dropped);
     }
 
-    /// Waits for the next commit's worth; `None` when the queue is closed and empty.
+    /// Waits for the next group; `None` when the queue is closed and empty.
     pub(super) fn next(&self) -> Option<Group> {
         loop {
             let group = self.wait()?;
-            // It may have been dropped to make room.
+            // The group may be empty if its operations were dropped to make room.
             if group.len() > 0 {
                 return Some(group);
             }
@@ -316,7 +316,7 @@ impl Queue {
                 }
                 Some(at) => {
                     let wait = at.saturating_duration_since(Instant::now());
-                    // A full house leaves at once, unless a failed write has just put it back.
+                    // Enough endings go at once, unless a failed write has just put them back.
                     if wait.is_zero() || (state.endings.len() >= ENDINGS_READY && wait <= ENDING_WAIT) {
                         break;
                     }
@@ -339,7 +339,7 @@ impl Queue {
         Some(Group { ops, endings })
     }
 
-    /// Under load, gives a group a moment to grow: each commit has a fixed cost that its members share.
+    /// Under load, waits a moment for a group to grow: each commit has a fixed cost that its members share.
     ///
     /// A single operation does not wait.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -359,17 +359,17 @@ impl Queue {
         state
     }
 
-    /// Tells whether the queue is closed: then a failed write is not tried again.
+    /// Tells whether the queue is closed. A failed write is not retried then.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 }
 
 impl State {
-    /// Tells whether a write of `bytes` may wait too.
+    /// Tells whether a write of `bytes` may be queued.
     ///
-    /// Where nothing waits, one of any size may: its own limit bounds it, and it would be refused for ever otherwise. Events
-    /// are the exception, since their sender can send fewer at once.
+    /// An empty queue accepts a write of any size, which would be refused for ever otherwise; its own limit bounds it.
+    /// Accepts are the exception, since the sender can send fewer events at once.
     fn has_room(&self, op: &Op, bytes: usize, max: usize) -> bool {
         let may_be_alone = self.ops.is_empty() && !matches!(op, Op::Accept { .. });
         may_be_alone || self.bytes + bytes <= max
@@ -405,7 +405,7 @@ impl State {
         self.endings.drain(..count).collect()
     }
 
-    /// Makes room where askers have gone.
+    /// Makes room by dropping accepts whose callers have gone.
     fn drop_abandoned(&mut self) {
         self.ops.retain(|next| !next.op.is_abandoned());
         self.bytes = self.ops.iter().map(|next| next.bytes).sum();

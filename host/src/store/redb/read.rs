@@ -1,4 +1,4 @@
-//! What the store is asked: short read transactions, never held longer than one answer takes.
+//! The store's queries: short read transactions, never held longer than one answer takes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::{
     EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
 };
 
-/// The most rows that cannot be delivered of one page.
+/// The most undeliverable rows that one page reports.
 const DEAD_ROWS_MAX: usize = 256;
 
 /// The reading side of the file.
@@ -39,7 +39,7 @@ impl Reader {
             };
             let (stories, is_whole) = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
             match stories.into_iter().next() {
-                // One of the damaged events may be the one that was asked for.
+                // The requested event may be one of the damaged ones.
                 None if !is_whole => {
                     Err(Fault::Damaged { table: "batches", reason: record::Error::Checksum })
                 }
@@ -56,7 +56,7 @@ impl Reader {
                 && range.since.is_none_or(|since| logged.received >= since)
                 && range.until.is_none_or(|until| logged.received < until)
         };
-        // An event is received a little before it gets its id, never after.
+        // The id of an event is never older than its receipt, but may be a little newer.
         let lowest = range.since.map_or(0, |since| ids::first_at(since).uuid().as_u128());
         let mut stories = Vec::new();
         let mut upper = below;
@@ -68,7 +68,7 @@ impl Reader {
                 upper = row.0.value();
                 let newest = match self.stories_of_batch(txn, upper, range.limit - stories.len(), wanted) {
                     Ok((newest, _)) => newest,
-                    // It is marked; the others can be shown.
+                    // The damaged row is marked; the other events can be shown.
                     Err(Fault::Damaged { .. }) => Vec::new(),
                     Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
                 };
@@ -208,7 +208,7 @@ impl Reader {
         let (retries, rendered) = (txn.open_table(RETRIES)?, RenderedRows::open(txn, query.recipient)?);
         let subscription = query.recipient.uuid().as_u128();
         let mut pending = Vec::new();
-        // Rows that became due together are often of one batch, which is then read and held once.
+        // Rows that became due together are often of one batch, which is then read once and shared.
         let mut last: Option<(u128, Arc<Batch>)> = None;
         for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
             let (row, retry) = row?;
@@ -248,7 +248,7 @@ impl Reader {
             let (fresh, retries) = (txn.open_table(FRESH)?, txn.open_table(RETRIES)?);
             let mut recipients = std::collections::BTreeSet::new();
             let mut from = 0u128;
-            // Leaps from one recipient to the next, however long its queue is.
+            // Seeks from one recipient to the next, however long its queue is.
             while let Some(row) = fresh.range((from, 0)..)?.next().transpose()? {
                 let subscription = row.0.value().0;
                 recipients.insert(subscription);
@@ -288,7 +288,7 @@ impl Reader {
             let mut stranded = Vec::new();
             for id in recipients {
                 let key = id.uuid().as_u128();
-                // Recipients that are not here are handlers.
+                // A recipient without a row here is a handler.
                 let Some(record) = table.get(key)? else { continue };
                 let read = record::decode_subscription(record.value());
                 if self.marks.pass("subscriptions", key, read).is_none() {
@@ -319,7 +319,7 @@ impl Reader {
             let batches = txn.open_table(BATCHES)?;
             let Some((key, _)) = batches.last()? else { return Ok(None) };
             let key = key.value();
-            // The events of a batch have their ids of one moment: those that cannot be read have no later one.
+            // The events of a batch get their ids at one moment, so that the unreadable ones have no later id.
             let batch = self.batch_of_row(txn, key)?.unwrap_or_default();
             let last = batch.iter().flatten().map(|logged| logged.id).max();
             Ok(Some(last.unwrap_or(record::event_id(key))))

@@ -21,7 +21,8 @@ struct BatchCache {
 }
 
 impl BatchCache {
-    /// Returns where a batch is. Batches come in the order of their keys, and a replay asks for many that are not here.
+    /// Returns the index of a batch. Batches are sorted by key; the search must be quick, since a replay asks for many
+    /// that are not here.
     fn place(&self, key: u128) -> Option<usize> {
         self.batches.binary_search_by_key(&key, |(known, ..)| *known).ok()
     }
@@ -73,7 +74,7 @@ mod tests {
         Arc::new(Batch { events, damaged: Vec::new() })
     }
 
-    /// Small events for 10,000 subscriptions each took 30 times the memory that they were counted with.
+    /// Small events for 10,000 subscriptions each took 30 times the memory that was counted for them.
     #[test]
     fn whom_an_event_is_owed_to_counts() {
         for (matched, kept) in [(0, 17_000..18_000), (10_000, 30..40)] {

@@ -1,8 +1,8 @@
-//! How records look on disk: one version byte, then postcard (subscriptions, recoveries and modules: JSON), and at the end a
-//! checksum of all that, which any damaged byte contradicts.
+//! The format of records on disk: one version byte, then postcard (subscriptions, recoveries and modules: JSON), and at
+//! the end a checksum of both, which detects damaged bytes.
 //!
-//! A new form gets a new version byte; the old ones, which have no checksum, stay readable, which the tests at the end
-//! hold. A batch has a checksum for each event, so that a damaged one leaves the others readable.
+//! A new format gets a new version byte. Old formats, which have no checksum, stay readable; the tests at the end check
+//! that. A batch has a checksum for each event, so that a damaged event leaves the others readable.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -45,14 +45,14 @@ pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::
     seal(body(vec![SEALED]).expect("records have no maps of unknown length and no failing serializers"))
 }
 
-/// Puts its checksum behind a record.
+/// Appends the checksum to a record.
 pub(super) fn seal(mut record: Vec<u8>) -> Vec<u8> {
     let sum = crc32fast::hash(&record);
     record.extend_from_slice(&sum.to_le_bytes());
     record
 }
 
-/// Returns what the checksum at the end of a record is of.
+/// Returns the part of a record that its checksum covers.
 fn unseal(record: &[u8]) -> Result<&[u8], Error> {
     let (record, sum) = record.split_last_chunk::<SEAL>().ok_or(Error::Checksum)?;
     if crc32fast::hash(record) == u32::from_le_bytes(*sum) { Ok(record) } else { Err(Error::Checksum) }
@@ -61,7 +61,7 @@ fn unseal(record: &[u8]) -> Result<&[u8], Error> {
 /// Reads the postcard of a record, all of it.
 pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     let (value, rest) = postcard::take_from_bytes(body)?;
-    // One whose version byte is damaged looks like an older one with its checksum left over.
+    // An older version byte in front of a checksum means that the version byte is damaged.
     if rest.is_empty() { Ok(value) } else { Err(Error::Value("there are bytes behind its end")) }
 }
 
@@ -105,7 +105,7 @@ pub(super) struct EventRecord<'a> {
     body: &'a [u8],
 }
 
-/// The events of one commit; a purged one leaves its place empty, so that the others keep theirs.
+/// The events of one commit. A purged event leaves an empty place, so that the others keep theirs.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) events: Vec<Option<Arc<LoggedEvent>>>,
@@ -127,7 +127,7 @@ impl std::ops::DerefMut for Batch {
     }
 }
 
-/// What stands for the length of an event that was damaged.
+/// The length that marks a damaged event.
 const DAMAGED: u32 = u32::MAX;
 /// What a batch has for each event before the first: its length (0 for a purged one) and its checksum.
 const LISTED: usize = 4 + SEAL;
@@ -201,8 +201,8 @@ pub(super) fn event_record(event: &Event) -> EventRecord<'_> {
     }
 }
 
-/// Reads a batch; the bodies share the record's buffer. What is wrong with one event is no error: its place is among the
-/// damaged ones.
+/// Reads a batch; the bodies share the record's buffer. A damaged event is no error: its place is among the damaged
+/// ones.
 pub(super) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     match shared.split_first() {
         Some((&SEALED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
@@ -215,7 +215,7 @@ pub(super) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     }
 }
 
-/// Reads a batch that has just been written: its checksums fit.
+/// Reads a batch that has just been written, whose checksums are known to match.
 pub(super) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
     decode_listed(shared, |_, _| true)
 }
@@ -331,7 +331,7 @@ pub(super) struct RetryRecord {
     /// What version 2 adds.
     #[serde(skip)]
     plugin: PluginProgress,
-    /// What sealed ones add: since when it is held.
+    /// What records with a checksum add: since when it is held.
     #[serde(skip)]
     held: Option<i64>,
 }

@@ -1,4 +1,4 @@
-//! Recoveries: their records, the walk along the log, and the deliveries that it causes.
+//! Recoveries: their records, the walk along the log, and the deliveries that they enqueue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::domain::recovery::{Mark, ScanProgress, State};
 use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::{self, Backlog, Forward, LoggedEvent, Progress, Quota, Step, Wake};
 
-/// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock be set.
+/// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock may be
+/// changed.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
-/// A wish to take a recovery one step on.
+/// A request to advance a recovery.
 pub(super) struct Recover {
     pub(super) subscription: SubscriptionId,
     pub(super) asked: Timestamp,
@@ -91,7 +92,7 @@ impl Apply<'_, '_> {
         let recipient = RecipientId::from(recovery.subscription);
         let (mut ledger, mut created) = (Ledger::default(), 0);
         for (key, events) in by_batch {
-            // The walk has passed over what cannot be read.
+            // The walk has skipped batches that cannot be read.
             let Ok(mut batch) = damage::apart(self.batch(key))? else { continue };
             let before = created;
             for (index, place) in (0u32..).zip(batch.iter_mut()) {
@@ -99,7 +100,7 @@ impl Apply<'_, '_> {
                 let Some(logged) = place.as_ref().filter(|logged| events.contains(&logged.id)) else {
                     continue;
                 };
-                // Who has a delivery of the event is named here, however it came about.
+                // `matched` names every recipient with a delivery of the event, however it was created.
                 if logged.matched.contains(&recipient) {
                     continue;
                 }
@@ -124,7 +125,7 @@ impl Apply<'_, '_> {
         Ok(created)
     }
 
-    /// Returns a recovery; one that cannot be read is over.
+    /// Returns a recovery; one that cannot be read counts as ended.
     fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Fault> {
         let row = self.tables.recoveries.get(subscription.uuid().as_u128())?;
         let recovery = row.map(|row| record::decode_recovery(row.value()));
@@ -146,11 +147,11 @@ impl Apply<'_, '_> {
         Ok(subscription.deleted.is_some())
     }
 
-    /// Returns the newest event. Those that this very commit logs are there already.
+    /// Returns the newest event, including those of this commit.
     fn newest(&self) -> Result<Option<Mark>, Fault> {
         for row in self.tables.batches.iter()?.rev() {
             let key = row?.0.value();
-            // One that cannot be read is passed over by the walk too.
+            // The walk skips a batch that cannot be read, too.
             let Ok(batch) = damage::apart(self.batch(key))? else { continue };
             let newest = batch.iter().flatten().map(|logged| mark(logged)).max_by_key(|mark| mark.event);
             if newest.is_some() {
@@ -196,7 +197,7 @@ impl Reader {
         let first = forward.after.map_or(0, |after| id(after).saturating_add(1));
         let first = first.max(forward.since.map_or(0, |since| away(since, -SLACK)));
         let last = id(forward.last).min(forward.until.map_or(u128::MAX, |until| away(until, SLACK)));
-        // The first batch may have begun before.
+        // The range may start inside the first batch.
         let begun = self.handle.read(|txn| Ok(batch_of(&txn.open_table(BATCHES)?, first)?))?;
         let (mut found, mut bytes, mut from) = (Vec::new(), 0, begun.unwrap_or(first));
         // One transaction for each batch: a long walk does not hold back the reuse of pages.
@@ -208,14 +209,14 @@ impl Reader {
                 from = row.0.value();
                 let batch = match self.batch(txn, from) {
                     Ok(batch) => batch,
-                    // It is marked; the walk goes on behind it.
+                    // The damaged batch is marked, and the walk goes on after it.
                     Err(Fault::Damaged { .. }) => Arc::default(),
                     Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
                 };
                 from = from.saturating_add(1);
                 let wanted = batch.iter().flatten().filter(|logged| (first..=last).contains(&id(logged.id)));
                 let wanted: Vec<_> = wanted.collect();
-                // A batch is taken apart only when it is too large by itself: each part writes all of it again.
+                // A batch is split only if it is too large alone: each part rewrites the whole batch.
                 if !found.is_empty() && found.len() + wanted.len() > forward.events {
                     return Ok(false);
                 }

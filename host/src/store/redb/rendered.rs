@@ -1,4 +1,4 @@
-//! Rendered payloads and plugin state: their records, and the writes and reads of them.
+//! Rendered payloads and plugin state: their records, reads and writes.
 
 use std::borrow::Cow;
 
@@ -119,7 +119,7 @@ pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
 }
 
 impl Apply<'_, '_> {
-    /// See [`crate::store::Store::freeze`]; returns an answer for each: the error says that its user has no room.
+    /// See [`crate::store::Store::freeze`]; returns a result for each: an error means that the user has no room.
     pub(super) fn freeze<'p>(
         &mut self,
         all: impl Iterator<Item = &'p Rendering>,
@@ -179,7 +179,7 @@ impl Apply<'_, '_> {
         self.recount(key.0, Kind::Outputs, usage::of_row(&row), 0)
     }
 
-    /// Returns by how many bytes a state grows with these changes.
+    /// Returns by how many bytes these changes grow a state.
     fn growth(&self, subscription: u128, changes: &[StateChange]) -> Result<u64, Fault> {
         let (mut before, mut after) = (0, 0);
         for StateChange { key, value } in changes {
@@ -215,14 +215,14 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Tells whether the plugin was taken away, and its state with it, while it ran.
+    /// Tells whether the plugin, and its state with it, was removed while it ran.
     fn has_lost_its_plugin(&self, subscription: u128) -> Result<bool, Fault> {
         let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
         let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
         Ok(known.plugin.is_none())
     }
 
-    /// Lets a delivery begin again where its subscription has another plugin now than the one that has rendered it.
+    /// Discards the rendered payload of a delivery if its subscription has another plugin now.
     pub(super) fn discard_rendered_by_other_plugin(
         &mut self,
         id: RecipientId,
@@ -307,7 +307,7 @@ impl Reader {
                 if of != subscription {
                     break;
                 }
-                // A plugin goes on as if it had not kept a value that cannot be read, or whose key cannot.
+                // A value or key that cannot be read is treated as absent.
                 if key == Text::DAMAGED {
                     self.marks.mark("state", (subscription, key), &Error::Text);
                     continue;

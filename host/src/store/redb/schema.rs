@@ -1,8 +1,8 @@
 //! The tables of the one file. Keys sort in the order in which the code walks them.
 //!
-//! The unit of the log is the **batch**: the events of one commit, in one value. A value costs redb about as much
-//! as a whole batch does, so this is what makes a durable event cheap. An event's id is found by the last batch
-//! key that is not above it.
+//! The unit of the log is the **batch**: the events of one commit, in one value. One value costs redb about as much as
+//! a whole batch, so batching makes a durable event cheap. An event is found by the last batch key that is not above
+//! its id.
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
@@ -22,7 +22,7 @@ pub(super) const META: TableDefinition<'_, Text, u64> = TableDefinition::new("me
 /// First event id of a batch → the events of the batch. Written by accept; again when one of them is sent to a
 /// subscription that it did not match before, or is purged.
 pub(super) const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
-/// (Batch, sequence number) → what became of deliveries of its events. Written by each commit that has any.
+/// (Batch, sequence number) → history of the deliveries of its events. Written by each commit that adds any.
 pub(super) const HISTORY: TableDefinition<'_, (u128, u64), &[u8]> = TableDefinition::new("history");
 /// (Subscription, batch) → places in the batch, 4 bytes each, of events whose first attempt has not ended.
 pub(super) const FRESH: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("fresh");
@@ -33,8 +33,8 @@ pub(super) const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableD
 pub(super) const SUBSCRIPTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("subscriptions");
 /// Subscription → when its target was last reached, in microseconds since 1970; up to a second behind.
 pub(super) const REACHED: TableDefinition<'_, u128, i64> = TableDefinition::new("reached");
-/// Subscription → its running or last recovery. Written when one is asked for, and with each page of the log that it
-/// looks at.
+/// Subscription → its running or last recovery. Written when one is requested, and with each page of the log that it
+/// reads.
 pub(super) const RECOVERIES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("recoveries");
 /// (Subscription, event) → the rendered payload of the delivery. Written by freeze, removed with the end
 /// of the delivery; kept for a dead letter, which may be sent again.

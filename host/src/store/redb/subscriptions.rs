@@ -1,4 +1,4 @@
-//! Subscriptions: written within what may be kept for their users; deleted ones explain old deliveries, and go when these
+//! Subscriptions: written within their users' quotas. Deleted ones explain old deliveries, and are removed when these
 //! have left the log.
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use super::usage::{self, Kind};
 use crate::domain::{Subscription, SubscriptionId};
 use crate::store::{Error, Quota, Wake};
 
-/// How long after a subscription was deleted an event may be logged that was matched before, the clock being set included.
+/// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
 impl Apply<'_, '_> {
@@ -55,11 +55,11 @@ impl Apply<'_, '_> {
         Ok(forgotten)
     }
 
-    /// Tells whether a subscription is deleted, and every event of the log newer than that.
+    /// Tells whether a subscription is deleted, and every event of the log is newer than that.
     fn is_forgettable(&self, subscription: u128, oldest: Option<u128>) -> Result<bool, Fault> {
         let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
         let read = record::decode_subscription(row.value());
-        // One that cannot be read stays, and keeps no other.
+        // A record that cannot be read is kept, and does not affect the others.
         let known = self.marks.pass("subscriptions", subscription, read);
         let Some(deleted) = known.and_then(|known| known.deleted) else { return Ok(false) };
         let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);

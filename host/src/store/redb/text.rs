@@ -1,16 +1,17 @@
-//! Text in the file. redb's own `&str` panics when it reads one with a damaged byte: one row would end the writer.
+//! Text in the file. redb's own `&str` panics when it reads invalid UTF-8: one damaged row would end the writer.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use redb::{Key, TypeName, Value};
 
-/// A text. It has the bytes, the order and the name of redb's `&str`: tables that were made with that are read as they are.
+/// A text with the bytes, the order and the type name of redb's `&str`, so that tables that were made with that stay
+/// readable.
 #[derive(Debug)]
 pub(super) enum Text {}
 
 impl Text {
-    /// What is read in place of a text that is not UTF-8. A plugin that names a value so does not find it again.
+    /// The value that replaces a text that is not UTF-8. A plugin that uses it as a key does not find its value again.
     pub(super) const DAMAGED: &'static str = "\0damaged\0";
 }
 

@@ -1,9 +1,9 @@
-//! How much is kept for each user, counted in the commit that changes it.
+//! The bytes that are kept for each user, counted in the commit that changes them.
 //!
-//! What counts is what a user can make large: subscriptions, what their plugins have rendered and keep as state, and what
-//! the story keeps of plugins and failing targets beyond a little. Deliveries without a plugin to targets that work cost
-//! no count. The limit is [`Options::user_bytes_max`](super::Options). The story may have half of it: beyond that it keeps
-//! little, so that long logs never keep a delivery waiting.
+//! Only data that a user can make large counts: subscriptions, rendered payloads and state of their plugins, and what
+//! the story keeps of plugins and failing targets beyond a small allowance. Deliveries without a plugin to working
+//! targets need no accounting. The limit is [`Options::user_bytes_max`](super::Options). The story may use half of it;
+//! beyond that its entries are shortened, so that long logs never hold a delivery.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,9 +25,9 @@ use crate::store::{Error, UserUsage};
 /// What a row takes besides its record, roughly: its key, and its part of the pages above.
 const ROW_BYTES: u64 = 64;
 
-/// How many bytes of a plugin's run are always kept, and do not count.
+/// How many bytes of a plugin's run are always kept and do not count.
 const LITTLE: usize = 512;
-/// What the story says where it keeps no more than that.
+/// The story's text where an entry was shortened for that reason.
 const CUT: &str = "waypost keeps no more than the end of this: the setting user_bytes_max";
 
 /// What is kept for one subscription, in bytes.
@@ -40,16 +40,16 @@ pub(super) struct Account {
     story: u64,
 }
 
-/// What bytes are kept for.
+/// The kinds of data that count.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// The subscription itself.
     Subscription,
-    /// What its plugin has rendered of deliveries.
+    /// The rendered payloads of its deliveries.
     Outputs,
     /// The state of its plugin.
     State,
-    /// What the story has of its plugin's runs, and of its target's failures.
+    /// What the story keeps of its plugin's runs and its target's failures.
     Story,
 }
 
@@ -79,8 +79,7 @@ pub(super) fn of_state(key: &str, row: &[u8]) -> u64 {
     of_row(row) + key.len() as u64
 }
 
-/// Returns what an entry of the story counts: a plugin's run, and the answer of a target that failed if it is more than a
-/// little.
+/// Returns what an entry of the story counts: a plugin's run, and a failed target's answer beyond the allowance.
 pub(super) fn of_entry(entry: &Entry) -> u64 {
     match entry {
         Entry::Plugin(run) if run.size() > LITTLE => ROW_BYTES + run.size() as u64,
@@ -98,7 +97,7 @@ pub(super) fn of_entry(entry: &Entry) -> u64 {
     }
 }
 
-/// Keeps little of an entry whose user has no more room: the end of what a plugin said, the beginning of an answer.
+/// Shortens an entry of a user without room to the end of what a plugin logged and the beginning of an answer.
 fn keep_little(entry: &mut Entry) {
     match entry {
         Entry::Plugin(run) if run.size() > LITTLE => {
@@ -124,7 +123,7 @@ pub(super) struct Usage {
     users: Mutex<HashMap<String, Totals>>,
 }
 
-/// What is kept for one user, or by how much that has changed.
+/// What is kept for one user, or a change of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     all: i64,
@@ -158,7 +157,7 @@ impl Usage {
         users.get(user).copied().unwrap_or_default()
     }
 
-    /// Takes over what a commit has changed.
+    /// Publishes the changes of a commit.
     pub(super) fn publish(&self, changes: HashMap<String, Totals>) {
         if changes.is_empty() {
             return;
@@ -179,19 +178,19 @@ impl Usage {
 /// What one commit changes.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// The accounts that have changed, as they are then.
+    /// The changed accounts, with their new values.
     accounts: HashMap<u128, Account>,
     /// By how much what is kept for a user has changed.
     pub(super) users: HashMap<String, Totals>,
 }
 
 impl Apply<'_, '_> {
-    /// Counts bytes that are kept from now on.
+    /// Counts bytes that are added.
     pub(super) fn count(&mut self, subscription: u128, kind: Kind, bytes: u64) -> Result<(), Fault> {
         self.recount(subscription, kind, 0, bytes)
     }
 
-    /// Counts what has replaced something.
+    /// Counts the replacement of something.
     pub(super) fn recount(
         &mut self,
         subscription: u128,
@@ -212,7 +211,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Names the user whose subscription it is: before anything is counted.
+    /// Sets the user of a subscription. Call this before anything is counted for it.
     pub(super) fn open_account(&mut self, subscription: u128, user: &str) -> Result<(), Fault> {
         let account = self.account(subscription)?;
         if account.user != user {
@@ -225,7 +224,8 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Counts nothing more for a subscription that goes: what is left of the story is damaged, and was never taken off.
+    /// Resets the account of a subscription that is removed: a remainder comes from damaged parts of the story, whose
+    /// bytes were never subtracted.
     pub(super) fn close_account(&mut self, subscription: u128) -> Result<(), Fault> {
         for kind in [Kind::Subscription, Kind::Outputs, Kind::State, Kind::Story] {
             let bytes = *self.account(subscription)?.part(kind);
@@ -234,7 +234,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Makes sure that there is room for `bytes` more of a subscription's user.
+    /// Checks that there is room for `bytes` more of a subscription's user.
     pub(super) fn room_for(&mut self, subscription: u128, bytes: u64) -> Result<Result<(), Error>, Fault> {
         let user = self.account(subscription)?.user.clone();
         let (kept, max) = (u64::try_from(self.kept(&user).all).unwrap_or_default(), self.usage.max);
@@ -242,7 +242,7 @@ impl Apply<'_, '_> {
         Ok(if has_room { Ok(()) } else { Err(Error::Quota { user, kept, bytes, max }) })
     }
 
-    /// Cuts entries of the story down where there is no room for all of them.
+    /// Shortens entries of the story if there is no room for all of them.
     pub(super) fn fit(&mut self, subscription: u128, entries: &mut [Entry]) -> Result<(), Fault> {
         let bytes: u64 = entries.iter().map(of_entry).sum();
         if bytes == 0 {
@@ -263,8 +263,8 @@ impl Apply<'_, '_> {
         totals
     }
 
-    /// Returns a subscription's account. A commit asks for it before it changes rows that count: where the account cannot be
-    /// read, they are counted as they are then. What the story has is not: that would take reading all of it.
+    /// Returns a subscription's account. Call this before rows that count are changed: if the account cannot be read,
+    /// they are counted at this point. The story is not, since that would take reading all of it.
     pub(super) fn account(&mut self, subscription: u128) -> Result<&mut Account, Fault> {
         use std::collections::hash_map::Entry;
         Ok(match self.effects.usage.accounts.entry(subscription) {
@@ -306,8 +306,8 @@ fn decode(row: &[u8]) -> Result<Account, record::Error> {
 }
 
 impl super::read::Reader {
-    /// Returns all accounts. They say nothing that the rest of the file does not: where one is damaged, everything is
-    /// counted again.
+    /// Returns all accounts. They are derived from the rest of the file: if one is damaged, everything is counted
+    /// again.
     pub(super) fn accounts(&self) -> Result<Vec<Account>, Fault> {
         match self.read_accounts() {
             Err(Fault::Damaged { reason, .. }) => {
@@ -333,7 +333,7 @@ impl super::read::Reader {
     }
 }
 
-/// Counts a file from before it was counted. What cannot be read counts nothing.
+/// Counts a file that has no accounts yet. Records that cannot be read count nothing.
 pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), redb::StorageError> {
     // A log in which no plugin ever ran has little to count, and may be long.
     if tables.rendered.is_empty()? && tables.state.is_empty()? && tables.modules.is_empty()? {

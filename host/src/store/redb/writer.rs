@@ -1,7 +1,7 @@
-//! The one writer: takes what waits, commits it together, answers after it is on disk.
+//! The one writer: takes what is queued, commits it together, and answers after it is on disk.
 //!
-//! While one commit is being synced the next group gathers, so that the cost of a sync is shared by as many as
-//! are there. The writer is a plain thread: redb blocks.
+//! While one commit is synced the next group grows, so that its members share the cost of a sync. The writer is a plain
+//! thread, because redb blocks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
 use crate::store::{Arrival, Error, PurgeReport, Rendering, WakeSet};
 
-/// How many answers make a crowd.
+/// From how many answers on a task of its own sends them.
 const CROWD: usize = 4;
 
 /// The writer thread's state.
@@ -60,7 +60,7 @@ impl Writer {
                 self.publish(effects);
                 self.answer(group, values);
             }
-            // Who meets a damaged record fails alone: the others of the group have nothing to do with it.
+            // Split the group so that only the operation that meets the damaged record fails.
             Err(Fault::Damaged { .. }) if group.len() > 1 => {
                 let (first, second) = group.split();
                 self.write(first);
@@ -70,7 +70,7 @@ impl Writer {
         }
     }
 
-    /// Writes a group, or nothing of it; what is in memory changes only in [`Self::publish`].
+    /// Writes a group, or nothing of it; memory is changed only in [`Self::publish`].
     fn commit(&mut self, Group { ops, endings }: &Group) -> Result<(Vec<Value>, Effects), Fault> {
         self.handle.write(|txn| {
             let mut tables = Tables::open(txn)?;
@@ -127,7 +127,7 @@ impl Writer {
         })
     }
 
-    /// Makes what is on disk now visible to those who deliver.
+    /// Makes the committed changes visible to readers and workers.
     fn publish(&mut self, effects: Effects) {
         for (key, batch) in effects.batches {
             self.recent.put(key, Arc::new(batch));
@@ -144,8 +144,8 @@ impl Writer {
         self.wakes.push(effects.woken);
     }
 
-    /// Answers everybody. Waking a task from outside the runtime costs a system call each, so a crowd is woken by a task
-    /// of its own.
+    /// Answers all callers. Waking a task from outside the runtime costs a system call each, so many are woken by a
+    /// task inside it.
     fn answer(&self, group: Group, values: Vec<Value>) {
         let Some(runtime) = self.runtime.as_ref().filter(|_| group.len() >= CROWD) else {
             return answer_now(group, values);
@@ -266,7 +266,7 @@ fn refuse(op: Op, error: &Error) {
     }
 }
 
-/// Answers; an asker who is gone does not mind.
+/// Sends an answer, and ignores that the receiver may be gone.
 fn send<T>(reply: Reply<T>, value: Result<T, Error>) {
     drop(reply.send(value));
 }

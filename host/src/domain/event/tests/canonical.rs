@@ -1,10 +1,10 @@
-//! Events as plugins see them and make them.
+//! Events in the form that plugins read and write.
 
 use std::borrow::Cow;
 
 use super::*;
 
-/// Lets a plugin change an event, and returns what became of it.
+/// Lets a plugin change an event, and returns the result.
 fn changed(event: &Event, change: impl FnOnce(&mut Canonical<'_>)) -> Result<Event, String> {
     let mut canonical = event.canonical();
     change(&mut canonical);
@@ -107,7 +107,7 @@ fn data_keep_their_kind() {
     }
     let plain = changed(&event, |canonical| canonical.data = Some(Payload::Text(Cow::Borrowed("hello"))));
     assert_eq!(plain.unwrap().canonical().content_type.as_deref(), Some("text/plain"));
-    // Text that its content type calls JSON reaches a target as it is.
+    // Text that is declared as JSON reaches a target unchanged.
     let made = changed(&event, |canonical| {
         canonical.content_type = Some("application/json".to_owned());
         canonical.data = Some(Payload::Text(Cow::Borrowed("{no json")));

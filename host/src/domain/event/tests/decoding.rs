@@ -1,4 +1,4 @@
-//! What comes in.
+//! Tests of decoding.
 
 use super::*;
 
@@ -306,7 +306,7 @@ fn a_batch_shares_the_buffer_and_lists_its_bad_members() {
     assert_eq!(decode(&batch, "[1".into()).unwrap_err().kind, DecodeErrorKind::Malformed);
 }
 
-/// `xyz` was taken, and sent on as `content-type: xyz`.
+/// `xyz` was accepted, and sent on as `content-type: xyz`.
 #[test]
 fn a_content_type_is_a_media_type_in_all_versions() {
     let old =
@@ -335,12 +335,12 @@ fn a_content_type_is_a_media_type_in_all_versions() {
         }
         json(&event.replace("VALUE", "null"));
     }
-    // As for other attributes: before 1.0 an empty one is none.
+    // As for other attributes: before 1.0 an empty one counts as absent.
     json(&old.replace("VALUE", "\"\""));
     json_error(&new.replace("VALUE", "\"\""));
 }
 
-/// Some clients send the content type twice, and mean the same.
+/// Some clients send the content type twice, with the same meaning.
 #[test]
 fn a_content_type_may_stand_in_a_ce_header_too_where_it_is_the_same() {
     let base = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "s"), ("ce-type", "t")];

@@ -1,4 +1,4 @@
-//! What goes out.
+//! Tests of encoding.
 
 use super::*;
 
@@ -60,8 +60,8 @@ fn a_new_event_gets_extension_attributes() {
     );
 }
 
-/// A real Dispatcher answers 415 to anything but `application/json`, which is a dead letter at once: old events that came
-/// as anything else went on as that.
+/// A real Dispatcher answers 415 to anything but `application/json`, which makes a dead letter at once: old events that
+/// were received with another type were sent on with it.
 #[test]
 fn old_events_are_always_plain_json_and_new_ones_where_that_is_wanted() {
     const JSON: &str = "application/json";
@@ -182,7 +182,7 @@ fn what_headers_cannot_carry_goes_structured() {
     }
 }
 
-/// An event of the log that was taken before content types were checked: `content-type: xyz` went out.
+/// An event in the log from before content types were checked: `content-type: xyz` was sent.
 #[test]
 fn a_content_type_that_is_none_goes_structured() {
     let body = NEW.replace("\"n\" : 1", r#""datacontenttype":"xyz","data":1"#);

@@ -1,4 +1,4 @@
-//! What holds for every event and every input.
+//! Properties that hold for every event and every input.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ const VERSIONS: [SpecVersion; 4] =
 const FORMATS: [EventFormat; 2] = [EventFormat::Original, EventFormat::V1_0];
 const MODES: [ContentMode; 2] = [ContentMode::Structured, ContentMode::Binary];
 
-/// Text that is hard on headers and JSON alike.
+/// Text that is difficult for headers and JSON.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9/:.-]{1,12}",
@@ -27,7 +27,7 @@ fn number() -> impl Strategy<Value = String> {
     prop_oneof!["-?[1-9][0-9]{0,40}", "-?[0-9]\\.[0-9]{1,20}", "[1-9]\\.[0-9]{0,3}0[eE][+-]?[0-9]{1,2}"]
 }
 
-/// JSON text, with white space and numbers that no `Value` keeps.
+/// JSON text, with white space and numbers that a `Value` does not preserve.
 fn json_text() -> impl Strategy<Value = String> {
     let leaf =
         prop_oneof![number(), text().prop_map(|text| json!(text).to_string()), Just("null".to_owned())];
@@ -92,7 +92,7 @@ prop_compose! {
                 let base64 = json!(STANDARD.encode(bytes)).to_string();
                 members.push(content_type("image/png"));
                 match version {
-                    // These have no mark for base64: to them it is text.
+                    // These versions have no mark for base64: it is a text to them.
                     SpecVersion::V0_1 | SpecVersion::V0_2 => members.push((Some("data"), base64)),
                     SpecVersion::V0_3 => {
                         members.extend([(Some("datacontentencoding"), json!("base64").to_string()), (Some("data"), base64)]);
@@ -114,7 +114,7 @@ prop_compose! {
     }
 }
 
-/// Encodes in every way; what comes out is read again.
+/// Encodes in every form, and decodes the result.
 fn round_trips(event: &Event, extensions: &Map<String, Value>) -> Vec<(EventFormat, ContentMode, Event)> {
     let ways = FORMATS.into_iter().flat_map(|format| MODES.map(|mode| (format, mode)));
     let trip = |(format, mode)| {
@@ -125,7 +125,7 @@ fn round_trips(event: &Event, extensions: &Map<String, Value>) -> Vec<(EventForm
     ways.map(trip).collect()
 }
 
-/// Checks what must hold for whatever was accepted.
+/// Checks the invariants of accepted events.
 fn holds(event: &Event) {
     let value: Value = serde_json::from_slice(&event.json()).expect("every event can be read into a Value");
     let again = json(str::from_utf8(&event.json()).unwrap());
@@ -159,7 +159,7 @@ proptest! {
                 expected.version = SpecVersion::V1_0;
             }
             prop_assert_eq!(&Facts::of(&again), &expected, "{:?} {:?}", format, mode);
-            // A second trip, from the other wire form, changes nothing either.
+            // A second round trip, from the other wire form, changes nothing either.
             for (_, mode, third) in round_trips(&again, &Map::new()) {
                 prop_assert_eq!(&Facts::of(&third).body, &facts.body, "{:?}", mode);
                 prop_assert_eq!(&Facts::of(&third).extensions, &facts.extensions, "{:?}", mode);

@@ -1,4 +1,4 @@
-//! Taking what a program says, as long as it or anything that it started may say it.
+//! Reads what a program writes, until neither it nor any process that it started can write any more.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::domain::handler::StreamTail;
 use crate::handler::Capture;
 use crate::handler::program::{Fault, UNKEPT};
 
-/// As much as a pipe holds.
+/// The size of a pipe's buffer.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// The longest that is read on after the end: only a process that could not be ended keeps a pipe open.
+/// The longest time to read on after the program's end: only a process that could not be ended keeps a pipe open.
 const DRAINING: Duration = Duration::from_secs(2);
 
-/// What was heard.
+/// What was read.
 #[derive(Default)]
 pub(super) struct StreamEnd {
     pub(super) said: StreamTail,
-    /// Why the rest was not.
+    /// Why the rest was not read.
     pub(super) broken: Option<Fault>,
 }
 
-/// Reads to the end of the stream, or until some time after `ended`. Cancels `broken` where it cannot go on.
+/// Reads to the end of the stream, or until some time after `ended`. Cancels `broken` when reading fails.
 pub(super) async fn listen(
     mut stream: impl AsyncRead + Unpin,
     mut capture: Capture,

@@ -1,5 +1,5 @@
-//! How much a program has written: looked at now and then while it runs, and once at its end. The largest single file
-//! is limited by the system ([`super::super::supervise`]), so that little comes between two looks.
+//! Measures how much a program has written: at intervals while it runs, and once at its end. The kernel limits the
+//! largest single file ([`super::super::supervise`]), so that little can be written between two measurements.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use walkdir::WalkDir;
 
 use crate::handler::program::CallLimits;
 
-/// The pause between two looks, at least.
+/// The shortest pause between two measurements.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A look's share of a processor: the pause is so many times longer than the look.
+/// The ratio of the pause to the time of a measurement, which bounds the processor time that measuring takes.
 const PAUSE_RATIO: u32 = 19;
 
-/// Resolves when the folders hold too much, and says of what. Cancel safe.
+/// Resolves when the folders hold too much, with which limit was exceeded. Cancel safe.
 pub(super) async fn exceeded(folders: &[PathBuf], limits: CallLimits) -> String {
     let mut pause = PAUSE;
     loop {
@@ -27,14 +27,15 @@ pub(super) async fn exceeded(folders: &[PathBuf], limits: CallLimits) -> String 
     }
 }
 
-/// Tells what the folders hold too much of.
+/// Returns which limit the folders exceed, if any.
 pub(super) async fn excess(folders: Vec<PathBuf>, limits: CallLimits) -> Option<String> {
     let looking = tokio::task::spawn_blocking(move || look(&folders, limits));
-    // It is not run any more only when the service ends.
+    // The task is cancelled only when the runtime shuts down.
     looking.await.unwrap_or_default()
 }
 
-/// Adds up the folders, until it is too much. What vanishes meanwhile does not count; a link counts as itself.
+/// Adds up the folders until a limit is exceeded. Files that vanish during the walk do not count; a link counts as
+/// itself, not as its target.
 fn look(folders: &[PathBuf], limits: CallLimits) -> Option<String> {
     let (mut files, mut bytes) = (0, 0_u64);
     let walk = |folder| WalkDir::new(folder).min_depth(1).follow_root_links(false);

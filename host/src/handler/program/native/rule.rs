@@ -1,5 +1,5 @@
-//! How long a program runs, seen from the service: until its supervisor says that it has ended, or until there is a
-//! reason to end it.
+//! Watches a program from the service's side: until its supervisor reports the end, or until there is a reason to end
+//! it.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::handler::program::{Call, Shortage};
 use super::quota;
 use super::start::Process;
 
-/// The most that a supervisor is late.
+/// How late a supervisor may be at most.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Waits for the end of a program, or brings it about.
+/// Waits for the end of a program, or ends it.
 ///
 /// # Errors
-/// When this machine has not what the program needs to be started.
+/// When this machine lacks what it takes to start the program.
 pub(super) async fn rule(
     process: Process,
     call: &Call,
@@ -40,10 +40,10 @@ pub(super) async fn rule(
         said = reports.ended() => ended = said,
         () = broken.cancelled() => (),
         excess = quota::exceeded(&outputs, limits) => reason = Some(Exit::Limit(excess)),
-        // The supervisor keeps the time itself.
+        // The supervisor enforces the time limit.
         () = sleep(limits.time.saturating_add(GRACE + SLACK)) => reason = Some(Exit::timed_out(limits.time)),
     }
-    // Anything on its stdin, the end too, tells a supervisor that all must end.
+    // Any byte on its stdin, or its closing, tells a supervisor to end everything.
     drop(orders);
     if ended.is_none() {
         ended = timeout(KILLING + SLACK, reports.ended()).await.ok().flatten();
@@ -61,20 +61,20 @@ pub(super) async fn rule(
     };
     Ok(match reason.unwrap_or(exit) {
         Exit::Limit(limit) => Exit::Limit(limit),
-        // The last it did may have been too much, and what it did may come of that.
+        // The program's last writes may have exceeded a limit, and may have failed because of that.
         exit @ (Exit::Code(_) | Exit::Signal(_) | Exit::Failed(_)) => {
             quota::excess(outputs, limits).await.map_or(exit, Exit::Limit)
         }
     })
 }
 
-/// Ends what can be ended of a program whose supervisor does not work any more.
+/// Kills the processes that can be found of a program whose supervisor failed.
 async fn lost(supervisor: &mut Child, program: Option<Pid>) -> Exit {
     if let Some(pid) = supervisor.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
-        // It reads the list of all processes, again and again.
+        // This reads the list of all processes several times.
         drop(tokio::task::spawn_blocking(move || end_session(pid)).await);
     }
-    // One that ended by itself says how.
+    // If the supervisor ended by itself, its status tells how.
     let ended = timeout(SLACK, supervisor.wait()).await;
     if let Some(program) = program {
         let _ = kill_process_group(program, Signal::KILL);

@@ -23,10 +23,10 @@ pub(super) struct Process {
 /// What a program says, and what takes it.
 pub(super) type Streams = ((ChildStdout, Capture), (ChildStderr, Capture));
 
-/// Starts a supervisor; or says why that is not possible.
+/// Starts a supervisor, or returns why that is not possible.
 pub(super) async fn start(native: &Native, call: &Call) -> Result<(Process, Streams), Fault> {
     let (native, call) = (native.clone(), call.clone());
-    // Starting a process waits for the disk. If the future is dropped meanwhile, the process finds nobody at its stdin.
+    // Starting a process waits for the disk. If the future is dropped during that, the process finds its stdin closed.
     let starting = tokio::task::spawn_blocking(move || start_now(&native, &call));
     starting.await.unwrap_or_else(|_| Err(Fault::Failure("the service is ending".to_owned())))
 }

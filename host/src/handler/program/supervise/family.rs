@@ -1,7 +1,7 @@
-//! A program and all that it has started, told apart from everything else by who their ancestors are.
+//! A program and all processes that it has started, found by their ancestry.
 //!
-//! This process adopts whoever lost its parent (`PR_SET_CHILD_SUBREAPER`), so that neither `setsid` nor a double fork
-//! leads out of the family. Where that does not exist, the family is the program's process group.
+//! This process adopts orphaned descendants (`PR_SET_CHILD_SUBREAPER`), so that they are found even after `setsid` or a
+//! double fork. On systems without that, the family is the program's process group.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use tokio::time::sleep;
 
 use crate::domain::handler::Exit;
 
-/// The pause between two looks for survivors.
+/// The pause between two scans for survivors.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Makes this process the one that adopts.
+/// Makes this process adopt orphaned descendants.
 pub(super) fn adopt() -> Result<(), String> {
     #[cfg(target_os = "linux")]
     {
         let own = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(own))
             .map_err(|error| format!("failed to adopt what the program will leave behind: {error}"))?;
-        // Who was adopted could not be found.
+        // Without `/proc`, adopted processes could not be found.
         if !std::path::Path::new(linux::PROCESSES).join("self").exists() {
             return Err(format!(
                 "there is no {} to find a program's processes in: mount it",
@@ -33,11 +33,11 @@ pub(super) fn adopt() -> Result<(), String> {
     Ok(())
 }
 
-/// Ends what is in the session of a supervisor that has ended, but for itself: its program may have ended it before it
-/// could say which process that is.
+/// Kills all processes in the session of a supervisor that has ended, except the supervisor itself: its program may
+/// have killed it before it could report the program's process id.
 #[cfg(target_os = "linux")]
 pub(in crate::handler::program) fn end_session(supervisor: Pid) {
-    // One may start another just before it ends.
+    // A process may start another just before it ends, so look again.
     for _ in 0..10 {
         let mut left = linux::processes();
         left.retain(|process| process.session == supervisor && process.pid != supervisor);
@@ -50,7 +50,7 @@ pub(in crate::handler::program) fn end_session(supervisor: Pid) {
     }
 }
 
-/// Finds nothing, where there is no list of processes.
+/// Does nothing on systems without a list of processes.
 #[cfg(not(target_os = "linux"))]
 pub(in crate::handler::program) fn end_session(_supervisor: Pid) {}
 
@@ -97,12 +97,12 @@ impl Family {
         self.signal_group(Signal::TERM);
     }
 
-    /// Ends all; or returns who is known of those that do not end in this time.
+    /// Kills all processes; returns those that are known and still run after this time.
     pub(super) async fn end_all(&mut self, time: Duration) -> Option<Vec<i32>> {
         let end = Instant::now() + time;
         self.reap();
         if cfg!(not(target_os = "linux")) {
-            // Nobody is adopted there: that no child is left does not say that the group has ended.
+            // There is no adoption on this system: without a child left, members of the group may still run.
             let _ = kill_process_group(self.program, Signal::KILL);
         }
         while !self.is_alone {
@@ -119,7 +119,7 @@ impl Family {
         None
     }
 
-    /// Takes the ends of all children that have ended.
+    /// Reaps all children that have ended.
     fn reap(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -134,7 +134,7 @@ impl Family {
         }
     }
 
-    /// Signals the program's group. Once the program has ended its number may belong to somebody else.
+    /// Signals the program's group. Once the program has ended, its process id may be reused.
     fn signal_group(&self, signal: Signal) {
         if self.exit.is_none() {
             let _ = kill_process_group(self.program, signal);
@@ -155,7 +155,7 @@ impl Family {
     fn kill(&self) {
         self.signal_group(Signal::KILL);
         let members = linux::descendants();
-        // A group dies as one; process after process, a fork could run away from its end.
+        // A group is killed as a whole; killing process by process could miss one that forks.
         let own = rustix::process::getpgrp();
         let groups: std::collections::HashSet<_> = members.iter().map(|member| member.group).collect();
         for group in groups.into_iter().filter(|group| *group != own) {
@@ -201,7 +201,7 @@ mod linux {
         let Ok(entries) = std::fs::read_dir(PROCESSES) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let pids = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
-        // One that has ended meanwhile has no file.
+        // A process that has ended since has no file.
         let stats = pids.filter_map(|pid| std::fs::read(format!("{PROCESSES}/{pid}/stat")).ok());
         stats.filter_map(|stat| member(&String::from_utf8_lossy(&stat))).collect()
     }

@@ -54,7 +54,7 @@ fn not_started(program: &Path, error: &io::Error) -> Fault {
     }
 }
 
-/// Returns the file of this very program, even if a newer one lies in its place by now.
+/// Returns the file of the running program, even if a newer one has replaced it since.
 fn own_path() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
 }
@@ -77,10 +77,10 @@ fn find(name: &OsStr, path: &OsStr) -> Result<PathBuf, String> {
     })
 }
 
-/// Fails for a script without a `#!` line, as its start would: what follows would give it to a shell instead.
+/// Fails for a script without a `#!` line, as its start would: the standard library would pass it to a shell instead.
 fn refuse_plain_text(program: &Path) -> io::Result<()> {
     let mut begin = Vec::new();
-    // A program need not be readable.
+    // The program may be executable without being readable.
     let Ok(file) = File::open(program) else { return Ok(()) };
     file.take(LINE_BYTES_MAX).read_to_end(&mut begin)?;
     if begin.starts_with(b"#!") || begin.contains(&0) { Ok(()) } else { Err(Errno::NOEXEC.into()) }
@@ -129,7 +129,7 @@ fn interpreter(program: &Path) -> Option<String> {
     let mut line = Vec::new();
     BufReader::new(File::open(program).ok()?.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).ok()?;
     let line = String::from_utf8_lossy(&line).into_owned();
-    // A carriage return is part of the name, as the system reads it.
+    // A carriage return is part of the name, as the kernel reads it.
     let words = line.strip_prefix("#!")?.trim_end_matches('\n').trim_start_matches(BLANKS);
     words.split(BLANKS).next().map(str::to_owned)
 }

@@ -21,23 +21,23 @@ use crate::handler::upload::{Error, IngestAuth, Origin, work};
 use crate::net::tls::ClientCertificate;
 use crate::net::{self, Version};
 
-/// The longest that the service may stand still: take nothing of a bundle, or not answer.
+/// The longest that the service may make no progress: read nothing of a bundle, or send no answer.
 const IDLE: Duration = Duration::from_secs(60);
 /// The most bytes of an answer that are read, and the most characters that an error keeps.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 const ANSWER_SHOWN_CHARS: usize = 1024;
 /// The task that is a job's last.
 const LAST_TASK: &str = "ingest metadata";
-/// The tasks that judge the bundle itself: the same one fails there again.
+/// The tasks that validate the bundle itself: the same bundle would fail there again.
 const LASTING_TASKS: [&str; 2] = ["load metadata", "Policy Validation"];
 
-/// What an upload is answered with.
+/// The answer to an upload.
 #[derive(Deserialize)]
 struct JobAnswer {
     job_id: Value,
 }
 
-/// What the question for a job's state is answered with.
+/// The answer to a request for a job's state.
 #[derive(Deserialize)]
 struct StatusAnswer {
     state: String,
@@ -55,7 +55,7 @@ impl StatusAnswer {
     }
 }
 
-/// How far a job is.
+/// The progress of a job.
 pub(super) enum State {
     /// It is done.
     Done,
@@ -63,7 +63,7 @@ pub(super) enum State {
     Going(String),
 }
 
-/// Speaks with one service.
+/// The client of one service.
 pub(super) struct Client {
     http: reqwest::Client,
     url: Url,
@@ -75,7 +75,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Makes a client, and reads what it needs to prove who it is.
+    /// Makes a client, and reads its credentials.
     pub(super) fn new(
         url: Url,
         status_url: Url,
@@ -96,8 +96,8 @@ impl Client {
                 certificate = Some(secret(what, pem_file, read)?);
             }
         }
-        // An upload has its connection to itself, and it is closed when the upload is given up. It cannot be repeated, so
-        // that none is kept: the service may be about to close it.
+        // Each upload has a connection of its own, which is closed when the upload is given up. No idle connection is
+        // kept for uploads, because the service may be about to close it and an upload cannot be repeated safely.
         let http = net::service(Version::Http1, certificate, |client| {
             client.connect_timeout(connect_timeout).pool_max_idle_per_host(0)
         });
@@ -116,7 +116,7 @@ impl Client {
         &self.shown_status_url
     }
 
-    /// Uploads an output as a bundle, which is made meanwhile, and returns the id of its job.
+    /// Uploads an output as a bundle, which is packed on the way, and returns the id of its job.
     pub(super) async fn post(
         &self,
         output: &Arc<Output>,
@@ -133,7 +133,7 @@ impl Client {
         let request = self.authorized(request).body(reqwest::Body::wrap(body));
         let exchange = async {
             match exchange(request, &self.shown_url).await {
-                // The reason may be on this side: then the service has only seen a body that breaks off.
+                // The cause may be on this side: then the service has only seen a truncated body.
                 Err(Error::Unreachable { url, source }) => match packing.await {
                     Ok(()) | Err(Error::Stopped) => Err(match taken.load(Ordering::Relaxed) {
                         0 => Error::Unreachable { url, source },
@@ -206,10 +206,10 @@ pub(super) fn text(job: &Value) -> String {
     job.as_str().map_or_else(|| job.to_string(), str::to_owned)
 }
 
-/// Returns a URL as errors may show it.
+/// Returns a URL for errors, without credentials.
 fn without_secrets(url: &Url) -> String {
     let mut url = url.clone();
-    // A URL that can have no password has none.
+    // A URL that cannot have a password has none.
     let _none = (url.set_username(""), url.set_password(None));
     url.into()
 }
@@ -228,8 +228,7 @@ fn without_line_break(text: &str) -> &str {
     line.strip_suffix('\r').unwrap_or(line)
 }
 
-/// Sends a request and returns the beginning of the body that it is answered with, where the status is a good
-/// one.
+/// Sends a request and returns the beginning of the response body if the status is a success.
 async fn exchange(request: RequestBuilder, url: &str) -> Result<Vec<u8>, Error> {
     let unreachable =
         |source: reqwest::Error| Error::Unreachable { url: url.to_owned(), source: source.without_url() };
@@ -266,9 +265,9 @@ fn is_whole(percent: Option<&Value>) -> bool {
     percent.is_some_and(|percent| (100.0..101.0).contains(&percent))
 }
 
-/// Ends when nothing more was taken for a while.
+/// Resolves when no more bytes were taken for some time.
 async fn standstill(taken: &AtomicU64, idle: Duration) {
-    /// How exact the while is.
+    /// The precision of that time.
     const LOOKS: u32 = 10;
     let (mut before, mut still) = (0, 0);
     while still < LOOKS {
@@ -287,7 +286,7 @@ mod tests {
     use crate::domain::parts::Transaction;
     use crate::domain::{DeliveryId, Event, EventId};
 
-    /// A service that takes connections, and nothing of what is sent over them.
+    /// A service that accepts connections but never reads from them.
     #[tokio::test]
     async fn a_service_that_stands_still_is_given_up() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

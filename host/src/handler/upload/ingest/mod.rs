@@ -1,7 +1,7 @@
 //! Pacifica's ingest service: a bundle is POSTed, and its job watched until it is done.
 //!
-//! `pack` makes the bundle while it is sent, `client` speaks with the service. Here is the order of things:
-//! what has been uploaded is noted, so that the next try watches the job instead of uploading again.
+//! `pack` makes the bundle while it is sent, and `client` makes the requests. This module keeps the order: it notes
+//! what has been uploaded, so that the next try watches the job instead of uploading again.
 
 mod client;
 mod pack;
@@ -30,10 +30,10 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_SHORT: Duration = Duration::from_secs(1);
 const PAUSE_LONG: Duration = Duration::from_secs(10);
 
-/// What is known of a job on the next try.
+/// What the next try needs to know of a job.
 #[derive(Serialize, Deserialize)]
 struct Job {
-    /// Where its state is asked for: another service's job is none.
+    /// Where its state is read: a job at another URL is ignored.
     status_url: String,
     /// Its id, a number or a text.
     job_id: Value,
@@ -84,7 +84,7 @@ impl Ingest {
         Ok(self.place(&job_id))
     }
 
-    /// Waits until a job is done. Trouble on the way to its state is no reason to give it up.
+    /// Waits until a job is done. A failure to read its state does not end the wait.
     async fn watch(&self, job: &Value) -> Result<(), Error> {
         let begin = Instant::now();
         let end = begin + self.timeout;

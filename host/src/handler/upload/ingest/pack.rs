@@ -1,7 +1,7 @@
 //! A bundle, packed while it is sent: a tar of `data/<path>` and, last, `metadata.txt`.
 //!
-//! Its size is known before, since nothing in it has a size that depends on what the files hold: services
-//! that know no chunked bodies take it. A thread packs, piece by piece, as fast as the connection takes them.
+//! Its size is known in advance, because no size in it depends on what the files contain: some services do not accept
+//! chunked bodies. A thread packs piece by piece, as fast as the connection takes them.
 
 use std::io::{self, Read as _, Write};
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::handler::upload::{Error, Origin, rows};
 
 /// How many pieces wait between the thread and the connection.
 const PIECES_MAX: usize = 4;
-/// What every member's size is filled up to.
+/// Each member is padded to a multiple of this size.
 const BLOCK_BYTES: u64 = 512;
 /// How a tar ends: two blocks of zeros.
 const END_BYTES: usize = 1024;
@@ -40,7 +40,7 @@ impl Bundle {
         Self { output, origin }
     }
 
-    /// Returns its size: of the same headers, as the same library writes them.
+    /// Returns its size, counted from the same headers that the packing writes.
     pub(super) fn size(&self) -> u64 {
         let mut counted = Builder::new(Counter(0));
         let unknown = self.output.files.iter().map(|_| rows::HASH_UNKNOWN);
@@ -54,7 +54,7 @@ impl Bundle {
         counted.get_ref().0 + END_BYTES as u64
     }
 
-    /// Packs it. Blocks on the disk and on whoever receives the pieces.
+    /// Packs it. Blocks on the disk and on the receiver of the pieces.
     pub(super) fn pack(self, stop: &Stop, meter: &Meter, sender: mpsc::Sender<Bytes>) -> Result<(), Error> {
         let mut tar = Builder::new(Pieces { piece: Vec::with_capacity(PIECE_BYTES), sender, stop });
         let mut sums = Vec::with_capacity(self.output.files.len());
@@ -97,7 +97,7 @@ fn header(tar: &mut Builder<impl Write>, name: &str, size: u64, modified: System
     tar.append_data(&mut header, name, io::empty())
 }
 
-/// Nothing but the end of the work keeps pieces from being taken.
+/// Sending a piece fails only when the work should end.
 fn packed<T>(result: io::Result<T>) -> Result<T, Error> {
     result.map_err(|_| Error::Stopped)
 }
@@ -137,7 +137,7 @@ impl Pieces<'_> {
         self.stop.send(&self.sender, Bytes::from(piece))
     }
 
-    /// Fills a member of this size up to a whole block.
+    /// Pads a member of this size to a whole block.
     fn fill_up(&mut self, size: u64) -> Result<(), Error> {
         let missing = size.next_multiple_of(BLOCK_BYTES) - size;
         packed(io::copy(&mut io::repeat(0).take(missing), self)).map(drop)

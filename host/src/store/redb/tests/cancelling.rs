@@ -1,4 +1,4 @@
-//! What a deleted subscription was owed.
+//! The pending deliveries of a deleted subscription.
 
 use super::*;
 
@@ -46,8 +46,8 @@ async fn a_long_backlog_goes_in_slices() {
     assert!(stories.iter().all(|story| dropped(&story.deliveries[0].1) && story.deliveries[1].1.is_empty()));
 }
 
-/// An attempt was under way while its subscription was deleted, and failed. It stood last in the history, which
-/// then said "retrying" for ever: no purge removed the event.
+/// An attempt was in flight while its subscription was deleted, and failed. Its entry was the last in the history,
+/// which then said "retrying" for ever: no purge removed the event.
 #[tokio::test]
 async fn an_attempt_that_fails_after_it_was_forgiven_stays_forgiven() {
     let (_folder, store) = fresh();

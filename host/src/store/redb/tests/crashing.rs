@@ -1,4 +1,4 @@
-//! What is left when the process ends without a word.
+//! What is left after the process is killed.
 
 use super::super::ids;
 use super::*;

@@ -58,7 +58,7 @@ fn ids(pending: &[PendingDelivery]) -> Vec<EventId> {
     pending.iter().map(|pending| pending.event.id).collect()
 }
 
-/// One damaged event failed every page of every subscription that its batch was owed to, for good.
+/// One damaged event failed, for good, every page of every subscription with a pending delivery in its batch.
 #[tokio::test]
 async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     let (folder, store) = fresh();
@@ -109,7 +109,7 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
         Forward { after: None, last: EventId::MAX, since: None, until: None, events: 9, bytes: 9_999 };
     let walked: Vec<_> = store.forward(forward).await.unwrap().iter().map(|logged| logged.id).collect();
     assert_eq!(walked, [kept], "a replay passes them");
-    // Retention passes them, and takes them.
+    // A purge does not stop at damaged batches, and removes them.
     settle(&store, sub(1), &left.first_attempts[0], Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Before(after(0))).await, (3, 0));
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
@@ -259,7 +259,8 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
     assert_eq!(store.damaged(), 5);
 }
 
-/// What was owed to a damaged subscription waited for ever, and passed for runs of handlers that were not configured.
+/// Pending deliveries of a damaged subscription waited for ever, and were reported as runs of handlers that were not
+/// configured.
 #[tokio::test]
 async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     let (folder, store) = fresh();

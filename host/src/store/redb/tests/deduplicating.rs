@@ -1,4 +1,4 @@
-//! The dedup window: what is sent twice is logged once.
+//! The dedup window: an event that is sent twice is logged once.
 
 use redb::{ReadableTableMetadata, TableDefinition};
 
@@ -64,7 +64,7 @@ async fn without_a_window_each_is_an_event() {
     assert_eq!(listed(&store, ALL).await, [second, first]);
 }
 
-/// A file that is written to at the times that a test names.
+/// A file that is written at the times that a test sets.
 struct Timed {
     _folder: tempfile::TempDir,
     handle: Handle,
@@ -141,7 +141,7 @@ fn an_expired_one_that_came_again_stays_remembered() {
     assert_eq!(store.accept("a", after(1) + DAY), again);
 }
 
-/// One damaged byte there was a panic of the writer, and each later start ended with its first event.
+/// One damaged byte there made the writer panic, and again with the first event after each restart.
 #[test]
 fn an_expired_one_that_is_no_text_is_passed_over() {
     const RAW_ORDER: TableDefinition<'_, u128, RawText> = TableDefinition::new("seen_order");

@@ -1,4 +1,4 @@
-//! What a disabled subscription is owed keeps its events for as long as any other, and no longer.
+//! The pending deliveries of a disabled subscription keep their events for as long as any other, and no longer.
 
 use super::*;
 use crate::domain::{Activity, Subscription};
@@ -19,7 +19,7 @@ async fn expire(store: &RedbStore, time: Timestamp) -> PurgeReport {
     store.purge(Purge::Expired(time)).await.unwrap()
 }
 
-/// One disabled subscription kept every event that it was owed, and the disk filled.
+/// One disabled subscription kept every event of its pending deliveries, and the disk filled.
 #[tokio::test]
 async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event_goes() {
     let (folder, store) = fresh();
@@ -43,7 +43,7 @@ async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event
             assert_eq!(store.rendered(id, sub(1)).await.unwrap(), None);
         }
     }
-    // An attempt that was under way when it was disabled.
+    // An attempt that was in flight when it was disabled.
     settle(&store, sub(1), &waiting[0], Outcome::Delivered).await;
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }

@@ -1,4 +1,4 @@
-//! A write that fails midway leaves no trace, in the file or in memory, and harms nobody else.
+//! A write that fails midway leaves no trace, in the file or in memory, and does not affect other writes.
 
 use std::collections::HashMap;
 
@@ -42,8 +42,8 @@ fn a_failed_transaction_writes_nothing() {
     assert_eq!(rows.unwrap(), 0);
 }
 
-/// The time of a target's last success was kept in memory though its commit failed. When the end was tried again,
-/// it seemed to be known already and was never written.
+/// The time of a target's last success was kept in memory although its commit failed. When the end was retried, it
+/// seemed to be known already and was never written.
 #[tokio::test]
 async fn a_success_whose_first_commit_failed_is_remembered() {
     let (_folder, store) = fresh();
@@ -63,7 +63,7 @@ async fn a_success_whose_first_commit_failed_is_remembered() {
     assert_eq!(reached.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [sub(1)]);
 }
 
-/// One damaged record failed everybody whose write shared its commit.
+/// One damaged record failed all writes of the same commit.
 #[tokio::test]
 async fn who_meets_a_damaged_record_fails_alone() {
     let (_folder, store) = fresh();

@@ -109,7 +109,7 @@ async fn whatever_comes_and_goes_is_counted_once() {
             store.settle(answered(id, &pending, outcome, 500)).await.unwrap();
             assert_exact(&store);
         }
-        // A plugin whose work is not fixed, and a run that comes late.
+        // A plugin without a rendered payload, and a run that is recorded late.
         let pending = only(&store, sub(3)).await;
         let run = making(3, &pending, 0, 0, 3_000).run;
         let ended = Settlement { plugin: Some(run), ..ending(sub(3), &pending, dead()) };
@@ -138,7 +138,7 @@ async fn whatever_comes_and_goes_is_counted_once() {
     assert_eq!(bytes(&store, "bob"), alone, "nothing but the subscription is left");
 }
 
-/// One user's dead letters filled the disk of all.
+/// One user's dead letters filled the disk for all users.
 #[tokio::test]
 async fn a_user_without_room_is_refused_and_nobody_else() {
     let (folder, store) = limited();
@@ -277,7 +277,7 @@ async fn a_damaged_count_is_made_again_by_whatever_meets_it_first() {
     assert_eq!(bytes(&reopened(folder.path()), "ann"), left);
 }
 
-/// What a batch that cannot be read had counted was counted for ever.
+/// The bytes that an unreadable batch had counted were counted for ever.
 #[tokio::test]
 async fn a_damaged_batch_counts_nothing_when_it_is_purged() {
     let (_folder, store) = limited();

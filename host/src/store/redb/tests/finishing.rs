@@ -1,4 +1,4 @@
-//! What an attempt's end leaves behind.
+//! The state of the store after an attempt has ended.
 
 use futures_util::future::{join, join_all};
 
@@ -90,7 +90,7 @@ async fn places_of_one_batch_end_apart_and_together() {
     );
 }
 
-/// One delivery must never wait twice, so an end that is told twice counts once.
+/// A delivery must never have two rows, so an end that is recorded twice counts once.
 #[tokio::test]
 async fn an_end_told_twice_counts_once() {
     let (_folder, store) = fresh();

@@ -21,7 +21,7 @@ async fn forget(store: &RedbStore) -> Vec<SubscriptionId> {
     store.forget(vec![sub(1), sub(2), sub(3), sub(4), sub(5)]).await.unwrap()
 }
 
-/// They stayed in the table and in memory for ever: a subscription an hour was 9,000 a year.
+/// Deleted subscriptions stayed in the table and in memory for ever: a subscription an hour was 9,000 a year.
 #[tokio::test]
 async fn a_deleted_one_goes_with_the_last_event_from_before() {
     let (_folder, store) = fresh();

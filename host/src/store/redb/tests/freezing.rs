@@ -1,4 +1,4 @@
-//! What a plugin fixes of a delivery, and what it keeps.
+//! What a plugin renders of a delivery, and the state that it keeps.
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ fn outputs(bytes: usize, seed: u64) -> PluginResult {
     PluginResult::Outputs((0..64).map(output).collect())
 }
 
-/// Fixes a delivery's outputs, and gives it up: its outputs stay.
+/// Freezes a delivery's outputs and gives the delivery up: its outputs stay.
 async fn give_up(store: &RedbStore, number: u64, bytes: usize) {
     accept(store, &number.to_string(), &[sub(1)]).await;
     let pending = only(store, sub(1)).await;

@@ -1,5 +1,5 @@
-//! Tests of the embedded store on real files. Each file holds the store to one kind of promise; `model` holds it
-//! to all of them at once, in random order.
+//! Tests of the embedded store on real files. Each file tests one kind of guarantee; `model` tests all of them at once,
+//! in random order.
 
 mod accepting;
 mod cancelling;
@@ -90,7 +90,7 @@ fn open(folder: &Path) -> RedbStore {
     RedbStore::open(folder, Duration::ZERO).unwrap()
 }
 
-/// A store in a folder that goes with it.
+/// A store in a folder that is removed with it.
 fn fresh() -> (tempfile::TempDir, RedbStore) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
@@ -138,7 +138,7 @@ fn after(seconds: i64) -> Timestamp {
     Timestamp::from_second(4_000_000_000 + seconds).unwrap()
 }
 
-/// Everything that waits for a subscription, due or not.
+/// All pending deliveries of a subscription, due or not.
 async fn ready(store: &RedbStore, recipient: RecipientId) -> ReadyPage {
     owed_at(store, recipient, Timestamp::MAX).await
 }
@@ -149,7 +149,7 @@ async fn owed_at(store: &RedbStore, recipient: RecipientId, now: Timestamp) -> R
     store.ready(query).await.unwrap()
 }
 
-/// The one delivery that waits for a subscription.
+/// The only pending delivery of a subscription.
 async fn only(store: &RedbStore, recipient: RecipientId) -> PendingDelivery {
     let mut waiting = ready(store, recipient).await;
     waiting.first_attempts.append(&mut waiting.due);
@@ -169,7 +169,7 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
     Attempt { number, at: clock::now(), took: Duration::from_millis(3), policy: None, target: None, outcome }
 }
 
-/// How an attempt at what is owed ends.
+/// How an attempt at a pending delivery ends.
 fn ending(recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) -> Settlement {
     let failed = pending.progress.failed + 1;
     let attempt = attempt(failed, outcome);

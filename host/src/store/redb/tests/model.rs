@@ -31,7 +31,7 @@ struct Delivery {
     row: Row,
     /// How many lines its history has.
     entries: usize,
-    /// Whether its plugin has fixed what becomes of it.
+    /// Whether its payload is rendered.
     rendered: bool,
 }
 
@@ -60,9 +60,9 @@ struct Model {
     /// All ids that were ever given.
     given: Vec<EventId>,
     under_way: Vec<(u128, PendingDelivery)>,
-    /// How often each subscription's plugin has fixed something: what its state says.
+    /// How often each subscription's plugin has rendered a payload: its state counts that.
     counts: BTreeMap<u128, u32>,
-    /// The model's clock, which a test may trust: it moves on by a microsecond for each event and wish.
+    /// The model's clock, which is exact: it advances by a microsecond for each event and each request.
     now: Timestamp,
 }
 
@@ -105,7 +105,7 @@ impl Model {
                             .map(|pending| (number, pending)),
                     );
                 }
-                // As the delivery stage does, which takes up no delivery twice.
+                // As in the delivery stage, which never attempts a delivery twice at once.
                 let is_in_flight = |number, pending: &PendingDelivery| {
                     self.under_way
                         .iter()
@@ -180,7 +180,7 @@ impl Model {
             End::Retry(seconds) => retry(after(seconds)),
         };
         let settlement = ending(sub(number), pending, outcome);
-        // The probe gives the ending company, so that it does not wait.
+        // The probe gives the ending a commit to join, so that it does not wait.
         let (ended, probed) = join(self.store().settle(settlement.clone()), self.store().probe()).await;
         ended.unwrap();
         probed.unwrap();
@@ -203,7 +203,7 @@ impl Model {
 
     async fn freeze(&mut self, place: usize) {
         let (number, pending) = &mut self.under_way[place];
-        // As the delivery stage does, which asks no plugin twice.
+        // As in the delivery stage, which calls no plugin twice for a delivery.
         if pending.rendered {
             return;
         }

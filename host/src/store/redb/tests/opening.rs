@@ -1,4 +1,4 @@
-//! Which files are opened, and what is said of the others.
+//! Which files are opened, and which errors the others give.
 
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
@@ -36,7 +36,7 @@ async fn a_second_one_is_told_that_the_file_is_in_use() {
     assert_eq!(listed(&open(folder.path()), ALL).await.len(), 1);
 }
 
-/// Dropping a store waited for its writer, and with it every other task of the runtime.
+/// Dropping a store waited for its writer, and blocked every other task of the runtime.
 #[tokio::test]
 async fn a_store_that_is_dropped_in_a_runtime_blocks_nobody() {
     let (_folder, store) = fresh();
@@ -102,7 +102,8 @@ fn a_newer_schema_is_refused_by_its_number() {
     }
 }
 
-/// Records got checksums under the old version: an older Waypost opened the file, and called everything damaged.
+/// Records got checksums under the old version number: an older Waypost opened the file and reported everything as
+/// damaged.
 #[tokio::test]
 async fn a_file_from_before_checksums_is_migrated_and_then_refused_by_its_waypost() {
     let (folder, store) = fresh();

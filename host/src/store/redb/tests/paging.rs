@@ -1,4 +1,4 @@
-//! Listing the log: no gap, no repeat, no stranger.
+//! Listing the log: no event is missing, repeated or foreign.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a purge takes, and what it must leave.
+//! What a purge removes, and what it must keep.
 
 use super::*;
 
@@ -78,7 +78,7 @@ fn rows_of_history(store: &RedbStore) -> u64 {
     store.reader.handle.read(|txn| Ok(txn.open_table(super::super::schema::HISTORY)?.len()?)).unwrap()
 }
 
-/// The end of an attempt at an event that was purged meanwhile left a row of history that nothing would remove.
+/// When an attempt ended after its event had been purged, it left a row of history that nothing would remove.
 #[tokio::test]
 async fn a_late_end_leaves_nothing_of_a_purged_event() {
     let (_folder, store) = fresh();
@@ -109,8 +109,8 @@ async fn a_purge_goes_on_over_more_batches_than_one_transaction_looks_at() {
     }
 }
 
-/// An event gets its id a little after it was received, so that a bound on ids left the newest of those that were
-/// meant: a purge of everything until now kept what had come in the same millisecond.
+/// An event gets its id a little after it was received, so that a bound on ids kept the newest events of the range: a
+/// purge of everything until now kept what had been received in the same millisecond.
 #[tokio::test]
 async fn everything_received_before_a_time_goes_and_nothing_else() {
     let (_folder, store) = fresh();

@@ -92,7 +92,7 @@ fn the_end_of_a_run_waits_for_nobody_and_takes_along_who_waits() {
         assert_eq!(counts(&queue.next().unwrap()), (0, 2));
         begun.elapsed()
     });
-    // The ten milliseconds that others wait for company are what it must not wait.
+    // Endings wait ten milliseconds for others; this one must not.
     assert!(shortest.min().unwrap() < Duration::from_millis(10));
 }
 
@@ -131,7 +131,7 @@ fn a_group_has_a_bound_in_number_and_in_bytes() {
     assert_eq!(sizes, [2, 1, 1, 1], "one that is too large goes alone");
 }
 
-/// What a thousand plugins and targets said was one commit, however large.
+/// The texts of a thousand plugins and targets were written in one commit, however large.
 #[test]
 fn endings_have_a_bound_in_bytes_too() {
     let queue = Queue::new(usize::MAX);
@@ -220,7 +220,7 @@ fn a_group_comes_apart_in_order_down_to_single_writes() {
     assert_eq!((ops, endings), ((0..5).collect(), (0..6).collect()));
 }
 
-/// Events whose senders had gone waited for the disk without a bound, and were written.
+/// Events whose senders had gone were queued without a bound, and written.
 #[test]
 fn what_waits_is_bounded_in_bytes_and_those_who_have_gone_make_room() {
     const KIB: usize = 1024;

@@ -1,4 +1,4 @@
-//! Recoveries: what is missing is owed once, together with the progress, or not at all.
+//! Recoveries: missing deliveries are enqueued once, together with the progress, or not at all.
 
 use super::*;
 use crate::domain::recovery::{Mark, ScanProgress, State as Progressed};
@@ -9,7 +9,7 @@ fn recovery(subscription: SubscriptionId, asked: Timestamp) -> Recovery {
     Recovery::new(subscription, None, None, "bob".to_owned(), asked)
 }
 
-/// Begins a recovery and fixes its end.
+/// Begins a recovery and sets its end.
 async fn begun(store: &RedbStore, subscription: SubscriptionId) -> Recovery {
     assert!(store.begin_recovery(recovery(subscription, after(0)), None).await.unwrap());
     step(store, subscription, Step::Begin).await.unwrap()
@@ -183,7 +183,7 @@ async fn the_recovery_of_a_deleted_subscription_is_cancelled() {
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
-/// A client hangs up while its event waits for the disk: nobody waits for the accept any more, but it comes.
+/// A client hangs up while its event waits for the disk: the accept has no caller any more, but still completes.
 #[tokio::test]
 async fn the_end_is_behind_every_event_that_was_handed_over_before() {
     let (_folder, store) = fresh();

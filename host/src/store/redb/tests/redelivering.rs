@@ -107,8 +107,8 @@ async fn an_unknown_event_is_not_sent() {
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
-/// An attempt was under way while its delivery was asked for again. Its end stood last in the history, which then
-/// said that nothing was owed: a third wish made a second row, and a purge left a row without an event.
+/// An attempt was in flight while its delivery was redelivered. Its end was the last entry of the history, which then
+/// said that nothing was pending: a third request made a second row, and a purge left a row without an event.
 #[tokio::test]
 async fn an_attempt_that_ends_after_a_redelivery_does_not_end_it() {
     let (_folder, store) = fresh();

@@ -8,11 +8,11 @@ use proptest::sample::Index;
 pub(super) enum Step {
     /// Events come in one request, each matching the subscriptions in its mask.
     Accept(Vec<u8>),
-    /// Somebody takes up something that is owed.
+    /// An attempt at a pending delivery begins.
     Begin(Index),
-    /// An attempt that was begun ends; what it was for may have changed meanwhile.
+    /// An attempt ends; its delivery may have changed since it began.
     End(Index, End),
-    /// The plugin of something that is under way fixes what becomes of it.
+    /// The plugin of an attempt in flight renders the payload, which is frozen.
     Prepare(Index),
     Redeliver(Index, u8),
     /// A whole recovery of the subscription, which finds the events whose place in the log is in the mask.
@@ -20,7 +20,7 @@ pub(super) enum Step {
     PurgeEvents(Vec<Index>),
     PurgeBefore(Index),
     CancelPending(Index, usize),
-    /// The process ends and starts again: what was under way is lost.
+    /// The process ends and starts again: attempts in flight are lost.
     Reopen,
 }
 
