@@ -1,10 +1,10 @@
 //! What an operator can choose.
 //!
-//! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary has it
-//! read from a file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading,
 //! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary reads one from a
 //! file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading, for `--help` and
 //! for error messages. `service` splits a `Config`, so that each module gets its own part only.
+//!
+//! ```
 //! # use waypost::config::Config;
 //! let config = Config { event_bytes_max: 64 * 1024, ..Config::default() };
 //! assert!(config.check().is_ok());

@@ -159,7 +159,7 @@ fn is_ordinary(event: &Value) -> bool {
 
 /// serde_json_path gives booleans and objects an order, knows no nothing as a function's value, and finds no `$[-1]` of
 /// one element within a filter.
-const UNLIKE_SERDE_JSON_PATH: &str = r"\[-|value\(|[<>]=?(@|\$|true|false|null)|(true|false|null)[<>]";
+const UNLIKE_SERDE_JSON_PATH: &str = r"\[-|value\(|[<>]=?(@|\$|length|true|false|null)|(true|false|null)[<>]";
 /// jsonpath-rust has no functions of nothing.
 const UNLIKE_JSONPATH_RUST: &str = r"(value|count|length)\(";
 
