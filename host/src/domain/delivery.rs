@@ -1,7 +1,7 @@
 //! The delivery of one event to one recipient, and its history.
 //!
-//! A delivery has no row of its own: its history is the list of its [`Entry`]s, and its [`State`] follows from
-//! the last of them. (A run, [`Entry::is_run`], tells of the attempt after it, and changes no state.)
+//! The store keeps its [`State`] and beside it its history, a list of [`Entry`]s that explains the state and decides
+//! nothing.
 
 use std::time::Duration;
 
@@ -183,7 +183,7 @@ pub enum Entry {
     /// A handler's program ran, or was about to: the next attempt tells the result.
     Run(Box<HandlerRun>),
     /// The delivery is held for something that is not the target's or the plugin's. One entry covers all holds in a
-    /// row: the last one replaces it.
+    /// row for the same: [`State::Held`] has the last one.
     Held {
         /// Since when.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
@@ -192,7 +192,7 @@ pub enum Entry {
         by: Holder,
         /// What was missing.
         reason: String,
-        /// When it is tried again.
+        /// When it was to be tried again first.
         #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         due: Timestamp,
     },
@@ -221,11 +221,22 @@ pub enum State {
     Pending,
     /// An attempt is in flight.
     Delivering,
-    /// Pending again after an attempt that failed or was held ([`Entry::Held`]).
+    /// Pending again after an attempt that failed.
     Retrying {
         /// When the next attempt is due.
         due: Timestamp,
         /// What failed last.
+        reason: String,
+    },
+    /// Pending again, without an attempt that counts.
+    Held {
+        /// For what.
+        by: Holder,
+        /// Since when.
+        since: Timestamp,
+        /// When it is tried again.
+        due: Timestamp,
+        /// What is missing.
         reason: String,
     },
     /// It was delivered.
@@ -251,30 +262,10 @@ pub enum State {
 }
 
 impl State {
-    /// Returns the state that a history leads to; [`State::Delivering`] is known only to the delivery stage.
-    pub fn after(history: &[Entry]) -> Self {
-        match history.last() {
-            None | Some(Entry::Redelivery { .. } | Entry::Recovered { .. }) => Self::Pending,
-            // This entry tells why there was no delivery, or what an attempt is about to do, not how one ended.
-            Some(Entry::FilterFailed { .. } | Entry::Plugin(_) | Entry::Run(_)) => {
-                Self::after(&history[..history.len() - 1])
-            }
-            Some(Entry::Held { reason, due, .. }) => Self::Retrying { due: *due, reason: reason.clone() },
-            Some(Entry::Dropped { reason, .. }) => Self::Skipped { reason: reason.clone() },
-            Some(Entry::Attempt(attempt)) => match &attempt.outcome {
-                Outcome::Delivered => Self::Delivered { at: attempt.at },
-                Outcome::Denied => Self::Denied { at: attempt.at },
-                Outcome::Skipped { reason } => Self::Skipped { reason: reason.clone() },
-                Outcome::Retry { reason, due } => Self::Retrying { due: *due, reason: reason.clone() },
-                Outcome::Dead { reason } => Self::Dead { reason: reason.clone() },
-            },
-        }
-    }
-
     /// Tells whether the delivery is over: nothing more happens to it unless it is redelivered.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Pending | Self::Delivering | Self::Retrying { .. } => false,
+            Self::Pending | Self::Delivering | Self::Retrying { .. } | Self::Held { .. } => false,
             Self::Delivered { .. } | Self::Denied { .. } | Self::Skipped { .. } | Self::Dead { .. } => true,
         }
     }
@@ -284,7 +275,7 @@ impl State {
         match self {
             Self::Pending => "pending",
             Self::Delivering => "delivering",
-            Self::Retrying { .. } => "retrying",
+            Self::Retrying { .. } | Self::Held { .. } => "retrying",
             Self::Delivered { .. } => "delivered",
             Self::Denied { .. } => "denied",
             Self::Skipped { .. } => "skipped",

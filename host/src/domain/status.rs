@@ -26,7 +26,7 @@ impl TaskStatus {
         for state in states {
             any = true;
             match state {
-                State::Pending | State::Retrying { .. } => pending = true,
+                State::Pending | State::Retrying { .. } | State::Held { .. } => pending = true,
                 State::Delivering => under_way = true,
                 State::Dead { .. } => dead = true,
                 State::Delivered { .. } | State::Denied { .. } | State::Skipped { .. } => {}

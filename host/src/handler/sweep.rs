@@ -98,8 +98,7 @@ fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
 async fn is_needed(context: &RunContext, began: &RunRecord) -> Result<bool, store::Error> {
     let Some(story) = context.store.story(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();
-    let state =
-        story.deliveries.iter().find(|(id, _)| *id == recipient).map(|(_, entries)| State::after(entries));
+    let state = story.deliveries.into_iter().find(|it| it.recipient == recipient).map(|it| it.state);
     let is_old = clock::now().duration_since(began.at).unsigned_abs() > KEPT;
     Ok(match state {
         Some(State::Dead { .. }) => !is_old,

@@ -18,7 +18,7 @@ use crate::domain::{
     TaskStatus,
 };
 use crate::handler::Progress;
-use crate::store::{EventHistory, FailedFilter, LoggedEvent};
+use crate::store::{self, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {
@@ -26,6 +26,8 @@ pub(super) struct Delivery {
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
     pub(super) state: State,
+    /// Whether policy has ever let the user see the event.
+    was_allowed: bool,
     /// The handler's name, if it is a run.
     pub(super) handler: Option<String>,
     /// How far the run has come, while it is under way.
@@ -54,7 +56,7 @@ impl View {
     pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
-        let deliveries = deliveries.map(|(recipient, history)| Delivery::of(&event, recipient, history, api));
+        let deliveries = deliveries.map(|stored| Delivery::of(&event, stored, api));
         let is_visible = |subscription: Option<&Arc<Subscription>>| {
             user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
@@ -67,7 +69,7 @@ impl View {
         let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
         failed.retain(|failed| is_visible(api.directory.get(failed.recipient.subscription_id()).as_ref()));
-        let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed());
+        let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed);
         let shows_event = is_free || was_allowed();
         let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
         is_seen.then_some(Self { event, deliveries, failed, shows_event })
@@ -164,16 +166,17 @@ fn held(api: &Api, recipient: RecipientId) -> Option<String> {
 }
 
 impl Delivery {
-    fn of(event: &LoggedEvent, recipient: RecipientId, history: Vec<Entry>, api: &Api) -> Self {
+    fn of(event: &LoggedEvent, stored: store::Delivery, api: &Api) -> Self {
+        let store::Delivery { recipient, state, was_allowed, history } = stored;
         let progress = api.runs.progress(event.id, recipient);
-        let state = match State::after(&history) {
+        let state = match state {
             state if state.is_final() => state,
             _ if progress.is_some() || api.dispatcher.is_in_flight(event.id, recipient) => State::Delivering,
             state => state,
         };
         let held = match state {
             State::Pending => stranded(api, recipient).or_else(|| held(api, recipient)),
-            State::Retrying { .. } => stranded(api, recipient),
+            State::Retrying { .. } | State::Held { .. } => stranded(api, recipient),
             State::Delivering
             | State::Delivered { .. }
             | State::Denied { .. }
@@ -185,7 +188,7 @@ impl Delivery {
         let now = api.directory.get(recipient.subscription_id());
         let others_held = api.dispatcher.hold(recipient);
         let mut delivery =
-            Self { recipient, now, state, handler: None, progress, held, others_held, history };
+            Self { recipient, now, state, was_allowed, handler: None, progress, held, others_held, history };
         delivery.handler = match &delivery.now {
             Some(_) => None,
             None => Some(delivery.handler_name(api)),
@@ -202,7 +205,7 @@ impl Delivery {
 
     pub(super) fn show(&self, event: &LoggedEvent) -> Value {
         let (reason, due) = match &self.state {
-            State::Retrying { due, reason } => {
+            State::Retrying { due, reason } | State::Held { due, reason, .. } => {
                 (Some(self.held.as_ref().unwrap_or(reason)), Some(clock::text(*due)))
             }
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
@@ -232,36 +235,19 @@ impl Delivery {
 
     /// Returns what it is held for: neither its target nor its plugin.
     fn hold(&self) -> Option<Value> {
-        if !matches!(self.state, State::Pending | State::Retrying { .. }) {
-            return None;
-        }
-        let (by, since) = match self.history.iter().rfind(|entry| !entry.is_run()) {
-            Some(Entry::Held { by, since, .. }) => (*by, *since),
+        let (by, since) = match self.state {
+            State::Held { by, since, .. } => (by, since),
             // It has had no attempt of its own while other deliveries of its subscription are held.
-            None if self.state == State::Pending => self.others_held?,
-            None
-            | Some(
-                Entry::Attempt(_)
-                | Entry::Redelivery { .. }
-                | Entry::Dropped { .. }
-                | Entry::FilterFailed { .. }
-                | Entry::Recovered { .. }
-                | Entry::Plugin(_)
-                | Entry::Run(_),
-            ) => return None,
+            State::Pending if self.history.iter().all(Entry::is_run) => self.others_held?,
+            State::Pending
+            | State::Retrying { .. }
+            | State::Delivering
+            | State::Delivered { .. }
+            | State::Denied { .. }
+            | State::Skipped { .. }
+            | State::Dead { .. } => return None,
         };
         Some(json!({"by": by.name(), "since": clock::text(since)}))
-    }
-
-    /// Tells whether the operator's policy has ever allowed it: only then was the plugin called or a request sent.
-    fn was_allowed(&self) -> bool {
-        if self.history.iter().any(|entry| matches!(entry, Entry::Plugin(_))) {
-            return true;
-        }
-        self.attempts().any(|attempt| match &attempt.policy {
-            Some(answer) => (200..300).contains(&answer.status),
-            None => attempt.target.is_some(),
-        })
     }
 
     /// Returns all attempts, oldest first, each with what the plugin or the handler did in it.

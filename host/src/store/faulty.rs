@@ -59,6 +59,16 @@ impl Store for FaultyStore {
         self.inner.stories(range).await
     }
 
+    async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
+        self.meet("deliveries", Some(query.recipient))?;
+        self.inner.deliveries(query).await
+    }
+
+    async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
+        self.meet("counts", Some(recipient))?;
+        self.inner.counts(recipient).await
+    }
+
     async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
         self.meet("purge", None)?;
         self.inner.purge(purge).await

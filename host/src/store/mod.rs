@@ -4,6 +4,7 @@
 //! modules above depend on neither. A store makes no callbacks: it adds the ids of recipients with new work to
 //! [`WakeSet`], and their workers read the store again.
 
+mod deliveries;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod pending;
@@ -20,10 +21,11 @@ use jiff::Timestamp;
 use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange, StateMap};
 use crate::domain::recovery::ScanProgress;
 use crate::domain::{
-    Entry, Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
+    Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
 };
 use crate::stage::Alarm;
 
+pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use wakes::{Wake, WakeSet};
 
@@ -135,17 +137,18 @@ pub struct LoggedEvent {
     pub received: Timestamp,
     /// Who sent it.
     pub sender: String,
-    /// The recipients whose filter matched when it was received, or that it was redelivered to.
+    /// The recipients whose filter matched when it was received.
     pub matched: Vec<RecipientId>,
 }
 
-/// An event and the history of each of its deliveries, in the order of [`LoggedEvent::matched`].
+/// An event and its deliveries: those of [`LoggedEvent::matched`] in its order, then those that a redelivery or a
+/// recovery added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventHistory {
     /// The event.
     pub event: Arc<LoggedEvent>,
-    /// What became of each delivery.
-    pub deliveries: Vec<(RecipientId, Vec<Entry>)>,
+    /// Its deliveries.
+    pub deliveries: Vec<Delivery>,
     /// The filters that gave no answer when the event came, in the order of their subscriptions.
     pub failed: Vec<FailedFilter>,
 }
@@ -301,6 +304,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns events with the histories of their deliveries, newest first.
     async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error>;
+
+    /// Lists deliveries of a recipient in one state.
+    async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error>;
+
+    /// Counts the deliveries of a recipient by state.
+    async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error>;
 
     /// Removes events from the log, but for those with an open delivery.
     async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error>;

@@ -13,9 +13,9 @@ use crate::handler::ready::Loaded;
 use crate::handler::runs::InFlight;
 use crate::handler::upload::{Accept, Destination, Refusal, Uploader};
 use crate::intake;
-use crate::store::Arrival;
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::redb::RedbStore;
+use crate::store::{Arrival, Delivery};
 
 /// Returns a handler that runs this closure.
 fn handler(closure: Closure, destination: &Destination, accept: Accept) -> Arc<Handler> {
@@ -110,8 +110,12 @@ async fn next_end(queue: &mut Queue) {
     queue.ended(ended.unwrap());
 }
 
+async fn delivery(queue: &Queue, id: EventId) -> Delivery {
+    queue.context.store.story(id).await.unwrap().unwrap().deliveries.remove(0)
+}
+
 async fn history(queue: &Queue, id: EventId) -> Vec<Entry> {
-    queue.context.store.story(id).await.unwrap().unwrap().deliveries.remove(0).1
+    delivery(queue, id).await.history
 }
 
 async fn until(what: impl Fn() -> bool) {
@@ -173,7 +177,7 @@ async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
     queue.start_owed().await;
     until(|| queue.context.in_flight.lock().is_empty()).await;
     let story = queue.context.store.story(id).await.unwrap().unwrap();
-    let State::Retrying { reason, due } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
+    let State::Retrying { reason, due } = story.deliveries[0].state.clone() else { panic!("{story:?}") };
     assert!(reason.starts_with("the service panicked"), "{reason}");
     assert!(due > clock::now(), "not at once");
     queue.start_owed().await;
@@ -191,7 +195,7 @@ async fn a_run_that_panics_is_over_where_its_schedule_is() {
     queue.start_owed().await;
     until(|| queue.context.in_flight.lock().is_empty()).await;
     let story = queue.context.store.story(id).await.unwrap().unwrap();
-    let State::Dead { reason } = State::after(&story.deliveries[0].1) else { panic!("{story:?}") };
+    let State::Dead { reason } = story.deliveries[0].state.clone() else { panic!("{story:?}") };
     assert!(reason.contains("the closure panicked"), "{reason}");
 }
 
@@ -221,8 +225,8 @@ async fn a_follow_up_event_that_the_store_has_no_room_for_uses_up_no_attempt_and
     make_due(&queue).await;
     queue.start_owed().await;
     next_end(&mut queue).await;
-    let entries = history(&queue, id).await;
-    assert!(matches!(State::after(&entries), State::Delivered { .. }), "{entries:?}");
+    let Delivery { state, history: entries, .. } = delivery(&queue, id).await;
+    assert!(matches!(state, State::Delivered { .. }), "{entries:?}");
     let numbers: Vec<_> = entries.iter().filter_map(number).collect();
     assert_eq!((numbers, runs.load(Ordering::SeqCst)), (vec![1], 1));
 }
@@ -244,8 +248,8 @@ async fn a_run_that_this_machine_has_no_room_for_leaves_its_place_to_others() {
         queue.start_owed().await;
         next_end(&mut queue).await;
     }
-    let entries = history(&queue, other).await;
-    assert!(matches!(State::after(&entries), State::Delivered { .. }), "{entries:?}");
+    let delivered = delivery(&queue, other).await;
+    assert!(matches!(delivered.state, State::Delivered { .. }), "{delivered:?}");
     let held = history(&queue, id).await;
     let [Entry::Held { since, due, .. }] = &held[..] else { panic!("{held:?}") };
     assert!(due > since, "not at once");

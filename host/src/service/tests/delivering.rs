@@ -12,7 +12,7 @@ use super::*;
 use crate::domain::plugin::{PluginResult, PluginRun, RenderedPayload};
 use crate::domain::{Activity, Entry, Holder, Outcome, PluginDigest, RecipientId, State, SubscriptionId};
 use crate::stage::PANICKED;
-use crate::store::{ReadyQuery, Rendering};
+use crate::store::{Delivery, ReadyQuery, Rendering};
 
 /// The longest that a test waits.
 const BOUND: Duration = Duration::from_secs(30);
@@ -72,14 +72,18 @@ async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
+async fn delivery(service: &Service, id: EventId) -> Delivery {
+    service.story(id).await.unwrap().unwrap().deliveries.remove(0)
+}
+
 async fn entries(service: &Service, id: EventId) -> Vec<Entry> {
-    service.story(id).await.unwrap().unwrap().deliveries.remove(0).1
+    delivery(service, id).await.history
 }
 
 async fn ends_in(service: &Service, id: EventId, name: &str) -> Vec<Entry> {
     until(&format!("{id} is {name}"), async || {
-        let entries = entries(service, id).await;
-        (State::after(&entries).name() == name).then_some(entries)
+        let delivery = delivery(service, id).await;
+        (delivery.state.name() == name).then_some(delivery.history)
     })
     .await
 }
@@ -215,8 +219,8 @@ async fn the_last_attempt_that_panics_is_a_dead_letter_and_disables_nobody() {
     let (subscription, ids) = Box::pin(with_fixed_delivery(folder.path(), &target, &["poison"])).await;
     let service =
         start(quiet(folder.path(), "none"), |method, _| (method == "prepared").then_some(Fault::Panic)).await;
-    let entries = ends_in(&service, ids[0], "dead").await;
-    let State::Dead { reason } = State::after(&entries) else { panic!("{entries:?}") };
+    ends_in(&service, ids[0], "dead").await;
+    let State::Dead { reason } = delivery(&service, ids[0]).await.state else { panic!("not dead") };
     assert!(reason.starts_with(PANICKED), "{reason}");
     assert!(is_enabled(&service, subscription));
     service.close().await;

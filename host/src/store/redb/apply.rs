@@ -1,24 +1,26 @@
 //! The effect of each operation on the tables, inside one transaction. It does nothing but change the tables.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::damage::{self, BuryScope, Marks};
-use super::fresh::{self, FreshRows};
+use super::damage::{self, Marks};
+use super::deliveries::{DeliveryKey, Rows, Stand};
 use super::handle::Fault;
-use super::history::{self, Ledger};
+use super::history::Ledger;
 use super::ids::Ids;
 use super::queue::{End, Redelivery};
 use super::read::first_attempt;
-use super::record::{self, Batch, HistoryRecord, RetryRecord};
+use super::record::{self, Batch, HistoryRecord};
 use super::schema::{PROBE_KEY, Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
-use crate::domain::{Entry, EventId, Outcome, RecipientId, State, SubscriptionId};
-use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settlement, Wake};
+use super::waiting::{Waiting, Why};
+use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
+use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settlement, StoredState, Wake};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -56,6 +58,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
     pub(super) usage: &'a Usage,
     pub(super) marks: &'a Marks,
+    pub(super) rows: Rows,
     pub(super) effects: Effects,
 }
 
@@ -115,14 +118,13 @@ impl Apply<'_, '_> {
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         for (recipient, places) in pending {
-            let row = (recipient.uuid().as_u128(), key);
-            self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
             self.effects.told += places.len();
             let read = self.effects.told > TOLD_MAX;
             let told = if read { &[] } else { places.as_slice() };
             let fresh: Vec<_> = told.iter().filter_map(|index| first_attempt(&copy, key, *index)).collect();
             let wake = Wake { count: places.len() as u64, first_attempts: fresh, read };
             self.effects.woken.entry(recipient).or_default().merge(wake);
+            self.add_first(recipient, key, places);
         }
         self.effects.batches.push((key, copy));
         Ok(())
@@ -161,94 +163,68 @@ impl Apply<'_, '_> {
 
     /// Settles deliveries whose attempts have ended.
     pub(super) fn settle<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
-        let (mut ledger, mut late) = (Ledger::default(), Vec::new());
-        let (mut rows, mut held) = (FreshRows::default(), BTreeMap::<_, Vec<_>>::new());
+        let mut ledger = Ledger::default();
         for end in all {
-            let settlement = match end {
-                End::Settled(settlement) => settlement,
-                End::Released(release) => {
-                    if let Some(record) = self.release(release, &mut rows)? {
-                        held.entry(release.position.batch.uuid().as_u128()).or_default().push(record);
-                    }
-                    continue;
-                }
-            };
-            let recipient = settlement.recipient.uuid().as_u128();
-            let (batch, index) = (settlement.position.batch.uuid().as_u128(), settlement.position.index);
-            if settlement.attempt.outcome == Outcome::Delivered {
-                self.remember_reached(settlement.recipient.subscription_id(), settlement.attempt.at)?;
-            }
-            let waited =
-                self.take_row(&mut rows, settlement.recipient, settlement.event, settlement.position)?;
-            let entries = self.entries_of(settlement)?;
-            let records = entries.into_iter().map(|entry| HistoryRecord { index, recipient, entry });
-            if !waited {
-                late.extend(records.map(|record| (batch, record)));
-                continue;
-            }
-            for record in records {
-                self.count(recipient, Kind::Story, usage::of_entry(&record.entry))?;
-                ledger.add(batch, record);
-            }
-            if settlement.rendered && is_settled(&settlement.attempt.outcome) {
-                self.discard_rendered((recipient, settlement.event.uuid().as_u128()))?;
-            }
-            if let Outcome::Retry { due, .. } = &settlement.attempt.outcome {
-                self.enqueue(
-                    settlement.recipient,
-                    settlement.event,
-                    *due,
-                    batch,
-                    index,
-                    settlement.progress,
-                )?;
+            match end {
+                End::Settled(settlement) => self.settle_one(settlement, &mut ledger)?,
+                End::Released(release) => self.release(release, &mut ledger)?,
             }
         }
-        rows.write(&mut self.tables.fresh)?;
-        ledger.write(self.tables)?;
-        for (batch, record) in late {
-            let (recipient, bytes) = (record.recipient, usage::of_entry(&record.entry));
-            if history::insert_late(self.tables, batch, record)? {
-                self.count(recipient, Kind::Story, bytes)?;
-            }
-        }
-        for (batch, records) in held {
-            history::hold(self.tables, batch, records)?;
-        }
-        Ok(())
+        ledger.write(self.tables)
     }
 
-    /// Removes the row of a pending delivery; returns whether it was there.
-    fn take_row(
-        &mut self,
-        rows: &mut FreshRows,
-        recipient: RecipientId,
-        event: EventId,
-        position: QueuePosition,
-    ) -> Result<bool, Fault> {
-        let recipient = recipient.uuid().as_u128();
-        match position.due {
-            None => {
-                rows.take(&self.tables.fresh, (recipient, position.batch.uuid().as_u128()), position.index)
-            }
-            Some(due) => {
-                let row = (recipient, due.as_microsecond(), event.uuid().as_u128());
-                Ok(self.tables.retries.remove(row)?.is_some())
-            }
+    fn settle_one(&mut self, settlement: &Settlement, ledger: &mut Ledger) -> Result<(), Fault> {
+        let Settlement { attempt, progress, .. } = settlement;
+        let key = key_of(settlement.recipient, settlement.event, settlement.position);
+        if attempt.outcome == Outcome::Delivered {
+            self.remember_reached(settlement.recipient.subscription_id(), attempt.at)?;
         }
+        let stand = self.take(key, settlement.position.due)?;
+        // An attempt whose delivery was redelivered or cancelled meanwhile is history and changes nothing. If the event
+        // has left the log, not even that.
+        if stand.is_none() && damage::apart(self.stand(key))?.is_ok_and(|stand| stand.is_none()) {
+            return Ok(());
+        }
+        for entry in self.entries_of(settlement)? {
+            self.count(key.recipient, Kind::Story, usage::of_entry(&entry))?;
+            ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
+        }
+        let Some(stand) = stand else { return Ok(()) };
+        if settlement.rendered && is_settled(&attempt.outcome) {
+            self.discard_rendered((key.recipient, key.event))?;
+        }
+        let mut origin = stand.origin();
+        origin.was_allowed |= progress.allowed;
+        let state = match &attempt.outcome {
+            Outcome::Delivered => StoredState::Delivered,
+            Outcome::Denied => StoredState::Denied,
+            Outcome::Skipped { .. } => StoredState::Skipped,
+            Outcome::Dead { .. } => StoredState::Dead,
+            Outcome::Retry { reason, due } => {
+                let why = Why::Failed { reason: reason.clone() };
+                let (batch, index, progress) = (key.batch, key.index, *progress);
+                return Ok(self.wait(key, &Waiting { batch, index, due: *due, why, progress, origin })?);
+            }
+        };
+        self.end(key, state, origin.was_allowed)
     }
 
-    /// Puts a delivery off; returns the entry for its history, or `None` if its row is gone.
-    fn release(&mut self, release: &Release, rows: &mut FreshRows) -> Result<Option<HistoryRecord>, Fault> {
+    /// Puts a delivery off, if it still stands where it stood. Its history tells of the first hold in a row only.
+    fn release(&mut self, release: &Release, ledger: &mut Ledger) -> Result<(), Fault> {
         let Release { recipient, event, position, progress, by, reason, since, due } = release;
-        if !self.take_row(rows, *recipient, *event, *position)? {
-            return Ok(None);
+        let key = key_of(*recipient, *event, *position);
+        let Some(stand) = self.take(key, position.due)? else { return Ok(()) };
+        let is_same = |waiting: &Waiting| matches!(&waiting.why, Why::Held { by: known, .. } if known == by);
+        if !matches!(&stand, Stand::Waiting(waiting) if is_same(waiting)) {
+            let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
+            ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
         }
-        let (batch, index) = (position.batch.uuid().as_u128(), position.index);
         let progress = Progress { held: Some(*since), ..*progress };
-        self.enqueue(*recipient, *event, *due, batch, index, progress)?;
-        let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
-        Ok(Some(HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }))
+        let mut origin = stand.origin();
+        origin.was_allowed |= progress.allowed;
+        let (why, due) = (Why::Held { by: *by, reason: reason.clone() }, *due);
+        let (batch, index) = (key.batch, key.index);
+        Ok(self.wait(key, &Waiting { batch, index, due, why, progress, origin })?)
     }
 
     /// Returns the attempt as the story keeps it: shortened if its user has no more room.
@@ -260,27 +236,6 @@ impl Apply<'_, '_> {
         entries.push(Entry::Attempt(settlement.attempt.clone()));
         self.fit(recipient, &mut entries)?;
         Ok(entries)
-    }
-
-    /// Enqueues a delivery at `due`, in the due index: a worker that runs has passed the batch's place among first attempts.
-    pub(super) fn enqueue(
-        &mut self,
-        recipient: RecipientId,
-        event: EventId,
-        due: Timestamp,
-        batch: u128,
-        index: u32,
-        progress: Progress,
-    ) -> Result<(), Fault> {
-        let row = (recipient.uuid().as_u128(), due.as_microsecond(), event.uuid().as_u128());
-        let record = RetryRecord::new(batch, index, progress).encode();
-        self.tables.retries.insert(row, record.as_slice())?;
-        Ok(())
-    }
-
-    /// Tells whether the delivery is still pending its first attempt.
-    pub(super) fn is_fresh(&self, recipient: u128, batch: u128, index: u32) -> Result<bool, Fault> {
-        Ok(fresh::places(&self.tables.fresh, (recipient, batch))?.contains(&index))
     }
 
     fn remember_reached(&mut self, recipient: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
@@ -295,53 +250,40 @@ impl Apply<'_, '_> {
     /// Enqueues an event again; `false` when it is not in the log.
     pub(super) fn redeliver(&mut self, request: &Redelivery) -> Result<bool, Fault> {
         let event = request.event.uuid().as_u128();
-        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(false) };
-        let mut batch = self.batch(key)?;
-        let Some(place) =
-            batch.iter().position(|logged| logged.as_ref().is_some_and(|logged| logged.id == request.event))
-        else {
-            return Ok(false);
-        };
-        let index = u32::try_from(place).expect("a batch has at most 256 events");
-        let mut logged = LoggedEvent::clone(batch[place].as_ref().expect("the place has just been found"));
-        let is_meant = |record: &HistoryRecord| record.index == index;
-        let histories =
-            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_meant)?;
-        let mut ledger = Ledger::default();
-        let mut asked = HashSet::new();
+        let Some((batch, index, logged)) = self.find_event(event)? else { return Ok(false) };
+        let (mut ledger, mut asked) = (Ledger::default(), HashSet::new());
         for id in request.recipients.iter().filter(|id| asked.insert(**id)) {
-            let recipient = id.uuid().as_u128();
-            let entries = histories.entries.get(&(index, recipient)).map_or(&[][..], Vec::as_slice);
-            let known = logged.matched.contains(id);
-            match (known, waiting_since(entries)) {
-                (true, QueueRow::Fresh) => match damage::apart(self.is_fresh(recipient, key, index))? {
-                    // It is still waiting for its first attempt.
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    // The row must be handled here: a disabled subscription has no worker that would ever read it.
-                    Err(reason) => {
-                        self.marks.mark("fresh", (recipient, key), &reason);
-                        self.bury_fresh(recipient, key, BuryScope::Unreadable, request.at, &mut ledger)?;
-                    }
-                },
-                (true, QueueRow::Due(due)) => {
-                    self.tables.retries.remove((recipient, due.as_microsecond(), event))?;
-                }
-                (true, QueueRow::Not) => {}
-                (false, _) => logged.matched.push(*id),
+            let key = DeliveryKey { recipient: id.uuid().as_u128(), event, batch, index };
+            let stand = match damage::apart(self.stand(key))? {
+                Ok(stand) => stand,
+                // The row must be handled here: a disabled subscription has no worker that would ever read it.
+                Err(reason) => self.bury_unreadable(key, &reason, request.at, &mut ledger)?,
+            };
+            match &stand {
+                // It is still waiting for its first attempt.
+                Some(Stand::First) => continue,
+                Some(Stand::Waiting(_) | Stand::Ended(_)) => drop(self.leave(key)?),
+                None if logged.matched.contains(id) => {}
+                None => drop(self.tables.added.insert((batch, index, key.recipient), ())?),
             }
             let entry = Entry::Redelivery { at: request.at, by: request.by.clone() };
-            ledger.add(key, HistoryRecord { index, recipient, entry });
+            ledger.add(batch, HistoryRecord { index, recipient: key.recipient, entry });
             self.discard_rendered_by_other_plugin(*id, request.event)?;
-            self.enqueue(*id, request.event, request.at, key, index, Progress::default())?;
+            self.wait_asked(key, request.at, stand.is_some_and(|stand| stand.origin().was_allowed))?;
             self.effects.woken.entry(*id).or_default().merge(Wake { count: 1, ..Wake::read() });
         }
         ledger.write(self.tables)?;
-        if batch[place].as_ref().is_some_and(|before| before.matched.len() < logged.matched.len()) {
-            batch[place] = Some(logged.into());
-            self.replace_batch(key, &batch)?;
-        }
         Ok(true)
+    }
+
+    /// Returns an event with its place in the log.
+    pub(super) fn find_event(&self, event: u128) -> Result<Option<(u128, u32, Arc<LoggedEvent>)>, Fault> {
+        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(None) };
+        let batch = self.batch(key)?;
+        let found = (0u32..)
+            .zip(batch.iter().map(Option::as_ref))
+            .find(|(_, logged)| logged.is_some_and(|logged| logged.id.uuid().as_u128() == event));
+        Ok(found.and_then(|(index, logged)| Some((key, index, Arc::clone(logged?)))))
     }
 
     /// Reads a batch.
@@ -375,40 +317,68 @@ impl Apply<'_, '_> {
         at: Timestamp,
     ) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
+        let (batches, waiting) = self.pending_rows(recipient, limit)?;
         let mut ledger = Ledger::default();
-        let mut drop_delivery = |batch, index| {
-            let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
-            ledger.add(batch, HistoryRecord { index, recipient, entry });
-        };
-        let mut fresh = Vec::new();
-        for row in self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit) {
-            let (key, places) = row?;
-            let (_, batch) = key.value();
+        for batch in &batches {
+            let places = damage::apart(self.first_row((recipient, *batch)).map(|places| places.clone()))?;
             // A row that cannot be read does not tell which deliveries it held.
-            let places = self.marks.pass("fresh", key.value(), record::decode_places(places.value()));
-            places.into_iter().flatten().for_each(|index| drop_delivery(batch, index));
-            fresh.push(key.value());
-        }
-        let mut retries = Vec::new();
-        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
-        for row in self.tables.retries.range(whole)?.take(limit) {
-            let (key, value) = row?;
-            if let Some(retry) = self.marks.pass("retries", key.value(), RetryRecord::decode(value.value())) {
-                drop_delivery(retry.batch, retry.index);
+            let Some(places) = self.marks.pass("fresh", (recipient, batch), places) else {
+                self.replace_first((recipient, *batch), Vec::new());
+                continue;
+            };
+            let events = damage::apart(self.batch(*batch))?.unwrap_or_default();
+            for index in places {
+                let event = events.event_at(index).map_or(0, |logged| logged.id.uuid().as_u128());
+                self.cancel(DeliveryKey { recipient, event, batch: *batch, index }, None, at, &mut ledger)?;
             }
-            retries.push(key.value());
+        }
+        for (due, event) in &waiting {
+            let row = self.tables.waiting.get((recipient, *event))?.map(|row| Waiting::decode(row.value()));
+            match self.marks.pass("waiting", (recipient, event), row.transpose()).flatten() {
+                Some(known) if known.due.as_microsecond() == *due => {
+                    let key =
+                        DeliveryKey { recipient, event: *event, batch: known.batch, index: known.index };
+                    self.cancel(key, Some(known.due), at, &mut ledger)?;
+                }
+                Some(_) | None => self.remove_stale((recipient, *due, *event))?,
+            }
         }
         let rendered = self.discard_all_rendered(id.into(), limit)?;
         self.forget_state(id)?;
-        let more = fresh.len() == limit || retries.len() == limit || rendered == limit;
-        for key in fresh {
-            self.tables.fresh.remove(key)?;
-        }
-        for key in retries {
-            self.tables.retries.remove(key)?;
-        }
         ledger.write(self.tables)?;
-        Ok(more)
+        Ok(batches.len() == limit || waiting.len() == limit || rendered == limit)
+    }
+
+    fn cancel(
+        &mut self,
+        key: DeliveryKey,
+        due: Option<Timestamp>,
+        at: Timestamp,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
+        let Some(stand) = self.take(key, due)? else { return Ok(()) };
+        let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
+        ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
+        self.end(key, StoredState::Skipped, stand.origin().was_allowed)
+    }
+
+    /// Returns the first pending rows of a recipient, at most `limit` of each kind: batches with first attempts, and
+    /// times and events of those that wait.
+    pub(super) fn pending_rows(
+        &mut self,
+        recipient: u128,
+        limit: usize,
+    ) -> Result<(Vec<u128>, Vec<(i64, u128)>), Fault> {
+        self.write_rows()?;
+        let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
+        let batches = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, redb::StorageError>>()?;
+        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
+        let rows = self.tables.due.range(whole)?.take(limit);
+        let due = rows.map(|row| {
+            let (_, due, event) = row?.0.value();
+            Ok((due, event))
+        });
+        Ok((batches, due.collect::<Result<_, redb::StorageError>>()?))
     }
 
     /// Writes a count, to test the disk.
@@ -435,22 +405,12 @@ fn is_settled(outcome: &Outcome) -> bool {
     }
 }
 
-/// Where a delivery's row is.
-pub(super) enum QueueRow {
-    /// In the fresh table, if anywhere.
-    Fresh,
-    /// In the due index.
-    Due(Timestamp),
-    /// Nowhere: it is over.
-    Not,
-}
-
-pub(super) fn waiting_since(entries: &[Entry]) -> QueueRow {
-    let last = entries.iter().rfind(|entry| !entry.is_run());
-    match (last, State::after(entries)) {
-        (None, _) => QueueRow::Fresh,
-        (Some(Entry::Redelivery { at, .. } | Entry::Recovered { at, .. }), _) => QueueRow::Due(*at),
-        (_, State::Retrying { due, .. }) => QueueRow::Due(due),
-        _ => QueueRow::Not,
+/// Returns which delivery stands at a position.
+pub(super) fn key_of(recipient: RecipientId, event: EventId, position: QueuePosition) -> DeliveryKey {
+    DeliveryKey {
+        recipient: recipient.uuid().as_u128(),
+        event: event.uuid().as_u128(),
+        batch: position.batch.uuid().as_u128(),
+        index: position.index,
     }
 }

@@ -10,14 +10,17 @@ use jiff::Timestamp;
 use redb::ReadableTable;
 
 use super::apply::{Apply, Effects};
+use super::deliveries::{DeliveryKey, Rows, Stand};
 use super::handle::Fault;
-use super::history::{self, Ledger};
+use super::history::Ledger;
 use super::ids::Ids;
 use super::read::Reader;
-use super::record::{self, Batch, HistoryRecord, RetryRecord};
-use super::schema::{Tables, batch_of};
+use super::record::{self, Batch, HistoryRecord};
+use super::schema::Tables;
 use super::usage::Usage;
+use super::waiting::Waiting;
 use crate::domain::{Attempt, Entry, Outcome, RecipientId};
+use crate::store::StoredState;
 
 /// The most records that are remembered, so that each is logged once.
 const MARKS_MAX: usize = 10_000;
@@ -81,9 +84,12 @@ pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Re
                     reached: &reached,
                     usage,
                     marks: &reader.marks,
+                    rows: Rows::default(),
                     effects: Effects::default(),
                 };
-                apply.bury_all(id, STRANDED_AT_ONCE, at)
+                let more = apply.bury_all(id, STRANDED_AT_ONCE, at)?;
+                apply.write_rows()?;
+                Ok(more)
             })?;
         }
     }
@@ -101,7 +107,7 @@ pub(super) enum DeadRow {
 
 /// Which deliveries of a row of first attempts become dead letters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum BuryScope {
+enum BuryScope {
     /// Those that cannot be loaded.
     Unreadable,
     /// All.
@@ -117,7 +123,7 @@ impl Apply<'_, '_> {
         for row in rows {
             match *row {
                 DeadRow::Fresh { batch } => {
-                    self.bury_fresh(recipient, batch, BuryScope::Unreadable, at, &mut ledger)?;
+                    self.bury_first(recipient, batch, BuryScope::Unreadable, at, &mut ledger)?;
                 }
                 DeadRow::Due { due, event } => self.bury_due(recipient, due, event, at, &mut ledger)?,
             }
@@ -129,60 +135,83 @@ impl Apply<'_, '_> {
     /// there may be more.
     fn bury_all(&mut self, id: RecipientId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
-        let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
-        let fresh = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, redb::StorageError>>()?;
-        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
-        let rows = self.tables.retries.range(whole)?.take(limit);
-        let due = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+        let (batches, due) = self.pending_rows(recipient, limit)?;
         let mut ledger = Ledger::default();
-        for batch in &fresh {
-            self.bury_fresh(recipient, *batch, BuryScope::All, at, &mut ledger)?;
+        for batch in &batches {
+            self.bury_first(recipient, *batch, BuryScope::All, at, &mut ledger)?;
         }
-        for (_, due, event) in &due {
+        for (due, event) in &due {
             self.bury_due(recipient, *due, *event, at, &mut ledger)?;
         }
         ledger.write(self.tables)?;
-        Ok(fresh.len() == limit || due.len() == limit)
+        Ok(batches.len() == limit || due.len() == limit)
+    }
+
+    /// Handles the unreadable rows of one delivery, and returns where it stands then.
+    pub(super) fn bury_unreadable(
+        &mut self,
+        key: DeliveryKey,
+        reason: &record::Error,
+        at: Timestamp,
+        ledger: &mut Ledger,
+    ) -> Result<Option<Stand>, Fault> {
+        let DeliveryKey { recipient, event, batch, .. } = key;
+        if apart(self.first_row((recipient, batch)).map(drop))?.is_err() {
+            self.marks.mark("fresh", (recipient, batch), reason);
+            self.bury_first(recipient, batch, BuryScope::Unreadable, at, ledger)?;
+        } else {
+            self.marks.mark("waiting", (recipient, event), reason);
+            // Its time is not known: the row that is left of it is removed when it is met.
+            self.tables.waiting.remove((recipient, event))?;
+            self.recount_deliveries(recipient);
+        }
+        self.stand(key)
     }
 
     /// Makes dead letters of deliveries of a row of first attempts, and removes them from it; if the row itself cannot
     /// be read, of all of them.
-    pub(super) fn bury_fresh(
+    fn bury_first(
         &mut self,
         recipient: u128,
-        key: u128,
-        doomed: BuryScope,
+        batch: u128,
+        scope: BuryScope,
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
-        let batch = self.batch_if_whole(key)?;
-        let Some(row) = self.tables.fresh.get((recipient, key))?.map(|row| row.value().to_vec()) else {
-            return Ok(());
-        };
-        let (places, is_row_damaged) = match record::decode_places(&row) {
+        let row = (recipient, batch);
+        let events = apart(self.batch(batch))?.map_err(drop);
+        let (places, is_row_damaged) = match apart(self.first_row(row).map(|places| places.clone()))? {
             Ok(places) => (places, false),
-            Err(_) => (self.untried(recipient, key, batch.as_ref())?, true),
+            Err(_) => {
+                self.replace_first(row, Vec::new());
+                (self.untried(recipient, batch, events.as_ref())?, true)
+            }
         };
         let mut left = Vec::new();
         for index in places {
-            match batch.as_ref().map(|batch| state_of(batch, index)) {
-                Ok(EventState::Event) if !is_row_damaged && doomed == BuryScope::Unreadable => {
+            let event = events.as_ref().ok().and_then(|events| events.event_at(index));
+            let key = DeliveryKey {
+                recipient,
+                event: event.map_or(0, |logged| logged.id.uuid().as_u128()),
+                batch,
+                index,
+            };
+            match events.as_ref().map(|events| event_state(events, index)) {
+                Ok(EventState::Event) if !is_row_damaged && scope == BuryScope::Unreadable => {
                     left.push(index)
                 }
                 Ok(EventState::Event | EventState::Damaged) | Err(()) => {
-                    ledger.add(key, dead(index, recipient, 1, at));
+                    ledger.add(batch, dead(index, recipient, 1, at));
+                    self.end(key, StoredState::Dead, false)?;
                 }
                 Ok(EventState::Nothing) => {}
             }
         }
-        if left.is_empty() {
-            self.tables.fresh.remove((recipient, key))?;
-        } else {
-            self.tables.fresh.insert((recipient, key), record::encode_places(&left).as_slice())?;
-        }
+        self.replace_first(row, left);
         Ok(())
     }
 
+    /// Makes a dead letter of a delivery that waits and cannot be loaded. A time that is not its own is removed.
     fn bury_due(
         &mut self,
         recipient: u128,
@@ -191,57 +220,71 @@ impl Apply<'_, '_> {
         at: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
-        let Some(row) = self.tables.retries.get((recipient, due, event))?.map(|row| row.value().to_vec())
-        else {
-            return Ok(());
-        };
-        let retry = RetryRecord::decode(&row).and_then(|retry| Ok((retry, retry.progress()?)));
-        let found = match retry {
-            Ok((retry, progress)) => Some((retry.batch, retry.index, progress.failed.saturating_add(1))),
+        self.tables.due.remove((recipient, due, event))?;
+        let row = self.tables.waiting.get((recipient, event))?.map(|row| Waiting::decode(row.value()));
+        let (place, number, was_allowed) = match row {
+            Some(Ok(waiting)) if waiting.due.as_microsecond() != due => return Ok(()),
+            Some(Ok(waiting)) => {
+                let number = waiting.progress.failed.saturating_add(1);
+                (Some((waiting.batch, waiting.index)), number, waiting.origin.was_allowed)
+            }
             // Its key still tells which event it is.
-            Err(_) => self.find(event)?.map(|(key, index)| (key, index, 1)),
+            Some(Err(_)) | None => (self.place_of(event)?, 1, false),
         };
-        if let Some((key, index, number)) = found
-            && !matches!(
-                self.batch_if_whole(key)?.map(|batch| state_of(&batch, index)),
-                Ok(EventState::Nothing)
-            )
+        self.tables.waiting.remove((recipient, event))?;
+        self.recount_deliveries(recipient);
+        let Some((batch, index)) = place else { return Ok(()) };
+        let key = DeliveryKey { recipient, event, batch, index };
+        let is_gone = |events: Batch| matches!(event_state(&events, index), EventState::Nothing);
+        if apart(self.batch(batch))?.is_ok_and(is_gone)
+            || apart(self.stand(key))?.is_ok_and(|at| at.is_some())
         {
-            ledger.add(key, dead(index, recipient, number, at));
+            return Ok(());
         }
-        self.tables.retries.remove((recipient, due, event))?;
+        ledger.add(batch, dead(index, recipient, number, at));
+        self.end(key, StoredState::Dead, was_allowed)
+    }
+
+    /// Removes a time that leads to no delivery that waits until then, and what is left of one that cannot be read.
+    pub(super) fn remove_stale(&mut self, due: (u128, i64, u128)) -> Result<(), Fault> {
+        self.tables.due.remove(due)?;
+        let row = (due.0, due.2);
+        let is_damaged =
+            self.tables.waiting.get(row)?.is_some_and(|row| Waiting::decode(row.value()).is_err());
+        if is_damaged {
+            self.tables.waiting.remove(row)?;
+        }
+        self.recount_deliveries(due.0);
         Ok(())
     }
 
-    /// Reads a batch; `Err(())` for one that cannot be read.
-    fn batch_if_whole(&self, key: u128) -> Result<Result<Batch, ()>, Fault> {
-        Ok(apart(self.batch(key))?.map_err(|_| ()))
+    /// Finds the place of an event in the log, unless its batch cannot be read.
+    fn place_of(&self, event: u128) -> Result<Option<(u128, u32)>, Fault> {
+        let found = apart(self.find_event(event))?.ok().flatten();
+        Ok(found.map(|(batch, index, _)| (batch, index)))
     }
 
-    /// Finds the place of an event in the log.
-    fn find(&self, event: u128) -> Result<Option<(u128, u32)>, Fault> {
-        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(None) };
-        let Ok(batch) = self.batch_if_whole(key)? else { return Ok(None) };
-        let place = batch
-            .iter()
-            .position(|logged| logged.as_ref().is_some_and(|logged| logged.id.uuid().as_u128() == event));
-        Ok(place.map(|place| (key, u32::try_from(place).expect("a batch has at most 256 events"))))
-    }
-
-    /// Returns the places of a batch whose first attempt a subscription has pending: the content of its row of first
-    /// attempts, reconstructed from the rest of the log.
-    fn untried(&self, recipient: u128, key: u128, batch: Result<&Batch, &()>) -> Result<Vec<u32>, Fault> {
-        let Ok(batch) = batch else { return Ok(Vec::new()) };
-        let is_own = |record: &HistoryRecord| record.recipient == recipient;
-        let histories =
-            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_own)?;
+    /// Returns the places of a batch whose first attempt a subscription has pending, found from its other rows: those
+    /// that it matched and that stand nowhere else.
+    fn untried(
+        &mut self,
+        recipient: u128,
+        batch: u128,
+        events: Result<&Batch, &()>,
+    ) -> Result<Vec<u32>, Fault> {
+        let Ok(events) = events else { return Ok(Vec::new()) };
         let id = record::recipient_id(recipient);
-        let places = (0u32..).zip(batch.iter()).filter(|(index, logged)| {
-            let is_owed = logged.as_ref().is_some_and(|logged| logged.matched.contains(&id));
-            let has_state = |entries: &Vec<Entry>| entries.iter().any(|entry| !entry.is_run());
-            is_owed && !histories.entries.get(&(*index, recipient)).is_some_and(has_state)
-        });
-        Ok(places.map(|(index, _)| index).collect())
+        let mut untried = Vec::new();
+        for (index, logged) in (0u32..).zip(events.iter()) {
+            let Some(logged) = logged.as_ref().filter(|logged| logged.matched.contains(&id)) else {
+                continue;
+            };
+            let key = DeliveryKey { recipient, event: logged.id.uuid().as_u128(), batch, index };
+            if apart(self.stand(key))?.is_ok_and(|stand| stand.is_none()) {
+                untried.push(index);
+            }
+        }
+        Ok(untried)
     }
 }
 
@@ -253,11 +296,10 @@ enum EventState {
     Nothing,
 }
 
-fn state_of(batch: &Batch, index: u32) -> EventState {
-    let event = usize::try_from(index).ok().and_then(|index| batch.get(index)?.as_ref());
-    match event {
+fn event_state(events: &Batch, index: u32) -> EventState {
+    match events.event_at(index) {
         Some(_) => EventState::Event,
-        None if batch.damaged.contains(&index) => EventState::Damaged,
+        None if events.damaged.contains(&index) => EventState::Damaged,
         None => EventState::Nothing,
     }
 }

@@ -11,6 +11,7 @@ use redb::{
     WriteTransaction,
 };
 
+use super::migrate;
 use super::private;
 use super::record;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
@@ -150,8 +151,8 @@ impl Handle {
         private::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
         match schema_of(&path, &database)? {
-            Some(SCHEMA_VERSION) if has_all_tables(&path, &database)? => {}
-            Some(_) | None => create(&path, &database)?,
+            Some(SCHEMA_VERSION) => {}
+            older => bring_up_to_date(&path, &database, older)?,
         }
         Ok(Self { path, database: RwLock::new(Some(database)) })
     }
@@ -254,27 +255,13 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
     }
 }
 
-/// Tells whether a file of the current version has every table: one that was written between two releases may lack the
-/// newest.
-fn has_all_tables(path: &Path, database: &impl ReadableDatabase) -> Result<bool, OpenError> {
-    let found = (|| -> Result<_, redb::Error> {
-        let txn = database.begin_read()?;
-        let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
-        let wanted = [
-            schema::RECOVERIES.name(),
-            schema::MODULES.name(),
-            schema::PREPARED.name(),
-            schema::STATE.name(),
-            schema::PIECES.name(),
-            schema::USAGE.name(),
-        ];
-        Ok(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)))
-    })();
-    found.map_err(|source| OpenError::Open { path: path.to_owned(), source: Box::new(source) })
-}
-
-fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
-    let created = commit(database, false, |txn| {
+/// Creates the tables of a new file, or migrates an older one; all or nothing.
+fn bring_up_to_date(path: &Path, database: &Database, older: Option<u64>) -> Result<(), OpenError> {
+    let done = commit(database, false, |txn| {
+        if let Some(version) = older {
+            tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
+            migrate::deliveries(txn)?;
+        }
         let mut tables = Tables::open(txn)?;
         tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
         if tables.usage.is_empty()? {
@@ -282,11 +269,12 @@ fn create(path: &Path, database: &Database) -> Result<(), OpenError> {
         }
         Ok(())
     });
-    match created {
-        Ok(()) => Ok(()),
-        Err(Fault::Redb(source)) => Err(OpenError::Open { path: path.to_owned(), source }),
-        Err(Fault::Damaged { .. } | Fault::Closed(_)) => unreachable!("creating reads no record"),
-    }
+    done.map_err(|fault| match fault {
+        Fault::Redb(source) => OpenError::Open { path: path.to_owned(), source },
+        fault @ (Fault::Damaged { .. } | Fault::Closed(_)) => {
+            OpenError::Read { path: path.to_owned(), source: fault.into() }
+        }
+    })
 }
 
 /// What `waypost db check` finds.

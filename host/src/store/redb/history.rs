@@ -49,36 +49,6 @@ fn inline_max(records: &[HistoryRecord]) -> usize {
     if records.iter().any(is_large) { pieces::INLINE_MAX } else { 2 * ROW_BYTES_FULL }
 }
 
-/// Writes the end of an attempt whose row was removed while the attempt was in flight, such as by a redelivery.
-///
-/// The record goes before the delivery's last entry: the last entry is always that of the operation that removed the
-/// row, and tells where the row is now. (Runs do not count: an attempt in flight has written the last ones.) For an
-/// event that has left the log nothing is written; returns whether the record was written.
-pub(super) fn insert_late(
-    tables: &mut Tables<'_>,
-    batch: u128,
-    record: HistoryRecord,
-) -> Result<bool, Fault> {
-    let mut found = None;
-    for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
-        let (key, row) = row?;
-        // A record that cannot be read says nothing about this delivery.
-        let Ok(records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
-        let same = |known: &HistoryRecord| (known.index, known.recipient) == (record.index, record.recipient);
-        let tells = |known: &HistoryRecord| same(known) && !known.entry.is_run();
-        if let Some(place) = records.iter().rposition(tells) {
-            found = Some((key.value(), row.value().to_vec(), place, records));
-            break;
-        }
-    }
-    let Some((key, before, place, mut records)) = found else { return Ok(false) };
-    records.insert(place, record);
-    let record = record::encode_history(&records);
-    let row = pieces::write(&mut tables.pieces, &record, inline_max(&records), Some(&before))?;
-    tables.history.insert(key, &*row)?;
-    Ok(true)
-}
-
 /// Removes the history of a batch.
 pub(super) fn remove(tables: &mut Tables<'_>, batch: u128) -> Result<(), Fault> {
     let whole = (batch, 0)..=(batch, u64::MAX);
@@ -87,47 +57,6 @@ pub(super) fn remove(tables: &mut Tables<'_>, batch: u128) -> Result<(), Fault> 
     }
     tables.history.retain_in(whole, |_, _| false)?;
     Ok(())
-}
-
-/// Writes that deliveries of a batch are held: replaces their last entry if that is a hold too, and appends otherwise.
-pub(super) fn hold(tables: &mut Tables<'_>, batch: u128, mut held: Vec<HistoryRecord>) -> Result<(), Fault> {
-    let (mut append, mut changed) = (Vec::new(), Vec::new());
-    for row in tables.history.range((batch, 0)..=(batch, u64::MAX))?.rev() {
-        if held.is_empty() {
-            break;
-        }
-        let (key, row) = row?;
-        let Ok(mut records) = damage::apart(read(&tables.pieces, row.value()))? else { continue };
-        let mut is_changed = false;
-        held = held
-            .into_iter()
-            .filter_map(|hold| {
-                let tells = |known: &HistoryRecord| {
-                    (known.index, known.recipient) == (hold.index, hold.recipient) && !known.entry.is_run()
-                };
-                let Some(last) = records.iter().rposition(tells) else { return Some(hold) };
-                if matches!(records[last].entry, Entry::Held { .. }) {
-                    records[last] = hold;
-                    is_changed = true;
-                } else {
-                    append.push(hold);
-                }
-                None
-            })
-            .collect();
-        if is_changed {
-            changed.push((key.value(), row.value().to_vec(), records));
-        }
-    }
-    for (key, before, records) in changed {
-        let record = record::encode_history(&records);
-        let row = pieces::write(&mut tables.pieces, &record, inline_max(&records), Some(&before))?;
-        tables.history.insert(key, &*row)?;
-    }
-    append.append(&mut held);
-    let mut ledger = Ledger::default();
-    append.into_iter().for_each(|record| ledger.add(batch, record));
-    ledger.write(tables)
 }
 
 /// Reads the records of a row.

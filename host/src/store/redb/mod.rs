@@ -6,11 +6,13 @@
 
 mod apply;
 mod damage;
+mod deliveries;
+mod delivery_list;
 mod expire;
-mod fresh;
 mod handle;
 mod history;
 mod ids;
+mod migrate;
 mod modules;
 mod pieces;
 mod private;
@@ -27,6 +29,7 @@ mod subscriptions;
 mod tests;
 mod text;
 mod usage;
+mod waiting;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,8 +48,9 @@ use crate::domain::plugin::{RenderedPayload, StateMap};
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 use crate::store::{
-    Arrival, Backlog, Error, EventHistory, Forward, LoggedEvent, Module, Purge, PurgeReport, Quota, Range,
-    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Step, Store, UserUsage, WakeSet,
+    Arrival, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward, ListedDelivery,
+    LoggedEvent, Module, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery, Release, Rendering,
+    Settlement, Step, Store, UserUsage, WakeSet,
 };
 use damage::Marks;
 use handle::{Fault, Handle};
@@ -187,6 +191,14 @@ impl Store for RedbStore {
 
     async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
         self.read(move |reader| reader.stories(range)).await
+    }
+
+    async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
+        self.read(move |reader| reader.deliveries(query)).await
+    }
+
+    async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
+        self.read(move |reader| reader.counts(recipient)).await
     }
 
     async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {

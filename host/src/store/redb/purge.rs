@@ -1,19 +1,19 @@
 //! Removing events from the log, a few batches in each transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::apply::Apply;
 use super::damage;
-use super::expire::OpenEvent;
+use super::deliveries::DeliveryKey;
 use super::handle::Fault;
 use super::history;
 use super::ids;
 use super::record::{self, Batch, HistoryRecord};
 use super::schema::batch_of;
 use super::usage::{self, Kind};
-use crate::domain::{EventId, RecipientId, State};
+use crate::domain::EventId;
 use crate::store::{LoggedEvent, Purge, PurgeReport};
 
 /// The most batches that one transaction reads, so that accepts do not wait long for the writer.
@@ -81,41 +81,28 @@ impl Apply<'_, '_> {
         is_old: bool,
         purged: &mut PurgeReport,
     ) -> Result<u64, Fault> {
-        let mut counted = HashMap::new();
-        let is_state = |record: &HistoryRecord| {
-            tally(&mut counted, record);
-            !record.entry.is_run()
-        };
-        let histories =
-            history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, is_state)?;
         let before = *purged;
         for (index, place) in (0u32..).zip(batch.iter_mut()) {
             let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
-            let entries = |recipient: RecipientId| {
-                let entries = histories.entries.get(&(index, recipient.uuid().as_u128()));
-                entries.map_or(&[][..], Vec::as_slice)
-            };
+            let keys = self.keys_of(key, index, logged)?;
             let mut open = Vec::new();
-            for recipient in &logged.matched {
-                let entries = entries(*recipient);
-                let is_open = if histories.is_whole {
-                    !State::after(entries).is_final()
-                } else {
-                    self.has_row(*recipient, logged.id, key, index)?
-                };
-                if is_open {
-                    open.push((*recipient, entries));
+            for key in &keys {
+                // A record that cannot be read is no reason to keep the event.
+                if let Ok(Some(stand)) = damage::apart(self.stand(*key))?
+                    && !stand.is_final()
+                {
+                    open.push((*key, stand));
                 }
             }
             let expired = match purge {
-                Purge::Expired(time) => self.expire(OpenEvent { key, index, logged }, &open, *time)?,
+                Purge::Expired(time) => self.expire(&open, logged.received, *time)?,
                 Purge::Before(_) | Purge::Events(_) => 0,
             };
             purged.expired += expired as u64;
             if open.len() > expired {
                 purged.kept += 1;
             } else {
-                self.unfix(logged)?;
+                self.remove_deliveries(&keys)?;
                 *place = None;
                 purged.purged += 1;
             }
@@ -127,7 +114,7 @@ impl Apply<'_, '_> {
         if purged.purged > before.purged {
             self.replace_batch(key, &batch)?;
             if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
-                self.remove_history(key, counted)?;
+                self.remove_history(key)?;
             }
         }
         Ok(purged.purged + purged.kept - before.purged - before.kept)
@@ -144,42 +131,50 @@ impl Apply<'_, '_> {
         if !is_old || !is_by_time(purge) {
             return Ok(0);
         }
-        let mut counted = HashMap::new();
-        let none = |record: &HistoryRecord| {
-            tally(&mut counted, record);
-            false
-        };
-        history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, none)?;
-        self.remove_history(key, counted)?;
+        for recipient in self.remove_history(key)? {
+            self.remove_batch_rows(recipient, key)?;
+        }
         self.tables.batches.remove(key)?;
         self.effects.changed.push(key);
         purged.purged += 1;
         Ok(1)
     }
 
-    /// Removes the history of a batch, and what it has `counted` for subscriptions.
-    fn remove_history(&mut self, key: u128, counted: HashMap<u128, u64>) -> Result<(), Fault> {
-        history::remove(self.tables, key)?;
-        for (recipient, bytes) in counted {
-            self.recount(recipient, Kind::Story, bytes, 0)?;
+    /// Returns all deliveries of an event.
+    fn keys_of(&self, batch: u128, index: u32, logged: &LoggedEvent) -> Result<Vec<DeliveryKey>, Fault> {
+        let event = logged.id.uuid().as_u128();
+        let added = self.added(batch, index)?;
+        let recipients = logged.matched.iter().map(|id| id.uuid().as_u128()).chain(added);
+        Ok(recipients.map(|recipient| DeliveryKey { recipient, event, batch, index }).collect())
+    }
+
+    /// Removes the deliveries of an event, with what is rendered of them.
+    fn remove_deliveries(&mut self, keys: &[DeliveryKey]) -> Result<(), Fault> {
+        let has_rendered = !self.tables.rendered.is_empty()?;
+        for key in keys {
+            drop(damage::apart(self.leave(*key))?);
+            self.tables.added.remove((key.batch, key.index, key.recipient))?;
+            if has_rendered {
+                self.discard_rendered((key.recipient, key.event))?;
+            }
         }
         Ok(())
     }
 
-    /// Tells whether a delivery is pending when part of its history cannot be read: then only its rows tell.
-    fn has_row(&self, recipient: RecipientId, event: EventId, key: u128, index: u32) -> Result<bool, Fault> {
-        let (of, event) = (recipient.uuid().as_u128(), event.uuid().as_u128());
-        // A row that cannot be read is no reason to keep the event: its delivery becomes a dead letter.
-        if damage::apart(self.is_fresh(of, key, index))?.unwrap_or(false) {
-            return Ok(true);
+    /// Removes the history of a batch, and what it counts for subscriptions; returns the recipients in it.
+    fn remove_history(&mut self, key: u128) -> Result<BTreeSet<u128>, Fault> {
+        let (mut counted, mut recipients) = (HashMap::new(), BTreeSet::new());
+        let none = |record: &HistoryRecord| {
+            tally(&mut counted, record);
+            recipients.insert(record.recipient);
+            false
+        };
+        history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, none)?;
+        history::remove(self.tables, key)?;
+        for (recipient, bytes) in counted {
+            self.recount(recipient, Kind::Story, bytes, 0)?;
         }
-        for row in self.tables.retries.range((of, i64::MIN, 0)..=(of, i64::MAX, u128::MAX))? {
-            let (_, _, waiting) = row?.0.value();
-            if waiting == event {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(recipients)
     }
 }
 

@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use redb::{ReadTransaction, ReadableTable};
 
 use super::damage::{DeadRow, Marks};
+use super::delivery_list::Stands;
 use super::handle::{Fault, Handle};
 use super::history;
 use super::ids;
 use super::recent::Recent;
-use super::record::{self, Batch, HistoryRecord, RetryRecord};
+use super::record::{self, Batch, HistoryRecord};
 use super::rendered::RenderedRows;
-use super::schema::{BATCHES, FRESH, HISTORY, PIECES, REACHED, RETRIES, SUBSCRIPTIONS, batch_of};
+use super::schema::{BATCHES, DUE, FRESH, HISTORY, PIECES, REACHED, SUBSCRIPTIONS, WAITING, batch_of};
+use super::waiting::Waiting;
 use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
 use crate::store::{
     EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
@@ -103,16 +105,15 @@ impl Reader {
         let (history, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
         let mut histories = history::of_batch(&history, &pieces, key, &self.marks, is_wanted)?.entries;
         let mut failed = history::take_failed(&mut histories);
+        let mut stands = Stands::open(txn, &self.marks)?;
         let stories = places.iter().map(|(index, logged)| {
-            let deliveries = logged.matched.iter().map(|subscription| {
-                let entries = histories.remove(&(*index, subscription.uuid().as_u128()));
-                (*subscription, entries.unwrap_or_default())
-            });
-            let deliveries = deliveries.collect();
+            let deliveries = stands.deliveries((key, *index), logged, |recipient| {
+                histories.remove(&(*index, recipient.uuid().as_u128())).unwrap_or_default()
+            })?;
             let failed = failed.remove(index).unwrap_or_default();
-            EventHistory { event: Arc::clone(logged), deliveries, failed }
+            Ok(EventHistory { event: Arc::clone(logged), deliveries, failed })
         });
-        Ok((stories.collect(), is_whole))
+        Ok((stories.collect::<Result<_, Fault>>()?, is_whole))
     }
 
     pub(super) fn batch(&self, txn: &ReadTransaction, key: u128) -> Result<Arc<Batch>, Fault> {
@@ -151,7 +152,7 @@ impl Reader {
     }
 
     /// Reads a batch that a row leads to; `None` for one that cannot be read.
-    fn batch_of_row(&self, txn: &ReadTransaction, key: u128) -> Result<Option<Arc<Batch>>, Fault> {
+    pub(super) fn batch_of_row(&self, txn: &ReadTransaction, key: u128) -> Result<Option<Arc<Batch>>, Fault> {
         match self.batch(txn, key) {
             Ok(batch) => Ok(Some(batch)),
             Err(Fault::Damaged { .. }) => Ok(None),
@@ -205,39 +206,38 @@ impl Reader {
         query: ReadyQuery,
         dead: &mut Vec<DeadRow>,
     ) -> Result<(Vec<PendingDelivery>, Option<Timestamp>), Fault> {
-        let (retries, rendered) = (txn.open_table(RETRIES)?, RenderedRows::open(txn, query.recipient)?);
-        let subscription = query.recipient.uuid().as_u128();
+        let (table, rendered) = (txn.open_table(DUE)?, RenderedRows::open(txn, query.recipient)?);
+        let waiting = txn.open_table(WAITING)?;
+        let recipient = query.recipient.uuid().as_u128();
         let mut pending = Vec::new();
         // Rows that became due together are often of one batch, which is then read once and shared.
         let mut last: Option<(u128, Arc<Batch>)> = None;
-        for row in retries.range((subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX))? {
-            let (row, retry) = row?;
-            let (_, micros, event) = row.value();
+        for row in table.range((recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX))? {
+            let (_, micros, event) = row?.0.value();
             let due = record::timestamp(micros);
             if let Ok(due) = &due
                 && (*due > query.now || pending.len() >= query.due || dead.len() >= DEAD_ROWS_MAX)
             {
                 return Ok((pending, Some(*due)));
             }
-            let read = due.and_then(|due| {
-                let retry = RetryRecord::decode(retry.value())?;
-                Ok((due, retry, retry.progress()?))
-            });
-            let Some((due, retry, progress)) = self.marks.pass("retries", row.value(), read) else {
+            let row = waiting.get((recipient, event))?;
+            let read = row.map(|row| Waiting::decode(row.value())).transpose();
+            let known = self.marks.pass("waiting", (recipient, event), read).flatten();
+            let Some(known) = known.filter(|known| known.due.as_microsecond() == micros) else {
                 dead.push(DeadRow::Due { due: micros, event });
                 continue;
             };
-            let batch = match last.take().filter(|(key, _)| *key == retry.batch) {
+            let batch = match last.take().filter(|(key, _)| *key == known.batch) {
                 Some((_, batch)) => Some(batch),
-                None => self.batch_of_row(txn, retry.batch)?,
+                None => self.batch_of_row(txn, known.batch)?,
             };
-            let position =
-                QueuePosition { batch: record::event_id(retry.batch), index: retry.index, due: Some(due) };
+            let Waiting { due, progress, index, .. } = known;
+            let position = QueuePosition { batch: record::event_id(known.batch), index, due: Some(due) };
             match batch.as_ref().and_then(|batch| pending_delivery(batch, position, progress)) {
                 Some(due) => pending.push(PendingDelivery { rendered: rendered.has(due.event.id)?, ..due }),
                 None => dead.push(DeadRow::Due { due: micros, event }),
             }
-            last = batch.map(|batch| (retry.batch, batch));
+            last = batch.map(|batch| (known.batch, batch));
         }
         Ok((pending, None))
     }
@@ -245,7 +245,7 @@ impl Reader {
     /// See [`crate::store::Store::recipients_with_backlog`].
     pub(super) fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Fault> {
         self.handle.read(|txn| {
-            let (fresh, retries) = (txn.open_table(FRESH)?, txn.open_table(RETRIES)?);
+            let (fresh, due) = (txn.open_table(FRESH)?, txn.open_table(DUE)?);
             let mut recipients = std::collections::BTreeSet::new();
             let mut from = 0u128;
             // Seeks from one recipient to the next, however long its queue is.
@@ -256,7 +256,7 @@ impl Reader {
                 from = next;
             }
             from = 0;
-            while let Some(row) = retries.range((from, i64::MIN, 0)..)?.next().transpose()? {
+            while let Some(row) = due.range((from, i64::MIN, 0)..)?.next().transpose()? {
                 let subscription = row.0.value().0;
                 recipients.insert(subscription);
                 let Some(next) = subscription.checked_add(1) else { break };
@@ -338,6 +338,6 @@ pub(super) fn first_attempt(batch: &Batch, key: u128, index: u32) -> Option<Pend
 
 /// Makes the pending delivery of a row; `None` if its event is damaged or gone.
 fn pending_delivery(batch: &Batch, position: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
-    let event = batch.get(usize::try_from(position.index).ok()?)?.as_ref()?;
+    let event = batch.event_at(position.index)?;
     Some(PendingDelivery { event: Arc::clone(event), position, progress, rendered: false })
 }

@@ -113,6 +113,13 @@ pub(super) struct Batch {
     pub(super) damaged: Vec<u32>,
 }
 
+impl Batch {
+    /// Returns the event in a place, if there is one that can be read.
+    pub(super) fn event_at(&self, index: u32) -> Option<&Arc<LoggedEvent>> {
+        self.events.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+}
+
 impl std::ops::Deref for Batch {
     type Target = Vec<Option<Arc<LoggedEvent>>>;
 

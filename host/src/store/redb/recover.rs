@@ -8,15 +8,16 @@ use redb::ReadableTable;
 
 use super::apply::Apply;
 use super::damage;
+use super::deliveries::DeliveryKey;
 use super::handle::Fault;
 use super::history::Ledger;
 use super::ids;
 use super::read::Reader;
 use super::record::{self, HistoryRecord};
-use super::schema::{BATCHES, RECOVERIES, RETRIES, batch_of};
+use super::schema::{BATCHES, DUE, RECOVERIES, batch_of};
 use crate::domain::recovery::{Mark, ScanProgress, State};
 use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{self, Backlog, Forward, LoggedEvent, Progress, Quota, Step, Wake};
+use crate::store::{self, Backlog, Forward, LoggedEvent, Quota, Step, Wake};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock may be
 /// changed.
@@ -91,30 +92,27 @@ impl Apply<'_, '_> {
         }
         let recipient = RecipientId::from(recovery.subscription);
         let (mut ledger, mut created) = (Ledger::default(), 0);
-        for (key, events) in by_batch {
+        for (batch, events) in by_batch {
             // The walk has skipped batches that cannot be read.
-            let Ok(mut batch) = damage::apart(self.batch(key))? else { continue };
-            let before = created;
-            for (index, place) in (0u32..).zip(batch.iter_mut()) {
+            let Ok(logged) = damage::apart(self.batch(batch))? else { continue };
+            for (index, logged) in (0u32..).zip(logged.iter()) {
                 // An event that was purged since it was read leaves an empty place.
-                let Some(logged) = place.as_ref().filter(|logged| events.contains(&logged.id)) else {
+                let Some(logged) = logged.as_ref().filter(|logged| events.contains(&logged.id)) else {
                     continue;
                 };
-                // `matched` names every recipient with a delivery of the event, however it was created.
-                if logged.matched.contains(&recipient) {
+                let event = logged.id.uuid().as_u128();
+                let key = DeliveryKey { recipient: recipient.uuid().as_u128(), event, batch, index };
+                // What stands there and cannot be read is a delivery, too.
+                if damage::apart(self.stand(key))?.map_or(true, |stand| stand.is_some()) {
                     continue;
                 }
-                let mut pending = LoggedEvent::clone(logged);
-                pending.matched.push(recipient);
-                let id = pending.id;
-                *place = Some(Arc::new(pending));
+                if !logged.matched.contains(&recipient) {
+                    self.tables.added.insert((batch, index, key.recipient), ())?;
+                }
                 let entry = Entry::Recovered { at, by: recovery.by.clone() };
-                ledger.add(key, HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry });
-                self.enqueue(recipient, id, at, key, index, Progress::default())?;
+                ledger.add(batch, HistoryRecord { index, recipient: key.recipient, entry });
+                self.wait_asked(key, at, false)?;
                 created += 1;
-            }
-            if created > before {
-                self.replace_batch(key, &batch)?;
             }
         }
         ledger.write(self.tables)?;
@@ -244,11 +242,11 @@ impl Reader {
         limit: usize,
     ) -> Result<Backlog, Fault> {
         self.handle.read(|txn| {
-            let retries = txn.open_table(RETRIES)?;
+            let due = txn.open_table(DUE)?;
             let subscription = subscription.uuid().as_u128();
             let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
             let mut backlog = Backlog::default();
-            for row in retries.range(whole)?.take(limit) {
+            for row in due.range(whole)?.take(limit) {
                 let (_, due, _) = row?.0.value();
                 backlog.all += 1;
                 backlog.due += usize::from(due <= now.as_microsecond());

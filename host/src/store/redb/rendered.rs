@@ -6,8 +6,9 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use serde::{Deserialize, Serialize};
 
-use super::apply::Apply;
+use super::apply::{Apply, key_of};
 use super::damage;
+use super::deliveries::DeliveryKey;
 use super::handle::Fault;
 use super::history::Ledger;
 use super::pieces;
@@ -18,7 +19,7 @@ use super::text::Text;
 use super::usage::{self, Kind};
 use crate::domain::plugin::{Output, PluginResult, RenderedPayload, StateChange, StateMap, StateValue};
 use crate::domain::{Entry, EventId, PluginDigest, RecipientId, SubscriptionId};
-use crate::store::{self, LoggedEvent, Rendering};
+use crate::store::{self, Rendering};
 
 #[derive(Serialize, Deserialize)]
 struct RenderedRecord<'a> {
@@ -127,14 +128,9 @@ impl Apply<'_, '_> {
         let (mut ledger, mut answers) = (Ledger::default(), Vec::new());
         for rendering in all {
             let Rendering { event, position, run, payload: rendered, state, .. } = rendering;
-            let subscription = rendering.recipient.uuid().as_u128();
-            let (batch, index, event) =
-                (position.batch.uuid().as_u128(), position.index, event.uuid().as_u128());
-            let waits = match position.due {
-                None => self.is_fresh(subscription, batch, index)?,
-                Some(due) => self.tables.retries.get((subscription, due.as_microsecond(), event))?.is_some(),
-            };
-            if !waits {
+            let key = key_of(rendering.recipient, *event, *position);
+            let DeliveryKey { recipient: subscription, event, batch, index } = key;
+            if !self.is_pending(key, position.due)? {
                 answers.push(Ok(false));
                 continue;
             }
@@ -240,17 +236,6 @@ impl Apply<'_, '_> {
             None => return Ok(()),
         };
         if rendered.is_by(now.plugin.as_deref()) { Ok(()) } else { self.discard_rendered(row) }
-    }
-
-    /// Removes what is rendered of a logged event's deliveries.
-    pub(super) fn unfix(&mut self, logged: &LoggedEvent) -> Result<(), Fault> {
-        if self.tables.rendered.is_empty()? {
-            return Ok(());
-        }
-        for subscription in &logged.matched {
-            self.discard_rendered((subscription.uuid().as_u128(), logged.id.uuid().as_u128()))?;
-        }
-        Ok(())
     }
 
     /// Removes what is rendered of a subscription's deliveries, at most `limit` rows; returns how many there were.

@@ -10,8 +10,8 @@ use super::text::Text;
 
 /// The version of this layout and of its records, under [`SCHEMA_KEY`] in [`META`]: an older Waypost refuses the file
 /// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
-/// without one, which stay readable.
-pub(super) const SCHEMA_VERSION: u64 = 2;
+/// without one, which stay readable. Since 3, tables say where each delivery stands; `migrate` makes them of older files.
+pub(super) const SCHEMA_VERSION: u64 = 3;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// What [`crate::store::Store::probe`] writes: a count of probes.
@@ -19,15 +19,29 @@ pub(super) const PROBE_KEY: &str = "probe";
 
 /// Facts about the file. Written when it is created or migrated, and by probes.
 pub(super) const META: TableDefinition<'_, Text, u64> = TableDefinition::new("meta");
-/// First event id of a batch → the events of the batch. Written by accept; again when one of them is sent to a
-/// subscription that it did not match before, or is purged.
+/// First event id of a batch → the events of the batch. Written by accept; again only when one of them is purged.
 pub(super) const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
-/// (Batch, sequence number) → history of the deliveries of its events. Written by each commit that adds any.
+/// (Batch, sequence number) → history of the deliveries of its events: a log that nothing is decided by. Each commit
+/// appends what it adds.
 pub(super) const HISTORY: TableDefinition<'_, (u128, u64), &[u8]> = TableDefinition::new("history");
-/// (Subscription, batch) → places in the batch, 4 bytes each, of events whose first attempt has not ended.
+/// (Recipient, batch) → places in the batch, 4 bytes each, of events whose first attempt has not ended.
 pub(super) const FRESH: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("fresh");
-/// (Subscription, due in microseconds since 1970, event) → how far the delivery has come. The due index.
-pub(super) const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
+/// (Recipient, event) → a delivery that waits for another attempt: when, why, and how far it has come (`waiting`).
+pub(super) const WAITING: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("waiting");
+/// (Recipient, due in microseconds since 1970, event) → nothing. The order of [`WAITING`].
+pub(super) const DUE: TableDefinition<'_, (u128, i64, u128), ()> = TableDefinition::new("due");
+/// (Recipient, batch) → the deliveries of the batch that are over, each with its state (`deliveries`). Removed with the
+/// events.
+pub(super) const ENDED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("ended");
+/// (Recipient, final state, batch, place in the batch) → event. The deliveries that are over without being delivered, by
+/// state.
+pub(super) const ENDED_BY_STATE: TableDefinition<'_, (u128, u8, u128, u32), u128> =
+    TableDefinition::new("ended_by_state");
+/// Recipient → how many deliveries it has in each state. Written by each commit that changes them.
+pub(super) const COUNTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("counts");
+/// (Batch, place in the batch, recipient) → nothing. Deliveries that a redelivery or a recovery added to an event that the
+/// recipient did not match.
+pub(super) const ADDED: TableDefinition<'_, (u128, u32, u128), ()> = TableDefinition::new("added");
 /// Subscription → the subscription. Written when it is created or changed; a deleted one stays until nothing in the log
 /// refers to it.
 pub(super) const SUBSCRIPTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("subscriptions");
@@ -58,7 +72,12 @@ pub(super) struct Tables<'txn> {
     pub(super) batches: Table<'txn, u128, &'static [u8]>,
     pub(super) history: Table<'txn, (u128, u64), &'static [u8]>,
     pub(super) fresh: Table<'txn, (u128, u128), &'static [u8]>,
-    pub(super) retries: Table<'txn, (u128, i64, u128), &'static [u8]>,
+    pub(super) waiting: Table<'txn, (u128, u128), &'static [u8]>,
+    pub(super) due: Table<'txn, (u128, i64, u128), ()>,
+    pub(super) ended: Table<'txn, (u128, u128), &'static [u8]>,
+    pub(super) ended_by_state: Table<'txn, (u128, u8, u128, u32), u128>,
+    pub(super) counts: Table<'txn, u128, &'static [u8]>,
+    pub(super) added: Table<'txn, (u128, u32, u128), ()>,
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
@@ -79,7 +98,12 @@ impl<'txn> Tables<'txn> {
             batches: txn.open_table(BATCHES)?,
             history: txn.open_table(HISTORY)?,
             fresh: txn.open_table(FRESH)?,
-            retries: txn.open_table(RETRIES)?,
+            waiting: txn.open_table(WAITING)?,
+            due: txn.open_table(DUE)?,
+            ended: txn.open_table(ENDED)?,
+            ended_by_state: txn.open_table(ENDED_BY_STATE)?,
+            counts: txn.open_table(COUNTS)?,
+            added: txn.open_table(ADDED)?,
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,

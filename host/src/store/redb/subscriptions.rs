@@ -56,11 +56,11 @@ impl Apply<'_, '_> {
     }
 
     /// Tells whether a subscription is deleted, and every event of the log is newer than that.
-    fn is_forgettable(&self, subscription: u128, oldest: Option<u128>) -> Result<bool, Fault> {
-        let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
-        let read = record::decode_subscription(row.value());
+    fn is_forgettable(&mut self, subscription: u128, oldest: Option<u128>) -> Result<bool, Fault> {
+        let row = self.tables.subscriptions.get(subscription)?;
+        let read = row.map(|row| record::decode_subscription(row.value())).transpose();
         // A record that cannot be read is kept, and does not affect the others.
-        let known = self.marks.pass("subscriptions", subscription, read);
+        let known = self.marks.pass("subscriptions", subscription, read).flatten();
         let Some(deleted) = known.and_then(|known| known.deleted) else { return Ok(false) };
         let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
         let is_old =
@@ -69,17 +69,16 @@ impl Apply<'_, '_> {
     }
 
     /// Tells whether the subscription still has pending deliveries or rendered payloads: they are being cancelled.
-    fn has_rows(&self, subscription: u128) -> Result<bool, Fault> {
-        let fresh = self.tables.fresh.range((subscription, 0)..=(subscription, u128::MAX))?.next();
-        let whole = (subscription, i64::MIN, 0)..=(subscription, i64::MAX, u128::MAX);
-        let retries = self.tables.retries.range(whole)?.next();
+    fn has_rows(&mut self, subscription: u128) -> Result<bool, Fault> {
+        let (batches, due) = self.pending_rows(subscription, 1)?;
         let rendered = self.tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))?.next();
-        Ok(fresh.is_some() || retries.is_some() || rendered.is_some())
+        Ok(!batches.is_empty() || !due.is_empty() || rendered.is_some())
     }
 
     fn forget_one(&mut self, id: SubscriptionId) -> Result<(), Fault> {
         let subscription = id.uuid().as_u128();
         self.forget_state(id)?;
+        self.forget_deliveries(subscription)?;
         self.close_account(subscription)?;
         self.tables.subscriptions.remove(subscription)?;
         self.tables.reached.remove(subscription)?;

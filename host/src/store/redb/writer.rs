@@ -12,6 +12,7 @@ use tokio::runtime;
 
 use super::apply::{Apply, Effects};
 use super::damage::Marks;
+use super::deliveries::Rows;
 use super::handle::{Fault, Handle};
 use super::ids::Ids;
 use super::queue::{Group, Op, Queue, Reply};
@@ -82,6 +83,7 @@ impl Writer {
                 reached: &self.reached,
                 usage: &self.usage,
                 marks: &self.marks,
+                rows: Rows::default(),
                 effects: Effects::default(),
             };
             let mut values = Vec::with_capacity(ops.len());
@@ -122,6 +124,7 @@ impl Writer {
                 });
             }
             apply.settle(endings.iter().map(|ending| &ending.end))?;
+            apply.write_rows()?;
             apply.write_accounts()?;
             Ok((values, apply.effects))
         })

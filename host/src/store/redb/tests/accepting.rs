@@ -18,7 +18,7 @@ async fn an_accepted_event_is_told_listed_and_owed() {
     assert_eq!(story.event.event, sent.event);
     assert_eq!(story.event.received, sent.received);
     assert_eq!(story.event.sender, "ann");
-    assert_eq!(story.deliveries, [(sub(1), vec![]), (sub(2), vec![])]);
+    assert_eq!(story.deliveries, [untried(sub(1)), untried(sub(2))]);
     assert_eq!(store.stories(ALL).await.unwrap(), std::slice::from_ref(&story));
     for subscription in [sub(1), sub(2)] {
         let waiting = ready(&store, subscription).await;
@@ -57,8 +57,8 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
     let ids = store.accept(arrivals).await.unwrap();
     let told = |number, at| FailedFilter { recipient: sub(number), at, reason: format!("reason {number}") };
     let expected = [
-        (vec![(sub(1), vec![])], vec![told(2, received[0]), told(9, received[0])]),
-        (vec![(sub(2), vec![])], vec![]),
+        (vec![untried(sub(1))], vec![told(2, received[0]), told(9, received[0])]),
+        (vec![untried(sub(2))], vec![]),
         (vec![], vec![told(2, received[2])]),
     ];
     close(store).await;

@@ -43,7 +43,11 @@ async fn a_long_backlog_goes_in_slices() {
     assert!(left.len() > 2);
     assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(2)]);
     let stories = store.stories(ALL).await.unwrap();
-    assert!(stories.iter().all(|story| dropped(&story.deliveries[0].1) && story.deliveries[1].1.is_empty()));
+    assert!(
+        stories
+            .iter()
+            .all(|story| dropped(&story.deliveries[0].history) && story.deliveries[1].history.is_empty())
+    );
 }
 
 /// An attempt was in flight while its subscription was deleted, and failed. Its entry was the last in the history,

@@ -34,7 +34,7 @@ fn damage_batch(tables: &mut Tables<'_>, id: EventId, from_end: usize) {
     tables.batches.insert(key, record.as_slice()).unwrap();
 }
 
-/// Returns the states of a subscription's deliveries of a batch, by their places, as the history has them.
+/// Returns how the last attempts at a subscription's deliveries of a batch ended, by their places.
 fn states(store: &RedbStore, batch: EventId, recipient: RecipientId) -> Vec<(u32, State)> {
     let recipient = recipient.uuid().as_u128();
     let found = store.reader.handle.read(|txn| {
@@ -44,10 +44,21 @@ fn states(store: &RedbStore, batch: EventId, recipient: RecipientId) -> Vec<(u32
     let entries = found.unwrap().entries.into_iter();
     let mut states: Vec<_> = entries
         .filter(|((_, of), _)| *of == recipient)
-        .map(|((index, _), entries)| (index, State::after(&entries)))
+        .map(|((index, _), entries)| (index, last_end(&entries)))
         .collect();
     states.sort_by_key(|(index, _)| *index);
     states
+}
+
+fn last_end(entries: &[Entry]) -> State {
+    let Some(Entry::Attempt(attempt)) = entries.last() else { return State::Pending };
+    match &attempt.outcome {
+        Outcome::Delivered => State::Delivered { at: attempt.at },
+        Outcome::Denied => State::Denied { at: attempt.at },
+        Outcome::Skipped { reason } => State::Skipped { reason: reason.clone() },
+        Outcome::Retry { reason, due } => State::Retrying { due: *due, reason: reason.clone() },
+        Outcome::Dead { reason } => State::Dead { reason: reason.clone() },
+    }
 }
 
 fn is_damaged(state: &State) -> bool {
@@ -127,8 +138,7 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
     let key = |id: EventId| id.uuid().as_u128();
     let store = damage(folder.path(), store, |tables| {
         tables.fresh.insert((sub::<RecipientId>(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
-        let due = after(0).as_microsecond();
-        tables.retries.insert((sub::<RecipientId>(1).uuid().as_u128(), due, key(retried)), &[7][..]).unwrap();
+        tables.waiting.insert((sub::<RecipientId>(1).uuid().as_u128(), key(retried)), &[7][..]).unwrap();
     })
     .await;
     let left = ready(&store, sub(1)).await;
@@ -151,7 +161,8 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
     let store = damage(folder.path(), store, |tables| {
         let (of, key) = (sub::<RecipientId>(1).uuid().as_u128(), |id: EventId| id.uuid().as_u128());
         tables.fresh.insert((of, key(first)), &[1, 2, 3][..]).unwrap();
-        tables.retries.insert((of, 0, key(second)), &[7][..]).unwrap();
+        tables.waiting.insert((of, key(second)), &[7][..]).unwrap();
+        tables.due.insert((of, 0, key(second)), ()).unwrap();
         tables.batches.insert(key(second), &[9, 9][..]).unwrap();
     })
     .await;

@@ -86,7 +86,17 @@ impl Timed {
             let effects = Effects::default();
             let (ids, reached, usage) = (&mut self.ids, &reached, &Usage::new([], u64::MAX));
             let (marks, tables) = (&self.marks, &mut tables);
-            let mut apply = Apply { tables, ids, dedup_window: DAY, now, reached, usage, marks, effects };
+            let mut apply = Apply {
+                tables,
+                ids,
+                dedup_window: DAY,
+                now,
+                reached,
+                usage,
+                marks,
+                rows: Default::default(),
+                effects,
+            };
             apply.accept([&[arrival(id, &[])][..]].into_iter())
         });
         written.unwrap()[0][0]

@@ -33,7 +33,17 @@ fn a_failed_transaction_writes_nothing() {
         let effects = Effects::default();
         let (ids, now, tables) = (&mut ids, clock::now(), &mut tables);
         let (dedup_window, reached, usage, marks) = (Duration::ZERO, &reached, &usage, &Marks::default());
-        let mut apply = Apply { tables, ids, dedup_window, now, reached, usage, marks, effects };
+        let mut apply = Apply {
+            tables,
+            ids,
+            dedup_window,
+            now,
+            reached,
+            usage,
+            marks,
+            rows: Default::default(),
+            effects,
+        };
         apply.accept([&[arrival("a", &[sub(1)])][..]].into_iter())?;
         Err(Fault::Closed("midway".to_owned()))
     });

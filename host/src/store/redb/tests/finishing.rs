@@ -141,7 +141,7 @@ async fn long_answers_are_told_whole() {
     }
     join_all(endings.iter().map(|ending| store.settle(ending.clone()))).await;
     let story = store.story(id).await.unwrap().unwrap();
-    for ((subscription, entries), ending) in story.deliveries.iter().zip(&endings) {
-        assert_eq!(*entries, [Entry::Attempt(ending.attempt.clone())], "{subscription}");
+    for (delivery, ending) in story.deliveries.iter().zip(&endings) {
+        assert_eq!(delivery.history, [Entry::Attempt(ending.attempt.clone())], "{}", delivery.recipient);
     }
 }

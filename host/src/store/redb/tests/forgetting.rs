@@ -72,6 +72,7 @@ async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
                 reached: &reached,
                 usage: &usage,
                 marks: &Default::default(),
+                rows: Default::default(),
                 effects: Default::default(),
             };
             apply.forget(&[sub(1)])

@@ -37,8 +37,8 @@ use crate::domain::{
     Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, SubscriptionId,
 };
 use crate::store::{
-    Arrival, PendingDelivery, Progress, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery, Rendering,
-    Settlement, Store,
+    Arrival, Delivery, PendingDelivery, Progress, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery,
+    Rendering, Settlement, Store,
 };
 
 /// The bytes of a text, which need not be one.
@@ -194,13 +194,28 @@ fn counting(recipient: RecipientId, pending: &PendingDelivery, count: u32) -> Re
     Rendering { recipient, event, position, run: Box::new(run), payload: rendered, state }
 }
 
-async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {
+async fn delivery(store: &RedbStore, id: EventId, recipient: RecipientId) -> Delivery {
     let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().find(|(of, _)| *of == recipient).unwrap().1
+    story.deliveries.into_iter().find(|delivery| delivery.recipient == recipient).unwrap()
+}
+
+async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {
+    delivery(store, id, recipient).await.history
 }
 
 async fn state(store: &RedbStore, id: EventId, recipient: RecipientId) -> State {
-    State::after(&history(store, id, recipient).await)
+    delivery(store, id, recipient).await.state
+}
+
+/// A delivery that was never attempted.
+fn untried(recipient: RecipientId) -> Delivery {
+    Delivery { recipient, state: State::Pending, was_allowed: false, history: Vec::new() }
+}
+
+/// The recipients of an event's deliveries.
+async fn recipients(store: &RedbStore, id: EventId) -> Vec<RecipientId> {
+    let story = store.story(id).await.unwrap().unwrap();
+    story.deliveries.into_iter().map(|delivery| delivery.recipient).collect()
 }
 
 /// The store's ids, newest first.

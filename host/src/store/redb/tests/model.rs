@@ -336,10 +336,10 @@ impl Model {
         for story in &stories {
             let known = &self.log[&story.event.id];
             assert_eq!(story.deliveries.len(), known.deliveries.len());
-            for (subscription, entries) in &story.deliveries {
-                let delivery = &known.deliveries[&subscription.uuid().as_u128()];
-                assert_eq!(entries.len(), delivery.entries);
-                match (State::after(entries), delivery.row) {
+            for found in &story.deliveries {
+                let delivery = &known.deliveries[&found.recipient.uuid().as_u128()];
+                assert_eq!(found.history.len(), delivery.entries);
+                match (found.state.clone(), delivery.row) {
                     (State::Pending, Row::Fresh | Row::Due(..)) => {}
                     (State::Retrying { due, .. }, Row::Due(row, _)) if due == row => {}
                     (state, Row::Over) if state.is_final() => {}

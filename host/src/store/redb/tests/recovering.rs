@@ -57,7 +57,7 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
         assert_eq!(due, [(ids[0], Some(after(1))), (ids[1], Some(after(1)))]);
         assert_eq!(history(store, ids[0], sub(2)).await, [recovered()]);
         assert_eq!(state(store, ids[0], sub(2)).await, State::Pending);
-        assert_eq!(store.story(ids[0]).await.unwrap().unwrap().event.matched, [sub(1), sub(2)]);
+        assert_eq!(recipients(store, ids[0]).await, [sub(1), sub(2)]);
         assert_eq!(ready(store, sub(1)).await.first_attempts.len(), 3, "others are as they were");
     }
     let done = step(&store, sub(2), looked(&ids[2..])).await.unwrap();

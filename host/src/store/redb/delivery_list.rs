@@ -1,0 +1,293 @@
+//! Reading deliveries: of one event, and of one recipient by state.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use redb::{ReadOnlyTable, ReadTransaction};
+
+use super::damage::Marks;
+use super::deliveries::{DeliveryKey, Ended, Stand, added, decode_counts, decode_ended, final_code};
+use super::handle::Fault;
+use super::read::Reader;
+use super::record::{self, event_id, recipient_id};
+use super::schema::{ADDED, BATCHES, COUNTS, DUE, ENDED, ENDED_BY_STATE, FRESH, WAITING, batch_of};
+use super::waiting::{Waiting, Why};
+use crate::domain::{Entry, EventId, Outcome, RecipientId, State};
+use crate::store::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, LoggedEvent, StoredState};
+
+/// The state of a delivery whose records cannot be read.
+const UNREADABLE: &str = "record damaged: where the delivery stands cannot be read from the disk";
+
+/// Reads where deliveries stand. Rows of several deliveries are read once.
+pub(super) struct Stands<'a> {
+    fresh: ReadOnlyTable<(u128, u128), &'static [u8]>,
+    waiting: ReadOnlyTable<(u128, u128), &'static [u8]>,
+    ended: ReadOnlyTable<(u128, u128), &'static [u8]>,
+    added: ReadOnlyTable<(u128, u32, u128), ()>,
+    first_rows: HashMap<(u128, u128), Vec<u32>>,
+    ended_rows: HashMap<(u128, u128), Vec<Ended>>,
+    marks: &'a Marks,
+}
+
+impl<'a> Stands<'a> {
+    pub(super) fn open(txn: &ReadTransaction, marks: &'a Marks) -> Result<Self, Fault> {
+        Ok(Self {
+            fresh: txn.open_table(FRESH)?,
+            waiting: txn.open_table(WAITING)?,
+            ended: txn.open_table(ENDED)?,
+            added: txn.open_table(ADDED)?,
+            first_rows: HashMap::new(),
+            ended_rows: HashMap::new(),
+            marks,
+        })
+    }
+
+    /// Returns an event's deliveries without their histories, which `take_history` returns.
+    pub(super) fn deliveries(
+        &mut self,
+        (batch, index): (u128, u32),
+        logged: &LoggedEvent,
+        mut take_history: impl FnMut(RecipientId) -> Vec<Entry>,
+    ) -> Result<Vec<Delivery>, Fault> {
+        let added = added(&self.added, batch, index)?;
+        let recipients = logged.matched.iter().copied().chain(added.into_iter().map(recipient_id));
+        let event = logged.id.uuid().as_u128();
+        let mut deliveries = Vec::with_capacity(logged.matched.len());
+        for recipient in recipients {
+            let key = DeliveryKey { recipient: recipient.uuid().as_u128(), event, batch, index };
+            let stand = self.stand(key)?;
+            let was_allowed = stand.as_ref().is_some_and(|stand| stand.origin().was_allowed);
+            let history = take_history(recipient);
+            let state = state(stand, &history, logged.received);
+            deliveries.push(Delivery { recipient, state, was_allowed, history });
+        }
+        Ok(deliveries)
+    }
+
+    /// Returns where a delivery stands; `None` if it cannot be read.
+    fn stand(&mut self, key: DeliveryKey) -> Result<Option<Stand>, Fault> {
+        let (row, marks) = ((key.recipient, key.batch), self.marks);
+        if let Slot::Vacant(new) = self.ended_rows.entry(row) {
+            let read = self.ended.get(row)?.map(|found| decode_ended(found.value())).transpose();
+            new.insert(marks.pass("ended", row, read).flatten().unwrap_or_default());
+        }
+        if let Some(ended) = self.ended_rows[&row].iter().find(|ended| ended.index == key.index) {
+            return Ok(Some(Stand::Ended(*ended)));
+        }
+        if let Slot::Vacant(new) = self.first_rows.entry(row) {
+            let read = self.fresh.get(row)?.map(|found| record::decode_places(found.value())).transpose();
+            new.insert(marks.pass("fresh", row, read).flatten().unwrap_or_default());
+        }
+        if self.first_rows[&row].contains(&key.index) {
+            return Ok(Some(Stand::First));
+        }
+        let waiting = self.waiting.get((key.recipient, key.event))?;
+        let read = waiting.map(|found| Waiting::decode(found.value())).transpose();
+        Ok(marks.pass("waiting", (key.recipient, key.event), read).flatten().map(Stand::Waiting))
+    }
+}
+
+/// Returns the state as the domain has it; its texts and the time of an end are the history's.
+fn state(stand: Option<Stand>, history: &[Entry], received: Timestamp) -> State {
+    let at = || last_attempt(history).unwrap_or(received);
+    match stand {
+        Some(Stand::First) => State::Pending,
+        Some(Stand::Waiting(Waiting { due, why, progress, .. })) => match why {
+            Why::Asked => State::Pending,
+            Why::Failed { reason } => State::Retrying { due, reason },
+            Why::Held { by, reason } => State::Held { by, since: progress.held.unwrap_or(due), due, reason },
+        },
+        Some(Stand::Ended(ended)) => match ended.state {
+            StoredState::Delivered => State::Delivered { at: at() },
+            StoredState::Denied => State::Denied { at: at() },
+            StoredState::Skipped => State::Skipped { reason: reason(history) },
+            StoredState::Dead | StoredState::Pending | StoredState::Retrying | StoredState::Held => {
+                State::Dead { reason: reason(history) }
+            }
+        },
+        None => State::Dead { reason: UNREADABLE.to_owned() },
+    }
+}
+
+fn last_attempt(history: &[Entry]) -> Option<Timestamp> {
+    history.iter().rev().find_map(|entry| match entry {
+        Entry::Attempt(attempt) => Some(attempt.at),
+        Entry::Redelivery { .. }
+        | Entry::Dropped { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
+        | Entry::Recovered { .. }
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
+    })
+}
+
+/// Returns why a delivery was skipped or given up.
+fn reason(history: &[Entry]) -> String {
+    let reason = history.iter().rev().find_map(|entry| match entry {
+        Entry::Dropped { reason, .. } => Some(reason),
+        Entry::Attempt(attempt) => match &attempt.outcome {
+            Outcome::Skipped { reason } | Outcome::Dead { reason } | Outcome::Retry { reason, .. } => {
+                Some(reason)
+            }
+            Outcome::Delivered | Outcome::Denied => None,
+        },
+        Entry::Redelivery { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
+        | Entry::Recovered { .. }
+        | Entry::Plugin(_)
+        | Entry::Run(_) => None,
+    });
+    reason.cloned().unwrap_or_else(|| "record damaged: its history cannot be read from the disk".to_owned())
+}
+
+impl Reader {
+    /// See [`crate::store::Store::counts`].
+    pub(super) fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Fault> {
+        self.handle.read(|txn| {
+            let row = txn.open_table(COUNTS)?.get(recipient.uuid().as_u128())?;
+            let counts = row.map(|row| decode_counts(row.value())).transpose();
+            Ok(counts.map_err(Fault::damaged("counts"))?.unwrap_or_default())
+        })
+    }
+
+    /// See [`crate::store::Store::deliveries`].
+    pub(super) fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        self.handle.read(|txn| match query.state {
+            StoredState::Pending => self.pending(txn, query),
+            StoredState::Retrying | StoredState::Held => waiting(txn, query, &self.marks),
+            StoredState::Delivered => self.delivered(txn, query),
+            StoredState::Denied | StoredState::Skipped | StoredState::Dead => ended(txn, query),
+        })
+    }
+
+    /// Lists first those that wait since a redelivery or recovery, then first attempts, each newest first.
+    fn pending(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        let mut found = waiting(txn, query, &self.marks)?;
+        found.retain(|listed| query.before.is_none_or(|before| listed.event < before));
+        let fresh = txn.open_table(FRESH)?;
+        for row in fresh.range(batches_before(txn, query)?)?.rev() {
+            let (key, places) = row?;
+            let Some(places) = self.marks.pass("fresh", key.value(), record::decode_places(places.value()))
+            else {
+                continue;
+            };
+            self.list_batch(txn, query, key.value().1, &places, &mut found)?;
+            if found.len() >= query.limit {
+                break;
+            }
+        }
+        found.truncate(query.limit);
+        Ok(found)
+    }
+
+    fn delivered(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        let table = txn.open_table(ENDED)?;
+        let mut found = Vec::new();
+        for row in table.range(batches_before(txn, query)?)?.rev() {
+            let (key, ended) = row?;
+            let Some(ended) = self.marks.pass("ended", key.value(), decode_ended(ended.value())) else {
+                continue;
+            };
+            let delivered = ended.iter().filter(|ended| ended.state == StoredState::Delivered);
+            let places: Vec<_> = delivered.map(|ended| ended.index).collect();
+            self.list_batch(txn, query, key.value().1, &places, &mut found)?;
+            if found.len() >= query.limit {
+                break;
+            }
+        }
+        found.truncate(query.limit);
+        Ok(found)
+    }
+
+    /// Adds the events in these places of a batch, newest first.
+    fn list_batch(
+        &self,
+        txn: &ReadTransaction,
+        query: DeliveriesQuery,
+        batch: u128,
+        places: &[u32],
+        found: &mut Vec<ListedDelivery>,
+    ) -> Result<(), Fault> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let Some(events) = self.batch_of_row(txn, batch)? else { return Ok(()) };
+        let events = places.iter().rev().filter_map(|place| Some(events.event_at(*place)?.id));
+        let events = events.filter(|event| query.before.is_none_or(|before| *event < before));
+        found.extend(events.map(|event| ListedDelivery { event, due: None }));
+        Ok(())
+    }
+}
+
+/// Returns the range of a recipient's rows by batch that may have events before the query's.
+fn batches_before(
+    txn: &ReadTransaction,
+    query: DeliveriesQuery,
+) -> Result<RangeInclusive<(u128, u128)>, Fault> {
+    let recipient = query.recipient.uuid().as_u128();
+    let last = match query.before {
+        None => u128::MAX,
+        Some(before) => last_batch(txn, before)?,
+    };
+    Ok((recipient, 0)..=(recipient, last))
+}
+
+/// Returns the last batch with events before this one.
+fn last_batch(txn: &ReadTransaction, before: EventId) -> Result<u128, Fault> {
+    let below = before.uuid().as_u128().saturating_sub(1);
+    Ok(batch_of(&txn.open_table(BATCHES)?, below)?.unwrap_or(0))
+}
+
+/// Lists the deliveries that wait in this state, the one due first first.
+fn waiting(
+    txn: &ReadTransaction,
+    query: DeliveriesQuery,
+    marks: &Marks,
+) -> Result<Vec<ListedDelivery>, Fault> {
+    let (due, waiting) = (txn.open_table(DUE)?, txn.open_table(WAITING)?);
+    let recipient = query.recipient.uuid().as_u128();
+    let mut found = Vec::new();
+    for row in due.range((recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX))? {
+        if found.len() >= query.limit {
+            break;
+        }
+        let (_, due, event) = row?.0.value();
+        let read = waiting.get((recipient, event))?.map(|row| Waiting::decode(row.value())).transpose();
+        let known = marks.pass("waiting", (recipient, event), read).flatten();
+        let is_meant =
+            |known: &Waiting| known.due.as_microsecond() == due && known.why.state() == query.state;
+        found.extend(
+            known
+                .filter(is_meant)
+                .map(|known| ListedDelivery { event: event_id(event), due: Some(known.due) }),
+        );
+    }
+    Ok(found)
+}
+
+/// Lists the ended deliveries in this state, newest first.
+fn ended(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+    let recipient = query.recipient.uuid().as_u128();
+    let state = final_code(query.state);
+    let last = match query.before {
+        None => u128::MAX,
+        Some(before) => last_batch(txn, before)?,
+    };
+    let table = txn.open_table(ENDED_BY_STATE)?;
+    let rows = table.range((recipient, state, 0, 0)..=(recipient, state, last, u32::MAX))?.rev();
+    let mut found = Vec::new();
+    for row in rows {
+        if found.len() >= query.limit {
+            break;
+        }
+        let event = event_id(row?.1.value());
+        if query.before.is_none_or(|before| event < before) {
+            found.push(ListedDelivery { event, due: None });
+        }
+    }
+    Ok(found)
+}
