@@ -76,10 +76,6 @@ async fn delivery(service: &Service, id: EventId) -> Delivery {
     service.story(id).await.unwrap().unwrap().deliveries.remove(0)
 }
 
-async fn entries(service: &Service, id: EventId) -> Vec<Entry> {
-    delivery(service, id).await.history
-}
-
 async fn ends_in(service: &Service, id: EventId, name: &str) -> Vec<Entry> {
     until(&format!("{id} is {name}"), async || {
         let delivery = delivery(service, id).await;
@@ -270,9 +266,9 @@ async fn a_store_that_is_away_holds_deliveries_and_counts_nothing() {
     })
     .await;
     let held = until("it is held twice", async || {
-        let entries = entries(&service, ids[0]).await;
-        let Some(Entry::Held { since, due, .. }) = entries.last() else { return None };
-        (due.duration_since(*since).as_secs() >= 2).then_some(entries)
+        let delivery = delivery(&service, ids[0]).await;
+        let State::Held { since, due, .. } = delivery.state else { return None };
+        (due.duration_since(since).as_secs() >= 2).then_some(delivery.history)
     })
     .await;
     let holds: Vec<_> = held.iter().filter(|entry| matches!(entry, Entry::Held { .. })).collect();

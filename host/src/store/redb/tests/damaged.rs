@@ -209,7 +209,11 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
             .unwrap();
     });
     let purged = store.purge(Purge::Expired(after(0))).await.unwrap();
-    assert_eq!(purged, PurgeReport { purged: 1, kept: 0, expired: 3 });
+    assert_eq!(
+        purged,
+        PurgeReport { purged: 1, kept: 0, expired: 2 },
+        "a row that cannot be read holds nothing"
+    );
     assert!(listed(&store, ALL).await.is_empty());
     assert!(ready(&store, sub(3)).await.first_attempts.is_empty());
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());

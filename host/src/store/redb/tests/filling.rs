@@ -312,6 +312,7 @@ async fn what_an_older_file_has_is_counted_when_it_is_opened() {
     let database = redb::Database::open(folder.path().join(FILE_NAME)).unwrap();
     let txn = database.begin_write().unwrap();
     assert!(txn.delete_table(super::super::schema::USAGE).unwrap());
+    set_version(&txn, 2);
     txn.commit().unwrap();
     drop(database);
     assert_eq!(bytes(&reopened(folder.path()), "ann"), counted);

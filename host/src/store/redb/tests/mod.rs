@@ -13,6 +13,8 @@ mod finishing;
 mod forgetting;
 mod freezing;
 mod growing;
+mod listing;
+mod migrating;
 mod model;
 mod opening;
 mod paging;
@@ -108,6 +110,12 @@ fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
     std::fs::copy(folder.join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
     let store = open(copy.path());
     (copy, store)
+}
+
+/// Makes a file say that it is of an older version.
+fn set_version(txn: &redb::WriteTransaction, version: u64) {
+    use super::schema::{META, SCHEMA_KEY};
+    txn.open_table(META).unwrap().insert(SCHEMA_KEY, version).unwrap();
 }
 
 /// The id of a subscription, or of it as a recipient.

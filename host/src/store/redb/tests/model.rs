@@ -13,7 +13,7 @@ use self::steps::{End, Step, steps};
 use super::*;
 use crate::domain::Recovery;
 use crate::domain::recovery::{Mark, ScanProgress};
-use crate::store::{Forward, LoggedEvent, QueuePosition, Step as StoreStep};
+use crate::store::{DeliveriesQuery, Forward, LoggedEvent, QueuePosition, Step as StoreStep, StoredState};
 
 /// The subscriptions of the model.
 const SUBSCRIPTIONS: [u128; 3] = [1, 2, 3];
@@ -326,6 +326,9 @@ impl Model {
                 self.log.iter().filter_map(|(id, known)| Some((*id, known.deliveries.get(&number)?.row)));
             let expected: Vec<_> = rows.filter(|(_, row)| *row != Row::Over).collect();
             assert_eq!(found, expected, "subscription {number}");
+            let over = self.log.values().filter_map(|known| known.deliveries.get(&number));
+            let over = over.filter(|delivery| delivery.row == Row::Over).count();
+            self.compare_counts(number, expected.len(), over).await;
             if !expected.is_empty() {
                 recipients_with_backlog.push(sub(number));
             }
@@ -347,6 +350,21 @@ impl Model {
                 }
             }
         }
+    }
+}
+
+impl Model {
+    /// Compares the numbers of a subscription's deliveries, and the lists of them.
+    async fn compare_counts(&self, number: u128, open: usize, over: usize) {
+        let counts = self.store().counts(sub(number)).await.unwrap();
+        let mut sums = [0, 0];
+        for state in StoredState::ALL {
+            let query = DeliveriesQuery { recipient: sub(number), state, before: None, limit: usize::MAX };
+            let listed = self.store().deliveries(query).await.unwrap();
+            assert_eq!(counts.of(state), listed.len() as u64, "{state:?}");
+            sums[usize::from(state.is_final())] += listed.len();
+        }
+        assert_eq!(sums, [open, over]);
     }
 }
 

@@ -1,0 +1,110 @@
+//! Deliveries by recipient and state.
+
+use super::*;
+use crate::store::{DeliveriesQuery, ListedDelivery, StoredState};
+
+async fn list(store: &RedbStore, state: StoredState, before: Option<EventId>, limit: usize) -> Vec<EventId> {
+    let query = DeliveriesQuery { recipient: sub(1), state, before, limit };
+    store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect()
+}
+
+/// The numbers of a subscription's deliveries in the order of [`StoredState::ALL`].
+async fn counts(store: &RedbStore) -> [u64; 7] {
+    let counts = store.counts(sub(1)).await.unwrap();
+    StoredState::ALL.map(|state| counts.of(state))
+}
+
+/// Events of three batches with one delivery in each state, oldest first.
+async fn one_in_each_state(store: &RedbStore) -> Vec<EventId> {
+    let skipped = Outcome::Skipped { reason: "nothing to send".to_owned() };
+    let ends = [Outcome::Delivered, Outcome::Denied, skipped, dead(), retry(after(5))];
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let arrivals = ["a", "b", "c", "d", "e", "f"].map(|id| arrival(&format!("{id}{number}"), &[sub(1)]));
+        ids.extend(store.accept(arrivals.to_vec()).await.unwrap());
+        let page = ready(store, sub(1)).await.first_attempts;
+        let new = page.iter().filter(|pending| ids[number * 6..].contains(&pending.event.id));
+        for (pending, end) in new.zip(&ends) {
+            settle(store, sub(1), pending, end.clone()).await;
+        }
+    }
+    ids
+}
+
+#[tokio::test]
+async fn each_state_lists_its_deliveries_newest_first() {
+    let (folder, store) = fresh();
+    let ids = one_in_each_state(&store).await;
+    close(store).await;
+    let store = open(folder.path());
+    assert_eq!(counts(&store).await, [3, 3, 0, 3, 3, 3, 3]);
+    let places = [
+        (StoredState::Delivered, 0),
+        (StoredState::Denied, 1),
+        (StoredState::Skipped, 2),
+        (StoredState::Dead, 3),
+        (StoredState::Pending, 5),
+    ];
+    for (state, place) in places {
+        let expected = [ids[12 + place], ids[6 + place], ids[place]];
+        assert_eq!(list(&store, state, None, 9).await, expected, "{state:?}");
+        assert_eq!(list(&store, state, None, 2).await, expected[..2], "{state:?}");
+        assert_eq!(list(&store, state, Some(expected[0]), 9).await, expected[1..], "{state:?}");
+        assert_eq!(list(&store, state, Some(expected[1]), 1).await, expected[2..], "{state:?}");
+    }
+    assert!(list(&store, StoredState::Held, None, 9).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_by_its_time() {
+    let (_folder, store) = fresh();
+    let ids = one_in_each_state(&store).await;
+    let due = ready(&store, sub(1)).await.due;
+    settle(&store, sub(1), &due[0], retry(after(50))).await;
+    let query =
+        DeliveriesQuery { recipient: sub(1), state: StoredState::Retrying, before: None, limit: usize::MAX };
+    let listed = store.deliveries(query).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    let last = ListedDelivery { event: due[0].event.id, due: Some(after(50)) };
+    assert_eq!(listed[2], last);
+    assert!(ids.contains(&listed[0].event) && listed[0].due == Some(after(5)));
+}
+
+/// Whatever a delivery goes through, it is counted once, and where it stands.
+#[tokio::test]
+async fn redelivery_cancelling_and_purge_are_counted() {
+    let (_folder, store) = fresh();
+    let ids = one_in_each_state(&store).await;
+    for id in [ids[0], ids[3], ids[4]] {
+        assert!(store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    }
+    assert_eq!(counts(&store).await, [6, 2, 0, 2, 3, 3, 2]);
+    let pending = list(&store, StoredState::Pending, None, 9).await;
+    assert_eq!(pending.len(), 6);
+    assert!(!store.cancel_pending(sub(1), 100).await.unwrap());
+    assert_eq!(counts(&store).await, [0, 0, 0, 2, 3, 11, 2]);
+    assert_eq!(list(&store, StoredState::Skipped, None, 99).await.len(), 11);
+    assert_eq!(purge(&store, Purge::Events(ids[..6].to_vec())).await, (6, 0));
+    assert_eq!(counts(&store).await, [0, 0, 0, 2, 2, 6, 2]);
+    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (12, 0));
+    assert_eq!(counts(&store).await, [0; 7]);
+    for state in StoredState::ALL {
+        assert!(list(&store, state, None, 9).await.is_empty(), "{state:?}");
+    }
+}
+
+/// Counts that cannot be read are made again from the rows.
+#[tokio::test]
+async fn damaged_counts_are_counted_again() {
+    let (_folder, store) = fresh();
+    let ids = one_in_each_state(&store).await;
+    let damaged = store.reader.handle.write(|txn| {
+        let mut tables = super::super::schema::Tables::open(txn)?;
+        tables.counts.insert(sub::<RecipientId>(1).uuid().as_u128(), &[4, 4, 4][..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    assert!(matches!(store.counts(sub(1)).await, Err(crate::store::Error::Damaged { table: "counts", .. })));
+    assert!(store.redeliver(ids[0], vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    assert_eq!(counts(&store).await, [4, 3, 0, 2, 3, 3, 3]);
+}
