@@ -54,7 +54,7 @@ async fn accept(service: &Service, id: &str) -> EventId {
 async fn delivery_in(service: &Service, id: EventId, name: &str) -> State {
     wait_until(&format!("{id} is {name}"), async || {
         let story = service.story(id).await.unwrap().unwrap();
-        let state = State::after(&story.deliveries[0].1);
+        let state = story.deliveries[0].state.clone();
         (state.name() == name).then_some(state)
     })
     .await
@@ -79,7 +79,7 @@ async fn a_stored_target_that_is_none_is_judged_at_once_and_nothing_is_sent() {
         matches!(activity, Activity::Disabled { error: Some(error), .. } if error == reason).then_some(())
     })
     .await;
-    assert_eq!(service.story(event).await.unwrap().unwrap().deliveries[0].1.len(), 1, "one attempt");
+    assert_eq!(service.story(event).await.unwrap().unwrap().deliveries[0].history.len(), 1, "one attempt");
     service.close().await;
 }
 
@@ -94,7 +94,7 @@ async fn what_is_accepted_is_delivered_and_its_story_told() {
     let story = service.story(id).await.unwrap().unwrap();
     assert_eq!((story.event.id, story.event.sender.as_str()), (id, "me"));
     assert_eq!(story.event.matched, [subscription.into()]);
-    assert_eq!(story.deliveries[0].1.len(), 2, "two attempts");
+    assert_eq!(story.deliveries[0].history.len(), 2, "two attempts");
     let got = target.wait_for("/t", 2).await;
     assert_eq!(got[1].event_id(), "1");
     assert_eq!(got[0].webhook_id(), got[1].webhook_id());
@@ -306,7 +306,7 @@ async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
     let id = service.accept(vec![event], "me").await.unwrap().remove(0);
     delivery_in(&service, id, "delivered").await;
     let story = service.story(id).await.unwrap().unwrap();
-    let run = story.deliveries[0].1.iter().find_map(|entry| match entry {
+    let run = story.deliveries[0].history.iter().find_map(|entry| match entry {
         Entry::Run(run) => Some(run.clone()),
         _ => None,
     });

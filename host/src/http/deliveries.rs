@@ -1,12 +1,13 @@
 //! `/eventmatch/{uuid}/deliveries`: the deliveries of one subscription and their outcomes, newest first.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::error::ApiError;
@@ -17,32 +18,28 @@ use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
-use crate::store::Range;
+use crate::store::{DeliveriesQuery, DeliveryCounts, StoredState};
 
 /// How many deliveries a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
-/// How many events of the log are searched in one request, for each delivery that is asked for, and at the least.
-const SEARCHED_FACTOR: usize = 20;
-const SEARCHED_MIN: usize = 2_000;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
 const PAGE: usize = 32;
-
 /// Which part of the list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     limit: Option<NonZeroUsize>,
     before: Option<EventId>,
+    state: Option<String>,
 }
 
 impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed) and before (an event's id)";
+    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id) and state (pending, \
+                               retrying, held, delivered, denied, skipped or dead)";
 }
 
 /// `GET /eventmatch/{uuid}/deliveries`
-///
-/// The list may be empty and have a `next`: then nothing was found in the part of the log that one request searches.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
@@ -51,23 +48,38 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
-    let (mut shown, mut before) = (Vec::new(), page.before);
-    for _ in 0..(SEARCHED_FACTOR * limit).max(SEARCHED_MIN).div_ceil(PAGE) {
-        let stories = api.store.stories(Range { before, since: None, until: None, limit: PAGE }).await?;
-        let more = stories.len() == PAGE;
+    let state = page.state.as_deref().map(state).transpose()?;
+    let query = DeliveriesQuery { recipient: id.into(), state, before: page.before, limit };
+    let listed = api.store.deliveries(query).await?;
+    let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.event);
+    let mut shown = Vec::with_capacity(listed.len());
+    for page in listed.chunks(PAGE) {
+        let events = page.iter().map(|delivery| delivery.event).collect();
+        let mut stories = api.store.deliveries_of(id.into(), events).await?;
+        stories.sort_unstable_by_key(|story| Reverse(story.event.id));
         for story in stories {
-            before = Some(story.event.id);
             let view = View::of(story, &user, &api);
             shown.extend(view.as_ref().and_then(|view| show(view, id)));
-            if shown.len() == limit {
-                return Ok(page_of(shown, id, limit, before));
-            }
-        }
-        if !more {
-            return Ok(page_of(shown, id, limit, None));
         }
     }
-    Ok(page_of(shown, id, limit, before))
+    Ok(page_of(shown, id, &page, limit, next))
+}
+
+fn state(name: &str) -> Result<StoredState, ApiError> {
+    let found = StoredState::ALL.into_iter().find(|state| state.name() == name);
+    found.ok_or_else(|| {
+        let names = StoredState::ALL.map(StoredState::name).join(", ");
+        ApiError::bad_request(format!("`state={name}` is not a state of deliveries: use one of {names}"))
+    })
+}
+
+/// Shows how many deliveries a subscription has in each state.
+pub(super) fn show_counts(counts: &DeliveryCounts) -> Value {
+    StoredState::ALL
+        .into_iter()
+        .map(|state| (state.name().to_owned(), counts.of(state).into()))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// Shows one delivery with the event that it is of.
@@ -79,7 +91,15 @@ fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
     Some(shown)
 }
 
-fn page_of(deliveries: Vec<Value>, id: SubscriptionId, limit: usize, before: Option<EventId>) -> Json<Value> {
-    let next = before.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}"));
+fn page_of(
+    deliveries: Vec<Value>,
+    id: SubscriptionId,
+    page: &Page,
+    limit: usize,
+    before: Option<EventId>,
+) -> Json<Value> {
+    let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
+    let next =
+        before.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
     Json(json!({"deliveries": deliveries, "next": next}))
 }

@@ -29,6 +29,19 @@ impl StoredState {
     pub const ALL: [Self; 7] =
         [Self::Pending, Self::Retrying, Self::Held, Self::Delivered, Self::Denied, Self::Skipped, Self::Dead];
 
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Held => "held",
+            Self::Delivered => "delivered",
+            Self::Denied => "denied",
+            Self::Skipped => "skipped",
+            Self::Dead => "dead",
+        }
+    }
+
     /// Tells whether the delivery is over.
     pub fn is_final(self) -> bool {
         self >= Self::Delivered
@@ -56,15 +69,15 @@ impl DeliveryCounts {
 pub struct DeliveriesQuery {
     /// The recipient.
     pub recipient: RecipientId,
-    /// Only those in this state.
-    pub state: StoredState,
-    /// Only those of events older than this one. Does not apply to [`StoredState::Retrying`] and [`StoredState::Held`].
+    /// Only those in this state; all for `None`.
+    pub state: Option<StoredState>,
+    /// Only those of events older than this one.
     pub before: Option<EventId>,
     /// How many at most.
     pub limit: usize,
 }
 
-/// A delivery in a list: the newest event first; of those that wait for another attempt, the one due first.
+/// A delivery in a list, in which the newest event comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedDelivery {
     /// Of which event.

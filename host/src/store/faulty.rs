@@ -64,6 +64,15 @@ impl Store for FaultyStore {
         self.inner.deliveries(query).await
     }
 
+    async fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: Vec<EventId>,
+    ) -> Result<Vec<EventHistory>, Error> {
+        self.meet("deliveries_of", Some(recipient))?;
+        self.inner.deliveries_of(recipient, events).await
+    }
+
     async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
         self.meet("counts", Some(recipient))?;
         self.inner.counts(recipient).await

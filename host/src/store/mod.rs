@@ -305,8 +305,15 @@ pub trait Store: Send + Sync + 'static {
     /// Returns events with the histories of their deliveries, newest first.
     async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error>;
 
-    /// Lists deliveries of a recipient in one state.
+    /// Lists deliveries of a recipient, those of the newest events first.
     async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error>;
+
+    /// Returns those of these events that are in the log, each with its delivery to this recipient alone, in any order.
+    async fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: Vec<EventId>,
+    ) -> Result<Vec<EventHistory>, Error>;
 
     /// Counts the deliveries of a recipient by state.
     async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error>;

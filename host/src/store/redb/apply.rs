@@ -317,7 +317,7 @@ impl Apply<'_, '_> {
         at: Timestamp,
     ) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
-        let (batches, waiting) = self.pending_rows(recipient, limit)?;
+        let PendingRows { batches, due: waiting } = self.pending_rows(recipient, limit)?;
         let mut ledger = Ledger::default();
         for batch in &batches {
             let places = damage::apart(self.first_row((recipient, *batch)).map(|places| places.clone()))?;
@@ -362,13 +362,8 @@ impl Apply<'_, '_> {
         self.end(key, StoredState::Skipped, stand.origin().was_allowed)
     }
 
-    /// Returns the first pending rows of a recipient, at most `limit` of each kind: batches with first attempts, and
-    /// times and events of those that wait.
-    pub(super) fn pending_rows(
-        &mut self,
-        recipient: u128,
-        limit: usize,
-    ) -> Result<(Vec<u128>, Vec<(i64, u128)>), Fault> {
+    /// Returns the first pending rows of a recipient, at most `limit` of each kind.
+    pub(super) fn pending_rows(&mut self, recipient: u128, limit: usize) -> Result<PendingRows, Fault> {
         self.write_rows()?;
         let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
         let batches = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, redb::StorageError>>()?;
@@ -378,7 +373,7 @@ impl Apply<'_, '_> {
             let (_, due, event) = row?.0.value();
             Ok((due, event))
         });
-        Ok((batches, due.collect::<Result<_, redb::StorageError>>()?))
+        Ok(PendingRows { batches, due: due.collect::<Result<_, redb::StorageError>>()? })
     }
 
     /// Writes a count, to test the disk.
@@ -387,6 +382,14 @@ impl Apply<'_, '_> {
         self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
         Ok(())
     }
+}
+
+/// Rows of pending deliveries.
+pub(super) struct PendingRows {
+    /// Batches with first attempts.
+    pub(super) batches: Vec<u128>,
+    /// The times (microseconds since 1970) and events of those that wait.
+    pub(super) due: Vec<(i64, u128)>,
 }
 
 /// Makes the records of the filters that gave no answer about an event.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::apply::{Apply, Effects};
+use super::apply::{Apply, Effects, PendingRows};
 use super::deliveries::{DeliveryKey, Rows, Stand};
 use super::handle::Fault;
 use super::history::Ledger;
@@ -135,7 +135,7 @@ impl Apply<'_, '_> {
     /// there may be more.
     fn bury_all(&mut self, id: RecipientId, limit: usize, at: Timestamp) -> Result<bool, Fault> {
         let recipient = id.uuid().as_u128();
-        let (batches, due) = self.pending_rows(recipient, limit)?;
+        let PendingRows { batches, due } = self.pending_rows(recipient, limit)?;
         let mut ledger = Ledger::default();
         for batch in &batches {
             self.bury_first(recipient, *batch, BuryScope::All, at, &mut ledger)?;

@@ -12,7 +12,7 @@ use super::deliveries::{DeliveryKey, Ended, Stand, added, decode_counts, decode_
 use super::handle::Fault;
 use super::read::Reader;
 use super::record::{self, event_id, recipient_id};
-use super::schema::{ADDED, BATCHES, COUNTS, DUE, ENDED, ENDED_BY_STATE, FRESH, WAITING, batch_of};
+use super::schema::{ADDED, BATCHES, COUNTS, ENDED, ENDED_BY_STATE, FRESH, WAITING, batch_of};
 use super::waiting::{Waiting, Why};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State};
 use crate::store::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, LoggedEvent, StoredState};
@@ -44,17 +44,19 @@ impl<'a> Stands<'a> {
         })
     }
 
-    /// Returns an event's deliveries without their histories, which `take_history` returns.
+    /// Returns an event's deliveries, to `only` this recipient or to all; `take_history` returns their histories.
     pub(super) fn deliveries(
         &mut self,
         (batch, index): (u128, u32),
         logged: &LoggedEvent,
+        only: Option<RecipientId>,
         mut take_history: impl FnMut(RecipientId) -> Vec<Entry>,
     ) -> Result<Vec<Delivery>, Fault> {
         let added = added(&self.added, batch, index)?;
         let recipients = logged.matched.iter().copied().chain(added.into_iter().map(recipient_id));
+        let recipients = recipients.filter(|recipient| only.is_none_or(|only| only == *recipient));
         let event = logged.id.uuid().as_u128();
-        let mut deliveries = Vec::with_capacity(logged.matched.len());
+        let mut deliveries = Vec::new();
         for recipient in recipients {
             let key = DeliveryKey { recipient: recipient.uuid().as_u128(), event, batch, index };
             let stand = self.stand(key)?;
@@ -156,50 +158,71 @@ impl Reader {
 
     /// See [`crate::store::Store::deliveries`].
     pub(super) fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
-        self.handle.read(|txn| match query.state {
-            StoredState::Pending => self.pending(txn, query),
-            StoredState::Retrying | StoredState::Held => waiting(txn, query, &self.marks),
-            StoredState::Delivered => self.delivered(txn, query),
-            StoredState::Denied | StoredState::Skipped | StoredState::Dead => ended(txn, query),
+        self.handle.read(|txn| {
+            let mut found = match query.state {
+                Some(StoredState::Retrying | StoredState::Held) => self.waiting(txn, query)?,
+                Some(StoredState::Delivered) => self.ended(txn, query)?,
+                Some(StoredState::Denied | StoredState::Skipped | StoredState::Dead) => by_state(txn, query)?,
+                Some(StoredState::Pending) => [self.first(txn, query)?, self.waiting(txn, query)?].concat(),
+                None => {
+                    [self.first(txn, query)?, self.waiting(txn, query)?, self.ended(txn, query)?].concat()
+                }
+            };
+            // Each kind has its newest ones.
+            found.sort_unstable_by_key(|listed| std::cmp::Reverse(listed.event));
+            found.truncate(query.limit);
+            Ok(found)
         })
     }
 
-    /// Lists first those that wait since a redelivery or recovery, then first attempts, each newest first.
-    fn pending(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
-        let mut found = waiting(txn, query, &self.marks)?;
-        found.retain(|listed| query.before.is_none_or(|before| listed.event < before));
-        let fresh = txn.open_table(FRESH)?;
-        for row in fresh.range(batches_before(txn, query)?)?.rev() {
+    /// Lists first attempts.
+    fn first(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        let (table, mut found) = (txn.open_table(FRESH)?, Vec::new());
+        for row in table.range(batches_before(txn, query)?)?.rev() {
             let (key, places) = row?;
-            let Some(places) = self.marks.pass("fresh", key.value(), record::decode_places(places.value()))
-            else {
-                continue;
-            };
+            let read = record::decode_places(places.value());
+            let places = self.marks.pass("fresh", key.value(), read).unwrap_or_default();
             self.list_batch(txn, query, key.value().1, &places, &mut found)?;
             if found.len() >= query.limit {
                 break;
             }
         }
-        found.truncate(query.limit);
         Ok(found)
     }
 
-    fn delivered(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
-        let table = txn.open_table(ENDED)?;
-        let mut found = Vec::new();
+    /// Lists ended deliveries in the query's state, or in any.
+    fn ended(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        let (table, mut found) = (txn.open_table(ENDED)?, Vec::new());
         for row in table.range(batches_before(txn, query)?)?.rev() {
             let (key, ended) = row?;
-            let Some(ended) = self.marks.pass("ended", key.value(), decode_ended(ended.value())) else {
-                continue;
-            };
-            let delivered = ended.iter().filter(|ended| ended.state == StoredState::Delivered);
-            let places: Vec<_> = delivered.map(|ended| ended.index).collect();
+            let read = decode_ended(ended.value());
+            let ended = self.marks.pass("ended", key.value(), read).unwrap_or_default();
+            let meant = ended.iter().filter(|ended| query.state.is_none_or(|state| ended.state == state));
+            let places: Vec<_> = meant.map(|ended| ended.index).collect();
             self.list_batch(txn, query, key.value().1, &places, &mut found)?;
             if found.len() >= query.limit {
                 break;
             }
         }
-        found.truncate(query.limit);
+        Ok(found)
+    }
+
+    /// Lists deliveries that wait in the query's state, or in any.
+    fn waiting(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+        let recipient = query.recipient.uuid().as_u128();
+        let last = query.before.map_or(u128::MAX, |before| before.uuid().as_u128().saturating_sub(1));
+        let mut found = Vec::new();
+        for row in txn.open_table(WAITING)?.range((recipient, 0)..=(recipient, last))?.rev() {
+            if found.len() >= query.limit {
+                break;
+            }
+            let (key, row) = row?;
+            let known = self.marks.pass("waiting", key.value(), Waiting::decode(row.value()));
+            let is_meant = |known: &Waiting| query.state.is_none_or(|state| known.why.state() == state);
+            let listed =
+                |known: Waiting| ListedDelivery { event: event_id(key.value().1), due: Some(known.due) };
+            found.extend(known.filter(is_meant).map(listed));
+        }
         Ok(found)
     }
 
@@ -229,58 +252,23 @@ fn batches_before(
     query: DeliveriesQuery,
 ) -> Result<RangeInclusive<(u128, u128)>, Fault> {
     let recipient = query.recipient.uuid().as_u128();
-    let last = match query.before {
-        None => u128::MAX,
-        Some(before) => last_batch(txn, before)?,
-    };
-    Ok((recipient, 0)..=(recipient, last))
+    Ok((recipient, 0)..=(recipient, last_batch(txn, query.before)?))
 }
 
-/// Returns the last batch with events before this one.
-fn last_batch(txn: &ReadTransaction, before: EventId) -> Result<u128, Fault> {
+/// Returns the last batch that may have events before this one.
+fn last_batch(txn: &ReadTransaction, before: Option<EventId>) -> Result<u128, Fault> {
+    let Some(before) = before else { return Ok(u128::MAX) };
     let below = before.uuid().as_u128().saturating_sub(1);
     Ok(batch_of(&txn.open_table(BATCHES)?, below)?.unwrap_or(0))
 }
 
-/// Lists the deliveries that wait in this state, the one due first first.
-fn waiting(
-    txn: &ReadTransaction,
-    query: DeliveriesQuery,
-    marks: &Marks,
-) -> Result<Vec<ListedDelivery>, Fault> {
-    let (due, waiting) = (txn.open_table(DUE)?, txn.open_table(WAITING)?);
-    let recipient = query.recipient.uuid().as_u128();
-    let mut found = Vec::new();
-    for row in due.range((recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX))? {
-        if found.len() >= query.limit {
-            break;
-        }
-        let (_, due, event) = row?.0.value();
-        let read = waiting.get((recipient, event))?.map(|row| Waiting::decode(row.value())).transpose();
-        let known = marks.pass("waiting", (recipient, event), read).flatten();
-        let is_meant =
-            |known: &Waiting| known.due.as_microsecond() == due && known.why.state() == query.state;
-        found.extend(
-            known
-                .filter(is_meant)
-                .map(|known| ListedDelivery { event: event_id(event), due: Some(known.due) }),
-        );
-    }
-    Ok(found)
-}
-
-/// Lists the ended deliveries in this state, newest first.
-fn ended(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
-    let recipient = query.recipient.uuid().as_u128();
-    let state = final_code(query.state);
-    let last = match query.before {
-        None => u128::MAX,
-        Some(before) => last_batch(txn, before)?,
-    };
+/// Lists deliveries that are over without being delivered.
+fn by_state(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+    let Some(state) = query.state.map(final_code) else { return Ok(Vec::new()) };
+    let (recipient, last) = (query.recipient.uuid().as_u128(), last_batch(txn, query.before)?);
     let table = txn.open_table(ENDED_BY_STATE)?;
-    let rows = table.range((recipient, state, 0, 0)..=(recipient, state, last, u32::MAX))?.rev();
     let mut found = Vec::new();
-    for row in rows {
+    for row in table.range((recipient, state, 0, 0)..=(recipient, state, last, u32::MAX))?.rev() {
         if found.len() >= query.limit {
             break;
         }

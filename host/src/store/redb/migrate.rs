@@ -3,6 +3,7 @@
 //!
 //! It all happens in one transaction: a migration that is killed leaves the file as it was, and starts over.
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -81,16 +82,19 @@ impl Migration {
         for (index, logged) in (0u32..).zip(events.iter()) {
             let Some(logged) = logged.as_deref() else { continue };
             for recipient in logged.matched.iter().map(|id| id.uuid().as_u128()) {
-                if !first.contains_key(&recipient) {
-                    let row =
-                        tables.fresh.get((recipient, batch))?.map(|row| record::decode_places(row.value()));
-                    first.insert(recipient, row.and_then(Result::ok).unwrap_or_default());
-                }
+                let places = match first.entry(recipient) {
+                    Slot::Occupied(known) => known.into_mut(),
+                    Slot::Vacant(new) => {
+                        let row = tables.fresh.get((recipient, batch))?;
+                        let places = row.map(|row| record::decode_places(row.value()));
+                        new.insert(places.and_then(Result::ok).unwrap_or_default())
+                    }
+                };
                 let history = entries(&histories, index, recipient);
                 if self.waits(tables, recipient, logged, history)? {
                     continue;
                 }
-                if first[&recipient].contains(&index) {
+                if places.contains(&index) {
                     self.count(recipient, StoredState::Pending);
                 } else {
                     let state = final_state(history);

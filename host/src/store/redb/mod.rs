@@ -197,6 +197,14 @@ impl Store for RedbStore {
         self.read(move |reader| reader.deliveries(query)).await
     }
 
+    async fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: Vec<EventId>,
+    ) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| reader.deliveries_of(recipient, &events)).await
+    }
+
     async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
         self.read(move |reader| reader.counts(recipient)).await
     }

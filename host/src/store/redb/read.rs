@@ -1,6 +1,6 @@
 //! The store's queries: short read transactions, never held longer than one answer takes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ impl Reader {
             let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else {
                 return Ok(None);
             };
-            let (stories, is_whole) = self.stories_of_batch(txn, key, 1, |logged| logged.id == id)?;
+            let (stories, is_whole) = self.stories_of_batch(txn, key, 1, None, |logged| logged.id == id)?;
             match stories.into_iter().next() {
                 // The requested event may be one of the damaged ones.
                 None if !is_whole => {
@@ -68,12 +68,13 @@ impl Reader {
                 let batches = txn.open_table(BATCHES)?;
                 let Some(row) = batches.range(..upper)?.next_back().transpose()? else { return Ok(false) };
                 upper = row.0.value();
-                let newest = match self.stories_of_batch(txn, upper, range.limit - stories.len(), wanted) {
-                    Ok((newest, _)) => newest,
-                    // The damaged row is marked; the other events can be shown.
-                    Err(Fault::Damaged { .. }) => Vec::new(),
-                    Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
-                };
+                let newest =
+                    match self.stories_of_batch(txn, upper, range.limit - stories.len(), None, wanted) {
+                        Ok((newest, _)) => newest,
+                        // The damaged row is marked; the other events can be shown.
+                        Err(Fault::Damaged { .. }) => Vec::new(),
+                        Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
+                    };
                 stories.extend(newest.into_iter().rev());
                 Ok(upper > lowest)
             })?;
@@ -84,12 +85,46 @@ impl Reader {
         Ok(stories)
     }
 
-    /// Reads the newest stories of a batch, `most` of them, and tells whether all of its events can be read.
+    /// See [`crate::store::Store::deliveries_of`].
+    pub(super) fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: &[EventId],
+    ) -> Result<Vec<EventHistory>, Fault> {
+        let mut by_batch: BTreeMap<u128, HashSet<EventId>> = BTreeMap::new();
+        self.handle.read(|txn| {
+            let batches = txn.open_table(BATCHES)?;
+            for event in events {
+                if let Some(batch) = batch_of(&batches, event.uuid().as_u128())? {
+                    by_batch.entry(batch).or_default().insert(*event);
+                }
+            }
+            Ok(())
+        })?;
+        let mut found = Vec::with_capacity(events.len());
+        for (batch, events) in by_batch {
+            let of_batch = self.handle.read(|txn| {
+                let is_meant = |logged: &LoggedEvent| events.contains(&logged.id);
+                self.stories_of_batch(txn, batch, usize::MAX, Some(recipient), is_meant)
+            });
+            match of_batch {
+                Ok((stories, _)) => found.extend(stories),
+                // The damaged row is marked; the other events can be shown.
+                Err(Fault::Damaged { .. }) => {}
+                Err(fault @ (Fault::Redb(_) | Fault::Closed(_))) => return Err(fault),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the newest stories of a batch, `most` of them, with the deliveries to `only` this recipient or to all, and
+    /// tells whether all of its events can be read.
     fn stories_of_batch(
         &self,
         txn: &ReadTransaction,
         key: u128,
         most: usize,
+        only: Option<RecipientId>,
         wanted: impl Fn(&LoggedEvent) -> bool,
     ) -> Result<(Vec<EventHistory>, bool), Fault> {
         let batch = self.batch(txn, key)?;
@@ -101,13 +136,16 @@ impl Reader {
             return Ok((Vec::new(), is_whole));
         }
         let indexes: HashSet<u32> = places.iter().map(|(index, _)| *index).collect();
-        let is_wanted = |record: &HistoryRecord| indexes.contains(&record.index);
+        let only_key = only.map(|only| only.uuid().as_u128());
+        let is_wanted = |record: &HistoryRecord| {
+            indexes.contains(&record.index) && only_key.is_none_or(|only| only == record.recipient)
+        };
         let (history, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
         let mut histories = history::of_batch(&history, &pieces, key, &self.marks, is_wanted)?.entries;
         let mut failed = history::take_failed(&mut histories);
         let mut stands = Stands::open(txn, &self.marks)?;
         let stories = places.iter().map(|(index, logged)| {
-            let deliveries = stands.deliveries((key, *index), logged, |recipient| {
+            let deliveries = stands.deliveries((key, *index), logged, only, |recipient| {
                 histories.remove(&(*index, recipient.uuid().as_u128())).unwrap_or_default()
             })?;
             let failed = failed.remove(index).unwrap_or_default();

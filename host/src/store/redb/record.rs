@@ -354,6 +354,7 @@ const VERSION_2: u8 = 2;
 
 impl RetryRecord {
     /// Makes the record of a delivery that has come this far.
+    #[cfg(test)]
     pub(super) fn new(batch: u128, index: u32, progress: Progress) -> Self {
         let first_attempt = progress.first_attempt.map(Timestamp::as_microsecond);
         let Progress { failed, allowed, passed, sent, held, first_attempt: _ } = progress;
@@ -370,6 +371,7 @@ impl RetryRecord {
     }
 
     /// Writes the record.
+    #[cfg(test)]
     pub(super) fn encode(&self) -> Vec<u8> {
         versioned(|buffer| postcard::to_extend(&(self, self.plugin, self.held), buffer))
     }

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use redb::ReadableTable;
 
-use super::apply::Apply;
+use super::apply::{Apply, PendingRows};
 use super::handle::Fault;
 use super::ids;
 use super::record;
@@ -70,7 +70,7 @@ impl Apply<'_, '_> {
 
     /// Tells whether the subscription still has pending deliveries or rendered payloads: they are being cancelled.
     fn has_rows(&mut self, subscription: u128) -> Result<bool, Fault> {
-        let (batches, due) = self.pending_rows(subscription, 1)?;
+        let PendingRows { batches, due } = self.pending_rows(subscription, 1)?;
         let rendered = self.tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))?.next();
         Ok(!batches.is_empty() || !due.is_empty() || rendered.is_some())
     }

@@ -3,7 +3,13 @@
 use super::*;
 use crate::store::{DeliveriesQuery, ListedDelivery, StoredState};
 
-async fn list(store: &RedbStore, state: StoredState, before: Option<EventId>, limit: usize) -> Vec<EventId> {
+async fn list(
+    store: &RedbStore,
+    state: impl Into<Option<StoredState>>,
+    before: Option<EventId>,
+    limit: usize,
+) -> Vec<EventId> {
+    let state = state.into();
     let query = DeliveriesQuery { recipient: sub(1), state, before, limit };
     store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect()
 }
@@ -56,18 +62,31 @@ async fn each_state_lists_its_deliveries_newest_first() {
 }
 
 #[tokio::test]
-async fn what_waits_is_listed_by_its_time() {
+async fn all_states_together_are_in_the_order_of_the_log() {
     let (_folder, store) = fresh();
-    let ids = one_in_each_state(&store).await;
-    let due = ready(&store, sub(1)).await.due;
+    let mut ids = one_in_each_state(&store).await;
+    let other = accept(&store, "other", &[sub(2)]).await;
+    assert!(store.redeliver(other, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    ids.push(other);
+    ids.reverse();
+    assert_eq!(list(&store, None, None, 99).await, ids);
+    assert_eq!(list(&store, None, None, 7).await, ids[..7]);
+    assert_eq!(list(&store, None, Some(ids[6]), 7).await, ids[7..14]);
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_with_its_time() {
+    let (_folder, store) = fresh();
+    one_in_each_state(&store).await;
+    let mut due = ready(&store, sub(1)).await.due;
     settle(&store, sub(1), &due[0], retry(after(50))).await;
-    let query =
-        DeliveriesQuery { recipient: sub(1), state: StoredState::Retrying, before: None, limit: usize::MAX };
-    let listed = store.deliveries(query).await.unwrap();
-    assert_eq!(listed.len(), 3);
-    let last = ListedDelivery { event: due[0].event.id, due: Some(after(50)) };
-    assert_eq!(listed[2], last);
-    assert!(ids.contains(&listed[0].event) && listed[0].due == Some(after(5)));
+    due.sort_by_key(|pending| std::cmp::Reverse(pending.event.id));
+    let state = Some(StoredState::Retrying);
+    let query = DeliveriesQuery { recipient: sub(1), state, before: None, limit: 9 };
+    let times = [5, 5, 50].map(|seconds| Some(after(seconds)));
+    let expected: Vec<_> =
+        due.iter().zip(times).map(|(pending, due)| ListedDelivery { event: pending.event.id, due }).collect();
+    assert_eq!(store.deliveries(query).await.unwrap(), expected);
 }
 
 /// Whatever a delivery goes through, it is counted once, and where it stands.

@@ -73,7 +73,7 @@ async fn compare(store: &RedbStore, told: &str) {
     for ((recipient, state), events) in by_state {
         let counts = store.counts(recipient).await.unwrap();
         assert_eq!(counts.of(state), events.len() as u64, "{recipient} {state:?}");
-        let query = DeliveriesQuery { recipient, state, before: None, limit: usize::MAX };
+        let query = DeliveriesQuery { recipient, state: Some(state), before: None, limit: usize::MAX };
         let mut listed: Vec<_> =
             store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect();
         listed.sort_unstable();

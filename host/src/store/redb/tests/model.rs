@@ -359,7 +359,12 @@ impl Model {
         let counts = self.store().counts(sub(number)).await.unwrap();
         let mut sums = [0, 0];
         for state in StoredState::ALL {
-            let query = DeliveriesQuery { recipient: sub(number), state, before: None, limit: usize::MAX };
+            let query = DeliveriesQuery {
+                recipient: sub(number),
+                state: Some(state),
+                before: None,
+                limit: usize::MAX,
+            };
             let listed = self.store().deliveries(query).await.unwrap();
             assert_eq!(counts.of(state), listed.len() as u64, "{state:?}");
             sums[usize::from(state.is_final())] += listed.len();
