@@ -10,6 +10,45 @@ const BATCH: &str = "application/cloudevents-batch+json";
 
 // Retries
 
+/// Dead letters of a long log could only be found by reading all of it.
+#[tokio::test]
+async fn deliveries_are_listed_and_counted_by_state() {
+    let (server, target) = (Server::with(&["--retry-schedule", "30d"]).await, Target::start().await);
+    target.script("/t", |request| match request.event_id().as_bytes()[0] {
+        b'd' => Answer::status(410),
+        b'r' => Answer::status(503),
+        _ => Answer::status(200),
+    });
+    let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let mut ids = std::collections::HashMap::new();
+    for (event_id, state) in [("a", "delivered"), ("r1", "retrying"), ("b", "delivered"), ("d1", "dead")] {
+        let id = server.receive(&event(event_id)).await;
+        server.delivery_in(&id, &uuid, state).await;
+        ids.insert(event_id, id);
+    }
+    let path = format!("/eventmatch/{uuid}/deliveries");
+    let list = async |query: &str| {
+        let page = server.get(&format!("{path}?{query}")).await.ok().json();
+        let deliveries = page["deliveries"].as_array().unwrap().clone();
+        let events: Vec<_> = deliveries.iter().map(|it| it["event"].as_str().unwrap().to_owned()).collect();
+        (events, page["next"].clone())
+    };
+    assert_eq!(list("state=dead").await, (vec![ids["d1"].clone()], Value::Null));
+    assert_eq!(list("state=retrying").await.0, [ids["r1"].clone()]);
+    assert!(list("state=held").await.0.is_empty());
+    let (first, next) = list("state=delivered&limit=1").await;
+    assert_eq!(first, [ids["b"].clone()]);
+    let next = server.get(next.as_str().unwrap()).await.ok().json();
+    assert_eq!(next["deliveries"][0]["event"], ids["a"]);
+    assert_eq!(list("limit=9").await.0.len(), 4);
+    server.get(&format!("{path}?state=lost")).await.refused(400).says("pending, retrying, held");
+    let page = server.get(&path).await.ok().json();
+    assert_eq!(
+        page["counts"],
+        json!({"pending": 0, "retrying": 1, "held": 0, "delivered": 2, "denied": 0, "skipped": 0, "dead": 1})
+    );
+}
+
 #[tokio::test]
 async fn a_failure_is_retried_with_the_same_id_and_bytes_until_it_succeeds() {
     let (server, target) =

@@ -62,7 +62,10 @@ pub(super) async fn list(
             shown.extend(view.as_ref().and_then(|view| show(view, id)));
         }
     }
-    Ok(page_of(shown, id, &page, limit, next))
+    let counts = api.store.counts(id.into()).await?;
+    let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
+    let next = next.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
+    Ok(Json(json!({"counts": show_counts(&counts), "deliveries": shown, "next": next})))
 }
 
 fn state(name: &str) -> Result<StoredState, ApiError> {
@@ -74,7 +77,7 @@ fn state(name: &str) -> Result<StoredState, ApiError> {
 }
 
 /// Shows how many deliveries a subscription has in each state.
-pub(super) fn show_counts(counts: &DeliveryCounts) -> Value {
+fn show_counts(counts: &DeliveryCounts) -> Value {
     StoredState::ALL
         .into_iter()
         .map(|state| (state.name().to_owned(), counts.of(state).into()))
@@ -89,17 +92,4 @@ fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
     shown["event"] = view.event.id.to_string().into();
     shown["received"] = clock::text(view.event.received).into();
     Some(shown)
-}
-
-fn page_of(
-    deliveries: Vec<Value>,
-    id: SubscriptionId,
-    page: &Page,
-    limit: usize,
-    before: Option<EventId>,
-) -> Json<Value> {
-    let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
-    let next =
-        before.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
-    Json(json!({"deliveries": deliveries, "next": next}))
 }

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::id::Id;
 use super::identity::User;
 use super::parameters::{Parameters, QueryDoc};
-use super::{Api, body, deliveries, module, multipart, plugins, recover, subscription_body};
+use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::CompiledSubscription;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
@@ -88,10 +88,7 @@ pub(super) async fn read(
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
     let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
-    let known = known.ok_or_else(not_yours)?;
-    let mut shown = show(&api, &known);
-    shown["deliveries"] = deliveries::show_counts(&api.store.counts(id.into()).await?);
-    Ok(Json(shown))
+    known.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
 }
 
 /// `PUT /eventmatch/{uuid}`

@@ -15,7 +15,7 @@ use super::ids::Ids;
 use super::queue::{End, Redelivery};
 use super::read::first_attempt;
 use super::record::{self, Batch, HistoryRecord};
-use super::schema::{PROBE_KEY, Tables, batch_of};
+use super::schema::{Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use super::waiting::{Waiting, Why};
@@ -52,7 +52,7 @@ pub(super) struct Effects {
 /// One transaction's work.
 pub(super) struct Apply<'a, 'txn> {
     pub(super) tables: &'a mut Tables<'txn>,
-    pub(super) ids: &'a mut Ids,
+    pub(super) ids: Ids,
     pub(super) dedup_window: Duration,
     pub(super) now: Timestamp,
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
@@ -73,7 +73,7 @@ impl Apply<'_, '_> {
         for arrivals in accepts {
             let mut ids = Vec::with_capacity(arrivals.len());
             for arrival in arrivals {
-                let id = self.ids.next(self.now);
+                let id = self.ids.next();
                 if let Some(first) = self.seen_before(arrival, id)? {
                     ids.push(first);
                     continue;
@@ -374,13 +374,6 @@ impl Apply<'_, '_> {
             Ok((due, event))
         });
         Ok(PendingRows { batches, due: due.collect::<Result<_, redb::StorageError>>()? })
-    }
-
-    /// Writes a count, to test the disk.
-    pub(super) fn probe(&mut self) -> Result<(), Fault> {
-        let count = self.tables.meta.get(PROBE_KEY)?.map_or(0, |count| count.value());
-        self.tables.meta.insert(PROBE_KEY, count.wrapping_add(1))?;
-        Ok(())
     }
 }
 

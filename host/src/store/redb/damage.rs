@@ -1,7 +1,7 @@
 //! Records that cannot be read: they are marked and skipped, and deliveries that depend on one become dead letters, so
 //! that everything else goes on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,15 +9,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable;
 
-use super::apply::{Apply, Effects, PendingRows};
-use super::deliveries::{DeliveryKey, Rows, Stand};
+use super::apply::{Apply, PendingRows};
+use super::deliveries::{DeliveryKey, Stand};
 use super::handle::Fault;
 use super::history::Ledger;
-use super::ids::Ids;
+use super::machine::Machine;
 use super::read::Reader;
 use super::record::{self, Batch, HistoryRecord};
 use super::schema::Tables;
-use super::usage::Usage;
 use super::waiting::Waiting;
 use crate::domain::{Attempt, Entry, Outcome, RecipientId};
 use crate::store::StoredState;
@@ -68,29 +67,18 @@ pub(super) fn apart<T>(read: Result<T, Fault>) -> Result<Result<T, record::Error
 
 /// Makes dead letters of all pending deliveries of subscriptions whose own records cannot be read: no worker would ever
 /// read them. Called before the writer starts. Blocks.
-pub(super) fn bury_stranded(reader: &Reader, usage: &Usage, at: Timestamp) -> Result<(), Fault> {
+pub(super) fn bury_stranded(reader: &Reader, machine: &mut Machine, at: Timestamp) -> Result<(), Fault> {
     for id in reader.stranded()? {
         tracing::error!(subscription = %id, "its record cannot be read: what it is owed becomes dead letters");
         let mut more = true;
         while more {
-            more = reader.handle.write(|txn| {
+            let mut effects = reader.handle.write(|txn| {
                 let mut tables = Tables::open(txn)?;
-                let (mut ids, reached) = (Ids::above(None), HashMap::new());
-                let mut apply = Apply {
-                    tables: &mut tables,
-                    ids: &mut ids,
-                    dedup_window: Duration::ZERO,
-                    now: at,
-                    reached: &reached,
-                    usage,
-                    marks: &reader.marks,
-                    rows: Rows::default(),
-                    effects: Effects::default(),
-                };
-                let more = apply.bury_all(id, STRANDED_AT_ONCE, at)?;
-                apply.write_rows()?;
-                Ok(more)
+                let mut apply = machine.begin(&mut tables, at)?;
+                more = apply.bury_all(id, STRANDED_AT_ONCE, at)?;
+                apply.finish()
             })?;
+            machine.remember(&mut effects);
         }
     }
     Ok(())

@@ -1,34 +1,56 @@
-//! Event ids that only ever grow, whatever the clock does.
+//! Event ids that only ever grow, whatever the clock does, and that are a function of what the tables hold.
 
 use jiff::Timestamp;
-use uuid::{ContextV7, Uuid};
+use uuid::Uuid;
 
 use crate::domain::EventId;
 
-/// Makes UUIDv7s (RFC 9562 §5.7) above every one made before, also above those of an earlier run.
+/// How many bits of an id count the events of one group, and how many of those of its position are below the version.
+const PLACE_BITS: u32 = 24;
+const LOW_POSITION_BITS: u32 = 62 - PLACE_BITS;
+/// How many bits of a position are in an id.
+const POSITION_BITS: u32 = 12 + LOW_POSITION_BITS;
+
+/// Makes the ids of one group of writes: UUIDv7s (RFC 9562 §5.7) of the time, the group's position among all groups, and
+/// the event's place in it. So each id is above those of the groups before, also where the clock stood still.
+#[derive(Debug)]
 pub(super) struct Ids {
-    context: ContextV7,
-    floor_millis: u64,
+    millis: u64,
+    position: u64,
+    place: u32,
 }
 
 impl Ids {
-    /// Begins above `last`, the largest id in the log.
-    pub(super) fn above(last: Option<EventId>) -> Self {
-        let floor_millis = last.map_or(0, |id| millis(id) + 1);
-        Self { context: ContextV7::new(), floor_millis }
+    /// Begins the ids of the group at `position`, at `now` but not before `floor_millis`, the latest time in an id so
+    /// far, in milliseconds since 1970.
+    pub(super) fn of_group(position: u64, now: Timestamp, floor_millis: u64) -> Self {
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or(0).max(floor_millis);
+        Self { millis, position, place: 0 }
     }
 
-    /// Returns the next id, at `now` or as soon after it as keeps the order.
-    pub(super) fn next(&mut self, now: Timestamp) -> EventId {
-        let millis = u64::try_from(now.as_millisecond()).unwrap_or(0).max(self.floor_millis);
-        let nanos = u32::try_from(millis % 1_000).expect("below 1000") * 1_000_000;
-        let timestamp = uuid::Timestamp::from_unix(&self.context, millis / 1_000, nanos);
-        EventId::from_uuid(Uuid::new_v7(timestamp))
+    /// Returns the next id.
+    pub(super) fn next(&mut self) -> EventId {
+        if self.place >> PLACE_BITS > 0 {
+            // More events than a group has room for: those that follow count as of a later time.
+            (self.millis, self.place) = (self.millis + 1, 0);
+        }
+        let position = u128::from(self.position & ((1 << POSITION_BITS) - 1));
+        let (high, low) = (position >> LOW_POSITION_BITS, position & ((1 << LOW_POSITION_BITS) - 1));
+        let (version, variant) = (7u128 << 76, 0b10u128 << 62);
+        let time = u128::from(self.millis & ((1 << 48) - 1)) << 80;
+        let id = time | version | high << 64 | variant | low << PLACE_BITS | u128::from(self.place);
+        self.place += 1;
+        EventId::from_uuid(Uuid::from_u128(id))
+    }
+
+    /// Returns the latest time in an id so far, in milliseconds since 1970.
+    pub(super) fn millis(&self) -> u64 {
+        self.millis
     }
 }
 
 /// Returns the time part of an id, milliseconds since 1970.
-fn millis(id: EventId) -> u64 {
+pub(super) fn millis(id: EventId) -> u64 {
     u64::try_from(id.uuid().as_u128() >> 80).expect("48 bits")
 }
 
@@ -45,15 +67,28 @@ mod tests {
     #[test]
     fn ids_grow_while_the_clock_runs_back() {
         let start = Timestamp::from_second(1_800_000_000).unwrap();
-        let mut ids = Ids::above(None);
-        let mut last = ids.next(start);
-        for step in 0..5_000i64 {
-            let now = Timestamp::from_millisecond(start.as_millisecond() - step % 7).unwrap();
-            let next = ids.next(now);
-            assert!(next > last, "{next} after {last}");
-            last = next;
+        let (mut last, mut floor) = (EventId::NIL, 0);
+        for step in 0..5_000u32 {
+            let now = Timestamp::from_millisecond(start.as_millisecond() - i64::from(step % 7)).unwrap();
+            let mut ids = Ids::of_group(u64::from(step) * 1_000_003, now, floor);
+            for _ in 0..3 {
+                let next = ids.next();
+                assert!(next > last, "{next} after {last}");
+                assert_eq!(next.uuid().get_version_num(), 7);
+                assert_eq!(next.uuid().get_variant(), uuid::Variant::RFC4122);
+                last = next;
+            }
+            floor = ids.millis();
         }
-        let reopened = Ids::above(Some(last)).next(Timestamp::from_second(1_000_000_000).unwrap());
-        assert!(reopened > last);
+        assert_eq!(millis(last), floor);
+    }
+
+    #[test]
+    fn a_group_may_have_any_number_of_events() {
+        let mut ids = Ids::of_group(u64::MAX, Timestamp::UNIX_EPOCH, 5);
+        ids.place = (1 << PLACE_BITS) - 1;
+        let (last, next) = (ids.next(), ids.next());
+        assert!(next > last);
+        assert_eq!((millis(last), millis(next), ids.millis()), (5, 6, 6));
     }
 }

@@ -14,8 +14,9 @@ use super::damage::Marks;
 use super::deliveries::{Ended, encode_counts, encode_ended, final_code};
 use super::handle::Fault;
 use super::history::{self, Histories};
-use super::record::{self, RetryRecord};
-use super::schema::Tables;
+use super::ids::millis;
+use super::record::{self, RetryRecord, event_id};
+use super::schema::{MILLIS_KEY, Tables};
 use super::waiting::{Origin, Waiting, Why};
 use crate::domain::{Entry, Outcome};
 use crate::store::{DeliveryCounts, LoggedEvent, StoredState};
@@ -156,6 +157,10 @@ impl Migration {
         }
         for (recipient, counts) in self.counts {
             tables.counts.insert(recipient, encode_counts(&counts).as_slice())?;
+        }
+        // An older id may end in anything: new ones are of a later time. All ids of a batch are of one moment.
+        if let Some((last, _)) = tables.batches.last()? {
+            tables.meta.insert(MILLIS_KEY, millis(event_id(last.value())) + 1)?;
         }
         Ok(())
     }

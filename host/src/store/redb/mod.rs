@@ -12,6 +12,7 @@ mod expire;
 mod handle;
 mod history;
 mod ids;
+mod machine;
 mod migrate;
 mod modules;
 mod pieces;
@@ -54,6 +55,7 @@ use crate::store::{
 };
 use damage::Marks;
 use handle::{Fault, Handle};
+use machine::Machine;
 use modules::{Change, Files};
 use queue::{End, Ending, Op, Queue, Redelivery, Reply};
 use read::Reader;
@@ -110,12 +112,17 @@ impl RedbStore {
         let handle = Arc::new(Handle::open(folder)?);
         let marks = Marks::default();
         let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default(), marks: marks.clone() };
-        let found =
-            || -> Result<_, Fault> { Ok((reader.last_event()?, reader.reached()?, reader.accounts()?)) };
-        let (last, reached, accounts) = found()
+        let found = || -> Result<_, Fault> { Ok((reader.reached()?, reader.accounts()?)) };
+        let (reached, accounts) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
         let usage = Arc::new(Usage::new(accounts, options.user_bytes_max));
-        if let Err(fault) = damage::bury_stranded(&reader, &usage, clock::now()) {
+        let mut machine = Machine {
+            dedup_window: options.dedup_window,
+            reached: reached.into_iter().collect(),
+            usage: Arc::clone(&usage),
+            marks,
+        };
+        if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
             let error = Error::from(fault);
             tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
         }
@@ -127,12 +134,8 @@ impl RedbStore {
             queue: Arc::clone(&queue),
             recent: Arc::clone(&reader.recent),
             wakes: Arc::clone(&wakes),
-            ids: ids::Ids::above(last),
-            dedup_window: options.dedup_window,
-            usage: Arc::clone(&usage),
+            machine,
             runtime: tokio::runtime::Handle::try_current().ok(),
-            reached: reached.into_iter().collect(),
-            marks,
             alarm: alarm.clone(),
         };
         let thread = std::thread::Builder::new()

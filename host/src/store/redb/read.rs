@@ -350,19 +350,6 @@ impl Reader {
             Ok(reached)
         })
     }
-
-    /// Returns the newest event's id.
-    pub(super) fn last_event(&self) -> Result<Option<EventId>, Fault> {
-        self.handle.read(|txn| {
-            let batches = txn.open_table(BATCHES)?;
-            let Some((key, _)) = batches.last()? else { return Ok(None) };
-            let key = key.value();
-            // The events of a batch get their ids at one moment, so that the unreadable ones have no later id.
-            let batch = self.batch_of_row(txn, key)?.unwrap_or_default();
-            let last = batch.iter().flatten().map(|logged| logged.id).max();
-            Ok(Some(last.unwrap_or(record::event_id(key))))
-        })
-    }
 }
 
 /// Makes the pending delivery of an event in a batch that was never attempted.

@@ -14,10 +14,12 @@ use super::text::Text;
 pub(super) const SCHEMA_VERSION: u64 = 3;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
-/// What [`crate::store::Store::probe`] writes: a count of probes.
-pub(super) const PROBE_KEY: &str = "probe";
+/// The number of groups of writes so far: each writes it, and has its position by it.
+pub(super) const POSITION_KEY: &str = "position";
+/// The latest time in an event's id so far, in milliseconds since 1970.
+pub(super) const MILLIS_KEY: &str = "millis";
 
-/// Facts about the file. Written when it is created or migrated, and by probes.
+/// Facts about the file. Written when it is created or migrated, and by each group of writes.
 pub(super) const META: TableDefinition<'_, Text, u64> = TableDefinition::new("meta");
 /// First event id of a batch → the events of the batch. Written by accept; again only when one of them is purged.
 pub(super) const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");

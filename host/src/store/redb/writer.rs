@@ -3,26 +3,20 @@
 //! While one commit is synced the next group grows, so that its members share the cost of a sync. The writer is a plain
 //! thread, because redb blocks.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use jiff::Timestamp;
 use tokio::runtime;
 
-use super::apply::{Apply, Effects};
-use super::damage::Marks;
-use super::deliveries::Rows;
+use super::apply::Effects;
 use super::handle::{Fault, Handle};
-use super::ids::Ids;
+use super::machine::{Machine, Value};
 use super::queue::{Group, Op, Queue, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
-use super::usage::Usage;
 use crate::clock;
-use crate::domain::{EventId, Recovery, SubscriptionId};
 use crate::stage::{Alarm, caught};
-use crate::store::{Arrival, Error, PurgeReport, Rendering, WakeSet};
+use crate::store::{Error, WakeSet};
 
 /// From how many answers on a task of its own sends them.
 const CROWD: usize = 4;
@@ -33,14 +27,10 @@ pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     pub(super) recent: Arc<Recent>,
     pub(super) wakes: Arc<WakeSet>,
-    pub(super) ids: Ids,
+    pub(super) machine: Machine,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
-    pub(super) dedup_window: Duration,
-    pub(super) reached: HashMap<SubscriptionId, Timestamp>,
-    pub(super) marks: Marks,
     pub(super) alarm: Alarm,
-    pub(super) usage: Arc<Usage>,
 }
 
 impl Writer {
@@ -72,66 +62,14 @@ impl Writer {
     }
 
     /// Writes a group, or nothing of it; memory is changed only in [`Self::publish`].
-    fn commit(&mut self, Group { ops, endings }: &Group) -> Result<(Vec<Value>, Effects), Fault> {
-        self.handle.write(|txn| {
-            let mut tables = Tables::open(txn)?;
-            let mut apply = Apply {
-                tables: &mut tables,
-                ids: &mut self.ids,
-                dedup_window: self.dedup_window,
-                now: clock::now(),
-                reached: &self.reached,
-                usage: &self.usage,
-                marks: &self.marks,
-                rows: Rows::default(),
-                effects: Effects::default(),
-            };
-            let mut values = Vec::with_capacity(ops.len());
-            let mut accepted = apply.accept(arrivals(ops))?.into_iter();
-            let mut rendered = apply.freeze(preparations(ops))?.into_iter();
-            for op in ops {
-                values.push(match op {
-                    Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
-                    Op::Freeze { .. } => Value::flag(rendered.next().expect("one answer for each")),
-                    Op::PutSubscription { subscription, quota, .. } => {
-                        match apply.put_subscription(subscription, *quota)? {
-                            Ok(()) => Value::Unit,
-                            Err(full) => Value::Refused(full),
-                        }
-                    }
-                    Op::Redeliver { redelivery, .. } => Value::Flag(apply.redeliver(redelivery)?),
-                    Op::BeginRecovery { recovery, subscription, .. } => {
-                        Value::flag(apply.begin_recovery(recovery, subscription.as_deref())?)
-                    }
-                    Op::Recover { recover, .. } => Value::Recovery(apply.recover(recover)?.map(Box::new)),
-                    Op::Purge { purge, from, .. } => Value::PurgeReport(apply.purge(purge, *from)?),
-                    Op::CancelPending { subscription, limit, at, .. } => {
-                        Value::Flag(apply.cancel_pending(*subscription, *limit, *at)?)
-                    }
-                    Op::Module { change, .. } => {
-                        apply.change_module(change)?;
-                        Value::Unit
-                    }
-                    Op::Forget { deleted, .. } => Value::Forgotten(apply.forget(deleted)?),
-                    Op::Bury { recipient, rows, at, .. } => {
-                        apply.bury(*recipient, rows, *at)?;
-                        Value::Unit
-                    }
-                    Op::Probe { .. } => {
-                        apply.probe()?;
-                        Value::Unit
-                    }
-                });
-            }
-            apply.settle(endings.iter().map(|ending| &ending.end))?;
-            apply.write_rows()?;
-            apply.write_accounts()?;
-            Ok((values, apply.effects))
-        })
+    fn commit(&mut self, group: &Group) -> Result<(Vec<Value>, Effects), Fault> {
+        let now = clock::now();
+        self.handle.write(|txn| self.machine.apply(&mut Tables::open(txn)?, now, group))
     }
 
     /// Makes the committed changes visible to readers and workers.
-    fn publish(&mut self, effects: Effects) {
+    fn publish(&mut self, mut effects: Effects) {
+        self.machine.remember(&mut effects);
         for (key, batch) in effects.batches {
             self.recent.put(key, Arc::new(batch));
         }
@@ -139,11 +77,6 @@ impl Writer {
         for key in effects.changed {
             self.recent.drop_batch(key);
         }
-        self.reached.extend(effects.reached);
-        for id in &effects.forgotten {
-            self.reached.remove(id);
-        }
-        self.usage.publish(effects.usage.users);
         self.wakes.push(effects.woken);
     }
 
@@ -175,38 +108,6 @@ impl Writer {
         } else {
             self.queue.put_back(endings);
         }
-    }
-}
-
-fn arrivals(ops: &[Op]) -> impl Iterator<Item = &[Arrival]> {
-    ops.iter().filter_map(|op| match op {
-        Op::Accept { arrivals, .. } => Some(arrivals.as_slice()),
-        _ => None,
-    })
-}
-
-fn preparations(ops: &[Op]) -> impl Iterator<Item = &Rendering> {
-    ops.iter().filter_map(|op| match op {
-        Op::Freeze { rendering, .. } => Some(&**rendering),
-        _ => None,
-    })
-}
-
-/// What an operation returns.
-enum Value {
-    Ids(Vec<EventId>),
-    Unit,
-    Flag(bool),
-    PurgeReport((PurgeReport, Option<EventId>)),
-    Recovery(Option<Box<Recovery>>),
-    Forgotten(Vec<SubscriptionId>),
-    /// Nothing was done, and why.
-    Refused(Error),
-}
-
-impl Value {
-    fn flag(answer: Result<bool, Error>) -> Self {
-        answer.map_or_else(Self::Refused, Self::Flag)
     }
 }
 

@@ -109,7 +109,11 @@ async fn ids_grow_over_restarts_though_the_clock_went_back() {
 }
 
 fn rename_batch(folder: &Path, from: EventId, to: EventId) {
-    use super::super::{handle::Handle, record, schema::Tables};
+    use super::super::{
+        handle::Handle,
+        record,
+        schema::{MILLIS_KEY, Tables},
+    };
     use crate::store::LoggedEvent;
     let renamed = Handle::open(folder).unwrap().write(|txn| {
         let mut tables = Tables::open(txn)?;
@@ -119,6 +123,7 @@ fn rename_batch(folder: &Path, from: EventId, to: EventId) {
         tables
             .batches
             .insert(to.uuid().as_u128(), record::encode_batch([Some(&logged)].into_iter(), &[]).as_slice())?;
+        tables.meta.insert(MILLIS_KEY, ids::millis(to))?;
         Ok(())
     });
     renamed.unwrap();

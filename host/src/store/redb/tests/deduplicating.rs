@@ -2,12 +2,8 @@
 
 use redb::{ReadableTableMetadata, TableDefinition};
 
-use super::super::apply::{Apply, Effects};
-use super::super::damage::Marks;
 use super::super::handle::Handle;
-use super::super::ids::Ids;
 use super::super::schema::{SEEN, SEEN_ORDER, Tables};
-use super::super::usage::Usage;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,36 +64,23 @@ async fn without_a_window_each_is_an_event() {
 struct Timed {
     _folder: tempfile::TempDir,
     handle: Handle,
-    ids: Ids,
-    marks: Marks,
+    machine: Machine,
 }
 
 impl Timed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let handle = Handle::open(folder.path()).unwrap();
-        Self { _folder: folder, handle, ids: Ids::above(None), marks: Marks::default() }
+        Self { _folder: folder, handle, machine: machine(DAY) }
     }
 
     fn accept(&mut self, id: &str, now: Timestamp) -> EventId {
         let written = self.handle.write(|txn| {
             let mut tables = Tables::open(txn)?;
-            let reached = Default::default();
-            let effects = Effects::default();
-            let (ids, reached, usage) = (&mut self.ids, &reached, &Usage::new([], u64::MAX));
-            let (marks, tables) = (&self.marks, &mut tables);
-            let mut apply = Apply {
-                tables,
-                ids,
-                dedup_window: DAY,
-                now,
-                reached,
-                usage,
-                marks,
-                rows: Default::default(),
-                effects,
-            };
-            apply.accept([&[arrival(id, &[])][..]].into_iter())
+            let mut apply = self.machine.begin(&mut tables, now)?;
+            let ids = apply.accept([&[arrival(id, &[])][..]].into_iter())?;
+            apply.finish()?;
+            Ok(ids)
         });
         written.unwrap()[0][0]
     }
@@ -163,5 +146,5 @@ fn an_expired_one_that_is_no_text_is_passed_over() {
     });
     damaged.unwrap();
     assert_ne!(store.accept("a", after(1) + DAY), first);
-    assert_eq!((store.remembered(), store.marks.count()), ((1, 1), 1));
+    assert_eq!((store.remembered(), store.machine.marks.count()), ((1, 1), 1));
 }

@@ -1,16 +1,10 @@
 //! A write that fails midway leaves no trace, in the file or in memory, and does not affect other writes.
 
-use std::collections::HashMap;
-
 use futures_util::join;
 use redb::ReadableTableMetadata;
 
-use super::super::apply::{Apply, Effects};
-use super::super::damage::Marks;
 use super::super::handle::{Fault, Handle};
-use super::super::ids::Ids;
 use super::super::schema::{BATCHES, Tables};
-use super::super::usage::Usage;
 use super::*;
 use crate::store::Error;
 
@@ -27,23 +21,10 @@ fn spoil(store: &RedbStore, spoil: impl FnOnce(&mut Tables<'_>)) {
 fn a_failed_transaction_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let handle = Handle::open(folder.path()).unwrap();
-    let (mut ids, reached, usage) = (Ids::above(None), HashMap::new(), Usage::new([], u64::MAX));
+    let machine = machine(Duration::ZERO);
     let written: Result<(), Fault> = handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
-        let effects = Effects::default();
-        let (ids, now, tables) = (&mut ids, clock::now(), &mut tables);
-        let (dedup_window, reached, usage, marks) = (Duration::ZERO, &reached, &usage, &Marks::default());
-        let mut apply = Apply {
-            tables,
-            ids,
-            dedup_window,
-            now,
-            reached,
-            usage,
-            marks,
-            rows: Default::default(),
-            effects,
-        };
+        let mut apply = machine.begin(&mut tables, clock::now())?;
         apply.accept([&[arrival("a", &[sub(1)])][..]].into_iter())?;
         Err(Fault::Closed("midway".to_owned()))
     });

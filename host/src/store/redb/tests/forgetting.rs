@@ -61,21 +61,12 @@ async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
     let now = clock::now() + Duration::from_secs(60 * 15);
     let forget = |now| {
         store.reader.handle.write(|txn| {
-            let (mut tables, reached) = (super::super::schema::Tables::open(txn)?, Default::default());
-            let (mut ids, usage) =
-                (super::super::ids::Ids::above(None), super::super::usage::Usage::new([], 0));
-            let mut apply = super::super::apply::Apply {
-                tables: &mut tables,
-                ids: &mut ids,
-                dedup_window: Duration::ZERO,
-                now,
-                reached: &reached,
-                usage: &usage,
-                marks: &Default::default(),
-                rows: Default::default(),
-                effects: Default::default(),
-            };
-            apply.forget(&[sub(1)])
+            let mut tables = super::super::schema::Tables::open(txn)?;
+            let machine = machine(Duration::ZERO);
+            let mut apply = machine.begin(&mut tables, now)?;
+            let forgotten = apply.forget(&[sub(1)])?;
+            apply.finish()?;
+            Ok(forgotten)
         })
     };
     assert_eq!(forget(now).unwrap(), []);

@@ -6,6 +6,7 @@ mod cancelling;
 mod crashing;
 mod damaged;
 mod deduplicating;
+mod determinism;
 mod expiring;
 mod failing;
 mod filling;
@@ -31,6 +32,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::machine::Machine;
+use super::usage::Usage;
 use super::{FILE_NAME, RedbStore};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
@@ -110,6 +113,12 @@ fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
     std::fs::copy(folder.join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
     let store = open(copy.path());
     (copy, store)
+}
+
+/// A machine that has applied nothing.
+fn machine(dedup_window: Duration) -> Machine {
+    let usage = Usage::new([], u64::MAX).into();
+    Machine { dedup_window, reached: Default::default(), usage, marks: Default::default() }
 }
 
 /// Makes a file say that it is of an older version.
