@@ -64,6 +64,13 @@ pub enum TargetError {
 const LENGTH_MAX: usize = 8 * 1024;
 
 impl TargetUrl {
+    /// Takes a stored text, which may be invalid.
+    pub fn from_stored(text: String) -> Self {
+        // Older versions accepted fragments, and did not send them.
+        let uri = parse(text.split('#').next().unwrap_or_default());
+        Self { text, uri }
+    }
+
     /// Returns the URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -114,9 +121,7 @@ struct Stored(String);
 
 impl From<Stored> for TargetUrl {
     fn from(Stored(text): Stored) -> Self {
-        // Older versions accepted fragments, and did not send them.
-        let uri = parse(text.split('#').next().unwrap_or_default());
-        Self { text, uri }
+        Self::from_stored(text)
     }
 }
 

@@ -3,21 +3,35 @@
 //!
 //! A new format gets a new version byte. Old formats, which have no checksum, stay readable; `tests/records.rs` checks
 //! that.
+//!
+//! Records have types of their own, apart from those of [`crate::domain`]: the order and the names of their variants and
+//! fields are the format, and a change of the domain must not change it. Each record is made from a borrowed value by
+//! `From`, and gives one back by `From` or `TryFrom`. These name every variant and field, so that a new one does not
+//! compile until it has a place in its record: a variant at the end of the list, a field of postcard in a new version, a
+//! member of JSON with a default.
 
 mod batch;
+mod choice;
+mod digest;
+mod entry;
 mod event;
+mod handler_run;
 mod history;
 mod module;
 mod pending;
+mod plugin_run;
+mod plugin_use;
 mod recovery;
 mod subscription;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::domain::{EventId, RecipientId};
+use crate::domain::plugin::{AllowHostError, DigestError};
+use crate::domain::{EventId, RecipientId, retry};
 
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
+pub(super) use digest::DigestRecord;
 pub(super) use event::{EventRecord, event_record, read_event};
 pub(super) use history::{HistoryRecord, decode_history, encode_history};
 pub(super) use module::{decode_module, encode_module};
@@ -45,6 +59,12 @@ pub(super) enum Error {
     Json(#[from] serde_json::Error),
     #[error("{0}")]
     Value(&'static str),
+    #[error("{0}")]
+    Digest(#[from] DigestError),
+    #[error("{0}")]
+    Retry(#[from] retry::ParseError),
+    #[error("`{text}` {error}")]
+    AllowHost { text: String, error: AllowHostError },
     #[error("its checksum does not fit")]
     Checksum,
     #[error("it is not UTF-8")]
