@@ -65,7 +65,7 @@ async fn delivery_in(service: &Service, id: EventId, name: &str) -> State {
 async fn a_stored_target_that_is_none_is_judged_at_once_and_nothing_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let service = open(&folder).await;
-    let stored: TargetUrl = serde_json::from_value("http://127.0.0.1:99999/x".into()).unwrap();
+    let stored = TargetUrl::from_stored("http://127.0.0.1:99999/x".to_owned());
     let (user, name) = ("me".to_owned(), "mine".to_owned());
     let subscription = Subscription::new(user, name, "$".to_owned(), stored, clock::now());
     let id = subscription.id;

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::domain::handler::HandlerRun;
 use crate::domain::plugin::PluginRun;
@@ -19,7 +18,7 @@ pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 pub const ANSWER_BYTES_LITTLE: usize = 1024;
 
 /// The answer of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status code.
     pub status: u16,
@@ -43,12 +42,11 @@ impl Answer {
 }
 
 /// One try of a delivery, from asking policy to the target's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// 1 for the first since the event was accepted or redelivered.
     pub number: u32,
     /// When it began.
-    #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
     pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
@@ -61,7 +59,7 @@ pub struct Attempt {
 }
 
 /// What follows from an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The target answered 2xx.
     Delivered,
@@ -77,7 +75,6 @@ pub enum Outcome {
         /// What failed.
         reason: String,
         /// When the next attempt is due.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         due: Timestamp,
     },
     /// It failed and is given up: a dead letter.
@@ -114,7 +111,7 @@ impl Outcome {
 
 /// What holds a delivery that is neither its target's nor its plugin's: something of the operator's or of this machine.
 /// Being held uses up no attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// The policy server or plugin has no answer.
     Policy,
@@ -141,15 +138,14 @@ impl Holder {
     }
 }
 
-/// One line in a delivery's history. New variants go to the end: records on disk number them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One line in a delivery's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// An attempt ended.
     Attempt(Attempt),
     /// A redelivery was requested: the schedule starts over.
     Redelivery {
         /// When.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Who requested it.
         by: String,
@@ -157,7 +153,6 @@ pub enum Entry {
     /// The pending delivery was cancelled without another attempt.
     Dropped {
         /// When.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Why.
         reason: String,
@@ -165,7 +160,6 @@ pub enum Entry {
     /// The subscription's filter gave no answer when the event was received, so that it has no delivery.
     FilterFailed {
         /// When.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Why not.
         reason: String,
@@ -173,7 +167,6 @@ pub enum Entry {
     /// A [recovery](crate::domain::recovery) found that the delivery was missing: it begins.
     Recovered {
         /// When.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         at: Timestamp,
         /// Who requested the recovery.
         by: String,
@@ -186,14 +179,12 @@ pub enum Entry {
     /// row for the same: [`State::Held`] has the last one.
     Held {
         /// Since when.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         since: Timestamp,
         /// For what.
         by: Holder,
         /// What was missing.
         reason: String,
         /// When it was to be tried again first.
-        #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
         due: Timestamp,
     },
 }

@@ -24,8 +24,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 const NAMESPACE: Uuid = Uuid::from_u128(0x5f0d_8f1c_2a3b_4c5e_9d7f_6a1b_3c2d_4e5f);
 
 /// A handler's name: letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandlerName(String);
 
 /// Why a text is no name of a handler.
@@ -69,20 +68,6 @@ impl FromStr for HandlerName {
     }
 }
 
-impl TryFrom<String> for HandlerName {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<HandlerName> for String {
-    fn from(name: HandlerName) -> Self {
-        name.0
-    }
-}
-
 impl fmt::Display for HandlerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -90,6 +75,8 @@ impl fmt::Display for HandlerName {
 }
 
 /// One run as the history keeps it.
+///
+/// Its serde form is that of `ran.json` in the folder of a run, from which a later attempt goes on with the upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerRun {
     /// Which handler.

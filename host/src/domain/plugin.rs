@@ -23,21 +23,17 @@ pub use state::{StateChange, StateMap, StateValue, apply};
 pub const OUTPUTS_MAX: usize = 64;
 
 /// The plugin of a subscription, with its configuration and limits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginUse {
     /// Which module.
     pub digest: PluginDigest,
     /// Its configuration, checked against the manifest's schema and by the plugin itself.
-    #[serde(default)]
     pub config: Map<String, Value>,
     /// The hosts that it may call by HTTP; none by default.
-    #[serde(default)]
     pub allow_hosts: Vec<AllowHost>,
     /// What happens to a delivery when the plugin fails.
-    #[serde(default)]
     pub on_error: OnError,
     /// Limits below the service's.
-    #[serde(default)]
     pub limits: PluginLimits,
 }
 
@@ -85,24 +81,18 @@ pub enum OnError {
 }
 
 /// A subscription's own limits for its plugin; each can only lower the service's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PluginLimits {
     /// The longest that one delivery's run may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Duration>,
     /// The most bytes of memory, all linear memories together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<usize>,
     /// The most bytes of output, all outputs together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<usize>,
     /// The most bytes of log lines in one delivery.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<usize>,
     /// The most bytes of state, keys and values.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<usize>,
     /// The most keys of state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_keys: Option<usize>,
 }

@@ -4,12 +4,11 @@
 //! event of which its subscription had no delivery. A subscription has one recovery at a time.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::domain::{EventId, SubscriptionId};
 
 /// A recovery of one subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// The subscription that gets the events.
     pub subscription: SubscriptionId,
@@ -40,7 +39,7 @@ pub struct Recovery {
 }
 
 /// An event as a place in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The event.
     pub event: EventId,
@@ -49,7 +48,7 @@ pub struct Mark {
 }
 
 /// The state of a recovery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// It has not reached its end; it may wait for its subscription to be enabled, or for the target.
     Running,

@@ -4,11 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// The waits between the attempts of one delivery. An empty schedule means one attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySchedule(Vec<Duration>);
 
 /// The most waits that a schedule may have.
@@ -123,20 +120,6 @@ impl fmt::Display for RetrySchedule {
         }
         let waits: Vec<_> = self.0.iter().map(|wait| format_duration(*wait)).collect();
         f.write_str(&waits.join(","))
-    }
-}
-
-impl TryFrom<String> for RetrySchedule {
-    type Error = ParseError;
-
-    fn try_from(text: String) -> Result<Self, ParseError> {
-        text.parse()
-    }
-}
-
-impl From<RetrySchedule> for String {
-    fn from(schedule: RetrySchedule) -> Self {
-        schedule.to_string()
     }
 }
 

@@ -18,7 +18,7 @@ pub const VERSION: &str = "v0.1";
 /// A subscription: a JSONPath filter and a target.
 ///
 /// Before it is stored, [`crate::directory`] checks that `jsonpath` parses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
     /// Its id; random.
     pub id: SubscriptionId,
@@ -51,19 +51,14 @@ pub struct Subscription {
     /// The most attempts at once, where fewer than the service's.
     pub max_in_flight: Option<u32>,
     /// The language of `jsonpath`.
-    #[serde(default)]
     pub filter_dialect: FilterDialect,
     /// The CloudEvents version that is sent.
-    #[serde(default)]
     pub event_format: EventFormat,
     /// The CloudEvents mode that is sent.
-    #[serde(default)]
     pub content_mode: ContentMode,
     /// The content type of structured 1.0 events.
-    #[serde(default)]
     pub content_type: StructuredType,
     /// Its plugin, which decides, filters and transforms further, if any.
-    #[serde(default)]
     pub plugin: Option<Arc<PluginUse>>,
 }
 
@@ -81,7 +76,7 @@ pub enum FilterDialect {
 }
 
 /// Whether a subscription is active.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// Events are matched and delivered.
     Enabled,
@@ -95,7 +90,7 @@ pub enum Activity {
 }
 
 /// How Waypost authenticates with a target.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Auth {
     /// Not at all.
     #[default]

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::PluginDigest;
 
 /// The answer to an upload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Which module.
     pub digest: PluginDigest,
@@ -28,7 +26,7 @@ pub struct Report {
 }
 
 /// One imported interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
     /// Its full name: `wasi:io/streams@0.2.6`.
     pub name: String,
@@ -37,8 +35,7 @@ pub struct Import {
 }
 
 /// What the host provides of an imported interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// This version or a compatible one, with its full name.
     Yes(String),
@@ -49,7 +46,7 @@ pub enum Offer {
 }
 
 /// What a plugin says about itself (`metadata.describe`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// Its name.
     pub name: String,

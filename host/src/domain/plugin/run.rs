@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{PluginDigest, PluginUse};
 use crate::domain::Event;
@@ -13,12 +13,11 @@ use crate::domain::Event;
 const LINE_BYTES: usize = 16;
 
 /// What a plugin did for an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginRun {
     /// Which module.
     pub digest: PluginDigest,
     /// When it began.
-    #[serde(with = "jiff::fmt::serde::timestamp::microsecond::required")]
     pub at: Timestamp,
     /// In which attempt: 1 for the first since the event was accepted or redelivered.
     pub attempt: u32,
@@ -81,7 +80,7 @@ impl PluginRun {
 }
 
 /// What a plugin decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The event is to be sent as it is.
     Deliver,
@@ -105,7 +104,7 @@ pub enum Verdict {
 }
 
 /// How a plugin failed. Each has one reaction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It can never process this event, which becomes a dead letter.
     InvalidEvent(String),
@@ -146,7 +145,7 @@ impl Failure {
 }
 
 /// One line that a plugin logged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogLine {
     /// How severe.
     pub level: LogLevel,
@@ -165,7 +164,7 @@ impl LogLine {
 }
 
 /// How severe a log line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Everything.

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 /// All of a subscription's state, by key.
 pub type StateMap = BTreeMap<String, StateValue>;
 
 /// One value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateValue {
     /// The value.
-    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// When it expires.
     pub expires: Option<Timestamp>,

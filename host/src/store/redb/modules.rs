@@ -3,25 +3,21 @@
 //! The file is written before its row and removed after it, so that a row always has its file. A file without a row is
 //! left over from a crash, and is removed when the store is opened.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use redb::ReadableTable as _;
-use serde::{Deserialize, Serialize};
 
 use super::apply::Apply;
 use super::handle::{Fault, OpenError};
 use super::private;
 use super::read::Reader;
-use super::record::{self, SEALED};
+use super::record;
 use super::schema::MODULES;
 use crate::domain::PluginDigest;
-use crate::domain::plugin::Report;
 use crate::store::Module;
 
 /// A change of the table.
@@ -36,7 +32,7 @@ impl Change {
     /// Returns about how many bytes it writes.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Put(module) => encode(module).len(),
+            Self::Put(module) => record::encode_module(module).len(),
             Self::Remove(_) => 0,
         }
     }
@@ -135,39 +131,12 @@ pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
     Ok(files)
 }
 
-/// The format of a row: a version byte, then this as JSON.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    report: Report,
-    uploaded: Timestamp,
-    by: String,
-    /// Absent in older rows, which have no more than `by`.
-    #[serde(default)]
-    uploads: BTreeMap<String, Timestamp>,
-}
-
-fn encode(module: &Module) -> Vec<u8> {
-    let Module { report, uploaded, by, uploads } = module.clone();
-    let mut buffer = vec![SEALED];
-    serde_json::to_writer(&mut buffer, &Record { report, uploaded, by, uploads })
-        .expect("a report has only string keys");
-    record::seal(buffer)
-}
-
-fn decode(row: &[u8]) -> Result<Module, record::Error> {
-    let Record { report, uploaded, by, mut uploads } = serde_json::from_slice(record::body(row)?)?;
-    if uploads.is_empty() {
-        uploads.insert(by.clone(), uploaded);
-    }
-    Ok(Module { report, uploaded, by, uploads })
-}
-
 impl Reader {
     /// See [`crate::store::Store::module`].
     pub(super) fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Fault> {
         self.handle.read(|txn| {
             let row = txn.open_table(MODULES)?.get(digest.to_string().as_str())?;
-            row.map(|row| decode(row.value())).transpose().map_err(Fault::damaged("modules"))
+            row.map(|row| record::decode_module(row.value())).transpose().map_err(Fault::damaged("modules"))
         })
     }
 
@@ -177,7 +146,11 @@ impl Reader {
             let mut modules = Vec::new();
             for row in txn.open_table(MODULES)?.iter()? {
                 let (digest, module) = row?;
-                modules.extend(self.marks.pass("modules", digest.value(), decode(module.value())));
+                modules.extend(self.marks.pass(
+                    "modules",
+                    digest.value(),
+                    record::decode_module(module.value()),
+                ));
             }
             Ok(modules)
         })
@@ -190,7 +163,7 @@ impl Apply<'_, '_> {
         match change {
             Change::Put(module) => {
                 let key = module.report.digest.to_string();
-                self.tables.modules.insert(key.as_str(), encode(module).as_slice())?;
+                self.tables.modules.insert(key.as_str(), record::encode_module(module).as_slice())?;
             }
             Change::Remove(digest) => drop(self.tables.modules.remove(digest.to_string().as_str())?),
         }

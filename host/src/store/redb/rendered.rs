@@ -13,18 +13,20 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::pieces;
 use super::read::Reader;
-use super::record::{self, Error, EventRecord, HistoryRecord, body, versioned};
+use super::record::{self, DigestRecord, Error, EventRecord, HistoryRecord, body, versioned};
 use super::schema::{PIECES, PREPARED, STATE};
 use super::text::Text;
 use super::usage::{self, Kind};
 use crate::domain::plugin::{Output, PluginResult, RenderedPayload, StateChange, StateMap, StateValue};
-use crate::domain::{Entry, EventId, PluginDigest, RecipientId, SubscriptionId};
+use crate::domain::{Entry, EventId, RecipientId, SubscriptionId};
 use crate::store::{self, Rendering};
 
 #[derive(Serialize, Deserialize)]
 struct RenderedRecord<'a> {
-    digest: PluginDigest,
-    config: PluginDigest,
+    #[serde(borrow)]
+    digest: DigestRecord<'a>,
+    #[serde(borrow)]
+    config: DigestRecord<'a>,
     #[serde(borrow)]
     result: ResultRecord<'a>,
 }
@@ -61,7 +63,7 @@ pub(super) fn encode(rendered: &RenderedPayload) -> Vec<u8> {
         PluginResult::Denied { reason } => ResultRecord::Denied(reason.into()),
         PluginResult::Skipped { reason } => ResultRecord::Skipped(reason.into()),
     };
-    let record = RenderedRecord { digest: rendered.digest, config: rendered.config, result };
+    let record = RenderedRecord { digest: rendered.digest.into(), config: rendered.config.into(), result };
     versioned(|buffer| postcard::to_extend(&record, buffer))
 }
 
@@ -85,7 +87,7 @@ pub(super) fn decode(shared: &Bytes) -> Result<RenderedPayload, Error> {
         ResultRecord::Denied(reason) => PluginResult::Denied { reason: reason.into_owned() },
         ResultRecord::Skipped(reason) => PluginResult::Skipped { reason: reason.into_owned() },
     };
-    Ok(RenderedPayload { digest: record.digest, config: record.config, result })
+    Ok(RenderedPayload { digest: record.digest.try_into()?, config: record.config.try_into()?, result })
 }
 
 fn output(shared: &Bytes, record: OutputRecord<'_>) -> Result<Output, Error> {

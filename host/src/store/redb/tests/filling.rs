@@ -1,6 +1,7 @@
 //! What is kept for a user is counted exactly, and has a limit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use redb::ReadableTable;
 
@@ -8,7 +9,7 @@ use super::super::usage::count_all;
 use super::super::{Options, schema::Tables};
 use super::*;
 use crate::domain::plugin::{LogLevel, LogLine, Output};
-use crate::domain::{Answer, Subscription};
+use crate::domain::{Answer, PluginUse, Subscription};
 use crate::store::{Error, UserUsage};
 
 const MAX: u64 = 200_000;
@@ -28,8 +29,7 @@ async fn subscribe(store: &RedbStore, id: u128, user: &str) -> Subscription {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new(user.to_owned(), "all".to_owned(), "$".to_owned(), target, after(0));
     new.id = sub(id);
-    let digest = PluginDigest::of(b"module").to_string();
-    new.plugin = Some(serde_json::from_value(serde_json::json!({ "digest": digest })).unwrap());
+    new.plugin = Some(Arc::new(PluginUse::new(PluginDigest::of(b"module"))));
     store.put_subscription(new.clone(), Quota::Holds).await.unwrap();
     new
 }

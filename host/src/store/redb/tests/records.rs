@@ -1,6 +1,10 @@
 //! The forms on disk. The bytes below were written by versions 1 and 2, without a checksum, and by the version with one, and
 //! must stay readable for ever.
 
+mod entries;
+mod json;
+mod rendered;
+
 use proptest::prelude::*;
 
 use super::super::record::*;
