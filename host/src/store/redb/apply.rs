@@ -14,11 +14,10 @@ use super::history::Ledger;
 use super::ids::Ids;
 use super::queue::{End, Redelivery};
 use super::read::first_attempt;
-use super::record::{self, Batch, HistoryRecord};
+use super::record::{self, Batch, HistoryRecord, Waiting, Why};
 use super::schema::{Tables, batch_of};
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
-use super::waiting::{Waiting, Why};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
 use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settlement, StoredState, Wake};
 

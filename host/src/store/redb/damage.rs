@@ -15,9 +15,8 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::machine::Machine;
 use super::read::Reader;
-use super::record::{self, Batch, HistoryRecord};
+use super::record::{self, Batch, HistoryRecord, Waiting};
 use super::schema::Tables;
-use super::waiting::Waiting;
 use crate::domain::{Attempt, Entry, Outcome, RecipientId};
 use crate::store::StoredState;
 

@@ -14,8 +14,7 @@ use redb::{ReadableTable, StorageError};
 use super::apply::Apply;
 use super::damage;
 use super::handle::Fault;
-use super::record::{self, Error};
-use super::waiting::{Origin, Waiting, Why};
+use super::record::{self, Error, Origin, Waiting, Why};
 use crate::domain::RecipientId;
 use crate::store::{DeliveryCounts, Progress, StoredState};
 

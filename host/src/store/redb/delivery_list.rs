@@ -11,9 +11,8 @@ use super::damage::Marks;
 use super::deliveries::{DeliveryKey, Ended, Stand, added, decode_counts, decode_ended, final_code};
 use super::handle::Fault;
 use super::read::Reader;
-use super::record::{self, event_id, recipient_id};
+use super::record::{self, Waiting, Why, event_id, recipient_id};
 use super::schema::{ADDED, BATCHES, COUNTS, ENDED, ENDED_BY_STATE, FRESH, WAITING, batch_of};
-use super::waiting::{Waiting, Why};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State};
 use crate::store::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, LoggedEvent, StoredState};
 

@@ -15,9 +15,8 @@ use super::deliveries::{Ended, encode_counts, encode_ended, final_code};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
-use super::record::{self, RetryRecord, event_id};
+use super::record::{self, Origin, RetryRecord, Waiting, Why, event_id};
 use super::schema::{MILLIS_KEY, Tables};
-use super::waiting::{Origin, Waiting, Why};
 use crate::domain::{Entry, Outcome};
 use crate::store::{DeliveryCounts, LoggedEvent, StoredState};
 

@@ -30,7 +30,6 @@ mod subscriptions;
 mod tests;
 mod text;
 mod usage;
-mod waiting;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,10 +12,9 @@ use super::handle::{Fault, Handle};
 use super::history;
 use super::ids;
 use super::recent::Recent;
-use super::record::{self, Batch, HistoryRecord};
+use super::record::{self, Batch, HistoryRecord, Waiting};
 use super::rendered::RenderedRows;
 use super::schema::{BATCHES, DUE, FRESH, HISTORY, PIECES, REACHED, SUBSCRIPTIONS, WAITING, batch_of};
-use super::waiting::Waiting;
 use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
 use crate::store::{
     EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,

@@ -23,6 +23,7 @@ mod plugin_run;
 mod plugin_use;
 mod recovery;
 mod subscription;
+mod waiting;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -38,6 +39,7 @@ pub(super) use module::{decode_module, encode_module};
 pub(super) use pending::{RetryRecord, decode_places, encode_places};
 pub(super) use recovery::{decode_recovery, encode_recovery};
 pub(super) use subscription::{decode_subscription, encode_subscription};
+pub(super) use waiting::{Origin, Waiting, Why};
 
 /// The version of records without a checksum.
 const VERSION: u8 = 1;

@@ -5,26 +5,27 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, Error, timestamp};
+use super::entry::HolderRecord;
+use super::{Error, body, read, timestamp, versioned};
 use crate::domain::Holder;
 use crate::store::{Progress, StoredState};
 
 /// A delivery that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Waiting {
+pub(in crate::store::redb) struct Waiting {
     /// The batch of the event, and its place there.
-    pub(super) batch: u128,
-    pub(super) index: u32,
+    pub(in crate::store::redb) batch: u128,
+    pub(in crate::store::redb) index: u32,
     /// When the attempt is due.
-    pub(super) due: Timestamp,
-    pub(super) why: Why,
-    pub(super) progress: Progress,
-    pub(super) origin: Origin,
+    pub(in crate::store::redb) due: Timestamp,
+    pub(in crate::store::redb) why: Why,
+    pub(in crate::store::redb) progress: Progress,
+    pub(in crate::store::redb) origin: Origin,
 }
 
 /// Why it waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Why {
+pub(in crate::store::redb) enum Why {
     /// It was redelivered or recovered, and has not been attempted since.
     Asked,
     /// An attempt failed.
@@ -35,16 +36,16 @@ pub(super) enum Why {
 
 /// What stays with a delivery from one state to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(in crate::store::redb) struct Origin {
     /// When it was last redelivered or recovered.
-    pub(super) asked: Option<Timestamp>,
+    pub(in crate::store::redb) asked: Option<Timestamp>,
     /// Whether policy has ever let its user see the event.
-    pub(super) was_allowed: bool,
+    pub(in crate::store::redb) was_allowed: bool,
 }
 
 impl Why {
     /// Returns the state of a delivery that waits for this.
-    pub(super) fn state(&self) -> StoredState {
+    pub(in crate::store::redb) fn state(&self) -> StoredState {
         match self {
             Self::Asked => StoredState::Pending,
             Self::Failed { .. } => StoredState::Retrying,
@@ -77,15 +78,6 @@ enum WhyRecord<'a> {
     },
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
-enum HolderRecord {
-    Policy,
-    Plugins,
-    Store,
-    Host,
-    Quota,
-}
-
 #[derive(Serialize, Deserialize)]
 struct ProgressRecord {
     failed: u32,
@@ -96,29 +88,9 @@ struct ProgressRecord {
     held: Option<i64>,
 }
 
-fn holder_record(holder: Holder) -> HolderRecord {
-    match holder {
-        Holder::Policy => HolderRecord::Policy,
-        Holder::Plugins => HolderRecord::Plugins,
-        Holder::Store => HolderRecord::Store,
-        Holder::Host => HolderRecord::Host,
-        Holder::Quota => HolderRecord::Quota,
-    }
-}
-
-fn holder(record: HolderRecord) -> Holder {
-    match record {
-        HolderRecord::Policy => Holder::Policy,
-        HolderRecord::Plugins => Holder::Plugins,
-        HolderRecord::Store => Holder::Store,
-        HolderRecord::Host => Holder::Host,
-        HolderRecord::Quota => Holder::Quota,
-    }
-}
-
 impl Waiting {
     /// Writes the record.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store::redb) fn encode(&self) -> Vec<u8> {
         let micros = |time: Option<Timestamp>| time.map(Timestamp::as_microsecond);
         let Progress { failed, first_attempt, allowed, passed, sent, held } = self.progress;
         let (first_attempt, held) = (micros(first_attempt), micros(held));
@@ -129,18 +101,18 @@ impl Waiting {
             why: match &self.why {
                 Why::Asked => WhyRecord::Asked,
                 Why::Failed { reason } => WhyRecord::Failed(reason.into()),
-                Why::Held { by, reason } => WhyRecord::Held { by: holder_record(*by), reason: reason.into() },
+                Why::Held { by, reason } => WhyRecord::Held { by: (*by).into(), reason: reason.into() },
             },
             asked: micros(self.origin.asked),
             was_allowed: self.origin.was_allowed,
             progress: ProgressRecord { failed, first_attempt, allowed, passed, sent, held },
         };
-        record::versioned(|buffer| postcard::to_extend(&record, buffer))
+        versioned(|buffer| postcard::to_extend(&record, buffer))
     }
 
     /// Reads the record.
-    pub(super) fn decode(row: &[u8]) -> Result<Self, Error> {
-        let record: WaitingRecord<'_> = record::read(record::body(row)?)?;
+    pub(in crate::store::redb) fn decode(row: &[u8]) -> Result<Self, Error> {
+        let record: WaitingRecord<'_> = read(body(row)?)?;
         let ProgressRecord { failed, first_attempt, allowed, passed, sent, held } = record.progress;
         let first_attempt = first_attempt.map(timestamp).transpose()?;
         let held = held.map(timestamp).transpose()?;
@@ -151,7 +123,7 @@ impl Waiting {
             why: match record.why {
                 WhyRecord::Asked => Why::Asked,
                 WhyRecord::Failed(reason) => Why::Failed { reason: reason.into_owned() },
-                WhyRecord::Held { by, reason } => Why::Held { by: holder(by), reason: reason.into_owned() },
+                WhyRecord::Held { by, reason } => Why::Held { by: by.into(), reason: reason.into_owned() },
             },
             progress: Progress { failed, first_attempt, allowed, passed, sent, held },
             origin: Origin {
