@@ -13,7 +13,6 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::ids::Ids;
 use super::queue::{End, Redelivery};
-use super::read::first_attempt;
 use super::record::{self, Batch, HistoryRecord, Waiting, Why};
 use super::schema::{Tables, batch_of};
 use super::text::Text;
@@ -24,8 +23,6 @@ use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settl
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
-/// The most new deliveries of one commit that a wake carries; recipients with more read the store.
-const TOLD_MAX: usize = 8 * 1024;
 /// How far the stored time of a target's last success may lag behind.
 const REACHED_LAG: Duration = Duration::from_secs(1);
 
@@ -36,12 +33,10 @@ pub(super) struct Effects {
     pub(super) batches: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
-    /// Subscriptions with new work.
+    /// Recipients with new work.
     pub(super) woken: HashMap<RecipientId, Wake>,
     /// When targets were reached, for those times that were written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
-    /// How many new deliveries there are.
-    pub(super) told: usize,
     /// Subscriptions that were removed.
     pub(super) forgotten: Vec<SubscriptionId>,
     /// What is kept for users.
@@ -117,12 +112,7 @@ impl Apply<'_, '_> {
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         for (recipient, places) in pending {
-            self.effects.told += places.len();
-            let read = self.effects.told > TOLD_MAX;
-            let told = if read { &[] } else { places.as_slice() };
-            let fresh: Vec<_> = told.iter().filter_map(|index| first_attempt(&copy, key, *index)).collect();
-            let wake = Wake { count: places.len() as u64, first_attempts: fresh, read };
-            self.effects.woken.entry(recipient).or_default().merge(wake);
+            self.effects.woken.entry(recipient).or_default().merge(Wake::accepted(places.len() as u64));
             self.add_first(recipient, key, places);
         }
         self.effects.batches.push((key, copy));

@@ -177,14 +177,16 @@ impl Reader {
     /// See [`crate::store::Store::ready`]; returns with it the rows that cannot be delivered.
     pub(super) fn ready(&self, query: ReadyQuery) -> Result<(ReadyPage, Vec<DeadRow>), Fault> {
         self.handle.read(|txn| {
-            let mut dead = Vec::new();
-            let first_attempts = if query.first_attempts == 0 {
-                Vec::new()
-            } else {
-                self.first_attempts(txn, query, &mut dead)?
+            let (mut dead, mut first_attempts, mut read_to) = (Vec::new(), Vec::new(), query.after);
+            if query.first_attempts > 0 {
+                first_attempts = self.first_attempts(txn, query, &mut dead)?;
+                read_to = first_attempts.last().map_or(read_to, |last| last.position.batch);
+            }
+            let (due, next_due) = match query.due {
+                0 => (Vec::new(), None),
+                _ => self.due(txn, query, &mut dead)?,
             };
-            let (due, next_due) = self.due(txn, query, &mut dead)?;
-            Ok((ReadyPage { first_attempts, due, next_due }, dead))
+            Ok((ReadyPage { first_attempts, read_to, due, next_due }, dead))
         })
     }
 
