@@ -1,12 +1,13 @@
 //! The pending deliveries of one subscription, as far as its worker has read them.
 //!
-//! The store is read in pages until everything has been read, and again after a wake, or when something is due. Attempts
-//! go on while a page is being read.
+//! The store is read in pages until everything has been read, and again after a wake, or when something is due. What was
+//! just accepted is there at once; attempts go on while another page is being read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -79,6 +80,8 @@ impl Backlog {
         (self.unread, self.due_unread, self.again) = (false, false, None);
         let store = Arc::clone(&self.store);
         self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
+        // The store has what was just accepted in memory: this saves the worker a round.
+        let _is_there_at_once = self.page().now_or_never();
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -171,5 +174,107 @@ impl Backlog {
         }
         // The row of the next attempt is in the store only now.
         self.next_due = due.into_iter().chain(self.next_due).min();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Event;
+    use crate::store::faulty::{Fault, FaultyStore};
+    use crate::store::redb::RedbStore;
+    use crate::store::{Arrival, Store};
+
+    const ID: RecipientId = RecipientId::MAX;
+
+    /// A store, and a worker's backlog that has been read to the end.
+    async fn read_backlog(folder: &tempfile::TempDir) -> (Arc<RedbStore>, Backlog) {
+        let store = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
+        let mut backlog = Backlog::new(Arc::<RedbStore>::clone(&store), ID);
+        read(&mut backlog).await;
+        assert!(backlog.is_over());
+        (store, backlog)
+    }
+
+    /// Reads a page that is in the file.
+    async fn read(backlog: &mut Backlog) {
+        backlog.begin(2);
+        if backlog.is_reading() {
+            backlog.page().await;
+        }
+    }
+
+    async fn accept(store: &RedbStore) {
+        let event = r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#;
+        let event = Event::from_json(event).unwrap();
+        let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
+        store.accept(vec![Arrival { event, received, sender, matched, failed: Vec::new() }]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_just_accepted_is_there_at_once_and_comes_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        let due = Timestamp::MAX;
+        backlog.record(EventId::MAX, false, Some(due));
+        accept(&store).await;
+        for _ in 0..2 {
+            backlog.receive(Wake::accepted(1));
+            assert!(!backlog.is_over() && !backlog.is_due_unread());
+            backlog.begin(2);
+            assert_eq!((backlog.is_reading(), backlog.waiting.len()), (false, 1));
+            assert_eq!(backlog.next_due, Some(due), "it was not looked at");
+        }
+        backlog.receive(Wake::read());
+        read(&mut backlog).await;
+        assert_eq!((backlog.waiting.len(), backlog.next_due), (1, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_during_a_read_is_read_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        backlog.receive(Wake::read());
+        backlog.begin(2);
+        accept(&store).await;
+        backlog.receive(Wake::accepted(1));
+        if backlog.is_reading() {
+            backlog.page().await;
+        }
+        backlog.begin(2);
+        assert_eq!((backlog.is_reading(), backlog.waiting.len()), (false, 1));
+        assert!(backlog.next_due.is_none() && !backlog.is_due_unread());
+    }
+
+    #[tokio::test]
+    async fn a_read_that_was_stopped_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        accept(&store).await;
+        backlog.receive(Wake::read());
+        backlog.begin(2);
+        let was_stopped = backlog.is_reading();
+        backlog.stop();
+        assert_eq!(backlog.is_due_unread(), was_stopped);
+        read(&mut backlog).await;
+        assert_eq!(backlog.waiting.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_failed_is_made_again_after_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        let fails = |_, _| Some(Fault::Fails(Error::Closed));
+        let inner = std::mem::replace(&mut backlog.store, FaultyStore::new(store, fails));
+        backlog.receive(Wake::accepted(1));
+        backlog.begin(2);
+        assert!(!backlog.is_reading() && !backlog.is_over() && !backlog.is_due_unread());
+        backlog.store = inner;
+        backlog.begin(2);
+        assert!(!backlog.is_over(), "not before the end of the pause");
+        assert!(backlog.pause().is_some_and(|end| end <= Instant::now() + PAUSE));
+        backlog.again = Some(Instant::now());
+        backlog.begin(2);
+        assert!(backlog.is_over());
     }
 }

@@ -63,7 +63,8 @@ pub struct ReadyQuery {
     pub first_attempts: usize,
     /// Only further attempts that are due at this time.
     pub now: Timestamp,
-    /// How many further attempts at most. With zero they are not looked at.
+    /// How many further attempts at most. With zero they are not looked at, and an answer about what was just accepted
+    /// needs no read from the disk.
     pub due: usize,
 }
 

@@ -15,6 +15,7 @@ use super::ids::Ids;
 use super::queue::{End, Redelivery};
 use super::record::{self, Batch, HistoryRecord, Waiting, Why};
 use super::schema::{Tables, batch_of};
+use super::tail::NewRow;
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
@@ -33,6 +34,10 @@ pub(super) struct Effects {
     pub(super) batches: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
+    /// New rows of first attempts, batch by batch.
+    pub(super) new_rows: Vec<NewRow>,
+    /// Recipients that have lost pending first attempts otherwise than by the ends of attempts.
+    pub(super) pruned: HashSet<RecipientId>,
     /// Recipients with new work.
     pub(super) woken: HashMap<RecipientId, Wake>,
     /// When targets were reached, for those times that were written.
@@ -113,6 +118,7 @@ impl Apply<'_, '_> {
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         for (recipient, places) in pending {
             self.effects.woken.entry(recipient).or_default().merge(Wake::accepted(places.len() as u64));
+            self.effects.new_rows.push(NewRow { recipient, batch: key, places: places.clone() });
             self.add_first(recipient, key, places);
         }
         self.effects.batches.push((key, copy));
@@ -346,6 +352,7 @@ impl Apply<'_, '_> {
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
         let Some(stand) = self.take(key, due)? else { return Ok(()) };
+        self.effects.pruned.insert(record::recipient_id(key.recipient));
         let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
         ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
         self.end(key, StoredState::Skipped, stand.origin().was_allowed)
