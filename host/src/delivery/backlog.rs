@@ -1,12 +1,13 @@
 //! The pending deliveries of one subscription, as far as its worker has read them.
 //!
-//! The store is read in pages until everything has been read. From then on wakes carry new deliveries, and the store is
-//! read again only when the worker could not keep up. Attempts go on while a page is being read.
+//! The store is read in pages until everything has been read, and again after a wake, or when something is due. What was
+//! just accepted is there at once; attempts go on while another page is being read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -25,10 +26,11 @@ pub(super) struct Backlog {
     id: RecipientId,
     /// Deliveries that were read and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
-    /// The newest batch that has been read.
+    /// How far first attempts have been read. Nothing up to here is returned again, settled or not.
     read_to: EventId,
-    /// Whether the store may hold deliveries that have not been read.
+    /// Whether the store may hold first attempts, and due deliveries, that have not been read.
     unread: bool,
+    due_unread: bool,
     /// When the next delivery is due, of those that were not due when they were read.
     pub(super) next_due: Option<Timestamp>,
     /// Retries that were read and whose end is not recorded yet: their rows are still in the store.
@@ -49,6 +51,7 @@ impl Backlog {
             waiting: VecDeque::new(),
             read_to: EventId::NIL,
             unread: true,
+            due_unread: true,
             next_due: None,
             taken: HashSet::new(),
             reading: None,
@@ -60,22 +63,25 @@ impl Backlog {
 
     /// Begins to read a page, if there is something to read and no pause after a failure.
     pub(super) fn begin(&mut self, page: usize) {
-        if !self.unread || self.reading.is_some() || self.pause().is_some() {
+        if !(self.unread || self.due_unread) || self.reading.is_some() || self.pause().is_some() {
             return;
         }
-        self.unread = false;
-        self.again = None;
-        // The page returns it again; settlements during the read add to it.
-        self.next_due = None;
         let query = ReadyQuery {
             recipient: self.id,
             after: self.read_to,
-            first_attempts: page,
+            first_attempts: if self.unread { page } else { 0 },
             now: clock::now(),
-            due: page + self.taken.len(),
+            due: if self.due_unread { page + self.taken.len() } else { 0 },
         };
+        if self.due_unread {
+            // The page returns it again; settlements during the read add to it.
+            self.next_due = None;
+        }
+        (self.unread, self.due_unread, self.again) = (false, false, None);
         let store = Arc::clone(&self.store);
         self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
+        // The store has what was just accepted in memory: this saves the worker a round.
+        let _is_there_at_once = self.page().now_or_never();
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -95,14 +101,15 @@ impl Backlog {
         self.reading = None;
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
-            Ok(ReadyPage { first_attempts, due, next_due }) => {
+            Ok(ReadyPage { first_attempts, read_to, due, next_due }) => {
                 self.failures = 0;
-                self.unread |= first_attempts.len() >= query.first_attempts || due.len() >= query.due;
-                self.read_to = first_attempts.last().map_or(self.read_to, |pending| pending.position.batch);
+                self.unread |= query.first_attempts > 0 && first_attempts.len() >= query.first_attempts;
+                self.due_unread |= query.due > 0 && due.len() >= query.due;
+                self.read_to = read_to;
                 for pending in due {
                     if recorded.contains(&pending.event.id) {
                         // The row may belong to the attempt that has ended; the next page tells.
-                        self.unread = true;
+                        self.due_unread = true;
                     } else if self.taken.insert(pending.event.id) {
                         self.waiting.push_back(pending);
                     }
@@ -114,7 +121,7 @@ impl Backlog {
                 let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
                 tracing::warn!(subscription = %self.id, %error, ?wait, "what is owed cannot be read now");
                 self.failures = self.failures.saturating_add(1).min(16);
-                self.unread = true;
+                self.ask_again(&query);
                 self.again = Some(Instant::now() + wait);
             }
         }
@@ -122,41 +129,38 @@ impl Backlog {
 
     /// Stops reading.
     pub(super) fn stop(&mut self) {
-        if self.reading.take().is_some() {
-            self.unread = true;
+        if let Some((query, _)) = self.reading.take() {
+            self.ask_again(&query);
         }
     }
 
-    /// Marks the store as unread if something in it is due.
+    /// Marks what a query without an answer was for as unread.
+    fn ask_again(&mut self, query: &ReadyQuery) {
+        self.unread |= query.first_attempts > 0;
+        self.due_unread |= query.due > 0;
+    }
+
+    /// Marks due deliveries as unread if there are any.
     pub(super) fn look_at_what_is_due(&mut self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= clock::now());
-        self.unread |= is_due;
+        self.due_unread |= is_due;
         is_due
     }
 
     /// Tells whether nothing is pending, except deliveries that are due later.
     pub(super) fn is_over(&self) -> bool {
-        !self.unread && self.waiting.is_empty() && self.reading.is_none()
+        !self.unread && !self.due_unread && self.waiting.is_empty() && self.reading.is_none()
     }
 
-    /// Tells whether the store may hold deliveries that have not been read.
-    pub(super) fn is_unread(&self) -> bool {
-        self.unread
+    /// Tells whether the store may hold due deliveries that have not been read.
+    pub(super) fn is_due_unread(&self) -> bool {
+        self.due_unread
     }
 
-    /// Takes the deliveries of a wake. A worker that has not read everything before, or has `enough` to do, reads them later.
-    pub(super) fn receive(&mut self, wake: Wake, enough: usize) {
-        if wake.read || self.unread || self.waiting.len() > enough {
-            self.unread = true;
-            return;
-        }
-        // A wake may hold deliveries that have been read since it was made.
-        for pending in wake.first_attempts.into_iter().filter(|pending| pending.position.batch > self.read_to)
-        {
-            self.waiting.push_back(pending);
-        }
-        self.read_to =
-            self.waiting.back().map_or(self.read_to, |pending| self.read_to.max(pending.position.batch));
+    /// Notes what a wake says.
+    pub(super) fn receive(&mut self, wake: Wake) {
+        self.unread = true;
+        self.due_unread |= wake.due;
     }
 
     /// Notes that the store has recorded the end of an attempt, and when the delivery is due again, if it is.
@@ -166,9 +170,111 @@ impl Backlog {
                 self.recorded.insert(event);
             }
             // A read may have returned another row of the same event, which was taken for this one.
-            self.unread |= self.taken.remove(&event);
+            self.due_unread |= self.taken.remove(&event);
         }
         // The row of the next attempt is in the store only now.
         self.next_due = due.into_iter().chain(self.next_due).min();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Event;
+    use crate::store::faulty::{Fault, FaultyStore};
+    use crate::store::redb::RedbStore;
+    use crate::store::{Arrival, Store};
+
+    const ID: RecipientId = RecipientId::MAX;
+
+    /// A store, and a worker's backlog that has been read to the end.
+    async fn read_backlog(folder: &tempfile::TempDir) -> (Arc<RedbStore>, Backlog) {
+        let store = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
+        let mut backlog = Backlog::new(Arc::<RedbStore>::clone(&store), ID);
+        read(&mut backlog).await;
+        assert!(backlog.is_over());
+        (store, backlog)
+    }
+
+    /// Reads a page that is in the file.
+    async fn read(backlog: &mut Backlog) {
+        backlog.begin(2);
+        if backlog.is_reading() {
+            backlog.page().await;
+        }
+    }
+
+    async fn accept(store: &RedbStore) {
+        let event = r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#;
+        let event = Event::from_json(event).unwrap();
+        let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
+        store.accept(vec![Arrival { event, received, sender, matched, failed: Vec::new() }]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_just_accepted_is_there_at_once_and_comes_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        let due = Timestamp::MAX;
+        backlog.record(EventId::MAX, false, Some(due));
+        accept(&store).await;
+        for _ in 0..2 {
+            backlog.receive(Wake::accepted(1));
+            assert!(!backlog.is_over() && !backlog.is_due_unread());
+            backlog.begin(2);
+            assert_eq!((backlog.is_reading(), backlog.waiting.len()), (false, 1));
+            assert_eq!(backlog.next_due, Some(due), "it was not looked at");
+        }
+        backlog.receive(Wake::read());
+        read(&mut backlog).await;
+        assert_eq!((backlog.waiting.len(), backlog.next_due), (1, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_during_a_read_is_read_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        backlog.receive(Wake::read());
+        backlog.begin(2);
+        accept(&store).await;
+        backlog.receive(Wake::accepted(1));
+        if backlog.is_reading() {
+            backlog.page().await;
+        }
+        backlog.begin(2);
+        assert_eq!((backlog.is_reading(), backlog.waiting.len()), (false, 1));
+        assert!(backlog.next_due.is_none() && !backlog.is_due_unread());
+    }
+
+    #[tokio::test]
+    async fn a_read_that_was_stopped_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        accept(&store).await;
+        backlog.receive(Wake::read());
+        backlog.begin(2);
+        let was_stopped = backlog.is_reading();
+        backlog.stop();
+        assert_eq!(backlog.is_due_unread(), was_stopped);
+        read(&mut backlog).await;
+        assert_eq!(backlog.waiting.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_failed_is_made_again_after_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = read_backlog(&folder).await;
+        let fails = |_, _| Some(Fault::Fails(Error::Closed));
+        let inner = std::mem::replace(&mut backlog.store, FaultyStore::new(store, fails));
+        backlog.receive(Wake::accepted(1));
+        backlog.begin(2);
+        assert!(!backlog.is_reading() && !backlog.is_over() && !backlog.is_due_unread());
+        backlog.store = inner;
+        backlog.begin(2);
+        assert!(!backlog.is_over(), "not before the end of the pause");
+        assert!(backlog.pause().is_some_and(|end| end <= Instant::now() + PAUSE));
+        backlog.again = Some(Instant::now());
+        backlog.begin(2);
+        assert!(backlog.is_over());
     }
 }

@@ -20,7 +20,7 @@ const FAST_TARGET: Duration = Duration::from_millis(40);
 pub(super) struct Mailbox {
     /// Notified when there is a wake.
     pub(super) notify: Notify,
-    wake: Mutex<Wake>,
+    wake: Mutex<Option<Wake>>,
     pub(super) backpressure: Backpressure,
 }
 
@@ -28,19 +28,18 @@ impl Mailbox {
     /// Adds a wake.
     pub(super) fn push(&self, wake: Wake) {
         self.backpressure.add(wake.count);
-        lock(&self.wake).merge(wake);
+        lock(&self.wake).get_or_insert_default().merge(wake);
         self.notify.notify_one();
     }
 
-    /// Takes the merged wake.
-    pub(super) fn take_wake(&self) -> Wake {
-        std::mem::take(&mut lock(&self.wake))
+    /// Takes the merged wake, if there is one.
+    pub(super) fn take_wake(&self) -> Option<Wake> {
+        lock(&self.wake).take()
     }
 
     /// Tells whether there is a wake.
     pub(super) fn has_wake(&self) -> bool {
-        let wake = lock(&self.wake);
-        wake.read || !wake.first_attempts.is_empty()
+        lock(&self.wake).is_some()
     }
 }
 
@@ -186,9 +185,12 @@ mod tests {
     fn a_wake_is_taken_once() {
         let mailbox = Mailbox::default();
         assert!(!mailbox.has_wake());
-        mailbox.push(Wake::read());
+        mailbox.push(Wake::accepted(2));
+        mailbox.push(Wake { count: 1, ..Wake::read() });
+        mailbox.push(Wake::accepted(3));
         assert!(mailbox.has_wake());
-        assert!(mailbox.take_wake().read);
-        assert!(!mailbox.has_wake());
+        let wake = mailbox.take_wake().unwrap();
+        assert_eq!((wake.due, wake.count), (true, 6));
+        assert!(!mailbox.has_wake() && mailbox.take_wake().is_none());
     }
 }

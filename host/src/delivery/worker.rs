@@ -136,8 +136,10 @@ impl Worker {
                 Some(recorded) = self.endings.next() => self.all_recorded(recorded),
                 slot = got(&mut self.asked), if going => self.slot = Some(slot),
                 () = self.backlog.page() => {}
-                () = self.mailbox.notify.notified(), if !self.backlog.is_reading() => {
-                    self.backlog.receive(self.mailbox.take_wake(), 2 * self.width);
+                () = self.mailbox.notify.notified() => {
+                    if let Some(wake) = self.mailbox.take_wake() {
+                        self.backlog.receive(wake);
+                    }
                 }
                 () = &mut stop, if going => {}
                 () = &mut linger => {
@@ -171,7 +173,7 @@ impl Worker {
         }
         let now = clock::now();
         // Deliveries that are due but do not fit now are read when there is room; a timer does not help.
-        let due = self.backlog.next_due.filter(|_| !self.backlog.is_unread());
+        let due = self.backlog.next_due.filter(|_| !self.backlog.is_due_unread());
         // A half-open breaker wakes the worker when its probe ends.
         let held = self.held.filter(|until| *until > now);
         let first = due.into_iter().chain(held).min();

@@ -375,7 +375,7 @@ pub trait Store: Send + Sync + 'static {
     async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error>;
 
     /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further
-    /// attempts that are due at `now`, most overdue first.
+    /// attempts that are due at `now`, most overdue first. It is the only way by which deliveries reach a worker.
     async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error>;
 
     /// Records an attempt. The future resolves when every reader sees it; a crash may still lose it, which only causes

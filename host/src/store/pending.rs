@@ -63,18 +63,21 @@ pub struct ReadyQuery {
     pub first_attempts: usize,
     /// Only further attempts that are due at this time.
     pub now: Timestamp,
-    /// How many further attempts at most.
+    /// How many further attempts at most. With zero they are not looked at, and an answer about what was just accepted
+    /// needs no read from the disk.
     pub due: usize,
 }
 
 /// Deliveries of one recipient that are ready for an attempt.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ReadyPage {
     /// Deliveries that were never tried.
     pub first_attempts: Vec<PendingDelivery>,
+    /// The `after` of the query for the first attempts that follow.
+    pub read_to: EventId,
     /// Deliveries whose next attempt is due.
     pub due: Vec<PendingDelivery>,
-    /// When the first delivery that is not in `due` is due.
+    /// When the first delivery that is not in `due` is due; `None` if they were not looked at.
     pub next_due: Option<Timestamp>,
 }
 

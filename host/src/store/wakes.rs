@@ -6,40 +6,32 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::PendingDelivery;
 use crate::domain::RecipientId;
 
-/// The most deliveries that a wake carries; more are read from the store.
-const FIRST_ATTEMPTS_MAX: usize = 64;
-
-/// The new work of one recipient.
-#[derive(Debug, Default)]
+/// A hint that a recipient has new work. It carries no deliveries: workers read them from the store.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Wake {
-    /// Deliveries that have just been enqueued, oldest first. A worker that has read everything before them need not
-    /// read the store again.
-    pub first_attempts: Vec<PendingDelivery>,
-    /// There are more than `first_attempts` holds: the store must be read.
-    pub read: bool,
+    /// Whether the work may be other than first attempts, such as redelivered events.
+    pub due: bool,
     /// How many deliveries are new.
     pub count: u64,
 }
 
 impl Wake {
-    /// Returns a wake that says to read the store.
+    /// Returns a wake for work of any kind.
     pub fn read() -> Self {
-        Self { read: true, ..Self::default() }
+        Self { due: true, count: 0 }
+    }
+
+    /// Returns a wake for this many first attempts.
+    pub fn accepted(count: u64) -> Self {
+        Self { due: false, count }
     }
 
     /// Adds a later wake.
     pub fn merge(&mut self, later: Self) {
+        self.due |= later.due;
         self.count += later.count;
-        self.read |=
-            later.read || self.first_attempts.len() + later.first_attempts.len() > FIRST_ATTEMPTS_MAX;
-        if self.read {
-            self.first_attempts = Vec::new();
-        } else {
-            self.first_attempts.extend(later.first_attempts);
-        }
     }
 }
 
@@ -68,7 +60,7 @@ impl WakeSet {
         Arc::clone(&self.diverted.get_or_init(|| Diverted { whose, wakes: Arc::default() }).wakes)
     }
 
-    /// Adds wakes, in the order of the commits that made them.
+    /// Adds wakes.
     pub fn push(&self, woken: impl IntoIterator<Item = (RecipientId, Wake)>) {
         let Some(diverted) = self.diverted.get() else { return self.push_here(woken) };
         let (there, here): (Vec<_>, Vec<_>) =

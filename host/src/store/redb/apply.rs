@@ -13,9 +13,9 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::ids::Ids;
 use super::queue::{End, Redelivery};
-use super::read::first_attempt;
 use super::record::{self, Batch, HistoryRecord, Waiting, Why};
 use super::schema::{Tables, batch_of};
+use super::tail::NewRow;
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
@@ -24,8 +24,6 @@ use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settl
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
-/// The most new deliveries of one commit that a wake carries; recipients with more read the store.
-const TOLD_MAX: usize = 8 * 1024;
 /// How far the stored time of a target's last success may lag behind.
 const REACHED_LAG: Duration = Duration::from_secs(1);
 
@@ -36,12 +34,14 @@ pub(super) struct Effects {
     pub(super) batches: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
-    /// Subscriptions with new work.
+    /// New rows of first attempts, batch by batch.
+    pub(super) new_rows: Vec<NewRow>,
+    /// Recipients that have lost pending first attempts otherwise than by the ends of attempts.
+    pub(super) pruned: HashSet<RecipientId>,
+    /// Recipients with new work.
     pub(super) woken: HashMap<RecipientId, Wake>,
     /// When targets were reached, for those times that were written.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
-    /// How many new deliveries there are.
-    pub(super) told: usize,
     /// Subscriptions that were removed.
     pub(super) forgotten: Vec<SubscriptionId>,
     /// What is kept for users.
@@ -117,12 +117,8 @@ impl Apply<'_, '_> {
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         for (recipient, places) in pending {
-            self.effects.told += places.len();
-            let read = self.effects.told > TOLD_MAX;
-            let told = if read { &[] } else { places.as_slice() };
-            let fresh: Vec<_> = told.iter().filter_map(|index| first_attempt(&copy, key, *index)).collect();
-            let wake = Wake { count: places.len() as u64, first_attempts: fresh, read };
-            self.effects.woken.entry(recipient).or_default().merge(wake);
+            self.effects.woken.entry(recipient).or_default().merge(Wake::accepted(places.len() as u64));
+            self.effects.new_rows.push(NewRow { recipient, batch: key, places: places.clone() });
             self.add_first(recipient, key, places);
         }
         self.effects.batches.push((key, copy));
@@ -356,6 +352,7 @@ impl Apply<'_, '_> {
         ledger: &mut Ledger,
     ) -> Result<(), Fault> {
         let Some(stand) = self.take(key, due)? else { return Ok(()) };
+        self.effects.pruned.insert(record::recipient_id(key.recipient));
         let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
         ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
         self.end(key, StoredState::Skipped, stand.origin().was_allowed)

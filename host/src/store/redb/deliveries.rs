@@ -141,6 +141,7 @@ impl Apply<'_, '_> {
     pub(super) fn replace_first(&mut self, row: (u128, u128), places: Vec<u32>) {
         self.rows.first.insert(row, places);
         self.rows.recount.insert(row.0);
+        self.effects.pruned.insert(record::recipient_id(row.0));
     }
 
     /// Counts the deliveries of a recipient again at the end of the transaction.
@@ -237,7 +238,10 @@ impl Apply<'_, '_> {
         let stand = self.stand(key)?;
         match &stand {
             None => {}
-            Some(Stand::First) => drop(self.take(key, None)?),
+            Some(Stand::First) => {
+                self.take(key, None)?;
+                self.effects.pruned.insert(record::recipient_id(key.recipient));
+            }
             Some(Stand::Waiting(waiting)) => drop(self.take(key, Some(waiting.due))?),
             Some(Stand::Ended(ended)) => {
                 self.ended_row(key.row())?.retain(|known| known.index != key.index);

@@ -2,7 +2,8 @@
 //!
 //! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits the
 //! queued writes as one group. Three things keep a durable event cheap: a batch of events is one value (`schema`), ends
-//! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`).
+//! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`,
+//! `tail`).
 
 mod apply;
 mod damage;
@@ -26,6 +27,7 @@ mod recover;
 mod rendered;
 mod schema;
 mod subscriptions;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -110,10 +112,13 @@ impl RedbStore {
     pub fn with(folder: &Path, options: Options) -> Result<Self, OpenError> {
         let handle = Arc::new(Handle::open(folder)?);
         let marks = Marks::default();
-        let reader = Reader { handle: Arc::clone(&handle), recent: Arc::default(), marks: marks.clone() };
-        let found = || -> Result<_, Fault> { Ok((reader.reached()?, reader.accounts()?)) };
-        let (reached, accounts) = found()
+        let (recent, tails) = (Arc::default(), Arc::default());
+        let reader = Reader { handle: Arc::clone(&handle), recent, tails, marks: marks.clone() };
+        let found =
+            || -> Result<_, Fault> { Ok((reader.last_batch()?, reader.reached()?, reader.accounts()?)) };
+        let (last, reached, accounts) = found()
             .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
+        reader.tails.begin_after(last);
         let usage = Arc::new(Usage::new(accounts, options.user_bytes_max));
         let mut machine = Machine {
             dedup_window: options.dedup_window,
@@ -132,6 +137,7 @@ impl RedbStore {
             handle,
             queue: Arc::clone(&queue),
             recent: Arc::clone(&reader.recent),
+            tails: Arc::clone(&reader.tails),
             wakes: Arc::clone(&wakes),
             machine,
             runtime: tokio::runtime::Handle::try_current().ok(),
@@ -289,17 +295,21 @@ impl Store for RedbStore {
     }
 
     async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
+        if let Some(page) = self.reader.ready_in_memory(&query) {
+            return Ok(page);
+        }
         loop {
-            let (waiting, rows) = self.read(move |reader| reader.ready(query)).await?;
+            let (page, rows) = self.read(move |reader| reader.ready(query)).await?;
+            self.reader.tails.pass(query.recipient, page.read_to);
             if rows.is_empty() {
-                return Ok(waiting);
+                return Ok(page);
             }
             // Once they are dead letters, the next read does not meet them.
             let (recipient, at) = (query.recipient, clock::now());
             tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
             if let Err(error) = self.write(|reply| Op::Bury { recipient, rows, at, reply }).await {
                 tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
-                return Ok(waiting);
+                return Ok(page);
             }
         }
     }

@@ -15,6 +15,7 @@ use super::recent::Recent;
 use super::record::{self, Batch, HistoryRecord, Waiting};
 use super::rendered::RenderedRows;
 use super::schema::{BATCHES, DUE, FRESH, HISTORY, PIECES, REACHED, SUBSCRIPTIONS, WAITING, batch_of};
+use super::tail::Tails;
 use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
 use crate::store::{
     EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
@@ -28,6 +29,7 @@ const DEAD_ROWS_MAX: usize = 256;
 pub(super) struct Reader {
     pub(super) handle: Arc<Handle>,
     pub(super) recent: Arc<Recent>,
+    pub(super) tails: Arc<Tails>,
     pub(super) marks: Marks,
 }
 
@@ -174,17 +176,31 @@ impl Reader {
         }
     }
 
+    /// Answers [`crate::store::Store::ready`] from memory, if that is enough.
+    pub(super) fn ready_in_memory(&self, query: &ReadyQuery) -> Option<ReadyPage> {
+        if query.due > 0 {
+            return None;
+        }
+        self.tails.read(query, &self.recent)
+    }
+
     /// See [`crate::store::Store::ready`]; returns with it the rows that cannot be delivered.
     pub(super) fn ready(&self, query: ReadyQuery) -> Result<(ReadyPage, Vec<DeadRow>), Fault> {
+        let newest = self.tails.open(query.recipient);
         self.handle.read(|txn| {
-            let mut dead = Vec::new();
-            let first_attempts = if query.first_attempts == 0 {
-                Vec::new()
-            } else {
-                self.first_attempts(txn, query, &mut dead)?
+            let (mut dead, mut first_attempts, mut read_to) = (Vec::new(), Vec::new(), query.after);
+            if query.first_attempts > 0 {
+                first_attempts = self.first_attempts(txn, query, &mut dead)?;
+                read_to = first_attempts.last().map_or(read_to, |last| last.position.batch);
+                if first_attempts.len() < query.first_attempts && dead.is_empty() {
+                    read_to = read_to.max(newest);
+                }
+            }
+            let (due, next_due) = match query.due {
+                0 => (Vec::new(), None),
+                _ => self.due(txn, query, &mut dead)?,
             };
-            let (due, next_due) = self.due(txn, query, &mut dead)?;
-            Ok((ReadyPage { first_attempts, due, next_due }, dead))
+            Ok((ReadyPage { first_attempts, read_to, due, next_due }, dead))
         })
     }
 
@@ -347,6 +363,14 @@ impl Reader {
                 reached.extend(at.map(|at| (record::recipient_id(key.value()).subscription_id(), at)));
             }
             Ok(reached)
+        })
+    }
+
+    /// Returns the newest batch.
+    pub(super) fn last_batch(&self) -> Result<Option<EventId>, Fault> {
+        self.handle.read(|txn| {
+            let batches = txn.open_table(BATCHES)?;
+            Ok(batches.last()?.map(|(key, _)| record::event_id(key.value())))
         })
     }
 }

@@ -14,7 +14,9 @@ use super::machine::{Machine, Value};
 use super::queue::{Group, Op, Queue, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
+use super::tail::Tails;
 use crate::clock;
+use crate::domain::RecipientId;
 use crate::stage::{Alarm, caught};
 use crate::store::{Error, WakeSet};
 
@@ -26,6 +28,7 @@ pub(super) struct Writer {
     pub(super) handle: Arc<Handle>,
     pub(super) queue: Arc<Queue>,
     pub(super) recent: Arc<Recent>,
+    pub(super) tails: Arc<Tails>,
     pub(super) wakes: Arc<WakeSet>,
     pub(super) machine: Machine,
     /// Where the store was opened, if inside a runtime.
@@ -76,6 +79,11 @@ impl Writer {
         // Last: a purge may have changed a batch of the same group.
         for key in effects.changed {
             self.recent.drop_batch(key);
+        }
+        self.tails.add(effects.new_rows);
+        let forgotten = effects.forgotten.into_iter().map(RecipientId::from);
+        for recipient in effects.pruned.into_iter().chain(forgotten) {
+            self.tails.end(recipient);
         }
         self.wakes.push(effects.woken);
     }

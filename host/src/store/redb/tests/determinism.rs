@@ -93,7 +93,8 @@ impl Replica {
     }
 
     fn reader(&self) -> Reader {
-        Reader { handle: Arc::clone(&self.handle), recent: Arc::default(), marks: self.machine.marks.clone() }
+        let (recent, tails) = (Arc::default(), Arc::default());
+        Reader { handle: Arc::clone(&self.handle), recent, tails, marks: self.machine.marks.clone() }
     }
 
     fn apply(&mut self, plan: &Planned) {

@@ -24,6 +24,7 @@ mod queueing;
 mod records;
 mod recovering;
 mod redelivering;
+mod tailing;
 
 use std::path::Path;
 use std::time::Duration;

@@ -285,5 +285,5 @@ async fn workers_are_told_how_much_there_is() {
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&ids)).await.unwrap();
     let news = store.wakes().drain().await.remove(&sub(1)).unwrap();
-    assert_eq!((news.count, news.read), (2, true));
+    assert_eq!((news.count, news.due), (2, true));
 }
