@@ -46,6 +46,8 @@ pub(super) struct Effects {
     pub(super) forgotten: Vec<SubscriptionId>,
     /// What is kept for users.
     pub(super) usage: Changes,
+    /// Recipients and minutes that were written among those with ended deliveries.
+    pub(super) ended_minutes: HashSet<(u128, u64)>,
 }
 
 /// One transaction's work.
@@ -57,6 +59,7 @@ pub(super) struct Apply<'a, 'txn> {
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
     pub(super) usage: &'a Usage,
     pub(super) marks: &'a Marks,
+    pub(super) ended_minutes: &'a HashMap<u128, u64>,
     pub(super) rows: Rows,
     pub(super) effects: Effects,
 }

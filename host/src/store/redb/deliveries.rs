@@ -14,6 +14,7 @@ use redb::{ReadableTable, StorageError};
 use super::apply::Apply;
 use super::damage;
 use super::handle::Fault;
+use super::ids::millis;
 use super::record::{self, Error, Origin, Waiting, Why};
 use crate::domain::RecipientId;
 use crate::store::{DeliveryCounts, Progress, StoredState};
@@ -30,6 +31,10 @@ pub(super) struct DeliveryKey {
 impl DeliveryKey {
     fn row(self) -> (u128, u128) {
         (self.recipient, self.batch)
+    }
+
+    fn ended_row(self) -> (u128, u128) {
+        (self.batch, self.recipient)
     }
 }
 
@@ -103,7 +108,7 @@ pub(super) fn decode_ended(row: &[u8]) -> Result<Vec<Ended>, Error> {
     packed.into_iter().map(ended).collect()
 }
 
-/// Writes the numbers of a recipient's deliveries.
+/// Writes the numbers of a recipient's deliveries, besides first attempts.
 pub(super) fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
     record::versioned(|buffer| postcard::to_extend(&counts.0, buffer))
 }
@@ -133,7 +138,6 @@ impl Apply<'_, '_> {
     /// Adds the first attempts of a new batch.
     pub(super) fn add_first(&mut self, recipient: RecipientId, batch: u128, places: Vec<u32>) {
         let recipient = recipient.uuid().as_u128();
-        self.rows.count(recipient, StoredState::Pending, i64::try_from(places.len()).unwrap_or(i64::MAX));
         self.rows.first.insert((recipient, batch), places);
     }
 
@@ -167,7 +171,7 @@ impl Apply<'_, '_> {
             btree_map::Entry::Vacant(new) => {
                 let read = self.tables.ended.get(row)?.map(|row| decode_ended(row.value())).transpose();
                 if read.is_err() {
-                    self.rows.recount.insert(row.0);
+                    self.rows.recount.insert(row.1);
                 }
                 let ended = self.marks.pass("ended", row, read);
                 new.insert(ended.flatten().unwrap_or_default())
@@ -188,7 +192,7 @@ impl Apply<'_, '_> {
         if let Some(waiting) = self.waiting(key)? {
             return Ok(Some(Stand::Waiting(waiting)));
         }
-        let ended = self.ended_row(key.row())?.iter().find(|ended| ended.index == key.index);
+        let ended = self.ended_row(key.ended_row())?.iter().find(|ended| ended.index == key.index);
         Ok(ended.copied().map(Stand::Ended))
     }
 
@@ -206,7 +210,6 @@ impl Apply<'_, '_> {
             let places = self.first_row(key.row())?;
             let Some(at) = places.iter().position(|place| *place == key.index) else { return Ok(None) };
             places.remove(at);
-            self.rows.count(key.recipient, StoredState::Pending, -1);
             return Ok(Some(Stand::First));
         };
         match damage::apart(self.waiting(key))? {
@@ -244,7 +247,7 @@ impl Apply<'_, '_> {
             }
             Some(Stand::Waiting(waiting)) => drop(self.take(key, Some(waiting.due))?),
             Some(Stand::Ended(ended)) => {
-                self.ended_row(key.row())?.retain(|known| known.index != key.index);
+                self.ended_row(key.ended_row())?.retain(|known| known.index != key.index);
                 self.rows.count(key.recipient, ended.state, -1);
                 self.tables.ended_by_state.remove(state_key(key, ended.state))?;
             }
@@ -280,10 +283,14 @@ impl Apply<'_, '_> {
         state: StoredState,
         was_allowed: bool,
     ) -> Result<(), Fault> {
-        let row = self.ended_row(key.row())?;
+        let row = self.ended_row(key.ended_row())?;
         let at = row.partition_point(|known| known.index < key.index);
         row.insert(at, Ended { index: key.index, state, was_allowed });
         self.rows.count(key.recipient, state, 1);
+        let minute = (key.recipient, minute_of(key.batch));
+        if self.ended_minutes.get(&minute.0) != Some(&minute.1) && self.effects.ended_minutes.insert(minute) {
+            self.tables.ended_minutes.insert(minute, ())?;
+        }
         if state != StoredState::Delivered {
             self.tables.ended_by_state.insert(state_key(key, state), key.event)?;
         }
@@ -348,23 +355,22 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Counts the deliveries of a recipient from their rows. Those in a row that cannot be read do not count.
+    /// Counts the deliveries of a recipient from their rows, all of them: that takes long, and happens after damage alone.
+    /// Those in a row that cannot be read do not count.
     fn count_again(&self, recipient: u128) -> Result<DeliveryCounts, Fault> {
         let mut counts = DeliveryCounts::default();
         let mut count = |state: StoredState, more: usize| counts.0[state as usize] += more as u64;
-        let whole = (recipient, 0)..=(recipient, u128::MAX);
-        for row in self.tables.fresh.range(whole.clone())? {
-            let places = record::decode_places(row?.1.value()).unwrap_or_default();
-            count(StoredState::Pending, places.len());
-        }
-        for row in self.tables.waiting.range(whole.clone())? {
+        for row in self.tables.waiting.range((recipient, 0)..=(recipient, u128::MAX))? {
             if let Ok(waiting) = Waiting::decode(row?.1.value()) {
                 count(waiting.why.state(), 1);
             }
         }
-        for row in self.tables.ended.range(whole)? {
-            for ended in decode_ended(row?.1.value()).unwrap_or_default() {
-                count(ended.state, 1);
+        for row in self.tables.ended.iter()? {
+            let (key, row) = row?;
+            if key.value().1 == recipient {
+                for ended in decode_ended(row.value()).unwrap_or_default() {
+                    count(ended.state, 1);
+                }
             }
         }
         Ok(counts)
@@ -373,7 +379,7 @@ impl Apply<'_, '_> {
     /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
     pub(super) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
         self.replace_first((recipient, batch), Vec::new());
-        self.rows.ended.insert((recipient, batch), Vec::new());
+        self.rows.ended.insert((batch, recipient), Vec::new());
         for state in FINAL.map(final_code) {
             let whole = (recipient, state, batch, 0)..=(recipient, state, batch, u32::MAX);
             self.tables.ended_by_state.retain_in(whole, |_, _| false)?;
@@ -381,15 +387,34 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
+    /// Forgets the minutes of recipients whose events have left the log.
+    pub(super) fn forget_minutes(&mut self, recipients: impl IntoIterator<Item = u128>) -> Result<(), Fault> {
+        let oldest = self.tables.batches.first()?.map_or(u64::MAX, |(batch, _)| minute_of(batch.value()));
+        for recipient in recipients {
+            self.tables.ended_minutes.retain_in((recipient, 0)..(recipient, oldest), |_, _| false)?;
+        }
+        Ok(())
+    }
+
     /// Removes all rows of a recipient that is forgotten. Its events have left the log.
     pub(super) fn forget_deliveries(&mut self, recipient: u128) -> Result<(), Fault> {
         self.write_rows()?;
-        self.tables.ended.retain_in((recipient, 0)..=(recipient, u128::MAX), |_, _| false)?;
+        self.tables.ended_minutes.retain_in((recipient, 0)..=(recipient, u64::MAX), |_, _| false)?;
         let whole = (recipient, 0, 0, 0)..=(recipient, u8::MAX, u128::MAX, u32::MAX);
         self.tables.ended_by_state.retain_in(whole, |_, _| false)?;
         self.tables.counts.remove(recipient)?;
         Ok(())
     }
+}
+
+/// Returns the minute since 1970 in which a batch begins.
+pub(super) fn minute_of(batch: u128) -> u64 {
+    millis(record::event_id(batch)) / 60_000
+}
+
+/// Returns the first key that a batch of a minute can have.
+pub(super) fn first_of_minute(minute: u64) -> u128 {
+    u128::from(minute * 60_000) << 80
 }
 
 /// Returns the key of an ended delivery among those of its state.

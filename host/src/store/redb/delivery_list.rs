@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::damage::Marks;
-use super::deliveries::{DeliveryKey, Ended, Stand, added, decode_counts, decode_ended, final_code};
+use super::deliveries::{
+    DeliveryKey, Ended, Stand, added, decode_counts, decode_ended, final_code, first_of_minute, minute_of,
+};
 use super::handle::Fault;
 use super::read::Reader;
 use super::record::{self, Waiting, Why, event_id, recipient_id};
-use super::schema::{ADDED, BATCHES, COUNTS, ENDED, ENDED_BY_STATE, FRESH, WAITING, batch_of};
+use super::schema::{ADDED, BATCHES, COUNTS, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, batch_of};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State};
 use crate::store::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, LoggedEvent, StoredState};
 
@@ -71,7 +73,11 @@ impl<'a> Stands<'a> {
     fn stand(&mut self, key: DeliveryKey) -> Result<Option<Stand>, Fault> {
         let (row, marks) = ((key.recipient, key.batch), self.marks);
         if let Slot::Vacant(new) = self.ended_rows.entry(row) {
-            let read = self.ended.get(row)?.map(|found| decode_ended(found.value())).transpose();
+            let read = self
+                .ended
+                .get((key.batch, key.recipient))?
+                .map(|found| decode_ended(found.value()))
+                .transpose();
             new.insert(marks.pass("ended", row, read).flatten().unwrap_or_default());
         }
         if let Some(ended) = self.ended_rows[&row].iter().find(|ended| ended.index == key.index) {
@@ -151,7 +157,13 @@ impl Reader {
         self.handle.read(|txn| {
             let row = txn.open_table(COUNTS)?.get(recipient.uuid().as_u128())?;
             let counts = row.map(|row| decode_counts(row.value())).transpose();
-            Ok(counts.map_err(Fault::damaged("counts"))?.unwrap_or_default())
+            let mut counts = counts.map_err(Fault::damaged("counts"))?.unwrap_or_default();
+            let recipient = recipient.uuid().as_u128();
+            for row in txn.open_table(FRESH)?.range((recipient, 0)..=(recipient, u128::MAX))? {
+                let places = record::decode_places(row?.1.value()).unwrap_or_default();
+                counts.0[StoredState::Pending as usize] += places.len() as u64;
+            }
+            Ok(counts)
         })
     }
 
@@ -189,16 +201,31 @@ impl Reader {
         Ok(found)
     }
 
-    /// Lists ended deliveries in the query's state, or in any.
+    /// Lists ended deliveries in the query's state, or in any: in each minute that has some, batch by batch.
     fn ended(&self, txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
-        let (table, mut found) = (txn.open_table(ENDED)?, Vec::new());
-        for row in table.range(batches_before(txn, query)?)?.rev() {
-            let (key, ended) = row?;
-            let read = decode_ended(ended.value());
-            let ended = self.marks.pass("ended", key.value(), read).unwrap_or_default();
-            let meant = ended.iter().filter(|ended| query.state.is_none_or(|state| ended.state == state));
-            let places: Vec<_> = meant.map(|ended| ended.index).collect();
-            self.list_batch(txn, query, key.value().1, &places, &mut found)?;
+        let (minutes, table) = (txn.open_table(ENDED_MINUTES)?, txn.open_table(ENDED)?);
+        let (recipient, last) = (query.recipient.uuid().as_u128(), last_batch(txn, query.before)?);
+        let mut found = Vec::new();
+        for row in minutes.range((recipient, 0)..=(recipient, minute_of(last)))?.rev() {
+            let (_, minute) = row?.0.value();
+            let (first, mut at) = (first_of_minute(minute), last.min(first_of_minute(minute + 1) - 1));
+            // The next row at or before this one's is either the recipient's, or tells the next batch to look at.
+            while at >= first && found.len() < query.limit {
+                let Some(row) = table.range((first, 0)..=(at, recipient))?.next_back().transpose()? else {
+                    break;
+                };
+                let (batch, of) = row.0.value();
+                if of != recipient {
+                    at = if batch < at { batch } else { batch.saturating_sub(1) };
+                    continue;
+                }
+                let ended =
+                    self.marks.pass("ended", (batch, of), decode_ended(row.1.value())).unwrap_or_default();
+                let meant = ended.iter().filter(|ended| query.state.is_none_or(|state| ended.state == state));
+                let places: Vec<_> = meant.map(|ended| ended.index).collect();
+                self.list_batch(txn, query, batch, &places, &mut found)?;
+                at = batch.saturating_sub(1);
+            }
             if found.len() >= query.limit {
                 break;
             }

@@ -27,6 +27,8 @@ pub(super) struct Machine {
     /// What is kept for users, as the table has it.
     pub(super) usage: Arc<Usage>,
     pub(super) marks: Marks,
+    /// The last minute that was written for each recipient among those with ended deliveries: it saves writing it again.
+    pub(super) ended_minutes: HashMap<u128, u64>,
 }
 
 /// What an operation returns.
@@ -65,6 +67,7 @@ impl Machine {
             reached: &self.reached,
             usage: &self.usage,
             marks: &self.marks,
+            ended_minutes: &self.ended_minutes,
             rows: Rows::default(),
             effects: Effects::default(),
         })
@@ -97,7 +100,9 @@ impl Machine {
         self.reached.extend(std::mem::take(&mut effects.reached));
         for id in &effects.forgotten {
             self.reached.remove(id);
+            self.ended_minutes.remove(&id.uuid().as_u128());
         }
+        self.ended_minutes.extend(std::mem::take(&mut effects.ended_minutes));
         self.usage.publish(std::mem::take(&mut effects.usage.users));
     }
 }

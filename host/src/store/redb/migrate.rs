@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::damage::Marks;
-use super::deliveries::{Ended, encode_counts, encode_ended, final_code};
+use super::deliveries::{Ended, encode_counts, encode_ended, final_code, minute_of};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
@@ -94,9 +94,7 @@ impl Migration {
                 if self.waits(tables, recipient, logged, history)? {
                     continue;
                 }
-                if places.contains(&index) {
-                    self.count(recipient, StoredState::Pending);
-                } else {
+                if !places.contains(&index) {
                     let state = final_state(history);
                     ended.entry(recipient).or_default().push(Ended {
                         index,
@@ -112,7 +110,8 @@ impl Migration {
             }
         }
         for (recipient, ended) in ended {
-            tables.ended.insert((recipient, batch), encode_ended(&ended).as_slice())?;
+            tables.ended.insert((batch, recipient), encode_ended(&ended).as_slice())?;
+            tables.ended_minutes.insert((recipient, minute_of(batch)), ())?;
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ mod text;
 mod usage;
 mod writer;
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,6 +126,7 @@ impl RedbStore {
             reached: reached.into_iter().collect(),
             usage: Arc::clone(&usage),
             marks,
+            ended_minutes: HashMap::new(),
         };
         if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
             let error = Error::from(fault);

@@ -81,7 +81,7 @@ impl Apply<'_, '_> {
         is_old: bool,
         purged: &mut PurgeReport,
     ) -> Result<u64, Fault> {
-        let before = *purged;
+        let (before, mut recipients) = (*purged, BTreeSet::new());
         for (index, place) in (0u32..).zip(batch.iter_mut()) {
             let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
             let keys = self.keys_of(key, index, logged)?;
@@ -103,6 +103,7 @@ impl Apply<'_, '_> {
                 purged.kept += 1;
             } else {
                 self.remove_deliveries(&keys)?;
+                recipients.extend(keys.iter().map(|key| key.recipient));
                 *place = None;
                 purged.purged += 1;
             }
@@ -115,6 +116,7 @@ impl Apply<'_, '_> {
             self.replace_batch(key, &batch)?;
             if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
                 self.remove_history(key)?;
+                self.forget_minutes(recipients)?;
             }
         }
         Ok(purged.purged + purged.kept - before.purged - before.kept)
@@ -131,10 +133,15 @@ impl Apply<'_, '_> {
         if !is_old || !is_by_time(purge) {
             return Ok(0);
         }
-        for recipient in self.remove_history(key)? {
-            self.remove_batch_rows(recipient, key)?;
-        }
+        self.remove_history(key)?;
         self.tables.batches.remove(key)?;
+        let rows = self.tables.ended.range((key, 0)..=(key, u128::MAX))?;
+        let recipients =
+            rows.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, redb::StorageError>>()?;
+        for recipient in &recipients {
+            self.remove_batch_rows(*recipient, key)?;
+        }
+        self.forget_minutes(recipients)?;
         self.effects.changed.push(key);
         purged.purged += 1;
         Ok(1)
@@ -161,12 +168,11 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Removes the history of a batch, and what it counts for subscriptions; returns the recipients in it.
-    fn remove_history(&mut self, key: u128) -> Result<BTreeSet<u128>, Fault> {
-        let (mut counted, mut recipients) = (HashMap::new(), BTreeSet::new());
+    /// Removes the history of a batch, and what it counts for subscriptions.
+    fn remove_history(&mut self, key: u128) -> Result<(), Fault> {
+        let mut counted = HashMap::new();
         let none = |record: &HistoryRecord| {
             tally(&mut counted, record);
-            recipients.insert(record.recipient);
             false
         };
         history::of_batch(&self.tables.history, &self.tables.pieces, key, self.marks, none)?;
@@ -174,7 +180,7 @@ impl Apply<'_, '_> {
         for (recipient, bytes) in counted {
             self.recount(recipient, Kind::Story, bytes, 0)?;
         }
-        Ok(recipients)
+        Ok(())
     }
 }
 

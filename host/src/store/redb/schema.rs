@@ -32,14 +32,17 @@ pub(super) const FRESH: TableDefinition<'_, (u128, u128), &[u8]> = TableDefiniti
 pub(super) const WAITING: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("waiting");
 /// (Recipient, due in microseconds since 1970, event) → nothing. The order of [`WAITING`].
 pub(super) const DUE: TableDefinition<'_, (u128, i64, u128), ()> = TableDefinition::new("due");
-/// (Recipient, batch) → the deliveries of the batch that are over, each with its state (`deliveries`). Removed with the
-/// events.
+/// (Batch, recipient) → the deliveries of the batch that are over, each with its state (`deliveries`). In the order of time,
+/// since a commit ends deliveries of many recipients and few batches. Removed with the events.
 pub(super) const ENDED: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("ended");
+/// (Recipient, minute since 1970) → nothing. The minutes with batches of which [`ENDED`] has a row of the recipient.
+pub(super) const ENDED_MINUTES: TableDefinition<'_, (u128, u64), ()> = TableDefinition::new("ended_minutes");
 /// (Recipient, final state, batch, place in the batch) → event. The deliveries that are over without being delivered, by
 /// state.
 pub(super) const ENDED_BY_STATE: TableDefinition<'_, (u128, u8, u128, u32), u128> =
     TableDefinition::new("ended_by_state");
-/// Recipient → how many deliveries it has in each state. Written by each commit that changes them.
+/// Recipient → how many deliveries it has in each state, besides first attempts, which are counted in their rows. Written by
+/// each commit that changes them.
 pub(super) const COUNTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("counts");
 /// (Batch, place in the batch, recipient) → nothing. Deliveries that a redelivery or a recovery added to an event that the
 /// recipient did not match.
@@ -77,6 +80,7 @@ pub(super) struct Tables<'txn> {
     pub(super) waiting: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) due: Table<'txn, (u128, i64, u128), ()>,
     pub(super) ended: Table<'txn, (u128, u128), &'static [u8]>,
+    pub(super) ended_minutes: Table<'txn, (u128, u64), ()>,
     pub(super) ended_by_state: Table<'txn, (u128, u8, u128, u32), u128>,
     pub(super) counts: Table<'txn, u128, &'static [u8]>,
     pub(super) added: Table<'txn, (u128, u32, u128), ()>,
@@ -103,6 +107,7 @@ impl<'txn> Tables<'txn> {
             waiting: txn.open_table(WAITING)?,
             due: txn.open_table(DUE)?,
             ended: txn.open_table(ENDED)?,
+            ended_minutes: txn.open_table(ENDED_MINUTES)?,
             ended_by_state: txn.open_table(ENDED_BY_STATE)?,
             counts: txn.open_table(COUNTS)?,
             added: txn.open_table(ADDED)?,

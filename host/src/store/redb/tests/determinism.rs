@@ -149,6 +149,7 @@ impl Replica {
                 DUE,
                 ENDED,
                 ENDED_BY_STATE,
+                ENDED_MINUTES,
                 COUNTS,
                 ADDED,
                 SUBSCRIPTIONS,

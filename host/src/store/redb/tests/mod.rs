@@ -119,7 +119,13 @@ fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
 /// A machine that has applied nothing.
 fn machine(dedup_window: Duration) -> Machine {
     let usage = Usage::new([], u64::MAX).into();
-    Machine { dedup_window, reached: Default::default(), usage, marks: Default::default() }
+    Machine {
+        dedup_window,
+        reached: Default::default(),
+        usage,
+        marks: Default::default(),
+        ended_minutes: Default::default(),
+    }
 }
 
 /// Makes a file say that it is of an older version.
