@@ -15,7 +15,7 @@ pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How much of a guest's stack there is.
 pub(super) const STACK_BYTES: usize = 512 * 1024;
 /// How often a running guest is interrupted: it yields to others, and ends at its deadline.
-pub(super) const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 /// How many unused slots of the pool stay initialised for their last module.
 const WARM_SLOTS_MAX: u32 = 256;
 /// How many bytes of a memory keep their pages for the next instance, which saves page faults.

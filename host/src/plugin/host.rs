@@ -264,7 +264,8 @@ impl Running {
         let calls = FairSemaphore::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize);
         let memory = FairSemaphore::new(settings.memory_total_bytes, engine::CALLS_MAX as usize);
         let web = Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks));
-        let schedule = Schedule::new(settings.threads);
+        let interrupted = engine.clone();
+        let schedule = Schedule::new(settings.threads, move || interrupted.increment_epoch());
         Ok(Self { engine, linker, calls, memory, schedule, web, runtime: Some(runtime), _ticker: ticker })
     }
 

@@ -3,25 +3,39 @@
 //! A guest runs until it waits for something or until a tick, and then queues for another turn. Each user's time is
 //! counted, and the next turn goes to the user with the least, so that many guests of one user get as much time as one
 //! guest of another (start-time fair queueing). A user that returns after a pause starts one tick below the others, so
-//! it runs next; it saves up no more credit than that.
+//! it runs next; it saves up no more credit than that. Its guest does not wait for the tick either: those that run are
+//! interrupted.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::TICK;
 
 /// With more users than this, those without guests are dropped: they have used at most a few ticks more than others.
 const USERS_KEPT: usize = 1024;
 
+/// The shortest time between two interruptions: changing guests costs some microseconds.
+const INTERRUPTION_MIN: Duration = Duration::from_micros(250);
+
 /// The order in which guests run. Its clones are the same.
 #[derive(Clone)]
-pub(super) struct Schedule(Arc<Mutex<State>>);
+pub(super) struct Schedule(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Makes the guests that run yield.
+    interrupt: Box<dyn Fn() + Send + Sync>,
+}
 
 struct State {
+    /// When guests were last interrupted before their tick.
+    interrupted: Option<Instant>,
     /// How many more may run at once.
     free: usize,
+    /// How many run.
+    running: usize,
     /// The virtual time, in nanoseconds: the largest start time of any turn so far.
     now: u64,
     users: HashMap<Arc<str>, User>,
@@ -36,6 +50,8 @@ struct User {
     /// The time that the user has used, in nanoseconds.
     had: u64,
     guests: usize,
+    /// How many of them run.
+    running: usize,
     waiting: VecDeque<Waiting>,
 }
 
@@ -69,10 +85,12 @@ fn rested(now: u64) -> u64 {
 }
 
 impl Schedule {
-    /// Makes a schedule that runs so many guests at once.
-    pub(super) fn new(threads: usize) -> Self {
+    /// Makes a schedule that runs so many guests at once; `interrupt` makes those that run yield.
+    pub(super) fn new(threads: usize, interrupt: impl Fn() + Send + Sync + 'static) -> Self {
         let (users, called) = (HashMap::new(), HashSet::new());
-        Self(Arc::new(Mutex::new(State { free: threads.max(1), now: 0, users, called, next: 0 })))
+        let state =
+            State { interrupted: None, free: threads.max(1), running: 0, now: 0, users, called, next: 0 };
+        Self(Arc::new(Shared { state: Mutex::new(state), interrupt: Box::new(interrupt) }))
     }
 
     /// Adds a guest of a user.
@@ -88,14 +106,26 @@ impl Schedule {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// Tells whether guests may be interrupted now, and takes note of it.
+    fn may_interrupt(&mut self) -> bool {
+        let is_over = |last: Instant| last.elapsed() >= INTERRUPTION_MIN;
+        let may = self.interrupted.is_none_or(is_over);
+        if may {
+            self.interrupted = Some(Instant::now());
+        }
+        may
+    }
+
     /// Charges a user for a turn that begins now.
     fn begin(&mut self, user: &Arc<str>) {
         let Some(known) = self.users.get_mut(user) else { return };
+        known.running += 1;
+        self.running += 1;
         known.had = known.had.max(rested(self.now));
         self.now = self.now.max(known.had);
         known.had += TURN_NANOS;
@@ -103,7 +133,9 @@ impl State {
 
     /// Charges a user for a turn's real length, and grants the next turn.
     fn end(&mut self, user: &Arc<str>, nanos: u64) {
+        self.running = self.running.saturating_sub(1);
         if let Some(known) = self.users.get_mut(user) {
+            known.running = known.running.saturating_sub(1);
             known.had = known.had.saturating_sub(TURN_NANOS).saturating_add(nanos);
         }
         let waiting = self.users.iter().filter_map(|(name, user)| {
@@ -154,8 +186,14 @@ impl Seat {
         let number = state.next;
         state.next += 1;
         let waiting = Waiting { number, waker: cx.waker().clone() };
-        state.users.entry(Arc::clone(&self.user)).or_default().waiting.push_back(waiting);
+        let (now, running) = (state.now, state.running);
+        let user = state.users.entry(Arc::clone(&self.user)).or_default();
+        let is_ahead = user.waiting.is_empty() && user.had.max(rested(now)) < now && user.running < running;
+        user.waiting.push_back(waiting);
         self.stand = Stand::Waiting(number);
+        if is_ahead && state.may_interrupt() {
+            (self.schedule.0.interrupt)();
+        }
         Poll::Pending
     }
 
@@ -206,7 +244,7 @@ mod tests {
     /// With six users whose guests spin, a seventh user's guest waited for all of them.
     #[test]
     fn whoever_has_had_the_least_comes_next() {
-        let schedule = Schedule::new(1);
+        let schedule = Schedule::new(1, || ());
         let mut spinners: Vec<_> = (0..6).map(|user| schedule.seat(&format!("spinner {user}"))).collect();
         for _ in 0..10 {
             for seat in &mut spinners {
@@ -228,9 +266,31 @@ mod tests {
         assert!(!ask(&mut spinners[0]));
     }
 
+    /// A guest waited for the tick of those that spun.
+    #[test]
+    fn a_user_with_less_time_than_those_that_run_interrupts_them_and_nobody_else_does() {
+        let interruptions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&interruptions);
+        let schedule = Schedule::new(1, move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        let so_far = || interruptions.load(std::sync::atomic::Ordering::Relaxed);
+        let (mut one, mut two) = (schedule.seat("spinner"), schedule.seat("spinner"));
+        assert!(ask(&mut one) && !ask(&mut two));
+        one.end_turn(20 * TICK);
+        assert!(ask(&mut two) && !ask(&mut one));
+        assert_eq!(so_far(), 0, "they are one user's");
+        let mut quick = schedule.seat("quick");
+        assert!(!ask(&mut quick));
+        assert_eq!(so_far(), 1);
+        let mut again = schedule.seat("also quick");
+        assert!(!ask(&mut again));
+        assert_eq!(so_far(), 1, "it has just been done");
+    }
+
     #[test]
     fn many_guests_of_one_user_get_as_much_as_one_of_another() {
-        let schedule = Schedule::new(1);
+        let schedule = Schedule::new(1, || ());
         let mut seats: Vec<_> = (0..9).map(|_| schedule.seat("many")).collect();
         seats.push(schedule.seat("one"));
         let mut turns = (0, 0);
@@ -252,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_goes_leaves_its_turn_to_others() {
-        let schedule = Schedule::new(1);
+        let schedule = Schedule::new(1, || ());
         let (mut one, mut two, mut three) = (schedule.seat("a"), schedule.seat("b"), schedule.seat("c"));
         assert!(ask(&mut one) && !ask(&mut two) && !ask(&mut three));
         drop(two);
@@ -267,7 +327,7 @@ mod tests {
 
     #[test]
     fn nobody_saves_up_time() {
-        let schedule = Schedule::new(1);
+        let schedule = Schedule::new(1, || ());
         let (mut busy, mut rested) = (schedule.seat("busy"), schedule.seat("rested"));
         for _ in 0..100 {
             assert!(ask(&mut busy));

@@ -206,7 +206,7 @@ mod tests {
     /// charged.
     #[test]
     fn what_follows_a_guests_end_waits_for_its_turn() {
-        let schedule = Schedule::new(1);
+        let schedule = Schedule::new(1, || ());
         let (mut running, mut ended) = (schedule.seat("ann"), schedule.seat("bob"));
         assert_eq!(poll_fn(|cx| running.poll_turn(cx)).now_or_never(), Some(()));
         let mut following = Box::pin(in_turn(Some(&mut ended), || 7));
