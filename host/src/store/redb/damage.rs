@@ -213,13 +213,16 @@ impl Apply<'_, '_> {
             Some(Ok(waiting)) if waiting.due.as_microsecond() != due => return Ok(()),
             Some(Ok(waiting)) => {
                 let number = waiting.progress.failed.saturating_add(1);
+                self.count_waited(recipient, &waiting.why);
                 (Some((waiting.batch, waiting.index)), number, waiting.origin.was_allowed)
             }
             // Its key still tells which event it is.
-            Some(Err(_)) | None => (self.place_of(event)?, 1, false),
+            Some(Err(_)) | None => {
+                self.recount_deliveries(recipient);
+                (self.place_of(event)?, 1, false)
+            }
         };
         self.tables.waiting.remove((recipient, event))?;
-        self.recount_deliveries(recipient);
         let Some((batch, index)) = place else { return Ok(()) };
         let key = DeliveryKey { recipient, event, batch, index };
         let is_gone = |events: Batch| matches!(event_state(&events, index), EventState::Nothing);
@@ -240,8 +243,8 @@ impl Apply<'_, '_> {
             self.tables.waiting.get(row)?.is_some_and(|row| Waiting::decode(row.value()).is_err());
         if is_damaged {
             self.tables.waiting.remove(row)?;
+            self.recount_deliveries(due.0);
         }
-        self.recount_deliveries(due.0);
         Ok(())
     }
 

@@ -144,13 +144,18 @@ impl Apply<'_, '_> {
     /// Replaces a row of first attempts whose deliveries were sorted out one by one.
     pub(super) fn replace_first(&mut self, row: (u128, u128), places: Vec<u32>) {
         self.rows.first.insert(row, places);
-        self.rows.recount.insert(row.0);
         self.effects.pruned.insert(record::recipient_id(row.0));
     }
 
-    /// Counts the deliveries of a recipient again at the end of the transaction.
+    /// Counts the deliveries of a recipient again at the end of the transaction: one of them was in a state that cannot be
+    /// read.
     pub(super) fn recount_deliveries(&mut self, recipient: u128) {
         self.rows.recount.insert(recipient);
+    }
+
+    /// Notes that a delivery no longer waits for this.
+    pub(super) fn count_waited(&mut self, recipient: u128, why: &Why) {
+        self.rows.count(recipient, why.state(), -1);
     }
 
     /// Returns a row of first attempts; one that is not there has no places.
@@ -379,7 +384,9 @@ impl Apply<'_, '_> {
     /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
     pub(super) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
         self.replace_first((recipient, batch), Vec::new());
-        self.rows.ended.insert((batch, recipient), Vec::new());
+        for ended in std::mem::take(self.ended_row((batch, recipient))?) {
+            self.rows.count(recipient, ended.state, -1);
+        }
         for state in FINAL.map(final_code) {
             let whole = (recipient, state, batch, 0)..=(recipient, state, batch, u32::MAX);
             self.tables.ended_by_state.retain_in(whole, |_, _| false)?;

@@ -43,9 +43,10 @@ impl Ids {
         EventId::from_uuid(Uuid::from_u128(id))
     }
 
-    /// Returns the latest time in an id so far, in milliseconds since 1970.
-    pub(super) fn millis(&self) -> u64 {
-        self.millis
+    /// Returns the time in the last id of this group, in milliseconds since 1970; `None` if it has none. (A clock that was
+    /// wrong for a while must not set the time of later ids.)
+    pub(super) fn millis(&self) -> Option<u64> {
+        (self.place > 0).then_some(self.millis)
     }
 }
 
@@ -78,7 +79,7 @@ mod tests {
                 assert_eq!(next.uuid().get_variant(), uuid::Variant::RFC4122);
                 last = next;
             }
-            floor = ids.millis();
+            floor = ids.millis().unwrap();
         }
         assert_eq!(millis(last), floor);
     }
@@ -89,6 +90,7 @@ mod tests {
         ids.place = (1 << PLACE_BITS) - 1;
         let (last, next) = (ids.next(), ids.next());
         assert!(next > last);
-        assert_eq!((millis(last), millis(next), ids.millis()), (5, 6, 6));
+        assert_eq!((millis(last), millis(next), ids.millis()), (5, 6, Some(6)));
+        assert_eq!(Ids::of_group(1, Timestamp::MAX, 5).millis(), None, "no id, no time");
     }
 }

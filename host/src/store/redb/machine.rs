@@ -144,7 +144,9 @@ impl Apply<'_, '_> {
     pub(super) fn finish(mut self) -> Result<Effects, Fault> {
         self.write_rows()?;
         self.write_accounts()?;
-        self.tables.meta.insert(MILLIS_KEY, self.ids.millis())?;
+        if let Some(millis) = self.ids.millis() {
+            self.tables.meta.insert(MILLIS_KEY, millis)?;
+        }
         Ok(self.effects)
     }
 }

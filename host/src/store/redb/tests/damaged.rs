@@ -6,7 +6,7 @@ use super::super::history;
 use super::super::schema::{HISTORY, PIECES, Tables};
 use super::*;
 use crate::domain::{Activity, Subscription};
-use crate::store::{Error, Forward, Quota};
+use crate::store::{Error, Forward, Quota, StoredState};
 
 /// Lays other bytes where records are, and opens the store again, so that nothing of them is left in memory.
 async fn damage(folder: &Path, store: RedbStore, damage: impl FnOnce(&mut Tables<'_>)) -> RedbStore {
@@ -85,6 +85,10 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
         assert!(matches!(&states[..], [(2, state)] if is_damaged(state)), "{states:?}");
     }
     assert_eq!(store.damaged(), 1, "it is counted once");
+    for (recipient, pending) in [(sub(1), 3), (sub(2), 2)] {
+        let counts = store.counts(recipient).await.unwrap();
+        assert_eq!((counts.of(StoredState::Dead), counts.total()), (1, 1 + pending));
+    }
     assert!(matches!(store.story(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
     assert_eq!(listed(&store, ALL).await, [later, logged[1], logged[0]]);
     // A rewrite of its batch leaves the others whole.

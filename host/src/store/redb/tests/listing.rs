@@ -127,3 +127,25 @@ async fn damaged_counts_are_counted_again() {
     assert!(store.redeliver(ids[0], vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
     assert_eq!(counts(&store).await, [4, 3, 0, 2, 3, 3, 3]);
 }
+
+/// The ends of a batch that cannot be read leave lists and counts with it.
+#[tokio::test]
+async fn a_damaged_batch_is_uncounted_when_it_is_purged() {
+    let (_folder, store) = fresh();
+    let ids = one_in_each_state(&store).await;
+    let damaged = store.reader.handle.write(|txn| {
+        let mut tables = super::super::schema::Tables::open(txn)?;
+        tables.batches.insert(ids[0].uuid().as_u128(), &[9, 9][..])?;
+        Ok(())
+    });
+    damaged.unwrap();
+    store.reader.recent.drop_batch(ids[0].uuid().as_u128());
+    assert_eq!(
+        purge(&store, Purge::Before(Timestamp::MAX)).await,
+        (9, 4),
+        "the damaged one counts as one event"
+    );
+    // What waits for another attempt there becomes a dead letter when it is read.
+    assert_eq!(counts(&store).await[3..], [0, 0, 0, 0]);
+    assert!(list(&store, StoredState::Dead, None, 9).await.is_empty());
+}
