@@ -54,7 +54,8 @@ async fn more_hanging_targets_than_attempts_allowed_in_all_delay_no_other() {
         let path = format!("/hanging-{n}");
         // Five are answered, and the sixth hangs.
         target.wait_for(&path, 6).await;
-        assert!(target.peak(&path) <= 4);
+        // One that gives way frees its slot before the target has read that its connection is closed.
+        assert!(target.peak(&path) <= 2 * 4);
     }
 }
 
@@ -77,7 +78,8 @@ async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
         server.receive(&event(&n.to_string())).await;
     }
     target.wait_for("/healthy", 50).await;
-    assert!(target.peak("/hanging") <= 8, "all attempts count");
+    // One that gives way frees its slot before the target has read that its connection is closed.
+    assert!(target.peak("/hanging") <= 2 * 8, "all attempts count");
     let mut held = 0;
     for uuid in &hanging {
         let delivery = server.delivery(&first, uuid).await;
