@@ -24,7 +24,7 @@ const STRIPES: u8 = 64;
 
 /// The subscriptions. Shared by REST, matching and delivery.
 pub struct Directory {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     now: Arc<ArcSwap<Snapshot>>,
     /// The handlers that have a route, in the order in which their filters are tried.
     routes: Vec<Route>,
@@ -60,7 +60,7 @@ impl Directory {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn open(store: Arc<dyn Store>, routes: Vec<Route>) -> Result<Self, store::Error> {
+    pub async fn open(store: Arc<Store>, routes: Vec<Route>) -> Result<Self, store::Error> {
         let subscriptions = store.subscriptions().await?;
         let reading = tokio::task::spawn_blocking(move || Snapshot::read(subscriptions));
         let mut snapshot = reading.await.expect("reading filters does not panic");

@@ -82,7 +82,7 @@ impl Error {
 /// Accepts events into the log. A cheap handle.
 #[derive(Clone)]
 pub struct Intake {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
     barrier: Arc<Barrier>,
@@ -94,7 +94,7 @@ impl Intake {
     /// `bytes_max` are being accepted at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery
     /// that they cause.
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         directory: Arc<Directory>,
         dispatcher: Arc<Dispatcher>,
         bytes_max: usize,

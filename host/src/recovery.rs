@@ -69,7 +69,7 @@ pub struct Recoveries {
 }
 
 struct Shared {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     directory: Arc<Directory>,
     intake: Intake,
     /// How many events are read in a second.
@@ -97,7 +97,7 @@ impl Recoveries {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         directory: Arc<Directory>,
         intake: Intake,
         rate: u32,

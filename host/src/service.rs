@@ -27,7 +27,7 @@ use crate::plugin::Host;
 use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
-use crate::store::redb::{OpenError, Options, RedbStore};
+use crate::store::redb::{OpenError, Options};
 use crate::store::{self, EventHistory, Purge, PurgeReport, Store};
 
 /// How often events past their retention are removed.
@@ -66,7 +66,7 @@ pub enum Error {
 
 /// A running router: it attempts pending deliveries from the moment it is open.
 pub struct Service {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     dispatcher: Arc<Dispatcher>,
     intake: Intake,
     api: Api,
@@ -105,7 +105,7 @@ impl Service {
     async fn start(
         config: Config,
         routes: Vec<Route>,
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         guard: Arc<Guard>,
     ) -> Result<Self, Error> {
         let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
@@ -337,7 +337,7 @@ async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
 /// Loads the handlers. The events that they upload are accepted like any others.
 async fn runs(
     config: &Config,
-    (store, directory): (&Arc<dyn Store>, &Directory),
+    (store, directory): (&Arc<Store>, &Directory),
     intake: Intake,
     host: Arc<Host>,
 ) -> Result<Runs, Error> {
@@ -360,21 +360,21 @@ async fn runs(
     started.map_err(Error::Handlers)
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
     let folder = config.data.clone();
     let options = Options {
         dedup_window: config.dedup_window.unwrap_or_default(),
         user_bytes_max: config.user_bytes_max,
         queue_bytes_max: config.accept_bytes_max,
     };
-    let opened = tokio::task::spawn_blocking(move || RedbStore::with(&folder, options)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
     Ok(Arc::new(store))
 }
 
 /// Removes expired data at intervals, until the service stops.
 async fn upkeep(
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     directory: Arc<Directory>,
     retention: Option<Duration>,
     stop: CancellationToken,
@@ -387,9 +387,9 @@ async fn upkeep(
         }
         let work = async {
             if let Some(retention) = retention {
-                purge(&*store, retention).await;
+                purge(&store, retention).await;
             }
-            forget(&*store, &directory).await;
+            forget(&store, &directory).await;
         };
         // The work is many small writes, so a shutdown need not wait for the last one.
         if stop.run_until_cancelled(work).await.is_none() {
@@ -399,7 +399,7 @@ async fn upkeep(
 }
 
 /// Removes events past their retention.
-async fn purge(store: &dyn Store, retention: Duration) {
+async fn purge(store: &Store, retention: Duration) {
     let Ok(before) = clock::now().checked_sub(retention) else { return };
     match store.purge(Purge::Expired(before)).await {
         Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
@@ -412,7 +412,7 @@ async fn purge(store: &dyn Store, retention: Duration) {
 }
 
 /// Forgets deleted subscriptions that nothing in the log refers to any more.
-async fn forget(store: &dyn Store, directory: &Directory) {
+async fn forget(store: &Store, directory: &Directory) {
     let deleted = directory.deleted_before(clock::now());
     for deleted in deleted.chunks(FORGET_AT_ONCE) {
         match store.forget(deleted.to_vec()).await {

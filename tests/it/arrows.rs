@@ -182,7 +182,7 @@ fn an_import_against_the_arrows_is_found() {
             "store/redb/mod.rs",
             "use redb::{Database, ReadableTable};\nuse crate::{clock::Clock, domain::Event};",
         ),
-        ("store/mod.rs", "mod redb;\npub use self::redb::RedbStore;"),
+        ("store/mod.rs", "mod redb;\npub use self::redb::Store;"),
         ("cli/db.rs", "use waypost::store::redb::{self, Checked};\nfn f() { redb::check() }"),
         ("service.rs", "use crate::{config::Config, http, store::Store};"),
         ("main.rs", "use waypost::{cli, config::Config};"),

@@ -22,7 +22,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The pending deliveries of one subscription.
 pub(super) struct Backlog {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     id: RecipientId,
     /// Deliveries that were read and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
@@ -44,7 +44,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(store: Arc<dyn Store>, id: RecipientId) -> Self {
+    pub(super) fn new(store: Arc<Store>, id: RecipientId) -> Self {
         Self {
             store,
             id,
@@ -181,16 +181,15 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::domain::Event;
-    use crate::store::faulty::{Fault, FaultyStore};
-    use crate::store::redb::RedbStore;
+    use crate::store::faulty::Fault;
     use crate::store::{Arrival, Store};
 
     const ID: RecipientId = RecipientId::MAX;
 
     /// A store, and a worker's backlog that has been read to the end.
-    async fn read_backlog(folder: &tempfile::TempDir) -> (Arc<RedbStore>, Backlog) {
-        let store = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
-        let mut backlog = Backlog::new(Arc::<RedbStore>::clone(&store), ID);
+    async fn read_backlog(folder: &tempfile::TempDir) -> (Arc<Store>, Backlog) {
+        let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+        let mut backlog = Backlog::new(Arc::<Store>::clone(&store), ID);
         read(&mut backlog).await;
         assert!(backlog.is_over());
         (store, backlog)
@@ -204,7 +203,7 @@ mod tests {
         }
     }
 
-    async fn accept(store: &RedbStore) {
+    async fn accept(store: &Store) {
         let event = r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#;
         let event = Event::from_json(event).unwrap();
         let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
@@ -265,11 +264,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, mut backlog) = read_backlog(&folder).await;
         let fails = |_, _| Some(Fault::Fails(Error::Closed));
-        let inner = std::mem::replace(&mut backlog.store, FaultyStore::new(store, fails));
+        store.faults.follow(fails);
         backlog.receive(Wake::accepted(1));
         backlog.begin(2);
         assert!(!backlog.is_reading() && !backlog.is_over() && !backlog.is_due_unread());
-        backlog.store = inner;
+        store.faults.follow(|_, _| None);
         backlog.begin(2);
         assert!(!backlog.is_over(), "not before the end of the pause");
         assert!(backlog.pause().is_some_and(|end| end <= Instant::now() + PAUSE));

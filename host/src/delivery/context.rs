@@ -29,7 +29,7 @@ const WORKER_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The state that all workers share. Each subscription's own state is in its worker.
 pub(super) struct DeliveryContext {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Store>,
     pub(super) directory: Arc<Directory>,
     pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,

@@ -46,7 +46,7 @@ impl Dispatcher {
     /// # Errors
     /// When the store cannot be read or TLS cannot be set up.
     pub async fn start(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         directory: Arc<Directory>,
         modules: Arc<Modules>,
         policy: Policy,

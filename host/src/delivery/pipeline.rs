@@ -135,7 +135,7 @@ impl DeliveryContext {
         let has_policy = plugin.has_policy();
         let mut guard = None;
         if plugin.uses_state() {
-            guard = match state_cache.lock(&*self.store, plugin_call.subscription).await {
+            guard = match state_cache.lock(&self.store, plugin_call.subscription).await {
                 Ok(guard) => Some(guard),
                 Err(error) => {
                     return PluginDecision { plan: unreadable(&error), run: None, is_rendered: false };

@@ -32,7 +32,7 @@ impl StateCache {
     /// Waits for exclusive use, and reads the state if it is not cached.
     pub(super) async fn lock(
         &self,
-        store: &dyn Store,
+        store: &Store,
         subscription: &Subscription,
     ) -> Result<StateGuard<'_>, Error> {
         let mut state_cache = self.0.lock().await;

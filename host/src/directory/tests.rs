@@ -4,10 +4,10 @@ use super::*;
 use crate::clock;
 use crate::domain::Auth;
 use crate::store::Quota;
-use crate::store::redb::RedbStore;
+use crate::store::Store;
 
 async fn directory(folder: &tempfile::TempDir) -> Directory {
-    let store = RedbStore::open(folder.path(), Duration::ZERO).unwrap();
+    let store = Store::open(folder.path(), Duration::ZERO).unwrap();
     Directory::open(Arc::new(store), Vec::new()).await.unwrap()
 }
 
@@ -104,7 +104,7 @@ async fn a_users_subscriptions_are_listed_in_the_order_of_creation_and_in_pages(
 #[tokio::test]
 async fn a_stored_filter_that_does_not_parse_matches_nothing_and_stays_in_nobodys_way() {
     let folder = tempfile::tempdir().unwrap();
-    let store = RedbStore::open(folder.path(), Duration::ZERO).unwrap();
+    let store = Store::open(folder.path(), Duration::ZERO).unwrap();
     let wrong = Subscription { jsonpath: "$[".to_owned(), ..subscription() };
     let right = subscription();
     for stored in [&wrong, &right] {

@@ -307,7 +307,7 @@ enum Ending {
 }
 
 impl Ending {
-    async fn record(&self, store: &dyn Store) -> Result<(), store::Error> {
+    async fn record(&self, store: &Store) -> Result<(), store::Error> {
         match self {
             Self::Settled(settlement) => store.settle(settlement.as_ref().clone()).await,
             Self::Released(release) => store.release(release.as_ref().clone()).await,
@@ -319,7 +319,7 @@ impl Ending {
 /// `false` when the service stops first.
 async fn record(context: &RunContext, event: EventId, ending: &Ending) -> bool {
     loop {
-        let Err(error) = ending.record(&*context.store).await else { return true };
+        let Err(error) = ending.record(&context.store).await else { return true };
         // A damaged record stays damaged: retrying does not help.
         if matches!(error, store::Error::Damaged { .. }) {
             tracing::error!(%event, %error, "the end of a run cannot be recorded: it does not begin again before the next start");

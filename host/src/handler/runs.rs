@@ -36,7 +36,7 @@ pub(super) struct InFlight(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
 
 /// What all queues share.
 pub(super) struct RunContext {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Store>,
     /// The folder of all runs.
     pub(super) runs: PathBuf,
     pub(super) in_flight: InFlight,
@@ -72,7 +72,7 @@ impl Runs {
     /// # Errors
     /// When a handler cannot be used.
     pub async fn start(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         directory: &Directory,
         intake: Intake,
         definitions: Vec<Definition>,
@@ -87,7 +87,7 @@ impl Runs {
             tracing::warn!("{warning}");
         }
         warn_of_shadows(&handlers);
-        warn_of_stranded(&*store, directory, &handlers).await;
+        warn_of_stranded(&store, directory, &handlers).await;
         let (stop, abort) = (store.alarm().stop_token(), CancellationToken::new());
         let in_flight = InFlight::default();
         let context = Arc::new(RunContext { store, runs, in_flight, stop, abort });
@@ -207,7 +207,7 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
 }
 
 /// Warns about pending runs of handlers that are not configured.
-async fn warn_of_stranded(store: &dyn Store, directory: &Directory, handlers: &[Arc<Handler>]) {
+async fn warn_of_stranded(store: &Store, directory: &Directory, handlers: &[Arc<Handler>]) {
     let waiting = match store.recipients_with_backlog().await {
         Ok(waiting) => waiting,
         Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),

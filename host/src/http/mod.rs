@@ -91,7 +91,7 @@ impl Limits {
 #[derive(Clone)]
 pub struct Api {
     /// The log.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     /// The subscriptions.
     pub directory: Arc<Directory>,
     /// The uploaded modules.

@@ -118,7 +118,7 @@ pub struct Referring<'a> {
 
 /// The uploaded modules.
 pub struct Modules {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     host: Arc<Host>,
     /// Held for reading while a subscription comes to refer to a module, for writing while unused ones are removed.
     referring: RwLock<()>,
@@ -150,7 +150,7 @@ impl UploadResult {
 
 impl Modules {
     /// Makes the modules of a store, run by `host`.
-    pub fn new(store: Arc<dyn Store>, host: Arc<Host>, room: Room) -> Self {
+    pub fn new(store: Arc<Store>, host: Arc<Host>, room: Room) -> Self {
         let (referring, storing) = (RwLock::new(()), Mutex::new(()));
         let (checking, uploading) =
             (FairSemaphore::new(usize::MAX, 1), FairSemaphore::new(UPLOADS_MAX, USER_UPLOADS_MAX));

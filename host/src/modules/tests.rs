@@ -11,11 +11,11 @@ use crate::clock;
 use crate::domain::Subscription;
 use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
 use crate::store::Quota;
-use crate::store::redb::RedbStore;
+use crate::store::Store;
 
 struct Kept {
     modules: Modules,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     folder: TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Kept {
 
     fn with(room: Room) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap());
+        let store: Arc<Store> = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
         let host = Host::new(Settings {
             limits: Limits { time: Duration::from_secs(10), ..Limits::default() },
             compile: CompileLimits::default(),

@@ -7,18 +7,18 @@ use tower::ServiceExt;
 use super::*;
 use crate::domain::{RecipientId, Recovery, Subscription};
 use crate::handler::{Closure, Definition, Program};
-use crate::store::faulty::{Fault, FaultyStore};
+use crate::store::faulty::Fault;
 
 /// Opens a service in `folder` whose store panics when this method is called.
 async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool) -> Service {
     let config = config(folder, handler);
     let routes = handler::routes(&config.handlers).unwrap();
     let of_handler: Vec<_> = config.handlers.iter().map(|known| known.name.routed()).collect();
-    let store =
-        FaultyStore::new(open_store(&config).await.unwrap(), move |called, whose: Option<RecipientId>| {
-            let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
-            (called == method && is_meant).then_some(Fault::Panic)
-        });
+    let store = open_store(&config).await.unwrap();
+    store.faults.follow(move |called, whose: Option<RecipientId>| {
+        let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
+        (called == method && is_meant).then_some(Fault::Panic)
+    });
     Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
 }
 

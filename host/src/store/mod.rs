@@ -1,8 +1,7 @@
 //! Everything durable: the event log, subscriptions, pending deliveries, and the history of attempts.
 //!
-//! [`Store`] is the boundary. Today [`redb`] implements it; where one machine is not enough, NATS JetStream will. The
-//! modules above depend on neither. A store makes no callbacks: it adds the ids of recipients with new work to
-//! [`WakeSet`], and their workers read the store again.
+//! [`Store`] is the boundary: the modules above know nothing of [`redb`]. A store makes no callbacks: it adds the ids of
+//! recipients with new work to [`WakeSet`], and their workers read the store again.
 
 mod deliveries;
 #[cfg(test)]
@@ -14,17 +13,13 @@ mod wakes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange, StateMap};
+use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange};
 use crate::domain::recovery::ScanProgress;
-use crate::domain::{
-    Event, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, recovery,
-};
-use crate::stage::Alarm;
+use crate::domain::{Event, EventId, RecipientId, recovery};
 
+pub use self::redb::Store;
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use wakes::{Wake, WakeSet};
@@ -284,161 +279,4 @@ impl Module {
         let uploads = BTreeMap::from([(by.to_owned(), now)]);
         Self { report, uploaded: now, by: by.to_owned(), uploads }
     }
-}
-
-/// The durable state of the service. Every write is durable when its future resolves, except [`Store::settle`] of
-/// anything but a run, and [`Store::release`].
-///
-/// Cancelling the future does not cancel the write. The exception is events that are still queued: when room is needed,
-/// those whose future was dropped are discarded.
-#[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
-    ///
-    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. When the
-    /// queue is full, the call fails with [`Error::Busy`].
-    async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error>;
-
-    /// Returns one event with the history of its deliveries.
-    async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error>;
-
-    /// Returns events with the histories of their deliveries, newest first.
-    async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error>;
-
-    /// Lists deliveries of a recipient, those of the newest events first.
-    async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error>;
-
-    /// Returns those of these events that are in the log, each with its delivery to this recipient alone, in any order.
-    async fn deliveries_of(
-        &self,
-        recipient: RecipientId,
-        events: Vec<EventId>,
-    ) -> Result<Vec<EventHistory>, Error>;
-
-    /// Counts the deliveries of a recipient by state.
-    async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error>;
-
-    /// Removes events from the log, but for those with an open delivery.
-    async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error>;
-
-    /// Enqueues an event (again) for these recipients; returns `false` when there is no such event.
-    ///
-    /// A rendered payload is kept, unless the subscription has another plugin or configuration now.
-    async fn redeliver(
-        &self,
-        id: EventId,
-        recipients: Vec<RecipientId>,
-        by: String,
-        at: Timestamp,
-    ) -> Result<bool, Error>;
-
-    /// Returns all subscriptions, deleted ones included.
-    async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error>;
-
-    /// Creates or replaces a subscription. One without a plugin loses the state of the plugin that it had.
-    async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error>;
-
-    /// Returns how much is kept for a user.
-    fn usage_of(&self, user: &str) -> UserUsage;
-
-    /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
-    /// returns `false` while another recovery of the subscription runs.
-    async fn begin_recovery(
-        &self,
-        recovery: Recovery,
-        subscription: Option<Subscription>,
-    ) -> Result<bool, Error>;
-
-    /// Returns a subscription's running or last recovery.
-    async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error>;
-
-    /// Returns all running recoveries.
-    async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error>;
-
-    /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new
-    /// state; `None` when it is over, or has been replaced. The recovery of a deleted subscription is cancelled.
-    async fn recover(
-        &self,
-        subscription: SubscriptionId,
-        asked: Timestamp,
-        step: Step,
-        at: Timestamp,
-    ) -> Result<Option<Recovery>, Error>;
-
-    /// Returns the next part of the log, oldest first; nothing when there is no more.
-    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error>;
-
-    /// Counts a recipient's pending deliveries besides first attempts, up to `limit`.
-    async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error>;
-
-    /// Returns the recipients that have pending deliveries.
-    async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error>;
-
-    /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further
-    /// attempts that are due at `now`, most overdue first. It is the only way by which deliveries reach a worker.
-    async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error>;
-
-    /// Records an attempt. The future resolves when every reader sees it; a crash may still lose it, which only causes
-    /// a repeat. The end of a run is durable by then, and does not wait to be grouped with others.
-    async fn settle(&self, settlement: Settlement) -> Result<(), Error>;
-
-    /// Puts a delivery off without counting an attempt; does nothing if it is not pending at its position any more. The
-    /// future resolves as that of [`Self::settle`] does.
-    async fn release(&self, release: Release) -> Result<(), Error>;
-
-    /// Freezes the rendered payload of a delivery, with the run of its plugin and the changes of its state, in one
-    /// transaction. Does nothing and returns `false` if the delivery is not pending at its position any more; does
-    /// nothing and fails with [`Error::Quota`] if its user has no more room.
-    async fn freeze(&self, rendering: Rendering) -> Result<bool, Error>;
-
-    /// Returns the rendered payload of a delivery, if its plugin has rendered it.
-    async fn rendered(
-        &self,
-        event: EventId,
-        recipient: RecipientId,
-    ) -> Result<Option<RenderedPayload>, Error>;
-
-    /// Returns the state of a subscription's plugin. It may contain expired values until the next change.
-    async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error>;
-
-    /// Keeps a module; an existing one gets the new record.
-    async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error>;
-
-    /// Returns what is known of a module.
-    async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error>;
-
-    /// Returns a module's bytes.
-    async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error>;
-
-    /// Returns what is known of all modules.
-    async fn modules(&self) -> Result<Vec<Module>, Error>;
-
-    /// Removes a module.
-    async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error>;
-
-    /// Cancels the pending deliveries of a deleted subscription, at most `limit` rows; returns whether there may be more.
-    async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error>;
-
-    /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.
-    async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error>;
-
-    /// Remembers when a subscription's target was last reached.
-    async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error>;
-
-    /// Writes something and waits until it is durable.
-    async fn probe(&self) -> Result<(), Error>;
-
-    /// Returns the set to which the ids of recipients with new work are added.
-    fn wakes(&self) -> Arc<WakeSet>;
-
-    /// Returns how many damaged records were met since the store was opened. They are skipped; deliveries that need one
-    /// become dead letters.
-    fn damaged(&self) -> u64;
-
-    /// Returns the alarm that everything on top of this store shares. The store raises it itself when a part of it has
-    /// died and it cannot write any more.
-    fn alarm(&self) -> Alarm;
-
-    /// Writes what is queued, and closes. Later calls get [`Error::Closed`].
-    async fn close(&self);
 }

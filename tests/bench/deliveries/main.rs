@@ -8,7 +8,6 @@ use futures_util::future::try_join_all;
 use uuid::Uuid;
 use waypost::clock;
 use waypost::domain::{Attempt, Event, EventId, Outcome, RecipientId};
-use waypost::store::redb::RedbStore;
 use waypost::store::{
     Arrival, DeliveriesQuery, PendingDelivery, Progress, ReadyQuery, Settlement, Store, StoredState,
 };
@@ -26,14 +25,14 @@ async fn main() -> Result<()> {
     let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
     let folder = tempfile::tempdir()?;
     let recipient = RecipientId::from_uuid(Uuid::from_u128(1));
-    let store = RedbStore::open(folder.path(), Duration::ZERO)?;
+    let store = Store::open(folder.path(), Duration::ZERO)?;
     let begun = Instant::now();
     fill(&store, recipient, count).await?;
     print(&format!("{count} events accepted, delivered or dead in {:.1} s", begun.elapsed().as_secs_f64()));
     store.close().await;
     drop(store);
     let begun = Instant::now();
-    let store = RedbStore::open(folder.path(), Duration::ZERO)?;
+    let store = Store::open(folder.path(), Duration::ZERO)?;
     print(&format!("opened in {:.3} s", begun.elapsed().as_secs_f64()));
     let counts = store.counts(recipient).await?;
     print(&format!("{} dead of {}", counts.of(StoredState::Dead), counts.total()));
@@ -49,7 +48,7 @@ async fn main() -> Result<()> {
 }
 
 /// Accepts events for the recipient, and settles each.
-async fn fill(store: &RedbStore, recipient: RecipientId, count: usize) -> Result<()> {
+async fn fill(store: &Store, recipient: RecipientId, count: usize) -> Result<()> {
     let json =
         r#"{"specversion":"1.0","type":"t","source":"/s","id":"ID","data":{"run":12,"file":"scan.tif"}}"#;
     let mut number = 0;
@@ -83,7 +82,7 @@ fn settlement(recipient: RecipientId, pending: &PendingDelivery, is_dead: bool) 
 }
 
 async fn lists(
-    store: &RedbStore,
+    store: &Store,
     recipient: RecipientId,
     state: Option<StoredState>,
     before: Option<EventId>,

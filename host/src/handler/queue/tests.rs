@@ -13,8 +13,8 @@ use crate::handler::ready::Loaded;
 use crate::handler::runs::InFlight;
 use crate::handler::upload::{Accept, Destination, Refusal, Uploader};
 use crate::intake;
-use crate::store::faulty::{Fault, FaultyStore};
-use crate::store::redb::RedbStore;
+use crate::store::Store;
+use crate::store::faulty::Fault;
 use crate::store::{Arrival, Delivery};
 
 /// Returns a handler that runs this closure.
@@ -65,10 +65,10 @@ fn following(runs: &Arc<AtomicUsize>, folder: &Path, accept: Accept) -> Arc<Hand
 
 /// Returns a queue whose handler has a pending run, and the event.
 async fn owing(handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
-    owing_in(Arc::new(RedbStore::open(folder, Duration::ZERO).unwrap()), handler, folder).await
+    owing_in(Arc::new(Store::open(folder, Duration::ZERO).unwrap()), handler, folder).await
 }
 
-async fn owing_in(store: Arc<dyn Store>, handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
+async fn owing_in(store: Arc<Store>, handler: Arc<Handler>, folder: &Path) -> (Queue, EventId) {
     let context = Arc::new(RunContext {
         store,
         runs: folder.join("runs"),
@@ -278,11 +278,11 @@ async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do()
     let (begun, go) = (Arc::default(), Arc::<Notify>::default());
     let mut handler = counting(&begun, &go);
     Arc::get_mut(&mut handler).unwrap().definition.max_parallel = 1;
-    let store =
-        FaultyStore::new(Arc::new(RedbStore::open(folder.path(), Duration::ZERO).unwrap()), |method, _| {
-            let damaged = || store::Error::Damaged { table: "batches", reason: "torn".to_owned() };
-            (method == "settle").then(|| Fault::Fails(damaged()))
-        });
+    let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+    store.faults.follow(|method, _| {
+        let damaged = || store::Error::Damaged { table: "batches", reason: "torn".to_owned() };
+        (method == "settle").then(|| Fault::Fails(damaged()))
+    });
     let (mut queue, _) = owing_in(store, handler, folder.path()).await;
     queue.start_owed().await;
     go.notify_one();

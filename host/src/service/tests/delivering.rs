@@ -92,7 +92,8 @@ async fn start(
     config: Config,
     script: impl Fn(&'static str, Option<RecipientId>) -> Option<Fault> + Send + Sync + 'static,
 ) -> Service {
-    let store = FaultyStore::new(open_store(&config).await.unwrap(), script);
+    let store = open_store(&config).await.unwrap();
+    store.faults.follow(script);
     Box::pin(Service::start(config, Vec::new(), store, Arc::default())).await.unwrap()
 }
 
@@ -188,7 +189,7 @@ async fn an_attempt_that_panics_is_an_outcome_of_its_delivery_alone() {
     let panics = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&panics);
     let service = start(quiet(folder.path(), "1h"), move |method, _| {
-        (method == "prepared").then(|| {
+        (method == "rendered").then(|| {
             counted.fetch_add(1, Ordering::SeqCst);
             Fault::Panic
         })
@@ -214,7 +215,7 @@ async fn the_last_attempt_that_panics_is_a_dead_letter_and_disables_nobody() {
     let target = Target::start(&open_gate()).await;
     let (subscription, ids) = Box::pin(with_fixed_delivery(folder.path(), &target, &["poison"])).await;
     let service =
-        start(quiet(folder.path(), "none"), |method, _| (method == "prepared").then_some(Fault::Panic)).await;
+        start(quiet(folder.path(), "none"), |method, _| (method == "rendered").then_some(Fault::Panic)).await;
     ends_in(&service, ids[0], "dead").await;
     let State::Dead { reason } = delivery(&service, ids[0]).await.state else { panic!("not dead") };
     assert!(reason.starts_with(PANICKED), "{reason}");
@@ -261,7 +262,7 @@ async fn a_store_that_is_away_holds_deliveries_and_counts_nothing() {
     let away = Arc::new(AtomicBool::new(true));
     let is_away = Arc::clone(&away);
     let service = start(quiet(folder.path(), "none"), move |method, _| {
-        let meets = method == "prepared" && is_away.load(Ordering::SeqCst);
+        let meets = method == "rendered" && is_away.load(Ordering::SeqCst);
         meets.then(|| Fault::Fails(store::Error::Unavailable { reason: "the disk is full".to_owned() }))
     })
     .await;

@@ -9,10 +9,10 @@ use redb::ReadableTable;
 
 use super::damage::{self, Marks};
 use super::deliveries::{DeliveryKey, Rows, Stand};
+use super::group::{End, Redelivery};
 use super::handle::Fault;
 use super::history::Ledger;
 use super::ids::Ids;
-use super::queue::{End, Redelivery};
 use super::record::{self, Batch, HistoryRecord, Waiting, Why};
 use super::schema::{Tables, batch_of};
 use super::tail::NewRow;

@@ -11,13 +11,13 @@ use redb::ReadableTable;
 use super::apply::{Apply, Effects};
 use super::damage::Marks;
 use super::deliveries::Rows;
+use super::group::{Answer, Group, Op, Value};
 use super::handle::Fault;
 use super::ids::Ids;
-use super::queue::{Group, Op};
 use super::schema::{MILLIS_KEY, POSITION_KEY, Tables};
 use super::usage::Usage;
-use crate::domain::{EventId, Recovery, SubscriptionId};
-use crate::store::{Arrival, Error, PurgeReport, Rendering};
+use crate::domain::SubscriptionId;
+use crate::store::{Arrival, Rendering};
 
 /// Applies groups of writes.
 pub(super) struct Machine {
@@ -29,24 +29,6 @@ pub(super) struct Machine {
     pub(super) marks: Marks,
     /// The last minute that was written for each recipient among those with ended deliveries: it saves writing it again.
     pub(super) ended_minutes: HashMap<u128, u64>,
-}
-
-/// What an operation returns.
-pub(super) enum Value {
-    Ids(Vec<EventId>),
-    Unit,
-    Flag(bool),
-    PurgeReport((PurgeReport, Option<EventId>)),
-    Recovery(Option<Box<Recovery>>),
-    Forgotten(Vec<SubscriptionId>),
-    /// Nothing was done, and why.
-    Refused(Error),
-}
-
-impl Value {
-    fn flag(answer: Result<bool, Error>) -> Self {
-        answer.map_or_else(Self::Refused, Self::Flag)
-    }
 }
 
 impl Machine {
@@ -78,20 +60,20 @@ impl Machine {
         &self,
         tables: &mut Tables<'_>,
         now: Timestamp,
-        Group { ops, endings }: &Group,
-    ) -> Result<(Vec<Value>, Effects), Fault> {
+        Group { ops, ends }: &Group,
+    ) -> Result<(Vec<Answer>, Effects), Fault> {
         let mut apply = self.begin(tables, now)?;
         let mut values = Vec::with_capacity(ops.len());
         let mut accepted = apply.accept(arrivals(ops))?.into_iter();
         let mut rendered = apply.freeze(renderings(ops))?.into_iter();
         for op in ops {
             values.push(match op {
-                Op::Accept { .. } => Value::Ids(accepted.next().expect("one list for each accept")),
-                Op::Freeze { .. } => Value::flag(rendered.next().expect("one answer for each")),
+                Op::Accept { .. } => Ok(Value::Ids(accepted.next().expect("one list for each accept"))),
+                Op::Freeze(_) => rendered.next().expect("one answer for each").map(Value::Flag),
                 other => apply.operation(other)?,
             });
         }
-        apply.settle(endings.iter().map(|ending| &ending.end))?;
+        apply.settle(ends.iter())?;
         Ok((values, apply.finish()?))
     }
 
@@ -109,35 +91,35 @@ impl Machine {
 
 impl Apply<'_, '_> {
     /// Applies one operation. Accepts and freezes are applied before the others, all together.
-    fn operation(&mut self, op: &Op) -> Result<Value, Fault> {
-        Ok(match op {
-            Op::Accept { .. } | Op::Freeze { .. } => unreachable!("they are applied together"),
-            Op::PutSubscription { subscription, quota, .. } => {
-                match self.put_subscription(subscription, *quota)? {
-                    Ok(()) => Value::Unit,
-                    Err(full) => Value::Refused(full),
-                }
+    fn operation(&mut self, op: &Op) -> Result<Answer, Fault> {
+        Ok(Ok(match op {
+            Op::Accept { .. } | Op::Freeze(_) => unreachable!("they are applied together"),
+            Op::PutSubscription { subscription, quota } => {
+                return Ok(self.put_subscription(subscription, *quota)?.map(|()| Value::Unit));
             }
-            Op::Redeliver { redelivery, .. } => Value::Flag(self.redeliver(redelivery)?),
-            Op::BeginRecovery { recovery, subscription, .. } => {
-                Value::flag(self.begin_recovery(recovery, subscription.as_deref())?)
+            Op::BeginRecovery { recovery, subscription } => {
+                return Ok(self.begin_recovery(recovery, subscription.as_deref())?.map(Value::Flag));
             }
-            Op::Recover { recover, .. } => Value::Recovery(self.recover(recover)?.map(Box::new)),
-            Op::Purge { purge, from, .. } => Value::PurgeReport(self.purge(purge, *from)?),
-            Op::CancelPending { subscription, limit, at, .. } => {
+            Op::Redeliver(redelivery) => Value::Flag(self.redeliver(redelivery)?),
+            Op::Recover(recover) => Value::Recovery(self.recover(recover)?.map(Box::new)),
+            Op::Purge { purge, from } => {
+                let (report, next) = self.purge(purge, *from)?;
+                Value::PurgeReport(report, next)
+            }
+            Op::CancelPending { subscription, limit, at } => {
                 Value::Flag(self.cancel_pending(*subscription, *limit, *at)?)
             }
-            Op::Module { change, .. } => {
+            Op::Module(change) => {
                 self.change_module(change)?;
                 Value::Unit
             }
-            Op::Forget { deleted, .. } => Value::Forgotten(self.forget(deleted)?),
-            Op::Bury { recipient, rows, at, .. } => {
+            Op::Forget { deleted } => Value::Forgotten(self.forget(deleted)?),
+            Op::Bury { recipient, rows, at } => {
                 self.bury(*recipient, rows, *at)?;
                 Value::Unit
             }
-            Op::Probe { .. } => Value::Unit,
-        })
+            Op::Probe => Value::Unit,
+        }))
     }
 
     /// Writes what is gathered, the last step of a group, and returns what is to be published.
@@ -153,14 +135,14 @@ impl Apply<'_, '_> {
 
 fn arrivals(ops: &[Op]) -> impl Iterator<Item = &[Arrival]> {
     ops.iter().filter_map(|op| match op {
-        Op::Accept { arrivals, .. } => Some(arrivals.as_slice()),
+        Op::Accept { arrivals } => Some(arrivals.as_slice()),
         _ => None,
     })
 }
 
 fn renderings(ops: &[Op]) -> impl Iterator<Item = &Rendering> {
     ops.iter().filter_map(|op| match op {
-        Op::Freeze { rendering, .. } => Some(&**rendering),
+        Op::Freeze(rendering) => Some(&**rendering),
         _ => None,
     })
 }

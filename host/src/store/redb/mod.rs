@@ -10,6 +10,7 @@ mod damage;
 mod deliveries;
 mod delivery_list;
 mod expire;
+mod group;
 mod handle;
 mod history;
 mod ids;
@@ -21,6 +22,7 @@ mod private;
 mod purge;
 mod queue;
 mod read;
+mod reads;
 mod recent;
 mod record;
 mod recover;
@@ -41,25 +43,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::domain::plugin::{RenderedPayload, StateMap};
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
+#[cfg(test)]
+use crate::store::faulty::Faults;
 use crate::store::{
-    Arrival, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward, ListedDelivery,
-    LoggedEvent, Module, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery, Release, Rendering,
-    Settlement, Step, Store, UserUsage, WakeSet,
+    Arrival, Error, Module, Purge, PurgeReport, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement,
+    Step, UserUsage, WakeSet,
 };
 use damage::Marks;
+use group::{End, Op, Redelivery, Value};
 use handle::{Fault, Handle};
 use machine::Machine;
 use modules::{Change, Files};
-use queue::{End, Ending, Op, Queue, Redelivery, Reply};
+use queue::Queue;
 use read::Reader;
 use recover::Recover;
 use usage::Usage;
@@ -67,8 +69,12 @@ use writer::Writer;
 
 pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
 
-/// The embedded [`Store`].
-pub struct RedbStore {
+/// The durable state of the service. Every write is durable when its future resolves, except [`Store::settle`] of
+/// anything but a run, and [`Store::release`].
+///
+/// Cancelling the future does not cancel the write. The exception is events that are still queued: when room is needed,
+/// those whose future was dropped are discarded.
+pub struct Store {
     reader: Reader,
     queue: Arc<Queue>,
     wakes: Arc<WakeSet>,
@@ -76,6 +82,9 @@ pub struct RedbStore {
     modules: Files,
     alarm: Alarm,
     usage: Arc<Usage>,
+    /// What calls meet in tests.
+    #[cfg(test)]
+    pub(crate) faults: Faults,
 }
 
 /// The limits of a store, and its dedup window.
@@ -95,7 +104,7 @@ impl Default for Options {
     }
 }
 
-impl RedbStore {
+impl Store {
     /// Opens or creates the store in `folder` and starts its writer. Blocks.
     ///
     /// Events with the same `source` and `id` within `dedup_window` are logged once; zero turns that off.
@@ -158,73 +167,48 @@ impl RedbStore {
                 }
             })
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { reader, queue, wakes, writer: Mutex::new(Some(thread)), modules, usage, alarm })
-    }
-
-    /// Reads on a blocking thread: the disk may be slow.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Error> {
-        let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
-        let read = read.map_err(|ended| match ended.try_into_panic() {
-            Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
-            // The runtime is shutting down.
-            Err(_) => Error::Closed,
-        });
-        Ok(read??)
+        Ok(Self {
+            reader,
+            queue,
+            wakes,
+            writer: Mutex::new(Some(thread)),
+            modules,
+            usage,
+            alarm,
+            #[cfg(test)]
+            faults: Faults::default(),
+        })
     }
 
     async fn end(&self, end: End) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push_ending(Ending { end, reply })?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.queue.push_end(end, reply)?;
+        answer.await.map_err(|_| Error::Closed)?.map(drop)
     }
 
-    async fn write<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, Error> {
+    async fn write(&self, op: Op) -> Result<Value, Error> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push(op(reply))?;
+        self.queue.push(op, reply)?;
         answer.await.map_err(|_| Error::Closed)?
     }
-}
 
-#[async_trait]
-impl Store for RedbStore {
-    async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
-        self.write(|reply| Op::Accept { arrivals, reply }).await
+    /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
+    ///
+    /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. When the
+    /// queue is full, the call fails with [`Error::Busy`].
+    pub async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
+        Ok(self.write(Op::Accept { arrivals }).await?.ids())
     }
 
-    async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
-        self.read(move |reader| reader.story(id)).await
-    }
-
-    async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
-        self.read(move |reader| reader.stories(range)).await
-    }
-
-    async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
-        self.read(move |reader| reader.deliveries(query)).await
-    }
-
-    async fn deliveries_of(
-        &self,
-        recipient: RecipientId,
-        events: Vec<EventId>,
-    ) -> Result<Vec<EventHistory>, Error> {
-        self.read(move |reader| reader.deliveries_of(recipient, &events)).await
-    }
-
-    async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
-        self.read(move |reader| reader.counts(recipient)).await
-    }
-
-    async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
+    /// Removes events from the log, but for those with an open delivery.
+    pub async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
+        #[cfg(test)]
+        self.faults.meet("purge", None)?;
         let mut total = PurgeReport::default();
         let mut from = Some(EventId::NIL);
         while let Some(start) = from {
             let purge = purge.clone();
-            let (purged, next) = self.write(|reply| Op::Purge { purge, from: start, reply }).await?;
+            let (purged, next) = self.write(Op::Purge { purge, from: start }).await?.purge_report();
             total.purged += purged.purged;
             total.kept += purged.kept;
             total.expired += purged.expired;
@@ -233,70 +217,60 @@ impl Store for RedbStore {
         Ok(total)
     }
 
-    async fn redeliver(
+    /// Enqueues an event (again) for these recipients; returns `false` when there is no such event.
+    ///
+    /// A rendered payload is kept, unless the subscription has another plugin or configuration now.
+    pub async fn redeliver(
         &self,
         event: EventId,
         recipients: Vec<RecipientId>,
         by: String,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        let redelivery = Redelivery { event, recipients, by, at };
-        self.write(|reply| Op::Redeliver { redelivery, reply }).await
+        Ok(self.write(Op::Redeliver(Redelivery { event, recipients, by, at })).await?.flag())
     }
 
-    async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
-        self.read(Reader::subscriptions).await
+    /// Creates or replaces a subscription. One without a plugin loses the state of the plugin that it had.
+    pub async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
+        self.write(Op::PutSubscription { subscription: Box::new(subscription), quota }).await.map(drop)
     }
 
-    async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
-        self.write(|reply| Op::PutSubscription { subscription: Box::new(subscription), quota, reply }).await
-    }
-
-    fn usage_of(&self, user: &str) -> UserUsage {
+    /// Returns how much is kept for a user.
+    pub fn usage_of(&self, user: &str) -> UserUsage {
         self.usage.of(user)
     }
 
-    async fn begin_recovery(
+    /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
+    /// returns `false` while another recovery of the subscription runs.
+    pub async fn begin_recovery(
         &self,
         recovery: Recovery,
         subscription: Option<Subscription>,
     ) -> Result<bool, Error> {
         let (recovery, subscription) = (Box::new(recovery), subscription.map(Box::new));
-        self.write(|reply| Op::BeginRecovery { recovery, subscription, reply }).await
+        Ok(self.write(Op::BeginRecovery { recovery, subscription }).await?.flag())
     }
 
-    async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
-        self.read(move |reader| reader.recovery(subscription)).await
-    }
-
-    async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
-        self.read(Reader::running_recoveries).await
-    }
-
-    async fn recover(
+    /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new
+    /// state; `None` when it is over, or has been replaced. The recovery of a deleted subscription is cancelled.
+    pub async fn recover(
         &self,
         subscription: SubscriptionId,
         asked: Timestamp,
         step: Step,
         at: Timestamp,
     ) -> Result<Option<Recovery>, Error> {
+        #[cfg(test)]
+        self.faults.meet("recover", Some(subscription.into()))?;
         let recover = Box::new(Recover { subscription, asked, step, at });
-        self.write(|reply| Op::Recover { recover, reply }).await
+        Ok(self.write(Op::Recover(recover)).await?.recovery())
     }
 
-    async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
-        self.read(move |reader| reader.forward(forward)).await
-    }
-
-    async fn backlog(&self, recipient: RecipientId, now: Timestamp, limit: usize) -> Result<Backlog, Error> {
-        self.read(move |reader| reader.backlog(recipient, now, limit)).await
-    }
-
-    async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
-        self.read(Reader::recipients_with_backlog).await
-    }
-
-    async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
+    /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further
+    /// attempts that are due at `now`, most overdue first. It is the only way by which deliveries reach a worker.
+    pub async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
+        #[cfg(test)]
+        self.faults.meet("ready", Some(query.recipient))?;
         if let Some(page) = self.reader.ready_in_memory(&query) {
             return Ok(page);
         }
@@ -309,93 +283,84 @@ impl Store for RedbStore {
             // Once they are dead letters, the next read does not meet them.
             let (recipient, at) = (query.recipient, clock::now());
             tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
-            if let Err(error) = self.write(|reply| Op::Bury { recipient, rows, at, reply }).await {
+            if let Err(error) = self.write(Op::Bury { recipient, rows, at }).await {
                 tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
                 return Ok(page);
             }
         }
     }
 
-    fn damaged(&self) -> u64 {
+    /// Returns how many damaged records were met since the store was opened. They are skipped; deliveries that need one
+    /// become dead letters.
+    pub fn damaged(&self) -> u64 {
         self.reader.marks.count() as u64
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    /// Records an attempt. The future resolves when every reader sees it; a crash may still lose it, which only causes
+    /// a repeat. The end of a run is durable by then, and does not wait to be grouped with others.
+    pub async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        #[cfg(test)]
+        self.faults.meet("settle", Some(settlement.recipient))?;
         self.end(End::Settled(settlement)).await
     }
 
-    async fn release(&self, release: Release) -> Result<(), Error> {
+    /// Puts a delivery off without counting an attempt; does nothing if it is not pending at its position any more. The
+    /// future resolves as that of [`Self::settle`] does.
+    pub async fn release(&self, release: Release) -> Result<(), Error> {
         self.end(End::Released(release)).await
     }
 
-    async fn freeze(&self, rendering: Rendering) -> Result<bool, Error> {
-        self.write(|reply| Op::Freeze { rendering: Box::new(rendering), reply }).await
+    /// Freezes the rendered payload of a delivery, with the run of its plugin and the changes of its state, in one
+    /// transaction. Does nothing and returns `false` if the delivery is not pending at its position any more; does
+    /// nothing and fails with [`Error::Quota`] if its user has no more room.
+    pub async fn freeze(&self, rendering: Rendering) -> Result<bool, Error> {
+        Ok(self.write(Op::Freeze(Box::new(rendering))).await?.flag())
     }
 
-    async fn rendered(
-        &self,
-        event: EventId,
-        recipient: RecipientId,
-    ) -> Result<Option<RenderedPayload>, Error> {
-        self.read(move |reader| reader.rendered(event, recipient)).await
-    }
-
-    async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
-        self.read(move |reader| reader.plugin_state(subscription)).await
-    }
-
-    async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
+    /// Keeps a module; an existing one gets the new record.
+    pub async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
         let (files, digest) = (self.modules.clone(), module.report.digest);
         self.read(move |_| files.write(digest, &wasm)).await?;
-        let change = Box::new(Change::Put(Box::new(module)));
-        self.write(|reply| Op::Module { change, reply }).await
+        self.write(Op::Module(Box::new(Change::Put(Box::new(module))))).await.map(drop)
     }
 
-    async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
-        self.read(move |reader| reader.module(digest)).await
-    }
-
-    async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error> {
-        let files = self.modules.clone();
-        self.read(move |_| files.read(digest)).await
-    }
-
-    async fn modules(&self) -> Result<Vec<Module>, Error> {
-        self.read(Reader::modules).await
-    }
-
-    async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error> {
-        let change = Box::new(Change::Remove(digest));
-        self.write(|reply| Op::Module { change, reply }).await?;
+    /// Removes a module.
+    pub async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error> {
+        self.write(Op::Module(Box::new(Change::Remove(digest)))).await?;
         let files = self.modules.clone();
         self.read(move |_| files.remove(digest)).await
     }
 
-    async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
-        self.write(|reply| Op::CancelPending { subscription, limit, at: clock::now(), reply }).await
+    /// Cancels the pending deliveries of a deleted subscription, at most `limit` rows; returns whether there may be more.
+    pub async fn cancel_pending(&self, subscription: SubscriptionId, limit: usize) -> Result<bool, Error> {
+        Ok(self.write(Op::CancelPending { subscription, limit, at: clock::now() }).await?.flag())
     }
 
-    async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
-        self.write(|reply| Op::Forget { deleted, reply }).await
+    /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.
+    pub async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
+        Ok(self.write(Op::Forget { deleted }).await?.forgotten())
     }
 
-    async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
-        self.read(Reader::reached).await
+    /// Writes something and waits until it is durable.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.write(Op::Probe).await.map(drop)
     }
 
-    async fn probe(&self) -> Result<(), Error> {
-        self.write(|reply| Op::Probe { reply }).await
-    }
-
-    fn wakes(&self) -> Arc<WakeSet> {
+    /// Returns the set to which the ids of recipients with new work are added.
+    pub fn wakes(&self) -> Arc<WakeSet> {
+        #[cfg(test)]
+        self.faults.meet("wakes", None).expect("it panics or goes well");
         Arc::clone(&self.wakes)
     }
 
-    fn alarm(&self) -> Alarm {
+    /// Returns the alarm that everything on top of this store shares. The store raises it itself when a part of it has
+    /// died and it cannot write any more.
+    pub fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
 
-    async fn close(&self) {
+    /// Writes what is queued, and closes. Later calls get [`Error::Closed`].
+    pub async fn close(&self) {
         self.queue.close();
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -409,7 +374,7 @@ impl Store for RedbStore {
 
 /// On drop, the writer writes what is queued, and ends. Inside a runtime it is not joined, since that would block a
 /// runtime thread: use [`Store::close`] to wait.
-impl Drop for RedbStore {
+impl Drop for Store {
     fn drop(&mut self) {
         self.queue.close();
         let thread = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -4,155 +4,75 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::damage::DeadRow;
-use super::modules;
-use super::record;
-use super::recover::Recover;
-use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{
-    Arrival, DELIVERY_BYTES, Error, Purge, PurgeReport, Quota, Release, Rendering, Settlement,
-};
+use super::group::{Answer, End, Group, Op};
+use crate::store::Error;
 
-/// Where an answer goes. The write happens even if the receiver is dropped, except for [`Op::is_abandoned`] when there
-/// is no room.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+/// Where an answer goes. The write happens even if the receiver is dropped, except for [`QueuedOp::is_abandoned`] when
+/// there is no room.
+pub(super) type Reply = oneshot::Sender<Answer>;
 
-/// A write whose caller waits until it is durable.
-pub(super) enum Op {
-    Accept { arrivals: Vec<Arrival>, reply: Reply<Vec<EventId>> },
-    PutSubscription { subscription: Box<Subscription>, quota: Quota, reply: Reply<()> },
-    Redeliver { redelivery: Redelivery, reply: Reply<bool> },
-    Freeze { rendering: Box<Rendering>, reply: Reply<bool> },
-    BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>>, reply: Reply<bool> },
-    Recover { recover: Box<Recover>, reply: Reply<Option<Recovery>> },
-    Purge { purge: Purge, from: EventId, reply: Reply<(PurgeReport, Option<EventId>)> },
-    CancelPending { subscription: SubscriptionId, limit: usize, at: Timestamp, reply: Reply<bool> },
-    Module { change: Box<modules::Change>, reply: Reply<()> },
-    Bury { recipient: RecipientId, rows: Vec<DeadRow>, at: Timestamp, reply: Reply<()> },
-    Forget { deleted: Vec<SubscriptionId>, reply: Reply<Vec<SubscriptionId>> },
-    Probe { reply: Reply<()> },
+/// A write in the queue.
+struct QueuedOp {
+    op: Op,
+    reply: Reply,
+    /// How many bytes it holds.
+    bytes: usize,
 }
 
-/// The overhead of a write, in bytes.
-const OP_BYTES: usize = 256;
-/// About the size of a recovery's record, in bytes.
-const RECOVERY_BYTES: usize = 1024;
-
-impl Op {
-    /// Returns about how many bytes it holds.
-    fn size(&self) -> usize {
-        OP_BYTES
-            + match self {
-                Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
-                Self::Freeze { rendering, .. } => rendering.size(),
-                Self::Redeliver { redelivery, .. } => redelivery.recipients.len() * DELIVERY_BYTES,
-                Self::Recover { recover, .. } => recover.size(),
-                Self::PutSubscription { subscription, .. } => subscription_bytes(subscription),
-                Self::BeginRecovery { subscription, .. } => {
-                    RECOVERY_BYTES + subscription.as_deref().map_or(0, subscription_bytes)
-                }
-                Self::Module { change, .. } => change.size(),
-                Self::Forget { deleted, .. } => deleted.len() * size_of::<SubscriptionId>(),
-                Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
-                Self::Purge { .. } | Self::CancelPending { .. } | Self::Probe { .. } => 0,
-            }
-    }
-
-    /// Tells whether it comes from outside, and may therefore be refused when there is no room. The service's own
-    /// operations have few callers, each of which waits for its answer.
-    fn is_asked_for(&self) -> bool {
-        match self {
-            Self::Accept { .. }
-            | Self::Freeze { .. }
-            | Self::PutSubscription { .. }
-            | Self::Redeliver { .. }
-            | Self::BeginRecovery { .. }
-            | Self::Module { .. } => true,
-            Self::Recover { .. }
-            | Self::Purge { .. }
-            | Self::CancelPending { .. }
-            | Self::Forget { .. }
-            | Self::Bury { .. }
-            | Self::Probe { .. } => false,
-        }
-    }
-
+impl QueuedOp {
     /// Tells whether it may be dropped: its events were never acknowledged, and its caller has gone.
     fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Accept { reply, .. } if reply.is_closed())
+        matches!(self.op, Op::Accept { .. }) && self.reply.is_closed()
     }
 }
 
-/// Returns the size of a subscription's record.
-fn subscription_bytes(subscription: &Subscription) -> usize {
-    record::encode_subscription(subscription).len()
+/// The end of an attempt in the queue: it may wait to be grouped with others, and is retried while the disk is full.
+struct QueuedEnd {
+    end: End,
+    reply: Reply,
 }
 
-/// A request to send an event again.
-pub(super) struct Redelivery {
-    pub(super) event: EventId,
-    pub(super) recipients: Vec<RecipientId>,
-    pub(super) by: String,
-    pub(super) at: Timestamp,
-}
-
-/// The end of an attempt: it may wait to be grouped with others, and is retried while the disk is full.
-pub(super) struct Ending {
-    pub(super) end: End,
-    pub(super) reply: Reply<()>,
-}
-
-/// How an attempt ended.
-pub(super) enum End {
-    /// With an outcome.
-    Settled(Settlement),
-    /// Without one that counts.
-    Released(Release),
-}
-
-impl End {
-    fn is_run(&self) -> bool {
-        match self {
-            Self::Settled(settlement) => settlement.run.is_some(),
-            Self::Released(_) => false,
-        }
-    }
-
-    /// Returns about how many bytes it holds.
-    fn size(&self) -> usize {
-        match self {
-            Self::Settled(settlement) => settlement.size(),
-            Self::Released(release) => size_of::<Release>() + release.reason.len(),
-        }
-    }
-}
-
-/// The content of one commit.
+/// A group, and who waits for it.
 #[derive(Default)]
-pub(super) struct Group {
-    pub(super) ops: Vec<Op>,
-    pub(super) endings: Vec<Ending>,
+pub(super) struct QueuedGroup {
+    pub(super) group: Group,
+    /// One for each operation.
+    pub(super) ops: Vec<Reply>,
+    /// One for each end.
+    pub(super) ends: Vec<Reply>,
 }
 
-impl Group {
+impl QueuedGroup {
     /// Returns how many writes there are.
     pub(super) fn len(&self) -> usize {
-        self.ops.len() + self.endings.len()
+        self.ops.len() + self.ends.len()
+    }
+
+    fn push_op(&mut self, QueuedOp { op, reply, .. }: QueuedOp) {
+        self.group.ops.push(op);
+        self.ops.push(reply);
+    }
+
+    fn push_end(&mut self, QueuedEnd { end, reply }: QueuedEnd) {
+        self.group.ends.push(end);
+        self.ends.push(reply);
     }
 
     /// Splits a group of more than one, keeping the order.
     pub(super) fn split(mut self) -> (Self, Self) {
-        if self.ops.is_empty() {
-            let second = self.endings.split_off(self.endings.len() / 2);
-            return (self, Self { ops: Vec::new(), endings: second });
-        }
-        let middle = if self.endings.is_empty() { self.ops.len() / 2 } else { self.ops.len() };
-        let second = self.ops.split_off(middle);
-        let endings = std::mem::take(&mut self.endings);
-        (self, Self { ops: second, endings })
+        let (ops, ends) = match (self.ops.len(), self.ends.len()) {
+            (0, ends) => (0, ends / 2),
+            (ops, 0) => (ops / 2, 0),
+            (ops, _) => (ops, 0),
+        };
+        let second = Self {
+            group: Group { ops: self.group.ops.split_off(ops), ends: self.group.ends.split_off(ends) },
+            ops: self.ops.split_off(ops),
+            ends: self.ends.split_off(ends),
+        };
+        (self, second)
     }
 }
 
@@ -183,10 +103,10 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    ops: VecDeque<WeighedOp>,
+    ops: VecDeque<QueuedOp>,
     /// The bytes of all `ops`.
     bytes: usize,
-    endings: Vec<Ending>,
+    endings: Vec<QueuedEnd>,
     /// The bytes of all `endings`.
     endings_bytes: usize,
     endings_ready_at: Option<Instant>,
@@ -195,12 +115,6 @@ struct State {
     /// How many operations the last group had.
     last_group: usize,
     closed: bool,
-}
-
-/// A write, and how many bytes it holds.
-struct WeighedOp {
-    op: Op,
-    bytes: usize,
 }
 
 impl Queue {
@@ -214,7 +128,7 @@ impl Queue {
     }
 
     /// Adds a write. One from outside is refused with [`Error::Busy`] if there is no room for it ([`State::has_room`]).
-    pub(super) fn push(&self, op: Op) -> Result<(), Error> {
+    pub(super) fn push(&self, op: Op, reply: Reply) -> Result<(), Error> {
         let bytes = op.size();
         let mut state = self.lock();
         if state.closed {
@@ -227,26 +141,26 @@ impl Queue {
             }
         }
         state.bytes += bytes;
-        state.ops.push_back(WeighedOp { op, bytes });
+        state.ops.push_back(QueuedOp { op, reply, bytes });
         self.tell(&mut state);
         Ok(())
     }
 
     /// Adds the end of an attempt.
-    pub(super) fn push_ending(&self, mut ending: Ending) -> Result<(), Error> {
+    pub(super) fn push_end(&self, mut end: End, reply: Reply) -> Result<(), Error> {
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
-        if let End::Settled(settlement) = &mut ending.end
+        if let End::Settled(settlement) = &mut end
             && state.endings_bytes + settlement.size() > self.bytes_max
         {
             settlement.keep_little();
         }
-        state.endings_bytes += ending.end.size();
+        state.endings_bytes += end.size();
         // The end of a run is committed without delay: the run holds its permit until its end is written.
-        let wait = if ending.end.is_run() { Duration::ZERO } else { ENDING_WAIT };
-        state.endings.push(ending);
+        let wait = if end.is_run() { Duration::ZERO } else { ENDING_WAIT };
+        state.endings.push(QueuedEnd { end, reply });
         let now = Instant::now();
         // Endings that were put back after a failed write keep their longer wait.
         let is_sooner = |at: Instant| now + wait < at && at <= now + ENDING_WAIT;
@@ -266,8 +180,10 @@ impl Queue {
     }
 
     /// Puts back the endings of a failed commit.
-    pub(super) fn put_back(&self, mut endings: Vec<Ending>) {
+    pub(super) fn put_back(&self, ends: Vec<End>, replies: Vec<Reply>) {
         let mut state = self.lock();
+        let mut endings: Vec<_> =
+            ends.into_iter().zip(replies).map(|(end, reply)| QueuedEnd { end, reply }).collect();
         state.endings_bytes += endings.iter().map(|ending| ending.end.size()).sum::<usize>();
         endings.append(&mut state.endings);
         if !endings.is_empty() {
@@ -293,7 +209,7 @@ impl Queue {
     }
 
     /// Waits for the next group; `None` when the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<Group> {
+    pub(super) fn next(&self) -> Option<QueuedGroup> {
         loop {
             let group = self.wait()?;
             // The group may be empty if its operations were dropped to make room.
@@ -303,7 +219,7 @@ impl Queue {
         }
     }
 
-    fn wait(&self) -> Option<Group> {
+    fn wait(&self) -> Option<QueuedGroup> {
         let mut state = self.lock();
         loop {
             if !state.ops.is_empty() || state.closed {
@@ -330,13 +246,14 @@ impl Queue {
             return None;
         }
         state = self.gather(state);
-        let ops = state.take_ops();
-        state.last_group = ops.len();
-        let endings = state.take_endings();
+        let mut group = QueuedGroup::default();
+        state.take_ops(&mut group);
+        state.last_group = group.ops.len();
+        state.take_endings(&mut group);
         if state.endings.is_empty() {
             state.endings_ready_at = None;
         }
-        Some(Group { ops, endings })
+        Some(group)
     }
 
     /// Under load, waits a moment for a group to grow: each commit has a fixed cost that its members share.
@@ -376,22 +293,21 @@ impl State {
     }
 
     /// Takes a commit's worth of writes.
-    fn take_ops(&mut self) -> Vec<Op> {
-        let (mut taken, mut bytes) = (Vec::with_capacity(self.ops.len().min(GROUP_MAX)), 0);
+    fn take_ops(&mut self, group: &mut QueuedGroup) {
+        let mut bytes = 0;
         while let Some(next) = self.ops.front() {
             bytes += next.bytes;
-            if taken.len() == GROUP_MAX || (!taken.is_empty() && bytes > GROUP_BYTES_MAX) {
+            if group.ops.len() == GROUP_MAX || (!group.ops.is_empty() && bytes > GROUP_BYTES_MAX) {
                 break;
             }
-            let Some(WeighedOp { op, bytes }) = self.ops.pop_front() else { break };
-            self.bytes -= bytes;
-            taken.push(op);
+            let Some(next) = self.ops.pop_front() else { break };
+            self.bytes -= next.bytes;
+            group.push_op(next);
         }
-        taken
     }
 
     /// Takes a commit's worth of endings.
-    fn take_endings(&mut self) -> Vec<Ending> {
+    fn take_endings(&mut self, group: &mut QueuedGroup) {
         let (mut count, mut bytes) = (0, 0);
         for ending in self.endings.iter().take(GROUP_MAX) {
             let more = ending.end.size();
@@ -402,12 +318,12 @@ impl State {
             bytes += more;
         }
         self.endings_bytes -= bytes;
-        self.endings.drain(..count).collect()
+        self.endings.drain(..count).for_each(|ending| group.push_end(ending));
     }
 
     /// Makes room by dropping accepts whose callers have gone.
     fn drop_abandoned(&mut self) {
-        self.ops.retain(|next| !next.op.is_abandoned());
+        self.ops.retain(|next| !next.is_abandoned());
         self.bytes = self.ops.iter().map(|next| next.bytes).sum();
     }
 }

@@ -9,9 +9,10 @@ use std::time::Instant;
 use tokio::runtime;
 
 use super::apply::Effects;
+use super::group::{Answer, Group, Value};
 use super::handle::{Fault, Handle};
-use super::machine::{Machine, Value};
-use super::queue::{Group, Op, Queue, Reply};
+use super::machine::Machine;
+use super::queue::{Queue, QueuedGroup, Reply};
 use super::recent::Recent;
 use super::schema::Tables;
 use super::tail::Tails;
@@ -45,27 +46,27 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: Group) {
+    fn write(&mut self, queued: QueuedGroup) {
         let begun = Instant::now();
-        match self.commit(&group) {
-            Ok((values, effects)) => {
-                let (ops, endings, took) = (group.ops.len(), group.endings.len(), begun.elapsed());
-                tracing::debug!(ops, endings, ?took, "committed");
+        match self.commit(&queued.group) {
+            Ok((answers, effects)) => {
+                let (ops, ends, took) = (queued.ops.len(), queued.ends.len(), begun.elapsed());
+                tracing::debug!(ops, ends, ?took, "committed");
                 self.publish(effects);
-                self.answer(group, values);
+                self.answer(queued, answers);
             }
             // Split the group so that only the operation that meets the damaged record fails.
-            Err(Fault::Damaged { .. }) if group.len() > 1 => {
-                let (first, second) = group.split();
+            Err(Fault::Damaged { .. }) if queued.len() > 1 => {
+                let (first, second) = queued.split();
                 self.write(first);
                 self.write(second);
             }
-            Err(fault) => self.fail(group, fault),
+            Err(fault) => self.fail(queued, fault),
         }
     }
 
     /// Writes a group, or nothing of it; memory is changed only in [`Self::publish`].
-    fn commit(&mut self, group: &Group) -> Result<(Vec<Value>, Effects), Fault> {
+    fn commit(&mut self, group: &Group) -> Result<(Vec<Answer>, Effects), Fault> {
         let now = clock::now();
         self.handle.write(|txn| self.machine.apply(&mut Tables::open(txn)?, now, group))
     }
@@ -90,31 +91,29 @@ impl Writer {
 
     /// Answers all callers. Waking a task from outside the runtime costs a system call each, so many are woken by a
     /// task inside it.
-    fn answer(&self, group: Group, values: Vec<Value>) {
-        let Some(runtime) = self.runtime.as_ref().filter(|_| group.len() >= CROWD) else {
-            return answer_now(group, values);
+    fn answer(&self, queued: QueuedGroup, answers: Vec<Answer>) {
+        let Some(runtime) = self.runtime.as_ref().filter(|_| queued.len() >= CROWD) else {
+            return answer_now(queued, answers);
         };
         let alarm = self.alarm.clone();
         drop(runtime.spawn(async move {
-            if let Err(panic) = caught(async move { answer_now(group, values) }).await {
+            if let Err(panic) = caught(async move { answer_now(queued, answers) }).await {
                 alarm.raise("the store's writer", format!("its answers panicked: {panic}"));
             }
         }));
     }
 
-    fn fail(&self, Group { ops, endings }: Group, fault: Fault) {
+    fn fail(&self, QueuedGroup { group, ops, ends }: QueuedGroup, fault: Fault) {
         let lasting = matches!(fault, Fault::Damaged { .. });
         let error = Error::from(fault);
         tracing::error!(%error, "a commit failed");
-        for op in ops {
-            refuse(op, &error);
+        let (refused, kept) =
+            if lasting || self.queue.is_closed() { (ends, Vec::new()) } else { (Vec::new(), ends) };
+        for reply in ops.into_iter().chain(refused) {
+            send(reply, Err(error.clone()));
         }
-        if lasting || self.queue.is_closed() {
-            for ending in endings {
-                send(ending.reply, Err(error.clone()));
-            }
-        } else {
-            self.queue.put_back(endings);
+        if !kept.is_empty() {
+            self.queue.put_back(group.ends, kept);
         }
     }
 }
@@ -128,57 +127,16 @@ impl Drop for AbandonAtEnd {
     }
 }
 
-fn answer_now(Group { ops, endings }: Group, values: Vec<Value>) {
-    for (op, value) in ops.into_iter().zip(values) {
-        match (op, value) {
-            (op, Value::Refused(error)) => refuse(op, &error),
-            (Op::Accept { reply, .. }, Value::Ids(ids)) => send(reply, Ok(ids)),
-            (
-                Op::PutSubscription { reply, .. }
-                | Op::Module { reply, .. }
-                | Op::Bury { reply, .. }
-                | Op::Probe { reply },
-                Value::Unit,
-            ) => send(reply, Ok(())),
-            (
-                Op::Redeliver { reply, .. }
-                | Op::CancelPending { reply, .. }
-                | Op::BeginRecovery { reply, .. }
-                | Op::Freeze { reply, .. },
-                Value::Flag(flag),
-            ) => send(reply, Ok(flag)),
-            (Op::Recover { reply, .. }, Value::Recovery(recovery)) => {
-                send(reply, Ok(recovery.map(|recovery| *recovery)))
-            }
-            (Op::Purge { reply, .. }, Value::PurgeReport(purged)) => send(reply, Ok(purged)),
-            (Op::Forget { reply, .. }, Value::Forgotten(forgotten)) => send(reply, Ok(forgotten)),
-            _ => unreachable!("each operation has its own kind of value"),
-        }
+fn answer_now(QueuedGroup { ops, ends, .. }: QueuedGroup, answers: Vec<Answer>) {
+    for (reply, answer) in ops.into_iter().zip(answers) {
+        send(reply, answer);
     }
-    for ending in endings {
-        send(ending.reply, Ok(()));
-    }
-}
-
-fn refuse(op: Op, error: &Error) {
-    let error = error.clone();
-    match op {
-        Op::Accept { reply, .. } => send(reply, Err(error)),
-        Op::PutSubscription { reply, .. }
-        | Op::Module { reply, .. }
-        | Op::Bury { reply, .. }
-        | Op::Probe { reply } => send(reply, Err(error)),
-        Op::Redeliver { reply, .. }
-        | Op::CancelPending { reply, .. }
-        | Op::BeginRecovery { reply, .. }
-        | Op::Freeze { reply, .. } => send(reply, Err(error)),
-        Op::Recover { reply, .. } => send(reply, Err(error)),
-        Op::Purge { reply, .. } => send(reply, Err(error)),
-        Op::Forget { reply, .. } => send(reply, Err(error)),
+    for reply in ends {
+        send(reply, Ok(Value::Unit));
     }
 }
 
 /// Sends an answer, and ignores that the receiver may be gone.
-fn send<T>(reply: Reply<T>, value: Result<T, Error>) {
-    drop(reply.send(value));
+fn send(reply: Reply, answer: Answer) {
+    drop(reply.send(answer));
 }

@@ -9,7 +9,7 @@ use crate::domain::{Activity, Subscription};
 use crate::store::{Error, Forward, Quota, StoredState};
 
 /// Lays other bytes where records are, and opens the store again, so that nothing of them is left in memory.
-async fn damage(folder: &Path, store: RedbStore, damage: impl FnOnce(&mut Tables<'_>)) -> RedbStore {
+async fn damage(folder: &Path, store: Store, damage: impl FnOnce(&mut Tables<'_>)) -> Store {
     damage_now(&store, damage);
     store.close().await;
     drop(store);
@@ -17,7 +17,7 @@ async fn damage(folder: &Path, store: RedbStore, damage: impl FnOnce(&mut Tables
 }
 
 /// Lays other bytes where records are, under a store that runs.
-fn damage_now(store: &RedbStore, damage: impl FnOnce(&mut Tables<'_>)) {
+fn damage_now(store: &Store, damage: impl FnOnce(&mut Tables<'_>)) {
     let damaged = store.reader.handle.write(|txn| {
         damage(&mut Tables::open(txn)?);
         Ok(())
@@ -35,7 +35,7 @@ fn damage_batch(tables: &mut Tables<'_>, id: EventId, from_end: usize) {
 }
 
 /// Returns how the last attempts at a subscription's deliveries of a batch ended, by their places.
-fn states(store: &RedbStore, batch: EventId, recipient: RecipientId) -> Vec<(u32, State)> {
+fn states(store: &Store, batch: EventId, recipient: RecipientId) -> Vec<(u32, State)> {
     let recipient = recipient.uuid().as_u128();
     let found = store.reader.handle.read(|txn| {
         let (table, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);

@@ -8,8 +8,8 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn with_window(folder: &Path) -> RedbStore {
-    RedbStore::open(folder, DAY).unwrap()
+fn with_window(folder: &Path) -> Store {
+    Store::open(folder, DAY).unwrap()
 }
 
 #[tokio::test]

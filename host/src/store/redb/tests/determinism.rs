@@ -6,10 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use redb::{ReadableTable as _, TableHandle as _};
-use tokio::sync::oneshot;
 
+use super::super::group::{End, Group, Op, Redelivery};
 use super::super::handle::{Fault, Handle};
-use super::super::queue::{End, Ending, Group, Op, Redelivery};
 use super::super::read::Reader;
 use super::super::schema::{self, Tables};
 use super::*;
@@ -43,33 +42,25 @@ enum PlannedEnd {
 impl Planned {
     fn group(&self) -> Group {
         let ops = self.ops.iter().cloned().map(|op| op.op(self.now)).collect();
-        let endings = self.ends.iter().cloned().map(|end| {
-            let end = match end {
-                PlannedEnd::Settled(settlement) => End::Settled(settlement),
-                PlannedEnd::Released(release) => End::Released(release),
-            };
-            Ending { end, reply: oneshot::channel().0 }
+        let ends = self.ends.iter().cloned().map(|end| match end {
+            PlannedEnd::Settled(settlement) => End::Settled(settlement),
+            PlannedEnd::Released(release) => End::Released(release),
         });
-        Group { ops, endings: endings.collect() }
+        Group { ops, ends: ends.collect() }
     }
 }
 
 impl PlannedOp {
     fn op(self, at: Timestamp) -> Op {
         match self {
-            Self::Accept(arrivals) => Op::Accept { arrivals, reply: oneshot::channel().0 },
+            Self::Accept(arrivals) => Op::Accept { arrivals },
             Self::Redeliver(event, mask) => {
                 let recipients = of_mask(mask);
-                let redelivery = Redelivery { event, recipients, by: "bob".to_owned(), at };
-                Op::Redeliver { redelivery, reply: oneshot::channel().0 }
+                Op::Redeliver(Redelivery { event, recipients, by: "bob".to_owned(), at })
             }
-            Self::Freeze(rendering) => {
-                Op::Freeze { rendering: Box::new(rendering), reply: oneshot::channel().0 }
-            }
-            Self::Purge(purge) => Op::Purge { purge, from: EventId::NIL, reply: oneshot::channel().0 },
-            Self::CancelPending(number) => {
-                Op::CancelPending { subscription: sub(number), limit: 9, at, reply: oneshot::channel().0 }
-            }
+            Self::Freeze(rendering) => Op::Freeze(Box::new(rendering)),
+            Self::Purge(purge) => Op::Purge { purge, from: EventId::NIL },
+            Self::CancelPending(number) => Op::CancelPending { subscription: sub(number), limit: 9, at },
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{Activity, Subscription};
 
-async fn subscribe(store: &RedbStore, id: u128, activity: Activity) -> Subscription {
+async fn subscribe(store: &Store, id: u128, activity: Activity) -> Subscription {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     (new.id, new.activity) = (sub(id), activity);
@@ -15,7 +15,7 @@ fn disabled() -> Activity {
     Activity::Disabled { since: Timestamp::MAX, error: None }
 }
 
-async fn expire(store: &RedbStore, time: Timestamp) -> PurgeReport {
+async fn expire(store: &Store, time: Timestamp) -> PurgeReport {
     store.purge(Purge::Expired(time)).await.unwrap()
 }
 

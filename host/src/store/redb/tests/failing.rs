@@ -9,7 +9,7 @@ use super::*;
 use crate::store::Error;
 
 /// Lays bytes where a record should be.
-fn spoil(store: &RedbStore, spoil: impl FnOnce(&mut Tables<'_>)) {
+fn spoil(store: &Store, spoil: impl FnOnce(&mut Tables<'_>)) {
     let spoilt = store.reader.handle.write(|txn| {
         spoil(&mut Tables::open(txn)?);
         Ok(())

@@ -14,18 +14,18 @@ use crate::store::{Error, UserUsage};
 
 const MAX: u64 = 200_000;
 
-fn limited() -> (tempfile::TempDir, RedbStore) {
+fn limited() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = reopened(folder.path());
     (folder, store)
 }
 
-fn reopened(folder: &Path) -> RedbStore {
-    RedbStore::with(folder, Options { user_bytes_max: MAX, ..Options::default() }).unwrap()
+fn reopened(folder: &Path) -> Store {
+    Store::with(folder, Options { user_bytes_max: MAX, ..Options::default() }).unwrap()
 }
 
 /// Gives a user a subscription with a plugin.
-async fn subscribe(store: &RedbStore, id: u128, user: &str) -> Subscription {
+async fn subscribe(store: &Store, id: u128, user: &str) -> Subscription {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new(user.to_owned(), "all".to_owned(), "$".to_owned(), target, after(0));
     new.id = sub(id);
@@ -34,7 +34,7 @@ async fn subscribe(store: &RedbStore, id: u128, user: &str) -> Subscription {
     new
 }
 
-fn bytes(store: &RedbStore, user: &str) -> u64 {
+fn bytes(store: &Store, user: &str) -> u64 {
     let UserUsage { bytes, max } = store.usage_of(user);
     assert_eq!(max, MAX);
     bytes
@@ -64,7 +64,7 @@ fn answered(id: u128, pending: &PendingDelivery, outcome: Outcome, bytes: usize)
 }
 
 /// Counts from the start what the store has counted as it went.
-fn assert_exact(store: &RedbStore) {
+fn assert_exact(store: &Store) {
     let (counted, found) = store
         .reader
         .handle
@@ -144,7 +144,7 @@ async fn a_user_without_room_is_refused_and_nobody_else() {
     let (folder, store) = limited();
     subscribe(&store, 1, "ann").await;
     subscribe(&store, 2, "bob").await;
-    let full = async |store: &RedbStore, pending: &PendingDelivery| {
+    let full = async |store: &Store, pending: &PendingDelivery| {
         let refused = store.freeze(making(1, pending, 60_000, 10, 10)).await.unwrap_err();
         assert!(matches!(&refused, Error::Quota { user, max: MAX, .. } if user == "ann"), "{refused}");
         assert!(refused.to_string().contains("the setting user_bytes_max"), "{refused}");

@@ -6,7 +6,7 @@ use super::super::schema::{RECOVERIES, SUBSCRIPTIONS, USAGE};
 use super::*;
 use crate::domain::{Recovery, Subscription};
 
-async fn subscribe(store: &RedbStore, id: u128, deleted: Option<Timestamp>) {
+async fn subscribe(store: &Store, id: u128, deleted: Option<Timestamp>) {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     (new.id, new.deleted) = (sub(id), deleted);
@@ -17,7 +17,7 @@ fn ago(minutes: u64) -> Option<Timestamp> {
     Some(clock::now() - Duration::from_secs(60 * minutes))
 }
 
-async fn forget(store: &RedbStore) -> Vec<SubscriptionId> {
+async fn forget(store: &Store) -> Vec<SubscriptionId> {
     store.forget(vec![sub(1), sub(2), sub(3), sub(4), sub(5)]).await.unwrap()
 }
 

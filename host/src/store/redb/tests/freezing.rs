@@ -55,12 +55,12 @@ fn rendering(recipient: RecipientId, pending: &PendingDelivery, state: Vec<State
     Rendering { recipient, event, position, run: Box::new(run()), payload, state }
 }
 
-async fn freeze(store: &RedbStore, recipient: RecipientId, pending: &PendingDelivery) -> bool {
+async fn freeze(store: &Store, recipient: RecipientId, pending: &PendingDelivery) -> bool {
     store.freeze(rendering(recipient, pending, Vec::new())).await.unwrap()
 }
 
 /// A subscription whose plugin has this configuration.
-async fn subscribe(store: &RedbStore, config: Option<serde_json::Value>) -> Subscription {
+async fn subscribe(store: &Store, config: Option<serde_json::Value>) -> Subscription {
     let target = "http://localhost/".parse().unwrap();
     let mut all = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     all.id = sub(1);
@@ -123,7 +123,7 @@ async fn what_is_fixed_survives_a_crash_and_goes_with_the_delivery() {
     assert!(state_of(&store, id).await.is_final());
 }
 
-async fn state_of(store: &RedbStore, id: EventId) -> State {
+async fn state_of(store: &Store, id: EventId) -> State {
     super::state(store, id, sub(1)).await
 }
 

@@ -16,7 +16,7 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Returns how many bytes the pages in use have.
-fn pages(store: &RedbStore) -> u64 {
+fn pages(store: &Store) -> u64 {
     let pages = store.reader.handle.write(|txn| {
         let stats = txn.stats()?;
         Ok(stats.allocated_pages() * stats.page_size() as u64)
@@ -34,7 +34,7 @@ fn outputs(bytes: usize, seed: u64) -> PluginResult {
 }
 
 /// Freezes a delivery's outputs and gives the delivery up: its outputs stay.
-async fn give_up(store: &RedbStore, number: u64, bytes: usize) {
+async fn give_up(store: &Store, number: u64, bytes: usize) {
     accept(store, &number.to_string(), &[sub(1)]).await;
     let pending = only(store, sub(1)).await;
     let mut rendering = counting(sub(1), &pending, 0);

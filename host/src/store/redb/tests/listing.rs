@@ -4,7 +4,7 @@ use super::*;
 use crate::store::{DeliveriesQuery, ListedDelivery, StoredState};
 
 async fn list(
-    store: &RedbStore,
+    store: &Store,
     state: impl Into<Option<StoredState>>,
     before: Option<EventId>,
     limit: usize,
@@ -15,13 +15,13 @@ async fn list(
 }
 
 /// The numbers of a subscription's deliveries in the order of [`StoredState::ALL`].
-async fn counts(store: &RedbStore) -> [u64; 7] {
+async fn counts(store: &Store) -> [u64; 7] {
     let counts = store.counts(sub(1)).await.unwrap();
     StoredState::ALL.map(|state| counts.of(state))
 }
 
 /// Events of three batches with one delivery in each state, oldest first.
-async fn one_in_each_state(store: &RedbStore) -> Vec<EventId> {
+async fn one_in_each_state(store: &Store) -> Vec<EventId> {
     let skipped = Outcome::Skipped { reason: "nothing to send".to_owned() };
     let ends = [Outcome::Delivered, Outcome::Denied, skipped, dead(), retry(after(5))];
     let mut ids = Vec::new();

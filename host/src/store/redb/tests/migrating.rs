@@ -44,7 +44,7 @@ fn unpacked(packed: &[u8]) -> tempfile::TempDir {
 }
 
 /// Compares everything in a store with what was told of it.
-async fn compare(store: &RedbStore, told: &str) {
+async fn compare(store: &Store, told: &str) {
     let told: Vec<Told> = serde_json::from_str(told).unwrap();
     let mut stories = store.stories(ALL).await.unwrap();
     stories.reverse();

@@ -33,9 +33,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::FILE_NAME;
 use super::machine::Machine;
 use super::usage::Usage;
-use super::{FILE_NAME, RedbStore};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::plugin::{Failure, PluginResult, PluginRun, RenderedPayload, StateChange, StateValue};
@@ -92,24 +92,24 @@ impl redb::Key for RawText {
 
 const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
-fn open(folder: &Path) -> RedbStore {
-    RedbStore::open(folder, Duration::ZERO).unwrap()
+fn open(folder: &Path) -> Store {
+    Store::open(folder, Duration::ZERO).unwrap()
 }
 
 /// A store in a folder that is removed with it.
-fn fresh() -> (tempfile::TempDir, RedbStore) {
+fn fresh() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     (folder, store)
 }
 
 /// Ends a store, so that its file can be opened again.
-async fn close(store: RedbStore) {
+async fn close(store: Store) {
     store.close().await;
 }
 
 /// What a crash at this moment would leave of the store in `folder`, which is still open.
-fn crashed(folder: &Path) -> (tempfile::TempDir, RedbStore) {
+fn crashed(folder: &Path) -> (tempfile::TempDir, Store) {
     let copy = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
     let store = open(copy.path());
@@ -154,7 +154,7 @@ fn arrival(id: &str, matched: &[RecipientId]) -> Arrival {
     }
 }
 
-async fn accept(store: &RedbStore, id: &str, matched: &[RecipientId]) -> EventId {
+async fn accept(store: &Store, id: &str, matched: &[RecipientId]) -> EventId {
     store.accept(vec![arrival(id, matched)]).await.unwrap()[0]
 }
 
@@ -163,18 +163,18 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// All pending deliveries of a subscription, due or not.
-async fn ready(store: &RedbStore, recipient: RecipientId) -> ReadyPage {
+async fn ready(store: &Store, recipient: RecipientId) -> ReadyPage {
     owed_at(store, recipient, Timestamp::MAX).await
 }
 
-async fn owed_at(store: &RedbStore, recipient: RecipientId, now: Timestamp) -> ReadyPage {
+async fn owed_at(store: &Store, recipient: RecipientId, now: Timestamp) -> ReadyPage {
     let query =
         ReadyQuery { recipient, after: EventId::NIL, first_attempts: usize::MAX, now, due: usize::MAX };
     store.ready(query).await.unwrap()
 }
 
 /// The only pending delivery of a subscription.
-async fn only(store: &RedbStore, recipient: RecipientId) -> PendingDelivery {
+async fn only(store: &Store, recipient: RecipientId) -> PendingDelivery {
     let mut waiting = ready(store, recipient).await;
     waiting.first_attempts.append(&mut waiting.due);
     assert_eq!(waiting.first_attempts.len(), 1, "{:?}", waiting.first_attempts);
@@ -203,7 +203,7 @@ fn ending(recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) -
     Settlement { recipient, event, position, plugin: None, run: None, attempt, progress, rendered }
 }
 
-async fn settle(store: &RedbStore, recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) {
+async fn settle(store: &Store, recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) {
     store.settle(ending(recipient, pending, outcome)).await.unwrap();
 }
 
@@ -218,16 +218,16 @@ fn counting(recipient: RecipientId, pending: &PendingDelivery, count: u32) -> Re
     Rendering { recipient, event, position, run: Box::new(run), payload: rendered, state }
 }
 
-async fn delivery(store: &RedbStore, id: EventId, recipient: RecipientId) -> Delivery {
+async fn delivery(store: &Store, id: EventId, recipient: RecipientId) -> Delivery {
     let story = store.story(id).await.unwrap().unwrap();
     story.deliveries.into_iter().find(|delivery| delivery.recipient == recipient).unwrap()
 }
 
-async fn history(store: &RedbStore, id: EventId, recipient: RecipientId) -> Vec<Entry> {
+async fn history(store: &Store, id: EventId, recipient: RecipientId) -> Vec<Entry> {
     delivery(store, id, recipient).await.history
 }
 
-async fn state(store: &RedbStore, id: EventId, recipient: RecipientId) -> State {
+async fn state(store: &Store, id: EventId, recipient: RecipientId) -> State {
     delivery(store, id, recipient).await.state
 }
 
@@ -237,17 +237,17 @@ fn untried(recipient: RecipientId) -> Delivery {
 }
 
 /// The recipients of an event's deliveries.
-async fn recipients(store: &RedbStore, id: EventId) -> Vec<RecipientId> {
+async fn recipients(store: &Store, id: EventId) -> Vec<RecipientId> {
     let story = store.story(id).await.unwrap().unwrap();
     story.deliveries.into_iter().map(|delivery| delivery.recipient).collect()
 }
 
 /// The store's ids, newest first.
-async fn listed(store: &RedbStore, range: Range) -> Vec<EventId> {
+async fn listed(store: &Store, range: Range) -> Vec<EventId> {
     store.stories(range).await.unwrap().into_iter().map(|story| story.event.id).collect()
 }
 
-async fn purge(store: &RedbStore, purge: Purge) -> (u64, u64) {
+async fn purge(store: &Store, purge: Purge) -> (u64, u64) {
     let PurgeReport { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
     (purged, kept)
 }

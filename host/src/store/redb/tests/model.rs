@@ -55,7 +55,7 @@ impl Known {
 
 struct Model {
     folder: tempfile::TempDir,
-    store: Option<RedbStore>,
+    store: Option<Store>,
     log: BTreeMap<EventId, Known>,
     /// All ids that were ever given.
     given: Vec<EventId>,
@@ -81,7 +81,7 @@ impl Model {
         }
     }
 
-    fn store(&self) -> &RedbStore {
+    fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 

@@ -21,7 +21,7 @@ fn file(write: impl FnOnce(&redb::WriteTransaction)) -> tempfile::TempDir {
 }
 
 fn error(folder: &Path) -> OpenError {
-    RedbStore::open(folder, Duration::ZERO).err().expect("the store must not open")
+    Store::open(folder, Duration::ZERO).err().expect("the store must not open")
 }
 
 #[tokio::test]

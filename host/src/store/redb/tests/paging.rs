@@ -3,7 +3,7 @@
 use super::*;
 
 /// Twelve commits of 1–6 events, received a second apart, long before they get their ids.
-async fn log(store: &RedbStore) -> Vec<(EventId, Timestamp)> {
+async fn log(store: &Store) -> Vec<(EventId, Timestamp)> {
     let mut log = Vec::new();
     let mut second = 0;
     for commit in 0..12usize {

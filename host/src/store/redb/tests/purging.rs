@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn delivered(store: &RedbStore, id: &str) -> EventId {
+async fn delivered(store: &Store, id: &str) -> EventId {
     let id = accept(store, id, &[sub(9)]).await;
     let waiting = ready(store, sub(9)).await;
     let waiting = waiting.first_attempts.iter().find(|pending| pending.event.id == id).unwrap();
@@ -73,7 +73,7 @@ async fn history_goes_with_the_last_event_of_a_batch() {
     assert_eq!(rows(), 0);
 }
 
-fn rows_of_history(store: &RedbStore) -> u64 {
+fn rows_of_history(store: &Store) -> u64 {
     use redb::ReadableTableMetadata;
     store.reader.handle.read(|txn| Ok(txn.open_table(super::super::schema::HISTORY)?.len()?)).unwrap()
 }

@@ -10,12 +10,12 @@ fn recovery(subscription: SubscriptionId, asked: Timestamp) -> Recovery {
 }
 
 /// Begins a recovery and sets its end.
-async fn begun(store: &RedbStore, subscription: SubscriptionId) -> Recovery {
+async fn begun(store: &Store, subscription: SubscriptionId) -> Recovery {
     assert!(store.begin_recovery(recovery(subscription, after(0)), None).await.unwrap());
     step(store, subscription, Step::Begin).await.unwrap()
 }
 
-async fn step(store: &RedbStore, subscription: SubscriptionId, step: Step) -> Option<Recovery> {
+async fn step(store: &Store, subscription: SubscriptionId, step: Step) -> Option<Recovery> {
     store.recover(subscription, after(0), step, after(1)).await.unwrap()
 }
 
@@ -34,7 +34,7 @@ fn recovered() -> Entry {
     Entry::Recovered { at: after(1), by: "bob".to_owned() }
 }
 
-async fn running(store: &RedbStore) -> Vec<Recovery> {
+async fn running(store: &Store) -> Vec<Recovery> {
     store.running_recoveries().await.unwrap()
 }
 
@@ -208,7 +208,7 @@ async fn an_empty_log_is_done_at_once() {
     assert_eq!(begun(&store, sub(1)).await.state, Progressed::Done { at: after(1) });
 }
 
-async fn forward(store: &RedbStore, query: Forward) -> Vec<EventId> {
+async fn forward(store: &Store, query: Forward) -> Vec<EventId> {
     store.forward(query).await.unwrap().iter().map(|logged| logged.id).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn redeliver(store: &RedbStore, id: EventId, recipients: &[RecipientId], at: Timestamp) -> bool {
+async fn redeliver(store: &Store, id: EventId, recipients: &[RecipientId], at: Timestamp) -> bool {
     store.redeliver(id, recipients.to_vec(), "bob".to_owned(), at).await.unwrap()
 }
 

@@ -15,7 +15,7 @@ const PAGE: usize = 4;
 const SENDERS: usize = 8;
 
 /// Reads as a worker does between wakes.
-async fn next(store: &RedbStore, recipient: RecipientId, after: EventId) -> ReadyPage {
+async fn next(store: &Store, recipient: RecipientId, after: EventId) -> ReadyPage {
     store.ready(query(recipient, after, PAGE)).await.unwrap()
 }
 
@@ -180,7 +180,7 @@ impl Reader {
     }
 
     /// Reads a page, which must be what this worker has not read yet, and what the file would answer.
-    async fn next(&mut self, store: &RedbStore, recipient: RecipientId, page: usize) {
+    async fn next(&mut self, store: &Store, recipient: RecipientId, page: usize) {
         let query = query(recipient, self.after, page);
         let answer = store.ready(query).await.unwrap();
         let (of_file, dead) = store.reader.ready(query).unwrap();
@@ -199,7 +199,7 @@ impl Reader {
 
 struct Readers {
     folder: tempfile::TempDir,
-    store: RedbStore,
+    store: Store,
     readers: [Reader; 2],
     all: Vec<EventId>,
 }

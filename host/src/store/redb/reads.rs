@@ -1,0 +1,137 @@
+//! What is read from the store: in short transactions, on blocking threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Store;
+use super::handle::Fault;
+use super::read::Reader;
+use crate::domain::plugin::{RenderedPayload, StateMap};
+use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::stage::panic_text;
+use crate::store::{
+    Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward, ListedDelivery, LoggedEvent,
+    Module, Range,
+};
+
+impl Store {
+    /// Reads on a blocking thread: the disk may be slow.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Error> {
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let read = read.map_err(|ended| match ended.try_into_panic() {
+            Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
+            // The runtime is shutting down.
+            Err(_) => Error::Closed,
+        });
+        Ok(read??)
+    }
+
+    /// Returns one event with the history of its deliveries.
+    pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
+        self.read(move |reader| reader.story(id)).await
+    }
+
+    /// Returns events with the histories of their deliveries, newest first.
+    pub async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| reader.stories(range)).await
+    }
+
+    /// Lists deliveries of a recipient, those of the newest events first.
+    pub async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
+        self.read(move |reader| reader.deliveries(query)).await
+    }
+
+    /// Returns those of these events that are in the log, each with its delivery to this recipient alone, in any order.
+    pub async fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: Vec<EventId>,
+    ) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| reader.deliveries_of(recipient, &events)).await
+    }
+
+    /// Counts the deliveries of a recipient by state.
+    pub async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
+        self.read(move |reader| reader.counts(recipient)).await
+    }
+
+    /// Returns all subscriptions, deleted ones included.
+    pub async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
+        self.read(Reader::subscriptions).await
+    }
+
+    /// Returns a subscription's running or last recovery.
+    pub async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
+        self.read(move |reader| reader.recovery(subscription)).await
+    }
+
+    /// Returns all running recoveries.
+    pub async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
+        self.read(Reader::running_recoveries).await
+    }
+
+    /// Returns the next part of the log, oldest first; nothing when there is no more.
+    pub async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
+        self.read(move |reader| reader.forward(forward)).await
+    }
+
+    /// Counts a recipient's pending deliveries besides first attempts, up to `limit`.
+    pub async fn backlog(
+        &self,
+        recipient: RecipientId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Error> {
+        self.read(move |reader| reader.backlog(recipient, now, limit)).await
+    }
+
+    /// Returns the recipients that have pending deliveries.
+    pub async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
+        self.read(Reader::recipients_with_backlog).await
+    }
+
+    /// Returns the rendered payload of a delivery, if its plugin has rendered it.
+    pub async fn rendered(
+        &self,
+        event: EventId,
+        recipient: RecipientId,
+    ) -> Result<Option<RenderedPayload>, Error> {
+        #[cfg(test)]
+        self.faults.meet("rendered", Some(recipient))?;
+        self.read(move |reader| reader.rendered(event, recipient)).await
+    }
+
+    /// Returns the state of a subscription's plugin. It may contain expired values until the next change.
+    pub async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
+        self.read(move |reader| reader.plugin_state(subscription)).await
+    }
+
+    /// Returns what is known of a module.
+    pub async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
+        self.read(move |reader| reader.module(digest)).await
+    }
+
+    /// Returns a module's bytes.
+    pub async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error> {
+        let files = self.modules.clone();
+        self.read(move |_| files.read(digest)).await
+    }
+
+    /// Returns what is known of all modules.
+    pub async fn modules(&self) -> Result<Vec<Module>, Error> {
+        #[cfg(test)]
+        self.faults.meet("modules", None)?;
+        self.read(Reader::modules).await
+    }
+
+    /// Remembers when a subscription's target was last reached.
+    pub async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
+        self.read(Reader::reached).await
+    }
+}
