@@ -1,38 +1,44 @@
 //! All subscriptions, with the index of their filters: the store's contents, held in memory.
 //!
-//! Readers get an immutable snapshot. A change is written to the store first and then becomes the next snapshot. Workers
-//! are woken only after the snapshot is swapped; otherwise one could read the old snapshot and go back to sleep.
+//! Readers get an immutable snapshot. One task follows the changes that the store has applied, makes the next snapshot of
+//! them, and then wakes the workers concerned: one that is woken sees the change. Whoever changes a subscription waits
+//! until the snapshot has the change. A change names the version that it was made from; where that is not the newest any
+//! more, it is made again from the newest.
 
+mod follower;
 mod snapshot;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio_util::task::TaskTracker;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::domain::{Activity, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{Activity, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::matching::{self, Filter, FilterError, Matches};
-use crate::store::{self, Quota, Store, Wake};
+use crate::store::{self, Position, Put, Quota, Store};
 
+use follower::{Compiled, Follower};
 pub use snapshot::CompiledSubscription;
 use snapshot::Snapshot;
-
-/// How many changes of different subscriptions are in progress at once, at most.
-const STRIPES: u8 = 64;
 
 /// The subscriptions. Shared by REST, matching and delivery.
 pub struct Directory {
     store: Arc<Store>,
     now: Arc<ArcSwap<Snapshot>>,
+    /// The position of the last change in the snapshot.
+    followed: watch::Receiver<Position>,
+    /// Filters of changes on their way.
+    compiled: Arc<Compiled>,
     /// The handlers that have a route, in the order in which their filters are tried.
     routes: Vec<Route>,
-    /// A change of a subscription holds the lock of its stripe until it is in the snapshot. Changes in other stripes go on
-    /// and share the store's commits.
-    writing: [Arc<Mutex<()>>; STRIPES as usize],
-    /// Changes that are being written. They end by themselves: the store answers each one, even when it closes.
-    changes: TaskTracker,
+    /// No change is queued before this time.
+    quiet_until: Mutex<Instant>,
+    /// Ends with this.
+    _follower: JoinSet<()>,
 }
 
 /// A handler that is chosen by a filter.
@@ -50,6 +56,12 @@ pub enum Error {
     /// Its filter does not parse.
     #[error("failed to parse the filter")]
     Filter(#[source] FilterError),
+    /// A new one has the id of another one.
+    #[error("there is a subscription {0} already")]
+    Exists(SubscriptionId),
+    /// There is no such module.
+    #[error("there is no module {0}: upload it first, with POST /plugins")]
+    NoModule(PluginDigest),
     /// The store cannot write.
     #[error("failed to store the subscription")]
     Store(#[source] store::Error),
@@ -61,15 +73,44 @@ impl Directory {
     /// # Errors
     /// When the store cannot be read.
     pub async fn open(store: Arc<Store>, routes: Vec<Route>) -> Result<Self, store::Error> {
-        let subscriptions = store.subscriptions().await?;
-        let reading = tokio::task::spawn_blocking(move || Snapshot::read(subscriptions));
+        let (position, subscriptions) = store.subscriptions().await?;
+        let reading = tokio::task::spawn_blocking(move || Snapshot::read(position, subscriptions));
         let mut snapshot = reading.await.expect("reading filters does not panic");
         for route in &routes {
             snapshot.index.insert(route.recipient, Arc::clone(&route.filter));
         }
         let now = Arc::new(ArcSwap::from_pointee(snapshot));
-        let writing = std::array::from_fn(|_| Arc::default());
-        Ok(Self { store, now, routes, writing, changes: TaskTracker::new() })
+        let (sender, followed) = watch::channel(position);
+        let (alarm, compiled) = (store.alarm(), Arc::<Compiled>::default());
+        let follower = Follower {
+            changes: store.changes(),
+            now: Arc::clone(&now),
+            compiled: Arc::clone(&compiled),
+            followed: sender,
+            wakes: store.wakes(),
+        };
+        let (stop, mut tasks) = (alarm.stop_token(), JoinSet::new());
+        tasks.spawn(alarm.watch("the list of subscriptions", stop.clone(), follower.run(stop)));
+        let quiet_until = Mutex::new(Instant::now());
+        Ok(Self { store, now, followed, compiled, routes, quiet_until, _follower: tasks })
+    }
+
+    /// Returns the position of the last change that [`Self::matches`] knows, at least.
+    pub fn position(&self) -> Position {
+        self.now.load().position
+    }
+
+    /// Waits until the change at this position is known. Cancel safe.
+    pub async fn follow(&self, position: Position) {
+        // It fails when the follower has ended, and with it the service.
+        drop(self.followed.clone().wait_for(|followed| *followed >= position).await);
+    }
+
+    /// Puts off changes of subscriptions that are not queued yet, so that events can be matched and logged between them.
+    /// Each waits once.
+    pub fn pause_changes(&self, time: Duration) {
+        let mut until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = (*until).max(Instant::now() + time);
     }
 
     /// Returns a subscription, also a deleted one.
@@ -94,15 +135,6 @@ impl Directory {
         let is_old =
             |known: &&CompiledSubscription| known.subscription.deleted.is_some_and(|deleted| deleted < time);
         snapshot.all().filter(is_old).map(|known| known.subscription.id).collect()
-    }
-
-    /// Removes the subscriptions that the store has removed.
-    pub fn forget(&self, deleted: &[SubscriptionId]) {
-        self.now.rcu(|snapshot| {
-            let mut next = Snapshot::clone(snapshot);
-            deleted.iter().for_each(|id| next.remove(*id));
-            next
-        });
     }
 
     /// Returns a user's subscriptions that are not deleted, in the order of their creation.
@@ -164,34 +196,43 @@ impl Directory {
     /// Creates a subscription and returns it. Dropping the future may or may not undo it, but never leaves it half done.
     ///
     /// # Errors
-    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    /// When the filter does not parse, there is no such module, or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<CompiledSubscription, Error> {
-        let writing = self.lock_stripe(subscription.id).await;
-        self.write(writing, None, subscription, None, Quota::Holds).await
+        self.create_with(subscription, None).await
     }
 
     /// Creates a subscription together with its first recovery, as [`Self::create`] does.
     ///
     /// # Errors
-    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    /// As for [`Self::create`].
     pub async fn create_recovering(
         &self,
         subscription: Subscription,
         recovery: Recovery,
     ) -> Result<CompiledSubscription, Error> {
-        let writing = self.lock_stripe(subscription.id).await;
-        self.write(writing, None, subscription, Some(recovery), Quota::Holds).await
+        self.create_with(subscription, Some(recovery)).await
+    }
+
+    async fn create_with(
+        &self,
+        subscription: Subscription,
+        recovery: Option<Recovery>,
+    ) -> Result<CompiledSubscription, Error> {
+        let id = subscription.id;
+        let created = self.write(None, subscription, recovery, Quota::Holds).await?;
+        created.ok_or(Error::Exists(id))
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
-    /// declines. Dropping the future is as for [`Self::create`].
+    /// declines. `change` is asked again where another change comes before it. Dropping the future is as for
+    /// [`Self::create`].
     ///
     /// # Errors
-    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    /// As for [`Self::create`].
     pub async fn change(
         &self,
         id: SubscriptionId,
-        change: impl FnOnce(&Subscription) -> Option<Subscription>,
+        change: impl FnMut(&Subscription) -> Option<Subscription>,
     ) -> Result<Option<CompiledSubscription>, Error> {
         self.change_within(id, change, quota).await
     }
@@ -200,12 +241,12 @@ impl Directory {
     /// its owner has changed it since: an old failure says nothing about the new target.
     ///
     /// # Errors
-    /// When the filter does not parse or the store cannot write; then nothing has changed.
+    /// As for [`Self::create`].
     pub async fn disable(&self, tried: &Subscription, since: Timestamp, error: String) -> Result<(), Error> {
         let disabled = |current: &Subscription| {
             let is_same = current.activity == Activity::Enabled && current.updated == tried.updated;
             is_same.then(|| Subscription {
-                activity: Activity::Disabled { since, error: Some(error) },
+                activity: Activity::Disabled { since, error: Some(error.clone()) },
                 ..current.clone()
             })
         };
@@ -217,62 +258,52 @@ impl Directory {
     async fn change_within(
         &self,
         id: SubscriptionId,
-        change: impl FnOnce(&Subscription) -> Option<Subscription>,
+        mut change: impl FnMut(&Subscription) -> Option<Subscription>,
         quota: fn(&Subscription, &Subscription) -> Quota,
     ) -> Result<Option<CompiledSubscription>, Error> {
-        let writing = self.lock_stripe(id).await;
-        let current = self.compiled(id).filter(|found| found.subscription.deleted.is_none());
-        let Some(current) = current else { return Ok(None) };
-        let Some(changed) = change(&current.subscription) else { return Ok(None) };
-        let quota = quota(&current.subscription, &changed);
-        self.write(writing, Some(current), changed, None, quota).await.map(Some)
+        loop {
+            let current = self.compiled(id).filter(|found| found.subscription.deleted.is_none());
+            let Some(current) = current else { return Ok(None) };
+            let Some(changed) = change(&current.subscription) else { return Ok(None) };
+            let quota = quota(&current.subscription, &changed);
+            if let Some(changed) = self.write(Some(current), changed, None, quota).await? {
+                return Ok(Some(changed));
+            }
+        }
     }
 
-    /// Takes the lock of the subscription's stripe.
-    async fn lock_stripe(&self, id: SubscriptionId) -> OwnedMutexGuard<()> {
-        let stripe = id.uuid().as_bytes()[15] % STRIPES;
-        Arc::clone(&self.writing[usize::from(stripe)]).lock_owned().await
-    }
-
-    /// Writes in a task of its own: when the caller is cancelled, as by a client that hangs up, the store must not get
-    /// ahead of the snapshot.
+    /// Writes a subscription in place of `current`; `None` if there is another version by now. It is known then.
     async fn write(
         &self,
-        writing: OwnedMutexGuard<()>,
         current: Option<CompiledSubscription>,
         subscription: Subscription,
         recovery: Option<Recovery>,
         quota: Quota,
-    ) -> Result<CompiledSubscription, Error> {
-        let known = CompiledSubscription {
-            filter: filter(current, &subscription)?,
-            subscription: subscription.into(),
-        };
-        let (store, now) = (Arc::clone(&self.store), Arc::clone(&self.now));
-        let change = self.changes.spawn(async move {
-            let _writing = writing;
-            let subscription = Subscription::clone(&known.subscription);
-            match recovery {
-                None => store.put_subscription(subscription, quota).await?,
-                // A new subscription cannot have another recovery already.
-                Some(recovery) => drop(store.begin_recovery(recovery, Some(subscription)).await?),
+    ) -> Result<Option<CompiledSubscription>, Error> {
+        let replaces = current.as_ref().map(|current| current.revision);
+        let filter = filter(current, &subscription)?;
+        let quiet_until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet_until > Instant::now() {
+            tokio::time::sleep_until(quiet_until).await;
+        }
+        let _compiled = self.compiled.keep(&subscription, filter.clone());
+        let written = subscription.clone();
+        match self
+            .store
+            .put_subscription(subscription, replaces, recovery, quota)
+            .await
+            .map_err(Error::Store)?
+        {
+            Put::Done(revision) => {
+                self.follow(revision).await;
+                let subscription = Arc::new(written);
+                Ok(Some(CompiledSubscription { subscription, filter, revision }))
             }
-            now.rcu(|snapshot| {
-                let mut next = Snapshot::clone(snapshot);
-                next.put(known.clone());
-                next
-            });
-            store.wakes().push([(known.subscription.id.into(), Wake::read())]);
-            Ok(known)
-        });
-        match change.await {
-            Ok(changed) => changed.map_err(Error::Store),
-            Err(ended) => match ended.try_into_panic() {
-                // The caller must not take the change for done.
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is shutting down.
-                Err(_) => Err(Error::Store(store::Error::Closed)),
-            },
+            Put::Changed(position) => {
+                self.follow(position).await;
+                Ok(None)
+            }
+            Put::NoModule(digest) => Err(Error::NoModule(digest)),
         }
     }
 }
@@ -296,13 +327,15 @@ fn filter(current: Option<CompiledSubscription>, next: &Subscription) -> Result<
     if next.deleted.is_some() {
         return Ok(None);
     }
-    let is_same =
-        |of: &Subscription| of.jsonpath == next.jsonpath && of.filter_dialect == next.filter_dialect;
-    if let Some(current) = current.filter(|current| is_same(&current.subscription)) {
+    if let Some(current) = current.filter(|current| has_same_filter(&current.subscription, next)) {
         return Ok(current.filter);
     }
     let filter = Filter::parse(&next.jsonpath, next.filter_dialect).map_err(Error::Filter)?;
     Ok(Some(Arc::new(filter)))
+}
+
+fn has_same_filter(one: &Subscription, other: &Subscription) -> bool {
+    one.jsonpath == other.jsonpath && one.filter_dialect == other.filter_dialect
 }
 
 #[cfg(test)]

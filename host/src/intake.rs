@@ -1,6 +1,5 @@
 //! Accepts events: matches each one, logs it with all its deliveries, and only then acknowledges it.
 
-mod barrier;
 mod budget;
 
 use std::sync::Arc;
@@ -13,8 +12,7 @@ use crate::delivery::Dispatcher;
 use crate::directory::Directory;
 use crate::domain::{Event, EventId, RecipientId};
 use crate::matching::{self, Matches};
-use crate::store::{self, Arrival, Store};
-use barrier::Barrier;
+use crate::store::{self, Accepted, Arrival, Position, Store};
 use budget::Budget;
 
 /// The largest event, in bytes, that is matched on the task that received it. A larger one could keep other tasks
@@ -26,6 +24,11 @@ const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// The longest that an acknowledgement is delayed, whatever the number of events and of matching subscriptions.
 const THROTTLE_MAX: Duration = Duration::from_millis(100);
+
+/// How long changes of subscriptions are put off when they keep coming before events that have been matched: from the second
+/// time on, and twice as long each time.
+const MATCH_PAUSE_MIN: Duration = Duration::from_millis(20);
+const MATCH_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The most failures of filters that the log keeps of one event.
 const FAILED_KEPT_MAX: usize = 1_000;
@@ -85,7 +88,6 @@ pub struct Intake {
     store: Arc<Store>,
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
-    barrier: Arc<Barrier>,
     budget: Arc<Budget>,
 }
 
@@ -100,7 +102,7 @@ impl Intake {
         bytes_max: usize,
     ) -> Self {
         let budget = Arc::new(Budget::new(bytes_max));
-        Self { store, directory, dispatcher, barrier: Arc::default(), budget }
+        Self { store, directory, dispatcher, budget }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -114,9 +116,7 @@ impl Intake {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        // Held from before the subscriptions are read until the store has the events.
-        let _registration = self.barrier.register();
-        let received = clock::now();
+        let (received, matched_at) = (clock::now(), self.directory.position());
         let mut share = self.budget.share();
         let mut arrivals = Vec::with_capacity(events.len());
         let mut turn = Instant::now();
@@ -133,7 +133,7 @@ impl Intake {
         for arrival in &arrivals {
             self.dispatcher.throttle(&arrival.matched, end).await;
         }
-        self.store.accept(arrivals).await.map_err(|source| Error::Log { source })
+        self.log(arrivals, matched_at, &mut share, None).await
     }
 
     /// Accepts an event for one handler, whatever its filter says; subscriptions get it if it matches.
@@ -146,14 +146,58 @@ impl Intake {
         recipient: RecipientId,
         sender: &str,
     ) -> Result<EventId, Error> {
-        let _registration = self.barrier.register();
+        let matched_at = self.directory.position();
         let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
-        arrival.matched.retain(|matched| !self.directory.is_route(*matched));
-        arrival.matched.push(recipient);
+        self.direct_to(recipient, &mut arrival);
         let mut share = self.budget.share();
         share.take(arrival.size())?;
-        let ids = self.store.accept(vec![arrival]).await.map_err(|source| Error::Log { source })?;
+        let ids = self.log(vec![arrival], matched_at, &mut share, Some(recipient)).await?;
         Ok(ids[0])
+    }
+
+    /// Replaces the handler that a filter has chosen.
+    fn direct_to(&self, recipient: RecipientId, arrival: &mut Arrival) {
+        arrival.matched.retain(|matched| !self.directory.is_route(*matched));
+        arrival.matched.push(recipient);
+    }
+
+    /// Logs events that were matched with the subscriptions as of `matched_at`; matches them again where a subscription has
+    /// changed before they were logged.
+    async fn log(
+        &self,
+        mut arrivals: Vec<Arrival>,
+        mut matched_at: Position,
+        share: &mut budget::Share<'_>,
+        recipient: Option<RecipientId>,
+    ) -> Result<Vec<EventId>, Error> {
+        let mut pause = MATCH_PAUSE_MIN;
+        for tries in 1u32.. {
+            let accepted = self.store.accept(arrivals, matched_at).await;
+            match accepted.map_err(|source| Error::Log { source })? {
+                Accepted::Logged(ids) => return Ok(ids),
+                Accepted::Stale(changed, stale) => {
+                    self.directory.follow(changed).await;
+                    if tries > 1 {
+                        self.directory.pause_changes(pause);
+                        pause = (2 * pause).min(MATCH_PAUSE_MAX);
+                    }
+                    matched_at = self.directory.position();
+                    arrivals = stale;
+                }
+            }
+            for (index, arrival) in arrivals.iter_mut().enumerate() {
+                let before = arrival.size();
+                let matches = self.matches(&arrival.event).await;
+                let matches = matches.map_err(|source| Error::Match { index, source })?;
+                arrival.failed = failed(&matches);
+                arrival.matched = matches.matched;
+                if let Some(recipient) = recipient {
+                    self.direct_to(recipient, arrival);
+                }
+                share.take(arrival.size().saturating_sub(before))?;
+            }
+        }
+        unreachable!("the loop ends by returning")
     }
 
     async fn arrival(
@@ -166,12 +210,6 @@ impl Intake {
         let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
         let failed = failed(&matches);
         Ok(Arrival { event, received, sender: sender.to_owned(), matched: matches.matched, failed })
-    }
-
-    /// Waits until every accept that began before this call has queued its events for the log, or has failed. Later
-    /// accepts match with the directory as it is now. Cancel safe.
-    pub async fn quiesce(&self) {
-        self.barrier.quiesce().await;
     }
 
     /// Returns the recipients that this event would have now.

@@ -4,11 +4,10 @@
 //! store adds the missing deliveries and the progress in one transaction, so a restart continues where it stopped and
 //! no delivery is added twice. Workers then deliver them as usual, policy included.
 //!
-//! No event is missed between live matching and the scan. The scan begins once the directory has the subscription and
-//! every accept that may have matched without it has queued its events for the log ([`Intake::quiesce`]). Only then is
-//! the end of the scan set. It is set again whenever the subscription changes, because the subscription may have been
-//! disabled. Later events are matched live. Events before the end that were matched live already have their delivery,
-//! which the store sees.
+//! No event is missed between live matching and the scan. The end of the scan is set once the subscription is in the
+//! store: each event behind it in the log was matched with it ([`Store::accept`](crate::store::Store::accept)). It is set
+//! again whenever the subscription changes, because the subscription may have been disabled. Events before the end that
+//! were matched live already have their delivery, which the store sees.
 //!
 //! All recoveries together read a limited number of events a second, taking pages in rotation. A recovery waits while
 //! its subscription is disabled, and while its deliveries wait for the target. `http` starts and cancels recoveries.
@@ -30,7 +29,6 @@ use crate::clock;
 use crate::directory::{self, CompiledSubscription, Directory};
 use crate::domain::recovery::State;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
-use crate::intake::Intake;
 use crate::store::{self, Backlog, Forward, Step, Store};
 use schedule::Schedule;
 
@@ -71,7 +69,6 @@ pub struct Recoveries {
 struct Shared {
     store: Arc<Store>,
     directory: Arc<Directory>,
-    intake: Intake,
     /// How many events are read in a second.
     rate: u32,
     /// New recoveries, and those that were cancelled.
@@ -99,14 +96,12 @@ impl Recoveries {
     pub async fn start(
         store: Arc<Store>,
         directory: Arc<Directory>,
-        intake: Intake,
         rate: u32,
     ) -> Result<Self, store::Error> {
         let changed = Mutex::new(store.running_recoveries().await?);
         let shared = Arc::new(Shared {
             store,
             directory,
-            intake,
             rate: rate.max(1),
             changed,
             told: Notify::new(),
@@ -152,7 +147,7 @@ impl Recoveries {
     pub async fn begin(&self, recovery: Recovery) -> Result<bool, store::Error> {
         let shared = Arc::clone(&self.shared);
         self.whole(async move {
-            let begun = shared.store.begin_recovery(recovery.clone(), None).await?;
+            let begun = shared.store.begin_recovery(recovery.clone()).await?;
             if begun {
                 shared.tell(recovery);
             }
@@ -287,7 +282,6 @@ impl Shared {
         // matched live.
         let fixed_for = lock(&self.fixed_for).get(&recovery.subscription).copied();
         let Some(end) = recovery.end.filter(|_| fixed_for == Some(subscription.updated)) else {
-            self.intake.quiesce().await;
             let begun = self.step(recovery, Step::Begin, 0).await?;
             lock(&self.fixed_for).insert(recovery.subscription, subscription.updated);
             return Ok(begun);

@@ -121,8 +121,7 @@ impl Service {
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&dispatcher));
         let intake = Intake::new(stages.0, stages.1, stages.2, config.accept_bytes_max);
         let rate = config.recover_events_per_second;
-        let recoveries =
-            Recoveries::start(Arc::clone(&store), Arc::clone(&directory), intake.clone(), rate).await;
+        let recoveries = Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await;
         let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
         let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
         let alarm = store.alarm();
@@ -415,11 +414,8 @@ async fn purge(store: &Store, retention: Duration) {
 async fn forget(store: &Store, directory: &Directory) {
     let deleted = directory.deleted_before(clock::now());
     for deleted in deleted.chunks(FORGET_AT_ONCE) {
-        match store.forget(deleted.to_vec()).await {
-            Ok(forgotten) => directory.forget(&forgotten),
-            Err(error) => {
-                return tracing::warn!(%error, "deleted subscriptions stay for now");
-            }
+        if let Err(error) = store.forget(deleted.to_vec()).await {
+            return tracing::warn!(%error, "deleted subscriptions stay for now");
         }
     }
 }

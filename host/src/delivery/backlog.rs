@@ -207,7 +207,7 @@ mod tests {
         let event = r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#;
         let event = Event::from_json(event).unwrap();
         let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
-        store.accept(vec![Arrival { event, received, sender, matched, failed: Vec::new() }]).await.unwrap();
+        store.log(vec![Arrival { event, received, sender, matched, failed: Vec::new() }]).await.unwrap();
     }
 
     #[tokio::test]

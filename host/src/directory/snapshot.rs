@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::domain::{Subscription, SubscriptionId};
 use crate::matching::{Filter, Index};
+use crate::store::{Position, StoredSubscription};
 
 /// A subscription with its filter.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct CompiledSubscription {
     pub subscription: Arc<Subscription>,
     /// Its filter; `None` where the subscription is deleted, or where a stored filter does not parse and matches nothing.
     pub filter: Option<Arc<Filter>>,
+    /// The version of it.
+    pub revision: Position,
 }
 
 /// One of a user's subscriptions that are not deleted; sorts by user, then in the order of creation.
@@ -22,6 +25,8 @@ type Own = (Arc<str>, Timestamp, SubscriptionId);
 
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
+    /// The last change that it has.
+    pub(super) position: Position,
     by_id: imbl::OrdMap<SubscriptionId, CompiledSubscription>,
     by_user: imbl::OrdSet<Own>,
     pub(super) index: Index,
@@ -29,8 +34,8 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// Parses the filters, on all cores, and indexes them.
-    pub(super) fn read(subscriptions: Vec<Arc<Subscription>>) -> Self {
-        let mut snapshot = Self::default();
+    pub(super) fn read(position: Position, subscriptions: Vec<StoredSubscription>) -> Self {
+        let mut snapshot = Self { position, ..Self::default() };
         for known in parse(subscriptions) {
             snapshot.put(known);
         }
@@ -89,7 +94,7 @@ impl Snapshot {
 }
 
 /// Parses the filters of all subscriptions: with 100,000 of them, this is the longest part of a start.
-fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<CompiledSubscription> {
+fn parse(mut subscriptions: Vec<StoredSubscription>) -> Vec<CompiledSubscription> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = subscriptions.len().div_ceil(cores).max(1);
     let mut parts = Vec::with_capacity(cores);
@@ -99,19 +104,21 @@ fn parse(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<CompiledSubscription>
     thread::scope(|scope| {
         let parts = parts
             .into_iter()
-            .map(|part| scope.spawn(move || part.into_iter().map(known).collect::<Vec<_>>()));
+            .map(|part| scope.spawn(move || part.into_iter().map(compile).collect::<Vec<_>>()));
         let parts: Vec<_> = parts.collect();
         parts.into_iter().flat_map(|part| part.join().expect("parsing a filter does not panic")).collect()
     })
 }
 
-fn known(subscription: Arc<Subscription>) -> CompiledSubscription {
+/// Parses the filter of a stored subscription.
+pub(super) fn compile(stored: StoredSubscription) -> CompiledSubscription {
+    let StoredSubscription { subscription, revision } = stored;
     if subscription.deleted.is_some() {
-        return CompiledSubscription { subscription, filter: None };
+        return CompiledSubscription { subscription, filter: None, revision };
     }
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect);
     if let Err(error) = &filter {
         tracing::error!(subscription = %subscription.id, %error, "a stored filter does not parse: it matches nothing");
     }
-    CompiledSubscription { subscription, filter: filter.ok().map(Arc::new) }
+    CompiledSubscription { subscription, filter: filter.ok().map(Arc::new), revision }
 }

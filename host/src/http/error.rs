@@ -196,6 +196,8 @@ impl From<directory::Error> for ApiError {
         match error {
             directory::Error::Filter(error) => error.into(),
             directory::Error::Store(error) => error.into(),
+            directory::Error::NoModule(_) => Self::field("/plugin/digest", error.to_string()),
+            directory::Error::Exists(_) => Self::conflict(error.to_string()),
         }
     }
 }

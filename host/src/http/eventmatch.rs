@@ -114,7 +114,7 @@ pub(super) async fn update(
     let mut wrong = None;
     let changed = api.directory.change(id, |current| {
         let mut changed = is_own(current, &user).then(|| current.clone())?;
-        let updated = subscription_body::update(body, &mut changed, api.filter_dialect, now);
+        let updated = subscription_body::update(body.clone(), &mut changed, api.filter_dialect, now);
         updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
             wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));

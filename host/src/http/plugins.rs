@@ -92,11 +92,11 @@ pub(super) async fn turn(api: &Api, user: &User, body: Body) -> Result<(FairPerm
 
 /// Checks the plugin of a subscription that is about to be written, where it differs from the stored one. Hold the
 /// guard until the subscription is written.
-pub(super) async fn refer<'a>(
-    api: &'a Api,
+pub(super) async fn refer(
+    api: &Api,
     stored: Option<&Subscription>,
     wanted: &Subscription,
-) -> Result<Option<Referring<'a>>, ApiError> {
+) -> Result<Option<Referring>, ApiError> {
     let stored: Option<&PluginUse> = stored.and_then(|stored| stored.plugin.as_deref());
     match wanted.plugin.as_deref() {
         Some(plugin) if stored != Some(plugin) => {

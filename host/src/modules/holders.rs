@@ -1,13 +1,12 @@
 //! Which users hold a module, and how much disk each user's modules take.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::GRACE;
-use crate::domain::{PluginDigest, Subscription};
-use crate::store::Module;
+use crate::domain::PluginDigest;
+use crate::store::{Module, StoredSubscription};
 
 /// The most uploaders that are remembered for one module.
 const UPLOADERS_MAX: usize = 64;
@@ -17,9 +16,10 @@ pub(super) struct Holders(HashMap<PluginDigest, BTreeSet<String>>);
 
 impl Holders {
     /// Returns the users whose subscriptions refer to modules.
-    pub(super) fn referring(subscriptions: &[Arc<Subscription>]) -> Self {
+    pub(super) fn referring(subscriptions: &[StoredSubscription]) -> Self {
         let mut holders: HashMap<PluginDigest, BTreeSet<String>> = HashMap::new();
-        for live in subscriptions.iter().filter(|subscription| subscription.deleted.is_none()) {
+        let known = subscriptions.iter().map(|stored| &stored.subscription);
+        for live in known.filter(|subscription| subscription.deleted.is_none()) {
             if let Some(plugin) = &live.plugin {
                 holders.entry(plugin.digest).or_default().insert(live.user.clone());
             }

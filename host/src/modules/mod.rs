@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::Mutex;
 
 use crate::chain;
 use crate::domain::plugin::Failure;
@@ -109,10 +109,9 @@ pub enum Wrong {
     Store(#[source] store::Error),
 }
 
-/// Keeps a module while a subscription that refers to it is being written. The user's other subscriptions wait
-/// meanwhile.
-pub struct Referring<'a> {
-    _stays: RwLockReadGuard<'a, ()>,
+/// The turn of a user whose subscription comes to refer to a module: until it is written, the user's other subscriptions
+/// wait.
+pub struct Referring {
     _turn: FairPermit,
 }
 
@@ -120,8 +119,6 @@ pub struct Referring<'a> {
 pub struct Modules {
     store: Arc<Store>,
     host: Arc<Host>,
-    /// Held for reading while a subscription comes to refer to a module, for writing while unused ones are removed.
-    referring: RwLock<()>,
     /// Held from the check of the quota until the module is stored.
     storing: Mutex<()>,
     /// Each user has one configuration checked at once.
@@ -151,10 +148,10 @@ impl UploadResult {
 impl Modules {
     /// Makes the modules of a store, run by `host`.
     pub fn new(store: Arc<Store>, host: Arc<Host>, room: Room) -> Self {
-        let (referring, storing) = (RwLock::new(()), Mutex::new(()));
+        let storing = Mutex::new(());
         let (checking, uploading) =
             (FairSemaphore::new(usize::MAX, 1), FairSemaphore::new(UPLOADS_MAX, USER_UPLOADS_MAX));
-        Self { store, host, referring, storing, checking, room, uploading }
+        Self { store, host, storing, checking, room, uploading }
     }
 
     /// Returns where they run.
@@ -223,8 +220,6 @@ impl Modules {
     }
 
     async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        // Garbage collection holds this lock for writing, so it cannot act on the upload time that is being replaced.
-        let _referring = self.referring.read().await;
         self.store.put_module(module, wasm).await.map_err(Error::Store)
     }
 
@@ -284,20 +279,17 @@ impl Modules {
         })
     }
 
-    /// Checks the plugin that a user's subscription asks for. The module stays until the guard is dropped: hold the
-    /// guard until the subscription is written.
+    /// Checks the plugin that a user's subscription asks for. Hold the result until the subscription is written. The module
+    /// may be removed meanwhile: the store refuses the subscription then.
     ///
     /// # Errors
     /// When there is no such module, its configuration is wrong, or it is more than the user may have.
-    pub async fn refer(&self, user: &str, wanted: &PluginUse) -> Result<Referring<'_>, Wrong> {
+    pub async fn refer(&self, user: &str, wanted: &PluginUse) -> Result<Referring, Wrong> {
         let turn = self.checking.take(user, 1).await;
         self.check_in_turn(user, wanted).await?;
-        // This lock is taken last: a writer that waits for it blocks all new readers, so it must not be held during the
-        // slow check.
-        let referring = Referring { _stays: self.referring.read().await, _turn: turn };
         let module = self.module(wanted.digest).await.map_err(Wrong::Store)?;
         self.afford(user, &module.ok_or(Wrong::Unknown(wanted.digest))?).await?;
-        Ok(referring)
+        Ok(Referring { _turn: turn })
     }
 
     /// Checks what a user's subscription wants of a plugin.

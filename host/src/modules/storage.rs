@@ -66,18 +66,20 @@ impl Modules {
     /// # Errors
     /// When the store or a folder cannot be read or changed.
     pub async fn collect_garbage(&self, now: Timestamp) -> Result<usize, Error> {
-        let _nobody_refers_now = self.referring.write().await;
         let mut kept = self.all().await?;
         let unused = self.unused(&kept, now, GRACE).await?;
+        let mut removed = HashSet::new();
         for module in &unused {
-            self.remove(module.report.digest).await?;
+            if self.remove(module).await? {
+                removed.insert(module.report.digest);
+            }
         }
-        kept.retain(|module| !unused.contains(module));
+        kept.retain(|module| !removed.contains(&module.report.digest));
         let kept: HashSet<PluginDigest> = kept.into_iter().map(|module| module.report.digest).collect();
         let host = Arc::clone(&self.host);
         let sweeping = tokio::task::spawn_blocking(move || host.sweep(&kept, GRACE));
         sweeping.await.expect("sweeping does not panic").map_err(Error::Folder)?;
-        Ok(unused.len())
+        Ok(removed.len())
     }
 
     /// Frees disk space for a user's module: removes unused modules, the user's own first, the oldest first.
@@ -91,7 +93,6 @@ impl Modules {
         if self.has_room(user, digest, need, now).await?.is_ok() {
             return Ok(());
         }
-        let _nobody_refers_now = self.referring.write().await;
         let all = self.all().await?;
         let mut unused = self.unused(&all, now, GRACE_WHEN_FULL).await?;
         let holders = self.referring_now().await.map_err(Error::Store)?.with_uploaders(&all, now);
@@ -107,7 +108,7 @@ impl Modules {
                 return Err(full);
             }
             tracing::info!(digest = %module.report.digest, "an unused module makes room for another one");
-            self.remove(module.report.digest).await?;
+            self.remove(module).await?;
         }
         self.has_room(user, digest, need, now).await?
     }
@@ -154,7 +155,7 @@ impl Modules {
     /// Returns the users whose subscriptions refer to modules, read from the store: it has a change before the
     /// directory shows it.
     async fn referring_now(&self) -> Result<Holders, store::Error> {
-        Ok(Holders::referring(&self.store.subscriptions().await?))
+        Ok(Holders::referring(&self.store.subscriptions().await?.1))
     }
 
     async fn all(&self) -> Result<Vec<Module>, Error> {
@@ -174,8 +175,13 @@ impl Modules {
         Ok(modules.iter().filter(is_unused).cloned().collect())
     }
 
-    async fn remove(&self, digest: PluginDigest) -> Result<(), Error> {
-        self.store.remove_module(digest).await.map_err(Error::Store)?;
-        self.host.discard(digest).await.map_err(Error::Folder)
+    /// Removes a module, unless it has been uploaded again since, or a subscription has come to refer to it.
+    async fn remove(&self, module: &Module) -> Result<bool, Error> {
+        let digest = module.report.digest;
+        let removed = self.store.remove_module(digest, module.uploaded).await.map_err(Error::Store)?;
+        if removed {
+            self.host.discard(digest).await.map_err(Error::Folder)?;
+        }
+        Ok(removed)
     }
 }

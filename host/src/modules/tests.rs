@@ -54,7 +54,7 @@ impl Kept {
         let mut subscription =
             Subscription::new(user.to_owned(), "n".to_owned(), "$".to_owned(), target, clock::now());
         subscription.plugin = Some(Arc::new(PluginUse::new(digest)));
-        self.store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
+        self.store.put(subscription.clone(), Quota::Exempt).await.unwrap();
         subscription
     }
 }
@@ -90,7 +90,7 @@ async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
     assert!(kept.modules.plugin(unused).await.is_err());
     assert!(kept.modules.plugin(used).await.is_ok());
     subscription.deleted = Some(now);
-    kept.store.put_subscription(subscription, Quota::Exempt).await.unwrap();
+    kept.store.put(subscription, Quota::Exempt).await.unwrap();
     assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 1);
     assert_eq!((kept.files("modules"), kept.files("compiled")), (0, 0));
 }

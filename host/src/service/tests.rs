@@ -1,4 +1,7 @@
+mod changing;
 mod delivering;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::{Request, StatusCode};
 use serde_json::json;
@@ -14,10 +17,12 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
     let config = config(folder, handler);
     let routes = handler::routes(&config.handlers).unwrap();
     let of_handler: Vec<_> = config.handlers.iter().map(|known| known.name.routed()).collect();
-    let store = open_store(&config).await.unwrap();
+    let (store, is_followed) = (open_store(&config).await.unwrap(), AtomicBool::new(false));
     store.faults.follow(move |called, whose: Option<RecipientId>| {
         let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
-        (called == method && is_meant).then_some(Fault::Panic)
+        // The directory's follower takes the wakes before any stage begins.
+        let is_first = called == "wakes" && !is_followed.swap(true, Ordering::SeqCst);
+        (called == method && is_meant && !is_first).then_some(Fault::Panic)
     });
     Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
 }

@@ -3,11 +3,14 @@
 //! [`Store`] is the boundary: the modules above know nothing of [`redb`]. A store makes no callbacks: it adds the ids of
 //! recipients with new work to [`WakeSet`], and their workers read the store again.
 
+mod changes;
 mod deliveries;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod pending;
 pub mod redb;
+#[cfg(test)]
+mod shorthand;
 mod wakes;
 
 use std::collections::BTreeMap;
@@ -17,9 +20,10 @@ use jiff::Timestamp;
 
 use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange};
 use crate::domain::recovery::ScanProgress;
-use crate::domain::{Event, EventId, RecipientId, recovery};
+use crate::domain::{Event, EventId, PluginDigest, RecipientId, Subscription, recovery};
 
 pub use self::redb::Store;
+pub use changes::{ChangeSet, Changes};
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use wakes::{Wake, WakeSet};
@@ -95,8 +99,42 @@ pub enum Quota {
     Exempt,
 }
 
+/// The place of a group of writes in the order of all groups, from 1; zero is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+/// A subscription, and the group of writes that wrote this version of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSubscription {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// Where it was written.
+    pub revision: Position,
+}
+
+/// What [`Store::accept`] returns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// The events are logged under these ids.
+    Logged(Vec<EventId>),
+    /// Nothing is logged: the events were matched without a subscription's change. They are to be matched again with the
+    /// change at this position.
+    Stale(Position, Vec<Arrival>),
+}
+
+/// What [`Store::put_subscription`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is written, at this position.
+    Done(Position),
+    /// Nothing is written: there is another version than the one to be replaced, and it was there at this position.
+    Changed(Position),
+    /// Nothing is written: there is no such module.
+    NoModule(PluginDigest),
+}
+
 /// An event on its way into the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
     /// The event.
     pub event: Event,
@@ -215,8 +253,8 @@ pub struct Forward {
 /// The next step of a running recovery.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// It begins, or its end is set again: to the newest event of the log now. No event of an earlier [`Store::accept`]
-    /// is newer.
+    /// It begins, or its end is set again: to the newest event of the log now. Later events were matched with its
+    /// subscription as it is ([`Accepted::Stale`]).
     Begin,
     /// It enqueues the events that it has found, unless its subscription has such a delivery, and moves on.
     Advance(ScanProgress),

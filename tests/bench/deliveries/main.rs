@@ -9,7 +9,7 @@ use uuid::Uuid;
 use waypost::clock;
 use waypost::domain::{Attempt, Event, EventId, Outcome, RecipientId};
 use waypost::store::{
-    Arrival, DeliveriesQuery, PendingDelivery, Progress, ReadyQuery, Settlement, Store, StoredState,
+    Arrival, DeliveriesQuery, PendingDelivery, Position, Progress, ReadyQuery, Settlement, Store, StoredState,
 };
 
 /// How many events are accepted at once, and settled at once.
@@ -59,7 +59,7 @@ async fn fill(store: &Store, recipient: RecipientId, count: usize) -> Result<()>
             let (received, sender) = (clock::now(), "bench".to_owned());
             Ok(Arrival { event, received, sender, matched: vec![recipient], failed: Vec::new() })
         });
-        store.accept(arrivals.collect::<Result<_>>()?).await?;
+        store.accept(arrivals.collect::<Result<_>>()?, Position::default()).await?;
         let query =
             ReadyQuery { recipient, after: EventId::NIL, first_attempts: AT_ONCE, now: clock::now(), due: 0 };
         let pending = store.ready(query).await?.first_attempts;

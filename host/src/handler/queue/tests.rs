@@ -91,7 +91,7 @@ async fn owe(queue: &Queue, id: &str) -> EventId {
         matched: vec![queue.handler.definition.name.dispatched()],
         failed: Vec::new(),
     };
-    queue.context.store.accept(vec![arrival]).await.unwrap()[0]
+    queue.context.store.log(vec![arrival]).await.unwrap()[0]
 }
 
 /// Makes the run that is put off due.

@@ -35,8 +35,11 @@ fn created(over: Value) -> Subscription {
 
 fn shown(subscription: &Subscription) -> Value {
     let filter = Filter::parse(&subscription.jsonpath, subscription.filter_dialect).ok();
-    let known =
-        CompiledSubscription { subscription: subscription.clone().into(), filter: filter.map(Into::into) };
+    let known = CompiledSubscription {
+        subscription: subscription.clone().into(),
+        filter: filter.map(Into::into),
+        revision: Default::default(),
+    };
     show(&known, subscription.is_active().then(|| "scan".to_owned()))
 }
 

@@ -9,7 +9,7 @@ use redb::ReadableTable;
 
 use super::damage::{self, Marks};
 use super::deliveries::{DeliveryKey, Rows, Stand};
-use super::group::{End, Redelivery};
+use super::group::{End, Redelivery, Settings};
 use super::handle::Fault;
 use super::history::Ledger;
 use super::ids::Ids;
@@ -19,7 +19,10 @@ use super::tail::NewRow;
 use super::text::Text;
 use super::usage::{self, Changes, Kind, Usage};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
-use crate::store::{Arrival, LoggedEvent, Progress, QueuePosition, Release, Settlement, StoredState, Wake};
+use crate::store::{
+    Accepted, Arrival, LoggedEvent, Position, Progress, QueuePosition, Release, Settlement, StoredState,
+    StoredSubscription, Wake,
+};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -44,6 +47,10 @@ pub(super) struct Effects {
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// Subscriptions that were removed.
     pub(super) forgotten: Vec<SubscriptionId>,
+    /// Subscriptions that were created or replaced, in order.
+    pub(super) put: Vec<StoredSubscription>,
+    pub(super) settings: Option<Settings>,
+    pub(super) position: Position,
     /// What is kept for users.
     pub(super) usage: Changes,
     /// Recipients and minutes that were written among those with ended deliveries.
@@ -54,6 +61,10 @@ pub(super) struct Effects {
 pub(super) struct Apply<'a, 'txn> {
     pub(super) tables: &'a mut Tables<'txn>,
     pub(super) ids: Ids,
+    /// This group.
+    pub(super) position: Position,
+    /// The newest change that events are matched with, as it was before this group.
+    pub(super) matching: Position,
     pub(super) dedup_window: Duration,
     pub(super) now: Timestamp,
     pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
@@ -68,11 +79,15 @@ impl Apply<'_, '_> {
     /// Logs the events of all accepts of the group, in batches, with their deliveries and failures.
     pub(super) fn accept<'e>(
         &mut self,
-        accepts: impl Iterator<Item = &'e [Arrival]>,
-    ) -> Result<Vec<Vec<EventId>>, Fault> {
+        accepts: impl Iterator<Item = (&'e [Arrival], Position)>,
+    ) -> Result<Vec<Accepted>, Fault> {
         let mut answers = Vec::new();
         let (mut batch, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for arrivals in accepts {
+        for (arrivals, matched_at) in accepts {
+            if matched_at < self.matching {
+                answers.push(Accepted::Stale(self.matching, arrivals.to_vec()));
+                continue;
+            }
             let mut ids = Vec::with_capacity(arrivals.len());
             for arrival in arrivals {
                 let id = self.ids.next();
@@ -96,7 +111,7 @@ impl Apply<'_, '_> {
                     bytes = 0;
                 }
             }
-            answers.push(ids);
+            answers.push(Accepted::Logged(ids));
         }
         if !batch.is_empty() {
             self.log(&batch, failed)?;

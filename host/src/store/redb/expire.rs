@@ -44,7 +44,9 @@ impl Apply<'_, '_> {
         let read = record::decode_subscription(row.value());
         let known = self.marks.pass("subscriptions", recipient, read);
         // A subscription that cannot be read gets no deliveries either.
-        Ok(known.is_none_or(|known| known.deleted.is_none() && known.activity != Activity::Enabled))
+        Ok(known.is_none_or(|known| {
+            known.subscription.deleted.is_none() && known.subscription.activity != Activity::Enabled
+        }))
     }
 }
 

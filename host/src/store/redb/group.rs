@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::damage::DeadRow;
-use super::modules;
 use super::record;
 use super::recover::Recover;
-use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::{
-    Arrival, DELIVERY_BYTES, Error, Purge, PurgeReport, Quota, Release, Rendering, Settlement,
+    Accepted, Arrival, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota, Release,
+    Rendering, Settlement,
 };
 
 /// The content of one commit.
@@ -21,18 +21,60 @@ pub(super) struct Group {
 
 /// A write whose caller waits until it is durable.
 pub(super) enum Op {
-    Accept { arrivals: Vec<Arrival> },
-    PutSubscription { subscription: Box<Subscription>, quota: Quota },
+    /// Events that were matched with all changes of subscriptions up to a position.
+    Accept {
+        arrivals: Vec<Arrival>,
+        matched_at: Position,
+    },
+    PutSubscription(Box<PutSubscription>),
     Redeliver(Redelivery),
     Freeze(Box<Rendering>),
-    BeginRecovery { recovery: Box<Recovery>, subscription: Option<Box<Subscription>> },
+    BeginRecovery(Box<Recovery>),
     Recover(Box<Recover>),
-    Purge { purge: Purge, from: EventId },
-    CancelPending { subscription: SubscriptionId, limit: usize, at: Timestamp },
-    Module(Box<modules::Change>),
-    Bury { recipient: RecipientId, rows: Vec<DeadRow>, at: Timestamp },
-    Forget { deleted: Vec<SubscriptionId> },
+    Purge {
+        purge: Purge,
+        from: EventId,
+    },
+    CancelPending {
+        subscription: SubscriptionId,
+        limit: usize,
+        at: Timestamp,
+    },
+    PutModule(Box<Module>),
+    /// Removes a module that was uploaded last at this time.
+    RemoveModule {
+        digest: PluginDigest,
+        uploaded: Timestamp,
+    },
+    Bury {
+        recipient: RecipientId,
+        rows: Vec<DeadRow>,
+        at: Timestamp,
+    },
+    Forget {
+        deleted: Vec<SubscriptionId>,
+    },
+    Settings(Settings),
     Probe,
+}
+
+/// A subscription to be created or replaced.
+pub(super) struct PutSubscription {
+    pub(super) subscription: Subscription,
+    /// The version that it was made from; `None` for a new one.
+    pub(super) replaces: Option<Position>,
+    /// A recovery that begins with it.
+    pub(super) recovery: Option<Recovery>,
+    pub(super) quota: Quota,
+}
+
+/// What decides about writes besides the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// See [`Options::dedup_window`](super::Options), in milliseconds.
+    pub(super) dedup_window_ms: u64,
+    /// See [`Options::user_bytes_max`](super::Options).
+    pub(super) user_bytes_max: u64,
 }
 
 /// The overhead of a write, in bytes.
@@ -45,18 +87,24 @@ impl Op {
     pub(super) fn size(&self) -> usize {
         OP_BYTES
             + match self {
-                Self::Accept { arrivals } => arrivals.iter().map(Arrival::size).sum(),
+                Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
                 Self::Freeze(rendering) => rendering.size(),
                 Self::Redeliver(redelivery) => redelivery.recipients.len() * DELIVERY_BYTES,
                 Self::Recover(recover) => recover.size(),
-                Self::PutSubscription { subscription, .. } => subscription_bytes(subscription),
-                Self::BeginRecovery { subscription, .. } => {
-                    RECOVERY_BYTES + subscription.as_deref().map_or(0, subscription_bytes)
+                Self::PutSubscription(put) => {
+                    // Whatever its revision will be.
+                    record::encode_subscription(&put.subscription, Position::default()).len()
+                        + put.recovery.as_ref().map_or(0, |_| RECOVERY_BYTES)
                 }
-                Self::Module(change) => change.size(),
+                Self::BeginRecovery(_) => RECOVERY_BYTES,
+                Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
-                Self::Purge { .. } | Self::CancelPending { .. } | Self::Probe => 0,
+                Self::Purge { .. }
+                | Self::CancelPending { .. }
+                | Self::RemoveModule { .. }
+                | Self::Settings(_)
+                | Self::Probe => 0,
             }
     }
 
@@ -66,23 +114,20 @@ impl Op {
         match self {
             Self::Accept { .. }
             | Self::Freeze(_)
-            | Self::PutSubscription { .. }
+            | Self::PutSubscription(_)
             | Self::Redeliver(_)
-            | Self::BeginRecovery { .. }
-            | Self::Module(_) => true,
+            | Self::BeginRecovery(_)
+            | Self::PutModule(_) => true,
             Self::Recover(_)
             | Self::Purge { .. }
             | Self::CancelPending { .. }
             | Self::Forget { .. }
             | Self::Bury { .. }
+            | Self::RemoveModule { .. }
+            | Self::Settings(_)
             | Self::Probe => false,
         }
     }
-}
-
-/// Returns the size of a subscription's record.
-fn subscription_bytes(subscription: &Subscription) -> usize {
-    record::encode_subscription(subscription).len()
 }
 
 /// A request to send an event again.
@@ -121,7 +166,8 @@ impl End {
 /// What an operation, or the end of an attempt, returns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
-    Ids(Vec<EventId>),
+    Accepted(Accepted),
+    Put(Put),
     Unit,
     Flag(bool),
     /// And where the purge goes on, if it is not over.
@@ -134,9 +180,14 @@ pub(super) enum Value {
 pub(super) type Answer = Result<Value, Error>;
 
 impl Value {
-    pub(super) fn ids(self) -> Vec<EventId> {
-        let Self::Ids(ids) = self else { unreachable!("an accept returns ids") };
-        ids
+    pub(super) fn accepted(self) -> Accepted {
+        let Self::Accepted(accepted) = self else { unreachable!("an accept returns this") };
+        accepted
+    }
+
+    pub(super) fn put(self) -> Put {
+        let Self::Put(put) = self else { unreachable!("a put returns this") };
+        put
     }
 
     pub(super) fn flag(self) -> bool {

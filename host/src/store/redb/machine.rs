@@ -1,5 +1,5 @@
 //! What the tables become: each group of writes is applied in its order, and what it does follows from the tables, the
-//! group and its time alone. The settings of the store are part of that, as if each group named them.
+//! group and its time alone. Settings that decide about writes are in the tables, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,17 +11,19 @@ use redb::ReadableTable;
 use super::apply::{Apply, Effects};
 use super::damage::Marks;
 use super::deliveries::Rows;
-use super::group::{Answer, Group, Op, Value};
+use super::group::{Answer, Group, Op, Settings, Value};
 use super::handle::Fault;
 use super::ids::Ids;
-use super::schema::{MILLIS_KEY, POSITION_KEY, Tables};
+use super::read::Reader;
+use super::schema::{DEDUP_WINDOW_KEY, MATCHING_KEY, MILLIS_KEY, POSITION_KEY, Tables, USER_BYTES_KEY};
 use super::usage::Usage;
+use crate::clock;
 use crate::domain::SubscriptionId;
-use crate::store::{Arrival, Rendering};
+use crate::store::{Arrival, Position, Rendering};
 
 /// Applies groups of writes.
 pub(super) struct Machine {
-    pub(super) dedup_window: Duration,
+    pub(super) settings: Settings,
     /// When targets were last reached, as the table has it.
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// What is kept for users, as the table has it.
@@ -32,6 +34,29 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Reads what it remembers of the tables.
+    pub(super) fn load(reader: &Reader) -> Result<Self, Fault> {
+        let settings = reader.settings()?.unwrap_or_default();
+        Ok(Self {
+            settings,
+            reached: reader.reached()?.into_iter().collect(),
+            usage: Arc::new(Usage::new(reader.accounts()?, settings.user_bytes_max)),
+            marks: reader.marks.clone(),
+            ended_minutes: HashMap::new(),
+        })
+    }
+
+    /// Changes the settings of the file, unless it has these.
+    pub(super) fn set(&mut self, reader: &Reader, settings: Settings) -> Result<(), Fault> {
+        if reader.settings()? == Some(settings) {
+            return Ok(());
+        }
+        let group = Group { ops: vec![Op::Settings(settings)], ends: Vec::new() };
+        let written = reader.handle.write(|txn| self.apply(&mut Tables::open(txn)?, clock::now(), &group));
+        self.remember(&mut written?.1);
+        Ok(())
+    }
+
     /// Begins a transaction's work, at the position after the last one.
     pub(super) fn begin<'a, 'txn>(
         &'a self,
@@ -40,11 +65,14 @@ impl Machine {
     ) -> Result<Apply<'a, 'txn>, Fault> {
         let number = |key: &str| Ok::<_, Fault>(tables.meta.get(key)?.map_or(0, |number| number.value()));
         let (position, millis) = (number(POSITION_KEY)? + 1, number(MILLIS_KEY)?);
+        let matching = Position(number(MATCHING_KEY)?);
         tables.meta.insert(POSITION_KEY, position)?;
         Ok(Apply {
             tables,
             ids: Ids::of_group(position, now, millis),
-            dedup_window: self.dedup_window,
+            position: Position(position),
+            matching,
+            dedup_window: Duration::from_millis(self.settings.dedup_window_ms),
             now,
             reached: &self.reached,
             usage: &self.usage,
@@ -68,7 +96,7 @@ impl Machine {
         let mut rendered = apply.freeze(renderings(ops))?.into_iter();
         for op in ops {
             values.push(match op {
-                Op::Accept { .. } => Ok(Value::Ids(accepted.next().expect("one list for each accept"))),
+                Op::Accept { .. } => Ok(Value::Accepted(accepted.next().expect("one list for each accept"))),
                 Op::Freeze(_) => rendered.next().expect("one answer for each").map(Value::Flag),
                 other => apply.operation(other)?,
             });
@@ -85,6 +113,10 @@ impl Machine {
             self.ended_minutes.remove(&id.uuid().as_u128());
         }
         self.ended_minutes.extend(std::mem::take(&mut effects.ended_minutes));
+        if let Some(settings) = effects.settings.take() {
+            self.settings = settings;
+            self.usage.limit(settings.user_bytes_max);
+        }
         self.usage.publish(std::mem::take(&mut effects.usage.users));
     }
 }
@@ -94,12 +126,8 @@ impl Apply<'_, '_> {
     fn operation(&mut self, op: &Op) -> Result<Answer, Fault> {
         Ok(Ok(match op {
             Op::Accept { .. } | Op::Freeze(_) => unreachable!("they are applied together"),
-            Op::PutSubscription { subscription, quota } => {
-                return Ok(self.put_subscription(subscription, *quota)?.map(|()| Value::Unit));
-            }
-            Op::BeginRecovery { recovery, subscription } => {
-                return Ok(self.begin_recovery(recovery, subscription.as_deref())?.map(Value::Flag));
-            }
+            Op::PutSubscription(put) => return Ok(self.put_subscription(put)?.map(Value::Put)),
+            Op::BeginRecovery(recovery) => Value::Flag(self.begin_recovery(recovery)?),
             Op::Redeliver(redelivery) => Value::Flag(self.redeliver(redelivery)?),
             Op::Recover(recover) => Value::Recovery(self.recover(recover)?.map(Box::new)),
             Op::Purge { purge, from } => {
@@ -109,13 +137,20 @@ impl Apply<'_, '_> {
             Op::CancelPending { subscription, limit, at } => {
                 Value::Flag(self.cancel_pending(*subscription, *limit, *at)?)
             }
-            Op::Module(change) => {
-                self.change_module(change)?;
+            Op::PutModule(module) => {
+                self.put_module(module)?;
                 Value::Unit
             }
+            Op::RemoveModule { digest, uploaded } => Value::Flag(self.remove_module(*digest, *uploaded)?),
             Op::Forget { deleted } => Value::Forgotten(self.forget(deleted)?),
             Op::Bury { recipient, rows, at } => {
                 self.bury(*recipient, rows, *at)?;
+                Value::Unit
+            }
+            Op::Settings(settings) => {
+                self.tables.meta.insert(DEDUP_WINDOW_KEY, settings.dedup_window_ms)?;
+                self.tables.meta.insert(USER_BYTES_KEY, settings.user_bytes_max)?;
+                self.effects.settings = Some(*settings);
                 Value::Unit
             }
             Op::Probe => Value::Unit,
@@ -129,13 +164,14 @@ impl Apply<'_, '_> {
         if let Some(millis) = self.ids.millis() {
             self.tables.meta.insert(MILLIS_KEY, millis)?;
         }
+        self.effects.position = self.position;
         Ok(self.effects)
     }
 }
 
-fn arrivals(ops: &[Op]) -> impl Iterator<Item = &[Arrival]> {
+fn arrivals(ops: &[Op]) -> impl Iterator<Item = (&[Arrival], Position)> {
     ops.iter().filter_map(|op| match op {
-        Op::Accept { arrivals } => Some(arrivals.as_slice()),
+        Op::Accept { arrivals, matched_at } => Some((arrivals.as_slice(), *matched_at)),
         _ => None,
     })
 }

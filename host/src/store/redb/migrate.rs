@@ -17,6 +17,7 @@ use super::history::{self, Histories};
 use super::ids::millis;
 use super::record::{self, Origin, RetryRecord, Waiting, Why, event_id};
 use super::schema::{MILLIS_KEY, Tables};
+use super::subscriptions::referred;
 use crate::domain::{Entry, Outcome};
 use crate::store::{DeliveryCounts, LoggedEvent, StoredState};
 
@@ -44,7 +45,20 @@ pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
         }
     }
     migration.finish(&mut tables)?;
+    refer(&mut tables)?;
     txn.delete_table(RETRIES)?;
+    Ok(())
+}
+
+/// Makes the table of the subscriptions that refer to modules.
+fn refer(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    for row in tables.subscriptions.iter()? {
+        let (key, row) = row?;
+        let known = record::decode_subscription(row.value()).ok();
+        if let Some(digest) = referred(known.as_ref().map(|known| &*known.subscription)) {
+            tables.referring.insert((digest.to_string().as_str(), key.value()), ())?;
+        }
+    }
     Ok(())
 }
 

@@ -36,7 +36,6 @@ mod text;
 mod usage;
 mod writer;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,14 +52,14 @@ use crate::stage::{Alarm, panic_text};
 #[cfg(test)]
 use crate::store::faulty::Faults;
 use crate::store::{
-    Arrival, Error, Module, Purge, PurgeReport, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement,
-    Step, UserUsage, WakeSet,
+    Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
+    ReadyQuery, Release, Rendering, Settlement, Step, UserUsage, WakeSet,
 };
 use damage::Marks;
-use group::{End, Op, Redelivery, Value};
+use group::{End, Op, PutSubscription, Redelivery, Settings, Value};
 use handle::{Fault, Handle};
 use machine::Machine;
-use modules::{Change, Files};
+use modules::Files;
 use queue::Queue;
 use read::Reader;
 use recover::Recover;
@@ -78,8 +77,11 @@ pub struct Store {
     reader: Reader,
     queue: Arc<Queue>,
     wakes: Arc<WakeSet>,
+    changes: Arc<ChangeSet>,
     writer: Mutex<Option<JoinHandle<()>>>,
     modules: Files,
+    /// Held while a module's file and its row are changed.
+    changing_modules: tokio::sync::Mutex<()>,
     alarm: Alarm,
     usage: Arc<Usage>,
     /// What calls meet in tests.
@@ -96,6 +98,13 @@ pub struct Options {
     pub user_bytes_max: u64,
     /// The most bytes in the write queue: events with everything that they cause, and other writes.
     pub queue_bytes_max: usize,
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        let dedup_window_ms = u64::try_from(self.dedup_window.as_millis()).unwrap_or(u64::MAX);
+        Settings { dedup_window_ms, user_bytes_max: self.user_bytes_max }
+    }
 }
 
 impl Default for Options {
@@ -124,32 +133,25 @@ impl Store {
         let marks = Marks::default();
         let (recent, tails) = (Arc::default(), Arc::default());
         let reader = Reader { handle: Arc::clone(&handle), recent, tails, marks: marks.clone() };
-        let found =
-            || -> Result<_, Fault> { Ok((reader.last_batch()?, reader.reached()?, reader.accounts()?)) };
-        let (last, reached, accounts) = found()
-            .map_err(|fault| OpenError::Read { path: folder.join(FILE_NAME), source: Error::from(fault) })?;
-        reader.tails.begin_after(last);
-        let usage = Arc::new(Usage::new(accounts, options.user_bytes_max));
-        let mut machine = Machine {
-            dedup_window: options.dedup_window,
-            reached: reached.into_iter().collect(),
-            usage: Arc::clone(&usage),
-            marks,
-            ended_minutes: HashMap::new(),
-        };
+        let read = |source: Fault| OpenError::Read { path: folder.join(FILE_NAME), source: source.into() };
+        reader.tails.begin_after(reader.last_batch().map_err(read)?);
+        let mut machine = Machine::load(&reader).map_err(read)?;
+        let usage = Arc::clone(&machine.usage);
+        machine.set(&reader, options.settings()).map_err(read)?;
         if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
             let error = Error::from(fault);
             tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
         }
         let modules = modules::open(folder, &reader)?;
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        let (wakes, alarm) = (Arc::new(WakeSet::default()), Alarm::default());
+        let (wakes, changes, alarm) = (Arc::new(WakeSet::default()), Arc::default(), Alarm::default());
         let writer = Writer {
             handle,
             queue: Arc::clone(&queue),
             recent: Arc::clone(&reader.recent),
             tails: Arc::clone(&reader.tails),
             wakes: Arc::clone(&wakes),
+            changes: Arc::clone(&changes),
             machine,
             runtime: tokio::runtime::Handle::try_current().ok(),
             alarm: alarm.clone(),
@@ -171,8 +173,10 @@ impl Store {
             reader,
             queue,
             wakes,
+            changes,
             writer: Mutex::new(Some(thread)),
             modules,
+            changing_modules: tokio::sync::Mutex::default(),
             usage,
             alarm,
             #[cfg(test)]
@@ -192,12 +196,14 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Logs events together with everything that they cause, in one transaction, and returns their ids in order.
+    /// Logs events together with everything that they cause, in one transaction.
     ///
+    /// `matched_at` is the position of the last change of subscriptions that they were matched with ([`Self::changes`]): if
+    /// there is a newer one that matters, they are given back. So an event behind a change in the log was matched with it.
     /// With a dedup window, an event whose `source` and `id` were logged within it gets the first one's id. When the
     /// queue is full, the call fails with [`Error::Busy`].
-    pub async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
-        Ok(self.write(Op::Accept { arrivals }).await?.ids())
+    pub async fn accept(&self, arrivals: Vec<Arrival>, matched_at: Position) -> Result<Accepted, Error> {
+        Ok(self.write(Op::Accept { arrivals, matched_at }).await?.accepted())
     }
 
     /// Removes events from the log, but for those with an open delivery.
@@ -230,9 +236,22 @@ impl Store {
         Ok(self.write(Op::Redeliver(Redelivery { event, recipients, by, at })).await?.flag())
     }
 
-    /// Creates or replaces a subscription. One without a plugin loses the state of the plugin that it had.
-    pub async fn put_subscription(&self, subscription: Subscription, quota: Quota) -> Result<(), Error> {
-        self.write(Op::PutSubscription { subscription: Box::new(subscription), quota }).await.map(drop)
+    /// Creates a subscription, or replaces the version of it that was written at `replaces`, in one transaction with a
+    /// recovery that begins. A subscription without a plugin loses the state of the plugin that it had.
+    pub async fn put_subscription(
+        &self,
+        subscription: Subscription,
+        replaces: Option<Position>,
+        recovery: Option<Recovery>,
+        quota: Quota,
+    ) -> Result<Put, Error> {
+        let put = PutSubscription { subscription, replaces, recovery, quota };
+        Ok(self.write(Op::PutSubscription(Box::new(put))).await?.put())
+    }
+
+    /// Returns what has changed about subscriptions since the store was opened.
+    pub fn changes(&self) -> Arc<ChangeSet> {
+        Arc::clone(&self.changes)
     }
 
     /// Returns how much is kept for a user.
@@ -240,15 +259,9 @@ impl Store {
         self.usage.of(user)
     }
 
-    /// Keeps a new recovery, and with it its subscription where that is new too, in one transaction; does neither and
-    /// returns `false` while another recovery of the subscription runs.
-    pub async fn begin_recovery(
-        &self,
-        recovery: Recovery,
-        subscription: Option<Subscription>,
-    ) -> Result<bool, Error> {
-        let (recovery, subscription) = (Box::new(recovery), subscription.map(Box::new));
-        Ok(self.write(Op::BeginRecovery { recovery, subscription }).await?.flag())
+    /// Keeps a new recovery; returns `false` while another one of the subscription runs.
+    pub async fn begin_recovery(&self, recovery: Recovery) -> Result<bool, Error> {
+        Ok(self.write(Op::BeginRecovery(Box::new(recovery))).await?.flag())
     }
 
     /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new
@@ -320,15 +333,21 @@ impl Store {
     /// Keeps a module; an existing one gets the new record.
     pub async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
         let (files, digest) = (self.modules.clone(), module.report.digest);
+        let _whole = self.changing_modules.lock().await;
         self.read(move |_| files.write(digest, &wasm)).await?;
-        self.write(Op::Module(Box::new(Change::Put(Box::new(module))))).await.map(drop)
+        self.write(Op::PutModule(Box::new(module))).await.map(drop)
     }
 
-    /// Removes a module.
-    pub async fn remove_module(&self, digest: PluginDigest) -> Result<(), Error> {
-        self.write(Op::Module(Box::new(Change::Remove(digest)))).await?;
+    /// Removes a module that was uploaded last at this time; returns `false` and does nothing if it has been uploaded again
+    /// since, or if a subscription refers to it.
+    pub async fn remove_module(&self, digest: PluginDigest, uploaded: Timestamp) -> Result<bool, Error> {
+        let _whole = self.changing_modules.lock().await;
+        if !self.write(Op::RemoveModule { digest, uploaded }).await?.flag() {
+            return Ok(false);
+        }
         let files = self.modules.clone();
-        self.read(move |_| files.remove(digest)).await
+        self.read(move |_| files.remove(digest)).await?;
+        Ok(true)
     }
 
     /// Cancels the pending deliveries of a deleted subscription, at most `limit` rows; returns whether there may be more.

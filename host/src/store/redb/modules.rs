@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use redb::ReadableTable as _;
 
 use super::apply::Apply;
@@ -19,24 +20,6 @@ use super::record;
 use super::schema::MODULES;
 use crate::domain::PluginDigest;
 use crate::store::Module;
-
-/// A change of the table.
-pub(super) enum Change {
-    /// Keeps a row.
-    Put(Box<Module>),
-    /// Removes one.
-    Remove(PluginDigest),
-}
-
-impl Change {
-    /// Returns about how many bytes it writes.
-    pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Put(module) => record::encode_module(module).len(),
-            Self::Remove(_) => 0,
-        }
-    }
-}
 
 /// The folder with the bytes.
 #[derive(Clone)]
@@ -158,15 +141,23 @@ impl Reader {
 }
 
 impl Apply<'_, '_> {
-    /// Changes the table.
-    pub(super) fn change_module(&mut self, change: &Change) -> Result<(), Fault> {
-        match change {
-            Change::Put(module) => {
-                let key = module.report.digest.to_string();
-                self.tables.modules.insert(key.as_str(), record::encode_module(module).as_slice())?;
-            }
-            Change::Remove(digest) => drop(self.tables.modules.remove(digest.to_string().as_str())?),
-        }
+    pub(super) fn put_module(&mut self, module: &Module) -> Result<(), Fault> {
+        let key = module.report.digest.to_string();
+        self.tables.modules.insert(key.as_str(), record::encode_module(module).as_slice())?;
         Ok(())
+    }
+
+    /// Removes a module, unless a subscription refers to it or it was uploaded again since the time that is given.
+    pub(super) fn remove_module(&mut self, digest: PluginDigest, uploaded: Timestamp) -> Result<bool, Fault> {
+        let key = digest.to_string();
+        let row = self.tables.modules.get(key.as_str())?.map(|row| record::decode_module(row.value()));
+        let known = row.and_then(|read| self.marks.pass("modules", &key, read));
+        let whole = (key.as_str(), 0)..=(key.as_str(), u128::MAX);
+        let is_held = self.tables.referring.range(whole)?.next().is_some();
+        if is_held || known.is_none_or(|known| known.uploaded != uploaded) {
+            return Ok(false);
+        }
+        self.tables.modules.remove(key.as_str())?;
+        Ok(true)
     }
 }

@@ -8,17 +8,22 @@ use redb::{ReadTransaction, ReadableTable};
 
 use super::damage::{DeadRow, Marks};
 use super::delivery_list::Stands;
+use super::group::Settings;
 use super::handle::{Fault, Handle};
 use super::history;
 use super::ids;
 use super::recent::Recent;
 use super::record::{self, Batch, HistoryRecord, Waiting};
 use super::rendered::RenderedRows;
-use super::schema::{BATCHES, DUE, FRESH, HISTORY, PIECES, REACHED, SUBSCRIPTIONS, WAITING, batch_of};
+use super::schema::{
+    BATCHES, DEDUP_WINDOW_KEY, DUE, FRESH, HISTORY, META, PIECES, POSITION_KEY, REACHED, SUBSCRIPTIONS,
+    USER_BYTES_KEY, WAITING, batch_of,
+};
 use super::tail::Tails;
-use crate::domain::{EventId, RecipientId, Subscription, SubscriptionId};
+use crate::domain::{EventId, RecipientId, SubscriptionId};
 use crate::store::{
-    EventHistory, LoggedEvent, PendingDelivery, Progress, QueuePosition, Range, ReadyPage, ReadyQuery,
+    EventHistory, LoggedEvent, PendingDelivery, Position, Progress, QueuePosition, Range, ReadyPage,
+    ReadyQuery, StoredSubscription,
 };
 
 /// The most undeliverable rows that one page reports.
@@ -320,16 +325,28 @@ impl Reader {
     }
 
     /// See [`crate::store::Store::subscriptions`].
-    pub(super) fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Fault> {
+    pub(super) fn subscriptions(&self) -> Result<(Position, Vec<StoredSubscription>), Fault> {
         self.handle.read(|txn| {
-            let table = txn.open_table(SUBSCRIPTIONS)?;
+            let position = txn.open_table(META)?.get(POSITION_KEY)?.map_or(0, |position| position.value());
             let mut subscriptions = Vec::new();
-            for row in table.iter()? {
+            for row in txn.open_table(SUBSCRIPTIONS)?.iter()? {
                 let (key, record) = row?;
                 let read = record::decode_subscription(record.value());
-                subscriptions.extend(self.marks.pass("subscriptions", key.value(), read).map(Arc::new));
+                subscriptions.extend(self.marks.pass("subscriptions", key.value(), read));
             }
-            Ok(subscriptions)
+            Ok((Position(position), subscriptions))
+        })
+    }
+
+    /// Returns the settings that the last writer had.
+    pub(super) fn settings(&self) -> Result<Option<Settings>, Fault> {
+        self.handle.read(|txn| {
+            let meta = txn.open_table(META)?;
+            let number = |key: &str| Ok::<_, Fault>(meta.get(key)?.map(|number| number.value()));
+            let (dedup_window_ms, user_bytes_max) = (number(DEDUP_WINDOW_KEY)?, number(USER_BYTES_KEY)?);
+            Ok(dedup_window_ms
+                .zip(user_bytes_max)
+                .map(|(dedup_window_ms, user_bytes_max)| Settings { dedup_window_ms, user_bytes_max }))
         })
     }
 

@@ -9,11 +9,11 @@ use super::Store;
 use super::handle::Fault;
 use super::read::Reader;
 use crate::domain::plugin::{RenderedPayload, StateMap};
-use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
 use crate::stage::panic_text;
 use crate::store::{
     Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward, ListedDelivery, LoggedEvent,
-    Module, Range,
+    Module, Position, Range, StoredSubscription,
 };
 
 impl Store {
@@ -61,8 +61,8 @@ impl Store {
         self.read(move |reader| reader.counts(recipient)).await
     }
 
-    /// Returns all subscriptions, deleted ones included.
-    pub async fn subscriptions(&self) -> Result<Vec<Arc<Subscription>>, Error> {
+    /// Returns all subscriptions, deleted ones included, and the position up to which they have all changes.
+    pub async fn subscriptions(&self) -> Result<(Position, Vec<StoredSubscription>), Error> {
         self.read(Reader::subscriptions).await
     }
 

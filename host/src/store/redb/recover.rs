@@ -16,8 +16,8 @@ use super::read::Reader;
 use super::record::{self, HistoryRecord};
 use super::schema::{BATCHES, DUE, RECOVERIES, batch_of};
 use crate::domain::recovery::{Mark, ScanProgress, State};
-use crate::domain::{Entry, EventId, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::store::{self, Backlog, Forward, LoggedEvent, Quota, Step, Wake};
+use crate::domain::{Entry, EventId, RecipientId, Recovery, SubscriptionId};
+use crate::store::{Backlog, Forward, LoggedEvent, Step, Wake};
 
 /// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock may be
 /// changed.
@@ -43,21 +43,12 @@ impl Recover {
 
 impl Apply<'_, '_> {
     /// See [`crate::store::Store::begin_recovery`].
-    pub(super) fn begin_recovery(
-        &mut self,
-        recovery: &Recovery,
-        subscription: Option<&Subscription>,
-    ) -> Result<Result<bool, store::Error>, Fault> {
+    pub(super) fn begin_recovery(&mut self, recovery: &Recovery) -> Result<bool, Fault> {
         if self.recovery(recovery.subscription)?.is_some_and(|known| known.is_running()) {
-            return Ok(Ok(false));
-        }
-        if let Some(subscription) = subscription
-            && let Err(full) = self.put_subscription(subscription, Quota::Holds)?
-        {
-            return Ok(Err(full));
+            return Ok(false);
         }
         self.put_recovery(recovery)?;
-        Ok(Ok(true))
+        Ok(true)
     }
 
     /// See [`crate::store::Store::recover`].
@@ -130,7 +121,7 @@ impl Apply<'_, '_> {
         Ok(recovery.and_then(|recovery| self.marks.pass("recoveries", subscription, recovery)))
     }
 
-    fn put_recovery(&mut self, recovery: &Recovery) -> Result<(), Fault> {
+    pub(super) fn put_recovery(&mut self, recovery: &Recovery) -> Result<(), Fault> {
         let record = record::encode_recovery(recovery);
         self.tables.recoveries.insert(recovery.subscription.uuid().as_u128(), record.as_slice())?;
         Ok(())
@@ -140,9 +131,8 @@ impl Apply<'_, '_> {
         let Some(row) = self.tables.subscriptions.get(subscription.uuid().as_u128())? else {
             return Ok(false);
         };
-        let subscription =
-            record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
-        Ok(subscription.deleted.is_some())
+        let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
+        Ok(known.subscription.deleted.is_some())
     }
 
     /// Returns the newest event, including those of this commit.

@@ -217,7 +217,7 @@ impl Apply<'_, '_> {
     fn has_lost_its_plugin(&self, subscription: u128) -> Result<bool, Fault> {
         let Some(row) = self.tables.subscriptions.get(subscription)? else { return Ok(false) };
         let known = record::decode_subscription(row.value()).map_err(Fault::damaged("subscriptions"))?;
-        Ok(known.plugin.is_none())
+        Ok(known.subscription.plugin.is_none())
     }
 
     /// Discards the rendered payload of a delivery if its subscription has another plugin now.
@@ -237,7 +237,7 @@ impl Apply<'_, '_> {
             Some(now) => record::decode_subscription(now.value()).map_err(Fault::damaged("subscriptions"))?,
             None => return Ok(()),
         };
-        if rendered.is_by(now.plugin.as_deref()) { Ok(()) } else { self.discard_rendered(row) }
+        if rendered.is_by(now.subscription.plugin.as_deref()) { Ok(()) } else { self.discard_rendered(row) }
     }
 
     /// Removes what is rendered of a subscription's deliveries, at most `limit` rows; returns how many there were.

@@ -19,6 +19,13 @@ pub(super) const POSITION_KEY: &str = "position";
 /// The latest time in an event's id so far, in milliseconds since 1970.
 pub(super) const MILLIS_KEY: &str = "millis";
 
+/// The position of the newest change that events are matched with: a new filter, an end of one.
+pub(super) const MATCHING_KEY: &str = "matching";
+/// See [`Settings`](super::group::Settings).
+pub(super) const DEDUP_WINDOW_KEY: &str = "dedup_window_ms";
+/// See [`Settings`](super::group::Settings).
+pub(super) const USER_BYTES_KEY: &str = "user_bytes_max";
+
 /// Facts about the file. Written when it is created or migrated, and by each group of writes.
 pub(super) const META: TableDefinition<'_, Text, u64> = TableDefinition::new("meta");
 /// First event id of a batch → the events of the batch. Written by accept; again only when one of them is purged.
@@ -68,6 +75,8 @@ pub(super) const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new(
 pub(super) const SEEN: TableDefinition<'_, Text, u128> = TableDefinition::new("seen");
 /// Digest of a module → what is known of it; its bytes are a file of their own (`modules`). Written with each upload.
 pub(super) const MODULES: TableDefinition<'_, Text, &[u8]> = TableDefinition::new("modules");
+/// (Digest of a module, subscription) → nothing. The subscriptions that refer to a module and are not deleted.
+pub(super) const REFERRING: TableDefinition<'_, (Text, u128), ()> = TableDefinition::new("referring");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
 pub(super) const SEEN_ORDER: TableDefinition<'_, u128, Text> = TableDefinition::new("seen_order");
 
@@ -88,6 +97,7 @@ pub(super) struct Tables<'txn> {
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
     pub(super) modules: Table<'txn, Text, &'static [u8]>,
+    pub(super) referring: Table<'txn, (Text, u128), ()>,
     pub(super) rendered: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) state: Table<'txn, (u128, Text), &'static [u8]>,
     pub(super) pieces: Table<'txn, (u64, u32), &'static [u8]>,
@@ -115,6 +125,7 @@ impl<'txn> Tables<'txn> {
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,
             modules: txn.open_table(MODULES)?,
+            referring: txn.open_table(REFERRING)?,
             rendered: txn.open_table(PREPARED)?,
             state: txn.open_table(STATE)?,
             pieces: txn.open_table(PIECES)?,

@@ -1,44 +1,90 @@
-//! Subscriptions: written within their users' quotas. Deleted ones explain old deliveries, and are removed when these
+//! Subscriptions: written within their users' quotas, each in place of the version that it was made from. Deleted ones explain old deliveries, and are removed when these
 //! have left the log.
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use redb::ReadableTable;
 
 use super::apply::{Apply, PendingRows};
+use super::group::PutSubscription;
 use super::handle::Fault;
 use super::ids;
 use super::record;
+use super::schema::MATCHING_KEY;
 use super::usage::{self, Kind};
-use crate::domain::{Subscription, SubscriptionId};
-use crate::store::{Error, Quota, Wake};
+use crate::domain::{FilterDialect, PluginDigest, Subscription, SubscriptionId};
+use crate::store::{Error, Put, Quota, StoredSubscription};
 
 /// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
 impl Apply<'_, '_> {
-    /// Creates or replaces a subscription; refuses one that grows beyond what is kept for its user.
-    pub(super) fn put_subscription(
-        &mut self,
-        subscription: &Subscription,
-        quota: Quota,
-    ) -> Result<Result<(), Error>, Fault> {
-        let record = record::encode_subscription(subscription);
+    /// See [`crate::store::Store::put_subscription`].
+    pub(super) fn put_subscription(&mut self, put: &PutSubscription) -> Result<Result<Put, Error>, Fault> {
+        let PutSubscription { subscription, replaces, recovery, quota } = put;
         let id = subscription.id.uuid().as_u128();
-        let before = self.tables.subscriptions.get(id)?.map_or(0, |row| usage::of_row(row.value()));
+        let (known, before) = self.subscription(id)?;
+        let revision = known.as_ref().map(|known| known.revision);
+        if revision != *replaces {
+            return Ok(Ok(Put::Changed(revision.unwrap_or(self.position))));
+        }
+        let known = known.as_ref().map(|known| &*known.subscription);
+        let (digest, digest_before) = (referred(Some(subscription)), referred(known));
+        if let Some(missing) = digest.filter(|digest| digest_before != Some(*digest))
+            && self.tables.modules.get(missing.to_string().as_str())?.is_none()
+        {
+            return Ok(Ok(Put::NoModule(missing)));
+        }
+        let record = record::encode_subscription(subscription, self.position);
         let after = usage::of_row(&record);
         self.open_account(id, &subscription.user)?;
-        if quota == Quota::Holds
+        if *quota == Quota::Holds
             && let Err(full) = self.room_for(id, after.saturating_sub(before))?
         {
             return Ok(Err(full));
         }
         self.tables.subscriptions.insert(id, record.as_slice())?;
         self.recount(id, Kind::Subscription, before, after)?;
+        self.refer(id, digest_before, digest)?;
         if subscription.plugin.is_none() {
             self.forget_state(subscription.id)?;
         }
-        self.effects.woken.entry(subscription.id.into()).or_default().merge(Wake::read());
-        Ok(Ok(()))
+        if let Some(recovery) = recovery {
+            self.put_recovery(recovery)?;
+        }
+        if matched_by(known) != matched_by(Some(subscription)) {
+            self.tables.meta.insert(MATCHING_KEY, self.position.0)?;
+        }
+        let subscription = Arc::new(subscription.clone());
+        self.effects.put.push(StoredSubscription { subscription, revision: self.position });
+        Ok(Ok(Put::Done(self.position)))
+    }
+
+    /// Returns a subscription and how many bytes it takes; one that cannot be read counts as none.
+    fn subscription(&self, id: u128) -> Result<(Option<StoredSubscription>, u64), Fault> {
+        let Some(row) = self.tables.subscriptions.get(id)? else { return Ok((None, 0)) };
+        let read = record::decode_subscription(row.value());
+        Ok((self.marks.pass("subscriptions", id, read), usage::of_row(row.value())))
+    }
+
+    /// Lets a subscription refer to another module.
+    fn refer(
+        &mut self,
+        id: u128,
+        before: Option<PluginDigest>,
+        now: Option<PluginDigest>,
+    ) -> Result<(), Fault> {
+        if before == now {
+            return Ok(());
+        }
+        if let Some(digest) = before {
+            self.tables.referring.remove((digest.to_string().as_str(), id))?;
+        }
+        if let Some(digest) = now {
+            self.tables.referring.insert((digest.to_string().as_str(), id), ())?;
+        }
+        Ok(())
     }
 
     /// See [`crate::store::Store::forget`].
@@ -61,7 +107,7 @@ impl Apply<'_, '_> {
         let read = row.map(|row| record::decode_subscription(row.value())).transpose();
         // A record that cannot be read is kept, and does not affect the others.
         let known = self.marks.pass("subscriptions", subscription, read).flatten();
-        let Some(deleted) = known.and_then(|known| known.deleted) else { return Ok(false) };
+        let Some(deleted) = known.and_then(|known| known.subscription.deleted) else { return Ok(false) };
         let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
         let is_old =
             over < self.now && oldest.is_none_or(|oldest| ids::first_at(over).uuid().as_u128() <= oldest);
@@ -85,4 +131,16 @@ impl Apply<'_, '_> {
         self.tables.recoveries.remove(subscription)?;
         Ok(())
     }
+}
+
+/// Returns the module that a subscription keeps.
+pub(super) fn referred(subscription: Option<&Subscription>) -> Option<PluginDigest> {
+    let known = subscription.filter(|known| known.deleted.is_none());
+    known.and_then(|known| known.plugin.as_deref()).map(|plugin| plugin.digest)
+}
+
+/// Returns what decides which events match a subscription.
+fn matched_by(subscription: Option<&Subscription>) -> Option<(&str, FilterDialect)> {
+    let active = subscription.filter(|known| known.is_active());
+    active.map(|known| (known.jsonpath.as_str(), known.filter_dialect))
 }

@@ -6,6 +6,7 @@
 //! beyond that its entries are shortened, so that long logs never hold a delivery.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -119,7 +120,7 @@ fn keep_little(entry: &mut Entry) {
 /// What is kept for each user, shared with readers.
 #[derive(Debug)]
 pub(super) struct Usage {
-    max: u64,
+    max: AtomicU64,
     users: Mutex<HashMap<String, Totals>>,
 }
 
@@ -144,12 +145,22 @@ impl Usage {
             let totals = account.totals();
             *users.entry(account.user).or_default() += totals;
         }
-        Self { max, users: Mutex::new(users) }
+        Self { max: AtomicU64::new(max), users: Mutex::new(users) }
     }
 
     /// Returns what is kept for a user, and the most that may be.
     pub(super) fn of(&self, user: &str) -> UserUsage {
-        UserUsage { bytes: u64::try_from(self.totals(user).all).unwrap_or_default(), max: self.max }
+        UserUsage { bytes: u64::try_from(self.totals(user).all).unwrap_or_default(), max: self.max() }
+    }
+
+    /// Returns the most that may be kept for a user.
+    pub(super) fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Sets it.
+    pub(super) fn limit(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     fn totals(&self, user: &str) -> Totals {
@@ -237,7 +248,7 @@ impl Apply<'_, '_> {
     /// Checks that there is room for `bytes` more of a subscription's user.
     pub(super) fn room_for(&mut self, subscription: u128, bytes: u64) -> Result<Result<(), Error>, Fault> {
         let user = self.account(subscription)?.user.clone();
-        let (kept, max) = (u64::try_from(self.kept(&user).all).unwrap_or_default(), self.usage.max);
+        let (kept, max) = (u64::try_from(self.kept(&user).all).unwrap_or_default(), self.usage.max());
         let has_room = bytes == 0 || kept.saturating_add(bytes) <= max;
         Ok(if has_room { Ok(()) } else { Err(Error::Quota { user, kept, bytes, max }) })
     }
@@ -250,7 +261,8 @@ impl Apply<'_, '_> {
         }
         let user = self.account(subscription)?.user.clone();
         let story = u64::try_from(self.kept(&user).story).unwrap_or_default();
-        if story.saturating_add(bytes) > self.usage.max / 2 || self.room_for(subscription, bytes)?.is_err() {
+        if story.saturating_add(bytes) > self.usage.max() / 2 || self.room_for(subscription, bytes)?.is_err()
+        {
             entries.iter_mut().for_each(keep_little);
         }
         Ok(())
@@ -365,8 +377,8 @@ fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, redb::StorageE
         let (key, row) = row?;
         let account = accounts.entry(key.value()).or_default();
         account.subscription += of_row(row.value());
-        if let Ok(subscription) = record::decode_subscription(row.value()) {
-            account.user = subscription.user;
+        if let Ok(known) = record::decode_subscription(row.value()) {
+            account.user.clone_from(&known.subscription.user);
         }
     }
     for row in tables.rendered.iter()? {
@@ -387,7 +399,7 @@ fn of_subscription(tables: &Tables<'_>, subscription: u128) -> Result<Account, r
     if let Some(row) = tables.subscriptions.get(subscription)? {
         account.subscription = of_row(row.value());
         if let Ok(known) = record::decode_subscription(row.value()) {
-            account.user = known.user;
+            account.user.clone_from(&known.subscription.user);
         }
     }
     for row in tables.rendered.range((subscription, 0)..=(subscription, u128::MAX))? {

@@ -19,7 +19,7 @@ use super::tail::Tails;
 use crate::clock;
 use crate::domain::RecipientId;
 use crate::stage::{Alarm, caught};
-use crate::store::{Error, WakeSet};
+use crate::store::{ChangeSet, Error, WakeSet};
 
 /// From how many answers on a task of its own sends them.
 const CROWD: usize = 4;
@@ -31,6 +31,7 @@ pub(super) struct Writer {
     pub(super) recent: Arc<Recent>,
     pub(super) tails: Arc<Tails>,
     pub(super) wakes: Arc<WakeSet>,
+    pub(super) changes: Arc<ChangeSet>,
     pub(super) machine: Machine,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
@@ -82,11 +83,13 @@ impl Writer {
             self.recent.drop_batch(key);
         }
         self.tails.add(effects.new_rows);
-        let forgotten = effects.forgotten.into_iter().map(RecipientId::from);
+        let forgotten = effects.forgotten.iter().map(|id| RecipientId::from(*id));
         for recipient in effects.pruned.into_iter().chain(forgotten) {
             self.tails.end(recipient);
         }
-        self.wakes.push(effects.woken);
+        let Effects { position, put, forgotten, woken, .. } = effects;
+        self.changes.push(position, put, forgotten);
+        self.wakes.push(woken);
     }
 
     /// Answers all callers. Waking a task from outside the runtime costs a system call each, so many are woken by a

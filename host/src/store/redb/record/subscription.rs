@@ -14,6 +14,7 @@ use super::plugin_use::PluginUseRecord;
 use super::{Error, SEALED, body, seal};
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
 use crate::domain::{Activity, Auth, FilterDialect, PluginUse, Subscription, SubscriptionId, TargetUrl};
+use crate::store::{Position, StoredSubscription};
 
 /// A subscription. A member that later versions have added needs a default, as the last ones have.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +52,14 @@ struct SubscriptionRecord<'a> {
     content_type: StructuredTypeRecord,
     #[serde(borrow, default)]
     plugin: Option<PluginUseRecord<'a>>,
+    /// The position of the group that wrote it; zero for one of an older version.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    revision: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How Waypost authenticates with a target.
@@ -130,16 +139,21 @@ choice! {
 }
 
 /// Writes a subscription.
-pub(in crate::store::redb) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
+pub(in crate::store::redb) fn encode_subscription(
+    subscription: &Subscription,
+    revision: Position,
+) -> Vec<u8> {
+    let record = SubscriptionRecord { revision: revision.0, ..SubscriptionRecord::from(subscription) };
     let mut buffer = vec![SEALED];
-    serde_json::to_writer(&mut buffer, &SubscriptionRecord::from(subscription))
-        .expect("a subscription has only string keys");
+    serde_json::to_writer(&mut buffer, &record).expect("a subscription has only string keys");
     seal(buffer)
 }
 
 /// Reads a subscription.
-pub(in crate::store::redb) fn decode_subscription(record: &[u8]) -> Result<Subscription, Error> {
-    serde_json::from_slice::<SubscriptionRecord<'_>>(body(record)?)?.try_into()
+pub(in crate::store::redb) fn decode_subscription(record: &[u8]) -> Result<StoredSubscription, Error> {
+    let record = serde_json::from_slice::<SubscriptionRecord<'_>>(body(record)?)?;
+    let revision = Position(record.revision);
+    Ok(StoredSubscription { subscription: Arc::new(record.try_into()?), revision })
 }
 
 impl<'a> From<&'a Subscription> for SubscriptionRecord<'a> {
@@ -187,6 +201,7 @@ impl<'a> From<&'a Subscription> for SubscriptionRecord<'a> {
             content_mode: (*content_mode).into(),
             content_type: (*content_type).into(),
             plugin: plugin.as_deref().map(PluginUseRecord::from),
+            revision: 0,
         }
     }
 }
@@ -216,6 +231,7 @@ impl TryFrom<SubscriptionRecord<'_>> for Subscription {
             content_mode,
             content_type,
             plugin,
+            revision: _,
         } = record;
         Ok(Self {
             id: SubscriptionId::from_uuid(id),

@@ -11,7 +11,7 @@ use crate::store::{Error, FailedFilter};
 async fn an_accepted_event_is_told_listed_and_owed() {
     let (_folder, store) = fresh();
     let sent = arrival("a", &[sub(1), sub(2)]);
-    let id = store.accept(vec![sent.clone()]).await.unwrap()[0];
+    let id = store.log(vec![sent.clone()]).await.unwrap()[0];
 
     let story = store.story(id).await.unwrap().unwrap();
     assert_eq!(story.event.id, id);
@@ -54,7 +54,7 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
         Arrival { failed: vec![failed(2)], ..arrival("c", &[]) },
     ];
     let received: Vec<_> = arrivals.iter().map(|arrival| arrival.received).collect();
-    let ids = store.accept(arrivals).await.unwrap();
+    let ids = store.log(arrivals).await.unwrap();
     let told = |number, at| FailedFilter { recipient: sub(number), at, reason: format!("reason {number}") };
     let expected = [
         (vec![untried(sub(1))], vec![told(2, received[0]), told(9, received[0])]),
@@ -82,7 +82,7 @@ fn on_disk(at: Timestamp) -> Timestamp {
 #[tokio::test]
 async fn no_events_get_no_ids() {
     let (_folder, store) = fresh();
-    assert!(store.accept(Vec::new()).await.unwrap().is_empty());
+    assert!(store.log(Vec::new()).await.unwrap().is_empty());
     assert!(listed(&store, ALL).await.is_empty());
 }
 
@@ -90,7 +90,7 @@ async fn no_events_get_no_ids() {
 async fn a_long_batch_is_split_and_every_event_is_found() {
     let (folder, store) = fresh();
     let arrivals: Vec<_> = (0..700).map(|number| arrival(&number.to_string(), &[sub(1)])).collect();
-    let ids = store.accept(arrivals).await.unwrap();
+    let ids = store.log(arrivals).await.unwrap();
     assert!(ids.is_sorted() && ids.iter().collect::<HashSet<_>>().len() == 700);
     // From memory, and then from the file.
     let (_copy, crashed) = crashed(folder.path());
@@ -113,7 +113,7 @@ async fn a_batch_is_full_at_a_mebibyte() {
     let (_folder, store) = fresh();
     let big =
         |number: u32| Arrival { event: event(&number.to_string(), 400 * 1024), ..arrival("", &[sub(1)]) };
-    let ids = store.accept((0..7).map(big).collect()).await.unwrap();
+    let ids = store.log((0..7).map(big).collect()).await.unwrap();
     let fresh = ready(&store, sub(1)).await.first_attempts;
     let places: Vec<_> =
         fresh.iter().map(|pending| (pending.position.batch, pending.position.index)).collect();
@@ -129,7 +129,7 @@ async fn who_accepts_at_once_gets_his_own_ids_in_order() {
     let accepts = (0..100).map(|sender: u32| {
         let arrivals =
             (0..sender % 5).map(|number| arrival(&format!("{sender}-{number}"), &[sub(1)])).collect();
-        store.accept(arrivals)
+        store.log(arrivals)
     });
     let answers = join_all(accepts).await;
     let mut all = Vec::new();
@@ -156,7 +156,7 @@ async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
     let mut ids = Vec::new();
     for number in 0..5 {
         let pair = [0, 1].map(|half| arrival(&format!("{number}-{half}"), &[sub(1)]));
-        ids.extend(store.accept(pair.to_vec()).await.unwrap());
+        ids.extend(store.log(pair.to_vec()).await.unwrap());
     }
     let mut query = ReadyQuery {
         recipient: sub(1),
@@ -182,7 +182,7 @@ async fn first_attempts_are_read_on_from_where_the_last_reading_ended() {
 async fn a_dropped_accept_is_written_all_the_same() {
     let (_folder, store) = fresh();
     {
-        let mut accept = std::pin::pin!(store.accept(vec![arrival("a", &[sub(1)])]));
+        let mut accept = std::pin::pin!(store.log(vec![arrival("a", &[sub(1)])]));
         assert!(futures_util::poll!(accept.as_mut()).is_pending());
     }
     store.probe().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_closed_store_says_so() {
     let (_folder, store) = fresh();
     store.close().await;
     store.close().await;
-    assert!(matches!(store.accept(vec![arrival("a", &[])]).await, Err(Error::Closed)));
+    assert!(matches!(store.log(vec![arrival("a", &[])]).await, Err(Error::Closed)));
     assert!(matches!(store.probe().await, Err(Error::Closed)));
     assert!(listed(&store, ALL).await.is_empty(), "reading goes on until the end");
 }

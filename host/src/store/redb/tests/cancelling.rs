@@ -9,7 +9,7 @@ fn dropped(entries: &[Entry]) -> bool {
 #[tokio::test]
 async fn fresh_and_due_rows_go_and_the_story_says_so() {
     let (_folder, store) = fresh();
-    let ids = store.accept(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
+    let ids = store.log(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
     let waiting = ready(&store, sub(1)).await.first_attempts;
     settle(&store, sub(1), &waiting[0], retry(after(1))).await;
     assert!(!store.cancel_pending(sub(1), 10).await.unwrap());

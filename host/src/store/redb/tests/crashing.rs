@@ -27,7 +27,7 @@ async fn nothing_accepted_is_lost() {
 #[tokio::test]
 async fn every_answered_write_survives() {
     let (folder, store) = fresh();
-    let ids = store.accept(["a", "b", "c", "d"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b", "c", "d"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     let waiting = ready(&store, sub(1)).await.first_attempts;
     settle(&store, sub(1), &waiting[0], retry(after(1))).await;
     store.redeliver(ids[1], vec![sub(2)], "bob".to_owned(), after(2)).await.unwrap();
@@ -35,13 +35,13 @@ async fn every_answered_write_survives() {
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0));
     let target = "http://localhost/".parse().unwrap();
     let mut subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
-    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
+    store.put(subscription.clone(), Quota::Exempt).await.unwrap();
     subscription.name = "every".to_owned();
-    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
+    store.put(subscription.clone(), Quota::Exempt).await.unwrap();
     store.probe().await.unwrap();
 
     let (_copy, after_crash) = crashed(folder.path());
-    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription.into()]);
+    assert_eq!(subscriptions(&after_crash).await, [subscription.into()]);
     assert_eq!(after_crash.stories(ALL).await.unwrap(), store.stories(ALL).await.unwrap());
     assert_eq!(after_crash.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
     let left = ready(&after_crash, sub(1)).await;
@@ -80,7 +80,7 @@ async fn close_writes_what_waits() {
     accept(&store, "a", &[sub(1)]).await;
     let waiting = only(&store, sub(1)).await;
     let end = store.settle(ending(sub(1), &waiting, Outcome::Delivered));
-    let more = store.accept(vec![arrival("b", &[sub(2)])]);
+    let more = store.log(vec![arrival("b", &[sub(2)])]);
     let (ended, accepted, ()) = futures_util::join!(end, more, store.close());
     ended.unwrap();
     accepted.unwrap();
@@ -99,7 +99,7 @@ async fn ids_grow_over_restarts_though_the_clock_went_back() {
     let mut last = ahead;
     for _ in 0..3 {
         let store = open(folder.path());
-        let ids = store.accept(vec![arrival("b", &[sub(1)]), arrival("c", &[])]).await.unwrap();
+        let ids = store.log(vec![arrival("b", &[sub(1)]), arrival("c", &[])]).await.unwrap();
         assert!(ids[0] > last && ids[1] > ids[0]);
         last = ids[1];
         assert_eq!(listed(&store, Range { limit: 2, ..ALL }).await, [ids[1], ids[0]]);

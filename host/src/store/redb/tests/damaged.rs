@@ -75,7 +75,7 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     let (folder, store) = fresh();
     let (one, both) = ([sub(1)], [sub(1), sub(2)]);
     let batch = vec![arrival("a", &both), arrival("b", &one), arrival("c", &both)];
-    let logged = store.accept(batch).await.unwrap();
+    let logged = store.log(batch).await.unwrap();
     let later = accept(&store, "d", &both).await;
     let store = damage(folder.path(), store, |tables| damage_batch(tables, logged[0], 1)).await;
     assert_eq!(ids(&ready(&store, sub(1)).await.first_attempts), [logged[0], logged[1], later]);
@@ -103,7 +103,7 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
 #[tokio::test]
 async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing() {
     let (folder, store) = fresh();
-    let lost = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1)])]).await.unwrap();
+    let lost = store.log(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1)])]).await.unwrap();
     let retried = accept(&store, "c", &[sub(1)]).await;
     let waiting = ready(&store, sub(1)).await.first_attempts.remove(2);
     settle(&store, sub(1), &waiting, retry(after(0))).await;
@@ -135,7 +135,7 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
 #[tokio::test]
 async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() {
     let (folder, store) = fresh();
-    let fresh = store.accept(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
+    let fresh = store.log(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
     let retried = accept(&store, "c", &[sub(1)]).await;
     let waiting = ready(&store, sub(1)).await.first_attempts.remove(2);
     settle(&store, sub(1), &waiting, retry(after(0))).await;
@@ -179,7 +179,7 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
 async fn retention_takes_damaged_batches_with_their_time() {
     let (folder, store) = fresh();
     let lost = accept(&store, "a", &[]).await;
-    let partly = store.accept(vec![arrival("b", &[]), arrival("c", &[])]).await.unwrap();
+    let partly = store.log(vec![arrival("b", &[]), arrival("c", &[])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
         tables.batches.insert(lost.uuid().as_u128(), &[9, 9][..]).unwrap();
         damage_batch(tables, partly[0], 1);
@@ -201,7 +201,7 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
         let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
         new.id = sub(id);
         new.activity = Activity::Disabled { since: clock::now(), error: None };
-        store.put_subscription(new, Quota::Exempt).await.unwrap();
+        store.put(new, Quota::Exempt).await.unwrap();
     }
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
     settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
@@ -262,7 +262,7 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
     let (folder, store) = fresh();
     let target = "http://localhost/".parse().unwrap();
     let good = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
-    store.put_subscription(good.clone(), Quota::Exempt).await.unwrap();
+    store.put(good.clone(), Quota::Exempt).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
         tables.subscriptions.insert(1, &b"\x01{"[..]).unwrap();
         tables.recoveries.insert(1, &b"\x01{"[..]).unwrap();
@@ -271,7 +271,7 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
         tables.state.insert((1, "key"), &[7][..]).unwrap();
     })
     .await;
-    assert_eq!(store.subscriptions().await.unwrap(), [good.into()]);
+    assert_eq!(subscriptions(&store).await, [good.into()]);
     assert!(store.running_recoveries().await.unwrap().is_empty());
     assert!(store.reached().await.unwrap().is_empty() && store.modules().await.unwrap().is_empty());
     assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
@@ -286,10 +286,10 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
     new.id = sub(1);
-    store.put_subscription(new, Quota::Exempt).await.unwrap();
+    store.put(new, Quota::Exempt).await.unwrap();
     let retried = accept(&store, "a", &[sub(1), sub(2)]).await;
     settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
-    let logged = store.accept(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
+    let logged = store.log(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
         tables.subscriptions.insert(sub::<RecipientId>(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
     })
@@ -303,7 +303,7 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
         let state = state(&store, id, sub(1)).await;
         assert!(is_damaged(&state), "{state:?}");
     }
-    assert!(store.subscriptions().await.unwrap().is_empty());
+    assert!(subscriptions(&store).await.is_empty());
     assert_eq!(store.damaged(), 1, "it is counted once");
 }
 
@@ -330,7 +330,7 @@ async fn a_value_of_a_plugin_whose_key_is_no_text_is_passed_over() {
 #[tokio::test]
 async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     let (_folder, store) = fresh();
-    let logged = store.accept(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1), sub(2)])]).await.unwrap();
+    let logged = store.log(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1), sub(2)])]).await.unwrap();
     damage_now(&store, |tables| {
         let row = (sub::<RecipientId>(1).uuid().as_u128(), logged[0].uuid().as_u128());
         tables.fresh.insert(row, &[1, 2, 3][..]).unwrap();

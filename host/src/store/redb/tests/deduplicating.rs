@@ -32,8 +32,7 @@ async fn a_repeat_gets_the_first_ones_id_and_is_owed_once() {
 async fn a_repeat_in_one_batch_counts_too() {
     let folder = tempfile::tempdir().unwrap();
     let store = with_window(folder.path());
-    let ids =
-        store.accept(["a", "b", "a", "c", "b"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b", "a", "c", "b"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     assert_eq!((ids[2], ids[4]), (ids[0], ids[1]));
     assert_eq!(listed(&store, ALL).await, [ids[3], ids[1], ids[0]]);
     let fresh = ready(&store, sub(1)).await.first_attempts;
@@ -48,7 +47,7 @@ async fn the_same_id_of_another_source_is_another_event() {
     let store = with_window(folder.path());
     let mut arrivals = vec![arrival("a", &[]), arrival("a", &[])];
     arrivals[1].event.source = "/others".to_owned();
-    let ids = store.accept(arrivals).await.unwrap();
+    let ids = store.log(arrivals).await.unwrap();
     assert_eq!(listed(&store, ALL).await, [ids[1], ids[0]]);
 }
 
@@ -78,11 +77,14 @@ impl Timed {
         let written = self.handle.write(|txn| {
             let mut tables = Tables::open(txn)?;
             let mut apply = self.machine.begin(&mut tables, now)?;
-            let ids = apply.accept([&[arrival(id, &[])][..]].into_iter())?;
+            let ids = apply.accept([(&[arrival(id, &[])][..], Position::default())].into_iter())?;
             apply.finish()?;
             Ok(ids)
         });
-        written.unwrap()[0][0]
+        match &written.unwrap()[0] {
+            Accepted::Logged(ids) => ids[0],
+            Accepted::Stale(..) => unreachable!("no subscription changes"),
+        }
     }
 
     fn remembered(&self) -> (u64, u64) {

@@ -53,7 +53,7 @@ impl Planned {
 impl PlannedOp {
     fn op(self, at: Timestamp) -> Op {
         match self {
-            Self::Accept(arrivals) => Op::Accept { arrivals },
+            Self::Accept(arrivals) => Op::Accept { arrivals, matched_at: Position::default() },
             Self::Redeliver(event, mask) => {
                 let recipients = of_mask(mask);
                 Op::Redeliver(Redelivery { event, recipients, by: "bob".to_owned(), at })

@@ -7,7 +7,7 @@ async fn subscribe(store: &Store, id: u128, activity: Activity) -> Subscription 
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     (new.id, new.activity) = (sub(id), activity);
-    store.put_subscription(new.clone(), Quota::Holds).await.unwrap();
+    store.put(new.clone(), Quota::Holds).await.unwrap();
     new
 }
 
@@ -70,6 +70,6 @@ async fn others_keep_what_they_are_owed_and_the_story_tells_of_the_dead_letter()
     store.redeliver(id, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
     assert_eq!(ready(&store, sub(1)).await.due.len(), 2, "it can be asked for again");
     let enabled = Subscription { activity: Activity::Enabled, ..first };
-    store.put_subscription(enabled, Quota::Exempt).await.unwrap();
+    store.put(enabled, Quota::Exempt).await.unwrap();
     assert_eq!(expire(&store, Timestamp::MAX).await.expired, 0);
 }

@@ -25,7 +25,7 @@ fn a_failed_transaction_writes_nothing() {
     let written: Result<(), Fault> = handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
         let mut apply = machine.begin(&mut tables, clock::now())?;
-        apply.accept([&[arrival("a", &[sub(1)])][..]].into_iter())?;
+        apply.accept([(&[arrival("a", &[sub(1)])][..], Position::default())].into_iter())?;
         Err(Fault::Closed("midway".to_owned()))
     });
     assert!(written.is_err());
@@ -64,7 +64,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
     spoil(&store, |tables| drop(tables.batches.insert(spoilt.uuid().as_u128(), &[9, 9][..]).unwrap()));
     let again = |id| store.redeliver(id, vec![sub(3)], "bob".to_owned(), after(1));
     let (accepted, first, second, purged, ended, probed) = join!(
-        store.accept(vec![arrival("c", &[sub(4)])]),
+        store.log(vec![arrival("c", &[sub(4)])]),
         again(spoilt),
         again(whole),
         store.purge(Purge::Before(Timestamp::MAX)),
@@ -87,7 +87,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
 async fn a_purge_in_the_same_commit_is_seen_at_once() {
     let (_folder, store) = fresh();
     let (accepted, purged, probed) = join!(
-        store.accept(vec![arrival("a", &[]), arrival("b", &[sub(1)])]),
+        store.log(vec![arrival("a", &[]), arrival("b", &[sub(1)])]),
         store.purge(Purge::Before(Timestamp::MAX)),
         store.probe(),
     );

@@ -30,7 +30,7 @@ async fn subscribe(store: &Store, id: u128, user: &str) -> Subscription {
     let mut new = Subscription::new(user.to_owned(), "all".to_owned(), "$".to_owned(), target, after(0));
     new.id = sub(id);
     new.plugin = Some(Arc::new(PluginUse::new(PluginDigest::of(b"module"))));
-    store.put_subscription(new.clone(), Quota::Holds).await.unwrap();
+    store.put(new.clone(), Quota::Holds).await.unwrap();
     new
 }
 
@@ -124,7 +124,7 @@ async fn whatever_comes_and_goes_is_counted_once() {
     assert_eq!(bytes(&store, "ann"), all, "a restart knows it");
 
     let bare = Subscription { plugin: None, ..ann };
-    store.put_subscription(bare, Quota::Holds).await.unwrap();
+    store.put(bare, Quota::Holds).await.unwrap();
     assert_exact(&store);
     assert!(bytes(&store, "ann") < all - 20_000, "its state is gone");
     store.redeliver(ids[0], vec![sub(1)], "ann".to_owned(), after(2)).await.unwrap();
@@ -179,17 +179,17 @@ async fn a_new_or_larger_subscription_needs_room_and_a_pause_does_not() {
     let (_folder, store) = limited();
     let mut large = subscribe(&store, 1, "ann").await;
     large.name = "n".repeat(190_000);
-    store.put_subscription(large.clone(), Quota::Holds).await.unwrap();
+    store.put(large.clone(), Quota::Holds).await.unwrap();
     let larger = Subscription { name: "n".repeat(210_000), ..large.clone() };
-    let refused = store.put_subscription(larger.clone(), Quota::Holds).await;
+    let refused = store.put(larger.clone(), Quota::Holds).await;
     assert!(matches!(refused, Err(Error::Quota { .. })), "{refused:?}");
     let another = Subscription { id: sub(2), ..large.clone() };
-    assert!(store.put_subscription(another.clone(), Quota::Holds).await.is_err());
-    assert_eq!(store.subscriptions().await.unwrap(), [large.into()]);
+    assert!(store.put(another.clone(), Quota::Holds).await.is_err());
+    assert_eq!(subscriptions(&store).await, [large.into()]);
     assert_exact(&store);
     let of_bob = Subscription { user: "bob".to_owned(), ..another };
-    store.put_subscription(of_bob, Quota::Holds).await.unwrap();
-    store.put_subscription(larger, Quota::Exempt).await.unwrap();
+    store.put(of_bob, Quota::Holds).await.unwrap();
+    store.put(larger, Quota::Exempt).await.unwrap();
     assert_exact(&store);
 }
 
@@ -268,7 +268,7 @@ async fn a_damaged_count_is_made_again_by_whatever_meets_it_first() {
     let kept = bytes(&store, "ann");
     assert!(kept < rendered - 5_000 && kept > 5_000, "{kept} of {rendered}");
     damage();
-    store.put_subscription(Subscription { plugin: None, ..ann }, Quota::Holds).await.unwrap();
+    store.put(Subscription { plugin: None, ..ann }, Quota::Holds).await.unwrap();
     assert_exact(&store);
     let left = bytes(&store, "ann");
     assert!(left < kept - 5_000, "{left} of {kept}");

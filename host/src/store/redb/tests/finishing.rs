@@ -73,7 +73,7 @@ async fn the_most_overdue_come_first_and_the_next_one_is_named() {
 async fn places_of_one_batch_end_apart_and_together() {
     let (_folder, store) = fresh();
     let arrivals: Vec<_> = (0..40).map(|number| arrival(&number.to_string(), &[sub(1), sub(2)])).collect();
-    let ids = store.accept(arrivals).await.unwrap();
+    let ids = store.log(arrivals).await.unwrap();
     let fresh = ready(&store, sub(1)).await.first_attempts;
     let outcome = |index: u32| if index.is_multiple_of(3) { retry(after(1)) } else { Outcome::Delivered };
     let ended =

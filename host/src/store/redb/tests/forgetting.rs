@@ -10,7 +10,7 @@ async fn subscribe(store: &Store, id: u128, deleted: Option<Timestamp>) {
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     (new.id, new.deleted) = (sub(id), deleted);
-    store.put_subscription(new, Quota::Holds).await.unwrap();
+    store.put(new, Quota::Holds).await.unwrap();
 }
 
 fn ago(minutes: u64) -> Option<Timestamp> {
@@ -30,7 +30,7 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     subscribe(&store, 3, None).await;
     subscribe(&store, 4, ago(20)).await;
     let recovery = Recovery::new(sub(1), None, None, "ann".to_owned(), after(0));
-    assert!(store.begin_recovery(recovery, None).await.unwrap());
+    assert!(store.begin_recovery(recovery).await.unwrap());
     let id = accept(&store, "newer than the deletion", &[sub(4)]).await;
     settle(&store, sub(1), &only(&store, sub(4)).await, Outcome::Delivered).await;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     assert_eq!(forget(&store).await, []);
     while store.cancel_pending(sub(4), 10).await.unwrap() {}
     assert_eq!(forget(&store).await, [sub(4)]);
-    assert_eq!(store.subscriptions().await.unwrap().len(), 2);
+    assert_eq!(subscriptions(&store).await.len(), 2);
     let rows = store.reader.handle.read(|txn| {
         let recoveries = txn.open_table(RECOVERIES)?.len()?;
         Ok((txn.open_table(SUBSCRIPTIONS)?.len()?, txn.open_table(USAGE)?.len()?, recoveries))

@@ -65,7 +65,7 @@ async fn subscribe(store: &Store, config: Option<serde_json::Value>) -> Subscrip
     let mut all = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     all.id = sub(1);
     all.plugin = config.map(|config| Arc::new(plugin(&config)));
-    store.put_subscription(all.clone(), Quota::Exempt).await.unwrap();
+    store.put(all.clone(), Quota::Exempt).await.unwrap();
     all
 }
 

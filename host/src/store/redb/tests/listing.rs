@@ -27,7 +27,7 @@ async fn one_in_each_state(store: &Store) -> Vec<EventId> {
     let mut ids = Vec::new();
     for number in 0..3 {
         let arrivals = ["a", "b", "c", "d", "e", "f"].map(|id| arrival(&format!("{id}{number}"), &[sub(1)]));
-        ids.extend(store.accept(arrivals.to_vec()).await.unwrap());
+        ids.extend(store.log(arrivals.to_vec()).await.unwrap());
         let page = ready(store, sub(1)).await.first_attempts;
         let new = page.iter().filter(|pending| ids[number * 6..].contains(&pending.event.id));
         for (pending, end) in new.zip(&ends) {

@@ -24,27 +24,29 @@ mod queueing;
 mod records;
 mod recovering;
 mod redelivering;
+mod replacing;
 mod tailing;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::FILE_NAME;
 use super::machine::Machine;
 use super::usage::Usage;
+use super::{FILE_NAME, Options, record};
 use crate::clock;
 use crate::domain::event::{SpecVersion, Wire};
 use crate::domain::plugin::{Failure, PluginResult, PluginRun, RenderedPayload, StateChange, StateValue};
 use crate::domain::{
-    Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, SubscriptionId,
+    Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, Subscription, SubscriptionId,
 };
 use crate::store::{
-    Arrival, Delivery, PendingDelivery, Progress, Purge, PurgeReport, Quota, Range, ReadyPage, ReadyQuery,
-    Rendering, Settlement, Store,
+    Accepted, Arrival, Delivery, PendingDelivery, Position, Progress, Purge, PurgeReport, Put, Quota, Range,
+    ReadyPage, ReadyQuery, Rendering, Settlement, Store,
 };
 
 /// The bytes of a text, which need not be one.
@@ -118,14 +120,22 @@ fn crashed(folder: &Path) -> (tempfile::TempDir, Store) {
 
 /// A machine that has applied nothing.
 fn machine(dedup_window: Duration) -> Machine {
-    let usage = Usage::new([], u64::MAX).into();
+    let settings = Options { dedup_window, ..Options::default() }.settings();
     Machine {
-        dedup_window,
+        settings,
         reached: Default::default(),
-        usage,
+        usage: Usage::new([], settings.user_bytes_max).into(),
         marks: Default::default(),
         ended_minutes: Default::default(),
     }
+}
+
+fn encoded(subscription: &Subscription) -> Vec<u8> {
+    record::encode_subscription(subscription, Position::default())
+}
+
+fn decoded(bytes: &[u8]) -> Result<Subscription, record::Error> {
+    Ok(Subscription::clone(&record::decode_subscription(bytes)?.subscription))
 }
 
 /// Makes a file say that it is of an older version.
@@ -155,7 +165,12 @@ fn arrival(id: &str, matched: &[RecipientId]) -> Arrival {
 }
 
 async fn accept(store: &Store, id: &str, matched: &[RecipientId]) -> EventId {
-    store.accept(vec![arrival(id, matched)]).await.unwrap()[0]
+    store.log(vec![arrival(id, matched)]).await.unwrap()[0]
+}
+
+/// All subscriptions.
+async fn subscriptions(store: &Store) -> Vec<Arc<Subscription>> {
+    store.subscriptions().await.unwrap().1.into_iter().map(|stored| stored.subscription).collect()
 }
 
 fn after(seconds: i64) -> Timestamp {

@@ -162,7 +162,7 @@ impl Model {
         for mask in masks {
             arrivals.push(Arrival { received: self.tick(), ..arrival("a", &of_mask(*mask)) });
         }
-        let ids = self.store().accept(arrivals.clone()).await.unwrap();
+        let ids = self.store().log(arrivals.clone()).await.unwrap();
         assert_eq!(ids.len(), masks.len());
         for (id, arrival) in ids.into_iter().zip(arrivals) {
             assert!(self.given.last().is_none_or(|last| *last < id), "ids grow");
@@ -244,7 +244,7 @@ impl Model {
         let (asked, at) = (self.tick(), self.tick());
         let store = self.store.as_ref().unwrap();
         let recovery = Recovery::new(sub(number), None, None, "bob".to_owned(), asked);
-        assert!(store.begin_recovery(recovery, None).await.unwrap());
+        assert!(store.begin_recovery(recovery).await.unwrap());
         let step = async |step| store.recover(sub(number), asked, step, at).await.unwrap().unwrap();
         let mut recovery = step(StoreStep::Begin).await;
         let (mut place, mut created) = (0, 0);

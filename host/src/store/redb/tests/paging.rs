@@ -15,7 +15,7 @@ async fn log(store: &Store) -> Vec<(EventId, Timestamp)> {
             })
             .collect();
         let received = arrivals.iter().map(|arrival| arrival.received).collect::<Vec<_>>();
-        log.extend(store.accept(arrivals).await.unwrap().into_iter().zip(received));
+        log.extend(store.log(arrivals).await.unwrap().into_iter().zip(received));
     }
     log.reverse();
     log
@@ -74,7 +74,7 @@ async fn since_a_moment_ago_finds_all_that_came_since() {
     let mut log = Vec::new();
     for number in 0..10 {
         let sent = arrival(&number.to_string(), &[]);
-        let id = store.accept(vec![sent.clone()]).await.unwrap()[0];
+        let id = store.log(vec![sent.clone()]).await.unwrap()[0];
         log.insert(0, (id, sent.received));
     }
     for (place, (_, since)) in log.iter().enumerate() {

@@ -41,7 +41,7 @@ async fn those_that_stay_keep_their_places() {
     let (folder, store) = fresh();
     let matched = [&[][..], &[sub(1)], &[sub(9)], &[sub(1)]];
     let arrivals = matched.iter().zip("abcd".chars()).map(|(matched, id)| arrival(&id.to_string(), matched));
-    let ids = store.accept(arrivals.collect()).await.unwrap();
+    let ids = store.log(arrivals.collect()).await.unwrap();
     settle(&store, sub(9), &only(&store, sub(9)).await, Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Events(ids.clone())).await, (2, 2));
     close(store).await;
@@ -61,7 +61,7 @@ async fn those_that_stay_keep_their_places() {
 #[tokio::test]
 async fn history_goes_with_the_last_event_of_a_batch() {
     let (_folder, store) = fresh();
-    let ids = store.accept(vec![arrival("a", &[sub(9)]), arrival("b", &[sub(9)])]).await.unwrap();
+    let ids = store.log(vec![arrival("a", &[sub(9)]), arrival("b", &[sub(9)])]).await.unwrap();
     for waiting in ready(&store, sub(9)).await.first_attempts {
         settle(&store, sub(9), &waiting, dead()).await;
     }
@@ -117,7 +117,7 @@ async fn everything_received_before_a_time_goes_and_nothing_else() {
     let mut log = Vec::new();
     for number in 0..40 {
         let sent = arrival(&number.to_string(), &[]);
-        log.push((store.accept(vec![sent.clone()]).await.unwrap()[0], sent.received));
+        log.push((store.log(vec![sent.clone()]).await.unwrap()[0], sent.received));
     }
     let mut left = 40;
     for cut in [0, 1, 2, 17, 33, 39] {
@@ -131,7 +131,7 @@ async fn everything_received_before_a_time_goes_and_nothing_else() {
     let (long_ago, lately) =
         (clock::now() - Duration::from_secs(3_600), clock::now() - Duration::from_secs(1_800));
     let late = Arrival { received: long_ago, ..arrival("late", &[]) };
-    let late = store.accept(vec![late]).await.unwrap()[0];
+    let late = store.log(vec![late]).await.unwrap()[0];
     purge(&store, Purge::Events(vec![log[39].0])).await;
     assert_eq!(listed(&store, ALL).await, [late]);
     assert_eq!(purge(&store, Purge::Before(long_ago)).await, (0, 0));

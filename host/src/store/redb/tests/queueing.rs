@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::super::group::{self, End, Group, Op, Redelivery};
+use super::super::group::{self, End, Group, Op, PutSubscription, Redelivery};
 use super::super::queue::{Queue, QueuedGroup, Reply};
 use super::*;
 use crate::domain::Subscription;
@@ -13,6 +13,10 @@ use crate::domain::handler::{HandlerRun, RunStart};
 use crate::store::{Error, QueuePosition};
 
 type Answer = oneshot::Receiver<group::Answer>;
+
+fn accept_op(arrivals: Vec<Arrival>) -> Op {
+    Op::Accept { arrivals, matched_at: Position::default() }
+}
 
 fn probe() -> ((Op, Reply), Answer) {
     let (reply, answer) = oneshot::channel();
@@ -22,7 +26,7 @@ fn probe() -> ((Op, Reply), Answer) {
 fn accepting(bytes: usize) -> ((Op, Reply), Answer) {
     let arrivals = vec![Arrival { event: event("a", bytes), ..arrival("", &[]) }];
     let (reply, answer) = oneshot::channel();
-    ((Op::Accept { arrivals }, reply), answer)
+    ((accept_op(arrivals), reply), answer)
 }
 
 fn end(number: u128) -> ((End, Reply), Answer) {
@@ -221,7 +225,7 @@ fn a_group_comes_apart_in_order_down_to_single_writes() {
         }
         assert!(group.ops.is_empty() || endings.is_empty(), "endings come last");
         ops.extend(group.group.ops.into_iter().map(|op| match op {
-            Op::Accept { arrivals } => arrivals[0].event.size(),
+            Op::Accept { arrivals, .. } => arrivals[0].event.size(),
             _ => unreachable!("only accepts are in the group"),
         }));
         endings.extend(group.group.ends.iter().map(number));
@@ -287,15 +291,15 @@ fn deliveries_count_in_what_waits_and_in_a_group() {
     let mut answers = Vec::new();
     for _ in 0..8 {
         let (reply, answer) = oneshot::channel();
-        queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)] }, reply).unwrap();
+        queue.push(accept_op(vec![arrival("a", &matched)]), reply).unwrap();
         answers.push(answer);
     }
     assert_eq!(counts(&queue.next().unwrap()), (3, 0), "1.2 MiB each");
     let queue = Queue::new(2 * 1024 * 1024);
     let (reply, _answer) = oneshot::channel();
-    queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)] }, reply).unwrap();
+    queue.push(accept_op(vec![arrival("a", &matched)]), reply).unwrap();
     let (reply, _answer) = oneshot::channel();
-    let refused = queue.push(Op::Accept { arrivals: vec![arrival("a", &matched)] }, reply);
+    let refused = queue.push(accept_op(vec![arrival("a", &matched)]), reply);
     assert!(matches!(refused, Err(Error::Busy { .. })));
 }
 
@@ -307,7 +311,8 @@ fn subscriptions_count_with_what_they_hold() {
         let target = "http://localhost/".parse().unwrap();
         let new = Subscription::new("ann".into(), "n".repeat(bytes), "$".into(), target, after(0));
         let (reply, answer) = oneshot::channel();
-        queue.push(Op::PutSubscription { subscription: Box::new(new), quota: Quota::Holds }, reply)?;
+        let put = PutSubscription { subscription: new, replaces: None, recovery: None, quota: Quota::Holds };
+        queue.push(Op::PutSubscription(Box::new(put)), reply)?;
         Ok::<_, Error>(answer)
     };
     let _large = put(300 * 1024).unwrap();

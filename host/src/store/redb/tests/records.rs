@@ -254,7 +254,7 @@ const SUBSCRIPTION: &str = concat!(
 #[test]
 fn a_subscription_of_version_1_is_read() {
     let golden = [b"\x01", SUBSCRIPTION.as_bytes()].concat();
-    assert_eq!(decode_subscription(&golden).unwrap(), subscription());
+    assert_eq!(decoded(&golden).unwrap(), subscription());
     // What has come since then has a default, so that the version could stay.
     let since = r#""filter_dialect":"auto","event_format""#;
     let now = SUBSCRIPTION.replace(r#""event_format""#, since);
@@ -262,9 +262,9 @@ fn a_subscription_of_version_1_is_read() {
         r#""content_mode":"structured"}"#,
         r#""content_mode":"structured","content_type":"application/cloudevents+json","plugin":null}"#,
     );
-    let sealed = encode_subscription(&subscription());
+    let sealed = encoded(&subscription());
     assert_eq!(sealed[1..sealed.len() - 4], *now.as_bytes());
-    assert_eq!(decode_subscription(&sealed).unwrap(), subscription());
+    assert_eq!(decoded(&sealed).unwrap(), subscription());
 }
 
 #[test]
@@ -287,13 +287,13 @@ fn readable(bytes: &[u8]) -> [bool; 4] {
         decode_batch(&Bytes::copy_from_slice(bytes)).is_ok(),
         decode_history(bytes).is_ok(),
         RetryRecord::decode(bytes).and_then(|record| record.progress()).is_ok(),
-        decode_subscription(bytes).is_ok(),
+        decoded(bytes).is_ok(),
     ]
 }
 
 #[test]
 fn a_record_that_is_cut_off_or_of_another_version_is_damaged() {
-    let subscription = encode_subscription(&subscription());
+    let subscription = encoded(&subscription());
     let whole = [sealed_batch(), unhex(HISTORY), unhex(RETRIES[0]), subscription];
     for (kind, record) in whole.into_iter().enumerate() {
         assert!(readable(&record)[kind]);
@@ -334,9 +334,7 @@ fn a_damaged_byte_anywhere_in_a_record_is_noticed() {
     notices("places", &encode_places(&[3, 7]), &|bytes| decode_places(bytes).is_err());
     let recovery = Recovery::new(sub(7), None, None, "bob".to_owned(), at(0));
     notices("a recovery", &encode_recovery(&recovery), &|bytes| decode_recovery(bytes).is_err());
-    notices("a subscription", &encode_subscription(&subscription()), &|bytes| {
-        decode_subscription(bytes).is_err()
-    });
+    notices("a subscription", &encoded(&subscription()), &|bytes| decoded(bytes).is_err());
     for retry in retries() {
         notices("a retry", &retry.encode(), &|bytes| RetryRecord::decode(bytes).is_err());
     }

@@ -11,7 +11,7 @@ fn recovery(subscription: SubscriptionId, asked: Timestamp) -> Recovery {
 
 /// Begins a recovery and sets its end.
 async fn begun(store: &Store, subscription: SubscriptionId) -> Recovery {
-    assert!(store.begin_recovery(recovery(subscription, after(0)), None).await.unwrap());
+    assert!(store.begin_recovery(recovery(subscription, after(0))).await.unwrap());
     step(store, subscription, Step::Begin).await.unwrap()
 }
 
@@ -41,7 +41,7 @@ async fn running(store: &Store) -> Vec<Recovery> {
 #[tokio::test]
 async fn what_is_missing_is_owed_and_survives_with_the_progress() {
     let (folder, store) = fresh();
-    let ids = store.accept(["a", "b", "c"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b", "c"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     let begun = begun(&store, sub(2)).await;
     assert_eq!(begun.end.unwrap().event, ids[2]);
     let next = step(&store, sub(2), looked(&ids[..2])).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_recovered_delivery_can_be_asked_for_again() {
 #[tokio::test]
 async fn an_event_that_was_purged_meanwhile_is_passed() {
     let (_folder, store) = fresh();
-    let ids = store.accept(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
     let alone = accept(&store, "c", &[]).await;
     begun(&store, sub(1)).await;
     assert_eq!(purge(&store, Purge::Events(vec![ids[0], alone])).await, (2, 0));
@@ -137,17 +137,22 @@ async fn one_runs_at_a_time_and_brings_its_subscription_with_it() {
     let target = "http://localhost/".parse().unwrap();
     let subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
     let id = subscription.id;
-    assert!(store.begin_recovery(recovery(id, after(0)), Some(subscription.clone())).await.unwrap());
+    let with = Some(recovery(id, after(0)));
+    let put = store.put_subscription(subscription.clone(), None, with, Quota::Holds).await.unwrap();
+    let Put::Done(revision) = put else { panic!("{put:?}") };
     let renamed = Subscription { name: "other".to_owned(), ..subscription.clone() };
-    assert!(!store.begin_recovery(recovery(id, after(5)), Some(renamed)).await.unwrap());
+    let with = Some(recovery(id, after(5)));
+    let put_again = store.put_subscription(renamed, None, with, Quota::Holds).await.unwrap();
+    assert_eq!(put_again, Put::Changed(revision), "it is there already");
+    assert!(!store.begin_recovery(recovery(id, after(5))).await.unwrap());
     let (_copy, after_crash) = crashed(folder.path());
-    assert_eq!(after_crash.subscriptions().await.unwrap(), [subscription.into()]);
+    assert_eq!(subscriptions(&after_crash).await, [subscription.into()]);
     assert_eq!(running(&after_crash).await, [recovery(id, after(0))]);
 
     let cancelled = Progressed::Cancelled { at: after(1) };
     let ended = step(&store, id, Step::End(cancelled.clone())).await.unwrap();
     assert_eq!(ended.state, cancelled);
-    assert!(store.begin_recovery(recovery(id, after(5)), None).await.unwrap());
+    assert!(store.begin_recovery(recovery(id, after(5))).await.unwrap());
     assert_eq!(store.recovery(id).await.unwrap(), Some(recovery(id, after(5))));
 }
 
@@ -163,7 +168,7 @@ async fn a_step_of_one_that_is_over_or_replaced_does_nothing() {
         assert_eq!(step(&store, sub(1), late).await, None);
     }
     assert_eq!(store.recovery(sub(1)).await.unwrap(), over);
-    assert!(store.begin_recovery(recovery(sub(1), after(5)), None).await.unwrap());
+    assert!(store.begin_recovery(recovery(sub(1), after(5))).await.unwrap());
     assert_eq!(step(&store, sub(1), looked(&[id])).await, None, "another one runs");
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
@@ -174,10 +179,10 @@ async fn the_recovery_of_a_deleted_subscription_is_cancelled() {
     let id = accept(&store, "a", &[]).await;
     let target = "http://localhost/".parse().unwrap();
     let mut subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
-    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
+    store.put(subscription.clone(), Quota::Exempt).await.unwrap();
     begun(&store, subscription.id).await;
     subscription.deleted = Some(after(1));
-    store.put_subscription(subscription.clone(), Quota::Exempt).await.unwrap();
+    store.put(subscription.clone(), Quota::Exempt).await.unwrap();
     let ended = step(&store, subscription.id, looked(&[id])).await.unwrap();
     assert_eq!((ended.created, ended.state), (0, Progressed::Cancelled { at: after(1) }));
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
@@ -187,10 +192,10 @@ async fn the_recovery_of_a_deleted_subscription_is_cancelled() {
 #[tokio::test]
 async fn the_end_is_behind_every_event_that_was_handed_over_before() {
     let (_folder, store) = fresh();
-    assert!(store.begin_recovery(recovery(sub(1), after(0)), None).await.unwrap());
+    assert!(store.begin_recovery(recovery(sub(1), after(0))).await.unwrap());
     for number in 0..20 {
         let arrivals = vec![arrival(&number.to_string(), &[]), arrival("last", &[])];
-        let mut accept = Box::pin(store.accept(arrivals));
+        let mut accept = Box::pin(store.log(arrivals));
         assert!(futures_util::poll!(accept.as_mut()).is_pending());
         drop(accept);
         let begun = step(&store, sub(1), Step::Begin).await.unwrap();
@@ -227,7 +232,7 @@ async fn pages_of_any_size_make_up_the_log_in_its_order() {
     let mut ids = Vec::new();
     for count in [3, 1, 7, 2, 1, 5] {
         let arrivals = (0..count).map(|number: u32| arrival(&number.to_string(), &[])).collect();
-        ids.extend(store.accept(arrivals).await.unwrap());
+        ids.extend(store.log(arrivals).await.unwrap());
     }
     let gone = vec![ids[0], ids[3], ids[6], ids[18]];
     purge(&store, Purge::Events(gone.clone())).await;
@@ -254,7 +259,7 @@ async fn pages_of_any_size_make_up_the_log_in_its_order() {
 #[tokio::test]
 async fn the_walk_begins_and_ends_near_its_times() {
     let (_folder, store) = fresh();
-    let ids = store.accept(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
     let now = clock::now();
     let hour = jiff::SignedDuration::from_hours(1);
     assert_eq!(forward(&store, Forward { since: Some(now), until: Some(now), ..ANY }).await, ids);
@@ -267,7 +272,7 @@ async fn the_walk_begins_and_ends_near_its_times() {
 #[tokio::test]
 async fn the_backlog_is_what_waits_besides_first_attempts() {
     let (_folder, store) = fresh();
-    let ids = store.accept(["a", "b", "c"].map(|id| arrival(id, &[sub(2)])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b", "c"].map(|id| arrival(id, &[sub(2)])).to_vec()).await.unwrap();
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&ids)).await.unwrap();
     let waiting = ready(&store, sub(1)).await.due;
@@ -281,7 +286,7 @@ async fn the_backlog_is_what_waits_besides_first_attempts() {
 #[tokio::test]
 async fn workers_are_told_how_much_there_is() {
     let (_folder, store) = fresh();
-    let ids = store.accept(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
+    let ids = store.log(["a", "b"].map(|id| arrival(id, &[])).to_vec()).await.unwrap();
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&ids)).await.unwrap();
     let news = store.wakes().drain().await.remove(&sub(1)).unwrap();

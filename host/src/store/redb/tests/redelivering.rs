@@ -35,7 +35,7 @@ async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
     let (_folder, store) = fresh();
     let failed = vec![(sub(1), "too expensive".to_owned())];
     let sent = Arrival { failed, ..arrival("a", &[]) };
-    let id = store.accept(vec![sent]).await.unwrap()[0];
+    let id = store.log(vec![sent]).await.unwrap()[0];
     assert!(redeliver(&store, id, &[sub(1)], after(1)).await);
     assert_eq!(history(&store, id, sub(1)).await, [redelivery(after(1))]);
     let waiting = only(&store, sub(1)).await;

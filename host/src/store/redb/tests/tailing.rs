@@ -71,7 +71,7 @@ async fn what_is_given_up_is_not_read_from_memory() {
     let mut disabled = Subscription::new("ann".into(), "all".into(), "$".into(), target, after(0));
     disabled.id = sub(1);
     disabled.activity = Activity::Disabled { since: Timestamp::MAX, error: None };
-    store.put_subscription(disabled, Quota::Holds).await.unwrap();
+    store.put(disabled, Quota::Holds).await.unwrap();
     for recipient in [sub(1), sub(2)] {
         next(&store, recipient, EventId::NIL).await;
     }
@@ -98,7 +98,7 @@ async fn a_reader_beside_many_senders_sees_each_delivery_once_and_in_order() {
             for number in 0..60 {
                 let matched = [sub(2), sub(1)];
                 let matched = if number % 3 == 0 { &matched[..1] } else { &matched };
-                store.accept(vec![arrival("a", matched); 1 + number % 5]).await.unwrap();
+                store.log(vec![arrival("a", matched); 1 + number % 5]).await.unwrap();
             }
         });
     }
@@ -254,7 +254,7 @@ impl Readers {
         let of_mask = |mask: u8| (0..2).filter(move |whose| mask >> whose & 1 == 1);
         let matched = |mask: &u8| of_mask(*mask).map(recipient).collect::<Vec<_>>();
         let arrivals = masks.iter().map(|mask| arrival("a", &matched(mask))).collect();
-        let ids = self.store.accept(arrivals).await.unwrap();
+        let ids = self.store.log(arrivals).await.unwrap();
         for (id, mask) in ids.iter().zip(masks) {
             for whose in of_mask(*mask) {
                 self.readers[whose].pending.insert(*id);

@@ -27,12 +27,12 @@ fn json_of(sealed: &[u8]) -> &str {
 /// Checks that a subscription is written with these values of members, and read again.
 #[track_caller]
 fn check(subscription: &Subscription, members: &Value) {
-    let sealed = encode_subscription(subscription);
+    let sealed = encoded(subscription);
     let json: Value = serde_json::from_str(json_of(&sealed)).unwrap();
     for (name, value) in members.as_object().unwrap() {
         assert_eq!(json[name], *value, "{name}");
     }
-    assert_eq!(decode_subscription(&sealed).unwrap(), *subscription);
+    assert_eq!(decoded(&sealed).unwrap(), *subscription);
 }
 
 const PLAIN: &str = concat!(
@@ -45,8 +45,8 @@ const PLAIN: &str = concat!(
 
 #[test]
 fn a_plain_subscription_has_its_json() {
-    assert_eq!(json_of(&encode_subscription(&plain())), PLAIN);
-    assert_eq!(decode_subscription(&encode_subscription(&plain())).unwrap(), plain());
+    assert_eq!(json_of(&encoded(&plain())), PLAIN);
+    assert_eq!(decoded(&encoded(&plain())).unwrap(), plain());
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn a_subscription_keeps_its_escaped_texts() {
 #[test]
 fn a_subscription_with_an_invalid_target_is_read() {
     let stored = PLAIN.replace("http://localhost:1", "http://127.0.0.1:99999/x");
-    let read = decode_subscription(&[b"\x01", stored.as_bytes()].concat()).unwrap();
+    let read = decoded(&[b"\x01", stored.as_bytes()].concat()).unwrap();
     assert!(read.target_url.uri().is_err());
-    assert_eq!(json_of(&encode_subscription(&read)), stored);
+    assert_eq!(json_of(&encoded(&read)), stored);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_subscription_whose_values_cannot_be_is_damaged() {
     ] {
         assert!(PLAIN.contains(good));
         let stored = PLAIN.replace(good, bad);
-        assert!(decode_subscription(&[b"\x01", stored.as_bytes()].concat()).is_err(), "{bad}");
+        assert!(decoded(&[b"\x01", stored.as_bytes()].concat()).is_err(), "{bad}");
     }
 }
 
@@ -138,9 +138,9 @@ fn the_plugin_of_a_subscription_has_its_json() {
         state_keys: Some(5),
     };
     let subscription = Subscription { plugin: Some(Arc::new(plugin)), ..plain() };
-    let sealed = encode_subscription(&subscription);
+    let sealed = encoded(&subscription);
     assert_eq!(json_of(&sealed), PLAIN.replace(r#""plugin":null"#, &format!(r#""plugin":{PLUGIN}"#)));
-    assert_eq!(decode_subscription(&sealed).unwrap(), subscription);
+    assert_eq!(decoded(&sealed).unwrap(), subscription);
     for (on_error, word) in [
         (OnError::Retry, "retry"),
         (OnError::Skip, "skip"),
@@ -157,7 +157,7 @@ fn the_plugin_of_a_subscription_has_its_json() {
 #[test]
 fn a_plugin_with_nothing_but_its_digest_is_read() {
     let stored = PLAIN.replace(r#""plugin":null"#, &format!(r#""plugin":{{"digest":"{DIGEST}"}}"#));
-    let read = decode_subscription(&[b"\x01", stored.as_bytes()].concat()).unwrap();
+    let read = decoded(&[b"\x01", stored.as_bytes()].concat()).unwrap();
     assert_eq!(read.plugin.as_deref(), Some(&PluginUse::new(PluginDigest::of(b"abc"))));
 }
 
