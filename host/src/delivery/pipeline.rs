@@ -271,8 +271,10 @@ fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
 fn unreadable(error: &Error) -> SendPlan {
     let reason = chain::of(error);
     match error {
-        Error::Damaged { .. } => SendPlan::End(Outcome::Dead { reason }, SubscriptionEffect::Nothing),
-        Error::Unavailable { .. } | Error::Busy { .. } | Error::Closed => {
+        Error::Damaged { .. } | Error::TooLarge { .. } => {
+            SendPlan::End(Outcome::Dead { reason }, SubscriptionEffect::Nothing)
+        }
+        Error::Unavailable { .. } | Error::Busy { .. } | Error::Uncertain | Error::Closed => {
             SendPlan::Held(Holder::Store, reason)
         }
         Error::Quota { .. } => SendPlan::Held(Holder::Quota, reason),

@@ -165,7 +165,11 @@ impl From<FilterError> for ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match &error {
-            store::Error::Unavailable { .. } | store::Error::Busy { .. } | store::Error::Damaged { .. } => {
+            store::Error::Unavailable { .. }
+            | store::Error::Uncertain
+            | store::Error::TooLarge { .. }
+            | store::Error::Busy { .. }
+            | store::Error::Damaged { .. } => {
                 tracing::error!(error = chain::of(&error), "the store failed");
             }
             // The user's own limit, and a stop: neither is a failure of the store.
@@ -176,6 +180,11 @@ impl From<store::Error> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the store cannot write now (is the disk full?); nothing of this request was kept: try again",
             ),
+            store::Error::Uncertain => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the journal has not answered: this request may have been accepted, or be accepted yet",
+            ),
+            store::Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             store::Error::Busy { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: try again"))
             }

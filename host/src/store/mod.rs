@@ -7,6 +7,7 @@ mod changes;
 mod deliveries;
 #[cfg(test)]
 pub(crate) mod faulty;
+pub mod journal;
 mod pending;
 pub mod redb;
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, 
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use wakes::{Wake, WakeSet};
 
-/// Why a store operation failed. Nothing of the request was kept.
+/// Why a store operation failed. Nothing of the request was kept, except as [`Error::Uncertain`] says.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The disk is full or broken, or the store is still being reopened after that; it recovers by itself.
@@ -66,6 +67,17 @@ pub enum Error {
         /// The most bytes that may be queued.
         max: usize,
     },
+    /// It is not known whether anything of the request is kept: the journal has not answered.
+    #[error("the journal has not answered: what was asked may have been done, or be done yet")]
+    Uncertain,
+    /// A write is larger than what the journal takes.
+    #[error("a write of {bytes} bytes does not fit into the journal, which takes {max} at once")]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The most.
+        max: usize,
+    },
     /// The service is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -76,7 +88,8 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Quota { .. } | Self::Busy { .. } | Self::Closed => true,
-            Self::Damaged { .. } => false,
+            Self::Uncertain => true,
+            Self::Damaged { .. } | Self::TooLarge { .. } => false,
         }
     }
 }
@@ -211,7 +224,7 @@ pub struct Range {
 }
 
 /// Which events to remove from the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Purge {
     /// These.
     Events(Vec<EventId>),
@@ -251,7 +264,7 @@ pub struct Forward {
 }
 
 /// The next step of a running recovery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// It begins, or its end is set again: to the newest event of the log now. Later events were matched with its
     /// subscription as it is ([`Accepted::Stale`]).
@@ -272,7 +285,7 @@ pub struct Backlog {
 }
 
 /// A rendered payload, with everything that becomes durable with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rendering {
     /// Whose delivery.
     pub recipient: RecipientId,

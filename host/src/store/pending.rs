@@ -82,7 +82,7 @@ pub struct ReadyPage {
 }
 
 /// The settlement of a delivery: an attempt that counts, and what follows for the next one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settlement {
     /// Whose delivery.
     pub recipient: RecipientId,
@@ -105,7 +105,7 @@ pub struct Settlement {
 
 /// A delivery that is put off without an attempt that counts, because of something that is neither the target's nor the
 /// plugin's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     /// Whose delivery.
     pub recipient: RecipientId,

@@ -84,7 +84,7 @@ pub(super) fn bury_stranded(reader: &Reader, machine: &mut Machine, at: Timestam
 }
 
 /// A row of a pending delivery that cannot be loaded: it, or the record that it refers to, is damaged or gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadRow {
     /// First attempts of events in this batch.
     Fresh { batch: u128 },

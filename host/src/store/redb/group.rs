@@ -1,5 +1,8 @@
 //! A group of writes: what one commit applies, as plain data. What an operation does is in the tables' own modules.
 
+use std::fmt;
+
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::damage::DeadRow;
@@ -12,7 +15,7 @@ use crate::store::{
 };
 
 /// The content of one commit.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Group {
     pub(super) ops: Vec<Op>,
     /// Ends of attempts. They are applied after the operations.
@@ -20,6 +23,7 @@ pub(super) struct Group {
 }
 
 /// A write whose caller waits until it is durable.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Op {
     /// Events that were matched with all changes of subscriptions up to a position.
     Accept {
@@ -40,6 +44,12 @@ pub(super) enum Op {
         limit: usize,
         at: Timestamp,
     },
+    /// A part of a module's bytes, on the way through a journal.
+    ModulePart {
+        digest: PluginDigest,
+        offset: u64,
+        bytes: Bytes,
+    },
     PutModule(Box<Module>),
     /// Removes a module that was uploaded last at this time.
     RemoveModule {
@@ -59,6 +69,7 @@ pub(super) enum Op {
 }
 
 /// A subscription to be created or replaced.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct PutSubscription {
     pub(super) subscription: Subscription,
     /// The version that it was made from; `None` for a new one.
@@ -82,6 +93,13 @@ const OP_BYTES: usize = 256;
 /// About the size of a recovery's record, in bytes.
 const RECOVERY_BYTES: usize = 1024;
 
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dedup_window_ms, user_bytes_max } = self;
+        write!(f, "dedup_window = {dedup_window_ms} ms, user_bytes_max = {user_bytes_max}")
+    }
+}
+
 impl Op {
     /// Returns about how many bytes it holds.
     pub(super) fn size(&self) -> usize {
@@ -97,6 +115,7 @@ impl Op {
                         + put.recovery.as_ref().map_or(0, |_| RECOVERY_BYTES)
                 }
                 Self::BeginRecovery(_) => RECOVERY_BYTES,
+                Self::ModulePart { bytes, .. } => bytes.len(),
                 Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
@@ -117,6 +136,7 @@ impl Op {
             | Self::PutSubscription(_)
             | Self::Redeliver(_)
             | Self::BeginRecovery(_)
+            | Self::ModulePart { .. }
             | Self::PutModule(_) => true,
             Self::Recover(_)
             | Self::Purge { .. }
@@ -131,6 +151,7 @@ impl Op {
 }
 
 /// A request to send an event again.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Redelivery {
     pub(super) event: EventId,
     pub(super) recipients: Vec<RecipientId>,
@@ -139,6 +160,7 @@ pub(super) struct Redelivery {
 }
 
 /// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum End {
     /// With an outcome.
     Settled(Settlement),

@@ -86,6 +86,14 @@ pub enum OpenError {
         /// What is wrong.
         source: store::Error,
     },
+    /// The journal was begun with other settings.
+    #[error("the journal was begun with {found}, and this process has {wanted}: all need the same")]
+    Settings {
+        /// What it was begun with.
+        found: String,
+        /// What this process has.
+        wanted: String,
+    },
     /// The writer's thread cannot be started.
     #[error("failed to start the store's writer")]
     Thread {
@@ -136,6 +144,15 @@ impl From<Fault> for store::Error {
     }
 }
 
+/// When a transaction is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Before it returns.
+    Now,
+    /// With the next one that is on disk. Readers see it at once; a crash loses it.
+    Later,
+}
+
 /// The file, open unless an error has closed it.
 pub(super) struct Handle {
     path: PathBuf,
@@ -173,11 +190,28 @@ impl Handle {
         &self,
         write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        self.write_as(Durability::Now, write)
+    }
+
+    /// Puts on disk what was written to be durable later.
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        self.write(|_| Ok(()))
+    }
+
+    /// Writes in one transaction, or not at all.
+    pub(super) fn write_as<T>(
+        &self,
+        durability: Durability,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         self.reopen()?;
         let result = {
             let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
             let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
-            commit(database, self.wants_quick_repair(), write)
+            match durability {
+                Durability::Now => commit(database, self.wants_quick_repair(), write),
+                Durability::Later => commit_later(database, write),
+            }
         };
         if matches!(&result, Err(Fault::Redb(_))) {
             // Dropping the database waits for readers, whose transactions are short.
@@ -205,6 +239,18 @@ impl Handle {
         tracing::info!("the database is open again");
         Ok(())
     }
+}
+
+/// Commits without waiting for the disk.
+fn commit_later<T>(
+    database: &Database,
+    write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut txn = database.begin_write()?;
+    txn.set_durability(redb::Durability::None)?;
+    let value = write(&txn)?;
+    txn.commit()?;
+    Ok(value)
 }
 
 fn commit<T>(

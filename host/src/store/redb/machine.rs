@@ -14,11 +14,14 @@ use super::deliveries::Rows;
 use super::group::{Answer, Group, Op, Settings, Value};
 use super::handle::Fault;
 use super::ids::Ids;
+use super::modules::Files;
 use super::read::Reader;
+use super::record;
 use super::schema::{DEDUP_WINDOW_KEY, MATCHING_KEY, MILLIS_KEY, POSITION_KEY, Tables, USER_BYTES_KEY};
 use super::usage::Usage;
 use crate::clock;
-use crate::domain::SubscriptionId;
+use crate::domain::{PluginDigest, SubscriptionId};
+use crate::store::journal::{Entry, Ticket};
 use crate::store::{Arrival, Position, Rendering};
 
 /// Applies groups of writes.
@@ -44,6 +47,14 @@ impl Machine {
             marks: reader.marks.clone(),
             ended_minutes: HashMap::new(),
         })
+    }
+
+    /// Reads it again after a transaction was lost.
+    pub(super) fn load_again(&mut self, reader: &Reader) -> Result<(), Fault> {
+        let Self { settings, reached, usage, ended_minutes, .. } = Self::load(reader)?;
+        self.usage.replace(&usage);
+        (self.settings, self.reached, self.ended_minutes) = (settings, reached, ended_minutes);
+        Ok(())
     }
 
     /// Changes the settings of the file, unless it has these.
@@ -105,6 +116,38 @@ impl Machine {
         Ok((values, apply.finish()?))
     }
 
+    /// Applies an entry of a journal, unless its group was applied before: then nothing but the position changes. Remembers
+    /// what it changes at once, for the entries behind it in the transaction: where that fails, load this again.
+    pub(super) fn apply_entry(
+        &mut self,
+        tables: &mut Tables<'_>,
+        files: &Files,
+        entry: &Entry,
+    ) -> Result<(Ticket, AppliedEntry), Fault> {
+        let (ticket, mut group) = record::decode_group(&entry.group).map_err(Fault::damaged("journal"))?;
+        let expected = tables.meta.get(POSITION_KEY)?.map_or(0, |position| position.value()) + 1;
+        if entry.position != Position(expected) {
+            return Err(Fault::Closed(format!(
+                "the journal gave {:?} instead of {expected}",
+                entry.position
+            )));
+        }
+        let is_new = mark(tables, ticket)?;
+        if is_new {
+            files.write_parts(&group.ops)?;
+        } else {
+            group = Group::default();
+        }
+        let (answers, mut effects) = self.apply(tables, entry.at, &group)?;
+        self.remember(&mut effects);
+        let removed = group.ops.iter().zip(&answers).filter_map(|(op, answer)| match (op, answer) {
+            (Op::RemoveModule { digest, .. }, Ok(Value::Flag(true))) => Some(*digest),
+            _ => None,
+        });
+        let removed_modules = removed.collect();
+        Ok((ticket, AppliedEntry { answers: is_new.then_some(answers), effects, removed_modules }))
+    }
+
     /// Takes over what a commit has changed.
     pub(super) fn remember(&mut self, effects: &mut Effects) {
         self.reached.extend(std::mem::take(&mut effects.reached));
@@ -119,6 +162,35 @@ impl Machine {
         }
         self.usage.publish(std::mem::take(&mut effects.usage.users));
     }
+}
+
+/// What an entry of a journal has led to.
+pub(super) struct AppliedEntry {
+    /// One for each operation; `None` if its group was applied before.
+    pub(super) answers: Option<Vec<Answer>>,
+    pub(super) effects: Effects,
+    /// Modules whose files are to be removed.
+    pub(super) removed_modules: Vec<PluginDigest>,
+}
+
+/// Notes that a group is applied; returns whether it was not before.
+fn mark(tables: &mut Tables<'_>, Ticket { member, number }: Ticket) -> Result<bool, Fault> {
+    let (newest, before) = tables.members.get(member)?.map_or((0, 0), |row| row.value());
+    let bit = |back: u64| 1u64.checked_shl(u32::try_from(back - 1).unwrap_or(u32::MAX)).unwrap_or(0);
+    let marked = if number > newest {
+        let shift = u32::try_from(number - newest).unwrap_or(u32::MAX);
+        let shifted = before.checked_shl(shift).unwrap_or(0);
+        (number, if newest > 0 { shifted | bit(number - newest) } else { shifted })
+    } else {
+        // One that is further back than the mask has been applied, or given up by its process.
+        let back = newest - number;
+        if back == 0 || back > u64::BITS.into() || before & bit(back) != 0 {
+            return Ok(false);
+        }
+        (newest, before | bit(back))
+    };
+    tables.members.insert(member, marked)?;
+    Ok(true)
 }
 
 impl Apply<'_, '_> {
@@ -137,6 +209,8 @@ impl Apply<'_, '_> {
             Op::CancelPending { subscription, limit, at } => {
                 Value::Flag(self.cancel_pending(*subscription, *limit, *at)?)
             }
+            // Its bytes are written where the entry is read.
+            Op::ModulePart { .. } => Value::Unit,
             Op::PutModule(module) => {
                 self.put_module(module)?;
                 Value::Unit

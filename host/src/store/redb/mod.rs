@@ -19,6 +19,7 @@ mod migrate;
 mod modules;
 mod pieces;
 mod private;
+mod publish;
 mod purge;
 mod queue;
 mod read;
@@ -27,11 +28,16 @@ mod recent;
 mod record;
 mod recover;
 mod rendered;
+mod road;
 mod schema;
 mod subscriptions;
 mod tail;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[expect(clippy::duplicate_mod, reason = "the same tests, with another way to open a store")]
+#[path = "tests/on_journal.rs"]
+mod tests_on_journal;
 mod text;
 mod usage;
 mod writer;
@@ -44,13 +50,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::stage::{Alarm, panic_text};
 #[cfg(test)]
 use crate::store::faulty::Faults;
+use crate::store::journal::Journal;
 use crate::store::{
     Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
     ReadyQuery, Release, Rendering, Settlement, Step, UserUsage, WakeSet,
@@ -60,9 +69,11 @@ use group::{End, Op, PutSubscription, Redelivery, Settings, Value};
 use handle::{Fault, Handle};
 use machine::Machine;
 use modules::Files;
+use publish::Publisher;
 use queue::Queue;
 use read::Reader;
 use recover::Recover;
+use road::{Appender, Applier, SyncPace, Waiting};
 use usage::Usage;
 use writer::Writer;
 
@@ -78,15 +89,49 @@ pub struct Store {
     queue: Arc<Queue>,
     wakes: Arc<WakeSet>,
     changes: Arc<ChangeSet>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     modules: Files,
     /// Held while a module's file and its row are changed.
     changing_modules: tokio::sync::Mutex<()>,
     alarm: Alarm,
     usage: Arc<Usage>,
+    /// What belongs to a journal, if there is one.
+    joined: Option<Joined>,
     /// What calls meet in tests.
     #[cfg(test)]
     pub(crate) faults: Faults,
+}
+
+/// What a store that has joined a journal needs.
+struct Joined {
+    /// Up to where the journal is applied.
+    followed: watch::Receiver<Position>,
+    /// The most bytes of a part of a module.
+    chunk: usize,
+}
+
+/// How many parts of modules fit into a group, at least.
+const MODULE_PARTS_OF_A_GROUP: usize = 8;
+
+/// A file that was opened, without a writer.
+struct Opened {
+    reader: Reader,
+    machine: Machine,
+}
+
+impl Opened {
+    fn new(folder: &Path) -> Result<Self, OpenError> {
+        let handle = Arc::new(Handle::open(folder)?);
+        let (recent, tails) = (Arc::default(), Arc::default());
+        let reader = Reader { handle, recent, tails, marks: Marks::default() };
+        reader.tails.begin_after(reader.last_batch().map_err(|fault| unreadable(folder, fault))?);
+        let machine = Machine::load(&reader).map_err(|fault| unreadable(folder, fault))?;
+        Ok(Self { reader, machine })
+    }
+}
+
+fn unreadable(folder: &Path, fault: Fault) -> OpenError {
+    OpenError::Read { path: folder.join(FILE_NAME), source: fault.into() }
 }
 
 /// The limits of a store, and its dedup window.
@@ -129,59 +174,149 @@ impl Store {
     /// # Errors
     /// As for [`Self::open`].
     pub fn with(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        let handle = Arc::new(Handle::open(folder)?);
-        let marks = Marks::default();
-        let (recent, tails) = (Arc::default(), Arc::default());
-        let reader = Reader { handle: Arc::clone(&handle), recent, tails, marks: marks.clone() };
-        let read = |source: Fault| OpenError::Read { path: folder.join(FILE_NAME), source: source.into() };
-        reader.tails.begin_after(reader.last_batch().map_err(read)?);
-        let mut machine = Machine::load(&reader).map_err(read)?;
-        let usage = Arc::clone(&machine.usage);
-        machine.set(&reader, options.settings()).map_err(read)?;
+        let Opened { reader, mut machine } = Opened::new(folder)?;
+        machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
         if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
             let error = Error::from(fault);
             tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
         }
-        let modules = modules::open(folder, &reader)?;
-        let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        let (wakes, changes, alarm) = (Arc::new(WakeSet::default()), Arc::default(), Alarm::default());
-        let writer = Writer {
-            handle,
-            queue: Arc::clone(&queue),
-            recent: Arc::clone(&reader.recent),
-            tails: Arc::clone(&reader.tails),
-            wakes: Arc::clone(&wakes),
-            changes: Arc::clone(&changes),
+        let modules = modules::open(folder, &reader, false)?;
+        let store = Self::around(reader, &machine, modules, None, &options);
+        let (handle, queue) = (Arc::clone(&store.reader.handle), Arc::clone(&store.queue));
+        let writer = Writer { handle, queue, machine, publisher: store.publisher() };
+        // A store without its writer answers every write with `Closed`: the service cannot go on without it.
+        store.start("waypost-writer", "the store's writer", move || {
+            writer.run();
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    /// Opens or creates a store whose writes go through a journal, together with those of others who have joined it. Returns
+    /// once the store has all that the journal has now.
+    ///
+    /// # Errors
+    /// As for [`Self::open`], and when the journal cannot be read, or was begun with other settings.
+    pub async fn join(folder: &Path, options: Options, journal: Arc<dyn Journal>) -> Result<Self, OpenError> {
+        let (runtime, owned) = (runtime::Handle::current(), folder.to_owned());
+        let opening = tokio::task::spawn_blocking({
+            let journal = Arc::clone(&journal);
+            move || Self::begin_to_join(&owned, &options, journal, runtime)
+        });
+        let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
+        let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
+        store.applied(journal.last().await.map_err(failed)?).await.map_err(failed)?;
+        let (found, wanted) = (store.read(Reader::settings).await.map_err(failed)?, options.settings());
+        match found {
+            None => drop(store.write(Op::Settings(wanted)).await.map_err(failed)?),
+            Some(found) if found != wanted => {
+                store.close().await;
+                return Err(OpenError::Settings { found: found.to_string(), wanted: wanted.to_string() });
+            }
+            Some(_) => {}
+        }
+        Ok(store)
+    }
+
+    fn begin_to_join(
+        folder: &Path,
+        options: &Options,
+        journal: Arc<dyn Journal>,
+        runtime: runtime::Handle,
+    ) -> Result<Self, OpenError> {
+        let Opened { reader, machine } = Opened::new(folder)?;
+        let files = modules::open(folder, &reader, true)?;
+        let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
+        let (applied, followed) = watch::channel(position);
+        let chunk = journal.group_bytes_max() / MODULE_PARTS_OF_A_GROUP;
+        let store = Self::around(reader, &machine, files.clone(), Some(Joined { followed, chunk }), options);
+        let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
+        let member = rand::random();
+        let applier = Applier {
+            reader: store.reader.clone(),
             machine,
-            runtime: tokio::runtime::Handle::try_current().ok(),
-            alarm: alarm.clone(),
+            files,
+            publisher: store.publisher(),
+            journal: Arc::clone(&journal),
+            member,
+            waiting: Arc::clone(&waiting),
+            runtime: runtime.clone(),
+            stop: stop.clone(),
+            applied,
+            pace: SyncPace::default(),
         };
-        let thread = std::thread::Builder::new()
-            .name("waypost-writer".to_owned())
-            .spawn({
-                let alarm = alarm.clone();
-                move || {
-                    // A store without its writer answers every write with `Closed`: the service cannot go on without
-                    // it.
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| writer.run())) {
-                        alarm.raise("the store's writer", format!("it panicked: {}", panic_text(&*panic)));
-                    }
-                }
-            })
-            .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self {
+        let queue = Arc::clone(&store.queue);
+        let appender = Appender { queue, journal, member, waiting, runtime, stop };
+        store.start("waypost-applier", "the store's applier", move || applier.run())?;
+        store.start("waypost-append", "the store's appender", move || {
+            appender.run();
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    fn around(
+        reader: Reader,
+        machine: &Machine,
+        modules: Files,
+        joined: Option<Joined>,
+        options: &Options,
+    ) -> Self {
+        Self {
             reader,
-            queue,
-            wakes,
-            changes,
-            writer: Mutex::new(Some(thread)),
+            queue: Arc::new(Queue::new(options.queue_bytes_max)),
+            wakes: Arc::default(),
+            changes: Arc::default(),
+            threads: Mutex::default(),
             modules,
             changing_modules: tokio::sync::Mutex::default(),
-            usage,
-            alarm,
+            alarm: Alarm::default(),
+            usage: Arc::clone(&machine.usage),
+            joined,
             #[cfg(test)]
             faults: Faults::default(),
-        })
+        }
+    }
+
+    fn publisher(&self) -> Publisher {
+        Publisher {
+            recent: Arc::clone(&self.reader.recent),
+            tails: Arc::clone(&self.reader.tails),
+            wakes: Arc::clone(&self.wakes),
+            changes: Arc::clone(&self.changes),
+            runtime: runtime::Handle::try_current().ok(),
+            alarm: self.alarm.clone(),
+        }
+    }
+
+    /// Starts a thread of the store. When it dies, all waiters learn it, and the alarm is raised.
+    fn start(
+        &self,
+        name: &str,
+        stage: &'static str,
+        run: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let (alarm, queue) = (self.alarm.clone(), Arc::clone(&self.queue));
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let reason = match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+            };
+            queue.abandon();
+            alarm.raise(stage, reason);
+        });
+        let thread = thread.map_err(|source| OpenError::Thread { source })?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Waits until everything up to a position of the journal is applied here.
+    async fn applied(&self, position: Position) -> Result<(), Error> {
+        let Some(joined) = &self.joined else { return Ok(()) };
+        let mut followed = joined.followed.clone();
+        let applied = followed.wait_for(|applied| *applied >= position).await;
+        applied.map(drop).map_err(|_| Error::Closed)
     }
 
     async fn end(&self, end: End) -> Result<(), Error> {
@@ -332,9 +467,24 @@ impl Store {
 
     /// Keeps a module; an existing one gets the new record.
     pub async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        let (files, digest) = (self.modules.clone(), module.report.digest);
+        let digest = module.report.digest;
         let _whole = self.changing_modules.lock().await;
-        self.read(move |_| files.write(digest, &wasm)).await?;
+        match &self.joined {
+            None => {
+                let files = self.modules.clone();
+                self.read(move |_| files.write(digest, &wasm)).await?;
+            }
+            Some(Joined { chunk, .. }) => {
+                let mut rest = wasm;
+                let mut offset = 0;
+                while !rest.is_empty() {
+                    let bytes = rest.split_to(rest.len().min(*chunk));
+                    let length = bytes.len() as u64;
+                    self.write(Op::ModulePart { digest, offset, bytes }).await?;
+                    offset += length;
+                }
+            }
+        }
         self.write(Op::PutModule(Box::new(module))).await.map(drop)
     }
 
@@ -345,8 +495,11 @@ impl Store {
         if !self.write(Op::RemoveModule { digest, uploaded }).await?.flag() {
             return Ok(false);
         }
-        let files = self.modules.clone();
-        self.read(move |_| files.remove(digest)).await?;
+        // On a journal, the bytes go where the entry is applied.
+        if self.joined.is_none() {
+            let files = self.modules.clone();
+            self.read(move |_| files.remove(digest)).await?;
+        }
         Ok(true)
     }
 
@@ -381,26 +534,24 @@ impl Store {
     /// Writes what is queued, and closes. Later calls get [`Error::Closed`].
     pub async fn close(&self) {
         self.queue.close();
-        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             let ended = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(ended, Ok(Ok(()))) {
-                tracing::error!("the store's writer was not waited for");
+                tracing::error!("a thread of the store was not waited for");
             }
         }
     }
 }
 
-/// On drop, the writer writes what is queued, and ends. Inside a runtime it is not joined, since that would block a
+/// On drop, what is queued is written, and the threads end. Inside a runtime they are not joined, since that would block a
 /// runtime thread: use [`Store::close`] to wait.
 impl Drop for Store {
     fn drop(&mut self) {
         self.queue.close();
-        let thread = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && tokio::runtime::Handle::try_current().is_err()
-        {
-            drop(thread.join());
+        let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if tokio::runtime::Handle::try_current().is_err() {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
         }
     }
 }

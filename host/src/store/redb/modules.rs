@@ -4,7 +4,7 @@
 //! left over from a crash, and is removed when the store is opened.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use redb::ReadableTable as _;
 
 use super::apply::Apply;
+use super::group::Op;
 use super::handle::{Fault, OpenError};
 use super::private;
 use super::read::Reader;
@@ -25,10 +26,16 @@ use crate::store::Module;
 #[derive(Clone)]
 pub(super) struct Files(Arc<Path>);
 
-/// The extension of a file that is complete.
+/// The extension of a file that is complete, and of one whose parts come by a journal.
 const EXTENSION: &str = "wasm";
+const PART_EXTENSION: &str = "part";
 
 impl Files {
+    /// Makes the folder of modules in the data folder; it need not be there.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self(folder.join("modules").into())
+    }
+
     /// Writes a module's bytes, unless they are there.
     pub(super) fn write(&self, digest: PluginDigest, wasm: &[u8]) -> Result<(), Fault> {
         let path = self.path(digest);
@@ -75,12 +82,61 @@ impl Files {
         }
     }
 
+    /// Removes the bytes of modules; what fails is removed when the store is opened next.
+    pub(super) fn remove_all(&self, digests: &[PluginDigest]) {
+        for digest in digests {
+            if let Err(fault) = self.remove(*digest) {
+                tracing::warn!(%digest, ?fault, "the bytes of a removed module stay for now");
+            }
+        }
+    }
+
+    /// Writes the parts of modules that a group brings, and completes the modules that it has the record of. Does the same
+    /// when it is done again.
+    pub(super) fn write_parts(&self, ops: &[Op]) -> Result<(), Fault> {
+        for op in ops {
+            match op {
+                Op::ModulePart { digest, offset, bytes } => {
+                    let path = self.path(*digest).with_extension(PART_EXTENSION);
+                    self.write_part(&path, *offset, bytes).map_err(|error| failed("write", &path, &error))?;
+                }
+                Op::PutModule(module) => self.complete(module.report.digest)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_part(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        private::create_folder(&self.0)?;
+        private::create_file(path)?;
+        let mut file = File::options().write(true).open(path)?;
+        if offset == 0 {
+            file.set_len(0)?;
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn complete(&self, digest: PluginDigest) -> Result<(), Fault> {
+        let path = self.path(digest);
+        let parts = path.with_extension(PART_EXTENSION);
+        let Ok(wasm) = fs::read(&parts) else { return Ok(()) };
+        if PluginDigest::of(&wasm) == digest {
+            self.write(digest, &wasm)?;
+        } else {
+            tracing::error!(%digest, "the parts of a module are not what was uploaded");
+        }
+        fs::remove_file(&parts).map_err(|error| failed("remove", &parts, &error))
+    }
+
     fn path(&self, digest: PluginDigest) -> PathBuf {
         self.0.join(digest.hex()).with_extension(EXTENSION)
     }
 
-    /// Removes every file but those of `known` modules.
-    fn sweep(&self, known: &[Module]) -> io::Result<()> {
+    /// Removes every file but those of `known` modules, and the parts of others where they may still be completed.
+    fn sweep(&self, known: &[Module], keep_parts: bool) -> io::Result<()> {
         let known: Vec<_> = known.iter().map(|module| self.path(module.report.digest)).collect();
         let found = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -88,7 +144,9 @@ impl Files {
         };
         for entry in found {
             let path = entry?.path();
-            if !known.contains(&path) {
+            let is_part = path.extension().is_some_and(|extension| extension == PART_EXTENSION);
+            let stays = known.contains(&path) || is_part && keep_parts;
+            if !stays {
                 fs::remove_file(path)?;
             }
         }
@@ -101,14 +159,14 @@ fn failed(verb: &str, path: &Path, error: &io::Error) -> Fault {
 }
 
 /// Opens the folder of modules in the data folder, which need not be there.
-pub(super) fn open(folder: &Path, reader: &Reader) -> Result<Files, OpenError> {
-    let files = Files(folder.join("modules").into());
+pub(super) fn open(folder: &Path, reader: &Reader, keep_parts: bool) -> Result<Files, OpenError> {
+    let files = Files::new(folder);
     let damaged = reader.marks.count();
     let known =
         reader.modules().map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
     if reader.marks.count() > damaged {
         tracing::warn!(folder = %files.0.display(), "leftovers of uploads stay: the list of modules is damaged");
-    } else if let Err(error) = files.sweep(&known) {
+    } else if let Err(error) = files.sweep(&known, keep_parts) {
         tracing::warn!(%error, folder = %files.0.display(), "leftovers of uploads stay");
     }
     Ok(files)

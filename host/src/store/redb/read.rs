@@ -338,6 +338,14 @@ impl Reader {
         })
     }
 
+    /// Returns the position of the last group.
+    pub(super) fn position(&self) -> Result<Position, Fault> {
+        self.handle.read(|txn| {
+            let position = txn.open_table(META)?.get(POSITION_KEY)?.map_or(0, |position| position.value());
+            Ok(Position(position))
+        })
+    }
+
     /// Returns the settings that the last writer had.
     pub(super) fn settings(&self) -> Result<Option<Settings>, Fault> {
         self.handle.read(|txn| {

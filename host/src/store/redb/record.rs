@@ -15,6 +15,7 @@ mod choice;
 mod digest;
 mod entry;
 mod event;
+mod group;
 mod handler_run;
 mod history;
 mod module;
@@ -22,6 +23,7 @@ mod pending;
 mod plugin_run;
 mod plugin_use;
 mod recovery;
+mod rendered;
 mod subscription;
 mod waiting;
 
@@ -32,12 +34,12 @@ use crate::domain::plugin::{AllowHostError, DigestError};
 use crate::domain::{EventId, RecipientId, retry};
 
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
-pub(super) use digest::DigestRecord;
-pub(super) use event::{EventRecord, event_record, read_event};
+pub(super) use group::{decode_group, encode_group};
 pub(super) use history::{HistoryRecord, decode_history, encode_history};
 pub(super) use module::{decode_module, encode_module};
 pub(super) use pending::{RetryRecord, decode_places, encode_places};
 pub(super) use recovery::{decode_recovery, encode_recovery};
+pub(super) use rendered::{decode_rendered, decode_state, encode_rendered, encode_state};
 pub(super) use subscription::{decode_subscription, encode_subscription};
 pub(super) use waiting::{Origin, Waiting, Why};
 

@@ -24,6 +24,7 @@ use crate::store::{Backlog, Forward, LoggedEvent, Step, Wake};
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
 /// A request to advance a recovery.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Recover {
     pub(super) subscription: SubscriptionId,
     pub(super) asked: Timestamp,

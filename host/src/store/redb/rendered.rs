@@ -1,10 +1,7 @@
-//! Rendered payloads and plugin state: their records, reads and writes.
-
-use std::borrow::Cow;
+//! Rendered payloads and plugin state: their reads and writes.
 
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
-use serde::{Deserialize, Serialize};
 
 use super::apply::{Apply, key_of};
 use super::damage;
@@ -13,113 +10,16 @@ use super::handle::Fault;
 use super::history::Ledger;
 use super::pieces;
 use super::read::Reader;
-use super::record::{self, DigestRecord, Error, EventRecord, HistoryRecord, body, versioned};
+use super::record::{self, Error, HistoryRecord};
+pub(super) use super::record::{
+    decode_rendered as decode, decode_state, encode_rendered as encode, encode_state,
+};
 use super::schema::{PIECES, PREPARED, STATE};
 use super::text::Text;
 use super::usage::{self, Kind};
-use crate::domain::plugin::{Output, PluginResult, RenderedPayload, StateChange, StateMap, StateValue};
+use crate::domain::plugin::{RenderedPayload, StateChange, StateMap};
 use crate::domain::{Entry, EventId, RecipientId, SubscriptionId};
 use crate::store::{self, Rendering};
-
-#[derive(Serialize, Deserialize)]
-struct RenderedRecord<'a> {
-    #[serde(borrow)]
-    digest: DigestRecord<'a>,
-    #[serde(borrow)]
-    config: DigestRecord<'a>,
-    #[serde(borrow)]
-    result: ResultRecord<'a>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum ResultRecord<'a> {
-    Event,
-    #[serde(borrow)]
-    Outputs(Vec<OutputRecord<'a>>),
-    #[serde(borrow)]
-    Denied(Cow<'a, str>),
-    #[serde(borrow)]
-    Skipped(Cow<'a, str>),
-}
-
-#[derive(Serialize, Deserialize)]
-enum OutputRecord<'a> {
-    #[serde(borrow)]
-    Event(EventRecord<'a>),
-    Raw {
-        #[serde(borrow)]
-        content_type: Cow<'a, str>,
-        headers: Cow<'a, [(String, String)]>,
-        #[serde(borrow, with = "serde_bytes")]
-        body: &'a [u8],
-    },
-}
-
-/// Writes a rendered payload.
-pub(super) fn encode(rendered: &RenderedPayload) -> Vec<u8> {
-    let result = match &rendered.result {
-        PluginResult::Event => ResultRecord::Event,
-        PluginResult::Outputs(outputs) => ResultRecord::Outputs(outputs.iter().map(output_record).collect()),
-        PluginResult::Denied { reason } => ResultRecord::Denied(reason.into()),
-        PluginResult::Skipped { reason } => ResultRecord::Skipped(reason.into()),
-    };
-    let record = RenderedRecord { digest: rendered.digest.into(), config: rendered.config.into(), result };
-    versioned(|buffer| postcard::to_extend(&record, buffer))
-}
-
-fn output_record(output: &Output) -> OutputRecord<'_> {
-    match output {
-        Output::Event(event) => OutputRecord::Event(record::event_record(event)),
-        Output::Raw { content_type, headers, body } => {
-            OutputRecord::Raw { content_type: content_type.into(), headers: headers.into(), body }
-        }
-    }
-}
-
-/// Reads a rendered payload; the bodies share the record's buffer.
-pub(super) fn decode(shared: &Bytes) -> Result<RenderedPayload, Error> {
-    let record: RenderedRecord<'_> = record::read(body(shared)?)?;
-    let result = match record.result {
-        ResultRecord::Event => PluginResult::Event,
-        ResultRecord::Outputs(outputs) => PluginResult::Outputs(
-            outputs.into_iter().map(|record| output(shared, record)).collect::<Result<_, _>>()?,
-        ),
-        ResultRecord::Denied(reason) => PluginResult::Denied { reason: reason.into_owned() },
-        ResultRecord::Skipped(reason) => PluginResult::Skipped { reason: reason.into_owned() },
-    };
-    Ok(RenderedPayload { digest: record.digest.try_into()?, config: record.config.try_into()?, result })
-}
-
-fn output(shared: &Bytes, record: OutputRecord<'_>) -> Result<Output, Error> {
-    Ok(match record {
-        OutputRecord::Event(event) => Output::Event(record::read_event(shared, event)?),
-        OutputRecord::Raw { content_type, headers, body } => Output::Raw {
-            content_type: content_type.into_owned(),
-            headers: headers.into_owned(),
-            body: shared.slice_ref(body),
-        },
-    })
-}
-
-#[derive(Serialize, Deserialize)]
-struct StateRecord<'a> {
-    expires: Option<i64>,
-    #[serde(borrow, with = "serde_bytes")]
-    bytes: &'a [u8],
-}
-
-/// Writes a value of a plugin's state.
-pub(super) fn encode_state(value: &StateValue) -> Vec<u8> {
-    let expires = value.expires.map(jiff::Timestamp::as_microsecond);
-    versioned(|buffer| postcard::to_extend(&StateRecord { expires, bytes: &value.bytes }, buffer))
-}
-
-/// Reads a value of a plugin's state.
-pub(super) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
-    let record: StateRecord<'_> = record::read(body(record)?)?;
-    let expires = record.expires.map(record::timestamp).transpose()?;
-    Ok(StateValue { bytes: record.bytes.to_vec(), expires })
-}
 
 impl Apply<'_, '_> {
     /// See [`crate::store::Store::freeze`]; returns a result for each: an error means that the user has no room.

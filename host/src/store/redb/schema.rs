@@ -77,6 +77,9 @@ pub(super) const SEEN: TableDefinition<'_, Text, u128> = TableDefinition::new("s
 pub(super) const MODULES: TableDefinition<'_, Text, &[u8]> = TableDefinition::new("modules");
 /// (Digest of a module, subscription) → nothing. The subscriptions that refer to a module and are not deleted.
 pub(super) const REFERRING: TableDefinition<'_, (Text, u128), ()> = TableDefinition::new("referring");
+/// A life of a process that appends to the journal → its newest group that was applied, and which of the 64 before it
+/// were, a bit each. Only on a journal.
+pub(super) const MEMBERS: TableDefinition<'_, u128, (u64, u64)> = TableDefinition::new("members");
 /// Event → its key in [`SEEN`], so that the oldest are dropped first.
 pub(super) const SEEN_ORDER: TableDefinition<'_, u128, Text> = TableDefinition::new("seen_order");
 
@@ -97,6 +100,7 @@ pub(super) struct Tables<'txn> {
     pub(super) reached: Table<'txn, u128, i64>,
     pub(super) recoveries: Table<'txn, u128, &'static [u8]>,
     pub(super) modules: Table<'txn, Text, &'static [u8]>,
+    pub(super) members: Table<'txn, u128, (u64, u64)>,
     pub(super) referring: Table<'txn, (Text, u128), ()>,
     pub(super) rendered: Table<'txn, (u128, u128), &'static [u8]>,
     pub(super) state: Table<'txn, (u128, Text), &'static [u8]>,
@@ -125,6 +129,7 @@ impl<'txn> Tables<'txn> {
             reached: txn.open_table(REACHED)?,
             recoveries: txn.open_table(RECOVERIES)?,
             modules: txn.open_table(MODULES)?,
+            members: txn.open_table(MEMBERS)?,
             referring: txn.open_table(REFERRING)?,
             rendered: txn.open_table(PREPARED)?,
             state: txn.open_table(STATE)?,

@@ -55,9 +55,11 @@ struct Tail {
 }
 
 impl Tails {
-    /// Sets the newest batch of the file. Called before the first read.
+    /// Ends all tails, and sets the newest batch of the file. Called before the first read, and when the file may have lost
+    /// its last transactions.
     pub(super) fn begin_after(&self, last: Option<EventId>) {
-        self.lock().newest = last.map_or(0, |last| last.uuid().as_u128());
+        let newest = last.map_or(0, |last| last.uuid().as_u128());
+        *self.lock() = State { newest, ..State::default() };
     }
 
     /// Begins the tail of a recipient, if it has none, and returns the newest batch. Called before a transaction that

@@ -148,6 +148,13 @@ impl Usage {
         Self { max: AtomicU64::new(max), users: Mutex::new(users) }
     }
 
+    /// Takes over the content of another one.
+    pub(super) fn replace(&self, other: &Self) {
+        let users = std::mem::take(&mut *other.users.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.users.lock().unwrap_or_else(PoisonError::into_inner) = users;
+        self.limit(other.max());
+    }
+
     /// Returns what is kept for a user, and the most that may be.
     pub(super) fn of(&self, user: &str) -> UserUsage {
         UserUsage { bytes: u64::try_from(self.totals(user).all).unwrap_or_default(), max: self.max() }

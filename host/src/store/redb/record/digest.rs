@@ -10,7 +10,7 @@ use crate::domain::PluginDigest;
 /// A digest in another record.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-pub(in crate::store::redb) struct DigestRecord<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct DigestRecord<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl From<PluginDigest> for DigestRecord<'_> {
     fn from(digest: PluginDigest) -> Self {

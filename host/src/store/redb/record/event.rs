@@ -25,7 +25,7 @@ pub(super) struct LoggedRecord<'a> {
 
 /// An event alone.
 #[derive(Serialize, Deserialize)]
-pub(in crate::store::redb) struct EventRecord<'a> {
+pub(super) struct EventRecord<'a> {
     spec_version: u8,
     #[serde(borrow)]
     event_id: Cow<'a, str>,
@@ -36,7 +36,7 @@ pub(in crate::store::redb) struct EventRecord<'a> {
     #[serde(borrow)]
     content_type: Option<Cow<'a, str>>,
     /// `None` for a structured event.
-    attributes: Option<Vec<(String, String)>>,
+    attributes: Option<Cow<'a, [(String, String)]>>,
     #[serde(borrow, with = "serde_bytes")]
     body: &'a [u8],
 }
@@ -53,10 +53,10 @@ pub(super) fn logged_record(logged: &LoggedEvent) -> LoggedRecord<'_> {
 }
 
 /// Makes the record of an event.
-pub(in crate::store::redb) fn event_record(event: &Event) -> EventRecord<'_> {
+pub(super) fn event_record(event: &Event) -> EventRecord<'_> {
     let (content_type, attributes, body) = match event.wire() {
         Wire::Structured { content_type, body } => (content_type, None, body),
-        Wire::Binary { attributes, content_type, data } => (content_type, Some(attributes.clone()), data),
+        Wire::Binary { attributes, content_type, data } => (content_type, Some(attributes.into()), data),
     };
     EventRecord {
         spec_version: match event.spec_version() {
@@ -86,12 +86,12 @@ pub(super) fn logged(shared: &Bytes, record: LoggedRecord<'_>) -> Result<Arc<Log
 }
 
 /// Reads an event; its body shares the record's buffer.
-pub(in crate::store::redb) fn read_event(shared: &Bytes, record: EventRecord<'_>) -> Result<Event, Error> {
+pub(super) fn read_event(shared: &Bytes, record: EventRecord<'_>) -> Result<Event, Error> {
     let body = shared.slice_ref(record.body);
     let content_type = record.content_type.map(Cow::into_owned);
     let wire = match record.attributes {
         None => Wire::Structured { content_type, body },
-        Some(attributes) => Wire::Binary { attributes, content_type, data: body },
+        Some(attributes) => Wire::Binary { attributes: attributes.into_owned(), content_type, data: body },
     };
     let spec_version = match record.spec_version {
         1 => SpecVersion::V0_1,

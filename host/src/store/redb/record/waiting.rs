@@ -78,8 +78,9 @@ enum WhyRecord<'a> {
     },
 }
 
+/// How far a delivery has come.
 #[derive(Serialize, Deserialize)]
-struct ProgressRecord {
+pub(super) struct ProgressRecord {
     failed: u32,
     first_attempt: Option<i64>,
     allowed: bool,
@@ -91,9 +92,6 @@ struct ProgressRecord {
 impl Waiting {
     /// Writes the record.
     pub(in crate::store::redb) fn encode(&self) -> Vec<u8> {
-        let micros = |time: Option<Timestamp>| time.map(Timestamp::as_microsecond);
-        let Progress { failed, first_attempt, allowed, passed, sent, held } = self.progress;
-        let (first_attempt, held) = (micros(first_attempt), micros(held));
         let record = WaitingRecord {
             batch: self.batch,
             index: self.index,
@@ -103,9 +101,9 @@ impl Waiting {
                 Why::Failed { reason } => WhyRecord::Failed(reason.into()),
                 Why::Held { by, reason } => WhyRecord::Held { by: (*by).into(), reason: reason.into() },
             },
-            asked: micros(self.origin.asked),
+            asked: self.origin.asked.map(Timestamp::as_microsecond),
             was_allowed: self.origin.was_allowed,
-            progress: ProgressRecord { failed, first_attempt, allowed, passed, sent, held },
+            progress: self.progress.into(),
         };
         versioned(|buffer| postcard::to_extend(&record, buffer))
     }
@@ -113,9 +111,6 @@ impl Waiting {
     /// Reads the record.
     pub(in crate::store::redb) fn decode(row: &[u8]) -> Result<Self, Error> {
         let record: WaitingRecord<'_> = read(body(row)?)?;
-        let ProgressRecord { failed, first_attempt, allowed, passed, sent, held } = record.progress;
-        let first_attempt = first_attempt.map(timestamp).transpose()?;
-        let held = held.map(timestamp).transpose()?;
         Ok(Self {
             batch: record.batch,
             index: record.index,
@@ -125,11 +120,30 @@ impl Waiting {
                 WhyRecord::Failed(reason) => Why::Failed { reason: reason.into_owned() },
                 WhyRecord::Held { by, reason } => Why::Held { by: by.into(), reason: reason.into_owned() },
             },
-            progress: Progress { failed, first_attempt, allowed, passed, sent, held },
+            progress: record.progress.try_into()?,
             origin: Origin {
                 asked: record.asked.map(timestamp).transpose()?,
                 was_allowed: record.was_allowed,
             },
         })
+    }
+}
+
+impl From<Progress> for ProgressRecord {
+    fn from(progress: Progress) -> Self {
+        let Progress { failed, first_attempt, allowed, passed, sent, held } = progress;
+        let [first_attempt, held] = [first_attempt, held].map(|time| time.map(Timestamp::as_microsecond));
+        Self { failed, first_attempt, allowed, passed, sent, held }
+    }
+}
+
+impl TryFrom<ProgressRecord> for Progress {
+    type Error = Error;
+
+    fn try_from(record: ProgressRecord) -> Result<Self, Error> {
+        let ProgressRecord { failed, first_attempt, allowed, passed, sent, held } = record;
+        let first_attempt = first_attempt.map(timestamp).transpose()?;
+        let held = held.map(timestamp).transpose()?;
+        Ok(Self { failed, first_attempt, allowed, passed, sent, held })
     }
 }

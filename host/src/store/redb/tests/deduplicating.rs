@@ -9,7 +9,7 @@ use super::*;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn with_window(folder: &Path) -> Store {
-    Store::open(folder, DAY).unwrap()
+    open_with(folder, Options { dedup_window: DAY, ..Options::default() })
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The tables are a function of the groups of writes: applied one by one, all in one transaction, or with the file opened
-//! again after each, the same groups give the same rows in every table.
+//! The tables are a function of the groups of writes: applied one by one, all in one transaction, with the file opened again
+//! after each, or as entries of a journal, the same groups give the same rows in every table.
 
 use std::sync::Arc;
 
@@ -8,11 +8,13 @@ use proptest::sample::Index;
 use redb::{ReadableTable as _, TableHandle as _};
 
 use super::super::group::{End, Group, Op, Redelivery};
-use super::super::handle::{Fault, Handle};
+use super::super::handle::{Durability, Fault, Handle};
+use super::super::modules::Files;
 use super::super::read::Reader;
 use super::super::schema::{self, Tables};
 use super::*;
 use crate::store::Release;
+use crate::store::journal::{Entry, Ticket};
 
 const DEDUP_WINDOW: Duration = Duration::from_secs(60);
 
@@ -47,6 +49,14 @@ impl Planned {
             PlannedEnd::Released(release) => End::Released(release),
         });
         Group { ops, ends: ends.collect() }
+    }
+}
+
+impl Planned {
+    /// Returns the group as an entry of a journal.
+    fn entry(&self, number: u64) -> Entry {
+        let group = record::encode_group(Ticket { member: 1, number }, &self.group()).into();
+        Entry { position: Position(number), at: self.now, group }
     }
 }
 
@@ -107,6 +117,19 @@ impl Replica {
         written.unwrap();
     }
 
+    /// Applies the groups as entries of a journal, several in a transaction that is not synced.
+    fn apply_entries(&mut self, entries: &[Entry]) {
+        let (handle, files) = (Arc::clone(&self.handle), Files::new(self.folder.path()));
+        let written: Result<(), Fault> = handle.write_as(Durability::Later, |txn| {
+            let mut tables = Tables::open(txn)?;
+            for entry in entries {
+                self.machine.apply_entry(&mut tables, &files, entry)?;
+            }
+            Ok(())
+        });
+        written.unwrap();
+    }
+
     fn reopened(self) -> Self {
         let Self { folder, handle, .. } = self;
         drop(handle);
@@ -133,6 +156,8 @@ impl Replica {
             }
             dump!(
                 META,
+                MEMBERS,
+                REFERRING,
                 BATCHES,
                 HISTORY,
                 FRESH,
@@ -260,7 +285,13 @@ proptest! {
             reopened.apply(plan);
             reopened = reopened.reopened();
         }
-        prop_assert_eq!(reopened.dump(), rows);
+        prop_assert_eq!(&reopened.dump(), &rows);
+        let entries: Vec<_> = (1..).zip(&plans).map(|(number, plan)| plan.entry(number)).collect();
+        let mut on_journal = Replica::new();
+        entries.chunks(3).for_each(|entries| on_journal.apply_entries(entries));
+        let on_journal: Vec<_> =
+            on_journal.dump().into_iter().filter(|row| !row.starts_with("members ")).collect();
+        prop_assert_eq!(on_journal, rows);
         prop_assert_eq!(first.machine.marks.count(), 0);
     }
 }

@@ -21,7 +21,7 @@ fn limited() -> (tempfile::TempDir, Store) {
 }
 
 fn reopened(folder: &Path) -> Store {
-    Store::with(folder, Options { user_bytes_max: MAX, ..Options::default() }).unwrap()
+    open_with(folder, Options { user_bytes_max: MAX, ..Options::default() })
 }
 
 /// Gives a user a subscription with a plugin.

@@ -1,8 +1,9 @@
-//! Tests of the embedded store on real files. Each file tests one kind of guarantee; `model` tests all of them at once,
-//! in random order.
+//! Tests of the store on real files, on the direct road. Each file tests one kind of guarantee; `model` tests all of them
+//! at once, in random order. Most run on the journal's road, too (`on_journal`).
 
 mod accepting;
 mod cancelling;
+pub(super) mod common;
 mod crashing;
 mod damaged;
 mod deduplicating;
@@ -27,75 +28,16 @@ mod redelivering;
 mod replacing;
 mod tailing;
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use common::*;
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use uuid::Uuid;
-
-use super::machine::Machine;
-use super::usage::Usage;
-use super::{FILE_NAME, Options, record};
-use crate::clock;
-use crate::domain::event::{SpecVersion, Wire};
-use crate::domain::plugin::{Failure, PluginResult, PluginRun, RenderedPayload, StateChange, StateValue};
-use crate::domain::{
-    Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, Subscription, SubscriptionId,
-};
-use crate::store::{
-    Accepted, Arrival, Delivery, PendingDelivery, Position, Progress, Purge, PurgeReport, Put, Quota, Range,
-    ReadyPage, ReadyQuery, Rendering, Settlement, Store,
-};
-
-/// The bytes of a text, which need not be one.
-#[derive(Debug)]
-enum RawText {}
-
-impl redb::Value for RawText {
-    type SelfType<'a>
-        = &'a [u8]
-    where
-        Self: 'a;
-    type AsBytes<'a>
-        = &'a [u8]
-    where
-        Self: 'a;
-
-    fn fixed_width() -> Option<usize> {
-        None
-    }
-
-    fn from_bytes<'a>(data: &'a [u8]) -> &'a [u8]
-    where
-        Self: 'a,
-    {
-        data
-    }
-
-    fn as_bytes<'a, 'b: 'a>(value: &'a Self::SelfType<'b>) -> &'a [u8]
-    where
-        Self: 'b,
-    {
-        value
-    }
-
-    fn type_name() -> redb::TypeName {
-        <&str as redb::Value>::type_name()
-    }
-}
-
-impl redb::Key for RawText {
-    fn compare(data1: &[u8], data2: &[u8]) -> std::cmp::Ordering {
-        data1.cmp(data2)
-    }
-}
-
-const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
+const ON_JOURNAL: bool = false;
 
 fn open(folder: &Path) -> Store {
     Store::open(folder, Duration::ZERO).unwrap()
+}
+
+fn open_with(folder: &Path, options: Options) -> Store {
+    Store::with(folder, options).unwrap()
 }
 
 /// A store in a folder that is removed with it.
@@ -105,164 +47,10 @@ fn fresh() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// Ends a store, so that its file can be opened again.
-async fn close(store: Store) {
-    store.close().await;
-}
-
 /// What a crash at this moment would leave of the store in `folder`, which is still open.
 fn crashed(folder: &Path) -> (tempfile::TempDir, Store) {
     let copy = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
     let store = open(copy.path());
     (copy, store)
-}
-
-/// A machine that has applied nothing.
-fn machine(dedup_window: Duration) -> Machine {
-    let settings = Options { dedup_window, ..Options::default() }.settings();
-    Machine {
-        settings,
-        reached: Default::default(),
-        usage: Usage::new([], settings.user_bytes_max).into(),
-        marks: Default::default(),
-        ended_minutes: Default::default(),
-    }
-}
-
-fn encoded(subscription: &Subscription) -> Vec<u8> {
-    record::encode_subscription(subscription, Position::default())
-}
-
-fn decoded(bytes: &[u8]) -> Result<Subscription, record::Error> {
-    Ok(Subscription::clone(&record::decode_subscription(bytes)?.subscription))
-}
-
-/// Makes a file say that it is of an older version.
-fn set_version(txn: &redb::WriteTransaction, version: u64) {
-    use super::schema::{META, SCHEMA_KEY};
-    txn.open_table(META).unwrap().insert(SCHEMA_KEY, version).unwrap();
-}
-
-/// The id of a subscription, or of it as a recipient.
-fn sub<I: From<SubscriptionId>>(number: u128) -> I {
-    SubscriptionId::from_uuid(Uuid::from_u128(number)).into()
-}
-
-fn event(id: &str, bytes: usize) -> Event {
-    let wire = Wire::Structured { content_type: None, body: Bytes::from(vec![b' '; bytes]) };
-    Event::from_parts(SpecVersion::V1_0, id.to_owned(), "/tests".to_owned(), "t".to_owned(), wire)
-}
-
-fn arrival(id: &str, matched: &[RecipientId]) -> Arrival {
-    Arrival {
-        event: event(id, 10),
-        received: clock::now(),
-        sender: "ann".to_owned(),
-        matched: matched.to_vec(),
-        failed: Vec::new(),
-    }
-}
-
-async fn accept(store: &Store, id: &str, matched: &[RecipientId]) -> EventId {
-    store.log(vec![arrival(id, matched)]).await.unwrap()[0]
-}
-
-/// All subscriptions.
-async fn subscriptions(store: &Store) -> Vec<Arc<Subscription>> {
-    store.subscriptions().await.unwrap().1.into_iter().map(|stored| stored.subscription).collect()
-}
-
-fn after(seconds: i64) -> Timestamp {
-    Timestamp::from_second(4_000_000_000 + seconds).unwrap()
-}
-
-/// All pending deliveries of a subscription, due or not.
-async fn ready(store: &Store, recipient: RecipientId) -> ReadyPage {
-    owed_at(store, recipient, Timestamp::MAX).await
-}
-
-async fn owed_at(store: &Store, recipient: RecipientId, now: Timestamp) -> ReadyPage {
-    let query =
-        ReadyQuery { recipient, after: EventId::NIL, first_attempts: usize::MAX, now, due: usize::MAX };
-    store.ready(query).await.unwrap()
-}
-
-/// The only pending delivery of a subscription.
-async fn only(store: &Store, recipient: RecipientId) -> PendingDelivery {
-    let mut waiting = ready(store, recipient).await;
-    waiting.first_attempts.append(&mut waiting.due);
-    assert_eq!(waiting.first_attempts.len(), 1, "{:?}", waiting.first_attempts);
-    waiting.first_attempts.remove(0)
-}
-
-fn retry(due: Timestamp) -> Outcome {
-    Outcome::Retry { reason: "503".to_owned(), due }
-}
-
-fn dead() -> Outcome {
-    Outcome::Dead { reason: "410".to_owned() }
-}
-
-fn attempt(number: u32, outcome: Outcome) -> Attempt {
-    Attempt { number, at: clock::now(), took: Duration::from_millis(3), policy: None, target: None, outcome }
-}
-
-/// How an attempt at a pending delivery ends.
-fn ending(recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) -> Settlement {
-    let failed = pending.progress.failed + 1;
-    let attempt = attempt(failed, outcome);
-    let first_attempt = pending.progress.first_attempt.or(Some(attempt.at));
-    let progress = Progress { failed, first_attempt, allowed: true, ..pending.progress };
-    let (event, position, rendered) = (pending.event.id, pending.position, pending.rendered);
-    Settlement { recipient, event, position, plugin: None, run: None, attempt, progress, rendered }
-}
-
-async fn settle(store: &Store, recipient: RecipientId, pending: &PendingDelivery, outcome: Outcome) {
-    store.settle(ending(recipient, pending, outcome)).await.unwrap();
-}
-
-/// What a plugin makes of a delivery, with the new value of a counter.
-fn counting(recipient: RecipientId, pending: &PendingDelivery, count: u32) -> Rendering {
-    let digest = PluginDigest::of(b"module");
-    let run = PluginRun::failed(digest, 1, after(0), Failure::Host(String::new()));
-    let value = StateValue { bytes: count.to_le_bytes().to_vec(), expires: None };
-    let (event, position) = (pending.event.id, pending.position);
-    let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
-    let state = vec![StateChange { key: "count".to_owned(), value: Some(value) }];
-    Rendering { recipient, event, position, run: Box::new(run), payload: rendered, state }
-}
-
-async fn delivery(store: &Store, id: EventId, recipient: RecipientId) -> Delivery {
-    let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().find(|delivery| delivery.recipient == recipient).unwrap()
-}
-
-async fn history(store: &Store, id: EventId, recipient: RecipientId) -> Vec<Entry> {
-    delivery(store, id, recipient).await.history
-}
-
-async fn state(store: &Store, id: EventId, recipient: RecipientId) -> State {
-    delivery(store, id, recipient).await.state
-}
-
-/// A delivery that was never attempted.
-fn untried(recipient: RecipientId) -> Delivery {
-    Delivery { recipient, state: State::Pending, was_allowed: false, history: Vec::new() }
-}
-
-/// The recipients of an event's deliveries.
-async fn recipients(store: &Store, id: EventId) -> Vec<RecipientId> {
-    let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().map(|delivery| delivery.recipient).collect()
-}
-
-/// The store's ids, newest first.
-async fn listed(store: &Store, range: Range) -> Vec<EventId> {
-    store.stories(range).await.unwrap().into_iter().map(|story| story.event.id).collect()
-}
-
-async fn purge(store: &Store, purge: Purge) -> (u64, u64) {
-    let PurgeReport { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
-    (purged, kept)
 }

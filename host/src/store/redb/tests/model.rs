@@ -1,6 +1,7 @@
 //! The store against a model that is too simple to be wrong, in random order: at any time each delivery waits in
 //! one place or is over, and every reader says so.
 
+#[path = "model/steps.rs"]
 mod steps;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,9 @@
 //! must stay readable for ever.
 
 mod entries;
+mod group;
 mod json;
+mod parts;
 mod rendered;
 
 use proptest::prelude::*;
