@@ -10,7 +10,8 @@
 //! were matched live already have their delivery, which the store sees.
 //!
 //! All recoveries together read a limited number of events a second, taking pages in rotation. A recovery waits while
-//! its subscription is disabled, and while its deliveries wait for the target. `http` starts and cancels recoveries.
+//! its subscription is disabled, and while its deliveries wait for the target. `http` starts and cancels recoveries. A
+//! recovery runs where its subscription's hash slot is ([`crate::store::Share`]), and goes on elsewhere when that is lost.
 
 mod page;
 mod schedule;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +30,7 @@ use crate::clock;
 use crate::directory::{self, CompiledSubscription, Directory};
 use crate::domain::recovery::State;
 use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
-use crate::store::{self, Backlog, Forward, Step, Store};
+use crate::store::{self, Backlog, Forward, Gains, HashSlot, Step, Store};
 use schedule::Schedule;
 
 /// The least and the most events of a page, which otherwise has the events of a second, and the most bytes.
@@ -85,6 +86,7 @@ enum StepResult {
     More(Recovery, u64),
     /// Nothing can be done before this time has passed.
     Wait(Recovery, Wait, Duration),
+    /// It has ended, or is another node's: when it becomes this node's, it is read again.
     Over,
 }
 
@@ -98,6 +100,8 @@ impl Recoveries {
         directory: Arc<Directory>,
         rate: u32,
     ) -> Result<Self, store::Error> {
+        let share = store.share().changed();
+        let gains = *share.borrow();
         let changed = Mutex::new(store.running_recoveries().await?);
         let shared = Arc::new(Shared {
             store,
@@ -113,7 +117,7 @@ impl Recoveries {
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
         // A write that a dropped step has asked of the store is committed or not; the next start reads which.
         let walking = async move {
-            stopped.run_until_cancelled(running.run()).await;
+            stopped.run_until_cancelled(running.run(share, gains)).await;
         };
         tasks.spawn(alarm.watch("the replaying of the log", stop.clone(), walking));
         Ok(Self { shared, tasks, stop })
@@ -219,7 +223,7 @@ impl Shared {
         self.told.notify_one();
     }
 
-    async fn run(self: Arc<Self>) {
+    async fn run(self: Arc<Self>, mut share: watch::Receiver<Gains>, mut gains: Gains) {
         let mut schedule = Schedule::default();
         // When the rate allows the next page.
         let mut free = Instant::now();
@@ -227,15 +231,20 @@ impl Shared {
             for recovery in std::mem::take(&mut *lock(&self.changed)) {
                 schedule.put(Instant::now(), recovery);
             }
+            self.take_gained(&mut share, &mut gains, &mut schedule).await;
             match schedule.next_at().map(|at| at.max(free)) {
                 None => {
-                    self.told.notified().await;
+                    tokio::select! {
+                        () = self.told.notified() => {}
+                        Ok(()) = share.changed() => {}
+                    }
                     continue;
                 }
                 Some(at) if at > Instant::now() => {
                     tokio::select! {
                         () = tokio::time::sleep_until(at) => {}
                         () = self.told.notified() => {}
+                        Ok(()) = share.changed() => {}
                     }
                     continue;
                 }
@@ -266,12 +275,40 @@ impl Shared {
         }
     }
 
+    /// Continues the recoveries of slots that were gained, from where other nodes have left them.
+    async fn take_gained(
+        &self,
+        share: &mut watch::Receiver<Gains>,
+        gains: &mut Gains,
+        schedule: &mut Schedule,
+    ) {
+        loop {
+            let now = *share.borrow_and_update();
+            if now == *gains {
+                return;
+            }
+            match self.store.running_recoveries().await {
+                Ok(running) => {
+                    *gains = now;
+                    running.into_iter().for_each(|recovery| schedule.put(Instant::now(), recovery));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "recoveries of other nodes cannot be taken over yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
     fn time_for(&self, events: u64) -> Duration {
         Duration::from_secs(1) * u32::try_from(events).unwrap_or(u32::MAX) / self.rate
     }
 
     /// Advances a recovery by one step.
     async fn turn(&self, recovery: &Recovery) -> Result<StepResult, store::Error> {
+        if !self.store.share().has(HashSlot::of_subscription(recovery.subscription)) {
+            return Ok(StepResult::Over);
+        }
         let Some(subscription) = self.directory.get(recovery.subscription) else {
             return self.step(recovery, Step::End(State::Cancelled { at: clock::now() }), 0).await;
         };

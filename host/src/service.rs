@@ -3,16 +3,16 @@
 //! An embedding program uses the same three calls as the binary: [`Service::open`], [`Service::accept`] or
 //! [`Service::router`] or [`Service::serve`], and [`Service::close`].
 
+mod upkeep;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock;
 use crate::config::{self, Config, Invalid};
 use crate::delivery::{self, Dispatcher, StartError};
 use crate::directory::{Directory, Route};
@@ -28,12 +28,7 @@ use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options};
-use crate::store::{self, EventHistory, Purge, PurgeReport, Store};
-
-/// How often events past their retention are removed.
-const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// How many deleted subscriptions one write looks at.
-const FORGET_AT_ONCE: usize = 256;
+use crate::store::{self, EventHistory, Store};
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +122,7 @@ impl Service {
         let alarm = store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let subscriptions = Arc::clone(&directory);
-        let keeping = upkeep(Arc::clone(&store), subscriptions, config.retention, stop.clone());
+        let keeping = upkeep::run(Arc::clone(&store), subscriptions, config.retention, stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
@@ -369,55 +364,6 @@ async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
     let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
     Ok(Arc::new(store))
-}
-
-/// Removes expired data at intervals, until the service stops.
-async fn upkeep(
-    store: Arc<Store>,
-    directory: Arc<Directory>,
-    retention: Option<Duration>,
-    stop: CancellationToken,
-) {
-    let mut interval = tokio::time::interval(PURGE_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = interval.tick() => {}
-        }
-        let work = async {
-            if let Some(retention) = retention {
-                purge(&store, retention).await;
-            }
-            forget(&store, &directory).await;
-        };
-        // The work is many small writes, so a shutdown need not wait for the last one.
-        if stop.run_until_cancelled(work).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Removes events past their retention.
-async fn purge(store: &Store, retention: Duration) {
-    let Ok(before) = clock::now().checked_sub(retention) else { return };
-    match store.purge(Purge::Expired(before)).await {
-        Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
-            let PurgeReport { purged, kept, expired } = purged;
-            tracing::info!(purged, kept, expired, "events past their retention are removed");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "events past their retention stay for now"),
-    }
-}
-
-/// Forgets deleted subscriptions that nothing in the log refers to any more.
-async fn forget(store: &Store, directory: &Directory) {
-    let deleted = directory.deleted_before(clock::now());
-    for deleted in deleted.chunks(FORGET_AT_ONCE) {
-        if let Err(error) = store.forget(deleted.to_vec()).await {
-            return tracing::warn!(%error, "deleted subscriptions stay for now");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::modules::Modules;
 use crate::net::{Client, Guard};
 use crate::policy::Policy;
 use crate::stage::caught;
-use crate::store::{Store, Wake};
+use crate::store::{HashSlot, Store, Wake};
 
 /// How many rows of a deleted subscription are dropped in one transaction.
 const CANCEL_AT_ONCE: usize = 1_000;
@@ -58,10 +58,17 @@ pub(super) struct DeliveryContext {
 }
 
 impl DeliveryContext {
-    /// Delivers a wake: to the running worker, or by starting one.
+    /// Delivers a wake: to the running worker, or by starting one. A recipient that another node works for has none here.
     pub(super) fn wake(self: &Arc<Self>, id: RecipientId, wake: Wake) {
         let Some(subscription) = self.directory.get(id.subscription_id()) else { return };
         if self.stop.is_cancelled() {
+            return;
+        }
+        if subscription.deleted.is_some() {
+            self.breakers.forget(subscription.id);
+            self.last_success.forget(subscription.id);
+        }
+        if !self.store.share().has(HashSlot::of_subscription(id)) {
             return;
         }
         if subscription.deleted.is_some() {
@@ -82,6 +89,13 @@ impl DeliveryContext {
             workers.insert(id, Arc::clone(&mailbox));
             lock(&self.timetable).remove(&id);
             self.tasks.spawn(Arc::clone(self).run_worker(id, mailbox));
+        }
+    }
+
+    /// Lets all workers look at the share of this node again.
+    pub(super) fn look_again(&self) {
+        for mailbox in lock(&self.workers).values() {
+            mailbox.notify.notify_one();
         }
     }
 
@@ -108,8 +122,6 @@ impl DeliveryContext {
 
     /// Drops a deleted subscription's backlog, until the service stops: the next start continues.
     async fn cancel_pending(&self, id: SubscriptionId) {
-        self.breakers.forget(id);
-        self.last_success.forget(id);
         while !self.stop.is_cancelled() {
             match self.store.cancel_pending(id, CANCEL_AT_ONCE).await {
                 Ok(true) => {}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +20,7 @@ use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Client, Guard, KeptMax, Reach, SetUpError};
 use crate::policy::Policy;
-use crate::store::{self, Store, Wake};
+use crate::store::{self, Gains, Store, Wake};
 
 /// How often the store is searched for work without a wake.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -56,6 +57,8 @@ impl Dispatcher {
         let reach = Reach::elsewhere(Arc::clone(&guard));
         let kept = KeptMax { host: limits.subscription_in_flight_max, all: limits.kept_connections_max };
         let client = Client::new(reach, limits.connect_timeout, kept).map_err(StartError::Client)?;
+        let share = store.share().changed();
+        let searched = *share.borrow();
         let reached = store.reached().await.map_err(StartError::Store)?;
         let (alarm, tasks) = (store.alarm(), TaskTracker::new());
         let context = Arc::new(DeliveryContext {
@@ -78,7 +81,7 @@ impl Dispatcher {
             abort: CancellationToken::new(),
             store,
         });
-        let running = run(Arc::clone(&context));
+        let running = run(Arc::clone(&context), share, searched);
         context.tasks.spawn(alarm.watch("the dispatcher of deliveries", context.stop.clone(), running));
         Ok(Self { context })
     }
@@ -143,7 +146,8 @@ impl Drop for Dispatcher {
     }
 }
 
-async fn run(context: Arc<DeliveryContext>) {
+/// Runs until the service stops. `searched` is how often slots had been gained when the store was searched last.
+async fn run(context: Arc<DeliveryContext>, mut share: watch::Receiver<Gains>, mut searched: Gains) {
     let wakes = context.store.wakes();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
@@ -153,7 +157,17 @@ async fn run(context: Arc<DeliveryContext>) {
             woken = wakes.drain() => wake_all(&context, woken),
             () = context.timetable_changed.notified() => {}
             () = sleep_until(next) => wake_due(&context),
-            _ = sweep.tick() => search(&context).await,
+            Ok(()) = share.changed() => {
+                context.look_again();
+                let gains = *share.borrow();
+                if gains != searched {
+                    search(&context, gains, &mut searched).await;
+                }
+            }
+            _ = sweep.tick() => {
+                let gains = *share.borrow();
+                search(&context, gains, &mut searched).await;
+            }
         }
     }
 }
@@ -187,10 +201,19 @@ fn wake_due(context: &Arc<DeliveryContext>) {
     }
 }
 
-/// Looks for work without a wake: after a start, and in case a wake was lost.
-async fn search(context: &Arc<DeliveryContext>) {
-    match context.store.recipients_with_backlog().await {
+/// Looks for work without a wake: after a start, after a gain of slots, and in case a wake was lost.
+async fn search(context: &Arc<DeliveryContext>, gains: Gains, searched: &mut Gains) {
+    let searching = async {
+        if gains != *searched {
+            // Another node may have reached targets, and settled or added retries.
+            context.last_success.merge(context.store.reached().await?);
+            lock(&context.timetable).clear();
+        }
+        context.store.recipients_with_backlog().await
+    };
+    match searching.await {
         Ok(recipients) => {
+            *searched = gains;
             let waiting_for_retry = lock(&context.timetable).clone();
             for id in recipients.into_iter().filter(|id| !waiting_for_retry.contains_key(id)) {
                 context.wake(id, Wake::read());

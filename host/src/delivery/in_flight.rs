@@ -73,6 +73,15 @@ impl LastSuccess {
         lock(&self.0).insert(subscription, at);
     }
 
+    /// Adds what the store remembers, which may be older than what is known here.
+    pub(super) fn merge(&self, reached: impl IntoIterator<Item = (SubscriptionId, Timestamp)>) {
+        let mut known = lock(&self.0);
+        for (subscription, at) in reached {
+            let last = known.entry(subscription).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+
     pub(super) fn forget(&self, subscription: SubscriptionId) {
         lock(&self.0).remove(&subscription);
     }

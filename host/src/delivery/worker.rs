@@ -7,6 +7,9 @@
 //! An attempt that could not be made for a reason that is neither the target's nor the plugin's is put off without
 //! being counted. After several of them in a row the worker rests, each time longer, and then tries the next delivery:
 //! one event for which policy never answers does not block the others.
+//!
+//! A worker is good for one term of its hash slot ([`crate::store::Share`]): when the slot is lost it ends, after its
+//! attempts in flight. While the fence is closed it begins none. The dispatcher notifies it of such changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,7 @@ use super::slots::Slot;
 use super::state_cache::StateCache;
 use crate::clock;
 use crate::domain::{EventId, Outcome, RecipientId, Subscription};
-use crate::store::{Error, PendingDelivery, Wake};
+use crate::store::{Error, HashSlot, PendingDelivery, Term, Wake};
 
 /// How long a worker without work waits for more before it ends.
 const LINGER: Duration = Duration::from_secs(1);
@@ -46,6 +49,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 pub(super) struct Worker {
     context: Arc<DeliveryContext>,
     id: RecipientId,
+    /// The term of its slot in which it began.
+    term: Option<Term>,
     mailbox: Arc<Mailbox>,
     width: usize,
     backlog: Backlog,
@@ -84,6 +89,7 @@ impl Worker {
         Self {
             backlog: Backlog::new(Arc::clone(&context.store), id),
             patience: context.slots.slice(),
+            term: context.store.share().term(HashSlot::of_subscription(id)),
             context,
             id,
             mailbox,
@@ -100,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// Runs until nothing is pending, the subscription is inactive, or the service stops.
+    /// Runs until nothing is pending, the subscription is inactive or another node's, or the service stops.
     pub(super) async fn run(mut self) {
         // Registered once: all workers share these tokens, and would otherwise queue for them in every round.
         let context = Arc::clone(&self.context);
@@ -108,7 +114,8 @@ impl Worker {
         let (linger, mut active) = (tokio::time::sleep(LINGER), Instant::now());
         tokio::pin!(abort, stop, linger);
         loop {
-            let subscription = self.active().filter(|_| !self.context.stop.is_cancelled());
+            let subscription =
+                self.active().filter(|_| !self.context.stop.is_cancelled() && self.is_in_term());
             let going = subscription.is_some();
             match &subscription {
                 Some(subscription) => self.go_on(subscription),
@@ -165,9 +172,19 @@ impl Worker {
         self.context.directory.get(self.id.subscription_id()).filter(|found| found.is_active())
     }
 
+    /// Tells whether the subscription has been this node's since the worker began.
+    fn is_in_term(&self) -> bool {
+        self.term.is_some()
+            && self.term == self.context.store.share().term(HashSlot::of_subscription(self.id))
+    }
+
+    fn may_begin(&self) -> bool {
+        self.context.store.share().may_begin()
+    }
+
     /// Returns how long to wait for the next event.
     fn wait(&self, going: bool, busy: bool) -> Duration {
-        let far = if busy { Duration::from_secs(30) } else { LINGER };
+        let far = if busy || !self.may_begin() { Duration::from_secs(30) } else { LINGER };
         if !going {
             return far;
         }
@@ -200,7 +217,7 @@ impl Worker {
         }
         self.held = None;
         self.rest = self.rest.filter(|until| Instant::now() < *until);
-        if self.disabling > 0 || self.rest.is_some() {
+        if self.disabling > 0 || self.rest.is_some() || !self.may_begin() {
             return;
         }
         while self.attempts.len() < width {

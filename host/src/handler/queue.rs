@@ -1,6 +1,6 @@
 //! One handler's runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,9 @@ use super::runs::{RunContext, recipients};
 use crate::clock;
 use crate::domain::{self, DeliveryId, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
-use crate::store::{self, PendingDelivery, Progress, ReadyQuery, Release, Settlement, Store};
+use crate::store::{
+    self, Gains, HashSlot, PendingDelivery, Progress, ReadyPage, ReadyQuery, Release, Settlement, Store,
+};
 
 /// How often the store is read without a wake, in case one was lost.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -33,12 +35,16 @@ const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
 const SHORTAGES_MAX: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
+/// The most deliveries of a page, which grows while it has only what does not begin here.
+const PAGE_MAX: usize = 1_024;
 
 /// One handler's runs.
 ///
 /// A run that this machine could not make for lack of a resource is put off in the store without being counted, so that
 /// an event whose files do not fit on the disk does not block the others. After several such runs in a row the queue
 /// rests, each time longer, and then goes on.
+///
+/// A run begins where its event's hash slot is ([`crate::store::Share`]), so that nodes share the runs of one handler.
 pub(super) struct Queue {
     context: Arc<RunContext>,
     handler: Arc<Handler>,
@@ -51,6 +57,9 @@ pub(super) struct Queue {
     /// Runs whose results could not be recorded. Their rows are still pending; they stay marked as taken so that this
     /// queue does not run them again in a tight loop.
     unrecorded: Vec<Guard>,
+    /// By recipient, up to where all first attempts are other nodes', and how often this node had gained slots by then.
+    foreign_to: HashMap<RecipientId, EventId>,
+    gains: Gains,
 }
 
 /// The result of a run's task.
@@ -65,18 +74,33 @@ enum End {
 
 impl Queue {
     pub(super) fn new(context: Arc<RunContext>, handler: Arc<Handler>, notify: Arc<Notify>) -> Self {
-        let (runs, unrecorded) = (JoinSet::new(), Vec::new());
-        Self { context, handler, notify, runs, shortages: 0, rest: None, unrecorded }
+        Self {
+            context,
+            handler,
+            notify,
+            runs: JoinSet::new(),
+            shortages: 0,
+            rest: None,
+            unrecorded: Vec::new(),
+            foreign_to: HashMap::new(),
+            gains: Gains::default(),
+        }
     }
 
     /// Runs until the service stops, and then until what is in flight has ended or is dropped.
     pub(super) async fn run(mut self) {
         let context = Arc::clone(&self.context);
+        let mut share = context.store.share().changed();
         while !context.stop.is_cancelled() {
+            let gains = *share.borrow_and_update();
+            if gains != std::mem::replace(&mut self.gains, gains) {
+                self.foreign_to.clear();
+            }
             let wait = self.start_owed().await;
             tokio::select! {
                 () = context.stop.cancelled() => {}
                 () = self.notify.notified() => {}
+                Ok(()) = share.changed() => {}
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -120,18 +144,15 @@ impl Queue {
         {
             return rest;
         }
+        let context = Arc::clone(&self.context);
         for recipient in recipients(&self.handler) {
-            // Runs in flight are still pending in the store, and come first in its answer.
-            let (busy, max) = (self.runs.len(), self.handler.definition.max_parallel);
-            if busy >= max {
+            let max = self.handler.definition.max_parallel;
+            // An opened fence is told of.
+            if self.runs.len() >= max || !context.store.share().may_begin() {
                 return SWEEP;
             }
             let now = clock::now();
-            // A run that ends during the read may still be in the answer.
-            let before: HashSet<_> = self.context.in_flight.lock().keys().copied().collect();
-            let most = max + 1 + self.unrecorded.len();
-            let query = ReadyQuery { recipient, after: EventId::NIL, first_attempts: most, now, due: most };
-            let pending = match self.context.store.ready(query).await {
+            let (pending, next_due) = match self.read(recipient, now).await {
                 Ok(pending) => pending,
                 Err(error) => {
                     let handler = &self.handler.definition.name;
@@ -139,19 +160,58 @@ impl Queue {
                     return STORE_PAUSE;
                 }
             };
-            if let Some(due) = pending.next_due {
+            if let Some(due) = next_due {
                 wait = wait.min(until(due, now));
             }
-            for pending in pending.due.into_iter().chain(pending.first_attempts) {
-                if self.runs.len() >= max {
+            for pending in pending {
+                if self.runs.len() >= max || !context.store.share().may_begin() {
                     break;
                 }
-                if !before.contains(&(pending.event.id, recipient)) {
-                    self.start(recipient, pending);
-                }
+                self.start(recipient, pending);
             }
         }
         wait
+    }
+
+    /// Reads this node's ready runs that are not in flight, at least as many as may begin if there are that many, and
+    /// when the next one is due.
+    async fn read(
+        &mut self,
+        recipient: RecipientId,
+        now: Timestamp,
+    ) -> Result<(Vec<PendingDelivery>, Option<Timestamp>), store::Error> {
+        let (context, max) = (Arc::clone(&self.context), self.handler.definition.max_parallel);
+        // A run that ends during the read may still be in the answer.
+        let before: HashSet<_> = context.in_flight.lock().keys().copied().collect();
+        let is_ours =
+            |pending: &PendingDelivery| context.store.share().has(HashSlot::of_run(pending.event.id));
+        let is_new =
+            |pending: &PendingDelivery| is_ours(pending) && !before.contains(&(pending.event.id, recipient));
+        // Runs in flight are still pending in the store, and come first in its answer.
+        let most = max + 1 + self.unrecorded.len();
+        let after = self.foreign_to.get(&recipient).copied().unwrap_or(EventId::NIL);
+        let mut query = ReadyQuery { recipient, after, first_attempts: most, now, due: most };
+        let (mut first, mut is_foreign) = (Vec::new(), true);
+        loop {
+            let ReadyPage { first_attempts, read_to, due, next_due } = context.store.ready(query).await?;
+            let is_last = first_attempts.len() < query.first_attempts.max(1);
+            let has_all_due = due.len() < query.due || query.due == PAGE_MAX;
+            is_foreign &= !first_attempts.iter().any(is_ours);
+            if is_foreign && !first_attempts.is_empty() {
+                self.foreign_to.insert(recipient, read_to);
+            }
+            let mut ready: Vec<_> = due.into_iter().filter(is_new).collect();
+            first.extend(first_attempts.into_iter().filter(is_new));
+            if self.runs.len() + ready.len() + first.len() >= max || (is_last && has_all_due) {
+                ready.extend(first);
+                // What is due and did not fit into the page waits for a place.
+                return Ok((ready, next_due.filter(|due| *due > now)));
+            }
+            let next = |page: usize| (2 * page).min(PAGE_MAX);
+            query.after = read_to;
+            query.first_attempts = if is_last { 0 } else { next(query.first_attempts) };
+            query.due = if has_all_due { query.due } else { next(query.due) };
+        }
     }
 
     fn start(&mut self, recipient: RecipientId, pending: PendingDelivery) {

@@ -1,13 +1,16 @@
 mod changing;
 mod delivering;
+mod sharing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
+use crate::clock;
 use crate::domain::{RecipientId, Recovery, Subscription};
 use crate::handler::{Closure, Definition, Program};
 use crate::store::faulty::Fault;

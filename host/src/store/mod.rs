@@ -10,6 +10,7 @@ pub(crate) mod faulty;
 pub mod journal;
 mod pending;
 pub mod redb;
+mod share;
 #[cfg(test)]
 mod shorthand;
 mod wakes;
@@ -27,6 +28,7 @@ pub use self::redb::Store;
 pub use changes::{ChangeSet, Changes};
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
+pub use share::{Fence, Gains, HashSlot, Share, Term};
 pub use wakes::{Wake, WakeSet};
 
 /// Why a store operation failed. Nothing of the request was kept, except as [`Error::Uncertain`] says.

@@ -18,14 +18,14 @@ use crate::store::{Delivery, ReadyQuery, Rendering};
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A server that answers 200 to each connection's one request, once it may.
-struct Target {
-    url: String,
+pub(super) struct Target {
+    pub(super) url: String,
     asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Target {
-    async fn start(gate: &Arc<Semaphore>) -> Self {
+    pub(super) async fn start(gate: &Arc<Semaphore>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let (asked, gate) = (Arc::<AtomicUsize>::default(), Arc::clone(gate));
@@ -39,7 +39,7 @@ impl Target {
         Self { url, asked, _tasks: tasks }
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -55,13 +55,13 @@ async fn answer(mut stream: TcpStream, asked: Arc<AtomicUsize>, gate: Arc<Semaph
 }
 
 /// A gate that lets everything pass.
-fn open_gate() -> Arc<Semaphore> {
+pub(super) fn open_gate() -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     gate.close();
     gate
 }
 
-async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + BOUND;
     loop {
         if let Some(found) = probe().await {
@@ -84,7 +84,7 @@ async fn ends_in(service: &Service, id: EventId, name: &str) -> Vec<Entry> {
     .await
 }
 
-fn quiet(folder: &std::path::Path, retries: &str) -> Config {
+pub(super) fn quiet(folder: &std::path::Path, retries: &str) -> Config {
     Config { retention: None, retry_schedule: retries.parse().unwrap(), ..config(folder, false) }
 }
 
@@ -106,7 +106,7 @@ async fn subscribe(service: &Service, url: &str) -> SubscriptionId {
     id
 }
 
-async fn accept(service: &Service, id: &str) -> EventId {
+pub(super) async fn accept(service: &Service, id: &str) -> EventId {
     service.accept(vec![event(id)], "ann").await.unwrap()[0]
 }
 

@@ -62,7 +62,7 @@ use crate::store::faulty::Faults;
 use crate::store::journal::Journal;
 use crate::store::{
     Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
-    ReadyQuery, Release, Rendering, Settlement, Step, UserUsage, WakeSet,
+    ReadyQuery, Release, Rendering, Settlement, Share, Step, UserUsage, WakeSet,
 };
 use damage::Marks;
 use group::{End, Op, PutSubscription, Redelivery, Settings, Value};
@@ -95,6 +95,7 @@ pub struct Store {
     changing_modules: tokio::sync::Mutex<()>,
     alarm: Alarm,
     usage: Arc<Usage>,
+    share: Arc<Share>,
     /// What belongs to a journal, if there is one.
     joined: Option<Joined>,
     /// What calls meet in tests.
@@ -272,6 +273,7 @@ impl Store {
             changing_modules: tokio::sync::Mutex::default(),
             alarm: Alarm::default(),
             usage: Arc::clone(&machine.usage),
+            share: Arc::default(),
             joined,
             #[cfg(test)]
             faults: Faults::default(),
@@ -523,6 +525,11 @@ impl Store {
         #[cfg(test)]
         self.faults.meet("wakes", None).expect("it panics or goes well");
         Arc::clone(&self.wakes)
+    }
+
+    /// Returns which deliveries are this node's to attempt.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Returns the alarm that everything on top of this store shares. The store raises it itself when a part of it has
