@@ -1,7 +1,8 @@
-//! The embedded store: one redb file in the data folder. The only place that names redb.
+//! The store: one redb file in the data folder. The only place that names redb.
 //!
 //! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits the
-//! queued writes as one group. Three things keep a durable event cheap: a batch of events is one value (`schema`), ends
+//! queued writes as one group; or, where several processes write, through a journal (`road`). What a group does to the
+//! tables (`machine`) follows from the tables, the group and its time alone. Three things keep a durable event cheap: a batch of events is one value (`schema`), ends
 //! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`,
 //! `tail`).
 

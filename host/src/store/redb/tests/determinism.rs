@@ -141,11 +141,16 @@ impl Replica {
         replica
     }
 
-    /// Returns every row of every table, as text.
     fn dump(&self) -> Vec<String> {
-        let mut rows = Vec::new();
-        let read = self.handle.read(|txn| {
-            macro_rules! dump {
+        dump(&self.handle)
+    }
+}
+
+/// Returns every row of every table, as text.
+pub(super) fn dump(handle: &Handle) -> Vec<String> {
+    let mut rows = Vec::new();
+    let read = handle.read(|txn| {
+        macro_rules! dump {
                 ($($table:ident),*) => {$(
                     for row in txn.open_table(schema::$table)?.iter()? {
                         let (key, value) = row?;
@@ -154,36 +159,35 @@ impl Replica {
                     }
                 )*};
             }
-            dump!(
-                META,
-                MEMBERS,
-                REFERRING,
-                BATCHES,
-                HISTORY,
-                FRESH,
-                WAITING,
-                DUE,
-                ENDED,
-                ENDED_BY_STATE,
-                ENDED_MINUTES,
-                COUNTS,
-                ADDED,
-                SUBSCRIPTIONS,
-                REACHED,
-                RECOVERIES,
-                PREPARED,
-                STATE,
-                PIECES,
-                USAGE,
-                SEEN,
-                MODULES,
-                SEEN_ORDER
-            );
-            Ok(())
-        });
-        read.unwrap();
-        rows
-    }
+        dump!(
+            META,
+            MEMBERS,
+            REFERRING,
+            BATCHES,
+            HISTORY,
+            FRESH,
+            WAITING,
+            DUE,
+            ENDED,
+            ENDED_BY_STATE,
+            ENDED_MINUTES,
+            COUNTS,
+            ADDED,
+            SUBSCRIPTIONS,
+            REACHED,
+            RECOVERIES,
+            PREPARED,
+            STATE,
+            PIECES,
+            USAGE,
+            SEEN,
+            MODULES,
+            SEEN_ORDER
+        );
+        Ok(())
+    });
+    read.unwrap();
+    rows
 }
 
 /// What a step of the plan does, with what to choose from what is there.

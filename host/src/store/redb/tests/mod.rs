@@ -26,6 +26,7 @@ mod records;
 mod recovering;
 mod redelivering;
 mod replacing;
+mod replicas;
 mod tailing;
 
 use common::*;
