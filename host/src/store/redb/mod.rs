@@ -18,6 +18,7 @@ mod ids;
 mod machine;
 mod migrate;
 mod modules;
+mod open;
 mod pieces;
 mod private;
 mod publish;
@@ -43,7 +44,6 @@ mod text;
 mod usage;
 mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -51,13 +51,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::runtime;
-use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
-use crate::stage::{Alarm, panic_text};
+use crate::stage::Alarm;
 #[cfg(test)]
 use crate::store::faulty::Faults;
 use crate::store::journal::Journal;
@@ -65,18 +63,13 @@ use crate::store::{
     Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
     ReadyQuery, Release, Rendering, Settlement, Share, Step, UserUsage, WakeSet,
 };
-use damage::Marks;
 use group::{End, Op, PutSubscription, Redelivery, Settings, Value};
-use handle::{Fault, Handle};
-use machine::Machine;
 use modules::Files;
-use publish::Publisher;
+use open::Joined;
 use queue::Queue;
 use read::Reader;
 use recover::Recover;
-use road::{Appender, Applier, SyncPace, Waiting};
 use usage::Usage;
-use writer::Writer;
 
 pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
 
@@ -102,38 +95,6 @@ pub struct Store {
     /// What calls meet in tests.
     #[cfg(test)]
     pub(crate) faults: Faults,
-}
-
-/// What a store that has joined a journal needs.
-struct Joined {
-    /// Up to where the journal is applied.
-    followed: watch::Receiver<Position>,
-    /// The most bytes of a part of a module.
-    chunk: usize,
-}
-
-/// How many parts of modules fit into a group, at least.
-const MODULE_PARTS_OF_A_GROUP: usize = 8;
-
-/// A file that was opened, without a writer.
-struct Opened {
-    reader: Reader,
-    machine: Machine,
-}
-
-impl Opened {
-    fn new(folder: &Path) -> Result<Self, OpenError> {
-        let handle = Arc::new(Handle::open(folder)?);
-        let (recent, tails) = (Arc::default(), Arc::default());
-        let reader = Reader { handle, recent, tails, marks: Marks::default() };
-        reader.tails.begin_after(reader.last_batch().map_err(|fault| unreadable(folder, fault))?);
-        let machine = Machine::load(&reader).map_err(|fault| unreadable(folder, fault))?;
-        Ok(Self { reader, machine })
-    }
-}
-
-fn unreadable(folder: &Path, fault: Fault) -> OpenError {
-    OpenError::Read { path: folder.join(FILE_NAME), source: fault.into() }
 }
 
 /// The limits of a store, and its dedup window.
@@ -176,22 +137,7 @@ impl Store {
     /// # Errors
     /// As for [`Self::open`].
     pub fn with(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        let Opened { reader, mut machine } = Opened::new(folder)?;
-        machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
-        if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
-            let error = Error::from(fault);
-            tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
-        }
-        let modules = modules::open(folder, &reader, false)?;
-        let store = Self::around(reader, &machine, modules, None, &options);
-        let (handle, queue) = (Arc::clone(&store.reader.handle), Arc::clone(&store.queue));
-        let writer = Writer { handle, queue, machine, publisher: store.publisher() };
-        // A store without its writer answers every write with `Closed`: the service cannot go on without it.
-        store.start("waypost-writer", "the store's writer", move || {
-            writer.run();
-            Ok(())
-        })?;
-        Ok(store)
+        open::direct(folder, options)
     }
 
     /// Opens or creates a store whose writes go through a journal, together with those of others who have joined it. Returns
@@ -200,126 +146,7 @@ impl Store {
     /// # Errors
     /// As for [`Self::open`], and when the journal cannot be read, or was begun with other settings.
     pub async fn join(folder: &Path, options: Options, journal: Arc<dyn Journal>) -> Result<Self, OpenError> {
-        let (runtime, owned) = (runtime::Handle::current(), folder.to_owned());
-        let opening = tokio::task::spawn_blocking({
-            let journal = Arc::clone(&journal);
-            move || Self::begin_to_join(&owned, &options, journal, runtime)
-        });
-        let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
-        let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
-        store.applied(journal.last().await.map_err(failed)?).await.map_err(failed)?;
-        let (found, wanted) = (store.read(Reader::settings).await.map_err(failed)?, options.settings());
-        match found {
-            None => drop(store.write(Op::Settings(wanted)).await.map_err(failed)?),
-            Some(found) if found != wanted => {
-                store.close().await;
-                return Err(OpenError::Settings { found: found.to_string(), wanted: wanted.to_string() });
-            }
-            Some(_) => {}
-        }
-        Ok(store)
-    }
-
-    fn begin_to_join(
-        folder: &Path,
-        options: &Options,
-        journal: Arc<dyn Journal>,
-        runtime: runtime::Handle,
-    ) -> Result<Self, OpenError> {
-        let Opened { reader, machine } = Opened::new(folder)?;
-        let files = modules::open(folder, &reader, true)?;
-        let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
-        let (applied, followed) = watch::channel(position);
-        let chunk = journal.group_bytes_max() / MODULE_PARTS_OF_A_GROUP;
-        let store = Self::around(reader, &machine, files.clone(), Some(Joined { followed, chunk }), options);
-        let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
-        let member = rand::random();
-        let applier = Applier {
-            reader: store.reader.clone(),
-            machine,
-            files,
-            publisher: store.publisher(),
-            journal: Arc::clone(&journal),
-            member,
-            waiting: Arc::clone(&waiting),
-            runtime: runtime.clone(),
-            stop: stop.clone(),
-            applied,
-            pace: SyncPace::default(),
-        };
-        let queue = Arc::clone(&store.queue);
-        let appender = Appender { queue, journal, member, waiting, runtime, stop };
-        store.start("waypost-applier", "the store's applier", move || applier.run())?;
-        store.start("waypost-append", "the store's appender", move || {
-            appender.run();
-            Ok(())
-        })?;
-        Ok(store)
-    }
-
-    fn around(
-        reader: Reader,
-        machine: &Machine,
-        modules: Files,
-        joined: Option<Joined>,
-        options: &Options,
-    ) -> Self {
-        Self {
-            reader,
-            queue: Arc::new(Queue::new(options.queue_bytes_max)),
-            wakes: Arc::default(),
-            changes: Arc::default(),
-            threads: Mutex::default(),
-            modules,
-            changing_modules: tokio::sync::Mutex::default(),
-            alarm: Alarm::default(),
-            usage: Arc::clone(&machine.usage),
-            share: Arc::default(),
-            joined,
-            #[cfg(test)]
-            faults: Faults::default(),
-        }
-    }
-
-    fn publisher(&self) -> Publisher {
-        Publisher {
-            recent: Arc::clone(&self.reader.recent),
-            tails: Arc::clone(&self.reader.tails),
-            wakes: Arc::clone(&self.wakes),
-            changes: Arc::clone(&self.changes),
-            runtime: runtime::Handle::try_current().ok(),
-            alarm: self.alarm.clone(),
-        }
-    }
-
-    /// Starts a thread of the store. When it dies, all waiters learn it, and the alarm is raised.
-    fn start(
-        &self,
-        name: &str,
-        stage: &'static str,
-        run: impl FnOnce() -> Result<(), Error> + Send + 'static,
-    ) -> Result<(), OpenError> {
-        let (alarm, queue) = (self.alarm.clone(), Arc::clone(&self.queue));
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let reason = match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
-            };
-            queue.abandon();
-            alarm.raise(stage, reason);
-        });
-        let thread = thread.map_err(|source| OpenError::Thread { source })?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        Ok(())
-    }
-
-    /// Waits until everything up to a position of the journal is applied here.
-    async fn applied(&self, position: Position) -> Result<(), Error> {
-        let Some(joined) = &self.joined else { return Ok(()) };
-        let mut followed = joined.followed.clone();
-        let applied = followed.wait_for(|applied| *applied >= position).await;
-        applied.map(drop).map_err(|_| Error::Closed)
+        open::join(folder, options, journal).await
     }
 
     async fn end(&self, end: End) -> Result<(), Error> {

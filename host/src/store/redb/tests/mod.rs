@@ -15,6 +15,7 @@ mod finishing;
 mod forgetting;
 mod freezing;
 mod growing;
+mod joining;
 mod listing;
 mod migrating;
 mod model;

@@ -1,0 +1,207 @@
+//! How a store is opened: on the direct road, with a writer; or on a journal's, with an appender and an applier.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::damage::{self, Marks};
+use super::group::Op;
+use super::handle::{FILE_NAME, Fault, Handle, OpenError};
+use super::machine::Machine;
+use super::modules::{self, Files};
+use super::publish::Publisher;
+use super::queue::Queue;
+use super::read::Reader;
+use super::road::{Appender, Applier, SyncPace, Waiting};
+use super::writer::Writer;
+use super::{Options, Store};
+use crate::clock;
+use crate::stage::{Alarm, panic_text};
+#[cfg(test)]
+use crate::store::faulty::Faults;
+use crate::store::journal::Journal;
+use crate::store::{Error, Position};
+
+/// What a store that has joined a journal needs.
+pub(super) struct Joined {
+    /// Up to where the journal is applied.
+    pub(super) followed: watch::Receiver<Position>,
+    /// The most bytes of a part of a module.
+    pub(super) chunk: usize,
+}
+
+/// How many parts of modules fit into a group, at least.
+const MODULE_PARTS_OF_A_GROUP: usize = 8;
+
+/// A file that was opened, without a writer.
+struct Opened {
+    reader: Reader,
+    machine: Machine,
+}
+
+impl Opened {
+    fn new(folder: &Path) -> Result<Self, OpenError> {
+        let handle = Arc::new(Handle::open(folder)?);
+        let (recent, tails) = (Arc::default(), Arc::default());
+        let reader = Reader { handle, recent, tails, marks: Marks::default() };
+        reader.tails.begin_after(reader.last_batch().map_err(|fault| unreadable(folder, fault))?);
+        let machine = Machine::load(&reader).map_err(|fault| unreadable(folder, fault))?;
+        Ok(Self { reader, machine })
+    }
+}
+
+fn unreadable(folder: &Path, fault: Fault) -> OpenError {
+    OpenError::Read { path: folder.join(FILE_NAME), source: fault.into() }
+}
+
+/// See [`Store::with`].
+pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
+    let Opened { reader, mut machine } = Opened::new(folder)?;
+    machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
+    if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
+        let error = Error::from(fault);
+        tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
+    }
+    let modules = modules::open(folder, &reader, false)?;
+    let store = around(reader, &machine, modules, None, &options);
+    let (handle, queue) = (Arc::clone(&store.reader.handle), Arc::clone(&store.queue));
+    let writer = Writer { handle, queue, machine, publisher: publisher(&store) };
+    // A store without its writer answers every write with `Closed`: the service cannot go on without it.
+    start(&store, "waypost-writer", "the store's writer", move || {
+        writer.run();
+        Ok(())
+    })?;
+    Ok(store)
+}
+
+/// See [`Store::join`].
+pub(super) async fn join(
+    folder: &Path,
+    options: Options,
+    journal: Arc<dyn Journal>,
+) -> Result<Store, OpenError> {
+    let (runtime, owned) = (runtime::Handle::current(), folder.to_owned());
+    let opening = tokio::task::spawn_blocking({
+        let journal = Arc::clone(&journal);
+        move || begin_to_join(&owned, &options, journal, runtime)
+    });
+    let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
+    let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
+    applied(&store, journal.last().await.map_err(failed)?).await.map_err(failed)?;
+    let (found, wanted) = (store.read(Reader::settings).await.map_err(failed)?, options.settings());
+    match found {
+        None => drop(store.write(Op::Settings(wanted)).await.map_err(failed)?),
+        Some(found) if found != wanted => {
+            store.close().await;
+            return Err(OpenError::Settings { found: found.to_string(), wanted: wanted.to_string() });
+        }
+        Some(_) => {}
+    }
+    Ok(store)
+}
+
+fn begin_to_join(
+    folder: &Path,
+    options: &Options,
+    journal: Arc<dyn Journal>,
+    runtime: runtime::Handle,
+) -> Result<Store, OpenError> {
+    let Opened { reader, machine } = Opened::new(folder)?;
+    let files = modules::open(folder, &reader, true)?;
+    let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
+    let (applied, followed) = watch::channel(position);
+    let chunk = journal.group_bytes_max() / MODULE_PARTS_OF_A_GROUP;
+    let store = around(reader, &machine, files.clone(), Some(Joined { followed, chunk }), options);
+    let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
+    let member = rand::random();
+    let applier = Applier {
+        reader: store.reader.clone(),
+        machine,
+        files,
+        publisher: publisher(&store),
+        journal: Arc::clone(&journal),
+        member,
+        waiting: Arc::clone(&waiting),
+        runtime: runtime.clone(),
+        stop: stop.clone(),
+        applied,
+        pace: SyncPace::default(),
+    };
+    let queue = Arc::clone(&store.queue);
+    let appender = Appender { queue, journal, member, waiting, runtime, stop };
+    start(&store, "waypost-applier", "the store's applier", move || applier.run())?;
+    start(&store, "waypost-append", "the store's appender", move || {
+        appender.run();
+        Ok(())
+    })?;
+    Ok(store)
+}
+
+fn around(
+    reader: Reader,
+    machine: &Machine,
+    modules: Files,
+    joined: Option<Joined>,
+    options: &Options,
+) -> Store {
+    Store {
+        reader,
+        queue: Arc::new(Queue::new(options.queue_bytes_max)),
+        wakes: Arc::default(),
+        changes: Arc::default(),
+        threads: Mutex::default(),
+        modules,
+        changing_modules: tokio::sync::Mutex::default(),
+        alarm: Alarm::default(),
+        usage: Arc::clone(&machine.usage),
+        share: Arc::default(),
+        joined,
+        #[cfg(test)]
+        faults: Faults::default(),
+    }
+}
+
+fn publisher(store: &Store) -> Publisher {
+    Publisher {
+        recent: Arc::clone(&store.reader.recent),
+        tails: Arc::clone(&store.reader.tails),
+        wakes: Arc::clone(&store.wakes),
+        changes: Arc::clone(&store.changes),
+        runtime: runtime::Handle::try_current().ok(),
+        alarm: store.alarm.clone(),
+    }
+}
+
+/// Starts a thread of the store. When it dies, all waiters learn it, and the alarm is raised.
+fn start(
+    store: &Store,
+    name: &str,
+    stage: &'static str,
+    run: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> Result<(), OpenError> {
+    let (alarm, queue) = (store.alarm.clone(), Arc::clone(&store.queue));
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let reason = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+        };
+        queue.abandon();
+        alarm.raise(stage, reason);
+    });
+    let thread = thread.map_err(|source| OpenError::Thread { source })?;
+    store.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    Ok(())
+}
+
+/// Waits until everything up to a position of the journal is applied here.
+async fn applied(store: &Store, position: Position) -> Result<(), Error> {
+    let Some(joined) = &store.joined else { return Ok(()) };
+    let mut followed = joined.followed.clone();
+    let applied = followed.wait_for(|applied| *applied >= position).await;
+    applied.map(drop).map_err(|_| Error::Closed)
+}
