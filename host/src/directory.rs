@@ -219,8 +219,10 @@ impl Directory {
         recovery: Option<Recovery>,
     ) -> Result<CompiledSubscription, Error> {
         let id = subscription.id;
-        let created = self.write(None, subscription, recovery, Quota::Holds).await?;
-        created.ok_or(Error::Exists(id))
+        match self.write(None, subscription, recovery, Quota::Holds).await? {
+            Written::Done(created) => Ok(created),
+            Written::Changed | Written::Gone => Err(Error::Exists(id)),
+        }
     }
 
     /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
@@ -266,20 +268,22 @@ impl Directory {
             let Some(current) = current else { return Ok(None) };
             let Some(changed) = change(&current.subscription) else { return Ok(None) };
             let quota = quota(&current.subscription, &changed);
-            if let Some(changed) = self.write(Some(current), changed, None, quota).await? {
-                return Ok(Some(changed));
+            match self.write(Some(current), changed, None, quota).await? {
+                Written::Done(changed) => return Ok(Some(changed)),
+                Written::Changed => {}
+                Written::Gone => return Ok(None),
             }
         }
     }
 
-    /// Writes a subscription in place of `current`; `None` if there is another version by now. It is known then.
+    /// Writes a subscription in place of `current`.
     async fn write(
         &self,
         current: Option<CompiledSubscription>,
         subscription: Subscription,
         recovery: Option<Recovery>,
         quota: Quota,
-    ) -> Result<Option<CompiledSubscription>, Error> {
+    ) -> Result<Written, Error> {
         let replaces = current.as_ref().map(|current| current.revision);
         let filter = filter(current, &subscription)?;
         let quiet_until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,15 +301,25 @@ impl Directory {
             Put::Done(revision) => {
                 self.follow(revision).await;
                 let subscription = Arc::new(written);
-                Ok(Some(CompiledSubscription { subscription, filter, revision }))
+                Ok(Written::Done(CompiledSubscription { subscription, filter, revision }))
             }
             Put::Changed(position) => {
                 self.follow(position).await;
-                Ok(None)
+                Ok(Written::Changed)
             }
+            Put::Gone => Ok(Written::Gone),
             Put::NoModule(digest) => Err(Error::NoModule(digest)),
         }
     }
+}
+
+/// What has become of a change.
+enum Written {
+    Done(CompiledSubscription),
+    /// Another version was there, and is known by now.
+    Changed,
+    /// The subscription was removed.
+    Gone,
 }
 
 /// Tells whether an owner's change counts against the disk quota: deleting and pausing do not.

@@ -144,6 +144,8 @@ pub enum Put {
     Done(Position),
     /// Nothing is written: there is another version than the one to be replaced, and it was there at this position.
     Changed(Position),
+    /// Nothing is written: the version to be replaced was removed for good.
+    Gone,
     /// Nothing is written: there is no such module.
     NoModule(PluginDigest),
 }

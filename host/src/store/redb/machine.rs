@@ -173,6 +173,9 @@ pub(super) struct AppliedEntry {
     pub(super) removed_modules: Vec<PluginDigest>,
 }
 
+/// How far behind its process's newest group one may be applied: as far as the mask of those that were reaches.
+pub(super) const GROUPS_APART_MAX: u64 = 64;
+
 /// Notes that a group is applied; returns whether it was not before.
 fn mark(tables: &mut Tables<'_>, Ticket { member, number }: Ticket) -> Result<bool, Fault> {
     let (newest, before) = tables.members.get(member)?.map_or((0, 0), |row| row.value());
@@ -182,9 +185,9 @@ fn mark(tables: &mut Tables<'_>, Ticket { member, number }: Ticket) -> Result<bo
         let shifted = before.checked_shl(shift).unwrap_or(0);
         (number, if newest > 0 { shifted | bit(number - newest) } else { shifted })
     } else {
-        // One that is further back than the mask has been applied, or given up by its process.
+        // None is appended while one waits that is further back than the mask: it has been applied.
         let back = newest - number;
-        if back == 0 || back > u64::BITS.into() || before & bit(back) != 0 {
+        if back == 0 || back > GROUPS_APART_MAX || before & bit(back) != 0 {
             return Ok(false);
         }
         (newest, before | bit(back))

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::handle::{Durability, Fault};
-use super::machine::Machine;
+use super::machine::{GROUPS_APART_MAX, Machine};
 use super::modules::Files;
 use super::publish::{Publisher, send};
 use super::queue::{Queue, QueuedGroup, Reply};
@@ -72,12 +72,12 @@ impl Waiting {
         taken
     }
 
-    /// Waits until nobody waits.
-    async fn over(&self) {
+    /// Waits until nobody waits for a group below this number.
+    async fn before(&self, number: u64) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.lock().is_empty() {
+            if self.lock().keys().all(|waiting| *waiting >= number) {
                 return;
             }
             changed.await;
@@ -121,6 +121,8 @@ impl Appender {
         let mut number = 0;
         while let Some(queued) = self.queue.next() {
             for (ticket, queued, group) in self.fitting(queued, &mut number) {
+                // One that is further behind would count as applied.
+                self.runtime.block_on(self.waiting.before(ticket.number.saturating_sub(GROUPS_APART_MAX)));
                 let Ok(place) = self.runtime.block_on(Arc::clone(&places).acquire_owned()) else { return };
                 let callers = Callers { since: Instant::now(), ops: queued.ops, ends: queued.ends };
                 self.waiting.lock().insert(ticket.number, callers);
@@ -134,7 +136,10 @@ impl Appender {
                 );
             }
         }
-        drop(self.runtime.block_on(async { tokio::time::timeout(ANSWER_WAIT, self.waiting.over()).await }));
+        drop(
+            self.runtime
+                .block_on(async { tokio::time::timeout(ANSWER_WAIT, self.waiting.before(u64::MAX)).await }),
+        );
         self.waiting.give_up(Duration::ZERO);
     }
 

@@ -24,10 +24,18 @@ impl Apply<'_, '_> {
     pub(super) fn put_subscription(&mut self, put: &PutSubscription) -> Result<Result<Put, Error>, Fault> {
         let PutSubscription { subscription, replaces, recovery, quota } = put;
         let id = subscription.id.uuid().as_u128();
-        let (known, before) = self.subscription(id)?;
-        let revision = known.as_ref().map(|known| known.revision);
-        if revision != *replaces {
-            return Ok(Ok(Put::Changed(revision.unwrap_or(self.position))));
+        let row = self.tables.subscriptions.get(id)?;
+        let before = row.as_ref().map_or(0, |row| usage::of_row(row.value()));
+        let read = row.map(|row| record::decode_subscription(row.value()));
+        // What cannot be read is replaced: whoever changes it has read it before.
+        let is_damaged = matches!(read, Some(Err(_)));
+        let known = read.and_then(|read| self.marks.pass("subscriptions", id, read));
+        match (&known, replaces) {
+            (Some(known), _) if Some(known.revision) != *replaces => {
+                return Ok(Ok(Put::Changed(known.revision)));
+            }
+            (None, Some(_)) if !is_damaged => return Ok(Ok(Put::Gone)),
+            (Some(_) | None, _) => {}
         }
         let known = known.as_ref().map(|known| &*known.subscription);
         let (digest, digest_before) = (referred(Some(subscription)), referred(known));
@@ -59,13 +67,6 @@ impl Apply<'_, '_> {
         let subscription = Arc::new(subscription.clone());
         self.effects.put.push(StoredSubscription { subscription, revision: self.position });
         Ok(Ok(Put::Done(self.position)))
-    }
-
-    /// Returns a subscription and how many bytes it takes; one that cannot be read counts as none.
-    fn subscription(&self, id: u128) -> Result<(Option<StoredSubscription>, u64), Fault> {
-        let Some(row) = self.tables.subscriptions.get(id)? else { return Ok((None, 0)) };
-        let read = record::decode_subscription(row.value());
-        Ok((self.marks.pass("subscriptions", id, read), usage::of_row(row.value())))
     }
 
     /// Lets a subscription refer to another module.

@@ -27,7 +27,6 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let _abandon = AbandonAtEnd(Arc::clone(&self.queue));
         while let Some(group) = self.queue.next() {
             self.write(group);
         }
@@ -73,14 +72,5 @@ impl Writer {
         if !kept.is_empty() {
             self.queue.put_back(group.ends, kept);
         }
-    }
-}
-
-/// Fails all waiters if the writer panics.
-struct AbandonAtEnd(Arc<Queue>);
-
-impl Drop for AbandonAtEnd {
-    fn drop(&mut self) {
-        self.0.abandon();
     }
 }

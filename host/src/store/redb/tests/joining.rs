@@ -123,3 +123,24 @@ async fn what_a_silent_journal_has_been_given_is_uncertain() {
     let again = join(&folder, &journal).await;
     assert_eq!(again.stories(ALL).await.unwrap().len(), 2, "it was kept after all");
 }
+
+/// While one group was refused again and again, more than the mask holds passed it: it counted as applied, and was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_others_pass_is_not_lost() {
+    let attempts = std::sync::atomic::AtomicU64::new(0);
+    let journal = Arc::new(MemoryJournal::with_troubles(move |ticket| {
+        match ticket.number == 3 && attempts.fetch_add(1, Ordering::SeqCst) < 6 {
+            true => Trouble::Refused,
+            false => Trouble::Nothing,
+        }
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let store = join(&folder, &journal).await;
+    let all = futures_util::future::join_all((0..2).map(async |writer| {
+        for number in 0..150 {
+            accept(&store, &format!("{writer}-{number}"), &[]).await;
+        }
+    }));
+    all.await;
+    assert_eq!(store.stories(ALL).await.unwrap().len(), 300);
+}

@@ -34,7 +34,28 @@ async fn a_change_of_an_older_version_is_refused() {
     assert_eq!(put(&store, &moved, Some(created)).await, Put::Changed(changed));
     assert_eq!(subscriptions(&store).await, [renamed.into()]);
     let gone = new();
-    assert!(matches!(put(&store, &gone, Some(created)).await, Put::Changed(_)), "it was never there");
+    assert_eq!(put(&store, &gone, Some(created)).await, Put::Gone, "it was never there");
+}
+
+/// Its owner's change waited for a version that was not there, for ever.
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_replaced() {
+    if ON_JOURNAL {
+        return;
+    }
+    let (_folder, store) = fresh();
+    let first = new();
+    let created = done(&store, &first, None).await;
+    let damaged = store.reader.handle.write(|txn| {
+        let mut tables = super::super::schema::Tables::open(txn)?;
+        tables.subscriptions.insert(first.id.uuid().as_u128(), b"\x04torn".as_slice())?;
+        Ok(())
+    });
+    damaged.unwrap();
+    assert!(subscriptions(&store).await.is_empty());
+    let renamed = Subscription { name: "renamed".to_owned(), ..first };
+    done(&store, &renamed, Some(created)).await;
+    assert_eq!(subscriptions(&store).await, [renamed.into()]);
 }
 
 /// An event was matched, then a subscription was created, then the event was logged: behind the subscription, without a
