@@ -119,12 +119,9 @@ impl Intake {
         let (received, matched_at) = (clock::now(), self.directory.position());
         let mut share = self.budget.share();
         let mut arrivals = Vec::with_capacity(events.len());
-        let mut turn = Instant::now();
+        let mut turn = Turn::default();
         for (index, event) in events.into_iter().enumerate() {
-            if index > 0 && turn.elapsed() > TURN_MAX {
-                tokio::task::yield_now().await;
-                turn = Instant::now();
-            }
+            turn.share().await;
             let arrival = self.arrival(event, received, sender, index).await?;
             share.take(arrival.size())?;
             arrivals.push(arrival);
@@ -170,22 +167,22 @@ impl Intake {
         share: &mut budget::Share<'_>,
         recipient: Option<RecipientId>,
     ) -> Result<Vec<EventId>, Error> {
-        let mut pause = MATCH_PAUSE_MIN;
-        for tries in 1u32.. {
+        let mut pause = Duration::ZERO;
+        loop {
             let accepted = self.store.accept(arrivals, matched_at).await;
             match accepted.map_err(|source| Error::Log { source })? {
                 Accepted::Logged(ids) => return Ok(ids),
                 Accepted::Stale(changed, stale) => {
                     self.directory.follow(changed).await;
-                    if tries > 1 {
-                        self.directory.pause_changes(pause);
-                        pause = (2 * pause).min(MATCH_PAUSE_MAX);
-                    }
+                    self.directory.pause_changes(pause);
+                    pause = (2 * pause).clamp(MATCH_PAUSE_MIN, MATCH_PAUSE_MAX);
                     matched_at = self.directory.position();
                     arrivals = stale;
                 }
             }
+            let mut turn = Turn::default();
             for (index, arrival) in arrivals.iter_mut().enumerate() {
+                turn.share().await;
                 let before = arrival.size();
                 let matches = self.matches(&arrival.event).await;
                 let matches = matches.map_err(|source| Error::Match { index, source })?;
@@ -197,7 +194,6 @@ impl Intake {
                 share.take(arrival.size().saturating_sub(before))?;
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     async fn arrival(
@@ -224,6 +220,25 @@ impl Intake {
         let directory = Arc::clone(&self.directory);
         let matching = tokio::task::spawn_blocking(move || directory.matches(&json));
         matching.await.expect("matching does not panic, and the runtime runs while somebody waits")
+    }
+}
+
+/// A task's turn while it matches the events of a batch.
+struct Turn(Instant);
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Turn {
+    /// Yields to other tasks if the turn is over.
+    async fn share(&mut self) {
+        if self.0.elapsed() > TURN_MAX {
+            tokio::task::yield_now().await;
+            *self = Self::default();
+        }
     }
 }
 
