@@ -183,9 +183,13 @@ async fn a_dropped_accept_is_written_all_the_same() {
     let (_folder, store) = fresh();
     {
         let mut accept = std::pin::pin!(store.log(vec![arrival("a", &[sub(1)])]));
-        assert!(futures_util::poll!(accept.as_mut()).is_pending());
+        // The writer may be quicker than this look.
+        drop(futures_util::poll!(accept.as_mut()));
     }
-    store.probe().await.unwrap();
+    // On a journal, what comes later may be there first.
+    while listed(&store, ALL).await.is_empty() {
+        store.probe().await.unwrap();
+    }
     assert_eq!(listed(&store, ALL).await.len(), 1);
 }
 
