@@ -150,7 +150,7 @@ impl Apply<'_, '_> {
             self.marks.mark("waiting", (recipient, event), reason);
             // Its time is not known: the row that is left of it is removed when it is met.
             self.tables.waiting.remove((recipient, event))?;
-            self.recount_deliveries(recipient);
+            self.rows.counts.recount(recipient);
         }
         self.stand(key)
     }
@@ -218,7 +218,7 @@ impl Apply<'_, '_> {
             }
             // Its key still tells which event it is.
             Some(Err(_)) | None => {
-                self.recount_deliveries(recipient);
+                self.rows.counts.recount(recipient);
                 (self.place_of(event)?, 1, false)
             }
         };
@@ -243,7 +243,7 @@ impl Apply<'_, '_> {
             self.tables.waiting.get(row)?.is_some_and(|row| Waiting::decode(row.value()).is_err());
         if is_damaged {
             self.tables.waiting.remove(row)?;
-            self.recount_deliveries(due.0);
+            self.rows.counts.recount(due.0);
         }
         Ok(())
     }

@@ -6,18 +6,19 @@
 //! deliveries of a batch. Each commit reads such a row once and writes it once; the numbers of deliveries by state are
 //! written with it.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, btree_map};
 
 use jiff::Timestamp;
 use redb::{ReadableTable, StorageError};
 
 use super::apply::Apply;
+use super::counts::CountChanges;
 use super::damage;
 use super::handle::Fault;
 use super::ids::millis;
 use super::record::{self, Error, Origin, Waiting, Why};
 use crate::domain::RecipientId;
-use crate::store::{DeliveryCounts, Progress, StoredState};
+use crate::store::{Progress, StoredState};
 
 /// Which delivery, and where its event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,30 +109,12 @@ pub(super) fn decode_ended(row: &[u8]) -> Result<Vec<Ended>, Error> {
     packed.into_iter().map(ended).collect()
 }
 
-/// Writes the numbers of a recipient's deliveries, besides first attempts.
-pub(super) fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
-    record::versioned(|buffer| postcard::to_extend(&counts.0, buffer))
-}
-
-/// Reads the numbers of a recipient's deliveries.
-pub(super) fn decode_counts(row: &[u8]) -> Result<DeliveryCounts, Error> {
-    Ok(DeliveryCounts(record::read(record::body(row)?)?))
-}
-
 /// The packed rows that a transaction has changed, and by how much the numbers of deliveries change.
 #[derive(Default)]
 pub(super) struct Rows {
     first: BTreeMap<(u128, u128), Vec<u32>>,
     ended: BTreeMap<(u128, u128), Vec<Ended>>,
-    counts: BTreeMap<u128, [i64; StoredState::ALL.len()]>,
-    /// Recipients one of whose records was damaged: their deliveries are counted again.
-    recount: BTreeSet<u128>,
-}
-
-impl Rows {
-    fn count(&mut self, recipient: u128, state: StoredState, change: i64) {
-        self.counts.entry(recipient).or_default()[state as usize] += change;
-    }
+    pub(super) counts: CountChanges,
 }
 
 impl Apply<'_, '_> {
@@ -147,15 +130,9 @@ impl Apply<'_, '_> {
         self.effects.pruned.insert(record::recipient_id(row.0));
     }
 
-    /// Counts the deliveries of a recipient again at the end of the transaction: one of them was in a state that cannot be
-    /// read.
-    pub(super) fn recount_deliveries(&mut self, recipient: u128) {
-        self.rows.recount.insert(recipient);
-    }
-
     /// Notes that a delivery no longer waits for this.
     pub(super) fn count_waited(&mut self, recipient: u128, why: &Why) {
-        self.rows.count(recipient, why.state(), -1);
+        self.rows.counts.add(recipient, why.state(), -1);
     }
 
     /// Returns a row of first attempts; one that is not there has no places.
@@ -176,7 +153,7 @@ impl Apply<'_, '_> {
             btree_map::Entry::Vacant(new) => {
                 let read = self.tables.ended.get(row)?.map(|row| decode_ended(row.value())).transpose();
                 if read.is_err() {
-                    self.rows.recount.insert(row.1);
+                    self.rows.counts.recount(row.1);
                 }
                 let ended = self.marks.pass("ended", row, read);
                 new.insert(ended.flatten().unwrap_or_default())
@@ -220,14 +197,14 @@ impl Apply<'_, '_> {
         match damage::apart(self.waiting(key))? {
             Ok(Some(waiting)) if waiting.due == due => {
                 self.remove_waiting(key, due)?;
-                self.rows.count(key.recipient, waiting.why.state(), -1);
+                self.rows.counts.add(key.recipient, waiting.why.state(), -1);
                 Ok(Some(Stand::Waiting(waiting)))
             }
             Ok(_) => Ok(None),
             // Its key says that it is there.
             Err(reason) => {
                 self.marks.mark("waiting", (key.recipient, key.event), &reason);
-                self.rows.recount.insert(key.recipient);
+                self.rows.counts.recount(key.recipient);
                 self.remove_waiting(key, due)?;
                 Ok(Some(Stand::First))
             }
@@ -253,7 +230,7 @@ impl Apply<'_, '_> {
             Some(Stand::Waiting(waiting)) => drop(self.take(key, Some(waiting.due))?),
             Some(Stand::Ended(ended)) => {
                 self.ended_row(key.ended_row())?.retain(|known| known.index != key.index);
-                self.rows.count(key.recipient, ended.state, -1);
+                self.rows.counts.add(key.recipient, ended.state, -1);
                 self.tables.ended_by_state.remove(state_key(key, ended.state))?;
             }
         }
@@ -264,7 +241,7 @@ impl Apply<'_, '_> {
     pub(super) fn wait(&mut self, key: DeliveryKey, waiting: &Waiting) -> Result<(), StorageError> {
         self.tables.waiting.insert((key.recipient, key.event), waiting.encode().as_slice())?;
         self.tables.due.insert((key.recipient, waiting.due.as_microsecond(), key.event), ())?;
-        self.rows.count(key.recipient, waiting.why.state(), 1);
+        self.rows.counts.add(key.recipient, waiting.why.state(), 1);
         Ok(())
     }
 
@@ -291,7 +268,7 @@ impl Apply<'_, '_> {
         let row = self.ended_row(key.ended_row())?;
         let at = row.partition_point(|known| known.index < key.index);
         row.insert(at, Ended { index: key.index, state, was_allowed });
-        self.rows.count(key.recipient, state, 1);
+        self.rows.counts.add(key.recipient, state, 1);
         let minute = (key.recipient, minute_of(key.batch));
         if self.ended_minutes.get(&minute.0) != Some(&minute.1) && self.effects.ended_minutes.insert(minute) {
             self.tables.ended_minutes.insert(minute, ())?;
@@ -307,85 +284,30 @@ impl Apply<'_, '_> {
         added(&self.tables.added, batch, index)
     }
 
-    /// Writes the changed rows and numbers: before rows are walked, and as a last step of a transaction.
+    /// Writes the changed rows: before rows are walked, and as a last step of a transaction.
     pub(super) fn write_rows(&mut self) -> Result<(), Fault> {
-        let Rows { first, ended, counts, recount } = std::mem::take(&mut self.rows);
-        for (row, places) in first {
+        for (row, places) in std::mem::take(&mut self.rows.first) {
             if !places.is_empty() {
                 self.tables.fresh.insert(row, record::encode_places(&places).as_slice())?;
             } else {
                 self.tables.fresh.remove(row)?;
             }
         }
-        for (row, ended) in ended {
+        for (row, ended) in std::mem::take(&mut self.rows.ended) {
             if !ended.is_empty() {
                 self.tables.ended.insert(row, encode_ended(&ended).as_slice())?;
             } else {
                 self.tables.ended.remove(row)?;
             }
         }
-        for (recipient, changes) in counts {
-            if !recount.contains(&recipient) && changes.iter().any(|change| *change != 0) {
-                self.write_counts(recipient, changes)?;
-            }
-        }
-        for recipient in recount {
-            let counts = self.count_again(recipient)?;
-            self.put_counts(recipient, &counts)?;
-        }
         Ok(())
-    }
-
-    fn write_counts(&mut self, recipient: u128, changes: [i64; StoredState::ALL.len()]) -> Result<(), Fault> {
-        let read = self.tables.counts.get(recipient)?.map(|row| decode_counts(row.value())).transpose();
-        let counts = match self.marks.pass("counts", recipient, read) {
-            Some(known) => {
-                let mut counts = known.unwrap_or_default();
-                for (count, change) in counts.0.iter_mut().zip(changes) {
-                    *count = count.saturating_add_signed(change);
-                }
-                counts
-            }
-            None => self.count_again(recipient)?,
-        };
-        self.put_counts(recipient, &counts)
-    }
-
-    fn put_counts(&mut self, recipient: u128, counts: &DeliveryCounts) -> Result<(), Fault> {
-        if counts.total() == 0 {
-            self.tables.counts.remove(recipient)?;
-        } else {
-            self.tables.counts.insert(recipient, encode_counts(counts).as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Counts the deliveries of a recipient from their rows, all of them: that takes long, and happens after damage alone.
-    /// Those in a row that cannot be read do not count.
-    fn count_again(&self, recipient: u128) -> Result<DeliveryCounts, Fault> {
-        let mut counts = DeliveryCounts::default();
-        let mut count = |state: StoredState, more: usize| counts.0[state as usize] += more as u64;
-        for row in self.tables.waiting.range((recipient, 0)..=(recipient, u128::MAX))? {
-            if let Ok(waiting) = Waiting::decode(row?.1.value()) {
-                count(waiting.why.state(), 1);
-            }
-        }
-        for row in self.tables.ended.iter()? {
-            let (key, row) = row?;
-            if key.value().1 == recipient {
-                for ended in decode_ended(row.value()).unwrap_or_default() {
-                    count(ended.state, 1);
-                }
-            }
-        }
-        Ok(counts)
     }
 
     /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
     pub(super) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
         self.replace_first((recipient, batch), Vec::new());
         for ended in std::mem::take(self.ended_row((batch, recipient))?) {
-            self.rows.count(recipient, ended.state, -1);
+            self.rows.counts.add(recipient, ended.state, -1);
         }
         for state in FINAL.map(final_code) {
             let whole = (recipient, state, batch, 0)..=(recipient, state, batch, u32::MAX);
@@ -406,6 +328,7 @@ impl Apply<'_, '_> {
     /// Removes all rows of a recipient that is forgotten. Its events have left the log.
     pub(super) fn forget_deliveries(&mut self, recipient: u128) -> Result<(), Fault> {
         self.write_rows()?;
+        std::mem::take(&mut self.rows.counts).fold(self.tables, self.marks)?;
         self.tables.ended_minutes.retain_in((recipient, 0)..=(recipient, u64::MAX), |_, _| false)?;
         let whole = (recipient, 0, 0, 0)..=(recipient, u8::MAX, u128::MAX, u32::MAX);
         self.tables.ended_by_state.retain_in(whole, |_, _| false)?;

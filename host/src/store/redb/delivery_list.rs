@@ -7,14 +7,17 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 use redb::{ReadOnlyTable, ReadTransaction};
 
+use super::counts;
 use super::damage::Marks;
 use super::deliveries::{
-    DeliveryKey, Ended, Stand, added, decode_counts, decode_ended, final_code, first_of_minute, minute_of,
+    DeliveryKey, Ended, Stand, added, decode_ended, final_code, first_of_minute, minute_of,
 };
 use super::handle::Fault;
 use super::read::Reader;
 use super::record::{self, Waiting, Why, event_id, recipient_id};
-use super::schema::{ADDED, BATCHES, COUNTS, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, batch_of};
+use super::schema::{
+    ADDED, BATCHES, COUNT_CHANGES, COUNTS, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, batch_of,
+};
 use crate::domain::{Entry, EventId, Outcome, RecipientId, State};
 use crate::store::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, LoggedEvent, StoredState};
 
@@ -155,10 +158,9 @@ impl Reader {
     /// See [`crate::store::Store::counts`].
     pub(super) fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Fault> {
         self.handle.read(|txn| {
-            let row = txn.open_table(COUNTS)?.get(recipient.uuid().as_u128())?;
-            let counts = row.map(|row| decode_counts(row.value())).transpose();
-            let mut counts = counts.map_err(Fault::damaged("counts"))?.unwrap_or_default();
             let recipient = recipient.uuid().as_u128();
+            let (folded, changes) = (txn.open_table(COUNTS)?, txn.open_table(COUNT_CHANGES)?);
+            let mut counts = counts::read(&folded, &changes, recipient)?;
             for row in txn.open_table(FRESH)?.range((recipient, 0)..=(recipient, u128::MAX))? {
                 let places = record::decode_places(row?.1.value()).unwrap_or_default();
                 counts.0[StoredState::Pending as usize] += places.len() as u64;

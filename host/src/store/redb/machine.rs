@@ -237,6 +237,8 @@ impl Apply<'_, '_> {
     /// Writes what is gathered, the last step of a group, and returns what is to be published.
     pub(super) fn finish(mut self) -> Result<Effects, Fault> {
         self.write_rows()?;
+        let counts = std::mem::take(&mut self.rows.counts);
+        counts.write(self.tables, self.marks, self.position)?;
         self.write_accounts()?;
         if let Some(millis) = self.ids.millis() {
             self.tables.meta.insert(MILLIS_KEY, millis)?;

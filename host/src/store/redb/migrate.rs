@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
+use super::counts::encode_counts;
 use super::damage::Marks;
-use super::deliveries::{Ended, encode_counts, encode_ended, final_code, minute_of};
+use super::deliveries::{Ended, encode_ended, final_code, minute_of};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;

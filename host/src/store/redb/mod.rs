@@ -7,6 +7,7 @@
 //! `tail`).
 
 mod apply;
+mod counts;
 mod damage;
 mod deliveries;
 mod delivery_list;

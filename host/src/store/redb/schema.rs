@@ -48,9 +48,10 @@ pub(super) const ENDED_MINUTES: TableDefinition<'_, (u128, u64), ()> = TableDefi
 /// state.
 pub(super) const ENDED_BY_STATE: TableDefinition<'_, (u128, u8, u128, u32), u128> =
     TableDefinition::new("ended_by_state");
-/// Recipient → how many deliveries it has in each state, besides first attempts, which are counted in their rows. Written by
-/// each commit that changes them.
+/// Recipient → how many deliveries it has in each state (`counts`). Written when changes are folded.
 pub(super) const COUNTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("counts");
+/// Position of a group → by how much it changes [`COUNTS`], until that is folded.
+pub(super) const COUNT_CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("count_changes");
 /// (Batch, place in the batch, recipient) → nothing. Deliveries that a redelivery or a recovery added to an event that the
 /// recipient did not match.
 pub(super) const ADDED: TableDefinition<'_, (u128, u32, u128), ()> = TableDefinition::new("added");
@@ -95,6 +96,7 @@ pub(super) struct Tables<'txn> {
     pub(super) ended_minutes: Table<'txn, (u128, u64), ()>,
     pub(super) ended_by_state: Table<'txn, (u128, u8, u128, u32), u128>,
     pub(super) counts: Table<'txn, u128, &'static [u8]>,
+    pub(super) count_changes: Table<'txn, u64, &'static [u8]>,
     pub(super) added: Table<'txn, (u128, u32, u128), ()>,
     pub(super) subscriptions: Table<'txn, u128, &'static [u8]>,
     pub(super) reached: Table<'txn, u128, i64>,
@@ -124,6 +126,7 @@ impl<'txn> Tables<'txn> {
             ended_minutes: txn.open_table(ENDED_MINUTES)?,
             ended_by_state: txn.open_table(ENDED_BY_STATE)?,
             counts: txn.open_table(COUNTS)?,
+            count_changes: txn.open_table(COUNT_CHANGES)?,
             added: txn.open_table(ADDED)?,
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             reached: txn.open_table(REACHED)?,

@@ -172,6 +172,7 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             ENDED_BY_STATE,
             ENDED_MINUTES,
             COUNTS,
+            COUNT_CHANGES,
             ADDED,
             SUBSCRIPTIONS,
             REACHED,
