@@ -5,16 +5,14 @@
 //! that.
 //!
 //! Records have types of their own, apart from those of [`crate::domain`]: the order and the names of their variants and
-//! fields are the format, and a change of the domain must not change it. Each record is made from a borrowed value by
-//! `From`, and gives one back by `From` or `TryFrom`. These name every variant and field, so that a new one does not
-//! compile until it has a place in its record: a variant at the end of the list, a field of postcard in a new version, a
-//! member of JSON with a default.
+//! fields are the format, and a change of the domain must not change it. Most are defined by [`form::record`], which names
+//! every variant and field, so that a new one does not compile until it has a place in its record: a variant at the end of
+//! the list, a field of postcard in a new version, a member of JSON with a default.
 
 mod batch;
-mod choice;
-mod digest;
 mod entry;
 mod event;
+mod form;
 mod group;
 mod handler_run;
 mod history;
@@ -28,7 +26,7 @@ mod subscription;
 mod waiting;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::plugin::{AllowHostError, DigestError};
 use crate::domain::{EventId, RecipientId, retry};
@@ -77,6 +75,13 @@ pub(super) enum Error {
 
 pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
     seal(body(vec![SEALED]).expect("records have no maps of unknown length and no failing serializers"))
+}
+
+/// Writes a record as JSON.
+fn json(record: &impl Serialize) -> Vec<u8> {
+    let mut buffer = vec![SEALED];
+    serde_json::to_writer(&mut buffer, record).expect("records have only string keys");
+    seal(buffer)
 }
 
 /// Appends the checksum to a record.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::event::{LoggedRecord, logged, logged_record};
+use super::event::LoggedRecord;
+use super::form::Form as _;
 use super::{Error, SEAL, SEALED, body, read, unseal};
 use crate::store::LoggedEvent;
 
@@ -61,7 +62,7 @@ pub(in crate::store::redb) fn encode_batch<'a>(
         let (length, sum) = match logged {
             Some(logged) => {
                 let begin = buffer.len();
-                buffer = postcard::to_extend(&logged_record(logged), buffer)
+                buffer = postcard::to_extend(&LoggedRecord::of(logged), buffer)
                     .expect("records have no maps of unknown length and no failing serializers");
                 (length(buffer.len() - begin), crc32fast::hash(&buffer[begin..]))
             }
@@ -88,8 +89,9 @@ pub(in crate::store::redb) fn decode_batch(shared: &Bytes) -> Result<Batch, Erro
         Some((&SEALED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
         _ => {
             let records: Vec<Option<LoggedRecord<'_>>> = read(body(shared)?)?;
-            let events =
-                records.into_iter().map(|record| record.map(|record| logged(shared, record)).transpose());
+            let events = records
+                .into_iter()
+                .map(|record| record.map(|record| record.read(shared).map(Arc::new)).transpose());
             Ok(Batch { events: events.collect::<Result<_, _>>()?, damaged: Vec::new() })
         }
     }
@@ -118,7 +120,8 @@ fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Ba
             rest = after;
             event = Some(bytes)
                 .filter(|bytes| fits(bytes, sum))
-                .and_then(|bytes| read(bytes).and_then(|record| logged(shared, record)).ok());
+                .and_then(|bytes| read::<LoggedRecord<'_>>(bytes).ok()?.read(shared).ok())
+                .map(Arc::new);
             if event.is_none() {
                 batch.damaged.push(place);
             }

@@ -1,8 +1,9 @@
 //! A row of history: entries of the deliveries of one batch.
 
-use serde::{Deserialize, Serialize, Serializer};
+use bytes::Bytes;
 
 use super::entry::EntryRecord;
+use super::form::{Form as _, List, record};
 use super::{Error, body, read, versioned};
 use crate::domain::Entry;
 
@@ -17,47 +18,23 @@ pub(in crate::store::redb) struct HistoryRecord {
     pub(in crate::store::redb) entry: Entry,
 }
 
-/// The form of a [`HistoryRecord`] on disk.
-#[derive(Serialize, Deserialize)]
-struct LineRecord<'a> {
-    index: u32,
-    recipient: u128,
-    #[serde(borrow)]
-    entry: EntryRecord<'a>,
-}
-
-/// The lines of a row; each is made when it is written, so that a row is written without a list of them.
-struct Lines<'a>(&'a [HistoryRecord]);
-
-impl Serialize for Lines<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(LineRecord::from))
+record! {
+    /// The form of a [`HistoryRecord`] on disk.
+    struct LineRecord<'a> of HistoryRecord {
+        index: u32,
+        recipient: u128,
+        entry: EntryRecord<'a>,
     }
 }
 
+type Lines<'a> = List<'a, HistoryRecord, LineRecord<'a>>;
+
 /// Writes a row of history.
 pub(in crate::store::redb) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
-    versioned(|buffer| postcard::to_extend(&Lines(records), buffer))
+    versioned(|buffer| postcard::to_extend(&Lines::Borrowed(records), buffer))
 }
 
 /// Reads a row of history.
 pub(in crate::store::redb) fn decode_history(record: &[u8]) -> Result<Vec<HistoryRecord>, Error> {
-    let lines: Vec<LineRecord<'_>> = read(body(record)?)?;
-    lines.into_iter().map(HistoryRecord::try_from).collect()
-}
-
-impl<'a> From<&'a HistoryRecord> for LineRecord<'a> {
-    fn from(record: &'a HistoryRecord) -> Self {
-        let HistoryRecord { index, recipient, entry } = record;
-        Self { index: *index, recipient: *recipient, entry: entry.into() }
-    }
-}
-
-impl TryFrom<LineRecord<'_>> for HistoryRecord {
-    type Error = Error;
-
-    fn try_from(line: LineRecord<'_>) -> Result<Self, Error> {
-        let LineRecord { index, recipient, entry } = line;
-        Ok(Self { index, recipient, entry: entry.try_into()? })
-    }
+    read::<Lines<'_>>(body(record)?)?.read(&Bytes::new())
 }
