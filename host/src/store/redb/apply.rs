@@ -1,38 +1,52 @@
-//! The effect of each operation on the tables, inside one transaction. It does nothing but change the tables.
+//! One group of writes, applied to the tables inside a transaction: it does nothing but change them. What it does follows
+//! from the tables, the group and its time alone.
+//!
+//! Each table is changed by its aggregate alone ([`Log`], [`History`], [`Deliveries`], [`Registry`], [`Modules`],
+//! [`PluginData`], [`Accounts`]); an operation is a function over all of them, in a file of its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+mod accept;
+mod bury;
+mod cancel;
+mod freeze;
+mod purge;
+mod recover;
+mod redeliver;
+mod settle;
+mod subscriptions;
+
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redb::ReadableTable;
+use redb::ReadableTable as _;
 
-use super::damage::{self, Marks};
-use super::deliveries::{DeliveryKey, Rows, Stand};
-use super::group::{End, Redelivery, Settings};
+use super::accounts::{self, Accounts, OpenAccount};
+use super::deliveries::{Deliveries, DeliveryKey};
+use super::group::{Answer, Group, Op, Settings, Value};
 use super::handle::Fault;
-use super::history::Ledger;
+use super::history::History;
 use super::ids::Ids;
-use super::record::{self, Batch, HistoryRecord, Waiting, Why};
-use super::schema::{Tables, batch_of};
-use super::tail::NewRow;
-use super::text::Text;
-use super::usage::{self, Changes, Kind, Usage};
-use crate::domain::{Entry, EventId, Outcome, RecipientId, SubscriptionId};
-use crate::store::{
-    Accepted, Arrival, LoggedEvent, Position, Progress, QueuePosition, Release, Settlement, StoredState,
-    StoredSubscription, Wake,
+use super::log::Log;
+use super::machine::Machine;
+use super::modules::Modules;
+use super::pieces::PiecesTable;
+use super::plugin_data::PluginData;
+use super::record::Batch;
+use super::registry::Registry;
+use super::schema::{
+    DEDUP_WINDOW_KEY, MATCHING_KEY, MILLIS_KEY, MetaTable, POSITION_KEY, Tables, USER_BYTES_KEY,
 };
+use super::tail::NewRow;
+use super::usage::{Kind, Totals, of_entry, of_row};
+use crate::domain::{Entry, RecipientId, SubscriptionId};
+use crate::store::{Arrival, Position, Rendering, StoredSubscription, Wake};
 
-/// The most events in one batch, and the bytes at which a batch is full.
-const BATCH_EVENTS_MAX: usize = 256;
-const BATCH_BYTES_FULL: usize = 1024 * 1024;
-/// How far the stored time of a target's last success may lag behind.
-const REACHED_LAG: Duration = Duration::from_secs(1);
+pub(super) use bury::bury_stranded;
+pub(super) use subscriptions::referred;
 
 /// The changes to publish to the rest of the store after the commit.
-#[derive(Default)]
 pub(super) struct Effects {
+    pub(super) position: Position,
     /// New batches.
     pub(super) batches: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
@@ -50,377 +64,202 @@ pub(super) struct Effects {
     /// Subscriptions that were created or replaced, in order.
     pub(super) put: Vec<StoredSubscription>,
     pub(super) settings: Option<Settings>,
-    pub(super) position: Position,
-    /// What is kept for users.
-    pub(super) usage: Changes,
+    /// By how much what is kept for users has changed.
+    pub(super) usage: HashMap<String, Totals>,
     /// Recipients and minutes that were written among those with ended deliveries.
     pub(super) ended_minutes: HashSet<(u128, u64)>,
 }
 
-/// One transaction's work.
+/// One group's work.
 pub(super) struct Apply<'a, 'txn> {
-    pub(super) tables: &'a mut Tables<'txn>,
-    pub(super) ids: Ids,
+    meta: &'a mut MetaTable<'txn>,
+    log: Log<'a, 'txn>,
+    history: History<'a, 'txn>,
+    pieces: &'a mut PiecesTable<'txn>,
+    deliveries: Deliveries<'a, 'txn>,
+    registry: Registry<'a, 'txn>,
+    modules: Modules<'a, 'txn>,
+    plugin_data: PluginData<'a, 'txn>,
+    accounts: Accounts<'a, 'txn>,
+    ids: Ids,
     /// This group.
-    pub(super) position: Position,
+    position: Position,
     /// The newest change that events are matched with, as it was before this group.
-    pub(super) matching: Position,
-    pub(super) dedup_window: Duration,
-    pub(super) now: Timestamp,
-    pub(super) reached: &'a HashMap<SubscriptionId, Timestamp>,
-    pub(super) usage: &'a Usage,
-    pub(super) marks: &'a Marks,
-    pub(super) ended_minutes: &'a HashMap<u128, u64>,
-    pub(super) rows: Rows,
-    pub(super) effects: Effects,
+    matching: Position,
+    dedup_window: Duration,
+    now: Timestamp,
+    new_rows: Vec<NewRow>,
+    woken: HashMap<RecipientId, Wake>,
+    settings: Option<Settings>,
 }
 
-impl Apply<'_, '_> {
-    /// Logs the events of all accepts of the group, in batches, with their deliveries and failures.
-    pub(super) fn accept<'e>(
-        &mut self,
-        accepts: impl Iterator<Item = (&'e [Arrival], Position)>,
-    ) -> Result<Vec<Accepted>, Fault> {
-        let mut answers = Vec::new();
-        let (mut batch, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (arrivals, matched_at) in accepts {
-            if matched_at < self.matching {
-                answers.push(Accepted::Stale(self.matching, arrivals.to_vec()));
-                continue;
-            }
-            let mut ids = Vec::with_capacity(arrivals.len());
-            for arrival in arrivals {
-                let id = self.ids.next();
-                if let Some(first) = self.seen_before(arrival, id)? {
-                    ids.push(first);
-                    continue;
-                }
-                ids.push(id);
-                bytes += arrival.size();
-                let index = u32::try_from(batch.len()).expect("a batch has at most 256 events");
-                failed.extend(failures(arrival, index));
-                batch.push(LoggedEvent {
-                    id,
-                    event: arrival.event.clone(),
-                    received: arrival.received,
-                    sender: arrival.sender.clone(),
-                    matched: arrival.matched.clone(),
-                });
-                if batch.len() == BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_FULL {
-                    self.log(&std::mem::take(&mut batch), std::mem::take(&mut failed))?;
-                    bytes = 0;
-                }
-            }
-            answers.push(Accepted::Logged(ids));
-        }
-        if !batch.is_empty() {
-            self.log(&batch, failed)?;
-        }
-        Ok(answers)
-    }
-
-    fn log(&mut self, batch: &[LoggedEvent], failed: Vec<HistoryRecord>) -> Result<(), Fault> {
-        let key = batch[0].id.uuid().as_u128();
-        let mut ledger = Ledger::default();
-        failed.into_iter().for_each(|record| ledger.add(key, record));
-        ledger.write(self.tables)?;
-        let record = record::encode_batch(batch.iter().map(Some), &[]);
-        self.tables.batches.insert(key, record.as_slice())?;
-        let mut pending: BTreeMap<RecipientId, Vec<u32>> = BTreeMap::new();
-        for (place, logged) in (0..).zip(batch) {
-            for recipient in &logged.matched {
-                pending.entry(*recipient).or_default().push(place);
-            }
-        }
-        // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
-        let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
-        for (recipient, places) in pending {
-            self.effects.woken.entry(recipient).or_default().merge(Wake::accepted(places.len() as u64));
-            self.effects.new_rows.push(NewRow { recipient, batch: key, places: places.clone() });
-            self.add_first(recipient, key, places);
-        }
-        self.effects.batches.push((key, copy));
-        Ok(())
-    }
-
-    /// Returns the event that this one repeats within the dedup window, or remembers this one as `id`.
-    fn seen_before(&mut self, arrival: &Arrival, id: EventId) -> Result<Option<EventId>, Fault> {
-        if self.dedup_window.is_zero() {
-            return Ok(None);
-        }
-        let key = format!("{}\0{}", arrival.event.source(), arrival.event.id());
-        let oldest = self.now.checked_sub(self.dedup_window).unwrap_or(Timestamp::MIN);
-        let oldest = super::ids::first_at(oldest).uuid().as_u128();
-        // Each new entry removes up to two expired ones, so that the table needs no other cleanup.
-        for _ in 0..2 {
-            let first = self.tables.seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
-            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
-            self.tables.seen_order.remove(at)?;
-            if expired == Text::DAMAGED {
-                self.marks.mark("seen_order", at, &record::Error::Text);
-                continue;
-            }
-            if self.tables.seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
-                self.tables.seen.remove(expired.as_str())?;
-            }
-        }
-        if let Some(first) = self.tables.seen.get(key.as_str())?.map(|first| first.value())
-            && first >= oldest
-        {
-            return Ok(Some(record::event_id(first)));
-        }
-        self.tables.seen.insert(key.as_str(), id.uuid().as_u128())?;
-        self.tables.seen_order.insert(id.uuid().as_u128(), key.as_str())?;
-        Ok(None)
-    }
-
-    /// Settles deliveries whose attempts have ended.
-    pub(super) fn settle<'e>(&mut self, all: impl Iterator<Item = &'e End>) -> Result<(), Fault> {
-        let mut ledger = Ledger::default();
-        for end in all {
-            match end {
-                End::Settled(settlement) => self.settle_one(settlement, &mut ledger)?,
-                End::Released(release) => self.release(release, &mut ledger)?,
-            }
-        }
-        ledger.write(self.tables)
-    }
-
-    fn settle_one(&mut self, settlement: &Settlement, ledger: &mut Ledger) -> Result<(), Fault> {
-        let Settlement { attempt, progress, .. } = settlement;
-        let key = key_of(settlement.recipient, settlement.event, settlement.position);
-        if attempt.outcome == Outcome::Delivered {
-            self.remember_reached(settlement.recipient.subscription_id(), attempt.at)?;
-        }
-        let stand = self.take(key, settlement.position.due)?;
-        // An attempt whose delivery was redelivered or cancelled meanwhile is history and changes nothing. If the event
-        // has left the log, not even that.
-        if stand.is_none() && damage::apart(self.stand(key))?.is_ok_and(|stand| stand.is_none()) {
-            return Ok(());
-        }
-        for entry in self.entries_of(settlement)? {
-            self.count(key.recipient, Kind::Story, usage::of_entry(&entry))?;
-            ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
-        }
-        let Some(stand) = stand else { return Ok(()) };
-        if settlement.rendered && is_settled(&attempt.outcome) {
-            self.discard_rendered((key.recipient, key.event))?;
-        }
-        let mut origin = stand.origin();
-        origin.was_allowed |= progress.allowed;
-        let state = match &attempt.outcome {
-            Outcome::Delivered => StoredState::Delivered,
-            Outcome::Denied => StoredState::Denied,
-            Outcome::Skipped { .. } => StoredState::Skipped,
-            Outcome::Dead { .. } => StoredState::Dead,
-            Outcome::Retry { reason, due } => {
-                let why = Why::Failed { reason: reason.clone() };
-                let (batch, index, progress) = (key.batch, key.index, *progress);
-                return Ok(self.wait(key, &Waiting { batch, index, due: *due, why, progress, origin })?);
-            }
-        };
-        self.end(key, state, origin.was_allowed)
-    }
-
-    /// Puts a delivery off, if it still stands where it stood. Its history tells of the first hold in a row only.
-    fn release(&mut self, release: &Release, ledger: &mut Ledger) -> Result<(), Fault> {
-        let Release { recipient, event, position, progress, by, reason, since, due } = release;
-        let key = key_of(*recipient, *event, *position);
-        let Some(stand) = self.take(key, position.due)? else { return Ok(()) };
-        let is_same = |waiting: &Waiting| matches!(&waiting.why, Why::Held { by: known, .. } if known == by);
-        if !matches!(&stand, Stand::Waiting(waiting) if is_same(waiting)) {
-            let entry = Entry::Held { since: *since, by: *by, reason: reason.clone(), due: *due };
-            ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
-        }
-        let progress = Progress { held: Some(*since), ..*progress };
-        let mut origin = stand.origin();
-        origin.was_allowed |= progress.allowed;
-        let (why, due) = (Why::Held { by: *by, reason: reason.clone() }, *due);
-        let (batch, index) = (key.batch, key.index);
-        Ok(self.wait(key, &Waiting { batch, index, due, why, progress, origin })?)
-    }
-
-    /// Returns the attempt as the story keeps it: shortened if its user has no more room.
-    fn entries_of(&mut self, settlement: &Settlement) -> Result<Vec<Entry>, Fault> {
-        let recipient = settlement.recipient.uuid().as_u128();
-        let mut entries = Vec::with_capacity(2);
-        entries.extend(settlement.plugin.clone().map(Entry::Plugin));
-        entries.extend(settlement.run.clone().map(Entry::Run));
-        entries.push(Entry::Attempt(settlement.attempt.clone()));
-        self.fit(recipient, &mut entries)?;
-        Ok(entries)
-    }
-
-    fn remember_reached(&mut self, recipient: SubscriptionId, at: Timestamp) -> Result<(), Fault> {
-        let known = self.effects.reached.get(&recipient).or_else(|| self.reached.get(&recipient));
-        if known.is_none_or(|known| at.duration_since(*known).unsigned_abs() >= REACHED_LAG) {
-            self.effects.reached.insert(recipient, at);
-            self.tables.reached.insert(recipient.uuid().as_u128(), at.as_microsecond())?;
-        }
-        Ok(())
-    }
-
-    /// Enqueues an event again; `false` when it is not in the log.
-    pub(super) fn redeliver(&mut self, request: &Redelivery) -> Result<bool, Fault> {
-        let event = request.event.uuid().as_u128();
-        let Some((batch, index, logged)) = self.find_event(event)? else { return Ok(false) };
-        let (mut ledger, mut asked) = (Ledger::default(), HashSet::new());
-        for id in request.recipients.iter().filter(|id| asked.insert(**id)) {
-            let key = DeliveryKey { recipient: id.uuid().as_u128(), event, batch, index };
-            let stand = match damage::apart(self.stand(key))? {
-                Ok(stand) => stand,
-                // The row must be handled here: a disabled subscription has no worker that would ever read it.
-                Err(reason) => self.bury_unreadable(key, &reason, request.at, &mut ledger)?,
-            };
-            match &stand {
-                // It is still waiting for its first attempt.
-                Some(Stand::First) => continue,
-                Some(Stand::Waiting(_) | Stand::Ended(_)) => drop(self.leave(key)?),
-                None if logged.matched.contains(id) => {}
-                None => drop(self.tables.added.insert((batch, index, key.recipient), ())?),
-            }
-            let entry = Entry::Redelivery { at: request.at, by: request.by.clone() };
-            ledger.add(batch, HistoryRecord { index, recipient: key.recipient, entry });
-            self.discard_rendered_by_other_plugin(*id, request.event)?;
-            self.wait_asked(key, request.at, stand.is_some_and(|stand| stand.origin().was_allowed))?;
-            self.effects.woken.entry(*id).or_default().merge(Wake { count: 1, ..Wake::read() });
-        }
-        ledger.write(self.tables)?;
-        Ok(true)
-    }
-
-    /// Returns an event with its place in the log.
-    pub(super) fn find_event(&self, event: u128) -> Result<Option<(u128, u32, Arc<LoggedEvent>)>, Fault> {
-        let Some(key) = batch_of(&self.tables.batches, event)? else { return Ok(None) };
-        let batch = self.batch(key)?;
-        let found = (0u32..)
-            .zip(batch.iter().map(Option::as_ref))
-            .find(|(_, logged)| logged.is_some_and(|logged| logged.id.uuid().as_u128() == event));
-        Ok(found.and_then(|(index, logged)| Some((key, index, Arc::clone(logged?)))))
-    }
-
-    /// Reads a batch.
-    pub(super) fn batch(&self, key: u128) -> Result<Batch, Fault> {
-        let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::default()) };
-        let read = record::decode_batch(&bytes::Bytes::copy_from_slice(row.value()));
-        read.map_err(|reason| {
-            self.marks.mark("batches", key, &reason);
-            Fault::Damaged { table: "batches", reason }
+impl<'a, 'txn> Apply<'a, 'txn> {
+    /// Begins a group's work, at the position after the last one.
+    pub(super) fn begin(
+        machine: &'a Machine,
+        tables: &'a mut Tables<'txn>,
+        now: Timestamp,
+    ) -> Result<Self, Fault> {
+        let Tables { meta, log, history, pieces, deliveries, registry, modules, plugin_data, usage } = tables;
+        let number = |key: &str| Ok::<_, Fault>(meta.get(key)?.map_or(0, |number| number.value()));
+        let (position, millis) = (number(POSITION_KEY)? + 1, number(MILLIS_KEY)?);
+        let matching = Position(number(MATCHING_KEY)?);
+        meta.insert(POSITION_KEY, position)?;
+        let marks = &machine.marks;
+        Ok(Self {
+            meta,
+            log: Log::new(log, marks),
+            history: History::new(history, marks),
+            pieces,
+            deliveries: Deliveries::new(deliveries, marks, &machine.ended_minutes),
+            registry: Registry::new(registry, marks, &machine.reached),
+            modules: Modules::new(modules, marks),
+            plugin_data: PluginData::new(plugin_data),
+            accounts: Accounts::new(usage, marks, &machine.usage),
+            ids: Ids::of_group(position, now, millis),
+            position: Position(position),
+            matching,
+            dedup_window: Duration::from_millis(machine.settings.dedup_window_ms),
+            now,
+            new_rows: Vec::new(),
+            woken: HashMap::new(),
+            settings: None,
         })
     }
 
-    /// Writes a changed batch, or removes an empty one.
-    pub(super) fn replace_batch(&mut self, key: u128, batch: &Batch) -> Result<(), Fault> {
-        if batch.damaged.is_empty() && batch.iter().all(Option::is_none) {
-            self.tables.batches.remove(key)?;
-        } else {
-            let record = record::encode_batch(batch.iter().map(Option::as_deref), &batch.damaged);
-            self.tables.batches.insert(key, record.as_slice())?;
+    /// Applies a group, and returns a value for each of its operations. Accepts and freezes come first, each all together.
+    pub(super) fn group(&mut self, Group { ops, ends }: &Group) -> Result<Vec<Answer>, Fault> {
+        let mut accepted = accept::accept(self, arrivals(ops))?.into_iter();
+        let mut rendered = freeze::freeze(self, renderings(ops))?.into_iter();
+        let mut answers = Vec::with_capacity(ops.len());
+        for op in ops {
+            answers.push(match op {
+                Op::Accept { .. } => Ok(Value::Accepted(accepted.next().expect("one list for each accept"))),
+                Op::Freeze(_) => rendered.next().expect("one answer for each").map(Value::Flag),
+                other => self.operation(other)?,
+            });
         }
-        self.effects.changed.push(key);
+        settle::settle(self, ends)?;
+        Ok(answers)
+    }
+
+    fn operation(&mut self, op: &Op) -> Result<Answer, Fault> {
+        Ok(Ok(match op {
+            Op::Accept { .. } | Op::Freeze(_) => unreachable!("they are applied together"),
+            Op::PutSubscription(put) => return Ok(subscriptions::put(self, put)?.map(Value::Put)),
+            Op::BeginRecovery(recovery) => Value::Flag(recover::begin(self, recovery)?),
+            Op::Redeliver(redelivery) => Value::Flag(redeliver::redeliver(self, redelivery)?),
+            Op::Recover(request) => Value::Recovery(recover::recover(self, request)?.map(Box::new)),
+            Op::Purge { purge, from } => {
+                let (report, next) = purge::purge(self, purge, *from)?;
+                Value::PurgeReport(report, next)
+            }
+            Op::CancelPending { subscription, limit, at } => {
+                Value::Flag(cancel::cancel_pending(self, *subscription, *limit, *at)?)
+            }
+            // Its bytes are written where the entry is read.
+            Op::ModulePart { .. } => Value::Unit,
+            Op::PutModule(module) => {
+                self.modules.put(module)?;
+                Value::Unit
+            }
+            Op::RemoveModule { digest, uploaded } => Value::Flag(self.modules.remove(*digest, *uploaded)?),
+            Op::Forget { deleted } => Value::Forgotten(subscriptions::forget(self, deleted)?),
+            Op::Bury { recipient, rows, at } => {
+                bury::bury(self, *recipient, rows, *at)?;
+                Value::Unit
+            }
+            Op::Settings(settings) => {
+                self.meta.insert(DEDUP_WINDOW_KEY, settings.dedup_window_ms)?;
+                self.meta.insert(USER_BYTES_KEY, settings.user_bytes_max)?;
+                self.settings = Some(*settings);
+                Value::Unit
+            }
+            Op::Probe => Value::Unit,
+        }))
+    }
+
+    /// Writes what is gathered, the last step of a group, and returns what is to be published.
+    pub(super) fn finish(mut self) -> Result<Effects, Fault> {
+        self.deliveries.write(self.position)?;
+        self.accounts.write()?;
+        if let Some(millis) = self.ids.millis() {
+            self.meta.insert(MILLIS_KEY, millis)?;
+        }
+        let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, .. } = self;
+        Ok(Effects {
+            position,
+            batches: log.new,
+            changed: log.changed,
+            new_rows,
+            pruned: deliveries.pruned,
+            woken,
+            reached: registry.reached,
+            forgotten: registry.forgotten,
+            put: registry.put,
+            settings,
+            usage: accounts.users,
+            ended_minutes: deliveries.ended_minutes,
+        })
+    }
+
+    /// Wakes a recipient after the commit.
+    fn wake(&mut self, recipient: RecipientId, wake: Wake) {
+        self.woken.entry(recipient).or_default().merge(wake);
+    }
+
+    /// Opens a subscription's account. Call this before rows that count are changed: if the account cannot be read, they
+    /// are counted at this point.
+    fn account(&mut self, subscription: u128) -> Result<OpenAccount<'_>, Fault> {
+        let (registry, plugin_data) = (self.registry.tables(), self.plugin_data.tables());
+        self.accounts.open(subscription, || accounts::of_subscription(registry, plugin_data, subscription))
+    }
+
+    /// Counts the replacement of something that is kept for a subscription.
+    fn recount(&mut self, subscription: u128, kind: Kind, before: u64, after: u64) -> Result<(), Fault> {
+        if before != after {
+            self.account(subscription)?.recount(kind, before, after);
+        }
         Ok(())
     }
 
-    /// Cancels pending deliveries, at most `limit` rows of each kind, and removes the plugin's state; returns whether
-    /// there may be more.
-    pub(super) fn cancel_pending(
-        &mut self,
-        id: SubscriptionId,
-        limit: usize,
-        at: Timestamp,
-    ) -> Result<bool, Fault> {
-        let recipient = id.uuid().as_u128();
-        let PendingRows { batches, due: waiting } = self.pending_rows(recipient, limit)?;
-        let mut ledger = Ledger::default();
-        for batch in &batches {
-            let places = damage::apart(self.first_row((recipient, *batch)).map(|places| places.clone()))?;
-            // A row that cannot be read does not tell which deliveries it held.
-            let Some(places) = self.marks.pass("fresh", (recipient, batch), places) else {
-                self.replace_first((recipient, *batch), Vec::new());
-                continue;
-            };
-            let events = damage::apart(self.batch(*batch))?.unwrap_or_default();
-            for index in places {
-                let event = events.event_at(index).map_or(0, |logged| logged.id.uuid().as_u128());
-                self.cancel(DeliveryKey { recipient, event, batch: *batch, index }, None, at, &mut ledger)?;
-            }
+    /// Adds entries to the history of a delivery and counts them; they are shortened if its user has no more room.
+    fn add_history(&mut self, key: DeliveryKey, mut entries: Vec<Entry>) -> Result<(), Fault> {
+        let bytes = entries.iter().map(of_entry).sum();
+        if bytes > 0 {
+            self.account(key.recipient)?.fit(&mut entries, bytes);
         }
-        for (due, event) in &waiting {
-            let row = self.tables.waiting.get((recipient, *event))?.map(|row| Waiting::decode(row.value()));
-            match self.marks.pass("waiting", (recipient, event), row.transpose()).flatten() {
-                Some(known) if known.due.as_microsecond() == *due => {
-                    let key =
-                        DeliveryKey { recipient, event: *event, batch: known.batch, index: known.index };
-                    self.cancel(key, Some(known.due), at, &mut ledger)?;
-                }
-                Some(_) | None => self.remove_stale((recipient, *due, *event))?,
-            }
+        for entry in entries {
+            self.recount(key.recipient, Kind::History, 0, of_entry(&entry))?;
+            self.history.add(key, entry);
         }
-        let rendered = self.discard_all_rendered(id.into(), limit)?;
-        self.forget_state(id)?;
-        ledger.write(self.tables)?;
-        Ok(batches.len() == limit || waiting.len() == limit || rendered == limit)
+        Ok(())
     }
 
-    fn cancel(
-        &mut self,
-        key: DeliveryKey,
-        due: Option<Timestamp>,
-        at: Timestamp,
-        ledger: &mut Ledger,
-    ) -> Result<(), Fault> {
-        let Some(stand) = self.take(key, due)? else { return Ok(()) };
-        self.effects.pruned.insert(record::recipient_id(key.recipient));
-        let entry = Entry::Dropped { at, reason: "the subscription was deleted".to_owned() };
-        ledger.add(key.batch, HistoryRecord { index: key.index, recipient: key.recipient, entry });
-        self.end(key, StoredState::Skipped, stand.origin().was_allowed)
+    /// Writes the entries that an operation has added to the history: its last step.
+    fn write_history(&mut self) -> Result<(), Fault> {
+        self.history.write(self.pieces)
     }
 
-    /// Returns the first pending rows of a recipient, at most `limit` of each kind.
-    pub(super) fn pending_rows(&mut self, recipient: u128, limit: usize) -> Result<PendingRows, Fault> {
-        self.write_rows()?;
-        let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
-        let batches = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, redb::StorageError>>()?;
-        let whole = (recipient, i64::MIN, 0)..=(recipient, i64::MAX, u128::MAX);
-        let rows = self.tables.due.range(whole)?.take(limit);
-        let due = rows.map(|row| {
-            let (_, due, event) = row?.0.value();
-            Ok((due, event))
-        });
-        Ok(PendingRows { batches, due: due.collect::<Result<_, redb::StorageError>>()? })
+    /// Removes the rendered payload of a delivery, if there is one.
+    fn discard_rendered(&mut self, key: (u128, u128)) -> Result<(), Fault> {
+        let Some(row) = self.plugin_data.rendered_row(key)? else { return Ok(()) };
+        self.account(key.0)?;
+        self.plugin_data.remove_rendered(self.pieces, key, &row)?;
+        self.recount(key.0, Kind::Outputs, of_row(&row), 0)
     }
 }
 
-/// Rows of pending deliveries.
-pub(super) struct PendingRows {
-    /// Batches with first attempts.
-    pub(super) batches: Vec<u128>,
-    /// The times (microseconds since 1970) and events of those that wait.
-    pub(super) due: Vec<(i64, u128)>,
-}
-
-/// Makes the records of the filters that gave no answer about an event.
-fn failures(arrival: &Arrival, index: u32) -> impl Iterator<Item = HistoryRecord> {
-    arrival.failed.iter().map(move |(recipient, reason)| {
-        let entry = Entry::FilterFailed { at: arrival.received, reason: reason.clone() };
-        HistoryRecord { index, recipient: recipient.uuid().as_u128(), entry }
+fn arrivals(ops: &[Op]) -> impl Iterator<Item = (&[Arrival], Position)> {
+    ops.iter().filter_map(|op| match op {
+        Op::Accept { arrivals, matched_at } => Some((arrivals.as_slice(), *matched_at)),
+        _ => None,
     })
 }
 
-/// Tells whether nothing can be sent after this, even when the delivery is redelivered.
-fn is_settled(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => true,
-        Outcome::Retry { .. } | Outcome::Dead { .. } => false,
-    }
-}
-
-/// Returns which delivery stands at a position.
-pub(super) fn key_of(recipient: RecipientId, event: EventId, position: QueuePosition) -> DeliveryKey {
-    DeliveryKey {
-        recipient: recipient.uuid().as_u128(),
-        event: event.uuid().as_u128(),
-        batch: position.batch.uuid().as_u128(),
-        index: position.index,
-    }
+fn renderings(ops: &[Op]) -> impl Iterator<Item = &Rendering> {
+    ops.iter().filter_map(|op| match op {
+        Op::Freeze(rendering) => Some(&**rendering),
+        _ => None,
+    })
 }

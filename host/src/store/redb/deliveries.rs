@@ -1,24 +1,63 @@
 //! Where each delivery stands, and how it gets from one state to the next.
 //!
-//! A delivery is in one of three tables: in a row of first attempts ([`FRESH`](super::schema::FRESH)), among those that
-//! wait ([`WAITING`](super::schema::WAITING), with [`DUE`](super::schema::DUE) in the order of their times), or among the
-//! ended ones ([`ENDED`](super::schema::ENDED)). First attempts and ends are packed: one row holds a recipient's
-//! deliveries of a batch. Each commit reads such a row once and writes it once; the numbers of deliveries by state are
-//! written with it.
+//! A delivery is in one of three tables: in a row of first attempts ([`FRESH`]), among those that wait ([`WAITING`], with
+//! [`DUE`] in the order of their times), or among the ended ones ([`ENDED`]). First attempts and ends are packed: one row
+//! holds a recipient's deliveries of a batch. Each commit reads such a row once and writes it once; the numbers of
+//! deliveries by state are written with it.
 
-use std::collections::{BTreeMap, btree_map};
+mod counts;
+mod list;
+mod ready;
+mod remove;
+
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 
 use jiff::Timestamp;
 use redb::{ReadableTable, StorageError};
 
-use super::apply::Apply;
-use super::counts::CountChanges;
-use super::damage;
+use super::damage::{self, Marks};
 use super::handle::Fault;
 use super::ids::millis;
-use super::record::{self, Error, Origin, Waiting, Why};
-use crate::domain::RecipientId;
-use crate::store::{Progress, StoredState};
+use super::record::{self, Ended, Origin, Waiting, Why, decode_ended, encode_ended, final_code};
+use super::schema::tables;
+use crate::domain::{EventId, RecipientId};
+use crate::store::{Position, Progress, QueuePosition, StoredState};
+use counts::CountChanges;
+
+#[cfg(test)]
+pub(super) use counts::FOLD_EVERY;
+pub(super) use counts::{counts, encode_counts};
+pub(super) use list::{Stands, list};
+pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
+pub(super) use remove::{DueRow, PendingRows};
+
+tables! {
+    /// The tables of deliveries.
+    DeliveryTables {
+        /// (Recipient, batch) → places in the batch, 4 bytes each, of events whose first attempt has not ended.
+        FRESH as fresh = "fresh": (u128, u128) => &'static [u8];
+        /// (Recipient, event) → a delivery that waits for another attempt: when, why, and how far it has come
+        /// ([`Waiting`]).
+        WAITING as waiting = "waiting": (u128, u128) => &'static [u8];
+        /// (Recipient, due in microseconds since 1970, event) → nothing. The order of [`WAITING`].
+        DUE as due = "due": (u128, i64, u128) => ();
+        /// (Batch, recipient) → the deliveries of the batch that are over, each with its state ([`Ended`]). In the order of
+        /// time, since a commit ends deliveries of many recipients and few batches. Removed with the events.
+        ENDED as ended = "ended": (u128, u128) => &'static [u8];
+        /// (Recipient, minute since 1970) → nothing. The minutes with batches of which [`ENDED`] has a row of the recipient.
+        ENDED_MINUTES as ended_minutes = "ended_minutes": (u128, u64) => ();
+        /// (Recipient, final state, batch, place in the batch) → event. The deliveries that are over without being
+        /// delivered, by state.
+        ENDED_BY_STATE as ended_by_state = "ended_by_state": (u128, u8, u128, u32) => u128;
+        /// Recipient → how many deliveries it has in each state (`counts`). Written when changes are folded.
+        COUNTS as counts = "counts": u128 => &'static [u8];
+        /// Position of a group → by how much it changes [`COUNTS`], until that is folded.
+        COUNT_CHANGES as count_changes = "count_changes": u64 => &'static [u8];
+        /// (Batch, place in the batch, recipient) → nothing. Deliveries that a redelivery or a recovery added to an event
+        /// that the recipient did not match.
+        ADDED as added = "added": (u128, u32, u128) => ();
+    }
+}
 
 /// Which delivery, and where its event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +69,16 @@ pub(super) struct DeliveryKey {
 }
 
 impl DeliveryKey {
+    /// Returns which delivery stands at a position.
+    pub(super) fn at(recipient: RecipientId, event: EventId, position: QueuePosition) -> Self {
+        Self {
+            recipient: recipient.uuid().as_u128(),
+            event: event.uuid().as_u128(),
+            batch: position.batch.uuid().as_u128(),
+            index: position.index,
+        }
+    }
+
     fn row(self) -> (u128, u128) {
         (self.recipient, self.batch)
     }
@@ -66,58 +115,37 @@ impl Stand {
     }
 }
 
-/// The end of a delivery, in its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
-    /// The event's place in the batch.
-    pub(super) index: u32,
-    /// A final state.
-    pub(super) state: StoredState,
-    /// Whether policy has ever let its user see the event.
-    pub(super) was_allowed: bool,
-}
-
-/// The bit of [`Ended::was_allowed`] beside the state.
-const ALLOWED_BIT: u8 = 0x80;
-/// The final states, by their numbers in a row.
-const FINAL: [StoredState; 4] =
-    [StoredState::Delivered, StoredState::Denied, StoredState::Skipped, StoredState::Dead];
-
-/// Writes a row of ended deliveries.
-pub(super) fn encode_ended(row: &[Ended]) -> Vec<u8> {
-    let packed: Vec<(u32, u8)> = row.iter().map(|ended| (ended.index, code(ended))).collect();
-    record::versioned(|buffer| postcard::to_extend(&packed, buffer))
-}
-
-fn code(ended: &Ended) -> u8 {
-    let state = final_code(ended.state);
-    if ended.was_allowed { state | ALLOWED_BIT } else { state }
-}
-
-/// Returns the number of a final state in keys and rows.
-pub(super) fn final_code(state: StoredState) -> u8 {
-    (state as u8).saturating_sub(StoredState::Delivered as u8)
-}
-
-/// Reads a row of ended deliveries.
-pub(super) fn decode_ended(row: &[u8]) -> Result<Vec<Ended>, Error> {
-    let packed: Vec<(u32, u8)> = record::read(record::body(row)?)?;
-    let ended = |(index, code): (u32, u8)| {
-        let state = FINAL.get(usize::from(code & !ALLOWED_BIT)).ok_or(Error::Value("an unknown state"))?;
-        Ok(Ended { index, state: *state, was_allowed: code & ALLOWED_BIT != 0 })
-    };
-    packed.into_iter().map(ended).collect()
-}
-
 /// The packed rows that a transaction has changed, and by how much the numbers of deliveries change.
 #[derive(Default)]
 pub(super) struct Rows {
     first: BTreeMap<(u128, u128), Vec<u32>>,
     ended: BTreeMap<(u128, u128), Vec<Ended>>,
-    pub(super) counts: CountChanges,
+    counts: CountChanges,
 }
 
-impl Apply<'_, '_> {
+/// Deliveries, as a group of writes changes them.
+pub(super) struct Deliveries<'a, 'txn> {
+    tables: &'a mut DeliveryTables<'txn>,
+    marks: &'a Marks,
+    /// The last minute that was written for each recipient before this group.
+    known_minutes: &'a HashMap<u128, u64>,
+    rows: Rows,
+    /// Recipients that have lost pending first attempts otherwise than by the ends of attempts.
+    pub(super) pruned: HashSet<RecipientId>,
+    /// Recipients and minutes that were written among those with ended deliveries.
+    pub(super) ended_minutes: HashSet<(u128, u64)>,
+}
+
+impl<'a, 'txn> Deliveries<'a, 'txn> {
+    pub(super) fn new(
+        tables: &'a mut DeliveryTables<'txn>,
+        marks: &'a Marks,
+        known_minutes: &'a HashMap<u128, u64>,
+    ) -> Self {
+        let (pruned, ended_minutes) = (HashSet::new(), HashSet::new());
+        Self { tables, marks, known_minutes, rows: Rows::default(), pruned, ended_minutes }
+    }
+
     /// Adds the first attempts of a new batch.
     pub(super) fn add_first(&mut self, recipient: RecipientId, batch: u128, places: Vec<u32>) {
         let recipient = recipient.uuid().as_u128();
@@ -127,12 +155,7 @@ impl Apply<'_, '_> {
     /// Replaces a row of first attempts whose deliveries were sorted out one by one.
     pub(super) fn replace_first(&mut self, row: (u128, u128), places: Vec<u32>) {
         self.rows.first.insert(row, places);
-        self.effects.pruned.insert(record::recipient_id(row.0));
-    }
-
-    /// Notes that a delivery no longer waits for this.
-    pub(super) fn count_waited(&mut self, recipient: u128, why: &Why) {
-        self.rows.counts.add(recipient, why.state(), -1);
+        self.pruned.insert(record::recipient_id(row.0));
     }
 
     /// Returns a row of first attempts; one that is not there has no places.
@@ -225,7 +248,7 @@ impl Apply<'_, '_> {
             None => {}
             Some(Stand::First) => {
                 self.take(key, None)?;
-                self.effects.pruned.insert(record::recipient_id(key.recipient));
+                self.pruned.insert(record::recipient_id(key.recipient));
             }
             Some(Stand::Waiting(waiting)) => drop(self.take(key, Some(waiting.due))?),
             Some(Stand::Ended(ended)) => {
@@ -270,7 +293,7 @@ impl Apply<'_, '_> {
         row.insert(at, Ended { index: key.index, state, was_allowed });
         self.rows.counts.add(key.recipient, state, 1);
         let minute = (key.recipient, minute_of(key.batch));
-        if self.ended_minutes.get(&minute.0) != Some(&minute.1) && self.effects.ended_minutes.insert(minute) {
+        if self.known_minutes.get(&minute.0) != Some(&minute.1) && self.ended_minutes.insert(minute) {
             self.tables.ended_minutes.insert(minute, ())?;
         }
         if state != StoredState::Delivered {
@@ -303,37 +326,10 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
-    pub(super) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
-        self.replace_first((recipient, batch), Vec::new());
-        for ended in std::mem::take(self.ended_row((batch, recipient))?) {
-            self.rows.counts.add(recipient, ended.state, -1);
-        }
-        for state in FINAL.map(final_code) {
-            let whole = (recipient, state, batch, 0)..=(recipient, state, batch, u32::MAX);
-            self.tables.ended_by_state.retain_in(whole, |_, _| false)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets the minutes of recipients whose events have left the log.
-    pub(super) fn forget_minutes(&mut self, recipients: impl IntoIterator<Item = u128>) -> Result<(), Fault> {
-        let oldest = self.tables.batches.first()?.map_or(u64::MAX, |(batch, _)| minute_of(batch.value()));
-        for recipient in recipients {
-            self.tables.ended_minutes.retain_in((recipient, 0)..(recipient, oldest), |_, _| false)?;
-        }
-        Ok(())
-    }
-
-    /// Removes all rows of a recipient that is forgotten. Its events have left the log.
-    pub(super) fn forget_deliveries(&mut self, recipient: u128) -> Result<(), Fault> {
+    /// Writes everything that is gathered, for the group at `position`: its last step.
+    pub(super) fn write(&mut self, position: Position) -> Result<(), Fault> {
         self.write_rows()?;
-        std::mem::take(&mut self.rows.counts).fold(self.tables, self.marks)?;
-        self.tables.ended_minutes.retain_in((recipient, 0)..=(recipient, u64::MAX), |_, _| false)?;
-        let whole = (recipient, 0, 0, 0)..=(recipient, u8::MAX, u128::MAX, u32::MAX);
-        self.tables.ended_by_state.retain_in(whole, |_, _| false)?;
-        self.tables.counts.remove(recipient)?;
-        Ok(())
+        std::mem::take(&mut self.rows.counts).write(self.tables, self.marks, position)
     }
 }
 

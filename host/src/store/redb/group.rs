@@ -7,11 +7,10 @@ use jiff::Timestamp;
 
 use super::damage::DeadRow;
 use super::record;
-use super::recover::Recover;
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::{
     Accepted, Arrival, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota, Release,
-    Rendering, Settlement,
+    Rendering, Settlement, Step,
 };
 
 /// The content of one commit.
@@ -157,6 +156,25 @@ pub(super) struct Redelivery {
     pub(super) recipients: Vec<RecipientId>,
     pub(super) by: String,
     pub(super) at: Timestamp,
+}
+
+/// A request to advance a recovery.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Recover {
+    pub(super) subscription: SubscriptionId,
+    pub(super) asked: Timestamp,
+    pub(super) step: Step,
+    pub(super) at: Timestamp,
+}
+
+impl Recover {
+    /// Returns about how many bytes it holds.
+    fn size(&self) -> usize {
+        match &self.step {
+            Step::Advance(scan) => scan.matched.len() * size_of::<EventId>(),
+            Step::Begin | Step::End(_) => 0,
+        }
+    }
 }
 
 /// How an attempt ended.

@@ -11,11 +11,11 @@ use redb::{
     WriteTransaction,
 };
 
+use super::accounts;
 use super::migrate;
 use super::private;
 use super::record;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
-use super::usage;
 use crate::store;
 
 /// The name of the file in the data folder.
@@ -311,7 +311,7 @@ fn bring_up_to_date(path: &Path, database: &Database, older: Option<u64>) -> Res
         let mut tables = Tables::open(txn)?;
         tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
         if tables.usage.is_empty()? {
-            usage::count_older(&mut tables)?;
+            accounts::count_older(&mut tables)?;
         }
         Ok(())
     });

@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::counts::encode_counts;
+use super::apply::referred;
 use super::damage::Marks;
-use super::deliveries::{Ended, encode_ended, final_code, minute_of};
+use super::deliveries::{encode_counts, minute_of};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
-use super::record::{self, Origin, RetryRecord, Waiting, Why, event_id};
+use super::record::{self, Ended, Origin, RetryRecord, Waiting, Why, encode_ended, event_id, final_code};
 use super::schema::{MILLIS_KEY, Tables};
-use super::subscriptions::referred;
 use crate::domain::{Entry, Outcome};
 use crate::store::{DeliveryCounts, LoggedEvent, StoredState};
 
@@ -35,8 +34,12 @@ pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
     let mut tables = Tables::open(txn)?;
     let marks = Marks::default();
     let mut migration = Migration { retries: retries(txn)?, counts: BTreeMap::new() };
-    let keys: Vec<u128> =
-        tables.batches.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, redb::StorageError>>()?;
+    let keys: Vec<u128> = tables
+        .log
+        .batches
+        .iter()?
+        .map(|row| Ok(row?.0.value()))
+        .collect::<Result<_, redb::StorageError>>()?;
     let mut told = Instant::now();
     for (place, batch) in keys.iter().enumerate() {
         migration.batch(&mut tables, &marks, *batch)?;
@@ -53,11 +56,11 @@ pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
 
 /// Makes the table of the subscriptions that refer to modules.
 fn refer(tables: &mut Tables<'_>) -> Result<(), Fault> {
-    for row in tables.subscriptions.iter()? {
+    for row in tables.registry.subscriptions.iter()? {
         let (key, row) = row?;
         let known = record::decode_subscription(row.value()).ok();
         if let Some(digest) = referred(known.as_ref().map(|known| &*known.subscription)) {
-            tables.referring.insert((digest.to_string().as_str(), key.value()), ())?;
+            tables.modules.referring.insert((digest.to_string().as_str(), key.value()), ())?;
         }
     }
     Ok(())
@@ -89,7 +92,7 @@ impl Migration {
     /// Sorts the deliveries of a batch into the tables. One that cannot be read is left to the readers, which make dead
     /// letters of its pending deliveries.
     fn batch(&mut self, tables: &mut Tables<'_>, marks: &Marks, batch: u128) -> Result<(), Fault> {
-        let Some(row) = tables.batches.get(batch)?.map(|row| row.value().to_vec()) else { return Ok(()) };
+        let Some(row) = tables.log.batches.get(batch)?.map(|row| row.value().to_vec()) else { return Ok(()) };
         let Ok(events) = record::decode_batch(&row.into()) else { return Ok(()) };
         let histories = history::of_batch(&tables.history, &tables.pieces, batch, marks, |_| true)?;
         let mut first: HashMap<u128, Vec<u32>> = HashMap::new();
@@ -100,7 +103,7 @@ impl Migration {
                 let places = match first.entry(recipient) {
                     Slot::Occupied(known) => known.into_mut(),
                     Slot::Vacant(new) => {
-                        let row = tables.fresh.get((recipient, batch))?;
+                        let row = tables.deliveries.fresh.get((recipient, batch))?;
                         let places = row.map(|row| record::decode_places(row.value()));
                         new.insert(places.and_then(Result::ok).unwrap_or_default())
                     }
@@ -119,14 +122,14 @@ impl Migration {
                     self.count(recipient, state);
                     if state != StoredState::Delivered {
                         let key = (recipient, final_code(state), batch, index);
-                        tables.ended_by_state.insert(key, logged.id.uuid().as_u128())?;
+                        tables.deliveries.ended_by_state.insert(key, logged.id.uuid().as_u128())?;
                     }
                 }
             }
         }
         for (recipient, ended) in ended {
-            tables.ended.insert((batch, recipient), encode_ended(&ended).as_slice())?;
-            tables.ended_minutes.insert((recipient, minute_of(batch)), ())?;
+            tables.deliveries.ended.insert((batch, recipient), encode_ended(&ended).as_slice())?;
+            tables.deliveries.ended_minutes.insert((recipient, minute_of(batch)), ())?;
         }
         Ok(())
     }
@@ -158,8 +161,8 @@ impl Migration {
         let Ok(progress) = retry.progress() else { return Ok(()) };
         self.count(recipient, why.state());
         let waiting = Waiting { batch, index, due, why, progress, origin };
-        tables.waiting.insert((recipient, event), waiting.encode().as_slice())?;
-        tables.due.insert((recipient, due.as_microsecond(), event), ())?;
+        tables.deliveries.waiting.insert((recipient, event), waiting.encode().as_slice())?;
+        tables.deliveries.due.insert((recipient, due.as_microsecond(), event), ())?;
         Ok(())
     }
 
@@ -169,10 +172,10 @@ impl Migration {
             self.wait(tables, key, due, &retry, &[])?;
         }
         for (recipient, counts) in self.counts {
-            tables.counts.insert(recipient, encode_counts(&counts).as_slice())?;
+            tables.deliveries.counts.insert(recipient, encode_counts(&counts).as_slice())?;
         }
         // An older id may end in anything: new ones are of a later time. All ids of a batch are of one moment.
-        if let Some((last, _)) = tables.batches.last()? {
+        if let Some((last, _)) = tables.log.batches.last()? {
             tables.meta.insert(MILLIS_KEY, millis(event_id(last.value())) + 1)?;
         }
         Ok(())
@@ -180,7 +183,7 @@ impl Migration {
 }
 
 fn entries(histories: &Histories, index: u32, recipient: u128) -> &[Entry] {
-    histories.entries.get(&(index, recipient)).map_or(&[][..], Vec::as_slice)
+    histories.get(&(index, recipient)).map_or(&[][..], Vec::as_slice)
 }
 
 /// Returns the last entry that said where the delivery stood.

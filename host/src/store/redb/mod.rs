@@ -6,34 +6,31 @@
 //! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`,
 //! `tail`).
 
+mod accounts;
 mod apply;
-mod counts;
 mod damage;
 mod deliveries;
-mod delivery_list;
-mod expire;
 mod group;
 mod handle;
 mod history;
 mod ids;
+mod log;
 mod machine;
 mod migrate;
 mod modules;
 mod open;
 mod pieces;
+mod plugin_data;
 mod private;
 mod publish;
-mod purge;
 mod queue;
 mod read;
 mod reads;
 mod recent;
 mod record;
-mod recover;
-mod rendered;
+mod registry;
 mod road;
 mod schema;
-mod subscriptions;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -64,12 +61,11 @@ use crate::store::{
     Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
     ReadyQuery, Release, Rendering, Settlement, Share, Step, UserUsage, WakeSet,
 };
-use group::{End, Op, PutSubscription, Redelivery, Settings, Value};
+use group::{End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
 use open::Joined;
 use queue::Queue;
 use read::Reader;
-use recover::Recover;
 use usage::Usage;
 
 pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
@@ -250,18 +246,20 @@ impl Store {
     pub async fn ready(&self, query: ReadyQuery) -> Result<ReadyPage, Error> {
         #[cfg(test)]
         self.faults.meet("ready", Some(query.recipient))?;
-        if let Some(page) = self.reader.ready_in_memory(&query) {
+        if query.due == 0
+            && let Some(page) = self.reader.tails.read(&query, &self.reader.recent)
+        {
             return Ok(page);
         }
         loop {
-            let (page, rows) = self.read(move |reader| reader.ready(query)).await?;
+            let (page, rows) = self.read(move |reader| deliveries::ready(reader, query)).await?;
             self.reader.tails.pass(query.recipient, page.read_to);
             if rows.is_empty() {
                 return Ok(page);
             }
             // Once they are dead letters, the next read does not meet them.
             let (recipient, at) = (query.recipient, clock::now());
-            tracing::error!(subscription = %recipient, rows = rows.len(), "what is owed there cannot be read: dead letters");
+            tracing::error!(subscription = %recipient, rows = rows.len(), "pending deliveries cannot be read: they become dead letters");
             if let Err(error) = self.write(Op::Bury { recipient, rows, at }).await {
                 tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
                 return Ok(page);

@@ -10,17 +10,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, StorageError};
 
-use super::apply::Apply;
+use super::damage::Marks;
 use super::group::Op;
 use super::handle::{Fault, OpenError};
 use super::private;
 use super::read::Reader;
 use super::record;
-use super::schema::MODULES;
+use super::schema::tables;
+use super::text::Text;
 use crate::domain::PluginDigest;
 use crate::store::Module;
+
+tables! {
+    /// The tables of modules.
+    ModuleTables {
+        /// Digest of a module → what is known of it; its bytes are a file of their own. Written with each upload.
+        MODULES as modules = "modules": Text => &'static [u8];
+        /// (Digest of a module, subscription) → nothing. The subscriptions that refer to a module and are not deleted.
+        REFERRING as referring = "referring": (Text, u128) => ();
+    }
+}
 
 /// The folder with the bytes.
 #[derive(Clone)]
@@ -163,7 +174,7 @@ pub(super) fn open(folder: &Path, reader: &Reader, keep_parts: bool) -> Result<F
     let files = Files::new(folder);
     let damaged = reader.marks.count();
     let known =
-        reader.modules().map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
+        modules(reader).map_err(|fault| OpenError::Read { path: folder.into(), source: fault.into() })?;
     if reader.marks.count() > damaged {
         tracing::warn!(folder = %files.0.display(), "leftovers of uploads stay: the list of modules is damaged");
     } else if let Err(error) = files.sweep(&known, keep_parts) {
@@ -172,41 +183,30 @@ pub(super) fn open(folder: &Path, reader: &Reader, keep_parts: bool) -> Result<F
     Ok(files)
 }
 
-impl Reader {
-    /// See [`crate::store::Store::module`].
-    pub(super) fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Fault> {
-        self.handle.read(|txn| {
-            let row = txn.open_table(MODULES)?.get(digest.to_string().as_str())?;
-            row.map(|row| record::decode_module(row.value())).transpose().map_err(Fault::damaged("modules"))
-        })
-    }
-
-    /// See [`crate::store::Store::modules`].
-    pub(super) fn modules(&self) -> Result<Vec<Module>, Fault> {
-        self.handle.read(|txn| {
-            let mut modules = Vec::new();
-            for row in txn.open_table(MODULES)?.iter()? {
-                let (digest, module) = row?;
-                modules.extend(self.marks.pass(
-                    "modules",
-                    digest.value(),
-                    record::decode_module(module.value()),
-                ));
-            }
-            Ok(modules)
-        })
-    }
+/// The table of modules, as a group of writes changes it.
+pub(super) struct Modules<'a, 'txn> {
+    tables: &'a mut ModuleTables<'txn>,
+    marks: &'a Marks,
 }
 
-impl Apply<'_, '_> {
-    pub(super) fn put_module(&mut self, module: &Module) -> Result<(), Fault> {
+impl<'a, 'txn> Modules<'a, 'txn> {
+    pub(super) fn new(tables: &'a mut ModuleTables<'txn>, marks: &'a Marks) -> Self {
+        Self { tables, marks }
+    }
+
+    /// Tells whether there is such a module.
+    pub(super) fn has(&self, digest: PluginDigest) -> Result<bool, StorageError> {
+        Ok(self.tables.modules.get(digest.to_string().as_str())?.is_some())
+    }
+
+    /// Writes a module.
+    pub(super) fn put(&mut self, module: &Module) -> Result<(), StorageError> {
         let key = module.report.digest.to_string();
-        self.tables.modules.insert(key.as_str(), record::encode_module(module).as_slice())?;
-        Ok(())
+        self.tables.modules.insert(key.as_str(), record::encode_module(module).as_slice()).map(drop)
     }
 
     /// Removes a module, unless a subscription refers to it or it was uploaded again since the time that is given.
-    pub(super) fn remove_module(&mut self, digest: PluginDigest, uploaded: Timestamp) -> Result<bool, Fault> {
+    pub(super) fn remove(&mut self, digest: PluginDigest, uploaded: Timestamp) -> Result<bool, Fault> {
         let key = digest.to_string();
         let row = self.tables.modules.get(key.as_str())?.map(|row| record::decode_module(row.value()));
         let known = row.and_then(|read| self.marks.pass("modules", &key, read));
@@ -218,4 +218,44 @@ impl Apply<'_, '_> {
         self.tables.modules.remove(key.as_str())?;
         Ok(true)
     }
+
+    /// Lets a subscription refer to another module.
+    pub(super) fn refer(
+        &mut self,
+        subscription: u128,
+        before: Option<PluginDigest>,
+        now: Option<PluginDigest>,
+    ) -> Result<(), StorageError> {
+        if before == now {
+            return Ok(());
+        }
+        if let Some(digest) = before {
+            self.tables.referring.remove((digest.to_string().as_str(), subscription))?;
+        }
+        if let Some(digest) = now {
+            self.tables.referring.insert((digest.to_string().as_str(), subscription), ())?;
+        }
+        Ok(())
+    }
+}
+
+/// See [`crate::store::Store::module`].
+pub(super) fn module(reader: &Reader, digest: PluginDigest) -> Result<Option<Module>, Fault> {
+    reader.handle.read(|txn| {
+        let row = txn.open_table(MODULES)?.get(digest.to_string().as_str())?;
+        row.map(|row| record::decode_module(row.value())).transpose().map_err(Fault::damaged("modules"))
+    })
+}
+
+/// See [`crate::store::Store::modules`].
+pub(super) fn modules(reader: &Reader) -> Result<Vec<Module>, Fault> {
+    reader.handle.read(|txn| {
+        let mut modules = Vec::new();
+        for row in txn.open_table(MODULES)?.iter()? {
+            let (digest, module) = row?;
+            let read = record::decode_module(module.value());
+            modules.extend(reader.marks.pass("modules", digest.value(), read));
+        }
+        Ok(modules)
+    })
 }

@@ -8,9 +8,11 @@ use tokio::runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::damage::{self, Marks};
+use super::apply::bury_stranded;
+use super::damage::Marks;
 use super::group::Op;
 use super::handle::{FILE_NAME, Fault, Handle, OpenError};
+use super::log;
 use super::machine::Machine;
 use super::modules::{self, Files};
 use super::publish::Publisher;
@@ -48,7 +50,7 @@ impl Opened {
         let handle = Arc::new(Handle::open(folder)?);
         let (recent, tails) = (Arc::default(), Arc::default());
         let reader = Reader { handle, recent, tails, marks: Marks::default() };
-        reader.tails.begin_after(reader.last_batch().map_err(|fault| unreadable(folder, fault))?);
+        reader.tails.begin_after(log::last_batch(&reader).map_err(|fault| unreadable(folder, fault))?);
         let machine = Machine::load(&reader).map_err(|fault| unreadable(folder, fault))?;
         Ok(Self { reader, machine })
     }
@@ -62,9 +64,9 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
     let Opened { reader, mut machine } = Opened::new(folder)?;
     machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
-    if let Err(fault) = damage::bury_stranded(&reader, &mut machine, clock::now()) {
+    if let Err(fault) = bury_stranded(&reader, &mut machine, clock::now()) {
         let error = Error::from(fault);
-        tracing::warn!(%error, "what is owed to damaged subscriptions stays until the next start");
+        tracing::warn!(%error, "pending deliveries of damaged subscriptions stay until the next start");
     }
     let modules = modules::open(folder, &reader, false)?;
     let store = around(reader, &machine, modules, None, &options);

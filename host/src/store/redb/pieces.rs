@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use redb::{ReadableTable, Table};
+use redb::{ReadableTable, Table, TableDefinition};
 
 use super::handle::Fault;
 use super::record::Error;
@@ -22,7 +22,10 @@ pub(super) const INLINE_MAX: usize = 3_584;
 /// The first byte of a row whose record lies in pieces. No record begins with it: there it is a version.
 const MARK: u8 = 0xff;
 
-/// (Number of the record, place of the piece) → the piece.
+/// (Number of the record, place of the piece) → the piece. Written and removed with the row.
+pub(super) const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("pieces");
+
+/// The handle of a write transaction on [`PIECES`].
 pub(super) type PiecesTable<'txn> = Table<'txn, (u64, u32), &'static [u8]>;
 
 /// Where a large record lies: what its row holds.
@@ -133,12 +136,10 @@ fn first_piece(left: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use redb::Database;
     use redb::backends::InMemoryBackend;
-    use redb::{Database, TableDefinition};
 
     use super::*;
-
-    const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("pieces");
 
     fn record(bytes: usize, seed: usize) -> Vec<u8> {
         (0..bytes).map(|place| u8::try_from((place * 31 + place / 256 + seed) % 251).unwrap()).collect()

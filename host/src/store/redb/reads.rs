@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Store;
 use super::handle::Fault;
 use super::read::Reader;
+use super::{Store, deliveries, history, log, modules, plugin_data, registry};
 use crate::domain::plugin::{RenderedPayload, StateMap};
 use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
 use crate::stage::panic_text;
@@ -34,17 +34,17 @@ impl Store {
 
     /// Returns one event with the history of its deliveries.
     pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
-        self.read(move |reader| reader.story(id)).await
+        self.read(move |reader| history::of_event(reader, id)).await
     }
 
     /// Returns events with the histories of their deliveries, newest first.
     pub async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
-        self.read(move |reader| reader.stories(range)).await
+        self.read(move |reader| history::of_range(reader, range)).await
     }
 
     /// Lists deliveries of a recipient, those of the newest events first.
     pub async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
-        self.read(move |reader| reader.deliveries(query)).await
+        self.read(move |reader| deliveries::list(reader, query)).await
     }
 
     /// Returns those of these events that are in the log, each with its delivery to this recipient alone, in any order.
@@ -53,32 +53,32 @@ impl Store {
         recipient: RecipientId,
         events: Vec<EventId>,
     ) -> Result<Vec<EventHistory>, Error> {
-        self.read(move |reader| reader.deliveries_of(recipient, &events)).await
+        self.read(move |reader| history::of_recipient(reader, recipient, &events)).await
     }
 
     /// Counts the deliveries of a recipient by state.
     pub async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
-        self.read(move |reader| reader.counts(recipient)).await
+        self.read(move |reader| deliveries::counts(reader, recipient)).await
     }
 
     /// Returns all subscriptions, deleted ones included, and the position up to which they have all changes.
     pub async fn subscriptions(&self) -> Result<(Position, Vec<StoredSubscription>), Error> {
-        self.read(Reader::subscriptions).await
+        self.read(registry::subscriptions).await
     }
 
     /// Returns a subscription's running or last recovery.
     pub async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
-        self.read(move |reader| reader.recovery(subscription)).await
+        self.read(move |reader| registry::recovery(reader, subscription)).await
     }
 
     /// Returns all running recoveries.
     pub async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
-        self.read(Reader::running_recoveries).await
+        self.read(registry::running_recoveries).await
     }
 
     /// Returns the next part of the log, oldest first; nothing when there is no more.
     pub async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
-        self.read(move |reader| reader.forward(forward)).await
+        self.read(move |reader| log::forward(reader, forward)).await
     }
 
     /// Counts a recipient's pending deliveries besides first attempts, up to `limit`.
@@ -88,12 +88,12 @@ impl Store {
         now: Timestamp,
         limit: usize,
     ) -> Result<Backlog, Error> {
-        self.read(move |reader| reader.backlog(recipient, now, limit)).await
+        self.read(move |reader| deliveries::backlog(reader, recipient, now, limit)).await
     }
 
     /// Returns the recipients that have pending deliveries.
     pub async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
-        self.read(Reader::recipients_with_backlog).await
+        self.read(deliveries::recipients_with_backlog).await
     }
 
     /// Returns the rendered payload of a delivery, if its plugin has rendered it.
@@ -104,17 +104,17 @@ impl Store {
     ) -> Result<Option<RenderedPayload>, Error> {
         #[cfg(test)]
         self.faults.meet("rendered", Some(recipient))?;
-        self.read(move |reader| reader.rendered(event, recipient)).await
+        self.read(move |reader| plugin_data::rendered(reader, event, recipient)).await
     }
 
     /// Returns the state of a subscription's plugin. It may contain expired values until the next change.
     pub async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
-        self.read(move |reader| reader.plugin_state(subscription)).await
+        self.read(move |reader| plugin_data::state(reader, subscription)).await
     }
 
     /// Returns what is known of a module.
     pub async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
-        self.read(move |reader| reader.module(digest)).await
+        self.read(move |reader| modules::module(reader, digest)).await
     }
 
     /// Returns a module's bytes.
@@ -127,11 +127,11 @@ impl Store {
     pub async fn modules(&self) -> Result<Vec<Module>, Error> {
         #[cfg(test)]
         self.faults.meet("modules", None)?;
-        self.read(Reader::modules).await
+        self.read(modules::modules).await
     }
 
     /// Remembers when a subscription's target was last reached.
     pub async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
-        self.read(Reader::reached).await
+        self.read(registry::reached).await
     }
 }

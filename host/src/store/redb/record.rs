@@ -10,6 +10,7 @@
 //! the list, a field of postcard in a new version, a member of JSON with a default.
 
 mod batch;
+mod ended;
 mod entry;
 mod event;
 mod form;
@@ -32,6 +33,7 @@ use crate::domain::plugin::{AllowHostError, DigestError};
 use crate::domain::{EventId, RecipientId, retry};
 
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
+pub(super) use ended::{Ended, FINAL, decode_ended, encode_ended, final_code};
 pub(super) use group::{decode_group, encode_group};
 pub(super) use history::{HistoryRecord, decode_history, encode_history};
 pub(super) use module::{decode_module, encode_module};

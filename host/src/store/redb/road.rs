@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::handle::{Durability, Fault};
-use super::machine::{GROUPS_APART_MAX, Machine};
+use super::log;
+use super::machine::{AppliedEntry, Machine};
 use super::modules::Files;
 use super::publish::{Publisher, send};
 use super::queue::{Queue, QueuedGroup, Reply};
 use super::read::Reader;
 use super::record;
+use super::registry::GROUPS_APART_MAX;
 use super::schema::Tables;
 use crate::store::journal::{Entry, Journal, Ticket};
 use crate::store::{Error, Position};
@@ -272,7 +274,7 @@ impl Applier {
 
     /// Takes everything that is remembered of the file from the file.
     fn load(&mut self) -> Result<Position, Error> {
-        self.reader.tails.begin_after(self.reader.last_batch()?);
+        self.reader.tails.begin_after(log::last_batch(&self.reader)?);
         self.machine.load_again(&self.reader)?;
         self.position()
     }
@@ -289,11 +291,11 @@ impl Applier {
                 .collect::<Result<Vec<_>, _>>()
         })?;
         let Some(last) = entries.last() else { return Ok(()) };
-        for (ticket, mut applied) in done {
-            self.files.remove_all(&applied.removed_modules);
-            self.publisher.publish(std::mem::take(&mut applied.effects));
+        for (ticket, AppliedEntry { answers, effects, removed_modules }) in done {
+            self.files.remove_all(&removed_modules);
+            self.publisher.publish(effects);
             if ticket.member == self.member
-                && let Some(answers) = applied.answers
+                && let Some(answers) = answers
                 && let Some(Callers { ops, ends, .. }) = self.waiting.take(ticket.number)
             {
                 self.publisher.answer(ops, ends, answers);

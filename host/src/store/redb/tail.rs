@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::read::first_attempt;
+use super::deliveries::first_attempt;
 use super::recent::Recent;
 use super::record::{self, Batch};
 use crate::domain::{EventId, RecipientId};

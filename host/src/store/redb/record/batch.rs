@@ -24,6 +24,11 @@ impl Batch {
     pub(in crate::store::redb) fn event_at(&self, index: u32) -> Option<&Arc<LoggedEvent>> {
         self.events.get(usize::try_from(index).ok()?)?.as_ref()
     }
+
+    /// Tells whether nothing is left of it.
+    pub(in crate::store::redb) fn is_purged(&self) -> bool {
+        self.damaged.is_empty() && self.events.iter().all(Option::is_none)
+    }
 }
 
 impl std::ops::Deref for Batch {

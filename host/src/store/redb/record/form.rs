@@ -46,22 +46,27 @@ macro_rules! record {
             $($(#[$extra_meta])* $extra: $extra_form,)?
         }
 
-        impl<'a> $crate::store::redb::record::form::Form<'a, $value> for $record $(<$life>)? {
-            fn of(value: &'a $value) -> Self {
-                let $value { $($field),+ } = value;
-                Self {
-                    $($field: $crate::store::redb::record::form::Form::of($field),)+
-                    $($extra: <$extra_form>::default(),)?
+        const _: () = {
+            use $crate::store::redb::record::Error;
+            use $crate::store::redb::record::form::Form;
+
+            impl<'a> Form<'a, $value> for $record $(<$life>)? {
+                fn of(value: &'a $value) -> Self {
+                    let $value { $($field),+ } = value;
+                    Self {
+                        $($field: Form::of($field),)+
+                        $($extra: <$extra_form>::default(),)?
+                    }
+                }
+
+                fn read(self, shared: &::bytes::Bytes) -> Result<$value, Error> {
+                    let Self { $($field,)+ $($extra: _,)? } = self;
+                    Ok($value {
+                        $($field: Form::read($field, shared)?),+
+                    })
                 }
             }
-
-            fn read(self, shared: &::bytes::Bytes) -> Result<$value, $crate::store::redb::record::Error> {
-                let Self { $($field,)+ $($extra: _,)? } = self;
-                Ok($value {
-                    $($field: $crate::store::redb::record::form::Form::read($field, shared)?),+
-                })
-            }
-        }
+        };
     };
     (
         $(#[$meta:meta])*
@@ -83,32 +88,37 @@ macro_rules! record {
             )+
         }
 
-        impl<'a> $crate::store::redb::record::form::Form<'a, $value> for $record $(<$life>)? {
-            fn of(value: &'a $value) -> Self {
-                match value {
-                    $(
-                        $value::$variant $((record!(@bind inner $inner)))? $({ $($field),+ })? => {
-                            Self::$variant
-                            $((<$inner as $crate::store::redb::record::form::Form<'a, _>>::of(inner)))?
-                            $({ $($field: $crate::store::redb::record::form::Form::of($field)),+ })?
-                        }
-                    )+
+        const _: () = {
+            use $crate::store::redb::record::Error;
+            use $crate::store::redb::record::form::Form;
+
+            impl<'a> Form<'a, $value> for $record $(<$life>)? {
+                fn of(value: &'a $value) -> Self {
+                    match value {
+                        $(
+                            $value::$variant $((record!(@bind inner $inner)))? $({ $($field),+ })? => {
+                                Self::$variant
+                                $((<$inner as Form<'a, _>>::of(inner)))?
+                                $({ $($field: Form::of($field)),+ })?
+                            }
+                        )+
+                    }
+                }
+
+                #[allow(unused_variables, reason = "some enums hold nothing that is read")]
+                fn read(self, shared: &::bytes::Bytes) -> Result<$value, Error> {
+                    Ok(match self {
+                        $(
+                            Self::$variant $((record!(@bind inner $inner)))? $({ $($field),+ })? => {
+                                $value::$variant
+                                $((<$inner as Form<'a, _>>::read(inner, shared)?))?
+                                $({ $($field: Form::read($field, shared)?),+ })?
+                            }
+                        )+
+                    })
                 }
             }
-
-            #[allow(unused_variables, reason = "some enums hold nothing that is read")]
-            fn read(self, shared: &::bytes::Bytes) -> Result<$value, $crate::store::redb::record::Error> {
-                Ok(match self {
-                    $(
-                        Self::$variant $((record!(@bind inner $inner)))? $({ $($field),+ })? => {
-                            $value::$variant
-                            $((<$inner as $crate::store::redb::record::form::Form<'a, _>>::read(inner, shared)?))?
-                            $({ $($field: $crate::store::redb::record::form::Form::read($field, shared)?),+ })?
-                        }
-                    )+
-                })
-            }
-        }
+        };
     };
     (@bind $name:ident $form:ty) => {
         $name
@@ -273,7 +283,7 @@ boxed! {
     super::handler_run::HandlerRunRecord<'a> => Box<crate::domain::HandlerRun>;
     super::plugin_use::PluginUseRecord<'a> => Arc<crate::domain::PluginUse>;
     super::group::op::PutSubscriptionRecord<'a> => Box<crate::store::redb::group::PutSubscription>;
-    super::group::recover::RecoverRecord<'a> => Box<crate::store::redb::recover::Recover>;
+    super::group::recover::RecoverRecord<'a> => Box<crate::store::redb::group::Recover>;
 }
 
 /// A time in nanoseconds since 1970, for those that somebody may have asked for so exactly.

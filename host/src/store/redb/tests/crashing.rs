@@ -121,10 +121,11 @@ fn rename_batch(folder: &Path, from: EventId, to: EventId) {
     use crate::store::LoggedEvent;
     let renamed = Handle::open(folder).unwrap().write(|txn| {
         let mut tables = Tables::open(txn)?;
-        let row = tables.batches.remove(from.uuid().as_u128())?.unwrap().value().to_vec();
+        let row = tables.log.batches.remove(from.uuid().as_u128())?.unwrap().value().to_vec();
         let batch = record::decode_batch(&row.into()).unwrap();
         let logged = LoggedEvent { id: to, ..LoggedEvent::clone(batch[0].as_ref().unwrap()) };
         tables
+            .log
             .batches
             .insert(to.uuid().as_u128(), record::encode_batch([Some(&logged)].into_iter(), &[]).as_slice())?;
         tables.meta.insert(MILLIS_KEY, ids::millis(to))?;

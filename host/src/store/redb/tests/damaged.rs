@@ -2,8 +2,9 @@
 
 use redb::{ReadableTable, TableDefinition};
 
-use super::super::history;
-use super::super::schema::{HISTORY, PIECES, Tables};
+use super::super::history::{self, HISTORY};
+use super::super::pieces::PIECES;
+use super::super::schema::Tables;
 use super::*;
 use crate::domain::{Activity, Subscription};
 use crate::store::{Error, Forward, Quota, StoredState};
@@ -28,10 +29,10 @@ fn damage_now(store: &Store, damage: impl FnOnce(&mut Tables<'_>)) {
 /// Changes one byte of a batch, counted from its end.
 fn damage_batch(tables: &mut Tables<'_>, id: EventId, from_end: usize) {
     let key = id.uuid().as_u128();
-    let mut record = tables.batches.get(key).unwrap().unwrap().value().to_vec();
+    let mut record = tables.log.batches.get(key).unwrap().unwrap().value().to_vec();
     let place = record.len() - from_end;
     record[place] ^= 0x10;
-    tables.batches.insert(key, record.as_slice()).unwrap();
+    tables.log.batches.insert(key, record.as_slice()).unwrap();
 }
 
 /// Returns how the last attempts at a subscription's deliveries of a batch ended, by their places.
@@ -41,7 +42,7 @@ fn states(store: &Store, batch: EventId, recipient: RecipientId) -> Vec<(u32, St
         let (table, pieces) = (txn.open_table(HISTORY)?, txn.open_table(PIECES)?);
         history::of_batch(&table, &pieces, batch.uuid().as_u128(), &store.reader.marks, |_| true)
     });
-    let entries = found.unwrap().entries.into_iter();
+    let entries = found.unwrap().into_iter();
     let mut states: Vec<_> = entries
         .filter(|((_, of), _)| *of == recipient)
         .map(|((index, _), entries)| (index, last_end(&entries)))
@@ -110,7 +111,7 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
     let kept = accept(&store, "d", &[sub(1)]).await;
     let store = damage(folder.path(), store, |tables| {
         for id in [lost[0], retried] {
-            tables.batches.insert(id.uuid().as_u128(), &[9, 9][..]).unwrap();
+            tables.log.batches.insert(id.uuid().as_u128(), &[9, 9][..]).unwrap();
         }
     })
     .await;
@@ -141,8 +142,16 @@ async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() 
     settle(&store, sub(1), &waiting, retry(after(0))).await;
     let key = |id: EventId| id.uuid().as_u128();
     let store = damage(folder.path(), store, |tables| {
-        tables.fresh.insert((sub::<RecipientId>(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..]).unwrap();
-        tables.waiting.insert((sub::<RecipientId>(1).uuid().as_u128(), key(retried)), &[7][..]).unwrap();
+        tables
+            .deliveries
+            .fresh
+            .insert((sub::<RecipientId>(1).uuid().as_u128(), key(fresh[0])), &[1, 2, 3][..])
+            .unwrap();
+        tables
+            .deliveries
+            .waiting
+            .insert((sub::<RecipientId>(1).uuid().as_u128(), key(retried)), &[7][..])
+            .unwrap();
     })
     .await;
     let left = ready(&store, sub(1)).await;
@@ -164,10 +173,10 @@ async fn deleted_subscriptions_are_forgiven_whatever_is_damaged() {
     let second = accept(&store, "b", &[sub(1)]).await;
     let store = damage(folder.path(), store, |tables| {
         let (of, key) = (sub::<RecipientId>(1).uuid().as_u128(), |id: EventId| id.uuid().as_u128());
-        tables.fresh.insert((of, key(first)), &[1, 2, 3][..]).unwrap();
-        tables.waiting.insert((of, key(second)), &[7][..]).unwrap();
-        tables.due.insert((of, 0, key(second)), ()).unwrap();
-        tables.batches.insert(key(second), &[9, 9][..]).unwrap();
+        tables.deliveries.fresh.insert((of, key(first)), &[1, 2, 3][..]).unwrap();
+        tables.deliveries.waiting.insert((of, key(second)), &[7][..]).unwrap();
+        tables.deliveries.due.insert((of, 0, key(second)), ()).unwrap();
+        tables.log.batches.insert(key(second), &[9, 9][..]).unwrap();
     })
     .await;
     assert!(!store.cancel_pending(sub(1), 10).await.unwrap());
@@ -181,7 +190,7 @@ async fn retention_takes_damaged_batches_with_their_time() {
     let lost = accept(&store, "a", &[]).await;
     let partly = store.log(vec![arrival("b", &[]), arrival("c", &[])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
-        tables.batches.insert(lost.uuid().as_u128(), &[9, 9][..]).unwrap();
+        tables.log.batches.insert(lost.uuid().as_u128(), &[9, 9][..]).unwrap();
         damage_batch(tables, partly[0], 1);
     })
     .await;
@@ -206,8 +215,9 @@ async fn what_is_given_up_does_not_depend_on_what_is_damaged_beside_it() {
     let id = accept(&store, "a", &[sub(1), sub(2), sub(3)]).await;
     settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(1))).await;
     damage_now(&store, |tables| {
-        tables.subscriptions.insert(sub::<RecipientId>(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+        tables.registry.subscriptions.insert(sub::<RecipientId>(2).uuid().as_u128(), &b"\x01{"[..]).unwrap();
         tables
+            .deliveries
             .fresh
             .insert((sub::<RecipientId>(3).uuid().as_u128(), id.uuid().as_u128()), &[1, 2, 3][..])
             .unwrap();
@@ -264,11 +274,11 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
     let good = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
     store.put(good.clone(), Quota::Exempt).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
-        tables.subscriptions.insert(1, &b"\x01{"[..]).unwrap();
-        tables.recoveries.insert(1, &b"\x01{"[..]).unwrap();
-        tables.reached.insert(1, i64::MAX).unwrap();
-        tables.modules.insert("sha256:00", &b"\x01{"[..]).unwrap();
-        tables.state.insert((1, "key"), &[7][..]).unwrap();
+        tables.registry.subscriptions.insert(1, &b"\x01{"[..]).unwrap();
+        tables.registry.recoveries.insert(1, &b"\x01{"[..]).unwrap();
+        tables.registry.reached.insert(1, i64::MAX).unwrap();
+        tables.modules.modules.insert("sha256:00", &b"\x01{"[..]).unwrap();
+        tables.plugin_data.state.insert((1, "key"), &[7][..]).unwrap();
     })
     .await;
     assert_eq!(subscriptions(&store).await, [good.into()]);
@@ -291,7 +301,7 @@ async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
     settle(&store, sub(1), &only(&store, sub(1)).await, retry(after(0))).await;
     let logged = store.log(vec![arrival("b", &[sub(1)]), arrival("c", &[sub(1)])]).await.unwrap();
     let store = damage(folder.path(), store, |tables| {
-        tables.subscriptions.insert(sub::<RecipientId>(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
+        tables.registry.subscriptions.insert(sub::<RecipientId>(1).uuid().as_u128(), &b"\x01{"[..]).unwrap();
     })
     .await;
     assert_eq!(
@@ -333,7 +343,7 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     let logged = store.log(vec![arrival("a", &[sub(1)]), arrival("b", &[sub(1), sub(2)])]).await.unwrap();
     damage_now(&store, |tables| {
         let row = (sub::<RecipientId>(1).uuid().as_u128(), logged[0].uuid().as_u128());
-        tables.fresh.insert(row, &[1, 2, 3][..]).unwrap();
+        tables.deliveries.fresh.insert(row, &[1, 2, 3][..]).unwrap();
     });
     assert!(store.redeliver(logged[1], vec![sub(1), sub(2)], "bob".to_owned(), after(1)).await.unwrap());
     let state_of_other = state(&store, logged[0], sub(1)).await;

@@ -2,8 +2,10 @@
 
 use redb::{ReadableTableMetadata, TableDefinition};
 
+use super::super::group::{Group, Op};
 use super::super::handle::Handle;
-use super::super::schema::{SEEN, SEEN_ORDER, Tables};
+use super::super::log::{SEEN, SEEN_ORDER};
+use super::super::schema::Tables;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -75,13 +77,11 @@ impl Timed {
 
     fn accept(&mut self, id: &str, now: Timestamp) -> EventId {
         let written = self.handle.write(|txn| {
-            let mut tables = Tables::open(txn)?;
-            let mut apply = self.machine.begin(&mut tables, now)?;
-            let ids = apply.accept([(&[arrival(id, &[])][..], Position::default())].into_iter())?;
-            apply.finish()?;
-            Ok(ids)
+            let op = Op::Accept { arrivals: vec![arrival(id, &[])], matched_at: Position::default() };
+            let group = Group { ops: vec![op], ends: Vec::new() };
+            Ok(self.machine.apply(&mut Tables::open(txn)?, now, &group)?.0.remove(0))
         });
-        match &written.unwrap()[0] {
+        match written.unwrap().unwrap().accepted() {
             Accepted::Logged(ids) => ids[0],
             Accepted::Stale(..) => unreachable!("no subscription changes"),
         }

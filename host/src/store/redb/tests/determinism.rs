@@ -7,11 +7,21 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use redb::{ReadableTable as _, TableHandle as _};
 
+use super::super::accounts::USAGE;
+use super::super::deliveries::{
+    ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING,
+};
 use super::super::group::{End, Group, Op, Redelivery};
 use super::super::handle::{Durability, Fault, Handle};
-use super::super::modules::Files;
+use super::super::history::HISTORY;
+use super::super::log::{BATCHES, SEEN, SEEN_ORDER};
+use super::super::modules::{Files, MODULES, REFERRING};
+use super::super::pieces::PIECES;
+use super::super::plugin_data::{PREPARED, STATE};
 use super::super::read::Reader;
-use super::super::schema::{self, Tables};
+use super::super::registry::{MEMBERS, REACHED, RECOVERIES, SUBSCRIPTIONS};
+use super::super::schema::{META, Tables};
+use super::super::{accounts, deliveries, history, registry};
 use super::*;
 use crate::store::Release;
 use crate::store::journal::{Entry, Ticket};
@@ -136,8 +146,8 @@ impl Replica {
         let handle = Arc::new(Handle::open(folder.path()).unwrap());
         let mut replica = Self { folder, handle, machine: machine(DEDUP_WINDOW) };
         let reader = replica.reader();
-        replica.machine.reached = reader.reached().unwrap().into_iter().collect();
-        replica.machine.usage = Usage::new(reader.accounts().unwrap(), u64::MAX).into();
+        replica.machine.reached = registry::reached(&reader).unwrap().into_iter().collect();
+        replica.machine.usage = Usage::new(accounts::accounts(&reader).unwrap(), u64::MAX).into();
         replica
     }
 
@@ -152,9 +162,9 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
     let read = handle.read(|txn| {
         macro_rules! dump {
                 ($($table:ident),*) => {$(
-                    for row in txn.open_table(schema::$table)?.iter()? {
+                    for row in txn.open_table($table)?.iter()? {
                         let (key, value) = row?;
-                        let name = schema::$table.name().to_owned();
+                        let name = $table.name().to_owned();
                         rows.push(format!("{name} {:?} {:?}", key.value(), value.value()));
                     }
                 )*};
@@ -232,7 +242,7 @@ impl Planner {
         let recipient = sub(1 + u128::from(mask) % 3);
         let query =
             ReadyQuery { recipient, after: EventId::NIL, first_attempts: 99, now: Timestamp::MAX, due: 99 };
-        let (page, _) = replica.reader().ready(query).unwrap();
+        let (page, _) = deliveries::ready(&replica.reader(), query).unwrap();
         let pending: Vec<_> = page.first_attempts.into_iter().chain(page.due).collect();
         let Some(pending) = pending.get(first.index(pending.len().max(1))) else { return };
         let seconds = i64::try_from(second.index(50)).unwrap();
@@ -277,7 +287,7 @@ proptest! {
         for (number, dice) in dice.iter().enumerate() {
             let plan = planner.plan(&first, number, dice);
             first.apply(&plan);
-            let stories = first.reader().stories(ALL).unwrap();
+            let stories = history::of_range(&first.reader(), ALL).unwrap();
             planner.given = stories.iter().map(|story| story.event.id).collect();
             plans.push(plan);
         }

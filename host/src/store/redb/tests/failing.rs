@@ -3,8 +3,10 @@
 use futures_util::join;
 use redb::ReadableTableMetadata;
 
+use super::super::group::{Group, Op};
 use super::super::handle::{Fault, Handle};
-use super::super::schema::{BATCHES, Tables};
+use super::super::log::BATCHES;
+use super::super::schema::Tables;
 use super::*;
 use crate::store::Error;
 
@@ -23,9 +25,9 @@ fn a_failed_transaction_writes_nothing() {
     let handle = Handle::open(folder.path()).unwrap();
     let machine = machine(Duration::ZERO);
     let written: Result<(), Fault> = handle.write(|txn| {
-        let mut tables = Tables::open(txn)?;
-        let mut apply = machine.begin(&mut tables, clock::now())?;
-        apply.accept([(&[arrival("a", &[sub(1)])][..], Position::default())].into_iter())?;
+        let op = Op::Accept { arrivals: vec![arrival("a", &[sub(1)])], matched_at: Position::default() };
+        let group = Group { ops: vec![op], ends: Vec::new() };
+        machine.apply(&mut Tables::open(txn)?, clock::now(), &group)?;
         Err(Fault::Closed("midway".to_owned()))
     });
     assert!(written.is_err());
@@ -42,7 +44,7 @@ async fn a_success_whose_first_commit_failed_is_remembered() {
     accept(&store, "b", &[sub(2)]).await;
     let (good, bad) = (only(&store, sub(1)).await, only(&store, sub(2)).await);
     let row = (sub::<RecipientId>(2).uuid().as_u128(), bad.position.batch.uuid().as_u128());
-    spoil(&store, |tables| drop(tables.fresh.insert(row, &[1, 2, 3][..]).unwrap()));
+    spoil(&store, |tables| drop(tables.deliveries.fresh.insert(row, &[1, 2, 3][..]).unwrap()));
     // Both in one commit, which the second makes fail.
     let (first, second) = join!(
         store.settle(ending(sub(1), &good, Outcome::Delivered)),
@@ -61,7 +63,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
     let spoilt = accept(&store, "a", &[sub(1)]).await;
     let whole = accept(&store, "b", &[sub(2)]).await;
     let waiting = only(&store, sub(2)).await;
-    spoil(&store, |tables| drop(tables.batches.insert(spoilt.uuid().as_u128(), &[9, 9][..]).unwrap()));
+    spoil(&store, |tables| drop(tables.log.batches.insert(spoilt.uuid().as_u128(), &[9, 9][..]).unwrap()));
     let again = |id| store.redeliver(id, vec![sub(3)], "bob".to_owned(), after(1));
     let (accepted, first, second, purged, ended, probed) = join!(
         store.log(vec![arrival("c", &[sub(4)])]),

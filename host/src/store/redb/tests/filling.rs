@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redb::ReadableTable;
 
-use super::super::usage::count_all;
+use super::super::accounts::count_all;
 use super::super::{Options, schema::Tables};
 use super::*;
 use crate::domain::plugin::{LogLevel, LogLine, Output};
@@ -289,7 +289,7 @@ async fn a_damaged_batch_counts_nothing_when_it_is_purged() {
     assert!(bytes(&store, "ann") > alone);
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = Tables::open(txn)?;
-        tables.batches.insert(id.uuid().as_u128(), &[9, 9][..])?;
+        tables.log.batches.insert(id.uuid().as_u128(), &[9, 9][..])?;
         Ok(())
     });
     damaged.unwrap();
@@ -311,7 +311,7 @@ async fn what_an_older_file_has_is_counted_when_it_is_opened() {
     close(store).await;
     let database = redb::Database::open(folder.path().join(FILE_NAME)).unwrap();
     let txn = database.begin_write().unwrap();
-    assert!(txn.delete_table(super::super::schema::USAGE).unwrap());
+    assert!(txn.delete_table(super::super::accounts::USAGE).unwrap());
     set_version(&txn, 2);
     txn.commit().unwrap();
     drop(database);

@@ -2,7 +2,10 @@
 
 use redb::ReadableTableMetadata;
 
-use super::super::schema::{RECOVERIES, SUBSCRIPTIONS, USAGE};
+use super::super::accounts::USAGE;
+use super::super::group::{Group, Op};
+use super::super::registry::{RECOVERIES, SUBSCRIPTIONS};
+use super::super::schema::Tables;
 use super::*;
 use crate::domain::{Recovery, Subscription};
 
@@ -65,12 +68,9 @@ async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
     let now = clock::now() + Duration::from_secs(60 * 15);
     let forget = |now| {
         store.reader.handle.write(|txn| {
-            let mut tables = super::super::schema::Tables::open(txn)?;
-            let machine = machine(Duration::ZERO);
-            let mut apply = machine.begin(&mut tables, now)?;
-            let forgotten = apply.forget(&[sub(1)])?;
-            apply.finish()?;
-            Ok(forgotten)
+            let group = Group { ops: vec![Op::Forget { deleted: vec![sub(1)] }], ends: Vec::new() };
+            let mut answers = machine(Duration::ZERO).apply(&mut Tables::open(txn)?, now, &group)?.0;
+            Ok(answers.remove(0).unwrap().forgotten())
         })
     };
     assert_eq!(forget(now).unwrap(), []);

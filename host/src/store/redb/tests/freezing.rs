@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::record;
-use super::super::rendered::{decode, decode_state, encode, encode_state};
+use super::super::record::{self, decode_rendered, decode_state, encode_rendered, encode_state};
 use super::*;
 use crate::domain::plugin::{Output, StateMap, Verdict};
 use crate::domain::{PluginUse, Subscription};
@@ -80,11 +79,11 @@ fn what_is_fixed_is_read_as_it_was_written() {
     let skipped = PluginResult::Skipped { reason: reason() };
     for fixed in [PluginResult::Event, outputs(), denied, skipped] {
         let rendered = RenderedPayload::by(&plugin(&json!({"a": 1})), fixed);
-        let record = Bytes::from(encode(&rendered));
+        let record = Bytes::from(encode_rendered(&rendered));
         assert_eq!(record[0], record::SEALED);
-        assert_eq!(decode(&record).unwrap(), rendered);
+        assert_eq!(decode_rendered(&record).unwrap(), rendered);
         for length in 0..record.len() {
-            assert!(decode(&record.slice(..length)).is_err(), "{length}");
+            assert!(decode_rendered(&record.slice(..length)).is_err(), "{length}");
         }
     }
     for expires in [None, Some(after(1))] {

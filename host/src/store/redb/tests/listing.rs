@@ -1,7 +1,7 @@
 //! Deliveries by recipient and state.
 
 use super::*;
-use crate::store::redb::counts::FOLD_EVERY;
+use crate::store::redb::deliveries::FOLD_EVERY;
 use crate::store::{DeliveriesQuery, ListedDelivery, StoredState};
 
 async fn list(
@@ -127,7 +127,7 @@ async fn damaged_counts_are_counted_again() {
     let ids = one_in_each_state(&store).await;
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = super::super::schema::Tables::open(txn)?;
-        tables.counts.insert(sub::<RecipientId>(1).uuid().as_u128(), &[4, 4, 4][..])?;
+        tables.deliveries.counts.insert(sub::<RecipientId>(1).uuid().as_u128(), &[4, 4, 4][..])?;
         Ok(())
     });
     damaged.unwrap();
@@ -144,8 +144,8 @@ async fn damaged_changes_of_counts_are_counted_again() {
     one_in_each_state(&store).await;
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = super::super::schema::Tables::open(txn)?;
-        assert!(tables.count_changes.pop_first()?.is_some(), "changes wait to be folded");
-        tables.count_changes.insert(1, &[4, 4, 4][..])?;
+        assert!(tables.deliveries.count_changes.pop_first()?.is_some(), "changes wait to be folded");
+        tables.deliveries.count_changes.insert(1, &[4, 4, 4][..])?;
         Ok(())
     });
     damaged.unwrap();
@@ -162,7 +162,7 @@ async fn a_damaged_batch_is_uncounted_when_it_is_purged() {
     let ids = one_in_each_state(&store).await;
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = super::super::schema::Tables::open(txn)?;
-        tables.batches.insert(ids[0].uuid().as_u128(), &[9, 9][..])?;
+        tables.log.batches.insert(ids[0].uuid().as_u128(), &[9, 9][..])?;
         Ok(())
     });
     damaged.unwrap();

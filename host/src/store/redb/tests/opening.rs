@@ -3,7 +3,9 @@
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
 use super::super::handle::{CheckReport, OpenError, check, sync};
-use super::super::schema::{META, PREPARED, RECOVERIES, SCHEMA_KEY, SCHEMA_VERSION, STATE};
+use super::super::plugin_data::{PREPARED, STATE};
+use super::super::registry::RECOVERIES;
+use super::super::schema::{META, SCHEMA_KEY, SCHEMA_VERSION};
 use super::*;
 use crate::chain;
 

@@ -75,7 +75,7 @@ async fn history_goes_with_the_last_event_of_a_batch() {
 
 fn rows_of_history(store: &Store) -> u64 {
     use redb::ReadableTableMetadata;
-    store.reader.handle.read(|txn| Ok(txn.open_table(super::super::schema::HISTORY)?.len()?)).unwrap()
+    store.reader.handle.read(|txn| Ok(txn.open_table(super::super::history::HISTORY)?.len()?)).unwrap()
 }
 
 /// When an attempt ended after its event had been purged, it left a row of history that nothing would remove.

@@ -48,7 +48,7 @@ async fn a_record_that_cannot_be_read_is_replaced() {
     let created = done(&store, &first, None).await;
     let damaged = store.reader.handle.write(|txn| {
         let mut tables = super::super::schema::Tables::open(txn)?;
-        tables.subscriptions.insert(first.id.uuid().as_u128(), b"\x04torn".as_slice())?;
+        tables.registry.subscriptions.insert(first.id.uuid().as_u128(), b"\x04torn".as_slice())?;
         Ok(())
     });
     damaged.unwrap();

@@ -14,6 +14,7 @@ use super::super::handle::{Durability, Fault, Handle};
 use super::super::modules::Files;
 use super::super::read::Reader;
 use super::super::schema::Tables;
+use super::super::{deliveries, history, registry};
 use super::determinism::dump;
 use super::*;
 use crate::store::StoredState;
@@ -67,7 +68,7 @@ impl Replica {
 
     /// Looks at the file again, as the directory does.
     fn look(&mut self) {
-        let (position, stored) = self.reader().subscriptions().unwrap();
+        let (position, stored) = registry::subscriptions(&self.reader()).unwrap();
         self.known = (position, stored.iter().map(|stored| stored.subscription.id).collect());
     }
 
@@ -103,7 +104,7 @@ impl Replica {
                         now: Timestamp::MAX,
                         due: 3,
                     };
-                    let page = self.reader().ready(query).unwrap().0;
+                    let page = deliveries::ready(&self.reader(), query).unwrap().0;
                     for pending in page.first_attempts.iter().chain(&page.due).take(3) {
                         let outcome =
                             if dice.random_bool(0.3) { retry(after(9)) } else { Outcome::Delivered };
@@ -256,8 +257,8 @@ fn advance(
 /// Checks the file that all have in the end.
 fn finish(replicas: &[Replica], ledger: &mut Ledger, seed: u64) {
     let reader = replicas[0].reader();
-    let stored = reader.subscriptions().unwrap().1;
-    let stories = reader.stories(ALL).unwrap();
+    let stored = registry::subscriptions(&reader).unwrap().1;
+    let stories = history::of_range(&reader, ALL).unwrap();
     let mut delivered: BTreeMap<RecipientId, u64> = BTreeMap::new();
     for story in &stories {
         // Ids say which group logged an event: subscriptions of earlier groups have a delivery of it.
@@ -273,7 +274,7 @@ fn finish(replicas: &[Replica], ledger: &mut Ledger, seed: u64) {
     }
     for stored in &stored {
         let id = RecipientId::from(stored.subscription.id);
-        let counted = reader.counts(id).unwrap().0[StoredState::Delivered as usize];
+        let counted = deliveries::counts(&reader, id).unwrap().0[StoredState::Delivered as usize];
         let found = delivered.get(&id).copied().unwrap_or(0);
         assert_eq!(counted, found, "seed {seed}: a delivery has ended twice");
         ledger.delivered += counted;

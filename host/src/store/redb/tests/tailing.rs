@@ -33,7 +33,7 @@ async fn what_was_just_accepted_is_read_at_once() {
     let old = accept(&store, "old", &[sub(1)]).await;
     close(store).await;
     let store = open(folder.path());
-    let at_once = |after| store.reader.ready_in_memory(&query(sub(1), after, PAGE));
+    let at_once = |after| store.reader.tails.read(&query(sub(1), after, PAGE), &store.reader.recent);
     assert!(at_once(EventId::NIL).is_none(), "the file has it");
     let page = next(&store, sub(1), EventId::NIL).await;
     assert_eq!((ids(&page), page.read_to), (vec![old], old));
@@ -47,7 +47,11 @@ async fn what_was_just_accepted_is_read_at_once() {
     let page = next(&store, sub(3), EventId::NIL).await;
     assert!(page.first_attempts.is_empty() && page.read_to == new && other < new);
     let third = accept(&store, "third", &[sub(3)]).await;
-    let page = store.reader.ready_in_memory(&query(sub(3), page.read_to, PAGE)).expect("from memory");
+    let page = store
+        .reader
+        .tails
+        .read(&query(sub(3), page.read_to, PAGE), &store.reader.recent)
+        .expect("from memory");
     assert_eq!(ids(&page), [third]);
 }
 
@@ -183,7 +187,7 @@ impl Reader {
     async fn next(&mut self, store: &Store, recipient: RecipientId, page: usize) {
         let query = query(recipient, self.after, page);
         let answer = store.ready(query).await.unwrap();
-        let (of_file, dead) = store.reader.ready(query).unwrap();
+        let (of_file, dead) = super::super::deliveries::ready(&store.reader, query).unwrap();
         assert_eq!(ids(&answer), ids(&of_file));
         assert!(dead.is_empty());
         let is_end = answer.first_attempts.len() < page;

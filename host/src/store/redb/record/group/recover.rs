@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use crate::domain::EventId;
 use crate::domain::recovery::{Mark, ScanProgress, State};
 use crate::store::Step;
+use crate::store::redb::group::Recover;
 use crate::store::redb::record::form::{List, Nanos, record};
-use crate::store::redb::recover::Recover;
 
 record! {
     /// A request to advance a recovery.

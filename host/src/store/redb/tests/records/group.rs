@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::super::damage::DeadRow;
-use super::super::super::group::{End, Group, Op, PutSubscription, Redelivery, Settings};
-use super::super::super::recover::Recover;
+use super::super::super::group::{End, Group, Op, PutSubscription, Recover, Redelivery, Settings};
 use super::parts::{handler_run, module, plugin_run, recovery_of, renderings, whole_subscription};
 use super::*;
 use crate::domain::Holder;

@@ -1,6 +1,6 @@
 //! The bytes of what a plugin rendered, and of its state.
 
-use super::super::super::rendered::{decode, decode_state, encode, encode_state};
+use super::super::super::record::{decode_rendered, decode_state, encode_rendered, encode_state};
 use super::*;
 use crate::domain::plugin::Output;
 
@@ -10,11 +10,11 @@ fn check(result: PluginResult, bytes: &str) {
     let (digest, config) = (PluginDigest::of(b"abc"), PluginDigest::of(b"{}"));
     let rendered = RenderedPayload { digest, config, result };
     let text = |digest: PluginDigest| format!("47{}", hex(digest.to_string().as_bytes()));
-    let sealed = encode(&rendered);
+    let sealed = encode_rendered(&rendered);
     let body = format!("{}{}{bytes}", text(digest), text(config));
     assert_eq!(hex(&sealed[1..sealed.len() - 4]), body, "{rendered:?}");
-    assert_eq!(decode(&sealed.into()).unwrap(), rendered);
-    assert_eq!(decode(&unhex(&format!("01{body}")).into()).unwrap(), rendered);
+    assert_eq!(decode_rendered(&sealed.into()).unwrap(), rendered);
+    assert_eq!(decode_rendered(&unhex(&format!("01{body}")).into()).unwrap(), rendered);
 }
 
 #[test]

@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::ReadableTable;
 
-use super::damage::Marks;
-use super::deliveries::decode_ended;
-use super::handle::Fault;
-use super::record::{self, Error, Waiting};
-use super::schema::Tables;
+use super::{COUNT_CHANGES, COUNTS, DeliveryTables, FRESH};
+use crate::domain::RecipientId;
+use crate::store::redb::damage::Marks;
+use crate::store::redb::handle::Fault;
+use crate::store::redb::read::Reader;
+use crate::store::redb::record::{self, Error, Waiting, decode_ended};
 use crate::store::{DeliveryCounts, Position, StoredState};
 
 /// How many groups append their changes before these are folded.
-pub(super) const FOLD_EVERY: u64 = 64;
+pub(in crate::store::redb) const FOLD_EVERY: u64 = 64;
 
 type Change = [i64; StoredState::ALL.len()];
 
@@ -40,7 +41,7 @@ impl CountChanges {
     /// Writes the changes of the group at `position`, after all rows of its deliveries.
     pub(super) fn write(
         mut self,
-        tables: &mut Tables<'_>,
+        tables: &mut DeliveryTables<'_>,
         marks: &Marks,
         position: Position,
     ) -> Result<(), Fault> {
@@ -55,7 +56,7 @@ impl CountChanges {
     }
 
     /// Adds all changes to the rows of their recipients.
-    pub(super) fn fold(mut self, tables: &mut Tables<'_>, marks: &Marks) -> Result<(), Fault> {
+    pub(super) fn fold(mut self, tables: &mut DeliveryTables<'_>, marks: &Marks) -> Result<(), Fault> {
         let mut is_complete = true;
         while let Some((position, row)) = tables.count_changes.pop_first()? {
             match marks.pass("count_changes", position.value(), decode_changes(row.value())) {
@@ -102,7 +103,7 @@ fn changed(mut counts: DeliveryCounts, change: &Change) -> DeliveryCounts {
     counts
 }
 
-fn put(tables: &mut Tables<'_>, recipient: u128, counts: &DeliveryCounts) -> Result<(), Fault> {
+fn put(tables: &mut DeliveryTables<'_>, recipient: u128, counts: &DeliveryCounts) -> Result<(), Fault> {
     if counts.total() == 0 {
         tables.counts.remove(recipient)?;
     } else {
@@ -113,7 +114,7 @@ fn put(tables: &mut Tables<'_>, recipient: u128, counts: &DeliveryCounts) -> Res
 
 /// Counts the deliveries of these recipients from their rows, all of them: that takes long, and happens after damage alone.
 /// Those in a row that cannot be read do not count.
-fn put_recounted(tables: &mut Tables<'_>, is_meant: impl Fn(u128) -> bool) -> Result<(), Fault> {
+fn put_recounted(tables: &mut DeliveryTables<'_>, is_meant: impl Fn(u128) -> bool) -> Result<(), Fault> {
     let mut all = BTreeMap::<u128, DeliveryCounts>::new();
     for row in tables.waiting.iter()? {
         let (key, row) = row?;
@@ -136,24 +137,32 @@ fn put_recounted(tables: &mut Tables<'_>, is_meant: impl Fn(u128) -> bool) -> Re
     all.iter().try_for_each(|(recipient, counts)| put(tables, *recipient, counts))
 }
 
-/// Returns the numbers of a recipient's deliveries, besides first attempts.
-pub(super) fn read(
-    counts: &impl ReadableTable<u128, &'static [u8]>,
-    changes: &impl ReadableTable<u64, &'static [u8]>,
-    recipient: u128,
+/// See [`crate::store::Store::counts`].
+pub(in crate::store::redb) fn counts(
+    reader: &Reader,
+    recipient: RecipientId,
 ) -> Result<DeliveryCounts, Fault> {
-    let row = counts.get(recipient)?.map(|row| decode_counts(row.value())).transpose();
-    let folded = row.map_err(Fault::damaged("counts"))?.unwrap_or_default();
-    let mut sum = Change::default();
-    for row in changes.iter()? {
-        let read = decode_changes(row?.1.value()).map_err(Fault::damaged("count_changes"))?;
-        read.iter().filter(|(of, _)| *of == recipient).for_each(|(_, change)| add(&mut sum, change));
-    }
-    Ok(changed(folded, &sum))
+    let recipient = recipient.uuid().as_u128();
+    reader.handle.read(|txn| {
+        let row = txn.open_table(COUNTS)?.get(recipient)?;
+        let row = row.map(|row| decode_counts(row.value())).transpose();
+        let folded = row.map_err(Fault::damaged("counts"))?.unwrap_or_default();
+        let mut sum = Change::default();
+        for row in txn.open_table(COUNT_CHANGES)?.iter()? {
+            let read = decode_changes(row?.1.value()).map_err(Fault::damaged("count_changes"))?;
+            read.iter().filter(|(of, _)| *of == recipient).for_each(|(_, change)| add(&mut sum, change));
+        }
+        let mut counts = changed(folded, &sum);
+        for row in txn.open_table(FRESH)?.range((recipient, 0)..=(recipient, u128::MAX))? {
+            let places = record::decode_places(row?.1.value()).unwrap_or_default();
+            counts.0[StoredState::Pending as usize] += places.len() as u64;
+        }
+        Ok(counts)
+    })
 }
 
 /// Writes the numbers of a recipient's deliveries, besides first attempts.
-pub(super) fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
+pub(in crate::store::redb) fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
     record::versioned(|buffer| postcard::to_extend(&counts.0, buffer))
 }
 

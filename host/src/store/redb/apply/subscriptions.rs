@@ -1,0 +1,126 @@
+//! Subscriptions: written within their users' quotas, each in place of the version that it was made from. Deleted ones
+//! explain old deliveries, and are removed when these have left the log.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Apply, freeze};
+use crate::domain::{FilterDialect, PluginDigest, Subscription, SubscriptionId};
+use crate::store::redb::deliveries::PendingRows;
+use crate::store::redb::group::PutSubscription;
+use crate::store::redb::handle::Fault;
+use crate::store::redb::ids;
+use crate::store::redb::record;
+use crate::store::redb::registry::Readable;
+use crate::store::redb::schema::MATCHING_KEY;
+use crate::store::redb::usage::{self, Kind};
+use crate::store::{Error, Put, Quota, StoredSubscription};
+
+/// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+/// See [`crate::store::Store::put_subscription`].
+pub(super) fn put(apply: &mut Apply<'_, '_>, put: &PutSubscription) -> Result<Result<Put, Error>, Fault> {
+    let PutSubscription { subscription, replaces, recovery, quota } = put;
+    let id = subscription.id.uuid().as_u128();
+    let row = apply.registry.readable(id)?;
+    let before = row.as_ref().map_or(0, |row| row.bytes);
+    // What cannot be read is replaced: it was read before by those who change it.
+    let is_damaged = matches!(row, Some(Readable { stored: None, .. }));
+    let known = row.and_then(|row| row.stored);
+    match (&known, replaces) {
+        (Some(known), _) if Some(known.revision) != *replaces => {
+            return Ok(Ok(Put::Changed(known.revision)));
+        }
+        (None, Some(_)) if !is_damaged => return Ok(Ok(Put::Gone)),
+        (Some(_) | None, _) => {}
+    }
+    let known = known.as_ref().map(|known| &*known.subscription);
+    let (digest, digest_before) = (referred(Some(subscription)), referred(known));
+    if let Some(missing) = digest.filter(|digest| digest_before != Some(*digest))
+        && !apply.modules.has(missing)?
+    {
+        return Ok(Ok(Put::NoModule(missing)));
+    }
+    let record = record::encode_subscription(subscription, apply.position);
+    let after = usage::of_row(&record);
+    let mut account = apply.account(id)?;
+    account.set_user(&subscription.user);
+    if *quota == Quota::Holds
+        && let Err(full) = account.room_for(after.saturating_sub(before))
+    {
+        return Ok(Err(full));
+    }
+    let stored =
+        StoredSubscription { subscription: Arc::new(subscription.clone()), revision: apply.position };
+    apply.registry.put(stored, &record)?;
+    apply.recount(id, Kind::Subscription, before, after)?;
+    apply.modules.refer(id, digest_before, digest)?;
+    if subscription.plugin.is_none() {
+        forget_state(apply, id)?;
+    }
+    if let Some(recovery) = recovery {
+        apply.registry.put_recovery(recovery)?;
+    }
+    if matched_by(known) != matched_by(Some(subscription)) {
+        apply.meta.insert(MATCHING_KEY, apply.position.0)?;
+    }
+    Ok(Ok(Put::Done(apply.position)))
+}
+
+/// See [`crate::store::Store::forget`].
+pub(super) fn forget(
+    apply: &mut Apply<'_, '_>,
+    deleted: &[SubscriptionId],
+) -> Result<Vec<SubscriptionId>, Fault> {
+    let oldest = apply.log.oldest()?;
+    let mut forgotten = Vec::new();
+    for id in deleted {
+        let key = id.uuid().as_u128();
+        if is_forgettable(apply, key, oldest)? {
+            forget_state(apply, key)?;
+            apply.deliveries.forget(key)?;
+            apply.account(key)?.close();
+            apply.registry.forget(*id)?;
+            forgotten.push(*id);
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Tells whether a subscription is deleted, and every event of the log is newer than that. A record that cannot be read is
+/// kept, and does not affect the others.
+fn is_forgettable(apply: &mut Apply<'_, '_>, id: u128, oldest: Option<u128>) -> Result<bool, Fault> {
+    let known = apply.registry.readable(id)?.and_then(|row| row.stored);
+    let Some(deleted) = known.and_then(|known| known.subscription.deleted) else { return Ok(false) };
+    let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
+    let is_old =
+        over < apply.now && oldest.is_none_or(|oldest| ids::first_at(over).uuid().as_u128() <= oldest);
+    Ok(is_old && !has_rows(apply, id)?)
+}
+
+/// Tells whether a subscription still has pending deliveries or rendered payloads: they are being cancelled.
+fn has_rows(apply: &mut Apply<'_, '_>, id: u128) -> Result<bool, Fault> {
+    let PendingRows { batches, due } = apply.deliveries.pending_rows(id, 1)?;
+    let rendered = apply.plugin_data.rendered_keys(id, 1)?;
+    Ok(!batches.is_empty() || !due.is_empty() || !rendered.is_empty())
+}
+
+/// Removes the state of a subscription's plugin.
+pub(super) fn forget_state(apply: &mut Apply<'_, '_>, id: u128) -> Result<(), Fault> {
+    let removals = apply.plugin_data.removals(id)?;
+    freeze::change_state(apply, id, &removals)
+}
+
+/// Returns the module that a subscription keeps.
+pub(in crate::store::redb) fn referred(subscription: Option<&Subscription>) -> Option<PluginDigest> {
+    let known = subscription.filter(|known| known.deleted.is_none());
+    known.and_then(|known| known.plugin.as_deref()).map(|plugin| plugin.digest)
+}
+
+/// Returns what decides which events match a subscription.
+fn matched_by(subscription: Option<&Subscription>) -> Option<(&str, FilterDialect)> {
+    let active = subscription.filter(|known| known.is_active());
+    active.map(|known| (known.jsonpath.as_str(), known.filter_dialect))
+}
