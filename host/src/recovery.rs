@@ -232,23 +232,14 @@ impl Shared {
                 schedule.put(Instant::now(), recovery);
             }
             self.take_gained(&mut share, &mut gains, &mut schedule).await;
-            match schedule.next_at().map(|at| at.max(free)) {
-                None => {
-                    tokio::select! {
-                        () = self.told.notified() => {}
-                        Ok(()) = share.changed() => {}
-                    }
-                    continue;
+            let at = schedule.next_at().map(|at| at.max(free));
+            if at.is_none_or(|at| at > Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(at.unwrap_or(free)), if at.is_some() => {}
+                    () = self.told.notified() => {}
+                    Ok(()) = share.changed() => {}
                 }
-                Some(at) if at > Instant::now() => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(at) => {}
-                        () = self.told.notified() => {}
-                        Ok(()) = share.changed() => {}
-                    }
-                    continue;
-                }
-                Some(_) => {}
+                continue;
             }
             let Some(recovery) = schedule.next() else { continue };
             let id = recovery.subscription;

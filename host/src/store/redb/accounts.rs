@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::ops::RangeInclusive;
 
 use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition};
 
@@ -168,7 +169,7 @@ pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), StorageError> {
     // A log in which no plugin ever ran has little to count, and may be long.
     let PluginTables { rendered, state } = &tables.plugin_data;
     if rendered.is_empty()? && state.is_empty()? && tables.modules.modules.is_empty()? {
-        let accounts = of_rows(tables)?;
+        let accounts = of_rows(&tables.registry, &tables.plugin_data, 0..=u128::MAX)?;
         return save(tables, accounts);
     }
     count_all(tables)
@@ -176,7 +177,7 @@ pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), StorageError> {
 
 /// Counts everything.
 pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), StorageError> {
-    let mut accounts = of_rows(tables)?;
+    let mut accounts = of_rows(&tables.registry, &tables.plugin_data, 0..=u128::MAX)?;
     for row in tables.history.iter()? {
         let (_, row) = row?;
         for record in history::read(&tables.pieces, row.value()).unwrap_or_default() {
@@ -189,47 +190,41 @@ pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), StorageError> {
     save(tables, accounts)
 }
 
-/// Counts subscriptions, and what plugins have rendered and keep.
-fn of_rows(tables: &Tables<'_>) -> Result<HashMap<u128, Account>, StorageError> {
-    let mut accounts: HashMap<u128, Account> = HashMap::new();
-    for row in tables.registry.subscriptions.iter()? {
-        let (key, row) = row?;
-        accounts.entry(key.value()).or_default().add_subscription(row.value());
-    }
-    for row in tables.plugin_data.rendered.iter()? {
-        let (key, row) = row?;
-        *accounts.entry(key.value().0).or_default().part(Kind::Outputs) += of_row(row.value());
-    }
-    for row in tables.plugin_data.state.iter()? {
-        let (key, row) = row?;
-        let (subscription, key) = key.value();
-        *accounts.entry(subscription).or_default().part(Kind::State) += of_state(key, row.value());
-    }
-    Ok(accounts)
-}
-
 /// Counts a subscription, and what its plugin has rendered and keeps. Not its history: that would take reading all of it.
 pub(super) fn of_subscription(
     registry: &RegistryTables<'_>,
     plugin_data: &PluginTables<'_>,
     subscription: u128,
 ) -> Result<Account, StorageError> {
-    let mut account = Account::default();
-    if let Some(row) = registry.subscriptions.get(subscription)? {
-        account.add_subscription(row.value());
-    }
-    for row in plugin_data.rendered.range((subscription, 0)..=(subscription, u128::MAX))? {
-        *account.part(Kind::Outputs) += of_row(row?.1.value());
-    }
-    for row in plugin_data.state.range((subscription, "")..)? {
+    let mut counted = of_rows(registry, plugin_data, subscription..=subscription)?;
+    Ok(counted.remove(&subscription).unwrap_or_default())
+}
+
+/// Counts these subscriptions, and what their plugins have rendered and keep.
+fn of_rows(
+    registry: &RegistryTables<'_>,
+    plugin_data: &PluginTables<'_>,
+    subscriptions: RangeInclusive<u128>,
+) -> Result<HashMap<u128, Account>, StorageError> {
+    let mut accounts: HashMap<u128, Account> = HashMap::new();
+    let (first, last) = (*subscriptions.start(), *subscriptions.end());
+    for row in registry.subscriptions.range(subscriptions)? {
         let (key, row) = row?;
-        let (of, key) = key.value();
-        if of != subscription {
+        accounts.entry(key.value()).or_default().add_subscription(row.value());
+    }
+    for row in plugin_data.rendered.range((first, 0)..=(last, u128::MAX))? {
+        let (key, row) = row?;
+        *accounts.entry(key.value().0).or_default().part(Kind::Outputs) += of_row(row.value());
+    }
+    for row in plugin_data.state.range((first, "")..)? {
+        let (key, row) = row?;
+        let (subscription, key) = key.value();
+        if subscription > last {
             break;
         }
-        *account.part(Kind::State) += of_state(key, row.value());
+        *accounts.entry(subscription).or_default().part(Kind::State) += of_state(key, row.value());
     }
-    Ok(account)
+    Ok(accounts)
 }
 
 fn save(tables: &mut Tables<'_>, accounts: HashMap<u128, Account>) -> Result<(), StorageError> {

@@ -26,7 +26,7 @@ use counts::CountChanges;
 
 #[cfg(test)]
 pub(super) use counts::FOLD_EVERY;
-pub(super) use counts::{counts, encode_counts};
+pub(super) use counts::counts;
 pub(super) use list::{Stands, list};
 pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};

@@ -208,10 +208,8 @@ impl Handle {
         let result = {
             let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
             let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
-            match durability {
-                Durability::Now => commit(database, self.wants_quick_repair(), write),
-                Durability::Later => commit_later(database, write),
-            }
+            let quick_repair = durability == Durability::Now && self.wants_quick_repair();
+            commit(database, durability, quick_repair, write)
         };
         if matches!(&result, Err(Fault::Redb(_))) {
             // Dropping the database waits for readers, whose transactions are short.
@@ -241,25 +239,17 @@ impl Handle {
     }
 }
 
-/// Commits without waiting for the disk.
-fn commit_later<T>(
-    database: &Database,
-    write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
-) -> Result<T, Fault> {
-    let mut txn = database.begin_write()?;
-    txn.set_durability(redb::Durability::None)?;
-    let value = write(&txn)?;
-    txn.commit()?;
-    Ok(value)
-}
-
 fn commit<T>(
     database: &Database,
+    durability: Durability,
     quick_repair: bool,
     write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(quick_repair);
+    if durability == Durability::Later {
+        txn.set_durability(redb::Durability::None)?;
+    }
     let value = write(&txn)?;
     txn.commit()?;
     Ok(value)
@@ -303,7 +293,7 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
 
 /// Creates the tables of a new file, or migrates an older one; all or nothing.
 fn bring_up_to_date(path: &Path, database: &Database, older: Option<u64>) -> Result<(), OpenError> {
-    let done = commit(database, false, |txn| {
+    let done = commit(database, Durability::Now, false, |txn| {
         if let Some(version) = older {
             tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
             migrate::deliveries(txn)?;

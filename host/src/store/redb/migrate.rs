@@ -3,23 +3,23 @@
 //!
 //! It all happens in one transaction: a migration that is killed leaves the file as it was, and starts over.
 
-use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable as _, StorageError, TableDefinition, WriteTransaction};
 
 use super::apply::referred;
-use super::damage::Marks;
-use super::deliveries::{encode_counts, minute_of};
+use super::damage::{self, Marks};
+use super::deliveries::{Deliveries, DeliveryKey};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
-use super::record::{self, Ended, Origin, RetryRecord, Waiting, Why, encode_ended, event_id, final_code};
+use super::modules::Modules;
+use super::record::{self, Batch, Origin, RetryRecord, Waiting, Why, event_id};
 use super::schema::{MILLIS_KEY, Tables};
 use crate::domain::{Entry, Outcome};
-use crate::store::{DeliveryCounts, LoggedEvent, StoredState};
+use crate::store::{Position, StoredState};
 
 /// (Subscription, due in microseconds since 1970, event) → how far the delivery had come.
 const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
@@ -31,37 +31,41 @@ type Retries = HashMap<(u128, u128), (Timestamp, RetryRecord)>;
 
 /// Makes the tables of deliveries, and removes what they replace.
 pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
-    let mut tables = Tables::open(txn)?;
-    let marks = Marks::default();
-    let mut migration = Migration { retries: retries(txn)?, counts: BTreeMap::new() };
-    let keys: Vec<u128> = tables
-        .log
-        .batches
-        .iter()?
-        .map(|row| Ok(row?.0.value()))
-        .collect::<Result<_, redb::StorageError>>()?;
+    let (mut tables, marks, no_minutes) = (Tables::open(txn)?, Marks::default(), HashMap::new());
+    let Tables { log, history, pieces, deliveries, .. } = &mut tables;
+    let mut migration =
+        Migration { deliveries: Deliveries::new(deliveries, &marks, &no_minutes), retries: retries(txn)? };
+    let keys: Vec<u128> =
+        log.batches.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StorageError>>()?;
     let mut told = Instant::now();
     for (place, batch) in keys.iter().enumerate() {
-        migration.batch(&mut tables, &marks, *batch)?;
+        let Some(row) = log.batches.get(batch)?.map(|row| row.value().to_vec()) else { continue };
+        // Readers make dead letters of the pending deliveries of a batch that cannot be read.
+        let Ok(events) = record::decode_batch(&row.into()) else { continue };
+        let histories = history::of_batch(history, pieces, *batch, &marks, |_| true)?;
+        migration.batch(*batch, &events, &histories)?;
         if told.elapsed() > TELL_EVERY {
             told = Instant::now();
             tracing::info!(batches = place, of = keys.len(), "bringing the database up to date");
         }
     }
-    migration.finish(&mut tables)?;
-    refer(&mut tables)?;
+    migration.finish()?;
+    // An older id may end in anything: new ones are of a later time. All ids of a batch are of one moment.
+    if let Some(last) = keys.last() {
+        tables.meta.insert(MILLIS_KEY, millis(event_id(*last)) + 1)?;
+    }
+    refer(&mut tables, &marks)?;
     txn.delete_table(RETRIES)?;
     Ok(())
 }
 
 /// Makes the table of the subscriptions that refer to modules.
-fn refer(tables: &mut Tables<'_>) -> Result<(), Fault> {
+fn refer(tables: &mut Tables<'_>, marks: &Marks) -> Result<(), Fault> {
+    let mut modules = Modules::new(&mut tables.modules, marks);
     for row in tables.registry.subscriptions.iter()? {
         let (key, row) = row?;
         let known = record::decode_subscription(row.value()).ok();
-        if let Some(digest) = referred(known.as_ref().map(|known| &*known.subscription)) {
-            tables.modules.referring.insert((digest.to_string().as_str(), key.value()), ())?;
-        }
+        modules.refer(key.value(), None, referred(known.as_ref().map(|known| &*known.subscription)))?;
     }
     Ok(())
 }
@@ -79,79 +83,35 @@ fn retries(txn: &WriteTransaction) -> Result<Retries, Fault> {
     Ok(retries)
 }
 
-struct Migration {
+struct Migration<'a, 'txn> {
+    deliveries: Deliveries<'a, 'txn>,
     retries: Retries,
-    counts: BTreeMap<u128, DeliveryCounts>,
 }
 
-impl Migration {
-    fn count(&mut self, recipient: u128, state: StoredState) {
-        self.counts.entry(recipient).or_default().0[state as usize] += 1;
-    }
-
-    /// Sorts the deliveries of a batch into the tables. One that cannot be read is left to the readers, which make dead
-    /// letters of its pending deliveries.
-    fn batch(&mut self, tables: &mut Tables<'_>, marks: &Marks, batch: u128) -> Result<(), Fault> {
-        let Some(row) = tables.log.batches.get(batch)?.map(|row| row.value().to_vec()) else { return Ok(()) };
-        let Ok(events) = record::decode_batch(&row.into()) else { return Ok(()) };
-        let histories = history::of_batch(&tables.history, &tables.pieces, batch, marks, |_| true)?;
-        let mut first: HashMap<u128, Vec<u32>> = HashMap::new();
-        let mut ended: BTreeMap<u128, Vec<Ended>> = BTreeMap::new();
+impl Migration<'_, '_> {
+    /// Sorts the deliveries of a batch into the tables: those that have no row are over.
+    fn batch(&mut self, batch: u128, events: &Batch, histories: &Histories) -> Result<(), Fault> {
         for (index, logged) in (0u32..).zip(events.iter()) {
             let Some(logged) = logged.as_deref() else { continue };
             for recipient in logged.matched.iter().map(|id| id.uuid().as_u128()) {
-                let places = match first.entry(recipient) {
-                    Slot::Occupied(known) => known.into_mut(),
-                    Slot::Vacant(new) => {
-                        let row = tables.deliveries.fresh.get((recipient, batch))?;
-                        let places = row.map(|row| record::decode_places(row.value()));
-                        new.insert(places.and_then(Result::ok).unwrap_or_default())
-                    }
-                };
-                let history = entries(&histories, index, recipient);
-                if self.waits(tables, recipient, logged, history)? {
-                    continue;
-                }
-                if !places.contains(&index) {
-                    let state = final_state(history);
-                    ended.entry(recipient).or_default().push(Ended {
-                        index,
-                        state,
-                        was_allowed: was_allowed(history),
-                    });
-                    self.count(recipient, state);
-                    if state != StoredState::Delivered {
-                        let key = (recipient, final_code(state), batch, index);
-                        tables.deliveries.ended_by_state.insert(key, logged.id.uuid().as_u128())?;
-                    }
+                let key = DeliveryKey { recipient, event: logged.id.uuid().as_u128(), batch, index };
+                let history = entries(histories, index, recipient);
+                if let Some((due, retry)) = self.retries.remove(&(recipient, key.event)) {
+                    self.wait(key, due, &retry, history)?;
+                } else if !damage::apart(self.deliveries.is_pending(key, None))?.unwrap_or(false) {
+                    self.deliveries.end(key, final_state(history), was_allowed(history))?;
                 }
             }
         }
-        for (recipient, ended) in ended {
-            tables.deliveries.ended.insert((batch, recipient), encode_ended(&ended).as_slice())?;
-            tables.deliveries.ended_minutes.insert((recipient, minute_of(batch)), ())?;
-        }
-        Ok(())
+        // They would grow with the log.
+        self.deliveries.ended_minutes.clear();
+        self.deliveries.write_rows()
     }
 
-    /// Lets a delivery wait that has a row among the retries; returns whether it has one.
-    fn waits(
-        &mut self,
-        tables: &mut Tables<'_>,
-        recipient: u128,
-        logged: &LoggedEvent,
-        history: &[Entry],
-    ) -> Result<bool, Fault> {
-        let event = logged.id.uuid().as_u128();
-        let Some((due, retry)) = self.retries.remove(&(recipient, event)) else { return Ok(false) };
-        self.wait(tables, (recipient, event), due, &retry, history)?;
-        Ok(true)
-    }
-
+    /// Lets a delivery wait that has a row among the retries.
     fn wait(
         &mut self,
-        tables: &mut Tables<'_>,
-        (recipient, event): (u128, u128),
+        key: DeliveryKey,
         due: Timestamp,
         retry: &RetryRecord,
         history: &[Entry],
@@ -159,26 +119,17 @@ impl Migration {
         let origin = Origin { asked: asked(history), was_allowed: was_allowed(history) };
         let (batch, index, why) = (retry.batch, retry.index, why(history));
         let Ok(progress) = retry.progress() else { return Ok(()) };
-        self.count(recipient, why.state());
-        let waiting = Waiting { batch, index, due, why, progress, origin };
-        tables.deliveries.waiting.insert((recipient, event), waiting.encode().as_slice())?;
-        tables.deliveries.due.insert((recipient, due.as_microsecond(), event), ())?;
-        Ok(())
+        Ok(self.deliveries.wait(key, &Waiting { batch, index, due, why, progress, origin })?)
     }
 
-    /// Writes the counts, and lets those wait whose events cannot be read: readers make dead letters of them.
-    fn finish(mut self, tables: &mut Tables<'_>) -> Result<(), Fault> {
-        for (key, (due, retry)) in std::mem::take(&mut self.retries) {
-            self.wait(tables, key, due, &retry, &[])?;
+    /// Lets those wait whose events cannot be read, of which readers make dead letters; and writes the counts.
+    fn finish(mut self) -> Result<(), Fault> {
+        for ((recipient, event), (due, retry)) in std::mem::take(&mut self.retries) {
+            let key = DeliveryKey { recipient, event, batch: retry.batch, index: retry.index };
+            self.wait(key, due, &retry, &[])?;
         }
-        for (recipient, counts) in self.counts {
-            tables.deliveries.counts.insert(recipient, encode_counts(&counts).as_slice())?;
-        }
-        // An older id may end in anything: new ones are of a later time. All ids of a batch are of one moment.
-        if let Some((last, _)) = tables.log.batches.last()? {
-            tables.meta.insert(MILLIS_KEY, millis(event_id(last.value())) + 1)?;
-        }
-        Ok(())
+        // It is as if before the first group.
+        self.deliveries.write(Position::default())
     }
 }
 

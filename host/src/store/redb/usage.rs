@@ -105,20 +105,14 @@ pub(super) fn of_entry(entry: &Entry) -> u64 {
 
 /// Shortens an entry of a user without room to the end of what a plugin logged and the beginning of an answer.
 pub(super) fn keep_little(entry: &mut Entry) {
-    match entry {
-        Entry::Plugin(run) if run.size() > LITTLE => {
-            let cut = LogLine { level: LogLevel::Warn, message: CUT.to_owned(), fields: Vec::new() };
-            run.keep_end(LITTLE - cut.size());
-            run.logs.insert(0, cut);
-        }
-        Entry::Attempt(attempt) => attempt.target.iter_mut().for_each(Answer::keep_little),
-        Entry::Plugin(_)
-        | Entry::Run(_)
-        | Entry::Redelivery { .. }
-        | Entry::Dropped { .. }
-        | Entry::FilterFailed { .. }
-        | Entry::Held { .. }
-        | Entry::Recovered { .. } => {}
+    if let Entry::Attempt(attempt) = entry {
+        attempt.target.iter_mut().for_each(Answer::keep_little);
+    } else if let Entry::Plugin(run) = entry
+        && run.size() > LITTLE
+    {
+        let cut = LogLine { level: LogLevel::Warn, message: CUT.to_owned(), fields: Vec::new() };
+        run.keep_end(LITTLE - cut.size());
+        run.logs.insert(0, cut);
     }
 }
 

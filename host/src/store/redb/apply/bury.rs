@@ -30,11 +30,7 @@ enum BuryScope {
 
 /// Makes dead letters of all pending deliveries of subscriptions whose own records cannot be read: no worker would ever
 /// read them. Called before the writer starts. Blocks.
-pub(in crate::store::redb) fn bury_stranded(
-    reader: &Reader,
-    machine: &mut Machine,
-    at: Timestamp,
-) -> Result<(), Fault> {
+pub(crate) fn bury_stranded(reader: &Reader, machine: &mut Machine, at: Timestamp) -> Result<(), Fault> {
     for id in registry::stranded(reader)? {
         tracing::error!(
             subscription = %id, "its record cannot be read: its pending deliveries become dead letters"

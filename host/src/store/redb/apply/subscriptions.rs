@@ -114,7 +114,7 @@ pub(super) fn forget_state(apply: &mut Apply<'_, '_>, id: u128) -> Result<(), Fa
 }
 
 /// Returns the module that a subscription keeps.
-pub(in crate::store::redb) fn referred(subscription: Option<&Subscription>) -> Option<PluginDigest> {
+pub(crate) fn referred(subscription: Option<&Subscription>) -> Option<PluginDigest> {
     let known = subscription.filter(|known| known.deleted.is_none());
     known.and_then(|known| known.plugin.as_deref()).map(|plugin| plugin.digest)
 }

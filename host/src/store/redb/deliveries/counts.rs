@@ -16,7 +16,7 @@ use crate::store::redb::record::{self, Error, Waiting, decode_ended};
 use crate::store::{DeliveryCounts, Position, StoredState};
 
 /// How many groups append their changes before these are folded.
-pub(in crate::store::redb) const FOLD_EVERY: u64 = 64;
+pub(crate) const FOLD_EVERY: u64 = 64;
 
 type Change = [i64; StoredState::ALL.len()];
 
@@ -138,10 +138,7 @@ fn put_recounted(tables: &mut DeliveryTables<'_>, is_meant: impl Fn(u128) -> boo
 }
 
 /// See [`crate::store::Store::counts`].
-pub(in crate::store::redb) fn counts(
-    reader: &Reader,
-    recipient: RecipientId,
-) -> Result<DeliveryCounts, Fault> {
+pub(crate) fn counts(reader: &Reader, recipient: RecipientId) -> Result<DeliveryCounts, Fault> {
     let recipient = recipient.uuid().as_u128();
     reader.handle.read(|txn| {
         let row = txn.open_table(COUNTS)?.get(recipient)?;
@@ -162,7 +159,7 @@ pub(in crate::store::redb) fn counts(
 }
 
 /// Writes the numbers of a recipient's deliveries, besides first attempts.
-pub(in crate::store::redb) fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
+fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
     record::versioned(|buffer| postcard::to_extend(&counts.0, buffer))
 }
 

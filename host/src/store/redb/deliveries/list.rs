@@ -25,10 +25,7 @@ use crate::store::{DeliveriesQuery, Delivery, ListedDelivery, LoggedEvent, Store
 const UNREADABLE: &str = "record damaged: where the delivery stands cannot be read from the disk";
 
 /// See [`crate::store::Store::deliveries`].
-pub(in crate::store::redb) fn list(
-    reader: &Reader,
-    query: DeliveriesQuery,
-) -> Result<Vec<ListedDelivery>, Fault> {
+pub(crate) fn list(reader: &Reader, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
     reader.handle.read(|txn| {
         let mut found = match query.state {
             Some(StoredState::Retrying | StoredState::Held) => waiting(reader, txn, query)?,
@@ -176,7 +173,7 @@ fn by_state(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedD
 }
 
 /// Reads where deliveries stand. Rows of several deliveries are read once.
-pub(in crate::store::redb) struct Stands<'a> {
+pub(crate) struct Stands<'a> {
     fresh: ReadOnlyTable<(u128, u128), &'static [u8]>,
     waiting: ReadOnlyTable<(u128, u128), &'static [u8]>,
     ended: ReadOnlyTable<(u128, u128), &'static [u8]>,
@@ -187,7 +184,7 @@ pub(in crate::store::redb) struct Stands<'a> {
 }
 
 impl<'a> Stands<'a> {
-    pub(in crate::store::redb) fn open(txn: &ReadTransaction, marks: &'a Marks) -> Result<Self, Fault> {
+    pub(crate) fn open(txn: &ReadTransaction, marks: &'a Marks) -> Result<Self, Fault> {
         Ok(Self {
             fresh: txn.open_table(FRESH)?,
             waiting: txn.open_table(WAITING)?,
@@ -200,7 +197,7 @@ impl<'a> Stands<'a> {
     }
 
     /// Returns an event's deliveries, to `only` this recipient or to all; `take_history` returns their histories.
-    pub(in crate::store::redb) fn deliveries(
+    pub(crate) fn deliveries(
         &mut self,
         (batch, index): (u128, u32),
         logged: &LoggedEvent,

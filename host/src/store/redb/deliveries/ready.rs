@@ -19,10 +19,7 @@ use crate::store::{Backlog, PendingDelivery, Progress, QueuePosition, ReadyPage,
 const DEAD_ROWS_MAX: usize = 256;
 
 /// See [`crate::store::Store::ready`]; returns with it the rows that cannot be delivered.
-pub(in crate::store::redb) fn ready(
-    reader: &Reader,
-    query: ReadyQuery,
-) -> Result<(ReadyPage, Vec<DeadRow>), Fault> {
+pub(crate) fn ready(reader: &Reader, query: ReadyQuery) -> Result<(ReadyPage, Vec<DeadRow>), Fault> {
     let newest = reader.tails.open(query.recipient);
     reader.handle.read(|txn| {
         let (mut dead, mut first_attempts, mut read_to) = (Vec::new(), Vec::new(), query.after);
@@ -124,7 +121,7 @@ fn due(
 }
 
 /// Makes the pending delivery of an event in a batch that was never attempted.
-pub(in crate::store::redb) fn first_attempt(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
+pub(crate) fn first_attempt(batch: &Batch, key: u128, index: u32) -> Option<PendingDelivery> {
     let position = QueuePosition { batch: record::event_id(key), index, due: None };
     pending_delivery(batch, position, Progress::default())
 }
@@ -136,7 +133,7 @@ fn pending_delivery(batch: &Batch, position: QueuePosition, progress: Progress) 
 }
 
 /// See [`crate::store::Store::recipients_with_backlog`].
-pub(in crate::store::redb) fn recipients_with_backlog(reader: &Reader) -> Result<Vec<RecipientId>, Fault> {
+pub(crate) fn recipients_with_backlog(reader: &Reader) -> Result<Vec<RecipientId>, Fault> {
     reader.handle.read(|txn| {
         let (fresh, due) = (txn.open_table(FRESH)?, txn.open_table(DUE)?);
         let mut recipients = BTreeSet::new();
@@ -160,7 +157,7 @@ pub(in crate::store::redb) fn recipients_with_backlog(reader: &Reader) -> Result
 }
 
 /// See [`crate::store::Store::backlog`].
-pub(in crate::store::redb) fn backlog(
+pub(crate) fn backlog(
     reader: &Reader,
     recipient: RecipientId,
     now: Timestamp,

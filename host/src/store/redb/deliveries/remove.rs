@@ -8,15 +8,15 @@ use crate::store::redb::handle::Fault;
 use crate::store::redb::record::{Error, FINAL, Waiting, final_code};
 
 /// Rows of pending deliveries.
-pub(in crate::store::redb) struct PendingRows {
+pub(crate) struct PendingRows {
     /// Batches with first attempts.
-    pub(in crate::store::redb) batches: Vec<u128>,
+    pub(crate) batches: Vec<u128>,
     /// The times (microseconds since 1970) and events of those that wait.
-    pub(in crate::store::redb) due: Vec<(i64, u128)>,
+    pub(crate) due: Vec<(i64, u128)>,
 }
 
 /// What a time led to that was removed.
-pub(in crate::store::redb) enum DueRow {
+pub(crate) enum DueRow {
     /// A delivery that waited until then, and is removed with it.
     Waiting(Waiting),
     /// One that waits until another time, and stays.
@@ -27,11 +27,7 @@ pub(in crate::store::redb) enum DueRow {
 
 impl Deliveries<'_, '_> {
     /// Returns the first pending rows of a recipient, at most `limit` of each kind.
-    pub(in crate::store::redb) fn pending_rows(
-        &mut self,
-        recipient: u128,
-        limit: usize,
-    ) -> Result<PendingRows, Fault> {
+    pub(crate) fn pending_rows(&mut self, recipient: u128, limit: usize) -> Result<PendingRows, Fault> {
         self.write_rows()?;
         let rows = self.tables.fresh.range((recipient, 0)..=(recipient, u128::MAX))?.take(limit);
         let batches = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, StorageError>>()?;
@@ -45,13 +41,13 @@ impl Deliveries<'_, '_> {
     }
 
     /// Returns the recipients with ended deliveries of a batch.
-    pub(in crate::store::redb) fn recipients_of(&self, batch: u128) -> Result<Vec<u128>, StorageError> {
+    pub(crate) fn recipients_of(&self, batch: u128) -> Result<Vec<u128>, StorageError> {
         let rows = self.tables.ended.range((batch, 0)..=(batch, u128::MAX))?;
         rows.map(|row| Ok(row?.0.value().1)).collect()
     }
 
     /// Returns the delivery that waits until this time, in microseconds since 1970; marks one that cannot be read.
-    pub(in crate::store::redb) fn waiting_until(
+    pub(crate) fn waiting_until(
         &self,
         (recipient, due, event): (u128, i64, u128),
     ) -> Result<Option<Waiting>, Fault> {
@@ -62,10 +58,7 @@ impl Deliveries<'_, '_> {
     }
 
     /// Removes a time, and the delivery that waits until then.
-    pub(in crate::store::redb) fn remove_due(
-        &mut self,
-        (recipient, due, event): (u128, i64, u128),
-    ) -> Result<DueRow, Fault> {
+    pub(crate) fn remove_due(&mut self, (recipient, due, event): (u128, i64, u128)) -> Result<DueRow, Fault> {
         self.tables.due.remove((recipient, due, event))?;
         let row = self.tables.waiting.get((recipient, event))?.map(|row| Waiting::decode(row.value()));
         let found = match row {
@@ -84,7 +77,7 @@ impl Deliveries<'_, '_> {
     }
 
     /// Removes a time that leads to no delivery that waits until then, and what is left of one that cannot be read.
-    pub(in crate::store::redb) fn remove_stale(&mut self, due: (u128, i64, u128)) -> Result<(), Fault> {
+    pub(crate) fn remove_stale(&mut self, due: (u128, i64, u128)) -> Result<(), Fault> {
         self.tables.due.remove(due)?;
         let row = (due.0, due.2);
         let is_damaged =
@@ -98,11 +91,7 @@ impl Deliveries<'_, '_> {
 
     /// Marks the row of a delivery that cannot be read, and removes it if it is one that waits: then this returns `true`. Its
     /// time is not known: what is left of it is removed when it is met.
-    pub(in crate::store::redb) fn remove_unreadable(
-        &mut self,
-        key: DeliveryKey,
-        reason: &Error,
-    ) -> Result<bool, Fault> {
+    pub(crate) fn remove_unreadable(&mut self, key: DeliveryKey, reason: &Error) -> Result<bool, Fault> {
         let is_first = damage::apart(self.first_row(key.row()).map(drop))?.is_err();
         if is_first {
             self.marks.mark("fresh", key.row(), reason);
@@ -115,10 +104,7 @@ impl Deliveries<'_, '_> {
     }
 
     /// Returns the places of a row of first attempts; removes and marks one that cannot be read.
-    pub(in crate::store::redb) fn readable_first(
-        &mut self,
-        row: (u128, u128),
-    ) -> Result<Option<Vec<u32>>, Fault> {
+    pub(crate) fn readable_first(&mut self, row: (u128, u128)) -> Result<Option<Vec<u32>>, Fault> {
         let places = damage::apart(self.first_row(row).map(|places| places.clone()))?;
         let places = self.marks.pass("fresh", row, places);
         if places.is_none() {
@@ -128,21 +114,17 @@ impl Deliveries<'_, '_> {
     }
 
     /// Adds a delivery of an event that its recipient did not match.
-    pub(in crate::store::redb) fn add(&mut self, key: DeliveryKey) -> Result<(), StorageError> {
+    pub(crate) fn add(&mut self, key: DeliveryKey) -> Result<(), StorageError> {
         self.tables.added.insert((key.batch, key.index, key.recipient), ()).map(drop)
     }
 
     /// Removes a delivery that stands nowhere from those that were added to an event's.
-    pub(in crate::store::redb) fn remove_added(&mut self, key: DeliveryKey) -> Result<(), StorageError> {
+    pub(crate) fn remove_added(&mut self, key: DeliveryKey) -> Result<(), StorageError> {
         self.tables.added.remove((key.batch, key.index, key.recipient)).map(drop)
     }
 
     /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
-    pub(in crate::store::redb) fn remove_batch_rows(
-        &mut self,
-        recipient: u128,
-        batch: u128,
-    ) -> Result<(), Fault> {
+    pub(crate) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
         self.replace_first((recipient, batch), Vec::new());
         for ended in std::mem::take(self.ended_row((batch, recipient))?) {
             self.rows.counts.add(recipient, ended.state, -1);
@@ -155,7 +137,7 @@ impl Deliveries<'_, '_> {
     }
 
     /// Forgets the minutes of recipients whose events have left the log, of which `oldest` is the oldest batch now.
-    pub(in crate::store::redb) fn forget_minutes(
+    pub(crate) fn forget_minutes(
         &mut self,
         recipients: impl IntoIterator<Item = u128>,
         oldest: Option<u128>,
@@ -168,7 +150,7 @@ impl Deliveries<'_, '_> {
     }
 
     /// Removes all rows of a recipient that is forgotten. Its events have left the log.
-    pub(in crate::store::redb) fn forget(&mut self, recipient: u128) -> Result<(), Fault> {
+    pub(crate) fn forget(&mut self, recipient: u128) -> Result<(), Fault> {
         self.write_rows()?;
         std::mem::take(&mut self.rows.counts).fold(self.tables, self.marks)?;
         self.tables.ended_minutes.retain_in((recipient, 0)..=(recipient, u64::MAX), |_, _| false)?;

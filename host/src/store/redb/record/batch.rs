@@ -13,20 +13,20 @@ use crate::store::LoggedEvent;
 
 /// The events of one commit. A purged event leaves an empty place, so that the others keep theirs.
 #[derive(Debug, Default)]
-pub(in crate::store::redb) struct Batch {
-    pub(in crate::store::redb) events: Vec<Option<Arc<LoggedEvent>>>,
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Option<Arc<LoggedEvent>>>,
     /// The places whose events cannot be read, and are empty here.
-    pub(in crate::store::redb) damaged: Vec<u32>,
+    pub(crate) damaged: Vec<u32>,
 }
 
 impl Batch {
     /// Returns the event in a place, if there is one that can be read.
-    pub(in crate::store::redb) fn event_at(&self, index: u32) -> Option<&Arc<LoggedEvent>> {
+    pub(crate) fn event_at(&self, index: u32) -> Option<&Arc<LoggedEvent>> {
         self.events.get(usize::try_from(index).ok()?)?.as_ref()
     }
 
     /// Tells whether nothing is left of it.
-    pub(in crate::store::redb) fn is_purged(&self) -> bool {
+    pub(crate) fn is_purged(&self) -> bool {
         self.damaged.is_empty() && self.events.iter().all(Option::is_none)
     }
 }
@@ -52,7 +52,7 @@ const LISTED: usize = 4 + SEAL;
 
 /// Writes a batch: the version, how many events there are, the list of their lengths and checksums, the checksum of all
 /// that, and the events.
-pub(in crate::store::redb) fn encode_batch<'a>(
+pub(crate) fn encode_batch<'a>(
     events: impl Iterator<Item = Option<&'a LoggedEvent>>,
     damaged: &[u32],
 ) -> Vec<u8> {
@@ -89,7 +89,7 @@ fn length(bytes: usize) -> [u8; 4] {
 
 /// Reads a batch; the bodies share the record's buffer. A damaged event is no error: its place is among the damaged
 /// ones.
-pub(in crate::store::redb) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
+pub(crate) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     match shared.split_first() {
         Some((&SEALED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
         _ => {
@@ -103,7 +103,7 @@ pub(in crate::store::redb) fn decode_batch(shared: &Bytes) -> Result<Batch, Erro
 }
 
 /// Reads a batch that has just been written, whose checksums are known to match.
-pub(in crate::store::redb) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
+pub(crate) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
     decode_listed(shared, |_, _| true)
 }
 

@@ -5,23 +5,23 @@ use crate::store::StoredState;
 
 /// The end of a delivery, in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store::redb) struct Ended {
+pub(crate) struct Ended {
     /// The event's place in the batch.
-    pub(in crate::store::redb) index: u32,
+    pub(crate) index: u32,
     /// A final state.
-    pub(in crate::store::redb) state: StoredState,
+    pub(crate) state: StoredState,
     /// Whether policy has ever let its user see the event.
-    pub(in crate::store::redb) was_allowed: bool,
+    pub(crate) was_allowed: bool,
 }
 
 /// The bit of [`Ended::was_allowed`] beside the state.
 const ALLOWED_BIT: u8 = 0x80;
 /// The final states, by their numbers in a row.
-pub(in crate::store::redb) const FINAL: [StoredState; 4] =
+pub(crate) const FINAL: [StoredState; 4] =
     [StoredState::Delivered, StoredState::Denied, StoredState::Skipped, StoredState::Dead];
 
 /// Writes a row of ended deliveries.
-pub(in crate::store::redb) fn encode_ended(row: &[Ended]) -> Vec<u8> {
+pub(crate) fn encode_ended(row: &[Ended]) -> Vec<u8> {
     let packed: Vec<(u32, u8)> = row.iter().map(|ended| (ended.index, code(ended))).collect();
     versioned(|buffer| postcard::to_extend(&packed, buffer))
 }
@@ -32,12 +32,12 @@ fn code(ended: &Ended) -> u8 {
 }
 
 /// Returns the number of a final state in keys and rows.
-pub(in crate::store::redb) fn final_code(state: StoredState) -> u8 {
+pub(crate) fn final_code(state: StoredState) -> u8 {
     (state as u8).saturating_sub(StoredState::Delivered as u8)
 }
 
 /// Reads a row of ended deliveries.
-pub(in crate::store::redb) fn decode_ended(row: &[u8]) -> Result<Vec<Ended>, Error> {
+pub(crate) fn decode_ended(row: &[u8]) -> Result<Vec<Ended>, Error> {
     let packed: Vec<(u32, u8)> = read(body(row)?)?;
     let ended = |(index, code): (u32, u8)| {
         let state = FINAL.get(usize::from(code & !ALLOWED_BIT)).ok_or(Error::Value("an unknown state"))?;

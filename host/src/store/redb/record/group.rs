@@ -18,12 +18,11 @@ use self::end::EndRecord;
 use self::op::OpRecord;
 use super::form::{Form as _, List};
 use super::{Error, SEALED, read, seal, unseal};
-use crate::store::Arrival;
 use crate::store::journal::Ticket;
 use crate::store::redb::group::{End, Group, Op};
 
-/// About how many bytes the record of an operation, or of an end, has besides its events.
-const PART_BYTES: usize = 256;
+/// About how many bytes the record of an end has.
+const END_BYTES: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 struct GroupRecord<'a> {
@@ -35,29 +34,18 @@ struct GroupRecord<'a> {
 }
 
 /// Writes a group: the version, the head and the operations as postcard, and the checksum.
-pub(in crate::store::redb) fn encode_group(ticket: Ticket, group: &Group) -> Vec<u8> {
+pub(crate) fn encode_group(ticket: Ticket, group: &Group) -> Vec<u8> {
     let (Ticket { member, number }, Group { ops, ends }) = (ticket, group);
     let record = GroupRecord { member, number, ops: List::Borrowed(ops), ends: List::Borrowed(ends) };
-    let size = ops.iter().map(size).sum::<usize>() + PART_BYTES * (1 + ends.len());
+    let size = ops.iter().map(Op::size).sum::<usize>() + END_BYTES * (1 + ends.len());
     let mut buffer = Vec::with_capacity(size);
     buffer.push(SEALED);
     let written = postcard::to_extend(&record, buffer);
     seal(written.expect("records have no maps of unknown length and no failing serializers"))
 }
 
-fn size(op: &Op) -> usize {
-    let events = match op {
-        Op::Accept { arrivals, .. } => {
-            arrivals.iter().map(|arrival| PART_BYTES + Arrival::size(arrival)).sum()
-        }
-        Op::ModulePart { bytes, .. } => bytes.len(),
-        _ => 0,
-    };
-    PART_BYTES + events
-}
-
 /// Reads a group; the bodies of its events, and the parts of modules, share the record's buffer.
-pub(in crate::store::redb) fn decode_group(shared: &Bytes) -> Result<(Ticket, Group), Error> {
+pub(crate) fn decode_group(shared: &Bytes) -> Result<(Ticket, Group), Error> {
     // No group was ever written without a checksum.
     let body = match shared.split_first() {
         Some((&SEALED, _)) => &unseal(shared)?[1..],

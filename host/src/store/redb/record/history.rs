@@ -9,13 +9,13 @@ use crate::domain::Entry;
 
 /// One entry of one delivery, in a row of its batch.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::store::redb) struct HistoryRecord {
+pub(crate) struct HistoryRecord {
     /// The event's place in the batch.
-    pub(in crate::store::redb) index: u32,
+    pub(crate) index: u32,
     /// The recipient.
-    pub(in crate::store::redb) recipient: u128,
+    pub(crate) recipient: u128,
     /// What happened.
-    pub(in crate::store::redb) entry: Entry,
+    pub(crate) entry: Entry,
 }
 
 record! {
@@ -30,11 +30,11 @@ record! {
 type Lines<'a> = List<'a, HistoryRecord, LineRecord<'a>>;
 
 /// Writes a row of history.
-pub(in crate::store::redb) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
+pub(crate) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
     versioned(|buffer| postcard::to_extend(&Lines::Borrowed(records), buffer))
 }
 
 /// Reads a row of history.
-pub(in crate::store::redb) fn decode_history(record: &[u8]) -> Result<Vec<HistoryRecord>, Error> {
+pub(crate) fn decode_history(record: &[u8]) -> Result<Vec<HistoryRecord>, Error> {
     read::<Lines<'_>>(body(record)?)?.read(&Bytes::new())
 }

@@ -69,12 +69,12 @@ record! {
 }
 
 /// Writes a module.
-pub(in crate::store::redb) fn encode_module(module: &Module) -> Vec<u8> {
+pub(crate) fn encode_module(module: &Module) -> Vec<u8> {
     json(&ModuleRecord::of(module))
 }
 
 /// Reads a module.
-pub(in crate::store::redb) fn decode_module(record: &[u8]) -> Result<Module, Error> {
+pub(crate) fn decode_module(record: &[u8]) -> Result<Module, Error> {
     let mut module: Module = serde_json::from_slice::<ModuleRecord<'_>>(body(record)?)?.read(&Bytes::new())?;
     if module.uploads.is_empty() {
         module.uploads.insert(module.by.clone(), module.uploaded);

@@ -8,11 +8,11 @@ use crate::store::Progress;
 
 /// The value of a row that waits for its next attempt, in files of the first schema: its migration reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store::redb) struct RetryRecord {
+pub(crate) struct RetryRecord {
     /// The batch of the event.
-    pub(in crate::store::redb) batch: u128,
+    pub(crate) batch: u128,
     /// The event's place in the batch.
-    pub(in crate::store::redb) index: u32,
+    pub(crate) index: u32,
     failed: u32,
     first_attempt: Option<i64>,
     allowed: bool,
@@ -35,7 +35,7 @@ const VERSION_2: u8 = 2;
 
 impl RetryRecord {
     /// Returns how far the delivery has come.
-    pub(in crate::store::redb) fn progress(&self) -> Result<Progress, Error> {
+    pub(crate) fn progress(&self) -> Result<Progress, Error> {
         let first_attempt = self.first_attempt.map(timestamp).transpose()?;
         let PluginProgress { passed, sent } = self.plugin;
         let held = self.held.map(timestamp).transpose()?;
@@ -43,7 +43,7 @@ impl RetryRecord {
     }
 
     /// Reads the record.
-    pub(in crate::store::redb) fn decode(record: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn decode(record: &[u8]) -> Result<Self, Error> {
         match record.split_first() {
             Some((&SEALED, _)) => {
                 let (this, plugin, held): (Self, _, _) = read(body(record)?)?;
@@ -62,7 +62,7 @@ impl RetryRecord {
 #[cfg(test)]
 impl RetryRecord {
     /// Makes the record of a delivery that has come this far.
-    pub(in crate::store::redb) fn new(batch: u128, index: u32, progress: Progress) -> Self {
+    pub(crate) fn new(batch: u128, index: u32, progress: Progress) -> Self {
         let first_attempt = progress.first_attempt.map(jiff::Timestamp::as_microsecond);
         let Progress { failed, allowed, passed, sent, held, first_attempt: _ } = progress;
         let held = held.map(jiff::Timestamp::as_microsecond);
@@ -70,13 +70,13 @@ impl RetryRecord {
     }
 
     /// Writes the record.
-    pub(in crate::store::redb) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         super::versioned(|buffer| postcard::to_extend(&(self, self.plugin, self.held), buffer))
     }
 }
 
 /// Writes places in a batch, 4 bytes each, little-endian.
-pub(in crate::store::redb) fn encode_places(places: &[u32]) -> Vec<u8> {
+pub(crate) fn encode_places(places: &[u32]) -> Vec<u8> {
     let mut record = Vec::with_capacity(1 + 4 * places.len() + SEAL);
     record.push(SEALED);
     record.extend(places.iter().flat_map(|place| place.to_le_bytes()));
@@ -84,7 +84,7 @@ pub(in crate::store::redb) fn encode_places(places: &[u32]) -> Vec<u8> {
 }
 
 /// Reads places in a batch. Old rows are places alone: those with a checksum have a byte more than that.
-pub(in crate::store::redb) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
+pub(crate) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
     let record = if record.len().is_multiple_of(4) { record } else { &unseal(record)?[1..] };
     let (places, rest) = record.as_chunks();
     if !rest.is_empty() {

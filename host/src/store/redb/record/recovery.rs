@@ -49,11 +49,11 @@ record! {
 }
 
 /// Writes a recovery.
-pub(in crate::store::redb) fn encode_recovery(recovery: &Recovery) -> Vec<u8> {
+pub(crate) fn encode_recovery(recovery: &Recovery) -> Vec<u8> {
     json(&RecoveryRecord::of(recovery))
 }
 
 /// Reads a recovery.
-pub(in crate::store::redb) fn decode_recovery(record: &[u8]) -> Result<Recovery, Error> {
+pub(crate) fn decode_recovery(record: &[u8]) -> Result<Recovery, Error> {
     serde_json::from_slice::<RecoveryRecord<'_>>(body(record)?)?.read(&Bytes::new())
 }

@@ -54,21 +54,21 @@ record! {
 }
 
 /// Writes a rendered payload.
-pub(in crate::store::redb) fn encode_rendered(rendered: &RenderedPayload) -> Vec<u8> {
+pub(crate) fn encode_rendered(rendered: &RenderedPayload) -> Vec<u8> {
     versioned(|buffer| postcard::to_extend(&RenderedRecord::of(rendered), buffer))
 }
 
 /// Reads a rendered payload; the bodies share the record's buffer.
-pub(in crate::store::redb) fn decode_rendered(shared: &Bytes) -> Result<RenderedPayload, Error> {
+pub(crate) fn decode_rendered(shared: &Bytes) -> Result<RenderedPayload, Error> {
     read::<RenderedRecord<'_>>(body(shared)?)?.read(shared)
 }
 
 /// Writes a value of a plugin's state.
-pub(in crate::store::redb) fn encode_state(value: &StateValue) -> Vec<u8> {
+pub(crate) fn encode_state(value: &StateValue) -> Vec<u8> {
     versioned(|buffer| postcard::to_extend(&StateRecord::of(value), buffer))
 }
 
 /// Reads a value of a plugin's state.
-pub(in crate::store::redb) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
+pub(crate) fn decode_state(record: &[u8]) -> Result<StateValue, Error> {
     read::<StateRecord<'_>>(body(record)?)?.read(&Bytes::new())
 }

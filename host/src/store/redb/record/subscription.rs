@@ -123,15 +123,12 @@ record! {
 }
 
 /// Writes a subscription.
-pub(in crate::store::redb) fn encode_subscription(
-    subscription: &Subscription,
-    revision: Position,
-) -> Vec<u8> {
+pub(crate) fn encode_subscription(subscription: &Subscription, revision: Position) -> Vec<u8> {
     json(&SubscriptionRecord { revision: revision.0, ..SubscriptionRecord::of(subscription) })
 }
 
 /// Reads a subscription.
-pub(in crate::store::redb) fn decode_subscription(record: &[u8]) -> Result<StoredSubscription, Error> {
+pub(crate) fn decode_subscription(record: &[u8]) -> Result<StoredSubscription, Error> {
     let record = serde_json::from_slice::<SubscriptionRecord<'_>>(body(record)?)?;
     let revision = Position(record.revision);
     Ok(StoredSubscription { subscription: Arc::new(record.read(&Bytes::new())?), revision })

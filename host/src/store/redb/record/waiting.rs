@@ -13,20 +13,20 @@ use crate::store::{Progress, StoredState};
 
 /// A delivery that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::store::redb) struct Waiting {
+pub(crate) struct Waiting {
     /// The batch of the event, and its place there.
-    pub(in crate::store::redb) batch: u128,
-    pub(in crate::store::redb) index: u32,
+    pub(crate) batch: u128,
+    pub(crate) index: u32,
     /// When the attempt is due.
-    pub(in crate::store::redb) due: Timestamp,
-    pub(in crate::store::redb) why: Why,
-    pub(in crate::store::redb) progress: Progress,
-    pub(in crate::store::redb) origin: Origin,
+    pub(crate) due: Timestamp,
+    pub(crate) why: Why,
+    pub(crate) progress: Progress,
+    pub(crate) origin: Origin,
 }
 
 /// Why it waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::store::redb) enum Why {
+pub(crate) enum Why {
     /// It was redelivered or recovered, and has not been attempted since.
     Asked,
     /// An attempt failed.
@@ -37,16 +37,16 @@ pub(in crate::store::redb) enum Why {
 
 /// What stays with a delivery from one state to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::store::redb) struct Origin {
+pub(crate) struct Origin {
     /// When it was last redelivered or recovered.
-    pub(in crate::store::redb) asked: Option<Timestamp>,
+    pub(crate) asked: Option<Timestamp>,
     /// Whether policy has ever let its user see the event.
-    pub(in crate::store::redb) was_allowed: bool,
+    pub(crate) was_allowed: bool,
 }
 
 impl Why {
     /// Returns the state of a delivery that waits for this.
-    pub(in crate::store::redb) fn state(&self) -> StoredState {
+    pub(crate) fn state(&self) -> StoredState {
         match self {
             Self::Asked => StoredState::Pending,
             Self::Failed { .. } => StoredState::Retrying,
@@ -95,12 +95,12 @@ record! {
 
 impl Waiting {
     /// Writes the record.
-    pub(in crate::store::redb) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         versioned(|buffer| postcard::to_extend(&WaitingRecord::of(self), buffer))
     }
 
     /// Reads the record.
-    pub(in crate::store::redb) fn decode(row: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Error> {
         read::<WaitingRecord<'_>>(body(row)?)?.read(&Bytes::new())
     }
 }

@@ -52,7 +52,7 @@ record! {
 
 record! {
     /// A subscription to be created or replaced, and a recovery that begins with it.
-    pub(in crate::store::redb::record) struct PutSubscriptionRecord<'a> of PutSubscription {
+    pub(crate) struct PutSubscriptionRecord<'a> of PutSubscription {
         #[serde(borrow, with = "serde_bytes")]
         subscription: Cow<'a, [u8]>,
         replaces: Option<u64>,

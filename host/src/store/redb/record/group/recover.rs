@@ -12,7 +12,7 @@ use crate::store::redb::record::form::{List, Nanos, record};
 
 record! {
     /// A request to advance a recovery.
-    pub(in crate::store::redb::record) struct RecoverRecord<'a> of Recover {
+    pub(crate) struct RecoverRecord<'a> of Recover {
         subscription: u128,
         asked: Nanos,
         step: StepRecord<'a>,
