@@ -178,7 +178,7 @@ impl Service {
     /// # Errors
     /// When the store cannot be read.
     pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, store::Error> {
-        self.store.story(id).await
+        self.store.history(id).await
     }
 
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an

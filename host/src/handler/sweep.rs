@@ -96,7 +96,7 @@ fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
 /// Tells whether the folder of a run may still be used: by the next attempt, or by a retry of an upload that was given
 /// up.
 async fn is_needed(context: &RunContext, began: &RunRecord) -> Result<bool, store::Error> {
-    let Some(story) = context.store.story(began.event()).await? else { return Ok(false) };
+    let Some(story) = context.store.history(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();
     let state = story.deliveries.into_iter().find(|it| it.recipient == recipient).map(|it| it.state);
     let is_old = clock::now().duration_since(began.at).unsigned_abs() > KEPT;

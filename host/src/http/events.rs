@@ -80,7 +80,7 @@ pub(super) async fn views(
     let (mut shown, mut before) = (Vec::new(), page.before);
     for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
         let range = Range { before, since: page.since, until: page.until, limit: PAGE };
-        let stories = api.store.stories(range).await?;
+        let stories = api.store.histories(range).await?;
         let more = stories.len() == PAGE;
         for story in stories {
             before = Some(story.event.id);
@@ -130,7 +130,7 @@ pub(super) async fn read(
 
 /// Returns an event that the user may see.
 pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
-    let story = api.store.story(id).await?;
+    let story = api.store.history(id).await?;
     story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))
 }
 

@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
     for state in [Some(StoredState::Dead), Some(StoredState::Delivered), None] {
         lists(&store, recipient, state, None).await?;
         let middle =
-            store.stories(waypost::store::Range { before: None, since: None, until: None, limit: 1 });
+            store.histories(waypost::store::Range { before: None, since: None, until: None, limit: 1 });
         let newest = middle.await?.first().context("the log is empty")?.event.id;
         lists(&store, recipient, state, Some(newest)).await?;
     }

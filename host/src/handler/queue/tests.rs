@@ -111,7 +111,7 @@ async fn next_end(queue: &mut Queue) {
 }
 
 async fn delivery(queue: &Queue, id: EventId) -> Delivery {
-    queue.context.store.story(id).await.unwrap().unwrap().deliveries.remove(0)
+    queue.context.store.history(id).await.unwrap().unwrap().deliveries.remove(0)
 }
 
 async fn history(queue: &Queue, id: EventId) -> Vec<Entry> {
@@ -176,7 +176,7 @@ async fn an_upload_that_panics_waits_for_its_schedule_without_another_run() {
     let (mut queue, id) = owing(handler(closure, &destination, accept), folder.path()).await;
     queue.start_owed().await;
     until(|| queue.context.in_flight.lock().is_empty()).await;
-    let story = queue.context.store.story(id).await.unwrap().unwrap();
+    let story = queue.context.store.history(id).await.unwrap().unwrap();
     let State::Retrying { reason, due } = story.deliveries[0].state.clone() else { panic!("{story:?}") };
     assert!(reason.starts_with("the service panicked"), "{reason}");
     assert!(due > clock::now(), "not at once");
@@ -194,7 +194,7 @@ async fn a_run_that_panics_is_over_where_its_schedule_is() {
     let (mut queue, id) = owing(handler(closure, &Destination::Nowhere, accept), folder.path()).await;
     queue.start_owed().await;
     until(|| queue.context.in_flight.lock().is_empty()).await;
-    let story = queue.context.store.story(id).await.unwrap().unwrap();
+    let story = queue.context.store.history(id).await.unwrap().unwrap();
     let State::Dead { reason } = story.deliveries[0].state.clone() else { panic!("{story:?}") };
     assert!(reason.contains("the closure panicked"), "{reason}");
 }

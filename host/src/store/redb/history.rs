@@ -177,7 +177,7 @@ fn take_failed(histories: &mut Histories) -> HashMap<u32, Vec<FailedFilter>> {
     all
 }
 
-/// See [`crate::store::Store::story`].
+/// See [`crate::store::Store::history`].
 pub(super) fn of_event(reader: &Reader, id: EventId) -> Result<Option<EventHistory>, Fault> {
     reader.handle.read(|txn| {
         let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else { return Ok(None) };
@@ -190,7 +190,7 @@ pub(super) fn of_event(reader: &Reader, id: EventId) -> Result<Option<EventHisto
     })
 }
 
-/// See [`crate::store::Store::stories`].
+/// See [`crate::store::Store::histories`].
 pub(super) fn of_range(reader: &Reader, range: Range) -> Result<Vec<EventHistory>, Fault> {
     let below = range.before.unwrap_or(EventId::MAX).uuid().as_u128();
     let wanted = |logged: &LoggedEvent| {

@@ -33,12 +33,12 @@ impl Store {
     }
 
     /// Returns one event with the history of its deliveries.
-    pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
+    pub async fn history(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
         self.read(move |reader| history::of_event(reader, id)).await
     }
 
     /// Returns events with the histories of their deliveries, newest first.
-    pub async fn stories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
+    pub async fn histories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
         self.read(move |reader| history::of_range(reader, range)).await
     }
 

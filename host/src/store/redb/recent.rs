@@ -76,7 +76,7 @@ mod tests {
 
     /// Small events for 10,000 subscriptions each took 30 times the memory that was counted for them.
     #[test]
-    fn whom_an_event_is_owed_to_counts() {
+    fn the_recipients_of_an_event_count() {
         for (matched, kept) in [(0, 17_000..18_000), (10_000, 30..40)] {
             let recent = Recent::default();
             (0..20_000).for_each(|key| recent.put(key, batch(matched)));

@@ -8,22 +8,22 @@ use super::*;
 use crate::store::{Error, FailedFilter};
 
 #[tokio::test]
-async fn an_accepted_event_is_told_listed_and_owed() {
+async fn an_accepted_event_is_listed_with_its_pending_deliveries() {
     let (_folder, store) = fresh();
     let sent = arrival("a", &[sub(1), sub(2)]);
     let id = store.log(vec![sent.clone()]).await.unwrap()[0];
 
-    let story = store.story(id).await.unwrap().unwrap();
-    assert_eq!(story.event.id, id);
-    assert_eq!(story.event.event, sent.event);
-    assert_eq!(story.event.received, sent.received);
-    assert_eq!(story.event.sender, "ann");
-    assert_eq!(story.deliveries, [untried(sub(1)), untried(sub(2))]);
-    assert_eq!(store.stories(ALL).await.unwrap(), std::slice::from_ref(&story));
+    let history = store.history(id).await.unwrap().unwrap();
+    assert_eq!(history.event.id, id);
+    assert_eq!(history.event.event, sent.event);
+    assert_eq!(history.event.received, sent.received);
+    assert_eq!(history.event.sender, "ann");
+    assert_eq!(history.deliveries, [untried(sub(1)), untried(sub(2))]);
+    assert_eq!(store.histories(ALL).await.unwrap(), std::slice::from_ref(&history));
     for subscription in [sub(1), sub(2)] {
         let waiting = ready(&store, subscription).await;
         assert_eq!(waiting.first_attempts.len(), 1);
-        assert_eq!(waiting.first_attempts[0].event, story.event);
+        assert_eq!(waiting.first_attempts[0].event, history.event);
         assert_eq!(waiting.first_attempts[0].progress, Progress::default());
         assert!(waiting.due.is_empty() && waiting.next_due.is_none());
     }
@@ -32,15 +32,15 @@ async fn an_accepted_event_is_told_listed_and_owed() {
     let woken = store.wakes().drain().await;
     let counts: std::collections::HashMap<_, _> = woken.iter().map(|(id, news)| (*id, news.count)).collect();
     assert_eq!(counts, [(sub(1), 1), (sub(2), 1)].into());
-    assert_eq!(store.story(EventId::NIL).await.unwrap(), None);
-    assert_eq!(store.story(EventId::MAX).await.unwrap(), None);
+    assert_eq!(store.history(EventId::NIL).await.unwrap(), None);
+    assert_eq!(store.history(EventId::MAX).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn an_event_that_matches_nobody_is_logged_and_owed_to_nobody() {
+async fn an_event_that_nothing_matches_is_logged_without_deliveries() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[]).await;
-    assert!(store.story(id).await.unwrap().unwrap().deliveries.is_empty());
+    assert!(store.history(id).await.unwrap().unwrap().deliveries.is_empty());
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
 
@@ -64,15 +64,15 @@ async fn a_filter_without_an_answer_is_told_and_owes_nothing() {
     close(store).await;
     let store = open(folder.path());
     for (id, (deliveries, failed)) in ids.iter().zip(expected) {
-        let story = store.story(*id).await.unwrap().unwrap();
+        let history = store.history(*id).await.unwrap().unwrap();
         // Times on disk are whole microseconds.
         let failed: Vec<_> =
             failed.into_iter().map(|told| FailedFilter { at: on_disk(told.at), ..told }).collect();
-        assert_eq!((story.deliveries, story.failed), (deliveries, failed));
+        assert_eq!((history.deliveries, history.failed), (deliveries, failed));
     }
     assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0), "it keeps no event");
-    assert_eq!(store.story(ids[2]).await.unwrap(), None);
+    assert_eq!(store.history(ids[2]).await.unwrap(), None);
 }
 
 fn on_disk(at: Timestamp) -> Timestamp {
@@ -99,8 +99,8 @@ async fn a_long_batch_is_split_and_every_event_is_found() {
             ready(&store, sub(1)).await.first_attempts.iter().map(|pending| pending.position.batch).collect();
         assert_eq!(batches.len(), 3, "256 + 256 + 188");
         for (number, id) in ids.iter().enumerate() {
-            let story = store.story(*id).await.unwrap().unwrap();
-            assert_eq!(story.event.event.id(), number.to_string());
+            let history = store.history(*id).await.unwrap().unwrap();
+            assert_eq!(history.event.event.id(), number.to_string());
         }
         let mut listed = listed(&store, ALL).await;
         listed.reverse();
@@ -138,8 +138,8 @@ async fn who_accepts_at_once_gets_his_own_ids_in_order() {
         assert_eq!(ids.len(), sender % 5);
         assert!(ids.is_sorted());
         for (number, id) in ids.iter().enumerate() {
-            let story = store.story(*id).await.unwrap().unwrap();
-            assert_eq!(story.event.event.id(), format!("{sender}-{number}"));
+            let history = store.history(*id).await.unwrap().unwrap();
+            assert_eq!(history.event.event.id(), format!("{sender}-{number}"));
         }
         all.extend(ids);
     }

@@ -7,7 +7,7 @@ fn dropped(entries: &[Entry]) -> bool {
 }
 
 #[tokio::test]
-async fn fresh_and_due_rows_go_and_the_story_says_so() {
+async fn fresh_and_due_rows_go_and_the_history_says_so() {
     let (_folder, store) = fresh();
     let ids = store.log(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
     let waiting = ready(&store, sub(1)).await.first_attempts;
@@ -42,11 +42,11 @@ async fn a_long_backlog_goes_in_slices() {
     assert!(left.windows(2).all(|pair| pair[1] < pair[0]), "{left:?}");
     assert!(left.len() > 2);
     assert_eq!(store.recipients_with_backlog().await.unwrap(), [sub(2)]);
-    let stories = store.stories(ALL).await.unwrap();
+    let histories = store.histories(ALL).await.unwrap();
     assert!(
-        stories
-            .iter()
-            .all(|story| dropped(&story.deliveries[0].history) && story.deliveries[1].history.is_empty())
+        histories.iter().all(
+            |history| dropped(&history.deliveries[0].history) && history.deliveries[1].history.is_empty()
+        )
     );
 }
 
@@ -65,7 +65,7 @@ async fn an_attempt_that_fails_after_it_was_forgiven_stays_forgiven() {
     for (id, under_way, entries) in [(first, due, 3), (second, fresh, 2)] {
         settle(&store, sub(1), &under_way, retry(after(2))).await;
         let history = history(&store, id, sub(1)).await;
-        assert_eq!(history.len(), entries, "the attempt is in the story");
+        assert_eq!(history.len(), entries, "the attempt is in the history");
         assert!(dropped(&history[..entries - 1]), "{history:?}");
         assert!(matches!(state(&store, id, sub(1)).await, State::Skipped { .. }));
     }

@@ -136,10 +136,10 @@ pub(in crate::store::redb) fn after(seconds: i64) -> Timestamp {
 
 /// All pending deliveries of a subscription, due or not.
 pub(in crate::store::redb) async fn ready(store: &Store, recipient: RecipientId) -> ReadyPage {
-    owed_at(store, recipient, Timestamp::MAX).await
+    ready_at(store, recipient, Timestamp::MAX).await
 }
 
-pub(in crate::store::redb) async fn owed_at(
+pub(in crate::store::redb) async fn ready_at(
     store: &Store,
     recipient: RecipientId,
     now: Timestamp,
@@ -208,8 +208,8 @@ pub(in crate::store::redb) fn counting(
 }
 
 pub(in crate::store::redb) async fn delivery(store: &Store, id: EventId, recipient: RecipientId) -> Delivery {
-    let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().find(|delivery| delivery.recipient == recipient).unwrap()
+    let history = store.history(id).await.unwrap().unwrap();
+    history.deliveries.into_iter().find(|delivery| delivery.recipient == recipient).unwrap()
 }
 
 pub(in crate::store::redb) async fn history(
@@ -231,13 +231,13 @@ pub(in crate::store::redb) fn untried(recipient: RecipientId) -> Delivery {
 
 /// The recipients of an event's deliveries.
 pub(in crate::store::redb) async fn recipients(store: &Store, id: EventId) -> Vec<RecipientId> {
-    let story = store.story(id).await.unwrap().unwrap();
-    story.deliveries.into_iter().map(|delivery| delivery.recipient).collect()
+    let history = store.history(id).await.unwrap().unwrap();
+    history.deliveries.into_iter().map(|delivery| delivery.recipient).collect()
 }
 
 /// The store's ids, newest first.
 pub(in crate::store::redb) async fn listed(store: &Store, range: Range) -> Vec<EventId> {
-    store.stories(range).await.unwrap().into_iter().map(|story| story.event.id).collect()
+    store.histories(range).await.unwrap().into_iter().map(|history| history.event.id).collect()
 }
 
 pub(in crate::store::redb) async fn purge(store: &Store, purge: Purge) -> (u64, u64) {

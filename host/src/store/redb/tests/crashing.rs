@@ -42,7 +42,7 @@ async fn every_answered_write_survives() {
 
     let (_copy, after_crash) = crashed(folder.path());
     assert_eq!(subscriptions(&after_crash).await, [subscription.into()]);
-    assert_eq!(after_crash.stories(ALL).await.unwrap(), store.stories(ALL).await.unwrap());
+    assert_eq!(after_crash.histories(ALL).await.unwrap(), store.histories(ALL).await.unwrap());
     assert_eq!(after_crash.recipients_with_backlog().await.unwrap(), [sub(1), sub(2)]);
     let left = ready(&after_crash, sub(1)).await;
     assert_eq!(
@@ -107,7 +107,7 @@ async fn ids_grow_over_restarts_though_the_clock_went_back() {
         assert!(ids[0] > last && ids[1] > ids[0]);
         last = ids[1];
         assert_eq!(listed(&store, Range { limit: 2, ..ALL }).await, [ids[1], ids[0]]);
-        assert_eq!(store.story(ids[1]).await.unwrap().unwrap().event.event.id(), "c");
+        assert_eq!(store.history(ids[1]).await.unwrap().unwrap().event.event.id(), "c");
         close(store).await;
     }
 }

@@ -90,7 +90,7 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
         let counts = store.counts(recipient).await.unwrap();
         assert_eq!((counts.of(StoredState::Dead), counts.total()), (1, 1 + pending));
     }
-    assert!(matches!(store.story(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
+    assert!(matches!(store.history(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
     assert_eq!(listed(&store, ALL).await, [later, logged[1], logged[0]]);
     // A rewrite of its batch leaves the others whole.
     assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1)).await.unwrap());
@@ -134,7 +134,7 @@ async fn a_batch_that_cannot_be_read_at_all_is_dead_letters_and_holds_up_nothing
 }
 
 #[tokio::test]
-async fn a_damaged_row_of_what_is_owed_is_dead_letters_that_can_be_sent_again() {
+async fn a_damaged_row_of_pending_deliveries_is_dead_letters_that_can_be_sent_again() {
     let (folder, store) = fresh();
     let fresh = store.log(vec![arrival("a", &[sub(1), sub(2)]), arrival("b", &[sub(1)])]).await.unwrap();
     let retried = accept(&store, "c", &[sub(1)]).await;
@@ -261,8 +261,8 @@ async fn a_purge_and_a_story_pass_a_damaged_history() {
         }
     })
     .await;
-    assert!(store.story(done).await.unwrap().is_some());
-    assert_eq!(purge(&store, Purge::Before(after(0))).await, (1, 1), "what is owed stays");
+    assert!(store.history(done).await.unwrap().is_some());
+    assert_eq!(purge(&store, Purge::Before(after(0))).await, (1, 1), "events with pending deliveries stay");
     assert_eq!(listed(&store, ALL).await, [open]);
     only(&store, sub(2)).await;
 }
@@ -291,7 +291,7 @@ async fn a_damaged_subscription_keeps_no_other_from_being_read() {
 /// Pending deliveries of a damaged subscription waited for ever, and were reported as runs of handlers that were not
 /// configured.
 #[tokio::test]
-async fn what_a_damaged_subscription_is_owed_is_dead_letters_after_a_start() {
+async fn deliveries_of_a_damaged_subscription_are_dead_letters_after_a_start() {
     let (folder, store) = fresh();
     let target = "http://localhost/".parse().unwrap();
     let mut new = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());

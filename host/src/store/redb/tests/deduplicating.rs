@@ -15,7 +15,7 @@ fn with_window(folder: &Path) -> Store {
 }
 
 #[tokio::test]
-async fn a_repeat_gets_the_first_ones_id_and_is_owed_once() {
+async fn a_repeat_gets_the_first_ones_id_and_is_delivered_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = with_window(folder.path());
     let first = accept(&store, "a", &[sub(1)]).await;

@@ -287,8 +287,8 @@ proptest! {
         for (number, dice) in dice.iter().enumerate() {
             let plan = planner.plan(&first, number, dice);
             first.apply(&plan);
-            let stories = history::of_range(&first.reader(), ALL).unwrap();
-            planner.given = stories.iter().map(|story| story.event.id).collect();
+            let histories = history::of_range(&first.reader(), ALL).unwrap();
+            planner.given = histories.iter().map(|history| history.event.id).collect();
             plans.push(plan);
         }
         let rows = first.dump();

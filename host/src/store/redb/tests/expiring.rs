@@ -49,7 +49,7 @@ async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event
 }
 
 #[tokio::test]
-async fn others_keep_what_they_are_owed_and_the_story_tells_of_the_dead_letter() {
+async fn others_keep_their_deliveries_and_the_history_tells_of_the_dead_letter() {
     let (_folder, store) = fresh();
     let first = subscribe(&store, 1, disabled()).await;
     subscribe(&store, 2, Activity::Enabled).await;

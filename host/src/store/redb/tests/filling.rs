@@ -195,7 +195,7 @@ async fn a_new_or_larger_subscription_needs_room_and_a_pause_does_not() {
 
 /// Answers and log lines of failures are kept whole, and there is no end of failures.
 #[tokio::test]
-async fn over_the_limit_the_story_keeps_little_and_says_so() {
+async fn over_the_limit_the_history_keeps_little_and_says_so() {
     let (_folder, store) = limited();
     subscribe(&store, 1, "ann").await;
     let mut most = 0;

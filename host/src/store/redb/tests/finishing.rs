@@ -30,10 +30,10 @@ async fn a_retry_is_due_at_its_time_and_not_before() {
     let begun = ending(sub(1), &first, retry(after(5)));
     store.settle(begun.clone()).await.unwrap();
 
-    let early = owed_at(&store, sub(1), after(5) - Duration::from_micros(1)).await;
+    let early = ready_at(&store, sub(1), after(5) - Duration::from_micros(1)).await;
     assert!(early.first_attempts.is_empty() && early.due.is_empty());
     assert_eq!(early.next_due, Some(after(5)));
-    let waiting = owed_at(&store, sub(1), after(5)).await;
+    let waiting = ready_at(&store, sub(1), after(5)).await;
     assert_eq!(waiting.next_due, None);
     let [again] = &waiting.due[..] else { panic!("{waiting:?}") };
     assert_eq!((again.event.id, again.position.due), (id, Some(after(5))));
@@ -86,7 +86,7 @@ async fn places_of_one_batch_end_apart_and_together() {
     assert_eq!(
         ready(&store, sub(2)).await.first_attempts.len(),
         40,
-        "the other subscription is owed as before"
+        "the other subscription's delivery is as before"
     );
 }
 
@@ -108,8 +108,11 @@ async fn an_end_told_twice_counts_once() {
     settle(&store, sub(1), &last, dead()).await;
     settle(&store, sub(1), &last, retry(after(5))).await;
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
-    assert_eq!(history(&store, id, sub(1)).await.len(), 6, "the story has all of them");
-    assert!(matches!(state(&store, id, sub(1)).await, State::Dead { .. }), "and agrees with what is owed");
+    assert_eq!(history(&store, id, sub(1)).await.len(), 6, "the history has all of them");
+    assert!(
+        matches!(state(&store, id, sub(1)).await, State::Dead { .. }),
+        "and agrees with the pending deliveries"
+    );
 }
 
 #[tokio::test]
@@ -140,8 +143,8 @@ async fn long_answers_are_told_whole() {
         endings.push(ending);
     }
     join_all(endings.iter().map(|ending| store.settle(ending.clone()))).await;
-    let story = store.story(id).await.unwrap().unwrap();
-    for (delivery, ending) in story.deliveries.iter().zip(&endings) {
+    let history = store.history(id).await.unwrap().unwrap();
+    for (delivery, ending) in history.deliveries.iter().zip(&endings) {
         assert_eq!(delivery.history, [Entry::Attempt(ending.attempt.clone())], "{}", delivery.recipient);
     }
 }

@@ -39,7 +39,7 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     assert_eq!(
         forget(&store).await,
         [sub(1)],
-        "the second may be in an event on its way, the fourth is owed one"
+        "the second may be in an event on its way, the fourth has a delivery"
     );
     assert_eq!(forget(&store).await, []);
     while store.cancel_pending(sub(4), 10).await.unwrap() {}
@@ -51,11 +51,11 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     });
     assert_eq!(rows.unwrap(), (2, 2, 0));
     assert!(store.reached().await.unwrap().iter().all(|(id, _)| *id != sub(1)));
-    assert!(store.story(id).await.unwrap().is_some());
+    assert!(store.history(id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn one_that_an_old_event_was_owed_to_stays_until_that_is_purged() {
+async fn one_with_a_delivery_of_an_old_event_stays_until_that_is_purged() {
     // It writes to the file past the journal.
     if ON_JOURNAL {
         return;

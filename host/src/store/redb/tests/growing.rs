@@ -59,7 +59,7 @@ async fn outputs_take_about_their_own_size() {
         let (taken, made) = (pages(&store) - before, 12 * 64 * bytes as u64);
         // A page more for each event and table is no matter.
         assert!(taken < made + made / 5 + 256 * 1024, "{taken} for {made}");
-        for pending in store.stories(ALL).await.unwrap() {
+        for pending in store.histories(ALL).await.unwrap() {
             let number: u64 = pending.event.event.id().parse().unwrap();
             let rendered = store.rendered(pending.event.id, sub(1)).await.unwrap().unwrap();
             assert_eq!(rendered.result, outputs(bytes, number));

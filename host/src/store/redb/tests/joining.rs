@@ -44,7 +44,7 @@ async fn what_one_writes_the_other_has_in_the_same_order() {
     assert!(matches!(stale, Accepted::Stale(..)), "{stale:?}");
     caught_up(&first, &journal).await;
     caught_up(&second, &journal).await;
-    assert_eq!(first.stories(ALL).await.unwrap(), second.stories(ALL).await.unwrap());
+    assert_eq!(first.histories(ALL).await.unwrap(), second.histories(ALL).await.unwrap());
     assert_eq!(subscriptions(&second).await, [new.into()]);
     assert_eq!(second.changes().take().await.subscriptions.len(), 1, "its directory learns it");
     for store in [first, second] {
@@ -116,12 +116,12 @@ async fn what_a_silent_journal_has_been_given_is_uncertain() {
     assert!(matches!(store.log(vec![arrival("a", &[])]).await, Err(Error::Uncertain)));
     is_silent.store(false, Ordering::SeqCst);
     accept(&store, "b", &[]).await;
-    let stories = store.stories(ALL).await.unwrap();
-    let ids: Vec<_> = stories.iter().map(|story| story.event.event.id()).collect();
+    let histories = store.histories(ALL).await.unwrap();
+    let ids: Vec<_> = histories.iter().map(|history| history.event.event.id()).collect();
     assert!(ids.contains(&"b"), "{ids:?}");
     close(store).await;
     let again = join(&folder, &journal).await;
-    assert_eq!(again.stories(ALL).await.unwrap().len(), 2, "it was kept after all");
+    assert_eq!(again.histories(ALL).await.unwrap().len(), 2, "it was kept after all");
 }
 
 /// While one group was refused again and again, more than the mask holds passed it: it counted as applied, and was lost.
@@ -142,5 +142,5 @@ async fn a_group_that_others_pass_is_not_lost() {
         }
     }));
     all.await;
-    assert_eq!(store.stories(ALL).await.unwrap().len(), 300);
+    assert_eq!(store.histories(ALL).await.unwrap().len(), 300);
 }

@@ -46,13 +46,13 @@ fn unpacked(packed: &[u8]) -> tempfile::TempDir {
 /// Compares everything in a store with what was told of it.
 async fn compare(store: &Store, told: &str) {
     let told: Vec<Told> = serde_json::from_str(told).unwrap();
-    let mut stories = store.stories(ALL).await.unwrap();
-    stories.reverse();
-    assert_eq!(stories.len(), told.len());
+    let mut histories = store.histories(ALL).await.unwrap();
+    histories.reverse();
+    assert_eq!(histories.len(), told.len());
     let mut by_state: BTreeMap<(RecipientId, StoredState), Vec<EventId>> = BTreeMap::new();
-    for (story, told) in stories.into_iter().zip(told) {
+    for (found, told) in histories.into_iter().zip(told) {
         let mut deliveries = Vec::new();
-        for Delivery { recipient, state, history, .. } in story.deliveries {
+        for Delivery { recipient, state, history, .. } in found.deliveries {
             let (stored, due) = match &state {
                 State::Pending | State::Delivering => (StoredState::Pending, None),
                 State::Retrying { due, .. } => (StoredState::Retrying, Some(*due)),
@@ -62,13 +62,13 @@ async fn compare(store: &Store, told: &str) {
                 State::Skipped { .. } => (StoredState::Skipped, None),
                 State::Dead { .. } => (StoredState::Dead, None),
             };
-            by_state.entry((recipient, stored)).or_default().push(story.event.id);
+            by_state.entry((recipient, stored)).or_default().push(found.event.id);
             let attempts = history.iter().filter(|entry| matches!(entry, Entry::Attempt(_))).count();
             deliveries.push(ToldDelivery { recipient, state: state.name().to_owned(), due, attempts });
         }
         deliveries.sort_by_key(|delivery| delivery.recipient);
-        let filters_failed = story.failed.iter().map(|failed| failed.recipient).collect();
-        assert_eq!(Told { event: story.event.id, deliveries, filters_failed }, told);
+        let filters_failed = found.failed.iter().map(|failed| failed.recipient).collect();
+        assert_eq!(Told { event: found.event.id, deliveries, filters_failed }, told);
     }
     for ((recipient, state), events) in by_state {
         let counts = store.counts(recipient).await.unwrap();

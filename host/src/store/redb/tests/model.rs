@@ -335,19 +335,19 @@ impl Model {
             }
         }
         assert_eq!(self.store().recipients_with_backlog().await.unwrap(), recipients_with_backlog);
-        let stories = self.store().stories(ALL).await.unwrap();
-        assert!(stories.iter().map(|story| story.event.id).eq(self.log.keys().rev().copied()));
-        for story in &stories {
-            let known = &self.log[&story.event.id];
-            assert_eq!(story.deliveries.len(), known.deliveries.len());
-            for found in &story.deliveries {
+        let histories = self.store().histories(ALL).await.unwrap();
+        assert!(histories.iter().map(|history| history.event.id).eq(self.log.keys().rev().copied()));
+        for history in &histories {
+            let known = &self.log[&history.event.id];
+            assert_eq!(history.deliveries.len(), known.deliveries.len());
+            for found in &history.deliveries {
                 let delivery = &known.deliveries[&found.recipient.uuid().as_u128()];
                 assert_eq!(found.history.len(), delivery.entries);
                 match (found.state.clone(), delivery.row) {
                     (State::Pending, Row::Fresh | Row::Due(..)) => {}
                     (State::Retrying { due, .. }, Row::Due(row, _)) if due == row => {}
                     (state, Row::Over) if state.is_final() => {}
-                    told => panic!("the story and what is owed differ: {told:?}"),
+                    told => panic!("the history and the pending deliveries differ: {told:?}"),
                 }
             }
         }

@@ -25,7 +25,7 @@ async fn open_deliveries_keep_their_event() {
     let all = vec![half, done, unmatched, pending, retrying, again, half, EventId::MAX, EventId::NIL];
     assert_eq!(purge(&store, Purge::Events(all.clone())).await, (2, 4));
     assert_eq!(listed(&store, ALL).await, [half, again, retrying, pending]);
-    assert_eq!(store.story(done).await.unwrap(), None);
+    assert_eq!(store.history(done).await.unwrap(), None);
     assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 4));
 
     for subscription in [sub(1), sub(2), sub(4), sub(9)] {
@@ -54,8 +54,8 @@ async fn those_that_stay_keep_their_places() {
     assert_eq!(ready(&store, sub(1)).await.due[0].event.event.id(), "d");
     let again = accept(&store, "e", &[]).await;
     assert!(again > ids[3]);
-    assert_eq!(store.story(ids[2]).await.unwrap(), None);
-    assert_eq!(store.story(ids[3]).await.unwrap().unwrap().event.id, ids[3]);
+    assert_eq!(store.history(ids[2]).await.unwrap(), None);
+    assert_eq!(store.history(ids[3]).await.unwrap().unwrap().event.id, ids[3]);
 }
 
 #[tokio::test]

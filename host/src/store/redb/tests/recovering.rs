@@ -39,7 +39,7 @@ async fn running(store: &Store) -> Vec<Recovery> {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_owed_and_survives_with_the_progress() {
+async fn what_is_missing_is_enqueued_and_survives_with_the_progress() {
     let (folder, store) = fresh();
     let ids = store.log(["a", "b", "c"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     let begun = begun(&store, sub(2)).await;
@@ -51,7 +51,7 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
         assert_eq!(running(store).await, std::slice::from_ref(&next));
         assert_eq!(store.recovery(sub(2)).await.unwrap(), Some(next.clone()));
         let waiting = ready(store, sub(2)).await;
-        assert!(waiting.first_attempts.is_empty(), "a lane has passed the batch");
+        assert!(waiting.first_attempts.is_empty(), "a worker has passed the batch");
         let due: Vec<_> =
             waiting.due.iter().map(|pending| (pending.event.id, pending.position.due)).collect();
         assert_eq!(due, [(ids[0], Some(after(1))), (ids[1], Some(after(1)))]);
@@ -68,7 +68,7 @@ async fn what_is_missing_is_owed_and_survives_with_the_progress() {
     settle(&store, sub(2), &waiting[1], Outcome::Delivered).await;
     assert!(matches!(state(&store, ids[0], sub(2)).await, State::Retrying { .. }));
     assert!(matches!(state(&store, ids[1], sub(2)).await, State::Delivered { .. }));
-    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 3), "each is owed to somebody");
+    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 3), "each has a pending delivery");
 }
 
 #[tokio::test]
@@ -100,11 +100,11 @@ async fn a_delivery_that_exists_stays_as_it_is() {
     let again = accept(&store, "a", &[]).await;
     assert!(store.redeliver(again, vec![sub(1)], "ann".to_owned(), after(5)).await.unwrap());
     ids.push(again);
-    let before = store.stories(ALL).await.unwrap();
+    let before = store.histories(ALL).await.unwrap();
     begun(&store, sub(1)).await;
     let done = step(&store, sub(1), looked(&ids)).await.unwrap();
     assert_eq!((done.matched, done.created, done.is_running()), (5, 0, false));
-    assert_eq!(store.stories(ALL).await.unwrap(), before);
+    assert_eq!(store.histories(ALL).await.unwrap(), before);
     let waiting = ready(&store, sub(1)).await;
     assert_eq!((waiting.first_attempts.len(), waiting.due.len()), (1, 2));
 }

@@ -11,15 +11,15 @@ fn redelivery(at: Timestamp) -> Entry {
 }
 
 #[tokio::test]
-async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
+async fn a_subscription_that_did_not_match_gets_a_delivery() {
     let (folder, store) = fresh();
     let id = accept(&store, "a", &[sub(1)]).await;
     assert!(redeliver(&store, id, &[sub(2), sub(3)], after(1)).await);
     close(store).await;
     let store = open(folder.path());
     assert_eq!(recipients(&store, id).await, [sub(1), sub(2), sub(3)]);
-    let story = store.story(id).await.unwrap().unwrap();
-    assert_eq!(story.event.matched, [sub(1)], "what was so when the event came stays");
+    let history = store.history(id).await.unwrap().unwrap();
+    assert_eq!(history.event.matched, [sub(1)], "what was so when the event came stays");
     for new in [sub(2), sub(3)] {
         let waiting = only(&store, new).await;
         assert_eq!((waiting.event.id, waiting.position.due), (id, Some(after(1))));
@@ -31,7 +31,7 @@ async fn a_subscription_that_did_not_match_is_owed_from_now_on() {
 }
 
 #[tokio::test]
-async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
+async fn a_subscription_whose_filter_gave_no_answer_can_get_a_delivery_later() {
     let (_folder, store) = fresh();
     let failed = vec![(sub(1), "too expensive".to_owned())];
     let sent = Arrival { failed, ..arrival("a", &[]) };
@@ -41,8 +41,8 @@ async fn a_subscription_whose_filter_gave_no_answer_can_be_owed_later() {
     let waiting = only(&store, sub(1)).await;
     settle(&store, sub(1), &waiting, Outcome::Delivered).await;
     assert!(state(&store, id, sub(1)).await.is_final());
-    let story = store.story(id).await.unwrap().unwrap();
-    assert_eq!(story.failed.len(), 1, "what was so when the event came stays told");
+    let history = store.history(id).await.unwrap().unwrap();
+    assert_eq!(history.failed.len(), 1, "what was so when the event came stays told");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn what_was_not_tried_yet_comes_anyway() {
 }
 
 #[tokio::test]
-async fn a_subscription_named_twice_is_owed_once() {
+async fn a_subscription_named_twice_gets_one_delivery() {
     let (_folder, store) = fresh();
     let id = accept(&store, "a", &[]).await;
     assert!(redeliver(&store, id, &[sub(1), sub(1)], after(1)).await);

@@ -88,7 +88,7 @@ async fn events_that_were_matched_without_a_change_are_given_back() {
         assert_eq!(matches!(accept(matched_at).await, Accepted::Stale(at, _) if at == last), !is_same);
         matched_at = if is_same { matched_at } else { last };
     }
-    assert_eq!(store.stories(ALL).await.unwrap().len(), 4, "nothing of what was given back is logged");
+    assert_eq!(store.histories(ALL).await.unwrap().len(), 4, "nothing of what was given back is logged");
 }
 
 #[tokio::test]

@@ -258,17 +258,17 @@ fn advance(
 fn finish(replicas: &[Replica], ledger: &mut Ledger, seed: u64) {
     let reader = replicas[0].reader();
     let stored = registry::subscriptions(&reader).unwrap().1;
-    let stories = history::of_range(&reader, ALL).unwrap();
+    let histories = history::of_range(&reader, ALL).unwrap();
     let mut delivered: BTreeMap<RecipientId, u64> = BTreeMap::new();
-    for story in &stories {
+    for history in &histories {
         // Ids say which group logged an event: subscriptions of earlier groups have a delivery of it.
-        let group = Position(u64::try_from(story.event.id.uuid().as_u128() >> 24 & 0xff_ffff).unwrap());
+        let group = Position(u64::try_from(history.event.id.uuid().as_u128() >> 24 & 0xff_ffff).unwrap());
         for stored in stored.iter().filter(|stored| stored.revision < group) {
             let id = RecipientId::from(stored.subscription.id);
-            assert!(story.event.matched.contains(&id), "seed {seed}: an event has passed a subscription");
+            assert!(history.event.matched.contains(&id), "seed {seed}: an event has passed a subscription");
         }
         let is_over = |delivery: &&Delivery| matches!(delivery.state, State::Delivered { .. });
-        for delivery in story.deliveries.iter().filter(is_over) {
+        for delivery in history.deliveries.iter().filter(is_over) {
             *delivered.entry(delivery.recipient).or_default() += 1;
         }
     }
@@ -279,8 +279,8 @@ fn finish(replicas: &[Replica], ledger: &mut Ledger, seed: u64) {
         assert_eq!(counted, found, "seed {seed}: a delivery has ended twice");
         ledger.delivered += counted;
     }
-    let logged: BTreeSet<_> = stories.iter().map(|story| story.event.id).collect();
-    assert_eq!(logged.len(), stories.len());
+    let logged: BTreeSet<_> = histories.iter().map(|history| history.event.id).collect();
+    assert_eq!(logged.len(), histories.len());
     for id in ledger.events.values() {
         assert!(logged.contains(id), "seed {seed}: an acknowledged event is lost");
     }
