@@ -7,9 +7,9 @@ use super::subscriptions::forget_state;
 use crate::domain::{Entry, SubscriptionId};
 use crate::store::StoredState;
 use crate::store::redb::damage;
-use crate::store::redb::deliveries::{DeliveryKey, PendingRows};
+use crate::store::redb::deliveries::{DeliveryKey, DueRow, PendingRows};
 use crate::store::redb::handle::Fault;
-use crate::store::redb::record;
+use crate::store::redb::record::{self, Origin};
 
 /// Cancels pending deliveries, at most `limit` rows of each kind, and removes the plugin's state; returns whether there
 /// may be more.
@@ -27,16 +27,16 @@ pub(super) fn cancel_pending(
         let events = damage::apart(apply.log.batch(*batch))?.unwrap_or_default();
         for index in places {
             let event = events.event_at(index).map_or(0, |logged| logged.id.uuid().as_u128());
-            cancel(apply, DeliveryKey { recipient, event, batch: *batch, index }, None, at)?;
+            let key = DeliveryKey { recipient, event, batch: *batch, index };
+            if let Some(stand) = apply.deliveries.take(key, None)? {
+                cancel(apply, key, stand.origin(), at)?;
+            }
         }
     }
     for (due, event) in &waiting {
-        match apply.deliveries.waiting_until((recipient, *due, *event))? {
-            Some(known) => {
-                let key = DeliveryKey { recipient, event: *event, batch: known.batch, index: known.index };
-                cancel(apply, key, Some(known.due), at)?;
-            }
-            None => apply.deliveries.remove_stale((recipient, *due, *event))?,
+        if let DueRow::Waiting(known) = apply.deliveries.remove_due((recipient, *due, *event))? {
+            let key = DeliveryKey { recipient, event: *event, batch: known.batch, index: known.index };
+            cancel(apply, key, known.origin, at)?;
         }
     }
     let rendered = apply.plugin_data.rendered_keys(recipient, limit)?;
@@ -48,14 +48,9 @@ pub(super) fn cancel_pending(
     Ok(batches.len() == limit || waiting.len() == limit || rendered.len() == limit)
 }
 
-fn cancel(
-    apply: &mut Apply<'_, '_>,
-    key: DeliveryKey,
-    due: Option<Timestamp>,
-    at: Timestamp,
-) -> Result<(), Fault> {
-    let Some(stand) = apply.deliveries.take(key, due)? else { return Ok(()) };
+/// Ends a delivery that stands nowhere any more.
+fn cancel(apply: &mut Apply<'_, '_>, key: DeliveryKey, origin: Origin, at: Timestamp) -> Result<(), Fault> {
     apply.deliveries.pruned.insert(record::recipient_id(key.recipient));
     apply.history.add(key, Entry::Dropped { at, reason: "the subscription was deleted".to_owned() });
-    apply.deliveries.end(key, StoredState::Skipped, stand.origin().was_allowed)
+    apply.deliveries.end(key, StoredState::Skipped, origin.was_allowed)
 }

@@ -8,12 +8,11 @@ use jiff::Timestamp;
 
 use super::Apply;
 use crate::domain::{Attempt, Entry, EventId, Outcome};
-use crate::store::redb::damage;
 use crate::store::redb::deliveries::{DeliveryKey, Stand};
 use crate::store::redb::handle::Fault;
-use crate::store::redb::ids;
 use crate::store::redb::record::{self, Batch};
 use crate::store::redb::usage::{self, Kind};
+use crate::store::redb::{damage, ids};
 use crate::store::{LoggedEvent, Purge, PurgeReport, StoredState};
 
 /// The most batches that one transaction reads, so that accepts do not wait long for the writer.

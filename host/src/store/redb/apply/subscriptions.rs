@@ -10,11 +10,10 @@ use crate::domain::{FilterDialect, PluginDigest, Subscription, SubscriptionId};
 use crate::store::redb::deliveries::PendingRows;
 use crate::store::redb::group::PutSubscription;
 use crate::store::redb::handle::Fault;
-use crate::store::redb::ids;
-use crate::store::redb::record;
 use crate::store::redb::registry::Readable;
 use crate::store::redb::schema::MATCHING_KEY;
 use crate::store::redb::usage::{self, Kind};
+use crate::store::redb::{ids, record};
 use crate::store::{Error, Put, Quota, StoredSubscription};
 
 /// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.

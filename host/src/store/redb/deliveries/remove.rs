@@ -46,47 +46,24 @@ impl Deliveries<'_, '_> {
         rows.map(|row| Ok(row?.0.value().1)).collect()
     }
 
-    /// Returns the delivery that waits until this time, in microseconds since 1970; marks one that cannot be read.
-    pub(crate) fn waiting_until(
-        &self,
-        (recipient, due, event): (u128, i64, u128),
-    ) -> Result<Option<Waiting>, Fault> {
-        let row = self.tables.waiting.get((recipient, event))?;
-        let read = row.map(|row| Waiting::decode(row.value())).transpose();
-        let known = self.marks.pass("waiting", (recipient, event), read).flatten();
-        Ok(known.filter(|known| known.due.as_microsecond() == due))
-    }
-
     /// Removes a time, and the delivery that waits until then.
     pub(crate) fn remove_due(&mut self, (recipient, due, event): (u128, i64, u128)) -> Result<DueRow, Fault> {
         self.tables.due.remove((recipient, due, event))?;
-        let row = self.tables.waiting.get((recipient, event))?.map(|row| Waiting::decode(row.value()));
-        let found = match row {
-            Some(Ok(waiting)) if waiting.due.as_microsecond() != due => return Ok(DueRow::Other),
-            Some(Ok(waiting)) => {
+        let row = self.tables.waiting.get((recipient, event))?;
+        let read = row.map(|row| Waiting::decode(row.value())).transpose();
+        let found = match self.marks.pass("waiting", (recipient, event), read).flatten() {
+            Some(waiting) if waiting.due.as_microsecond() != due => return Ok(DueRow::Other),
+            Some(waiting) => {
                 self.rows.counts.add(recipient, waiting.why.state(), -1);
                 DueRow::Waiting(waiting)
             }
-            Some(Err(_)) | None => {
+            None => {
                 self.rows.counts.recount(recipient);
                 DueRow::Unreadable
             }
         };
         self.tables.waiting.remove((recipient, event))?;
         Ok(found)
-    }
-
-    /// Removes a time that leads to no delivery that waits until then, and what is left of one that cannot be read.
-    pub(crate) fn remove_stale(&mut self, due: (u128, i64, u128)) -> Result<(), Fault> {
-        self.tables.due.remove(due)?;
-        let row = (due.0, due.2);
-        let is_damaged =
-            self.tables.waiting.get(row)?.is_some_and(|row| Waiting::decode(row.value()).is_err());
-        if is_damaged {
-            self.tables.waiting.remove(row)?;
-            self.rows.counts.recount(due.0);
-        }
-        Ok(())
     }
 
     /// Marks the row of a delivery that cannot be read, and removes it if it is one that waits: then this returns `true`. Its

@@ -211,7 +211,7 @@ impl<'a, T, R: Form<'a, T>> Form<'a, Box<T>> for Box<R> {
     }
 }
 
-/// Defines the form of a value by two expressions.
+/// Defines the form of a value by two expressions: how it is made, and how it is read.
 macro_rules! forms {
     ($($form:ty => $value:ty: |$of:ident| $make:expr, |$read:ident, $shared:pat_param| $take:expr;)+) => {$(
         impl<'a> Form<'a, $value> for $form {
@@ -227,6 +227,8 @@ macro_rules! forms {
     )+};
 }
 
+pub(super) use forms;
+
 forms! {
     bool => bool: |value| *value, |form, _| Ok(form);
     u16 => u16: |value| *value, |form, _| Ok(form);
@@ -241,6 +243,9 @@ forms! {
 
     // Microseconds since 1970.
     i64 => Timestamp: |time| time.as_microsecond(), |micros, _| timestamp(micros);
+    Nanos => Timestamp: |time| Nanos(time.as_nanosecond()), |nanos, _| {
+        Timestamp::from_nanosecond(nanos.0).map_err(|_| Error::Value("a time out of range"))
+    };
     u64 => Position: |position| position.0, |number, _| Ok(Position(number));
     u128 => EventId: |id| id.uuid().as_u128(), |number, _| Ok(event_id(number));
     u128 => RecipientId: |id| id.uuid().as_u128(), |number, _| Ok(recipient_id(number));
@@ -290,13 +295,3 @@ boxed! {
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Nanos(i128);
-
-impl Form<'_, Timestamp> for Nanos {
-    fn of(time: &Timestamp) -> Self {
-        Self(time.as_nanosecond())
-    }
-
-    fn read(self, _: &Bytes) -> Result<Timestamp, Error> {
-        Timestamp::from_nanosecond(self.0).map_err(|_| Error::Value("a time out of range"))
-    }
-}

@@ -11,7 +11,7 @@ use super::rendering::RenderingRecord;
 use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
 use crate::store::redb::damage::DeadRow;
 use crate::store::redb::group::{Op, PutSubscription, Redelivery, Settings};
-use crate::store::redb::record::form::{Form, List, Nanos, record};
+use crate::store::redb::record::form::{Form, List, Nanos, forms, record};
 use crate::store::redb::record::{
     Error, decode_module, decode_recovery, decode_subscription, encode_module, encode_recovery,
     encode_subscription,
@@ -105,43 +105,13 @@ record! {
     }
 }
 
-impl<'a> Form<'a, Subscription> for Cow<'a, [u8]> {
-    /// Its revision is the position at which the group will be applied.
-    fn of(subscription: &Subscription) -> Self {
-        encode_subscription(subscription, Position::default()).into()
-    }
-
-    fn read(self, _: &Bytes) -> Result<Subscription, Error> {
-        Ok(Arc::unwrap_or_clone(decode_subscription(&self)?.subscription))
-    }
-}
-
-impl<'a> Form<'a, Recovery> for Cow<'a, [u8]> {
-    fn of(recovery: &Recovery) -> Self {
-        encode_recovery(recovery).into()
-    }
-
-    fn read(self, _: &Bytes) -> Result<Recovery, Error> {
-        decode_recovery(&self)
-    }
-}
-
-impl<'a> Form<'a, Box<Recovery>> for Cow<'a, [u8]> {
-    fn of(recovery: &Box<Recovery>) -> Self {
-        encode_recovery(recovery).into()
-    }
-
-    fn read(self, _: &Bytes) -> Result<Box<Recovery>, Error> {
-        decode_recovery(&self).map(Box::new)
-    }
-}
-
-impl<'a> Form<'a, Box<Module>> for Cow<'a, [u8]> {
-    fn of(module: &Box<Module>) -> Self {
-        encode_module(module).into()
-    }
-
-    fn read(self, _: &Bytes) -> Result<Box<Module>, Error> {
-        decode_module(&self).map(Box::new)
-    }
+forms! {
+    // Its revision is the position at which the group will be applied.
+    Cow<'a, [u8]> => Subscription: |value| encode_subscription(value, Position::default()).into(),
+        |record, _| Ok(Arc::unwrap_or_clone(decode_subscription(&record)?.subscription));
+    Cow<'a, [u8]> => Recovery: |value| encode_recovery(value).into(), |record, _| decode_recovery(&record);
+    Cow<'a, [u8]> => Box<Recovery>: |value| encode_recovery(value).into(),
+        |record, _| decode_recovery(&record).map(Box::new);
+    Cow<'a, [u8]> => Box<Module>: |value| encode_module(value).into(),
+        |record, _| decode_module(&record).map(Box::new);
 }
