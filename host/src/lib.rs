@@ -9,7 +9,7 @@
 //! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
 //!                                                                            │ one group-committed write,
 //!                                                                            ▼ then 200 and the id; a wake
-//!  store.ready ─ delivery: a worker of a subscription ─ policy ── plugin ─ request ─ client ─ outcome ── store.settle
+//!  store.ready ─ worker (of a recipient) ─ delivery: policy ── plugin ─ request ─ client ─ outcome ── store.settle
 //!               reads the store in pages,                may the   policy,  the same   no         delivered | retry at t
 //!               a few attempts side by side              user see  filter,  id and     redirects  denied | skipped | dead
 //!                                                        it?       trans-   bytes each
@@ -53,7 +53,7 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`net`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`] ← [`delivery`] ← [`intake`] ← [`recovery`],
+//! [`domain`] ← [`net`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`], `worker` ← [`delivery`] ← [`intake`] ← [`recovery`],
 //! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state. Every long task is a [`stage`]: the end of one ends the service.
 //!
@@ -87,6 +87,8 @@ pub mod store;
 pub mod directory;
 pub mod modules;
 pub mod policy;
+
+mod worker;
 
 pub mod delivery;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Rooms and their heights: a room may use itself and rooms that stand lower.
-const ROOMS: [(&str, u8); 25] = [
+const ROOMS: [(&str, u8); 26] = [
     // Tools of one function, beneath everything; the nouns need none of them.
     ("chain", 1),
     ("clock", 1),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, u8); 25] = [
     ("directory", 4),
     ("modules", 4),
     ("policy", 4),
+    ("worker", 4),
     ("delivery", 5),
     ("intake", 6),
     ("handler", 7),

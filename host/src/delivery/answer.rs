@@ -11,16 +11,16 @@ use jiff::civil::Date;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::TimeZone;
 
-use super::context::DeliveryContext;
 use super::outcome::Response;
 use super::request::Unsendable;
-use super::slots::Occupied;
+use super::targets::Targets;
 use crate::domain::Answer;
 use crate::domain::delivery::ANSWER_BYTES_MAX;
 use crate::net::Reply;
+use crate::worker::Occupied;
 use crate::{chain, clock};
 
-impl DeliveryContext {
+impl Targets {
     /// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
     /// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
     /// service that is stopping does not wait for it.

@@ -7,12 +7,12 @@
 //! restart it is closed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
-use super::in_flight::lock;
 use crate::domain::{Subscription, SubscriptionId};
 
 /// How many failures in a row open a breaker.
@@ -70,7 +70,7 @@ pub(super) struct Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if !self.is_over
-            && let Some(open) = lock(&self.breakers.0).get_mut(&self.of).and_then(|known| known.open.as_mut())
+            && let Some(open) = self.breakers.0.lock().get_mut(&self.of).and_then(|known| known.open.as_mut())
         {
             open.is_tried = false;
         }
@@ -80,7 +80,7 @@ impl Drop for Probe {
 impl Breakers {
     /// Asks whether a delivery may call its plugin now.
     pub(super) fn ask(self: &Arc<Self>, subscription: &Subscription, now: Timestamp) -> Permit {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         let Some(known) = all.get_mut(&subscription.id) else { return Permit::Call };
         if known.version != subscription.updated {
             all.remove(&subscription.id);
@@ -108,7 +108,7 @@ impl Breakers {
             Permit::Try(probe) => Some(probe),
             Permit::Call | Permit::Not { .. } => None,
         };
-        let (mut all, id) = (lock(&self.0), subscription.id);
+        let (mut all, id) = (self.0.lock(), subscription.id);
         let is_probe = probe.is_some();
         if let Some(mut probe) = probe {
             probe.is_over = true;
@@ -133,12 +133,12 @@ impl Breakers {
 
     /// Forgets a deleted subscription.
     pub(super) fn forget(&self, id: SubscriptionId) {
-        lock(&self.0).remove(&id);
+        self.0.lock().remove(&id);
     }
 
     /// Returns the state of a subscription's plugin, if it has failed of late.
     pub(super) fn state(&self, subscription: &Subscription) -> Option<BreakerState> {
-        let all = lock(&self.0);
+        let all = self.0.lock();
         let known = all.get(&subscription.id).filter(|known| known.version == subscription.updated)?;
         Some(BreakerState {
             failures: known.failures,

@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 
 use super::Dispatcher;
-use super::context::DeliveryContext;
+use super::targets::Targets;
 use super::{failure, request};
 use crate::clock;
 use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
@@ -46,8 +46,8 @@ impl Dispatcher {
         event: &LoggedEvent,
         subscription: &Arc<Subscription>,
     ) -> Result<DryRun, Error> {
-        let context = &self.context;
-        let policy = context.policy.ask(event.id, &event.event, subscription).await;
+        let targets = &self.targets;
+        let policy = targets.policy.ask(event.id, &event.event, subscription).await;
         match *policy {
             policy::Verdict::Allowed(_) => {}
             policy::Verdict::Denied(_) | policy::Verdict::Unavailable { .. } => {
@@ -57,7 +57,7 @@ impl Dispatcher {
         let (run, plan) = match &subscription.plugin {
             None => (None, DryRunPlan::Event),
             Some(used) => {
-                let (run, plan) = context.try_plugin(event, subscription, used).await?;
+                let (run, plan) = targets.try_plugin(event, subscription, used).await?;
                 (Some(run), plan)
             }
         };
@@ -68,7 +68,7 @@ impl Dispatcher {
                 .iter()
                 .enumerate()
                 .map(|(place, output)| {
-                    request::of_output(output, id.output(place), subscription, &context.guard)
+                    request::of_output(output, id.output(place), subscription, &targets.guard)
                 })
                 .collect(),
             DryRunPlan::Nothing => Vec::new(),
@@ -84,7 +84,7 @@ impl Dispatcher {
     }
 }
 
-impl DeliveryContext {
+impl Targets {
     async fn try_plugin(
         &self,
         event: &LoggedEvent,

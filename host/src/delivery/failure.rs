@@ -1,26 +1,17 @@
 //! What follows from a plugin's failure. Pure.
 
 use super::outcome::{RetryContext, SubscriptionEffect, failure};
-use crate::domain::Outcome;
+use super::pipeline::SendPlan;
 use crate::domain::plugin::{Failure, OnError, PluginRun, Verdict};
-
-/// What becomes of a delivery whose plugin has failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum FailurePlan {
-    /// The event is sent as it came.
-    Deliver,
-    /// The attempt ends with this outcome.
-    End(Outcome, SubscriptionEffect),
-    /// The delivery is held: the plugin is not at fault.
-    Held(String),
-}
+use crate::domain::{Holder, Outcome};
+use crate::worker::Next;
 
 /// Classifies a plugin's failure.
 pub(super) fn classify_failure(
     failed: &Failure,
     on_error: OnError,
     retry_context: RetryContext<'_>,
-) -> FailurePlan {
+) -> SendPlan {
     let reason = failed.reason();
     let (outcome, effect) = match failed {
         Failure::InvalidEvent(_) => (Outcome::Dead { reason }, SubscriptionEffect::Nothing),
@@ -31,15 +22,16 @@ pub(super) fn classify_failure(
         Failure::Unavailable { retry_after, .. } => {
             failure(reason.clone(), reason, *retry_after, retry_context)
         }
-        Failure::Host(_) => return FailurePlan::Held(reason),
+        // The plugin is not at fault.
+        Failure::Host(_) => return SendPlan::held(Holder::Plugins, reason),
         Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => match on_error {
             OnError::Retry => failure(reason.clone(), reason, None, retry_context),
             OnError::Skip => (Outcome::Skipped { reason }, SubscriptionEffect::Nothing),
             OnError::DeadLetter => (Outcome::Dead { reason }, SubscriptionEffect::Nothing),
-            OnError::Deliver => return FailurePlan::Deliver,
+            OnError::Deliver => return SendPlan::Event,
         },
     };
-    FailurePlan::End(outcome, effect)
+    SendPlan::End(Next::Over(outcome, effect))
 }
 
 /// Tells whether the breaker counts a failure. It counts those in which the plugin itself did not work.
@@ -88,7 +80,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn reacted(failed: &Failure, on_error: OnError) -> FailurePlan {
+    fn reacted(failed: &Failure, on_error: OnError) -> SendPlan {
         let schedule: RetrySchedule = "10s".parse().unwrap();
         classify_failure(
             failed,
@@ -112,21 +104,18 @@ mod tests {
         for failed in counted() {
             assert!(is_counted(&failed));
             let waits = |failure| {
-                matches!(failure, FailurePlan::End(Outcome::Retry { .. }, SubscriptionEffect::Nothing))
+                matches!(
+                    failure,
+                    SendPlan::End(Next::Over(Outcome::Retry { .. }, SubscriptionEffect::Nothing))
+                )
             };
             assert!(waits(reacted(&failed, OnError::Retry)));
             let reason = failed.reason();
             let skipped = Outcome::Skipped { reason: reason.clone() };
-            assert_eq!(
-                reacted(&failed, OnError::Skip),
-                FailurePlan::End(skipped, SubscriptionEffect::Nothing)
-            );
+            assert_eq!(reacted(&failed, OnError::Skip), SendPlan::over(skipped));
             let dead = Outcome::Dead { reason };
-            assert_eq!(
-                reacted(&failed, OnError::DeadLetter),
-                FailurePlan::End(dead, SubscriptionEffect::Nothing)
-            );
-            assert_eq!(reacted(&failed, OnError::Deliver), FailurePlan::Deliver);
+            assert_eq!(reacted(&failed, OnError::DeadLetter), SendPlan::over(dead));
+            assert_eq!(reacted(&failed, OnError::Deliver), SendPlan::Event);
         }
     }
 
@@ -134,7 +123,8 @@ mod tests {
     #[test]
     fn what_is_the_hosts_fault_holds_the_delivery_whatever_on_error_says() {
         for on_error in ALL {
-            assert_eq!(reacted(&Failure::Host(why()), on_error), FailurePlan::Held("plugin: why".to_owned()));
+            let held = SendPlan::held(Holder::Plugins, "plugin: why".to_owned());
+            assert_eq!(reacted(&Failure::Host(why()), on_error), held);
         }
         assert!(!is_counted(&Failure::Host(why())), "nor does the breaker count it");
     }
@@ -144,14 +134,16 @@ mod tests {
         for on_error in ALL {
             let dead = Outcome::Dead { reason: "plugin: invalid event: why".to_owned() };
             let wrong = reacted(&Failure::InvalidEvent(why()), on_error);
-            assert_eq!(wrong, FailurePlan::End(dead, SubscriptionEffect::Nothing));
+            assert_eq!(wrong, SendPlan::over(dead));
             let wrong = reacted(&Failure::InvalidConfig(why()), on_error);
             let disables = SubscriptionEffect::Disable("plugin: invalid configuration: why".to_owned());
-            assert!(matches!(wrong, FailurePlan::End(Outcome::Retry { .. }, ref does) if *does == disables));
+            assert!(
+                matches!(wrong, SendPlan::End(Next::Over(Outcome::Retry { .. }, ref does)) if *does == disables)
+            );
             let retry_after = Some(Duration::from_secs(60));
             let away = reacted(&Failure::Unavailable { message: why(), retry_after }, on_error);
             let later = now() + Duration::from_secs(60);
-            assert!(matches!(away, FailurePlan::End(Outcome::Retry { due, .. }, _) if due == later));
+            assert!(matches!(away, SendPlan::End(Next::Over(Outcome::Retry { due, .. }, _)) if due == later));
         }
     }
 

@@ -1,32 +1,24 @@
-//! Pending deliveries are attempted until each is settled.
+//! Deliveries to subscriptions' targets: the first [deliverer](crate::worker::Deliverer) of the worker engine.
 //!
-//! Each subscription with pending deliveries has a **worker**: one task that reads the store, makes attempts side by
-//! side, settles them, and ends when nothing is pending. The [`Dispatcher`] starts workers when the store wakes a
-//! recipient, when a retry is due, and every half minute in any case. Workers share nothing but the slots for attempts
-//! (`slots`), which are handed out fairly: hanging targets delay others by little.
-//!
-//! An attempt asks [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and
-//! classifies the response (`outcome`, which is pure). A failure of the target or the plugin is data here, never an
-//! `Err`. A failure of neither, such as a policy server that is down, or a shortage of descriptors or of the user's
-//! quota, holds the delivery and is not counted. A plugin that fails repeatedly is not called for a while (`breaker`).
+//! The [`Dispatcher`] is the handle of the stage. [`Targets`](targets::Targets) makes the attempts: each asks
+//! [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response
+//! (`outcome`, which is pure). A failure of the target or the plugin is data here, never an `Err`. A failure of neither,
+//! such as a policy server that is down, or a shortage of descriptors or of the user's quota, holds the delivery and is not
+//! counted. A plugin that fails repeatedly is not called for a while (`breaker`).
 
 mod answer;
 mod attempt;
-mod backlog;
 mod breaker;
-mod context;
 mod dispatcher;
 mod dry_run;
 mod failure;
-mod in_flight;
-mod mailbox;
+mod last_success;
 mod outcome;
 mod outputs;
 mod pipeline;
 mod request;
-mod slots;
 mod state_cache;
-mod worker;
+mod targets;
 
 use std::time::Duration;
 

@@ -6,7 +6,9 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::request::Unsendable;
+use crate::clock;
 use crate::domain::{Answer, Holder, Outcome, RetrySchedule};
+use crate::worker::Next;
 
 /// The longest wait that a target may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,17 +33,6 @@ pub(super) enum Response {
     Shortage(String),
 }
 
-/// What follows from an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It counts.
-    Over(Outcome, SubscriptionEffect),
-    /// It does not count: the delivery is held for this reason, which is neither the target's nor the plugin's.
-    Held(Holder, String),
-    /// It does not count: another worker needed its slot.
-    GaveWay,
-}
-
 /// What an outcome means for the subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SubscriptionEffect {
@@ -53,6 +44,29 @@ pub(super) enum SubscriptionEffect {
     DisableUnlessReached(String),
     /// It is disabled with this error.
     Disable(String),
+}
+
+/// How a delivery is retried if the present attempt fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry<'a> {
+    /// The schedule of the delivery.
+    pub(super) schedule: &'a RetrySchedule,
+    /// How many attempts have failed then.
+    pub(super) failed: u32,
+}
+
+impl<'a> Retry<'a> {
+    /// Returns what a failure at this moment is classified with.
+    pub(super) fn context(self) -> RetryContext<'a> {
+        let Self { schedule, failed } = self;
+        RetryContext { schedule, failed, now: clock::now(), random: rand::random() }
+    }
+
+    /// Returns the outcome of a failure at this moment that is retried after `wait_min` at the earliest.
+    pub(super) fn outcome(self, reason: String, wait_min: Duration) -> Outcome {
+        let RetryContext { schedule, failed, now, random } = self.context();
+        Outcome::after_failure(reason, schedule, failed, wait_min, now, random)
+    }
 }
 
 /// When and how often an attempt is made.
@@ -69,7 +83,10 @@ pub(super) struct RetryContext<'a> {
 }
 
 /// Classifies a target's response (FACTS: CloudEvents webhook spec for 410, 415 and 429).
-pub(super) fn classify_response(response: &Response, retry_context: RetryContext<'_>) -> Next {
+pub(super) fn classify_response(
+    response: &Response,
+    retry_context: RetryContext<'_>,
+) -> Next<SubscriptionEffect> {
     let (outcome, effect) = match response {
         Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
         Response::Unsendable(unsendable) => {
@@ -120,7 +137,11 @@ fn answered_with(
 }
 
 /// Adds the number of the failed output to the reason, if there are several.
-pub(super) fn of_output(next: Next, place: usize, count: usize) -> Next {
+pub(super) fn of_output(
+    next: Next<SubscriptionEffect>,
+    place: usize,
+    count: usize,
+) -> Next<SubscriptionEffect> {
     let named =
         |reason| if count > 1 { format!("output {} of {count}: {reason}", place + 1) } else { reason };
     match next {
@@ -131,7 +152,7 @@ pub(super) fn of_output(next: Next, place: usize, count: usize) -> Next {
             Next::Over(Outcome::Dead { reason: named(reason) }, effect)
         }
         Next::Held(by, reason) => Next::Held(by, named(reason)),
-        Next::Over(..) | Next::GaveWay => next,
+        Next::Over(..) | Next::GaveWay(_) => next,
     }
 }
 
@@ -181,10 +202,10 @@ mod tests {
         }
     }
 
-    fn over(next: Next) -> (Outcome, SubscriptionEffect) {
+    fn over(next: Next<SubscriptionEffect>) -> (Outcome, SubscriptionEffect) {
         match next {
             Next::Over(outcome, effect) => (outcome, effect),
-            Next::Held(..) | Next::GaveWay => panic!("{next:?}"),
+            Next::Held(..) | Next::GaveWay(_) => panic!("{next:?}"),
         }
     }
 

@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::context::DeliveryContext;
 use super::outcome::Response;
 use super::request;
-use super::slots::Occupied;
+use super::targets::Targets;
 use crate::clock;
 use crate::domain::plugin::Output;
 use crate::domain::{DeliveryId, Subscription};
 use crate::store::PendingDelivery;
+use crate::worker::Occupied;
 
-impl DeliveryContext {
+impl Targets {
     /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
     /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
     /// when the attempt has to give way.

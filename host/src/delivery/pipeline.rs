@@ -8,31 +8,43 @@
 use std::sync::Arc;
 
 use super::breaker::{BreakerFailure, Permit};
-use super::context::DeliveryContext;
-use super::failure::{self, FailurePlan, classify_failure};
-use super::outcome::{RetryContext, SubscriptionEffect};
+use super::failure::{self, classify_failure};
+use super::outcome::SubscriptionEffect;
 use super::state_cache::{StateCache, StateGuard};
+use super::targets::Targets;
 use crate::domain::plugin::{
     Failure, OnError, Output, PluginResult, PluginRun, RenderedPayload, StateChange, Verdict,
 };
-use crate::domain::{Holder, Outcome, PluginUse, Subscription};
+use crate::domain::{Holder, Outcome, PluginUse};
 use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
-use crate::store::{Error, PendingDelivery, Rendering};
+use crate::store::{Error, Rendering};
+use crate::worker::{Job, Next};
 use crate::{chain, clock};
 
 /// Why a run does not count if its delivery is not pending any more.
 const GONE: &str = "it was asked for again, or dropped, while its plugin ran: this run does not count";
 
 /// What an attempt goes on with.
+#[derive(Debug, PartialEq)]
 pub(super) enum SendPlan {
     /// The event is sent as it was received.
     Event,
     /// These outputs are sent.
     Outputs(Vec<Output>),
-    /// The attempt ends.
-    End(Outcome, SubscriptionEffect),
-    /// The delivery is held, for a reason that is not the plugin's.
-    Held(Holder, String),
+    /// The attempt ends, and nothing is sent.
+    End(Next<SubscriptionEffect>),
+}
+
+impl SendPlan {
+    /// Returns the plan of an attempt that ends with this outcome.
+    pub(super) fn over(outcome: Outcome) -> Self {
+        Self::End(Next::Over(outcome, SubscriptionEffect::Nothing))
+    }
+
+    /// Returns the plan of a delivery that is held, for a reason that is not the plugin's.
+    pub(super) fn held(by: Holder, reason: String) -> Self {
+        Self::End(Next::Held(by, reason))
+    }
 }
 
 /// The result of the plugin stage.
@@ -64,25 +76,14 @@ impl PluginDecision {
     }
 }
 
-/// The delivery to decide about.
-struct PluginCall<'a, S> {
-    subscription: &'a Arc<Subscription>,
-    used: &'a Arc<PluginUse>,
-    pending: &'a PendingDelivery,
-    attempt: u32,
-    retry_context: &'a S,
-}
-
-impl DeliveryContext {
-    /// Decides what is sent: reads the rendered payload, or calls the plugin. `attempt` is the number of this attempt.
-    pub(super) async fn decide<'s>(
+impl Targets {
+    /// Decides what is sent: reads the rendered payload, or calls the plugin.
+    pub(super) async fn decide(
         &self,
-        subscription: &Arc<Subscription>,
-        pending: &PendingDelivery,
+        job: &Job<'_, Self>,
         plugin_context: Option<PluginContext>,
-        attempt: u32,
-        retry_context: &impl Fn() -> RetryContext<'s>,
     ) -> PluginDecision {
+        let Job { subject: subscription, pending, .. } = *job;
         if pending.rendered {
             match self.store.rendered(pending.event.id, subscription.id.into()).await {
                 Ok(Some(rendered)) => return PluginDecision::rendered(rendered.result),
@@ -100,34 +101,33 @@ impl DeliveryContext {
         if pending.progress.passed {
             return PluginDecision::event();
         }
-        let plugin_call = PluginCall { subscription, used, pending, attempt, retry_context };
+        let attempt = pending.progress.failed + 1;
         if let Permit::Not { until, holds } = permit {
             let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
             let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
             // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
             // have been asked.
             let on_error = if holds { OnError::Retry } else { used.on_error };
-            return PluginDecision::unrendered(
-                plan_after(&failed, on_error, (plugin_call.retry_context)()),
-                run,
-            );
+            let plan = classify_failure(&failed, on_error, self.retry(job).context());
+            return PluginDecision::unrendered(plan, run);
         }
         match self.modules.plugin(used.digest).await {
-            Ok(plugin) => self.ask(plugin_call, plugin, permit, &state_cache).await,
+            Ok(plugin) => self.ask(job, used, plugin, permit, &state_cache).await,
             Err(failed) => {
                 let run = PluginRun::failed(used.digest, attempt, clock::now(), failed);
                 let may_have_policy = match self.modules.module(used.digest).await {
                     Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
                     Ok(None) | Err(_) => true,
                 };
-                self.classify_failed_run(&plugin_call, permit, run, may_have_policy)
+                self.classify_failed_run(job, used, permit, run, may_have_policy)
             }
         }
     }
 
-    async fn ask<'s, S: Fn() -> RetryContext<'s>>(
+    async fn ask(
         &self,
-        plugin_call: PluginCall<'_, S>,
+        job: &Job<'_, Self>,
+        used: &Arc<PluginUse>,
         plugin: Arc<Plugin>,
         permit: Permit,
         state_cache: &StateCache,
@@ -135,7 +135,7 @@ impl DeliveryContext {
         let has_policy = plugin.has_policy();
         let mut guard = None;
         if plugin.uses_state() {
-            guard = match state_cache.lock(&self.store, plugin_call.subscription).await {
+            guard = match state_cache.lock(&self.store, job.subject).await {
                 Ok(guard) => Some(guard),
                 Err(error) => {
                     return PluginDecision { plan: unreadable(&error), run: None, is_rendered: false };
@@ -144,10 +144,10 @@ impl DeliveryContext {
         }
         let now = clock::now();
         let call = Call {
-            event: plugin_call.pending.event.event.clone(),
-            subscription: Arc::clone(plugin_call.subscription),
-            plugin: Arc::clone(plugin_call.used),
-            attempt: plugin_call.attempt,
+            event: job.pending.event.event.clone(),
+            subscription: Arc::clone(job.subject),
+            plugin: Arc::clone(used),
+            attempt: job.pending.progress.failed + 1,
             now,
             state: guard.as_ref().map_or_else(State::default, StateGuard::state),
             steps: Steps::All,
@@ -155,10 +155,10 @@ impl DeliveryContext {
         };
         let CallResult { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
-            return self.classify_failed_run(&plugin_call, permit, run, has_policy);
+            return self.classify_failed_run(job, used, permit, run, has_policy);
         }
         run.keep_end(self.limits.success_log_bytes);
-        self.breakers.note(plugin_call.subscription, permit, Ok(()), now);
+        self.breakers.note(job.subject, permit, Ok(()), now);
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
@@ -169,7 +169,7 @@ impl DeliveryContext {
             return PluginDecision::unrendered(plan_of(result), run);
         }
         // While the disk is full, the delivery is held and its plugin runs again later: this run is discarded.
-        match self.commit(&plugin_call, run, result.clone(), changes.clone()).await {
+        match self.commit(job, used, run, result.clone(), changes.clone()).await {
             Ok(true) => {
                 if let Some(guard) = guard {
                     guard.commit(changes);
@@ -178,7 +178,7 @@ impl DeliveryContext {
             }
             Ok(false) => {
                 let reason = GONE.to_owned();
-                let plan = SendPlan::End(Outcome::Skipped { reason }, SubscriptionEffect::Nothing);
+                let plan = SendPlan::over(Outcome::Skipped { reason });
                 PluginDecision { plan, run: None, is_rendered: false }
             }
             Err(error) => PluginDecision { plan: unreadable(&error), run: None, is_rendered: false },
@@ -186,33 +186,35 @@ impl DeliveryContext {
     }
 
     /// Freezes the rendered payload.
-    async fn commit<'s, S: Fn() -> RetryContext<'s>>(
+    async fn commit(
         &self,
-        plugin_call: &PluginCall<'_, S>,
+        job: &Job<'_, Self>,
+        used: &PluginUse,
         run: PluginRun,
         result: PluginResult,
         state: Vec<StateChange>,
     ) -> Result<bool, Error> {
         let rendering = Rendering {
-            recipient: plugin_call.subscription.id.into(),
-            event: plugin_call.pending.event.id,
-            position: plugin_call.pending.position,
+            recipient: job.recipient,
+            event: job.pending.event.id,
+            position: job.pending.position,
             run: Box::new(run),
-            payload: RenderedPayload::by(plugin_call.used, result),
+            payload: RenderedPayload::by(used, result),
             state,
         };
         self.store.freeze(rendering).await
     }
 
-    fn classify_failed_run<'s, S: Fn() -> RetryContext<'s>>(
+    fn classify_failed_run(
         &self,
-        plugin_call: &PluginCall<'_, S>,
+        job: &Job<'_, Self>,
+        used: &PluginUse,
         permit: Permit,
         run: PluginRun,
         may_have_policy: bool,
     ) -> PluginDecision {
         let Verdict::Failed(failed) = &run.verdict else { return PluginDecision::event() };
-        let wanted = plugin_call.used.on_error;
+        let wanted = used.on_error;
         let counted = if failure::is_counted(failed) {
             let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
             Err(BreakerFailure { reason: failed.reason(), holds })
@@ -228,20 +230,11 @@ impl DeliveryContext {
             | Failure::Unavailable { .. }
             | Failure::Limit(_)
             | Failure::Trap(_)
-            | Failure::Breaker(_) => {
-                self.breakers.note(plugin_call.subscription, permit, counted, clock::now())
-            }
+            | Failure::Breaker(_) => self.breakers.note(job.subject, permit, counted, clock::now()),
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);
-        PluginDecision::unrendered(plan_after(failed, on_error, (plugin_call.retry_context)()), run)
-    }
-}
-
-fn plan_after(failed: &Failure, on_error: OnError, retry_context: RetryContext<'_>) -> SendPlan {
-    match classify_failure(failed, on_error, retry_context) {
-        FailurePlan::Deliver => SendPlan::Event,
-        FailurePlan::End(outcome, effect) => SendPlan::End(outcome, effect),
-        FailurePlan::Held(reason) => SendPlan::Held(Holder::Plugins, reason),
+        let plan = classify_failure(failed, on_error, self.retry(job).context());
+        PluginDecision::unrendered(plan, run)
     }
 }
 
@@ -249,10 +242,8 @@ fn plan_of(result: PluginResult) -> SendPlan {
     match result {
         PluginResult::Event => SendPlan::Event,
         PluginResult::Outputs(outputs) => SendPlan::Outputs(outputs),
-        PluginResult::Denied { .. } => SendPlan::End(Outcome::Denied, SubscriptionEffect::Nothing),
-        PluginResult::Skipped { reason } => {
-            SendPlan::End(Outcome::Skipped { reason }, SubscriptionEffect::Nothing)
-        }
+        PluginResult::Denied { .. } => SendPlan::over(Outcome::Denied),
+        PluginResult::Skipped { reason } => SendPlan::over(Outcome::Skipped { reason }),
     }
 }
 
@@ -271,12 +262,10 @@ fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
 fn unreadable(error: &Error) -> SendPlan {
     let reason = chain::of(error);
     match error {
-        Error::Damaged { .. } | Error::TooLarge { .. } => {
-            SendPlan::End(Outcome::Dead { reason }, SubscriptionEffect::Nothing)
-        }
+        Error::Damaged { .. } | Error::TooLarge { .. } => SendPlan::over(Outcome::Dead { reason }),
         Error::Unavailable { .. } | Error::Busy { .. } | Error::Uncertain | Error::Closed => {
-            SendPlan::Held(Holder::Store, reason)
+            SendPlan::held(Holder::Store, reason)
         }
-        Error::Quota { .. } => SendPlan::Held(Holder::Quota, reason),
+        Error::Quota { .. } => SendPlan::held(Holder::Quota, reason),
     }
 }

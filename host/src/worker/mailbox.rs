@@ -1,12 +1,13 @@
-//! The input of a worker, and the backpressure on its producers.
+//! The input of a worker, and what others see of it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::in_flight::lock;
+use crate::domain::Holder;
 use crate::store::Wake;
 
 /// How many deliveries a worker may lag behind before its producers are throttled, and at which lag they go on.
@@ -15,12 +16,14 @@ const LAG_LOW: i64 = 512;
 /// The mean time of an attempt from which on a target counts as slow: throttling producers would not help then.
 const FAST_TARGET: Duration = Duration::from_millis(40);
 
-/// The mailbox of one worker: the wakes that it has not received yet, merged into one.
+/// The mailbox of one worker: the wakes that it has not received yet, merged into one; and what holds its deliveries.
 #[derive(Default)]
 pub(super) struct Mailbox {
     /// Notified when there is a wake.
     pub(super) notify: Notify,
     wake: Mutex<Option<Wake>>,
+    /// What holds its recipient's deliveries, other than the recipient itself, and since when.
+    hold: Mutex<Option<(Holder, Timestamp)>>,
     pub(super) backpressure: Backpressure,
 }
 
@@ -28,18 +31,33 @@ impl Mailbox {
     /// Adds a wake.
     pub(super) fn push(&self, wake: Wake) {
         self.backpressure.add(wake.count);
-        lock(&self.wake).get_or_insert_default().merge(wake);
+        self.wake.lock().get_or_insert_default().merge(wake);
         self.notify.notify_one();
     }
 
     /// Takes the merged wake, if there is one.
     pub(super) fn take_wake(&self) -> Option<Wake> {
-        lock(&self.wake).take()
+        self.wake.lock().take()
     }
 
     /// Tells whether there is a wake.
     pub(super) fn has_wake(&self) -> bool {
-        lock(&self.wake).is_some()
+        self.wake.lock().is_some()
+    }
+
+    /// Notes that a delivery was put off.
+    pub(super) fn note_hold(&self, by: Holder, at: Timestamp) {
+        let mut hold = self.hold.lock();
+        *hold = hold.filter(|(known, _)| *known == by).or(Some((by, at)));
+    }
+
+    /// Notes that deliveries are attempted again.
+    pub(super) fn clear_hold(&self) {
+        *self.hold.lock() = None;
+    }
+
+    pub(super) fn hold(&self) -> Option<(Holder, Timestamp)> {
+        *self.hold.lock()
     }
 }
 

@@ -10,33 +10,34 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::in_flight::lock;
-
 /// How long an attempt may last while a worker waits, and the patience that a worker begins with.
-pub(super) const SLICE: Duration = Duration::from_secs(2);
+pub(crate) const SLICE: Duration = Duration::from_secs(2);
 /// How many times per slice overdue attempts are looked for, while workers wait.
 const LOOKS: u32 = 20;
 /// One in this many slots is reserved for workers without an attempt.
 const RESERVE: usize = 8;
 
 /// The slots.
-pub(super) struct Slots {
+pub(crate) struct Slots {
     state: Mutex<State>,
     max: usize,
+    /// How many slots are for workers without an attempt.
+    reserve: usize,
     /// The most slots of patient workers.
     patient_max: usize,
     slice: Duration,
-    /// The dispatcher's tasks.
+    /// The tasks of the stage.
     tasks: TaskTracker,
 }
 
@@ -84,14 +85,23 @@ pub(super) struct Slot {
 
 /// A slot with an attempt in it.
 #[derive(Clone, Copy)]
-pub(super) struct Occupied<'a> {
+pub(crate) struct Occupied<'a> {
     slot: &'a Slot,
     since: Instant,
 }
 
 impl Slots {
-    /// Makes `max` slots, at least one.
-    pub(super) fn new(max: usize, slice: Duration, tasks: TaskTracker) -> Arc<Self> {
+    /// Makes `max` slots, at least one, for many workers.
+    pub(crate) fn new(max: usize, slice: Duration, tasks: TaskTracker) -> Arc<Self> {
+        Self::with_reserve(max, max / RESERVE, slice, tasks)
+    }
+
+    /// Makes `max` slots, at least one, that a single worker may have all at once while no other waits.
+    pub(crate) fn unreserved(max: usize, tasks: TaskTracker) -> Arc<Self> {
+        Self::with_reserve(max, 0, SLICE, tasks)
+    }
+
+    fn with_reserve(max: usize, reserve: usize, slice: Duration, tasks: TaskTracker) -> Arc<Self> {
         let max = max.max(1);
         let state = State {
             taken: Vec::new(),
@@ -102,7 +112,8 @@ impl Slots {
             told: 0,
             is_watched: false,
         };
-        Arc::new(Self { state: Mutex::new(state), max, patient_max: (max / 2).max(1), slice, tasks })
+        let patient_max = (max / 2).max(1);
+        Arc::new(Self { state: Mutex::new(state), max, reserve, patient_max, slice, tasks })
     }
 
     /// Returns the patience that a worker begins with.
@@ -113,8 +124,8 @@ impl Slots {
     /// Takes a free slot for a worker, if there is one and no other worker waits for it. `is_first` tells whether the worker has
     /// no attempt in flight.
     pub(super) fn try_take(self: &Arc<Self>, patience: Duration, is_first: bool) -> Option<Slot> {
-        let mut state = lock(&self.state);
-        if !is_first && state.taken.len() - state.free.len() >= self.max - self.max / RESERVE {
+        let mut state = self.state.lock();
+        if !is_first && state.taken.len() - state.free.len() >= self.max - self.reserve {
             return None;
         }
         if state.waiting.iter().any(|waiter| self.fits(&state, waiter)) {
@@ -155,7 +166,7 @@ impl Slots {
     pub(super) async fn wait(self: Arc<Self>, patience: Duration) -> Slot {
         let (give, given) = oneshot::channel();
         {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.waiting.is_empty()
                 && let Some(slot) = self.take(&mut state, patience)
             {
@@ -182,7 +193,7 @@ impl Slots {
     /// Gives free slots to the workers that wait.
     fn hand_out(self: &Arc<Self>) {
         loop {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.free.is_empty() && state.taken.len() == self.max {
                 return;
             }
@@ -202,7 +213,7 @@ impl Slots {
     /// Tells overdue attempts to give way, one for each waiting worker that could use the slot. Returns whether workers
     /// wait.
     fn tell_late(&self) -> bool {
-        let (mut state, now) = (lock(&self.state), Instant::now());
+        let (mut state, now) = (self.state.lock(), Instant::now());
         let state = &mut *state;
         state.waiting.retain(|waiter| !waiter.give.is_closed());
         state.is_watched = !state.waiting.is_empty();
@@ -265,12 +276,12 @@ impl Slot {
 
 impl Occupied<'_> {
     /// Returns how long the attempt has lasted.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.since.elapsed()
     }
 
     /// Awaits `work` of the attempt; `None` when the attempt has to give way.
-    pub(super) async fn unless_needed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_needed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         let done = poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -292,7 +303,7 @@ impl Occupied<'_> {
 impl Drop for Slot {
     fn drop(&mut self) {
         let is_wanted = {
-            let mut state = lock(&self.slots.state);
+            let mut state = self.slots.state.lock();
             if let Some(taken) = state.taken[self.index].take() {
                 state.patient -= usize::from(taken.is_patient);
                 state.told -= usize::from(self.signal.has_rung.load(Ordering::Relaxed));

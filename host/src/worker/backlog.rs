@@ -1,7 +1,11 @@
-//! The pending deliveries of one subscription, as far as its worker has read them.
+//! The pending deliveries of one recipient, as far as its worker has read them.
 //!
 //! The store is read in pages until everything has been read, and again after a wake, or when something is due. What was
 //! just accepted is there at once; attempts go on while another page is being read.
+//!
+//! Where nodes share a recipient, what is another node's is passed over and not kept in memory. First attempts are passed
+//! once, by the position up to which they have been read. Further attempts come in the order of their times, so a page
+//! grows while it has only those of others.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,18 +16,22 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::Division;
 use crate::clock;
 use crate::domain::{EventId, RecipientId};
-use crate::store::{Error, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
+use crate::store::{Error, HashSlot, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
 
 /// How long to wait after the store could not be read: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The most deliveries of a page that has grown.
+const PAGE_MAX: usize = 1_024;
 
-/// The pending deliveries of one subscription.
+/// The pending deliveries of one recipient.
 pub(super) struct Backlog {
     store: Arc<Store>,
     id: RecipientId,
+    division: Division,
     /// Deliveries that were read and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
     /// How far first attempts have been read. Nothing up to here is returned again, settled or not.
@@ -33,21 +41,25 @@ pub(super) struct Backlog {
     due_unread: bool,
     /// When the next delivery is due, of those that were not due when they were read.
     pub(super) next_due: Option<Timestamp>,
-    /// Retries that were read and whose end is not recorded yet: their rows are still in the store.
+    /// Deliveries that were read and whose end is not recorded yet: their rows are still in the store. Of a recipient that
+    /// is not shared, only retries: first attempts do not come twice.
     taken: HashSet<EventId>,
     reading: Option<(ReadyQuery, BoxFuture<'static, Result<ReadyPage, Error>>)>,
-    /// Retries whose end was recorded after the current read began: the page may still contain them.
+    /// Those whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
+    /// By how much pages have grown: of first attempts, and of what is due.
+    growth: (usize, usize),
     /// How many reads failed in a row, and the time before which the store is not read again.
     failures: u32,
     again: Option<Instant>,
 }
 
 impl Backlog {
-    pub(super) fn new(store: Arc<Store>, id: RecipientId) -> Self {
+    pub(super) fn new(store: Arc<Store>, id: RecipientId, division: Division) -> Self {
         Self {
             store,
             id,
+            division,
             waiting: VecDeque::new(),
             read_to: EventId::NIL,
             unread: true,
@@ -56,6 +68,7 @@ impl Backlog {
             taken: HashSet::new(),
             reading: None,
             recorded: HashSet::new(),
+            growth: (1, 1),
             failures: 0,
             again: None,
         }
@@ -66,12 +79,13 @@ impl Backlog {
         if !(self.unread || self.due_unread) || self.reading.is_some() || self.pause().is_some() {
             return;
         }
+        let grown = |growth: usize| (growth * page).min(PAGE_MAX.max(page));
         let query = ReadyQuery {
             recipient: self.id,
             after: self.read_to,
-            first_attempts: if self.unread { page } else { 0 },
+            first_attempts: if self.unread { grown(self.growth.0) } else { 0 },
             now: clock::now(),
-            due: if self.due_unread { page + self.taken.len() } else { 0 },
+            due: if self.due_unread { grown(self.growth.1) + self.taken.len() } else { 0 },
         };
         if self.due_unread {
             // The page returns it again; settlements during the read add to it.
@@ -101,30 +115,83 @@ impl Backlog {
         self.reading = None;
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
-            Ok(ReadyPage { first_attempts, read_to, due, next_due }) => {
+            Ok(page) => {
                 self.failures = 0;
-                self.unread |= query.first_attempts > 0 && first_attempts.len() >= query.first_attempts;
-                self.due_unread |= query.due > 0 && due.len() >= query.due;
-                self.read_to = read_to;
-                for pending in due {
-                    if recorded.contains(&pending.event.id) {
-                        // The row may belong to the attempt that has ended; the next page tells.
-                        self.due_unread = true;
-                    } else if self.taken.insert(pending.event.id) {
-                        self.waiting.push_back(pending);
-                    }
-                }
-                self.waiting.extend(first_attempts);
-                self.next_due = next_due.into_iter().chain(self.next_due).min();
+                self.take(&query, page, &recorded);
             }
             Err(error) => {
                 let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
-                tracing::warn!(subscription = %self.id, %error, ?wait, "what is owed cannot be read now");
+                tracing::warn!(recipient = %self.id, %error, ?wait, "what is owed cannot be read now");
                 self.failures = self.failures.saturating_add(1).min(16);
                 self.ask_again(&query);
                 self.again = Some(Instant::now() + wait);
             }
         }
+    }
+
+    fn take(&mut self, query: &ReadyQuery, page: ReadyPage, recorded: &HashSet<EventId>) {
+        let ReadyPage { first_attempts, read_to, due, mut next_due } = page;
+        self.read_to = read_to;
+        let more = query.first_attempts > 0 && first_attempts.len() >= query.first_attempts;
+        let mut more_due = query.due > 0 && due.len() >= query.due;
+        let before = self.waiting.len();
+        for pending in due {
+            if !self.is_ours(&pending) {
+                continue;
+            }
+            if recorded.contains(&pending.event.id) {
+                // The row may belong to the attempt that has ended; the next page tells.
+                self.due_unread = true;
+            } else if self.taken.insert(pending.event.id) {
+                self.waiting.push_back(pending);
+            }
+        }
+        let with_due = self.waiting.len();
+        match self.division {
+            Division::ByRecipient => self.waiting.extend(first_attempts),
+            Division::ByEvent => {
+                for pending in first_attempts {
+                    let id = pending.event.id;
+                    if self.is_ours(&pending) && !recorded.contains(&id) && self.taken.insert(id) {
+                        self.waiting.push_back(pending);
+                    }
+                }
+                self.growth.0 = grow(self.growth.0, more && self.waiting.len() == with_due);
+                self.growth.1 = grow(self.growth.1, more_due && with_due == before);
+                if more_due && with_due == before && query.due >= PAGE_MAX {
+                    // The largest page has nothing for this node: the next wake, or a sweep, looks again.
+                    more_due = false;
+                    next_due = next_due.filter(|due| *due > query.now);
+                }
+            }
+        }
+        self.unread |= more;
+        self.due_unread |= more_due;
+        self.next_due = next_due.into_iter().chain(self.next_due).min();
+    }
+
+    fn is_ours(&self, pending: &PendingDelivery) -> bool {
+        self.division == Division::ByRecipient || self.store.share().has(HashSlot::of_run(pending.event.id))
+    }
+
+    /// Drops what waits and is not this node's any more.
+    pub(super) fn drop_foreign(&mut self) {
+        if self.division == Division::ByEvent {
+            let Self { waiting, taken, store, .. } = self;
+            waiting.retain(|pending| {
+                let is_ours = store.share().has(HashSlot::of_run(pending.event.id));
+                is_ours || !taken.remove(&pending.event.id)
+            });
+        }
+    }
+
+    /// Drops what waits, and reads from the beginning.
+    pub(super) fn restart(&mut self) {
+        self.stop();
+        for pending in self.waiting.drain(..) {
+            self.taken.remove(&pending.event.id);
+        }
+        (self.read_to, self.unread, self.due_unread) = (EventId::NIL, true, true);
     }
 
     /// Stops reading.
@@ -165,7 +232,7 @@ impl Backlog {
 
     /// Notes that the store has recorded the end of an attempt, and when the delivery is due again, if it is.
     pub(super) fn record(&mut self, event: EventId, was_retry: bool, due: Option<Timestamp>) {
-        if was_retry {
+        if was_retry || self.division == Division::ByEvent {
             if self.reading.is_some() {
                 self.recorded.insert(event);
             }
@@ -175,6 +242,11 @@ impl Backlog {
         // The row of the next attempt is in the store only now.
         self.next_due = due.into_iter().chain(self.next_due).min();
     }
+}
+
+/// Doubles by how much a page has grown, or ends the growth.
+fn grow(growth: usize, grows: bool) -> usize {
+    if grows { (2 * growth).min(PAGE_MAX) } else { 1 }
 }
 
 #[cfg(test)]
@@ -189,7 +261,7 @@ mod tests {
     /// A store, and a worker's backlog that has been read to the end.
     async fn read_backlog(folder: &tempfile::TempDir) -> (Arc<Store>, Backlog) {
         let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
-        let mut backlog = Backlog::new(Arc::<Store>::clone(&store), ID);
+        let mut backlog = Backlog::new(Arc::<Store>::clone(&store), ID, Division::ByRecipient);
         read(&mut backlog).await;
         assert!(backlog.is_over());
         (store, backlog)

@@ -1,0 +1,179 @@
+//! Makes the attempts to deliver to subscriptions' targets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::breaker::{Breakers, Permit};
+use super::last_success::LastSuccess;
+use super::outcome::{Retry, SubscriptionEffect};
+use super::pipeline::PluginContext;
+use super::state_cache::StateCache;
+use super::{Limits, attempt};
+use crate::directory::Directory;
+use crate::domain::{Answer, Outcome, RecipientId, Subscription};
+use crate::modules::Modules;
+use crate::net::{Client, Guard};
+use crate::policy::Policy;
+use crate::stage::PANICKED;
+use crate::store::{self, PendingDelivery, Store, WakeSet};
+use crate::worker::{
+    AttemptRecord, Choice, Deliverer, Division, Effect, Job, Next, Rules, Slots, Standing, Window,
+};
+use crate::{chain, clock};
+
+/// The deliverer of subscriptions: what all attempts share.
+pub(super) struct Targets {
+    /// For rendered payloads and plugins' state.
+    pub(super) store: Arc<Store>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) modules: Arc<Modules>,
+    pub(super) policy: Policy,
+    pub(super) client: Client,
+    /// Checks the headers that a plugin sets.
+    pub(super) guard: Arc<Guard>,
+    pub(super) limits: Limits,
+    /// Every attempt needs one.
+    pub(super) slots: Arc<Slots>,
+    pub(super) last_success: LastSuccess,
+    pub(super) breakers: Arc<Breakers>,
+    /// Cancelled when the service stops.
+    pub(super) stop: CancellationToken,
+}
+
+impl Deliverer for Targets {
+    const RULES: Rules = Rules {
+        division: Division::ByRecipient,
+        linger: Duration::from_secs(1),
+        hold_min: Duration::from_secs(1),
+        insists: false,
+        panic_pause: Duration::from_secs(1),
+    };
+    type Subject = Subscription;
+    type Cache = StateCache;
+    type Permit = Option<PluginContext>;
+    type Mark = ();
+
+    fn wakes(&self, store: &Store) -> Arc<WakeSet> {
+        store.wakes()
+    }
+
+    fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
+        match self.directory.get(recipient.subscription_id()) {
+            None => Standing::Unknown,
+            Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
+            Some(subscription) if subscription.is_active() => Standing::Active(subscription),
+            Some(_) => Standing::Inactive,
+        }
+    }
+
+    fn window(&self, subscription: &Subscription) -> Window {
+        let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
+        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own).max(1) }
+    }
+
+    fn slots(&self, _: &Subscription) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// While the plugin's breaker is open, only a delivery that needs no plugin may be attempted.
+    fn choose(
+        &self,
+        subscription: &Subscription,
+        waiting: &VecDeque<PendingDelivery>,
+        cache: &Arc<StateCache>,
+    ) -> Choice<Option<PluginContext>> {
+        let (Some(_), Some(first)) = (&subscription.plugin, waiting.front()) else {
+            return Choice { next: Some((0, None)), held_until: None };
+        };
+        let is_decided = |pending: &PendingDelivery| pending.rendered || pending.progress.passed;
+        let permit = match is_decided(first) {
+            true => Permit::Call,
+            false => self.breakers.ask(subscription, clock::now()),
+        };
+        let (place, held_until) = match permit {
+            Permit::Not { until, holds: true } => (waiting.iter().position(is_decided), Some(until)),
+            Permit::Call | Permit::Try(_) | Permit::Not { .. } => (Some(0), None),
+        };
+        let next = place.map(|place| (place, Some(PluginContext { permit, state_cache: Arc::clone(cache) })));
+        Choice { next, held_until }
+    }
+
+    fn mark(&self) {}
+
+    async fn deliver(
+        self: &Arc<Self>,
+        job: &Job<'_, Self>,
+        plugin_context: Option<PluginContext>,
+        record: &mut AttemptRecord,
+    ) -> Next {
+        let next = match attempt::make(self, job, plugin_context, record).await {
+            Some(next) => next,
+            None => Next::GaveWay(format!(
+                "the attempt gave way to others after {} ms: {} were under way (the setting in_flight_max)",
+                job.slot.elapsed().as_millis(),
+                self.limits.in_flight_max
+            )),
+        };
+        if let Next::Over(Outcome::Delivered, _) = &next {
+            record.target.iter_mut().for_each(Answer::keep_little);
+        }
+        next.map_effect(|effect| self.effect(job, effect))
+    }
+
+    /// A panic is not the subscription's fault: it has no effect on it.
+    async fn panicked(self: &Arc<Self>, job: &Job<'_, Self>, _: &mut AttemptRecord) -> Next {
+        let outcome = self.retry(job).outcome(PANICKED.to_owned(), Duration::ZERO);
+        Next::Over(outcome, Effect::Nothing)
+    }
+
+    fn forget(&self, recipient: RecipientId) {
+        let id = recipient.subscription_id();
+        self.breakers.forget(id);
+        self.last_success.forget(id);
+    }
+
+    /// Another node may have reached targets.
+    async fn gained(&self) -> Result<(), store::Error> {
+        self.last_success.merge(self.store.reached().await?);
+        Ok(())
+    }
+}
+
+impl Targets {
+    /// Returns how a delivery is retried if this attempt fails.
+    pub(super) fn retry<'a>(&'a self, job: &Job<'a, Self>) -> Retry<'a> {
+        let schedule = job.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
+        Retry { schedule, failed: job.pending.progress.failed + 1 }
+    }
+
+    /// Notes that the target was reached, or returns how the subscription is disabled.
+    fn effect(self: &Arc<Self>, job: &Job<'_, Self>, effect: SubscriptionEffect) -> Effect {
+        let (error, unless_reached) = match effect {
+            SubscriptionEffect::Nothing => return Effect::Nothing,
+            SubscriptionEffect::Reached => {
+                self.last_success.note(job.subject.id, clock::now());
+                return Effect::Nothing;
+            }
+            SubscriptionEffect::DisableUnlessReached(error) => (error, true),
+            SubscriptionEffect::Disable(error) => (error, false),
+        };
+        let first = job.pending.progress.first_attempt.unwrap_or(job.at);
+        let (targets, subscription) = (Arc::clone(self), Arc::clone(job.subject));
+        Effect::First(Box::pin(async move {
+            if !(unless_reached && targets.last_success.since(subscription.id, first)) {
+                targets.disable(&subscription, error).await;
+            }
+        }))
+    }
+
+    async fn disable(&self, subscription: &Arc<Subscription>, error: String) {
+        let id = subscription.id;
+        tracing::warn!(subscription = %id, error, "the subscription is disabled");
+        if let Err(failure) = self.directory.disable(subscription, clock::now(), error).await {
+            tracing::error!(subscription = %id, error = chain::of(&failure), "the subscription could not be disabled");
+        }
+    }
+}

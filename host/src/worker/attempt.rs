@@ -1,0 +1,176 @@
+//! One attempt: calls the deliverer, and turns what follows into what the store records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::slots::Slot;
+use super::supervisor::Shared;
+use super::{AttemptRecord, Deliverer, Effect, Job, Next};
+use crate::clock;
+use crate::domain::{Attempt, EventId, Holder, Outcome, RecipientId};
+use crate::stage::caught;
+use crate::store::{Error, PendingDelivery, Progress, Release, Settlement};
+
+/// The longest that a delivery is put off without being counted. Each wait is as long as all before it together.
+const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
+/// How long to wait before the end of an attempt is recorded again.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
+/// How an attempt ended.
+pub(super) struct AttemptResult {
+    pub(super) record: Record,
+    pub(super) effect: Effect,
+    pub(super) took: Duration,
+    /// Whether it gave way to other workers.
+    pub(super) gave_way: bool,
+}
+
+/// How an attempt ended, for the store.
+#[derive(Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, which is not to cost an allocation"
+)]
+pub(super) enum Record {
+    /// It counts.
+    Settled(Settlement),
+    /// It does not.
+    Released(Box<Release>),
+}
+
+impl Record {
+    pub(super) fn event(&self) -> EventId {
+        match self {
+            Self::Settled(settlement) => settlement.event,
+            Self::Released(release) => release.event,
+        }
+    }
+
+    /// Tells whether the row of the delivery was that of a retry.
+    pub(super) fn was_retry(&self) -> bool {
+        match self {
+            Self::Settled(settlement) => settlement.position.due.is_some(),
+            Self::Released(release) => release.position.due.is_some(),
+        }
+    }
+
+    /// Tells whether the attempt went well, and when the next one is due, if there is one.
+    pub(super) fn next(&self) -> (bool, Option<Timestamp>) {
+        match self {
+            Self::Settled(settlement) => match settlement.attempt.outcome {
+                Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => (true, None),
+                Outcome::Retry { due, .. } => (false, Some(due)),
+                Outcome::Dead { .. } => (false, None),
+            },
+            Self::Released(release) => (false, Some(release.due)),
+        }
+    }
+
+    /// Writes it to the store.
+    pub(super) async fn write<D: Deliverer>(mut self, shared: &Shared<D>) -> Result<(), Error> {
+        loop {
+            let (event, again) = (self.event(), D::RULES.insists.then(|| self.clone()));
+            let written = match self {
+                Self::Settled(settlement) => shared.store.settle(settlement).await,
+                Self::Released(release) => shared.store.release(*release).await,
+            };
+            let (Err(error), Some(again)) = (&written, again) else { return written };
+            // A damaged record stays damaged.
+            if matches!(error, Error::Damaged { .. }) {
+                return written;
+            }
+            tracing::error!(%event, %error, "the end of an attempt is not recorded yet");
+            let pause = shared.stop.run_until_cancelled(tokio::time::sleep(RECORD_PAUSE));
+            if pause.await.is_none() {
+                return written;
+            }
+            self = again;
+        }
+    }
+}
+
+/// Makes one attempt. Dropping the future undoes it as the deliverer says. A panic is an outcome of this attempt alone.
+pub(super) async fn attempt<D: Deliverer>(
+    shared: Arc<Shared<D>>,
+    recipient: RecipientId,
+    subject: Arc<D::Subject>,
+    pending: PendingDelivery,
+    permit: D::Permit,
+    slot: Slot,
+) -> (AttemptResult, Slot) {
+    let (deliverer, event) = (&shared.deliverer, pending.event.id);
+    let mark = deliverer.mark();
+    let _in_flight = shared.in_flight.enter(event, recipient, mark.clone());
+    let mut record = AttemptRecord::of(&pending);
+    let (at, occupied) = (clock::now(), slot.occupy());
+    let job = Job { subject: &subject, recipient, pending: &pending, at, slot: occupied, mark: &mark };
+    let next = match caught(deliverer.deliver(&job, permit, &mut record)).await {
+        Ok(next) => next,
+        Err(panic) => {
+            tracing::error!(%recipient, %event, panic, "an attempt panicked");
+            deliverer.panicked(&job, &mut record).await
+        }
+    };
+    let took = occupied.elapsed();
+    let gave_way = matches!(next, Next::GaveWay(_));
+    let (record, effect) = match next {
+        Next::Over(outcome, effect) => {
+            (Record::Settled(settle(recipient, &pending, record, (at, took), outcome)), effect)
+        }
+        Next::Held(by, reason) => {
+            let release = release::<D>(recipient, &pending, &record, by, reason);
+            (Record::Released(Box::new(release)), Effect::Nothing)
+        }
+        Next::GaveWay(reason) => {
+            let release = release::<D>(recipient, &pending, &record, Holder::Host, reason);
+            (Record::Released(Box::new(release)), Effect::Nothing)
+        }
+    };
+    (AttemptResult { record, effect, took, gave_way }, slot)
+}
+
+fn settle(
+    recipient: RecipientId,
+    pending: &PendingDelivery,
+    record: AttemptRecord,
+    (at, took): (Timestamp, Duration),
+    outcome: Outcome,
+) -> Settlement {
+    let AttemptRecord { mut progress, policy, target, plugin, run, rendered } = record;
+    progress.failed += 1;
+    progress.held = None;
+    progress.first_attempt.get_or_insert(at);
+    let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
+    let (event, position) = (pending.event.id, pending.position);
+    Settlement { recipient, event, position, plugin, run, attempt, progress, rendered }
+}
+
+/// Puts a delivery off, for as long as it has been held, within limits. Of what the attempt has found out, only what the
+/// recipient already has is kept: the history of an event would not show the rest.
+fn release<D: Deliverer>(
+    recipient: RecipientId,
+    pending: &PendingDelivery,
+    record: &AttemptRecord,
+    by: Holder,
+    reason: String,
+) -> Release {
+    let now = clock::now();
+    let since = pending.progress.held.unwrap_or(now);
+    let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    let wait = waited.clamp(D::RULES.hold_min, HOLD_MAX).mul_f64(rand::random_range(0.9..1.1));
+    let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+    let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
+    Release {
+        recipient,
+        event: pending.event.id,
+        position: pending.position,
+        progress: Progress { sent: record.progress.sent, ..pending.progress },
+        by,
+        reason,
+        since: in_micros(since),
+        // The precision of the store's keys.
+        due: in_micros(due),
+    }
+}

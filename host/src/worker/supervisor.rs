@@ -1,0 +1,313 @@
+//! The supervisor: the one task that starts workers, wakes them, and reads why each has ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::in_flight::InFlight;
+use super::mailbox::Mailbox;
+use super::timetable::Timetable;
+use super::worker::{Worker, WorkerEnd};
+use super::{Deliverer, Division, Standing};
+use crate::clock;
+use crate::domain::{EventId, Holder, RecipientId};
+use crate::stage::caught;
+use crate::store::{Gains, HashSlot, Store, Wake};
+
+/// How often the store is searched for work without a wake.
+pub(super) const SWEEP: Duration = Duration::from_secs(30);
+/// The longest that a worker that panicked rests.
+const PANIC_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
+/// How many rows of a deleted recipient are dropped in one transaction.
+const CANCEL_AT_ONCE: usize = 1_000;
+
+/// The workers of one deliverer: a handle on their tasks.
+pub(crate) struct Workers<D: Deliverer> {
+    shared: Arc<Shared<D>>,
+    tasks: TaskTracker,
+}
+
+/// What all workers of one deliverer share.
+pub(super) struct Shared<D: Deliverer> {
+    pub(super) store: Arc<Store>,
+    pub(super) deliverer: Arc<D>,
+    pub(super) in_flight: Arc<InFlight<D::Mark>>,
+    /// The running workers. Only the supervisor changes it.
+    mailboxes: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
+    /// Cancelled when no new attempts may start.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when attempts in flight are dropped, too.
+    pub(super) abort: CancellationToken,
+}
+
+impl<D: Deliverer> Workers<D> {
+    /// Starts to attempt pending deliveries. `stage` is the supervisor's name in the error when it dies; it runs, with
+    /// all workers, as one of `tasks` until `stop`, which comes from the store's alarm. `searched` is how often slots had
+    /// been gained when `deliverer` looked at the store.
+    pub(crate) fn start(
+        stage: &'static str,
+        store: Arc<Store>,
+        deliverer: Arc<D>,
+        searched: Gains,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        let (alarm, share) = (store.alarm(), store.share().changed());
+        let shared = Arc::new(Shared {
+            store,
+            deliverer,
+            in_flight: Arc::default(),
+            mailboxes: Mutex::default(),
+            stop: stop.clone(),
+            abort: CancellationToken::new(),
+        });
+        let supervisor = Supervisor {
+            shared: Arc::clone(&shared),
+            running: JoinSet::new(),
+            timetable: Timetable::default(),
+            searched,
+        };
+        tasks.spawn(alarm.watch(stage, stop, supervisor.run(share)));
+        Self { shared, tasks }
+    }
+
+    /// Returns the deliveries with an attempt in flight.
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight<D::Mark>> {
+        &self.shared.in_flight
+    }
+
+    /// Returns the token that ends attempts in flight.
+    pub(crate) fn abort_token(&self) -> &CancellationToken {
+        &self.shared.abort
+    }
+
+    /// Tells whether an attempt of this delivery is in flight.
+    pub(crate) fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
+        self.shared.in_flight.mark(event, recipient).is_some()
+    }
+
+    /// Returns what holds a recipient's deliveries, other than itself, and since when.
+    pub(crate) fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
+        self.shared.mailbox(recipient)?.hold()
+    }
+
+    /// Waits, until `end` at most, while the workers of these recipients lag.
+    pub(crate) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
+        for id in recipients {
+            if let Some(mailbox) = self.shared.mailbox(*id) {
+                mailbox.backpressure.throttle(end).await;
+            }
+        }
+    }
+
+    /// Starts no more attempts, waits for those in flight at most `grace`, and then drops them: they are repeated after
+    /// the next start.
+    pub(crate) async fn stop(&self, grace: Duration) {
+        self.shared.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("attempts are still under way: they will be repeated after the next start");
+            self.shared.abort.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+/// Dropping without [`Workers::stop`] aborts the attempts in flight; they are repeated after the next start.
+impl<D: Deliverer> Drop for Workers<D> {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+        self.shared.abort.cancel();
+    }
+}
+
+impl<D: Deliverer> Shared<D> {
+    fn mailbox(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
+        self.mailboxes.lock().get(&recipient).map(Arc::clone)
+    }
+
+    /// Drops a deleted recipient's backlog, until the service stops: the next start continues.
+    async fn cancel_pending(&self, recipient: RecipientId) {
+        let cancelling = async {
+            while !self.stop.is_cancelled() {
+                match self.store.cancel_pending(recipient.subscription_id(), CANCEL_AT_ONCE).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = caught(cancelling).await.flatten() {
+            tracing::warn!(%recipient, error, "a deleted subscription's backlog stays for now");
+        }
+    }
+}
+
+/// The supervisor of one deliverer's workers.
+struct Supervisor<D: Deliverer> {
+    shared: Arc<Shared<D>>,
+    /// The workers, and the tasks that drop backlogs, which answer `None`.
+    running: JoinSet<Option<TaskEnd>>,
+    timetable: Timetable,
+    /// How often slots had been gained when the store was searched last.
+    searched: Gains,
+}
+
+/// The end of a worker's task.
+struct TaskEnd {
+    recipient: RecipientId,
+    begun: Instant,
+    /// How long it rests if it has panicked.
+    pause: Duration,
+    /// Why it has ended, or the text of its panic.
+    end: Result<WorkerEnd, String>,
+}
+
+impl<D: Deliverer> Supervisor<D> {
+    /// Runs until the service stops and all workers have ended.
+    async fn run(mut self, mut share: watch::Receiver<Gains>) {
+        let shared = Arc::clone(&self.shared);
+        let wakes = shared.deliverer.wakes(&shared.store);
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                () = shared.stop.cancelled() => break,
+                woken = wakes.drain() => woken.into_iter().for_each(|(id, wake)| self.wake(id, wake)),
+                Some(ended) = self.running.join_next() => self.ended(ended.ok().flatten()),
+                () = self.timetable.wait() => {
+                    let due = self.timetable.take_due(clock::now());
+                    due.into_iter().for_each(|id| self.wake(id, Wake::read()));
+                }
+                Ok(()) = share.changed() => {
+                    let gains = *share.borrow();
+                    // Workers look at the share again.
+                    shared.mailboxes.lock().values().for_each(|mailbox| mailbox.notify.notify_one());
+                    if gains != self.searched {
+                        self.search(gains).await;
+                    }
+                }
+                _ = sweep.tick() => {
+                    let gains = *share.borrow();
+                    self.search(gains).await;
+                }
+            }
+        }
+        while let Some(ended) = self.running.join_next().await {
+            self.ended(ended.ok().flatten());
+        }
+    }
+
+    /// Delivers a wake: to the running worker, or by starting one. A recipient that another node works for has none here.
+    fn wake(&mut self, recipient: RecipientId, wake: Wake) {
+        let shared = Arc::clone(&self.shared);
+        if shared.stop.is_cancelled() {
+            return;
+        }
+        let standing = shared.deliverer.standing(recipient);
+        let is_here = || {
+            D::RULES.division == Division::ByEvent
+                || shared.store.share().has(HashSlot::of_subscription(recipient))
+        };
+        let is_active = match standing {
+            Standing::Unknown => return,
+            Standing::Active(_) => true,
+            Standing::Inactive => false,
+            Standing::Gone => {
+                shared.deliverer.forget(recipient);
+                if is_here() {
+                    let shared = Arc::clone(&shared);
+                    self.running.spawn(async move {
+                        shared.cancel_pending(recipient).await;
+                        None
+                    });
+                }
+                false
+            }
+        };
+        let mut mailboxes = shared.mailboxes.lock();
+        if let Some(mailbox) = mailboxes.get(&recipient) {
+            mailbox.push(wake);
+        } else if is_active && is_here() {
+            let mailbox = Arc::new(Mailbox::default());
+            mailbox.push(wake);
+            mailboxes.insert(recipient, Arc::clone(&mailbox));
+            drop(mailboxes);
+            self.timetable.remove(recipient);
+            self.start(recipient, mailbox, Duration::ZERO, D::RULES.panic_pause);
+        }
+    }
+
+    /// Starts a worker after a rest. If it panics, it rests for `pause`.
+    fn start(&mut self, recipient: RecipientId, mailbox: Arc<Mailbox>, rest: Duration, pause: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.running.spawn(async move {
+            if !rest.is_zero() {
+                // Once the service stops, the worker ends by itself.
+                shared.stop.run_until_cancelled(tokio::time::sleep(rest)).await;
+            }
+            let begun = Instant::now();
+            let end = caught(Worker::work(shared, recipient, mailbox)).await;
+            Some(TaskEnd { recipient, begun, pause, end })
+        });
+    }
+
+    /// Handles the end of a worker. A wake that came while it was ending is in its mailbox still.
+    fn ended(&mut self, ended: Option<TaskEnd>) {
+        let Some(TaskEnd { recipient, begun, pause, end }) = ended else { return };
+        let end = match end {
+            Ok(end) => end,
+            Err(panic) => return self.panicked(recipient, begun, pause, &panic),
+        };
+        let mailbox = self.shared.mailboxes.lock().remove(&recipient);
+        let wake = mailbox.and_then(|mailbox| mailbox.take_wake());
+        match (end, wake) {
+            (WorkerEnd::Idle { .. }, Some(wake)) => self.wake(recipient, wake),
+            (WorkerEnd::Idle { next_due: Some(due) }, None) => self.timetable.set(recipient, due),
+            (WorkerEnd::Idle { next_due: None } | WorkerEnd::Stopped, _) => {}
+            // It may have become active, or this node's, again: a wake for that was this worker's.
+            (WorkerEnd::Inactive | WorkerEnd::LostSlot, _) => self.wake(recipient, Wake::read()),
+        }
+    }
+
+    /// Starts a worker that panicked again, after a rest. Its mailbox stays.
+    fn panicked(&mut self, recipient: RecipientId, begun: Instant, pause: Duration, panic: &str) {
+        let rest = if begun.elapsed() > PANIC_PAUSE_MAX { D::RULES.panic_pause } else { pause };
+        tracing::error!(%recipient, panic, ?rest, "a delivery lane ended by a panic");
+        if let Some(mailbox) = self.shared.mailbox(recipient) {
+            mailbox.clear_hold();
+            self.start(recipient, mailbox, rest, (2 * rest).min(PANIC_PAUSE_MAX));
+        }
+    }
+
+    /// Looks for work without a wake: after a start, after a gain of slots, and in case a wake was lost.
+    async fn search(&mut self, gains: Gains) {
+        let shared = Arc::clone(&self.shared);
+        let searching = async {
+            if gains != self.searched {
+                // Another node may have settled deliveries, and added retries.
+                shared.deliverer.gained().await?;
+                self.timetable.clear();
+            }
+            shared.store.recipients_with_backlog().await
+        };
+        match searching.await {
+            Ok(recipients) => {
+                self.searched = gains;
+                for id in recipients {
+                    if !self.timetable.contains(id) {
+                        self.wake(id, Wake::read());
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),
+        }
+    }
+}
