@@ -38,13 +38,19 @@ pub async fn dry_run(
     runs: &Path,
     meter: &Arc<Meter>,
 ) -> Result<DryRun, Error> {
-    let handler = Handler::load(definition, deps).await?;
+    let handler = Arc::new(Handler::load(definition, deps).await?);
     let (id, recipient) = (EventId::from_uuid(Uuid::now_v7()), handler.definition.name.routed());
     let received = clock::now();
     let logged = LoggedEvent { id, event, received, sender: String::new(), matched: vec![recipient] };
     let folder = Folder::of(runs, DeliveryId::of(id, recipient));
-    let attempt =
-        Attempt { handler: &handler, logged: &logged, recipient, number: 1, folder: &folder, meter };
+    let attempt = Attempt {
+        handler: Arc::clone(&handler),
+        logged: Arc::new(logged),
+        recipient,
+        number: 1,
+        folder: folder.clone(),
+        meter: Arc::clone(meter),
+    };
     let made = Box::pin(attempt.make()).await;
     let short = |Shortage(reason)| Error::Shortage { name: handler.definition.name.clone(), reason };
     let ended = made.map_err(short)?;

@@ -1,12 +1,13 @@
 //! Programs that run on an event's data files: fetch, run, collect, upload.
 //!
 //! The operator's configuration names handlers ([`Definition`]); an event goes to the first whose filter matches. A run
-//! is a delivery: pending durably, recorded in the event's story, repeated after a crash. [`Runs`] does for handlers what
-//! [`crate::delivery`] does for subscriptions.
+//! is a delivery: pending durably, recorded in the event's story, repeated after a crash. It has the same workers as a
+//! delivery to a target ([`crate::worker`]).
 //!
 //! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.
-//! - `runs`: pending runs and runs in flight; `run`: one run, from the fetch to the upload.
+//! - [`Runs`]: the handle of the stage; `runner`: makes its runs, for the workers; `run`: one of them, from the fetch to
+//!   the upload.
 //! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: deletes it; `sweep`: deletes folders
 //!   that are left over.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
@@ -28,11 +29,11 @@ mod mark;
 mod meter;
 mod output;
 mod program;
-mod queue;
 mod ready;
 mod remove;
 mod router;
 mod run;
+mod runner;
 mod runs;
 mod sweep;
 mod warnings;

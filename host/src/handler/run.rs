@@ -28,19 +28,19 @@ const DONE: &str = "done.json";
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// One attempt.
-pub(super) struct Attempt<'a> {
+pub(super) struct Attempt {
     /// Which handler.
-    pub(super) handler: &'a Handler,
+    pub(super) handler: Arc<Handler>,
     /// On which event.
-    pub(super) logged: &'a LoggedEvent,
+    pub(super) logged: Arc<LoggedEvent>,
     /// The recipient of the run.
     pub(super) recipient: RecipientId,
     /// 1 for the first.
     pub(super) number: u32,
     /// Where.
-    pub(super) folder: &'a Folder,
+    pub(super) folder: Folder,
     /// How far it has come.
-    pub(super) meter: &'a Arc<Meter>,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// How an attempt went.
@@ -112,7 +112,7 @@ impl Whose {
 /// The member with the arguments in the data of an event that `/dispatch` made.
 pub(super) const ARGUMENTS: &str = "arguments";
 
-impl Attempt<'_> {
+impl Attempt {
     /// Makes the attempt. Dropping the future ends its program; the folder then is that of a run that was cut short.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl Attempt<'_> {
         self.begin().await?;
         let definition = &self.handler.definition;
         let (download, limits) = (self.folder.download(), definition.fetch_limits());
-        let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, self.meter);
+        let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, &self.meter);
         match fetching.await {
             Ok(fetched) => run.fetched = Some(fetched),
             Err(error) => return Err(self.unfetched(error).await),
@@ -337,7 +337,7 @@ impl Attempt<'_> {
         if output.files.is_empty() && output.key_values.is_empty() {
             return Ok(None);
         }
-        let uploading = self.handler.uploader.upload(&output, origin, &notes, self.meter);
+        let uploading = self.handler.uploader.upload(&output, origin, &notes, &self.meter);
         let uploaded = uploading.await.map_err(|error| {
             let whose = if error.is_shortage() {
                 Whose::Host

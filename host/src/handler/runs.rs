@@ -1,58 +1,40 @@
-//! The runs of all handlers: pending ones and those in flight.
+//! The handler stage: the workers of handlers, and what others ask of them.
 //!
-//! Each handler has a **queue**: a task that reads its pending runs whenever it is woken, and keeps up to
-//! `max_parallel` runs in flight. A run in flight is still pending in the store; only a list in memory marks it, so
-//! that it starts again after a crash.
+//! A run in flight is still pending in the store; only its mark in memory tells of it, so that it starts again after a
+//! crash.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::definition::Definition;
-use super::folder::Folder;
-use super::meter::{Meter, Progress};
-use super::queue::Queue;
+use super::meter::Progress;
 use super::ready::{Deps, Error, Handler};
 use super::run::ARGUMENTS;
-use super::sweep;
+use super::runner::{Runner, recipients};
+use super::sweep::{self, Sweep};
 use crate::directory::Directory;
-use crate::domain::{Event, EventId, HandlerName, RecipientId};
+use crate::domain::{Event, EventId, HandlerName, Holder, RecipientId};
 use crate::intake::{self, Intake};
 use crate::store::Store;
+use crate::worker::Workers;
 
 /// The prefix of the `source` of an event that was made for a run; the handler's name follows.
 const DISPATCH: &str = "/dispatch/";
 
-/// Runs in flight, with their progress.
-#[derive(Default)]
-pub(super) struct InFlight(Mutex<HashMap<(EventId, RecipientId), Arc<Meter>>>);
-
-/// What all queues share.
-pub(super) struct RunContext {
-    pub(super) store: Arc<Store>,
-    /// The folder of all runs.
-    pub(super) runs: PathBuf,
-    pub(super) in_flight: InFlight,
-    /// No new runs.
-    pub(super) stop: CancellationToken,
-    /// Runs in flight are dropped, too.
-    pub(super) abort: CancellationToken,
-}
-
-/// The handler stage: a handle on its tasks.
+/// The handler stage: a handle on its workers.
 pub struct Runs {
-    context: Arc<RunContext>,
+    /// None without a handler.
+    workers: Option<Workers<Runner>>,
     /// The handlers, in the order in which an event asks them.
     handlers: Vec<Arc<Handler>>,
     intake: Intake,
-    tasks: TaskTracker,
 }
 
 /// Why `/dispatch` starts nothing.
@@ -88,38 +70,11 @@ impl Runs {
         }
         warn_of_shadows(&handlers);
         warn_of_stranded(&store, directory, &handlers).await;
-        let (stop, abort) = (store.alarm().stop_token(), CancellationToken::new());
-        let in_flight = InFlight::default();
-        let context = Arc::new(RunContext { store, runs, in_flight, stop, abort });
-        let started = Self { context, handlers, intake, tasks: TaskTracker::new() };
-        if !started.handlers.is_empty() {
-            let cut_short = sweep::cut_short(&started.context.runs).await;
-            started.spawn(cut_short);
-        }
-        Ok(started)
-    }
-
-    fn spawn(&self, cut_short: Vec<Folder>) {
-        let mut notifiers = HashMap::new();
-        for handler in &self.handlers {
-            let notify = Arc::new(Notify::new());
-            for recipient in recipients(handler) {
-                notifiers.insert(recipient, Arc::clone(&notify));
-            }
-            let queue = Queue::new(Arc::clone(&self.context), Arc::clone(handler), notify);
-            self.watch(format!("the queue of handler `{}`", handler.definition.name), queue.run());
-        }
-        self.watch("the waking of handlers", listen(Arc::clone(&self.context), notifiers));
-        let (context, abort) = (Arc::clone(&self.context), self.context.abort.clone());
-        let sweeping = async move {
-            abort.run_until_cancelled(sweep::sweep(context, cut_short)).await;
+        let workers = match handlers.is_empty() {
+            true => None,
+            false => Some(start_workers(store, &handlers, runs).await),
         };
-        self.watch("the sweeping of old runs", sweeping);
-    }
-
-    fn watch(&self, stage: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let watched = self.context.store.alarm().watch(stage.into(), self.context.stop.clone(), work);
-        self.tasks.spawn(watched);
+        Ok(Self { workers, handlers, intake })
     }
 
     /// Starts a handler with these arguments behind its own: logs an event for it and returns its id once it is on disk.
@@ -168,30 +123,40 @@ impl Runs {
 
     /// Returns the progress of a run in flight.
     pub fn progress(&self, event: EventId, recipient: RecipientId) -> Option<Progress> {
-        self.context.in_flight.lock().get(&(event, recipient)).map(|meter| meter.progress())
+        let meter = self.workers.as_ref()?.in_flight().mark(event, recipient)?;
+        Some(meter.progress())
+    }
+
+    /// Returns what of this machine's holds the runs of one of a handler's recipients, and since when.
+    pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
+        self.workers.as_ref()?.hold(recipient)
     }
 
     /// Starts no more runs, waits for those in flight at most `grace`, and then ends them: they begin again after the
     /// next start.
     pub async fn stop(&self, grace: Duration) {
-        self.context.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                "runs of handlers are still under way: they will begin again after the next start"
-            );
-            self.context.abort.cancel();
-            self.tasks.wait().await;
+        if let Some(workers) = &self.workers {
+            workers.stop(grace).await;
         }
     }
 }
 
-/// Dropping without [`Runs::stop`] aborts the runs in flight; they begin again after the next start.
-impl Drop for Runs {
-    fn drop(&mut self) {
-        self.context.stop.cancel();
-        self.context.abort.cancel();
-    }
+/// Starts the workers of handlers, and the removal of old folders.
+async fn start_workers(store: Arc<Store>, handlers: &[Arc<Handler>], runs: PathBuf) -> Workers<Runner> {
+    let (alarm, tasks) = (store.alarm(), TaskTracker::new());
+    let (stop, searched) = (alarm.stop_token(), *store.share().changed().borrow());
+    let cut_short = sweep::cut_short(&runs).await;
+    let runner = Runner::new(runs.clone(), handlers, &tasks);
+    let stage = "the dispatcher of runs";
+    let workers = Workers::start(stage, Arc::clone(&store), runner, searched, stop.clone(), tasks.clone());
+    let in_flight = Arc::clone(workers.in_flight());
+    let (context, abort) =
+        (Sweep { store, runs, in_flight, stop: stop.clone() }, workers.abort_token().clone());
+    let sweeping = async move {
+        abort.run_until_cancelled(sweep::sweep(Arc::new(context), cut_short)).await;
+    };
+    tasks.spawn(alarm.watch("the sweeping of old runs", stop, sweeping));
+    workers
 }
 
 /// Warns about handlers that never run because an earlier one has the same filter.
@@ -222,28 +187,5 @@ async fn warn_of_stranded(store: &Store, directory: &Directory, handlers: &[Arc<
             missing,
             "runs wait for handlers that are not in the configuration (renamed, or taken out)"
         );
-    }
-}
-
-/// Returns the two recipients of a handler.
-pub(super) fn recipients(handler: &Handler) -> [RecipientId; 2] {
-    [handler.definition.name.dispatched(), handler.definition.name.routed()]
-}
-
-/// Notifies the queues of the recipients that the store wakes.
-async fn listen(context: Arc<RunContext>, notifiers: HashMap<RecipientId, Arc<Notify>>) {
-    let wakes = context.store.wakes().divert(notifiers.keys().copied().collect::<HashSet<_>>());
-    // Runs that were pending before this task started are found by each queue's first read.
-    notifiers.values().for_each(|notify| notify.notify_one());
-    while let Some(woken) = context.stop.run_until_cancelled(wakes.drain()).await {
-        for notify in woken.keys().filter_map(|recipient| notifiers.get(recipient)) {
-            notify.notify_one();
-        }
-    }
-}
-
-impl InFlight {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<(EventId, RecipientId), Arc<Meter>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,24 +2,35 @@
 //! have left the log, of handlers that are not configured any more, and of removals that a crash interrupted.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::folder::{Folder, RunRecord};
+use super::meter::Meter;
 use super::remove::remove;
 use super::run::blocking;
-use super::runs::RunContext;
 use crate::clock;
 use crate::domain::{DeliveryId, EventId, RecipientId, State};
-use crate::store;
+use crate::store::{self, Store};
+use crate::worker::InFlight;
 
 /// The interval between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long the outputs of a given-up upload are kept, so that `event retry` need not run the program again.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the sweeping needs.
+pub(super) struct Sweep {
+    pub(super) store: Arc<Store>,
+    /// The folder of all runs.
+    pub(super) runs: PathBuf,
+    pub(super) in_flight: Arc<InFlight<Arc<Meter>>>,
+    pub(super) stop: CancellationToken,
+}
 
 /// Returns the folders whose removal was interrupted by the end of the service. Call it before the first run begins:
 /// later, a folder with such a name may belong to a removal in progress.
@@ -29,7 +40,7 @@ pub(super) async fn cut_short(runs: &Path) -> Vec<Folder> {
 }
 
 /// Removes these folders once, and then folders that are not needed any more, until the service stops.
-pub(super) async fn sweep(context: Arc<RunContext>, cut_short: Vec<Folder>) {
+pub(super) async fn sweep(context: Arc<Sweep>, cut_short: Vec<Folder>) {
     blocking(move || cut_short.iter().for_each(|folder| said(folder, remove(folder.path())))).await;
     let mut interval = tokio::time::interval(INTERVAL);
     while context.stop.run_until_cancelled(interval.tick()).await.is_some() {
@@ -56,7 +67,7 @@ fn is_of_a_run(folder: &Folder) -> bool {
 }
 
 /// Removes the folder of a run, unless it is still needed.
-async fn look(context: &Arc<RunContext>, folder: Folder) -> Result<(), store::Error> {
+async fn look(context: &Arc<Sweep>, folder: Folder) -> Result<(), store::Error> {
     let looked = folder.clone();
     match blocking(move || looked.began()).await {
         // A folder without a record of its run was cut short at its very beginning: it is empty.
@@ -78,7 +89,7 @@ fn said(folder: &Folder, removed: io::Result<()>) {
     }
 }
 
-fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
+fn take_away(context: &Sweep, folder: &Folder) -> io::Result<()> {
     let aside = {
         // The lock is held so that no run begins in the folder before it is renamed.
         let in_flight = context.in_flight.lock();
@@ -95,7 +106,7 @@ fn take_away(context: &RunContext, folder: &Folder) -> io::Result<()> {
 
 /// Tells whether the folder of a run may still be used: by the next attempt, or by a retry of an upload that was given
 /// up.
-async fn is_needed(context: &RunContext, began: &RunRecord) -> Result<bool, store::Error> {
+async fn is_needed(context: &Sweep, began: &RunRecord) -> Result<bool, store::Error> {
     let Some(story) = context.store.history(began.event()).await? else { return Ok(false) };
     let recipient = began.recipient();
     let state = story.deliveries.into_iter().find(|it| it.recipient == recipient).map(|it| it.state);

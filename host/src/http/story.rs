@@ -186,7 +186,7 @@ impl Delivery {
         // A finished run may still be cleaning up.
         let progress = progress.filter(|_| state == State::Delivering);
         let now = api.directory.get(recipient.subscription_id());
-        let others_held = api.dispatcher.hold(recipient);
+        let others_held = api.dispatcher.hold(recipient).or_else(|| api.runs.hold(recipient));
         let mut delivery =
             Self { recipient, now, state, was_allowed, handler: None, progress, held, others_held, history };
         delivery.handler = match &delivery.now {

@@ -2,7 +2,7 @@ mod changing;
 mod delivering;
 mod sharing;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
@@ -11,21 +11,20 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::clock;
-use crate::domain::{RecipientId, Recovery, Subscription};
+use crate::domain::{Recovery, Subscription};
 use crate::handler::{Closure, Definition, Program};
 use crate::store::faulty::Fault;
 
-/// Opens a service in `folder` whose store panics when this method is called.
+/// Opens a service in `folder` whose store panics when this method is called; for `wakes`, when the last stage that calls
+/// it does.
 async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool) -> Service {
     let config = config(folder, handler);
     let routes = handler::routes(&config.handlers).unwrap();
-    let of_handler: Vec<_> = config.handlers.iter().map(|known| known.name.routed()).collect();
-    let (store, is_followed) = (open_store(&config).await.unwrap(), AtomicBool::new(false));
-    store.faults.follow(move |called, whose: Option<RecipientId>| {
-        let is_meant = !handler || whose.is_some_and(|whose| of_handler.contains(&whose));
-        // The directory's follower takes the wakes before any stage begins.
-        let is_first = called == "wakes" && !is_followed.swap(true, Ordering::SeqCst);
-        (called == method && is_meant && !is_first).then_some(Fault::Panic)
+    let (store, followers) = (open_store(&config).await.unwrap(), AtomicUsize::new(0));
+    store.faults.follow(move |called, _| {
+        // The directory takes the wakes before any stage begins, then subscriptions' workers do, then handlers'.
+        let follower = if called == "wakes" { followers.fetch_add(1, Ordering::SeqCst) } else { usize::MAX };
+        (called == method && follower > usize::from(handler)).then_some(Fault::Panic)
     });
     Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
 }
@@ -67,7 +66,7 @@ async fn a_stage_that_panics_ends_the_service_and_the_next_start_is_a_normal_day
         ("recover", false, "the replaying of the log"),
         ("purge", false, "the purge of old events"),
         ("modules", false, "the tending of modules"),
-        ("ready", true, "the queue of handler `h`"),
+        ("wakes", true, "the dispatcher of runs"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let service = panicking(folder.path(), method, is_handlers).await;

@@ -253,6 +253,27 @@ async fn a_worker_that_panics_rests_before_it_begins_again() {
     assert_eq!(target.asked(), 3);
 }
 
+/// A panic of its worker ended the service.
+#[tokio::test]
+async fn a_handler_whose_worker_panics_begins_again() {
+    let (folder, panics) = (tempfile::tempdir().unwrap(), Arc::<AtomicUsize>::default());
+    let mut config = Config { retention: None, ..config(folder.path(), true) };
+    config.handlers[0].dispatch = true;
+    let recipient = config.handlers[0].name.dispatched();
+    let (routes, store) = (handler::routes(&config.handlers).unwrap(), open_store(&config).await.unwrap());
+    let counted = Arc::clone(&panics);
+    store.faults.follow(move |method, whose| {
+        let is_first =
+            method == "ready" && whose == Some(recipient) && counted.fetch_add(1, Ordering::SeqCst) == 0;
+        is_first.then_some(Fault::Panic)
+    });
+    let service = Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap();
+    let id = service.runs().dispatch("h", Vec::new(), "ann").await.unwrap();
+    ends_in(&service, id, "delivered").await;
+    assert!(panics.load(Ordering::SeqCst) > 1);
+    service.close().await;
+}
+
 /// With `retry none`, a hiccup of our own disk was a dead letter and disabled the subscription.
 #[tokio::test]
 async fn a_store_that_is_away_holds_deliveries_and_counts_nothing() {

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::delivering::{Target, accept, open_gate, quiet, until};
 use super::*;
-use crate::domain::{SubscriptionId, recovery};
+use crate::domain::{RecipientId, SubscriptionId, recovery};
 use crate::store::{Delivery, Fence, HashSlot};
 
 /// Starts a service that has these slots.
