@@ -60,20 +60,8 @@ impl<D: Deliverer> Workers<D> {
         tasks: TaskTracker,
     ) -> Self {
         let (alarm, share) = (store.alarm(), store.share().changed());
-        let shared = Arc::new(Shared {
-            store,
-            deliverer,
-            in_flight: Arc::default(),
-            mailboxes: Mutex::default(),
-            stop: stop.clone(),
-            abort: CancellationToken::new(),
-        });
-        let supervisor = Supervisor {
-            shared: Arc::clone(&shared),
-            running: JoinSet::new(),
-            timetable: Timetable::default(),
-            searched,
-        };
+        let shared = Arc::new(Shared::new(store, deliverer, stop.clone()));
+        let supervisor = Supervisor::new(Arc::clone(&shared), searched);
         tasks.spawn(alarm.watch(stage, stop, supervisor.run(share)));
         Self { shared, tasks }
     }
@@ -129,6 +117,17 @@ impl<D: Deliverer> Drop for Workers<D> {
 }
 
 impl<D: Deliverer> Shared<D> {
+    fn new(store: Arc<Store>, deliverer: Arc<D>, stop: CancellationToken) -> Self {
+        Self {
+            store,
+            deliverer,
+            in_flight: Arc::default(),
+            mailboxes: Mutex::default(),
+            stop,
+            abort: CancellationToken::new(),
+        }
+    }
+
     fn mailbox(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
         self.mailboxes.lock().get(&recipient).map(Arc::clone)
     }
@@ -172,6 +171,10 @@ struct TaskEnd {
 }
 
 impl<D: Deliverer> Supervisor<D> {
+    fn new(shared: Arc<Shared<D>>, searched: Gains) -> Self {
+        Self { shared, running: JoinSet::new(), timetable: Timetable::default(), searched }
+    }
+
     /// Runs until the service stops and all workers have ended.
     async fn run(mut self, mut share: watch::Receiver<Gains>) {
         let shared = Arc::clone(&self.shared);
@@ -309,5 +312,87 @@ impl<D: Deliverer> Supervisor<D> {
             }
             Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::tests::{Scripted, delivered};
+
+    const ID: RecipientId = RecipientId::MAX;
+
+    /// A supervisor with a worker that has just ended, and the mailbox of that.
+    fn with_ended(folder: &tempfile::TempDir) -> (Supervisor<Scripted<false>>, Arc<Mailbox>) {
+        let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+        let (stop, tasks) = (store.alarm().stop_token(), TaskTracker::new());
+        let deliverer = Scripted::new(1, &tasks, |_| Box::pin(async { delivered() }));
+        let supervisor = Supervisor::new(Arc::new(Shared::new(store, deliverer, stop)), Gains::default());
+        let mailbox = Arc::<Mailbox>::default();
+        supervisor.shared.mailboxes.lock().insert(ID, Arc::clone(&mailbox));
+        (supervisor, mailbox)
+    }
+
+    fn end(supervisor: &mut Supervisor<Scripted<false>>, end: Result<WorkerEnd, String>) {
+        let pause = Duration::from_millis(1);
+        supervisor.ended(Some(TaskEnd { recipient: ID, begun: Instant::now(), pause, end }));
+    }
+
+    fn runs(supervisor: &Supervisor<Scripted<false>>) -> bool {
+        let is_known = supervisor.shared.mailbox(ID).is_some();
+        assert_eq!(is_known, !supervisor.running.is_empty());
+        is_known
+    }
+
+    #[tokio::test]
+    async fn a_wake_that_came_while_a_worker_was_ending_starts_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut supervisor, mailbox) = with_ended(&folder);
+        mailbox.push(Wake::accepted(1));
+        end(&mut supervisor, Ok(WorkerEnd::Idle { next_due: None }));
+        assert!(runs(&supervisor));
+    }
+
+    #[tokio::test]
+    async fn an_idle_worker_is_gone_until_the_next_delivery_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut supervisor, _) = with_ended(&folder);
+        end(&mut supervisor, Ok(WorkerEnd::Idle { next_due: Some(Timestamp::MAX) }));
+        assert!(!runs(&supervisor) && supervisor.timetable.contains(ID));
+        supervisor.wake(ID, Wake::accepted(1));
+        assert!(runs(&supervisor) && !supervisor.timetable.contains(ID));
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_recipient_is_active_and_here_again_is_followed_by_another() {
+        for why in [WorkerEnd::Inactive, WorkerEnd::LostSlot] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut supervisor, _) = with_ended(&folder);
+            end(&mut supervisor, Ok(why));
+            assert!(runs(&supervisor), "{why:?}");
+            let (mut supervisor, mailbox) = with_ended(&tempfile::tempdir().unwrap());
+            mailbox.push(Wake::read());
+            match why {
+                WorkerEnd::LostSlot => supervisor.shared.store.share().set(|_| false),
+                _ => supervisor.shared.deliverer.set(Standing::Inactive),
+            }
+            end(&mut supervisor, Ok(why));
+            assert!(!runs(&supervisor), "{why:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panicked_keeps_its_mailbox_and_one_that_was_stopped_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut supervisor, mailbox) = with_ended(&folder);
+        mailbox.push(Wake::read());
+        mailbox.note_hold(Holder::Host, clock::now());
+        end(&mut supervisor, Err("oops".to_owned()));
+        assert!(runs(&supervisor) && mailbox.has_wake() && mailbox.hold().is_none());
+        assert!(Arc::ptr_eq(&mailbox, &supervisor.shared.mailbox(ID).unwrap()));
+        supervisor.running.shutdown().await;
+        supervisor.shared.stop.cancel();
+        end(&mut supervisor, Ok(WorkerEnd::Stopped));
+        assert!(!runs(&supervisor));
     }
 }
