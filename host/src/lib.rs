@@ -9,15 +9,16 @@
 //! POST /receive ─ http ─ domain::event ─ intake ─ matching (one index) ─ store.accept(event, deliveries)
 //!                                                                            │ one group-committed write,
 //!                                                                            ▼ then 200 and the id; a wake
-//!  store.ready ─ worker (of a recipient) ─ delivery: policy ── plugin ─ request ─ client ─ outcome ── store.settle
-//!               reads the store in pages,                may the   policy,  the same   no         delivered | retry at t
-//!               a few attempts side by side              user see  filter,  id and     redirects  denied | skipped | dead
-//!                                                        it?       trans-   bytes each
-//!                                                                  form     time
+//!  store.ready ─ worker of a recipient ─ delivery: policy ── plugin ─ request ─ client ─ outcome ── store.settle
+//!               reads the store in pages,         may the   policy,  the same   no         delivered | retry at t
+//!               a few attempts side by side       user see  filter,  id and     redirects  denied | skipped | dead
+//!                                                 it?       trans-   bytes each
+//!                                                           form     time
 //! ```
 //!
 //! A [`handler`] is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
-//! handler: enqueued in the same commit, for the first handler whose filter matches.
+//! handler: enqueued in the same commit, for the first handler whose filter matches. Targets and handlers have the same
+//! workers (`host/src/worker`), with a deliverer each.
 //!
 //! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
 //! instance for each delivery. The payload that it renders is frozen on disk ([`store::Store::freeze`]) before anything of
@@ -34,7 +35,7 @@
 //! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
 //!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
 //! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing
-//!    but permits for what goes beyond one attempt each ([`delivery`]), and a plugin yields to others and has limits
+//!    but permits for what goes beyond one attempt each (`worker`), and a plugin yields to others and has limits
 //!    ([`plugin`]).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, nor passed to a subscriber's plugin, before
 //!    [`policy`] has allowed the user to see the event. No answer counts as a denial. (The sender and admins see the

@@ -20,26 +20,24 @@ use crate::net::Reply;
 use crate::worker::Occupied;
 use crate::{chain, clock};
 
-impl Targets {
-    /// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
-    /// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
-    /// service that is stopping does not wait for it.
-    pub(super) async fn exchange(
-        &self,
-        make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
-        wait: Duration,
-        slot: Occupied<'_>,
-    ) -> Option<Response> {
-        let request = match make() {
-            Ok(request) => request,
-            Err(unsendable) => return Some(Response::Unsendable(unsendable)),
-        };
-        Some(match slot.unless_needed(self.client.send(request, || make().ok(), wait)).await? {
-            Ok(reply) => read(reply, self.stop.cancelled()).await,
-            Err(error) if error.is_shortage() => Response::Shortage(chain::of(&error)),
-            Err(error) => Response::Failed(chain::of(&error)),
-        })
-    }
+/// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
+/// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
+/// service that is stopping does not wait for it.
+pub(super) async fn exchange(
+    targets: &Targets,
+    make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
+    wait: Duration,
+    slot: Occupied<'_>,
+) -> Option<Response> {
+    let request = match make() {
+        Ok(request) => request,
+        Err(unsendable) => return Some(Response::Unsendable(unsendable)),
+    };
+    Some(match slot.unless_needed(targets.client.send(request, || make().ok(), wait)).await? {
+        Ok(reply) => read(reply, targets.stop.cancelled()).await,
+        Err(error) if error.is_shortage() => Response::Shortage(chain::of(&error)),
+        Err(error) => Response::Failed(chain::of(&error)),
+    })
 }
 
 async fn read(reply: Reply, stop: impl Future<Output = ()>) -> Response {

@@ -1,7 +1,9 @@
 //! One attempt: ask policy and the plugin, make the request, send it, classify the response.
 
+use super::answer::exchange;
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
-use super::pipeline::{PluginContext, SendPlan};
+use super::outputs::send_outputs;
+use super::pipeline::{PluginContext, SendPlan, decide};
 use super::request;
 use super::targets::Targets;
 use crate::domain::{Answer, Holder, Outcome};
@@ -38,7 +40,7 @@ pub(super) async fn make(
         SendPlan::Event
     } else {
         // Boxed, so that deliveries without a plugin do not pay for the size of this future.
-        let decided = Box::pin(targets.decide(job, plugin_context)).await;
+        let decided = Box::pin(decide(targets, job, plugin_context)).await;
         (record.plugin, record.rendered) = (decided.run, decided.is_rendered);
         decided.plan
     };
@@ -48,11 +50,10 @@ pub(super) async fn make(
             record.progress.passed |= subscription.plugin.is_some() && !record.rendered;
             let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
             let request = || request::make(&pending.event, subscription);
-            (targets.exchange(request, timeout, slot).await?, None)
+            (exchange(targets, request, timeout, slot).await?, None)
         }
         SendPlan::Outputs(outputs) => {
-            let sending =
-                targets.send_outputs(subscription, pending, &outputs, slot, &mut record.progress.sent);
+            let sending = send_outputs(targets, job, &outputs, &mut record.progress.sent);
             let (place, response) = Box::pin(sending).await?;
             (response, Some((place, outputs.len())))
         }

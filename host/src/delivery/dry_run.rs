@@ -57,7 +57,7 @@ impl Dispatcher {
         let (run, plan) = match &subscription.plugin {
             None => (None, DryRunPlan::Event),
             Some(used) => {
-                let (run, plan) = targets.try_plugin(event, subscription, used).await?;
+                let (run, plan) = try_plugin(targets, event, subscription, used).await?;
                 (Some(run), plan)
             }
         };
@@ -84,48 +84,47 @@ impl Dispatcher {
     }
 }
 
-impl Targets {
-    async fn try_plugin(
-        &self,
-        event: &LoggedEvent,
-        subscription: &Arc<Subscription>,
-        used: &Arc<PluginUse>,
-    ) -> Result<(PluginRun, DryRunPlan), Error> {
-        let now = clock::now();
-        let plugin: Arc<Plugin> = match self.modules.plugin(used.digest).await {
-            Ok(plugin) => plugin,
-            Err(failed) => return Ok((PluginRun::failed(used.digest, 1, now, failed), DryRunPlan::Nothing)),
-        };
-        let state = match plugin.uses_state() {
-            true => State::over(Arc::new(self.store.plugin_state(subscription.id).await?)),
-            false => State::default(),
-        };
-        let call = Call {
-            event: event.event.clone(),
-            subscription: Arc::clone(subscription),
-            plugin: Arc::clone(used),
-            attempt: 1,
-            now,
-            state,
-            steps: Steps::All,
-            purpose: Purpose::Try,
-        };
-        let has_policy = plugin.has_policy();
-        let CallResult { run, outputs, .. } = self.modules.host().run(plugin, call).await;
-        let plan = match &run.verdict {
-            Verdict::Deliver => DryRunPlan::Event,
-            Verdict::Transformed { .. } => DryRunPlan::Outputs(outputs),
-            Verdict::Denied { .. } | Verdict::Skipped { .. } => DryRunPlan::Nothing,
-            Verdict::Failed(failed) if failure::is_counted(failed) => {
-                match failure::on_error(used.on_error, &run, has_policy) {
-                    OnError::Deliver => DryRunPlan::Event,
-                    OnError::Retry | OnError::Skip | OnError::DeadLetter => DryRunPlan::Nothing,
-                }
+/// Runs the plugin, without consequences.
+async fn try_plugin(
+    targets: &Targets,
+    event: &LoggedEvent,
+    subscription: &Arc<Subscription>,
+    used: &Arc<PluginUse>,
+) -> Result<(PluginRun, DryRunPlan), Error> {
+    let now = clock::now();
+    let plugin: Arc<Plugin> = match targets.modules.plugin(used.digest).await {
+        Ok(plugin) => plugin,
+        Err(failed) => return Ok((PluginRun::failed(used.digest, 1, now, failed), DryRunPlan::Nothing)),
+    };
+    let state = match plugin.uses_state() {
+        true => State::over(Arc::new(targets.store.plugin_state(subscription.id).await?)),
+        false => State::default(),
+    };
+    let call = Call {
+        event: event.event.clone(),
+        subscription: Arc::clone(subscription),
+        plugin: Arc::clone(used),
+        attempt: 1,
+        now,
+        state,
+        steps: Steps::All,
+        purpose: Purpose::Try,
+    };
+    let has_policy = plugin.has_policy();
+    let CallResult { run, outputs, .. } = targets.modules.host().run(plugin, call).await;
+    let plan = match &run.verdict {
+        Verdict::Deliver => DryRunPlan::Event,
+        Verdict::Transformed { .. } => DryRunPlan::Outputs(outputs),
+        Verdict::Denied { .. } | Verdict::Skipped { .. } => DryRunPlan::Nothing,
+        Verdict::Failed(failed) if failure::is_counted(failed) => {
+            match failure::on_error(used.on_error, &run, has_policy) {
+                OnError::Deliver => DryRunPlan::Event,
+                OnError::Retry | OnError::Skip | OnError::DeadLetter => DryRunPlan::Nothing,
             }
-            Verdict::Failed(_) => DryRunPlan::Nothing,
-        };
-        Ok((run, plan))
-    }
+        }
+        Verdict::Failed(_) => DryRunPlan::Nothing,
+    };
+    Ok((run, plan))
 }
 
 async fn whole(request: Request<Full<Bytes>>) -> Request<Bytes> {

@@ -4,61 +4,58 @@ use std::time::Instant;
 
 use http::StatusCode;
 
+use super::answer::exchange;
 use super::outcome::Response;
 use super::request;
 use super::targets::Targets;
 use crate::clock;
+use crate::domain::DeliveryId;
 use crate::domain::plugin::Output;
-use crate::domain::{DeliveryId, Subscription};
-use crate::store::PendingDelivery;
-use crate::worker::Occupied;
+use crate::worker::Job;
 
-impl Targets {
-    /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
-    /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
-    /// when the attempt has to give way.
-    pub(super) async fn send_outputs(
-        &self,
-        subscription: &Subscription,
-        pending: &PendingDelivery,
-        outputs: &[Output],
-        slot: Occupied<'_>,
-        sent: &mut u64,
-    ) -> Option<(usize, Response)> {
-        let timeout = subscription.timeout.unwrap_or(self.limits.attempt_timeout);
-        let (begun, id) = (Instant::now(), DeliveryId::of(pending.event.id, subscription.id));
-        let mut counts: Option<(usize, Response)> = None;
-        for (place, output) in outputs.iter().enumerate() {
-            // An output that was sent is not sent again; a list has at most as many outputs as there are bits.
-            let bit = 1u64 << place;
-            if *sent & bit != 0 {
-                continue;
-            }
-            let left = timeout.saturating_sub(begun.elapsed());
-            let response = if left.is_zero() {
-                let all = timeout.as_millis();
-                Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
-            } else {
-                let id = id.output(place);
-                self.exchange(|| request::of_output(output, id, subscription, &self.guard), left, slot)
-                    .await?
-            };
-            if is_taken(&response) {
-                *sent |= bit;
-                self.last_success.note(subscription.id, clock::now());
-            }
-            // If there is no descriptor for this output, there is none for the next either.
-            let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);
-            if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
-                counts = Some((place, response));
-            }
-            if is_over {
-                break;
-            }
+/// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
+/// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
+/// when the attempt has to give way.
+pub(super) async fn send_outputs(
+    targets: &Targets,
+    job: &Job<'_, Targets>,
+    outputs: &[Output],
+    sent: &mut u64,
+) -> Option<(usize, Response)> {
+    let Job { subject: subscription, pending, slot, .. } = *job;
+    let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
+    let (begun, id) = (Instant::now(), DeliveryId::of(pending.event.id, subscription.id));
+    let mut counts: Option<(usize, Response)> = None;
+    for (place, output) in outputs.iter().enumerate() {
+        // An output that was sent is not sent again; a list has at most as many outputs as there are bits.
+        let bit = 1u64 << place;
+        if *sent & bit != 0 {
+            continue;
         }
-        let nothing = || (0, Response::Failed("the plugin has made nothing to send".to_owned()));
-        Some(counts.unwrap_or_else(nothing))
+        let left = timeout.saturating_sub(begun.elapsed());
+        let response = if left.is_zero() {
+            let all = timeout.as_millis();
+            Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
+        } else {
+            let id = id.output(place);
+            exchange(targets, || request::of_output(output, id, subscription, &targets.guard), left, slot)
+                .await?
+        };
+        if is_taken(&response) {
+            *sent |= bit;
+            targets.last_success.note(subscription.id, clock::now());
+        }
+        // If there is no descriptor for this output, there is none for the next either.
+        let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);
+        if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
+            counts = Some((place, response));
+        }
+        if is_over {
+            break;
+        }
     }
+    let nothing = || (0, Response::Failed("the plugin has made nothing to send".to_owned()));
+    Some(counts.unwrap_or_else(nothing))
 }
 
 /// Which of several answers decides about the delivery: the heaviest.

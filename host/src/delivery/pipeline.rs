@@ -76,66 +76,66 @@ impl PluginDecision {
     }
 }
 
-impl Targets {
-    /// Decides what is sent: reads the rendered payload, or calls the plugin.
-    pub(super) async fn decide(
-        &self,
-        job: &Job<'_, Self>,
-        plugin_context: Option<PluginContext>,
-    ) -> PluginDecision {
-        let Job { subject: subscription, pending, .. } = *job;
-        if pending.rendered {
-            match self.store.rendered(pending.event.id, subscription.id.into()).await {
-                Ok(Some(rendered)) => return PluginDecision::rendered(rendered.result),
-                Ok(None) => {}
-                Err(error) => {
-                    return PluginDecision { plan: unreadable(&error), run: None, is_rendered: true };
-                }
-            }
-        }
-        let (Some(used), Some(PluginContext { permit, state_cache })) =
-            (&subscription.plugin, plugin_context)
-        else {
-            return PluginDecision::event();
-        };
-        if pending.progress.passed {
-            return PluginDecision::event();
-        }
-        let attempt = pending.progress.failed + 1;
-        if let Permit::Not { until, holds } = permit {
-            let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
-            let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
-            // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
-            // have been asked.
-            let on_error = if holds { OnError::Retry } else { used.on_error };
-            let plan = classify_failure(&failed, on_error, self.retry(job).context());
-            return PluginDecision::unrendered(plan, run);
-        }
-        match self.modules.plugin(used.digest).await {
-            Ok(plugin) => self.ask(job, used, plugin, permit, &state_cache).await,
-            Err(failed) => {
-                let run = PluginRun::failed(used.digest, attempt, clock::now(), failed);
-                let may_have_policy = match self.modules.module(used.digest).await {
-                    Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
-                    Ok(None) | Err(_) => true,
-                };
-                self.classify_failed_run(job, used, permit, run, may_have_policy)
+/// Decides what is sent: reads the rendered payload, or calls the plugin.
+pub(super) async fn decide(
+    targets: &Targets,
+    job: &Job<'_, Targets>,
+    plugin_context: Option<PluginContext>,
+) -> PluginDecision {
+    let Job { subject: subscription, pending, .. } = *job;
+    if pending.rendered {
+        match targets.store.rendered(pending.event.id, subscription.id.into()).await {
+            Ok(Some(rendered)) => return PluginDecision::rendered(rendered.result),
+            Ok(None) => {}
+            Err(error) => {
+                return PluginDecision { plan: unreadable(&error), run: None, is_rendered: true };
             }
         }
     }
+    let (Some(used), Some(PluginContext { permit, state_cache })) = (&subscription.plugin, plugin_context)
+    else {
+        return PluginDecision::event();
+    };
+    if pending.progress.passed {
+        return PluginDecision::event();
+    }
+    let attempt = pending.progress.failed + 1;
+    if let Permit::Not { until, holds } = permit {
+        let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
+        let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
+        // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
+        // have been asked.
+        let on_error = if holds { OnError::Retry } else { used.on_error };
+        let plan = classify_failure(&failed, on_error, targets.retry(job).context());
+        return PluginDecision::unrendered(plan, run);
+    }
+    let stage = PluginStage { targets, job, used };
+    match targets.modules.plugin(used.digest).await {
+        Ok(plugin) => stage.ask(plugin, permit, &state_cache).await,
+        Err(failed) => {
+            let run = PluginRun::failed(used.digest, attempt, clock::now(), failed);
+            let may_have_policy = match targets.modules.module(used.digest).await {
+                Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
+                Ok(None) | Err(_) => true,
+            };
+            stage.classify_failed_run(permit, run, may_have_policy)
+        }
+    }
+}
 
-    async fn ask(
-        &self,
-        job: &Job<'_, Self>,
-        used: &Arc<PluginUse>,
-        plugin: Arc<Plugin>,
-        permit: Permit,
-        state_cache: &StateCache,
-    ) -> PluginDecision {
+/// The plugin's part of one attempt.
+struct PluginStage<'a> {
+    targets: &'a Targets,
+    job: &'a Job<'a, Targets>,
+    used: &'a Arc<PluginUse>,
+}
+
+impl PluginStage<'_> {
+    async fn ask(&self, plugin: Arc<Plugin>, permit: Permit, state_cache: &StateCache) -> PluginDecision {
         let has_policy = plugin.has_policy();
         let mut guard = None;
         if plugin.uses_state() {
-            guard = match state_cache.lock(&self.store, job.subject).await {
+            guard = match state_cache.lock(&self.targets.store, self.job.subject).await {
                 Ok(guard) => Some(guard),
                 Err(error) => {
                     return PluginDecision { plan: unreadable(&error), run: None, is_rendered: false };
@@ -144,21 +144,21 @@ impl Targets {
         }
         let now = clock::now();
         let call = Call {
-            event: job.pending.event.event.clone(),
-            subscription: Arc::clone(job.subject),
-            plugin: Arc::clone(used),
-            attempt: job.pending.progress.failed + 1,
+            event: self.job.pending.event.event.clone(),
+            subscription: Arc::clone(self.job.subject),
+            plugin: Arc::clone(self.used),
+            attempt: self.job.pending.progress.failed + 1,
             now,
             state: guard.as_ref().map_or_else(State::default, StateGuard::state),
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
-        let CallResult { mut run, outputs, state } = self.modules.host().run(plugin, call).await;
+        let CallResult { mut run, outputs, state } = self.targets.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
-            return self.classify_failed_run(job, used, permit, run, has_policy);
+            return self.classify_failed_run(permit, run, has_policy);
         }
-        run.keep_end(self.limits.success_log_bytes);
-        self.breakers.note(job.subject, permit, Ok(()), now);
+        run.keep_end(self.targets.limits.success_log_bytes);
+        self.targets.breakers.note(self.job.subject, permit, Ok(()), now);
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
@@ -169,7 +169,7 @@ impl Targets {
             return PluginDecision::unrendered(plan_of(result), run);
         }
         // While the disk is full, the delivery is held and its plugin runs again later: this run is discarded.
-        match self.commit(job, used, run, result.clone(), changes.clone()).await {
+        match self.commit(run, result.clone(), changes.clone()).await {
             Ok(true) => {
                 if let Some(guard) = guard {
                     guard.commit(changes);
@@ -188,33 +188,24 @@ impl Targets {
     /// Freezes the rendered payload.
     async fn commit(
         &self,
-        job: &Job<'_, Self>,
-        used: &PluginUse,
         run: PluginRun,
         result: PluginResult,
         state: Vec<StateChange>,
     ) -> Result<bool, Error> {
         let rendering = Rendering {
-            recipient: job.recipient,
-            event: job.pending.event.id,
-            position: job.pending.position,
+            recipient: self.job.recipient,
+            event: self.job.pending.event.id,
+            position: self.job.pending.position,
             run: Box::new(run),
-            payload: RenderedPayload::by(used, result),
+            payload: RenderedPayload::by(self.used, result),
             state,
         };
-        self.store.freeze(rendering).await
+        self.targets.store.freeze(rendering).await
     }
 
-    fn classify_failed_run(
-        &self,
-        job: &Job<'_, Self>,
-        used: &PluginUse,
-        permit: Permit,
-        run: PluginRun,
-        may_have_policy: bool,
-    ) -> PluginDecision {
+    fn classify_failed_run(&self, permit: Permit, run: PluginRun, may_have_policy: bool) -> PluginDecision {
         let Verdict::Failed(failed) = &run.verdict else { return PluginDecision::event() };
-        let wanted = used.on_error;
+        let wanted = self.used.on_error;
         let counted = if failure::is_counted(failed) {
             let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
             Err(BreakerFailure { reason: failed.reason(), holds })
@@ -230,10 +221,12 @@ impl Targets {
             | Failure::Unavailable { .. }
             | Failure::Limit(_)
             | Failure::Trap(_)
-            | Failure::Breaker(_) => self.breakers.note(job.subject, permit, counted, clock::now()),
+            | Failure::Breaker(_) => {
+                self.targets.breakers.note(self.job.subject, permit, counted, clock::now())
+            }
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);
-        let plan = classify_failure(failed, on_error, self.retry(job).context());
+        let plan = classify_failure(failed, on_error, self.targets.retry(self.job).context());
         PluginDecision::unrendered(plan, run)
     }
 }

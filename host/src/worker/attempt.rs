@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::slots::Slot;
 use super::supervisor::Shared;
@@ -11,7 +12,7 @@ use super::{AttemptRecord, Deliverer, Effect, Job, Next};
 use crate::clock;
 use crate::domain::{Attempt, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
-use crate::store::{Error, PendingDelivery, Progress, Release, Settlement};
+use crate::store::{Error, PendingDelivery, Progress, Release, Settlement, Store};
 
 /// The longest that a delivery is put off without being counted. Each wait is as long as all before it together.
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
@@ -68,25 +69,37 @@ impl Record {
         }
     }
 
-    /// Writes it to the store.
-    pub(super) async fn write<D: Deliverer>(mut self, shared: &Shared<D>) -> Result<(), Error> {
+    /// Writes it to the store, as often as the rules say.
+    pub(super) async fn write<D: Deliverer>(self, shared: &Shared<D>) -> Result<(), Error> {
+        if D::RULES.insists {
+            // Boxed, so that those that do not insist do not pay for the size of this future.
+            return Box::pin(self.insist(&shared.store, &shared.stop)).await;
+        }
+        self.write_once(&shared.store).await
+    }
+
+    async fn write_once(self, store: &Store) -> Result<(), Error> {
+        match self {
+            Self::Settled(settlement) => store.settle(settlement).await,
+            Self::Released(release) => store.release(*release).await,
+        }
+    }
+
+    /// Writes it until the store takes it, says that it never will, or stops.
+    async fn insist(self, store: &Store, stop: &CancellationToken) -> Result<(), Error> {
         loop {
-            let (event, again) = (self.event(), D::RULES.insists.then(|| self.clone()));
-            let written = match self {
-                Self::Settled(settlement) => shared.store.settle(settlement).await,
-                Self::Released(release) => shared.store.release(*release).await,
-            };
-            let (Err(error), Some(again)) = (&written, again) else { return written };
-            // A damaged record stays damaged.
-            if matches!(error, Error::Damaged { .. }) {
+            let written = self.clone().write_once(store).await;
+            match &written {
+                // A damaged record stays damaged.
+                Ok(()) | Err(Error::Damaged { .. }) => return written,
+                Err(error) => {
+                    let event = self.event();
+                    tracing::error!(%event, %error, "the end of an attempt is not recorded yet");
+                }
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(RECORD_PAUSE)).await.is_none() {
                 return written;
             }
-            tracing::error!(%event, %error, "the end of an attempt is not recorded yet");
-            let pause = shared.stop.run_until_cancelled(tokio::time::sleep(RECORD_PAUSE));
-            if pause.await.is_none() {
-                return written;
-            }
-            self = again;
         }
     }
 }

@@ -74,10 +74,17 @@ impl Backlog {
         }
     }
 
-    /// Begins to read a page, if there is something to read and no pause after a failure.
+    /// Reads pages until something waits or a page takes its time, if there is something to read and no pause after a
+    /// failure.
     pub(super) fn begin(&mut self, page: usize) {
+        // A page of what is other nodes' may be there at once.
+        while self.begin_page(page) && self.waiting.is_empty() {}
+    }
+
+    /// Begins to read a page, and returns whether it was there at once.
+    fn begin_page(&mut self, page: usize) -> bool {
         if !(self.unread || self.due_unread) || self.reading.is_some() || self.pause().is_some() {
-            return;
+            return false;
         }
         let grown = |growth: usize| (growth * page).min(PAGE_MAX.max(page));
         let query = ReadyQuery {
@@ -95,7 +102,7 @@ impl Backlog {
         let store = Arc::clone(&self.store);
         self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
         // The store has what was just accepted in memory: this saves the worker a round.
-        let _is_there_at_once = self.page().now_or_never();
+        self.page().now_or_never().is_some()
     }
 
     pub(super) fn is_reading(&self) -> bool {

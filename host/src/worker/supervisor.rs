@@ -283,7 +283,7 @@ impl<D: Deliverer> Supervisor<D> {
     /// Starts a worker that panicked again, after a rest. Its mailbox stays.
     fn panicked(&mut self, recipient: RecipientId, begun: Instant, pause: Duration, panic: &str) {
         let rest = if begun.elapsed() > PANIC_PAUSE_MAX { D::RULES.panic_pause } else { pause };
-        tracing::error!(%recipient, panic, ?rest, "a delivery lane ended by a panic");
+        tracing::error!(%recipient, panic, ?rest, "a worker ended by a panic");
         if let Some(mailbox) = self.shared.mailbox(recipient) {
             mailbox.clear_hold();
             self.start(recipient, mailbox, rest, (2 * rest).min(PANIC_PAUSE_MAX));

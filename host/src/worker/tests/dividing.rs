@@ -80,3 +80,25 @@ async fn what_is_gained_begins_while_other_attempts_are_in_flight() {
     engine.until(&[first], "delivered").await;
     assert_eq!(engine.calls(), ["a", "b"]);
 }
+
+/// A worker that had read a page of what was all other nodes' waited for the next sweep.
+#[tokio::test]
+async fn what_is_gained_behind_what_is_other_nodes_begins_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..10 {
+        let engine = Engine::<true>::open(folder.path(), 1, |_| Box::pin(async { delivered() }));
+        engine.store.share().set(|_| false);
+        let mut ids = Vec::new();
+        for number in 0..12 {
+            ids.push(engine.log(&number.to_string()).await);
+        }
+        let own = HashSlot::of_run(ids[11]);
+        engine.store.share().set(|slot| slot == own);
+        engine.until(&ids[11..], "delivered").await;
+        engine.store.share().set(|_| true);
+        engine.until(&ids, "delivered").await;
+        assert_eq!(engine.calls().len(), 12);
+        engine.workers.stop(BOUND).await;
+        engine.store.close().await;
+    }
+}
