@@ -133,7 +133,7 @@ impl Stage {
     }
 
     async fn delivery(&self, id: EventId) -> Delivery {
-        self.store.story(id).await.unwrap().unwrap().deliveries.remove(0)
+        self.store.history(id).await.unwrap().unwrap().deliveries.remove(0)
     }
 
     /// Waits until a run is in this state.

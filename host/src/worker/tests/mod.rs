@@ -179,7 +179,7 @@ impl<const SHARED: bool> Engine<SHARED> {
     }
 
     async fn delivery(&self, id: EventId) -> Delivery {
-        self.store.story(id).await.unwrap().unwrap().deliveries.remove(0)
+        self.store.history(id).await.unwrap().unwrap().deliveries.remove(0)
     }
 
     async fn state(&self, id: EventId) -> &'static str {
