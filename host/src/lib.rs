@@ -110,6 +110,7 @@ pub mod cli;
 
 pub mod chain;
 pub mod clock;
+pub mod durable;
 pub mod fair_semaphore;
 pub mod foreign;
 pub mod process;

@@ -7,6 +7,7 @@ const ROOMS: [(&str, u8); 26] = [
     // Tools of one function, beneath everything; the nouns need none of them.
     ("chain", 1),
     ("clock", 1),
+    ("durable", 1),
     ("fair_semaphore", 1),
     ("foreign", 1),
     ("process", 1),

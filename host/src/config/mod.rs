@@ -32,7 +32,7 @@ use crate::domain::{FilterDialect, RetrySchedule};
 use crate::handler::Definition;
 use crate::modules::Room;
 use crate::net::{Guard, HeaderPattern};
-use crate::plugin::{self, CompileLimits, Compiler};
+use crate::plugin::{self, CompileLimits, CompilerProcess};
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
@@ -297,7 +297,7 @@ impl Config {
                 memory_bytes: self.plugin_compile_memory_bytes,
             },
             folder: self.data.join("compiled"),
-            compiler: self.plugin_compiler.clone().map(Compiler::Program),
+            compiler: self.plugin_compiler.clone().map(CompilerProcess::Program),
             networks: self.plugin_networks.clone(),
             guard,
             memory_total_bytes: self.plugin_memory_total_bytes,

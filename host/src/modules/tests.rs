@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock;
 use crate::domain::Subscription;
-use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
+use crate::plugin::{CompileLimits, CompilerProcess, Limits, Settings};
 use crate::store::Quota;
 use crate::store::Store;
 
@@ -31,7 +31,7 @@ impl Kept {
             limits: Limits { time: Duration::from_secs(10), ..Limits::default() },
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: Some(Compiler::InProcess),
+            compiler: Some(CompilerProcess::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,

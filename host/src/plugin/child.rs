@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::ending;
 use super::error::Error;
+use super::failure;
 use super::limits::size;
 use super::text;
 use super::worker::{FAILED, LIMITED, TEXT_BYTES_MAX, Task};
@@ -162,7 +162,7 @@ fn ended(said: Said, task: Task, bounds: Bounds) -> ChildEnd {
             Task::Load => "the loading of machine code",
             Task::Check => "the check of the configuration",
         };
-        let words = ending::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
+        let words = failure::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
         return ChildEnd::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
     }
     ChildEnd::Failed(format!("the process that should do it ended with {status}"))

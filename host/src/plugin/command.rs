@@ -21,20 +21,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{MutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use self::end::Ending;
 use self::state::CommandState;
-use super::compile::{self, Reason};
 use super::engine::{self, Ticker};
 use super::error::{Error, Refused};
-use super::host::{self, Host};
-use super::report;
+use super::runner::give_precedence;
 use super::text;
 use super::web::Web;
 use crate::chain;
@@ -53,6 +50,7 @@ const READERS_MAX: usize = 4;
 pub struct Command {
     pre: CommandPre<CommandState>,
     web: Arc<Web>,
+    ticker: Arc<Ticker>,
 }
 
 /// What a program is started with.
@@ -97,106 +95,68 @@ pub struct CommandEnd {
     pub memory_bytes: u64,
 }
 
-/// Where programs run, started at the first one.
+/// Where programs run: an engine without a pool.
 pub(super) struct Commands {
     engine: Engine,
     linker: Linker<CommandState>,
     web: Arc<Web>,
-    /// Held while a program is made ready: one that comes twice is compiled once.
-    turn: tokio::sync::Mutex<()>,
-    /// The modules whose machine code `sweep` keeps.
+    ticker: Arc<Ticker>,
+    loading: tokio::sync::Mutex<()>,
+    /// The modules that have been loaded.
     loaded: Mutex<HashSet<PluginDigest>>,
-    _ticker: Ticker,
 }
 
 impl Commands {
-    fn start() -> Result<Self, Error> {
-        let failed = |error: wasmtime::Error| Error::Engine { reason: format!("{error:#}") };
-        let engine = engine::compiler().map_err(failed)?;
-        let linker = state::link(&engine).map_err(failed)?;
-        let ticker = Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?;
-        let (web, turn, loaded) = (Arc::new(Web::of_programs()), Default::default(), Mutex::default());
-        Ok(Self { engine, linker, web, turn, loaded, _ticker: ticker })
-    }
-}
-
-impl Host {
-    /// Makes a program ready to run: compiles it, unless it is in the cache.
-    ///
-    /// # Errors
-    /// When it is not accepted, or cannot be compiled here.
-    pub async fn load_command(self: &Arc<Self>, wasm: Bytes) -> Result<Arc<Command>, Refused> {
-        compile::recognise(&wasm, self.settings.compile.module_bytes)?;
-        let looked_at = wasm.clone();
-        let looking = tokio::task::spawn_blocking(move || {
-            let digest = PluginDigest::of(&looked_at);
-            report::outline_of_command(digest, &looked_at).map(|()| digest)
-        });
-        let digest = looking.await.expect("hashing and parsing do not panic")?;
-        let _turn = self.commands()?.turn.lock().await;
-        let loaded = self.loaded_command(digest, wasm).await;
-        if loaded.is_err()
-            && let Err(error) = self.discard(digest).await
-        {
-            tracing::warn!(error = chain::of(&error), "the machine code of a refused program stays");
-        }
-        loaded
+    /// Starts the engine.
+    pub(super) fn start() -> Result<Self, Error> {
+        let engine = engine::compiler().map_err(Error::engine)?;
+        let linker = state::link(&engine).map_err(Error::engine)?;
+        let ticker = Arc::new(Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?);
+        let (loading, loaded) = Default::default();
+        Ok(Self { engine, linker, web: Arc::new(Web::of_programs()), ticker, loading, loaded })
     }
 
-    async fn loaded_command(
-        self: &Arc<Self>,
-        digest: PluginDigest,
-        wasm: Bytes,
-    ) -> Result<Arc<Command>, Refused> {
-        let commands = self.commands()?;
-        let component = match self.fetched(digest, &commands.engine).await? {
-            Some(found) => found.component,
-            None => {
-                self.compile(digest, wasm, Reason::Use).await?;
-                let fetched = self.fetched(digest, &commands.engine).await?;
-                fetched.ok_or_else(host::gone)?.component
-            }
-        };
-        let pre = commands.linker.instantiate_pre(&component).and_then(CommandPre::new);
+    /// Returns the engine that machine code is loaded into.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Waits for the permit to make a program ready.
+    pub(super) async fn loading(&self) -> MutexGuard<'_, ()> {
+        self.loading.lock().await
+    }
+
+    /// Makes a component ready to run.
+    pub(super) fn link(&self, digest: PluginDigest, component: &Component) -> Result<Arc<Command>, Refused> {
+        let pre = self.linker.instantiate_pre(component).and_then(CommandPre::new);
         let pre = pre.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
-        commands.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
-        Ok(Arc::new(Command { pre, web: Arc::clone(&commands.web) }))
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        Ok(Arc::new(Command { pre, web: Arc::clone(&self.web), ticker: Arc::clone(&self.ticker) }))
     }
 
     /// Tells whether this is a program that has been loaded.
-    pub(super) fn is_command(&self, digest: PluginDigest) -> bool {
-        let is_loaded = |commands: &Commands| {
-            commands.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest)
-        };
-        self.commands.get().is_some_and(is_loaded)
+    pub(super) fn has(&self, digest: PluginDigest) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest)
     }
+}
 
-    fn commands(&self) -> Result<&Commands, Error> {
-        if let Some(commands) = self.commands.get() {
-            return Ok(commands);
-        }
-        // Two may come at once: one of their engines is dropped.
-        let commands = Commands::start()?;
-        Ok(self.commands.get_or_init(|| commands))
-    }
-
-    /// Runs a program on a thread of its own. When this returns, only what the program wrote is left of it. Dropping
-    /// the future ends the program soon.
-    pub async fn run_command(&self, command: &Arc<Command>, call: CommandCall) -> CommandEnd {
+impl Command {
+    /// Runs the program on a thread of its own, which ends soon after the future is dropped.
+    pub(super) async fn run(command: &Arc<Self>, call: CommandCall) -> CommandEnd {
         let cancelled = CancellationToken::new();
         let _ends_with_this = cancelled.clone().drop_guard();
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let command = Arc::clone(command);
         let running = move || {
-            host::give_precedence();
+            give_precedence();
             // The receiver is gone if the run was cancelled.
-            drop(tell.send(run(&command, call, &cancelled)));
+            drop(sender.send(run(&command, call, &cancelled)));
         };
         if let Err(error) = std::thread::Builder::new().name("handler".to_owned()).spawn(running) {
             return CommandEnd::failed(format!("failed to start its thread: {error}"));
         }
         let panicked = || CommandEnd::failed("the host failed: see the service's own stderr".to_owned());
-        told.await.unwrap_or_else(|_| panicked())
+        receiver.await.unwrap_or_else(|_| panicked())
     }
 }
 
@@ -208,7 +168,7 @@ impl CommandEnd {
 
 /// Runs a program on this thread.
 fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> CommandEnd {
-    let limits = call.limits;
+    let (limits, _ticking) = (call.limits, command.ticker.tick());
     let state = match CommandState::new(call, Arc::clone(&command.web)) {
         Ok(state) => state,
         Err(error) => return CommandEnd::failed(chain::of(&error)),

@@ -2,7 +2,6 @@
 //! time.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,11 +9,9 @@ use wasmtime::Engine;
 
 use super::child::{self, Bounds, ChildEnd};
 use super::error::{Error, Refused};
-use super::host::Host;
 use super::limits::size;
-use super::queues;
 use super::worker::{self, Fault, Task};
-use crate::domain::PluginDigest;
+use crate::fair_semaphore::FairSemaphore;
 
 /// How much compiling one module may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +24,9 @@ pub struct CompileLimits {
     pub memory_bytes: u64,
 }
 
-/// What compiles modules.
+/// Where modules are compiled, and configurations laid against schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Compiler {
+pub enum CompilerProcess {
     /// The `waypost` program at this path, in a process of its own with limits: a module can be made to use up a
     /// machine's memory and time.
     Program(PathBuf),
@@ -54,6 +51,11 @@ const LOADED_BYTES_MIN: usize = 4 * 1024 * 1024;
 const LOADING_TIME: Duration = Duration::from_secs(10);
 const LOADING_BYTES: u64 = 2 << 30;
 
+/// The first time that a module has to be compiled. One in Rust takes 0.1 s, QuickJS's 3 s.
+const SHORT_TIME: Duration = Duration::from_secs(2);
+/// The largest module that is worth such a try.
+const SMALL_MODULE_BYTES: usize = 2 * 1024 * 1024;
+
 /// Returns how much machine code may be made of a module.
 pub(super) fn code_bytes_max(module_bytes: usize) -> usize {
     module_bytes.saturating_mul(CODE_GROWTH_MAX).max(CODE_BYTES_MIN)
@@ -68,15 +70,6 @@ pub(super) struct Code {
     pub(super) bytes: Vec<u8>,
     /// How many bytes of memory it takes when it is loaded, as far as that is known.
     pub(super) loaded_bytes: u64,
-}
-
-/// What compiling one module took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Compiled {
-    /// How long; zero when it was there already.
-    pub(super) took: Duration,
-    /// How much machine code.
-    pub(super) bytes: u64,
 }
 
 /// Why a module is compiled. Each reason has a queue of its own: a delivery does not wait behind other users' uploads.
@@ -111,58 +104,58 @@ impl From<Error> for Unmade {
     }
 }
 
-impl Host {
-    /// Compiles a module into the cache.
-    pub(super) async fn compile(
-        self: &Arc<Self>,
-        digest: PluginDigest,
-        wasm: Bytes,
-        reason: Reason<'_>,
-    ) -> Result<Compiled, Refused> {
-        let (code, took) = match reason {
-            Reason::Upload { user } => self.compile_for(user, &wasm).await?,
-            Reason::Use => {
-                let _turn = self.queues.uses.take("", 1).await;
-                let begun = Instant::now();
-                (self.made(wasm, self.settings.compile.time).await?, begun.elapsed())
-            }
-        };
-        let bytes = code.bytes.len() as u64;
-        let host = Arc::clone(self);
-        let keeping = tokio::task::spawn_blocking(move || host.keep(digest, &code));
-        keeping.await.expect("keeping does not panic")?;
-        tracing::info!(%digest, ?took, bytes, "a module is compiled");
-        Ok(Compiled { took, bytes })
+/// Compiles modules, one at a time for each reason. Users are served in rotation, and long tasks do not delay short ones:
+/// a module is first tried with a short time limit; one that exceeds it is tried again with the full limit, in a queue
+/// of its own.
+pub(super) struct Compiler {
+    process: Option<CompilerProcess>,
+    limits: CompileLimits,
+    uploads: FairSemaphore,
+    long_uploads: FairSemaphore,
+    uses: FairSemaphore,
+}
+
+impl Compiler {
+    pub(super) fn new(process: Option<CompilerProcess>, limits: CompileLimits) -> Self {
+        let one = || FairSemaphore::new(1, 1);
+        Self { process, limits, uploads: one(), long_uploads: one(), uses: one() }
     }
 
-    /// Compiles a module that a user has uploaded: first with a short time limit; a module that takes longer goes to a
-    /// queue of its own.
-    async fn compile_for(&self, user: &str, wasm: &Bytes) -> Result<(Code, Duration), Refused> {
-        let most = self.settings.compile.time;
-        if most > queues::SHORT_COMPILING && wasm.len() <= queues::SMALL_MODULE_BYTES {
-            let _turn = self.queues.uploads.take(user, 1).await;
+    /// Compiles a module. Also returns how long that took.
+    pub(super) async fn compile(&self, wasm: Bytes, reason: Reason<'_>) -> Result<(Code, Duration), Refused> {
+        let most = self.limits.time;
+        let user = match reason {
+            Reason::Upload { user } => user,
+            Reason::Use => {
+                let _permit = self.uses.take("", 1).await;
+                let begun = Instant::now();
+                return Ok((self.make(wasm, most).await?, begun.elapsed()));
+            }
+        };
+        if most > SHORT_TIME && wasm.len() <= SMALL_MODULE_BYTES {
+            let _permit = self.uploads.take(user, 1).await;
             let begun = Instant::now();
-            match self.try_made(wasm.clone(), queues::SHORT_COMPILING).await {
+            match self.try_make(wasm.clone(), SHORT_TIME).await {
                 Ok(code) => return Ok((code, begun.elapsed())),
                 Err(Unmade::Refused(refused)) => return Err(refused),
                 Err(Unmade::Late(_)) => {}
             }
         }
-        let _turn = self.queues.long_uploads.take(user, 1).await;
+        let _permit = self.long_uploads.take(user, 1).await;
         let begun = Instant::now();
-        Ok((self.made(wasm.clone(), most).await?, begun.elapsed()))
+        Ok((self.make(wasm, most).await?, begun.elapsed()))
     }
 
-    async fn made(&self, wasm: Bytes, time: Duration) -> Result<Code, Refused> {
-        self.try_made(wasm, time).await.map_err(|unmade| match unmade {
+    async fn make(&self, wasm: Bytes, time: Duration) -> Result<Code, Refused> {
+        self.try_make(wasm, time).await.map_err(|unmade| match unmade {
             Unmade::Late(refused) | Unmade::Refused(refused) => refused,
         })
     }
 
-    async fn try_made(&self, wasm: Bytes, time: Duration) -> Result<Code, Unmade> {
-        let program = match &self.settings.compiler {
+    async fn try_make(&self, wasm: Bytes, time: Duration) -> Result<Code, Unmade> {
+        let program = match &self.process {
             None => return Err(Error::NoCompiler.into()),
-            Some(Compiler::InProcess) => {
+            Some(CompilerProcess::InProcess) => {
                 let compiling = tokio::task::spawn_blocking(move || worker::compile(&wasm));
                 let made = compiling
                     .await
@@ -173,10 +166,10 @@ impl Host {
                 })?;
                 return Ok(Code { bytes, loaded_bytes: 0 });
             }
-            Some(Compiler::Program(program)) => program,
+            Some(CompilerProcess::Program(program)) => program,
         };
         let output_bytes = code_bytes_max(wasm.len());
-        let memory_bytes = self.settings.compile.memory_bytes;
+        let memory_bytes = self.limits.memory_bytes;
         let bounds = Bounds { time, memory_bytes, output_bytes, what: "compile" };
         let bytes = match child::run(program, Task::Compile, bounds, &wasm).await? {
             ChildEnd::Done(code) => code,
@@ -192,7 +185,7 @@ impl Host {
     /// out: little code can describe a huge component.
     async fn weigh(&self, program: &Path, code: &[u8], module_bytes: usize) -> Result<u64, Refused> {
         let most = loaded_bytes_max(module_bytes);
-        let room = LOADING_BYTES.min(self.settings.compile.memory_bytes);
+        let room = LOADING_BYTES.min(self.limits.memory_bytes);
         let memory_bytes = room + 2 * code.len() as u64 + most as u64;
         let bounds = Bounds { time: LOADING_TIME, memory_bytes, output_bytes: 8, what: "loading" };
         let weight = match child::run(program, Task::Load, bounds, code).await? {

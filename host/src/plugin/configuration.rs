@@ -4,7 +4,6 @@
 //! to the next one). So a configuration is validated in a child process with limits, as modules are compiled. Regular
 //! expressions take linear time, and nothing is fetched.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use boon::{Draft, ErrorKind, Schemas, UrlLoader, ValidationError};
@@ -12,17 +11,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::child::{self, Bounds, ChildEnd};
-use super::compile::Compiler;
+use super::compile::CompilerProcess;
 use super::error::Error;
-use super::host::Host;
-use super::loaded::Plugin;
-use super::metadata::{Answer, Question};
+use super::refusals::{MEMORY, Refusals};
+use super::text;
 use super::worker::Task;
-use super::{queues, text};
 use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::json::check_depth;
-use crate::domain::plugin::{Failure, Manifest};
+use crate::domain::plugin::Failure;
+use crate::fair_semaphore::FairSemaphore;
 
 /// The largest configuration, and the largest schema, in bytes of JSON.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
@@ -34,7 +32,10 @@ const BOUNDS: Bounds = Bounds {
     what: "configuration check",
 };
 /// What it may use at first.
-const SHORT_BOUNDS: Bounds = Bounds { time: queues::SHORT_CHECKING, ..BOUNDS };
+const SHORT_BOUNDS: Bounds = Bounds { time: Duration::from_millis(500), ..BOUNDS };
+/// The most configurations that are checked within a short time at once, and the most that are within a long time.
+const CHECKS_MAX: usize = 2;
+const LONG_CHECKS_MAX: usize = 1;
 /// The most problems that are told.
 pub(super) const PROBLEMS_MAX: usize = 32;
 /// The longest text of one, in bytes.
@@ -69,41 +70,37 @@ pub(super) enum SchemaCheck {
     Limit(String),
 }
 
-impl Host {
-    /// Checks a configuration that a user asks for. One user's checks run one after the other, and do not wait for
-    /// other users' slow checks.
-    ///
-    /// # Errors
-    /// When the plugin fails to say.
-    pub async fn check_config(
-        self: &Arc<Self>,
-        user: &str,
-        plugin: &Arc<Plugin>,
-        manifest: Option<&Manifest>,
-        config: &Map<String, Value>,
-    ) -> Result<Vec<Problem>, Failure> {
-        let config = Value::Object(config.clone());
-        let text = config.to_string();
-        if text.len() > JSON_BYTES_MAX {
-            let message = format!("it has {} bytes, the most are {JSON_BYTES_MAX}", text.len());
-            return Ok(vec![Problem { at: String::new(), message }]);
-        }
-        if let Err(error) = check_depth(text.as_bytes()) {
-            return Ok(vec![Problem { at: String::new(), message: format!("it is {error}") }]);
-        }
-        if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
-            let problems = self.check_by_schema(user, plugin.digest(), schema, config).await?;
-            if !problems.is_empty() {
-                return Ok(problems);
-            }
-        }
-        match self.ask(user, plugin, Question::CheckConfig(text)).await.answer? {
-            Answer::Problems(problems) => Ok(problems),
-            Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
-        }
+/// Returns a configuration as JSON, or what is wrong with it whatever its plugin says.
+pub(super) fn text_of(config: &Value) -> Result<String, Problem> {
+    let text = config.to_string();
+    let wrong = |message: String| Problem { at: String::new(), message };
+    if text.len() > JSON_BYTES_MAX {
+        return Err(wrong(format!("it has {} bytes, the most are {JSON_BYTES_MAX}", text.len())));
+    }
+    match check_depth(text.as_bytes()) {
+        Ok(()) => Ok(text),
+        Err(error) => Err(wrong(format!("it is {error}"))),
+    }
+}
+
+/// Validates configurations against schemas, first within a short time and then within a long one, in queues of their
+/// own. One user's checks run one after the other.
+pub(super) struct SchemaChecks {
+    process: Option<CompilerProcess>,
+    short: FairSemaphore,
+    long: FairSemaphore,
+    /// The modules whose schema took too long for a configuration of a user's, and the limit.
+    slow: Refusals,
+}
+
+impl SchemaChecks {
+    pub(super) fn new(process: Option<CompilerProcess>) -> Self {
+        let short = FairSemaphore::new(CHECKS_MAX, 1);
+        Self { process, short, long: FairSemaphore::new(LONG_CHECKS_MAX, 1), slow: Refusals::new() }
     }
 
-    async fn check_by_schema(
+    /// Returns what the schema of a module's manifest says against a user's configuration.
+    pub(super) async fn check(
         &self,
         user: &str,
         digest: PluginDigest,
@@ -111,19 +108,19 @@ impl Host {
         config: Value,
     ) -> Result<Vec<Problem>, Failure> {
         // Saving a subscription again starts no child process, which others would wait for.
-        if let Some(limit) = self.queues.slow_schema(user, digest).await {
-            let minutes = queues::MEMORY.as_secs() / 60;
+        if let Some(limit) = self.slow.get(user, digest).await {
+            let minutes = MEMORY.as_secs() / 60;
             return Err(Failure::Limit(format!(
                 "{limit} (by a configuration of yours within the last {minutes} minutes, for which none is tried again \
                  with this module)"
             )));
         }
-        let checked = self.lay(user, schema, Some(config)).await;
+        let checked = self.validate(user, schema, Some(config)).await;
         match checked.map_err(|error| Failure::Host(chain::of(&error)))? {
             SchemaCheck::Problems(problems) => Ok(problems),
             SchemaCheck::NoSchema(reason) => Err(Failure::Trap(format!("its `config-schema`: {reason}"))),
             SchemaCheck::Limit(limit) => {
-                self.queues.is_slow(user, digest, limit.clone()).await;
+                self.slow.remember(user, digest, limit.clone()).await;
                 Err(Failure::Limit(limit))
             }
         }
@@ -132,21 +129,26 @@ impl Host {
     /// Checks that a manifest's schema is valid, and validates an empty configuration against it: a schema that never
     /// ends is found at the upload, before a subscription waits for it.
     pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<SchemaCheck, Error> {
-        let trial = match self.settings.compiler {
-            Some(Compiler::Program(_)) | None => Some(Value::Object(Map::new())),
+        let trial = match self.process {
+            Some(CompilerProcess::Program(_)) | None => Some(Value::Object(Map::new())),
             // In this process it could not be ended.
-            Some(Compiler::InProcess) => None,
+            Some(CompilerProcess::InProcess) => None,
         };
-        self.lay(user, schema, trial).await
+        self.validate(user, schema, trial).await
     }
 
     /// Validates a configuration against a schema, or only the schema itself.
-    async fn lay(&self, user: &str, schema: &Value, config: Option<Value>) -> Result<SchemaCheck, Error> {
-        let program = match &self.settings.compiler {
+    async fn validate(
+        &self,
+        user: &str,
+        schema: &Value,
+        config: Option<Value>,
+    ) -> Result<SchemaCheck, Error> {
+        let program = match &self.process {
             None => return Err(Error::NoCompiler),
-            Some(Compiler::Program(program)) => program,
-            Some(Compiler::InProcess) => {
-                let _turn = self.queues.checks.take(user, 1).await;
+            Some(CompilerProcess::Program(program)) => program,
+            Some(CompilerProcess::InProcess) => {
+                let _permit = self.short.take(user, 1).await;
                 let schema = schema.clone();
                 let checking = tokio::task::spawn_blocking(move || problems(&schema, config.as_ref()));
                 let checked = checking.await.expect("checking does not panic");
@@ -154,13 +156,13 @@ impl Host {
             }
         };
         let question = json!({"schema": schema, "config": config}).to_string();
-        let short = self.queues.checks.take(user, 1).await;
+        let short = self.short.take(user, 1).await;
         let ended = child::run(program, Task::Check, SHORT_BOUNDS, question.as_bytes()).await?;
         drop(short);
         if !matches!(ended, ChildEnd::Late(_)) {
             return Ok(checked(ended));
         }
-        let _turn = self.queues.long_checks.take(user, 1).await;
+        let _permit = self.long.take(user, 1).await;
         Ok(checked(child::run(program, Task::Check, BOUNDS, question.as_bytes()).await?))
     }
 }

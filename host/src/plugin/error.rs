@@ -43,6 +43,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Says what wasmtime's engine or linker lacks.
+    pub(super) fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine { reason: format!("{error:#}") }
+    }
+}
+
 /// Why a module is not accepted. Its author can do something about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {

@@ -1,35 +1,35 @@
-//! Where plugins run: one engine, its pool, its threads, and the modules that are loaded.
+//! The sandbox as others use it: [`Host`] composes its parts, and holds the modules that are loaded.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use moka::future::Cache;
-use tokio::runtime::Runtime;
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
 
-use super::artefacts::Artefact;
-use super::command::Commands;
-use super::compile::{self, CompileLimits, Compiled, Compiler, Reason};
-use super::engine::{self, MEMORY_BYTES_MAX, Ticker};
+use super::artefacts::{Artefact, Artefacts};
+use super::call::{Call, CallResult, blank};
+use super::command::{Command, CommandCall, CommandEnd, Commands};
+use super::compile::{self, CompileLimits, Compiler, CompilerProcess, Reason};
+use super::component::Plugin;
+use super::configuration::{self, Problem, SchemaChecks};
+use super::engine::MEMORY_BYTES_MAX;
 use super::error::{Error, Refused};
-use super::guest::Guest;
-use super::imports;
 use super::limits::Limits;
-use super::loaded::Plugin;
+use super::metadata::{Answer, Question};
 use super::outline::Outline;
-use super::queues::{self, Queues};
+use super::refusals::{self, Refusals};
 use super::report;
-use super::schedule::{Schedule, Seat};
+use super::runner::Runner;
 use super::text;
-use super::web::Web;
 use crate::chain;
 use crate::domain::PluginDigest;
-use crate::domain::plugin::Report;
-use crate::fair_semaphore::{FairPermit, FairSemaphore};
+use crate::domain::plugin::{Failure, Manifest, Report, Verdict};
 use crate::net::Guard;
 
 /// What a host needs to know.
@@ -42,7 +42,7 @@ pub struct Settings {
     /// The folder of compiled modules, made when it is needed.
     pub folder: PathBuf,
     /// What compiles modules; without it, only those run that were compiled before.
-    pub compiler: Option<Compiler>,
+    pub compiler: Option<CompilerProcess>,
     /// Networks that are not public and that plugins may call all the same.
     pub networks: Vec<IpNet>,
     /// What plugins may not say, and where they may not go, whatever else is allowed.
@@ -53,54 +53,45 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// Runs plugins. Nothing is started before the first module comes.
+/// Runs plugins and programs. Nothing is started before the first module comes.
 pub struct Host {
     pub(super) settings: Settings,
-    running: OnceLock<Running>,
-    pub(super) commands: OnceLock<Commands>,
-    loaded: Cache<PluginDigest, Loaded>,
-    pub(super) queues: Queues,
-    /// The hash of what machine code depends on.
-    pub(super) version: OnceLock<u64>,
-    /// Held while the key of the folder is read or made.
-    pub(super) key: Mutex<()>,
+    pub(super) artefacts: Artefacts,
+    compiler: Compiler,
+    schemas: SchemaChecks,
+    /// The uploads that exceeded a limit.
+    refusals: Refusals,
+    runner: OnceCell<Runner>,
+    commands: OnceCell<Commands>,
+    loaded: Cache<PluginDigest, CacheEntry>,
 }
 
 /// A module in memory, with how much of that it takes.
 #[derive(Clone)]
-struct Loaded {
+struct CacheEntry {
     plugin: Arc<Plugin>,
     bytes: u64,
 }
 
-pub(super) struct Running {
-    pub(super) engine: Engine,
-    pub(super) linker: Linker<Guest>,
-    /// One for each instance that the pool has.
-    pub(super) calls: FairSemaphore,
-    /// The bytes of linear memory of all calls.
-    memory: FairSemaphore,
-    schedule: Schedule,
-    pub(super) web: Arc<Web>,
-    runtime: Option<Runtime>,
-    _ticker: Ticker,
-}
+/// The most memory that loaded modules take, in bytes, and what each counts at the least.
+const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const LOADED_BYTES_MIN: u64 = 256 * 1024;
 
 impl Host {
     /// Makes a host that has started nothing yet.
     pub fn new(mut settings: Settings) -> Self {
         // The pool allows no more.
         settings.limits.memory_bytes = settings.limits.memory_bytes.min(MEMORY_BYTES_MAX);
-        let weight = |_: &PluginDigest, loaded: &Loaded| u32::try_from(loaded.bytes).unwrap_or(u32::MAX);
-        let loaded = Cache::builder().max_capacity(LOADED_BYTES_MAX).weigher(weight).build();
+        let weight = |_: &PluginDigest, entry: &CacheEntry| u32::try_from(entry.bytes).unwrap_or(u32::MAX);
         Self {
+            artefacts: Artefacts::new(settings.folder.clone(), settings.compile),
+            compiler: Compiler::new(settings.compiler.clone(), settings.compile),
+            schemas: SchemaChecks::new(settings.compiler.clone()),
+            refusals: Refusals::new(),
+            runner: OnceCell::new(),
+            commands: OnceCell::new(),
+            loaded: Cache::builder().max_capacity(LOADED_BYTES_MAX).weigher(weight).build(),
             settings,
-            running: OnceLock::new(),
-            commands: OnceLock::new(),
-            loaded,
-            queues: Queues::new(),
-            version: OnceLock::new(),
-            key: Mutex::new(()),
         }
     }
 
@@ -114,21 +105,15 @@ impl Host {
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
-    pub async fn admit(self: &Arc<Self>, user: &str, wasm: Bytes) -> Result<Report, Refused> {
-        compile::recognise(&wasm, self.settings.compile.module_bytes)?;
-        let looked_at = wasm.clone();
-        let looking = tokio::task::spawn_blocking(move || {
-            let digest = PluginDigest::of(&looked_at);
-            Ok::<_, Refused>((digest, report::outline(digest, &looked_at)?))
-        });
-        let (digest, outline) = looking.await.expect("hashing and parsing do not panic")?;
-        if let Some(why) = self.queues.refusal(user, digest).await {
-            return Err(Refused::TriedLately { why, minutes: queues::MEMORY.as_secs() / 60 });
+    pub async fn admit(&self, user: &str, wasm: Bytes) -> Result<Report, Refused> {
+        let (digest, outline) = self.outline(&wasm, report::outline).await?;
+        if let Some(why) = self.refusals.get(user, digest).await {
+            return Err(Refused::TriedLately { why, minutes: refusals::MEMORY.as_secs() / 60 });
         }
-        let reported = self.reported(user, digest, wasm, &outline).await;
+        let reported = self.report(user, digest, wasm, &outline).await;
         let Err(refused) = &reported else { return reported };
         if let Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) = refused {
-            self.queues.refuse(user, digest, refused.to_string()).await;
+            self.refusals.remember(user, digest, refused.to_string()).await;
         }
         if let Err(error) = self.discard(digest).await {
             tracing::warn!(error = chain::of(&error), "the machine code of a refused module stays");
@@ -136,23 +121,35 @@ impl Host {
         reported
     }
 
-    async fn reported(
-        self: &Arc<Self>,
+    /// Looks at a module before it is compiled.
+    async fn outline<T: Send + 'static>(
+        &self,
+        wasm: &Bytes,
+        look: impl FnOnce(PluginDigest, &[u8]) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<(PluginDigest, T), Refused> {
+        compile::recognise(wasm, self.settings.compile.module_bytes)?;
+        let wasm = wasm.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let digest = PluginDigest::of(&wasm);
+            Ok((digest, look(digest, &wasm)?))
+        });
+        looking.await.expect("hashing and parsing do not panic")
+    }
+
+    async fn report(
+        &self,
         user: &str,
         digest: PluginDigest,
         wasm: Bytes,
         outline: &Outline,
     ) -> Result<Report, Refused> {
-        let bytes = wasm.len() as u64;
-        let (component, compiled) = match self.fetched(digest, self.engine()?).await? {
-            Some(found) => (found.component, Compiled { took: Duration::ZERO, bytes: found.code_bytes }),
-            None => {
-                let compiled = self.compile(digest, wasm, Reason::Upload { user }).await?;
-                let fetched = self.fetched(digest, self.engine()?).await?;
-                (fetched.ok_or_else(gone)?.component, compiled)
-            }
-        };
-        report::of(self, user, digest, bytes, outline, &component, compiled).await
+        let (runner, bytes) = (self.runner().await?, wasm.len() as u64);
+        let wasm = async { Ok(wasm) };
+        let (found, compile_time) =
+            self.artefact(digest, wasm, Reason::Upload { user }, runner.engine()).await?;
+        let blank = report::blank(digest, bytes, outline);
+        let report = Report { compile_time, compiled_bytes: found.code_bytes, ..blank };
+        report::complete(report, outline, &found.component, runner, &self.schemas, user).await
     }
 
     /// Returns a module ready to run. `wasm` is asked for its bytes where no compiled form is on disk.
@@ -160,146 +157,170 @@ impl Host {
     /// # Errors
     /// When there are no bytes, or they are not accepted any more.
     pub async fn load(
-        self: &Arc<Self>,
+        &self,
         digest: PluginDigest,
         wasm: impl Future<Output = Result<Bytes, Refused>> + Send,
     ) -> Result<Arc<Plugin>, Arc<Refused>> {
         let loading = async {
-            let found = match self.fetched(digest, self.engine()?).await? {
-                Some(found) => found,
-                None => {
-                    self.compile(digest, wasm.await?, Reason::Use).await?;
-                    self.fetched(digest, self.engine()?).await?.ok_or_else(gone)?
-                }
-            };
-            let linker = &self.running()?.linker;
-            let plugin = Plugin::link(digest, linker, &found.component);
+            let runner = self.runner().await?;
+            let (found, _) = self.artefact(digest, wasm, Reason::Use, runner.engine()).await?;
+            let plugin = runner.link(digest, &found.component);
             let plugin = plugin.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
-            Ok(Loaded { plugin: Arc::new(plugin), bytes: found.loaded_bytes.max(LOADED_BYTES_MIN) })
+            Ok(CacheEntry { plugin: Arc::new(plugin), bytes: found.loaded_bytes.max(LOADED_BYTES_MIN) })
         };
         Ok(self.loaded.try_get_with(digest, loading).await?.plugin)
     }
 
-    /// Returns a module's machine code, ready to be linked in this engine, if it is in the cache.
-    pub(super) async fn fetched(
-        self: &Arc<Self>,
+    /// Returns a module's machine code for an engine: that which is kept, or else a new one. Also returns how long
+    /// compiling it took; zero when it was there already.
+    async fn artefact(
+        &self,
         digest: PluginDigest,
+        wasm: impl Future<Output = Result<Bytes, Refused>> + Send,
+        reason: Reason<'_>,
         engine: &Engine,
-    ) -> Result<Option<Artefact>, Refused> {
-        let (host, engine) = (Arc::clone(self), engine.clone());
-        let fetching = tokio::task::spawn_blocking(move || host.fetch(digest, &engine));
-        fetching.await.expect("fetching does not panic")
+    ) -> Result<(Artefact, Duration), Refused> {
+        if let Some(found) = self.artefacts.get(digest, engine).await? {
+            return Ok((found, Duration::ZERO));
+        }
+        let (code, took) = self.compiler.compile(wasm.await?, reason).await?;
+        tracing::info!(%digest, ?took, bytes = code.bytes.len(), "a module is compiled");
+        self.artefacts.put(digest, code).await?;
+        let gone = || Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned());
+        Ok((self.artefacts.get(digest, engine).await?.ok_or_else(gone)?, took))
     }
 
-    /// Forgets a loaded module. Calls that run go on.
-    pub(super) async fn forget(&self, digest: PluginDigest) {
+    /// Calls a plugin in a fresh instance. Dropping the future ends the call.
+    pub async fn run(&self, plugin: Arc<Plugin>, call: Call) -> CallResult {
+        match self.runner().await {
+            Ok(runner) => runner.run(plugin, call).await,
+            Err(error) => {
+                let verdict = Verdict::Failed(Failure::Host(chain::of(&error)));
+                let run = blank(plugin.digest(), call.attempt, call.now, Duration::ZERO, verdict);
+                CallResult { run, outputs: Vec::new(), state: call.state }
+            }
+        }
+    }
+
+    /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a permit: for a program
+    /// with threads of its own for it. Needs a tokio runtime with time and input/output.
+    ///
+    /// # Errors
+    /// When the engine does not run.
+    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<CallResult, Error> {
+        Ok(self.runner().await?.run_here(plugin, call).await)
+    }
+
+    /// Checks a configuration that a user asks for: first against the manifest's JSON Schema, then by the plugin itself.
+    ///
+    /// # Errors
+    /// When the plugin fails to say.
+    pub async fn check_config(
+        &self,
+        user: &str,
+        plugin: &Arc<Plugin>,
+        manifest: Option<&Manifest>,
+        config: &Map<String, Value>,
+    ) -> Result<Vec<Problem>, Failure> {
+        let config = Value::Object(config.clone());
+        let text = match configuration::text_of(&config) {
+            Ok(text) => text,
+            Err(problem) => return Ok(vec![problem]),
+        };
+        if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
+            let problems = self.schemas.check(user, plugin.digest(), schema, config).await?;
+            if !problems.is_empty() {
+                return Ok(problems);
+            }
+        }
+        let runner = self.runner().await.map_err(|error| Failure::Host(chain::of(&error)))?;
+        match runner.ask(user, plugin, Question::CheckConfig(text)).await.0? {
+            Answer::Problems(problems) => Ok(problems),
+            Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes a program ready to run: compiles it, unless it is in the cache.
+    ///
+    /// # Errors
+    /// When it is not accepted, or cannot be compiled here.
+    pub async fn load_command(&self, wasm: Bytes) -> Result<Arc<Command>, Refused> {
+        let (digest, ()) = self.outline(&wasm, report::outline_of_command).await?;
+        let commands = self.commands().await?;
+        // One that comes twice is compiled once.
+        let _permit = commands.loading().await;
+        let loading = async {
+            let wasm = async { Ok(wasm) };
+            let (found, _) = self.artefact(digest, wasm, Reason::Use, commands.engine()).await?;
+            commands.link(digest, &found.component)
+        };
+        let loaded = loading.await;
+        if loaded.is_err()
+            && let Err(error) = self.discard(digest).await
+        {
+            tracing::warn!(error = chain::of(&error), "the machine code of a refused program stays");
+        }
+        loaded
+    }
+
+    /// Runs a program on a thread of its own. When this returns, only what the program wrote is left of it. Dropping
+    /// the future ends the program soon.
+    pub async fn run_command(&self, command: &Arc<Command>, call: CommandCall) -> CommandEnd {
+        Command::run(command, call).await
+    }
+
+    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or is a command's
+    /// that this host has loaded, and all that another version has left. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file cannot be removed.
+    pub fn sweep(&self, wanted: &HashSet<PluginDigest>, grace: Duration) -> Result<(), Error> {
+        let is_command = |digest| self.commands.get().is_some_and(|commands| commands.has(digest));
+        self.artefacts.sweep(|digest| wanted.contains(&digest) || is_command(digest), grace)
+    }
+
+    /// Removes a module's machine code, and forgets the module. Calls that run go on.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub async fn discard(&self, digest: PluginDigest) -> Result<(), Error> {
         self.loaded.invalidate(&digest).await;
+        self.artefacts.evict(digest).await
     }
 
-    /// Returns the engine of plugins.
-    fn engine(&self) -> Result<&Engine, Error> {
-        Ok(&self.running()?.engine)
+    /// Returns how many bytes of disk the machine code takes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn kept_bytes(&self) -> Result<u64, Error> {
+        self.artefacts.kept_bytes()
+    }
+
+    /// Tells whether a module's machine code is here.
+    pub fn has(&self, digest: PluginDigest) -> bool {
+        self.artefacts.has(digest)
     }
 
     /// Returns what runs plugins, started at the first use.
-    pub(super) fn running(&self) -> Result<&Running, Error> {
-        if let Some(running) = self.running.get() {
-            return Ok(running);
-        }
-        // Two may come at once: one of their engines is dropped.
-        let running = Running::start(&self.settings)?;
-        Ok(self.running.get_or_init(|| running))
-    }
-}
-
-/// The most memory that loaded modules take, in bytes, and what each counts at the least.
-const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-const LOADED_BYTES_MIN: u64 = 256 * 1024;
-
-/// Machine code that was there a moment ago.
-pub(super) fn gone() -> Refused {
-    Refused::DoesNotLoad("its machine code has just been removed: try again".to_owned())
-}
-
-/// The most names that are resolved at once.
-const LOOKUPS_MAX: usize = 64;
-/// By how much plugins and programs are nicer than the threads that accept and acknowledge events.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
-
-/// Lets other threads go before this one. Where that cannot be done, all are equal.
-pub(super) fn give_precedence() {
-    // Linux has a priority for each thread; elsewhere this would be the whole process's.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "the threads of plugins have the same priority as all others");
-    }
-}
-
-/// A user's permits for one call of a plugin.
-pub(super) struct Admission {
-    /// Kept until the call's instance is dropped.
-    pub(super) call: FairPermit,
-    /// The memory that it may have at once.
-    pub(super) memory: FairPermit,
-    /// The guest's place in the schedule of the threads.
-    pub(super) seat: Seat,
-}
-
-impl Running {
-    fn start(settings: &Settings) -> Result<Self, Error> {
-        let failed = |error: wasmtime::Error| Error::Engine { reason: format!("{error:#}") };
-        let engine = engine::runner().map_err(failed)?;
-        let linker = link(&engine).map_err(failed)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(settings.threads)
-            .thread_name("plugin")
-            // Where names are resolved.
-            .max_blocking_threads(LOOKUPS_MAX)
-            .on_thread_start(give_precedence)
-            .enable_all()
-            .build()
-            .map_err(Error::Threads)?;
-        let ticker = Ticker::start(engine.clone(), engine::TICK).map_err(Error::Threads)?;
-        let calls = FairSemaphore::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize);
-        let memory = FairSemaphore::new(settings.memory_total_bytes, engine::CALLS_MAX as usize);
-        let web = Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks));
-        let interrupted = engine.clone();
-        let schedule = Schedule::new(settings.threads, move || interrupted.increment_epoch());
-        Ok(Self { engine, linker, calls, memory, schedule, web, runtime: Some(runtime), _ticker: ticker })
-    }
-
-    /// Waits for a user's permits for one call of a plugin: for a place, and for the memory that the call is expected
-    /// to need.
-    pub(super) async fn admit(&self, user: &str, plugin: &Plugin) -> Admission {
-        let call = self.calls.take(user, 1).await;
-        let memory = self.memory.take(user, plugin.expected_bytes()).await;
-        Admission { call, memory, seat: self.schedule.seat(user) }
-    }
-
-    /// Runs a future on the threads of plugins.
-    pub(super) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        self.runtime.as_ref().expect("it goes only when this is dropped").spawn(future)
-    }
-}
-
-/// Dropping a runtime blocks, and panics inside another runtime, where this may be dropped. So it is not waited for.
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+    pub(super) async fn runner(&self) -> Result<&Runner, Error> {
+        match self.runner.get() {
+            Some(runner) => Ok(runner),
+            None => {
+                let settings = self.settings.clone();
+                self.runner.get_or_try_init(|| start(move || Runner::start(&settings))).await
+            }
         }
     }
+
+    /// Returns what runs programs, started at the first use.
+    async fn commands(&self) -> Result<&Commands, Error> {
+        self.commands.get_or_try_init(|| start(Commands::start)).await
+    }
 }
 
-/// Links what the host offers.
-pub(super) fn link(engine: &Engine) -> Result<Linker<Guest>, wasmtime::Error> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    imports::link(&mut linker)?;
-    Ok(linker)
+/// Starts a part. Making an engine, its linker and its threads takes too long for a thread that serves others.
+async fn start<T: Send + 'static>(
+    start: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(start).await.expect("starting an engine does not panic")
 }

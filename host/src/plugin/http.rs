@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::call::Purpose;
 use super::limits::size;
 use super::logs::BY;
-use super::run::Purpose;
 use super::text;
 use super::web::{Allowance, Failed, Web};
 use crate::domain::PluginUse;

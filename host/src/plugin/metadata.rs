@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use tokio_util::task::AbortOnDropHandle;
 use wasmtime::Store;
 use wasmtime::component::Instance;
 
 use super::bindings::exports::waypost::plugin::metadata;
-use super::configuration::{JSON_BYTES_MAX, Problem, SchemaCheck};
+use super::component::Plugin;
+use super::configuration::{JSON_BYTES_MAX, PROBLEMS_MAX, Problem, SchemaCheck, SchemaChecks};
 use super::error::Refused;
 use super::guest::Guest;
-use super::host::{Admission, Host};
-use super::http::Outbound;
-use super::loaded::Plugin;
-use super::run::{Purpose, fresh};
-use super::state::State;
+use super::runner::Runner;
 use super::text;
-use super::timer::Timer;
+use crate::domain::json;
 use crate::domain::plugin::{Failure, Manifest};
-use crate::domain::{PluginUse, json};
-use crate::{chain, clock};
 
 /// The longest name and version, description, and wanted host, in bytes, and the most of these.
 const NAME_BYTES_MAX: usize = 256;
@@ -44,118 +38,75 @@ pub(super) enum Answer {
     Problems(Vec<Problem>),
 }
 
-/// How a question went.
-pub(super) struct MetadataAnswer {
-    pub(super) answer: Result<Answer, Failure>,
-    /// Its linear memory at the end, in bytes.
-    pub(super) memory_bytes: u64,
+/// Returns a plugin's manifest, where it has one, and the memory of a fresh instance.
+pub(super) async fn describe(
+    runner: &Runner,
+    schemas: &SchemaChecks,
+    user: &str,
+    plugin: &Arc<Plugin>,
+) -> Result<(Option<Manifest>, u64), Refused> {
+    let (answer, memory_bytes) = runner.ask(user, plugin, Question::Describe).await;
+    let manifest = match answer {
+        Ok(Answer::Manifest(manifest)) => manifest,
+        Ok(Answer::Nothing | Answer::Problems(_)) => return Ok((None, memory_bytes)),
+        Err(failure) if plugin.exports.metadata.is_some() => return Err(Refused::Metadata(reason(failure))),
+        Err(failure) => return Err(Refused::DoesNotStart(reason(failure))),
+    };
+    Ok((Some(read(schemas, user, manifest).await?), memory_bytes))
 }
 
-impl Host {
-    /// Asks a fresh instance about itself. An instance is made even if the plugin exports no `metadata`.
-    pub(super) async fn ask(
-        self: &Arc<Self>,
-        user: &str,
-        plugin: &Arc<Plugin>,
-        question: Question,
-    ) -> MetadataAnswer {
-        let failed = |reason: String| MetadataAnswer { answer: Err(Failure::Host(reason)), memory_bytes: 0 };
-        let running = match self.running() {
-            Ok(running) => running,
-            Err(error) => return failed(chain::of(&error)),
-        };
-        let Admission { call: place, memory, seat } = running.admit(user, plugin).await;
-        let granted = Arc::new(PluginUse::new(plugin.digest()));
-        let outbound = Outbound::new(Arc::clone(&granted), Purpose::Try, Arc::clone(&running.web));
-        let guest =
-            Guest::new(granted, self.settings.limits, clock::now(), State::default(), outbound, Some(memory));
-        let (plugin, timer) = (Arc::clone(plugin), Timer::start(self.settings.limits.time));
-        let task = running.spawn(async move {
-            let ask = async |store: &mut Store<Guest>, instance: Instance| {
-                put(&plugin, store, instance, question).await
+/// Checks what a plugin says about itself.
+async fn read(schemas: &SchemaChecks, user: &str, manifest: metadata::Manifest) -> Result<Manifest, Refused> {
+    let wrong = |what: String| Err(Refused::Metadata(what));
+    let metadata::Manifest { name, version, description, config_schema, wanted_hosts } = manifest;
+    if name.trim().is_empty() {
+        return wrong("the manifest's `name` is empty".to_owned());
+    }
+    let bounds = [
+        ("name", name.len(), NAME_BYTES_MAX),
+        ("version", version.len(), NAME_BYTES_MAX),
+        ("description", description.len(), DESCRIPTION_BYTES_MAX),
+        ("config-schema", config_schema.as_ref().map_or(0, String::len), JSON_BYTES_MAX),
+        ("wanted-hosts", wanted_hosts.iter().map(String::len).max().unwrap_or(0), NAME_BYTES_MAX),
+    ];
+    if let Some((field, bytes, most)) = bounds.into_iter().find(|(_, bytes, most)| bytes > most) {
+        return wrong(format!("the manifest's `{field}` has {bytes} bytes, the most are {most}"));
+    }
+    if wanted_hosts.len() > HOSTS_MAX {
+        let hosts = wanted_hosts.len();
+        return wrong(format!("the manifest's `wanted-hosts` has {hosts} hosts, the most are {HOSTS_MAX}"));
+    }
+    let config_schema = match config_schema {
+        None => None,
+        Some(schema) => {
+            let schema = json::read(schema.as_bytes());
+            let not = |error: json::Error| {
+                Refused::Metadata(format!("the manifest's `config-schema` is not JSON: {error}"))
             };
-            let asked = fresh(&plugin, guest, &timer, Some(seat), ask).await;
-            drop(place);
-            asked
-        });
-        match AbortOnDropHandle::new(task).await {
-            Ok((answer, guest)) => MetadataAnswer { answer, memory_bytes: guest.meter.memory_bytes as u64 },
-            Err(_) => failed("the host failed while it asked".to_owned()),
+            Some(schema.map_err(not)?)
+        }
+    };
+    if let Some(schema) = &config_schema {
+        match schemas.try_schema(user, schema).await? {
+            SchemaCheck::Problems(_) => {}
+            SchemaCheck::NoSchema(reason) => {
+                return wrong(format!("the manifest's `config-schema` is not a JSON Schema: {reason}"));
+            }
+            SchemaCheck::Limit(limit) => return Err(Refused::SchemaTooExpensive(limit)),
         }
     }
-
-    /// Returns a plugin's manifest, where it has one, and the memory of a fresh instance.
-    pub(super) async fn describe(
-        self: &Arc<Self>,
-        user: &str,
-        plugin: &Arc<Plugin>,
-    ) -> Result<(Option<Manifest>, u64), Refused> {
-        let asked = self.ask(user, plugin, Question::Describe).await;
-        let said = match asked.answer {
-            Ok(Answer::Manifest(said)) => said,
-            Ok(Answer::Nothing | Answer::Problems(_)) => return Ok((None, asked.memory_bytes)),
-            Err(failure) if plugin.exports.metadata.is_some() => {
-                return Err(Refused::Metadata(reason(failure)));
-            }
-            Err(failure) => return Err(Refused::DoesNotStart(reason(failure))),
-        };
-        let manifest = self.read(user, said).await?;
-        Ok((Some(manifest), asked.memory_bytes))
-    }
-
-    async fn read(&self, user: &str, said: metadata::Manifest) -> Result<Manifest, Refused> {
-        let wrong = |what: String| Err(Refused::Metadata(what));
-        let metadata::Manifest { name, version, description, config_schema, wanted_hosts } = said;
-        if name.trim().is_empty() {
-            return wrong("the manifest's `name` is empty".to_owned());
-        }
-        let bounds = [
-            ("name", name.len(), NAME_BYTES_MAX),
-            ("version", version.len(), NAME_BYTES_MAX),
-            ("description", description.len(), DESCRIPTION_BYTES_MAX),
-            ("config-schema", config_schema.as_ref().map_or(0, String::len), JSON_BYTES_MAX),
-            ("wanted-hosts", wanted_hosts.iter().map(String::len).max().unwrap_or(0), NAME_BYTES_MAX),
-        ];
-        if let Some((field, bytes, most)) = bounds.into_iter().find(|(_, bytes, most)| bytes > most) {
-            return wrong(format!("the manifest's `{field}` has {bytes} bytes, the most are {most}"));
-        }
-        if wanted_hosts.len() > HOSTS_MAX {
-            let hosts = wanted_hosts.len();
-            return wrong(format!(
-                "the manifest's `wanted-hosts` has {hosts} hosts, the most are {HOSTS_MAX}"
-            ));
-        }
-        let config_schema = match config_schema {
-            None => None,
-            Some(schema) => {
-                let schema = json::read(schema.as_bytes());
-                let not = |error: json::Error| {
-                    Refused::Metadata(format!("the manifest's `config-schema` is not JSON: {error}"))
-                };
-                Some(schema.map_err(not)?)
-            }
-        };
-        if let Some(schema) = &config_schema {
-            match self.try_schema(user, schema).await? {
-                SchemaCheck::Problems(_) => {}
-                SchemaCheck::NoSchema(reason) => {
-                    return wrong(format!("the manifest's `config-schema` is not a JSON Schema: {reason}"));
-                }
-                SchemaCheck::Limit(limit) => return Err(Refused::SchemaTooExpensive(limit)),
-            }
-        }
-        let clean = |text: &String| text::without_escapes(text).into_owned();
-        Ok(Manifest {
-            name: clean(&name),
-            version: clean(&version),
-            description: clean(&description),
-            config_schema,
-            wanted_hosts: wanted_hosts.iter().map(clean).collect(),
-        })
-    }
+    let clean = |text: &String| text::without_escapes(text).into_owned();
+    Ok(Manifest {
+        name: clean(&name),
+        version: clean(&version),
+        description: clean(&description),
+        config_schema,
+        wanted_hosts: wanted_hosts.iter().map(clean).collect(),
+    })
 }
 
-async fn put(
+/// Asks an instance.
+pub(super) async fn put(
     plugin: &Plugin,
     store: &mut Store<Guest>,
     instance: Instance,
@@ -169,9 +120,7 @@ async fn put(
             let checked = guest.call_check_config(&mut *store, &config).await?;
             let problem = |problem: metadata::Problem| Problem::new(&problem.at, &problem.message);
             let problems = checked.err().unwrap_or_default();
-            Answer::Problems(
-                problems.into_iter().take(super::configuration::PROBLEMS_MAX).map(problem).collect(),
-            )
+            Answer::Problems(problems.into_iter().take(PROBLEMS_MAX).map(problem).collect())
         }
     })
 }

@@ -4,18 +4,18 @@
 //! This is the only module that names wasmtime. It has modules, calls and limits, and depends neither on the store nor
 //! on HTTP targets: [`crate::modules`] keeps uploads, and [`crate::delivery`] calls.
 //!
-//! - `engine`: how wasm is compiled and where it runs: the pool, the threads, the one ticker.
-//! - `outline`: what a component exports and imports, before it is compiled.
-//! - `queues`: the permits to use a child process. `compile`, `child`, `worker`, `structure`, `artefacts`: from wasm to
-//!   machine code in a child process with limits, and a cache of it on disk.
-//! - `loaded`, `report`, `offered`, `metadata`, `configuration`: a component that is ready to be instantiated, what is
-//!   known of it, and what it says about itself and its configuration.
-//! - `run`: one call, from a fresh store to a [`PluginRun`](crate::domain::plugin::PluginRun). `course` asks the
-//!   interfaces in order, `schedule` decides which guest runs next, `timer` measures time, `output` and `headers` check
-//!   the result, `ending` explains why there is none.
-//! - `guest`: what a call's store holds: `imports` (`logs`, config, `state`), `http` (`web`, `addresses`), `stdio`,
-//!   `limits`.
+//! [`Host`] composes parts that do not know it:
+//!
+//! - `artefacts`: machine code on disk, signed. `compile`: from wasm to machine code, in a child process with limits
+//!   (`child` is the service's side of it, `worker` its own, which checks the `structure` first).
+//! - `runner`: the `engine`, its threads, and the permits of users. `call` is what goes in and out, `instance` a fresh
+//!   instance, which `steps` asks interface by interface; `schedule` decides which guest runs next, `timer` measures
+//!   time, `output` and `headers` check the result, `failure` explains why there is none.
 //! - `command`: programs, which have a folder, run for longer, and share with plugins how they are compiled and kept.
+//! - `outline`, `offers`, `report`: what a module exports and imports, and whether it is accepted. `metadata` and
+//!   `configuration`: what it says about itself, and about its configuration. `refusals`: what has been too much lately.
+//! - `component`: a module that is ready to be instantiated. `guest`: what a call's store holds: `imports` (`logs`, config,
+//!   `state`), `http` and its client `web`, `stdio`, `limits`.
 //!
 //! # What a plugin cannot do
 //!
@@ -32,32 +32,34 @@
 
 mod artefacts;
 mod bindings;
+mod call;
 mod child;
 mod command;
 mod compile;
+mod component;
 mod configuration;
-mod course;
-mod ending;
 mod engine;
 mod error;
+mod failure;
 mod guest;
 mod headers;
 mod host;
 mod http;
 mod imports;
+mod instance;
 mod limits;
-mod loaded;
 mod logs;
 mod metadata;
-mod offered;
+mod offers;
 mod outline;
 mod output;
-mod queues;
+mod refusals;
 mod report;
-mod run;
+mod runner;
 mod schedule;
 mod state;
 mod stdio;
+mod steps;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -66,14 +68,14 @@ mod timer;
 mod web;
 mod worker;
 
+pub use call::{Call, CallResult, Purpose, Steps};
 pub use command::{Command, CommandCall, CommandEnd, CommandLimits};
-pub use compile::{CompileLimits, Compiler};
+pub use compile::{CompileLimits, CompilerProcess};
+pub use component::Plugin;
 pub use configuration::Problem;
-pub use ending::last_words;
 pub use error::{Error, Refused};
+pub use failure::last_words;
 pub use host::{Host, Settings};
 pub use limits::Limits;
-pub use loaded::Plugin;
-pub use run::{Call, CallResult, Purpose, Steps};
 pub use state::State;
 pub use worker::{Allowance, Task, compile_main};

@@ -6,7 +6,7 @@
 
 use wasmparser::{Chunk, Parser, Payload};
 
-use super::offered;
+use super::offers;
 use super::text;
 use crate::domain::plugin::Import;
 
@@ -95,14 +95,14 @@ impl Outline {
         if name.len() > NAME_BYTES_MAX {
             self.long.get_or_insert_with(|| (name.len(), text::clean(name, TOLD_BYTES_MAX)));
         } else if self.imports.len() < IMPORTS_MAX {
-            self.imports.push(Import { name: name.to_owned(), offered: offered::offer(name) });
+            self.imports.push(Import { name: name.to_owned(), offered: offers::offer(name) });
         }
     }
 
     fn export(&mut self, name: &str) {
         self.exports_count += 1;
         for (has, (_, wanted)) in self.has.iter_mut().zip(WANTED) {
-            *has |= offered::is_compatible(name, wanted);
+            *has |= offers::is_compatible(name, wanted);
         }
         if self.exports.len() < TOLD_MAX {
             self.exports.push(text::clean(name, TOLD_BYTES_MAX));

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use wasmtime::component::Component;
 
-use super::compile::Compiled;
+use super::configuration::SchemaChecks;
 use super::error::Refused;
-use super::host::Host;
-use super::loaded::Plugin;
+use super::metadata;
 use super::outline::{Outline, Wanted, and_more};
+use super::runner::Runner;
 use super::text;
 use crate::domain::PluginDigest;
 use crate::domain::plugin::{Import, Offer, Report};
@@ -62,20 +62,16 @@ pub(super) fn outline_of_command(digest: PluginDigest, wasm: &[u8]) -> Result<()
     }
 }
 
-/// Makes the report of a module that has been compiled.
-pub(super) async fn of(
-    host: &Arc<Host>,
-    user: &str,
-    digest: PluginDigest,
-    bytes: u64,
+/// Completes the report of a module that has been compiled: links it, and asks it about itself.
+pub(super) async fn complete(
+    mut report: Report,
     outline: &Outline,
     component: &Component,
-    compiled: Compiled,
+    runner: &Runner,
+    schemas: &SchemaChecks,
+    user: &str,
 ) -> Result<Report, Refused> {
-    let running = host.running()?;
-    let blank = blank(digest, bytes, outline);
-    let mut report = Report { compile_time: compiled.took, compiled_bytes: compiled.bytes, ..blank };
-    let plugin = match Plugin::link(digest, &running.linker, component) {
+    let plugin = match runner.link(report.digest, component) {
         Ok(plugin) => Arc::new(plugin),
         // A newer patch of an interface may have functions that the older one has not.
         Err(error) => return Err(misfit(format!("it does not link: {}", text::of(&error)), report)),
@@ -93,7 +89,7 @@ pub(super) async fn of(
     if !has[1..].contains(&true) {
         return Err(misfit(nothing_to_call(outline), report));
     }
-    (report.manifest, report.memory_bytes) = host.describe(user, &plugin).await?;
+    (report.manifest, report.memory_bytes) = metadata::describe(runner, schemas, user, &plugin).await?;
     Ok(report)
 }
 
@@ -102,7 +98,7 @@ const RUN: &str = "wasi:cli/run@0.2";
 const TARGET: &str = "wasm32-wasip2";
 
 /// Makes the report of a module of which no more is known.
-fn blank(digest: PluginDigest, bytes: u64, outline: &Outline) -> Report {
+pub(super) fn blank(digest: PluginDigest, bytes: u64, outline: &Outline) -> Report {
     Report {
         digest,
         bytes,

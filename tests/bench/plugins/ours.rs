@@ -8,7 +8,9 @@ use tokio::runtime::Runtime;
 use waypost::domain::event::Canonical;
 use waypost::domain::plugin::Verdict;
 use waypost::domain::{Event, PluginUse, Subscription};
-use waypost::plugin::{Call, CompileLimits, Compiler, Host, Limits, Plugin, Purpose, Settings, State, Steps};
+use waypost::plugin::{
+    Call, CompileLimits, CompilerProcess, Host, Limits, Plugin, Purpose, Settings, State, Steps,
+};
 
 use crate::count;
 
@@ -44,7 +46,7 @@ impl Ours {
             limits: Limits::default(),
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: Some(Compiler::InProcess),
+            compiler: Some(CompilerProcess::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,

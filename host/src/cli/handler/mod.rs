@@ -13,7 +13,7 @@ use crate::config::{self, Config, Note, Sources};
 use crate::domain::EventId;
 use crate::handler::Deps;
 use crate::handler::upload::Refusal;
-use crate::plugin::{Compiler, Host, Settings};
+use crate::plugin::{CompilerProcess, Host, Settings};
 use clap::Subcommand;
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ impl Source {
 /// Returns what handlers are made with here, where no service is; `folder` has room for compiled components.
 fn deps(config: &Config, runs: &Path) -> Deps {
     let program = config.plugin_compiler.clone().or_else(own_program);
-    let (compiler, folder) = (program.clone().map(Compiler::Program), runs.join("compiled"));
+    let (compiler, folder) = (program.clone().map(CompilerProcess::Program), runs.join("compiled"));
     let settings = Settings { compiler, folder, ..config.sandbox(Arc::new(config.guard())) };
     Deps {
         host: Arc::new(Host::new(settings)),

@@ -8,8 +8,8 @@ use crate::domain::plugin::{AllowHost, Report, StateMap};
 use crate::domain::{Event, PluginUse, Subscription};
 use crate::foreign;
 use crate::plugin::{
-    Call, CallResult, CompileLimits, Compiler, Host, Limits, Plugin, Problem, Purpose, Refused, Settings,
-    State, Steps,
+    Call, CallResult, CompileLimits, CompilerProcess, Host, Limits, Plugin, Problem, Purpose, Refused,
+    Settings, State, Steps,
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Sandbox {
             limits,
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: own_program().map(Compiler::Program),
+            compiler: own_program().map(CompilerProcess::Program),
             networks: grants.networks.clone(),
             guard: Arc::default(),
             memory_total_bytes: limits.memory_bytes,

@@ -120,14 +120,14 @@ mod tests {
 
     use super::*;
     use crate::handler::CallLimits;
-    use crate::plugin::{CompileLimits, Compiler, Limits, Settings};
+    use crate::plugin::{CompileLimits, CompilerProcess, Limits, Settings};
 
     fn host(folder: &Path) -> Arc<Host> {
         Arc::new(Host::new(Settings {
             limits: Limits::default(),
             compile: CompileLimits::default(),
             folder: folder.join("compiled"),
-            compiler: Some(Compiler::InProcess),
+            compiler: Some(CompilerProcess::InProcess),
             networks: Vec::new(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,

@@ -63,6 +63,6 @@ async fn machine_code_is_kept_and_dropped_when_it_is_not_what_was_kept() {
     let files = std::fs::read_dir(&sandbox.host.settings.folder).unwrap().map(|file| file.unwrap().path());
     let path = files.into_iter().find(|path| path.extension().is_some()).unwrap();
     std::fs::write(&path, "not what was kept").unwrap();
-    assert!(sandbox.host.fetch(digest, &engine::compiler().unwrap()).unwrap().is_none());
+    assert!(sandbox.host.artefacts.get(digest, &engine::compiler().unwrap()).await.unwrap().is_none());
     assert!(!path.exists());
 }

@@ -54,7 +54,7 @@ impl Sandbox {
             limits,
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
-            compiler: Some(Compiler::InProcess),
+            compiler: Some(CompilerProcess::InProcess),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,

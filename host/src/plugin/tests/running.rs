@@ -114,10 +114,10 @@ async fn a_call_that_nobody_waits_for_ends() {
     let limits = Limits { time: Duration::from_secs(600), ..Limits::default() };
     let sandbox = Sandbox::with(&[], limits);
     let spin = sandbox.load(waypost_guests::SPIN).await;
-    let running = sandbox.host.running().unwrap();
+    let runner = sandbox.host.runner().await.unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(50), sandbox.run(&spin, json!({}))).await;
     assert!(waited.is_err());
-    let all = running.calls.take("another", engine::CALLS_MAX as usize);
+    let all = runner.calls().take("another", engine::CALLS_MAX as usize);
     let all = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
     assert_eq!(all.weight(), engine::CALLS_MAX as usize);
 }

@@ -14,7 +14,7 @@ use crate::domain::plugin::Failure;
 const TEXT_BYTES_MAX: usize = 512;
 
 /// Names what ended a call. `guest` is what was left of it.
-pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Failure {
+pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host(format!("no room for another call now: {error}"));
     }

@@ -7,9 +7,9 @@ use wasmtime::component::Instance;
 
 use super::bindings::exports::waypost::plugin::{filter, policy};
 use super::bindings::waypost::plugin::types::{CallContext, EventParam, PluginError};
+use super::call::Steps;
+use super::component::Plugin;
 use super::guest::Guest;
-use super::loaded::Plugin;
-use super::run::Steps;
 use super::timer::Timer;
 use super::{output, text};
 use crate::domain::plugin::{Failure, Output, Verdict};
@@ -19,7 +19,7 @@ use crate::domain::{Event, Subscription};
 const REASON_BYTES_MAX: usize = 1024;
 
 /// What is asked about.
-pub(super) struct Question<'a> {
+pub(super) struct Input<'a> {
     pub(super) event: &'a Event,
     pub(super) subscription: &'a Subscription,
     pub(super) attempt: u32,
@@ -27,10 +27,11 @@ pub(super) struct Question<'a> {
     pub(super) timer: &'a Timer,
 }
 
-/// How far a call came.
+/// What a plugin has answered so far.
 #[derive(Default)]
-pub(super) struct Course {
-    pub(super) answered: Vec<String>,
+pub(super) struct Answers {
+    /// The interfaces that did, in their order.
+    pub(super) interfaces: Vec<String>,
     pub(super) outputs: Vec<Output>,
 }
 
@@ -42,48 +43,48 @@ pub(super) async fn ask(
     plugin: &Plugin,
     store: &mut Store<Guest>,
     instance: Instance,
-    question: &Question<'_>,
-    course: &mut Course,
+    input: &Input<'_>,
+    answers: &mut Answers,
 ) -> wasmtime::Result<Result<Verdict, Failure>> {
-    let canonical = question.event.canonical();
+    let canonical = input.event.canonical();
     let extensions: Vec<_> =
         canonical.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let event = output::seen(&canonical, &extensions);
-    let id = question.subscription.id.to_string();
+    let id = input.subscription.id.to_string();
     let trace_parent = extensions.iter().find(|(name, _)| *name == "traceparent").map(|(_, value)| *value);
-    let labels = [("subscription-name", question.subscription.name.as_str())];
+    let labels = [("subscription-name", input.subscription.name.as_str())];
     let context = CallContext {
-        user: &question.subscription.user,
+        user: &input.subscription.user,
         subscription: &id,
-        attempt: question.attempt,
+        attempt: input.attempt,
         deadline_ms: 0,
         now_ms: u64::try_from(store.data().now.as_millisecond()).unwrap_or_default(),
         trace_parent,
         labels: &labels,
     };
-    let mut asked = Asked { plugin, store, instance, timer: question.timer };
-    let target = question.subscription.target_url.as_str();
-    if let Some(no) = asked.policy(event.clone(), target, context.clone(), course).await? {
+    let mut callee = Callee { plugin, store, instance, timer: input.timer };
+    let target = input.subscription.target_url.as_str();
+    if let Some(no) = callee.policy(event.clone(), target, context.clone(), answers).await? {
         return Ok(no);
     }
-    if question.steps == Steps::Policy {
+    if input.steps == Steps::Policy {
         return Ok(Ok(Verdict::Deliver));
     }
-    if let Some(no) = asked.filter(event.clone(), context.clone(), course).await? {
+    if let Some(no) = callee.filter(event.clone(), context.clone(), answers).await? {
         return Ok(no);
     }
-    asked.transform(event, context, question.event, course).await
+    callee.transform(event, context, input.event, answers).await
 }
 
-/// An instance that can be asked.
-struct Asked<'a> {
+/// An instance that can be callee.
+struct Callee<'a> {
     plugin: &'a Plugin,
     store: &'a mut Store<Guest>,
     instance: Instance,
     timer: &'a Timer,
 }
 
-impl Asked<'_> {
+impl Callee<'_> {
     /// Puts in how long the guest has now.
     fn timed<'c>(&self, context: CallContext<'c>) -> CallContext<'c> {
         let deadline_ms = u32::try_from(self.timer.left().as_millis()).unwrap_or(u32::MAX);
@@ -95,13 +96,13 @@ impl Asked<'_> {
         event: EventParam<'_>,
         target: &str,
         context: CallContext<'_>,
-        course: &mut Course,
+        answers: &mut Answers,
     ) -> wasmtime::Result<Option<No>> {
         let Some(indices) = &self.plugin.exports.policy else { return Ok(None) };
         let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let decided = guest.call_decide(&mut *self.store, event, target, context).await?;
-        course.answered.push("policy".to_owned());
+        answers.interfaces.push("policy".to_owned());
         Ok(match decided {
             Ok(policy::Decision::Allow) => None,
             Ok(policy::Decision::Deny(reason)) => Some(Ok(Verdict::Denied { reason: short(&reason) })),
@@ -113,13 +114,13 @@ impl Asked<'_> {
         &mut self,
         event: EventParam<'_>,
         context: CallContext<'_>,
-        course: &mut Course,
+        answers: &mut Answers,
     ) -> wasmtime::Result<Option<No>> {
         let Some(indices) = &self.plugin.exports.filter else { return Ok(None) };
         let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let evaluated = guest.call_evaluate(&mut *self.store, event, context).await?;
-        course.answered.push("filter".to_owned());
+        answers.interfaces.push("filter".to_owned());
         Ok(match evaluated {
             Ok(filter::Verdict::Deliver) => None,
             Ok(filter::Verdict::Skip(reason)) => Some(Ok(Verdict::Skipped { reason: short(&reason) })),
@@ -132,13 +133,13 @@ impl Asked<'_> {
         event: EventParam<'_>,
         context: CallContext<'_>,
         of: &Event,
-        course: &mut Course,
+        answers: &mut Answers,
     ) -> wasmtime::Result<No> {
         let Some(indices) = &self.plugin.exports.transform else { return Ok(Ok(Verdict::Deliver)) };
         let context = self.timed(context);
         let guest = indices.load(&mut *self.store, &self.instance)?;
         let applied = guest.call_apply(&mut *self.store, event, context).await?;
-        course.answered.push("transform".to_owned());
+        answers.interfaces.push("transform".to_owned());
         let made = match applied {
             Ok(made) => made,
             Err(error) => return Ok(Err(failure(error))),
@@ -149,7 +150,7 @@ impl Asked<'_> {
         let guest = self.store.data();
         Ok(output::outputs(made, of, &guest.limits, guest.outbound.guard()).map(|outputs| {
             let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
-            course.outputs = outputs;
+            answers.outputs = outputs;
             Verdict::Transformed { outputs: count }
         }))
     }

@@ -84,7 +84,7 @@ fn track(version: &str) -> &str {
 mod tests {
     use super::*;
     use crate::plugin::engine;
-    use crate::plugin::host::link;
+    use crate::plugin::runner::link;
 
     /// A member of each linked interface, for a name that is defined twice is an error.
     const MEMBERS: [(&str, &str); 29] = [

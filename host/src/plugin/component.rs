@@ -61,7 +61,7 @@ impl Plugin {
     }
 
     /// Notes how many bytes of memory a call wanted.
-    pub(super) fn had_bytes(&self, bytes: usize) {
+    pub(super) fn note_bytes(&self, bytes: usize) {
         self.last_bytes.store(bytes, Ordering::Relaxed);
     }
 
