@@ -10,9 +10,8 @@
 //!
 //! A folder without `ran.json` belongs to a run that was cut short: its outputs are not used.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -24,6 +23,7 @@ use super::mark;
 use super::remove::remove;
 use crate::domain::handler::HandlerRun;
 use crate::domain::{DeliveryId, EventId, RecipientId};
+use crate::durable;
 
 /// The extension of folders that are to be removed.
 const ASIDE: &str = "removed";
@@ -140,9 +140,8 @@ impl Folder {
             // The renamed folder is not in the way; its removal is tried again at the next start.
             tracing::warn!(%error, folder = %aside.display(), "what a run has left stays for now");
         }
-        fs::create_dir_all(&self.0)?;
-        // Event data may be confidential: only the service's user may read the folder.
-        fs::set_permissions(&self.0, Permissions::from_mode(0o700))?;
+        // Event data may be confidential.
+        durable::create_folder(&self.0)?;
         let began = RunRecord { event: event.uuid(), recipient: recipient.uuid(), at };
         // This is not synced: the store already records that the run is pending. After a power cut the run starts
         // again, without this note.

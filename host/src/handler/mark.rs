@@ -1,11 +1,13 @@
 //! Small files that outlast a crash: each is whole, or not there. Block on the disk.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::durable;
 
 /// Reads one; nothing where there is none, or one that was cut off or is of another version.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
@@ -18,12 +20,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 
 /// Writes one into a folder that is there; when this returns, it is on disk.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(folder)?.sync_all()
+    durable::write(path, &[&serde_json::to_vec(value)?])
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //!   that are left over.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
 //!   what they write. `output`: what they made. [`upload`]: to its destination.
-//! - `meter`: how far a run has come; `excerpt`: what an error shows of a service's text.
+//! - `work`: threads that end when their future does; `meter`: how far a run has come; `excerpt`: what an error shows of a service's text.
 //!
 //! Absent on purpose: policy, which is about what subscribers may see, and handlers that come by REST: a program runs
 //! only because the operator's configuration says so.
@@ -37,6 +37,7 @@ mod runner;
 mod runs;
 mod sweep;
 mod warnings;
+mod work;
 
 pub use capture::Capture;
 pub use definition::{Definition, HandlerLimits, OutputFolder, Program, SCRIPT_FILTER, Selection};

@@ -38,4 +38,4 @@ pub use headers::{HeaderPattern, HeaderPatternError, Voice};
 pub use mark::{Agent, MARK, is_marked, mark};
 pub(crate) use reach::Reach;
 pub use service::{SetUpError, builder};
-pub(crate) use service::{Version, is_broken_off, is_no_http, service};
+pub(crate) use service::{Version, is_broken_off, is_no_http, service, without_credentials};

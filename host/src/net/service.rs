@@ -5,7 +5,7 @@ use std::io;
 
 use http::HeaderMap;
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder};
+use reqwest::{Client, ClientBuilder, Url};
 
 use super::error::find;
 use super::mark::{Agent, mark};
@@ -84,6 +84,15 @@ fn by_rule(
         Version::Http1 => builder.http1_only(),
     };
     Ok(builder.tls_backend_preconfigured(tls))
+}
+
+/// Returns a URL for a text that people read.
+pub(crate) fn without_credentials(url: &Url) -> String {
+    let mut url = url.clone();
+    match url.set_username("").and_then(|()| url.set_password(None)) {
+        // A URL that cannot have credentials has none.
+        Ok(()) | Err(()) => url.into(),
+    }
 }
 
 /// Tells whether a connection ended before there was an answer, as one does that was kept for too long.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::copy::{Copier, Stop};
+use super::copy::Copier;
 use super::member::Folders;
 use super::plan::Plan;
 use super::stream::Incoming;
@@ -20,7 +20,8 @@ use crate::domain;
 use crate::domain::parts::File;
 use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
-use crate::net::{self, Version};
+use crate::handler::work;
+use crate::net::{self, Version, without_credentials};
 
 /// The longest that the service may send nothing, before or during a response.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -50,7 +51,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(url: &Url, timeout: Duration, connect_timeout: Duration) -> Result<Self, CartError> {
         if url.cannot_be_a_base() || !url.has_host() {
-            return Err(CartError::Url(shown(url)));
+            return Err(CartError::Url(without_credentials(url)));
         }
         // A cart takes a handful of requests. None of them meets a connection that the service is about to close.
         let http = net::service(Version::Any, None, |client| {
@@ -101,14 +102,21 @@ impl Service {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                return Err(CartError::NoAnswer { method, url: shown(url), source: error.without_url() });
+                return Err(CartError::NoAnswer {
+                    method,
+                    url: without_credentials(url),
+                    source: error.without_url(),
+                });
             }
         };
         match response.status() {
             status if status == expected => Ok(response),
-            status => {
-                Err(CartError::Refused { method, url: shown(url), status, message: message(response).await })
-            }
+            status => Err(CartError::Refused {
+                method,
+                url: without_credentials(url),
+                status,
+                message: message(response).await,
+            }),
         }
     }
 
@@ -133,7 +141,7 @@ impl Service {
                             let (status, message) = (response.status(), message(response).await);
                             return Err(CartError::Refused {
                                 method: "HEAD",
-                                url: shown(cart),
+                                url: without_credentials(cart),
                                 status,
                                 message,
                             });
@@ -163,15 +171,15 @@ impl Service {
         let mut url = cart.clone();
         url.query_pairs_mut().append_pair("filename", "data");
         let response = self.ask("GET", &url, self.http.get(url.clone()), StatusCode::OK).await?;
-        let stop = Stop::new();
         let folders = Folders::of(cart.path_segments().and_then(|mut names| names.next_back()));
-        let mut copier = Copier::new(download, limits, meter, &stop);
+        let (download, meter) = (download.to_owned(), Arc::clone(meter));
         let (sender, receiver) = mpsc::channel(PIECES_MAX);
-        let unpacking = tokio::task::spawn_blocking(move || {
+        let unpacking = work::run(move |stop| {
+            let mut copier = Copier::new(download, limits, meter, stop);
             unpack(&Incoming::new(receiver), &folders, &plan.wanted, &mut copier).map(|()| copier.bytes())
         });
         forward(response, sender).await;
-        unpacking.await.map_err(Error::Thread)?
+        unpacking.await
     }
 
     /// Deletes a cart, so that the service need not keep it. If that fails, the service removes it by its age.
@@ -236,13 +244,4 @@ async fn message(response: Response) -> String {
 fn header(response: &Response, name: &str) -> String {
     let value = response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     excerpt(&value.unwrap_or_default(), MESSAGE_MAX)
-}
-
-/// Returns a URL for a text that people read: without credentials.
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    match url.set_username("").and_then(|()| url.set_password(None)) {
-        // A URL that cannot have credentials has none.
-        Ok(()) | Err(()) => url.to_string(),
-    }
 }

@@ -2,38 +2,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::Wanted;
 use super::{Error, FetchLimits};
 use crate::handler::meter::Meter;
+use crate::handler::work::Stop;
 
 /// How much is read, hashed and written at once.
 const BUFFER_BYTES: usize = 256 * 1024;
-
-/// Tells the blocking thread of a fetch to end, when it is dropped.
-pub(super) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub(super) fn new() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Writes files into a folder.
 pub(super) struct Copier {
     download: PathBuf,
     bytes_max: u64,
     meter: Arc<Meter>,
-    stopped: Arc<AtomicBool>,
+    stop: Stop,
     buffer: Vec<u8>,
     bytes: u64,
 }
@@ -49,12 +34,12 @@ pub(super) enum CopyError {
 }
 
 impl Copier {
-    pub(super) fn new(download: &Path, limits: FetchLimits, meter: &Arc<Meter>, stop: &Stop) -> Self {
+    pub(super) fn new(download: PathBuf, limits: FetchLimits, meter: Arc<Meter>, stop: &Stop) -> Self {
         Self {
-            download: download.to_owned(),
+            download,
             bytes_max: limits.bytes_max,
-            meter: Arc::clone(meter),
-            stopped: Arc::clone(&stop.0),
+            meter,
+            stop: stop.clone(),
             buffer: vec![0; BUFFER_BYTES],
             bytes: 0,
         }
@@ -74,9 +59,7 @@ impl Copier {
         let mut from = from.take(size.saturating_add(1));
         let mut copied = 0;
         loop {
-            if self.stopped.load(Ordering::Relaxed) {
-                return Err(Error::Stopped.into());
-            }
+            self.stop.check().map_err(Error::from)?;
             let count = fill(&mut from, &mut self.buffer).map_err(CopyError::Read)?;
             let bytes = &self.buffer[..count];
             if let Some(sum) = &mut sum {

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::hash;
 use crate::domain::parts::{FilePath, PathError};
+use crate::handler::work::Stopped;
 use crate::net::SetUpError;
 
 /// Why files were not fetched.
@@ -91,9 +92,6 @@ pub enum Error {
     /// The fetch was dropped.
     #[error("the fetch was stopped")]
     Stopped,
-    /// A bug: the thread that writes files panicked.
-    #[error("the thread that writes files ended unexpectedly")]
-    Thread(#[source] tokio::task::JoinError),
     /// From a local folder.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -103,6 +101,12 @@ pub enum Error {
     /// What a cart service sent.
     #[error(transparent)]
     Tar(#[from] TarError),
+}
+
+impl From<Stopped> for Error {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
 }
 
 /// Why a file was not copied from a local folder.

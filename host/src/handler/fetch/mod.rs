@@ -26,9 +26,10 @@ use reqwest::Url;
 
 pub use error::{ArchivePosition, CartError, Error, LocalError, TarError};
 
-use self::copy::{Copier, Stop};
+use self::copy::Copier;
 use self::plan::Plan;
 use super::meter::{Meter, Phase};
+use super::work;
 use crate::clock;
 use crate::domain::handler::FetchSummary;
 use crate::domain::parts::File;
@@ -121,10 +122,10 @@ async fn copy_from(
     limits: FetchLimits,
     meter: &Arc<Meter>,
 ) -> Result<u64, Error> {
-    let stop = Stop::new();
-    let mut copier = Copier::new(download, limits, meter, &stop);
-    let copying = tokio::task::spawn_blocking(move || {
+    let (download, meter) = (download.to_owned(), Arc::clone(meter));
+    work::run(move |stop| {
+        let mut copier = Copier::new(download, limits, meter, stop);
         local::copy(&folder, &plan.wanted, &mut copier).map(|()| copier.bytes())
-    });
-    copying.await.map_err(Error::Thread)?
+    })
+    .await
 }

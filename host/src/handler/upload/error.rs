@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 use crate::domain::event::DecodeError;
+use crate::handler::work::Stopped;
 use crate::intake;
 use crate::net::SetUpError;
 
@@ -169,6 +170,12 @@ pub enum Error {
     /// The work was ended.
     #[error("the upload was ended before it was done")]
     Stopped,
+}
+
+impl From<Stopped> for Error {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
 }
 
 /// Why a follow-up event was not accepted.

@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::folder::Folder;
 use super::notes::Note;
-use super::{Accept, Error, Origin, rows, work};
+use super::{Accept, Error, Origin, rows};
 use crate::clock;
 use crate::domain::{Event, EventId};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
+use crate::handler::work;
 
 /// The extension attribute that counts the follow-up events before one.
 pub const CHAIN_ATTRIBUTE: &str = "waypostchain";

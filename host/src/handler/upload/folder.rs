@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::Error;
 use super::source::Source;
-use super::work::{PIECE_BYTES, Stop};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
+use crate::handler::work::{PIECE_BYTES, Stop};
 
 /// The subfolder for unfinished folders, beside the finished ones.
 const UNFINISHED: &str = ".waypost";

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::Folder;
-use super::{Error, Origin, rows, work};
+use super::{Error, Origin, rows};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
+use crate::handler::work;
 
 /// Writes a bundle into `folder` and returns where it is.
 pub(super) async fn upload(

@@ -6,7 +6,7 @@
 //! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event
 //!   of them.
 //! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: what is said of them;
-//!   `notes`: what the next try finds; `work`: threads that end when their future does.
+//!   `notes`: what the next try finds.
 
 mod error;
 mod events;
@@ -16,7 +16,6 @@ mod local;
 mod notes;
 mod rows;
 mod source;
-mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,9 +7,9 @@ use data_encoding::HEXLOWER;
 use sha1::{Digest as _, Sha1};
 
 use super::Error;
-use super::work::{PIECE_BYTES, Stop};
 use crate::handler::meter::Meter;
 use crate::handler::output::OutputFile;
+use crate::handler::work::{PIECE_BYTES, Stop};
 
 /// One file, open.
 pub(super) struct Source<'a> {

@@ -13,9 +13,9 @@ use redb::{
 
 use super::accounts;
 use super::migrate;
-use super::private;
 use super::record;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
+use crate::durable;
 use crate::store;
 
 /// The name of the file in the data folder.
@@ -162,10 +162,10 @@ pub(super) struct Handle {
 impl Handle {
     /// Opens or creates the file in `folder`, and brings its schema up to date.
     pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
-        private::create_folder(folder)
+        durable::create_folder(folder)
             .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(FILE_NAME);
-        private::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
+        durable::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
         match schema_of(&path, &database)? {
             Some(SCHEMA_VERSION) => {}

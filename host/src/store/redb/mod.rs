@@ -21,7 +21,6 @@ mod modules;
 mod open;
 mod pieces;
 mod plugin_data;
-mod private;
 mod publish;
 mod queue;
 mod read;

@@ -15,12 +15,12 @@ use redb::{ReadableTable as _, StorageError};
 use super::damage::Marks;
 use super::group::Op;
 use super::handle::{Fault, OpenError};
-use super::private;
 use super::read::Reader;
 use super::record;
 use super::schema::tables;
 use super::text::Text;
 use crate::domain::PluginDigest;
+use crate::durable;
 use crate::store::Module;
 
 tables! {
@@ -53,19 +53,7 @@ impl Files {
         if fs::read(&path).is_ok_and(|found| found == wasm) {
             return Ok(());
         }
-        let temporary = path.with_extension("tmp");
-        let written = (|| {
-            private::create_folder(&self.0)?;
-            let mut file = private::new_file(&temporary)?;
-            file.write_all(wasm)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.0)?.sync_all()
-        })();
-        if written.is_err() {
-            // A leftover is removed now, or when the store is opened next.
-            drop(fs::remove_file(&temporary));
-        }
+        let written = durable::create_folder(&self.0).and_then(|()| durable::write(&path, &[wasm]));
         written.map_err(|error| failed("write", &path, &error))
     }
 
@@ -119,8 +107,8 @@ impl Files {
     }
 
     fn write_part(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        private::create_folder(&self.0)?;
-        private::create_file(path)?;
+        durable::create_folder(&self.0)?;
+        durable::create_file(path)?;
         let mut file = File::options().write(true).open(path)?;
         if offset == 0 {
             file.set_len(0)?;

@@ -17,7 +17,8 @@ use crate::domain::json;
 use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
-use crate::handler::upload::{Error, IngestAuth, Origin, work};
+use crate::handler::upload::{Error, IngestAuth, Origin};
+use crate::handler::work;
 use crate::net::tls::ClientCertificate;
 use crate::net::{self, Version};
 
@@ -102,7 +103,8 @@ impl Client {
             client.connect_timeout(connect_timeout).pool_max_idle_per_host(0)
         });
         let http = http.map_err(Error::Client)?;
-        let (shown_url, shown_status_url) = (without_secrets(&url), without_secrets(&status_url));
+        let (shown_url, shown_status_url) =
+            (net::without_credentials(&url), net::without_credentials(&status_url));
         Ok(Self { http, url, status_url, shown_url, shown_status_url, basic, idle: IDLE })
     }
 
@@ -204,14 +206,6 @@ impl Client {
 /// Returns a job's id as a query has it.
 pub(super) fn text(job: &Value) -> String {
     job.as_str().map_or_else(|| job.to_string(), str::to_owned)
-}
-
-/// Returns a URL for errors, without credentials.
-fn without_secrets(url: &Url) -> String {
-    let mut url = url.clone();
-    // A URL that cannot have a password has none.
-    let _none = (url.set_username(""), url.set_password(None));
-    url.into()
 }
 
 fn secret<T>(
@@ -325,7 +319,7 @@ mod tests {
     #[test]
     fn errors_show_no_secrets_and_little_of_an_answer() {
         let url = "https://me:secret@ingest.example/upload?a=1".parse().unwrap();
-        assert_eq!(without_secrets(&url), "https://ingest.example/upload?a=1");
+        assert_eq!(net::without_credentials(&url), "https://ingest.example/upload?a=1");
         assert_eq!(shown(" a\n\tb ".as_bytes()), "a b");
         assert_eq!(shown(&[b'x'; 5000]).chars().count(), ANSWER_SHOWN_CHARS);
     }

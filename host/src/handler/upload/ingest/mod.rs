@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use self::client::{Client, State};
 use super::error::is_passing;
 use super::notes::Note;
-use super::{Error, IngestAuth, Origin, work};
+use super::{Error, IngestAuth, Origin};
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
+use crate::handler::work;
 
 /// The note with the job.
 const JOB: &str = "job.json";

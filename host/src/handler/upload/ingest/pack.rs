@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
 use crate::handler::upload::source::Source;
-use crate::handler::upload::work::{PIECE_BYTES, Stop};
 use crate::handler::upload::{Error, Origin, rows};
+use crate::handler::work::{PIECE_BYTES, Stop};
 
 /// How many pieces wait between the thread and the connection.
 const PIECES_MAX: usize = 4;
@@ -134,7 +134,7 @@ impl Pieces<'_> {
 
     fn send(&mut self) -> Result<(), Error> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        self.stop.send(&self.sender, Bytes::from(piece))
+        Ok(self.stop.send(&self.sender, Bytes::from(piece))?)
     }
 
     /// Pads a member of this size to a whole block.
