@@ -3,6 +3,9 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use rustix::process::Pid;
 
 /// The score of what can be done again at once: a compiling child.
 pub const FIRST: i32 = 1000;
@@ -57,4 +60,33 @@ pub fn gain_no_privileges() -> Result<(), rustix::io::Errno> {
 #[cfg(not(target_os = "linux"))]
 pub fn gain_no_privileges() -> Result<(), rustix::io::Errno> {
     Ok(())
+}
+
+/// Starts a copy of this process, and returns its id; in the copy, nothing. Call it only in a process of one thread: the
+/// copy has the calling thread alone, and waits for ever for a lock that another thread held.
+///
+/// # Errors
+/// When the system has no process or memory to give.
+pub fn fork() -> io::Result<Option<Pid>> {
+    #[expect(unsafe_code, reason = "rustix has it as an experiment alone")]
+    // SAFETY: with one thread there is no lock that the copy would miss the owner of, and all that this thread has is as
+    // valid in the copy.
+    let forked = unsafe { libc::fork() };
+    if forked < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(forked)) }
+}
+
+/// Takes what stdin is, so that it can be closed; `/dev/null` is there from now on.
+///
+/// # Errors
+/// When the system refuses.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = fs::File::open("/dev/null")?;
+    #[expect(
+        unsafe_code,
+        reason = "rustix has it in a feature for which all that uses rustix is compiled again"
+    )]
+    // SAFETY: both are open descriptors, and what stands for stdin owns none.
+    let done = unsafe { libc::dup2(null.as_raw_fd(), io::stdin().as_raw_fd()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(taken) }
 }

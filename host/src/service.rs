@@ -338,7 +338,7 @@ async fn runs(
     let way_in = intake.clone();
     let deps = Deps {
         host,
-        waypost: config.plugin_compiler.clone(),
+        waypost: config.plugin_compiler.clone().map(Into::into),
         connect_timeout: config.connect_timeout,
         accept: Arc::new(move |event, sender| {
             let intake = way_in.clone();

@@ -46,7 +46,7 @@ pub use meter::{Meter, Phase, Progress};
 pub use output::{KEY_VALUES_FILE, Output, OutputError, OutputFile, OutputLimits};
 pub use program::{
     Answer, COMPONENT_MEMORY_BYTES, Call, CallLimits, Closure, Component, Native, ProgramResult, Run,
-    Shortage, Supervision, become_main, supervise_main,
+    Shortage, Supervision, Supervisors, become_main, fork_server_main, supervise_main,
 };
 pub use ready::{Deps, Error, check, routes};
 pub use router::Router;

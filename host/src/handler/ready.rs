@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::definition::{Definition, Program};
 use super::fetch::{self, Fetcher};
-use super::program::{Call, Closure, Component, Native, ProgramResult, Run, Shortage};
+use super::program::{Call, Closure, Component, Native, ProgramResult, Run, Shortage, Supervisors};
 use super::upload::{self, Accept, Uploader};
 use crate::directory::Route;
 use crate::domain::HandlerName;
@@ -85,8 +85,8 @@ pub enum Error {
 pub struct Deps {
     /// Where components run.
     pub host: Arc<Host>,
-    /// The `waypost` program, which looks after native programs.
-    pub waypost: Option<PathBuf>,
+    /// What watches over native programs.
+    pub waypost: Option<Supervisors>,
     /// The longest that connecting to a cart or an ingest service may take.
     pub connect_timeout: Duration,
     /// What takes follow-up events.

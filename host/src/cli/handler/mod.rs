@@ -72,7 +72,7 @@ fn deps(config: &Config, runs: &Path) -> Deps {
     let settings = Settings { compiler, folder, ..config.sandbox(Arc::new(config.guard())) };
     Deps {
         host: Arc::new(Host::new(settings)),
-        waypost: program,
+        waypost: program.map(Into::into),
         connect_timeout: config.connect_timeout,
         accept: Arc::new(|event, _sender| {
             Box::pin(async move {

@@ -16,8 +16,8 @@ use crate::{chain, shortage};
 
 pub use closure::{Answer, Closure, Run};
 pub use component::{COMPONENT_MEMORY_BYTES, Component};
-pub use native::Native;
-pub use supervise::{Supervision, become_main, supervise_main};
+pub use native::{Native, Supervisors};
+pub use supervise::{Supervision, become_main, fork_server_main, supervise_main};
 
 /// Where a native program's name is looked up, and its own `PATH`, unless its environment says otherwise.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";

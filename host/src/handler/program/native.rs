@@ -1,11 +1,9 @@
-//! Native programs: each under a `waypost supervise` process ([`super::supervise`]), which ends when this side goes.
+//! Native programs: each under a supervisor, a process of its own ([`super::supervise`]), which ends when this side goes.
 
 mod listen;
 mod quota;
 mod rule;
-mod start;
-
-use std::path::PathBuf;
+mod supervisors;
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +12,13 @@ use crate::domain::handler::Exit;
 use super::{Call, Fault, ProgramResult, Shortage};
 use listen::listen;
 use rule::rule;
+pub use supervisors::Supervisors;
 
 /// A program of this machine.
 #[derive(Clone, Debug)]
 pub struct Native {
-    /// The `waypost` program.
-    pub waypost: PathBuf,
+    /// What watches over the program: of the `waypost` program at a path.
+    pub waypost: Supervisors,
     /// The program and its first arguments. One with a slash is a path from the service's working directory, another
     /// is looked up in the program's own `PATH`.
     pub command: Vec<String>,
@@ -35,14 +34,14 @@ impl Native {
     /// # Errors
     /// When this machine lacks what it takes to start the program, or to keep what it writes.
     pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
-        let (process, (stdout, stderr)) = match start::start(self, call).await {
+        let (control, (stdout, stderr)) = match self.waypost.start(self, call).await {
             Ok(started) => started,
             Err(Fault::Failure(reason)) => return Ok(ProgramResult::silent(Exit::Failed(reason))),
             Err(Fault::Shortage(shortage)) => return Err(shortage),
         };
         let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
         let ruling = async {
-            let exit = rule(process, call, &broken).await;
+            let exit = rule(control, call, &broken).await;
             ended.cancel();
             exit
         };

@@ -1,16 +1,18 @@
 //! Implements `waypost supervise`: starts one native program, and ends it together with every process that it started.
 //!
 //! The supervisor is a process of its own for two reasons. A process can adopt orphaned descendants only for all of its
-//! children together. And it outlives the service by a moment: its stdin is a socket whose other end the service holds.
-//! When that end is closed, or the service is killed, the supervisor ends the program. It writes [`Report`]s to the
-//! socket, one line of JSON each. [`super::native`] is the other side.
+//! children together. And it outlives the service by a moment: it has a socket whose other end the service holds. When
+//! that end is closed, or the service is killed, the supervisor ends the program. It writes [`Report`]s to the socket, one
+//! line of JSON each. [`super::native`] is the other side, and `server` is where it gets supervisors from.
 
 mod family;
+mod order;
 mod program;
+mod server;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -29,6 +31,8 @@ use crate::{chain, process};
 use super::{Fault, Shortage};
 use family::Family;
 pub(super) use family::end_session;
+pub(super) use order::{Ends, send};
+use server::Part;
 
 /// The time between asking a program to end and ending it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -43,10 +47,11 @@ const FAILED: u8 = 1;
 /// A shell's exit code for a program that cannot be started.
 const NOT_STARTED: u8 = 126;
 
-/// The command to start, and its limits. The working directory is the run's folder, and the environment is the
-/// program's.
-#[derive(Debug)]
+/// The command to start, where, and its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
+    /// The run's folder, which is the program's working directory.
+    pub folder: OsString,
     /// The longest it may run.
     pub time: Duration,
     /// The largest file that it may write.
@@ -55,17 +60,37 @@ pub struct Supervision {
     pub memory_bytes: Option<u64>,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// The program's whole environment.
+    pub environment: Vec<(OsString, OsString)>,
 }
+
+/// What the program's stdout and stderr are; the supervisor's own where it is absent.
+type Streams = Option<(OwnedFd, OwnedFd)>;
 
 /// A report to the service.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// There is a supervisor, with this process id.
+    Supervised(i32),
     /// The program runs, with this number as its process id and its process group.
     Started(i32),
     /// The program has ended, and so have all processes that it started.
     Ended(End),
     /// The program was not started because this machine lacks something that it needs.
     Short(Shortage),
+    /// The supervisor itself ended, in this way.
+    Lost(String),
+}
+
+impl Report {
+    /// Makes the last report of a supervisor.
+    fn of(ended: Result<End, Fault>) -> Self {
+        match ended {
+            Ok(end) => Self::Ended(end),
+            Err(Fault::Shortage(shortage)) => Self::Short(shortage),
+            Err(Fault::Failure(reason)) => Self::Ended(End { exit: Exit::Failed(reason), left: None }),
+        }
+    }
 }
 
 /// The end of a program.
@@ -79,10 +104,27 @@ pub(super) struct End {
 
 /// Runs a program to its end. `stdin` must be a socket.
 pub fn supervise_main(supervision: Supervision) -> ExitCode {
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(supervise(supervision)));
+    let control = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    exit_code(control.and_then(|control| run(supervision, control, None)))
+}
+
+/// Starts supervisors as the service orders them. `stdin` must be a socket.
+pub fn fork_server_main() -> ExitCode {
+    exit_code(server::serve().and_then(|part| match part {
+        Part::End => Ok(()),
+        Part::Supervise(supervision, Ends { control, stdout, stderr }, held) => {
+            let done = run(supervision, control, Some((stdout, stderr)));
+            drop(held);
+            match done {
+                // The run was dropped, and its program has been ended.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                done => done,
+            }
+        }
+    }))
+}
+
+fn exit_code(done: io::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,22 +135,21 @@ pub fn supervise_main(supervision: Supervision) -> ExitCode {
     }
 }
 
-async fn supervise(supervision: Supervision) -> io::Result<()> {
-    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+fn run(supervision: Supervision, control: UnixStream, streams: Streams) -> io::Result<()> {
     control.set_nonblocking(true)?;
-    let (mut orders, mut reports) = tokio::net::UnixStream::from_std(control)?.into_split();
-    let last = match rule(supervision, &mut orders, &mut reports).await {
-        Ok(end) => Report::Ended(end),
-        Err(Fault::Shortage(shortage)) => Report::Short(shortage),
-        Err(Fault::Failure(reason)) => Report::Ended(End { exit: Exit::Failed(reason), left: None }),
-    };
-    report(&mut reports, &last).await
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut orders, mut reports) = tokio::net::UnixStream::from_std(control)?.into_split();
+        let ended = rule(supervision, streams, &mut orders, &mut reports).await;
+        reports.write_all(&line(&Report::of(ended))?).await
+    })
 }
 
-async fn report(reports: &mut OwnedWriteHalf, report: &Report) -> io::Result<()> {
+/// Returns a report as it is written.
+fn line(report: &Report) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
-    reports.write_all(&line).await
+    Ok(line)
 }
 
 /// Resolves when the service sends anything, which means that everything must end, or closes the socket.
@@ -119,6 +160,7 @@ async fn order(orders: &mut OwnedReadHalf) {
 /// Starts the program and returns how it ended, once none of its processes runs any more.
 async fn rule(
     supervision: Supervision,
+    streams: Streams,
     orders: &mut OwnedReadHalf,
     reports: &mut OwnedWriteHalf,
 ) -> Result<End, Fault> {
@@ -128,18 +170,20 @@ async fn rule(
         drop(signal(kind).map_err(failed)?);
     }
     let children = signal(SignalKind::child()).map_err(failed)?;
+    std::env::set_current_dir(&supervision.folder).map_err(failed)?;
     family::adopt()?;
     limit(&supervision).map_err(|error| failed(error.into()))?;
     // When memory runs out, the kernel kills the program before the service; this process survives to report it.
     let before = process::end_before_others(process::EARLY);
-    let program = program::start(&supervision.command, supervision.memory_bytes);
+    let program = program::start(&supervision, streams);
     if let Some(Err(error)) = before.map(process::set_score) {
         tracing::debug!(%error, "this supervisor may end before its program when memory runs out");
     }
     let program = program?;
     let mut family = Family::new(program, children);
     // A failed write means that the service is gone; `order` below sees that too.
-    drop(report(reports, &Report::Started(program.as_raw_nonzero().get())).await);
+    let started = line(&Report::Started(program.as_raw_nonzero().get())).map_err(failed)?;
+    drop(reports.write_all(&started).await);
     let is_late = tokio::select! {
         biased;
         () = family.program_ended() => false,

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,6 @@ use crate::handler::program::supervise::{End, GRACE, KILLING, Report, end_sessio
 use crate::handler::program::{Call, Shortage};
 
 use super::quota;
-use super::start::Process;
 
 /// How late a supervisor may be at most.
 const SLACK: Duration = Duration::from_secs(5);
@@ -25,13 +24,12 @@ const SLACK: Duration = Duration::from_secs(5);
 /// # Errors
 /// When this machine lacks what it takes to start the program.
 pub(super) async fn rule(
-    process: Process,
+    control: UnixStream,
     call: &Call,
     broken: &CancellationToken,
 ) -> Result<Exit, Shortage> {
-    let Process { mut child, control } = process;
     let (reports, orders) = control.into_split();
-    let mut reports = Reports { lines: BufReader::new(reports).lines(), program: None };
+    let mut reports = Reports::new(reports);
     let outputs: Vec<_> = call.outputs.iter().map(|output| call.folder.join(output)).collect();
     let limits = call.limits;
     let (mut ended, mut reason) = (None, None);
@@ -50,14 +48,13 @@ pub(super) async fn rule(
     }
     let exit = match ended {
         Some(ended) => {
-            drop(timeout(SLACK, child.wait()).await);
             let ended = ended?;
             if let Some(left) = ended.left {
                 tracing::warn!(handler = call.name, ?left, "processes of a run could not be ended");
             }
             ended.exit
         }
-        None => lost(&mut child, reports.program).await,
+        None => reports.lost().await?,
     };
     Ok(match reason.unwrap_or(exit) {
         Exit::Limit(limit) => Exit::Limit(limit),
@@ -68,44 +65,57 @@ pub(super) async fn rule(
     })
 }
 
-/// Kills the processes that can be found of a program whose supervisor failed.
-async fn lost(supervisor: &mut Child, program: Option<Pid>) -> Exit {
-    if let Some(pid) = supervisor.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
-        // This reads the list of all processes several times.
-        drop(tokio::task::spawn_blocking(move || end_session(pid)).await);
-    }
-    // If the supervisor ended by itself, its status tells how.
-    let ended = timeout(SLACK, supervisor.wait()).await;
-    if let Some(program) = program {
-        let _ = kill_process_group(program, Signal::KILL);
-    }
-    drop(supervisor.start_kill());
-    let how = match ended {
-        Ok(Ok(status)) => status.to_string(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer".to_owned(),
-    };
-    drop(timeout(SLACK, supervisor.wait()).await);
-    Exit::Failed(format!("`waypost supervise`, which watches over it, ended without a report: {how}"))
-}
-
 /// What a supervisor says.
 struct Reports {
     lines: Lines<BufReader<OwnedReadHalf>>,
+    /// The supervisor, once there is one.
+    supervisor: Option<Pid>,
     /// The program, once it is started.
     program: Option<Pid>,
+    /// How the supervisor itself ended, where it did so without a report.
+    lost: Option<String>,
+    /// Whether the supervisor's end of the socket is closed.
+    is_closed: bool,
 }
 
 impl Reports {
+    fn new(reports: OwnedReadHalf) -> Self {
+        let lines = BufReader::new(reports).lines();
+        Self { lines, supervisor: None, program: None, lost: None, is_closed: false }
+    }
+
     /// Waits for the last report; `None` when there will be none. Cancel safe.
     async fn ended(&mut self) -> Option<Result<End, Shortage>> {
         loop {
-            let line = self.lines.next_line().await.ok()??;
-            match serde_json::from_str(&line).ok()? {
+            let line = self.lines.next_line().await.ok().flatten();
+            self.is_closed = line.is_none();
+            match serde_json::from_str(&line?).ok()? {
+                Report::Supervised(supervisor) => self.supervisor = Pid::from_raw(supervisor),
                 Report::Started(program) => self.program = Pid::from_raw(program),
+                Report::Lost(how) => self.lost = Some(how),
                 Report::Ended(end) => return Some(Ok(end)),
                 Report::Short(shortage) => return Some(Err(shortage)),
             }
         }
+    }
+
+    /// Kills the processes that can be found of a program whose supervisor failed.
+    ///
+    /// # Errors
+    /// When there was no supervisor, so that nothing was started.
+    async fn lost(self) -> Result<Exit, Shortage> {
+        let Some(supervisor) = self.supervisor else {
+            return Err(Shortage("the fork server, which starts supervisors, ended".to_owned()));
+        };
+        // This reads the list of all processes several times.
+        drop(tokio::task::spawn_blocking(move || end_session(supervisor)).await);
+        if let Some(program) = self.program {
+            let _ = kill_process_group(program, Signal::KILL);
+        }
+        if !self.is_closed {
+            let _ = kill_process(supervisor, Signal::KILL);
+        }
+        let how = self.lost.unwrap_or_else(|| "no answer".to_owned());
+        Ok(Exit::Failed(format!("`waypost supervise`, which watches over it, ended without a report: {how}")))
     }
 }

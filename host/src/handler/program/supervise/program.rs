@@ -1,6 +1,6 @@
 //! Starting the program: where it is, and why it cannot be started, in words that help.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,21 +12,23 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::{Streams, Supervision};
 use crate::handler::program::Fault;
 
 /// The longest first line of a script that a kernel reads.
 const LINE_BYTES_MAX: u64 = 256;
 
 /// Starts the command in a process group of its own, with the event on stdin.
-pub(super) fn start(command: &[OsString], memory_bytes: Option<u64>) -> Result<Pid, Fault> {
-    let [name, arguments @ ..] = command else {
+pub(super) fn start(supervision: &Supervision, streams: Streams) -> Result<Pid, Fault> {
+    let [name, arguments @ ..] = &supervision.command[..] else {
         return Err("the command is empty: name a program".to_owned().into());
     };
     let event = File::open("event.json").map_err(|error| Fault::of("failed to open event.json", &error))?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = find(name, &path)?;
+    let path =
+        supervision.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let program = find(name, path.unwrap_or_default())?;
     let started = (|| {
-        let mut command = match memory_bytes {
+        let mut command = match supervision.memory_bytes {
             None => {
                 let mut command = Command::new(&program);
                 command.arg0(name).args(arguments);
@@ -40,6 +42,10 @@ pub(super) fn start(command: &[OsString], memory_bytes: Option<u64>) -> Result<P
                 command
             }
         };
+        command.env_clear().envs(supervision.environment.iter().map(|(name, value)| (name, value)));
+        if let Some((stdout, stderr)) = streams {
+            command.stdout(stdout).stderr(stderr);
+        }
         let child = command.stdin(event).process_group(0).spawn()?;
         Ok(Pid::from_child(&child))
     })();
