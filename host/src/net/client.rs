@@ -35,18 +35,31 @@ pub(crate) const BODY_TIME: Duration = Duration::from_secs(1);
 type Http = legacy::Client<Connector, Full<Bytes>>;
 
 /// A client that does not keep connections: each ends with its request.
-pub(crate) type Unpooled<B> = legacy::Client<Connector, B>;
+pub(crate) struct Unpooled<B>(legacy::Client<Connector, B>);
 
-/// Makes a client that connects within a reach, and keeps no connection.
-///
-/// # Errors
-/// When TLS cannot be set up.
-pub(crate) fn unpooled<B>(reach: Reach) -> Result<Unpooled<B>, SetUpError>
+impl<B> Unpooled<B>
 where
-    B: Body<Data: Send> + Send,
+    B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let connector = connector(reach, None).map_err(SetUpError::Tls)?;
-    Ok(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+    /// Makes a client that connects within a reach.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn new(reach: Reach) -> Result<Self, SetUpError> {
+        let connector = connector(reach, None).map_err(SetUpError::Tls)?;
+        Ok(Self(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)))
+    }
+
+    /// Sends a request, and waits for the head of its response.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
+        self.0.request(request).await.map_err(|error| match error.is_connect() {
+            true => Error::unconnected(error),
+            false => Error::broken_off(error),
+        })
+    }
 }
 
 /// A client that keeps its connections.

@@ -31,7 +31,7 @@ mod service;
 pub mod tls;
 mod wire;
 
-pub(crate) use client::{Client, KeptMax, Reply, Unpooled, beginning, unpooled};
+pub(crate) use client::{Client, KeptMax, Reply, Unpooled, beginning};
 pub use error::{Error, Refused};
 pub use guard::Guard;
 pub use headers::{HeaderPattern, HeaderPatternError, Voice};

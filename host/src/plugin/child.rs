@@ -53,7 +53,7 @@ pub(super) async fn run(program: &Path, task: Task, bounds: Bounds, input: &[u8]
     let talked = tokio::time::timeout(bounds.time, talk(&mut child, &mut stdin, input, bounds)).await;
     let ended = match talked {
         Ok(talked) => match talked.map_err(failed)? {
-            Some(said) => return Ok(ended(said, task, bounds)),
+            Some(output) => return Ok(ended(output, task, bounds)),
             None => ChildEnd::Limit(format!("{} output limit of {}", bounds.what, size(bounds.output_bytes))),
         },
         Err(_) => ChildEnd::Late(bounds.time_limit()),
@@ -85,7 +85,7 @@ fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
 }
 
 /// What a child left when it ended.
-struct Said {
+struct ChildOutput {
     status: ExitStatus,
     stdout: Vec<u8>,
     stderr: String,
@@ -99,7 +99,7 @@ async fn talk(
     stdin: &mut ChildStdin,
     input: &[u8],
     bounds: Bounds,
-) -> std::io::Result<Option<Said>> {
+) -> std::io::Result<Option<ChildOutput>> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = (stdout.expect("it is piped"), stderr.expect("it is piped"));
     let feed = async {
@@ -115,7 +115,7 @@ async fn talk(
         tokio::join!(feed, read(stdout, bounds.output_bytes), tail(stderr, 8 * TEXT_BYTES_MAX));
     let (Some(stdout), stderr) = (stdout?, stderr?) else { return Ok(None) };
     let (status, stderr) = (child.wait().await?, String::from_utf8_lossy(&stderr).into_owned());
-    Ok(Some(Said { status, stdout, stderr }))
+    Ok(Some(ChildOutput { status, stdout, stderr }))
 }
 
 /// Reads all that there is; `None` when it is more than `most` bytes.
@@ -137,8 +137,8 @@ async fn tail(mut from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<
     }
 }
 
-fn ended(said: Said, task: Task, bounds: Bounds) -> ChildEnd {
-    let Said { status, stdout, stderr } = said;
+fn ended(output: ChildOutput, task: Task, bounds: Bounds) -> ChildEnd {
+    let ChildOutput { status, stdout, stderr } = output;
     if status.success() {
         return ChildEnd::Done(stdout);
     }

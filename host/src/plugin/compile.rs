@@ -85,20 +85,20 @@ pub(super) enum Reason<'a> {
 }
 
 /// Why a child process gives no result.
-enum Unmade {
+enum CompileError {
     /// It did not finish within a short time limit and may be tried again with the full one.
     Late(Refused),
     /// The refusal is final.
     Refused(Refused),
 }
 
-impl From<Refused> for Unmade {
+impl From<Refused> for CompileError {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
     }
 }
 
-impl From<Error> for Unmade {
+impl From<Error> for CompileError {
     fn from(error: Error) -> Self {
         Self::Refused(error.into())
     }
@@ -137,8 +137,8 @@ impl Compiler {
             let begun = Instant::now();
             match self.try_make(wasm.clone(), SHORT_TIME).await {
                 Ok(code) => return Ok((code, begun.elapsed())),
-                Err(Unmade::Refused(refused)) => return Err(refused),
-                Err(Unmade::Late(_)) => {}
+                Err(CompileError::Refused(refused)) => return Err(refused),
+                Err(CompileError::Late(_)) => {}
             }
         }
         let _permit = self.long_uploads.take(user, 1).await;
@@ -147,12 +147,12 @@ impl Compiler {
     }
 
     async fn make(&self, wasm: Bytes, time: Duration) -> Result<Code, Refused> {
-        self.try_make(wasm, time).await.map_err(|unmade| match unmade {
-            Unmade::Late(refused) | Unmade::Refused(refused) => refused,
+        self.try_make(wasm, time).await.map_err(|error| match error {
+            CompileError::Late(refused) | CompileError::Refused(refused) => refused,
         })
     }
 
-    async fn try_make(&self, wasm: Bytes, time: Duration) -> Result<Code, Unmade> {
+    async fn try_make(&self, wasm: Bytes, time: Duration) -> Result<Code, CompileError> {
         let program = match &self.process {
             None => return Err(Error::NoCompiler.into()),
             Some(CompilerProcess::InProcess) => {
@@ -174,7 +174,7 @@ impl Compiler {
         let bytes = match child::run(program, Task::Compile, bounds, &wasm).await? {
             ChildEnd::Done(code) => code,
             ChildEnd::Failed(reason) => return Err(Refused::Invalid(reason).into()),
-            ChildEnd::Late(limit) => return Err(Unmade::Late(Refused::TooExpensive(limit))),
+            ChildEnd::Late(limit) => return Err(CompileError::Late(Refused::TooExpensive(limit))),
             ChildEnd::Limit(limit) => return Err(Refused::TooExpensive(limit).into()),
         };
         let loaded_bytes = self.weigh(program, &bytes, wasm.len()).await?;

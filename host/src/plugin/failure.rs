@@ -103,14 +103,14 @@ fn trapped(trap: Trap, error: &wasmtime::Error, guest: &Guest) -> String {
     }
     let what = trap.to_string();
     let what = what.strip_prefix("wasm trap: ").unwrap_or(&what);
-    match place(error) {
-        Some(place) => format!("trap: {what}, in `{}`", text::clean(&place, TEXT_BYTES_MAX)),
+    match function(error) {
+        Some(name) => format!("trap: {what}, in `{}`", text::clean(&name, TEXT_BYTES_MAX)),
         None => format!("trap: {what}"),
     }
 }
 
 /// Returns the function that trapped, where the module has names.
-fn place(error: &wasmtime::Error) -> Option<String> {
+fn function(error: &wasmtime::Error) -> Option<String> {
     let trace = error.downcast_ref::<WasmBacktrace>()?;
     trace.frames().first()?.func_name().map(str::to_owned)
 }

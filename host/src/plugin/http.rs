@@ -14,7 +14,7 @@ use super::call::Purpose;
 use super::limits::size;
 use super::logs::BY;
 use super::text;
-use super::web::{Allowance, Failed, Web};
+use super::web::{Allowance, SendError, Web};
 use crate::domain::PluginUse;
 use crate::domain::plugin::{AllowHost, LogLevel, LogLine};
 use crate::net::{Guard, Voice};
@@ -43,22 +43,22 @@ const TEXT_BYTES_MAX: usize = 300;
 
 /// The HTTP access of a call or run, with the hosts that its subscription or handler allows.
 pub(super) struct Outbound {
-    allowed: Allowed,
+    grants: Grants,
     purpose: Purpose,
     bounds: Bounds,
     web: Arc<Web>,
     requests: usize,
     /// Made at the first request: most calls make none.
-    more: Option<More>,
+    share: Option<RequestShare>,
 }
 
 /// Which hosts may be called, and by whose decision.
-enum Allowed {
+enum Grants {
     Plugin(Arc<PluginUse>),
     Program(Arc<[AllowHost]>),
 }
 
-impl Allowed {
+impl Grants {
     fn hosts(&self) -> &[AllowHost] {
         match self {
             Self::Plugin(plugin) => &plugin.allow_hosts,
@@ -69,7 +69,7 @@ impl Allowed {
 
 /// What requests share with the tasks that send them.
 #[derive(Clone)]
-struct More {
+struct RequestShare {
     notes: Notes,
     allowance: Allowance,
 }
@@ -93,17 +93,17 @@ impl Notes {
     }
 }
 
-type Answered = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+type Exchange = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Outbound {
     pub(super) fn new(plugin: Arc<PluginUse>, purpose: Purpose, web: Arc<Web>) -> Self {
-        Self { allowed: Allowed::Plugin(plugin), purpose, bounds: CALL, web, requests: 0, more: None }
+        Self { grants: Grants::Plugin(plugin), purpose, bounds: CALL, web, requests: 0, share: None }
     }
 
     /// Makes a program's way out.
     pub(super) fn of_program(hosts: Arc<[AllowHost]>, web: Arc<Web>) -> Self {
-        let (allowed, purpose) = (Allowed::Program(hosts), Purpose::Deliver);
-        Self { allowed, purpose, bounds: RUN, web, requests: 0, more: None }
+        let (grants, purpose) = (Grants::Program(hosts), Purpose::Deliver);
+        Self { grants, purpose, bounds: RUN, web, requests: 0, share: None }
     }
 
     /// Returns what headers are held against.
@@ -113,7 +113,7 @@ impl Outbound {
 
     /// Returns what the host has to say about the call's requests.
     pub(super) fn notes(&self) -> Vec<LogLine> {
-        self.more.as_ref().map(|more| more.notes.take()).unwrap_or_default()
+        self.share.as_ref().map(|share| share.notes.take()).unwrap_or_default()
     }
 
     /// Decides about a request before anything of it leaves.
@@ -129,7 +129,7 @@ impl Outbound {
             return Err(format!("HTTP request to {shown} refused: its URL holds credentials"));
         }
         let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
-        if !self.allowed.hosts().iter().any(|grant| grant.grants(scheme, host, port)) {
+        if !self.grants.hosts().iter().any(|grant| grant.grants(scheme, host, port)) {
             return Err(format!("HTTP request to {shown} refused: add \"{shown}\" to allow_hosts"));
         }
         let is_safe = matches!(*method, Method::GET | Method::HEAD);
@@ -142,13 +142,13 @@ impl Outbound {
         if *method == Method::CONNECT {
             return Err(format!("HTTP request to {shown} refused: a guest opens no tunnels"));
         }
-        match &self.allowed {
-            Allowed::Plugin(_) => self.decide_headers(headers).map_err(|(name, reason)| {
+        match &self.grants {
+            Grants::Plugin(_) => self.decide_headers(headers).map_err(|(name, reason)| {
                 let name = text::clean(name.as_str(), TEXT_BYTES_MAX);
                 format!("HTTP request to {shown} refused: header `{name}` is not a plugin's to set: {reason}")
             }),
             // The operator has named the hosts.
-            Allowed::Program(_) => Ok(()),
+            Grants::Program(_) => Ok(()),
         }
     }
 
@@ -176,12 +176,12 @@ impl WasiHttpHooks for Outbound {
         mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Answered, Error>> + Send> {
-        let more = self.more.get_or_insert_with(|| More {
+    ) -> Box<dyn Future<Output = Result<Exchange, Error>> + Send> {
+        let share = self.share.get_or_insert_with(|| RequestShare {
             notes: Notes::default(),
             allowance: Allowance::of(self.bounds.response_bytes),
         });
-        let More { notes, allowance } = more.clone();
+        let RequestShare { notes, allowance } = share.clone();
         self.requests += 1;
         let Bounds { requests, response_bytes, whole } = self.bounds;
         if self.requests > requests {
@@ -200,18 +200,18 @@ impl WasiHttpHooks for Outbound {
         Box::new(async move {
             let first_byte = options.and_then(|options| options.first_byte_timeout);
             let sent = web.send(request, first_byte).await;
-            let response = sent.map_err(|failed| match failed {
-                Failed::NotPublic(address) => {
+            let response = sent.map_err(|error| match error {
+                SendError::NotPublic(address) => {
                     notes.write(format!(
                         "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins (plugin_networks; --allow-network where it is tried)"
                     ));
                     Error::HttpRequestDenied
                 }
-                Failed::Own => {
+                SendError::Own => {
                     notes.write(format!("HTTP request to {shown} refused: it leads to this Waypost itself"));
                     Error::HttpRequestDenied
                 }
-                Failed::Other(reason, error) => {
+                SendError::Other(reason, error) => {
                     let reason = text::clean(&reason, TEXT_BYTES_MAX);
                     notes.write(format!("HTTP request to {shown} failed: {reason}"));
                     error

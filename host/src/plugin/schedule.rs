@@ -52,10 +52,10 @@ struct User {
     guests: usize,
     /// How many of them run.
     running: usize,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiter>,
 }
 
-struct Waiting {
+struct Waiter {
     number: u64,
     waker: Waker,
 }
@@ -64,11 +64,11 @@ struct Waiting {
 pub(super) struct Seat {
     schedule: Schedule,
     user: Arc<str>,
-    stand: Stand,
+    state: SeatState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stand {
+enum SeatState {
     /// It does not ask to run.
     Idle,
     /// It queues, with this number.
@@ -102,7 +102,7 @@ impl Schedule {
         }
         state.users.entry(Arc::clone(&user)).or_default().guests += 1;
         drop(state);
-        Seat { schedule: self.clone(), user, stand: Stand::Idle }
+        Seat { schedule: self.clone(), user, state: SeatState::Idle }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -149,7 +149,7 @@ impl State {
         };
         let user = Arc::clone(user);
         let first = self.users.get_mut(&user).and_then(|user| user.waiting.pop_front());
-        if let Some(Waiting { number, waker }) = first {
+        if let Some(Waiter { number, waker }) = first {
             self.begin(&user);
             self.called.insert(number);
             waker.wake();
@@ -161,11 +161,11 @@ impl Seat {
     /// Waits for this guest's turn.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.schedule.lock();
-        match self.stand {
-            Stand::Running => return Poll::Ready(()),
-            Stand::Waiting(number) => {
+        match self.state {
+            SeatState::Running => return Poll::Ready(()),
+            SeatState::Waiting(number) => {
                 if state.called.remove(&number) {
-                    self.stand = Stand::Running;
+                    self.state = SeatState::Running;
                     return Poll::Ready(());
                 }
                 let known = state.users.get_mut(&self.user);
@@ -175,22 +175,22 @@ impl Seat {
                 }
                 return Poll::Pending;
             }
-            Stand::Idle => {}
+            SeatState::Idle => {}
         }
         if state.free > 0 {
             state.free -= 1;
             state.begin(&self.user);
-            self.stand = Stand::Running;
+            self.state = SeatState::Running;
             return Poll::Ready(());
         }
         let number = state.next;
         state.next += 1;
-        let waiting = Waiting { number, waker: cx.waker().clone() };
+        let waiting = Waiter { number, waker: cx.waker().clone() };
         let (now, running) = (state.now, state.running);
         let user = state.users.entry(Arc::clone(&self.user)).or_default();
         let is_ahead = user.waiting.is_empty() && user.had.max(rested(now)) < now && user.running < running;
         user.waiting.push_back(waiting);
-        self.stand = Stand::Waiting(number);
+        self.state = SeatState::Waiting(number);
         if is_ahead && state.may_interrupt() {
             (self.schedule.0.interrupt)();
         }
@@ -199,8 +199,8 @@ impl Seat {
 
     /// Ends this guest's turn, in which it ran for `ran`.
     pub(super) fn end_turn(&mut self, ran: Duration) {
-        if self.stand == Stand::Running {
-            self.stand = Stand::Idle;
+        if self.state == SeatState::Running {
+            self.state = SeatState::Idle;
             let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
             self.schedule.lock().end(&self.user, nanos);
         }
@@ -210,10 +210,10 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = self.schedule.lock();
-        match self.stand {
-            Stand::Idle => {}
-            Stand::Running => state.end(&self.user, TURN_NANOS),
-            Stand::Waiting(number) => {
+        match self.state {
+            SeatState::Idle => {}
+            SeatState::Running => state.end(&self.user, TURN_NANOS),
+            SeatState::Waiting(number) => {
                 if state.called.remove(&number) {
                     state.end(&self.user, 0);
                 } else if let Some(known) = state.users.get_mut(&self.user) {

@@ -95,7 +95,7 @@ impl Timer {
     /// Waits for a future within the time limit. It runs in the turns of `seat`, if there is one. Returns `None` when
     /// the time is over.
     pub(super) async fn limit<F: Future>(&self, seat: Option<&mut Seat>, future: F) -> Option<F::Output> {
-        Limited { timer: self, seat, future: std::pin::pin!(future), waiting: None, sleep: None }.await
+        WithinLimit { timer: self, seat, future: std::pin::pin!(future), waiting: None, sleep: None }.await
     }
 
     fn counted(&self) -> Duration {
@@ -149,7 +149,7 @@ fn thread_time() -> u64 {
 }
 
 /// A future that ends when its time is over.
-struct Limited<'a, F> {
+struct WithinLimit<'a, F> {
     timer: &'a Timer,
     seat: Option<&'a mut Seat>,
     future: Pin<&'a mut F>,
@@ -159,7 +159,7 @@ struct Limited<'a, F> {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl<F: Future> Future for Limited<'_, F> {
+impl<F: Future> Future for WithinLimit<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

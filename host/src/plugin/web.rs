@@ -11,13 +11,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
 use ipnet::IpNet;
 use tokio::sync::OnceCell;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::chain;
-use crate::net::{Agent, Guard, Reach, Refused, Unpooled, mark, unpooled};
+use crate::net::{self, Agent, Guard, Reach, Refused, Unpooled, mark};
 
 /// The client of all calls.
 pub(super) struct Web {
@@ -25,15 +24,14 @@ pub(super) struct Web {
     guard: Arc<Guard>,
     reach: Reach,
     /// Made at the first request, because it belongs to the runtime of that request.
-    client: OnceCell<Client>,
+    ///
+    /// No connection is kept after its request: a plugin that calls many names in turn would leave open connections
+    /// until the process runs out of file descriptors.
+    client: OnceCell<Unpooled<WasiBody>>,
 }
 
-/// No connection is kept after its request: a plugin that calls many names in turn would leave open connections until
-/// the process runs out of file descriptors.
-type Client = Unpooled<WasiBody>;
-
 /// Why there is no response.
-pub(super) enum Failed {
+pub(super) enum SendError {
     /// None of the host's addresses may be connected to; one of them.
     NotPublic(IpAddr),
     /// It is the service itself.
@@ -61,11 +59,11 @@ impl Web {
     }
 
     /// Returns the client. The first call reads the system's certificates, which is slow.
-    async fn client(&self) -> Result<&Client, Failed> {
-        let failed = |reason: String| Failed::Other(reason, Error::ConfigurationError);
+    async fn client(&self) -> Result<&Unpooled<WasiBody>, SendError> {
+        let failed = |reason: String| SendError::Other(reason, Error::ConfigurationError);
         let make = || async {
             let reach = self.reach.clone();
-            let made = tokio::task::spawn_blocking(move || unpooled(reach)).await;
+            let made = tokio::task::spawn_blocking(move || Unpooled::new(reach)).await;
             made.map_err(|error| failed(chain::of(&error)))?.map_err(|error| failed(chain::of(&error)))
         };
         self.client.get_or_try_init(make).await
@@ -76,34 +74,34 @@ impl Web {
         &self,
         mut request: Request<WasiBody>,
         first_byte: Option<Duration>,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<Response<Incoming>, SendError> {
         mark(request.headers_mut(), self.agent);
-        let sending = self.client().await?.request(request);
+        let sending = self.client().await?.send(request);
         let sent = match first_byte {
             None => sending.await,
             Some(wait) => tokio::time::timeout(wait, sending).await.map_err(|_| {
                 let reason = format!("no answer within the {} ms that the guest gave it", wait.as_millis());
-                Failed::Other(reason, Error::ConnectionReadTimeout)
+                SendError::Other(reason, Error::ConnectionReadTimeout)
             })?,
         };
-        sent.map_err(|error| match refused(&error) {
-            Some(Refused::NotPublic(address)) => Failed::NotPublic(address),
-            Some(Refused::Own(_)) => Failed::Own,
-            None if error.is_connect() => Failed::Other(chain::of(&error), Error::ConnectionRefused),
-            None => Failed::Other(chain::of(&error), Error::HttpProtocolError),
-        })
+        sent.map_err(SendError::from)
     }
 }
 
-fn refused(error: &legacy::Error) -> Option<Refused> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(refused) = error.downcast_ref() {
-            return Some(*refused);
-        }
-        next = error.source();
+impl From<net::Error> for SendError {
+    fn from(error: net::Error) -> Self {
+        let (reason, told) = match &error {
+            net::Error::Refused(Refused::NotPublic(address)) => return Self::NotPublic(*address),
+            net::Error::Refused(Refused::Own(_)) => return Self::Own,
+            net::Error::Unreachable(source) => (chain::of(source), Error::ConnectionRefused),
+            net::Error::BrokenOff(source) => (chain::of(source), Error::HttpProtocolError),
+            net::Error::Shortage(_) => (chain::of(&error), Error::ConnectionLimitReached),
+            net::Error::TimedOut { .. } | net::Error::NotHttp { .. } => {
+                (chain::of(&error), Error::HttpProtocolError)
+            }
+        };
+        Self::Other(reason, told)
     }
-    None
 }
 
 /// How many bytes of responses a call may still read; clones share it.

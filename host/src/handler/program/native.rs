@@ -2,8 +2,8 @@
 
 mod listen;
 mod quota;
-mod rule;
 mod supervisors;
+mod watch;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +11,8 @@ use crate::domain::handler::Exit;
 
 use super::{Call, Fault, ProgramResult, Shortage};
 use listen::listen;
-use rule::rule;
 pub use supervisors::Supervisors;
+use watch::watch;
 
 /// A program of this machine.
 #[derive(Clone, Debug)]
@@ -40,14 +40,14 @@ impl Native {
             Err(Fault::Shortage(shortage)) => return Err(shortage),
         };
         let (ended, broken) = (CancellationToken::new(), CancellationToken::new());
-        let ruling = async {
-            let exit = rule(control, call, &broken).await;
+        let watching = async {
+            let exit = watch(control, call, &broken).await;
             ended.cancel();
             exit
         };
         let stdout = listen(stdout.0, stdout.1, &ended, &broken);
         let stderr = listen(stderr.0, stderr.1, &ended, &broken);
-        let (exit, stdout, stderr) = tokio::join!(ruling, stdout, stderr);
+        let (exit, stdout, stderr) = tokio::join!(watching, stdout, stderr);
         let exit = match (exit?, stdout.broken.or(stderr.broken)) {
             // The limit comes first: the program itself may have used up what is missing.
             (Exit::Limit(limit), _) => Exit::Limit(limit),

@@ -140,7 +140,7 @@ fn run(supervision: Supervision, control: UnixStream, streams: Streams) -> io::R
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut orders, mut reports) = tokio::net::UnixStream::from_std(control)?.into_split();
-        let ended = rule(supervision, streams, &mut orders, &mut reports).await;
+        let ended = supervise(supervision, streams, &mut orders, &mut reports).await;
         reports.write_all(&line(&Report::of(ended))?).await
     })
 }
@@ -158,7 +158,7 @@ async fn order(orders: &mut OwnedReadHalf) {
 }
 
 /// Starts the program and returns how it ended, once none of its processes runs any more.
-async fn rule(
+async fn supervise(
     supervision: Supervision,
     streams: Streams,
     orders: &mut OwnedReadHalf,

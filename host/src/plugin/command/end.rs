@@ -28,7 +28,7 @@ const TEXT_BYTES_MAX: usize = 512;
 /// How Rust's names of functions begin in a module.
 const MANGLED: [&str; 2] = ["_R", "_ZN"];
 
-/// Names a program's exit. `place` is what was left of it.
+/// Names a program's exit. `state` is what was left of it.
 pub(super) fn exit(ending: Ending, state: &CommandState, limits: CommandLimits) -> Exit {
     let exit = match ending {
         Ending::Itself(Ok(Ok(()))) => Exit::Code(0),
@@ -73,14 +73,14 @@ fn trapped(trap: Trap, error: &wasmtime::Error) -> String {
             format!("trap: {}", what.strip_prefix("wasm trap: ").unwrap_or(&what))
         }
     };
-    match place(error) {
-        Some(place) => format!("{what}, in `{place}`"),
+    match function(error) {
+        Some(name) => format!("{what}, in `{name}`"),
         None => what,
     }
 }
 
 /// Returns the function that trapped, where the module has names that people can read.
-fn place(error: &wasmtime::Error) -> Option<String> {
+fn function(error: &wasmtime::Error) -> Option<String> {
     let name = error.downcast_ref::<WasmBacktrace>()?.frames().first()?.func_name()?;
     (!MANGLED.iter().any(|begin| name.starts_with(begin))).then(|| text::clean(name, TEXT_BYTES_MAX))
 }

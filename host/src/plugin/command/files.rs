@@ -15,9 +15,9 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::quota::{ENTRY, Full, Held, Quota};
+use super::quota::{ENTRY, Full, Quota, Usage};
 use super::state::CommandState;
-use super::stream::{At, Written};
+use super::stream::{At, FileStream};
 
 /// A program's files, and how much of them there may be.
 pub(super) struct Files<'a> {
@@ -33,9 +33,9 @@ impl HasData for Own {
 
 /// Links them.
 pub(super) fn link(linker: &mut Linker<CommandState>) -> wasmtime::Result<()> {
-    types::add_to_linker::<_, Own>(linker, |place| {
-        let quota = Arc::clone(&place.quota);
-        Files { wasi: place.filesystem(), quota }
+    types::add_to_linker::<_, Own>(linker, |state| {
+        let quota = Arc::clone(&state.quota);
+        Files { wasi: state.filesystem(), quota }
     })
 }
 
@@ -70,16 +70,16 @@ impl Files<'_> {
     }
 
     /// Counts what an operation on an output adds, before it is done.
-    fn charge(&self, fd: &Fd, more: Held) -> FsResult<Held> {
+    fn charge(&self, fd: &Fd, more: Usage) -> FsResult<Usage> {
         if !self.is_output(fd)? {
-            return Ok(Held::default());
+            return Ok(Usage::default());
         }
         self.quota().charge(more)?;
         Ok(more)
     }
 
     /// Takes back what was counted for an operation that failed.
-    fn done<T>(&self, done: FsResult<T>, charged: Held) -> FsResult<T> {
+    fn done<T>(&self, done: FsResult<T>, charged: Usage) -> FsResult<T> {
         if done.is_err() {
             self.quota().give_back(charged);
         }
@@ -95,7 +95,7 @@ impl Files<'_> {
     }
 
     fn stream(&mut self, file: Arc<std::fs::File>, at: At) -> FsResult<Resource<DynOutputStream>> {
-        let stream: DynOutputStream = Box::new(Written { file, at, quota: Arc::clone(&self.quota) });
+        let stream: DynOutputStream = Box::new(FileStream { file, at, quota: Arc::clone(&self.quota) });
         Ok(self.wasi.table.push(stream)?)
     }
 }
@@ -180,13 +180,13 @@ impl HostDescriptor for Files<'_> {
         new_path: String,
     ) -> FsResult<()> {
         let target = self.wasi.stat_at(same(&fd), PathFlags::empty(), path.clone()).await?;
-        let charged = self.charge(&new_fd, Held { bytes: target.size, ..ENTRY })?;
+        let charged = self.charge(&new_fd, Usage { bytes: target.size, ..ENTRY })?;
         let done = self.wasi.link_at(fd, flags, path, new_fd, new_path).await;
         self.done(done, charged)
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, path: String) -> FsResult<()> {
-        let charged = self.charge(&fd, Held { bytes: target.len() as u64, ..ENTRY })?;
+        let charged = self.charge(&fd, Usage { bytes: target.len() as u64, ..ENTRY })?;
         let done = self.wasi.symlink_at(fd, target, path).await;
         self.done(done, charged)
     }
@@ -209,13 +209,13 @@ impl HostDescriptor for Files<'_> {
         };
         let charged = match &before {
             None if creates => self.charge(&fd, ENTRY)?,
-            Some(_) | None => Held::default(),
+            Some(_) | None => Usage::default(),
         };
         let done = self.wasi.open_at(fd, path_flags, path, how, flags).await;
         let opened = self.done(done, charged)?;
         if let (true, Some(before)) = (cuts, before) {
             let bytes = before.size.saturating_mul(before.link_count.max(1));
-            self.quota().give_back(Held { bytes, entries: 0 });
+            self.quota().give_back(Usage { bytes, entries: 0 });
         }
         if let Some(file) = self.output_file(&opened)? {
             self.quota().opened(&file);

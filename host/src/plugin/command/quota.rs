@@ -21,8 +21,8 @@ use crate::plugin::limits::size;
 /// The count, and what it may become.
 pub(super) struct Quota {
     outputs: Vec<PathBuf>,
-    most: Held,
-    held: Held,
+    most: Usage,
+    held: Usage,
     /// Whether there may be less than is counted.
     may_be_less: bool,
     /// Files that a program opened: it may delete them and keep them open.
@@ -32,7 +32,7 @@ pub(super) struct Quota {
 
 /// What outputs hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct Usage {
     pub(super) bytes: u64,
     /// Files, folders and links.
     pub(super) entries: usize,
@@ -50,7 +50,7 @@ impl From<Full> for io::Error {
 }
 
 /// One more file, folder or link.
-pub(super) const ENTRY: Held = Held { bytes: 0, entries: 1 };
+pub(super) const ENTRY: Usage = Usage { bytes: 0, entries: 1 };
 /// How many files are opened before the closed ones among them are dropped from the list.
 const OPENED_MAX: usize = 2 * super::HANDLES_MAX;
 
@@ -59,8 +59,8 @@ impl Quota {
     pub(super) fn new(outputs: Vec<PathBuf>, bytes_max: u64, entries_max: usize) -> Self {
         Self {
             outputs,
-            most: Held { bytes: bytes_max, entries: entries_max },
-            held: Held::default(),
+            most: Usage { bytes: bytes_max, entries: entries_max },
+            held: Usage::default(),
             may_be_less: false,
             opened: Vec::new(),
             refused: None,
@@ -73,7 +73,7 @@ impl Quota {
     }
 
     /// Counts what comes.
-    pub(super) fn charge(&mut self, more: Held) -> Result<(), Full> {
+    pub(super) fn charge(&mut self, more: Usage) -> Result<(), Full> {
         if let Err(limit) = self.room_for(more) {
             let measured = if self.may_be_less { self.measure().map_err(|_| limit) } else { Err(limit) };
             if let Err(limit) = measured.and_then(|()| self.room_for(more)) {
@@ -86,15 +86,15 @@ impl Quota {
     }
 
     /// Counts a file's growth to at least `end` bytes.
-    pub(super) fn grow(&mut self, file: &Metadata, end: u64) -> Result<Held, Full> {
+    pub(super) fn grow(&mut self, file: &Metadata, end: u64) -> Result<Usage, Full> {
         let more = end.saturating_sub(file.len()).saturating_mul(names(file));
-        let more = Held { bytes: more, entries: 0 };
+        let more = Usage { bytes: more, entries: 0 };
         self.charge(more)?;
         Ok(more)
     }
 
     /// Takes back what was counted and did not come, or what certainly went.
-    pub(super) fn give_back(&mut self, less: Held) {
+    pub(super) fn give_back(&mut self, less: Usage) {
         self.held.bytes = self.held.bytes.saturating_sub(less.bytes);
         self.held.entries = self.held.entries.saturating_sub(less.entries);
     }
@@ -102,7 +102,7 @@ impl Quota {
     /// Counts that a file was cut off.
     pub(super) fn shrunk(&mut self, file: &Metadata, end: u64) {
         let bytes = file.len().saturating_sub(end).saturating_mul(names(file));
-        self.give_back(Held { bytes, entries: 0 });
+        self.give_back(Usage { bytes, entries: 0 });
     }
 
     /// Says that something was deleted, or did not come whole.
@@ -118,7 +118,7 @@ impl Quota {
         self.opened.push(Arc::downgrade(file));
     }
 
-    fn room_for(&self, more: Held) -> Result<(), Limit> {
+    fn room_for(&self, more: Usage) -> Result<(), Limit> {
         let held = self.held.plus(more);
         if held.bytes > self.most.bytes && more.bytes > 0 {
             return Err(Limit::Bytes);
@@ -132,7 +132,7 @@ impl Quota {
     /// Measures the outputs again. Where something cannot be read, such as folders nested deeper than a path may be
     /// long, the count stays unchanged.
     fn measure(&mut self) -> io::Result<()> {
-        let (mut held, mut nameless) = (Held::default(), false);
+        let (mut held, mut nameless) = (Usage::default(), false);
         for output in &self.outputs {
             let is_within = |other: &PathBuf| other != output && output.starts_with(other);
             if self.outputs.iter().any(is_within) {
@@ -141,14 +141,14 @@ impl Quota {
             for entry in WalkDir::new(output).min_depth(1).follow_root_links(false) {
                 let metadata = entry?.metadata()?;
                 let bytes = if metadata.is_dir() { 0 } else { metadata.len() };
-                held = held.plus(Held { bytes, entries: 1 });
+                held = held.plus(Usage { bytes, entries: 1 });
             }
         }
         self.opened.retain(|file| file.strong_count() > 0);
         for file in self.opened.iter().filter_map(Weak::upgrade) {
             let metadata = file.metadata()?;
             if metadata.nlink() == 0 {
-                held = held.plus(Held { bytes: metadata.len(), entries: 0 });
+                held = held.plus(Usage { bytes: metadata.len(), entries: 0 });
                 nameless = true;
             }
         }
@@ -163,7 +163,7 @@ fn names(file: &Metadata) -> u64 {
     file.nlink().max(1)
 }
 
-impl Held {
+impl Usage {
     fn plus(self, more: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(more.bytes),
@@ -180,7 +180,7 @@ enum Limit {
 }
 
 impl Limit {
-    fn text(self, most: Held) -> String {
+    fn text(self, most: Usage) -> String {
         match self {
             Self::Bytes => {
                 let bytes = usize::try_from(most.bytes).unwrap_or(usize::MAX);

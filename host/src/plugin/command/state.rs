@@ -14,7 +14,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::files;
 use super::memory::MemoryLimiter;
 use super::quota::Quota;
-use super::stream::Spoken;
+use super::stream::StdStream;
 use super::{CommandCall, HANDLES_MAX};
 use crate::plugin::guest::FIELDS_BYTES_MAX;
 use crate::plugin::http::Outbound;
@@ -24,7 +24,7 @@ use crate::plugin::web::Web;
 pub(super) struct CommandState {
     pub(super) memory: MemoryLimiter,
     pub(super) quota: Arc<Mutex<Quota>>,
-    stderr: Spoken,
+    stderr: StdStream,
     outbound: Outbound,
     table: ResourceTable,
     wasi: WasiCtx,
@@ -34,7 +34,7 @@ pub(super) struct CommandState {
 /// A folder or file of a run that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to open {} for the program", path.display())]
-pub(super) struct PlaceError {
+pub(super) struct OpenError {
     path: PathBuf,
     source: io::Error,
 }
@@ -45,19 +45,19 @@ const DOWNLOAD: &str = "download";
 const EVENT: &str = "event.json";
 
 impl CommandState {
-    pub(super) fn new(call: CommandCall, web: Arc<Web>) -> Result<Self, PlaceError> {
+    pub(super) fn new(call: CommandCall, web: Arc<Web>) -> Result<Self, OpenError> {
         let CommandCall { folder, outputs, arguments, environment, stdout, stderr, allow_hosts, limits } =
             call;
         let event = folder.join(EVENT);
-        let stdin = File::open(&event).map_err(|source| PlaceError { path: event, source })?;
-        let stderr = Spoken::new(stderr);
+        let stdin = File::open(&event).map_err(|source| OpenError { path: event, source })?;
+        let stderr = StdStream::new(stderr);
         let mut wasi = WasiCtx::builder();
         // This must stand before the folders, which remember it: the thread is the program's own.
         wasi.allow_blocking_current_thread(true)
             .args(&arguments)
             .envs(&environment)
             .stdin(InputFile::new(stdin))
-            .stdout(Spoken::new(stdout))
+            .stdout(StdStream::new(stdout))
             .stderr(stderr.clone());
         for name in [FOLDER, DOWNLOAD] {
             open(&mut wasi, &folder, name, FsPerms::ReadOnly)?;
@@ -90,11 +90,11 @@ impl CommandState {
     }
 }
 
-fn open(wasi: &mut WasiCtxBuilder, folder: &Path, name: &str, perms: FsPerms) -> Result<(), PlaceError> {
+fn open(wasi: &mut WasiCtxBuilder, folder: &Path, name: &str, perms: FsPerms) -> Result<(), OpenError> {
     let path = folder.join(name);
     match wasi.preopened_dir(&path, name, perms) {
         Ok(_) => Ok(()),
-        Err(error) => Err(PlaceError { path, source: error.downcast().unwrap_or_else(io::Error::other) }),
+        Err(error) => Err(OpenError { path, source: error.downcast().unwrap_or_else(io::Error::other) }),
     }
 }
 

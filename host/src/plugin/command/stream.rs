@@ -21,13 +21,13 @@ pub(super) enum At {
 }
 
 /// A file of an output, with what may still be written.
-pub(super) struct Written {
+pub(super) struct FileStream {
     pub(super) file: Arc<File>,
     pub(super) at: At,
     pub(super) quota: Arc<Mutex<Quota>>,
 }
 
-impl Written {
+impl FileStream {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut quota = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
         let metadata = self.file.metadata()?;
@@ -49,11 +49,11 @@ impl Written {
 }
 
 #[async_trait::async_trait]
-impl Pollable for Written {
+impl Pollable for FileStream {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Written {
+impl OutputStream for FileStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.put(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
     }
@@ -69,9 +69,9 @@ impl OutputStream for Written {
 
 /// A program's stdout or stderr. Its clones write to the same.
 #[derive(Clone)]
-pub(super) struct Spoken(Arc<Mutex<Box<dyn Write + Send>>>);
+pub(super) struct StdStream(Arc<Mutex<Box<dyn Write + Send>>>);
 
-impl Spoken {
+impl StdStream {
     pub(super) fn new(to: Box<dyn Write + Send>) -> Self {
         Self(Arc::new(Mutex::new(to)))
     }
@@ -81,13 +81,13 @@ impl Spoken {
     }
 }
 
-impl IsTerminal for Spoken {
+impl IsTerminal for StdStream {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Spoken {
+impl StdoutStream for StdStream {
     /// Never called: programs are components of WASI 0.2, which use the stream below.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
@@ -99,11 +99,11 @@ impl StdoutStream for Spoken {
 }
 
 #[async_trait::async_trait]
-impl Pollable for Spoken {
+impl Pollable for StdStream {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Spoken {
+impl OutputStream for StdStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.say(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
     }

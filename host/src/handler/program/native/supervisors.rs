@@ -129,7 +129,7 @@ fn supervision(native: &Native, call: &Call) -> Result<Supervision, Fault> {
     let mut command = Vec::new();
     if let [program, rest @ ..] = &native.command[..] {
         let program =
-            place(program).map_err(|error| Fault::of(&format!("failed to find `{program}`"), &error))?;
+            absolute(program).map_err(|error| Fault::of(&format!("failed to find `{program}`"), &error))?;
         command.push(program.into_os_string());
         command.extend(rest.iter().chain(&call.arguments).map(Into::into));
     }
@@ -155,6 +155,6 @@ fn supervision(native: &Native, call: &Call) -> Result<Supervision, Fault> {
 }
 
 /// Returns the path of a program as seen from any folder; a bare name stays one.
-fn place(program: &str) -> io::Result<PathBuf> {
+fn absolute(program: &str) -> io::Result<PathBuf> {
     if program.contains('/') { std::path::absolute(program) } else { Ok(program.into()) }
 }

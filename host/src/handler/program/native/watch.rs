@@ -23,7 +23,7 @@ const SLACK: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When this machine lacks what it takes to start the program.
-pub(super) async fn rule(
+pub(super) async fn watch(
     control: UnixStream,
     call: &Call,
     broken: &CancellationToken,
