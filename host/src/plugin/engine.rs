@@ -20,7 +20,7 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 /// How many unused slots of the pool stay initialised for their last module.
 const WARM_SLOTS_MAX: u32 = 256;
 /// How many bytes of a memory keep their pages for the next instance, which saves page faults.
-const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Makes the engine that compiles, and that programs run in: it has no pool, which would reserve terabytes of address
 /// space and has slots for plugins alone.

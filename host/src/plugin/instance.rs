@@ -4,6 +4,7 @@ use wasmtime::component::Instance;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::component::Plugin;
+use super::engine::KEEP_RESIDENT_BYTES;
 use super::failure;
 use super::guest::Guest;
 use super::limits::HANDLES_MAX;
@@ -32,8 +33,12 @@ pub(super) async fn ask_fresh<T>(
             }
             Err(error) => Err(error),
         };
-        timer.read_thread_time();
-        (answer, kept.take().expect(THERE).into_data())
+        let store = kept.take().expect(THERE);
+        if store.data().meter.memory_bytes > KEEP_RESIDENT_BYTES {
+            // Freeing it may take longer than a tick, and reading the thread's time takes a system call.
+            timer.read_thread_time();
+        }
+        (answer, store.into_data())
     };
     let ended = timer.limit(seat.as_mut(), asking).await;
     let (answer, guest) = match ended {

@@ -1,7 +1,8 @@
 //! What one call of a plugin costs: `cargo bench -p waypost --bench plugins`.
 //!
 //! A fresh instance for each call, the filter of plugins/keep-files and the 2 KB event: bare wasmtime beside the whole of
-//! Waypost's host code, in turns, in processor time of the calling thread; then the same on two threads at once.
+//! Waypost's host code, with one module and with a hundred, in turns, in processor time of the calling thread; then
+//! calls on two threads at once.
 
 mod bare;
 mod ours;
@@ -15,23 +16,34 @@ use stopwatch::{Contestant, race};
 /// How long threads are measured, in each of several rounds.
 const ROUND: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 7;
+/// How many modules stand against one.
+const MODULES: usize = 100;
 
 fn main() {
     let wasm = std::fs::read(waypost_guests::KEEP_FILES).expect("the build script has built it");
     let bare = bare::Bare::new(&wasm);
-    let ours = ours::Ours::new(wasm.clone());
-    let (mut once, mut mine) = (bare.caller(), ours.caller());
+    let (ours, many) = (ours::Ours::new(&wasm, 1), ours::Ours::new(&wasm, MODULES));
+    let (mut once, mut mine, mut mines) = (bare.caller(), ours.caller(), many.caller());
     let mut reused = bare.reusing();
-    let mut contestants: Vec<Contestant<'_>> =
-        vec![Box::new(|| once.call()), Box::new(|| mine.call()), Box::new(|| reused.call())];
+    let mut contestants: Vec<Contestant<'_>> = vec![
+        Box::new(|| once.call()),
+        Box::new(|| mine.call()),
+        Box::new(|| reused.call()),
+        Box::new(|| mines.call()),
+    ];
     let times = race(&mut contestants);
     drop(contestants);
     print(&format!("One call of keep-files ({} bytes) on an event of 2 KB, µs\n", wasm.len()));
     print(
-        "| bare wasmtime, fresh instance | Waypost, fresh instance | ratio | bare wasmtime, reused instance |",
+        "| bare wasmtime, fresh instance | Waypost, fresh instance | ratio | bare wasmtime, reused instance | \
+         Waypost, a hundred modules in turn | ratio |",
     );
-    print("|---|---|---|---|");
-    print(&format!("| {:.1} | {:.1} | {:.2} | {:.1} |", times[0], times[1], times[1] / times[0], times[2]));
+    print("|---|---|---|---|---|---|");
+    let [bare_us, ours_us, reused_us, many_us] = [0, 1, 2, 3].map(|place| times[place]);
+    let (to_bare, to_one) = (ours_us / bare_us, many_us / ours_us);
+    print(&format!(
+        "| {bare_us:.1} | {ours_us:.1} | {to_bare:.2} | {reused_us:.1} | {many_us:.1} | {to_one:.2} |"
+    ));
 
     let mut ratios = Vec::new();
     let mut rates = [Vec::new(), Vec::new()];

@@ -16,10 +16,10 @@ use crate::count;
 
 const EVENT: &[u8] = include_bytes!("../src/event.json");
 
-/// A host with the module in it.
+/// A host with the module in it, as often as it is asked for, each time as another module.
 pub(crate) struct Ours {
     host: Arc<Host>,
-    plugin: Arc<Plugin>,
+    plugins: Vec<Arc<Plugin>>,
     subscription: Arc<Subscription>,
     used: Arc<PluginUse>,
     _folder: TempDir,
@@ -35,12 +35,26 @@ fn parse() -> Event {
     Event::from_json(EVENT).expect("it is an event")
 }
 
+/// Makes another module of one, which does the same: a custom section holds its number.
+fn variant(wasm: &[u8], n: usize) -> Vec<u8> {
+    let name = format!("{n:08}");
+    [wasm, &[0, 9, 8], name.as_bytes()].concat()
+}
+
+fn load(host: &Arc<Host>, wasm: Vec<u8>) -> Arc<Plugin> {
+    let wasm = bytes::Bytes::from(wasm);
+    runtime().block_on(async {
+        let report = host.admit("u", wasm.clone()).await.expect("it is accepted");
+        host.load(report.digest, async { Ok(wasm) }).await.expect("it loads")
+    })
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts")
 }
 
 impl Ours {
-    pub(crate) fn new(wasm: Vec<u8>) -> Self {
+    pub(crate) fn new(wasm: &[u8], modules: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let host = Arc::new(Host::new(Settings {
             limits: Limits::default(),
@@ -52,20 +66,17 @@ impl Ours {
             memory_total_bytes: 1 << 30,
             threads: 2,
         }));
-        let plugin = runtime().block_on(async {
-            let report = host.admit("u", wasm.clone().into()).await.expect("it is accepted");
-            host.load(report.digest, async { Ok(wasm.into()) }).await.expect("it loads")
-        });
+        let plugins: Vec<_> = (0..modules).map(|n| variant(wasm, n)).map(|wasm| load(&host, wasm)).collect();
         let target = "http://localhost:1/".parse().expect("a URL");
         let now = waypost::clock::now();
         let subscription = Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, now);
-        let used = PluginUse::new(plugin.digest());
-        Self { host, plugin, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
+        let used = PluginUse::new(plugins[0].digest());
+        Self { host, plugins, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
     }
 
     /// Returns a caller on the thread that it is used on.
     pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller { ours: self, event: parse(), runtime: runtime() }
+        Caller { ours: self, event: parse(), runtime: runtime(), calls: 0 }
     }
 
     /// Returns how many calls a second so many threads make.
@@ -86,11 +97,12 @@ impl Ours {
     }
 }
 
-/// Calls the plugin with one event.
+/// Calls the modules in turn with one event.
 pub(crate) struct Caller<'o> {
     ours: &'o Ours,
     event: Event,
     runtime: Runtime,
+    calls: usize,
 }
 
 impl Caller<'_> {
@@ -105,7 +117,9 @@ impl Caller<'_> {
             steps: Steps::All,
             purpose: Purpose::Deliver,
         };
-        let ran = self.runtime.block_on(self.ours.host.run_here(&self.ours.plugin, call)).expect("it runs");
+        let plugin = &self.ours.plugins[self.calls % self.ours.plugins.len()];
+        self.calls += 1;
+        let ran = self.runtime.block_on(self.ours.host.run_here(plugin, call)).expect("it runs");
         assert_eq!(ran.run.verdict, Verdict::Deliver);
         1
     }
