@@ -40,9 +40,7 @@ pub(super) async fn make(
         SendPlan::Event
     } else {
         // Boxed, so that deliveries without a plugin do not pay for the size of this future.
-        let decided = Box::pin(decide(targets, job, plugin_context)).await;
-        (record.plugin, record.rendered) = (decided.run, decided.is_rendered);
-        decided.plan
+        Box::pin(decide(targets, job, plugin_context, record)).await
     };
     let (response, output) = match plan {
         SendPlan::End(next) => return Some(next),

@@ -86,14 +86,7 @@ impl Breakers {
             all.remove(&subscription.id);
             return Permit::Call;
         }
-        match known.ask(now) {
-            BreakerAnswer::Call => Permit::Call,
-            BreakerAnswer::Try => {
-                let (breakers, of) = (Arc::clone(self), subscription.id);
-                Permit::Try(Probe { breakers, of, is_over: false })
-            }
-            BreakerAnswer::Not { until, holds } => Permit::Not { until, holds },
-        }
+        known.ask(now, || Probe { breakers: Arc::clone(self), of: subscription.id, is_over: false })
     }
 
     /// Notes the result of a call.
@@ -165,26 +158,19 @@ struct Open {
     is_tried: bool,
 }
 
-#[derive(Debug, PartialEq)]
-enum BreakerAnswer {
-    Call,
-    Try,
-    Not { until: Timestamp, holds: bool },
-}
-
 impl Breaker {
     fn new(version: Timestamp) -> Self {
         Self { version, failures: 0, reason: String::new(), open: None }
     }
 
-    fn ask(&mut self, now: Timestamp) -> BreakerAnswer {
+    fn ask(&mut self, now: Timestamp, probe: impl FnOnce() -> Probe) -> Permit {
         match &mut self.open {
-            None => BreakerAnswer::Call,
+            None => Permit::Call,
             Some(open) if now >= open.until && !open.is_tried => {
                 open.is_tried = true;
-                BreakerAnswer::Try
+                Permit::Try(probe())
             }
-            Some(Open { until, holds, .. }) => BreakerAnswer::Not { until: *until, holds: *holds },
+            Some(Open { until, holds, .. }) => Permit::Not { until: *until, holds: *holds },
         }
     }
 

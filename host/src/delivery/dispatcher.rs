@@ -74,7 +74,7 @@ impl Dispatcher {
 
     /// Tells whether an attempt of this delivery is in flight.
     pub fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
-        self.workers.is_in_flight(event, recipient)
+        self.workers.in_flight().contains(event, recipient)
     }
 
     /// Tells whether a policy server or plugin decides who may see an event.

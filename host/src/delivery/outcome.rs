@@ -61,12 +61,6 @@ impl<'a> Retry<'a> {
         let Self { schedule, failed } = self;
         RetryContext { schedule, failed, now: clock::now(), random: rand::random() }
     }
-
-    /// Returns the outcome of a failure at this moment that is retried after `wait_min` at the earliest.
-    pub(super) fn outcome(self, reason: String, wait_min: Duration) -> Outcome {
-        let RetryContext { schedule, failed, now, random } = self.context();
-        Outcome::after_failure(reason, schedule, failed, wait_min, now, random)
-    }
 }
 
 /// When and how often an attempt is made.

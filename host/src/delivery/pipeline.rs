@@ -18,7 +18,7 @@ use crate::domain::plugin::{
 use crate::domain::{Holder, Outcome, PluginUse};
 use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::store::{Error, Rendering};
-use crate::worker::{Job, Next};
+use crate::worker::{AttemptRecord, Job, Next};
 use crate::{chain, clock};
 
 /// Why a run does not count if its delivery is not pending any more.
@@ -47,69 +47,53 @@ impl SendPlan {
     }
 }
 
-/// The result of the plugin stage.
-pub(super) struct PluginDecision {
-    pub(super) plan: SendPlan,
-    /// What the plugin did, unless the store has it already.
-    pub(super) run: Option<Box<PluginRun>>,
-    /// Whether the store has the rendered payload.
-    pub(super) is_rendered: bool,
-}
-
 /// What a delivery needs to call its plugin.
 pub(super) struct PluginContext {
     pub(super) permit: Permit,
     pub(super) state_cache: Arc<StateCache>,
 }
 
-impl PluginDecision {
-    fn unrendered(plan: SendPlan, run: PluginRun) -> Self {
-        Self { plan, run: Some(Box::new(run)), is_rendered: false }
-    }
-
-    fn rendered(result: PluginResult) -> Self {
-        Self { plan: plan_of(result), run: None, is_rendered: true }
-    }
-
-    fn event() -> Self {
-        Self { plan: SendPlan::Event, run: None, is_rendered: false }
-    }
-}
-
-/// Decides what is sent: reads the rendered payload, or calls the plugin.
+/// Decides what is sent: reads the rendered payload, or calls the plugin. What the plugin did goes into `record`, unless
+/// the store has it.
 pub(super) async fn decide(
     targets: &Targets,
     job: &Job<'_, Targets>,
     plugin_context: Option<PluginContext>,
-) -> PluginDecision {
+    record: &mut AttemptRecord,
+) -> SendPlan {
+    let plan = render(targets, job, plugin_context, record).await;
+    plan.unwrap_or_else(|error| unreadable(&error))
+}
+
+async fn render(
+    targets: &Targets,
+    job: &Job<'_, Targets>,
+    plugin_context: Option<PluginContext>,
+    record: &mut AttemptRecord,
+) -> Result<SendPlan, Error> {
     let Job { subject: subscription, pending, .. } = *job;
     if pending.rendered {
-        match targets.store.rendered(pending.event.id, subscription.id.into()).await {
-            Ok(Some(rendered)) => return PluginDecision::rendered(rendered.result),
-            Ok(None) => {}
-            Err(error) => {
-                return PluginDecision { plan: unreadable(&error), run: None, is_rendered: true };
-            }
+        if let Some(rendered) = targets.store.rendered(pending.event.id, subscription.id.into()).await? {
+            return Ok(plan_of(rendered.result));
         }
+        record.rendered = false;
     }
-    let (Some(used), Some(PluginContext { permit, state_cache })) = (&subscription.plugin, plugin_context)
+    let (Some(used), Some(PluginContext { permit, state_cache }), false) =
+        (&subscription.plugin, plugin_context, pending.progress.passed)
     else {
-        return PluginDecision::event();
+        return Ok(SendPlan::Event);
     };
-    if pending.progress.passed {
-        return PluginDecision::event();
-    }
     let attempt = pending.progress.failed + 1;
     if let Permit::Not { until, holds } = permit {
         let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
         let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
+        record.plugin = Some(Box::new(run));
         // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
         // have been asked.
         let on_error = if holds { OnError::Retry } else { used.on_error };
-        let plan = classify_failure(&failed, on_error, targets.retry(job).context());
-        return PluginDecision::unrendered(plan, run);
+        return Ok(classify_failure(&failed, on_error, targets.retry(job).context()));
     }
-    let stage = PluginStage { targets, job, used };
+    let mut stage = PluginStage { targets, job, used, record };
     match targets.modules.plugin(used.digest).await {
         Ok(plugin) => stage.ask(plugin, permit, &state_cache).await,
         Err(failed) => {
@@ -118,7 +102,7 @@ pub(super) async fn decide(
                 Ok(Some(module)) => module.report.exports.iter().any(|export| export == "policy"),
                 Ok(None) | Err(_) => true,
             };
-            stage.classify_failed_run(permit, run, may_have_policy)
+            Ok(stage.classify_failed_run(permit, run, may_have_policy))
         }
     }
 }
@@ -128,20 +112,21 @@ struct PluginStage<'a> {
     targets: &'a Targets,
     job: &'a Job<'a, Targets>,
     used: &'a Arc<PluginUse>,
+    record: &'a mut AttemptRecord,
 }
 
 impl PluginStage<'_> {
-    async fn ask(&self, plugin: Arc<Plugin>, permit: Permit, state_cache: &StateCache) -> PluginDecision {
+    async fn ask(
+        &mut self,
+        plugin: Arc<Plugin>,
+        permit: Permit,
+        state_cache: &StateCache,
+    ) -> Result<SendPlan, Error> {
         let has_policy = plugin.has_policy();
-        let mut guard = None;
-        if plugin.uses_state() {
-            guard = match state_cache.lock(&self.targets.store, self.job.subject).await {
-                Ok(guard) => Some(guard),
-                Err(error) => {
-                    return PluginDecision { plan: unreadable(&error), run: None, is_rendered: false };
-                }
-            };
-        }
+        let guard = match plugin.uses_state() {
+            true => Some(state_cache.lock(&self.targets.store, self.job.subject).await?),
+            false => None,
+        };
         let now = clock::now();
         let call = Call {
             event: self.job.pending.event.event.clone(),
@@ -155,7 +140,7 @@ impl PluginStage<'_> {
         };
         let CallResult { mut run, outputs, state } = self.targets.modules.host().run(plugin, call).await;
         if let Verdict::Failed(_) = run.verdict {
-            return self.classify_failed_run(permit, run, has_policy);
+            return Ok(self.classify_failed_run(permit, run, has_policy));
         }
         run.keep_end(self.targets.limits.success_log_bytes);
         self.targets.breakers.note(self.job.subject, permit, Ok(()), now);
@@ -166,23 +151,18 @@ impl PluginStage<'_> {
         drop(state);
         let result = result_of(&run.verdict, outputs);
         if changes.is_empty() && !matches!(result, PluginResult::Outputs(_)) {
-            return PluginDecision::unrendered(plan_of(result), run);
+            self.record.plugin = Some(Box::new(run));
+            return Ok(plan_of(result));
         }
         // While the disk is full, the delivery is held and its plugin runs again later: this run is discarded.
-        match self.commit(run, result.clone(), changes.clone()).await {
-            Ok(true) => {
-                if let Some(guard) = guard {
-                    guard.commit(changes);
-                }
-                PluginDecision::rendered(result)
-            }
-            Ok(false) => {
-                let reason = GONE.to_owned();
-                let plan = SendPlan::over(Outcome::Skipped { reason });
-                PluginDecision { plan, run: None, is_rendered: false }
-            }
-            Err(error) => PluginDecision { plan: unreadable(&error), run: None, is_rendered: false },
+        if !self.commit(run, result.clone(), changes.clone()).await? {
+            return Ok(SendPlan::over(Outcome::Skipped { reason: GONE.to_owned() }));
         }
+        if let Some(guard) = guard {
+            guard.commit(changes);
+        }
+        self.record.rendered = true;
+        Ok(plan_of(result))
     }
 
     /// Freezes the rendered payload.
@@ -203,8 +183,8 @@ impl PluginStage<'_> {
         self.targets.store.freeze(rendering).await
     }
 
-    fn classify_failed_run(&self, permit: Permit, run: PluginRun, may_have_policy: bool) -> PluginDecision {
-        let Verdict::Failed(failed) = &run.verdict else { return PluginDecision::event() };
+    fn classify_failed_run(&mut self, permit: Permit, run: PluginRun, may_have_policy: bool) -> SendPlan {
+        let Verdict::Failed(failed) = &run.verdict else { return SendPlan::Event };
         let wanted = self.used.on_error;
         let counted = if failure::is_counted(failed) {
             let holds = may_have_policy || matches!(wanted, OnError::Retry | OnError::DeadLetter);
@@ -227,7 +207,8 @@ impl PluginStage<'_> {
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);
         let plan = classify_failure(failed, on_error, self.targets.retry(self.job).context());
-        PluginDecision::unrendered(plan, run)
+        self.record.plugin = Some(Box::new(run));
+        plan
     }
 }
 

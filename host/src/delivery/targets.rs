@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::{Breakers, Permit};
 use super::last_success::LastSuccess;
-use super::outcome::{Retry, SubscriptionEffect};
+use super::outcome::{Retry, SubscriptionEffect, failure};
 use super::pipeline::PluginContext;
 use super::state_cache::StateCache;
 use super::{Limits, attempt};
@@ -62,7 +62,7 @@ impl Deliverer for Targets {
 
     fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
         match self.directory.get(recipient.subscription_id()) {
-            None => Standing::Unknown,
+            None => Standing::Inactive,
             Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
             Some(subscription) if subscription.is_active() => Standing::Active(subscription),
             Some(_) => Standing::Inactive,
@@ -125,7 +125,8 @@ impl Deliverer for Targets {
 
     /// A panic is not the subscription's fault: it has no effect on it.
     async fn panicked(self: &Arc<Self>, job: &Job<'_, Self>, _: &mut AttemptRecord) -> Next {
-        let outcome = self.retry(job).outcome(PANICKED.to_owned(), Duration::ZERO);
+        let (reason, error) = (PANICKED.to_owned(), String::new());
+        let (outcome, _) = failure(reason, error, None, self.retry(job).context());
         Next::Over(outcome, Effect::Nothing)
     }
 

@@ -86,7 +86,7 @@ impl Deliverer for Runner {
     fn standing(&self, recipient: RecipientId) -> Standing<Subject> {
         match self.subjects.get(&recipient) {
             Some(subject) => Standing::Active(Arc::clone(subject)),
-            None => Standing::Unknown,
+            None => Standing::Inactive,
         }
     }
 

@@ -23,6 +23,12 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct AttemptResult {
     pub(super) record: Record,
     pub(super) effect: Effect,
+    pub(super) event: EventId,
+    /// Whether its row was that of a retry.
+    pub(super) was_retry: bool,
+    pub(super) is_good: bool,
+    /// When the next attempt is due, if there is one.
+    pub(super) due: Option<Timestamp>,
     pub(super) took: Duration,
     /// Whether it gave way to other workers.
     pub(super) gave_way: bool,
@@ -42,33 +48,6 @@ pub(super) enum Record {
 }
 
 impl Record {
-    pub(super) fn event(&self) -> EventId {
-        match self {
-            Self::Settled(settlement) => settlement.event,
-            Self::Released(release) => release.event,
-        }
-    }
-
-    /// Tells whether the row of the delivery was that of a retry.
-    pub(super) fn was_retry(&self) -> bool {
-        match self {
-            Self::Settled(settlement) => settlement.position.due.is_some(),
-            Self::Released(release) => release.position.due.is_some(),
-        }
-    }
-
-    /// Tells whether the attempt went well, and when the next one is due, if there is one.
-    pub(super) fn next(&self) -> (bool, Option<Timestamp>) {
-        match self {
-            Self::Settled(settlement) => match settlement.attempt.outcome {
-                Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => (true, None),
-                Outcome::Retry { due, .. } => (false, Some(due)),
-                Outcome::Dead { .. } => (false, None),
-            },
-            Self::Released(release) => (false, Some(release.due)),
-        }
-    }
-
     /// Writes it to the store, as often as the rules say.
     pub(super) async fn write<D: Deliverer>(self, shared: &Shared<D>) -> Result<(), Error> {
         if D::RULES.insists {
@@ -92,10 +71,7 @@ impl Record {
             match &written {
                 // A damaged record stays damaged.
                 Ok(()) | Err(Error::Damaged { .. }) => return written,
-                Err(error) => {
-                    let event = self.event();
-                    tracing::error!(%event, %error, "the end of an attempt is not recorded yet");
-                }
+                Err(error) => tracing::error!(%error, "the end of an attempt is not recorded yet"),
             }
             if stop.run_until_cancelled(tokio::time::sleep(RECORD_PAUSE)).await.is_none() {
                 return written;
@@ -127,21 +103,25 @@ pub(super) async fn attempt<D: Deliverer>(
         }
     };
     let took = occupied.elapsed();
-    let gave_way = matches!(next, Next::GaveWay(_));
-    let (record, effect) = match next {
-        Next::Over(outcome, effect) => {
-            (Record::Settled(settle(recipient, &pending, record, (at, took), outcome)), effect)
-        }
-        Next::Held(by, reason) => {
-            let release = release::<D>(recipient, &pending, &record, by, reason);
-            (Record::Released(Box::new(release)), Effect::Nothing)
-        }
-        Next::GaveWay(reason) => {
-            let release = release::<D>(recipient, &pending, &record, Holder::Host, reason);
-            (Record::Released(Box::new(release)), Effect::Nothing)
-        }
+    let (was_retry, gave_way) = (pending.position.due.is_some(), matches!(next, Next::GaveWay(_)));
+    let put_off = |by, reason| {
+        let release = release::<D>(recipient, &pending, record.progress.sent, by, reason);
+        (false, Some(release.due), Record::Released(Box::new(release)), Effect::Nothing)
     };
-    (AttemptResult { record, effect, took, gave_way }, slot)
+    let (is_good, due, record, effect) = match next {
+        Next::Over(outcome, effect) => {
+            let (is_good, due) = match &outcome {
+                Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => (true, None),
+                Outcome::Retry { due, .. } => (false, Some(*due)),
+                Outcome::Dead { .. } => (false, None),
+            };
+            let settlement = settle(recipient, &pending, record, (at, took), outcome);
+            (is_good, due, Record::Settled(settlement), effect)
+        }
+        Next::Held(by, reason) => put_off(by, reason),
+        Next::GaveWay(reason) => put_off(Holder::Host, reason),
+    };
+    (AttemptResult { record, effect, event, was_retry, is_good, due, took, gave_way }, slot)
 }
 
 fn settle(
@@ -165,7 +145,7 @@ fn settle(
 fn release<D: Deliverer>(
     recipient: RecipientId,
     pending: &PendingDelivery,
-    record: &AttemptRecord,
+    sent: u64,
     by: Holder,
     reason: String,
 ) -> Release {
@@ -179,7 +159,7 @@ fn release<D: Deliverer>(
         recipient,
         event: pending.event.id,
         position: pending.position,
-        progress: Progress { sent: record.progress.sent, ..pending.progress },
+        progress: Progress { sent, ..pending.progress },
         by,
         reason,
         since: in_micros(since),

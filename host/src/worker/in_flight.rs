@@ -25,6 +25,11 @@ impl<M> InFlight<M> {
         InFlightGuard(self, (event, recipient))
     }
 
+    /// Tells whether an attempt of this delivery is in flight.
+    pub(crate) fn contains(&self, event: EventId, recipient: RecipientId) -> bool {
+        self.0.lock().contains_key(&(event, recipient))
+    }
+
     /// Returns the mark of an attempt in flight.
     pub(crate) fn mark(&self, event: EventId, recipient: RecipientId) -> Option<M>
     where

@@ -130,12 +130,10 @@ pub(crate) enum Division {
 pub(crate) enum Standing<S> {
     /// Its deliveries are attempted.
     Active(Arc<S>),
-    /// Its deliveries wait until it is active again.
+    /// Its deliveries wait until it is active again, or are another deliverer's.
     Inactive,
     /// It is deleted: its deliveries are dropped.
     Gone,
-    /// Another deliverer's, or nobody's.
-    Unknown,
 }
 
 /// How many attempts there may be at once for one subject. A worker begins with the least number; a success adds one, and

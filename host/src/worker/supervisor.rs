@@ -17,7 +17,7 @@ use super::timetable::Timetable;
 use super::worker::{Worker, WorkerEnd};
 use super::{Deliverer, Division, Standing};
 use crate::clock;
-use crate::domain::{EventId, Holder, RecipientId};
+use crate::domain::{Holder, RecipientId};
 use crate::stage::caught;
 use crate::store::{Gains, HashSlot, Store, Wake};
 
@@ -74,11 +74,6 @@ impl<D: Deliverer> Workers<D> {
     /// Returns the token that ends attempts in flight.
     pub(crate) fn abort_token(&self) -> &CancellationToken {
         &self.shared.abort
-    }
-
-    /// Tells whether an attempt of this delivery is in flight.
-    pub(crate) fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
-        self.shared.in_flight.mark(event, recipient).is_some()
     }
 
     /// Returns what holds a recipient's deliveries, other than itself, and since when.
@@ -220,7 +215,6 @@ impl<D: Deliverer> Supervisor<D> {
                 || shared.store.share().has(HashSlot::of_subscription(recipient))
         };
         let is_active = match standing {
-            Standing::Unknown => return,
             Standing::Active(_) => true,
             Standing::Inactive => false,
             Standing::Gone => {

@@ -103,7 +103,7 @@ impl<D: Deliverer> Worker<D> {
     pub(super) async fn work(shared: Arc<Shared<D>>, id: RecipientId, mailbox: Arc<Mailbox>) -> WorkerEnd {
         match shared.deliverer.standing(id) {
             Standing::Active(subject) => Self::new(shared, id, mailbox, &subject).run().await,
-            Standing::Inactive | Standing::Gone | Standing::Unknown => WorkerEnd::Inactive,
+            Standing::Inactive | Standing::Gone => WorkerEnd::Inactive,
         }
     }
 
@@ -213,7 +213,7 @@ impl<D: Deliverer> Worker<D> {
         }
         match self.shared.deliverer.standing(self.id) {
             Standing::Active(subject) => Ok(subject),
-            Standing::Inactive | Standing::Gone | Standing::Unknown => Err(WorkerEnd::Inactive),
+            Standing::Inactive | Standing::Gone => Err(WorkerEnd::Inactive),
         }
     }
 
@@ -311,13 +311,12 @@ impl<D: Deliverer> Worker<D> {
     }
 
     fn ended(&mut self, ended: AttemptResult) {
-        let (is_good, due) = ended.record.next();
+        let AttemptResult { event, was_retry, is_good, due, .. } = ended;
         self.mailbox.backpressure.note(ended.took, is_good);
         let width = if is_good { self.width + 1 } else { self.width / 2 };
         self.width = width.clamp(self.window.min, self.window.max);
         self.note_shortage(&ended);
         let AttemptResult { record, effect, .. } = ended;
-        let (event, was_retry) = (record.event(), record.was_retry());
         let was_blocking = matches!(effect, Effect::First(_));
         self.blocking += usize::from(was_blocking);
         let shared = Arc::clone(&self.shared);

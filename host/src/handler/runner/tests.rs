@@ -262,7 +262,7 @@ async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do()
         let id = stage.enqueue(&number.to_string()).await;
         stage.wake();
         until(|| begun.load(Ordering::SeqCst) == number).await;
-        assert!(stage.workers.is_in_flight(id, stage.recipient), "it has its turn");
+        assert!(stage.workers.in_flight().contains(id, stage.recipient), "it has its turn");
         go.notify_one();
         until(|| failed.load(Ordering::SeqCst) == number).await;
     }
@@ -314,7 +314,7 @@ async fn the_two_recipients_of_a_handler_share_its_places() {
     stage.recipient = dispatched;
     let id = stage.enqueue("5").await;
     let mut ended = 0;
-    while !stage.workers.is_in_flight(id, dispatched) {
+    while !stage.workers.in_flight().contains(id, dispatched) {
         go.notify_one();
         ended += 1;
         until(|| begun.load(Ordering::SeqCst) == 2 + ended).await;

@@ -12,7 +12,7 @@ async fn behind_the_first<const SHARED: bool>(
     for id in ["a", "b", "c"] {
         ids.push(engine.log(id).await);
     }
-    until(|| engine.workers.is_in_flight(ids[0], ID)).await;
+    until(|| engine.workers.in_flight().contains(ids[0], ID)).await;
     (engine, ids)
 }
 
@@ -70,12 +70,12 @@ async fn what_is_gained_begins_while_other_attempts_are_in_flight() {
     let (folder, gate) = (tempfile::tempdir().unwrap(), closed());
     let engine = Engine::<true>::open(folder.path(), 2, gated("a", &gate));
     let first = engine.log("a").await;
-    until(|| engine.workers.is_in_flight(first, ID)).await;
+    until(|| engine.workers.in_flight().contains(first, ID)).await;
     engine.store.share().set(|_| false);
     let gained = engine.log("b").await;
     engine.store.share().set(|slot| slot == HashSlot::of_run(gained));
     engine.until(&[gained], "delivered").await;
-    assert!(engine.workers.is_in_flight(first, ID));
+    assert!(engine.workers.in_flight().contains(first, ID));
     gate.add_permits(1);
     engine.until(&[first], "delivered").await;
     assert_eq!(engine.calls(), ["a", "b"]);

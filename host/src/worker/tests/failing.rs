@@ -43,7 +43,7 @@ async fn an_attempt_in_flight_when_its_worker_panics_is_repeated() {
     let (folder, gate) = (tempfile::tempdir().unwrap(), closed());
     let engine = Engine::<false>::open(folder.path(), 2, gated("a", &gate));
     let id = engine.log("a").await;
-    until(|| engine.workers.is_in_flight(id, ID)).await;
+    until(|| engine.workers.in_flight().contains(id, ID)).await;
     engine.deliverer.panics.store(1, Ordering::SeqCst);
     let next = engine.log("b").await;
     engine.until(&[next], "delivered").await;
@@ -69,7 +69,7 @@ async fn attempts_go_on_and_are_recorded_while_the_store_cannot_be_read() {
     });
     let engine = Engine::<false>::start(store, 2, gated("a", &gate));
     let id = engine.log("a").await;
-    until(|| engine.workers.is_in_flight(id, ID)).await;
+    until(|| engine.workers.in_flight().contains(id, ID)).await;
     fails.store(1, Ordering::SeqCst);
     let next = engine.log("b").await;
     until(|| failed.load(Ordering::SeqCst) > 0).await;
@@ -95,7 +95,7 @@ async fn what_is_not_recorded_is_repeated_by_the_next_worker_and_not_by_this_one
     let engine = Engine::<false>::start(store, 2, gated("slow", &gate));
     // It keeps the worker.
     let slow = engine.log("slow").await;
-    until(|| engine.workers.is_in_flight(slow, ID)).await;
+    until(|| engine.workers.in_flight().contains(slow, ID)).await;
     let id = engine.log("a").await;
     until(|| engine.calls() == ["slow", "a"]).await;
     engine.wake();

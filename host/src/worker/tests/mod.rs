@@ -90,7 +90,6 @@ impl<const SHARED: bool> Deliverer for Scripted<SHARED> {
             Standing::Active(subject) => Standing::Active(Arc::clone(subject)),
             Standing::Inactive => Standing::Inactive,
             Standing::Gone => Standing::Gone,
-            Standing::Unknown => Standing::Unknown,
         }
     }
 

@@ -53,7 +53,7 @@ async fn an_effect_that_comes_first_keeps_others_from_beginning_until_it_is_done
         })
     });
     let ids = [engine.log("a").await, engine.log("b").await];
-    until(|| engine.calls() == ["a"] && !engine.workers.is_in_flight(ids[0], ID)).await;
+    until(|| engine.calls() == ["a"] && !engine.workers.in_flight().contains(ids[0], ID)).await;
     assert_eq!(engine.state(ids[0]).await, "pending", "it is not recorded before");
     assert_eq!(engine.calls(), ["a"]);
     gate.add_permits(1);
@@ -85,7 +85,7 @@ async fn a_recipient_that_is_inactive_waits_and_one_that_is_gone_loses_its_backl
     let (folder, gate) = (tempfile::tempdir().unwrap(), closed());
     let engine = Engine::<false>::open(folder.path(), 1, gated("a", &gate));
     let ids = [engine.log("a").await, engine.log("b").await];
-    until(|| engine.workers.is_in_flight(ids[0], ID)).await;
+    until(|| engine.workers.in_flight().contains(ids[0], ID)).await;
     engine.deliverer.set(Standing::Inactive);
     gate.add_permits(1);
     engine.until(&ids[..1], "delivered").await;
@@ -134,12 +134,12 @@ async fn stopping_waits_for_attempts_as_long_as_the_grace_and_then_drops_them() 
         let engine = Engine::<true>::open(folder.path(), 1, gated("a", &gate));
         let id = engine.log("a").await;
         let next = engine.log("b").await;
-        until(|| engine.workers.is_in_flight(id, ID)).await;
+        until(|| engine.workers.in_flight().contains(id, ID)).await;
         let opening = async { gate.add_permits(usize::from(state == "delivered")) };
         tokio::join!(engine.workers.stop(grace), opening);
         assert_eq!(engine.state(id).await, state);
         assert_eq!(engine.state(next).await, "pending", "nothing more begins");
-        assert!(!engine.workers.is_in_flight(id, ID));
+        assert!(!engine.workers.in_flight().contains(id, ID));
         engine.store.close().await;
     }
 }
