@@ -1,6 +1,6 @@
-//! Deliveries to subscriptions' targets: the first [deliverer](crate::worker::Deliverer) of the worker engine.
+//! Deliveries to subscriptions' targets: the first deliverer of the worker engine (`host/src/worker`).
 //!
-//! The [`Dispatcher`] is the handle of the stage. [`Targets`](targets::Targets) makes the attempts: each asks
+//! The [`Dispatcher`] is the handle of the stage. `targets` makes the attempts: each asks
 //! [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response
 //! (`outcome`, which is pure). A failure of the target or the plugin is data here, never an `Err`. A failure of neither,
 //! such as a policy server that is down, or a shortage of descriptors or of the user's quota, holds the delivery and is not
