@@ -8,7 +8,7 @@ use super::request;
 use super::targets::Targets;
 use crate::domain::{Answer, Holder, Outcome};
 use crate::policy::{Policy, Verdict};
-use crate::worker::{AttemptRecord, Job, Next};
+use crate::worker::{Assignment, AttemptRecord, Next};
 
 /// The most characters of a policy server's answer in the reason of a held delivery.
 const TOLD_MAX: usize = 200;
@@ -17,11 +17,11 @@ const TOLD_MAX: usize = 200;
 /// has to give way to other workers.
 pub(super) async fn make(
     targets: &Targets,
-    job: &Job<'_, Targets>,
+    assignment: &Assignment<'_, Targets>,
     plugin_context: Option<PluginContext>,
     record: &mut AttemptRecord,
 ) -> Option<Next<SubscriptionEffect>> {
-    let Job { subject: subscription, pending, slot, .. } = *job;
+    let Assignment { subject: subscription, pending, slot, .. } = *assignment;
     if !record.progress.allowed && !matches!(targets.policy, Policy::Everyone) {
         let asking = Box::pin(targets.policy.ask(pending.event.id, &pending.event.event, subscription));
         match &*slot.unless_needed(asking).await? {
@@ -40,7 +40,7 @@ pub(super) async fn make(
         SendPlan::Event
     } else {
         // Boxed, so that deliveries without a plugin do not pay for the size of this future.
-        Box::pin(decide(targets, job, plugin_context, record)).await
+        Box::pin(decide(targets, assignment, plugin_context, record)).await
     };
     let (response, output) = match plan {
         SendPlan::End(next) => return Some(next),
@@ -51,12 +51,12 @@ pub(super) async fn make(
             (exchange(targets, request, timeout, slot).await?, None)
         }
         SendPlan::Outputs(outputs) => {
-            let sending = send_outputs(targets, job, &outputs, &mut record.progress.sent);
+            let sending = send_outputs(targets, assignment, &outputs, &mut record.progress.sent);
             let (place, response) = Box::pin(sending).await?;
             (response, Some((place, outputs.len())))
         }
     };
-    let next = classify_response(&response, targets.retry(job).context());
+    let next = classify_response(&response, targets.retry(assignment).context());
     record.target = answer_of(response);
     Some(match output {
         None => next,

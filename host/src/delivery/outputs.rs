@@ -11,18 +11,18 @@ use super::targets::Targets;
 use crate::clock;
 use crate::domain::DeliveryId;
 use crate::domain::plugin::Output;
-use crate::worker::Job;
+use crate::worker::Assignment;
 
 /// Sends the outputs that the target does not have yet, in order, within the time of one attempt; marks in `sent`
 /// those that it took. Returns the answer that counts, and to which output: the last one when all were taken; `None`
 /// when the attempt has to give way.
 pub(super) async fn send_outputs(
     targets: &Targets,
-    job: &Job<'_, Targets>,
+    assignment: &Assignment<'_, Targets>,
     outputs: &[Output],
     sent: &mut u64,
 ) -> Option<(usize, Response)> {
-    let Job { subject: subscription, pending, slot, .. } = *job;
+    let Assignment { subject: subscription, pending, slot, .. } = *assignment;
     let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
     let (begun, id) = (Instant::now(), DeliveryId::of(pending.event.id, subscription.id));
     let mut counts: Option<(usize, Response)> = None;

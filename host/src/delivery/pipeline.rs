@@ -18,7 +18,7 @@ use crate::domain::plugin::{
 use crate::domain::{Holder, Outcome, PluginUse};
 use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::store::{Error, Rendering};
-use crate::worker::{AttemptRecord, Job, Next};
+use crate::worker::{Assignment, AttemptRecord, Next};
 use crate::{chain, clock};
 
 /// Why a run does not count if its delivery is not pending any more.
@@ -57,21 +57,21 @@ pub(super) struct PluginContext {
 /// the store has it.
 pub(super) async fn decide(
     targets: &Targets,
-    job: &Job<'_, Targets>,
+    assignment: &Assignment<'_, Targets>,
     plugin_context: Option<PluginContext>,
     record: &mut AttemptRecord,
 ) -> SendPlan {
-    let plan = render(targets, job, plugin_context, record).await;
+    let plan = render(targets, assignment, plugin_context, record).await;
     plan.unwrap_or_else(|error| unreadable(&error))
 }
 
 async fn render(
     targets: &Targets,
-    job: &Job<'_, Targets>,
+    assignment: &Assignment<'_, Targets>,
     plugin_context: Option<PluginContext>,
     record: &mut AttemptRecord,
 ) -> Result<SendPlan, Error> {
-    let Job { subject: subscription, pending, .. } = *job;
+    let Assignment { subject: subscription, pending, .. } = *assignment;
     if pending.rendered {
         if let Some(rendered) = targets.store.rendered(pending.event.id, subscription.id.into()).await? {
             return Ok(plan_of(rendered.result));
@@ -91,9 +91,9 @@ async fn render(
         // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
         // have been asked.
         let on_error = if holds { OnError::Retry } else { used.on_error };
-        return Ok(classify_failure(&failed, on_error, targets.retry(job).context()));
+        return Ok(classify_failure(&failed, on_error, targets.retry(assignment).context()));
     }
-    let mut stage = PluginStage { targets, job, used, record };
+    let mut stage = PluginStage { targets, assignment, used, record };
     match targets.modules.plugin(used.digest).await {
         Ok(plugin) => stage.ask(plugin, permit, &state_cache).await,
         Err(failed) => {
@@ -110,7 +110,7 @@ async fn render(
 /// The plugin's part of one attempt.
 struct PluginStage<'a> {
     targets: &'a Targets,
-    job: &'a Job<'a, Targets>,
+    assignment: &'a Assignment<'a, Targets>,
     used: &'a Arc<PluginUse>,
     record: &'a mut AttemptRecord,
 }
@@ -124,15 +124,15 @@ impl PluginStage<'_> {
     ) -> Result<SendPlan, Error> {
         let has_policy = plugin.has_policy();
         let guard = match plugin.uses_state() {
-            true => Some(state_cache.lock(&self.targets.store, self.job.subject).await?),
+            true => Some(state_cache.lock(&self.targets.store, self.assignment.subject).await?),
             false => None,
         };
         let now = clock::now();
         let call = Call {
-            event: self.job.pending.event.event.clone(),
-            subscription: Arc::clone(self.job.subject),
+            event: self.assignment.pending.event.event.clone(),
+            subscription: Arc::clone(self.assignment.subject),
             plugin: Arc::clone(self.used),
-            attempt: self.job.pending.progress.failed + 1,
+            attempt: self.assignment.pending.progress.failed + 1,
             now,
             state: guard.as_ref().map_or_else(State::default, StateGuard::state),
             steps: Steps::All,
@@ -143,7 +143,7 @@ impl PluginStage<'_> {
             return Ok(self.classify_failed_run(permit, run, has_policy));
         }
         run.keep_end(self.targets.limits.success_log_bytes);
-        self.targets.breakers.note(self.job.subject, permit, Ok(()), now);
+        self.targets.breakers.note(self.assignment.subject, permit, Ok(()), now);
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
@@ -173,9 +173,9 @@ impl PluginStage<'_> {
         state: Vec<StateChange>,
     ) -> Result<bool, Error> {
         let rendering = Rendering {
-            recipient: self.job.recipient,
-            event: self.job.pending.event.id,
-            position: self.job.pending.position,
+            recipient: self.assignment.recipient,
+            event: self.assignment.pending.event.id,
+            position: self.assignment.pending.position,
             run: Box::new(run),
             payload: RenderedPayload::by(self.used, result),
             state,
@@ -202,11 +202,11 @@ impl PluginStage<'_> {
             | Failure::Limit(_)
             | Failure::Trap(_)
             | Failure::Breaker(_) => {
-                self.targets.breakers.note(self.job.subject, permit, counted, clock::now())
+                self.targets.breakers.note(self.assignment.subject, permit, counted, clock::now())
             }
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);
-        let plan = classify_failure(failed, on_error, self.targets.retry(self.job).context());
+        let plan = classify_failure(failed, on_error, self.targets.retry(self.assignment).context());
         self.record.plugin = Some(Box::new(run));
         plan
     }

@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::stage::PANICKED;
 use crate::store::{self, PendingDelivery, Store, WakeSet};
 use crate::worker::{
-    AttemptRecord, Choice, Deliverer, Division, Effect, Job, Next, Rules, Slots, Standing, Window,
+    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
 };
 use crate::{chain, clock};
 
@@ -105,28 +105,28 @@ impl Deliverer for Targets {
 
     async fn deliver(
         self: &Arc<Self>,
-        job: &Job<'_, Self>,
+        assignment: &Assignment<'_, Self>,
         plugin_context: Option<PluginContext>,
         record: &mut AttemptRecord,
     ) -> Next {
-        let next = match attempt::make(self, job, plugin_context, record).await {
+        let next = match attempt::make(self, assignment, plugin_context, record).await {
             Some(next) => next,
             None => Next::GaveWay(format!(
                 "the attempt gave way to others after {} ms: {} were under way (the setting in_flight_max)",
-                job.slot.elapsed().as_millis(),
+                assignment.slot.elapsed().as_millis(),
                 self.limits.in_flight_max
             )),
         };
         if let Next::Over(Outcome::Delivered, _) = &next {
             record.target.iter_mut().for_each(Answer::keep_little);
         }
-        next.map_effect(|effect| self.effect(job, effect))
+        next.map_effect(|effect| self.effect(assignment, effect))
     }
 
     /// A panic is not the subscription's fault: it has no effect on it.
-    async fn panicked(self: &Arc<Self>, job: &Job<'_, Self>, _: &mut AttemptRecord) -> Next {
+    async fn panicked(self: &Arc<Self>, assignment: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
         let (reason, error) = (PANICKED.to_owned(), String::new());
-        let (outcome, _) = failure(reason, error, None, self.retry(job).context());
+        let (outcome, _) = failure(reason, error, None, self.retry(assignment).context());
         Next::Over(outcome, Effect::Nothing)
     }
 
@@ -145,24 +145,24 @@ impl Deliverer for Targets {
 
 impl Targets {
     /// Returns how a delivery is retried if this attempt fails.
-    pub(super) fn retry<'a>(&'a self, job: &Job<'a, Self>) -> Retry<'a> {
-        let schedule = job.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
-        Retry { schedule, failed: job.pending.progress.failed + 1 }
+    pub(super) fn retry<'a>(&'a self, assignment: &Assignment<'a, Self>) -> Retry<'a> {
+        let schedule = assignment.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
+        Retry { schedule, failed: assignment.pending.progress.failed + 1 }
     }
 
     /// Notes that the target was reached, or returns how the subscription is disabled.
-    fn effect(self: &Arc<Self>, job: &Job<'_, Self>, effect: SubscriptionEffect) -> Effect {
+    fn effect(self: &Arc<Self>, assignment: &Assignment<'_, Self>, effect: SubscriptionEffect) -> Effect {
         let (error, unless_reached) = match effect {
             SubscriptionEffect::Nothing => return Effect::Nothing,
             SubscriptionEffect::Reached => {
-                self.last_success.note(job.subject.id, clock::now());
+                self.last_success.note(assignment.subject.id, clock::now());
                 return Effect::Nothing;
             }
             SubscriptionEffect::DisableUnlessReached(error) => (error, true),
             SubscriptionEffect::Disable(error) => (error, false),
         };
-        let first = job.pending.progress.first_attempt.unwrap_or(job.at);
-        let (targets, subscription) = (Arc::clone(self), Arc::clone(job.subject));
+        let first = assignment.pending.progress.first_attempt.unwrap_or(assignment.at);
+        let (targets, subscription) = (Arc::clone(self), Arc::clone(assignment.subject));
         Effect::First(Box::pin(async move {
             if !(unless_reached && targets.last_success.since(subscription.id, first)) {
                 targets.disable(&subscription, error).await;

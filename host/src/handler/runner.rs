@@ -20,7 +20,7 @@ use crate::clock;
 use crate::domain::{DeliveryId, Holder, Outcome, RecipientId};
 use crate::store::{PendingDelivery, Store, WakeSet};
 use crate::worker::{
-    AttemptRecord, Choice, Deliverer, Division, Effect, Job, Next, Rules, Slots, Standing, Window,
+    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
 };
 
 /// The deliverer of handlers.
@@ -54,14 +54,14 @@ impl Runner {
         Arc::new(Self { runs, subjects, tasks: tasks.clone() })
     }
 
-    fn attempt(&self, job: &Job<'_, Self>) -> Attempt {
+    fn attempt(&self, assignment: &Assignment<'_, Self>) -> Attempt {
         Attempt {
-            handler: Arc::clone(&job.subject.handler),
-            logged: Arc::clone(&job.pending.event),
-            recipient: job.recipient,
-            number: job.pending.progress.failed + 1,
-            folder: Folder::of(&self.runs, DeliveryId::of(job.pending.event.id, job.recipient)),
-            meter: Arc::clone(job.mark),
+            handler: Arc::clone(&assignment.subject.handler),
+            logged: Arc::clone(&assignment.pending.event),
+            recipient: assignment.recipient,
+            number: assignment.pending.progress.failed + 1,
+            folder: Folder::of(&self.runs, DeliveryId::of(assignment.pending.event.id, assignment.recipient)),
+            meter: Arc::clone(assignment.mark),
         }
     }
 }
@@ -107,14 +107,19 @@ impl Deliverer for Runner {
         Arc::new(Meter::new(clock::now()))
     }
 
-    async fn deliver(self: &Arc<Self>, job: &Job<'_, Self>, (): (), record: &mut AttemptRecord) -> Next {
-        let attempt = self.attempt(job);
-        let (handler, event) = (&job.subject.handler.definition.name, job.pending.event.id);
+    async fn deliver(
+        self: &Arc<Self>,
+        assignment: &Assignment<'_, Self>,
+        (): (),
+        record: &mut AttemptRecord,
+    ) -> Next {
+        let attempt = self.attempt(assignment);
+        let (handler, event) = (&assignment.subject.handler.definition.name, assignment.pending.event.id);
         tracing::info!(%handler, %event, attempt = attempt.number, "a run begins");
         // A task of its own: a closure may keep its thread busy.
         let running = self.tasks.spawn(async move { attempt.make().await });
         match AbortOnDropHandle::new(running).await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(Ok(ended)) => conclude(job, self.attempt(job).folder, ended, record),
+            Ok(Ok(ended)) => conclude(assignment, self.attempt(assignment).folder, ended, record),
             Ok(Err(Shortage(reason))) => {
                 tracing::error!(%handler, %event, reason, "a run cannot begin yet");
                 Next::Held(Holder::Host, reason)
@@ -125,19 +130,28 @@ impl Deliverer for Runner {
         }
     }
 
-    async fn panicked(self: &Arc<Self>, job: &Job<'_, Self>, record: &mut AttemptRecord) -> Next {
-        let attempt = self.attempt(job);
+    async fn panicked(
+        self: &Arc<Self>,
+        assignment: &Assignment<'_, Self>,
+        record: &mut AttemptRecord,
+    ) -> Next {
+        let attempt = self.attempt(assignment);
         let ended = attempt.panicked().await;
-        conclude(job, attempt.folder, ended, record)
+        conclude(assignment, attempt.folder, ended, record)
     }
 }
 
 /// Concludes from how a run has ended. Its folder is removed only after that is recorded: if the service crashes before,
 /// the next attempt finds the outputs and need not run the program again.
-fn conclude(job: &Job<'_, Runner>, folder: Folder, ended: RunResult, record: &mut AttemptRecord) -> Next {
+fn conclude(
+    assignment: &Assignment<'_, Runner>,
+    folder: Folder,
+    ended: RunResult,
+    record: &mut AttemptRecord,
+) -> Next {
     let keeps = matches!(ended.failure, Some(Failure::Upload { .. } | Failure::UploadForGood(_)));
-    let outcome = judge(&job.subject.handler, job.pending.progress.failed + 1, ended.failure);
-    let (handler, event) = (&job.subject.handler.definition.name, job.pending.event.id);
+    let outcome = judge(&assignment.subject.handler, assignment.pending.progress.failed + 1, ended.failure);
+    let (handler, event) = (&assignment.subject.handler.definition.name, assignment.pending.event.id);
     match &outcome {
         Outcome::Dead { reason } | Outcome::Retry { reason, .. } => {
             tracing::warn!(%handler, %event, reason, "a run failed");

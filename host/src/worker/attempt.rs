@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::slots::Slot;
 use super::supervisor::Shared;
-use super::{AttemptRecord, Deliverer, Effect, Job, Next};
+use super::{Assignment, AttemptRecord, Deliverer, Effect, Next};
 use crate::clock;
 use crate::domain::{Attempt, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
@@ -94,12 +94,13 @@ pub(super) async fn attempt<D: Deliverer>(
     let _in_flight = shared.in_flight.enter(event, recipient, mark.clone());
     let mut record = AttemptRecord::of(&pending);
     let (at, occupied) = (clock::now(), slot.occupy());
-    let job = Job { subject: &subject, recipient, pending: &pending, at, slot: occupied, mark: &mark };
-    let next = match caught(deliverer.deliver(&job, permit, &mut record)).await {
+    let assignment =
+        Assignment { subject: &subject, recipient, pending: &pending, at, slot: occupied, mark: &mark };
+    let next = match caught(deliverer.deliver(&assignment, permit, &mut record)).await {
         Ok(next) => next,
         Err(panic) => {
             tracing::error!(%recipient, %event, panic, "an attempt panicked");
-            deliverer.panicked(&job, &mut record).await
+            deliverer.panicked(&assignment, &mut record).await
         }
     };
     let took = occupied.elapsed();

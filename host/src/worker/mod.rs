@@ -83,14 +83,14 @@ pub(crate) trait Deliverer: Send + Sync + Sized + 'static {
     /// Makes one attempt. Dropping the future undoes it, except for what others may have received.
     fn deliver(
         self: &Arc<Self>,
-        job: &Job<'_, Self>,
+        assignment: &Assignment<'_, Self>,
         permit: Self::Permit,
         record: &mut AttemptRecord,
     ) -> impl Future<Output = Next> + Send;
     /// Returns what follows from a panic in an attempt.
     fn panicked(
         self: &Arc<Self>,
-        job: &Job<'_, Self>,
+        assignment: &Assignment<'_, Self>,
         record: &mut AttemptRecord,
     ) -> impl Future<Output = Next> + Send;
     /// Forgets what it keeps about a recipient that is gone.
@@ -153,7 +153,7 @@ pub(crate) struct Choice<P> {
 }
 
 /// One delivery to be attempted.
-pub(crate) struct Job<'a, D: Deliverer> {
+pub(crate) struct Assignment<'a, D: Deliverer> {
     pub(crate) subject: &'a Arc<D::Subject>,
     pub(crate) recipient: RecipientId,
     pub(crate) pending: &'a PendingDelivery,

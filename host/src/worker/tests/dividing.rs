@@ -85,7 +85,7 @@ async fn what_is_gained_begins_while_other_attempts_are_in_flight() {
 #[tokio::test]
 async fn what_is_gained_behind_what_is_other_nodes_begins_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    for _ in 0..10 {
+    for _ in 0..4 {
         let engine = Engine::<true>::open(folder.path(), 1, |_| Box::pin(async { delivered() }));
         engine.store.share().set(|_| false);
         let mut ids = Vec::new();

@@ -110,14 +110,19 @@ impl<const SHARED: bool> Deliverer for Scripted<SHARED> {
 
     fn mark(&self) {}
 
-    async fn deliver(self: &Arc<Self>, job: &Job<'_, Self>, (): (), _: &mut AttemptRecord) -> Next {
-        let event = job.pending.event.event.id().to_owned();
-        let call = Call { event, number: job.pending.progress.failed + 1 };
+    async fn deliver(
+        self: &Arc<Self>,
+        assignment: &Assignment<'_, Self>,
+        (): (),
+        _: &mut AttemptRecord,
+    ) -> Next {
+        let event = assignment.pending.event.event.id().to_owned();
+        let call = Call { event, number: assignment.pending.progress.failed + 1 };
         self.calls.lock().push((call.clone(), Instant::now()));
         (self.script)(call).await
     }
 
-    async fn panicked(self: &Arc<Self>, _: &Job<'_, Self>, _: &mut AttemptRecord) -> Next {
+    async fn panicked(self: &Arc<Self>, _: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
         dead("it panicked")
     }
 }
