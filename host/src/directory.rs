@@ -21,7 +21,7 @@ use crate::domain::{Activity, PluginDigest, RecipientId, Recovery, Subscription,
 use crate::matching::{self, Filter, FilterError, Matches};
 use crate::store::{self, Position, Put, Quota, Store};
 
-use follower::{Compiled, Follower};
+use follower::{Follower, PendingFilters};
 pub use snapshot::CompiledSubscription;
 use snapshot::Snapshot;
 
@@ -32,7 +32,7 @@ pub struct Directory {
     /// The position of the last change in the snapshot.
     followed: watch::Receiver<Position>,
     /// Filters of changes on their way.
-    compiled: Arc<Compiled>,
+    compiled: Arc<PendingFilters>,
     /// The handlers that have a route, in the order in which their filters are tried.
     routes: Vec<Route>,
     /// No change is queued before this time.
@@ -81,7 +81,7 @@ impl Directory {
         }
         let now = Arc::new(ArcSwap::from_pointee(snapshot));
         let (sender, followed) = watch::channel(position);
-        let (alarm, compiled) = (store.alarm(), Arc::<Compiled>::default());
+        let (alarm, compiled) = (store.alarm(), Arc::<PendingFilters>::default());
         let follower = Follower {
             changes: store.changes(),
             now: Arc::clone(&now),
@@ -220,8 +220,8 @@ impl Directory {
     ) -> Result<CompiledSubscription, Error> {
         let id = subscription.id;
         match self.write(None, subscription, recovery, Quota::Holds).await? {
-            Written::Done(created) => Ok(created),
-            Written::Changed | Written::Gone => Err(Error::Exists(id)),
+            ChangeResult::Done(created) => Ok(created),
+            ChangeResult::Changed | ChangeResult::Gone => Err(Error::Exists(id)),
         }
     }
 
@@ -269,9 +269,9 @@ impl Directory {
             let Some(changed) = change(&current.subscription) else { return Ok(None) };
             let quota = quota(&current.subscription, &changed);
             match self.write(Some(current), changed, None, quota).await? {
-                Written::Done(changed) => return Ok(Some(changed)),
-                Written::Changed => {}
-                Written::Gone => return Ok(None),
+                ChangeResult::Done(changed) => return Ok(Some(changed)),
+                ChangeResult::Changed => {}
+                ChangeResult::Gone => return Ok(None),
             }
         }
     }
@@ -283,7 +283,7 @@ impl Directory {
         subscription: Subscription,
         recovery: Option<Recovery>,
         quota: Quota,
-    ) -> Result<Written, Error> {
+    ) -> Result<ChangeResult, Error> {
         let replaces = current.as_ref().map(|current| current.revision);
         let filter = filter(current, &subscription)?;
         let quiet_until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,20 +301,20 @@ impl Directory {
             Put::Done(revision) => {
                 self.follow(revision).await;
                 let subscription = Arc::new(written);
-                Ok(Written::Done(CompiledSubscription { subscription, filter, revision }))
+                Ok(ChangeResult::Done(CompiledSubscription { subscription, filter, revision }))
             }
             Put::Changed(position) => {
                 self.follow(position).await;
-                Ok(Written::Changed)
+                Ok(ChangeResult::Changed)
             }
-            Put::Gone => Ok(Written::Gone),
+            Put::Gone => Ok(ChangeResult::Gone),
             Put::NoModule(digest) => Err(Error::NoModule(digest)),
         }
     }
 }
 
 /// What has become of a change.
-enum Written {
+enum ChangeResult {
     Done(CompiledSubscription),
     /// Another version was there, and is known by now.
     Changed,

@@ -56,7 +56,7 @@ pub(super) struct Get {
 
 /// Remove events from the log
 ///
-/// What is still owed to a target stays. Only an admin may purge.
+/// Events with pending deliveries stay. Only an admin may purge.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -15,9 +15,9 @@ use crate::store::{ChangeSet, Changes, Position, StoredSubscription, Wake, WakeS
 
 /// The filters of changes that this process is writing: they were compiled to be checked, and need not be again.
 #[derive(Default)]
-pub(super) struct Compiled(Mutex<HashMap<SubscriptionId, KeptFilter>>);
+pub(super) struct PendingFilters(Mutex<HashMap<SubscriptionId, PendingFilter>>);
 
-struct KeptFilter {
+struct PendingFilter {
     /// How many changes of the subscription are on their way.
     writers: usize,
     /// The last one of them.
@@ -25,13 +25,13 @@ struct KeptFilter {
     filter: Option<Arc<Filter>>,
 }
 
-impl Compiled {
+impl PendingFilters {
     /// Keeps a filter until the result is dropped.
-    pub(super) fn keep(&self, subscription: &Subscription, filter: Option<Arc<Filter>>) -> Kept<'_> {
+    pub(super) fn keep(&self, subscription: &Subscription, filter: Option<Arc<Filter>>) -> FilterGuard<'_> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let writers = all.get(&subscription.id).map_or(0, |kept| kept.writers) + 1;
-        all.insert(subscription.id, KeptFilter { writers, subscription: subscription.clone(), filter });
-        Kept { compiled: self, id: subscription.id }
+        all.insert(subscription.id, PendingFilter { writers, subscription: subscription.clone(), filter });
+        FilterGuard { compiled: self, id: subscription.id }
     }
 
     /// Returns the filter of a subscription, if it is the one on its way.
@@ -45,12 +45,12 @@ impl Compiled {
 }
 
 /// A filter that is kept.
-pub(super) struct Kept<'a> {
-    compiled: &'a Compiled,
+pub(super) struct FilterGuard<'a> {
+    compiled: &'a PendingFilters,
     id: SubscriptionId,
 }
 
-impl Drop for Kept<'_> {
+impl Drop for FilterGuard<'_> {
     fn drop(&mut self) {
         let mut all = self.compiled.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = all.get_mut(&self.id) {
@@ -66,7 +66,7 @@ impl Drop for Kept<'_> {
 pub(super) struct Follower {
     pub(super) changes: Arc<ChangeSet>,
     pub(super) now: Arc<ArcSwap<Snapshot>>,
-    pub(super) compiled: Arc<Compiled>,
+    pub(super) compiled: Arc<PendingFilters>,
     pub(super) followed: watch::Sender<Position>,
     pub(super) wakes: Arc<WakeSet>,
 }

@@ -43,12 +43,12 @@ pub struct WakeSet {
     waiting: Mutex<HashMap<RecipientId, Wake>>,
     notify: Notify,
     /// The recipients whose wakes go to another set.
-    diverted: OnceLock<Diverted>,
+    diverted: OnceLock<Diversion>,
 }
 
 /// Recipients with a set of their own.
 #[derive(Debug)]
-struct Diverted {
+struct Diversion {
     whose: HashSet<RecipientId>,
     wakes: Arc<WakeSet>,
 }
@@ -57,7 +57,7 @@ impl WakeSet {
     /// Returns the set that receives the wakes of these recipients from now on: handlers have a set of their own. Only
     /// the first call sets the recipients.
     pub fn divert(&self, whose: HashSet<RecipientId>) -> Arc<WakeSet> {
-        Arc::clone(&self.diverted.get_or_init(|| Diverted { whose, wakes: Arc::default() }).wakes)
+        Arc::clone(&self.diverted.get_or_init(|| Diversion { whose, wakes: Arc::default() }).wakes)
     }
 
     /// Adds wakes.

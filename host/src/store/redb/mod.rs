@@ -2,9 +2,9 @@
 //!
 //! Readers use short transactions on blocking threads. All writes go through one writer thread, which commits the
 //! queued writes as one group; or, where several processes write, through a journal (`road`). What a group does to the
-//! tables (`machine`) follows from the tables, the group and its time alone. Three things keep a durable event cheap: a batch of events is one value (`schema`), ends
-//! of attempts join the next commit (`queue`), and events that were just written are delivered from memory (`recent`,
-//! `tail`).
+//! tables (`apply`) follows from the tables, the group and its time alone. Each table is read and changed by one module
+//! (`schema` lists them). Three things keep a durable event cheap: a batch of events is one value (`log`), ends of attempts
+//! join the next commit (`queue`), and events that were just written are delivered from memory (`recent`, `tail`).
 
 mod accounts;
 mod apply;
@@ -62,7 +62,7 @@ use crate::store::{
 };
 use group::{End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
-use open::Joined;
+use open::JournalSide;
 use queue::Queue;
 use read::Reader;
 use usage::Usage;
@@ -87,7 +87,7 @@ pub struct Store {
     usage: Arc<Usage>,
     share: Arc<Share>,
     /// What belongs to a journal, if there is one.
-    joined: Option<Joined>,
+    joined: Option<JournalSide>,
     /// What calls meet in tests.
     #[cfg(test)]
     pub(crate) faults: Faults,
@@ -302,7 +302,7 @@ impl Store {
                 let files = self.modules.clone();
                 self.read(move |_| files.write(digest, &wasm)).await?;
             }
-            Some(Joined { chunk, .. }) => {
+            Some(JournalSide { chunk, .. }) => {
                 let mut rest = wasm;
                 let mut offset = 0;
                 while !rest.is_empty() {

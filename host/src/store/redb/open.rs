@@ -29,7 +29,7 @@ use crate::store::journal::Journal;
 use crate::store::{Error, Position};
 
 /// What a store that has joined a journal needs.
-pub(super) struct Joined {
+pub(super) struct JournalSide {
     /// Up to where the journal is applied.
     pub(super) followed: watch::Receiver<Position>,
     /// The most bytes of a part of a module.
@@ -40,12 +40,12 @@ pub(super) struct Joined {
 const MODULE_PARTS_OF_A_GROUP: usize = 8;
 
 /// A file that was opened, without a writer.
-struct Opened {
+struct OpenFile {
     reader: Reader,
     machine: Machine,
 }
 
-impl Opened {
+impl OpenFile {
     fn new(folder: &Path) -> Result<Self, OpenError> {
         let handle = Arc::new(Handle::open(folder)?);
         let (recent, tails) = (Arc::default(), Arc::default());
@@ -62,7 +62,7 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 
 /// See [`Store::with`].
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
-    let Opened { reader, mut machine } = Opened::new(folder)?;
+    let OpenFile { reader, mut machine } = OpenFile::new(folder)?;
     machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
     if let Err(fault) = bury_stranded(&reader, &mut machine, clock::now()) {
         let error = Error::from(fault);
@@ -112,12 +112,12 @@ fn begin_to_join(
     journal: Arc<dyn Journal>,
     runtime: runtime::Handle,
 ) -> Result<Store, OpenError> {
-    let Opened { reader, machine } = Opened::new(folder)?;
+    let OpenFile { reader, machine } = OpenFile::new(folder)?;
     let files = modules::open(folder, &reader, true)?;
     let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
     let (applied, followed) = watch::channel(position);
     let chunk = journal.group_bytes_max() / MODULE_PARTS_OF_A_GROUP;
-    let store = around(reader, &machine, files.clone(), Some(Joined { followed, chunk }), options);
+    let store = around(reader, &machine, files.clone(), Some(JournalSide { followed, chunk }), options);
     let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
     let member = rand::random();
     let applier = Applier {
@@ -147,7 +147,7 @@ fn around(
     reader: Reader,
     machine: &Machine,
     modules: Files,
-    joined: Option<Joined>,
+    joined: Option<JournalSide>,
     options: &Options,
 ) -> Store {
     Store {

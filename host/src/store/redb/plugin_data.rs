@@ -26,7 +26,7 @@ tables! {
 }
 
 /// How many bytes a row took before and takes after a change.
-pub(super) struct Resized {
+pub(super) struct RowSizes {
     pub(super) before: u64,
     pub(super) after: u64,
 }
@@ -62,11 +62,11 @@ impl<'a, 'txn> PluginData<'a, 'txn> {
         pieces: &mut PiecesTable<'_>,
         key: (u128, u128),
         record: &[u8],
-    ) -> Result<Resized, Fault> {
+    ) -> Result<RowSizes, Fault> {
         let before = self.rendered_row(key)?;
         let row = pieces::write(pieces, record, pieces::INLINE_MAX, before.as_deref())?;
         self.tables.rendered.insert(key, &*row)?;
-        Ok(Resized { before: before.map_or(0, |row| usage::of_row(&row)), after: usage::of_row(&row) })
+        Ok(RowSizes { before: before.map_or(0, |row| usage::of_row(&row)), after: usage::of_row(&row) })
     }
 
     /// Removes a rendered payload, which has this row.
@@ -107,7 +107,7 @@ impl<'a, 'txn> PluginData<'a, 'txn> {
         pieces: &mut PiecesTable<'_>,
         subscription: u128,
         StateChange { key, value }: &StateChange,
-    ) -> Result<Resized, Fault> {
+    ) -> Result<RowSizes, Fault> {
         let place = (subscription, key.as_str());
         let row = self.tables.state.get(place)?.map(|row| row.value().to_vec());
         let before = row.as_deref().map_or(0, |row| usage::of_state(key, row));
@@ -116,12 +116,12 @@ impl<'a, 'txn> PluginData<'a, 'txn> {
                 pieces::remove(pieces, &row)?;
                 self.tables.state.remove(place)?;
             }
-            return Ok(Resized { before, after: 0 });
+            return Ok(RowSizes { before, after: 0 });
         };
         let record = encode_state(value);
         let row = pieces::write(pieces, &record, pieces::INLINE_MAX, row.as_deref())?;
         self.tables.state.insert(place, &*row)?;
-        Ok(Resized { before, after: usage::of_state(key, &row) })
+        Ok(RowSizes { before, after: usage::of_state(key, &row) })
     }
 
     /// Returns the changes that remove the state of a subscription's plugin.

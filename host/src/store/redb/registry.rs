@@ -75,16 +75,16 @@ impl<'a, 'txn> Registry<'a, 'txn> {
     }
 
     /// Returns a subscription; marks one that cannot be read.
-    pub(super) fn readable(&self, id: u128) -> Result<Option<Readable>, Fault> {
+    pub(super) fn readable(&self, id: u128) -> Result<Option<SubscriptionRow>, Fault> {
         let Some(row) = self.tables.subscriptions.get(id)? else { return Ok(None) };
         let stored = self.marks.pass("subscriptions", id, record::decode_subscription(row.value()));
-        Ok(Some(Readable { bytes: usage::of_row(row.value()), stored }))
+        Ok(Some(SubscriptionRow { bytes: usage::of_row(row.value()), stored }))
     }
 
     /// Tells whether a subscription gets no deliveries for now. A recipient without a row is a handler; a subscription that
     /// cannot be read gets none either.
     pub(super) fn is_disabled(&self, id: u128) -> Result<bool, Fault> {
-        let Some(Readable { stored, .. }) = self.readable(id)? else { return Ok(false) };
+        let Some(SubscriptionRow { stored, .. }) = self.readable(id)? else { return Ok(false) };
         Ok(stored.is_none_or(|known| {
             known.subscription.deleted.is_none() && known.subscription.activity != Activity::Enabled
         }))
@@ -137,7 +137,7 @@ impl<'a, 'txn> Registry<'a, 'txn> {
 }
 
 /// A row of a subscription.
-pub(super) struct Readable {
+pub(super) struct SubscriptionRow {
     /// What it takes.
     pub(super) bytes: u64,
     /// What it holds; `None` if that cannot be read.

@@ -5,7 +5,7 @@ use crate::domain::Entry;
 use crate::domain::plugin::StateChange;
 use crate::store::redb::deliveries::DeliveryKey;
 use crate::store::redb::handle::Fault;
-use crate::store::redb::plugin_data::Resized;
+use crate::store::redb::plugin_data::RowSizes;
 use crate::store::redb::record;
 use crate::store::redb::usage::{self, Kind};
 use crate::store::{self, Rendering};
@@ -36,7 +36,7 @@ fn freeze_one(apply: &mut Apply<'_, '_>, rendering: &Rendering) -> Result<Result
     if let Err(full) = apply.account(key.recipient)?.room_for(more) {
         return Ok(Err(full));
     }
-    let Resized { before, after } =
+    let RowSizes { before, after } =
         apply.plugin_data.put_rendered(apply.pieces, (key.recipient, key.event), &record)?;
     apply.recount(key.recipient, Kind::Outputs, before, after)?;
     change_state(apply, key.recipient, state)?;
@@ -60,7 +60,8 @@ pub(super) fn change_state(
         apply.account(subscription)?;
     }
     for change in changes {
-        let Resized { before, after } = apply.plugin_data.change_state(apply.pieces, subscription, change)?;
+        let RowSizes { before, after } =
+            apply.plugin_data.change_state(apply.pieces, subscription, change)?;
         apply.recount(subscription, Kind::State, before, after)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::domain::{FilterDialect, PluginDigest, Subscription, SubscriptionId};
 use crate::store::redb::deliveries::PendingRows;
 use crate::store::redb::group::PutSubscription;
 use crate::store::redb::handle::Fault;
-use crate::store::redb::registry::Readable;
+use crate::store::redb::registry::SubscriptionRow;
 use crate::store::redb::schema::MATCHING_KEY;
 use crate::store::redb::usage::{self, Kind};
 use crate::store::redb::{ids, record};
@@ -26,7 +26,7 @@ pub(super) fn put(apply: &mut Apply<'_, '_>, put: &PutSubscription) -> Result<Re
     let row = apply.registry.readable(id)?;
     let before = row.as_ref().map_or(0, |row| row.bytes);
     // What cannot be read is replaced: it was read before by those who change it.
-    let is_damaged = matches!(row, Some(Readable { stored: None, .. }));
+    let is_damaged = matches!(row, Some(SubscriptionRow { stored: None, .. }));
     let known = row.and_then(|row| row.stored);
     match (&known, replaces) {
         (Some(known), _) if Some(known.revision) != *replaces => {

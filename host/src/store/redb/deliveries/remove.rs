@@ -46,7 +46,7 @@ impl Deliveries<'_, '_> {
         rows.map(|row| Ok(row?.0.value().1)).collect()
     }
 
-    /// Removes a time, and the delivery that waits until then.
+    /// Removes a time, and the delivery that waits until then; marks one that cannot be read.
     pub(crate) fn remove_due(&mut self, (recipient, due, event): (u128, i64, u128)) -> Result<DueRow, Fault> {
         self.tables.due.remove((recipient, due, event))?;
         let row = self.tables.waiting.get((recipient, event))?;
