@@ -249,7 +249,11 @@ impl<'a> Stands<'a> {
 
 /// Returns the state as the domain has it; its texts and the time of an end are the history's.
 fn state(stand: Option<Stand>, history: &[Entry], received: Timestamp) -> State {
-    let at = || last_attempt(history).unwrap_or(received);
+    // An attempt that was in flight when the delivery ended otherwise is history behind its end.
+    let at = |state| {
+        ends_in(state, history).and_then(attempt_at).or_else(|| last_attempt(history)).unwrap_or(received)
+    };
+    let reason = |state| ends_in(state, history).and_then(reason_of).unwrap_or_else(|| last_reason(history));
     match stand {
         Some(Stand::First) => State::Pending,
         Some(Stand::Waiting(Waiting { due, why, progress, .. })) => match why {
@@ -258,19 +262,39 @@ fn state(stand: Option<Stand>, history: &[Entry], received: Timestamp) -> State 
             Why::Held { by, reason } => State::Held { by, since: progress.held.unwrap_or(due), due, reason },
         },
         Some(Stand::Ended(ended)) => match ended.state {
-            StoredState::Delivered => State::Delivered { at: at() },
-            StoredState::Denied => State::Denied { at: at() },
-            StoredState::Skipped => State::Skipped { reason: reason(history) },
+            StoredState::Delivered => State::Delivered { at: at(ended.state) },
+            StoredState::Denied => State::Denied { at: at(ended.state) },
+            StoredState::Skipped => State::Skipped { reason: reason(ended.state) },
             StoredState::Dead | StoredState::Pending | StoredState::Retrying | StoredState::Held => {
-                State::Dead { reason: reason(history) }
+                State::Dead { reason: reason(ended.state) }
             }
         },
         None => State::Dead { reason: UNREADABLE.to_owned() },
     }
 }
 
-fn last_attempt(history: &[Entry]) -> Option<Timestamp> {
-    history.iter().rev().find_map(|entry| match entry {
+/// Returns the newest entry that ends a delivery in this state.
+fn ends_in(state: StoredState, history: &[Entry]) -> Option<&Entry> {
+    history.iter().rev().find(|entry| match entry {
+        Entry::Dropped { .. } => state == StoredState::Skipped,
+        Entry::Attempt(attempt) => match attempt.outcome {
+            Outcome::Delivered => state == StoredState::Delivered,
+            Outcome::Denied => state == StoredState::Denied,
+            Outcome::Skipped { .. } => state == StoredState::Skipped,
+            Outcome::Dead { .. } => state == StoredState::Dead,
+            Outcome::Retry { .. } => false,
+        },
+        Entry::Redelivery { .. }
+        | Entry::FilterFailed { .. }
+        | Entry::Held { .. }
+        | Entry::Recovered { .. }
+        | Entry::Plugin(_)
+        | Entry::Run(_) => false,
+    })
+}
+
+fn attempt_at(entry: &Entry) -> Option<Timestamp> {
+    match entry {
         Entry::Attempt(attempt) => Some(attempt.at),
         Entry::Redelivery { .. }
         | Entry::Dropped { .. }
@@ -279,16 +303,20 @@ fn last_attempt(history: &[Entry]) -> Option<Timestamp> {
         | Entry::Recovered { .. }
         | Entry::Plugin(_)
         | Entry::Run(_) => None,
-    })
+    }
 }
 
-/// Returns why a delivery was skipped or given up.
-fn reason(history: &[Entry]) -> String {
-    let reason = history.iter().rev().find_map(|entry| match entry {
-        Entry::Dropped { reason, .. } => Some(reason),
+fn last_attempt(history: &[Entry]) -> Option<Timestamp> {
+    history.iter().rev().find_map(attempt_at)
+}
+
+/// Returns why an entry ends a delivery, or lets it be tried again.
+fn reason_of(entry: &Entry) -> Option<String> {
+    match entry {
+        Entry::Dropped { reason, .. } => Some(reason.clone()),
         Entry::Attempt(attempt) => match &attempt.outcome {
             Outcome::Skipped { reason } | Outcome::Dead { reason } | Outcome::Retry { reason, .. } => {
-                Some(reason)
+                Some(reason.clone())
             }
             Outcome::Delivered | Outcome::Denied => None,
         },
@@ -298,6 +326,11 @@ fn reason(history: &[Entry]) -> String {
         | Entry::Recovered { .. }
         | Entry::Plugin(_)
         | Entry::Run(_) => None,
-    });
-    reason.cloned().unwrap_or_else(|| "record damaged: its history cannot be read from the disk".to_owned())
+    }
+}
+
+/// Returns the last reason of all, for a delivery whose end cannot be read.
+fn last_reason(history: &[Entry]) -> String {
+    let reason = history.iter().rev().find_map(reason_of);
+    reason.unwrap_or_else(|| "record damaged: its history cannot be read from the disk".to_owned())
 }
