@@ -4,6 +4,10 @@ use jiff::Timestamp;
 
 /// Returns the time now, in whole microseconds: the precision that the store keeps.
 pub fn now() -> Timestamp {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).expect("a truncated timestamp is in range")
@@ -13,6 +17,35 @@ pub fn now() -> Timestamp {
 /// fixed format, such as Python's `strptime` with `%f`, expect them even if they are zeros.
 pub fn text(at: Timestamp) -> String {
     format!("{at:.6}")
+}
+
+/// A wall clock of a test's thread, which goes with the time of its runtime.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use jiff::{SignedDuration, Timestamp};
+    use tokio::time::Instant;
+
+    thread_local! {
+        static BASE: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+    }
+
+    /// Sets the time of this thread, inside a runtime; `None` lets it have the machine's again.
+    pub(crate) fn set(now: Option<Timestamp>) {
+        BASE.set(now.map(|now| (now, Instant::now())));
+    }
+
+    /// Tells whether this thread has a time of its own: then everything is to happen in it.
+    pub(crate) fn is_set() -> bool {
+        BASE.get().is_some()
+    }
+
+    pub(super) fn now() -> Option<Timestamp> {
+        let (base, since) = BASE.get()?;
+        let now = base + SignedDuration::try_from(since.elapsed()).ok()?;
+        Timestamp::from_microsecond(now.as_microsecond()).ok()
+    }
 }
 
 #[cfg(test)]

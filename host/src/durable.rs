@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-/// What the name of a file ends with that [`write`] has not completed. A crash may leave one.
+/// What the name of a file ends with that [`write()`] has not completed. A crash may leave one.
 pub const UNFINISHED: &str = ".tmp";
 
 /// Writes a file of these parts into a folder that is there. When this returns, the file is on disk; after a crash it

@@ -3,16 +3,17 @@
 mod budget;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::clock;
-use crate::delivery::Dispatcher;
 use crate::directory::Directory;
 use crate::domain::{Event, EventId, RecipientId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Accepted, Arrival, Position, Store};
+use crate::worker::Mailboxes;
 use budget::Budget;
 
 /// The largest event, in bytes, that is matched on the task that received it. A larger one could keep other tasks
@@ -87,22 +88,23 @@ impl Error {
 pub struct Intake {
     store: Arc<Store>,
     directory: Arc<Directory>,
-    dispatcher: Arc<Dispatcher>,
+    /// Of the workers of targets.
+    mailboxes: Arc<Mailboxes>,
     budget: Arc<Budget>,
 }
 
 impl Intake {
-    /// Makes the intake of a store, for the subscriptions of a directory, delivered by a dispatcher. At most
+    /// Makes the intake of a store, for the subscriptions of a directory, whose workers have these mailboxes. At most
     /// `bytes_max` are being accepted at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery
     /// that they cause.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<Store>,
         directory: Arc<Directory>,
-        dispatcher: Arc<Dispatcher>,
+        mailboxes: Arc<Mailboxes>,
         bytes_max: usize,
     ) -> Self {
         let budget = Arc::new(Budget::new(bytes_max));
-        Self { store, directory, dispatcher, budget }
+        Self { store, directory, mailboxes, budget }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -128,7 +130,7 @@ impl Intake {
         }
         let end = Instant::now() + THROTTLE_MAX;
         for arrival in &arrivals {
-            self.dispatcher.throttle(&arrival.matched, end).await;
+            self.mailboxes.throttle(&arrival.matched, end).await;
         }
         self.log(arrivals, matched_at, &mut share, None).await
     }

@@ -102,6 +102,9 @@ pub mod http;
 
 pub mod service;
 
+#[cfg(test)]
+mod simulation;
+
 pub mod config;
 pub mod telemetry;
 
@@ -110,6 +113,7 @@ pub mod cli;
 
 pub mod chain;
 pub mod clock;
+mod dice;
 pub mod durable;
 pub mod fair_semaphore;
 pub mod foreign;

@@ -1,7 +1,7 @@
 //! The delivery stage: the workers of subscriptions.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ use crate::modules::Modules;
 use crate::net::{Client, Guard, KeptMax, Reach, SetUpError};
 use crate::policy::Policy;
 use crate::store::{self, Store};
-use crate::worker::{SLICE, Slots, Workers};
+use crate::worker::{Mailboxes, SLICE, Slots, Workers};
 
 /// Why the dispatcher cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -105,10 +105,9 @@ impl Dispatcher {
         self.workers.hold(recipient)
     }
 
-    /// Waits, until `end` at most, while the deliveries of these subscriptions lag only because this machine is busy.
-    /// Called before events for them are accepted.
-    pub async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
-        self.workers.throttle(recipients, end).await;
+    /// Returns the mailboxes of the running workers.
+    pub(crate) fn mailboxes(&self) -> Arc<Mailboxes> {
+        self.workers.mailboxes()
     }
 
     /// Starts no more attempts, waits for those in flight at most `grace`, and then drops them: they are

@@ -6,9 +6,9 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::request::Unsendable;
-use crate::clock;
 use crate::domain::{Answer, Holder, Outcome, RetrySchedule};
 use crate::worker::Next;
+use crate::{clock, dice};
 
 /// The longest wait that a target may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -59,7 +59,7 @@ impl<'a> Retry<'a> {
     /// Returns what a failure at this moment is classified with.
     pub(super) fn context(self) -> RetryContext<'a> {
         let Self { schedule, failed } = self;
-        RetryContext { schedule, failed, now: clock::now(), random: rand::random() }
+        RetryContext { schedule, failed, now: clock::now(), random: dice::fraction() }
     }
 }
 

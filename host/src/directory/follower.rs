@@ -124,6 +124,8 @@ impl Follower {
                 CompiledSubscription { subscription, filter, revision }
             }
             // A filter may take long to compile.
+            #[cfg(test)]
+            None if crate::clock::simulated::is_set() => snapshot::compile(stored),
             None => {
                 let compiling = tokio::task::spawn_blocking(move || snapshot::compile(stored));
                 compiling.await.expect("compiling a filter does not panic, and the runtime runs")

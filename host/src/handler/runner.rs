@@ -16,12 +16,12 @@ use super::meter::Meter;
 use super::program::Shortage;
 use super::ready::Handler;
 use super::run::{self, Attempt, Failure, RunResult};
-use crate::clock;
 use crate::domain::{DeliveryId, Holder, Outcome, RecipientId};
 use crate::store::{PendingDelivery, Store, WakeSet};
 use crate::worker::{
     Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
 };
+use crate::{clock, dice};
 
 /// The deliverer of handlers.
 pub(super) struct Runner {
@@ -182,7 +182,7 @@ fn judge(handler: &Handler, number: u32, failure: Option<Failure>) -> Outcome {
             (reason, &definition.upload_retry_schedule, number.saturating_sub(before).max(1))
         }
     };
-    Outcome::after_failure(reason, schedule, failed, Duration::ZERO, clock::now(), rand::random())
+    Outcome::after_failure(reason, schedule, failed, Duration::ZERO, clock::now(), dice::fraction())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The set of recipients with new work. The store adds to it after each commit, and [`crate::directory`] after each
 //! change of a subscription.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -40,7 +40,7 @@ impl Wake {
 /// It is a hint, not a queue: the next sweep of the store finds what a lost wake was about.
 #[derive(Debug, Default)]
 pub struct WakeSet {
-    waiting: Mutex<HashMap<RecipientId, Wake>>,
+    waiting: Mutex<BTreeMap<RecipientId, Wake>>,
     notify: Notify,
     /// The recipients whose wakes go to another set.
     diverted: OnceLock<Diversion>,
@@ -81,7 +81,7 @@ impl WakeSet {
     }
 
     /// Waits until there are wakes, and takes them all. Cancel safe.
-    pub async fn drain(&self) -> HashMap<RecipientId, Wake> {
+    pub async fn drain(&self) -> BTreeMap<RecipientId, Wake> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !taken.is_empty() {

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::slots::Slot;
 use super::supervisor::Shared;
 use super::{Assignment, AttemptRecord, Deliverer, Effect, Next};
-use crate::clock;
 use crate::domain::{Attempt, EventId, Holder, Outcome, RecipientId};
 use crate::stage::caught;
 use crate::store::{Error, PendingDelivery, Progress, Release, Settlement, Store};
+use crate::{clock, dice};
 
 /// The longest that a delivery is put off without being counted. Each wait is as long as all before it together.
 const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
@@ -153,7 +153,7 @@ fn release<D: Deliverer>(
     let now = clock::now();
     let since = pending.progress.held.unwrap_or(now);
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    let wait = waited.clamp(D::RULES.hold_min, HOLD_MAX).mul_f64(rand::random_range(0.9..1.1));
+    let wait = waited.clamp(D::RULES.hold_min, HOLD_MAX).mul_f64(0.9 + 0.2 * dice::fraction());
     let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);
     let in_micros = |at: Timestamp| Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
     Release {

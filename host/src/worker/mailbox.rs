@@ -1,11 +1,12 @@
 //! The input of a worker, and what others see of it.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::domain::Holder;
 use crate::store::Wake;
@@ -118,7 +119,7 @@ impl Backpressure {
         // Registers before checking again, so that no signal is lost in between.
         caught_up.as_mut().enable();
         if self.is_lagging() {
-            let _caught_up_or_not = tokio::time::timeout_at(end.into(), caught_up).await;
+            let _caught_up_or_not = tokio::time::timeout_at(end, caught_up).await;
         }
     }
 

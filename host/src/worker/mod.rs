@@ -47,7 +47,7 @@ use crate::store::{Error, PendingDelivery, Progress, Store, WakeSet};
 
 pub(crate) use in_flight::InFlight;
 pub(crate) use slots::{Occupied, SLICE, Slots};
-pub(crate) use supervisor::Workers;
+pub(crate) use supervisor::{Mailboxes, Workers};
 
 /// What makes attempts, for the recipients of one kind. It knows no worker, and uses the store only for what an attempt
 /// needs.

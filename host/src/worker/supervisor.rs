@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,13 +35,31 @@ pub(crate) struct Workers<D: Deliverer> {
     tasks: TaskTracker,
 }
 
+/// The mailboxes of the running workers. Only their supervisor changes which there are.
+#[derive(Default)]
+pub(crate) struct Mailboxes(Mutex<HashMap<RecipientId, Arc<Mailbox>>>);
+
+impl Mailboxes {
+    fn of(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
+        self.0.lock().get(&recipient).map(Arc::clone)
+    }
+
+    /// Waits, until `end` at most, while the workers of these recipients lag only because this machine is busy.
+    pub(crate) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
+        for id in recipients {
+            if let Some(mailbox) = self.of(*id) {
+                mailbox.backpressure.throttle(end).await;
+            }
+        }
+    }
+}
+
 /// What all workers of one deliverer share.
 pub(super) struct Shared<D: Deliverer> {
     pub(super) store: Arc<Store>,
     pub(super) deliverer: Arc<D>,
     pub(super) in_flight: Arc<InFlight<D::Mark>>,
-    /// The running workers. Only the supervisor changes it.
-    mailboxes: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
+    mailboxes: Arc<Mailboxes>,
     /// Cancelled when no new attempts may start.
     pub(super) stop: CancellationToken,
     /// Cancelled when attempts in flight are dropped, too.
@@ -81,13 +100,9 @@ impl<D: Deliverer> Workers<D> {
         self.shared.mailbox(recipient)?.hold()
     }
 
-    /// Waits, until `end` at most, while the workers of these recipients lag.
-    pub(crate) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
-        for id in recipients {
-            if let Some(mailbox) = self.shared.mailbox(*id) {
-                mailbox.backpressure.throttle(end).await;
-            }
-        }
+    /// Returns the mailboxes of the running workers.
+    pub(crate) fn mailboxes(&self) -> Arc<Mailboxes> {
+        Arc::clone(&self.shared.mailboxes)
     }
 
     /// Starts no more attempts, waits for those in flight at most `grace`, and then drops them: they are repeated after
@@ -117,14 +132,14 @@ impl<D: Deliverer> Shared<D> {
             store,
             deliverer,
             in_flight: Arc::default(),
-            mailboxes: Mutex::default(),
+            mailboxes: Arc::default(),
             stop,
             abort: CancellationToken::new(),
         }
     }
 
     fn mailbox(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
-        self.mailboxes.lock().get(&recipient).map(Arc::clone)
+        self.mailboxes.of(recipient)
     }
 
     /// Drops a deleted recipient's backlog, until the service stops: the next start continues.
@@ -177,8 +192,9 @@ impl<D: Deliverer> Supervisor<D> {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
+                // In the order of what could starve what: wakes come as often as events.
+                biased;
                 () = shared.stop.cancelled() => break,
-                woken = wakes.drain() => woken.into_iter().for_each(|(id, wake)| self.wake(id, wake)),
                 Some(ended) = self.running.join_next() => self.ended(ended.ok().flatten()),
                 () = self.timetable.wait() => {
                     let due = self.timetable.take_due(clock::now());
@@ -187,7 +203,7 @@ impl<D: Deliverer> Supervisor<D> {
                 Ok(()) = share.changed() => {
                     let gains = *share.borrow();
                     // Workers look at the share again.
-                    shared.mailboxes.lock().values().for_each(|mailbox| mailbox.notify.notify_one());
+                    shared.mailboxes.0.lock().values().for_each(|mailbox| mailbox.notify.notify_one());
                     if gains != self.searched {
                         self.search(gains).await;
                     }
@@ -196,6 +212,7 @@ impl<D: Deliverer> Supervisor<D> {
                     let gains = *share.borrow();
                     self.search(gains).await;
                 }
+                woken = wakes.drain() => woken.into_iter().for_each(|(id, wake)| self.wake(id, wake)),
             }
         }
         while let Some(ended) = self.running.join_next().await {
@@ -229,7 +246,7 @@ impl<D: Deliverer> Supervisor<D> {
                 false
             }
         };
-        let mut mailboxes = shared.mailboxes.lock();
+        let mut mailboxes = shared.mailboxes.0.lock();
         if let Some(mailbox) = mailboxes.get(&recipient) {
             mailbox.push(wake);
         } else if is_active && is_here() {
@@ -263,7 +280,7 @@ impl<D: Deliverer> Supervisor<D> {
             Ok(end) => end,
             Err(panic) => return self.panicked(recipient, begun, pause, &panic),
         };
-        let mailbox = self.shared.mailboxes.lock().remove(&recipient);
+        let mailbox = self.shared.mailboxes.0.lock().remove(&recipient);
         let wake = mailbox.and_then(|mailbox| mailbox.take_wake());
         match (end, wake) {
             (WorkerEnd::Idle { .. }, Some(wake)) => self.wake(recipient, wake),
@@ -323,7 +340,7 @@ mod tests {
         let deliverer = Scripted::new(1, &tasks, |_| Box::pin(async { delivered() }));
         let supervisor = Supervisor::new(Arc::new(Shared::new(store, deliverer, stop)), Gains::default());
         let mailbox = Arc::<Mailbox>::default();
-        supervisor.shared.mailboxes.lock().insert(ID, Arc::clone(&mailbox));
+        supervisor.shared.mailboxes.0.lock().insert(ID, Arc::clone(&mailbox));
         (supervisor, mailbox)
     }
 

@@ -157,6 +157,9 @@ pub(super) enum Durability {
 pub(super) struct Handle {
     path: PathBuf,
     database: RwLock<Option<Database>>,
+    /// What a test has instead of the file.
+    #[cfg(test)]
+    disk: Option<crate::simulation::Disk>,
 }
 
 impl Handle {
@@ -167,11 +170,28 @@ impl Handle {
         let path = folder.join(FILE_NAME);
         durable::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
+        Self::around(path, database)
+    }
+
+    /// Opens or creates the file on a simulated disk.
+    #[cfg(test)]
+    pub(super) fn on(disk: crate::simulation::Disk) -> Result<Self, OpenError> {
+        let path = PathBuf::from("the simulated disk");
+        let database = builder().create_with_backend(disk.clone());
+        let database = database.map_err(|error| open_error(&path, error))?;
+        Ok(Self { disk: Some(disk), ..Self::around(path, database)? })
+    }
+
+    fn around(path: PathBuf, database: Database) -> Result<Self, OpenError> {
         match schema_of(&path, &database)? {
             Some(SCHEMA_VERSION) => {}
             older => bring_up_to_date(&path, &database, older)?,
         }
-        Ok(Self { path, database: RwLock::new(Some(database)) })
+        let database = RwLock::new(Some(database));
+        #[cfg(not(test))]
+        return Ok(Self { path, database });
+        #[cfg(test)]
+        Ok(Self { path, database, disk: None })
     }
 
     /// Reads in one short transaction. Blocks on the disk.
@@ -179,6 +199,8 @@ impl Handle {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        // Without a write to come, nothing else would open it: pending deliveries could never be read.
+        self.reopen()?;
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database =
             guard.as_ref().ok_or_else(|| Fault::Closed("the file is being reopened".to_owned()))?;
@@ -227,12 +249,24 @@ impl Handle {
         std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= QUICK_REPAIR_BYTES)
     }
 
+    fn open_again(&self) -> Result<Database, DatabaseError> {
+        #[cfg(test)]
+        if let Some(disk) = &self.disk {
+            return builder().create_with_backend(disk.clone());
+        }
+        builder().open(&self.path)
+    }
+
     fn reopen(&self) -> Result<(), Fault> {
         if self.database.read().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
         }
         let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let database = builder().open(&self.path).map_err(|error| Fault::Closed(error.to_string()))?;
+        // Another reader may have been first.
+        if guard.is_some() {
+            return Ok(());
+        }
+        let database = self.open_again().map_err(|error| Fault::Closed(error.to_string()))?;
         *guard = Some(database);
         tracing::info!("the database is open again");
         Ok(())

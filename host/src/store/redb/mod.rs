@@ -67,6 +67,9 @@ use queue::Queue;
 use read::Reader;
 use usage::Usage;
 
+#[cfg(test)]
+pub(crate) use writer::Stepper;
+
 pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
 
 /// The durable state of the service. Every write is durable when its future resolves, except [`Store::settle`] of
@@ -91,6 +94,9 @@ pub struct Store {
     /// What calls meet in tests.
     #[cfg(test)]
     pub(crate) faults: Faults,
+    /// Whether everything happens in one thread, step by step.
+    #[cfg(test)]
+    is_simulated: bool,
 }
 
 /// The limits of a store, and its dedup window.
@@ -143,6 +149,15 @@ impl Store {
     /// As for [`Self::open`], and when the journal cannot be read, or was begun with other settings.
     pub async fn join(folder: &Path, options: Options, journal: Arc<dyn Journal>) -> Result<Self, OpenError> {
         open::join(folder, options, journal).await
+    }
+
+    /// Opens a store on a simulated disk, without threads.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        disk: crate::simulation::Disk,
+        options: Options,
+    ) -> Result<(Self, Stepper), OpenError> {
+        open::stepped(disk, options)
     }
 
     async fn end(&self, end: End) -> Result<(), Error> {

@@ -46,8 +46,8 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn new(folder: &Path) -> Result<Self, OpenError> {
-        let handle = Arc::new(Handle::open(folder)?);
+    fn new(folder: &Path, handle: Handle) -> Result<Self, OpenError> {
+        let handle = Arc::new(handle);
         let (recent, tails) = (Arc::default(), Arc::default());
         let reader = Reader { handle, recent, tails, marks: Marks::default() };
         reader.tails.begin_after(log::last_batch(&reader).map_err(|fault| unreadable(folder, fault))?);
@@ -62,7 +62,28 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 
 /// See [`Store::with`].
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
-    let OpenFile { reader, mut machine } = OpenFile::new(folder)?;
+    let (store, writer) = with_writer(folder, Handle::open(folder)?, options)?;
+    // A store without its writer answers every write with `Closed`: the service cannot go on without it.
+    start(&store, "waypost-writer", "the store's writer", move || {
+        writer.run();
+        Ok(())
+    })?;
+    Ok(store)
+}
+
+/// Opens a store whose writer makes a step when it is told to, on a simulated disk.
+#[cfg(test)]
+pub(crate) fn stepped(
+    disk: crate::simulation::Disk,
+    options: Options,
+) -> Result<(Store, super::Stepper), OpenError> {
+    let (mut store, writer) = with_writer(Path::new("the simulated disk"), Handle::on(disk)?, options)?;
+    store.is_simulated = true;
+    Ok((store, super::Stepper(writer)))
+}
+
+fn with_writer(folder: &Path, handle: Handle, options: Options) -> Result<(Store, Writer), OpenError> {
+    let OpenFile { reader, mut machine } = OpenFile::new(folder, handle)?;
     machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
     if let Err(fault) = bury_stranded(&reader, &mut machine, clock::now()) {
         let error = Error::from(fault);
@@ -71,13 +92,8 @@ pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError
     let modules = modules::open(folder, &reader, false)?;
     let store = around(reader, &machine, modules, None, &options);
     let (handle, queue) = (Arc::clone(&store.reader.handle), Arc::clone(&store.queue));
-    let writer = Writer { handle, queue, machine, publisher: publisher(&store) };
-    // A store without its writer answers every write with `Closed`: the service cannot go on without it.
-    start(&store, "waypost-writer", "the store's writer", move || {
-        writer.run();
-        Ok(())
-    })?;
-    Ok(store)
+    let writer = Writer { handle, queue, machine, publisher: publisher(&store), doubt: None };
+    Ok((store, writer))
 }
 
 /// See [`Store::join`].
@@ -112,7 +128,7 @@ fn begin_to_join(
     journal: Arc<dyn Journal>,
     runtime: runtime::Handle,
 ) -> Result<Store, OpenError> {
-    let OpenFile { reader, machine } = OpenFile::new(folder)?;
+    let OpenFile { reader, machine } = OpenFile::new(folder, Handle::open(folder)?)?;
     let files = modules::open(folder, &reader, true)?;
     let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
     let (applied, followed) = watch::channel(position);
@@ -164,6 +180,8 @@ fn around(
         joined,
         #[cfg(test)]
         faults: Faults::default(),
+        #[cfg(test)]
+        is_simulated: false,
     }
 }
 

@@ -208,18 +208,15 @@ impl Queue {
         drop(dropped);
     }
 
-    /// Waits for the next group; `None` when the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<QueuedGroup> {
-        loop {
-            let group = self.wait()?;
-            // The group may be empty if its operations were dropped to make room.
-            if group.len() > 0 {
-                return Some(group);
-            }
-        }
+    /// Lets [`Self::next`] return in a while, even if nothing is queued.
+    pub(super) fn look_later(&self) {
+        let at = Instant::now() + RETRY_WAIT;
+        let mut state = self.lock();
+        state.endings_ready_at = Some(state.endings_ready_at.map_or(at, |known| known.min(at)));
     }
 
-    fn wait(&self) -> Option<QueuedGroup> {
+    /// Waits for the next group, which may be empty; `None` when the queue is closed and empty.
+    pub(super) fn next(&self) -> Option<QueuedGroup> {
         let mut state = self.lock();
         loop {
             if !state.ops.is_empty() || state.closed {
@@ -246,14 +243,13 @@ impl Queue {
             return None;
         }
         state = self.gather(state);
-        let mut group = QueuedGroup::default();
-        state.take_ops(&mut group);
-        state.last_group = group.ops.len();
-        state.take_endings(&mut group);
-        if state.endings.is_empty() {
-            state.endings_ready_at = None;
-        }
-        Some(group)
+        Some(state.take())
+    }
+
+    /// Takes what is there without waiting.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> QueuedGroup {
+        self.lock().take()
     }
 
     /// Under load, waits a moment for a group to grow: each commit has a fixed cost that its members share.
@@ -290,6 +286,18 @@ impl State {
     fn has_room(&self, op: &Op, bytes: usize, max: usize) -> bool {
         let may_be_alone = self.ops.is_empty() && !matches!(op, Op::Accept { .. });
         may_be_alone || self.bytes + bytes <= max
+    }
+
+    /// Takes a commit's worth of everything.
+    fn take(&mut self) -> QueuedGroup {
+        let mut group = QueuedGroup::default();
+        self.take_ops(&mut group);
+        self.last_group = group.ops.len();
+        self.take_endings(&mut group);
+        if self.endings.is_empty() {
+            self.endings_ready_at = None;
+        }
+        group
     }
 
     /// Takes a commit's worth of writes.

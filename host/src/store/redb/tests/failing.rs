@@ -1,6 +1,8 @@
 //! A write that fails midway leaves no trace, in the file or in memory, and does not affect other writes.
 
-use futures_util::join;
+use std::pin::pin;
+
+use futures_util::{FutureExt, join};
 use redb::ReadableTableMetadata;
 
 use super::super::group::{Group, Op};
@@ -8,7 +10,8 @@ use super::super::handle::{Fault, Handle};
 use super::super::log::BATCHES;
 use super::super::schema::Tables;
 use super::*;
-use crate::store::Error;
+use crate::simulation::Disk;
+use crate::store::{Error, Position};
 
 /// Lays bytes where a record should be.
 fn spoil(store: &Store, spoil: impl FnOnce(&mut Tables<'_>)) {
@@ -98,4 +101,48 @@ async fn a_purge_in_the_same_commit_is_seen_at_once() {
     assert_eq!(purged.unwrap(), PurgeReport { purged: 1, kept: 1, expired: 0 });
     assert_eq!(store.history(ids[0]).await.unwrap(), None, "not even from memory");
     assert_eq!(listed(&store, ALL).await, [ids[1]]);
+}
+
+/// The last part of a commit may fail after the file has all of it. Nothing of it is acknowledged then; but subscriptions and
+/// workers did not see what the file had, until the next start.
+#[tokio::test]
+async fn a_group_that_is_in_the_file_although_its_commit_failed_is_seen() {
+    let (mut in_file, mut lost) = (0, 0);
+    for good in 0..100 {
+        let disk = Disk::default();
+        let (store, mut writer) = Store::simulated(disk.clone(), Options::default()).unwrap();
+        disk.fail_after(Some(good));
+        let mut accepting = pin!(store.accept(vec![arrival("a", &[sub(1)])], Position::default()));
+        assert!(accepting.as_mut().now_or_never().is_none());
+        writer.step();
+        disk.fail_after(None);
+        writer.step();
+        let answer = accepting.await;
+        let is_logged = !store.histories(ALL).await.unwrap().is_empty();
+        assert_eq!(store.wakes().drain().now_or_never().is_some(), is_logged, "{good}");
+        match answer {
+            Ok(_) => break,
+            Err(Error::Uncertain) => {}
+            Err(error) => {
+                assert!(matches!(error, Error::Unavailable { .. }) && !is_logged, "{good}: {error}")
+            }
+        }
+        if is_logged { in_file += 1 } else { lost += 1 }
+    }
+    assert!(in_file > 0 && lost > 0, "{in_file} {lost}");
+}
+
+/// A file that could not be opened again after an error stayed closed until the next write: pending deliveries were not
+/// read, and so none came.
+#[tokio::test]
+async fn a_read_opens_the_file_again() {
+    let disk = Disk::default();
+    let (store, mut writer) = Store::simulated(disk.clone(), Options::default()).unwrap();
+    disk.fail_after(Some(0));
+    let mut probing = pin!(store.probe());
+    assert!(probing.as_mut().now_or_never().is_none());
+    writer.step();
+    assert!(probing.await.is_err() && store.histories(ALL).await.is_err());
+    disk.fail_after(None);
+    assert!(store.histories(ALL).await.unwrap().is_empty());
 }

@@ -1,0 +1,146 @@
+//! Targets that answer as the dice say.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::world::{Change, Mood, World};
+use crate::directory::Directory;
+use crate::domain::{Holder, Outcome, RecipientId, RetrySchedule, Subscription};
+use crate::store::{PendingDelivery, Store, WakeSet};
+use crate::worker::{
+    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
+};
+use crate::{clock, dice};
+
+/// Makes attempts without any network, with the rules of subscriptions' targets.
+pub(super) struct Targets {
+    pub(super) store: Arc<Store>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) schedule: RetrySchedule,
+    pub(super) world: Arc<Mutex<World>>,
+}
+
+/// How a target behaves in one attempt.
+enum Behaviour {
+    Delivers,
+    Fails,
+    Panics,
+    Lacks,
+}
+
+impl Deliverer for Targets {
+    const RULES: Rules = Rules {
+        division: Division::ByRecipient,
+        linger: Duration::from_secs(1),
+        hold_min: Duration::from_secs(1),
+        insists: false,
+        panic_pause: Duration::from_secs(1),
+    };
+    type Subject = Subscription;
+    type Cache = ();
+    type Permit = ();
+    type Mark = ();
+
+    fn wakes(&self, store: &Store) -> Arc<WakeSet> {
+        store.wakes()
+    }
+
+    fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
+        match self.directory.get(recipient.subscription_id()) {
+            None => Standing::Inactive,
+            Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
+            Some(subscription) if subscription.is_active() => Standing::Active(subscription),
+            Some(_) => Standing::Inactive,
+        }
+    }
+
+    fn window(&self, _: &Subscription) -> Window {
+        Window { min: 1, max: 3 }
+    }
+
+    fn slots(&self, _: &Subscription) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    fn choose(&self, _: &Subscription, _: &VecDeque<PendingDelivery>, _: &Arc<()>) -> Choice<()> {
+        Choice { next: Some((0, ())), held_until: None }
+    }
+
+    fn mark(&self) {}
+
+    async fn deliver(self: &Arc<Self>, job: &Assignment<'_, Self>, (): (), _: &mut AttemptRecord) -> Next {
+        let (event, recipient) = (job.pending.event.id, job.recipient);
+        let story = self.store.history(event).await.ok();
+        self.world().begin_attempt(event, recipient, job.pending.progress.failed, story);
+        let _attempt = Attempt(self, event, recipient);
+        let (behaviour, wait) = self.behaviour();
+        if job.slot.unless_needed(tokio::time::sleep(wait)).await.is_none() {
+            return Next::GaveWay("another needed it".to_owned());
+        }
+        match behaviour {
+            Behaviour::Delivers => Next::Over(Outcome::Delivered, Effect::Nothing),
+            Behaviour::Fails => self.failed(job, "500"),
+            Behaviour::Panics => std::panic::resume_unwind(Box::new("the target's client panicked")),
+            Behaviour::Lacks => Next::Held(Holder::Host, "descriptors".to_owned()),
+        }
+    }
+
+    async fn panicked(self: &Arc<Self>, job: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
+        self.failed(job, "panic").map_effect(|_| Effect::Nothing)
+    }
+}
+
+/// An attempt in flight, until it ends or is dropped.
+struct Attempt<'a>(&'a Targets, crate::domain::EventId, RecipientId);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.world().end_attempt(self.1, self.2);
+    }
+}
+
+impl Targets {
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn behaviour(&self) -> (Behaviour, Duration) {
+        let mut world = self.world();
+        let (mood, luck) = (world.mood, world.dice.random_range(0..100));
+        let seconds = if world.chance(0.3) { world.dice.random_range(0..40) } else { 0 };
+        match (mood, luck) {
+            (Mood::Good, _) => (Behaviour::Delivers, Duration::ZERO),
+            (Mood::Mixed, 0..60) => (Behaviour::Delivers, Duration::from_secs(seconds)),
+            (Mood::Mixed | Mood::Bad, 60..70) => (Behaviour::Lacks, Duration::from_secs(seconds)),
+            (Mood::Mixed | Mood::Bad, 70..75) => (Behaviour::Panics, Duration::from_secs(seconds)),
+            (Mood::Mixed | Mood::Bad, _) => (Behaviour::Fails, Duration::from_secs(seconds)),
+        }
+    }
+
+    /// A subscription whose delivery is given up is disabled.
+    fn failed(self: &Arc<Self>, job: &Assignment<'_, Self>, reason: &str) -> Next {
+        let failed = job.pending.progress.failed + 1;
+        let (wait_min, random) = (Duration::ZERO, dice::fraction());
+        let now = clock::now();
+        let outcome =
+            Outcome::after_failure(reason.to_owned(), &self.schedule, failed, wait_min, now, random);
+        if !matches!(outcome, Outcome::Dead { .. }) {
+            return Next::Over(outcome, Effect::Nothing);
+        }
+        let (targets, subscription) = (Arc::clone(self), Arc::clone(job.subject));
+        let kind = self.world().subscriptions[&subscription.id].kind;
+        self.world().begin_change(subscription.id, kind);
+        let disabling = async move {
+            let directory = &targets.directory;
+            let disabled = directory.disable(&subscription, clock::now(), "given up".to_owned()).await;
+            let is_active = directory.get(subscription.id).is_some_and(|found| found.is_active());
+            let change = if disabled.is_ok() { Change::Declined(is_active) } else { Change::Failed };
+            targets.world().end_change(subscription.id, change);
+        };
+        Next::Over(outcome, Effect::First(Box::pin(disabling)))
+    }
+}
