@@ -40,3 +40,4 @@ mod embed;
 mod story;
 
 mod arrows;
+mod walk;

@@ -11,7 +11,6 @@
 //! `WAYPOST_SIMULATIONS` is the number of seeds (default 300), or a range of them (`17..18`); with `WAYPOST_TRACE`, what happens
 //! is printed.
 
-mod disk;
 mod targets;
 mod world;
 
@@ -24,13 +23,13 @@ use rand::RngExt as _;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-pub(crate) use self::disk::Disk;
 use self::targets::Targets;
 use self::world::{Change, Mood, World, is_final};
 use crate::directory::Directory;
 use crate::domain::{Activity, Event, RetrySchedule, State, Subscription, SubscriptionId};
 use crate::intake::Intake;
 use crate::store::faulty::Fault;
+use crate::store::redb::Disk;
 use crate::store::redb::Options;
 use crate::store::redb::Stepper;
 use crate::store::{Error, EventHistory, Range, Store, StoredState};

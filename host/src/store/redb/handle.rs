@@ -159,7 +159,7 @@ pub(super) struct Handle {
     database: RwLock<Option<Database>>,
     /// What a test has instead of the file.
     #[cfg(test)]
-    disk: Option<crate::simulation::Disk>,
+    disk: Option<super::disk::Disk>,
 }
 
 impl Handle {
@@ -175,7 +175,7 @@ impl Handle {
 
     /// Opens or creates the file on a simulated disk.
     #[cfg(test)]
-    pub(super) fn on(disk: crate::simulation::Disk) -> Result<Self, OpenError> {
+    pub(super) fn on(disk: super::disk::Disk) -> Result<Self, OpenError> {
         let path = PathBuf::from("the simulated disk");
         let database = builder().create_with_backend(disk.clone());
         let database = database.map_err(|error| open_error(&path, error))?;

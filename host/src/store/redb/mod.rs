@@ -10,6 +10,8 @@ mod accounts;
 mod apply;
 mod damage;
 mod deliveries;
+#[cfg(test)]
+mod disk;
 mod group;
 mod handle;
 mod history;
@@ -67,6 +69,8 @@ use queue::Queue;
 use read::Reader;
 use usage::Usage;
 
+#[cfg(test)]
+pub(crate) use disk::Disk;
 #[cfg(test)]
 pub(crate) use writer::Stepper;
 
@@ -153,10 +157,7 @@ impl Store {
 
     /// Opens a store on a simulated disk, without threads.
     #[cfg(test)]
-    pub(crate) fn simulated(
-        disk: crate::simulation::Disk,
-        options: Options,
-    ) -> Result<(Self, Stepper), OpenError> {
+    pub(crate) fn simulated(disk: Disk, options: Options) -> Result<(Self, Stepper), OpenError> {
         open::stepped(disk, options)
     }
 

@@ -74,7 +74,7 @@ pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError
 /// Opens a store whose writer makes a step when it is told to, on a simulated disk.
 #[cfg(test)]
 pub(crate) fn stepped(
-    disk: crate::simulation::Disk,
+    disk: super::disk::Disk,
     options: Options,
 ) -> Result<(Store, super::Stepper), OpenError> {
     let (mut store, writer) = with_writer(Path::new("the simulated disk"), Handle::on(disk)?, options)?;

@@ -10,7 +10,7 @@ use super::super::handle::{Fault, Handle};
 use super::super::log::BATCHES;
 use super::super::schema::Tables;
 use super::*;
-use crate::simulation::Disk;
+use crate::store::redb::Disk;
 use crate::store::{Error, Position};
 
 /// Lays bytes where a record should be.

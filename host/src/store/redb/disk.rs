@@ -33,7 +33,7 @@ impl Disk {
     }
 
     /// Returns what a crash leaves: of the writes that were not synced, any may have reached the disk.
-    pub(super) fn crashed(&self, dice: &mut StdRng) -> Self {
+    pub(crate) fn crashed(&self, dice: &mut StdRng) -> Self {
         let state = self.lock();
         let mut file = state.synced.clone();
         for write in state.unsynced.iter().filter(|_| dice.random()) {
@@ -43,7 +43,7 @@ impl Disk {
     }
 
     /// Returns what is there after everything was closed.
-    pub(super) fn closed(&self) -> Self {
+    pub(crate) fn closed(&self) -> Self {
         Self::with(self.lock().file.clone())
     }
 
