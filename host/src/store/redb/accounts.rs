@@ -133,7 +133,7 @@ impl OpenAccount<'_> {
 }
 
 fn encode(account: &Account) -> Vec<u8> {
-    versioned(|buffer| postcard::to_extend(account, buffer))
+    versioned(account)
 }
 
 fn decode(row: &[u8]) -> Result<Account, record::Error> {

@@ -50,6 +50,9 @@ pub(super) const SEALED: u8 = 4;
 /// How long a checksum is: CRC-32 (ISO-HDLC), little-endian.
 const SEAL: usize = 4;
 
+/// More bytes than most records have.
+const USUAL_BYTES: usize = 128;
+
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -75,8 +78,39 @@ pub(super) enum Error {
     Text,
 }
 
-pub(super) fn versioned(body: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, postcard::Error>) -> Vec<u8> {
-    seal(body(vec![SEALED]).expect("records have no maps of unknown length and no failing serializers"))
+/// Writes a record as postcard.
+pub(super) fn versioned(record: &impl Serialize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(USUAL_BYTES);
+    buffer.push(SEALED);
+    append(record, &mut buffer);
+    seal(buffer)
+}
+
+/// Appends the postcard of a value.
+fn append(value: &impl Serialize, buffer: &mut Vec<u8>) {
+    let written = postcard::serialize_with_flavor(value, Appended(buffer));
+    written.expect("records have no maps of unknown length and no failing serializers");
+}
+
+/// Where postcard's bytes go, slices as a whole.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes a record as JSON.

@@ -160,7 +160,7 @@ pub(crate) fn counts(reader: &Reader, recipient: RecipientId) -> Result<Delivery
 
 /// Writes the numbers of a recipient's deliveries, besides first attempts.
 fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
-    record::versioned(|buffer| postcard::to_extend(&counts.0, buffer))
+    record::versioned(&counts.0)
 }
 
 /// Reads the numbers of a recipient's deliveries.
@@ -169,7 +169,7 @@ fn decode_counts(row: &[u8]) -> Result<DeliveryCounts, Error> {
 }
 
 fn encode_changes(changes: &BTreeMap<u128, Change>) -> Vec<u8> {
-    record::versioned(|buffer| postcard::to_extend(changes, buffer))
+    record::versioned(changes)
 }
 
 fn decode_changes(row: &[u8]) -> Result<Vec<(u128, Change)>, Error> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::event::LoggedRecord;
 use super::form::Form as _;
-use super::{Error, SEAL, SEALED, body, read, unseal};
+use super::{Error, SEAL, SEALED, append, body, read, unseal};
 use crate::store::LoggedEvent;
 
 /// The events of one commit. A purged event leaves an empty place, so that the others keep theirs.
@@ -67,8 +67,7 @@ pub(crate) fn encode_batch<'a>(
         let (length, sum) = match logged {
             Some(logged) => {
                 let begin = buffer.len();
-                buffer = postcard::to_extend(&LoggedRecord::of(logged), buffer)
-                    .expect("records have no maps of unknown length and no failing serializers");
+                append(&LoggedRecord::of(logged), &mut buffer);
                 (length(buffer.len() - begin), crc32fast::hash(&buffer[begin..]))
             }
             None if damaged.contains(&place) => (DAMAGED.to_le_bytes(), 0),

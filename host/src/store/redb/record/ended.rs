@@ -23,7 +23,7 @@ pub(crate) const FINAL: [StoredState; 4] =
 /// Writes a row of ended deliveries.
 pub(crate) fn encode_ended(row: &[Ended]) -> Vec<u8> {
     let packed: Vec<(u32, u8)> = row.iter().map(|ended| (ended.index, code(ended))).collect();
-    versioned(|buffer| postcard::to_extend(&packed, buffer))
+    versioned(&packed)
 }
 
 fn code(ended: &Ended) -> u8 {

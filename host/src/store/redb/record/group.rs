@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::end::EndRecord;
 use self::op::OpRecord;
 use super::form::{Form as _, List};
-use super::{Error, SEALED, read, seal, unseal};
+use super::{Error, SEALED, append, read, seal, unseal};
 use crate::store::journal::Ticket;
 use crate::store::redb::group::{End, Group, Op};
 
@@ -40,8 +40,8 @@ pub(crate) fn encode_group(ticket: Ticket, group: &Group) -> Vec<u8> {
     let size = ops.iter().map(Op::size).sum::<usize>() + END_BYTES * (1 + ends.len());
     let mut buffer = Vec::with_capacity(size);
     buffer.push(SEALED);
-    let written = postcard::to_extend(&record, buffer);
-    seal(written.expect("records have no maps of unknown length and no failing serializers"))
+    append(&record, &mut buffer);
+    seal(buffer)
 }
 
 /// Reads a group; the bodies of its events, and the parts of modules, share the record's buffer.

@@ -31,7 +31,7 @@ type Lines<'a> = List<'a, HistoryRecord, LineRecord<'a>>;
 
 /// Writes a row of history.
 pub(crate) fn encode_history(records: &[HistoryRecord]) -> Vec<u8> {
-    versioned(|buffer| postcard::to_extend(&Lines::Borrowed(records), buffer))
+    versioned(&Lines::Borrowed(records))
 }
 
 /// Reads a row of history.

@@ -71,7 +71,7 @@ impl RetryRecord {
 
     /// Writes the record.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        super::versioned(|buffer| postcard::to_extend(&(self, self.plugin, self.held), buffer))
+        super::versioned(&(self, self.plugin, self.held))
     }
 }
 

@@ -55,7 +55,7 @@ record! {
 
 /// Writes a rendered payload.
 pub(crate) fn encode_rendered(rendered: &RenderedPayload) -> Vec<u8> {
-    versioned(|buffer| postcard::to_extend(&RenderedRecord::of(rendered), buffer))
+    versioned(&RenderedRecord::of(rendered))
 }
 
 /// Reads a rendered payload; the bodies share the record's buffer.
@@ -65,7 +65,7 @@ pub(crate) fn decode_rendered(shared: &Bytes) -> Result<RenderedPayload, Error> 
 
 /// Writes a value of a plugin's state.
 pub(crate) fn encode_state(value: &StateValue) -> Vec<u8> {
-    versioned(|buffer| postcard::to_extend(&StateRecord::of(value), buffer))
+    versioned(&StateRecord::of(value))
 }
 
 /// Reads a value of a plugin's state.

@@ -96,7 +96,7 @@ record! {
 impl Waiting {
     /// Writes the record.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        versioned(|buffer| postcard::to_extend(&WaitingRecord::of(self), buffer))
+        versioned(&WaitingRecord::of(self))
     }
 
     /// Reads the record.
