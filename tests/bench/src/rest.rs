@@ -17,7 +17,7 @@ const JSON: &str = "application/json";
 const WASM: &str = "application/wasm";
 /// The header that names the user, and the user of most requests.
 const USER_HEADER: &str = "http-remote-user";
-const USER: &str = "bench";
+pub(crate) const USER: &str = "bench";
 
 /// One keep-alive connection; ends when dropped.
 pub(crate) struct Rest {

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::ledger::{Fan, Ledger};
 use crate::process::{Process, Usage};
 use crate::producer::{self, Load, Pace, Sent};
-use crate::rest::Rest;
+use crate::rest::{self, Rest};
 use crate::sink::{Gate, Sink};
 
 /// How long deliveries may stand still before what is missing counts as lost: longer than the first two retries.
@@ -78,6 +78,8 @@ impl Stage {
         let log = File::options().create(true).append(true).open(self.folder.path().join("server.log"))?;
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
+        // The audit looks at all events, not only at those of its own subscriptions.
+        command.args(["--admin-users", rest::USER]);
         // A held attempt that timed out would be repeated: here that is the bench's doing, not a fault.
         command.args(["--attempt-timeout-ms", "600000", "--config"]).arg(self.folder.path().join(CONFIG));
         command.arg("--data").arg(self.data()).args(&self.server_args).stderr(log);
