@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// Returns `error: cause: cause`; a cause that the text before it already contains is not repeated.
-pub fn of(error: &dyn Error) -> String {
+pub fn text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

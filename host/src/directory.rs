@@ -1,7 +1,7 @@
 //! All subscriptions, with the index of their filters: the store's contents, held in memory.
 //!
 //! Readers get an immutable snapshot. One task follows the changes that the store has applied, makes the next snapshot of
-//! them, and then wakes the workers concerned: one that is woken sees the change. Whoever changes a subscription waits
+//! them, and then wakes the workers concerned: one that is woken sees the change. A caller that changes a subscription waits
 //! until the snapshot has the change. A change names the version that it was made from; where that is not the newest any
 //! more, it is made again from the newest.
 

@@ -171,9 +171,9 @@ fn no_answer(error: &reqwest::Error) -> Verdict {
     let reason = if error.is_timeout() {
         "the policy server did not answer in time".to_owned()
     } else if net::is_no_http(error) {
-        format!("the policy server's answer cannot be read as HTTP: {}", crate::chain::of(error))
+        format!("the policy server's answer cannot be read as HTTP: {}", crate::chain::text(error))
     } else {
-        format!("the policy server cannot be reached: {}", crate::chain::of(error))
+        format!("the policy server cannot be reached: {}", crate::chain::text(error))
     };
     Verdict::Unavailable { reason, answer: None }
 }

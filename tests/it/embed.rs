@@ -174,7 +174,7 @@ async fn two_services_in_one_process_know_nothing_of_each_other() {
 
 async fn refusal(folder: &TempDir) -> (Error, String) {
     let error = Service::open(config(folder)).await.err().expect("a second service on the same folder");
-    let chain = waypost::chain::of(&error);
+    let chain = waypost::chain::text(&error);
     (error, chain)
 }
 
@@ -211,7 +211,7 @@ async fn a_service_that_is_dropped_lets_go_of_its_folder() {
 async fn a_setting_out_of_range_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = Service::open(Config { in_flight_max: 0, ..config(&folder) }).await.err().unwrap();
-    assert!(waypost::chain::of(&error).contains("in_flight_max"), "{error}");
+    assert!(waypost::chain::text(&error).contains("in_flight_max"), "{error}");
 }
 
 #[tokio::test]

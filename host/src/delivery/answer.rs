@@ -35,8 +35,8 @@ pub(super) async fn exchange(
     };
     Some(match slot.unless_needed(targets.client.send(request, || make().ok(), wait)).await? {
         Ok(reply) => read(reply, targets.stop.cancelled()).await,
-        Err(error) if error.is_shortage() => Response::Shortage(chain::of(&error)),
-        Err(error) => Response::Failed(chain::of(&error)),
+        Err(error) if error.is_shortage() => Response::Shortage(chain::text(&error)),
+        Err(error) => Response::Failed(chain::text(&error)),
     })
 }
 

@@ -234,7 +234,7 @@ fn result_of(verdict: &Verdict, outputs: Vec<Output>) -> PluginResult {
 /// Returns the plan for a delivery whose rendered payload cannot be read: a damaged record stays damaged, any other
 /// error is temporary.
 fn unreadable(error: &Error) -> SendPlan {
-    let reason = chain::of(error);
+    let reason = chain::text(error);
     match error {
         Error::Damaged { .. } | Error::TooLarge { .. } => SendPlan::over(Outcome::Dead { reason }),
         Error::Unavailable { .. } | Error::Busy { .. } | Error::Uncertain | Error::Closed => {

@@ -174,7 +174,7 @@ impl Targets {
         let id = subscription.id;
         tracing::warn!(subscription = %id, error, "the subscription is disabled");
         if let Err(failure) = self.directory.disable(subscription, clock::now(), error).await {
-            tracing::error!(subscription = %id, error = chain::of(&failure), "the subscription could not be disabled");
+            tracing::error!(subscription = %id, error = chain::text(&failure), "the subscription could not be disabled");
         }
     }
 }

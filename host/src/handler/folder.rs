@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
         assert_eq!(cause.and_then(io::Error::raw_os_error), Some(rustix::io::Errno::NOENT.raw_os_error()));
-        assert!(chain::of(&error).starts_with("/no/such/file: "), "{}", chain::of(&error));
+        assert!(chain::text(&error).starts_with("/no/such/file: "), "{}", chain::text(&error));
     }
 
     fn ids() -> (EventId, RecipientId) {

@@ -153,7 +153,7 @@ impl Attempt {
     }
 
     async fn go(&self, run: &mut HandlerRun) -> Result<(), RunError> {
-        let parts = Parts::of(&self.logged.event).map_err(|error| Failure::Run(chain::of(&error)))?;
+        let parts = Parts::of(&self.logged.event).map_err(|error| Failure::Run(chain::text(&error)))?;
         let before = match self.look().await? {
             Leftover::Program(ran) => {
                 *run = HandlerRun { start: RunStart::Upload { ran: ran.at }, ..ran.run };
@@ -209,7 +209,7 @@ impl Attempt {
             loop {
                 let (folder, ran, outputs) = (folder.clone(), Arc::clone(&ran), Arc::clone(&outputs));
                 let Err(error) = blocking(move || folder.ran(&ran, &outputs)).await else { break };
-                let reason = format!("its outputs cannot be kept: {}", chain::of(&error));
+                let reason = format!("its outputs cannot be kept: {}", chain::text(&error));
                 if !shortage::is_behind(&error) {
                     return Err(Failure::Run(reason).into());
                 }
@@ -223,7 +223,7 @@ impl Attempt {
 
     /// Classifies a failed fetch.
     async fn unfetched(&self, error: fetch::Error) -> RunError {
-        let reason = format!("fetch: {}", chain::of(&error));
+        let reason = format!("fetch: {}", chain::text(&error));
         if !shortage::is_behind(&error) {
             return Failure::Run(reason).into();
         }
@@ -318,7 +318,7 @@ impl Attempt {
     async fn upload_one(&self, place: usize, origin: &Arc<Origin>) -> Result<Option<UploadSummary>, Refused> {
         let name = &self.handler.definition.outputs[place].folder;
         let failed = |error: &(dyn std::error::Error + 'static), whose| Refused {
-            reason: format!("upload of {name}: {}", chain::of(error)),
+            reason: format!("upload of {name}: {}", chain::text(error)),
             whose,
         };
         let folder = self.folder.clone();
@@ -386,7 +386,7 @@ impl Attempt {
 }
 
 fn no_folder(error: &std::io::Error) -> Shortage {
-    Shortage(format!("the folder of the run cannot be used: {}", chain::of(error)))
+    Shortage(format!("the folder of the run cannot be used: {}", chain::text(error)))
 }
 
 /// Returns the arguments that were given on `/dispatch`.

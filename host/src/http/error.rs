@@ -170,7 +170,7 @@ impl From<store::Error> for ApiError {
             | store::Error::TooLarge { .. }
             | store::Error::Busy { .. }
             | store::Error::Damaged { .. } => {
-                tracing::error!(error = chain::of(&error), "the store failed");
+                tracing::error!(error = chain::text(&error), "the store failed");
             }
             // The user's own limit, and a stop: neither is a failure of the store.
             store::Error::Quota { .. } | store::Error::Closed => {}
@@ -241,7 +241,7 @@ impl From<Refused> for ApiError {
             | Refused::DoesNotFit { .. }
             | Refused::Metadata(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string()),
             Refused::Host(error) => {
-                tracing::error!(error = chain::of(&error), "a module cannot be taken");
+                tracing::error!(error = chain::text(&error), "a module cannot be taken");
                 let status = match error {
                     plugin::Error::Folder { .. } => StatusCode::SERVICE_UNAVAILABLE,
                     plugin::Error::Engine { .. }
@@ -282,7 +282,7 @@ impl From<intake::Error> for ApiError {
     fn from(error: intake::Error) -> Self {
         match error {
             intake::Error::Match { index, ref source } => {
-                let detail = format!("event {index} of the request: {}", chain::of(source));
+                let detail = format!("event {index} of the request: {}", chain::text(source));
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
             }
             intake::Error::TooMuch { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),

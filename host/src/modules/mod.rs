@@ -259,11 +259,11 @@ impl Modules {
                     let reason = format!("there is no module {digest} any more");
                     Err(plugin::Error::Bytes { reason }.into())
                 }
-                Err(error) => Err(plugin::Error::Bytes { reason: chain::of(&error) }.into()),
+                Err(error) => Err(plugin::Error::Bytes { reason: chain::text(&error) }.into()),
             }
         };
         self.host.load(digest, wasm).await.map_err(|refused| match &*refused {
-            Refused::Host(error) => Failure::Host(chain::of(error)),
+            Refused::Host(error) => Failure::Host(chain::text(error)),
             Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) | Refused::TriedLately { .. } => {
                 Failure::Limit(refused.to_string())
             }

@@ -54,7 +54,7 @@ impl Modules {
                 Some(Ok(0)) => {}
                 Some(Ok(removed)) => tracing::info!(removed, "modules that nobody uses are removed"),
                 Some(Err(error)) => {
-                    tracing::warn!(error = chain::of(&error), "unused modules stay for now");
+                    tracing::warn!(error = chain::text(&error), "unused modules stay for now");
                 }
             }
         }

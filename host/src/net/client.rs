@@ -151,7 +151,7 @@ impl Client {
             Err(Failure { error, was_closed: true }) => error,
         };
         let Some(request) = again() else { return Err(error) };
-        tracing::debug!(error = chain::of(&error), "a kept connection was closed: once more");
+        tracing::debug!(error = chain::text(&error), "a kept connection was closed: once more");
         tokio::select! {
             biased;
             answered = self.fresh.request(request) => judge(answered).map_err(|failure| failure.error),
@@ -211,7 +211,7 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 
 /// Returns what hyper says is wrong, without the words of the client around it.
 fn reason(error: &legacy::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), chain::of)
+    error.source().map_or_else(|| error.to_string(), chain::text)
 }
 
 impl Reply {

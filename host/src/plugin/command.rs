@@ -171,7 +171,7 @@ fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> C
     let (limits, _ticking) = (call.limits, command.ticker.tick());
     let state = match CommandState::new(call, Arc::clone(&command.web)) {
         Ok(state) => state,
-        Err(error) => return CommandEnd::failed(chain::of(&error)),
+        Err(error) => return CommandEnd::failed(chain::text(&error)),
     };
     // For its clocks and its HTTP requests; it ends with the run, and they with it.
     let runtime =

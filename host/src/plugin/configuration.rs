@@ -116,7 +116,7 @@ impl SchemaChecks {
             )));
         }
         let checked = self.validate(user, schema, Some(config)).await;
-        match checked.map_err(|error| Failure::Host(chain::of(&error)))? {
+        match checked.map_err(|error| Failure::Host(chain::text(&error)))? {
             SchemaCheck::Problems(problems) => Ok(problems),
             SchemaCheck::NoSchema(reason) => Err(Failure::Trap(format!("its `config-schema`: {reason}"))),
             SchemaCheck::Limit(limit) => {
@@ -213,7 +213,7 @@ fn why_not(error: &boon::CompileError) -> String {
         boon::CompileError::ValidationError { src, .. } => src,
         // boon has no name for the one thing that its metaschema does not see.
         boon::CompileError::Bug(reason) => return format!("a regex is too large: {reason}"),
-        other => return chain::of(other),
+        other => return chain::text(other),
     };
     let mut problems = Vec::new();
     collect(src, &mut problems);

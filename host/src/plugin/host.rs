@@ -116,7 +116,7 @@ impl Host {
             self.refusals.remember(user, digest, refused.to_string()).await;
         }
         if let Err(error) = self.discard(digest).await {
-            tracing::warn!(error = chain::of(&error), "the machine code of a refused module stays");
+            tracing::warn!(error = chain::text(&error), "the machine code of a refused module stays");
         }
         reported
     }
@@ -195,7 +195,7 @@ impl Host {
         match self.runner().await {
             Ok(runner) => runner.run(plugin, call).await,
             Err(error) => {
-                let verdict = Verdict::Failed(Failure::Host(chain::of(&error)));
+                let verdict = Verdict::Failed(Failure::Host(chain::text(&error)));
                 let run = blank(plugin.digest(), call.attempt, call.now, Duration::ZERO, verdict);
                 CallResult { run, outputs: Vec::new(), state: call.state }
             }
@@ -233,7 +233,7 @@ impl Host {
                 return Ok(problems);
             }
         }
-        let runner = self.runner().await.map_err(|error| Failure::Host(chain::of(&error)))?;
+        let runner = self.runner().await.map_err(|error| Failure::Host(chain::text(&error)))?;
         match runner.ask(user, plugin, Question::CheckConfig(text)).await.0? {
             Answer::Problems(problems) => Ok(problems),
             Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
@@ -258,7 +258,7 @@ impl Host {
         if loaded.is_err()
             && let Err(error) = self.discard(digest).await
         {
-            tracing::warn!(error = chain::of(&error), "the machine code of a refused program stays");
+            tracing::warn!(error = chain::text(&error), "the machine code of a refused program stays");
         }
         loaded
     }

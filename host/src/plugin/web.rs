@@ -64,7 +64,7 @@ impl Web {
         let make = || async {
             let reach = self.reach.clone();
             let made = tokio::task::spawn_blocking(move || Unpooled::new(reach)).await;
-            made.map_err(|error| failed(chain::of(&error)))?.map_err(|error| failed(chain::of(&error)))
+            made.map_err(|error| failed(chain::text(&error)))?.map_err(|error| failed(chain::text(&error)))
         };
         self.client.get_or_try_init(make).await
     }
@@ -93,11 +93,11 @@ impl From<net::Error> for SendError {
         let (reason, told) = match &error {
             net::Error::Refused(Refused::NotPublic(address)) => return Self::NotPublic(*address),
             net::Error::Refused(Refused::Own(_)) => return Self::Own,
-            net::Error::Unreachable(source) => (chain::of(source), Error::ConnectionRefused),
-            net::Error::BrokenOff(source) => (chain::of(source), Error::HttpProtocolError),
-            net::Error::Shortage(_) => (chain::of(&error), Error::ConnectionLimitReached),
+            net::Error::Unreachable(source) => (chain::text(source), Error::ConnectionRefused),
+            net::Error::BrokenOff(source) => (chain::text(source), Error::HttpProtocolError),
+            net::Error::Shortage(_) => (chain::text(&error), Error::ConnectionLimitReached),
             net::Error::TimedOut { .. } | net::Error::NotHttp { .. } => {
-                (chain::of(&error), Error::HttpProtocolError)
+                (chain::text(&error), Error::HttpProtocolError)
             }
         };
         Self::Other(reason, told)

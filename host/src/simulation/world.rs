@@ -118,7 +118,7 @@ impl World {
         self.trace.finish()
     }
 
-    /// Prints what happens, for whoever looks for the reason of a failure.
+    /// Prints what happens, to find the reason of a failure.
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         if std::env::var_os("WAYPOST_TRACE").is_some() {
             eprintln!("{}", what());

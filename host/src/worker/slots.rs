@@ -438,7 +438,7 @@ mod tests {
         let mut waiting = Box::pin(Arc::clone(&slots).wait(SLICE));
         assert!((&mut gone).now_or_never().is_none() && (&mut waiting).now_or_never().is_none());
         drop(gone);
-        assert!(slots.try_take(SLICE, true).is_none(), "a lane waits");
+        assert!(slots.try_take(SLICE, true).is_none(), "a worker waits");
         drop(slot);
         assert!(waiting.now_or_never().is_some());
         assert!(slots.try_take(SLICE, true).is_some());

@@ -38,9 +38,9 @@ impl Fetch {
     pub(super) async fn run(&self, source: &Source, rows: &[Value]) -> Result<FetchSummary, String> {
         let event = merged(event("1"), json!({"data": rows}));
         let parts = Parts::of(&Event::from_json(event.to_string()).unwrap()).unwrap();
-        let fetcher = Fetcher::new(source, Duration::from_secs(5)).map_err(|error| chain::of(&error))?;
+        let fetcher = Fetcher::new(source, Duration::from_secs(5)).map_err(|error| chain::text(&error))?;
         let fetched = fetcher.fetch(&parts.files, self.folder.path(), self.limits, &self.meter).await;
-        fetched.map_err(|error| chain::of(&error))
+        fetched.map_err(|error| chain::text(&error))
     }
 
     pub(super) fn read(&self, path: &str) -> Vec<u8> {

@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 | Refused::Metadata(_)
                 | Refused::Host(_) => None,
             };
-            (report, Some(chain::of(&refused)))
+            (report, Some(chain::text(&refused)))
         }
     };
     if arguments.json {

@@ -151,7 +151,7 @@ impl Service {
                 }
                 Err(CartError::NoAnswer { source, .. }) if unreached < UNREACHED_MAX => {
                     unreached += 1;
-                    *state = format!("not to be asked: {}", crate::chain::of(&source));
+                    *state = format!("not to be asked: {}", crate::chain::text(&source));
                 }
                 Err(error) => return Err(error),
             }
@@ -189,7 +189,7 @@ impl Service {
             Ok(status) => tracing::debug!(%status, "a cart was not deleted"),
             Err(error) => {
                 let error = error.without_url();
-                tracing::debug!(error = crate::chain::of(&error), "a cart was not deleted");
+                tracing::debug!(error = crate::chain::text(&error), "a cart was not deleted");
             }
         }
     }

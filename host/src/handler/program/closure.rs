@@ -70,7 +70,7 @@ impl Closure {
         let time = call.limits.time;
         ProgramResult::silent(match tokio::time::timeout(time, calling).await {
             Ok(Ok(Ok(()))) => Exit::Code(0),
-            Ok(Ok(Err(error))) => Exit::Failed(chain::of(&*error)),
+            Ok(Ok(Err(error))) => Exit::Failed(chain::text(&*error)),
             Ok(Err(_)) => Exit::Failed("the closure panicked (its text is on stderr)".to_owned()),
             Err(_) => Exit::timed_out(time),
         })

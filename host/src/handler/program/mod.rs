@@ -96,7 +96,7 @@ pub(super) enum Fault {
 impl Fault {
     /// Classifies an error, and names what failed.
     fn of(what: &str, error: &(dyn Error + 'static)) -> Self {
-        let reason = format!("{what}: {}", chain::of(error));
+        let reason = format!("{what}: {}", chain::text(error));
         if shortage::is_behind(error) { Self::Shortage(Shortage(reason)) } else { Self::Failure(reason) }
     }
 }

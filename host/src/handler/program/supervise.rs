@@ -237,7 +237,7 @@ pub fn become_main(memory_bytes: u64, command: &[OsString]) -> ExitCode {
         (Ok(()), []) => io::Error::from(io::ErrorKind::InvalidInput),
         (Err(error), _) => error.into(),
     };
-    drop(writeln!(io::stderr().lock(), "failed to start {command:?}: {}", chain::of(&error)));
+    drop(writeln!(io::stderr().lock(), "failed to start {command:?}: {}", chain::text(&error)));
     ExitCode::from(NOT_STARTED)
 }
 

@@ -74,7 +74,7 @@ impl Waiting {
         taken
     }
 
-    /// Waits until nobody waits for a group below this number.
+    /// Waits until no caller waits for a group below this number.
     async fn before(&self, number: u64) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());

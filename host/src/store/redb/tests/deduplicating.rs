@@ -102,7 +102,7 @@ fn outside_the_window_it_is_a_new_event() {
     assert_eq!(store.accept("a", after(0) + DAY), first, "the window's last moment");
     let second = store.accept("a", after(1) + DAY);
     assert_ne!(second, first);
-    assert_eq!(store.accept("a", after(0) + 2 * DAY), second, "the window begins anew with the new one");
+    assert_eq!(store.accept("a", after(0) + 2 * DAY), second, "the window begins again with the new one");
     assert_ne!(store.accept("a", after(2) + 2 * DAY), second);
 }
 

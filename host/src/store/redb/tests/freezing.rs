@@ -175,9 +175,9 @@ async fn a_dead_letter_is_sent_again_as_it_was_unless_its_plugin_has_changed() {
     subscribe(&store, Some(json!({"other": true}))).await;
     assert!(only(&store, sub(1)).await.rendered, "a change alone changes nothing");
     again(after(2)).await;
-    let anew = only(&store, sub(1)).await;
-    assert!(!anew.rendered && store.rendered(id, sub(1)).await.unwrap().is_none());
-    assert!(freeze(&store, sub(1), &anew).await);
+    let later = only(&store, sub(1)).await;
+    assert!(!later.rendered && store.rendered(id, sub(1)).await.unwrap().is_none());
+    assert!(freeze(&store, sub(1), &later).await);
     subscribe(&store, None).await;
     again(after(3)).await;
     assert!(!only(&store, sub(1)).await.rendered, "the plugin was taken away");

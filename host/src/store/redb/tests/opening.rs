@@ -132,7 +132,7 @@ fn a_file_that_is_no_database_is_named_and_kept() {
         std::fs::write(&path, &content).unwrap();
         let error = error(folder.path());
         assert!(matches!(error, OpenError::Open { .. }), "{error:?}");
-        let text = chain::of(&error);
+        let text = chain::text(&error);
         assert!(text.contains(FILE_NAME) && text.len() > path.display().to_string().len() + 25, "{text}");
         assert!(check(folder.path()).is_err() && sync(folder.path()).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), content, "it may be dear to somebody");

@@ -87,7 +87,7 @@ fn endings_wait_for_company_but_not_for_ever() {
     assert_eq!(counts(&queue.next().unwrap()), (0, 1));
     assert!(begun.elapsed() >= Duration::from_millis(10), "{:?}", begun.elapsed());
     push_end(&queue, end(2).0).unwrap();
-    assert_eq!(counts(&queue.next().unwrap()), (0, 1), "the next ones wait anew");
+    assert_eq!(counts(&queue.next().unwrap()), (0, 1), "the next ones wait again");
 }
 
 #[test]
