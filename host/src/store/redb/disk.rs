@@ -20,6 +20,8 @@ struct State {
     unsynced: Vec<(usize, Vec<u8>)>,
     /// How many writes and syncs go well before all fail.
     good: Option<u32>,
+    /// Whether one has failed.
+    has_failed: bool,
 }
 
 impl Disk {
@@ -30,6 +32,11 @@ impl Disk {
     /// Lets all writes and syncs after the next few fail; `None` mends it.
     pub(crate) fn fail_after(&self, good: Option<u32>) {
         self.lock().good = good;
+    }
+
+    /// Tells whether a write or sync has ever failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.lock().has_failed
     }
 
     /// Returns what a crash leaves: of the writes that were not synced, any may have reached the disk.
@@ -65,7 +72,10 @@ impl State {
     fn meet_fault(&mut self) -> io::Result<()> {
         match &mut self.good {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("the simulated disk fails")),
+            Some(0) => {
+                self.has_failed = true;
+                Err(io::Error::other("the simulated disk fails"))
+            }
             Some(good) => {
                 *good -= 1;
                 Ok(())

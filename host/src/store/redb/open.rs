@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(test)]
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::watch;
@@ -102,10 +104,31 @@ pub(super) async fn join(
     options: Options,
     journal: Arc<dyn Journal>,
 ) -> Result<Store, OpenError> {
+    let owned = folder.to_owned();
+    join_with(folder, move || Handle::open(&owned), SyncPace::default(), options, journal).await
+}
+
+/// Joins a journal with a file on a simulated disk, where each transaction is synced.
+#[cfg(test)]
+pub(super) async fn join_simulated(
+    disk: super::disk::Disk,
+    journal: Arc<dyn Journal>,
+) -> Result<Store, OpenError> {
+    let (folder, pace) = (Path::new("the simulated disk"), SyncPace::after(Duration::ZERO));
+    join_with(folder, move || Handle::on(disk), pace, Options::default(), journal).await
+}
+
+async fn join_with(
+    folder: &Path,
+    open: impl FnOnce() -> Result<Handle, OpenError> + Send + 'static,
+    pace: SyncPace,
+    options: Options,
+    journal: Arc<dyn Journal>,
+) -> Result<Store, OpenError> {
     let (runtime, owned) = (runtime::Handle::current(), folder.to_owned());
     let opening = tokio::task::spawn_blocking({
         let journal = Arc::clone(&journal);
-        move || begin_to_join(&owned, &options, journal, runtime)
+        move || begin_to_join(OpenFile::new(&owned, open()?)?, &owned, pace, &options, journal, runtime)
     });
     let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
     let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
@@ -123,12 +146,13 @@ pub(super) async fn join(
 }
 
 fn begin_to_join(
+    OpenFile { reader, machine }: OpenFile,
     folder: &Path,
+    pace: SyncPace,
     options: &Options,
     journal: Arc<dyn Journal>,
     runtime: runtime::Handle,
 ) -> Result<Store, OpenError> {
-    let OpenFile { reader, machine } = OpenFile::new(folder, Handle::open(folder)?)?;
     let files = modules::open(folder, &reader, true)?;
     let position = reader.position().map_err(|fault| unreadable(folder, fault))?;
     let (applied, followed) = watch::channel(position);
@@ -147,7 +171,8 @@ fn begin_to_join(
         runtime: runtime.clone(),
         stop: stop.clone(),
         applied,
-        pace: SyncPace::default(),
+        pace,
+        doubt: None,
     };
     let queue = Arc::clone(&store.queue);
     let appender = Appender { queue, journal, member, waiting, runtime, stop };

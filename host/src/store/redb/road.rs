@@ -196,17 +196,33 @@ pub(super) struct Applier {
     pub(super) stop: CancellationToken,
     pub(super) applied: watch::Sender<Position>,
     pub(super) pace: SyncPace,
+    /// Entries whose commit failed in such a way that they may be in the file all the same.
+    pub(super) doubt: Option<Applied>,
+}
+
+/// What entries have led to, with the position of the last one.
+pub(super) struct Applied {
+    last: Position,
+    entries: Vec<(Ticket, AppliedEntry)>,
 }
 
 /// When transactions are synced.
 pub(super) struct SyncPace {
     last: Instant,
     bytes: usize,
+    after: Duration,
+}
+
+impl SyncPace {
+    /// Syncs a transaction that comes this long after the one that was synced last.
+    pub(super) fn after(after: Duration) -> Self {
+        Self { last: Instant::now(), bytes: 0, after }
+    }
 }
 
 impl Default for SyncPace {
     fn default() -> Self {
-        Self { last: Instant::now(), bytes: 0 }
+        Self::after(SYNC_AFTER)
     }
 }
 
@@ -214,10 +230,10 @@ impl SyncPace {
     /// Counts more bytes, and tells how durable their transaction has to be.
     fn next(&mut self, bytes: usize) -> Durability {
         self.bytes += bytes;
-        if self.bytes < SYNC_AFTER_BYTES && self.last.elapsed() < SYNC_AFTER {
+        if self.bytes < SYNC_AFTER_BYTES && self.last.elapsed() < self.after {
             return Durability::Later;
         }
-        *self = Self::default();
+        *self = Self::after(self.after);
         Durability::Now
     }
 }
@@ -272,8 +288,15 @@ impl Applier {
         Ok(self.reader.position()?)
     }
 
-    /// Takes everything that is remembered of the file from the file.
+    /// Takes everything that is remembered of the file from the file, unless it has the entries in doubt after all: then
+    /// memory is as far as the file is, and they are published.
     fn load(&mut self) -> Result<Position, Error> {
+        let position = self.position()?;
+        if let Some(applied) = self.doubt.take_if(|applied| applied.last <= position) {
+            self.publish(applied);
+            return Ok(position);
+        }
+        self.doubt = None;
         self.reader.tails.begin_after(log::last_batch(&self.reader)?);
         self.machine.load_again(&self.reader)?;
         self.position()
@@ -282,16 +305,27 @@ impl Applier {
     /// Applies entries in one transaction, publishes what they have changed, and answers.
     fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
         let durability = self.pace.next(entries.iter().map(|entry| entry.group.len()).sum());
+        let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
         let (machine, files) = (&mut self.machine, &self.files);
-        let done = self.reader.handle.write_as(durability, |txn| {
+        let mut applied = None;
+        let written = self.reader.handle.write_as(durability, |txn| {
             let mut tables = Tables::open(txn)?;
-            entries
-                .iter()
-                .map(|entry| machine.apply_entry(&mut tables, files, entry))
-                .collect::<Result<Vec<_>, _>>()
-        })?;
-        let Some(last) = entries.last() else { return Ok(()) };
-        for (ticket, AppliedEntry { answers, effects, removed_modules }) in done {
+            let done = entries.iter().map(|entry| machine.apply_entry(&mut tables, files, entry));
+            applied = Some(Applied { last, entries: done.collect::<Result<_, _>>()? });
+            Ok(())
+        });
+        match (written, applied) {
+            (Ok(()), Some(applied)) => self.publish(applied),
+            (written, applied) => {
+                self.doubt = applied;
+                written?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, Applied { last, entries }: Applied) {
+        for (ticket, AppliedEntry { answers, effects, removed_modules }) in entries {
             self.files.remove_all(&removed_modules);
             self.publisher.publish(effects);
             if ticket.member == self.member
@@ -301,7 +335,6 @@ impl Applier {
                 self.publisher.answer(ops, ends, answers);
             }
         }
-        self.applied.send_replace(last.position);
-        Ok(())
+        self.applied.send_replace(last);
     }
 }

@@ -1,9 +1,13 @@
 //! Stores that share a journal.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::store::journal::{Journal as _, MemoryJournal, Ticket, Trouble};
+use crate::store::redb::Disk;
 use crate::store::{Error, Module};
 
 async fn join(folder: &tempfile::TempDir, journal: &Arc<MemoryJournal>) -> Store {
@@ -143,4 +147,37 @@ async fn a_group_that_others_pass_is_not_lost() {
     }));
     all.await;
     assert_eq!(store.histories(ALL).await.unwrap().len(), 300);
+}
+
+/// The last part of a commit may fail after the file has all of it. The journal was read on behind it: nobody was woken,
+/// and callers waited in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_are_in_the_file_although_their_commit_failed_are_seen() {
+    for good in 0..100 {
+        let (disk, journal) = (Disk::default(), Arc::new(MemoryJournal::default()));
+        let store = super::super::open::join_simulated(disk.clone(), journal).await.unwrap();
+        disk.fail_after(Some(good));
+        let answered = {
+            let mut accepting = pin!(store.log(vec![arrival("a", &[sub(1)])]));
+            let answer = loop {
+                match accepting.as_mut().now_or_never() {
+                    Some(answer) => break answer,
+                    None if disk.has_failed() => {
+                        disk.fail_after(None);
+                        break accepting.await;
+                    }
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            answer.unwrap()
+        };
+        assert!(store.wakes().drain().now_or_never().is_some(), "{good}");
+        let histories = store.histories(ALL).await.unwrap();
+        assert_eq!(histories.iter().map(|history| history.event.id).collect::<Vec<_>>(), answered, "{good}");
+        if !disk.has_failed() {
+            assert!(good > 3, "some have failed");
+            return;
+        }
+    }
+    panic!("a commit has fewer steps");
 }
