@@ -27,6 +27,8 @@ use crate::domain::RetrySchedule;
 pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
+#[cfg(test)]
+pub(crate) use targets::{RULES, standing};
 
 /// How much is delivered concurrently, and how long it may take.
 #[derive(Clone, Debug)]

@@ -43,14 +43,17 @@ pub(super) struct Targets {
     pub(super) stop: CancellationToken,
 }
 
+/// The rules of the workers of subscriptions.
+pub(crate) const RULES: Rules = Rules {
+    division: Division::ByRecipient,
+    linger: Duration::from_secs(1),
+    hold_min: Duration::from_secs(1),
+    insists: false,
+    panic_pause: Duration::from_secs(1),
+};
+
 impl Deliverer for Targets {
-    const RULES: Rules = Rules {
-        division: Division::ByRecipient,
-        linger: Duration::from_secs(1),
-        hold_min: Duration::from_secs(1),
-        insists: false,
-        panic_pause: Duration::from_secs(1),
-    };
+    const RULES: Rules = RULES;
     type Subject = Subscription;
     type Cache = StateCache;
     type Permit = Option<PluginContext>;
@@ -61,12 +64,7 @@ impl Deliverer for Targets {
     }
 
     fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
-        match self.directory.get(recipient.subscription_id()) {
-            None => Standing::Inactive,
-            Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
-            Some(subscription) if subscription.is_active() => Standing::Active(subscription),
-            Some(_) => Standing::Inactive,
-        }
+        standing(&self.directory, recipient)
     }
 
     fn window(&self, subscription: &Subscription) -> Window {
@@ -140,6 +138,16 @@ impl Deliverer for Targets {
     async fn gained(&self) -> Result<(), store::Error> {
         self.last_success.merge(self.store.reached().await?);
         Ok(())
+    }
+}
+
+/// Returns where a subscription stands.
+pub(crate) fn standing(directory: &Directory, recipient: RecipientId) -> Standing<Subscription> {
+    match directory.get(recipient.subscription_id()) {
+        None => Standing::Inactive,
+        Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
+        Some(subscription) if subscription.is_active() => Standing::Active(subscription),
+        Some(_) => Standing::Inactive,
     }
 }
 

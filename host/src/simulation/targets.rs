@@ -1,17 +1,18 @@
 //! Targets that answer as the dice say.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rand::RngExt as _;
 
 use super::world::{Change, Mood, World};
+use crate::delivery;
 use crate::directory::Directory;
-use crate::domain::{Holder, Outcome, RecipientId, RetrySchedule, Subscription};
+use crate::domain::{EventId, Holder, Outcome, RecipientId, RetrySchedule, Subscription};
 use crate::store::{PendingDelivery, Store, WakeSet};
 use crate::worker::{
-    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
+    Assignment, AttemptRecord, Choice, Deliverer, Effect, Next, Rules, Slots, Standing, Window,
 };
 use crate::{clock, dice};
 
@@ -33,13 +34,7 @@ enum Behaviour {
 }
 
 impl Deliverer for Targets {
-    const RULES: Rules = Rules {
-        division: Division::ByRecipient,
-        linger: Duration::from_secs(1),
-        hold_min: Duration::from_secs(1),
-        insists: false,
-        panic_pause: Duration::from_secs(1),
-    };
+    const RULES: Rules = delivery::RULES;
     type Subject = Subscription;
     type Cache = ();
     type Permit = ();
@@ -50,12 +45,7 @@ impl Deliverer for Targets {
     }
 
     fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
-        match self.directory.get(recipient.subscription_id()) {
-            None => Standing::Inactive,
-            Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
-            Some(subscription) if subscription.is_active() => Standing::Active(subscription),
-            Some(_) => Standing::Inactive,
-        }
+        delivery::standing(&self.directory, recipient)
     }
 
     fn window(&self, _: &Subscription) -> Window {
@@ -72,30 +62,35 @@ impl Deliverer for Targets {
 
     fn mark(&self) {}
 
-    async fn deliver(self: &Arc<Self>, job: &Assignment<'_, Self>, (): (), _: &mut AttemptRecord) -> Next {
-        let (event, recipient) = (job.pending.event.id, job.recipient);
-        let story = self.store.history(event).await.ok();
-        self.world().begin_attempt(event, recipient, job.pending.progress.failed, story);
+    async fn deliver(
+        self: &Arc<Self>,
+        assignment: &Assignment<'_, Self>,
+        (): (),
+        _: &mut AttemptRecord,
+    ) -> Next {
+        let (event, recipient) = (assignment.pending.event.id, assignment.recipient);
+        let history = self.store.history(event).await.ok();
+        self.world().begin_attempt(event, recipient, assignment.pending.progress.failed, history);
         let _attempt = Attempt(self, event, recipient);
         let (behaviour, wait) = self.behaviour();
-        if job.slot.unless_needed(tokio::time::sleep(wait)).await.is_none() {
+        if assignment.slot.unless_needed(tokio::time::sleep(wait)).await.is_none() {
             return Next::GaveWay("another needed it".to_owned());
         }
         match behaviour {
             Behaviour::Delivers => Next::Over(Outcome::Delivered, Effect::Nothing),
-            Behaviour::Fails => self.failed(job, "500"),
+            Behaviour::Fails => self.failed(assignment, "500"),
             Behaviour::Panics => std::panic::resume_unwind(Box::new("the target's client panicked")),
             Behaviour::Lacks => Next::Held(Holder::Host, "descriptors".to_owned()),
         }
     }
 
-    async fn panicked(self: &Arc<Self>, job: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
-        self.failed(job, "panic").map_effect(|_| Effect::Nothing)
+    async fn panicked(self: &Arc<Self>, assignment: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
+        self.failed(assignment, "panic").map_effect(|_| Effect::Nothing)
     }
 }
 
 /// An attempt in flight, until it ends or is dropped.
-struct Attempt<'a>(&'a Targets, crate::domain::EventId, RecipientId);
+struct Attempt<'a>(&'a Targets, EventId, RecipientId);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
@@ -104,7 +99,7 @@ impl Drop for Attempt<'_> {
 }
 
 impl Targets {
-    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
@@ -122,8 +117,8 @@ impl Targets {
     }
 
     /// A subscription whose delivery is given up is disabled.
-    fn failed(self: &Arc<Self>, job: &Assignment<'_, Self>, reason: &str) -> Next {
-        let failed = job.pending.progress.failed + 1;
+    fn failed(self: &Arc<Self>, assignment: &Assignment<'_, Self>, reason: &str) -> Next {
+        let failed = assignment.pending.progress.failed + 1;
         let (wait_min, random) = (Duration::ZERO, dice::fraction());
         let now = clock::now();
         let outcome =
@@ -131,7 +126,7 @@ impl Targets {
         if !matches!(outcome, Outcome::Dead { .. }) {
             return Next::Over(outcome, Effect::Nothing);
         }
-        let (targets, subscription) = (Arc::clone(self), Arc::clone(job.subject));
+        let (targets, subscription) = (Arc::clone(self), Arc::clone(assignment.subject));
         let kind = self.world().subscriptions[&subscription.id].kind;
         self.world().begin_change(subscription.id, kind);
         let disabling = async move {

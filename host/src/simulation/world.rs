@@ -224,7 +224,7 @@ impl World {
         event: EventId,
         recipient: RecipientId,
         failed: u32,
-        story: Option<Option<EventHistory>>,
+        history: Option<Option<EventHistory>>,
     ) {
         self.stats.attempts += 1;
         self.tell(|| format!("attempt at {event} for {recipient}, {failed} failed"));
@@ -232,12 +232,15 @@ impl World {
         if !self.in_flight.insert((event, recipient)) {
             self.fail(format!("two attempts at once of {event} for {recipient}"));
         }
-        let Some(story) = story else { return };
-        let Some(story) = story else { return self.fail(format!("{event} is attempted and not in the log")) };
-        if !story.event.matched.contains(&recipient) {
+        let Some(history) = history else { return };
+        let Some(history) = history else {
+            return self.fail(format!("{event} is attempted and not in the log"));
+        };
+        if !history.event.matched.contains(&recipient) {
             self.fail(format!("{event} is attempted for {recipient}, which it does not match"));
         }
-        let Some(delivery) = story.deliveries.iter().find(|delivery| delivery.recipient == recipient) else {
+        let Some(delivery) = history.deliveries.iter().find(|delivery| delivery.recipient == recipient)
+        else {
             return self.fail(format!("{event} has no delivery for {recipient}"));
         };
         let before = counted(&delivery.history);
@@ -256,17 +259,18 @@ impl World {
     }
 
     /// Looks at the whole log.
-    pub(super) fn observe(&mut self, stories: &[EventHistory]) {
-        let logged: BTreeMap<_, _> = stories.iter().map(|story| (story.event.id, story)).collect();
-        let names: BTreeSet<_> = stories.iter().map(|story| story.event.event.id().to_owned()).collect();
-        if names.len() != stories.len() {
+    pub(super) fn observe(&mut self, histories: &[EventHistory]) {
+        let logged: BTreeMap<_, _> = histories.iter().map(|history| (history.event.id, history)).collect();
+        let names: BTreeSet<_> =
+            histories.iter().map(|history| history.event.event.id().to_owned()).collect();
+        if names.len() != histories.len() {
             self.fail("an event is logged twice".to_owned());
         }
         for (id, EventModel { must_match, must_not_match }) in std::mem::take(&mut self.events) {
             match logged.get(&id) {
                 None => self.fail(format!("{id} was acknowledged and is not in the log")),
-                Some(story) => {
-                    let matched: BTreeSet<_> = story.event.matched.iter().copied().collect();
+                Some(history) => {
+                    let matched: BTreeSet<_> = history.event.matched.iter().copied().collect();
                     if !must_match.is_subset(&matched) || !must_not_match.is_disjoint(&matched) {
                         self.fail(format!(
                             "{id} matched {matched:?}, not {must_match:?} without {must_not_match:?}"
@@ -282,9 +286,14 @@ impl World {
                 self.broken.get_or_insert(format!("{there} of {unanswered:?} are logged"));
             }
         }
-        for story in stories {
-            for delivery in &story.deliveries {
-                self.observe_delivery(story.event.id, delivery.recipient, &delivery.state, &delivery.history);
+        for history in histories {
+            for delivery in &history.deliveries {
+                self.observe_delivery(
+                    history.event.id,
+                    delivery.recipient,
+                    &delivery.state,
+                    &delivery.history,
+                );
             }
         }
     }

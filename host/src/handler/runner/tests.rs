@@ -240,6 +240,23 @@ async fn a_run_that_this_machine_has_no_room_for_leaves_its_place_to_others() {
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 }
 
+/// A store in which settling fails as `script` says, by how often it was tried before; and how often it was tried.
+fn settling(
+    folder: &Path,
+    script: impl Fn(usize) -> Option<store::Error> + Send + Sync + 'static,
+) -> (Arc<Store>, Arc<AtomicUsize>) {
+    let store = Arc::new(Store::open(folder, Duration::ZERO).unwrap());
+    let tried = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&tried);
+    store.faults.follow(move |method, _| {
+        if method != "settle" {
+            return None;
+        }
+        script(counted.fetch_add(1, Ordering::SeqCst)).map(Fault::Fails)
+    });
+    (store, tried)
+}
+
 /// The result was not recorded, and the program ran again in an endless loop.
 #[tokio::test]
 async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do() {
@@ -247,16 +264,8 @@ async fn a_run_whose_end_cannot_be_recorded_does_not_begin_again_and_others_do()
     let (begun, go) = (Arc::default(), Arc::<Notify>::default());
     let mut handler = counting(&begun, &go);
     handler.definition.max_parallel = 1;
-    let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
-    let failed = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&failed);
-    store.faults.follow(move |method, _| {
-        let damaged = || store::Error::Damaged { table: "batches", reason: "torn".to_owned() };
-        (method == "settle").then(|| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            Fault::Fails(damaged())
-        })
-    });
+    let damaged = |_| Some(store::Error::Damaged { table: "batches", reason: "torn".to_owned() });
+    let (store, failed) = settling(folder.path(), damaged);
     let stage = Stage::start_on(store, handler, folder.path());
     for number in 1..=3 {
         let id = stage.enqueue(&number.to_string()).await;
@@ -276,13 +285,11 @@ async fn a_run_whose_end_is_not_recorded_yet_keeps_its_place_until_it_is() {
     let (begun, go) = (Arc::default(), Arc::<Notify>::default());
     let mut handler = counting(&begun, &go);
     handler.definition.max_parallel = 1;
-    let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
-    let failed = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&failed);
-    store.faults.follow(move |method, _| {
-        let is_first = method == "settle" && counted.fetch_add(1, Ordering::SeqCst) == 0;
-        is_first.then(|| Fault::Fails(store::Error::Unavailable { reason: "the disk is full".to_owned() }))
-    });
+    let full = |settled| {
+        let reason = "the disk is full".to_owned();
+        (settled == 0).then_some(store::Error::Unavailable { reason })
+    };
+    let (store, failed) = settling(folder.path(), full);
     let stage = Stage::start_on(store, handler, folder.path());
     let id = stage.enqueue("1").await;
     go.notify_one();
