@@ -183,6 +183,7 @@ async fn lists_refuse_bad_parameters_alike() {
         }
         server.get(&format!("{list}?limit=1")).await.ok();
     }
+    server.get("/events?limit=0").await.refused(400).says("a number from 1 on");
     server.get("/plugins?limit=1").await.refused(400).says("limit");
     for list in ["/events", "/", "/scriptlog"] {
         let path = |plus: &str| format!("{list}?since=2026-01-31T12:00:00{plus}01:00");

@@ -27,6 +27,8 @@ impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
                 let reason = rejection.body_text();
                 let reason =
                     reason.rsplit_once("query string: ").map_or(reason.as_str(), |(_, reason)| reason);
+                // serde names the type.
+                let reason = reason.replace("a nonzero usize", "a number from 1 on");
                 let query = parts.uri.query().unwrap_or_default();
                 let hint = plus::<T>(query).unwrap_or_default();
                 let detail =
