@@ -187,11 +187,12 @@ impl Handle {
             Some(SCHEMA_VERSION) => {}
             older => bring_up_to_date(&path, &database, older)?,
         }
-        let database = RwLock::new(Some(database));
-        #[cfg(not(test))]
-        return Ok(Self { path, database });
-        #[cfg(test)]
-        Ok(Self { path, database, disk: None })
+        Ok(Self {
+            path,
+            database: RwLock::new(Some(database)),
+            #[cfg(test)]
+            disk: None,
+        })
     }
 
     /// Reads in one short transaction. Blocks on the disk.
