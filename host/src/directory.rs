@@ -294,7 +294,7 @@ impl Directory {
         let written = subscription.clone();
         match self
             .store
-            .put_subscription(subscription, replaces, recovery, quota)
+            .put_subscription(subscription, replaces, recovery, quota, None)
             .await
             .map_err(Error::Store)?
         {

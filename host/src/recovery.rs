@@ -151,7 +151,7 @@ impl Recoveries {
     pub async fn begin(&self, recovery: Recovery) -> Result<bool, store::Error> {
         let shared = Arc::clone(&self.shared);
         self.whole(async move {
-            let begun = shared.store.begin_recovery(recovery.clone()).await?;
+            let begun = shared.store.begin_recovery(recovery.clone(), None).await?;
             if begun {
                 shared.tell(recovery);
             }
@@ -182,7 +182,7 @@ impl Recoveries {
         let Some(recovery) = self.shared.store.recovery(id).await? else { return Ok(None) };
         if recovery.is_running() {
             let end = Step::End(State::Cancelled { at });
-            if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at).await? {
+            if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at, None).await? {
                 self.shared.tell(ended.clone());
                 return Ok(Some(ended));
             }
@@ -351,7 +351,7 @@ impl Shared {
 
     async fn step(&self, recovery: &Recovery, step: Step, events: u64) -> Result<StepResult, store::Error> {
         let id = recovery.subscription;
-        let Some(next) = self.store.recover(id, recovery.asked, step, clock::now()).await? else {
+        let Some(next) = self.store.recover(id, recovery.asked, step, clock::now(), None).await? else {
             return Ok(StepResult::Over);
         };
         if next.is_running() {

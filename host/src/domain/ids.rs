@@ -94,6 +94,11 @@ impl RecipientId {
 }
 
 uuid_id! {
+    /// The UUID (version 4) of a token or a session. It is no secret.
+    TokenId
+}
+
+uuid_id! {
     /// The delivery of one event to one recipient: what a target sees as `webhook-id`, the same for every attempt.
     DeliveryId
 }

@@ -3,6 +3,7 @@
 //! Everything here is a value that the other modules pass around. [`crate::http`] owns its form on a socket,
 //! [`crate::store`] its form on disk.
 
+pub mod access;
 pub mod delivery;
 pub mod event;
 pub mod handler;
@@ -16,10 +17,11 @@ pub mod status;
 pub mod subscription;
 pub mod target;
 
+pub use access::{Action, Actor, AuditEntry, Scope, Scopes, SecretHash, Token, Via};
 pub use delivery::{Answer, Attempt, Entry, Holder, Outcome, State};
 pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
-pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId};
+pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId, TokenId};
 pub use plugin::{PluginDigest, PluginUse};
 pub use recovery::Recovery;
 pub use retry::RetrySchedule;

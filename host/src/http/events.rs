@@ -177,7 +177,7 @@ pub(super) async fn retry(
     failed.retain(|(id, _)| is_meant(*id));
     let id = view.event.id;
     api.dispatcher.ask_policy_again(id, &matched).await;
-    if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now()).await? {
+    if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now(), None).await? {
         // Purged in between.
         return Err(not_found(id));
     }

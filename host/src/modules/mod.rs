@@ -220,7 +220,7 @@ impl Modules {
     }
 
     async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        self.store.put_module(module, wasm).await.map_err(Error::Store)
+        self.store.put_module(module, wasm, None).await.map_err(Error::Store)
     }
 
     /// Returns what is known of all modules.

@@ -13,6 +13,7 @@ pub mod redb;
 mod share;
 #[cfg(test)]
 mod shorthand;
+pub(crate) mod tokens;
 mod wakes;
 
 use std::collections::BTreeMap;
@@ -22,13 +23,14 @@ use jiff::Timestamp;
 
 use crate::domain::plugin::{PluginRun, RenderedPayload, Report, StateChange};
 use crate::domain::recovery::ScanProgress;
-use crate::domain::{Event, EventId, PluginDigest, RecipientId, Subscription, recovery};
+use crate::domain::{Action, AuditEntry, Event, EventId, PluginDigest, RecipientId, Subscription, recovery};
 
 pub use self::redb::Store;
 pub use changes::{ChangeSet, Changes};
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
 pub use share::{Fence, Gains, HashSlot, Share, Term};
+pub use tokens::{KnownToken, Tokens};
 pub use wakes::{Wake, WakeSet};
 
 /// Why a store operation failed. Nothing of the request was kept, except as [`Error::Uncertain`] says.
@@ -148,6 +150,44 @@ pub enum Put {
     Gone,
     /// Nothing is written: there is no such module.
     NoModule(PluginDigest),
+}
+
+/// The place of an entry in the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditPlace {
+    /// The group of writes that it came with.
+    pub group: u64,
+    /// Its place among those of the group.
+    pub index: u32,
+}
+
+/// Which part of the audit to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct AuditQuery {
+    /// Only entries before this one.
+    pub before: Option<AuditPlace>,
+    /// Only those from this time on.
+    pub since: Option<Timestamp>,
+    /// Only those before this time.
+    pub until: Option<Timestamp>,
+    /// Only what this user did, or what was done to what is this user's.
+    pub user: Option<String>,
+    /// Only this.
+    pub action: Option<Action>,
+    /// Only what was done to this.
+    pub id: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+impl AuditQuery {
+    fn fits(&self, entry: &AuditEntry) -> bool {
+        let is_of = |user: &String| entry.by.user == *user || entry.user.as_ref() == Some(user);
+        self.until.is_none_or(|until| entry.at < until)
+            && self.user.as_ref().is_none_or(is_of)
+            && self.action.is_none_or(|action| action == entry.action)
+            && self.id.as_ref().is_none_or(|id| *id == entry.id)
+    }
 }
 
 /// An event on its way into the log.

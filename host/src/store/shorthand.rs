@@ -23,11 +23,15 @@ impl Store {
         if let Some(plugin) = &subscription.plugin
             && self.module(plugin.digest).await?.is_none()
         {
-            self.put_module(Module::new(report(plugin.digest), "ann", clock::now()), Bytes::new()).await?;
+            self.put_module(Module::new(report(plugin.digest), "ann", clock::now()), Bytes::new(), None)
+                .await?;
         }
         let stored = self.subscriptions().await?.1;
         let known = stored.iter().find(|known| known.subscription.id == subscription.id);
-        match self.put_subscription(subscription, known.map(|known| known.revision), None, quota).await? {
+        match self
+            .put_subscription(subscription, known.map(|known| known.revision), None, quota, None)
+            .await?
+        {
             Put::Done(position) => Ok(position),
             other => panic!("nobody else writes: {other:?}"),
         }

@@ -2,7 +2,7 @@
 //! from the tables, the group and its time alone.
 //!
 //! Each table is changed by its aggregate alone ([`Log`], [`History`], [`Deliveries`], [`Registry`], [`Modules`],
-//! [`PluginData`], [`Accounts`]); an operation is a function over all of them, in a file of its own.
+//! [`PluginData`], [`Accounts`], [`Access`]); an operation is a function over all of them, in a file of its own.
 
 mod accept;
 mod bury;
@@ -20,9 +20,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable as _;
 
+use super::access::Access;
 use super::accounts::{self, Accounts, OpenAccount};
 use super::deliveries::{Deliveries, DeliveryKey};
-use super::group::{Answer, Group, Op, Settings, Value};
+use super::group::{Answer, Audited, Group, Op, Settings, Value};
 use super::handle::Fault;
 use super::history::History;
 use super::ids::Ids;
@@ -39,6 +40,7 @@ use super::schema::{
 use super::tail::NewRow;
 use super::usage::{Kind, Totals, of_entry, of_row};
 use crate::domain::{Entry, RecipientId, SubscriptionId};
+use crate::store::tokens::TokenChange;
 use crate::store::{Arrival, Position, Rendering, StoredSubscription, Wake};
 
 pub(super) use bury::bury_stranded;
@@ -66,6 +68,8 @@ pub(super) struct Effects {
     pub(super) settings: Option<Settings>,
     /// By how much what is kept for users has changed.
     pub(super) usage: HashMap<String, Totals>,
+    /// What has changed about tokens.
+    pub(super) tokens: Vec<TokenChange>,
     /// Recipients and minutes that were written among those with ended deliveries.
     pub(super) ended_minutes: HashSet<(u128, u64)>,
 }
@@ -81,6 +85,7 @@ pub(super) struct Apply<'a, 'txn> {
     modules: Modules<'a, 'txn>,
     plugin_data: PluginData<'a, 'txn>,
     accounts: Accounts<'a, 'txn>,
+    access: Access<'a, 'txn>,
     ids: Ids,
     /// This group.
     position: Position,
@@ -100,7 +105,8 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         tables: &'a mut Tables<'txn>,
         now: Timestamp,
     ) -> Result<Self, Fault> {
-        let Tables { meta, log, history, pieces, deliveries, registry, modules, plugin_data, usage } = tables;
+        let Tables { meta, log, history, pieces, deliveries, registry, modules, plugin_data, usage, access } =
+            tables;
         let number = |key: &str| Ok::<_, Fault>(meta.get(key)?.map_or(0, |number| number.value()));
         let (position, millis) = (number(POSITION_KEY)? + 1, number(MILLIS_KEY)?);
         let matching = Position(number(MATCHING_KEY)?);
@@ -116,6 +122,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             modules: Modules::new(modules, marks),
             plugin_data: PluginData::new(plugin_data),
             accounts: Accounts::new(usage, marks, &machine.usage),
+            access: Access::new(access, marks),
             ids: Ids::of_group(position, now, millis),
             position: Position(position),
             matching,
@@ -176,6 +183,21 @@ impl<'a, 'txn> Apply<'a, 'txn> {
                 Value::Unit
             }
             Op::Probe => Value::Unit,
+            Op::PutToken(token) => Value::Flag(self.access.put(token)?),
+            Op::RemoveToken { id } => Value::Flag(self.access.remove(*id)?),
+            Op::TokensUsed(uses) => {
+                self.access.used(uses)?;
+                Value::Unit
+            }
+            Op::Audited(audited) => {
+                let Audited { op, entry } = &**audited;
+                let answer = self.operation(op)?;
+                if answer.as_ref().is_ok_and(Value::is_done) {
+                    self.access.audit(self.position, entry)?;
+                }
+                return Ok(answer);
+            }
+            Op::PurgeAudit { before } => Value::Flag(self.access.purge_audit(*before)?),
         }))
     }
 
@@ -186,7 +208,8 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         if let Some(millis) = self.ids.millis() {
             self.meta.insert(MILLIS_KEY, millis)?;
         }
-        let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, .. } = self;
+        let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, access, .. } =
+            self;
         Ok(Effects {
             position,
             batches: log.new,
@@ -199,6 +222,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             put: registry.put,
             settings,
             usage: accounts.users,
+            tokens: access.changed,
             ended_minutes: deliveries.ended_minutes,
         })
     }

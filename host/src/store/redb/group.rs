@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::damage::DeadRow;
 use super::record;
-use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{
+    AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
+};
 use crate::store::{
     Accepted, Arrival, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota, Release,
     Rendering, Settlement, Step,
@@ -65,6 +67,25 @@ pub(super) enum Op {
     },
     Settings(Settings),
     Probe,
+    /// Writes a token or session.
+    PutToken(Box<Token>),
+    /// Removes a token with its sessions, or a session.
+    RemoveToken {
+        id: TokenId,
+    },
+    TokensUsed(Vec<(TokenId, Timestamp)>),
+    /// An operation, with an entry of the audit if it does something.
+    Audited(Box<Audited>),
+    PurgeAudit {
+        before: Timestamp,
+    },
+}
+
+/// An operation that somebody answers for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Audited {
+    pub(super) op: Op,
+    pub(super) entry: AuditEntry,
 }
 
 /// A subscription to be created or replaced.
@@ -100,6 +121,14 @@ impl fmt::Display for Settings {
 }
 
 impl Op {
+    /// Returns the operation itself, without what is noted of it.
+    pub(super) fn inner(&self) -> &Self {
+        match self {
+            Self::Audited(audited) => &audited.op,
+            op => op,
+        }
+    }
+
     /// Returns about how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         OP_BYTES
@@ -118,10 +147,15 @@ impl Op {
                 Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
+                Self::PutToken(token) => record::encode_token(token).len(),
+                Self::TokensUsed(uses) => uses.len() * size_of::<(TokenId, Timestamp)>(),
+                Self::Audited(audited) => audited.op.size() + record::encode_audit(&audited.entry).len(),
                 Self::Purge { .. }
                 | Self::CancelPending { .. }
                 | Self::RemoveModule { .. }
                 | Self::Settings(_)
+                | Self::RemoveToken { .. }
+                | Self::PurgeAudit { .. }
                 | Self::Probe => 0,
             }
     }
@@ -136,7 +170,9 @@ impl Op {
             | Self::Redeliver(_)
             | Self::BeginRecovery(_)
             | Self::ModulePart { .. }
+            | Self::PutToken(_)
             | Self::PutModule(_) => true,
+            Self::Audited(audited) => audited.op.is_asked_for(),
             Self::Recover(_)
             | Self::Purge { .. }
             | Self::CancelPending { .. }
@@ -144,6 +180,9 @@ impl Op {
             | Self::Bury { .. }
             | Self::RemoveModule { .. }
             | Self::Settings(_)
+            | Self::RemoveToken { .. }
+            | Self::TokensUsed(_)
+            | Self::PurgeAudit { .. }
             | Self::Probe => false,
         }
     }
@@ -220,6 +259,16 @@ pub(super) enum Value {
 pub(super) type Answer = Result<Value, Error>;
 
 impl Value {
+    /// Tells whether something was done.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Put(put) => matches!(put, Put::Done(_)),
+            Self::Flag(done) => *done,
+            Self::Recovery(found) => found.is_some(),
+            Self::Accepted(_) | Self::Unit | Self::PurgeReport(..) | Self::Forgotten(_) => true,
+        }
+    }
+
     pub(super) fn accepted(self) -> Accepted {
         let Self::Accepted(accepted) = self else { unreachable!("an accept returns this") };
         accepted

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use redb::ReadableTable as _;
 
+use super::access;
 use super::accounts;
 use super::apply::{Apply, Effects};
 use super::damage::Marks;
@@ -20,8 +21,8 @@ use super::schema::{POSITION_KEY, Tables};
 use super::usage::Usage;
 use crate::clock;
 use crate::domain::{PluginDigest, SubscriptionId};
-use crate::store::Position;
 use crate::store::journal::{Entry, Ticket};
+use crate::store::{Position, Tokens};
 
 /// Applies groups of writes.
 pub(super) struct Machine {
@@ -30,6 +31,8 @@ pub(super) struct Machine {
     pub(super) reached: HashMap<SubscriptionId, Timestamp>,
     /// What is kept for users, as the table has it.
     pub(super) usage: Arc<Usage>,
+    /// The tokens, as the table has them when this is loaded.
+    pub(super) tokens: Arc<Tokens>,
     pub(super) marks: Marks,
     /// The last minute that was written for each recipient among those with ended deliveries: it saves writing it again.
     pub(super) ended_minutes: HashMap<u128, u64>,
@@ -43,6 +46,7 @@ impl Machine {
             settings,
             reached: registry::reached(reader)?.into_iter().collect(),
             usage: Arc::new(Usage::new(accounts::accounts(reader)?, settings.user_bytes_max)),
+            tokens: Arc::new(Tokens::new(access::tokens(reader)?)),
             marks: reader.marks.clone(),
             ended_minutes: HashMap::new(),
         })
@@ -103,7 +107,7 @@ impl Machine {
         }
         let (answers, mut effects) = self.apply(tables, entry.at, &group)?;
         self.remember(&mut effects);
-        let removed = group.ops.iter().zip(&answers).filter_map(|(op, answer)| match (op, answer) {
+        let removed = group.ops.iter().zip(&answers).filter_map(|(op, answer)| match (op.inner(), answer) {
             (Op::RemoveModule { digest, .. }, Ok(Value::Flag(true))) => Some(*digest),
             _ => None,
         });

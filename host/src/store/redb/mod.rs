@@ -6,6 +6,7 @@
 //! (`schema` lists them). Three things keep a durable event cheap: a batch of events is one value (`log`), ends of attempts
 //! join the next commit (`queue`), and events that were just written are delivered from memory (`recent`, `tail`).
 
+mod access;
 mod accounts;
 mod apply;
 mod damage;
@@ -53,16 +54,18 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{
+    AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
+};
 use crate::stage::Alarm;
 #[cfg(test)]
 use crate::store::faulty::Faults;
 use crate::store::journal::Journal;
 use crate::store::{
     Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
-    ReadyQuery, Release, Rendering, Settlement, Share, Step, UserUsage, WakeSet,
+    ReadyQuery, Release, Rendering, Settlement, Share, Step, Tokens, UserUsage, WakeSet,
 };
-use group::{End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
+use group::{Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
 use open::JournalSide;
 use queue::Queue;
@@ -92,6 +95,7 @@ pub struct Store {
     changing_modules: tokio::sync::Mutex<()>,
     alarm: Alarm,
     usage: Arc<Usage>,
+    tokens: Arc<Tokens>,
     share: Arc<Share>,
     /// What belongs to a journal, if there is one.
     joined: Option<JournalSide>,
@@ -173,6 +177,15 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Writes something, with an entry of the audit if it is done.
+    async fn write_noting(&self, op: Op, note: Option<AuditEntry>) -> Result<Value, Error> {
+        self.write(match note {
+            None => op,
+            Some(entry) => Op::Audited(Box::new(Audited { op, entry })),
+        })
+        .await
+    }
+
     /// Logs events together with everything that they cause, in one transaction.
     ///
     /// `matched_at` is the position of the last change of subscriptions that they were matched with ([`Self::changes`]): if
@@ -209,8 +222,10 @@ impl Store {
         recipients: Vec<RecipientId>,
         by: String,
         at: Timestamp,
+        note: Option<AuditEntry>,
     ) -> Result<bool, Error> {
-        Ok(self.write(Op::Redeliver(Redelivery { event, recipients, by, at })).await?.flag())
+        let op = Op::Redeliver(Redelivery { event, recipients, by, at });
+        Ok(self.write_noting(op, note).await?.flag())
     }
 
     /// Creates a subscription, or replaces the version of it that was written at `replaces`, in one transaction with a
@@ -221,9 +236,10 @@ impl Store {
         replaces: Option<Position>,
         recovery: Option<Recovery>,
         quota: Quota,
+        note: Option<AuditEntry>,
     ) -> Result<Put, Error> {
         let put = PutSubscription { subscription, replaces, recovery, quota };
-        Ok(self.write(Op::PutSubscription(Box::new(put))).await?.put())
+        Ok(self.write_noting(Op::PutSubscription(Box::new(put)), note).await?.put())
     }
 
     /// Returns what has changed about subscriptions since the store was opened.
@@ -237,8 +253,8 @@ impl Store {
     }
 
     /// Keeps a new recovery; returns `false` while another one of the subscription runs.
-    pub async fn begin_recovery(&self, recovery: Recovery) -> Result<bool, Error> {
-        Ok(self.write(Op::BeginRecovery(Box::new(recovery))).await?.flag())
+    pub async fn begin_recovery(&self, recovery: Recovery, note: Option<AuditEntry>) -> Result<bool, Error> {
+        Ok(self.write_noting(Op::BeginRecovery(Box::new(recovery)), note).await?.flag())
     }
 
     /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new
@@ -249,11 +265,12 @@ impl Store {
         asked: Timestamp,
         step: Step,
         at: Timestamp,
+        note: Option<AuditEntry>,
     ) -> Result<Option<Recovery>, Error> {
         #[cfg(test)]
         self.faults.meet("recover", Some(subscription.into()))?;
         let recover = Box::new(Recover { subscription, asked, step, at });
-        Ok(self.write(Op::Recover(recover)).await?.recovery())
+        Ok(self.write_noting(Op::Recover(recover), note).await?.recovery())
     }
 
     /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further
@@ -310,7 +327,12 @@ impl Store {
     }
 
     /// Keeps a module; an existing one gets the new record.
-    pub async fn put_module(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
+    pub async fn put_module(
+        &self,
+        module: Module,
+        wasm: Bytes,
+        note: Option<AuditEntry>,
+    ) -> Result<(), Error> {
         let digest = module.report.digest;
         let _whole = self.changing_modules.lock().await;
         match &self.joined {
@@ -329,7 +351,7 @@ impl Store {
                 }
             }
         }
-        self.write(Op::PutModule(Box::new(module))).await.map(drop)
+        self.write_noting(Op::PutModule(Box::new(module)), note).await.map(drop)
     }
 
     /// Removes a module that was uploaded last at this time; returns `false` and does nothing if it has been uploaded again
@@ -355,6 +377,37 @@ impl Store {
     /// Removes deleted subscriptions that nothing in the log refers to any more, and returns which these were.
     pub async fn forget(&self, deleted: Vec<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
         Ok(self.write(Op::Forget { deleted }).await?.forgotten())
+    }
+
+    /// Keeps a token, or a session; returns `false` if the token that the session is of is gone. Returns once
+    /// [`Self::tokens`] has it.
+    pub async fn put_token(&self, token: Token, note: AuditEntry) -> Result<bool, Error> {
+        Ok(self.write_noting(Op::PutToken(Box::new(token)), Some(note)).await?.flag())
+    }
+
+    /// Removes a token with its sessions, or a session; returns whether it was there.
+    pub async fn remove_token(&self, id: TokenId, note: Option<AuditEntry>) -> Result<bool, Error> {
+        Ok(self.write_noting(Op::RemoveToken { id }, note).await?.flag())
+    }
+
+    /// Remembers when tokens were used.
+    pub async fn tokens_used(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), Error> {
+        self.write(Op::TokensUsed(uses)).await.map(drop)
+    }
+
+    /// Returns the tokens and sessions that are good.
+    pub fn tokens(&self) -> Arc<Tokens> {
+        Arc::clone(&self.tokens)
+    }
+
+    /// Adds an entry to the audit that belongs to no other write.
+    pub async fn note(&self, entry: AuditEntry) -> Result<(), Error> {
+        self.write_noting(Op::Probe, Some(entry)).await.map(drop)
+    }
+
+    /// Removes the oldest entries of the audit, from before a time; returns whether there may be more.
+    pub async fn purge_audit(&self, before: Timestamp) -> Result<bool, Error> {
+        Ok(self.write(Op::PurgeAudit { before }).await?.flag())
     }
 
     /// Writes something and waits until it is durable.

@@ -94,7 +94,7 @@ impl Files {
     /// when it is done again.
     pub(super) fn write_parts(&self, ops: &[Op]) -> Result<(), Fault> {
         for op in ops {
-            match op {
+            match op.inner() {
                 Op::ModulePart { digest, offset, bytes } => {
                     let path = self.path(*digest).with_extension(PART_EXTENSION);
                     self.write_part(&path, *offset, bytes).map_err(|error| failed("write", &path, &error))?;

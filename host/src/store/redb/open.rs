@@ -201,6 +201,7 @@ fn around(
         changing_modules: tokio::sync::Mutex::default(),
         alarm: Alarm::default(),
         usage: Arc::clone(&machine.usage),
+        tokens: Arc::clone(&machine.tokens),
         share: Arc::default(),
         joined,
         #[cfg(test)]
@@ -216,6 +217,7 @@ fn publisher(store: &Store) -> Publisher {
         tails: Arc::clone(&store.reader.tails),
         wakes: Arc::clone(&store.wakes),
         changes: Arc::clone(&store.changes),
+        tokens: Arc::clone(&store.tokens),
         runtime: runtime::Handle::try_current().ok(),
         alarm: store.alarm.clone(),
     }

@@ -11,7 +11,7 @@ use super::recent::Recent;
 use super::tail::Tails;
 use crate::domain::RecipientId;
 use crate::stage::{Alarm, caught};
-use crate::store::{ChangeSet, WakeSet};
+use crate::store::{ChangeSet, Tokens, WakeSet};
 
 /// From how many answers on a task of its own sends them.
 const CROWD: usize = 4;
@@ -22,6 +22,7 @@ pub(super) struct Publisher {
     pub(super) tails: Arc<Tails>,
     pub(super) wakes: Arc<WakeSet>,
     pub(super) changes: Arc<ChangeSet>,
+    pub(super) tokens: Arc<Tokens>,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
     pub(super) alarm: Alarm,
@@ -42,6 +43,7 @@ impl Publisher {
         for recipient in effects.pruned.into_iter().chain(forgotten) {
             self.tails.end(recipient);
         }
+        self.tokens.publish(effects.tokens);
         self.changes.push(effects.position, effects.put, effects.forgotten);
         self.wakes.push(effects.woken);
     }

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use super::handle::Fault;
 use super::read::Reader;
-use super::{Store, deliveries, history, log, modules, plugin_data, registry};
+use super::{Store, access, deliveries, history, log, modules, plugin_data, registry};
 use crate::domain::plugin::{RenderedPayload, StateMap};
-use crate::domain::{EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
+use crate::domain::{AuditEntry, EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
 use crate::stage::panic_text;
 use crate::store::{
-    Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward, ListedDelivery, LoggedEvent,
-    Module, Position, Range, StoredSubscription,
+    AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward,
+    ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
 };
 
 impl Store {
@@ -133,6 +133,11 @@ impl Store {
         #[cfg(test)]
         self.faults.meet("modules", None)?;
         self.read(modules::modules).await
+    }
+
+    /// Lists a part of the audit, newest first, and says where to go on if there may be more.
+    pub async fn audit(&self, query: AuditQuery) -> Result<(Vec<AuditEntry>, Option<AuditPlace>), Error> {
+        self.read(move |reader| access::audit(reader, &query)).await
     }
 
     /// Remembers when a subscription's target was last reached.

@@ -9,6 +9,7 @@
 //! every variant and field, so that a new one does not compile until it has a place in its record: a variant at the end of
 //! the list, a field of postcard in a new version, a member of JSON with a default.
 
+mod access;
 mod batch;
 mod ended;
 mod entry;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::plugin::{AllowHostError, DigestError};
 use crate::domain::{EventId, RecipientId, retry};
 
+pub(super) use access::{decode_audit, decode_token, encode_audit, encode_token};
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
 pub(super) use ended::{Ended, FINAL, decode_ended, encode_ended, final_code};
 pub(super) use group::{decode_group, encode_group};

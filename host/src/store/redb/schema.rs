@@ -3,7 +3,8 @@
 //!
 //! Each table stands with what reads and writes it: the log (`log`), the history of deliveries (`history`), where they
 //! stand (`deliveries`), subscriptions and recoveries (`registry`), modules (`modules`), what plugins make and keep
-//! (`plugin_data`), what is kept for users (`accounts`), pieces of large records (`pieces`). Keys sort in the order in
+//! (`plugin_data`), what is kept for users (`accounts`), tokens and
+//! the audit (`access`), pieces of large records (`pieces`). Keys sort in the order in
 //! which the code walks them.
 //!
 //! The unit of the log is the **batch**: the events of one commit, in one value. One value costs redb about as much as
@@ -12,6 +13,7 @@
 
 use redb::{Table, TableDefinition, TableError, WriteTransaction};
 
+use super::access::AccessTables;
 use super::accounts::{USAGE, UsageTable};
 use super::deliveries::DeliveryTables;
 use super::history::{HISTORY, HistoryTable};
@@ -89,6 +91,7 @@ pub(super) struct Tables<'txn> {
     pub(super) modules: ModuleTables<'txn>,
     pub(super) plugin_data: PluginTables<'txn>,
     pub(super) usage: UsageTable<'txn>,
+    pub(super) access: AccessTables<'txn>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -104,6 +107,7 @@ impl<'txn> Tables<'txn> {
             modules: ModuleTables::open(txn)?,
             plugin_data: PluginTables::open(txn)?,
             usage: txn.open_table(USAGE)?,
+            access: AccessTables::open(txn)?,
         })
     }
 }

@@ -82,6 +82,7 @@ pub(in crate::store::redb) fn machine(dedup_window: Duration) -> Machine {
         settings,
         reached: Default::default(),
         usage: Usage::new([], settings.user_bytes_max).into(),
+        tokens: Default::default(),
         marks: Default::default(),
         ended_minutes: Default::default(),
     }

@@ -30,7 +30,7 @@ async fn every_answered_write_survives() {
     let ids = store.log(["a", "b", "c", "d"].map(|id| arrival(id, &[sub(1)])).to_vec()).await.unwrap();
     let waiting = ready(&store, sub(1)).await.first_attempts;
     settle(&store, sub(1), &waiting[0], retry(after(1))).await;
-    store.redeliver(ids[1], vec![sub(2)], "bob".to_owned(), after(2)).await.unwrap();
+    store.redeliver(ids[1], vec![sub(2)], "bob".to_owned(), after(2), None).await.unwrap();
     settle(&store, sub(1), &waiting[2], Outcome::Delivered).await;
     assert_eq!(purge(&store, Purge::Events(vec![ids[2]])).await, (1, 0));
     let target = "http://localhost/".parse().unwrap();

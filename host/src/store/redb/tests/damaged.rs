@@ -93,7 +93,7 @@ async fn a_damaged_event_is_a_dead_letter_and_the_others_of_its_batch_go_on() {
     assert!(matches!(store.history(logged[2]).await, Err(Error::Damaged { table: "batches", .. })));
     assert_eq!(listed(&store, ALL).await, [later, logged[1], logged[0]]);
     // A rewrite of its batch leaves the others whole.
-    assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1)).await.unwrap());
+    assert!(store.redeliver(logged[1], vec![sub(3)], "bob".to_owned(), after(1), None).await.unwrap());
     only(&store, sub(3)).await;
     for waiting in ready(&store, sub(1)).await.first_attempts {
         settle(&store, sub(1), &waiting, Outcome::Delivered).await;
@@ -162,7 +162,7 @@ async fn a_damaged_row_of_pending_deliveries_is_dead_letters_that_can_be_sent_ag
     }
     only(&store, sub(2)).await;
     assert_eq!(store.damaged(), 2);
-    assert!(store.redeliver(retried, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    assert!(store.redeliver(retried, vec![sub(1)], "bob".to_owned(), after(1), None).await.unwrap());
     assert_eq!(ready(&store, sub(1)).await.due[0].event.id, retried);
 }
 
@@ -345,7 +345,9 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
         let row = (sub::<RecipientId>(1).uuid().as_u128(), logged[0].uuid().as_u128());
         tables.deliveries.fresh.insert(row, &[1, 2, 3][..]).unwrap();
     });
-    assert!(store.redeliver(logged[1], vec![sub(1), sub(2)], "bob".to_owned(), after(1)).await.unwrap());
+    assert!(
+        store.redeliver(logged[1], vec![sub(1), sub(2)], "bob".to_owned(), after(1), None).await.unwrap()
+    );
     let state_of_other = state(&store, logged[0], sub(1)).await;
     assert!(is_damaged(&state_of_other), "{state_of_other:?}");
     let again = only(&store, sub(1)).await;
@@ -353,6 +355,6 @@ async fn a_redelivery_buries_the_damaged_row_that_it_meets() {
     assert_eq!(state(&store, logged[1], sub(1)).await, State::Pending);
     assert_eq!(only(&store, sub(2)).await.position.due, None, "it comes anyway");
     assert_eq!(store.damaged(), 1);
-    assert!(store.redeliver(logged[0], vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap());
+    assert!(store.redeliver(logged[0], vec![sub(1)], "bob".to_owned(), after(2), None).await.unwrap());
     assert_eq!(ready(&store, sub(1)).await.due.len(), 2);
 }

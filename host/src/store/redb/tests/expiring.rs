@@ -59,7 +59,7 @@ async fn others_keep_their_deliveries_and_the_history_tells_of_the_dead_letter()
     let tried = ready(&store, sub(1)).await.first_attempts.remove(1);
     settle(&store, sub(1), &tried, dead()).await;
     let lately = clock::now();
-    store.redeliver(asked, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
+    store.redeliver(asked, vec![sub(1)], "ann".to_owned(), lately, None).await.unwrap();
     assert_eq!(expire(&store, lately).await, PurgeReport { purged: 0, kept: 2, expired: 1 });
     let State::Dead { reason } = state(&store, id, sub(1)).await else { panic!("a dead letter") };
     assert!(reason.contains("the setting retention"), "{reason}");
@@ -67,7 +67,7 @@ async fn others_keep_their_deliveries_and_the_history_tells_of_the_dead_letter()
         only(&store, sub(id)).await;
     }
     assert_eq!(only(&store, sub(1)).await.event.id, asked);
-    store.redeliver(id, vec![sub(1)], "ann".to_owned(), lately).await.unwrap();
+    store.redeliver(id, vec![sub(1)], "ann".to_owned(), lately, None).await.unwrap();
     assert_eq!(ready(&store, sub(1)).await.due.len(), 2, "it can be asked for again");
     let enabled = Subscription { activity: Activity::Enabled, ..first };
     store.put(enabled, Quota::Exempt).await.unwrap();

@@ -67,7 +67,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
     let whole = accept(&store, "b", &[sub(2)]).await;
     let waiting = only(&store, sub(2)).await;
     spoil(&store, |tables| drop(tables.log.batches.insert(spoilt.uuid().as_u128(), &[9, 9][..]).unwrap()));
-    let again = |id| store.redeliver(id, vec![sub(3)], "bob".to_owned(), after(1));
+    let again = |id| store.redeliver(id, vec![sub(3)], "bob".to_owned(), after(1), None);
     let (accepted, first, second, purged, ended, probed) = join!(
         store.log(vec![arrival("c", &[sub(4)])]),
         again(spoilt),

@@ -127,7 +127,7 @@ async fn whatever_comes_and_goes_is_counted_once() {
     store.put(bare, Quota::Holds).await.unwrap();
     assert_exact(&store);
     assert!(bytes(&store, "ann") < all - 20_000, "its state is gone");
-    store.redeliver(ids[0], vec![sub(1)], "ann".to_owned(), after(2)).await.unwrap();
+    store.redeliver(ids[0], vec![sub(1)], "ann".to_owned(), after(2), None).await.unwrap();
     assert_exact(&store);
     while store.cancel_pending(sub(1), 1).await.unwrap() {}
     while store.cancel_pending(sub(2), 1).await.unwrap() {}

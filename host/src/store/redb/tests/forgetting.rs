@@ -33,7 +33,7 @@ async fn a_deleted_one_goes_with_the_last_event_from_before() {
     subscribe(&store, 3, None).await;
     subscribe(&store, 4, ago(20)).await;
     let recovery = Recovery::new(sub(1), None, None, "ann".to_owned(), after(0));
-    assert!(store.begin_recovery(recovery).await.unwrap());
+    assert!(store.begin_recovery(recovery, None).await.unwrap());
     let id = accept(&store, "newer than the deletion", &[sub(4)]).await;
     settle(&store, sub(1), &only(&store, sub(4)).await, Outcome::Delivered).await;
     assert_eq!(

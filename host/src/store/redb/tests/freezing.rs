@@ -146,7 +146,7 @@ async fn a_delivery_that_does_not_wait_there_any_more_is_not_fixed() {
     settle(&store, sub(1), &first, retry(after(1))).await;
     assert!(!freeze(&store, sub(1), &first).await, "it has been tried meanwhile");
     let second = only(&store, sub(1)).await;
-    store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(2)).await.unwrap();
+    store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(2), None).await.unwrap();
     let state = vec![set("n", &[1], None)];
     assert!(!store.freeze(rendering(sub(1), &second, state)).await.unwrap(), "it has been asked for again");
     assert!(store.plugin_state(sub(1)).await.unwrap().is_empty(), "nothing of it is kept");
@@ -169,7 +169,7 @@ async fn a_dead_letter_is_sent_again_as_it_was_unless_its_plugin_has_changed() {
     settle(&store, sub(1), &PendingDelivery { rendered: true, ..first }, dead()).await;
     assert!(store.rendered(id, sub(1)).await.unwrap().is_some());
 
-    let again = async |at| store.redeliver(id, vec![sub(1)], "bob".to_owned(), at).await.unwrap();
+    let again = async |at| store.redeliver(id, vec![sub(1)], "bob".to_owned(), at, None).await.unwrap();
     again(after(1)).await;
     assert!(only(&store, sub(1)).await.rendered, "the same plugin: the same bytes");
     subscribe(&store, Some(json!({"other": true}))).await;

@@ -65,7 +65,7 @@ async fn a_module_travels_in_parts() {
         Bytes::from((0..5_000_000u32).map(|number| u8::try_from(number % 251).unwrap()).collect::<Vec<_>>());
     let digest = PluginDigest::of(&wasm);
     let module = Module::new(crate::store::shorthand::report(digest), "ann", after(0));
-    first.put_module(module.clone(), wasm.clone()).await.unwrap();
+    first.put_module(module.clone(), wasm.clone(), None).await.unwrap();
     caught_up(&second, &journal).await;
     assert!(journal.entries().len() > 5, "one part would hold up all other writes");
     assert!(journal.entries().iter().all(|entry| entry.group.len() <= journal.group_bytes_max()));

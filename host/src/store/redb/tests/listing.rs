@@ -74,7 +74,7 @@ async fn all_states_together_are_in_the_order_of_the_log() {
     let (_folder, store) = fresh();
     let mut ids = one_in_each_state(&store).await;
     let other = accept(&store, "other", &[sub(2)]).await;
-    assert!(store.redeliver(other, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    assert!(store.redeliver(other, vec![sub(1)], "bob".to_owned(), after(1), None).await.unwrap());
     ids.push(other);
     ids.reverse();
     assert_eq!(list(&store, None, None, 99).await, ids);
@@ -103,7 +103,7 @@ async fn redelivery_cancelling_and_purge_are_counted() {
     let (_folder, store) = fresh();
     let ids = one_in_each_state(&store).await;
     for id in [ids[0], ids[3], ids[4]] {
-        assert!(store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+        assert!(store.redeliver(id, vec![sub(1)], "bob".to_owned(), after(1), None).await.unwrap());
     }
     assert_eq!(counts(&store).await, [6, 2, 0, 2, 3, 3, 2]);
     let pending = list(&store, StoredState::Pending, None, 9).await;
@@ -132,7 +132,7 @@ async fn damaged_counts_are_counted_again() {
     });
     damaged.unwrap();
     assert!(matches!(store.counts(sub(1)).await, Err(crate::store::Error::Damaged { table: "counts", .. })));
-    assert!(store.redeliver(ids[0], vec![sub(1)], "bob".to_owned(), after(1)).await.unwrap());
+    assert!(store.redeliver(ids[0], vec![sub(1)], "bob".to_owned(), after(1), None).await.unwrap());
     fold(&store).await;
     assert_eq!(counts(&store).await, [4, 3, 0, 2, 3, 3, 3]);
 }

@@ -2,6 +2,7 @@
 //! at once, in random order. Most run on the journal's road, too (`on_journal`).
 
 mod accepting;
+mod accessing;
 mod cancelling;
 pub(super) mod common;
 mod crashing;

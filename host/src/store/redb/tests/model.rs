@@ -228,7 +228,7 @@ impl Model {
 
     async fn redeliver(&mut self, id: EventId, mask: u8) {
         let at = self.tick();
-        let found = self.store().redeliver(id, of_mask(mask), "bob".to_owned(), at).await.unwrap();
+        let found = self.store().redeliver(id, of_mask(mask), "bob".to_owned(), at, None).await.unwrap();
         assert_eq!(found, self.log.contains_key(&id));
         let Some(known) = self.log.get_mut(&id) else { return };
         for subscription in of_mask(mask) {
@@ -245,8 +245,8 @@ impl Model {
         let (asked, at) = (self.tick(), self.tick());
         let store = self.store.as_ref().unwrap();
         let recovery = Recovery::new(sub(number), None, None, "bob".to_owned(), asked);
-        assert!(store.begin_recovery(recovery).await.unwrap());
-        let step = async |step| store.recover(sub(number), asked, step, at).await.unwrap().unwrap();
+        assert!(store.begin_recovery(recovery, None).await.unwrap());
+        let step = async |step| store.recover(sub(number), asked, step, at, None).await.unwrap().unwrap();
         let mut recovery = step(StoreStep::Begin).await;
         let (mut place, mut created) = (0, 0);
         while recovery.is_running() {

@@ -2,6 +2,8 @@
 
 #[path = "accepting.rs"]
 mod accepting;
+#[path = "accessing.rs"]
+mod accessing;
 #[path = "cancelling.rs"]
 mod cancelling;
 #[path = "crashing.rs"]

@@ -18,7 +18,7 @@ async fn open_deliveries_keep_their_event() {
     let retrying = accept(&store, "retrying", &[sub(2)]).await;
     settle(&store, sub(2), &only(&store, sub(2)).await, retry(after(1))).await;
     let again = delivered(&store, "again").await;
-    store.redeliver(again, vec![sub(9)], "bob".to_owned(), after(2)).await.unwrap();
+    store.redeliver(again, vec![sub(9)], "bob".to_owned(), after(2), None).await.unwrap();
     let half = accept(&store, "half", &[sub(3), sub(4)]).await;
     settle(&store, sub(3), &only(&store, sub(3)).await, dead()).await;
 

@@ -11,12 +11,12 @@ fn recovery(subscription: SubscriptionId, asked: Timestamp) -> Recovery {
 
 /// Begins a recovery and sets its end.
 async fn begun(store: &Store, subscription: SubscriptionId) -> Recovery {
-    assert!(store.begin_recovery(recovery(subscription, after(0))).await.unwrap());
+    assert!(store.begin_recovery(recovery(subscription, after(0)), None).await.unwrap());
     step(store, subscription, Step::Begin).await.unwrap()
 }
 
 async fn step(store: &Store, subscription: SubscriptionId, step: Step) -> Option<Recovery> {
-    store.recover(subscription, after(0), step, after(1)).await.unwrap()
+    store.recover(subscription, after(0), step, after(1), None).await.unwrap()
 }
 
 fn looked(ids: &[EventId]) -> Step {
@@ -98,7 +98,7 @@ async fn a_delivery_that_exists_stays_as_it_is() {
         ids.push(id);
     }
     let again = accept(&store, "a", &[]).await;
-    assert!(store.redeliver(again, vec![sub(1)], "ann".to_owned(), after(5)).await.unwrap());
+    assert!(store.redeliver(again, vec![sub(1)], "ann".to_owned(), after(5), None).await.unwrap());
     ids.push(again);
     let before = store.histories(ALL).await.unwrap();
     begun(&store, sub(1)).await;
@@ -115,7 +115,7 @@ async fn a_recovered_delivery_can_be_asked_for_again() {
     let id = accept(&store, "a", &[]).await;
     begun(&store, sub(1)).await;
     step(&store, sub(1), looked(&[id])).await.unwrap();
-    assert!(store.redeliver(id, vec![sub(1)], "ann".to_owned(), after(5)).await.unwrap());
+    assert!(store.redeliver(id, vec![sub(1)], "ann".to_owned(), after(5), None).await.unwrap());
     assert_eq!(only(&store, sub(1)).await.position.due, Some(after(5)), "its row has moved");
 }
 
@@ -138,13 +138,13 @@ async fn one_runs_at_a_time_and_brings_its_subscription_with_it() {
     let subscription = Subscription::new("ann".into(), "all".into(), "$".into(), target, clock::now());
     let id = subscription.id;
     let with = Some(recovery(id, after(0)));
-    let put = store.put_subscription(subscription.clone(), None, with, Quota::Holds).await.unwrap();
+    let put = store.put_subscription(subscription.clone(), None, with, Quota::Holds, None).await.unwrap();
     let Put::Done(revision) = put else { panic!("{put:?}") };
     let renamed = Subscription { name: "other".to_owned(), ..subscription.clone() };
     let with = Some(recovery(id, after(5)));
-    let put_again = store.put_subscription(renamed, None, with, Quota::Holds).await.unwrap();
+    let put_again = store.put_subscription(renamed, None, with, Quota::Holds, None).await.unwrap();
     assert_eq!(put_again, Put::Changed(revision), "it is there already");
-    assert!(!store.begin_recovery(recovery(id, after(5))).await.unwrap());
+    assert!(!store.begin_recovery(recovery(id, after(5)), None).await.unwrap());
     let (_copy, after_crash) = crashed(folder.path());
     assert_eq!(subscriptions(&after_crash).await, [subscription.into()]);
     assert_eq!(running(&after_crash).await, [recovery(id, after(0))]);
@@ -152,7 +152,7 @@ async fn one_runs_at_a_time_and_brings_its_subscription_with_it() {
     let cancelled = Progressed::Cancelled { at: after(1) };
     let ended = step(&store, id, Step::End(cancelled.clone())).await.unwrap();
     assert_eq!(ended.state, cancelled);
-    assert!(store.begin_recovery(recovery(id, after(5))).await.unwrap());
+    assert!(store.begin_recovery(recovery(id, after(5)), None).await.unwrap());
     assert_eq!(store.recovery(id).await.unwrap(), Some(recovery(id, after(5))));
 }
 
@@ -168,7 +168,7 @@ async fn a_step_of_one_that_is_over_or_replaced_does_nothing() {
         assert_eq!(step(&store, sub(1), late).await, None);
     }
     assert_eq!(store.recovery(sub(1)).await.unwrap(), over);
-    assert!(store.begin_recovery(recovery(sub(1), after(5))).await.unwrap());
+    assert!(store.begin_recovery(recovery(sub(1), after(5)), None).await.unwrap());
     assert_eq!(step(&store, sub(1), looked(&[id])).await, None, "another one runs");
     assert!(store.recipients_with_backlog().await.unwrap().is_empty());
 }
@@ -196,7 +196,7 @@ async fn the_end_is_behind_every_event_that_was_handed_over_before() {
         return;
     }
     let (_folder, store) = fresh();
-    assert!(store.begin_recovery(recovery(sub(1), after(0))).await.unwrap());
+    assert!(store.begin_recovery(recovery(sub(1), after(0)), None).await.unwrap());
     for number in 0..20 {
         let arrivals = vec![arrival(&number.to_string(), &[]), arrival("last", &[])];
         let mut accept = Box::pin(store.log(arrivals));

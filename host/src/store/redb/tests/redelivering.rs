@@ -3,7 +3,7 @@
 use super::*;
 
 async fn redeliver(store: &Store, id: EventId, recipients: &[RecipientId], at: Timestamp) -> bool {
-    store.redeliver(id, recipients.to_vec(), "bob".to_owned(), at).await.unwrap()
+    store.redeliver(id, recipients.to_vec(), "bob".to_owned(), at, None).await.unwrap()
 }
 
 fn redelivery(at: Timestamp) -> Entry {

@@ -10,7 +10,7 @@ fn new() -> Subscription {
 }
 
 async fn put(store: &Store, subscription: &Subscription, replaces: Option<Position>) -> Put {
-    store.put_subscription(subscription.clone(), replaces, None, Quota::Holds).await.unwrap()
+    store.put_subscription(subscription.clone(), replaces, None, Quota::Holds, None).await.unwrap()
 }
 
 async fn done(store: &Store, subscription: &Subscription, replaces: Option<Position>) -> Position {
@@ -99,7 +99,7 @@ async fn a_subscription_needs_its_module_and_keeps_it() {
     assert_eq!(put(&store, &with, None).await, Put::NoModule(digest));
     assert!(subscriptions(&store).await.is_empty());
     let module = Module::new(crate::store::shorthand::report(digest), "ann", after(0));
-    store.put_module(module.clone(), Bytes::from_static(b"module")).await.unwrap();
+    store.put_module(module.clone(), Bytes::from_static(b"module"), None).await.unwrap();
     let created = done(&store, &with, None).await;
     assert!(!store.remove_module(digest, module.uploaded).await.unwrap(), "a subscription refers to it");
     let without = Subscription { plugin: None, ..with.clone() };
@@ -112,7 +112,7 @@ async fn a_subscription_needs_its_module_and_keeps_it() {
     assert_eq!(put(&store, &with, Some(changed)).await, Put::NoModule(digest));
 
     // One whose module is gone can still be changed otherwise, and deleted.
-    store.put_module(module.clone(), Bytes::from_static(b"module")).await.unwrap();
+    store.put_module(module.clone(), Bytes::from_static(b"module"), None).await.unwrap();
     let again = done(&store, &with, Some(changed)).await;
     let deleted = Subscription { deleted: Some(after(1)), ..with.clone() };
     let last = done(&store, &deleted, Some(again)).await;

@@ -232,7 +232,7 @@ impl Readers {
                 if !self.all.is_empty() {
                     let id = self.all[index.index(self.all.len())];
                     let by = "bob".to_owned();
-                    self.store.redeliver(id, vec![sub(9), recipient(0)], by, after(0)).await.unwrap();
+                    self.store.redeliver(id, vec![sub(9), recipient(0)], by, after(0), None).await.unwrap();
                 }
             }
             Step::Purge => {

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::arrival::ArrivalRecord;
 use super::recover::RecoverRecord;
 use super::rendering::RenderingRecord;
-use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
 use crate::store::redb::damage::DeadRow;
-use crate::store::redb::group::{Op, PutSubscription, Redelivery, Settings};
+use crate::store::redb::group::{Audited, Op, PutSubscription, Redelivery, Settings};
 use crate::store::redb::record::form::{Form, List, Nanos, forms, record};
 use crate::store::redb::record::{
     Error, decode_module, decode_recovery, decode_subscription, encode_module, encode_recovery,
@@ -47,6 +48,22 @@ record! {
             #[serde(borrow, with = "serde_bytes")]
             bytes: &'a [u8],
         },
+        PutToken(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>),
+        RemoveToken { id: u128 },
+        TokensUsed(List<'a, (TokenId, Timestamp), (u128, Nanos)>),
+        #[serde(borrow)]
+        Audited(Box<AuditedRecord<'a>>),
+        PurgeAudit { before: Nanos },
+    }
+}
+
+record! {
+    /// An operation, with the entry of the audit, which is the record of its table.
+    pub(super) struct AuditedRecord<'a> of Audited {
+        #[serde(borrow)]
+        op: OpRecord<'a>,
+        #[serde(borrow, with = "serde_bytes")]
+        entry: Cow<'a, [u8]>,
     }
 }
 

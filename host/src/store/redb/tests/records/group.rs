@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::super::super::damage::DeadRow;
-use super::super::super::group::{End, Group, Op, PutSubscription, Recover, Redelivery, Settings};
+use super::super::super::group::{Audited, End, Group, Op, PutSubscription, Recover, Redelivery, Settings};
 use super::parts::{handler_run, module, plugin_run, recovery_of, renderings, whole_subscription};
 use super::*;
-use crate::domain::Holder;
 use crate::domain::recovery::{Mark, ScanProgress};
+use crate::domain::{Action, Actor, AuditEntry, Holder, Scopes, SecretHash, Token, TokenId, Via};
 use crate::store::journal::Ticket;
 use crate::store::{QueuePosition, Release, Step};
 
@@ -97,6 +97,46 @@ fn ops() -> Vec<Op> {
     ops
 }
 
+/// The operations on tokens and the audit, which the first version did not have.
+fn access_ops() -> Vec<Op> {
+    let token = |expires, session_of| Token {
+        id: TokenId::from_uuid(Uuid::from_u128(1 << 100)),
+        name: "laptop".to_owned(),
+        user: "ann".to_owned(),
+        scopes: Scopes::USER,
+        hash: SecretHash([0xa5; 32]),
+        created: nanos(1),
+        by: "root".to_owned(),
+        expires,
+        session_of,
+    };
+    let id = TokenId::from_uuid(Uuid::from_u128(7));
+    let vias = [Via::Program, Via::Token(id), Via::Session(id), Via::Header, Via::Certificate, Via::Default];
+    let entry = |via, action, user| AuditEntry {
+        at: at(3),
+        by: Actor { user: "root".to_owned(), via },
+        action,
+        id: id.to_string(),
+        user,
+        detail: serde_json::from_str(r#"{"a": [1, "b"]}"#).unwrap(),
+    };
+    let audited = |op, entry| Op::Audited(Box::new(Audited { op, entry }));
+    let mut ops = vec![
+        Op::PutToken(Box::new(token(Some(at(9)), Some(id)))),
+        Op::PutToken(Box::new(token(None, None))),
+        Op::RemoveToken { id },
+        Op::TokensUsed(vec![(id, nanos(1_001)), (id, at(2))]),
+        Op::PurgeAudit { before: nanos(-1) },
+        audited(
+            ops().swap_remove(2),
+            entry(Via::Default, Action::SubscriptionCreate, Some("ann".to_owned())),
+        ),
+    ];
+    ops.extend(vias.map(|via| audited(Op::Probe, entry(via, Action::EventPurge, None))));
+    ops.extend(Action::ALL.map(|action| audited(Op::Probe, entry(Via::Header, action, None))));
+    ops
+}
+
 /// Every end, likewise.
 fn ends() -> Vec<End> {
     let whole = Progress {
@@ -168,13 +208,19 @@ fn variant(op: &Op) -> usize {
         Op::Settings(_) => 12,
         Op::Probe => 13,
         Op::ModulePart { .. } => 14,
+        Op::PutToken(_) => 15,
+        Op::RemoveToken { .. } => 16,
+        Op::TokensUsed(_) => 17,
+        Op::Audited(_) => 18,
+        Op::PurgeAudit { .. } => 19,
     }
 }
 
 #[test]
 fn every_operation_and_end_survives() {
-    let Group { ops, ends } = every();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=14));
+    let Group { mut ops, ends } = every();
+    ops.extend(access_ops());
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=19));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
