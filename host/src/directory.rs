@@ -5,6 +5,7 @@
 //! until the snapshot has the change. A change names the version that it was made from; where that is not the newest any
 //! more, it is made again from the newest.
 
+mod audit;
 mod follower;
 mod snapshot;
 
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::domain::{Activity, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{
+    Activity, Actor, AuditEntry, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId,
+};
 use crate::matching::{self, Filter, FilterError, Matches};
 use crate::store::{self, Position, Put, Quota, Store};
 
@@ -193,41 +196,20 @@ impl Directory {
         matches
     }
 
-    /// Creates a subscription and returns it. Dropping the future may or may not undo it, but never leaves it half done.
+    /// Changes subscriptions in the name of somebody, as the audit has it.
+    pub fn by<'a>(&'a self, actor: &'a Actor) -> Editor<'a> {
+        Editor { directory: self, actor }
+    }
+
+    /// Creates a subscription in the name of its owner, as [`Editor::create`] does.
     ///
     /// # Errors
     /// When the filter does not parse, there is no such module, or the store cannot write; then nothing has changed.
     pub async fn create(&self, subscription: Subscription) -> Result<CompiledSubscription, Error> {
-        self.create_with(subscription, None).await
+        self.by(&Actor::program(&*subscription.user)).create(subscription, None).await
     }
 
-    /// Creates a subscription together with its first recovery, as [`Self::create`] does.
-    ///
-    /// # Errors
-    /// As for [`Self::create`].
-    pub async fn create_recovering(
-        &self,
-        subscription: Subscription,
-        recovery: Recovery,
-    ) -> Result<CompiledSubscription, Error> {
-        self.create_with(subscription, Some(recovery)).await
-    }
-
-    async fn create_with(
-        &self,
-        subscription: Subscription,
-        recovery: Option<Recovery>,
-    ) -> Result<CompiledSubscription, Error> {
-        let id = subscription.id;
-        match self.write(None, subscription, recovery, Quota::Holds).await? {
-            ChangeResult::Done(created) => Ok(created),
-            ChangeResult::Changed | ChangeResult::Gone => Err(Error::Exists(id)),
-        }
-    }
-
-    /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
-    /// declines. `change` is asked again where another change comes before it. Dropping the future is as for
-    /// [`Self::create`].
+    /// Changes a subscription in the name of the embedding program, as [`Editor::change`] does.
     ///
     /// # Errors
     /// As for [`Self::create`].
@@ -236,7 +218,7 @@ impl Directory {
         id: SubscriptionId,
         change: impl FnMut(&Subscription) -> Option<Subscription>,
     ) -> Result<Option<CompiledSubscription>, Error> {
-        self.change_within(id, change, quota).await
+        self.by(&Actor::program("")).change(id, change).await
     }
 
     /// Disables a subscription because of a failure of the version that was `tried`, unless it is disabled already or
@@ -252,28 +234,7 @@ impl Directory {
                 ..current.clone()
             })
         };
-        self.change_within(tried.id, disabled, |_, _| Quota::Exempt).await.map(drop)
-    }
-
-    /// Changes a subscription as [`Self::change`] does; `quota` compares it before and after and tells whether the
-    /// change counts against the disk quota.
-    async fn change_within(
-        &self,
-        id: SubscriptionId,
-        mut change: impl FnMut(&Subscription) -> Option<Subscription>,
-        quota: fn(&Subscription, &Subscription) -> Quota,
-    ) -> Result<Option<CompiledSubscription>, Error> {
-        loop {
-            let current = self.compiled(id).filter(|found| found.subscription.deleted.is_none());
-            let Some(current) = current else { return Ok(None) };
-            let Some(changed) = change(&current.subscription) else { return Ok(None) };
-            let quota = quota(&current.subscription, &changed);
-            match self.write(Some(current), changed, None, quota).await? {
-                ChangeResult::Done(changed) => return Ok(Some(changed)),
-                ChangeResult::Changed => {}
-                ChangeResult::Gone => return Ok(None),
-            }
-        }
+        self.by(&Actor::program("")).change_within(tried.id, disabled, |_, _| Quota::Exempt).await.map(drop)
     }
 
     /// Writes a subscription in place of `current`.
@@ -283,6 +244,7 @@ impl Directory {
         subscription: Subscription,
         recovery: Option<Recovery>,
         quota: Quota,
+        note: AuditEntry,
     ) -> Result<ChangeResult, Error> {
         let replaces = current.as_ref().map(|current| current.revision);
         let filter = filter(current, &subscription)?;
@@ -294,7 +256,7 @@ impl Directory {
         let written = subscription.clone();
         match self
             .store
-            .put_subscription(subscription, replaces, recovery, quota, None)
+            .put_subscription(subscription, replaces, recovery, quota, Some(note))
             .await
             .map_err(Error::Store)?
         {
@@ -309,6 +271,68 @@ impl Directory {
             }
             Put::Gone => Ok(ChangeResult::Gone),
             Put::NoModule(digest) => Err(Error::NoModule(digest)),
+        }
+    }
+}
+
+/// Changes subscriptions in the name of somebody.
+#[derive(Clone, Copy)]
+pub struct Editor<'a> {
+    directory: &'a Directory,
+    actor: &'a Actor,
+}
+
+impl Editor<'_> {
+    /// Creates a subscription, with its first recovery if it has one, and returns it. Dropping the future may or may not
+    /// undo it, but never leaves it half done.
+    ///
+    /// # Errors
+    /// When the filter does not parse, there is no such module, or the store cannot write; then nothing has changed.
+    pub async fn create(
+        self,
+        subscription: Subscription,
+        recovery: Option<Recovery>,
+    ) -> Result<CompiledSubscription, Error> {
+        let (id, note) = (subscription.id, audit::created(&subscription, self.actor));
+        match self.directory.write(None, subscription, recovery, Quota::Holds, note).await? {
+            ChangeResult::Done(created) => Ok(created),
+            ChangeResult::Changed | ChangeResult::Gone => Err(Error::Exists(id)),
+        }
+    }
+
+    /// Changes a subscription that is not deleted and returns it; `None` when there is none, or when `change`
+    /// declines. `change` is asked again where another change comes before it. Dropping the future is as for
+    /// [`Self::create`].
+    ///
+    /// # Errors
+    /// As for [`Self::create`].
+    pub async fn change(
+        self,
+        id: SubscriptionId,
+        change: impl FnMut(&Subscription) -> Option<Subscription>,
+    ) -> Result<Option<CompiledSubscription>, Error> {
+        self.change_within(id, change, quota).await
+    }
+
+    /// Changes a subscription as [`Self::change`] does; `quota` compares it before and after and tells whether the
+    /// change counts against the disk quota.
+    async fn change_within(
+        self,
+        id: SubscriptionId,
+        mut change: impl FnMut(&Subscription) -> Option<Subscription>,
+        quota: fn(&Subscription, &Subscription) -> Quota,
+    ) -> Result<Option<CompiledSubscription>, Error> {
+        loop {
+            let current = self.directory.compiled(id).filter(|found| found.subscription.deleted.is_none());
+            let Some(current) = current else { return Ok(None) };
+            let Some(changed) = change(&current.subscription) else { return Ok(None) };
+            let quota = quota(&current.subscription, &changed);
+            let note = audit::changed(&current.subscription, &changed, self.actor);
+            match self.directory.write(Some(current), changed, None, quota, note).await? {
+                ChangeResult::Done(changed) => return Ok(Some(changed)),
+                ChangeResult::Changed => {}
+                ChangeResult::Gone => return Ok(None),
+            }
         }
     }
 }

@@ -86,6 +86,7 @@ pub mod plugin;
 pub mod store;
 
 pub mod directory;
+pub mod identity;
 pub mod modules;
 pub mod policy;
 

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock;
 use crate::directory::{self, CompiledSubscription, Directory};
 use crate::domain::recovery::State;
-use crate::domain::{EventId, Recovery, Subscription, SubscriptionId};
+use crate::domain::{Action, Actor, AuditEntry, EventId, Recovery, Subscription, SubscriptionId};
 use crate::store::{self, Backlog, Forward, Gains, HashSlot, Step, Store};
 use schedule::Schedule;
 
@@ -132,10 +132,11 @@ impl Recoveries {
         &self,
         subscription: Subscription,
         recovery: Recovery,
+        by: &Actor,
     ) -> Result<CompiledSubscription, directory::Error> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, by) = (Arc::clone(&self.shared), by.clone());
         self.whole(async move {
-            let created = shared.directory.create_recovering(subscription, recovery.clone()).await?;
+            let created = shared.directory.by(&by).create(subscription, Some(recovery.clone())).await?;
             shared.tell(recovery);
             Ok(created)
         })
@@ -148,10 +149,13 @@ impl Recoveries {
     ///
     /// # Errors
     /// When the store cannot write.
-    pub async fn begin(&self, recovery: Recovery) -> Result<bool, store::Error> {
+    pub async fn begin(&self, recovery: Recovery, by: &Actor) -> Result<bool, store::Error> {
         let shared = Arc::clone(&self.shared);
+        let note = AuditEntry::new(Action::RecoveryBegin, recovery.subscription, by, recovery.asked);
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let note = note.with("since", time(recovery.since)).with("until", time(recovery.until));
         self.whole(async move {
-            let begun = shared.store.begin_recovery(recovery.clone(), None).await?;
+            let begun = shared.store.begin_recovery(recovery.clone(), Some(note)).await?;
             if begun {
                 shared.tell(recovery);
             }
@@ -178,11 +182,17 @@ impl Recoveries {
     ///
     /// # Errors
     /// When the store cannot be read or write.
-    pub async fn cancel(&self, id: SubscriptionId, at: Timestamp) -> Result<Option<Recovery>, store::Error> {
+    pub async fn cancel(
+        &self,
+        id: SubscriptionId,
+        at: Timestamp,
+        by: &Actor,
+    ) -> Result<Option<Recovery>, store::Error> {
         let Some(recovery) = self.shared.store.recovery(id).await? else { return Ok(None) };
         if recovery.is_running() {
             let end = Step::End(State::Cancelled { at });
-            if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at, None).await? {
+            let note = Some(AuditEntry::new(Action::RecoveryCancel, id, by, at));
+            if let Some(ended) = self.shared.store.recover(id, recovery.asked, end, at, note).await? {
                 self.shared.tell(ended.clone());
                 return Ok(Some(ended));
             }

@@ -19,7 +19,8 @@ use crate::directory::{Directory, Route};
 use crate::domain::{Event, EventId};
 use crate::handler::upload::Refusal;
 use crate::handler::{self, Deps, Runs};
-use crate::http::{self, Api, Connections, Identity};
+use crate::http::{self, Api, Connections};
+use crate::identity::{Identity, Producers, ProducersError};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
 use crate::net::{self, Guard};
@@ -54,6 +55,20 @@ pub enum Error {
     /// A handler cannot be used.
     #[error("failed to load the handlers")]
     Handlers(#[source] handler::Error),
+    /// The secrets of producers cannot be used.
+    #[error("failed to read the secrets of producers (receive_secrets)")]
+    Producers(#[source] ProducersError),
+    /// Other machines can ask, and nothing says whom to believe.
+    #[error(
+        "{listen} can be reached from other machines, and nothing says whom to believe: make a token (`waypost token \
+         create --user NAME --admin --data {data}`), or set trusted_proxies or receive_auth"
+    )]
+    Strangers {
+        /// Where it would listen (the setting `listen`).
+        listen: SocketAddr,
+        /// The data folder.
+        data: String,
+    },
     /// Delivery cannot start.
     #[error("failed to start delivery")]
     Delivery(#[source] StartError),
@@ -89,6 +104,9 @@ impl Service {
         net::tls::install_provider();
         let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
         let store = open_store(&config).await?;
+        if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
+            return Err(Error::Strangers { listen: config.listen, data: config.data.display().to_string() });
+        }
         let guard = config.guard();
         if let Some(address) = served_at {
             guard.serves_at(address);
@@ -122,10 +140,16 @@ impl Service {
         let alarm = store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let subscriptions = Arc::clone(&directory);
-        let keeping = upkeep::run(Arc::clone(&store), subscriptions, config.retention, stop.clone());
+        let retention = upkeep::Retention { events: config.retention, audit: config.audit_retention };
+        let keeping = upkeep::run(Arc::clone(&store), subscriptions, retention, stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
+        let producers = config.receive_secrets.as_deref().map(Producers::read).transpose();
+        let producers = producers.map_err(Error::Producers)?.unwrap_or_default();
+        let identity = Arc::new(Identity::new(config.identity(), store.tokens(), producers));
+        let tending = upkeep::tend_tokens(Arc::clone(&store), Arc::clone(&identity), stop.clone());
+        tasks.spawn(store.alarm().watch("the tending of tokens", stop.clone(), tending));
         let connections = connections(&config);
         let api = Api {
             store: Arc::clone(&store),
@@ -138,12 +162,7 @@ impl Service {
             guard,
             sites: Arc::new(sites(&config)),
             limits: http::Limits::new(sizes(&config), config.body_timeout),
-            identity: Arc::new(Identity {
-                admins: config.admins(),
-                user_header: config.user_header,
-                default_user: config.default_user,
-                trusted: config.trusted_proxies,
-            }),
+            identity,
             filter_dialect: config.filter_dialect_default,
         };
         Ok(Self { store, dispatcher, intake, api, connections, tasks, stop })
@@ -179,6 +198,12 @@ impl Service {
     /// When the store cannot be read.
     pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, store::Error> {
         self.store.history(id).await
+    }
+
+    /// Returns what the routes use.
+    #[cfg(test)]
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
     }
 
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an
@@ -280,11 +305,12 @@ fn connections(config: &Config) -> Connections {
 }
 
 fn sites(config: &Config) -> http::Sites {
-    http::Sites {
-        hosts: config.allowed_hosts.clone(),
-        origins: config.allowed_origins.clone(),
-        is_local: config.listen.ip().is_loopback(),
+    let (mut hosts, mut origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
+    if let Some(url) = &config.public_url {
+        hosts.extend(url.host_str().map(str::to_ascii_lowercase));
+        origins.push(url.origin().ascii_serialization());
     }
+    http::Sites { hosts, origins, is_local: config.is_local() }
 }
 
 fn sizes(config: &Config) -> http::Sizes {
@@ -354,7 +380,8 @@ async fn runs(
     started.map_err(Error::Handlers)
 }
 
-async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
+/// Opens the store that a service with this configuration has.
+pub(crate) async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
     let folder = config.data.clone();
     let options = Options {
         dedup_window: config.dedup_window.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Rooms and their heights: a room may use itself and rooms that stand lower.
-const ROOMS: [(&str, u8); 29] = [
+const ROOMS: [(&str, u8); 30] = [
     // Tools of one function, beneath everything; the nouns need none of them.
     ("chain", 1),
     ("clock", 1),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, u8); 29] = [
     ("plugin", 3),
     ("store", 3),
     ("directory", 4),
+    ("identity", 4),
     ("modules", 4),
     ("policy", 4),
     ("worker", 4),

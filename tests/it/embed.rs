@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use waypost::clock;
 use waypost::config::Config;
 use waypost::domain::{
-    Activity, Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId, TargetUrl,
+    Activity, Actor, Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId, TargetUrl,
 };
 use waypost::handler::Router;
 use waypost::handler::fetch::Source;
@@ -242,13 +242,14 @@ async fn a_replay_outlives_its_caller_and_its_service() {
     let subscription = Subscription::new(user.clone(), name, "$.data".to_owned(), url, clock::now());
     let id = subscription.id;
     let recovery = Recovery::new(id, None, None, user, clock::now());
+    let by = Actor::program("ann");
     tokio::select! {
         biased;
-        _ = service.recoveries().create(subscription, recovery.clone()) => unreachable!("a commit takes longer"),
+        _ = service.recoveries().create(subscription, recovery.clone(), &by) => unreachable!("a commit takes longer"),
         () = std::future::ready(()) => {}
     }
     target.wait_for("/t", 10).await;
-    assert!(!service.recoveries().begin(recovery).await.unwrap(), "it runs");
+    assert!(!service.recoveries().begin(recovery, &Actor::program("ann")).await.unwrap(), "it runs");
     service.close().await;
     assert!(target.requests("/t").len() < 200);
     let service =

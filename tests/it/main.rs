@@ -39,5 +39,6 @@ mod cli;
 mod embed;
 mod story;
 
+mod access;
 mod arrows;
 mod walk;

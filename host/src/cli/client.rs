@@ -1,17 +1,19 @@
 //! The client of the REST API, for `send`, `event` and `recover`.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::foreign;
 use anyhow::{Context, anyhow};
 use http::{HeaderName, HeaderValue};
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::print;
+use crate::config::TOKEN_VARIABLE;
 
 /// Where `waypost serve` listens unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
@@ -31,6 +33,9 @@ pub(super) struct Identity {
     /// Ask as this user [default: the server's default user]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// The header that names the user, as in the server's configuration
     #[arg(long, value_name = "NAME", default_value = "Http-Remote-User")]
     user_header: HeaderName,
@@ -42,6 +47,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     server: Url,
     user: Option<(HeaderName, HeaderValue)>,
+    /// `Bearer wp_…`.
+    token: Option<HeaderValue>,
     /// The flag that chose the server, for the message when the server cannot be reached.
     flag: &'static str,
 }
@@ -61,6 +68,30 @@ struct Detail {
     detail: String,
 }
 
+impl Identity {
+    /// Returns the header with the token, if there is one.
+    fn token(&self) -> anyhow::Result<Option<HeaderValue>> {
+        let text = match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file);
+                Some(text.with_context(|| format!("failed to read {} (--token-file)", file.display()))?)
+            }
+            None => std::env::var(TOKEN_VARIABLE).ok(),
+        };
+        let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+        let mut header = HeaderValue::try_from(format!("Bearer {}", text.trim()))
+            .context("the token does not fit into a header")?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+/// Tells whether a URL's host is this machine.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 impl Client {
     /// Prepares to ask `server`; nothing is sent yet.
     pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
@@ -74,7 +105,14 @@ impl Client {
                 Some((identity.user_header.clone(), value))
             }
         };
-        Ok(Self { http: http.build().context("failed to set up the client")?, server, user, flag })
+        let token = identity.token()?;
+        let is_open = server.scheme() == "http" && !server.host_str().is_some_and(is_this_machine);
+        if token.is_some() && is_open {
+            print::notice(
+                "warning: the token goes to another machine over plain HTTP, where others can read it",
+            );
+        }
+        Ok(Self { http: http.build().context("failed to set up the client")?, server, user, token, flag })
     }
 
     /// Begins a request for the resource at this path below the server's URL.
@@ -92,9 +130,13 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url);
-        match &self.user {
+        let request = match &self.user {
             None => request,
             Some((name, value)) => request.header(name, value),
+        };
+        match &self.token {
+            None => request,
+            Some(token) => request.header(AUTHORIZATION, token),
         }
     }
 
@@ -199,8 +241,11 @@ mod tests {
     use super::*;
 
     fn client(server: &str) -> Client {
-        let identity =
-            Identity { user: Some("José".into()), user_header: HeaderName::from_static("x-user") };
+        let identity = Identity {
+            user: Some("José".into()),
+            token_file: None,
+            user_header: HeaderName::from_static("x-user"),
+        };
         Client::new(server.parse().unwrap(), &identity, "--server").unwrap()
     }
 

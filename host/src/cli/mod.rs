@@ -22,6 +22,7 @@ mod serve;
 mod settings;
 mod story;
 mod supervise;
+mod token;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ enum Command {
     #[command(subcommand)]
     Event(event::Command),
     #[command(subcommand)]
+    Token(token::Command),
+    #[command(subcommand)]
     Db(db::Command),
     #[command(hide = true)]
     Compile(compile::Arguments),
@@ -88,6 +91,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(command),
         Command::Handler(command) => handler::run(command),
         Command::Event(command) => wait(event::run(command)),
+        Command::Token(command) => wait(token::run(command)),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
     }

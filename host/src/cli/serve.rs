@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Config, Note, Sources};
 use crate::service::Service;
+use crate::store::redb::FILE_NAME;
 use crate::telemetry;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -72,7 +73,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("failed to read the listener's address")?;
     open_more_files();
     let signals = Signals::install().context("failed to listen to signals")?;
+    let is_fresh = !config.data.join(FILE_NAME).exists();
     let service = Service::open_at(config, Some(address)).await?;
+    if is_fresh {
+        tracing::info!(
+            "a fresh data folder: `waypost token create --user NAME` makes a token, by which programs and people of other \
+             machines say who they are"
+        );
+    }
 
     // A closed stdout is no reason to stop the service.
     drop(print::line(format_args!("listening on http://{address}")));

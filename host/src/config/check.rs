@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Config, Invalid};
+use crate::identity::ReceiveAuth;
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -59,7 +60,11 @@ impl Config {
                 format!("expected {low} to {high}, found {found}")
             })?;
         }
-        for (key, period) in [("retention", self.retention), ("dedup_window", self.dedup_window)] {
+        for (key, period) in [
+            ("retention", self.retention),
+            ("audit_retention", self.audit_retention),
+            ("dedup_window", self.dedup_window),
+        ] {
             ensure(key, period.is_none_or(|period| period <= PERIOD_MAX), || {
                 "expected at most 36500d".to_owned()
             })?;
@@ -67,7 +72,20 @@ impl Config {
 
         let no_path = self.data.as_os_str().is_empty();
         ensure("data", !no_path, || "expected a folder, found nothing".to_owned())?;
-        user("default_user", &self.default_user)?;
+        if !self.default_user.is_empty() {
+            user("default_user", &self.default_user)?;
+        }
+        let (signs, has_secrets) =
+            (self.receive_auth == Some(ReceiveAuth::Signature), self.receive_secrets.is_some());
+        ensure("receive_secrets", signs == has_secrets, || {
+            let found = if has_secrets { "receive_secrets alone" } else { "receive_auth alone" };
+            format!("expected it together with receive_auth = \"signature\", found {found}")
+        })?;
+        let is_web = self
+            .public_url
+            .as_ref()
+            .is_none_or(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        ensure("public_url", is_web, || "expected an http or https URL".to_owned())?;
         user_header(self.user_header.as_str())?;
         self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
         self.policy_url.as_ref().map_or(Ok(()), policy_url)

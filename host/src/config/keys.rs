@@ -71,7 +71,7 @@ pub static KEYS: &[Key] = &[
         "default_user",
         "USER",
         "anonymous",
-        "Who a request without the user header is from",
+        "Who a request of this machine is from that says nothing of it; nothing for nobody",
         |c, t| set(&mut c.default_user, parse::name(t)),
     ),
     key(SERVICE, "user_header", "NAME", "Http-Remote-User", "The header with the user's name", |c, t| {
@@ -92,6 +92,30 @@ pub static KEYS: &[Key] = &[
         "127.0.0.0/8,::1/128",
         "The networks whose user header is believed, separated by commas",
         |c, t| set(&mut c.trusted_proxies, parse::networks(t)),
+    ),
+    key(
+        SERVICE,
+        "receive_auth",
+        "WAY",
+        "",
+        "What /receive asks of senders: none, token or signature [default: what every route asks]",
+        |c, t| set(&mut c.receive_auth, parse::receive_auth(t)),
+    ),
+    key(
+        SERVICE,
+        "receive_secrets",
+        "FILE",
+        "",
+        "The secrets of producers that sign: a name, a blank and `whsec_…` in each line",
+        |c, t| set(&mut c.receive_secrets, parse::file(t)),
+    ),
+    key(
+        SERVICE,
+        "public_url",
+        "URL",
+        "",
+        "Where people reach this Waypost: https://waypost.example",
+        |c, t| set(&mut c.public_url, parse::url(t)),
     ),
     key(
         SERVICE,
@@ -309,6 +333,14 @@ pub static KEYS: &[Key] = &[
     key(KEEPING, "retention", "TIME", "30d", "How long events are kept; 0 keeps them for ever", |c, t| {
         set(&mut c.retention, parse::period(t))
     }),
+    key(
+        KEEPING,
+        "audit_retention",
+        "TIME",
+        "400d",
+        "How long it is kept who changed what; 0 for ever",
+        |c, t| set(&mut c.audit_retention, parse::period(t)),
+    ),
     key(
         KEEPING,
         "dedup_window",

@@ -15,6 +15,8 @@ use crate::config::{Config, Error, Invalid, KEYS, Note, handlers, kubernetes};
 pub const ENV_PREFIX: &str = "WAYPOST_";
 /// The variable that names the file, and is no setting itself.
 const FILE_VARIABLE: &str = "WAYPOST_CONFIG";
+/// The variable with the token of those commands that ask a server. It is no setting.
+pub const TOKEN_VARIABLE: &str = "WAYPOST_TOKEN";
 /// How much alike two names have to be for one to be suggested (Jaro–Winkler, 1.0 is the same).
 const SIMILARITY_MIN: f64 = 0.8;
 
@@ -33,7 +35,7 @@ pub struct Sources {
 
 impl Sources {
     /// Sorts out the environment's variables (`std::env::vars_os()`): those that begin with `WAYPOST_` are
-    /// settings, but for `WAYPOST_CONFIG`, which names the file, and for those that Kubernetes sets for a Service that is
+    /// settings, but for `WAYPOST_CONFIG`, which names the file, `WAYPOST_TOKEN`, and those that Kubernetes sets for a Service that is
     /// called `waypost`.
     ///
     /// # Errors
@@ -47,6 +49,9 @@ impl Sources {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
             if name == FILE_VARIABLE {
                 sources.file = Some(PathBuf::from(value));
+                continue;
+            }
+            if name == TOKEN_VARIABLE {
                 continue;
             }
             let value = value.into_string().map_err(|_| Error::NotUnicode(name.to_owned()))?;

@@ -30,13 +30,14 @@ use reqwest::Url;
 
 use crate::domain::{FilterDialect, RetrySchedule};
 use crate::handler::Definition;
+use crate::identity::{self, ReceiveAuth};
 use crate::modules::Room;
 use crate::net::{Guard, HeaderPattern};
 use crate::plugin::{self, CompileLimits, CompilerProcess};
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
-pub use load::{ENV_PREFIX, Sources};
+pub use load::{ENV_PREFIX, Sources, TOKEN_VARIABLE};
 pub use note::Note;
 
 /// The memory for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
@@ -55,7 +56,7 @@ pub struct Config {
     pub policy_plugin: Option<PathBuf>,
     /// A file with its configuration, one JSON object. Default none: `{}`.
     pub policy_plugin_config: Option<PathBuf>,
-    /// Who a request without the user header is from. Default `anonymous`.
+    /// Who a request of this machine is from that says nothing of it; empty for nobody. Default `anonymous`.
     pub default_user: String,
     /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
     /// `Http-Remote-User`.
@@ -64,6 +65,13 @@ pub struct Config {
     pub admin_users: Option<Vec<String>>,
     /// The networks whose requests carry an identity. Default loopback: `127.0.0.0/8,::1/128`.
     pub trusted_proxies: Vec<IpNet>,
+    /// What `/receive` asks of senders; `None` for what every route asks. Default none.
+    pub receive_auth: Option<ReceiveAuth>,
+    /// A file with the secrets of producers that sign their events. Default none.
+    pub receive_secrets: Option<PathBuf>,
+    /// The URL under which people reach this Waypost; its name is one of [`allowed_hosts`](Self::allowed_hosts), its origin
+    /// one of [`allowed_origins`](Self::allowed_origins). Default none.
+    pub public_url: Option<Url>,
     /// Names under which requests may come besides `localhost` and addresses, in lower case: `name`, `*.name` for all
     /// below it, `*` for any. Always checked while [`listen`](Self::listen) is a loopback address, elsewhere if there are
     /// some. Default none.
@@ -153,6 +161,8 @@ pub struct Config {
     pub user_bytes_max: u64,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
+    /// How long the audit is kept; `None` keeps it for ever. Default 400 days.
+    pub audit_retention: Option<Duration>,
     /// How long a second event with the same source and id is answered with the first's id; `None` (the default)
     /// accepts it as a new one.
     pub dedup_window: Option<Duration>,
@@ -206,6 +216,9 @@ impl Default for Config {
                 IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
                 IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
             ],
+            receive_auth: None,
+            receive_secrets: None,
+            public_url: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             filter_dialect_default: FilterDialect::default(),
@@ -244,6 +257,7 @@ impl Default for Config {
             handlers: Vec::new(),
             user_bytes_max: 1024 * 1024 * 1024,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            audit_retention: Some(Duration::from_secs(400 * 24 * 60 * 60)),
             dedup_window: None,
             shutdown_grace: Duration::from_secs(10),
             log_format: LogFormat::default(),
@@ -258,8 +272,32 @@ impl Config {
     pub fn admins(&self) -> Vec<String> {
         match &self.admin_users {
             Some(users) => users.clone(),
-            None if self.listen.ip().is_loopback() => vec![self.default_user.clone()],
+            None if self.is_local() && !self.default_user.is_empty() => vec![self.default_user.clone()],
             None => Vec::new(),
+        }
+    }
+
+    /// Tells whether only this machine can reach the listener.
+    pub fn is_local(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
+    /// Tells whether a setting says whom to believe that other machines can come by.
+    pub(crate) fn knows_strangers(&self) -> bool {
+        let believed = &self.trusted_proxies;
+        *believed != Self::default().trusted_proxies || self.receive_auth.is_some()
+    }
+
+    /// Returns who is believed.
+    pub(crate) fn identity(&self) -> identity::Settings {
+        let is_tls = self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        identity::Settings {
+            user_header: self.user_header.clone(),
+            default_user: self.default_user.clone(),
+            trusted: self.trusted_proxies.clone(),
+            admins: self.admins(),
+            receive: self.receive_auth,
+            cookie: if is_tls || self.is_local() { "__Host-waypost" } else { "waypost" },
         }
     }
 

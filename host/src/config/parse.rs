@@ -14,6 +14,7 @@ use reqwest::Url;
 use crate::config::{LogFormat, LogLevel};
 use crate::domain::retry::parse_duration;
 use crate::domain::{FilterDialect, RetrySchedule};
+use crate::identity::ReceiveAuth;
 use crate::net::{HeaderPattern, HeaderPatternError};
 
 /// What is wrong with a text.
@@ -134,6 +135,17 @@ pub(super) fn dialect(text: &str) -> Parsed<FilterDialect> {
         "rfc9535" => Ok(FilterDialect::Rfc9535),
         "jsonpath2" => Ok(FilterDialect::Jsonpath2),
         _ => expected("`auto`, `rfc9535` or `jsonpath2`", text),
+    }
+}
+
+/// Nothing at all is what every route asks.
+pub(super) fn receive_auth(text: &str) -> Parsed<Option<ReceiveAuth>> {
+    match text {
+        "" => Ok(None),
+        "none" => Ok(Some(ReceiveAuth::None)),
+        "token" => Ok(Some(ReceiveAuth::Token)),
+        "signature" => Ok(Some(ReceiveAuth::Signature)),
+        _ => expected("`none`, `token` or `signature`", text),
     }
 }
 

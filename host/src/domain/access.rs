@@ -304,6 +304,24 @@ pub struct AuditEntry {
     pub detail: Map<String, Value>,
 }
 
+impl AuditEntry {
+    /// Notes that somebody did something to the thing with this id.
+    pub fn new(action: Action, id: impl ToString, by: &Actor, at: Timestamp) -> Self {
+        Self { at, by: by.clone(), action, id: id.to_string(), user: None, detail: Map::new() }
+    }
+
+    /// Says whose the thing is.
+    pub fn of(self, user: &str) -> Self {
+        Self { user: Some(user.to_owned()), ..self }
+    }
+
+    /// Says something more.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.detail.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,11 +13,11 @@ use super::Api;
 use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
-use super::identity::User;
 use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use crate::clock;
 use crate::domain::{EventId, SubscriptionId};
+use crate::identity::User;
 use crate::store::{DeliveriesQuery, DeliveryCounts, StoredState};
 
 /// How many deliveries a list has unless asked otherwise, and at most.

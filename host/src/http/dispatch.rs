@@ -9,9 +9,9 @@ use percent_encoding::percent_decode_str;
 
 use super::Api;
 use super::error::ApiError;
-use super::identity::User;
 use super::receive::{answer, prefers_json};
 use crate::handler::DispatchError;
+use crate::identity::User;
 
 /// The most arguments of one run.
 const ARGUMENTS_MAX: usize = 256;

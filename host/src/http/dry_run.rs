@@ -18,10 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::eventmatch::{is_own, not_yours};
+use super::eventmatch::{may_manage, not_yours};
 use super::events::{find, not_found};
 use super::id::Id;
-use super::identity::User;
 use super::parameters::{Parameters, QueryDoc};
 use super::room::{Room, RoomPermit};
 use super::story::{show_answer, show_run};
@@ -32,6 +31,7 @@ use crate::directory::CompiledSubscription;
 use crate::domain::event::{EventBody, decode};
 use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
 use crate::fair_semaphore::{FairPermit, FairSemaphore};
+use crate::identity::User;
 use crate::matching::{Document, Filter};
 use crate::policy::Verdict;
 use crate::store::LoggedEvent;
@@ -96,7 +96,7 @@ pub(super) async fn test(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
+    let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let filter = query.filter(&known)?;
     let (event, _taken) = query.event(&api, &user, &headers, body).await?;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::chain;
 use crate::domain::event::{DecodeError, DecodeErrorKind};
+use crate::identity::Refusal;
 use crate::matching::FilterError;
 use crate::plugin::{Problem, Refused};
 use crate::{directory, intake, modules, plugin, store};
@@ -36,6 +37,11 @@ struct Part {
 impl ApiError {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), pointer: None, errors: Vec::new(), header: None }
+    }
+
+    /// Returns what is wrong.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// Says more in a header.
@@ -196,6 +202,31 @@ impl From<store::Error> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "a record of the store is damaged; the service's log says which",
             ),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::Twice(_) | Refusal::NotText(_) | Refusal::Name(_) => StatusCode::BAD_REQUEST,
+            Refusal::Scope { .. } | Refusal::NoAdmin { .. } => StatusCode::FORBIDDEN,
+            Refusal::Marked
+            | Refusal::Untrusted { .. }
+            | Refusal::Unknown { .. }
+            | Refusal::Expired { .. }
+            | Refusal::Credentials
+            | Refusal::NoBrowser
+            | Refusal::TokenNeeded
+            | Refusal::Signature(_) => StatusCode::UNAUTHORIZED,
+        };
+        let error = Self::new(status, refusal.to_string());
+        match status {
+            // RFC 9110 §11.6.1.
+            StatusCode::UNAUTHORIZED => {
+                error.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waypost\""))
+            }
+            _ => error,
         }
     }
 }

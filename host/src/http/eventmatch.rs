@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::id::Id;
-use super::identity::User;
 use super::parameters::{Parameters, QueryDoc};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::CompiledSubscription;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
+use crate::identity::User;
 
 /// `POST /eventmatch`
 pub(super) async fn create(
@@ -44,15 +44,15 @@ pub(super) async fn create(
     let subscription = subscription_body::create(body, user.name.clone(), api.filter_dialect, now)?;
     refuse_own_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
-        api.modules.upload(module, &user.name, now).await?;
+        api.modules.upload(module, &user.actor(), now).await?;
     }
     let _referring = plugins::refer(&api, None, &subscription).await?;
     let created = match start {
-        None => api.directory.create(subscription).await?,
+        None => api.directory.by(&user.actor()).create(subscription, None).await?,
         Some(since) => {
             let by = subscription.user.clone();
             let recovery = Recovery::new(subscription.id, since.time(), None, by, now);
-            api.recoveries.create(subscription, recovery).await?
+            api.recoveries.create(subscription, recovery, &user.actor()).await?
         }
     };
     Ok(Json(show(&api, &created)))
@@ -64,10 +64,12 @@ pub(super) async fn create(
 pub(super) struct Page {
     limit: Option<NonZeroUsize>,
     after: Option<SubscriptionId>,
+    user: Option<String>,
 }
 
 impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on) and after (the UUID of a subscription in the list)";
+    const DOC: &'static str = "limit (from 1 on), after (the UUID of a subscription in the list) and user (whose \
+        subscriptions to list, for admins)";
 }
 
 /// `GET /eventmatch`
@@ -76,8 +78,11 @@ pub(super) async fn list(
     user: User,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let own =
-        api.directory.page_of_user(&user.name, page.after, page.limit.map_or(usize::MAX, NonZeroUsize::get));
+    let whose = page.user.as_ref().unwrap_or(&user.name);
+    if *whose != user.name && !user.is_admin() {
+        return Err(ApiError::forbidden("only an admin may list the subscriptions of others"));
+    }
+    let own = api.directory.page_of_user(whose, page.after, page.limit.map_or(usize::MAX, NonZeroUsize::get));
     Ok(Json(own.ok_or_else(not_yours)?.iter().map(|known| show(&api, known)).collect()))
 }
 
@@ -87,7 +92,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
-    let known = api.directory.compiled(id).filter(|found| is_own(&found.subscription, &user));
+    let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     known.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
 }
 
@@ -112,8 +117,9 @@ pub(super) async fn update(
     }
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut wrong = None;
-    let changed = api.directory.change(id, |current| {
-        let mut changed = is_own(current, &user).then(|| current.clone())?;
+    let actor = user.actor();
+    let changed = api.directory.by(&actor).change(id, |current| {
+        let mut changed = may_manage(current, &user).then(|| current.clone())?;
         let updated = subscription_body::update(body.clone(), &mut changed, api.filter_dialect, now);
         updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
@@ -135,8 +141,11 @@ pub(super) async fn remove(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
-    let now = clock::now();
-    let deleted = api.directory.change(id, |current| is_own(current, &user).then(|| current.deleted(now)));
+    let (now, actor) = (clock::now(), user.actor());
+    let deleted = api
+        .directory
+        .by(&actor)
+        .change(id, |current| may_manage(current, &user).then(|| current.deleted(now)));
     deleted.await?.map(drop).ok_or_else(not_yours)
 }
 
@@ -157,13 +166,13 @@ fn show(api: &Api, known: &CompiledSubscription) -> Value {
     subscription_body::show(known, api.directory.access_path(known.subscription.id))
 }
 
-/// Returns a user's subscription.
+/// Returns a user's subscription; for an admin, anybody's.
 pub(super) fn own(api: &Api, user: &User, id: SubscriptionId) -> Result<Arc<Subscription>, ApiError> {
-    api.directory.get(id).filter(|found| is_own(found, user)).ok_or_else(not_yours)
+    api.directory.get(id).filter(|found| may_manage(found, user)).ok_or_else(not_yours)
 }
 
-pub(super) fn is_own(subscription: &Subscription, user: &User) -> bool {
-    subscription.deleted.is_none() && subscription.user == user.name
+pub(super) fn may_manage(subscription: &Subscription, user: &User) -> bool {
+    subscription.deleted.is_none() && (subscription.user == user.name || user.is_admin())
 }
 
 pub(super) fn not_yours() -> ApiError {

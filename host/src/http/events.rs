@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::id::Id;
-use super::identity::User;
 use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use super::{Api, explain};
 use crate::clock;
-use crate::domain::{DeliveryId, EventId, RecipientId, SubscriptionId};
+use crate::domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
 use crate::handler::Runs;
+use crate::identity::User;
 use crate::store::{Purge, PurgeReport, Range};
 
 /// How many events a list has unless asked otherwise, and at most.
@@ -163,7 +163,7 @@ pub(super) async fn retry(
     let is_meant = |recipient: RecipientId| {
         let id = recipient.subscription_id();
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
-        only.subscription.is_none_or(|only| only == id) && (user.is_admin || own())
+        only.subscription.is_none_or(|only| only == id) && (user.is_admin() || own())
     };
     // A run that was started by hand does not depend on routes: it goes to its own handler, and waits for it if it is
     // not configured any more.
@@ -177,7 +177,11 @@ pub(super) async fn retry(
     failed.retain(|(id, _)| is_meant(*id));
     let id = view.event.id;
     api.dispatcher.ask_policy_again(id, &matched).await;
-    if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now(), None).await? {
+    let recipients: Vec<_> = matched.iter().map(ToString::to_string).collect();
+    let note = AuditEntry::new(Action::EventRedeliver, id, &user.actor(), clock::now());
+    let note = Some(note.of(&view.event.sender).with("recipients", recipients));
+    if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now(), note).await?
+    {
         // Purged in between.
         return Err(not_found(id));
     }
@@ -217,8 +221,9 @@ pub(super) async fn purge(
 ) -> Result<Json<Value>, ApiError> {
     let before =
         before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
-    admin(&user)?;
-    Ok(show(api.store.purge(Purge::Before(before)).await?))
+    let note = AuditEntry::new(Action::EventPurge, "", &user.actor(), clock::now());
+    let note = note.with("before", before.to_string());
+    Ok(show(api.store.purge(Purge::Before(before), Some(note)).await?))
 }
 
 /// `DELETE /events/{id}`
@@ -227,19 +232,12 @@ pub(super) async fn purge_one(
     user: User,
     Id(id): Id<EventId>,
 ) -> Result<Json<Value>, ApiError> {
-    admin(&user)?;
-    let purged = api.store.purge(Purge::Events(vec![id])).await?;
+    let note = AuditEntry::new(Action::EventPurge, id, &user.actor(), clock::now());
+    let purged = api.store.purge(Purge::Events(vec![id]), Some(note)).await?;
     if purged == PurgeReport::default() {
         return Err(ApiError::not_found(format!("there is no event {id}")));
     }
     Ok(show(purged))
-}
-
-fn admin(user: &User) -> Result<(), ApiError> {
-    match user.is_admin {
-        true => Ok(()),
-        false => Err(ApiError::forbidden("only an admin may remove events (the setting admin_users)")),
-    }
 }
 
 fn show(purged: PurgeReport) -> Json<Value> {

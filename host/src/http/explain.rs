@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::events::not_found;
-use super::identity::User;
 use super::story::{Delivery, View};
 use crate::clock;
 use crate::directory::CompiledSubscription;
 use crate::domain::{Activity, SubscriptionId};
+use crate::identity::User;
 use crate::matching::{self, Document, Explanation, Filter, Step};
 
 /// The most subscriptions of one answer, and how long they may take; `next` leads to the rest.
@@ -29,7 +29,7 @@ pub(super) async fn explain(
     user: &str,
     after: Option<SubscriptionId>,
 ) -> Result<Value, ApiError> {
-    if !asking.is_admin && asking.name != user {
+    if !asking.is_admin() && asking.name != user {
         return Err(ApiError::forbidden(format!(
             "only an admin may ask about others: you are `{}` (the setting admin_users)",
             asking.name
@@ -53,7 +53,7 @@ pub(super) async fn explain(
         format!("/events/{}?explain={user}&after={}", view.event.id, last.subscription.id)
     });
     let subscriptions = told.iter().map(|(known, explanation)| tell(view, known, explanation.as_ref()));
-    let handlers = if asking.is_admin { handlers(api, view).await? } else { Value::Null };
+    let handlers = if asking.is_admin() { handlers(api, view).await? } else { Value::Null };
     let subscriptions = subscriptions.collect::<Vec<_>>();
     Ok(json!({"user": user, "subscriptions": subscriptions, "handlers": handlers, "next": next}))
 }

@@ -3,6 +3,7 @@
 //! A handler extracts, calls, and wraps. Bodies are built here and nowhere else; statuses of errors are chosen in
 //! `error` and nowhere else. `server` accepts connections within their limits, `sites` keeps web pages of others out.
 
+mod audit;
 mod body;
 mod coding;
 mod connection;
@@ -13,9 +14,10 @@ mod error;
 mod eventmatch;
 mod events;
 mod explain;
+mod gate;
 mod health;
 mod id;
-mod identity;
+mod me;
 mod module;
 mod multipart;
 mod parameters;
@@ -26,32 +28,47 @@ mod room;
 mod runs;
 mod scriptlog;
 mod server;
+mod sessions;
 mod sites;
 mod story;
 mod subscription_body;
 mod tasks;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Router};
+use axum::routing::MethodRouter;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
-use crate::domain::FilterDialect;
+use crate::domain::{FilterDialect, Token};
 use crate::handler::Runs;
+use crate::identity::Identity;
 use crate::intake::Intake;
 use crate::modules::Modules;
 use crate::net::Guard;
 use crate::recovery::Recoveries;
 use crate::store::Store;
+use gate::{ADMIN, ANYONE, Endpoint, Needs, READ, RECEIVE, SUBSCRIBE, delete, get, options, post, put};
 use room::Room;
 
-pub use identity::Identity;
 pub use server::{Connections, serve};
 pub use sites::Sites;
+pub(crate) use tokens::show as show_token;
+
+/// Reads what token is wanted, as the body of `POST /tokens` says it: its hash and its maker are still to be set.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn wanted_token(body: Map<String, Value>, now: Timestamp) -> Result<Token, String> {
+    tokens::wanted(body, now).map_err(|refused| refused.detail().to_owned())
+}
 
 /// The limits of requests.
 #[derive(Clone, Debug)]
@@ -117,16 +134,26 @@ pub struct Api {
 }
 
 /// Routes that a slash at the end does not change.
-struct Routes(Router<Arc<Api>>);
+struct Routes {
+    api: Arc<Api>,
+    router: Router<Arc<Api>>,
+    /// Each method of each path, with what it needs.
+    list: Vec<(&'static str, &'static str, Needs)>,
+}
 
 impl Routes {
-    fn route(self, path: &str, methods: MethodRouter<Arc<Api>>) -> Self {
-        let router = self.0.route(path, methods.clone());
-        // A catch-all has it in its last part.
-        match path == "/" || path.contains('*') {
-            true => Self(router),
-            false => Self(router.route(&format!("{path}/"), methods)),
+    fn route<const N: usize>(mut self, path: &'static str, endpoints: [Endpoint; N]) -> Self {
+        let mut methods = MethodRouter::new();
+        for endpoint in endpoints {
+            self.list.push((path, endpoint.method, endpoint.needs));
+            methods = methods.merge(endpoint.gated(&self.api));
         }
+        self.router = self.router.route(path, methods.clone());
+        // A catch-all has it in its last part.
+        if path != "/" && !path.contains('*') {
+            self.router = self.router.route(&format!("{path}/"), methods);
+        }
+        self
     }
 }
 
@@ -134,36 +161,72 @@ impl Routes {
 /// ([`ConnectInfo`](axum::extract::ConnectInfo)) as an extension, as [`serve`] adds it.
 pub fn router(api: Api) -> Router {
     let guard = sites::Guard(Arc::clone(&api.sites));
-    Routes(Router::new())
-        .route("/receive", post(receive::receive).options(receive::handshake))
-        .route("/eventmatch", get(eventmatch::list).post(eventmatch::create))
-        .route("/eventmatch/{uuid}", get(eventmatch::read).put(eventmatch::update).delete(eventmatch::remove))
-        .route(
-            "/eventmatch/{uuid}/test",
-            post(dry_run::test).layer(Extension(dry_run::DryRunPermits::default())),
-        )
-        .route("/eventmatch/{uuid}/deliveries", get(deliveries::list))
-        .route("/eventmatch/{uuid}/recover", get(recover::read).post(recover::begin).delete(recover::cancel))
-        .route("/eventmatch/{uuid}/plugin", get(module::read).put(module::update).delete(module::remove))
-        .route("/plugins", get(plugins::list).post(plugins::upload))
-        .route("/plugins/{digest}", get(plugins::read))
-        .route("/events", get(events::list).delete(events::purge))
-        .route("/events/{id}", get(events::read).delete(events::purge_one))
-        .route("/events/{id}/retry", post(events::retry))
-        .route("/status/{id}", get(tasks::status))
-        .route("/get/{id}", get(tasks::read))
-        .route("/", get(tasks::list))
-        .route("/scriptlog", get(scriptlog::list))
-        .route("/scriptlog/{id}", get(scriptlog::read))
-        .route("/dispatch/{handler}", get(dispatch::dispatch).post(dispatch::dispatch))
-        .route("/dispatch/{handler}/{*arguments}", get(dispatch::dispatch).post(dispatch::dispatch))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz).layer(Extension(health::Probe::default())))
-        .0
+    let api = Arc::new(api);
+    routes(&api)
+        .router
         // Bodies are read by `body` and `multipart`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(guard)
-        .with_state(Arc::new(api))
+        .with_state(api)
 }
+
+/// Lists every method of every path, with what it needs.
+fn routes(api: &Arc<Api>) -> Routes {
+    let dry_runs = dry_run::DryRunPermits::default();
+    let routes = Routes { api: Arc::clone(api), router: Router::new(), list: Vec::new() };
+    routes
+        .route("/receive", [post(RECEIVE, receive::receive), options(RECEIVE, receive::handshake)])
+        .route("/eventmatch", [get(READ, eventmatch::list), post(SUBSCRIBE, eventmatch::create)])
+        .route(
+            "/eventmatch/{uuid}",
+            [
+                get(READ, eventmatch::read),
+                put(SUBSCRIBE, eventmatch::update),
+                delete(SUBSCRIBE, eventmatch::remove),
+            ],
+        )
+        .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs)])
+        .route("/eventmatch/{uuid}/deliveries", [get(READ, deliveries::list)])
+        .route(
+            "/eventmatch/{uuid}/recover",
+            [get(READ, recover::read), post(SUBSCRIBE, recover::begin), delete(SUBSCRIBE, recover::cancel)],
+        )
+        .route(
+            "/eventmatch/{uuid}/plugin",
+            [get(READ, module::read), put(SUBSCRIBE, module::update), delete(SUBSCRIBE, module::remove)],
+        )
+        .route("/plugins", [get(READ, plugins::list), post(SUBSCRIBE, plugins::upload)])
+        .route("/plugins/{digest}", [get(READ, plugins::read)])
+        .route("/events", [get(READ, events::list), delete(ADMIN, events::purge)])
+        .route("/events/{id}", [get(READ, events::read), delete(ADMIN, events::purge_one)])
+        .route("/events/{id}/retry", [post(SUBSCRIBE, events::retry)])
+        .route("/status/{id}", [get(READ, tasks::status)])
+        .route("/get/{id}", [get(READ, tasks::read)])
+        .route("/", [get(READ, tasks::list)])
+        .route("/scriptlog", [get(READ, scriptlog::list)])
+        .route("/scriptlog/{id}", [get(READ, scriptlog::read)])
+        .route(
+            "/dispatch/{handler}",
+            [get(SUBSCRIBE, dispatch::dispatch), post(SUBSCRIBE, dispatch::dispatch)],
+        )
+        .route(
+            "/dispatch/{handler}/{*arguments}",
+            [get(SUBSCRIBE, dispatch::dispatch), post(SUBSCRIBE, dispatch::dispatch)],
+        )
+        .route("/me", [get(READ, me::read)])
+        .route("/tokens", [get(READ, tokens::list), post(ADMIN, tokens::create)])
+        .route("/tokens/{id}", [delete(READ, tokens::revoke)])
+        .route(
+            "/sessions",
+            [get(READ, sessions::list), post(READ, sessions::begin), delete(READ, sessions::end_own)],
+        )
+        .route("/sessions/{id}", [delete(READ, sessions::end)])
+        .route("/audit", [get(ADMIN, audit::list)])
+        .route("/healthz", [get(ANYONE, health::healthz)])
+        .route("/readyz", [get(ANYONE, health::readyz).with(health::Probe::default())])
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::eventmatch::{is_own, not_yours, own};
+use super::eventmatch::{may_manage, not_yours, own};
 use super::id::Id;
-use super::identity::User;
 use super::{Api, body, plugins};
 use crate::clock;
 use crate::delivery::BreakerState;
 use crate::domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
+use crate::identity::User;
 
 const WASM: &str = "application/wasm";
 
@@ -42,15 +42,16 @@ pub(super) async fn update(
     let (_turn, body) = plugins::turn(&api, &user, body).await?;
     let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
     let now = clock::now();
-    let uploaded = api.modules.upload(wasm, &user.name, now).await?;
+    let uploaded = api.modules.upload(wasm, &user.actor(), now).await?;
     let digest = uploaded.module().report.digest;
     let plugin = PluginUse::moved(stored.plugin.as_deref(), digest);
     let wanted = Subscription { plugin: Some(Arc::new(plugin)), ..Subscription::clone(&stored) };
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut is_same = true;
-    let changed = api.directory.change(id, |current| {
+    let actor = user.actor();
+    let changed = api.directory.by(&actor).change(id, |current| {
         is_same = current.plugin == stored.plugin;
-        let may = is_own(current, &user) && is_same;
+        let may = may_manage(current, &user) && is_same;
         may.then(|| Subscription { plugin: wanted.plugin.clone(), updated: now, ..current.clone() })
     });
     let changed = changed.await?;
@@ -98,8 +99,9 @@ pub(super) async fn remove(
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
     let now = clock::now();
-    let changed = api.directory.change(id, |current| {
-        is_own(current, &user).then(|| Subscription { plugin: None, updated: now, ..current.clone() })
+    let actor = user.actor();
+    let changed = api.directory.by(&actor).change(id, |current| {
+        may_manage(current, &user).then(|| Subscription { plugin: None, updated: now, ..current.clone() })
     });
     changed.await?.map(drop).ok_or_else(not_yours)
 }

@@ -13,13 +13,13 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::identity::User;
 use super::parameters::{NoParameters, Parameters};
 use super::{Api, body};
 use crate::clock;
 use crate::domain::plugin::{Import, Manifest, Offer};
 use crate::domain::{PluginDigest, PluginUse, Subscription};
 use crate::fair_semaphore::FairPermit;
+use crate::identity::User;
 use crate::modules::{Referring, UploadResult};
 use crate::store::Module;
 
@@ -32,7 +32,7 @@ pub(super) async fn upload(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let (_turn, body) = turn(&api, &user, body).await?;
     let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
-    let uploaded = api.modules.upload(wasm, &user.name, clock::now()).await?;
+    let uploaded = api.modules.upload(wasm, &user.actor(), clock::now()).await?;
     let status = match uploaded {
         UploadResult::New(_) => StatusCode::CREATED,
         UploadResult::Known(_) => StatusCode::OK,
@@ -55,7 +55,7 @@ pub(super) async fn list(
     let mut modules = api.modules.list().await?;
     modules.retain(|module| {
         let is_uploader = module.by == user.name || module.uploads.contains_key(&user.name);
-        user.is_admin || is_uploader || uses.contains_key(&module.report.digest)
+        user.is_admin() || is_uploader || uses.contains_key(&module.report.digest)
     });
     modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
     let listed = modules.iter().map(|module| {

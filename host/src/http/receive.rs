@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::identity::Sender;
 use super::{Api, body};
 use crate::domain::EventId;
 use crate::domain::event::{EventBody, decode};
+use crate::identity::Sender;
 
 /// The sender's origin and the rate that it asks for (CloudEvents 1.0 webhook specification §4).
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
@@ -27,11 +27,15 @@ pub(super) async fn receive(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.event).await?;
+    let sender = match sender {
+        Sender::Known(name) => name,
+        Sender::Signed(signed) => signed.by(&body)?,
+    };
     let (events, is_batch) = match decode(&headers, body)? {
         EventBody::One(event) => (vec![event], false),
         EventBody::Batch(events) => (events, true),
     };
-    let ids = api.intake.accept(events, &sender.name).await?;
+    let ids = api.intake.accept(events, &sender).await?;
     Ok(answer(&ids, is_batch, prefers_json(&headers)))
 }
 

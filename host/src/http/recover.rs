@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
-use super::identity::User;
 use super::{Api, body};
 use crate::clock;
 use crate::domain::recovery::{Mark, State as Progress};
 use crate::domain::{Recovery, SubscriptionId};
+use crate::identity::User;
 use crate::recovery::Wait;
 
 /// From where on the log is replayed.
@@ -55,7 +55,7 @@ pub(super) async fn begin(
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;
     let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);
     let shown = show(&recovery, None, Details::of(&user, &api));
-    if !api.recoveries.begin(recovery).await? {
+    if !api.recoveries.begin(recovery, &user.actor()).await? {
         return Err(ApiError::conflict(format!(
             "a recovery of this subscription is running: GET /eventmatch/{id}/recover tells how far it is, DELETE \
              cancels it"
@@ -82,7 +82,7 @@ pub(super) async fn cancel(
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<Value>, ApiError> {
     own(&api, &user, id)?;
-    let recovery = api.recoveries.cancel(id, clock::now()).await?.ok_or_else(never_asked)?;
+    let recovery = api.recoveries.cancel(id, clock::now(), &user.actor()).await?.ok_or_else(never_asked)?;
     Ok(Json(show(&recovery, None, Details::of(&user, &api))))
 }
 
@@ -102,7 +102,7 @@ enum Details {
 
 impl Details {
     fn of(user: &User, api: &Api) -> Self {
-        if user.is_admin || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
+        if user.is_admin() || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
     }
 }
 

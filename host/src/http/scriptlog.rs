@@ -11,13 +11,13 @@ use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find, not_found, views};
 use super::id::Id;
-use super::identity::User;
 use super::parameters::Parameters;
 use super::runs::exit_code;
 use super::story::{Delivery, View};
 use super::tasks::ended;
 use crate::clock;
 use crate::domain::EventId;
+use crate::identity::User;
 
 /// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
 pub(super) async fn list(

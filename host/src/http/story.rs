@@ -7,7 +7,6 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::Api;
-use super::identity::User;
 use super::runs::{self, show_progress};
 use crate::clock;
 use crate::delivery::BreakerState;
@@ -18,6 +17,7 @@ use crate::domain::{
     TaskStatus,
 };
 use crate::handler::Progress;
+use crate::identity::User;
 use crate::store::{self, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
@@ -58,9 +58,9 @@ impl View {
         let deliveries = story.deliveries.into_iter();
         let deliveries = deliveries.map(|stored| Delivery::of(&event, stored, api));
         let is_visible = |subscription: Option<&Arc<Subscription>>| {
-            user.is_admin || subscription.is_some_and(|subscription| subscription.user == user.name)
+            user.is_admin() || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
-        let is_free = user.is_admin || event.sender == user.name;
+        let is_free = user.is_admin() || event.sender == user.name;
         let is_seen = |delivery: &Delivery| match delivery.handler {
             // A run can be seen by admins and the event's sender only.
             Some(_) => is_free,

@@ -12,13 +12,13 @@ use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find, not_found, views};
 use super::id::Id;
-use super::identity::User;
 use super::parameters::Parameters;
 use super::runs::show_progress;
 use super::story::View;
 use crate::clock;
 use crate::domain::State as DeliveryState;
 use crate::domain::{Attempt, EventId, TaskStatus};
+use crate::identity::User;
 
 /// `GET /status/{id}`
 pub(super) async fn status(

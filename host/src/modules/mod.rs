@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::chain;
 use crate::domain::plugin::Failure;
-use crate::domain::{PluginDigest, PluginUse};
+use crate::domain::{Action, Actor, AuditEntry, PluginDigest, PluginUse};
 use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::plugin::{self, Host, Plugin, Problem, Refused};
 use crate::store::{self, Module, Store};
@@ -176,8 +176,8 @@ impl Modules {
     ///
     /// # Errors
     /// When it is not accepted or cannot be kept.
-    pub async fn upload(&self, wasm: Bytes, by: &str, now: Timestamp) -> Result<UploadResult, Error> {
-        let hashed = wasm.clone();
+    pub async fn upload(&self, wasm: Bytes, actor: &Actor, now: Timestamp) -> Result<UploadResult, Error> {
+        let (by, hashed) = (actor.user.as_str(), wasm.clone());
         let hashing = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed));
         let digest = hashing.await.expect("hashing does not panic");
         let bytes = wasm.len() as u64;
@@ -187,14 +187,14 @@ impl Modules {
             let _storing = self.storing.lock().await;
             let own = known.report.bytes + known.report.compiled_bytes;
             self.make_room(by, digest, Need { own, more: 0 }, now).await?;
-            return self.again(known, wasm, by, now).await;
+            return self.again(known, wasm, actor, now).await;
         }
         // The quota is checked before compiling, for the wasm alone, and again after compiling, with the machine code.
         self.make_room(by, digest, Need { own: bytes, more: bytes }, now).await?;
         let report = self.host.admit(by, wasm.clone()).await?;
         let _storing = self.storing.lock().await;
         if let Some(known) = self.module(digest).await.map_err(Error::Store)? {
-            return self.again(Module { report, ..known }, wasm, by, now).await;
+            return self.again(Module { report, ..known }, wasm, actor, now).await;
         }
         let need = Need { own: bytes + report.compiled_bytes, more: bytes };
         if let Err(full) = self.make_room(by, digest, need, now).await {
@@ -202,7 +202,7 @@ impl Modules {
             return Err(full);
         }
         let module = Module::new(report, by, now);
-        self.put(module.clone(), wasm).await?;
+        self.put(module.clone(), wasm, actor).await?;
         Ok(UploadResult::New(module))
     }
 
@@ -211,16 +211,17 @@ impl Modules {
         &self,
         known: Module,
         wasm: Bytes,
-        by: &str,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<UploadResult, Error> {
-        let module = holders::uploaded_again(known, by, now);
-        self.put(module.clone(), wasm).await?;
+        let module = holders::uploaded_again(known, &by.user, now);
+        self.put(module.clone(), wasm, by).await?;
         Ok(UploadResult::Known(module))
     }
 
-    async fn put(&self, module: Module, wasm: Bytes) -> Result<(), Error> {
-        self.store.put_module(module, wasm, None).await.map_err(Error::Store)
+    async fn put(&self, module: Module, wasm: Bytes, by: &Actor) -> Result<(), Error> {
+        let note = AuditEntry::new(Action::ModuleUpload, module.report.digest, by, module.uploaded);
+        self.store.put_module(module, wasm, Some(note)).await.map_err(Error::Store)
     }
 
     /// Returns what is known of all modules.

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::clock;
-use crate::domain::{Recovery, Subscription};
+use crate::domain::{Actor, Recovery, Subscription};
 use crate::handler::{Closure, Definition, Program};
 use crate::store::faulty::Fault;
 
@@ -50,7 +50,7 @@ async fn begin_recovery(service: &Service) {
     let subscription =
         Subscription::new("ann".to_owned(), "all".to_owned(), "$".to_owned(), target, clock::now());
     let recovery = Recovery::new(subscription.id, None, None, "ann".to_owned(), clock::now());
-    service.recoveries().create(subscription, recovery).await.unwrap();
+    service.recoveries().create(subscription, recovery, &Actor::program("ann")).await.unwrap();
 }
 
 fn event(id: &str) -> Event {

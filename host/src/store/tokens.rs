@@ -55,7 +55,7 @@ pub(super) enum TokenChange {
 }
 
 impl Tokens {
-    pub(super) fn new(tokens: Vec<(Token, Option<Timestamp>)>) -> Self {
+    pub(crate) fn new(tokens: Vec<(Token, Option<Timestamp>)>) -> Self {
         let known =
             tokens.into_iter().map(|(token, used)| (token.hash, Arc::new(KnownToken::new(token, used))));
         Self(ArcSwap::from_pointee(known.collect()))

@@ -161,7 +161,7 @@ fn what_cannot_work_is_refused_with_its_source() {
         (Source::File, "retention = '40000d'"),
         (Source::File, "policy_url = 'ftp://policy.example'"),
         (Source::File, "policy_url = 'http://policy.example/?a=b'"),
-        (Source::File, "default_user = ''"),
+        (Source::File, "default_user = ' '"),
         (Source::File, "data = ''"),
     ]), @r#"
     bad `connections_max` in the flag --connections-max: expected 1 to 1000000, found 0
@@ -170,7 +170,7 @@ fn what_cannot_work_is_refused_with_its_source() {
     bad `retention` in waypost.toml: expected at most 36500d
     bad `policy_url` in waypost.toml: expected an http or https URL, found `ftp://policy.example/`
     bad `policy_url` in waypost.toml: expected a URL without `?` and `#`, found `http://policy.example/?a=b`
-    bad `default_user` in waypost.toml: expected a user's name, found ""
+    bad `default_user` in waypost.toml: expected a user's name, found " "
     bad `data` in waypost.toml: expected a folder, found nothing
     "#);
     assert_eq!(load("shutdown_grace_ms = 0", "", "").unwrap().shutdown_grace, Duration::ZERO);

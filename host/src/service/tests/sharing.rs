@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::delivering::{Target, accept, open_gate, quiet, until};
 use super::*;
-use crate::domain::{RecipientId, SubscriptionId, recovery};
+use crate::domain::{Actor, RecipientId, SubscriptionId, recovery};
 use crate::store::{Delivery, Fence, HashSlot};
 
 /// Starts a service that has these slots.
@@ -218,7 +218,7 @@ async fn a_recovery_waits_until_the_slot_of_its_subscription_is_gained() {
     let event = accept(&service, "a").await;
     for subscription in [foreign, own] {
         let recovery = Recovery::new(subscription.id, None, None, "ann".to_owned(), clock::now());
-        service.recoveries().create(subscription, recovery).await.unwrap();
+        service.recoveries().create(subscription, recovery, &Actor::program("ann")).await.unwrap();
     }
     let find = async |id| service.recoveries().find(id).await.unwrap().unwrap().0;
     let done = async |id| {

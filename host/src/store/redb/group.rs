@@ -265,7 +265,8 @@ impl Value {
             Self::Put(put) => matches!(put, Put::Done(_)),
             Self::Flag(done) => *done,
             Self::Recovery(found) => found.is_some(),
-            Self::Accepted(_) | Self::Unit | Self::PurgeReport(..) | Self::Forgotten(_) => true,
+            Self::PurgeReport(report, _) => *report != PurgeReport::default(),
+            Self::Accepted(_) | Self::Unit | Self::Forgotten(_) => true,
         }
     }
 

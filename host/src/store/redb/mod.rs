@@ -197,14 +197,16 @@ impl Store {
     }
 
     /// Removes events from the log, but for those with an open delivery.
-    pub async fn purge(&self, purge: Purge) -> Result<PurgeReport, Error> {
+    pub async fn purge(&self, purge: Purge, mut note: Option<AuditEntry>) -> Result<PurgeReport, Error> {
         #[cfg(test)]
         self.faults.meet("purge", None)?;
         let mut total = PurgeReport::default();
         let mut from = Some(EventId::NIL);
         while let Some(start) = from {
             let purge = purge.clone();
-            let (purged, next) = self.write(Op::Purge { purge, from: start }).await?.purge_report();
+            let op = Op::Purge { purge, from: start };
+            let (purged, next) = self.write_noting(op, note.clone()).await?.purge_report();
+            note = note.filter(|_| purged == PurgeReport::default());
             total.purged += purged.purged;
             total.kept += purged.kept;
             total.expired += purged.expired;

@@ -242,6 +242,6 @@ pub(in crate::store::redb) async fn listed(store: &Store, range: Range) -> Vec<E
 }
 
 pub(in crate::store::redb) async fn purge(store: &Store, purge: Purge) -> (u64, u64) {
-    let PurgeReport { purged, kept, expired: _ } = store.purge(purge).await.unwrap();
+    let PurgeReport { purged, kept, expired: _ } = store.purge(purge, None).await.unwrap();
     (purged, kept)
 }

@@ -16,7 +16,7 @@ fn disabled() -> Activity {
 }
 
 async fn expire(store: &Store, time: Timestamp) -> PurgeReport {
-    store.purge(Purge::Expired(time)).await.unwrap()
+    store.purge(Purge::Expired(time), None).await.unwrap()
 }
 
 /// One disabled subscription kept every event of its pending deliveries, and the disk filled.

@@ -72,7 +72,7 @@ async fn who_meets_a_damaged_record_fails_alone() {
         store.log(vec![arrival("c", &[sub(4)])]),
         again(spoilt),
         again(whole),
-        store.purge(Purge::Before(Timestamp::MAX)),
+        store.purge(Purge::Before(Timestamp::MAX), None),
         store.settle(ending(sub(2), &waiting, Outcome::Delivered)),
         store.probe(),
     );
@@ -93,7 +93,7 @@ async fn a_purge_in_the_same_commit_is_seen_at_once() {
     let (_folder, store) = fresh();
     let (accepted, purged, probed) = join!(
         store.log(vec![arrival("a", &[]), arrival("b", &[sub(1)])]),
-        store.purge(Purge::Before(Timestamp::MAX)),
+        store.purge(Purge::Before(Timestamp::MAX), None),
         store.probe(),
     );
     let ids = accepted.unwrap();

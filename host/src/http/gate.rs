@@ -1,0 +1,125 @@
+//! The gate before each route: it asks `identity` who asks, and lets in those who may. A route has the scope that it needs
+//! beside its path, so that there is none without.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::handler::Handler;
+use axum::http::request::Parts;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+
+use super::Api;
+use super::body;
+use super::error::ApiError;
+use crate::domain::Scope;
+use crate::identity::{Sender, User};
+
+/// What a route needs of those who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: it tells nobody's secrets.
+    Nothing,
+    /// A user with this scope; [`Scope::Receive`] is for those who send events.
+    Scope(Scope),
+}
+
+pub(super) const ANYONE: Needs = Needs::Nothing;
+pub(super) const RECEIVE: Needs = Needs::Scope(Scope::Receive);
+pub(super) const READ: Needs = Needs::Scope(Scope::Read);
+pub(super) const SUBSCRIBE: Needs = Needs::Scope(Scope::Subscribe);
+pub(super) const ADMIN: Needs = Needs::Scope(Scope::Admin);
+
+/// A method of a path.
+pub(super) struct Endpoint {
+    pub(super) method: &'static str,
+    pub(super) needs: Needs,
+    pub(super) router: MethodRouter<Arc<Api>>,
+}
+
+macro_rules! endpoints {
+    ($($name:ident = $method:literal;)+) => {$(
+        pub(super) fn $name<H: Handler<T, Arc<Api>>, T: 'static>(needs: Needs, handler: H) -> Endpoint {
+            Endpoint { method: $method, needs, router: axum::routing::$name(handler) }
+        }
+    )+};
+}
+
+endpoints! {
+    get = "GET";
+    post = "POST";
+    put = "PUT";
+    delete = "DELETE";
+    options = "OPTIONS";
+}
+
+impl Endpoint {
+    /// Gives its handler something besides.
+    pub(super) fn with<T: Clone + Send + Sync + 'static>(self, extension: T) -> Self {
+        Self { router: self.router.layer(Extension(extension)), ..self }
+    }
+
+    /// Puts the gate before it.
+    pub(super) fn gated(self, api: &Arc<Api>) -> MethodRouter<Arc<Api>> {
+        match self.needs {
+            Needs::Nothing => self.router,
+            Needs::Scope(needs) => {
+                let state = (Arc::clone(api), needs);
+                self.router.route_layer(middleware::from_fn_with_state(state, pass))
+            }
+        }
+    }
+}
+
+/// Lets a request in, with the [`User`] or the [`Sender`] as its extension.
+async fn pass(State((api, needs)): State<(Arc<Api>, Scope)>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match admit(&api, needs, &mut parts) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refused) => refuse(refused, body).await,
+    }
+}
+
+fn admit(api: &Api, needs: Scope, parts: &mut Parts) -> Result<(), ApiError> {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let ConnectInfo(address) =
+        *address.ok_or_else(|| ApiError::unauthorized("the request's address is unknown"))?;
+    match needs {
+        Scope::Receive => {
+            let sender = api.identity.sender(address.ip(), parts)?;
+            parts.extensions.insert(sender);
+        }
+        Scope::Read | Scope::Subscribe | Scope::Admin => {
+            let user = api.identity.user(address.ip(), parts, needs)?;
+            parts.extensions.insert(user);
+        }
+    }
+    Ok(())
+}
+
+/// Answers without the route. The body is read first: a client that is still sending would lose the answer.
+async fn refuse(refused: ApiError, body: Body) -> Response {
+    body::drain(body).await;
+    refused.into_response()
+}
+
+impl FromRequestParts<Arc<Api>> for User {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().expect("the gate of a route with a user lets users in").clone())
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Sender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().expect("the gate of `/receive` lets senders in").clone())
+    }
+}

@@ -1,0 +1,21 @@
+//! `/me`: who asks, as Waypost sees it.
+
+use axum::Json;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::domain::Scope;
+use crate::identity::User;
+
+/// `GET /me`
+pub(super) async fn read(user: User) -> Json<Value> {
+    Json(json!({
+        "user": user.name,
+        "admin": user.is_admin(),
+        "via": user.via.name(),
+        "token": user.via.token().map(|id| id.to_string()),
+        "scopes": user.scopes.iter().map(Scope::name).collect::<Vec<_>>(),
+        "expires": user.expires.map(clock::text),
+        "address": user.address.to_string(),
+    }))
+}

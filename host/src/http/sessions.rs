@@ -1,0 +1,109 @@
+//! `/sessions`: for browsers, which cannot keep a token as safely as a cookie that no script reads. A session is begun
+//! with a token, has its rights, and ends with it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64URL_NOPAD;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::id::Id;
+use crate::clock;
+use crate::domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
+use crate::identity::{SESSION_MAX, User, secret};
+
+/// `POST /sessions`, with a token: the answer sets the cookie.
+pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
+    let Via::Token(of) = user.via else {
+        let detail = "a session is begun with a token: send `Authorization: Bearer wp_…`";
+        return Err(ApiError::bad_request(detail));
+    };
+    let (now, secret) = (clock::now(), BASE64URL_NOPAD.encode(&secret()));
+    let end = now.checked_add(SESSION_MAX).unwrap_or(Timestamp::MAX);
+    let session = Token {
+        id: TokenId::from_uuid(uuid::Uuid::new_v4()),
+        name: String::new(),
+        user: user.name.clone(),
+        scopes: user.scopes,
+        hash: SecretHash::of(&secret),
+        created: now,
+        by: user.name.clone(),
+        expires: Some(user.expires.map_or(end, |expires| expires.min(end))),
+        session_of: Some(of),
+    };
+    let note = AuditEntry::new(Action::SessionBegin, session.id, &user.actor(), now).of(&user.name);
+    let shown = show(&session, None);
+    if !api.store.put_token(session, note).await? {
+        return Err(ApiError::unauthorized("this token was revoked just now"));
+    }
+    let cookie = cookie(&api, &secret, SESSION_MAX.as_secs());
+    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(shown)).into_response())
+}
+
+/// `GET /sessions`: the user's own, or everybody's for an admin.
+pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<Value>> {
+    let all = api.identity.tokens().all().into_iter();
+    let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
+    Json(sessions.map(|known| show(&known.token, known.used())).collect())
+}
+
+/// `DELETE /sessions`: ends the session that asks.
+pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
+    let Via::Session(id) = user.via else {
+        return Err(ApiError::bad_request(
+            "this request has no session: DELETE /sessions/{id} ends another one",
+        ));
+    };
+    remove(&api, &user, id).await?;
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&api, "", 0))]).into_response())
+}
+
+/// `DELETE /sessions/{id}`
+pub(super) async fn end(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<TokenId>,
+) -> Result<StatusCode, ApiError> {
+    remove(&api, &user, id).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn remove(api: &Api, user: &User, id: TokenId) -> Result<(), ApiError> {
+    let known = api.identity.tokens().get(id);
+    let known = known.filter(|known| known.token.session_of.is_some() && may_end(user, &known.token));
+    let none = || ApiError::not_found(format!("there is no session {id} that you may end"));
+    let whose = &known.ok_or_else(none)?.token.user;
+    let note = AuditEntry::new(Action::SessionEnd, id, &user.actor(), clock::now()).of(whose);
+    if api.store.remove_token(id, Some(note)).await? { Ok(()) } else { Err(none()) }
+}
+
+fn may_end(user: &User, session: &Token) -> bool {
+    user.is_admin() || session.user == user.name
+}
+
+/// Writes the cookie. Browsers keep one with the prefix `__Host-` only if it has `Secure`, and send it nowhere else
+/// (RFC 6265bis §4.1.3.2).
+fn cookie(api: &Api, secret: &str, seconds: i64) -> HeaderValue {
+    let name = api.identity.cookie();
+    let secure = if name.starts_with("__Host-") { "; Secure" } else { "" };
+    let text = format!("{name}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let mut cookie = HeaderValue::try_from(text).expect("base64 fits into a header");
+    cookie.set_sensitive(true);
+    cookie
+}
+
+fn show(session: &Token, used: Option<Timestamp>) -> Value {
+    json!({
+        "id": session.id.to_string(),
+        "user": session.user,
+        "token": session.session_of.map(|id| id.to_string()),
+        "created": clock::text(session.created),
+        "expires": session.expires.map(clock::text),
+        "last_used": used.map(clock::text),
+    })
+}

@@ -1,0 +1,160 @@
+//! `/tokens`: what programs and people say with each request who they are. An admin makes them, for any user; a user sees
+//! and revokes his own.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::id::Id;
+use super::parameters::{Parameters, QueryDoc};
+use super::{Api, body};
+use crate::clock;
+use crate::domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
+use crate::domain::retry::parse_duration;
+use crate::domain::{Action, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
+use crate::identity::{User, secret};
+use crate::store::KnownToken;
+
+/// Whose tokens to list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Whose {
+    user: Option<String>,
+}
+
+impl QueryDoc for Whose {
+    const DOC: &'static str = "user (whose tokens to list; an admin sees everybody's)";
+}
+
+/// `POST /tokens`: the answer has the token itself, which is not kept.
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    user: User,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
+    let now = clock::now();
+    let (mut token, secret) = (wanted(body::object(&headers, &body)?, now)?, secret());
+    let text = token_text(&secret);
+    (token.hash, token.by) = (SecretHash::of(&text), user.name.clone());
+    let note = AuditEntry::new(Action::TokenCreate, token.id, &user.actor(), now).of(&token.user);
+    let note = note.with("name", token.name.as_str()).with("scopes", token.scopes.to_string());
+    api.store.put_token(token.clone(), note).await?;
+    let mut shown = show(&token, None);
+    shown["token"] = text.into();
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+/// `GET /tokens`
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Parameters(whose): Parameters<Whose>,
+) -> Json<Vec<Value>> {
+    let all = api.identity.tokens().all().into_iter();
+    let is_asked_for = |known: &Arc<KnownToken>| {
+        known.token.session_of.is_none()
+            && (user.is_admin() || known.token.user == user.name)
+            && whose.user.as_ref().is_none_or(|whose| *whose == known.token.user)
+    };
+    Json(all.filter(is_asked_for).map(|known| show(&known.token, known.used())).collect())
+}
+
+/// `DELETE /tokens/{id}`: it is no good any more, and the sessions that were begun with it end.
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<TokenId>,
+) -> Result<StatusCode, ApiError> {
+    let known = api.identity.tokens().get(id).filter(|known| known.token.session_of.is_none());
+    let known = known.filter(|known| user.is_admin() || known.token.user == user.name);
+    let none = || ApiError::not_found(format!("there is no token {id} that you may revoke"));
+    let token = &known.ok_or_else(none)?.token;
+    let note = AuditEntry::new(Action::TokenRevoke, id, &user.actor(), clock::now()).of(&token.user);
+    let note = note.with("name", token.name.as_str());
+    match api.store.remove_token(id, Some(note)).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(none()),
+    }
+}
+
+/// Reads what token is wanted. Its hash and its maker are still to be set.
+pub(super) fn wanted(mut body: Map<String, Value>, now: Timestamp) -> Result<Token, ApiError> {
+    let user = text(&mut body, "user")?.filter(|user| !user.is_empty());
+    let user =
+        user.ok_or_else(|| ApiError::field("/user", "`user` is missing: whom the token speaks for"))?;
+    if matches!(user.as_str(), "." | "..") || user.trim() != user || user.contains(char::is_control) {
+        return Err(ApiError::field("/user", format!("`{user}` cannot be a user's name")));
+    }
+    let name = text(&mut body, "name")?.unwrap_or_default();
+    if name.chars().count() > TOKEN_NAME_CHARS_MAX {
+        let detail = format!("`name` has more than {TOKEN_NAME_CHARS_MAX} characters");
+        return Err(ApiError::field("/name", detail));
+    }
+    let scopes = match body.remove("scopes") {
+        None | Some(Value::Null) => Scopes::USER,
+        Some(Value::Array(names)) if !names.is_empty() => {
+            names.iter().enumerate().map(|(place, name)| scope(place, name)).collect::<Result<_, _>>()?
+        }
+        Some(_) => {
+            return Err(ApiError::field(
+                "/scopes",
+                "`scopes` must be a list of names, such as [\"receive\"]",
+            ));
+        }
+    };
+    let expires = text(&mut body, "expires")?.map(|text| end(&text, now)).transpose()?;
+    if let Some(unknown) = body.keys().next() {
+        let detail = format!("`{unknown}` is not known here: `user`, `name`, `scopes` and `expires` are");
+        return Err(ApiError::bad_request(detail));
+    }
+    let id = TokenId::from_uuid(uuid::Uuid::new_v4());
+    let (hash, by) = (SecretHash([0; 32]), String::new());
+    Ok(Token { id, name, user, scopes, hash, created: now, by, expires, session_of: None })
+}
+
+fn text(body: &mut Map<String, Value>, name: &str) -> Result<Option<String>, ApiError> {
+    match body.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be a text"))),
+    }
+}
+
+fn scope(place: usize, name: &Value) -> Result<Scope, ApiError> {
+    name.as_str().and_then(Scope::of).ok_or_else(|| {
+        let names = Scope::ALL.map(Scope::name).join(", ");
+        ApiError::field(format!("/scopes/{place}"), format!("`{name}` is not a scope: they are {names}"))
+    })
+}
+
+/// Reads when a token ends: after a while (`90d`), or at a time.
+fn end(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let after = parse_duration(text).map(|after| now.checked_add(after));
+    let end = after.map_or_else(|| text.parse().ok(), Result::ok).filter(|end| *end > now);
+    end.ok_or_else(|| {
+        let detail = format!("`expires` is `{text}`: write a while, such as \"90d\", or a time to come");
+        ApiError::field("/expires", detail)
+    })
+}
+
+pub(crate) fn show(token: &Token, used: Option<Timestamp>) -> Value {
+    json!({
+        "id": token.id.to_string(),
+        "name": token.name,
+        "user": token.user,
+        "scopes": token.scopes.iter().map(Scope::name).collect::<Vec<_>>(),
+        "created": clock::text(token.created),
+        "by": token.by,
+        "expires": token.expires.map(clock::text),
+        "last_used": used.map(clock::text),
+    })
+}

@@ -1,0 +1,199 @@
+//! Signatures of producers, by Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`
+//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use data_encoding::BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
+use sha2::Sha256;
+
+use super::Refusal;
+use crate::clock;
+
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// What a secret's text begins with.
+const PREFIX: &str = "whsec_";
+/// How many bytes a secret has (Standard Webhooks, "Signature scheme").
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// How far a signature's time may be from the clock's, in seconds.
+const TOLERANCE: i64 = 5 * 60;
+/// How many signatures of one request are looked at.
+const SIGNATURES_MAX: usize = 8;
+
+/// The secret of a producer.
+#[derive(Clone, PartialEq, Eq)]
+struct Producer {
+    name: String,
+    secret: Vec<u8>,
+}
+
+/// The producers whose signatures are known.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Producers(Vec<Producer>);
+
+/// Why the file of producers cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducersError {
+    /// It cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A line is something else.
+    #[error("line {line}: {reason}")]
+    Line {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is none.
+    #[error("it has no producer: a line is a name, a blank, and a secret (`whsec_…`)")]
+    Empty,
+}
+
+impl fmt::Debug for Producers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|producer| &producer.name)).finish()
+    }
+}
+
+impl Producers {
+    /// Reads a file with a producer in each line: its name, a blank, and its secret. Lines that begin with `#` are
+    /// comments. A name with two lines has two secrets.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a line is something else.
+    pub fn read(path: &Path) -> Result<Self, ProducersError> {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|source| ProducersError::Read { path: path.display().to_string(), source })?.parse()
+    }
+
+    /// Returns what a request claims to be signed by: the producer in its query (`?producer=NAME`), or the only one.
+    pub(super) fn claimed(&self, parts: &Parts) -> Result<Signed, Refusal> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mut named = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "producer");
+        let name = match (named.next(), self.0.first()) {
+            (Some((_, name)), _) => name.into_owned(),
+            (None, Some(only)) if self.0.iter().all(|other| other.name == only.name) => only.name.clone(),
+            (None, _) => return Err(Refusal::Signature("say which producer's, with `?producer=NAME`")),
+        };
+        let secrets = self.0.iter().filter(|known| known.name == name);
+        let secrets: Vec<_> = secrets.map(|known| known.secret.clone()).collect();
+        let text = |header: HeaderName| header_text(&parts.headers, &header);
+        let (Some(id), Some(timestamp), Some(signatures)) = (text(ID), text(TIMESTAMP), text(SIGNATURE))
+        else {
+            let needed = "send `webhook-id`, `webhook-timestamp` and `webhook-signature` (Standard Webhooks)";
+            return Err(Refusal::Signature(needed));
+        };
+        let time: Option<i64> = timestamp.parse().ok();
+        let is_now =
+            time.is_some_and(|time| (clock::now().as_second().saturating_sub(time)).abs() <= TOLERANCE);
+        if !is_now {
+            let far = "its `webhook-timestamp` is not within five minutes of this server's clock, in seconds since 1970";
+            return Err(Refusal::Signature(far));
+        }
+        Ok(Signed { name, secrets, signed: format!("{id}.{timestamp}."), signatures })
+    }
+}
+
+fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+}
+
+impl FromStr for Producers {
+    type Err = ProducersError;
+
+    fn from_str(text: &str) -> Result<Self, ProducersError> {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let producer = |(line, text): (usize, &str)| {
+            let wrong = |reason| ProducersError::Line { line, reason };
+            let split = text.split_once(char::is_whitespace);
+            let (name, secret) = split.ok_or(wrong("expected a name, a blank, and a secret (`whsec_…`)"))?;
+            let secret =
+                secret.trim().strip_prefix(PREFIX).and_then(|coded| BASE64.decode(coded.as_bytes()).ok());
+            let secret = secret.filter(|secret| SECRET_BYTES.contains(&secret.len()));
+            let secret =
+                secret.ok_or(wrong("expected a secret of 24 to 64 bytes: `whsec_` and their base64"))?;
+            Ok(Producer { name: name.to_owned(), secret })
+        };
+        let producers = lines.map(producer).collect::<Result<Vec<_>, _>>()?;
+        if producers.is_empty() { Err(ProducersError::Empty) } else { Ok(Self(producers)) }
+    }
+}
+
+/// A request that claims to be signed. Its body decides.
+#[derive(Clone)]
+pub struct Signed {
+    name: String,
+    secrets: Vec<Vec<u8>>,
+    /// What is signed before the body.
+    signed: String,
+    signatures: String,
+}
+
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signed").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Signed {
+    /// Returns the producer's name if it has signed this body, as it is after its content coding is undone.
+    ///
+    /// # Errors
+    /// When it has not. A producer that is not known gets the same answer as one with a wrong signature.
+    pub fn by(self, body: &[u8]) -> Result<String, Refusal> {
+        let signatures = self.signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+        let signatures: Vec<_> = signatures
+            .take(SIGNATURES_MAX)
+            .filter_map(|coded| BASE64.decode(coded.as_bytes()).ok())
+            .collect();
+        let fits = self.secrets.iter().any(|secret| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key may have any length");
+            mac.update(self.signed.as_bytes());
+            mac.update(body);
+            signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
+        });
+        if fits {
+            Ok(self.name)
+        } else {
+            Err(Refusal::Signature("this one is not the producer's, of this body"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_producers_names_the_line_that_is_wrong() {
+        let good = "# detectors\none whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n\n two\twhsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n";
+        let producers: Producers = good.parse().unwrap();
+        assert_eq!(format!("{producers:?}"), r#"{"one", "two"}"#, "no secret is shown");
+        for (bad, expected) in [
+            ("one", "line 1: expected a name"),
+            (
+                "one whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\ntwo whsec_AAAA",
+                "line 2: expected a secret of 24 to 64",
+            ),
+            ("one MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "line 1: expected a secret"),
+            ("\n# nothing\n", "it has no producer"),
+        ] {
+            let error = bad.parse::<Producers>().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{bad}: {error}");
+        }
+    }
+}
