@@ -16,6 +16,7 @@ const ROOMS: [(&str, u8); 30] = [
     ("stage", 1),
     ("domain", 1),
     ("net", 2),
+    ("secrets", 2),
     ("matching", 3),
     ("plugin", 3),
     ("store", 3),

@@ -1,0 +1,170 @@
+//! Secrets: in plain, which only a memory ever holds, and sealed, as everything else holds them.
+//!
+//! [`crate::secrets`] seals and opens them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
+
+/// A secret in plain: a password, a token, a private key.
+///
+/// Its bytes are overwritten when it is dropped. It has no `Display`, no clone, and its `Debug` tells nothing: who wants
+/// the bytes says so.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Returns the bytes. A copy of them has to be overwritten by those who make it.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the secret as text.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn expose_str(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.0)
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::from(text.into_bytes())
+    }
+}
+
+impl From<Vec<u8>> for Secret {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for Secret {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A text.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// Which key a secret is sealed with: the beginning of a hash of the key, which tells nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyId(u64);
+
+impl KeyId {
+    /// How many bytes it has.
+    pub const BYTES: usize = size_of::<u64>();
+
+    /// Makes an id of its bytes.
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(u64::from_be_bytes(bytes))
+    }
+
+    /// Returns its bytes.
+    pub const fn bytes(self) -> [u8; Self::BYTES] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// 16 hexadecimal digits.
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A sealed secret: the id of the key, a nonce, and the ciphertext with its tag. Cheap to clone.
+///
+/// Only the [`crate::secrets::Vault`] with that key opens it, and only for what it was sealed for. Two are equal if
+/// they were sealed at once: the same secret, sealed twice, gives two different ones.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Bytes);
+
+/// How many bytes a nonce of XChaCha20 has.
+pub(crate) const NONCE_BYTES: usize = 24;
+/// How many bytes a tag of Poly1305 has.
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// Some bytes are no sealed secret: there are too few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no sealed secret")]
+pub struct SealedError;
+
+impl Sealed {
+    /// Puts a sealed secret together.
+    pub(crate) fn new(key: KeyId, nonce: [u8; NONCE_BYTES], ciphertext: &[u8]) -> Self {
+        Self([&key.bytes()[..], &nonce, ciphertext].concat().into())
+    }
+
+    /// Reads what [`Self::bytes`] has returned.
+    ///
+    /// # Errors
+    /// When there are too few bytes.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, SealedError> {
+        if bytes.len() < KeyId::BYTES + NONCE_BYTES + TAG_BYTES { Err(SealedError) } else { Ok(Self(bytes)) }
+    }
+
+    /// Returns its form on disk and on the wire of a journal: the id of the key, the nonce, the ciphertext.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns which key it is sealed with.
+    pub fn key(&self) -> KeyId {
+        KeyId::from_bytes(self.parts().0)
+    }
+
+    /// Returns the bytes of the key's id, the nonce, and the ciphertext.
+    pub(crate) fn parts(&self) -> ([u8; KeyId::BYTES], [u8; NONCE_BYTES], &[u8]) {
+        let split = self.0.split_first_chunk().and_then(|(key, rest)| Some((key, rest.split_first_chunk()?)));
+        let (key, (nonce, ciphertext)) = split.expect("a sealed secret has a key, a nonce and a tag");
+        (*key, *nonce, ciphertext)
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_a_secret() {
+        let secret = Secret::from("hunter2".to_owned());
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "Secret Some(\n    Secret,\n)");
+        assert_eq!((secret.expose(), secret.expose_str()), (&b"hunter2"[..], Ok("hunter2")));
+        assert!(Secret::from(vec![0xff]).expose_str().is_err());
+        assert_eq!(serde_json::from_str::<Secret>("\"a\\nb\"").unwrap().expose(), b"a\nb");
+    }
+
+    #[test]
+    fn a_sealed_secret_is_its_bytes() {
+        let key = KeyId::from_bytes([1, 2, 3, 4, 5, 6, 7, 0xff]);
+        let sealed = Sealed::new(key, [9; NONCE_BYTES], &[8; TAG_BYTES + 1]);
+        assert_eq!(sealed.key(), key);
+        assert_eq!(sealed.key().to_string(), "01020304050607ff");
+        assert_eq!(sealed.parts(), (key.bytes(), [9; NONCE_BYTES], &[8; TAG_BYTES + 1][..]));
+        let bytes = Bytes::copy_from_slice(sealed.bytes());
+        assert_eq!(Sealed::from_bytes(bytes.clone()), Ok(sealed.clone()));
+        assert!(Sealed::from_bytes(bytes.slice(..bytes.len() - 1)).is_ok(), "that of nothing");
+        assert_eq!(Sealed::from_bytes(bytes.slice(..bytes.len() - 2)), Err(SealedError));
+        assert_eq!(format!("{sealed:?}"), "Sealed");
+    }
+}
