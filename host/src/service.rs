@@ -387,6 +387,10 @@ pub(crate) async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
         dedup_window: config.dedup_window.unwrap_or_default(),
         user_bytes_max: config.user_bytes_max,
         queue_bytes_max: config.accept_bytes_max,
+        counts: store::CountLimits {
+            subscriptions: config.user_subscriptions_max,
+            recoveries: config.user_recoveries_max,
+        },
     };
     let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;

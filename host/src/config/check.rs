@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Invalid};
 use crate::identity::ReceiveAuth;
+use crate::config::{Config, Invalid, as_count};
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -33,6 +33,9 @@ impl Config {
         within("subscription_in_flight_max", each, COUNT_MAX)?;
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
+        within("user_subscriptions_max", as_count(self.user_subscriptions_max), COUNT_MAX)?;
+        within("user_recoveries_max", as_count(self.user_recoveries_max), COUNT_MAX)?;
+        within("user_modules_max", as_count(self.user_modules_max), COUNT_MAX)?;
         self.check_plugins()?;
         // A quarter of the memory is reserved for small bodies. And the largest body may be held twice when it is
         // encoded: first encoded and decoded, then decoded and in parts.

@@ -330,6 +330,20 @@ pub static KEYS: &[Key] = &[
     key(KEEPING, "user_bytes_max", "BYTES", "1073741824", "The most that is kept for one user", |c, t| {
         set(&mut c.user_bytes_max, parse::number(t))
     }),
+    key(KEEPING, "user_subscriptions_max", "N", "200000", "The most subscriptions of one user", |c, t| {
+        set(&mut c.user_subscriptions_max, parse::number(t))
+    }),
+    key(
+        KEEPING,
+        "user_recoveries_max",
+        "N",
+        "100",
+        "The most recoveries that run at once for one user",
+        |c, t| set(&mut c.user_recoveries_max, parse::number(t)),
+    ),
+    key(KEEPING, "user_modules_max", "N", "1000", "The most modules of one user", |c, t| {
+        set(&mut c.user_modules_max, parse::number(t))
+    }),
     key(KEEPING, "retention", "TIME", "30d", "How long events are kept; 0 keeps them for ever", |c, t| {
         set(&mut c.retention, parse::period(t))
     }),

@@ -159,6 +159,12 @@ pub struct Config {
     /// The most that is kept for one user, in bytes: subscriptions, and what their plugins make, keep and log. Default
     /// 1 GiB.
     pub user_bytes_max: u64,
+    /// The most subscriptions of one user. Default 200,000.
+    pub user_subscriptions_max: u32,
+    /// The most recoveries that run at once for one user's subscriptions. Default 100.
+    pub user_recoveries_max: u32,
+    /// The most modules that one user's subscriptions refer to, with recent uploads. Default 1000.
+    pub user_modules_max: u32,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
     /// How long the audit is kept; `None` keeps it for ever. Default 400 days.
@@ -256,6 +262,9 @@ impl Default for Config {
             plugin_compiler: None,
             handlers: Vec::new(),
             user_bytes_max: 1024 * 1024 * 1024,
+            user_subscriptions_max: 200_000,
+            user_recoveries_max: 100,
+            user_modules_max: 1000,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             audit_retention: Some(Duration::from_secs(400 * 24 * 60 * 60)),
             dedup_window: None,
@@ -352,7 +361,7 @@ impl Config {
     pub(crate) fn room(&self) -> Room {
         let bytes_max = self.plugin_storage_bytes_max;
         let own = self.plugin_user_storage_bytes_max.unwrap_or(bytes_max / USERS_WITH_ROOM);
-        Room { bytes_max, user_bytes_max: own.min(bytes_max) }
+        Room { bytes_max, user_bytes_max: own.min(bytes_max), user_modules_max: self.user_modules_max }
     }
 }
 

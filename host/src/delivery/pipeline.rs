@@ -240,6 +240,6 @@ fn unreadable(error: &Error) -> SendPlan {
         Error::Unavailable { .. } | Error::Busy { .. } | Error::Uncertain | Error::Closed => {
             SendPlan::held(Holder::Store, reason)
         }
-        Error::Quota { .. } => SendPlan::held(Holder::Quota, reason),
+        Error::Quota { .. } | Error::TooMany { .. } => SendPlan::held(Holder::Quota, reason),
     }
 }

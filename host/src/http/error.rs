@@ -15,6 +15,7 @@ use crate::domain::event::{DecodeError, DecodeErrorKind};
 use crate::identity::Refusal;
 use crate::matching::FilterError;
 use crate::plugin::{Problem, Refused};
+use crate::store::Counted;
 use crate::{directory, intake, modules, plugin, store};
 
 /// An error response.
@@ -179,7 +180,7 @@ impl From<store::Error> for ApiError {
                 tracing::error!(error = chain::text(&error), "the store failed");
             }
             // The user's own limit, and a stop: neither is a failure of the store.
-            store::Error::Quota { .. } | store::Error::Closed => {}
+            store::Error::Quota { .. } | store::Error::TooMany { .. } | store::Error::Closed => {}
         }
         match error {
             store::Error::Unavailable { .. } => Self::new(
@@ -194,7 +195,13 @@ impl From<store::Error> for ApiError {
             store::Error::Busy { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: try again"))
             }
-            store::Error::Quota { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
+            store::Error::Quota { .. } | store::Error::TooMany { counted: Counted::Subscriptions, .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
+            // It passes by itself.
+            store::Error::TooMany { counted: Counted::Recoveries, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+            }
             store::Error::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping: try again")
             }
@@ -246,7 +253,9 @@ impl From<modules::Error> for ApiError {
     fn from(error: modules::Error) -> Self {
         match error {
             modules::Error::Refused(refused) => refused.into(),
-            modules::Error::Full { .. } | modules::Error::UserFull { .. } => {
+            modules::Error::Full { .. }
+            | modules::Error::UserFull { .. }
+            | modules::Error::UserTooMany { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
             modules::Error::TooMany { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
@@ -302,7 +311,9 @@ impl From<modules::Wrong> for ApiError {
                 let (pointer, detail) = first.unwrap_or_else(|| ("/plugin/config".to_owned(), detail));
                 Self { errors, ..Self::field(pointer, format!("`plugin.config` is wrong: {detail}")) }
             }
-            modules::Wrong::UserFull { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, detail),
+            modules::Wrong::UserFull { .. } | modules::Wrong::UserTooMany { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, detail)
+            }
             modules::Wrong::Failed(_) => Self::field("/plugin", detail),
             modules::Wrong::Store(error) => error.into(),
         }

@@ -60,8 +60,22 @@ impl Holders {
 
     /// Returns how many bytes a user's modules take, all but one.
     pub(super) fn bytes_of(&self, user: &str, modules: &[Module], but: PluginDigest) -> u64 {
-        let own = |module: &&Module| module.report.digest != but && self.has(user, module.report.digest);
-        modules.iter().filter(own).map(bytes).sum()
+        self.of(user, modules, but).map(bytes).sum()
+    }
+
+    /// Returns how many modules a user has, all but one.
+    pub(super) fn count_of(&self, user: &str, modules: &[Module], but: PluginDigest) -> u64 {
+        self.of(user, modules, but).count() as u64
+    }
+
+    fn of<'a>(
+        &self,
+        user: &str,
+        modules: &'a [Module],
+        but: PluginDigest,
+    ) -> impl Iterator<Item = &'a Module> {
+        let own = move |module: &&Module| module.report.digest != but && self.has(user, module.report.digest);
+        modules.iter().filter(own)
     }
 }
 

@@ -61,6 +61,15 @@ pub enum Error {
         /// What all of the user's may take.
         most: u64,
     },
+    /// The user has as many modules as may be.
+    #[error(
+        "you have {most} modules that your subscriptions refer to or that you have just uploaded, as many as may be (the \
+         setting user_modules_max)"
+    )]
+    UserTooMany {
+        /// The most.
+        most: u32,
+    },
     /// Its user uploads too many at once.
     #[error("{most} modules of yours are being uploaded or compiled: wait for one of them")]
     TooMany {
@@ -100,6 +109,12 @@ pub enum Wrong {
         bytes: u64,
         /// What all of the user's may take.
         most: u64,
+    },
+    /// The user has as many modules as may be.
+    #[error("your subscriptions refer to {most} modules, as many as may be (the setting user_modules_max)")]
+    UserTooMany {
+        /// The most.
+        most: u32,
     },
     /// The plugin could not say whether its configuration is right.
     #[error("{}", .0.reason())]

@@ -28,6 +28,8 @@ pub struct Room {
     pub bytes_max: u64,
     /// Those of one user, in bytes: those that the user's subscriptions refer to, and recent uploads.
     pub user_bytes_max: u64,
+    /// How many of these one user may have.
+    pub user_modules_max: u32,
 }
 
 /// What an upload needs.
@@ -104,7 +106,8 @@ impl Modules {
                 Ok(()) => return Ok(()),
                 Err(full) => full,
             };
-            if matches!(full, Error::UserFull { .. }) && is_others(module) {
+            let is_own_limit = matches!(full, Error::UserFull { .. } | Error::UserTooMany { .. });
+            if is_own_limit && is_others(module) {
                 return Err(full);
             }
             tracing::info!(digest = %module.report.digest, "an unused module makes room for another one");
@@ -129,6 +132,10 @@ impl Modules {
         if is_bounded && holders.bytes_of(user, &all, digest).saturating_add(need.own) > most {
             return Ok(Err(Error::UserFull { bytes: need.own, most }));
         }
+        let most = self.room.user_modules_max;
+        if holders.count_of(user, &all, digest) >= u64::from(most) {
+            return Ok(Err(Error::UserTooMany { most }));
+        }
         let host = Arc::clone(&self.host);
         let counting = tokio::task::spawn_blocking(move || host.kept_bytes());
         let compiled = counting.await.expect("counting does not panic").map_err(Error::Folder)?;
@@ -148,8 +155,12 @@ impl Modules {
         }
         let all = self.store.modules().await.map_err(Wrong::Store)?;
         let (bytes, most) = (holders::bytes(wanted), self.room.user_bytes_max);
-        let is_within = holders.bytes_of(user, &all, digest).saturating_add(bytes) <= most;
-        if is_within { Ok(()) } else { Err(Wrong::UserFull { bytes, most }) }
+        if holders.bytes_of(user, &all, digest).saturating_add(bytes) > most {
+            return Err(Wrong::UserFull { bytes, most });
+        }
+        let most = self.room.user_modules_max;
+        let is_one_more = holders.count_of(user, &all, digest) < u64::from(most);
+        if is_one_more { Ok(()) } else { Err(Wrong::UserTooMany { most }) }
     }
 
     /// Returns the users whose subscriptions refer to modules, read from the store: it has a change before the

@@ -21,7 +21,7 @@ struct Kept {
 
 impl Kept {
     fn new(bytes_max: u64) -> Self {
-        Self::with(Room { bytes_max, user_bytes_max: bytes_max })
+        Self::with(Room { bytes_max, user_bytes_max: bytes_max, user_modules_max: u32::MAX })
     }
 
     fn with(room: Room) -> Self {
@@ -230,7 +230,7 @@ async fn size() -> u64 {
 #[tokio::test]
 async fn a_user_who_uploads_much_leaves_room_for_others() {
     let size = size().await;
-    let room = Room { bytes_max: 100 * size, user_bytes_max: 2 * size };
+    let room = Room { bytes_max: 100 * size, user_bytes_max: 2 * size, user_modules_max: u32::MAX };
     let (kept, now) = (Kept::with(room), clock::now());
     for n in 1..=2 {
         kept.modules.upload(another(n), &Actor::program("eve"), now).await.unwrap();
@@ -251,7 +251,7 @@ async fn a_user_who_uploads_much_leaves_room_for_others() {
 #[tokio::test]
 async fn a_module_counts_for_those_who_use_it() {
     let size = size().await;
-    let room = Room { bytes_max: 100 * size, user_bytes_max: size };
+    let room = Room { bytes_max: 100 * size, user_bytes_max: size, user_modules_max: u32::MAX };
     let (kept, now) = (Kept::with(room), clock::now());
     let anns =
         kept.modules.upload(another(1), &Actor::program("ann"), now).await.unwrap().module().report.digest;
@@ -272,4 +272,30 @@ async fn a_module_counts_for_those_who_use_it() {
     let refused = kept.modules.upload(another(3), &Actor::program("eve"), later(1)).await.unwrap_err();
     assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
     assert_eq!(kept.modules.list().await.unwrap().len(), 2);
+}
+
+/// Many small modules cost the lists of all users what few large ones do not.
+#[tokio::test]
+async fn a_user_has_so_many_modules() {
+    let (kept, now) = (
+        Kept::with(Room { bytes_max: u64::MAX, user_bytes_max: u64::MAX, user_modules_max: 2 }),
+        clock::now(),
+    );
+    let mut digests = Vec::new();
+    for n in 1..=2 {
+        digests.push(kept.modules.upload(another(n), "eve", now).await.unwrap().module().report.digest);
+    }
+    let refused = kept.modules.upload(another(3), "eve", now).await.unwrap_err();
+    assert!(matches!(refused, Error::UserTooMany { most: 2 }), "{refused}");
+    assert!(refused.to_string().contains("(the setting user_modules_max)"), "{refused}");
+    // One of them again is no other one, and another user has a number of her own.
+    kept.modules.upload(another(2), "eve", now).await.unwrap();
+    let anns = kept.modules.upload(another(4), "ann", now).await.unwrap().module().report.digest;
+    // Later, an own one that nothing refers to makes room.
+    let _eves = kept.refer_as("eve", digests[0]).await;
+    let third = kept.modules.upload(another(3), "eve", later(1)).await.unwrap().module().report.digest;
+    assert!(kept.modules.module(digests[1]).await.unwrap().is_none());
+    let _eves = kept.refer_as("eve", third).await;
+    let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();
+    assert!(matches!(refused, Wrong::UserTooMany { most: 2 }), "{refused}");
 }

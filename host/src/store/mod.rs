@@ -65,6 +65,16 @@ pub enum Error {
         /// The most.
         max: u64,
     },
+    /// A user has as many of something as may be.
+    #[error("the user `{user}` has {most} {}, as many as may be (the setting {})", counted.name(), counted.setting())]
+    TooMany {
+        /// The user.
+        user: String,
+        /// Of what.
+        counted: Counted,
+        /// The most.
+        most: u32,
+    },
     /// The write queue is full.
     #[error("what waits for the disk has {max} bytes, as many as may (the setting accept_bytes_max)")]
     Busy {
@@ -92,7 +102,7 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Quota { .. } | Self::Busy { .. } | Self::Closed => true,
-            Self::Uncertain => true,
+            Self::Uncertain | Self::TooMany { .. } => true,
             Self::Damaged { .. } | Self::TooLarge { .. } => false,
         }
     }
@@ -114,6 +124,49 @@ pub enum Quota {
     Holds,
     /// It is never refused: it needs next to nothing, like a deletion or a pause.
     Exempt,
+    /// The same as [`Quota::Holds`] for a new subscription, which counts among its user's, as does a recovery with it.
+    New(CountLimits),
+}
+
+/// What a user has a limited number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Subscriptions that are not deleted.
+    Subscriptions,
+    /// Recoveries of these that have not ended.
+    Recoveries,
+}
+
+impl Counted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Subscriptions => "subscriptions",
+            Self::Recoveries => "running recoveries",
+        }
+    }
+
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Subscriptions => "user_subscriptions_max",
+            Self::Recoveries => "user_recoveries_max",
+        }
+    }
+}
+
+/// How much of what is counted each user may have. A write brings it along, so that all processes that apply the write
+/// decide alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountLimits {
+    /// The most subscriptions that are not deleted.
+    pub subscriptions: u32,
+    /// The most of their recoveries that run at once.
+    pub recoveries: u32,
+}
+
+impl Default for CountLimits {
+    fn default() -> Self {
+        Self { subscriptions: u32::MAX, recoveries: u32::MAX }
+    }
 }
 
 /// The place of a group of writes in the order of all groups, from 1; zero is before the first.

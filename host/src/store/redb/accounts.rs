@@ -16,7 +16,7 @@ use super::registry::RegistryTables;
 use super::schema::Tables;
 use super::usage::{Account, Kind, Totals, Usage, keep_little, of_entry, of_row, of_state};
 use crate::domain::Entry;
-use crate::store::Error;
+use crate::store::{CountLimits, Counted, Error};
 
 /// Subscription → its user, and how many bytes are kept for it. Written by each commit that changes them.
 pub(super) const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("usage");
@@ -114,6 +114,25 @@ impl OpenAccount<'_> {
         let has_room = bytes == 0 || kept.saturating_add(bytes) <= max;
         let user = || self.account.user.clone();
         if has_room { Ok(()) } else { Err(Error::Quota { user: user(), kept, bytes, max }) }
+    }
+
+    /// Checks that the user may have one more of something.
+    pub(super) fn room_for_another(&self, counted: Counted, limits: CountLimits) -> Result<(), Error> {
+        let most = match counted {
+            Counted::Subscriptions => limits.subscriptions,
+            Counted::Recoveries => limits.recoveries,
+        };
+        if self.kept().number(counted) < u64::from(most) {
+            return Ok(());
+        }
+        Err(Error::TooMany { user: self.account.user.clone(), counted, most })
+    }
+
+    /// Counts more or less of something. Set the user before.
+    pub(super) fn count(&mut self, counted: Counted, change: i64) {
+        if change != 0 {
+            *self.users.entry(self.account.user.clone()).or_default() += Totals::change_of(counted, change);
+        }
     }
 
     /// Shortens entries of the history, which count `bytes`, if there is no room for all of them.

@@ -41,7 +41,7 @@ use super::tail::NewRow;
 use super::usage::{Kind, Totals, of_entry, of_row};
 use crate::domain::{Entry, RecipientId, SubscriptionId};
 use crate::store::tokens::TokenChange;
-use crate::store::{Arrival, Position, Rendering, StoredSubscription, Wake};
+use crate::store::{Arrival, CountLimits, Position, Rendering, StoredSubscription, Wake};
 
 pub(super) use bury::bury_stranded;
 pub(super) use subscriptions::referred;
@@ -154,7 +154,12 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         Ok(Ok(match op {
             Op::Accept { .. } | Op::Freeze(_) => unreachable!("they are applied together"),
             Op::PutSubscription(put) => return Ok(subscriptions::put(self, put)?.map(Value::Put)),
-            Op::BeginRecovery(recovery) => Value::Flag(recover::begin(self, recovery)?),
+            Op::BeginRecovery(recovery) => {
+                return Ok(recover::begin(self, recovery, CountLimits::default())?.map(Value::Flag));
+            }
+            Op::BeginRecoveryWithin { recovery, limits } => {
+                return Ok(recover::begin(self, recovery, *limits)?.map(Value::Flag));
+            }
             Op::Redeliver(redelivery) => Value::Flag(redeliver::redeliver(self, redelivery)?),
             Op::Recover(request) => Value::Recovery(recover::recover(self, request)?.map(Box::new)),
             Op::Purge { purge, from } => {

@@ -11,8 +11,8 @@ use crate::domain::{
     AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
 };
 use crate::store::{
-    Accepted, Arrival, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota, Release,
-    Rendering, Settlement, Step,
+    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota,
+    Release, Rendering, Settlement, Step,
 };
 
 /// The content of one commit.
@@ -79,6 +79,11 @@ pub(super) enum Op {
     PurgeAudit {
         before: Timestamp,
     },
+    /// A recovery that counts among those of its subscription's user.
+    BeginRecoveryWithin {
+        recovery: Box<Recovery>,
+        limits: CountLimits,
+    },
 }
 
 /// An operation that somebody answers for.
@@ -142,7 +147,7 @@ impl Op {
                     record::encode_subscription(&put.subscription, Position::default()).len()
                         + put.recovery.as_ref().map_or(0, |_| RECOVERY_BYTES)
                 }
-                Self::BeginRecovery(_) => RECOVERY_BYTES,
+                Self::BeginRecovery(_) | Self::BeginRecoveryWithin { .. } => RECOVERY_BYTES,
                 Self::ModulePart { bytes, .. } => bytes.len(),
                 Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
@@ -169,6 +174,7 @@ impl Op {
             | Self::PutSubscription(_)
             | Self::Redeliver(_)
             | Self::BeginRecovery(_)
+            | Self::BeginRecoveryWithin { .. }
             | Self::ModulePart { .. }
             | Self::PutToken(_)
             | Self::PutModule(_) => true,

@@ -45,8 +45,11 @@ impl Machine {
         Ok(Self {
             settings,
             reached: registry::reached(reader)?.into_iter().collect(),
-            usage: Arc::new(Usage::new(accounts::accounts(reader)?, settings.user_bytes_max)),
             tokens: Arc::new(Tokens::new(access::tokens(reader)?)),
+            usage: Arc::new(
+                Usage::new(accounts::accounts(reader)?, settings.user_bytes_max)
+                    .with_numbers(registry::numbers(reader)?),
+            ),
             marks: reader.marks.clone(),
             ended_minutes: HashMap::new(),
         })

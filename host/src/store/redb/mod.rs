@@ -62,8 +62,8 @@ use crate::stage::Alarm;
 use crate::store::faulty::Faults;
 use crate::store::journal::Journal;
 use crate::store::{
-    Accepted, Arrival, ChangeSet, Error, Module, Position, Purge, PurgeReport, Put, Quota, ReadyPage,
-    ReadyQuery, Release, Rendering, Settlement, Share, Step, Tokens, UserUsage, WakeSet,
+    Accepted, Arrival, ChangeSet, CountLimits, Error, Module, Position, Purge, PurgeReport, Put, Quota,
+    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share, Step, Tokens, UserUsage, WakeSet,
 };
 use group::{Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
@@ -97,6 +97,7 @@ pub struct Store {
     usage: Arc<Usage>,
     tokens: Arc<Tokens>,
     share: Arc<Share>,
+    counts: CountLimits,
     /// What belongs to a journal, if there is one.
     joined: Option<JournalSide>,
     /// What calls meet in tests.
@@ -116,6 +117,8 @@ pub struct Options {
     pub user_bytes_max: u64,
     /// The most bytes in the write queue: events with everything that they cause, and other writes.
     pub queue_bytes_max: usize,
+    /// How many subscriptions and running recoveries each user may have.
+    pub counts: CountLimits,
 }
 
 impl Options {
@@ -127,7 +130,12 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dedup_window: Duration::ZERO, user_bytes_max: u64::MAX, queue_bytes_max: usize::MAX }
+        Self {
+            dedup_window: Duration::ZERO,
+            user_bytes_max: u64::MAX,
+            queue_bytes_max: usize::MAX,
+            counts: CountLimits::default(),
+        }
     }
 }
 
@@ -231,7 +239,8 @@ impl Store {
     }
 
     /// Creates a subscription, or replaces the version of it that was written at `replaces`, in one transaction with a
-    /// recovery that begins. A subscription without a plugin loses the state of the plugin that it had.
+    /// recovery that begins. A subscription without a plugin loses the state of the plugin that it had. A new one whose
+    /// quota holds counts among its user's ([`Options::counts`]).
     pub async fn put_subscription(
         &self,
         subscription: Subscription,
@@ -240,6 +249,10 @@ impl Store {
         quota: Quota,
         note: Option<AuditEntry>,
     ) -> Result<Put, Error> {
+        let quota = match (replaces, quota) {
+            (None, Quota::Holds) => Quota::New(self.counts),
+            (Some(_) | None, quota) => quota,
+        };
         let put = PutSubscription { subscription, replaces, recovery, quota };
         Ok(self.write_noting(Op::PutSubscription(Box::new(put)), note).await?.put())
     }
@@ -254,9 +267,11 @@ impl Store {
         self.usage.of(user)
     }
 
-    /// Keeps a new recovery; returns `false` while another one of the subscription runs.
+    /// Keeps a new recovery; returns `false` while another one of the subscription runs. It counts among those of the
+    /// subscription's user ([`Options::counts`]).
     pub async fn begin_recovery(&self, recovery: Recovery, note: Option<AuditEntry>) -> Result<bool, Error> {
-        Ok(self.write_noting(Op::BeginRecovery(Box::new(recovery)), note).await?.flag())
+        let op = Op::BeginRecoveryWithin { recovery: Box::new(recovery), limits: self.counts };
+        Ok(self.write_noting(op, note).await?.flag())
     }
 
     /// Advances a recovery by one step, with everything that the step causes, in one transaction, and returns its new

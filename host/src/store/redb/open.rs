@@ -203,6 +203,7 @@ fn around(
         usage: Arc::clone(&machine.usage),
         tokens: Arc::clone(&machine.tokens),
         share: Arc::default(),
+        counts: options.counts,
         joined,
         #[cfg(test)]
         faults: Faults::default(),

@@ -42,7 +42,7 @@ pub(super) use module::{decode_module, encode_module};
 pub(super) use pending::{RetryRecord, decode_places, encode_places};
 pub(super) use recovery::{decode_recovery, encode_recovery};
 pub(super) use rendered::{decode_rendered, decode_state, encode_rendered, encode_state};
-pub(super) use subscription::{decode_subscription, encode_subscription};
+pub(super) use subscription::{Owner, decode_owner, decode_subscription, encode_subscription};
 pub(super) use waiting::{Origin, Waiting, Why};
 
 /// The version of records without a checksum.

@@ -11,12 +11,12 @@ use super::damage::Marks;
 use super::deliveries;
 use super::handle::Fault;
 use super::read::{self, Reader};
-use super::record;
+use super::record::{self, Owner};
 use super::schema::tables;
-use super::usage;
+use super::usage::{self, Totals};
 use crate::domain::{Activity, RecipientId, Recovery, SubscriptionId};
 use crate::store::journal::Ticket;
-use crate::store::{Position, StoredSubscription};
+use crate::store::{Counted, Position, StoredSubscription};
 
 tables! {
     /// The tables of subscriptions and processes.
@@ -181,6 +181,36 @@ pub(super) fn subscriptions(reader: &Reader) -> Result<(Position, Vec<StoredSubs
             subscriptions.extend(reader.marks.pass("subscriptions", key.value(), read));
         }
         Ok((position, subscriptions))
+    })
+}
+
+/// Returns how many subscriptions that are not deleted, and how many of their running recoveries, each user has. Records
+/// that cannot be read count nothing.
+pub(super) fn numbers(reader: &Reader) -> Result<HashMap<String, Totals>, Fault> {
+    reader.handle.read(|txn| {
+        let (subscriptions, recoveries) = (txn.open_table(SUBSCRIPTIONS)?, txn.open_table(RECOVERIES)?);
+        let mut numbers: HashMap<String, Totals> = HashMap::new();
+        let mut count = |user: &str, counted| {
+            let one = Totals::change_of(counted, 1);
+            match numbers.get_mut(user) {
+                Some(known) => *known += one,
+                None => drop(numbers.insert(user.to_owned(), one)),
+            }
+        };
+        for row in subscriptions.iter()? {
+            if let Ok(Owner { user, is_deleted: false }) = record::decode_owner(row?.1.value()) {
+                count(&user, Counted::Subscriptions);
+            }
+        }
+        for row in recoveries.iter()? {
+            let (id, row) = row?;
+            let is_running = record::decode_recovery(row.value()).is_ok_and(|known| known.is_running());
+            let subscription = if is_running { subscriptions.get(id.value())? } else { None };
+            if let Some(Ok(owner)) = subscription.as_ref().map(|row| record::decode_owner(row.value())) {
+                count(&owner.user, Counted::Recoveries);
+            }
+        }
+        Ok(numbers)
     })
 }
 

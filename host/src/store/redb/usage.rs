@@ -1,4 +1,4 @@
-//! The bytes that are kept for each user, counted in the commit that changes them (`accounts`).
+//! The bytes that are kept for each user, and how many subscriptions and recoveries: counted in the commit that changes them (`accounts`).
 //!
 //! Only data that a user can make large counts: subscriptions, rendered payloads and state of their plugins, and what
 //! the history keeps of plugins and failing targets beyond a small allowance. Deliveries without a plugin to working
@@ -16,7 +16,7 @@ use super::record;
 use crate::domain::delivery::ANSWER_BYTES_LITTLE;
 use crate::domain::plugin::{LogLevel, LogLine};
 use crate::domain::{Answer, Entry};
-use crate::store::UserUsage;
+use crate::store::{Counted, UserUsage};
 
 /// What a row takes besides its record, roughly: its key, and its part of the pages above.
 const ROW_BYTES: u64 = 64;
@@ -63,7 +63,7 @@ impl Account {
     /// Returns the bytes of all kinds.
     pub(super) fn totals(&self) -> Totals {
         let all = self.subscription + self.outputs + self.state + self.history;
-        Totals { all: signed(all), history: signed(self.history) }
+        Totals { all: signed(all), history: signed(self.history), ..Totals::default() }
     }
 
     /// Adds the row of the subscription.
@@ -128,12 +128,33 @@ pub(super) struct Usage {
 pub(super) struct Totals {
     all: i64,
     history: i64,
+    /// Subscriptions that are not deleted. Accounts do not have this: it is counted when a file is opened.
+    subscriptions: i64,
+    /// Recoveries that run, likewise.
+    recoveries: i64,
 }
 
 impl Totals {
     /// Returns all bytes.
     pub(super) fn all(self) -> u64 {
         u64::try_from(self.all).unwrap_or_default()
+    }
+
+    /// Returns a change of a number.
+    pub(super) fn change_of(counted: Counted, change: i64) -> Self {
+        match counted {
+            Counted::Subscriptions => Self { subscriptions: change, ..Self::default() },
+            Counted::Recoveries => Self { recoveries: change, ..Self::default() },
+        }
+    }
+
+    /// Returns how many there are.
+    pub(super) fn number(self, counted: Counted) -> u64 {
+        let number = match counted {
+            Counted::Subscriptions => self.subscriptions,
+            Counted::Recoveries => self.recoveries,
+        };
+        u64::try_from(number).unwrap_or_default()
     }
 
     /// Returns the bytes of the history.
@@ -146,7 +167,12 @@ impl std::ops::Sub for Totals {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        Self { all: self.all - other.all, history: self.history - other.history }
+        Self {
+            all: self.all - other.all,
+            history: self.history - other.history,
+            subscriptions: self.subscriptions - other.subscriptions,
+            recoveries: self.recoveries - other.recoveries,
+        }
     }
 }
 
@@ -154,6 +180,8 @@ impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.all = self.all.saturating_add(other.all);
         self.history = self.history.saturating_add(other.history);
+        self.subscriptions = self.subscriptions.saturating_add(other.subscriptions);
+        self.recoveries = self.recoveries.saturating_add(other.recoveries);
     }
 }
 
@@ -165,6 +193,12 @@ impl Usage {
             *users.entry(account.user).or_default() += totals;
         }
         Self { max: AtomicU64::new(max), users: Mutex::new(users) }
+    }
+
+    /// Adds what the accounts do not have: how many subscriptions and recoveries users have.
+    pub(super) fn with_numbers(self, numbers: HashMap<String, Totals>) -> Self {
+        self.publish(numbers);
+        self
     }
 
     /// Takes over the content of another one.
@@ -204,7 +238,7 @@ impl Usage {
         for (user, change) in changes {
             let mut totals = users.get(&user).copied().unwrap_or_default();
             totals += change;
-            if totals.all <= 0 {
+            if totals.all <= 0 && totals.subscriptions <= 0 && totals.recoveries <= 0 {
                 users.remove(&user);
             } else {
                 users.insert(user, totals);

@@ -11,15 +11,24 @@ use crate::store::redb::damage;
 use crate::store::redb::deliveries::DeliveryKey;
 use crate::store::redb::group::Recover;
 use crate::store::redb::handle::Fault;
-use crate::store::{Step, Wake};
+use crate::store::{CountLimits, Counted, Error, Step, Wake};
 
 /// See [`crate::store::Store::begin_recovery`].
-pub(super) fn begin(apply: &mut Apply<'_, '_>, recovery: &Recovery) -> Result<bool, Fault> {
+pub(super) fn begin(
+    apply: &mut Apply<'_, '_>,
+    recovery: &Recovery,
+    limits: CountLimits,
+) -> Result<Result<bool, Error>, Fault> {
     if apply.registry.recovery(recovery.subscription)?.is_some_and(|known| known.is_running()) {
-        return Ok(false);
+        return Ok(Ok(false));
     }
+    let mut account = apply.account(recovery.subscription.uuid().as_u128())?;
+    if let Err(full) = account.room_for_another(Counted::Recoveries, limits) {
+        return Ok(Err(full));
+    }
+    account.count(Counted::Recoveries, 1);
     apply.registry.put_recovery(recovery)?;
-    Ok(true)
+    Ok(Ok(true))
 }
 
 /// See [`crate::store::Store::recover`].
@@ -39,6 +48,9 @@ pub(super) fn recover(apply: &mut Apply<'_, '_>, request: &Recover) -> Result<Op
             recovery.advance(scan, created, request.at);
         }
         Step::End(state) => recovery.state = state.clone(),
+    }
+    if !recovery.is_running() {
+        apply.account(recovery.subscription.uuid().as_u128())?.count(Counted::Recoveries, -1);
     }
     apply.registry.put_recovery(&recovery)?;
     Ok(Some(recovery))

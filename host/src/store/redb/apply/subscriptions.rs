@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Apply, freeze};
-use crate::domain::{FilterDialect, PluginDigest, Subscription, SubscriptionId};
+use crate::domain::{FilterDialect, PluginDigest, Recovery, Subscription, SubscriptionId};
 use crate::store::redb::deliveries::PendingRows;
 use crate::store::redb::group::PutSubscription;
 use crate::store::redb::handle::Fault;
@@ -14,7 +14,7 @@ use crate::store::redb::registry::SubscriptionRow;
 use crate::store::redb::schema::MATCHING_KEY;
 use crate::store::redb::usage::{self, Kind};
 use crate::store::redb::{ids, record};
-use crate::store::{Error, Put, Quota, StoredSubscription};
+use crate::store::{Counted, Error, Put, Quota, StoredSubscription};
 
 /// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -46,11 +46,20 @@ pub(super) fn put(apply: &mut Apply<'_, '_>, put: &PutSubscription) -> Result<Re
     let after = usage::of_row(&record);
     let mut account = apply.account(id)?;
     account.set_user(&subscription.user);
-    if *quota == Quota::Holds
-        && let Err(full) = account.room_for(after.saturating_sub(before))
-    {
+    let has_room = match *quota {
+        Quota::Exempt => Ok(()),
+        Quota::Holds => account.room_for(after.saturating_sub(before)),
+        Quota::New(limits) => account.room_for(after.saturating_sub(before)).and_then(|()| {
+            account.room_for_another(Counted::Subscriptions, limits)?;
+            recovery.as_ref().map_or(Ok(()), |_| account.room_for_another(Counted::Recoveries, limits))
+        }),
+    };
+    if let Err(full) = has_room {
         return Ok(Err(full));
     }
+    // One that cannot be read counts as one that is not deleted.
+    let was_live = is_damaged || known.is_some_and(|known| known.deleted.is_none());
+    account.count(Counted::Subscriptions, i64::from(subscription.deleted.is_none()) - i64::from(was_live));
     let stored =
         StoredSubscription { subscription: Arc::new(subscription.clone()), revision: apply.position };
     apply.registry.put(stored, &record)?;
@@ -60,6 +69,10 @@ pub(super) fn put(apply: &mut Apply<'_, '_>, put: &PutSubscription) -> Result<Re
         forget_state(apply, id)?;
     }
     if let Some(recovery) = recovery {
+        let running = |known: Option<&Recovery>| i64::from(known.is_some_and(Recovery::is_running));
+        let before = apply.registry.recovery(subscription.id)?;
+        let change = running(Some(recovery)) - running(before.as_ref());
+        apply.account(id)?.count(Counted::Recoveries, change);
         apply.registry.put_recovery(recovery)?;
     }
     if matched_by(known) != matched_by(Some(subscription)) {
@@ -80,7 +93,10 @@ pub(super) fn forget(
         if is_forgettable(apply, key, oldest)? {
             forget_state(apply, key)?;
             apply.deliveries.forget(key)?;
-            apply.account(key)?.close();
+            let is_recovering = apply.registry.recovery(*id)?.is_some_and(|known| known.is_running());
+            let mut account = apply.account(key)?;
+            account.count(Counted::Recoveries, -i64::from(is_recovering));
+            account.close();
             apply.registry.forget(*id)?;
             forgotten.push(*id);
         }

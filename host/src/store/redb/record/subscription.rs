@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -132,4 +134,22 @@ pub(crate) fn decode_subscription(record: &[u8]) -> Result<StoredSubscription, E
     let record = serde_json::from_slice::<SubscriptionRecord<'_>>(body(record)?)?;
     let revision = Position(record.revision);
     Ok(StoredSubscription { subscription: Arc::new(record.read(&Bytes::new())?), revision })
+}
+
+/// Whose a subscription is, and whether it still counts among theirs.
+pub(crate) struct Owner<'a> {
+    pub(crate) user: Cow<'a, str>,
+    pub(crate) is_deleted: bool,
+}
+
+/// Reads these two alone: when a file is opened, they are read of all its subscriptions.
+pub(crate) fn decode_owner(record: &[u8]) -> Result<Owner<'_>, Error> {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        user: Cow<'a, str>,
+        deleted: Option<IgnoredAny>,
+    }
+    let Members { user, deleted } = serde_json::from_slice(body(record)?)?;
+    Ok(Owner { user, is_deleted: deleted.is_some() })
 }

@@ -5,6 +5,7 @@ mod accepting;
 mod accessing;
 mod cancelling;
 pub(super) mod common;
+mod counting;
 mod crashing;
 mod damaged;
 mod deduplicating;

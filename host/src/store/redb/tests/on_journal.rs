@@ -6,6 +6,8 @@ mod accepting;
 mod accessing;
 #[path = "cancelling.rs"]
 mod cancelling;
+#[path = "counting.rs"]
+mod counting;
 #[path = "crashing.rs"]
 mod crashing;
 #[path = "deduplicating.rs"]

@@ -17,7 +17,7 @@ use crate::store::redb::record::{
     Error, decode_module, decode_recovery, decode_subscription, encode_module, encode_recovery,
     encode_subscription,
 };
-use crate::store::{Arrival, Module, Position, Purge, Quota};
+use crate::store::{Arrival, CountLimits, Module, Position, Purge, Quota};
 
 record! {
     /// An operation. New ones go to the end. Subscriptions, recoveries and modules are the records of their tables.
@@ -54,6 +54,11 @@ record! {
         #[serde(borrow)]
         Audited(Box<AuditedRecord<'a>>),
         PurgeAudit { before: Nanos },
+        BeginRecoveryWithin {
+            #[serde(borrow, with = "serde_bytes")]
+            recovery: Cow<'a, [u8]>,
+            limits: CountLimitsRecord,
+        },
     }
 }
 
@@ -84,6 +89,15 @@ record! {
     enum QuotaRecord of Quota {
         Holds,
         Exempt,
+        New(CountLimitsRecord),
+    }
+}
+
+record! {
+    /// How much of what is counted each user may have.
+    pub(super) struct CountLimitsRecord of CountLimits {
+        subscriptions: u32,
+        recoveries: u32,
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::recovery::{Mark, ScanProgress};
 use crate::domain::{Action, Actor, AuditEntry, Holder, Scopes, SecretHash, Token, TokenId, Via};
 use crate::store::journal::Ticket;
-use crate::store::{QueuePosition, Release, Step};
+use crate::store::{CountLimits, QueuePosition, Release, Step};
 
 const HEAD: Ticket = Ticket { member: u128::MAX / 3, number: 300 };
 
@@ -137,6 +137,21 @@ fn access_ops() -> Vec<Op> {
     ops
 }
 
+/// Operations that later versions have added.
+fn newer_ops() -> Vec<Op> {
+    let limits = CountLimits { subscriptions: 7, recoveries: u32::MAX };
+    let new = |subscription, recovery| PutSubscription {
+        subscription,
+        replaces: None,
+        recovery,
+        quota: Quota::New(limits),
+    };
+    vec![
+        Op::PutSubscription(Box::new(new(whole_subscription(), Some(recovery_of(7))))),
+        Op::BeginRecoveryWithin { recovery: Box::new(recovery_of(8)), limits },
+    ]
+}
+
 /// Every end, likewise.
 fn ends() -> Vec<End> {
     let whole = Progress {
@@ -213,14 +228,15 @@ fn variant(op: &Op) -> usize {
         Op::TokensUsed(_) => 17,
         Op::Audited(_) => 18,
         Op::PurgeAudit { .. } => 19,
+        Op::BeginRecoveryWithin { .. } => 20,
     }
 }
 
 #[test]
 fn every_operation_and_end_survives() {
-    let Group { mut ops, ends } = every();
-    ops.extend(access_ops());
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=19));
+    let Group { ops, ends } = every();
+    let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).collect();
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=20));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
