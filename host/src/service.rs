@@ -390,6 +390,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
         counts: store::CountLimits {
             subscriptions: config.user_subscriptions_max,
             recoveries: config.user_recoveries_max,
+            tokens: config.user_tokens_max,
         },
     };
     let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;

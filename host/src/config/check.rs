@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::identity::ReceiveAuth;
 use crate::config::{Config, Invalid, as_count};
+use crate::identity::ReceiveAuth;
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -34,6 +34,7 @@ impl Config {
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
         within("user_subscriptions_max", as_count(self.user_subscriptions_max), COUNT_MAX)?;
+        within("user_tokens_max", as_count(self.user_tokens_max), COUNT_MAX)?;
         within("user_recoveries_max", as_count(self.user_recoveries_max), COUNT_MAX)?;
         within("user_modules_max", as_count(self.user_modules_max), COUNT_MAX)?;
         self.check_plugins()?;

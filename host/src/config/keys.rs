@@ -333,6 +333,9 @@ pub static KEYS: &[Key] = &[
     key(KEEPING, "user_subscriptions_max", "N", "200000", "The most subscriptions of one user", |c, t| {
         set(&mut c.user_subscriptions_max, parse::number(t))
     }),
+    key(KEEPING, "user_tokens_max", "N", "100", "The most tokens of one user", |c, t| {
+        set(&mut c.user_tokens_max, parse::number(t))
+    }),
     key(
         KEEPING,
         "user_recoveries_max",

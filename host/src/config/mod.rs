@@ -163,6 +163,8 @@ pub struct Config {
     pub user_subscriptions_max: u32,
     /// The most recoveries that run at once for one user's subscriptions. Default 100.
     pub user_recoveries_max: u32,
+    /// The most tokens of one user. Default 100.
+    pub user_tokens_max: u32,
     /// The most modules that one user's subscriptions refer to, with recent uploads. Default 1000.
     pub user_modules_max: u32,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
@@ -264,6 +266,7 @@ impl Default for Config {
             user_bytes_max: 1024 * 1024 * 1024,
             user_subscriptions_max: 200_000,
             user_recoveries_max: 100,
+            user_tokens_max: 100,
             user_modules_max: 1000,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             audit_retention: Some(Duration::from_secs(400 * 24 * 60 * 60)),

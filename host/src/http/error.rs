@@ -195,7 +195,8 @@ impl From<store::Error> for ApiError {
             store::Error::Busy { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: try again"))
             }
-            store::Error::Quota { .. } | store::Error::TooMany { counted: Counted::Subscriptions, .. } => {
+            store::Error::Quota { .. }
+            | store::Error::TooMany { counted: Counted::Subscriptions | Counted::Tokens, .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
             // It passes by itself.

@@ -217,7 +217,7 @@ fn routes(api: &Arc<Api>) -> Routes {
         )
         .route("/me", [get(READ, me::read)])
         .route("/tokens", [get(READ, tokens::list), post(ADMIN, tokens::create)])
-        .route("/tokens/{id}", [delete(READ, tokens::revoke)])
+        .route("/tokens/{id}", [delete(SUBSCRIBE, tokens::revoke)])
         .route(
             "/sessions",
             [get(READ, sessions::list), post(READ, sessions::begin), delete(READ, sessions::end_own)],

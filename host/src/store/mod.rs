@@ -135,6 +135,8 @@ pub enum Counted {
     Subscriptions,
     /// Recoveries of these that have not ended.
     Recoveries,
+    /// Tokens that are not revoked.
+    Tokens,
 }
 
 impl Counted {
@@ -142,6 +144,7 @@ impl Counted {
         match self {
             Self::Subscriptions => "subscriptions",
             Self::Recoveries => "running recoveries",
+            Self::Tokens => "tokens",
         }
     }
 
@@ -149,6 +152,7 @@ impl Counted {
         match self {
             Self::Subscriptions => "user_subscriptions_max",
             Self::Recoveries => "user_recoveries_max",
+            Self::Tokens => "user_tokens_max",
         }
     }
 }
@@ -161,11 +165,13 @@ pub struct CountLimits {
     pub subscriptions: u32,
     /// The most of their recoveries that run at once.
     pub recoveries: u32,
+    /// The most tokens that are not revoked.
+    pub tokens: u32,
 }
 
 impl Default for CountLimits {
     fn default() -> Self {
-        Self { subscriptions: u32::MAX, recoveries: u32::MAX }
+        Self { subscriptions: u32::MAX, recoveries: u32::MAX, tokens: u32::MAX }
     }
 }
 

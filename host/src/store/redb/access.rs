@@ -12,7 +12,7 @@ use super::record;
 use super::schema::tables;
 use crate::domain::{AuditEntry, Token, TokenId};
 use crate::store::tokens::TokenChange;
-use crate::store::{AuditPlace, AuditQuery, Position};
+use crate::store::{AuditPlace, AuditQuery, Counted, Error, Position};
 
 tables! {
     /// The tables of tokens and of the audit.
@@ -48,29 +48,36 @@ impl<'a, 'txn> Access<'a, 'txn> {
         Self { tables, marks, changed: Vec::new(), entries: 0 }
     }
 
-    /// Writes a token or session; returns `false` if the token of a session is gone.
-    pub(super) fn put(&mut self, token: &Token) -> Result<bool, Fault> {
+    /// Writes a token, unless its user has as many as may be, or a session; returns `false` if the token of a session is
+    /// gone.
+    pub(super) fn put(&mut self, token: &Token, most: u32) -> Result<Result<bool, Error>, Fault> {
         if let Some(parent) = token.session_of {
             if self.tables.tokens.get(key(parent))?.is_none() {
-                return Ok(false);
+                return Ok(Ok(false));
             }
-            let mut sessions = self.sessions_of(parent)?;
+            let mut sessions = self.of(|known| known.session_of == Some(parent))?;
             sessions.sort_by_key(|session| (session.created, session.id));
             let too_many = (sessions.len() + 1).saturating_sub(SESSIONS_MAX);
             for oldest in sessions.drain(..too_many) {
                 self.forget(&oldest)?;
             }
+        } else {
+            let own = self.of(|known| known.session_of.is_none() && known.user == token.user)?;
+            if u32::try_from(own.len()).is_ok_and(|own| own >= most) {
+                let user = token.user.clone();
+                return Ok(Err(Error::TooMany { user, counted: Counted::Tokens, most }));
+            }
         }
         self.tables.tokens.insert(key(token.id), record::encode_token(token).as_slice())?;
         self.changed.push(TokenChange::Put(token.clone()));
-        Ok(true)
+        Ok(Ok(true))
     }
 
     /// Removes a token with its sessions, or a session; returns whether it was there.
     pub(super) fn remove(&mut self, id: TokenId) -> Result<bool, Fault> {
         let row = self.tables.tokens.get(key(id))?.map(|row| record::decode_token(row.value()));
         let Some(read) = row else { return Ok(false) };
-        for session in self.sessions_of(id)? {
+        for session in self.of(|known| known.session_of == Some(id))? {
             self.forget(&session)?;
         }
         match self.marks.pass("tokens", id, read) {
@@ -94,14 +101,15 @@ impl<'a, 'txn> Access<'a, 'txn> {
         Ok(())
     }
 
-    fn sessions_of(&self, parent: TokenId) -> Result<Vec<Token>, Fault> {
-        let mut sessions = Vec::new();
+    /// Returns the tokens and sessions that are meant.
+    fn of(&self, is_meant: impl Fn(&Token) -> bool) -> Result<Vec<Token>, Fault> {
+        let mut found = Vec::new();
         for row in self.tables.tokens.iter()? {
             let (id, row) = row?;
             let token = self.marks.pass("tokens", id.value(), record::decode_token(row.value()));
-            sessions.extend(token.filter(|token| token.session_of == Some(parent)));
+            found.extend(token.filter(|token| is_meant(token)));
         }
-        Ok(sessions)
+        Ok(found)
     }
 
     fn forget(&mut self, token: &Token) -> Result<(), StorageError> {

@@ -188,7 +188,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
                 Value::Unit
             }
             Op::Probe => Value::Unit,
-            Op::PutToken(token) => Value::Flag(self.access.put(token)?),
+            Op::PutToken { token, most } => return Ok(self.access.put(token, *most)?.map(Value::Flag)),
             Op::RemoveToken { id } => Value::Flag(self.access.remove(*id)?),
             Op::TokensUsed(uses) => {
                 self.access.used(uses)?;

@@ -68,7 +68,11 @@ pub(super) enum Op {
     Settings(Settings),
     Probe,
     /// Writes a token or session.
-    PutToken(Box<Token>),
+    PutToken {
+        token: Box<Token>,
+        /// The most that its user may have.
+        most: u32,
+    },
     /// Removes a token with its sessions, or a session.
     RemoveToken {
         id: TokenId,
@@ -152,7 +156,7 @@ impl Op {
                 Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
                 Self::Bury { rows, .. } => rows.len() * size_of::<DeadRow>(),
-                Self::PutToken(token) => record::encode_token(token).len(),
+                Self::PutToken { token, .. } => record::encode_token(token).len(),
                 Self::TokensUsed(uses) => uses.len() * size_of::<(TokenId, Timestamp)>(),
                 Self::Audited(audited) => audited.op.size() + record::encode_audit(&audited.entry).len(),
                 Self::Purge { .. }
@@ -176,7 +180,7 @@ impl Op {
             | Self::BeginRecovery(_)
             | Self::BeginRecoveryWithin { .. }
             | Self::ModulePart { .. }
-            | Self::PutToken(_)
+            | Self::PutToken { .. }
             | Self::PutModule(_) => true,
             Self::Audited(audited) => audited.op.is_asked_for(),
             Self::Recover(_)

@@ -117,7 +117,7 @@ pub struct Options {
     pub user_bytes_max: u64,
     /// The most bytes in the write queue: events with everything that they cause, and other writes.
     pub queue_bytes_max: usize,
-    /// How many subscriptions and running recoveries each user may have.
+    /// How many subscriptions, running recoveries and tokens each user may have.
     pub counts: CountLimits,
 }
 
@@ -396,10 +396,11 @@ impl Store {
         Ok(self.write(Op::Forget { deleted }).await?.forgotten())
     }
 
-    /// Keeps a token, or a session; returns `false` if the token that the session is of is gone. Returns once
-    /// [`Self::tokens`] has it.
+    /// Keeps a token, which counts among its user's ([`Options::counts`]), or a session; returns `false` if the token that
+    /// the session is of is gone. Returns once [`Self::tokens`] has it.
     pub async fn put_token(&self, token: Token, note: AuditEntry) -> Result<bool, Error> {
-        Ok(self.write_noting(Op::PutToken(Box::new(token)), Some(note)).await?.flag())
+        let op = Op::PutToken { token: Box::new(token), most: self.counts.tokens };
+        Ok(self.write_noting(op, Some(note)).await?.flag())
     }
 
     /// Removes a token with its sessions, or a session; returns whether it was there.

@@ -3,7 +3,7 @@
 use super::super::access::SESSIONS_MAX;
 use super::*;
 use crate::domain::{Action, Actor, AuditEntry, Scopes, SecretHash, Token, TokenId};
-use crate::store::AuditQuery;
+use crate::store::{AuditQuery, CountLimits};
 
 fn token_id(id: u128) -> TokenId {
     TokenId::from_uuid(Uuid::from_u128(id))
@@ -70,6 +70,23 @@ async fn a_token_is_good_until_it_is_removed_and_its_sessions_with_it() {
     let actions =
         ["token.revoke 1", "token.create number 3", "token.create number 2", "token.create number 1"];
     assert_eq!(audit(&store, all()).await, actions, "what was refused is not in it");
+    close(store).await;
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = CountLimits { tokens: 2, ..CountLimits::default() };
+    let store = open_with(folder.path(), Options { counts, ..Options::default() });
+    assert!(put(&store, token(1, None)).await && put(&store, token(2, None)).await);
+    assert!(put(&store, token(3, Some(1))).await, "a session is none");
+    let note = note(Action::TokenCreate, "4", 1);
+    let refused = store.put_token(token(4, None), note.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("`ann` has 2 tokens") && refused.contains("user_tokens_max"), "{refused}");
+    let bobs = Token { user: "bob".to_owned(), ..token(5, None) };
+    assert!(put(&store, bobs).await);
+    store.remove_token(token_id(1), None).await.unwrap();
+    assert!(put(&store, token(4, None)).await, "a revoked one makes room");
     close(store).await;
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::{Recovery, recovery};
 use crate::store::{CountLimits, Counted, Error, Step};
 
-const LIMITS: CountLimits = CountLimits { subscriptions: 3, recoveries: 2 };
+const LIMITS: CountLimits = CountLimits { subscriptions: 3, recoveries: 2, tokens: 2 };
 
 fn limited(folder: &Path) -> Store {
     open_with(folder, Options { counts: LIMITS, ..Options::default() })
@@ -28,7 +28,7 @@ fn asked(subscription: &Subscription) -> Recovery {
 async fn end(store: &Store, recovery: &Recovery) {
     let (id, at) = (recovery.subscription, clock::now());
     let end = Step::End(recovery::State::Cancelled { at });
-    store.recover(id, recovery.asked, end, at).await.unwrap().unwrap();
+    store.recover(id, recovery.asked, end, at, None).await.unwrap().unwrap();
 }
 
 fn most(result: Result<impl std::fmt::Debug, Error>) -> (String, Counted, u32) {
@@ -77,14 +77,14 @@ async fn a_user_has_so_many_recoveries_at_once_whoever_asks_for_them() {
         create(&store, subscription.clone()).await.unwrap();
     }
     let all: Vec<_> = anns.iter().map(asked).collect();
-    let begun = join_all(all.iter().map(|recovery| store.begin_recovery(recovery.clone()))).await;
+    let begun = join_all(all.iter().map(|recovery| store.begin_recovery(recovery.clone(), None))).await;
     assert_eq!(begun.iter().filter(|begun| matches!(begun, Ok(true))).count(), 2);
     let refused = begun.iter().position(Result::is_err).unwrap();
     let of_ann = ("ann".to_owned(), Counted::Recoveries, 2);
-    assert_eq!(most(store.begin_recovery(all[refused].clone()).await), of_ann);
+    assert_eq!(most(store.begin_recovery(all[refused].clone(), None).await), of_ann);
     let running = (refused + 1) % 3;
     assert_eq!(
-        store.begin_recovery(all[running].clone()).await.ok(),
+        store.begin_recovery(all[running].clone(), None).await.ok(),
         Some(false),
         "it runs, and is no other one"
     );
@@ -92,10 +92,10 @@ async fn a_user_has_so_many_recoveries_at_once_whoever_asks_for_them() {
 
     // So many run over a restart; one that ends makes room, once.
     let store = limited(folder.path());
-    assert_eq!(most(store.begin_recovery(all[refused].clone()).await), of_ann);
+    assert_eq!(most(store.begin_recovery(all[refused].clone(), None).await), of_ann);
     end(&store, &all[running]).await;
-    assert!(store.begin_recovery(all[refused].clone()).await.unwrap());
-    assert_eq!(most(store.begin_recovery(all[running].clone()).await), of_ann);
+    assert!(store.begin_recovery(all[refused].clone(), None).await.unwrap());
+    assert_eq!(most(store.begin_recovery(all[running].clone(), None).await), of_ann);
 }
 
 /// It would have run, and no subscription would have been there.

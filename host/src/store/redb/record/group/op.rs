@@ -48,7 +48,11 @@ record! {
             #[serde(borrow, with = "serde_bytes")]
             bytes: &'a [u8],
         },
-        PutToken(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>),
+        PutToken {
+            #[serde(borrow, with = "serde_bytes")]
+            token: Cow<'a, [u8]>,
+            most: u32,
+        },
         RemoveToken { id: u128 },
         TokensUsed(List<'a, (TokenId, Timestamp), (u128, Nanos)>),
         #[serde(borrow)]
@@ -98,6 +102,7 @@ record! {
     pub(super) struct CountLimitsRecord of CountLimits {
         subscriptions: u32,
         recoveries: u32,
+        tokens: u32,
     }
 }
 

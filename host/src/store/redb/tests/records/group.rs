@@ -122,8 +122,8 @@ fn access_ops() -> Vec<Op> {
     };
     let audited = |op, entry| Op::Audited(Box::new(Audited { op, entry }));
     let mut ops = vec![
-        Op::PutToken(Box::new(token(Some(at(9)), Some(id)))),
-        Op::PutToken(Box::new(token(None, None))),
+        Op::PutToken { token: Box::new(token(Some(at(9)), Some(id))), most: 7 },
+        Op::PutToken { token: Box::new(token(None, None)), most: u32::MAX },
         Op::RemoveToken { id },
         Op::TokensUsed(vec![(id, nanos(1_001)), (id, at(2))]),
         Op::PurgeAudit { before: nanos(-1) },
@@ -139,7 +139,7 @@ fn access_ops() -> Vec<Op> {
 
 /// Operations that later versions have added.
 fn newer_ops() -> Vec<Op> {
-    let limits = CountLimits { subscriptions: 7, recoveries: u32::MAX };
+    let limits = CountLimits { subscriptions: 7, recoveries: u32::MAX, tokens: 1 };
     let new = |subscription, recovery| PutSubscription {
         subscription,
         replaces: None,
@@ -223,7 +223,7 @@ fn variant(op: &Op) -> usize {
         Op::Settings(_) => 12,
         Op::Probe => 13,
         Op::ModulePart { .. } => 14,
-        Op::PutToken(_) => 15,
+        Op::PutToken { .. } => 15,
         Op::RemoveToken { .. } => 16,
         Op::TokensUsed(_) => 17,
         Op::Audited(_) => 18,
