@@ -51,7 +51,8 @@ async fn a_4xx_denies_and_the_story_shows_it() {
         let user = server.user(&format!("u{status}"));
         let subscription = user.subscribe(json!({"target_url": target.url("/denied")})).await;
         let id = server.receive(&event("a")).await;
-        let delivery = user.delivery_in(&id, &subscription, "denied").await;
+        let delivery = server.delivery_in(&id, &subscription, "denied").await;
+        user.get(&format!("/events/{id}")).await.refused(404);
         let attempt = &delivery["attempts"][0];
         assert_eq!(attempt["policy"], json!({"status": status, "body": "not for you"}));
         assert_eq!((&attempt["target"], &attempt["outcome"]), (&Value::Null, &json!("denied")));
@@ -62,7 +63,8 @@ async fn a_4xx_denies_and_the_story_shows_it() {
     assert!(target.requests("/denied").is_empty());
 }
 
-/// Whoever subscribed to everything could read over REST what policy had forbidden him.
+/// Whoever subscribed to everything could read over REST what policy had forbidden him; and whoever made a subscription for
+/// each guess was told by `denied` which guess was right.
 #[tokio::test]
 async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
     let (policy, target) = (Target::start().await, Target::start().await);
@@ -73,11 +75,18 @@ async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
         let user = server.user(name);
         let subscription = user.subscribe(json!({"target_url": target.url("/t")})).await;
         let id = server.receive(&event("secret")).await;
-        user.delivery_in(&id, &subscription, state).await;
+        server.delivery_in(&id, &subscription, state).await;
         let may = name == "alice";
-        let story = user.story(&id).await;
-        assert_eq!(story["event"] == event("secret"), may, "{story}");
-        assert_eq!(story.to_string().contains("secret"), may, "{story}");
+        let story = user.get(&format!("/events/{id}")).await;
+        assert_eq!(story.status, if may { 200 } else { 404 });
+        assert_eq!(story.text().contains("secret"), may, "{}", story.text());
+        let own = format!("/eventmatch/{subscription}/deliveries");
+        let known = user.get(&own).await.ok().json();
+        assert_eq!(known["deliveries"].as_array().unwrap().len(), usize::from(may), "{known}");
+        assert_eq!((&known["next"], &known["counts"]["denied"]), (&Value::Null, &Value::Null), "{known}");
+        assert_eq!(known["counts"]["delivered"], json!(u8::from(may)), "{known}");
+        assert_eq!(server.get(&own).await.ok().json()["counts"][state], 1, "an admin knows");
+        assert_eq!(user.get(&format!("/status/{id}")).await.status, if may { 200 } else { 404 });
         let list = user.get("/events").await.ok().json();
         assert_eq!(list["events"].as_array().unwrap().is_empty(), !may, "{list}");
         assert_eq!(user.get("/").await.ok().json() == json!([]), !may);

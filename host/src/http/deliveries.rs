@@ -25,6 +25,9 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
 const PAGE: usize = 32;
+/// How many pages are passed over at most.
+const PASSED_OVER_MAX: usize = 20;
+
 /// Which part of the list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,22 +53,12 @@ pub(super) async fn list(
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
     let state = page.state.as_deref().map(state).transpose()?;
     let query = DeliveriesQuery { recipient: id.into(), state, before: page.before, limit };
-    let listed = api.store.deliveries(query).await?;
-    let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.event);
-    let mut shown = Vec::with_capacity(listed.len());
-    for page in listed.chunks(PAGE) {
-        let events = page.iter().map(|delivery| delivery.event).collect();
-        let mut stories = api.store.deliveries_of(id.into(), events).await?;
-        stories.sort_unstable_by_key(|story| Reverse(story.event.id));
-        for story in stories {
-            let view = View::of(story, &user, &api);
-            shown.extend(view.as_ref().and_then(|view| show(view, id)));
-        }
-    }
+    let (shown, next) = views(&api, &user, query).await?;
     let counts = api.store.counts(id.into()).await?;
+    let counts = show_counts(&counts, user.is_admin() || !api.dispatcher.asks_policy());
     let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
     let next = next.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
-    Ok(Json(json!({"counts": show_counts(&counts), "deliveries": shown, "next": next})))
+    Ok(Json(json!({"counts": counts, "deliveries": shown, "next": next})))
 }
 
 fn state(name: &str) -> Result<StoredState, ApiError> {
@@ -76,11 +69,45 @@ fn state(name: &str) -> Result<StoredState, ApiError> {
     })
 }
 
-/// Shows how many deliveries a subscription has in each state.
-fn show_counts(counts: &DeliveryCounts) -> Value {
+/// Shows the newest deliveries that a user may know of, and says where to go on if there may be more. Pages of deliveries
+/// that policy has not allowed are passed over: an empty one would tell of them.
+async fn views(
+    api: &Api,
+    user: &User,
+    mut query: DeliveriesQuery,
+) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
+    let (id, limit) = (query.recipient, query.limit);
+    let mut shown = Vec::new();
+    for _ in 0..PASSED_OVER_MAX {
+        let listed = api.store.deliveries(query).await?;
+        for page in listed.chunks(PAGE) {
+            let events = page.iter().map(|delivery| delivery.event).collect();
+            let mut stories = api.store.deliveries_of(id, events).await?;
+            stories.sort_unstable_by_key(|story| Reverse(story.event.id));
+            for story in stories {
+                query.before = Some(story.event.id);
+                let view = View::of(story, user, api);
+                shown.extend(view.as_ref().and_then(|view| show(view, id.subscription_id())));
+                if shown.len() == limit {
+                    return Ok((shown, query.before));
+                }
+            }
+        }
+        if listed.len() < limit {
+            return Ok((shown, None));
+        }
+        query.before = listed.last().map(|last| last.event);
+    }
+    Ok((shown, query.before))
+}
+
+/// Shows how many deliveries a subscription has in each state. For a user who may not know of some, there are numbers only
+/// where policy has allowed all: a delivery that ended well, or was skipped.
+fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> Value {
+    let is_allowed = |state| matches!(state, StoredState::Delivered | StoredState::Skipped);
     StoredState::ALL
         .into_iter()
-        .map(|state| (state.name().to_owned(), counts.of(state).into()))
+        .map(|state| (state.name().to_owned(), json!((knows_all || is_allowed(state)).then(|| counts.of(state)))))
         .collect::<Map<_, _>>()
         .into()
 }

@@ -227,9 +227,6 @@ impl DryRunQuery {
             return Err(ApiError::bad_request(detail));
         }
         let view = find(api, user, id).await?;
-        if !view.shows_event {
-            return Err(not_found(id));
-        }
         Ok((Arc::clone(&view.event), taken))
     }
 }

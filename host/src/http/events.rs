@@ -85,7 +85,7 @@ pub(super) async fn views(
         for story in stories {
             before = Some(story.event.id);
             let view = View::of(story, user, api);
-            shown.extend(view.filter(|view| view.shows_event).as_ref().and_then(&show));
+            shown.extend(view.as_ref().and_then(&show));
             if shown.len() == limit {
                 return Ok((shown, before));
             }

@@ -35,9 +35,6 @@ pub(super) async fn explain(
             asking.name
         )));
     }
-    if !view.shows_event {
-        return Err(not_found(view.event.id));
-    }
     let page = api.directory.page_of_user(user, after, PAGE);
     let page = page.ok_or_else(|| {
         ApiError::bad_request(format!("`after` has to be one of the subscriptions of `{user}`"))

@@ -41,9 +41,6 @@ pub(super) async fn read(
 
 /// Shows the run of an event, if a handler took it, with the members and types of the original: its return code is a text.
 fn log(view: &View) -> Option<Value> {
-    if !view.shows_event {
-        return None;
-    }
     let run: &Delivery = view.deliveries.iter().rfind(|delivery| delivery.handler.is_some())?;
     let program = run.runs().last().and_then(|run| run.program.as_ref());
     let said = |text: Option<&String>| text.cloned().unwrap_or_default();

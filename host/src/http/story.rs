@@ -45,14 +45,13 @@ pub(super) struct View {
     pub(super) deliveries: Vec<Delivery>,
     /// The filters that gave no answer about it.
     pub(super) failed: Vec<FailedFilter>,
-    /// Whether the user may see the event itself, and not only what became of the deliveries.
-    pub(super) shows_event: bool,
 }
 
 impl View {
     /// Returns what `user` may see of a story, if anything. An admin sees all of it. The sender sees the event. The
-    /// owner of a subscription sees its deliveries and the failure of its filter, and the event once policy has allowed
-    /// it.
+    /// owner of a subscription sees the event with the deliveries to it that policy has allowed, and the failure of its
+    /// filter where policy is not asked. What policy has not allowed is not there for him: that a filter matches an event
+    /// says what is in it.
     pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
@@ -61,18 +60,19 @@ impl View {
             user.is_admin() || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
         let is_free = user.is_admin() || event.sender == user.name;
+        let may_know = |was_allowed| is_free || was_allowed || !api.dispatcher.asks_policy();
         let is_seen = |delivery: &Delivery| match delivery.handler {
             // A run can be seen by admins and the event's sender only.
             Some(_) => is_free,
-            None => is_visible(delivery.now.as_ref()),
+            None => is_visible(delivery.now.as_ref()) && may_know(delivery.was_allowed),
         };
         let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
-        failed.retain(|failed| is_visible(api.directory.get(failed.recipient.subscription_id()).as_ref()));
-        let was_allowed = || deliveries.iter().any(|own| !api.dispatcher.asks_policy() || own.was_allowed);
-        let shows_event = is_free || was_allowed();
+        failed.retain(|failed| {
+            may_know(false) && is_visible(api.directory.get(failed.recipient.subscription_id()).as_ref())
+        });
         let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
-        is_seen.then_some(Self { event, deliveries, failed, shows_event })
+        is_seen.then_some(Self { event, deliveries, failed })
     }
 
     /// Returns the status of the deliveries that the user may see.
@@ -93,8 +93,7 @@ impl View {
         })
     }
 
-    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is null for a
-    /// user whom policy has not allowed to see it.
+    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers.
     pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
@@ -106,9 +105,9 @@ impl View {
             status: self.status().to_string(),
             sender: &self.event.sender,
             mode,
-            content_type: content_type.as_deref().filter(|_| self.shows_event),
-            event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
-            data: self.event.event.unreadable_data().filter(|_| self.shows_event),
+            content_type: content_type.as_deref(),
+            event: raw_json(&self.event)?,
+            data: self.event.event.unreadable_data(),
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
             filters_failed: self.failed.iter().map(|failed| show_failed(failed, api)).collect(),
             explain,
@@ -124,7 +123,7 @@ struct Whole<'a> {
     sender: &'a str,
     mode: &'static str,
     content_type: Option<&'a str>,
-    event: Option<Box<RawValue>>,
+    event: Box<RawValue>,
     /// Why no filter looks into the event's data, where they only claim to be JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,

@@ -70,9 +70,6 @@ pub(super) async fn read(
     Id(id): Id<EventId, 422>,
 ) -> Result<Json<Task>, ApiError> {
     let view = find(&api, &user, id).await?;
-    if !view.shows_event {
-        return Err(not_found(id));
-    }
     let attributes = view.event.event.attributes();
     let dead = view.deliveries.iter().find_map(|delivery| match &delivery.state {
         DeliveryState::Dead { reason } => Some(reason.clone()),
