@@ -200,12 +200,6 @@ impl Service {
         self.store.history(id).await
     }
 
-    /// Returns what the routes use.
-    #[cfg(test)]
-    pub(crate) fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an
     /// [`axum::extract::ConnectInfo`] with the address that they come from. It keeps the data folder in use until it is
     /// dropped, also when the service is closed.

@@ -69,6 +69,11 @@ struct Detail {
 }
 
 impl Identity {
+    /// Asks with a token alone, if there is one.
+    pub(super) fn by_token(token_file: Option<PathBuf>) -> Self {
+        Self { user: None, token_file, user_header: HeaderName::from_static("http-remote-user") }
+    }
+
     /// Returns the header with the token, if there is one.
     fn token(&self) -> anyhow::Result<Option<HeaderValue>> {
         let text = match &self.token_file {

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Subcommand;
-use reqwest::Method;
+use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::event::Server;
+use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
 use crate::cli::print;
 use crate::clock;
 use crate::config::{Config, Sources};
@@ -82,10 +82,20 @@ pub(super) struct Revoke {
 #[derive(Debug, clap::Args)]
 struct Place {
     /// The data folder of a Waypost that does not run, in the place of --server
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
     data: Option<PathBuf>,
-    #[command(flatten)]
-    server: Server,
+    /// The Waypost to ask
+    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
+    server: Url,
+    /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Place {
+    fn client(self) -> anyhow::Result<Client> {
+        Client::new(self.server, &Identity::by_token(self.token_file), "--server")
+    }
 }
 
 /// A token as REST shows it.
@@ -126,7 +136,7 @@ async fn make(Create { user, name, mut scopes, admin, expires, place }: Create) 
     let Row { id, user, scopes, expires, token, .. } = match place.data {
         Some(data) => create_in(data, body).await?,
         None => {
-            let client = place.server.client()?;
+            let client = place.client()?;
             let request = client.request(Method::POST, &["tokens"]);
             client.json(request.header("content-type", "application/json").body(body.to_string())).await?
         }
@@ -147,7 +157,7 @@ async fn show(List { json, place }: List) -> anyhow::Result<()> {
             shown
         }
         None => {
-            let client = place.server.client()?;
+            let client = place.client()?;
             client.json(client.request(Method::GET, &["tokens"])).await?
         }
     };
@@ -174,7 +184,7 @@ async fn remove(Revoke { id, place }: Revoke) -> anyhow::Result<()> {
             anyhow::ensure!(removed?, "there is no token {id}");
         }
         None => {
-            let client = place.server.client()?;
+            let client = place.client()?;
             client.text(client.request(Method::DELETE, &["tokens", &id.to_string()])).await?;
         }
     }

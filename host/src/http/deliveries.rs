@@ -107,7 +107,9 @@ fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> Value {
     let is_allowed = |state| matches!(state, StoredState::Delivered | StoredState::Skipped);
     StoredState::ALL
         .into_iter()
-        .map(|state| (state.name().to_owned(), json!((knows_all || is_allowed(state)).then(|| counts.of(state)))))
+        .map(|state| {
+            (state.name().to_owned(), json!((knows_all || is_allowed(state)).then(|| counts.of(state))))
+        })
         .collect::<Map<_, _>>()
         .into()
 }

@@ -47,6 +47,8 @@ use serde_json::{Map, Value};
 
 use crate::delivery::Dispatcher;
 use crate::directory::Directory;
+#[cfg(test)]
+use crate::domain::Scope;
 use crate::domain::{FilterDialect, Token};
 use crate::handler::Runs;
 use crate::identity::Identity;
@@ -172,7 +174,18 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// Lists every method of every path, with what it needs.
+/// Lists every method of every path, with the scope that it needs, if any.
+#[cfg(test)]
+pub(crate) fn needs(api: Api) -> Vec<(&'static str, &'static str, Option<Scope>)> {
+    let list = routes(&Arc::new(api)).list.into_iter();
+    let scope = |needs| match needs {
+        Needs::Nothing => None,
+        Needs::Scope(scope) => Some(scope),
+    };
+    list.map(|(path, method, needs)| (path, method, scope(needs))).collect()
+}
+
+/// Makes the route of every path.
 fn routes(api: &Arc<Api>) -> Routes {
     let dry_runs = dry_run::DryRunPermits::default();
     let routes = Routes { api: Arc::clone(api), router: Router::new(), list: Vec::new() };
@@ -227,6 +240,3 @@ fn routes(api: &Arc<Api>) -> Routes {
         .route("/healthz", [get(ANYONE, health::healthz)])
         .route("/readyz", [get(ANYONE, health::readyz).with(health::Probe::default())])
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,6 @@
 mod changing;
 mod delivering;
+mod entering;
 mod sharing;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -45,16 +45,16 @@ async fn create(api: &Api, fields: Value) -> Value {
 #[tokio::test]
 async fn what_is_not_ones_own_answers_403_alike() {
     let server = Server::start().await;
-    let alice = server.user("alice");
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
     let hers = create(&alice, json!({})).await;
-    let gone = create(&server, json!({})).await;
-    server.delete(&path(&gone)).await.ok();
+    let gone = create(&bob, json!({})).await;
+    bob.delete(&path(&gone)).await.ok();
     let unknown = json!({"uuid": uuid::Uuid::new_v4().to_string()});
     let mut details = Vec::new();
     for other in [&hers, &gone, &unknown] {
-        details.push(server.get(&path(other)).await.refused(403).detail);
-        server.put(&path(other), &json!({"name": "x"})).await.refused(403);
-        server.delete(&path(other)).await.refused(403);
+        details.push(bob.get(&path(other)).await.refused(403).detail);
+        bob.put(&path(other), &json!({"name": "x"})).await.refused(403);
+        bob.delete(&path(other)).await.refused(403);
     }
     assert!(
         details.iter().all(|detail| detail == &details[0]),

@@ -7,12 +7,9 @@ use axum::http::{Request, StatusCode};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use super::gate::Needs;
 use super::*;
 use crate::clock;
-use crate::config::Config;
-use crate::domain::{Action, Actor, AuditEntry, Scope, SecretHash, TokenId};
-use crate::service::Service;
+use crate::domain::{Action, Actor, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
 
 async fn service() -> (TempDir, Service) {
     let folder = tempfile::tempdir().unwrap();
@@ -24,16 +21,16 @@ async fn service() -> (TempDir, Service) {
 #[tokio::test]
 async fn every_route_says_what_it_needs() {
     let (_folder, service) = service().await;
-    let routes = routes(&Arc::new(service.api().clone()));
-    let lines = routes.list.iter().map(|(path, method, needs)| match needs {
-        Needs::Nothing => format!("{method} {path}: nothing\n"),
-        Needs::Scope(scope) => format!("{method} {path}: {scope}\n"),
+    let routes = http::needs(service.api.clone());
+    let lines = routes.iter().map(|(path, method, needs)| match needs {
+        None => format!("{method} {path}: nothing\n"),
+        Some(scope) => format!("{method} {path}: {scope}\n"),
     });
     insta::assert_snapshot!(lines.collect::<String>());
     service.close().await;
 }
 
-async fn token(service: &Service, scopes: &[Scope], expires: Option<Timestamp>) -> String {
+async fn token(service: &Service, scopes: &[Scope], expires: Option<jiff::Timestamp>) -> String {
     let text = format!("wp_{}", uuid::Uuid::new_v4());
     let token = Token {
         id: TokenId::from_uuid(uuid::Uuid::new_v4()),
@@ -47,12 +44,12 @@ async fn token(service: &Service, scopes: &[Scope], expires: Option<Timestamp>) 
         session_of: None,
     };
     let note = AuditEntry::new(Action::TokenCreate, token.id, &Actor::program("root"), clock::now());
-    assert!(service.api().store.put_token(token, note).await.unwrap());
+    assert!(service.api.store.put_token(token, note).await.unwrap());
     text
 }
 
 /// Sends a request from another machine; returns its status, and whether the gate has refused it.
-async fn asked(router: &Router, method: &str, path: &str, token: Option<&str>) -> (StatusCode, bool) {
+async fn asked(router: &axum::Router, method: &str, path: &str, token: Option<&str>) -> (StatusCode, bool) {
     let path = path
         .replace("{uuid}", &uuid::Uuid::nil().to_string())
         .replace("{id}", &uuid::Uuid::nil().to_string());
@@ -73,7 +70,7 @@ async fn asked(router: &Router, method: &str, path: &str, token: Option<&str>) -
 #[tokio::test]
 async fn no_route_lets_in_who_may_not() {
     let (_folder, service) = service().await;
-    let list = routes(&Arc::new(service.api().clone())).list;
+    let list = http::needs(service.api.clone());
     let router = service.router();
     let past = Some(clock::now());
     let mut wrong = vec![token(&service, &Scope::ALL, past).await, "wp_wrong".to_owned(), "wp_".to_owned()];
@@ -82,11 +79,11 @@ async fn no_route_lets_in_who_may_not() {
         good.push((scope, token(&service, &[scope], None).await));
     }
     let revoked = token(&service, &Scope::ALL, None).await;
-    let id = service.api().store.tokens().find(&SecretHash::of(&revoked)).unwrap().token.id;
-    assert!(service.api().store.remove_token(id, None).await.unwrap());
+    let id = service.api.store.tokens().find(&SecretHash::of(&revoked)).unwrap().token.id;
+    assert!(service.api.store.remove_token(id, None).await.unwrap());
     wrong.push(revoked);
     for (path, method, needs) in list {
-        let Needs::Scope(needs) = needs else {
+        let Some(needs) = needs else {
             assert!(!asked(&router, method, path, None).await.1, "{method} {path} is for everybody");
             continue;
         };
@@ -96,7 +93,7 @@ async fn no_route_lets_in_who_may_not() {
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path} {token}");
         }
         for (scope, token) in &good {
-            let may = [*scope].into_iter().collect::<crate::domain::Scopes>().allow(needs);
+            let may = [*scope].into_iter().collect::<Scopes>().allow(needs);
             let (status, is_refused) = asked(&router, method, path, Some(token)).await;
             assert_eq!(is_refused, !may, "{method} {path} with {scope}: {status}");
             let slashed = asked(&router, method, &format!("{path}/"), Some(token)).await;
