@@ -240,6 +240,8 @@ fn unreadable(error: &Error) -> SendPlan {
         Error::Unavailable { .. } | Error::Busy { .. } | Error::Uncertain | Error::Closed => {
             SendPlan::held(Holder::Store, reason)
         }
-        Error::Quota { .. } | Error::TooMany { .. } => SendPlan::held(Holder::Quota, reason),
+        Error::Quota { .. } | Error::TooMany { .. } | Error::TooManyTokens { .. } => {
+            SendPlan::held(Holder::Quota, reason)
+        }
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::eventmatch::{may_manage, not_yours};
-use super::events::{find, not_found};
+use super::events::find;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::room::{Room, RoomPermit};

@@ -180,7 +180,10 @@ impl From<store::Error> for ApiError {
                 tracing::error!(error = chain::text(&error), "the store failed");
             }
             // The user's own limit, and a stop: neither is a failure of the store.
-            store::Error::Quota { .. } | store::Error::TooMany { .. } | store::Error::Closed => {}
+            store::Error::Quota { .. }
+            | store::Error::TooMany { .. }
+            | store::Error::TooManyTokens { .. }
+            | store::Error::Closed => {}
         }
         match error {
             store::Error::Unavailable { .. } => Self::new(
@@ -196,7 +199,8 @@ impl From<store::Error> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: try again"))
             }
             store::Error::Quota { .. }
-            | store::Error::TooMany { counted: Counted::Subscriptions | Counted::Tokens, .. } => {
+            | store::Error::TooManyTokens { .. }
+            | store::Error::TooMany { counted: Counted::Subscriptions, .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
             // It passes by itself.

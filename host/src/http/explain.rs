@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::events::not_found;
 use super::story::{Delivery, View};
 use crate::clock;
 use crate::directory::CompiledSubscription;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::events::{Page, find, not_found, views};
+use super::events::{Page, find, views};
 use super::id::Id;
 use super::parameters::Parameters;
 use super::runs::show_progress;

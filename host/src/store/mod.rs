@@ -75,6 +75,16 @@ pub enum Error {
         /// The most.
         most: u32,
     },
+    /// A user has as many tokens as may be.
+    #[error(
+        "the user `{user}` has {most} tokens, as many as may be (the setting user_tokens_max): revoke one first"
+    )]
+    TooManyTokens {
+        /// The user.
+        user: String,
+        /// The most.
+        most: u32,
+    },
     /// The write queue is full.
     #[error("what waits for the disk has {max} bytes, as many as may (the setting accept_bytes_max)")]
     Busy {
@@ -102,7 +112,7 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Quota { .. } | Self::Busy { .. } | Self::Closed => true,
-            Self::Uncertain | Self::TooMany { .. } => true,
+            Self::Uncertain | Self::TooMany { .. } | Self::TooManyTokens { .. } => true,
             Self::Damaged { .. } | Self::TooLarge { .. } => false,
         }
     }
@@ -135,8 +145,6 @@ pub enum Counted {
     Subscriptions,
     /// Recoveries of these that have not ended.
     Recoveries,
-    /// Tokens that are not revoked.
-    Tokens,
 }
 
 impl Counted {
@@ -144,7 +152,6 @@ impl Counted {
         match self {
             Self::Subscriptions => "subscriptions",
             Self::Recoveries => "running recoveries",
-            Self::Tokens => "tokens",
         }
     }
 
@@ -152,7 +159,6 @@ impl Counted {
         match self {
             Self::Subscriptions => "user_subscriptions_max",
             Self::Recoveries => "user_recoveries_max",
-            Self::Tokens => "user_tokens_max",
         }
     }
 }

@@ -12,7 +12,7 @@ use super::record;
 use super::schema::tables;
 use crate::domain::{AuditEntry, Token, TokenId};
 use crate::store::tokens::TokenChange;
-use crate::store::{AuditPlace, AuditQuery, Counted, Error, Position};
+use crate::store::{AuditPlace, AuditQuery, Error, Position};
 
 tables! {
     /// The tables of tokens and of the audit.
@@ -65,7 +65,7 @@ impl<'a, 'txn> Access<'a, 'txn> {
             let own = self.of(|known| known.session_of.is_none() && known.user == token.user)?;
             if u32::try_from(own.len()).is_ok_and(|own| own >= most) {
                 let user = token.user.clone();
-                return Ok(Err(Error::TooMany { user, counted: Counted::Tokens, most }));
+                return Ok(Err(Error::TooManyTokens { user, most }));
             }
         }
         self.tables.tokens.insert(key(token.id), record::encode_token(token).as_slice())?;

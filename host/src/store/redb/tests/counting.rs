@@ -105,7 +105,7 @@ async fn a_new_subscription_brings_no_recovery_too_many() {
     let store = limited(folder.path());
     for n in 0..3 {
         let new = of("ann");
-        let put = store.put_subscription(new.clone(), None, Some(asked(&new)), Quota::Holds).await;
+        let put = store.put_subscription(new.clone(), None, Some(asked(&new)), Quota::Holds, None).await;
         if n < 2 {
             assert!(matches!(put, Ok(Put::Done(_))), "{put:?}");
         } else {
