@@ -27,6 +27,7 @@ use crate::net::{self, Guard};
 use crate::plugin::Host;
 use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
+use crate::secrets::Vault;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options};
 use crate::store::{self, EventHistory, Store};
@@ -180,6 +181,11 @@ impl Service {
     /// Returns the subscriptions, for a program that keeps its own.
     pub fn directory(&self) -> &Directory {
         &self.api.directory
+    }
+
+    /// Returns what seals the secrets of subscriptions, for a program that keeps its own.
+    pub fn vault(&self) -> &Vault {
+        self.store.vault()
     }
 
     /// Returns the replaying of the log into subscriptions, for a program that keeps its own.
@@ -386,6 +392,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
             recoveries: config.user_recoveries_max,
             tokens: config.user_tokens_max,
         },
+        master_key: config.master_key_file.clone(),
     };
     let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
     let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;

@@ -49,6 +49,14 @@ pub static KEYS: &[Key] = &[
     }),
     key(
         SERVICE,
+        "master_key_file",
+        "FILE",
+        "",
+        "The key that seals the secrets in the data folder [default: master.key there, made at the first start]",
+        |c, t| set(&mut c.master_key_file, parse::file(t)),
+    ),
+    key(
+        SERVICE,
         "policy_url",
         "URL",
         "",

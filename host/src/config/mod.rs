@@ -34,6 +34,7 @@ use crate::identity::{self, ReceiveAuth};
 use crate::modules::Room;
 use crate::net::{Guard, HeaderPattern};
 use crate::plugin::{self, CompileLimits, CompilerProcess};
+use crate::secrets::KeyFile;
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key};
@@ -50,6 +51,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder with the redb file, created when it is missing. Default `./waypost-data`.
     pub data: PathBuf,
+    /// The file with the master key, which seals the secrets in the data folder. Default none: `master.key` in
+    /// [`data`](Self::data), made at the first start.
+    pub master_key_file: Option<PathBuf>,
     /// The policy server, asked by `POST {policy_url}/events/{user}`. Default none: everyone may see everything.
     pub policy_url: Option<Url>,
     /// The operator's policy plugin, a component that exports `policy`; the alternative to `policy_url`. Default none.
@@ -214,6 +218,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8070)),
             data: PathBuf::from("./waypost-data"),
+            master_key_file: None,
             policy_url: None,
             policy_plugin: None,
             policy_plugin_config: None,
@@ -311,6 +316,11 @@ impl Config {
             receive: self.receive_auth,
             cookie: if is_tls || self.is_local() { "__Host-waypost" } else { "waypost" },
         }
+    }
+
+    /// Returns where the master key lies.
+    pub fn key_file(&self) -> KeyFile {
+        self.master_key_file.clone().map_or_else(|| KeyFile::In(self.data.clone()), KeyFile::At)
     }
 
     /// Returns the guard of requests for users and plugins.

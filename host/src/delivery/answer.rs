@@ -31,6 +31,7 @@ pub(super) async fn exchange(
 ) -> Option<Response> {
     let request = match make() {
         Ok(request) => request,
+        Err(lacking) if lacking.is_shortage() => return Some(Response::Shortage(lacking.to_string())),
         Err(unsendable) => return Some(Response::Unsendable(unsendable)),
     };
     Some(match slot.unless_needed(targets.client.send(request, || make().ok(), wait)).await? {

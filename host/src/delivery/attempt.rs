@@ -47,7 +47,7 @@ pub(super) async fn make(
         SendPlan::Event => {
             record.progress.passed |= subscription.plugin.is_some() && !record.rendered;
             let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
-            let request = || request::make(&pending.event, subscription);
+            let request = || request::make(&pending.event, subscription, targets.store.vault());
             (exchange(targets, request, timeout, slot).await?, None)
         }
         SendPlan::Outputs(outputs) => {

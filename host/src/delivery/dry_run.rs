@@ -61,14 +61,14 @@ impl Dispatcher {
                 (Some(run), plan)
             }
         };
-        let id = DeliveryId::of(event.id, subscription.id);
+        let (id, vault) = (DeliveryId::of(event.id, subscription.id), targets.store.vault());
         let made = match plan {
-            DryRunPlan::Event => vec![request::make(event, subscription)],
+            DryRunPlan::Event => vec![request::make(event, subscription, vault)],
             DryRunPlan::Outputs(outputs) => outputs
                 .iter()
                 .enumerate()
                 .map(|(place, output)| {
-                    request::of_output(output, id.output(place), subscription, &targets.guard)
+                    request::of_output(output, id.output(place), subscription, &targets.guard, vault)
                 })
                 .collect(),
             DryRunPlan::Nothing => Vec::new(),

@@ -38,7 +38,8 @@ pub(super) async fn send_outputs(
             Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
         } else {
             let id = id.output(place);
-            exchange(targets, || request::of_output(output, id, subscription, &targets.guard), left, slot)
+            let (guard, vault) = (&targets.guard, targets.store.vault());
+            exchange(targets, || request::of_output(output, id, subscription, guard, vault), left, slot)
                 .await?
         };
         if is_taken(&response) {

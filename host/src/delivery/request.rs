@@ -6,12 +6,15 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
+use zeroize::Zeroizing;
 
 use crate::domain::event::{Form, Outgoing};
 use crate::domain::plugin::Output;
+use crate::domain::subscription::{CREDENTIALS, PASSWORD};
 use crate::domain::target::TargetError;
 use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
 use crate::net::{Agent, Guard, Voice, mark};
+use crate::secrets::{self, Label, Vault};
 use crate::store::LoggedEvent;
 
 /// The Standard Webhooks header: the same for each attempt of a delivery, so that a target can detect a repeat.
@@ -25,8 +28,22 @@ pub(super) enum Unsendable {
     Target(TargetError),
     #[error("auth holds characters that no header may have")]
     Auth,
+    #[error("auth cannot be opened: {0}; set it again")]
+    Damaged(secrets::OpenError),
+    /// The key may come back: the delivery waits.
+    #[error("auth cannot be opened: {0}")]
+    Locked(secrets::OpenError),
     #[error("the plugin's output cannot be sent: {0}")]
     Output(String),
+}
+
+impl From<secrets::OpenError> for Unsendable {
+    fn from(error: secrets::OpenError) -> Self {
+        match error {
+            secrets::OpenError::OtherKey { .. } => Self::Locked(error),
+            secrets::OpenError::Damaged(_) => Self::Damaged(error),
+        }
+    }
 }
 
 impl Unsendable {
@@ -34,7 +51,15 @@ impl Unsendable {
     pub(super) fn is_of_output(&self) -> bool {
         match self {
             Self::Output(_) => true,
-            Self::Target(_) | Self::Auth => false,
+            Self::Target(_) | Self::Auth | Self::Damaged(_) | Self::Locked(_) => false,
+        }
+    }
+
+    /// Tells whether it is this service that lacks something.
+    pub(super) fn is_shortage(&self) -> bool {
+        match self {
+            Self::Locked(_) => true,
+            Self::Target(_) | Self::Auth | Self::Damaged(_) | Self::Output(_) => false,
         }
     }
 }
@@ -46,8 +71,9 @@ impl Unsendable {
 pub(super) fn make(
     event: &LoggedEvent,
     subscription: &Subscription,
+    vault: &Vault,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
-    post(encode(&event.event, subscription), DeliveryId::of(event.id, subscription.id), subscription)
+    post(encode(&event.event, subscription), DeliveryId::of(event.id, subscription.id), subscription, vault)
 }
 
 /// Makes the request for one output of a subscription's plugin.
@@ -59,6 +85,7 @@ pub(super) fn of_output(
     id: DeliveryId,
     subscription: &Subscription,
     guard: &Guard,
+    vault: &Vault,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
     let outgoing = match output {
         Output::Event(event) => encode(event, subscription),
@@ -67,7 +94,7 @@ pub(super) fn of_output(
             Outgoing { headers, body: body.clone() }
         }
     };
-    post(outgoing, id, subscription)
+    post(outgoing, id, subscription, vault)
 }
 
 fn encode(event: &Event, subscription: &Subscription) -> Outgoing {
@@ -101,6 +128,7 @@ fn post(
     outgoing: Outgoing,
     id: DeliveryId,
     subscription: &Subscription,
+    vault: &Vault,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
     let uri = subscription.target_url.uri().map_err(|error| Unsendable::Target(error.clone()))?;
     let mut request = Request::new(Full::new(outgoing.body));
@@ -110,24 +138,37 @@ fn post(
     *headers = outgoing.headers;
     headers.insert(USER_AGENT, AGENT);
     headers.insert(WEBHOOK_ID, HeaderValue::try_from(id.to_string()).expect("a UUID is visible ASCII"));
-    if let Some(value) = authorization(&subscription.auth) {
-        headers.insert(AUTHORIZATION, value.map_err(|_| Unsendable::Auth)?);
+    if let Some(value) = authorization(subscription, vault)? {
+        headers.insert(AUTHORIZATION, value);
     }
     mark(headers, Agent::Delivery);
     Ok(request)
 }
 
-/// Returns the value of `Authorization`, marked as sensitive.
-fn authorization(auth: &Auth) -> Option<Result<HeaderValue, http::header::InvalidHeaderValue>> {
-    let text = match auth {
-        Auth::None => return None,
+/// Opens the subscription's secret and returns the value of `Authorization`, marked as sensitive.
+fn authorization(subscription: &Subscription, vault: &Vault) -> Result<Option<HeaderValue>, Unsendable> {
+    let open = |name, sealed| vault.open(Label::new(name, subscription.id.uuid()), sealed);
+    let value = match &subscription.auth {
+        Auth::None => return Ok(None),
         Auth::Basic { username, password } => {
-            format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{password}")))
+            let password = open(PASSWORD, password)?;
+            let pair = Zeroizing::new([username.as_bytes(), b":", password.expose()].concat());
+            let mut value = Zeroizing::new("Basic ".to_owned());
+            value.reserve_exact(base64::encoded_len(pair.len(), true).unwrap_or(0));
+            BASE64_STANDARD.encode_string(&*pair, &mut value);
+            Zeroizing::new(std::mem::take(&mut *value).into_bytes())
         }
-        Auth::Header { scheme, credentials } => format!("{scheme} {credentials}"),
+        Auth::Header { scheme, credentials } => {
+            let credentials = open(CREDENTIALS, credentials)?;
+            Zeroizing::new([scheme.as_bytes(), b" ", credentials.expose()].concat())
+        }
     };
-    Some(HeaderValue::try_from(text).map(|mut value| {
-        value.set_sensitive(true);
-        value
-    }))
+    sensitive(value).map(Some)
+}
+
+/// Makes a header's value of a secret, which is overwritten when the request is dropped.
+fn sensitive(value: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Unsendable> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| Unsendable::Auth)?;
+    value.set_sensitive(true);
+    Ok(value)
 }

@@ -83,7 +83,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::domain::Auth;
+    use crate::domain::{Auth, Sealed};
 
     fn subscription() -> Subscription {
         let target = "http://localhost/x?key=hush".parse().unwrap();
@@ -121,7 +121,10 @@ mod tests {
             })
         );
         let with = |credentials: &str| {
-            let auth = Auth::Header { scheme: "Bearer".to_owned(), credentials: credentials.to_owned() };
+            let auth = Auth::Header {
+                scheme: "Bearer".to_owned(),
+                credentials: Sealed::unsealed(credentials.to_owned().into()),
+            };
             Subscription { auth, ..before.clone() }
         };
         let note = changed(&with("hush"), &with("hush hush"), &by);

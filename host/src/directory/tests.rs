@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock;
-use crate::domain::Auth;
+use crate::domain::{Auth, Sealed};
 use crate::store::Quota;
 use crate::store::Store;
 
@@ -168,7 +168,8 @@ async fn an_old_failure_does_not_disable_what_its_owner_has_changed() {
 async fn what_is_deleted_loses_its_secrets_and_is_gone_when_it_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(&folder).await;
-    let auth = Auth::Basic { username: "ann".to_owned(), password: "secret".to_owned() };
+    let auth =
+        Auth::Basic { username: "ann".to_owned(), password: Sealed::unsealed("secret".to_owned().into()) };
     let target_url = "http://localhost:1/hook?token=secret".parse().unwrap();
     let created = Subscription { auth, target_url, ..subscription() };
     let (id, now) = (created.id, clock::now() - Duration::from_secs(3_600));

@@ -3,6 +3,7 @@
 //! [`crate::secrets`] seals and opens them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
@@ -90,8 +91,29 @@ impl fmt::Display for KeyId {
 ///
 /// Only the [`crate::secrets::Vault`] with that key opens it, and only for what it was sealed for. Two are equal if
 /// they were sealed at once: the same secret, sealed twice, gives two different ones.
+///
+/// Records of schema versions before 4 hold secrets in plain. They are read as [`Self::unsealed`], which is written as
+/// it was; opening an older file, and every change over REST, seals them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sealed(Bytes);
+pub struct Sealed(Form);
+
+#[derive(Clone)]
+enum Form {
+    Sealed(Bytes),
+    Unsealed(Arc<Secret>),
+}
+
+impl PartialEq for Form {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sealed(one), Self::Sealed(other)) => one == other,
+            (Self::Unsealed(one), Self::Unsealed(other)) => one.expose() == other.expose(),
+            (Self::Sealed(_), Self::Unsealed(_)) | (Self::Unsealed(_), Self::Sealed(_)) => false,
+        }
+    }
+}
+
+impl Eq for Form {}
 
 /// How many bytes a nonce of XChaCha20 has.
 pub(crate) const NONCE_BYTES: usize = 24;
@@ -106,7 +128,7 @@ pub struct SealedError;
 impl Sealed {
     /// Puts a sealed secret together.
     pub(crate) fn new(key: KeyId, nonce: [u8; NONCE_BYTES], ciphertext: &[u8]) -> Self {
-        Self([&key.bytes()[..], &nonce, ciphertext].concat().into())
+        Self(Form::Sealed([&key.bytes()[..], &nonce, ciphertext].concat().into()))
     }
 
     /// Reads what [`Self::bytes`] has returned.
@@ -114,30 +136,57 @@ impl Sealed {
     /// # Errors
     /// When there are too few bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, SealedError> {
-        if bytes.len() < KeyId::BYTES + NONCE_BYTES + TAG_BYTES { Err(SealedError) } else { Ok(Self(bytes)) }
+        let is_one = bytes.len() >= KeyId::BYTES + NONCE_BYTES + TAG_BYTES;
+        if is_one { Ok(Self(Form::Sealed(bytes))) } else { Err(SealedError) }
+    }
+
+    /// Takes a secret from a record of an older version, where it is in plain.
+    pub(crate) fn unsealed(secret: Secret) -> Self {
+        Self(Form::Unsealed(Arc::new(secret)))
     }
 
     /// Returns its form on disk and on the wire of a journal: the id of the key, the nonce, the ciphertext.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
+    ///
+    /// # Errors
+    /// With the secret, when it is not sealed.
+    pub(crate) fn bytes(&self) -> Result<&[u8], &Secret> {
+        match &self.0 {
+            Form::Sealed(bytes) => Ok(bytes),
+            Form::Unsealed(secret) => Err(secret),
+        }
     }
 
-    /// Returns which key it is sealed with.
-    pub fn key(&self) -> KeyId {
-        KeyId::from_bytes(self.parts().0)
+    /// Returns which key it is sealed with; `None` if it is not.
+    pub fn key(&self) -> Option<KeyId> {
+        self.parts().ok().map(|parts| parts.key)
     }
 
-    /// Returns the bytes of the key's id, the nonce, and the ciphertext.
-    pub(crate) fn parts(&self) -> ([u8; KeyId::BYTES], [u8; NONCE_BYTES], &[u8]) {
-        let split = self.0.split_first_chunk().and_then(|(key, rest)| Some((key, rest.split_first_chunk()?)));
+    /// Takes it apart.
+    ///
+    /// # Errors
+    /// With the secret, when it is not sealed.
+    pub(crate) fn parts(&self) -> Result<Parts<'_>, &Secret> {
+        let bytes = self.bytes()?;
+        let split = bytes.split_first_chunk().and_then(|(key, rest)| Some((key, rest.split_first_chunk()?)));
         let (key, (nonce, ciphertext)) = split.expect("a sealed secret has a key, a nonce and a tag");
-        (*key, *nonce, ciphertext)
+        Ok(Parts { key: KeyId::from_bytes(*key), nonce: *nonce, ciphertext })
     }
+}
+
+/// What a sealed secret consists of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parts<'a> {
+    pub(crate) key: KeyId,
+    pub(crate) nonce: [u8; NONCE_BYTES],
+    pub(crate) ciphertext: &'a [u8],
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealed")
+        f.write_str(match self.0 {
+            Form::Sealed(_) => "Sealed",
+            Form::Unsealed(_) => "Unsealed",
+        })
     }
 }
 
@@ -158,13 +207,22 @@ mod tests {
     fn a_sealed_secret_is_its_bytes() {
         let key = KeyId::from_bytes([1, 2, 3, 4, 5, 6, 7, 0xff]);
         let sealed = Sealed::new(key, [9; NONCE_BYTES], &[8; TAG_BYTES + 1]);
-        assert_eq!(sealed.key(), key);
-        assert_eq!(sealed.key().to_string(), "01020304050607ff");
-        assert_eq!(sealed.parts(), (key.bytes(), [9; NONCE_BYTES], &[8; TAG_BYTES + 1][..]));
-        let bytes = Bytes::copy_from_slice(sealed.bytes());
+        assert_eq!(sealed.key().unwrap().to_string(), "01020304050607ff");
+        let parts = Parts { key, nonce: [9; NONCE_BYTES], ciphertext: &[8; TAG_BYTES + 1] };
+        assert_eq!(sealed.parts().unwrap(), parts);
+        let bytes = Bytes::copy_from_slice(sealed.bytes().unwrap());
         assert_eq!(Sealed::from_bytes(bytes.clone()), Ok(sealed.clone()));
         assert!(Sealed::from_bytes(bytes.slice(..bytes.len() - 1)).is_ok(), "that of nothing");
         assert_eq!(Sealed::from_bytes(bytes.slice(..bytes.len() - 2)), Err(SealedError));
         assert_eq!(format!("{sealed:?}"), "Sealed");
+    }
+
+    #[test]
+    fn an_unsealed_secret_has_no_key_and_shows_nothing() {
+        let of = |text: &str| Sealed::unsealed(Secret::from(text.to_owned()));
+        let unsealed = of("hunter2");
+        assert_eq!((unsealed.key(), unsealed.bytes().unwrap_err().expose()), (None, &b"hunter2"[..]));
+        assert_eq!(format!("{unsealed:?}"), "Unsealed");
+        assert!(unsealed == of("hunter2") && unsealed != of("hunter3"));
     }
 }

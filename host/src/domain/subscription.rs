@@ -8,12 +8,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
-use crate::domain::{PluginUse, RetrySchedule, SubscriptionId, TargetUrl};
+use crate::domain::{PluginUse, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
 pub const NAME_CHARS_MAX: usize = 255;
 /// The version mark of a subscription whose owner gives none.
 pub const VERSION: &str = "v0.1";
+
+/// The name of the secret in [`Auth::Basic`], see [`Subscription::secrets`]. Such names are never changed: they are part
+/// of what a tag covers.
+pub const PASSWORD: &str = "subscription.auth.basic.password";
+/// The name of the secret in [`Auth::Header`].
+pub const CREDENTIALS: &str = "subscription.auth.header.credentials";
 
 /// A subscription: a JSONPath filter and a target.
 ///
@@ -90,7 +96,7 @@ pub enum Activity {
 }
 
 /// How Waypost authenticates with a target.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     /// Not at all.
     #[default]
@@ -99,26 +105,16 @@ pub enum Auth {
     Basic {
         /// The user name; without a colon.
         username: String,
-        /// The password.
-        password: String,
+        /// The password, sealed as [`PASSWORD`].
+        password: Sealed,
     },
     /// `Authorization: <scheme> <credentials>`.
     Header {
         /// The scheme, such as `Bearer`.
         scheme: String,
-        /// What follows it.
-        credentials: String,
+        /// What follows it, sealed as [`CREDENTIALS`].
+        credentials: Sealed,
     },
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Basic { .. } => "Basic(secret)",
-            Self::Header { .. } => "Header(secret)",
-        })
-    }
 }
 
 impl Subscription {
@@ -159,6 +155,24 @@ impl Subscription {
             updated: now,
             deleted: Some(now),
             ..self.clone()
+        }
+    }
+
+    /// Returns its secrets, each with its name.
+    pub fn secrets(&self) -> Vec<(&'static str, &Sealed)> {
+        match &self.auth {
+            Auth::None => Vec::new(),
+            Auth::Basic { username: _, password } => vec![(PASSWORD, password)],
+            Auth::Header { scheme: _, credentials } => vec![(CREDENTIALS, credentials)],
+        }
+    }
+
+    /// Returns its secrets to be changed: the same ones as [`Self::secrets`].
+    pub fn secrets_mut(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        match &mut self.auth {
+            Auth::None => Vec::new(),
+            Auth::Basic { username: _, password } => vec![(PASSWORD, password)],
+            Auth::Header { scheme: _, credentials } => vec![(CREDENTIALS, credentials)],
         }
     }
 

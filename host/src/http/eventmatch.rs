@@ -41,7 +41,8 @@ pub(super) async fn create(
     if let Some((module, _)) = &module {
         module::insert(&mut body, module)?;
     }
-    let subscription = subscription_body::create(body, user.name.clone(), api.filter_dialect, now)?;
+    let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
+    let subscription = subscription_body::create(body, owner, dialect, vault, now)?;
     refuse_own_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
         api.modules.upload(module, &user.actor(), now).await?;
@@ -111,7 +112,8 @@ pub(super) async fn update(
     // The plugin is checked outside the directory's lock: the check is slow, and other changes must not wait for it.
     let stored = own(&api, &user, id)?;
     let mut wanted = Subscription::clone(&stored);
-    subscription_body::update(body.clone(), &mut wanted, api.filter_dialect, now)?;
+    let (dialect, vault) = (api.filter_dialect, api.store.vault());
+    subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
     if wanted.target_url != stored.target_url {
         refuse_own_target(&api, &wanted)?;
     }
@@ -120,7 +122,7 @@ pub(super) async fn update(
     let actor = user.actor();
     let changed = api.directory.by(&actor).change(id, |current| {
         let mut changed = may_manage(current, &user).then(|| current.clone())?;
-        let updated = subscription_body::update(body.clone(), &mut changed, api.filter_dialect, now);
+        let updated = subscription_body::update(body.clone(), &mut changed, dialect, vault, now);
         updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
             wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));

@@ -3,6 +3,7 @@
 //! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`, `index`) and
 //! unknown ones are ignored, so that a GET body can be PUT back. What a PUT leaves out stays as it is, secrets too.
 
+mod auth;
 mod plugin;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::directory::CompiledSubscription;
 use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
 use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
 use crate::matching::Filter;
+use crate::secrets::{Label, Vault};
 
 /// The longest time that one attempt may be given, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
@@ -63,7 +65,7 @@ pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value
     })
 }
 
-/// Makes a new subscription from a body. A filter that does not name its language is in `dialect`. That is stored with
+/// Makes a new subscription from a body, whose secrets are sealed. A filter that does not name its language is in `dialect`. That is stored with
 /// it: the setting may change, but the meaning of the filter does not.
 ///
 /// # Errors
@@ -72,6 +74,7 @@ pub(super) fn create(
     mut body: Map<String, Value>,
     user: String,
     dialect: FilterDialect,
+    vault: &Vault,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
     let missing = |name: &str| ApiError::field(format!("/{name}"), format!("`{name}` is missing"));
@@ -81,11 +84,11 @@ pub(super) fn create(
     let target_url = take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?;
     let mut subscription =
         Subscription { filter_dialect, ..Subscription::new(user, name, jsonpath, target_url, now) };
-    apply_optional(body, &mut subscription, now)?;
+    apply_optional(body, &mut subscription, vault, now)?;
     Ok(subscription)
 }
 
-/// Applies the members of a body to a subscription; `dialect` is the language of a filter whose own is removed.
+/// Applies the members of a body to a subscription, and seals its secrets; `dialect` is the language of a filter whose own is removed.
 ///
 /// # Errors
 /// Names the first member that is wrong; the subscription is then not to be used.
@@ -93,6 +96,7 @@ pub(super) fn update(
     mut body: Map<String, Value>,
     to: &mut Subscription,
     dialect: FilterDialect,
+    vault: &Vault,
     now: Timestamp,
 ) -> Result<(), ApiError> {
     to.name = take_name(&mut body)?.unwrap_or_else(|| to.name.clone());
@@ -101,12 +105,13 @@ pub(super) fn update(
     }
     to.target_url = take_target_url(&mut body)?.unwrap_or_else(|| to.target_url.clone());
     to.updated = now;
-    apply_optional(body, to, now)
+    apply_optional(body, to, vault, now)
 }
 
 fn apply_optional(
     mut body: Map<String, Value>,
     to: &mut Subscription,
+    vault: &Vault,
     now: Timestamp,
 ) -> Result<(), ApiError> {
     if let Some(version) = optional(&mut body, "version", "a string")? {
@@ -116,7 +121,8 @@ fn apply_optional(
         to.extensions = extensions.unwrap_or_default();
     }
     if let Some(auth) = body.remove("auth") {
-        to.auth = check_auth(auth, &to.auth)?;
+        to.auth =
+            auth::take(auth, &to.auth, |name, secret| vault.seal(Label::new(name, to.id.uuid()), &secret))?;
     }
     if let Some(retry) = optional::<String>(&mut body, "retry", "a string such as \"5s,5m\", or null")? {
         let parsed = retry.map(|text| text.parse()).transpose();
@@ -230,86 +236,6 @@ fn take_filter(
 fn take_target_url(body: &mut Map<String, Value>) -> Result<Option<TargetUrl>, ApiError> {
     let url = required(body, "target_url")?.map(|text| text.parse::<TargetUrl>()).transpose();
     url.map_err(|error| ApiError::field("/target_url", format!("`target_url` {error}")))
-}
-
-/// The form of `auth`; what is left out of it stays.
-#[derive(Deserialize)]
-struct AuthBody {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    basic: Option<BasicBody>,
-    header: Option<HeaderBody>,
-}
-
-#[derive(Deserialize)]
-struct BasicBody {
-    username: Option<String>,
-    password: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct HeaderBody {
-    #[serde(rename = "type")]
-    scheme: Option<String>,
-    credentials: Option<String>,
-}
-
-fn check_auth(value: Value, known: &Auth) -> Result<Auth, ApiError> {
-    if value.is_null() || value.as_object().is_some_and(Map::is_empty) {
-        return Ok(Auth::None);
-    }
-    let body = AuthBody::deserialize(&value).map_err(|_| {
-        ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\"")
-    })?;
-    match body.kind.as_deref() {
-        Some("basic") => {
-            let (user, secret) = match known {
-                Auth::Basic { username, password } => (Some(username.clone()), Some(password.clone())),
-                Auth::None | Auth::Header { .. } => (None, None),
-            };
-            let basic = body.basic.unwrap_or(BasicBody { username: None, password: None });
-            let username = credential(basic.username.or(user), "/auth/basic/username")?;
-            if username.contains(':') {
-                return Err(ApiError::field("/auth/basic/username", "a user name must not contain a colon"));
-            }
-            Ok(Auth::Basic {
-                username,
-                password: credential(basic.password.or(secret), "/auth/basic/password")?,
-            })
-        }
-        Some("header") => {
-            let (kind, secret) = match known {
-                Auth::Header { scheme, credentials } => (Some(scheme.clone()), Some(credentials.clone())),
-                Auth::None | Auth::Basic { .. } => (None, None),
-            };
-            let header = body.header.unwrap_or(HeaderBody { scheme: None, credentials: None });
-            Ok(Auth::Header {
-                scheme: token(header.scheme.or(kind), "/auth/header/type")?,
-                credentials: token(header.credentials.or(secret), "/auth/header/credentials")?,
-            })
-        }
-        _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\" or \"header\"")),
-    }
-}
-
-/// Checks a part of a header without which the rest is none.
-fn token(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
-    let text = credential(value, pointer)?;
-    match text.trim().is_empty() {
-        true => Err(ApiError::field(pointer, format!("`{}` is blank", dotted(&pointer[1..])))),
-        false => Ok(text),
-    }
-}
-
-/// Checks what becomes part of a header: RFC 9110 field values have no control characters.
-fn credential(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
-    match value {
-        None => Err(ApiError::field(pointer, format!("`{}` is missing", dotted(&pointer[1..])))),
-        Some(text) if text.chars().any(char::is_control) => {
-            Err(ApiError::field(pointer, "line breaks and other control characters are not allowed here"))
-        }
-        Some(text) => Ok(text),
-    }
 }
 
 /// What `disabled` may be.

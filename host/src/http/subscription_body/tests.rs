@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 
@@ -11,6 +13,26 @@ fn now() -> Timestamp {
 
 fn later() -> Timestamp {
     Timestamp::from_second(1_800_000_001).unwrap()
+}
+
+static VAULT: LazyLock<Vault> = LazyLock::new(Vault::unkept);
+
+fn create(
+    body: Map<String, Value>,
+    user: String,
+    dialect: FilterDialect,
+    now: Timestamp,
+) -> Result<Subscription, ApiError> {
+    super::create(body, user, dialect, &VAULT, now)
+}
+
+fn update(
+    body: Map<String, Value>,
+    to: &mut Subscription,
+    dialect: FilterDialect,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    super::update(body, to, dialect, &VAULT, now)
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -163,8 +185,12 @@ fn a_body_that_was_got_can_be_put_back_and_keeps_the_secret() {
             "event_format": "1.0", "content_mode": "binary", "content_type": "application/json",
             "disabled": "2026-01-31T12:00:00Z", "error": "why",
         }));
+        for (name, sealed) in subscription.secrets() {
+            let opened = VAULT.open(Label::new(name, subscription.id.uuid()), sealed).unwrap();
+            assert_eq!(opened.expose(), b"s3cret");
+        }
         let shown = shown(&subscription);
-        assert!(!shown.to_string().contains("s3cret"), "{shown}");
+        assert!(!format!("{shown} {subscription:?}").contains("s3cret"), "{shown}");
         let put = updated(&subscription, shown.clone());
         assert_eq!(put, Subscription { updated: later(), ..subscription });
     }

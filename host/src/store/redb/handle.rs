@@ -3,19 +3,23 @@
 //! redb refuses all work after one failed write, until the file is closed and opened again. That happens here, so that
 //! the service recovers as soon as the disk has room again.
 
+use std::fs::{self, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
 };
 
-use super::accounts;
+use super::keys;
 use super::migrate;
+use super::open_error::{OpenError, open_error};
 use super::record;
+use super::rewrite::rewrite;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
 use crate::durable;
+use crate::secrets::{KeyFile, Vault};
 use crate::store;
 
 /// The name of the file in the data folder.
@@ -26,89 +30,6 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// From this file size on commits prepare for a quick repair; below it, a repair takes about half a second.
 const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
-
-/// Why a store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The data folder cannot be made.
-    #[error("failed to create the data folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file cannot be made.
-    #[error("failed to create {}", path.display())]
-    Create {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// Another process has the file open.
-    #[error(
-        "another process already uses {}: stop it, or choose another folder with --data",
-        path.display()
-    )]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no such file.
-    #[error("there is no database at {}: `waypost db sync` or `waypost serve` creates one", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file has been written by a newer Waypost.
-    #[error(
-        "{} has schema version {found}, this waypost knows versions up to {SCHEMA_VERSION}: use a newer waypost",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The version in the file.
-        found: u64,
-    },
-    /// The file is a redb database, but not Waypost's.
-    #[error("{} is a redb database of another program: choose another folder with --data", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A record that is needed at the start cannot be read.
-    #[error("failed to read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: store::Error,
-    },
-    /// The journal was begun with other settings.
-    #[error("the journal was begun with {found}, and this process has {wanted}: all need the same")]
-    Settings {
-        /// What it was begun with.
-        found: String,
-        /// What this process has.
-        wanted: String,
-    },
-    /// The writer's thread cannot be started.
-    #[error("failed to start the store's writer")]
-    Thread {
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The storage engine could not open the file.
-    #[error("failed to open {}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: Box<redb::Error>,
-    },
-}
 
 /// Why a transaction failed.
 #[derive(Debug)]
@@ -157,20 +78,33 @@ pub(super) enum Durability {
 pub(super) struct Handle {
     path: PathBuf,
     database: RwLock<Option<Database>>,
+    /// Seals and opens the secrets in it.
+    pub(super) vault: Arc<Vault>,
     /// What a test has instead of the file.
     #[cfg(test)]
     disk: Option<super::disk::Disk>,
 }
 
 impl Handle {
-    /// Opens or creates the file in `folder`, and brings its schema up to date.
-    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+    /// Opens or creates the file in `folder` with its master key, and brings its schema up to date.
+    pub(super) fn open(folder: &Path, key: &KeyFile) -> Result<Self, OpenError> {
         durable::create_folder(folder)
             .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(FILE_NAME);
         durable::create_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
-        let database = builder().create(&path).map_err(|error| open_error(&path, error))?;
-        Self::around(path, database)
+        let database = database(&path)?;
+        let found = schema_of(&path, &database)?;
+        let vault = keys::vault(key, &path, &database)?;
+        let database = match found {
+            Some(SCHEMA_VERSION) => database,
+            None => create_tables(&path, &database).map(|()| database)?,
+            Some(version) => {
+                tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
+                let finish = |txn: &WriteTransaction| migrate::bring_up_to_date(txn, version);
+                rewrite(&path, database, &vault, finish)?.0
+            }
+        };
+        Ok(Self::around(path, database, vault))
     }
 
     /// Opens or creates the file on a simulated disk.
@@ -179,20 +113,21 @@ impl Handle {
         let path = PathBuf::from("the simulated disk");
         let database = builder().create_with_backend(disk.clone());
         let database = database.map_err(|error| open_error(&path, error))?;
-        Ok(Self { disk: Some(disk), ..Self::around(path, database)? })
+        match schema_of(&path, &database)? {
+            Some(found) => assert_eq!(found, SCHEMA_VERSION, "a simulated disk is never older"),
+            None => create_tables(&path, &database)?,
+        }
+        Ok(Self { disk: Some(disk), ..Self::around(path, database, Vault::unkept()) })
     }
 
-    fn around(path: PathBuf, database: Database) -> Result<Self, OpenError> {
-        match schema_of(&path, &database)? {
-            Some(SCHEMA_VERSION) => {}
-            older => bring_up_to_date(&path, &database, older)?,
-        }
-        Ok(Self {
+    fn around(path: PathBuf, database: Database, vault: Vault) -> Self {
+        Self {
             path,
             database: RwLock::new(Some(database)),
+            vault: Arc::new(vault),
             #[cfg(test)]
             disk: None,
-        })
+        }
     }
 
     /// Reads in one short transaction. Blocks on the disk.
@@ -290,22 +225,39 @@ fn commit<T>(
     Ok(value)
 }
 
-fn builder() -> Builder {
+/// Opens a file that is there, and locks it.
+pub(super) fn database(path: &Path) -> Result<Database, OpenError> {
+    let refused = |source| OpenError::Create { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(refused)?;
+    let opened = identity(&file.metadata().map_err(refused)?);
+    let locked = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
+    let database = locked.map_err(|error| open_error(path, error))?;
+    // A process that has just written the file anew has put another one in the place of this.
+    match fs::metadata(path) {
+        Ok(found) if identity(&found) == opened => Ok(database),
+        _ => Err(OpenError::InUse { path: path.to_owned() }),
+    }
+}
+
+/// Tells files apart, whatever their names.
+#[cfg(unix)]
+fn identity(file: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.dev(), file.ino())
+}
+
+/// Windows does not let a file be replaced that is open.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) {}
+
+pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> OpenError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
-        other => OpenError::Open { path, source: Box::new(other.into()) },
-    }
-}
-
 /// Returns the schema version of a file, `None` for a new one.
-fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64>, OpenError> {
+pub(super) fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64>, OpenError> {
     let found = (|| -> Result<_, redb::Error> {
         let txn = database.begin_read()?;
         let tables: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
@@ -326,67 +278,12 @@ fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result<Option<u64
     }
 }
 
-/// Creates the tables of a new file, or migrates an older one; all or nothing.
-fn bring_up_to_date(path: &Path, database: &Database, older: Option<u64>) -> Result<(), OpenError> {
-    let done = commit(database, Durability::Now, false, |txn| {
-        if let Some(version) = older {
-            tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
-            migrate::deliveries(txn)?;
-        }
+/// Creates the tables of a new file.
+fn create_tables(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let created = commit(database, Durability::Now, false, |txn| {
         let mut tables = Tables::open(txn)?;
         tables.meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
-        if tables.usage.is_empty()? {
-            accounts::count_older(&mut tables)?;
-        }
         Ok(())
     });
-    done.map_err(|fault| match fault {
-        Fault::Redb(source) => OpenError::Open { path: path.to_owned(), source },
-        fault @ (Fault::Damaged { .. } | Fault::Closed(_)) => {
-            OpenError::Read { path: path.to_owned(), source: fault.into() }
-        }
-    })
-}
-
-/// What `waypost db check` finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckReport {
-    /// The schema version of the file; `None` for a file without any.
-    pub found: Option<u64>,
-    /// The version that this Waypost writes.
-    pub current: u64,
-}
-
-/// Reads the schema version of the store in `folder`, without changing anything.
-///
-/// # Errors
-/// When there is no file, when it is in use, or when it is not Waypost's.
-pub fn check(folder: &Path) -> Result<CheckReport, OpenError> {
-    let path = folder.join(FILE_NAME);
-    if !path.exists() {
-        return Err(OpenError::Missing { path });
-    }
-    let found = match builder().open_read_only(&path) {
-        Ok(database) => schema_of(&path, &database)?,
-        // A file that was not closed properly is repaired when it is opened for writing.
-        Err(DatabaseError::RepairAborted) => {
-            schema_of(&path, &builder().open(&path).map_err(|error| open_error(&path, error))?)?
-        }
-        Err(error) => return Err(open_error(&path, error)),
-    };
-    Ok(CheckReport { found, current: SCHEMA_VERSION })
-}
-
-/// Creates the store in `folder`, or migrates it to the current schema; returns what was there before.
-///
-/// # Errors
-/// As for opening.
-pub fn sync(folder: &Path) -> Result<CheckReport, OpenError> {
-    let before = match check(folder) {
-        Ok(checked) => checked,
-        Err(OpenError::Missing { .. }) => CheckReport { found: None, current: SCHEMA_VERSION },
-        Err(error) => return Err(error),
-    };
-    drop(Handle::open(folder)?);
-    Ok(before)
+    created.map_err(|fault| OpenError::of(path, fault))
 }

@@ -1,7 +1,8 @@
 //! Making the tables of deliveries of a file that has none: schema versions 1 and 2, in which a delivery's state followed
-//! from its history and its row among first attempts or retries.
+//! from its history and its row among first attempts or retries. Files of version 3 lack nothing but sealed secrets.
 //!
-//! It all happens in one transaction: a migration that is killed leaves the file as it was, and starts over.
+//! It all happens in the transaction of a copy ([`super::rewrite`]): a migration that is killed leaves the file as it was,
+//! and starts over.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,17 +18,34 @@ use super::history::{self, Histories};
 use super::ids::millis;
 use super::modules::Modules;
 use super::record::{self, Batch, Origin, RetryRecord, Waiting, Why, event_id};
-use super::schema::{MILLIS_KEY, Tables};
+use super::rewrite::Copy;
+use super::schema::{META, MILLIS_KEY, SCHEMA_KEY, SCHEMA_VERSION, Tables};
 use crate::domain::{Entry, Outcome};
 use crate::store::{Position, StoredState};
 
 /// (Subscription, due in microseconds since 1970, event) → how far the delivery had come.
 const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
+/// The first version with tables of deliveries.
+const DELIVERIES: u64 = 3;
 /// How often a long migration says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Deliveries that wait for another attempt: by recipient and event, when they are due and how far they have come.
 type Retries = HashMap<(u128, u128), (Timestamp, RetryRecord)>;
+
+/// Copies the tables that only older files have.
+pub(super) fn copy(copy: &mut Copy<'_>) -> Result<(), redb::Error> {
+    copy.table(RETRIES)
+}
+
+/// Brings the copy of a file of an older version up to date.
+pub(super) fn bring_up_to_date(txn: &WriteTransaction, version: u64) -> Result<(), Fault> {
+    if version < DELIVERIES {
+        deliveries(txn)?;
+    }
+    txn.open_table(META)?.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
+    Ok(())
+}
 
 /// Makes the tables of deliveries, and removes what they replace.
 pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {

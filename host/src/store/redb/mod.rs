@@ -9,6 +9,7 @@
 mod access;
 mod accounts;
 mod apply;
+mod check;
 mod damage;
 mod deliveries;
 #[cfg(test)]
@@ -17,11 +18,13 @@ mod group;
 mod handle;
 mod history;
 mod ids;
+mod keys;
 mod log;
 mod machine;
 mod migrate;
 mod modules;
 mod open;
+mod open_error;
 mod pieces;
 mod plugin_data;
 mod publish;
@@ -31,6 +34,7 @@ mod reads;
 mod recent;
 mod record;
 mod registry;
+mod rewrite;
 mod road;
 mod schema;
 mod tail;
@@ -44,7 +48,7 @@ mod text;
 mod usage;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -57,6 +61,7 @@ use crate::clock;
 use crate::domain::{
     AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
 };
+use crate::secrets::{KeyFile, Vault};
 use crate::stage::Alarm;
 #[cfg(test)]
 use crate::store::faulty::Faults;
@@ -77,7 +82,11 @@ pub(crate) use disk::Disk;
 #[cfg(test)]
 pub(crate) use writer::Stepper;
 
-pub use handle::{CheckReport, FILE_NAME, OpenError, check, sync};
+pub use check::{CheckReport, check, sync};
+pub use handle::FILE_NAME;
+pub use keys::{Rekeyed, Rekeying, rekey};
+pub use open_error::OpenError;
+pub use rewrite::Resealed;
 
 /// The durable state of the service. Every write is durable when its future resolves, except [`Store::settle`] of
 /// anything but a run, and [`Store::release`].
@@ -109,7 +118,7 @@ pub struct Store {
 }
 
 /// The limits of a store, and its dedup window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// For how long events with the same `source` and `id` are logged once; zero turns that off.
     pub dedup_window: Duration,
@@ -119,9 +128,16 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// How many subscriptions, running recoveries and tokens each user may have.
     pub counts: CountLimits,
+    /// The file with the master key; `None` for the one in the store's folder, which is made when it is needed first.
+    pub master_key: Option<PathBuf>,
 }
 
 impl Options {
+    /// Returns where the master key of a store in `folder` lies.
+    fn key(&self, folder: &Path) -> KeyFile {
+        self.master_key.clone().map_or_else(|| KeyFile::In(folder.to_owned()), KeyFile::At)
+    }
+
     fn settings(&self) -> Settings {
         let dedup_window_ms = u64::try_from(self.dedup_window.as_millis()).unwrap_or(u64::MAX);
         Settings { dedup_window_ms, user_bytes_max: self.user_bytes_max }
@@ -135,6 +151,7 @@ impl Default for Options {
             user_bytes_max: u64::MAX,
             queue_bytes_max: usize::MAX,
             counts: CountLimits::default(),
+            master_key: None,
         }
     }
 }
@@ -431,6 +448,11 @@ impl Store {
     /// Writes something and waits until it is durable.
     pub async fn probe(&self) -> Result<(), Error> {
         self.write(Op::Probe).await.map(drop)
+    }
+
+    /// Returns what seals and opens the secrets of what is stored here.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.reader.handle.vault
     }
 
     /// Returns the set to which the ids of recipients with new work are added.

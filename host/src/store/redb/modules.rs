@@ -14,7 +14,8 @@ use redb::{ReadableTable as _, StorageError};
 
 use super::damage::Marks;
 use super::group::Op;
-use super::handle::{Fault, OpenError};
+use super::handle::Fault;
+use super::open_error::OpenError;
 use super::read::Reader;
 use super::record;
 use super::schema::tables;

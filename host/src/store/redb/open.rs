@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::apply::bury_stranded;
 use super::damage::Marks;
 use super::group::Op;
-use super::handle::{FILE_NAME, Fault, Handle, OpenError};
+use super::handle::{FILE_NAME, Fault, Handle};
+use super::keys;
 use super::log;
 use super::machine::Machine;
 use super::modules::{self, Files};
+use super::open_error::OpenError;
 use super::publish::Publisher;
 use super::queue::Queue;
 use super::read::Reader;
@@ -64,7 +66,7 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 
 /// See [`Store::with`].
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
-    let (store, writer) = with_writer(folder, Handle::open(folder)?, options)?;
+    let (store, writer) = with_writer(folder, Handle::open(folder, &options.key(folder))?, &options)?;
     // A store without its writer answers every write with `Closed`: the service cannot go on without it.
     start(&store, "waypost-writer", "the store's writer", move || {
         writer.run();
@@ -79,12 +81,12 @@ pub(crate) fn stepped(
     disk: super::disk::Disk,
     options: Options,
 ) -> Result<(Store, super::Stepper), OpenError> {
-    let (mut store, writer) = with_writer(Path::new("the simulated disk"), Handle::on(disk)?, options)?;
+    let (mut store, writer) = with_writer(Path::new("the simulated disk"), Handle::on(disk)?, &options)?;
     store.is_simulated = true;
     Ok((store, super::Stepper(writer)))
 }
 
-fn with_writer(folder: &Path, handle: Handle, options: Options) -> Result<(Store, Writer), OpenError> {
+fn with_writer(folder: &Path, handle: Handle, options: &Options) -> Result<(Store, Writer), OpenError> {
     let OpenFile { reader, mut machine } = OpenFile::new(folder, handle)?;
     machine.set(&reader, options.settings()).map_err(|fault| unreadable(folder, fault))?;
     if let Err(fault) = bury_stranded(&reader, &mut machine, clock::now()) {
@@ -92,7 +94,7 @@ fn with_writer(folder: &Path, handle: Handle, options: Options) -> Result<(Store
         tracing::warn!(%error, "pending deliveries of damaged subscriptions stay until the next start");
     }
     let modules = modules::open(folder, &reader, false)?;
-    let store = around(reader, &machine, modules, None, &options);
+    let store = around(reader, &machine, modules, None, options);
     let (handle, queue) = (Arc::clone(&store.reader.handle), Arc::clone(&store.queue));
     let writer = Writer { handle, queue, machine, publisher: publisher(&store), doubt: None };
     Ok((store, writer))
@@ -104,8 +106,8 @@ pub(super) async fn join(
     options: Options,
     journal: Arc<dyn Journal>,
 ) -> Result<Store, OpenError> {
-    let owned = folder.to_owned();
-    join_with(folder, move || Handle::open(&owned), SyncPace::default(), options, journal).await
+    let (owned, key) = (folder.to_owned(), options.key(folder));
+    join_with(folder, move || Handle::open(&owned, &key), SyncPace::default(), options, journal).await
 }
 
 /// Joins a journal with a file on a simulated disk, where each transaction is synced.
@@ -125,7 +127,7 @@ async fn join_with(
     options: Options,
     journal: Arc<dyn Journal>,
 ) -> Result<Store, OpenError> {
-    let (runtime, owned) = (runtime::Handle::current(), folder.to_owned());
+    let (runtime, owned, wanted) = (runtime::Handle::current(), folder.to_owned(), options.settings());
     let opening = tokio::task::spawn_blocking({
         let journal = Arc::clone(&journal);
         move || begin_to_join(OpenFile::new(&owned, open()?)?, &owned, pace, &options, journal, runtime)
@@ -133,8 +135,7 @@ async fn join_with(
     let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
     let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
     applied(&store, journal.last().await.map_err(failed)?).await.map_err(failed)?;
-    let (found, wanted) = (store.read(Reader::settings).await.map_err(failed)?, options.settings());
-    match found {
+    match store.read(Reader::settings).await.map_err(failed)? {
         None => drop(store.write(Op::Settings(wanted)).await.map_err(failed)?),
         Some(found) if found != wanted => {
             store.close().await;
@@ -142,7 +143,23 @@ async fn join_with(
         }
         Some(_) => {}
     }
-    Ok(store)
+    check_keys(folder, store).await
+}
+
+/// Refuses a journal whose secrets are sealed with a key that is not here.
+async fn check_keys(folder: &Path, store: Store) -> Result<Store, OpenError> {
+    let path = folder.join(FILE_NAME);
+    let vault = Arc::clone(store.vault());
+    let looking =
+        store.read(move |reader| reader.handle.read(|txn| keys::unknown_key(txn, Some(&vault)))).await;
+    match looking.map_err(|source| OpenError::Read { path: path.clone(), source })? {
+        None => Ok(store),
+        Some(other) => {
+            let source = store.vault().other_key(other);
+            store.close().await;
+            Err(OpenError::OtherKey { path, source })
+        }
+    }
 }
 
 fn begin_to_join(

@@ -48,9 +48,9 @@ pub(super) use waiting::{Origin, Waiting, Why};
 /// The version of records without a checksum.
 const VERSION: u8 = 1;
 /// The version of records whose last bytes are a checksum of those before them.
-pub(super) const SEALED: u8 = 4;
+pub(super) const SUMMED: u8 = 4;
 /// How long a checksum is: CRC-32 (ISO-HDLC), little-endian.
-const SEAL: usize = 4;
+const SUM_BYTES: usize = 4;
 
 /// More bytes than most records have.
 const USUAL_BYTES: usize = 128;
@@ -83,9 +83,9 @@ pub(super) enum Error {
 /// Writes a record as postcard.
 pub(super) fn versioned(record: &impl Serialize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(USUAL_BYTES);
-    buffer.push(SEALED);
+    buffer.push(SUMMED);
     append(record, &mut buffer);
-    seal(buffer)
+    with_sum(buffer)
 }
 
 /// Appends the postcard of a value.
@@ -117,21 +117,21 @@ impl postcard::ser_flavors::Flavor for Appended<'_> {
 
 /// Writes a record as JSON.
 fn json(record: &impl Serialize) -> Vec<u8> {
-    let mut buffer = vec![SEALED];
+    let mut buffer = vec![SUMMED];
     serde_json::to_writer(&mut buffer, record).expect("records have only string keys");
-    seal(buffer)
+    with_sum(buffer)
 }
 
 /// Appends the checksum to a record.
-pub(super) fn seal(mut record: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_sum(mut record: Vec<u8>) -> Vec<u8> {
     let sum = crc32fast::hash(&record);
     record.extend_from_slice(&sum.to_le_bytes());
     record
 }
 
 /// Returns the part of a record that its checksum covers.
-fn unseal(record: &[u8]) -> Result<&[u8], Error> {
-    let (record, sum) = record.split_last_chunk::<SEAL>().ok_or(Error::Checksum)?;
+fn without_sum(record: &[u8]) -> Result<&[u8], Error> {
+    let (record, sum) = record.split_last_chunk::<SUM_BYTES>().ok_or(Error::Checksum)?;
     if crc32fast::hash(record) == u32::from_le_bytes(*sum) { Ok(record) } else { Err(Error::Checksum) }
 }
 
@@ -146,7 +146,7 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
 pub(super) fn body(record: &[u8]) -> Result<&[u8], Error> {
     match record.split_first() {
         Some((&VERSION, body)) => Ok(body),
-        Some((&SEALED, _)) => Ok(&unseal(record)?[1..]),
+        Some((&SUMMED, _)) => Ok(&without_sum(record)?[1..]),
         Some((&version, _)) => Err(Error::Version(version)),
         None => Err(Error::Empty),
     }

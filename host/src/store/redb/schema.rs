@@ -22,12 +22,14 @@ use super::modules::ModuleTables;
 use super::pieces::{PIECES, PiecesTable};
 use super::plugin_data::PluginTables;
 use super::registry::RegistryTables;
+use super::rewrite::Copy;
 use super::text::Text;
 
 /// The version of this layout and of its records, under [`SCHEMA_KEY`] in [`META`]: an older Waypost refuses the file
 /// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
 /// without one, which stay readable. Since 3, tables say where each delivery stands; `migrate` makes them of older files.
-pub(super) const SCHEMA_VERSION: u64 = 3;
+/// Since 4, secrets are sealed; `rewrite` copies older files, so that no page of them is left.
+pub(super) const SCHEMA_VERSION: u64 = 4;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// The number of groups of writes so far: each writes it, and has its position by it.
@@ -74,6 +76,14 @@ macro_rules! tables {
             ) -> Result<Self, ::redb::TableError> {
                 Ok(Self { $($field: txn.open_table($table)?),+ })
             }
+
+            /// Copies the tables of another file.
+            pub(in $crate::store::redb) fn copy(
+                copy: &mut $crate::store::redb::rewrite::Copy<'_>,
+            ) -> Result<(), ::redb::Error> {
+                $(copy.table($table)?;)+
+                Ok(())
+            }
         }
     };
 }
@@ -109,5 +119,19 @@ impl<'txn> Tables<'txn> {
             usage: txn.open_table(USAGE)?,
             access: AccessTables::open(txn)?,
         })
+    }
+
+    /// Copies all tables of another file.
+    pub(super) fn copy(copy: &mut Copy<'_>) -> Result<(), redb::Error> {
+        copy.table(META)?;
+        LogTables::copy(copy)?;
+        copy.table(HISTORY)?;
+        copy.table(PIECES)?;
+        DeliveryTables::copy(copy)?;
+        RegistryTables::copy(copy)?;
+        ModuleTables::copy(copy)?;
+        PluginTables::copy(copy)?;
+        AccessTables::copy(copy)?;
+        copy.table(USAGE)
     }
 }

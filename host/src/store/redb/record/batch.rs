@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::event::LoggedRecord;
 use super::form::Form as _;
-use super::{Error, SEAL, SEALED, append, body, read, unseal};
+use super::{Error, SUM_BYTES, SUMMED, append, body, read, without_sum};
 use crate::store::LoggedEvent;
 
 /// The events of one commit. A purged event leaves an empty place, so that the others keep theirs.
@@ -48,7 +48,7 @@ impl std::ops::DerefMut for Batch {
 /// The length that marks a damaged event.
 const DAMAGED: u32 = u32::MAX;
 /// What a batch has for each event before the first: its length (0 for a purged one) and its checksum.
-const LISTED: usize = 4 + SEAL;
+const LISTED: usize = 4 + SUM_BYTES;
 
 /// Writes a batch: the version, how many events there are, the list of their lengths and checksums, the checksum of all
 /// that, and the events.
@@ -59,9 +59,9 @@ pub(crate) fn encode_batch<'a>(
     let events: Vec<_> = events.collect();
     let list = 5 + LISTED * events.len();
     let size: usize = events.iter().flatten().map(|logged| logged.event.size() + 256).sum();
-    let mut buffer = Vec::with_capacity(list + SEAL + size);
-    buffer.resize(list + SEAL, 0);
-    buffer[0] = SEALED;
+    let mut buffer = Vec::with_capacity(list + SUM_BYTES + size);
+    buffer.resize(list + SUM_BYTES, 0);
+    buffer[0] = SUMMED;
     buffer[1..5].copy_from_slice(&length(events.len()));
     for (place, logged) in (0u32..).zip(&events) {
         let (length, sum) = match logged {
@@ -78,7 +78,7 @@ pub(crate) fn encode_batch<'a>(
         buffer[at + 4..at + LISTED].copy_from_slice(&sum.to_le_bytes());
     }
     let sum = crc32fast::hash(&buffer[..list]);
-    buffer[list..list + SEAL].copy_from_slice(&sum.to_le_bytes());
+    buffer[list..list + SUM_BYTES].copy_from_slice(&sum.to_le_bytes());
     buffer
 }
 
@@ -90,7 +90,7 @@ fn length(bytes: usize) -> [u8; 4] {
 /// ones.
 pub(crate) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     match shared.split_first() {
-        Some((&SEALED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
+        Some((&SUMMED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
         _ => {
             let records: Vec<Option<LoggedRecord<'_>>> = read(body(shared)?)?;
             let events = records
@@ -109,9 +109,9 @@ pub(crate) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
 fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Batch, Error> {
     let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let count = shared.get(1..5).map(number).and_then(|count| usize::try_from(count).ok());
-    let end = count.and_then(|count| count.checked_mul(LISTED)?.checked_add(5 + SEAL));
+    let end = count.and_then(|count| count.checked_mul(LISTED)?.checked_add(5 + SUM_BYTES));
     let (list, mut rest) = end.and_then(|end| shared.split_at_checked(end)).ok_or(Error::Checksum)?;
-    let list = &unseal(list)?[5..];
+    let list = &without_sum(list)?[5..];
     let mut batch = Batch { events: Vec::with_capacity(list.len() / LISTED), damaged: Vec::new() };
     for (place, listed) in (0u32..).zip(list.chunks_exact(LISTED)) {
         let (length, sum) = (number(listed), number(&listed[4..]));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::end::EndRecord;
 use self::op::OpRecord;
 use super::form::{Form as _, List};
-use super::{Error, SEALED, append, read, seal, unseal};
+use super::{Error, SUMMED, append, read, with_sum, without_sum};
 use crate::store::journal::Ticket;
 use crate::store::redb::group::{End, Group, Op};
 
@@ -39,16 +39,16 @@ pub(crate) fn encode_group(ticket: Ticket, group: &Group) -> Vec<u8> {
     let record = GroupRecord { member, number, ops: List::Borrowed(ops), ends: List::Borrowed(ends) };
     let size = ops.iter().map(Op::size).sum::<usize>() + END_BYTES * (1 + ends.len());
     let mut buffer = Vec::with_capacity(size);
-    buffer.push(SEALED);
+    buffer.push(SUMMED);
     append(&record, &mut buffer);
-    seal(buffer)
+    with_sum(buffer)
 }
 
 /// Reads a group; the bodies of its events, and the parts of modules, share the record's buffer.
 pub(crate) fn decode_group(shared: &Bytes) -> Result<(Ticket, Group), Error> {
     // No group was ever written without a checksum.
     let body = match shared.split_first() {
-        Some((&SEALED, _)) => &unseal(shared)?[1..],
+        Some((&SUMMED, _)) => &without_sum(shared)?[1..],
         Some((&version, _)) => return Err(Error::Version(version)),
         None => return Err(Error::Empty),
     };

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, SEAL, SEALED, body, read, seal, timestamp, unseal};
+use super::{Error, SUM_BYTES, SUMMED, body, read, timestamp, with_sum, without_sum};
 use crate::store::Progress;
 
 /// The value of a row that waits for its next attempt, in files of the first schema: its migration reads it.
@@ -45,7 +45,7 @@ impl RetryRecord {
     /// Reads the record.
     pub(crate) fn decode(record: &[u8]) -> Result<Self, Error> {
         match record.split_first() {
-            Some((&SEALED, _)) => {
+            Some((&SUMMED, _)) => {
                 let (this, plugin, held): (Self, _, _) = read(body(record)?)?;
                 Ok(Self { plugin, held, ..this })
             }
@@ -77,15 +77,15 @@ impl RetryRecord {
 
 /// Writes places in a batch, 4 bytes each, little-endian.
 pub(crate) fn encode_places(places: &[u32]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(1 + 4 * places.len() + SEAL);
-    record.push(SEALED);
+    let mut record = Vec::with_capacity(1 + 4 * places.len() + SUM_BYTES);
+    record.push(SUMMED);
     record.extend(places.iter().flat_map(|place| place.to_le_bytes()));
-    seal(record)
+    with_sum(record)
 }
 
 /// Reads places in a batch. Old rows are places alone: those with a checksum have a byte more than that.
 pub(crate) fn decode_places(record: &[u8]) -> Result<Vec<u32>, Error> {
-    let record = if record.len().is_multiple_of(4) { record } else { &unseal(record)?[1..] };
+    let record = if record.len().is_multiple_of(4) { record } else { &without_sum(record)?[1..] };
     let (places, rest) = record.as_chunks();
     if !rest.is_empty() {
         return Err(Error::Value("a place is cut off"));

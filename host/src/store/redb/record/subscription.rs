@@ -4,18 +4,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::form::{Form as _, record};
+use super::form::{Form, record};
 use super::plugin_use::PluginUseRecord;
 use super::{Error, body, json};
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
-use crate::domain::{Activity, Auth, FilterDialect, Subscription};
+use crate::domain::{Activity, Auth, FilterDialect, Sealed, Subscription};
 use crate::store::{Position, StoredSubscription};
 
 record! {
@@ -64,8 +66,37 @@ record! {
     /// How Waypost authenticates with a target.
     enum AuthRecord<'a> of Auth {
         None,
-        Basic { username: Cow<'a, str>, password: Cow<'a, str> },
-        Header { scheme: Cow<'a, str>, credentials: Cow<'a, str> },
+        Basic { username: Cow<'a, str>, password: SealedRecord<'a> },
+        Header { scheme: Cow<'a, str>, credentials: SealedRecord<'a> },
+    }
+}
+
+/// A secret: sealed, in base64, or as schema versions before 4 have it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SealedRecord<'a> {
+    Sealed { sealed: Cow<'a, str> },
+    Plain(Cow<'a, str>),
+}
+
+impl<'a> Form<'a, Sealed> for SealedRecord<'a> {
+    fn of(value: &'a Sealed) -> Self {
+        match value.bytes() {
+            Ok(bytes) => Self::Sealed { sealed: BASE64_STANDARD_NO_PAD.encode(bytes).into() },
+            Err(plain) => Self::Plain(plain.expose_str().expect("it was read from a text").into()),
+        }
+    }
+
+    fn read(self, _: &Bytes) -> Result<Sealed, Error> {
+        match self {
+            Self::Plain(text) => Ok(Sealed::unsealed(text.into_owned().into())),
+            Self::Sealed { sealed } => {
+                let bytes = BASE64_STANDARD_NO_PAD.decode(&*sealed);
+                let bytes = bytes.map_err(|_| Error::Value("a sealed secret that is not base64"))?;
+                Sealed::from_bytes(bytes.into())
+                    .map_err(|_| Error::Value("a sealed secret that is too short"))
+            }
+        }
     }
 }
 

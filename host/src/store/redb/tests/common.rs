@@ -19,6 +19,7 @@ pub(in crate::store::redb) use crate::domain::plugin::{
 pub(in crate::store::redb) use crate::domain::{
     Attempt, Entry, Event, EventId, Outcome, PluginDigest, RecipientId, State, Subscription, SubscriptionId,
 };
+pub(in crate::store::redb) use crate::secrets::KeyFile;
 pub(in crate::store::redb) use crate::store::{
     Accepted, Arrival, Delivery, PendingDelivery, Position, Progress, Purge, PurgeReport, Put, Quota, Range,
     ReadyPage, ReadyQuery, Rendering, Settlement, Store,
@@ -69,6 +70,11 @@ impl redb::Key for RawText {
 
 pub(in crate::store::redb) const ALL: Range =
     Range { before: None, since: None, until: None, limit: usize::MAX };
+
+/// The master key of a file, beside it.
+pub(in crate::store::redb) fn key(folder: &Path) -> KeyFile {
+    KeyFile::In(folder.to_owned())
+}
 
 /// Ends a store, so that its file can be opened again.
 pub(in crate::store::redb) async fn close(store: Store) {

@@ -119,7 +119,7 @@ fn rename_batch(folder: &Path, from: EventId, to: EventId) {
         schema::{MILLIS_KEY, Tables},
     };
     use crate::store::LoggedEvent;
-    let renamed = Handle::open(folder).unwrap().write(|txn| {
+    let renamed = Handle::open(folder, &key(folder)).unwrap().write(|txn| {
         let mut tables = Tables::open(txn)?;
         let row = tables.log.batches.remove(from.uuid().as_u128())?.unwrap().value().to_vec();
         let batch = record::decode_batch(&row.into()).unwrap();

@@ -71,7 +71,7 @@ struct Timed {
 impl Timed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let handle = Handle::open(folder.path()).unwrap();
+        let handle = Handle::open(folder.path(), &key(folder.path())).unwrap();
         Self { _folder: folder, handle, machine: machine(DAY) }
     }
 

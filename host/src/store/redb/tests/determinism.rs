@@ -99,7 +99,7 @@ struct Replica {
 impl Replica {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let handle = Arc::new(Handle::open(folder.path()).unwrap());
+        let handle = Arc::new(Handle::open(folder.path(), &key(folder.path())).unwrap());
         Self { folder, handle, machine: machine(DEDUP_WINDOW) }
     }
 
@@ -143,7 +143,7 @@ impl Replica {
     fn reopened(self) -> Self {
         let Self { folder, handle, .. } = self;
         drop(handle);
-        let handle = Arc::new(Handle::open(folder.path()).unwrap());
+        let handle = Arc::new(Handle::open(folder.path(), &key(folder.path())).unwrap());
         let mut replica = Self { folder, handle, machine: machine(DEDUP_WINDOW) };
         let reader = replica.reader();
         replica.machine.reached = registry::reached(&reader).unwrap().into_iter().collect();

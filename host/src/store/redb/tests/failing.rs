@@ -25,7 +25,7 @@ fn spoil(store: &Store, spoil: impl FnOnce(&mut Tables<'_>)) {
 #[test]
 fn a_failed_transaction_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let handle = Handle::open(folder.path()).unwrap();
+    let handle = Handle::open(folder.path(), &key(folder.path())).unwrap();
     let machine = machine(Duration::ZERO);
     let written: Result<(), Fault> = handle.write(|txn| {
         let op = Op::Accept { arrivals: vec![arrival("a", &[sub(1)])], matched_at: Position::default() };

@@ -80,7 +80,7 @@ fn what_is_fixed_is_read_as_it_was_written() {
     for fixed in [PluginResult::Event, outputs(), denied, skipped] {
         let rendered = RenderedPayload::by(&plugin(&json!({"a": 1})), fixed);
         let record = Bytes::from(encode_rendered(&rendered));
-        assert_eq!(record[0], record::SEALED);
+        assert_eq!(record[0], record::SUMMED);
         assert_eq!(decode_rendered(&record).unwrap(), rendered);
         for length in 0..record.len() {
             assert!(decode_rendered(&record.slice(..length)).is_err(), "{length}");

@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use redb::{Database, ReadableDatabase};
 use serde::Deserialize;
 
-use super::super::handle::check;
+use super::super::check::check;
 use super::super::migrate;
 use super::*;
 use crate::store::{DeliveriesQuery, StoredState};

@@ -28,8 +28,10 @@ mod queueing;
 mod records;
 mod recovering;
 mod redelivering;
+mod rekeying;
 mod replacing;
 mod replicas;
+mod sealing;
 mod tailing;
 
 use common::*;

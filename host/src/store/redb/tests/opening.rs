@@ -2,7 +2,8 @@
 
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
-use super::super::handle::{CheckReport, OpenError, check, sync};
+use super::super::check::{self, CheckReport, check};
+use super::super::open_error::OpenError;
 use super::super::plugin_data::{PREPARED, STATE};
 use super::super::registry::RECOVERIES;
 use super::super::schema::{META, SCHEMA_KEY, SCHEMA_VERSION};
@@ -20,6 +21,10 @@ fn file(write: impl FnOnce(&redb::WriteTransaction)) -> tempfile::TempDir {
     write(&txn);
     txn.commit().unwrap();
     folder
+}
+
+fn sync(folder: &Path) -> Result<CheckReport, OpenError> {
+    check::sync(folder, &key(folder))
 }
 
 fn error(folder: &Path) -> OpenError {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::super::record::*;
 use super::*;
-use crate::domain::{Activity, Answer, Auth, Recovery, RetrySchedule, Subscription, recovery};
+use crate::domain::{Activity, Answer, Auth, KeyId, Recovery, RetrySchedule, Sealed, Subscription, recovery};
 use crate::store::LoggedEvent;
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -84,13 +84,13 @@ fn events(batch: &Batch) -> Vec<Option<LoggedEvent>> {
     batch.iter().map(|logged| logged.as_deref().cloned()).collect()
 }
 
-fn sealed_batch() -> Vec<u8> {
+fn summed_batch() -> Vec<u8> {
     encode_batch(batch().iter().map(Option::as_ref), &[])
 }
 
 #[test]
 fn a_batch_has_a_checksum_for_each_event() {
-    let record = sealed_batch();
+    let record = summed_batch();
     let read = decode_batch(&record.clone().into()).unwrap();
     assert_eq!((events(&read), read.damaged.len()), (batch(), 0));
     assert_eq!(events(&decode_new_batch(&record.into()).unwrap()), batch());
@@ -139,9 +139,9 @@ const HISTORY: &str = "
 #[test]
 fn a_row_of_history_of_version_1_is_read() {
     assert_eq!(decode_history(&unhex(HISTORY)).unwrap(), entries());
-    let sealed = encode_history(&entries());
-    assert_eq!(decode_history(&sealed).unwrap(), entries());
-    assert_eq!(sealed[1..sealed.len() - 4], unhex(HISTORY)[1..], "nothing but the frame is another");
+    let summed = encode_history(&entries());
+    assert_eq!(decode_history(&summed).unwrap(), entries());
+    assert_eq!(summed[1..summed.len() - 4], unhex(HISTORY)[1..], "nothing but the frame is another");
 }
 
 const FILTER_FAILED: &str = "01010307038080f281838985060d746f6f20657870656e73697665";
@@ -181,8 +181,8 @@ fn a_recovery_of_version_1_is_read() {
     recovery.end = Some(recovery::Mark { event: id(3), received: at(1_700_000_000_000_001) });
     (recovery.looked_at, recovery.matched, recovery.created, recovery.failed) = (4, 3, 2, 1);
     recovery.state = recovery::State::Failed { at: at(1_700_000_002_000_000), reason: "why".to_owned() };
-    let sealed = encode_recovery(&recovery);
-    assert_eq!(std::str::from_utf8(&sealed[1..sealed.len() - 4]).unwrap(), RECOVERY);
+    let summed = encode_recovery(&recovery);
+    assert_eq!(std::str::from_utf8(&summed[1..summed.len() - 4]).unwrap(), RECOVERY);
     assert_eq!(decode_recovery(&[b"\x01", RECOVERY.as_bytes()].concat()).unwrap(), recovery);
     assert!(decode_recovery(b"\x02{}").is_err() && decode_recovery(b"").is_err());
     for state in [
@@ -222,8 +222,8 @@ fn a_retry_row_of_version_2_is_read() {
     let golden = "0201000300000185808080808080808001";
     assert_eq!(RetryRecord::decode(&unhex(golden)).unwrap().progress().unwrap(), begun);
     let held = Progress { held: Some(at(-7)), ..begun };
-    let sealed = RetryRecord::new(1, 0, held).encode();
-    assert_eq!(RetryRecord::decode(&sealed).unwrap().progress().unwrap(), held);
+    let summed = RetryRecord::new(1, 0, held).encode();
+    assert_eq!(RetryRecord::decode(&summed).unwrap().progress().unwrap(), held);
     for length in 0..record.encode().len() {
         assert!(RetryRecord::decode(&record.encode()[..length]).is_err());
     }
@@ -235,7 +235,7 @@ fn subscription() -> Subscription {
         Subscription::new("ann".into(), "all".into(), "$.id".into(), target, at(1_700_000_000_000_001));
     all.id = sub(7);
     all.extensions.insert("x".to_owned(), 1.into());
-    all.auth = Auth::Basic { username: "u".to_owned(), password: "p".to_owned() };
+    all.auth = Auth::Basic { username: "u".to_owned(), password: Sealed::unsealed("p".to_owned().into()) };
     all.deleted = Some(at(1_700_000_001_000_000));
     all.activity = Activity::Disabled { since: at(0), error: Some("410".to_owned()) };
     all.retry = Some("5s,5m".parse::<RetrySchedule>().unwrap());
@@ -264,9 +264,9 @@ fn a_subscription_of_version_1_is_read() {
         r#""content_mode":"structured"}"#,
         r#""content_mode":"structured","content_type":"application/cloudevents+json","plugin":null}"#,
     );
-    let sealed = encoded(&subscription());
-    assert_eq!(sealed[1..sealed.len() - 4], *now.as_bytes());
-    assert_eq!(decoded(&sealed).unwrap(), subscription());
+    let summed = encoded(&subscription());
+    assert_eq!(summed[1..summed.len() - 4], *now.as_bytes());
+    assert_eq!(decoded(&summed).unwrap(), subscription());
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn readable(bytes: &[u8]) -> [bool; 4] {
 #[test]
 fn a_record_that_is_cut_off_or_of_another_version_is_damaged() {
     let subscription = encoded(&subscription());
-    let whole = [sealed_batch(), unhex(HISTORY), unhex(RETRIES[0]), subscription];
+    let whole = [summed_batch(), unhex(HISTORY), unhex(RETRIES[0]), subscription];
     for (kind, record) in whole.into_iter().enumerate() {
         assert!(readable(&record)[kind]);
         for length in 0..record.len() {
@@ -323,7 +323,7 @@ fn a_damaged_byte_anywhere_in_a_record_is_noticed() {
             }
         }
     };
-    notices("a batch", &sealed_batch(), &|bytes| match decode_batch(&Bytes::copy_from_slice(bytes)) {
+    notices("a batch", &summed_batch(), &|bytes| match decode_batch(&Bytes::copy_from_slice(bytes)) {
         Err(_) => true,
         Ok(read) => {
             for (place, (read, written)) in events(&read).into_iter().zip(batch()).enumerate() {
@@ -344,7 +344,7 @@ fn a_damaged_byte_anywhere_in_a_record_is_noticed() {
 
 #[test]
 fn one_damaged_event_leaves_the_others_of_its_batch() {
-    let mut record = sealed_batch();
+    let mut record = summed_batch();
     let last = record.len() - 1;
     record[last] ^= 1;
     let read = decode_batch(&record.into()).unwrap();

@@ -127,7 +127,7 @@ async fn the_settings_are_in_the_file() {
     for (hours, bytes) in [(1, 5_000), (1, 5_000), (2, 5_000), (2, 7_000)] {
         let dedup_window = Duration::from_secs(hours * 3_600);
         let options = Options { dedup_window, user_bytes_max: bytes, ..Options::default() };
-        let store = Store::with(folder.path(), options).unwrap();
+        let store = Store::with(folder.path(), options.clone()).unwrap();
         let settings = store.reader.settings().unwrap();
         assert_eq!(settings, Some(options.settings()));
         assert_eq!(store.usage_of("ann").max, bytes);

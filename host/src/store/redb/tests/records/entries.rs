@@ -10,9 +10,9 @@ use crate::domain::{HandlerRun, Holder};
 fn check(entry: Entry, bytes: &str) {
     let records = [HistoryRecord { index: 3, recipient: 7, entry }];
     let row = format!("010307{bytes}");
-    let sealed = encode_history(&records);
-    assert_eq!(hex(&sealed[1..sealed.len() - 4]), row, "{records:?}");
-    assert_eq!(decode_history(&sealed).unwrap(), records);
+    let summed = encode_history(&records);
+    assert_eq!(hex(&summed[1..summed.len() - 4]), row, "{records:?}");
+    assert_eq!(decode_history(&summed).unwrap(), records);
     assert_eq!(decode_history(&unhex(&format!("01{row}"))).unwrap(), records);
 }
 

@@ -294,14 +294,14 @@ fn a_group_that_is_cut_off_is_damaged() {
     for length in 0..body.len() {
         assert!(read(&record[..length]).is_err(), "{length} bytes of {}", record.len());
         // Even one whose checksum fits.
-        assert!(read(&sealed(&body[..length])).is_err(), "{length} bytes of {}", record.len());
+        assert!(read(&summed(&body[..length])).is_err(), "{length} bytes of {}", record.len());
     }
     let longer = [body, &[0]].concat();
-    assert_eq!(read(&sealed(&longer)).unwrap_err().to_string(), "there are bytes behind its end");
+    assert_eq!(read(&summed(&longer)).unwrap_err().to_string(), "there are bytes behind its end");
 }
 
 /// Returns bytes with the checksum that fits them.
-fn sealed(bytes: &[u8]) -> Vec<u8> {
+fn summed(bytes: &[u8]) -> Vec<u8> {
     [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()
 }
 
@@ -351,6 +351,6 @@ proptest! {
         }
         prop_assert_eq!(read(&damaged).is_err(), damaged != record);
         // No bytes make the reader panic, even if their checksum fits.
-        let _read = read(&sealed(&damaged[..damaged.len() - 4]));
+        let _read = read(&summed(&damaged[..damaged.len() - 4]));
     }
 }

@@ -19,20 +19,20 @@ fn plain() -> Subscription {
 }
 
 /// Returns the JSON of a record, whose frame is checked.
-fn json_of(sealed: &[u8]) -> &str {
-    assert_eq!(sealed[0], SEALED);
-    std::str::from_utf8(&sealed[1..sealed.len() - 4]).unwrap()
+fn json_of(summed: &[u8]) -> &str {
+    assert_eq!(summed[0], SUMMED);
+    std::str::from_utf8(&summed[1..summed.len() - 4]).unwrap()
 }
 
 /// Checks that a subscription is written with these values of members, and read again.
 #[track_caller]
 fn check(subscription: &Subscription, members: &Value) {
-    let sealed = encoded(subscription);
-    let json: Value = serde_json::from_str(json_of(&sealed)).unwrap();
+    let summed = encoded(subscription);
+    let json: Value = serde_json::from_str(json_of(&summed)).unwrap();
     for (name, value) in members.as_object().unwrap() {
         assert_eq!(json[name], *value, "{name}");
     }
-    assert_eq!(decoded(&sealed).unwrap(), *subscription);
+    assert_eq!(decoded(&summed).unwrap(), *subscription);
 }
 
 const PLAIN: &str = concat!(
@@ -70,12 +70,24 @@ fn every_choice_of_a_subscription_has_its_word() {
     ] {
         check(&Subscription { content_type, ..plain() }, &json!({"content_type": word}));
     }
-    let basic = Auth::Basic { username: "u".to_owned(), password: "p\"\\".to_owned() };
-    let header = Auth::Header { scheme: "Bearer".to_owned(), credentials: "c".to_owned() };
+    let unsealed = |text: &str| Sealed::unsealed(text.to_owned().into());
+    let sealed = Sealed::new(KeyId::from_bytes([1; 8]), [2; 24], &[3; 17]);
+    let basic = Auth::Basic { username: "u".to_owned(), password: unsealed("p\"\\") };
+    let header = Auth::Header { scheme: "Bearer".to_owned(), credentials: unsealed("c") };
+    let words = "AQEBAQEBAQECAgICAgICAgICAgICAgICAgICAgICAgIDAwMDAwMDAwMDAwMDAwMDAw";
+    let sealed_form = json!({"sealed": words});
     for (auth, form) in [
         (Auth::None, json!("None")),
         (basic, json!({"Basic": {"username": "u", "password": "p\"\\"}})),
         (header, json!({"Header": {"scheme": "Bearer", "credentials": "c"}})),
+        (
+            Auth::Basic { username: "u".to_owned(), password: sealed.clone() },
+            json!({"Basic": {"username": "u", "password": sealed_form}}),
+        ),
+        (
+            Auth::Header { scheme: "Bearer".to_owned(), credentials: sealed },
+            json!({"Header": {"scheme": "Bearer", "credentials": sealed_form}}),
+        ),
     ] {
         check(&Subscription { auth, ..plain() }, &json!({"auth": form}));
     }
@@ -107,6 +119,9 @@ fn a_subscription_whose_values_cannot_be_is_damaged() {
         (r#""retry":null"#, r#""retry":"5x""#),
         (r#""activity":"Enabled""#, r#""activity":"enabled""#),
         (r#""plugin":null"#, r#""plugin":{"digest":"sha256:0"}"#),
+        (r#""auth":"None""#, r#""auth":{"Header":{"scheme":"Bearer","credentials":{"sealed":"AQEB"}}}"#),
+        (r#""auth":"None""#, r#""auth":{"Header":{"scheme":"Bearer","credentials":{"sealed":"?"}}}"#),
+        (r#""auth":"None""#, r#""auth":{"Header":{"scheme":"Bearer","credentials":{}}}"#),
         (r#""id":"0"#, r#""id":"x"#),
     ] {
         assert!(PLAIN.contains(good));
@@ -138,9 +153,9 @@ fn the_plugin_of_a_subscription_has_its_json() {
         state_keys: Some(5),
     };
     let subscription = Subscription { plugin: Some(Arc::new(plugin)), ..plain() };
-    let sealed = encoded(&subscription);
-    assert_eq!(json_of(&sealed), PLAIN.replace(r#""plugin":null"#, &format!(r#""plugin":{PLUGIN}"#)));
-    assert_eq!(decoded(&sealed).unwrap(), subscription);
+    let summed = encoded(&subscription);
+    assert_eq!(json_of(&summed), PLAIN.replace(r#""plugin":null"#, &format!(r#""plugin":{PLUGIN}"#)));
+    assert_eq!(decoded(&summed).unwrap(), subscription);
     for (on_error, word) in [
         (OnError::Retry, "retry"),
         (OnError::Skip, "skip"),
@@ -176,15 +191,15 @@ fn a_recovery_has_its_json_in_every_state() {
         ),
     ] {
         recovery.state = state;
-        let sealed = encode_recovery(&recovery);
-        let json: Value = serde_json::from_str(json_of(&sealed)).unwrap();
+        let summed = encode_recovery(&recovery);
+        let json: Value = serde_json::from_str(json_of(&summed)).unwrap();
         assert_eq!(json["state"], form);
         let mark = |number: u8| {
             let event = format!("00000000-0000-0000-0000-00000000000{number}");
             json!({"event": event, "received": "1970-01-01T00:00:00.000001Z"})
         };
         assert_eq!((&json["end"], &json["oldest"], &json["position"]), (&mark(3), &mark(1), &mark(2)));
-        assert_eq!(decode_recovery(&sealed).unwrap(), recovery);
+        assert_eq!(decode_recovery(&summed).unwrap(), recovery);
     }
 }
 
@@ -226,9 +241,9 @@ const MODULE: &str = concat!(
 
 #[test]
 fn a_module_has_its_json() {
-    let sealed = encode_module(&module());
-    assert_eq!(json_of(&sealed), MODULE);
-    assert_eq!(decode_module(&sealed).unwrap(), module());
+    let summed = encode_module(&module());
+    assert_eq!(json_of(&summed), MODULE);
+    assert_eq!(decode_module(&summed).unwrap(), module());
     assert_eq!(decode_module(&[b"\x01", MODULE.as_bytes()].concat()).unwrap(), module());
 }
 

@@ -10,10 +10,10 @@ fn check(result: PluginResult, bytes: &str) {
     let (digest, config) = (PluginDigest::of(b"abc"), PluginDigest::of(b"{}"));
     let rendered = RenderedPayload { digest, config, result };
     let text = |digest: PluginDigest| format!("47{}", hex(digest.to_string().as_bytes()));
-    let sealed = encode_rendered(&rendered);
+    let summed = encode_rendered(&rendered);
     let body = format!("{}{}{bytes}", text(digest), text(config));
-    assert_eq!(hex(&sealed[1..sealed.len() - 4]), body, "{rendered:?}");
-    assert_eq!(decode_rendered(&sealed.into()).unwrap(), rendered);
+    assert_eq!(hex(&summed[1..summed.len() - 4]), body, "{rendered:?}");
+    assert_eq!(decode_rendered(&summed.into()).unwrap(), rendered);
     assert_eq!(decode_rendered(&unhex(&format!("01{body}")).into()).unwrap(), rendered);
 }
 
@@ -39,8 +39,8 @@ fn a_rendered_payload_has_its_bytes_with_every_result() {
 fn a_value_of_a_state_has_its_bytes() {
     for (expires, bytes) in [(None, "000200ff"), (Some(at(-1)), "01010200ff")] {
         let value = StateValue { bytes: vec![0, 255], expires };
-        let sealed = encode_state(&value);
-        assert_eq!(hex(&sealed[1..sealed.len() - 4]), bytes);
-        assert_eq!(decode_state(&sealed).unwrap(), value);
+        let summed = encode_state(&value);
+        assert_eq!(hex(&summed[1..summed.len() - 4]), bytes);
+        assert_eq!(decode_state(&summed).unwrap(), value);
     }
 }

@@ -1,0 +1,119 @@
+//! The `auth` of a body: checked, and its secret sealed at once. Nothing behind this sees it in plain until it is sent.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::dotted;
+use crate::domain::subscription::{CREDENTIALS, PASSWORD};
+use crate::domain::{Auth, Sealed, Secret};
+use crate::http::error::ApiError;
+
+/// The form of `auth`; what is left out of it stays.
+#[derive(Deserialize)]
+struct AuthBody {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    basic: Option<BasicBody>,
+    header: Option<HeaderBody>,
+}
+
+#[derive(Default, Deserialize)]
+struct BasicBody {
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
+#[derive(Default, Deserialize)]
+struct HeaderBody {
+    #[serde(rename = "type")]
+    scheme: Option<String>,
+    credentials: Option<Secret>,
+}
+
+/// Reads `auth`; a secret that is left out is the known one. `seal` seals another one under its name.
+///
+/// # Errors
+/// Names the first member that is missing or wrong, never its value.
+pub(super) fn take(
+    value: Value,
+    known: &Auth,
+    seal: impl Fn(&'static str, Secret) -> Sealed,
+) -> Result<Auth, ApiError> {
+    if value.is_null() || value.as_object().is_some_and(Map::is_empty) {
+        return Ok(Auth::None);
+    }
+    let body = AuthBody::deserialize(value).map_err(|_| {
+        ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\"")
+    })?;
+    match body.kind.as_deref() {
+        Some("basic") => {
+            let (user, sealed) = match known {
+                Auth::Basic { username, password } => (Some(username.clone()), Some(password.clone())),
+                Auth::None | Auth::Header { .. } => (None, None),
+            };
+            let basic = body.basic.unwrap_or_default();
+            let username = text(basic.username.or(user), "/auth/basic/username")?;
+            if username.contains(':') {
+                return Err(ApiError::field("/auth/basic/username", "a user name must not contain a colon"));
+            }
+            let password = secret(basic.password, "/auth/basic/password")?.map(|given| seal(PASSWORD, given));
+            Ok(Auth::Basic { username, password: given(password.or(sealed), "/auth/basic/password")? })
+        }
+        Some("header") => {
+            let (kind, sealed) = match known {
+                Auth::Header { scheme, credentials } => (Some(scheme.clone()), Some(credentials.clone())),
+                Auth::None | Auth::Basic { .. } => (None, None),
+            };
+            let header = body.header.unwrap_or_default();
+            let scheme = text(header.scheme.or(kind), "/auth/header/type")?;
+            filled(&scheme, "/auth/header/type")?;
+            let credentials = secret(header.credentials, "/auth/header/credentials")?;
+            if let Some(credentials) = &credentials {
+                filled(credentials.expose_str().unwrap_or_default(), "/auth/header/credentials")?;
+            }
+            let credentials = credentials.map(|given| seal(CREDENTIALS, given));
+            Ok(Auth::Header {
+                scheme,
+                credentials: given(credentials.or(sealed), "/auth/header/credentials")?,
+            })
+        }
+        _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\" or \"header\"")),
+    }
+}
+
+fn given<T>(value: Option<T>, pointer: &str) -> Result<T, ApiError> {
+    value.ok_or_else(|| ApiError::field(pointer, format!("`{}` is missing", dotted(&pointer[1..]))))
+}
+
+/// Checks what becomes part of a header.
+fn text(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
+    let text = given(value, pointer)?;
+    uncontrolled(&text, pointer)?;
+    Ok(text)
+}
+
+/// Checks a secret that becomes part of a header.
+fn secret(value: Option<Secret>, pointer: &str) -> Result<Option<Secret>, ApiError> {
+    if let Some(secret) = &value {
+        uncontrolled(secret.expose_str().unwrap_or_default(), pointer)?;
+    }
+    Ok(value)
+}
+
+/// Refuses what no header may have: RFC 9110 field values have no control characters.
+fn uncontrolled(text: &str, pointer: &str) -> Result<(), ApiError> {
+    match text.chars().any(char::is_control) {
+        true => {
+            Err(ApiError::field(pointer, "line breaks and other control characters are not allowed here"))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Refuses a blank part of a header without which the rest is none.
+fn filled(text: &str, pointer: &str) -> Result<(), ApiError> {
+    match text.trim().is_empty() {
+        true => Err(ApiError::field(pointer, format!("`{}` is blank", dotted(&pointer[1..])))),
+        false => Ok(()),
+    }
+}
