@@ -1,7 +1,7 @@
 //! The end-to-end suite: the real binary, real sockets, a real redb file in a folder of its own for each test.
 //!
-//! One file tells one story; `harness` holds what they share. Nothing but `embed`, `supervise` and parts of `handlers`
-//! imports the library: the suite knows the REST contract and the command line, as a client does.
+//! One file tells one story; `harness` holds what they share. Nothing but `embed`, `supervise`, and parts of `handlers`
+//! and `secrets`, imports the library: the suite knows the REST contract and the command line, as a client does.
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test, which is the point")]
 
 mod harness;
@@ -20,6 +20,7 @@ mod plugins;
 mod policy;
 mod recover;
 mod retrying;
+mod secrets;
 mod speaking;
 
 mod pages;
