@@ -20,6 +20,7 @@ mod recovery;
 mod reference;
 mod report;
 mod rest;
+mod safety;
 mod scenario;
 mod sink;
 mod soak;

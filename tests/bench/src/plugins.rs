@@ -188,26 +188,35 @@ fn subscription(stage: &Stage, n: usize, jsonpath: &str, plugin: &Value) -> Valu
 }
 
 /// Loads both in turns, and compares the rates at which they deliver.
-async fn race(name: &str, settings: &Settings, base: &Stage, other: &Stage, than: &str) -> Result<Row> {
+pub(crate) async fn race(
+    name: &str,
+    settings: &Settings,
+    base: &Stage,
+    other: &Stage,
+    than: &str,
+) -> Result<Row> {
     let seconds = settings.seconds.unwrap_or(8).div_ceil(u64::from(TURNS)).max(1);
     let pace = Pace::For(Duration::from_secs(seconds));
     let before = other.usage()?;
-    let (mut total, mut ratios) = (Sent::default(), Vec::new());
+    let (mut total, mut ratios, mut accepted) = (Sent::default(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let (base, _) = turn(base, settings, pace).await?;
+        let (base, without) = turn(base, settings, pace).await?;
         let (rate, sent) = turn(other, settings, pace).await?;
         ratios.push(rate / base);
+        accepted.push(sent.per_second() / without.per_second());
         total.join(sent);
     }
     ratios.sort_by(f64::total_cmp);
+    accepted.sort_by(f64::total_cmp);
     let mut row = Row::of(name, settings.connections, other, &total);
     row.delivered(other, &total);
     row.used(before, other.usage()?, total.accepted);
     row.note(format!(
-        "delivers {:.2} of the rate {than} (median of {TURNS} turns, {:.2} to {:.2})",
+        "delivers {:.2} of the rate {than} (median of {TURNS} turns, {:.2} to {:.2}), accepts {:.2} of it",
         (ratios[1] + ratios[2]) / 2.0,
         ratios[0],
-        ratios[3]
+        ratios[3],
+        (accepted[1] + accepted[2]) / 2.0,
     ));
     Ok(row)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -47,6 +47,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
     pub(crate) ledger: Arc<Ledger>,
+    /// The token of each request, if it has one.
+    pub(crate) token: Option<String>,
 }
 
 /// What came of a load.
@@ -150,6 +152,8 @@ async fn together(sender: SendRequest<Body>, wire: Wire, load: Arc<Load>, starte
 async fn produce(mut sender: SendRequest<Body>, load: &Load, started: Duration) -> Sent {
     let (ledger, template) = (&load.ledger, Template::new());
     let host = HeaderValue::from_str(&load.target.to_string()).expect("an address is a header value");
+    let bearer = load.token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {token}")));
+    let bearer = bearer.transpose().expect("a token is a header value");
     let (end, limit) = match load.pace {
         Pace::For(length) | Pace::Every { length, .. } => (started + length, usize::MAX),
         Pace::Until(count) => (Duration::MAX, count),
@@ -176,6 +180,9 @@ async fn produce(mut sender: SendRequest<Body>, load: &Load, started: Duration) 
         *request.uri_mut() = Uri::from_static("/receive");
         request.headers_mut().insert(HOST, host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(bearer) = &bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
+        }
         ledger.send(name, at);
         match exchange(&mut sender, request).await {
             Ok((StatusCode::OK, body)) => {

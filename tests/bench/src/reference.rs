@@ -73,7 +73,8 @@ impl Echo {
         let fsync = tokio::task::spawn_blocking(move || grouped_fsync(file));
         let fsync_per_s = fsync.await?.context("failed to measure fsync")?;
         let ledger = Arc::new(Ledger::new(Fan::All(0), 500_000));
-        let load = Load { target: self.0.address(), connections, pace: Pace::For(ECHO_TIME), ledger };
+        let load =
+            Load { target: self.0.address(), connections, pace: Pace::For(ECHO_TIME), ledger, token: None };
         let (before, started) = (self.others_user_time()?, Instant::now());
         let echo_per_s = producer::start(load)?.await.context("failed to load the echo")?.per_second();
         let others = self.others_user_time()?.saturating_sub(before);
@@ -94,7 +95,8 @@ impl Echo {
     pub(crate) async fn round_trip(&self, every: Duration) -> Result<Option<Latency>> {
         let ledger = Arc::new(Ledger::new(Fan::All(0), 10_000));
         let pace = Pace::Every { every, length: ECHO_TIME };
-        let load = Load { target: self.0.address(), connections: 1, pace, ledger: Arc::clone(&ledger) };
+        let load =
+            Load { target: self.0.address(), connections: 1, pace, ledger: Arc::clone(&ledger), token: None };
         producer::start(load)?.await.context("failed to load the echo")?;
         Ok(Latency::of(ledger.ack_nanos()))
     }

@@ -56,6 +56,13 @@ impl Rest {
         member(&answer, "uuid")
     }
 
+    /// Makes a token; returns it.
+    pub(crate) async fn token(&mut self, wanted: Value) -> Result<String> {
+        let (status, answer) = self.send("POST", "/tokens", JSON, wanted.to_string().into()).await?;
+        ensure!(status.is_success(), "POST /tokens: {status}: {}", String::from_utf8_lossy(&answer));
+        member(&answer, "token")
+    }
+
     /// Uploads a module; returns its digest.
     pub(crate) async fn upload(&mut self, wasm: Bytes) -> Result<String> {
         let (status, answer) = self.send("POST", "/plugins", WASM, wasm).await?;

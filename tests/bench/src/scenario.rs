@@ -14,7 +14,7 @@ use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{fetch, handlers, many, plugins, recovery, soak};
+use crate::{fetch, handlers, many, plugins, recovery, safety, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -62,6 +62,8 @@ pub(crate) enum Scenario {
     PluginCrowd,
     /// The five of them
     Plugins,
+    /// Deliveries with token, signature, sealed credentials and limits beside deliveries without
+    Safety,
     /// A handler between a cart and an ingest service beside tar and sha1sum on the same files
     HandlerFetch,
     /// 2,000 runs of a component that adds two numbers
@@ -102,6 +104,7 @@ impl Scenario {
                 | Self::PluginUpload
                 | Self::PluginSpin
                 | Self::PluginCrowd
+                | Self::Safety
                 | Self::HandlerFetch
                 | Self::HandlerComponent
                 | Self::HandlerCommand
@@ -142,6 +145,7 @@ impl Scenario {
             Self::PluginUpload => plugins::upload(settings).await,
             Self::PluginSpin => plugins::spin(settings).await,
             Self::PluginCrowd => plugins::crowd(settings).await,
+            Self::Safety => safety::play(settings).await,
             Self::HandlerFetch => fetch::play(settings).await,
             Self::HandlerComponent => handlers::component(settings).await,
             Self::HandlerCommand => handlers::command(settings).await,

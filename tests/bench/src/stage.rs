@@ -44,6 +44,8 @@ pub(crate) struct Stage {
     server: Option<Process>,
     pub(crate) sink: Sink,
     pub(crate) ledger: Arc<Ledger>,
+    /// What the producers say with each request who they are.
+    pub(crate) token: Option<String>,
     binary: PathBuf,
     server_args: Vec<String>,
     folder: TempDir,
@@ -68,7 +70,7 @@ impl Stage {
         let ledger = Arc::new(Ledger::new(fan, capacity));
         let sink = Sink::start(Arc::clone(&ledger), gate)?;
         let (binary, server_args) = (settings.binary.clone(), settings.server_args.clone());
-        let mut stage = Self { server: None, sink, ledger, binary, server_args, folder };
+        let mut stage = Self { server: None, sink, ledger, token: None, binary, server_args, folder };
         stage.start_server().await?;
         Ok(stage)
     }
@@ -165,6 +167,7 @@ impl Stage {
             connections,
             pace,
             ledger: Arc::clone(ledger),
+            token: self.token.clone(),
         })
     }
 
