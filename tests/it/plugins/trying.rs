@@ -120,9 +120,12 @@ async fn a_logged_event_is_tried_only_for_whom_policy_has_let_see_it() {
     let bob = server.user("bob");
     let uuid = bob.subscribe(json!({"target_url": policy.url("/t")})).await;
     let id = server.receive(&event_1_0("1")).await;
-    bob.delivery_in(&id, &uuid, "denied").await;
+    server.delivery_in(&id, &uuid, "denied").await;
     try_logged(&bob, &uuid, &format!("?event={id}")).await.refused(404);
-    try_logged(&server, &uuid, &format!("?event={id}")).await.refused(403);
+    try_logged(&server.user("mallory"), &uuid, &format!("?event={id}")).await.refused(403);
+    // An admin mends bob's subscription, and still tries it as bob.
+    let tried = try_logged(&server, &uuid, &format!("?event={id}")).await.ok().json();
+    assert_eq!((&tried["policy"]["verdict"], &tried["plugin"]), (&json!("denied"), &Value::Null), "{tried}");
 }
 
 #[tokio::test]
