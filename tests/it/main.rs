@@ -13,6 +13,7 @@ mod subscriptions;
 mod delivery;
 mod explain;
 mod filters;
+mod guarding;
 mod handlers;
 mod isolation;
 mod outgoing;

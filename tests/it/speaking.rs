@@ -180,7 +180,7 @@ async fn another_waypost_takes_events_from_nobody_in_particular() {
 /// A plugin's request came from a trusted address, and was the default user's.
 #[tokio::test]
 async fn a_plugins_request_is_from_nobody_and_does_not_reach_the_service_itself() {
-    let server = Server::with(&["--plugin-networks", "127.0.0.0/8", "--plugin-time-ms", "10000"]).await;
+    let server = Server::with(&["--allow-targets", "127.0.0.0/8", "--plugin-time-ms", "10000"]).await;
     let victim = Server::start().await;
     let fetching = async |url: &str, headers: &str| {
         let host = url.split('/').nth(2).unwrap();

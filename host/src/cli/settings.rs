@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::KEYS;
+use crate::config::{KEYS, RETIRED};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 /// The settings that were given as flags, by key. Their values are read by [`crate::config`], like those of a file.
@@ -11,7 +11,9 @@ pub(super) struct Settings(pub(super) BTreeMap<String, String>);
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        command.args(KEYS.iter().map(|key| {
+        // They are known, so that the answer is what to write instead.
+        let retired = RETIRED.iter().map(|(key, _)| Arg::new(*key).long(key.replace('_', "-")).hide(true));
+        command.args(retired).args(KEYS.iter().map(|key| {
             let default = match key.default {
                 "" => String::new(),
                 default => format!(" [default: {default}]"),
@@ -32,7 +34,8 @@ impl Args for Settings {
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |name: &str| Some((name.to_owned(), matches.get_one::<String>(name)?.clone()));
-        Ok(Self(KEYS.iter().filter_map(|key| given(key.name)).collect()))
+        let names = KEYS.iter().map(|key| key.name).chain(RETIRED.iter().map(|(key, _)| *key));
+        Ok(Self(names.filter_map(given).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

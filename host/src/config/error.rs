@@ -23,6 +23,16 @@ pub enum Error {
         /// The known key that is spelt most alike, unless none is near.
         nearest: Option<&'static str>,
     },
+    /// There is no such key any more.
+    #[error("`{key}` in {origin} is no setting any more: {instead}")]
+    Retired {
+        /// The key.
+        key: String,
+        /// Where it was found.
+        origin: String,
+        /// What to write in its place.
+        instead: &'static str,
+    },
     /// An environment variable is no UTF-8.
     #[error("the environment variable {0} is not UTF-8")]
     NotUnicode(String),

@@ -27,6 +27,12 @@ impl Key {
     }
 }
 
+/// Keys of earlier days, and what to write instead.
+pub static RETIRED: &[(&str, &str)] = &[(
+    "plugin_networks",
+    "`allow_targets` opens networks, to plugins and targets alike, and takes names and ports too: name them there",
+)];
+
 const SERVICE: &str = "Service";
 const DELIVERY: &str = "Delivery";
 const LIMITS: &str = "Limits";
@@ -185,6 +191,25 @@ pub static KEYS: &[Key] = &[
         "The most logged events that replaying looks at",
         |c, t| set(&mut c.recover_events_per_second, parse::number(t)),
     ),
+    key(
+        DELIVERY,
+        "allow_targets",
+        "TARGETS",
+        "",
+        "What is open besides public addresses: networks, addresses, names, `*.suffix`, each with or without `:port`, separated by commas",
+        |c, t| set(&mut c.allow_targets, parse::targets(t)),
+    ),
+    key(DELIVERY, "deny_targets", "TARGETS", "", "What is refused, whatever else is open", |c, t| {
+        set(&mut c.deny_targets, parse::targets(t))
+    }),
+    key(
+        DELIVERY,
+        "http_proxy",
+        "URL",
+        "",
+        "The proxy of deliveries and of plugins' and programs' HTTP: `http://user:password@host:port`",
+        |c, t| set(&mut c.http_proxy, parse::proxy(t)),
+    ),
     key(LIMITS, "event_bytes_max", "BYTES", "1048576", "The largest body of /receive", |c, t| {
         set(&mut c.event_bytes_max, parse::number(t))
     }),
@@ -302,14 +327,6 @@ pub static KEYS: &[Key] = &[
         "4294967296",
         "The most memory that compiling a module may take",
         |c, t| set(&mut c.plugin_compile_memory_bytes, parse::number(t)),
-    ),
-    key(
-        PLUGINS,
-        "plugin_networks",
-        "NETS",
-        "",
-        "Networks that are not public and that plugins may call, separated by commas",
-        |c, t| set(&mut c.plugin_networks, parse::networks(t)),
     ),
     key(
         PLUGINS,

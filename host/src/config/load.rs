@@ -9,7 +9,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Error, Invalid, KEYS, Note, handlers, kubernetes};
+use crate::config::{Config, Error, Invalid, KEYS, Note, RETIRED, handlers, kubernetes};
 
 /// What the environment variables with settings begin with.
 pub const ENV_PREFIX: &str = "WAYPOST_";
@@ -100,6 +100,9 @@ impl Config {
             let origin = || origin(&figment, name, value);
             if name == handlers::KEY {
                 continue;
+            }
+            if let Some((_, instead)) = RETIRED.iter().find(|(retired, _)| retired == name) {
+                return Err(Error::Retired { key: name.clone(), origin: origin(), instead });
             }
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
                 return Err(Error::UnknownKey {

@@ -32,12 +32,12 @@ use crate::domain::{FilterDialect, RetrySchedule};
 use crate::handler::Definition;
 use crate::identity::{self, ReceiveAuth};
 use crate::modules::Room;
-use crate::net::{Guard, HeaderPattern};
+use crate::net::{Guard, HeaderPattern, Proxy, Rules, TargetPattern};
 use crate::plugin::{self, CompileLimits, CompilerProcess};
 use crate::secrets::KeyFile;
 
 pub use error::{Error, Invalid};
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, RETIRED};
 pub use load::{ENV_PREFIX, Sources, TOKEN_VARIABLE};
 pub use note::Note;
 
@@ -83,6 +83,14 @@ pub struct Config {
     /// Origins of other web pages that may send requests, as browsers write them: `https://portal.example`. Default
     /// none.
     pub allowed_origins: Vec<String>,
+
+    /// What is open, besides public addresses, to what users send: targets, plugins' and programs' HTTP. Default none; and
+    /// loopback to targets and programs while [`listen`](Self::listen) is a loopback address.
+    pub allow_targets: Vec<TargetPattern>,
+    /// What is refused to them, whatever else is open. Default none.
+    pub deny_targets: Vec<TargetPattern>,
+    /// The proxy that they go through. Default none; those of the environment are not used.
+    pub http_proxy: Option<Proxy>,
 
     /// The language of a filter that does not say which it is in. Default `auto`: its text decides.
     pub filter_dialect_default: FilterDialect,
@@ -147,8 +155,6 @@ pub struct Config {
     pub plugin_compile_time: Duration,
     /// The most memory that compiling a module may take, in bytes of address space. Default 4 GiB.
     pub plugin_compile_memory_bytes: u64,
-    /// Networks that are not public and that plugins may call all the same. Default none.
-    pub plugin_networks: Vec<IpNet>,
     /// Headers that plugins may set besides the usual ones. Default none.
     pub plugin_headers: Vec<HeaderPattern>,
     /// How many threads run plugins. Default 0: as many as the machine has processors.
@@ -234,6 +240,9 @@ impl Default for Config {
             public_url: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            allow_targets: Vec::new(),
+            deny_targets: Vec::new(),
+            http_proxy: None,
             filter_dialect_default: FilterDialect::default(),
             retry_schedule: RetrySchedule::default(),
             attempt_timeout: Duration::from_secs(30),
@@ -263,7 +272,6 @@ impl Default for Config {
             plugin_user_storage_bytes_max: None,
             plugin_compile_time: Duration::from_secs(60),
             plugin_compile_memory_bytes: 4 * 1024 * 1024 * 1024,
-            plugin_networks: Vec::new(),
             plugin_headers: Vec::new(),
             plugin_threads: 0,
             plugin_compiler: None,
@@ -323,9 +331,14 @@ impl Config {
         self.master_key_file.clone().map_or_else(|| KeyFile::In(self.data.clone()), KeyFile::At)
     }
 
-    /// Returns the guard of requests for users and plugins.
+    /// Returns the guard of requests on others' behalf.
     pub fn guard(&self) -> Guard {
-        Guard::new(self.user_header.clone(), self.plugin_headers.clone())
+        Guard::new(self.user_header.clone(), self.plugin_headers.clone()).with(Rules {
+            allow: self.allow_targets.clone(),
+            deny: self.deny_targets.clone(),
+            is_local: self.is_local(),
+            proxy: self.http_proxy.clone(),
+        })
     }
 
     /// Returns the most bytes that the bodies of all requests under way may take:
@@ -358,7 +371,6 @@ impl Config {
             },
             folder: self.data.join("compiled"),
             compiler: self.plugin_compiler.clone().map(CompilerProcess::Program),
-            networks: self.plugin_networks.clone(),
             guard,
             memory_total_bytes: self.plugin_memory_total_bytes,
             threads: match self.plugin_threads {

@@ -15,7 +15,7 @@ use crate::config::{LogFormat, LogLevel};
 use crate::domain::retry::parse_duration;
 use crate::domain::{FilterDialect, RetrySchedule};
 use crate::identity::ReceiveAuth;
-use crate::net::{HeaderPattern, HeaderPatternError};
+use crate::net::{HeaderPattern, HeaderPatternError, Proxy, ProxyError, TargetPattern, TargetPatternError};
 
 /// What is wrong with a text.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -107,6 +107,19 @@ pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
     let network = |item: &str| item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
     let shape = "IP addresses or networks, such as `10.0.0.0/8`";
     items(text).map(|item| network(item).or_else(|_| expected(shape, item))).collect()
+}
+
+/// What targets may be or not.
+pub(super) fn targets(text: &str) -> Parsed<Vec<TargetPattern>> {
+    items(text).map(|item| item.parse().map_err(|error: TargetPatternError| error.to_string())).collect()
+}
+
+/// Nothing at all takes a proxy of a weaker source away. What is wrong with one is said without its password.
+pub(super) fn proxy(text: &str) -> Parsed<Option<Proxy>> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|error: ProxyError| error.to_string()),
+    }
 }
 
 pub(super) fn schedule(text: &str) -> Parsed<RetrySchedule> {

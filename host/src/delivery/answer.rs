@@ -16,7 +16,7 @@ use super::request::Unsendable;
 use super::targets::Targets;
 use crate::domain::Answer;
 use crate::domain::delivery::ANSWER_BYTES_MAX;
-use crate::net::Reply;
+use crate::net::{self, Reply};
 use crate::worker::Occupied;
 use crate::{chain, clock};
 
@@ -36,6 +36,7 @@ pub(super) async fn exchange(
     };
     Some(match slot.unless_needed(targets.client.send(request, || make().ok(), wait)).await? {
         Ok(reply) => read(reply, targets.stop.cancelled()).await,
+        Err(net::Error::Refused(refused)) => Response::Refused(refused),
         Err(error) if error.is_shortage() => Response::Shortage(chain::text(&error)),
         Err(error) => Response::Failed(chain::text(&error)),
     })

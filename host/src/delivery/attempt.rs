@@ -74,6 +74,6 @@ fn with_answer(reason: &str, answer: Option<&Answer>) -> String {
 fn answer_of(response: Response) -> Option<Answer> {
     match response {
         Response::Answered { answer, .. } => Some(answer),
-        Response::Unsendable(_) | Response::Failed(_) | Response::Shortage(_) => None,
+        Response::Unsendable(_) | Response::Refused(_) | Response::Failed(_) | Response::Shortage(_) => None,
     }
 }

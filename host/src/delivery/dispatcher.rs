@@ -13,7 +13,7 @@ use super::targets::Targets;
 use crate::directory::Directory;
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
-use crate::net::{Client, Guard, KeptMax, Reach, SetUpError};
+use crate::net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
 use crate::policy::Policy;
 use crate::store::{self, Store};
 use crate::worker::{Mailboxes, SLICE, Slots, Workers};
@@ -48,7 +48,7 @@ impl Dispatcher {
         guard: Arc<Guard>,
         limits: Limits,
     ) -> Result<Self, StartError> {
-        let reach = Reach::elsewhere(Arc::clone(&guard));
+        let reach = Reach::guarded(Arc::clone(&guard), Agent::Delivery);
         let kept = KeptMax { host: limits.subscription_in_flight_max, all: limits.kept_connections_max };
         let client = Client::new(reach, limits.connect_timeout, kept).map_err(StartError::Client)?;
         let searched = *store.share().changed().borrow();

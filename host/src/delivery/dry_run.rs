@@ -13,6 +13,7 @@ use super::{failure, request};
 use crate::clock;
 use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
 use crate::domain::{DeliveryId, PluginUse, Subscription};
+use crate::net::{Agent, Preview};
 use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::policy;
 use crate::store::{Error, LoggedEvent};
@@ -26,6 +27,8 @@ pub struct DryRun {
     pub run: Option<PluginRun>,
     /// What would be sent; or an error, if the subscription or an output does not make a valid request.
     pub requests: Vec<Result<Request<Bytes>, String>>,
+    /// What would become of the connection to the target, where something would be sent.
+    pub target: Option<Preview>,
 }
 
 /// What would be sent.
@@ -51,7 +54,7 @@ impl Dispatcher {
         match *policy {
             policy::Verdict::Allowed(_) => {}
             policy::Verdict::Denied(_) | policy::Verdict::Unavailable { .. } => {
-                return Ok(DryRun { policy, run: None, requests: Vec::new() });
+                return Ok(DryRun { policy, run: None, requests: Vec::new(), target: None });
             }
         }
         let (run, plan) = match &subscription.plugin {
@@ -80,7 +83,12 @@ impl Dispatcher {
                 Err(unsendable) => Err(unsendable.to_string()),
             });
         }
-        Ok(DryRun { policy, run, requests })
+        let target = match requests.iter().any(Result::is_ok).then(|| subscription.target_url.host_and_port())
+        {
+            Some(Some((host, port))) => Some(targets.guard.preview(Agent::Delivery, host, port).await),
+            Some(None) | None => None,
+        };
+        Ok(DryRun { policy, run, requests, target })
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::request::Unsendable;
 use crate::domain::{Answer, Holder, Outcome, RetrySchedule};
+use crate::net::Refused;
 use crate::worker::Next;
 use crate::{clock, dice};
 
@@ -27,6 +28,8 @@ pub(super) enum Response {
     },
     /// Nothing could be sent, and another attempt would fail in the same way.
     Unsendable(Unsendable),
+    /// Nothing was sent, because of where it leads.
+    Refused(Refused),
     /// There was no answer, for this reason.
     Failed(String),
     /// The request was not sent because this machine lacks this.
@@ -90,6 +93,12 @@ pub(super) fn classify_response(
                 false => SubscriptionEffect::Disable(reason.clone()),
             };
             (Outcome::Dead { reason }, effect)
+        }
+        Response::Refused(refused) => {
+            // Another attempt would be refused too. The backlog waits for the operator or the user; but a name that leads
+            // astray for once disables nothing that has just been reached.
+            let reason = format!("the request was not sent: {refused}");
+            (Outcome::Dead { reason: reason.clone() }, SubscriptionEffect::DisableUnlessReached(reason))
         }
         Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, retry_context),
         Response::Answered { answer, location, retry_after } => {
@@ -278,6 +287,18 @@ mod tests {
         assert_eq!(effect, SubscriptionEffect::Disable(reason));
         let (outcome, effect) = judged(Unsendable::Output("its header `via` …".to_owned()));
         assert!(matches!(outcome, Outcome::Dead { .. }) && effect == SubscriptionEffect::Nothing);
+    }
+
+    /// A target that the guard refuses was tried for three days.
+    #[test]
+    fn what_the_guard_refuses_is_dead_at_once() {
+        let schedule = "10s,10s".parse().unwrap();
+        let refused = Response::Refused(Refused::Own("127.0.0.1:8070".to_owned()));
+        let (outcome, effect) = over(classify_response(&refused, retry_context(&schedule, 1)));
+        let reason =
+            "the request was not sent: 127.0.0.1:8070 is this Waypost itself, which is no target".to_owned();
+        assert_eq!(outcome, Outcome::Dead { reason: reason.clone() });
+        assert_eq!(effect, SubscriptionEffect::DisableUnlessReached(reason));
     }
 
     #[test]

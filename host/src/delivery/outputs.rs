@@ -78,7 +78,7 @@ fn weight(response: &Response) -> Weight {
         Response::Answered { answer, .. } => answer,
         Response::Unsendable(unsendable) if unsendable.is_of_output() => return Weight::Refused,
         // The other outputs would end in the same way.
-        Response::Unsendable(_) => return Weight::Gone,
+        Response::Unsendable(_) | Response::Refused(_) => return Weight::Gone,
         Response::Failed(_) => return Weight::Failed,
         Response::Shortage(_) => return Weight::Unsent,
     };

@@ -1,9 +1,10 @@
-//! `POST /eventmatch/{uuid}/test`: what would happen to an event: filter, policy, plugin, and the requests that would
-//! be sent. Nothing is sent or kept.
+//! `POST /eventmatch/{uuid}/test`: what would happen to an event: filter, policy, plugin, the target's addresses, and the
+//! requests that would be sent. Nothing is sent or kept.
 //!
 //! A dry run goes as far as a delivery would. If the filter does not match, policy and plugin are not asked. The plugin
 //! sees no event that policy does not let its user see.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscriptio
 use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::identity::User;
 use crate::matching::{Document, Filter};
+use crate::net::{Preview, Refused};
 use crate::policy::Verdict;
 use crate::store::LoggedEvent;
 
@@ -116,6 +118,7 @@ pub(super) async fn test(
         "filter": shown,
         "policy": tried.as_ref().map(|tried| show_policy(&tried.policy)),
         "plugin": tried.as_ref().and_then(|tried| tried.run.as_ref()).map(show_run),
+        "target": tried.as_ref().and_then(|tried| tried.target.as_ref()).map(show_target),
         "requests": tried.map_or_else(Vec::new, show_requests),
     })))
 }
@@ -139,6 +142,28 @@ fn show_policy(verdict: &Verdict) -> Value {
         Verdict::Unavailable { reason, answer } => ("unavailable", Some(reason), answer.as_ref()),
     };
     json!({"verdict": word, "reason": reason, "answer": answer.map(show_answer)})
+}
+
+/// Says what the guard makes of the target, and of each address of its name.
+fn show_target(target: &Preview) -> Value {
+    let (verdict, reason, addresses) = match target {
+        Preview::Refused(refused) => ("refused", Some(refused.to_string()), &[][..]),
+        Preview::Proxy(proxy) => (
+            "allowed",
+            Some(format!("the proxy at {proxy} (http_proxy) resolves and judges the name")),
+            &[][..],
+        ),
+        Preview::Unresolved(reason) => ("unavailable", Some(reason.clone()), &[][..]),
+        Preview::Addresses(addresses) => {
+            let refused = addresses.iter().find_map(|(_, refused)| refused.as_ref());
+            match addresses.iter().any(|(_, refused)| refused.is_none()) {
+                true => ("allowed", None, &addresses[..]),
+                false => ("refused", refused.map(ToString::to_string), &addresses[..]),
+            }
+        }
+    };
+    let show = |(address, refused): &(IpAddr, Option<Refused>)| json!({"address": address.to_string(), "refused": refused.as_ref().map(ToString::to_string)});
+    json!({"verdict": verdict, "reason": reason, "addresses": addresses.iter().map(show).collect::<Vec<_>>()})
 }
 
 fn show_requests(tried: DryRun) -> Vec<Value> {

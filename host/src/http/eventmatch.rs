@@ -20,6 +20,7 @@ use crate::clock;
 use crate::directory::CompiledSubscription;
 use crate::domain::{Recovery, Subscription, SubscriptionId};
 use crate::identity::User;
+use crate::net::{Agent, Refused};
 
 /// `POST /eventmatch`
 pub(super) async fn create(
@@ -43,7 +44,7 @@ pub(super) async fn create(
     }
     let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
     let subscription = subscription_body::create(body, owner, dialect, vault, now)?;
-    refuse_own_target(&api, &subscription)?;
+    check_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
         api.modules.upload(module, &user.actor(), now).await?;
     }
@@ -115,7 +116,7 @@ pub(super) async fn update(
     let (dialect, vault) = (api.filter_dialect, api.store.vault());
     subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
     if wanted.target_url != stored.target_url {
-        refuse_own_target(&api, &wanted)?;
+        check_target(&api, &wanted)?;
     }
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
     let mut wrong = None;
@@ -151,17 +152,22 @@ pub(super) async fn remove(
     deleted.await?.map(drop).ok_or_else(not_yours)
 }
 
-/// Refuses a target that is this Waypost by its text. One that leads here by a name is refused when it is connected to.
-fn refuse_own_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> {
+/// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a name that is
+/// denied. What a name leads to is judged when it is connected to.
+fn check_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> {
     let target = &subscription.target_url;
     let Some((host, port)) = target.host_and_port() else { return Ok(()) };
-    if !api.guard.is_own_by_text(host, port) {
-        return Ok(());
-    }
-    let detail = format!(
-        "`target_url` is this Waypost itself ({host}:{port}), which takes no deliveries: name another service"
-    );
-    Err(ApiError::field("/target_url", detail))
+    api.guard.check_url(Agent::Delivery, host, port).map_err(|refused| {
+        let detail = match refused {
+            Refused::Own(_) => format!(
+                "`target_url` is this Waypost itself ({host}:{port}), which takes no deliveries: name another service"
+            ),
+            Refused::NotPublic { .. } | Refused::Denied { .. } | Refused::NoHost(_) => {
+                format!("`target_url` must not lead there: {refused}")
+            }
+        };
+        ApiError::field("/target_url", detail)
+    })
 }
 
 fn show(api: &Api, known: &CompiledSubscription) -> Value {

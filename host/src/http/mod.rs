@@ -123,7 +123,7 @@ pub struct Api {
     pub recoveries: Arc<Recoveries>,
     /// Handlers, and what they run.
     pub runs: Arc<Runs>,
-    /// Refuses targets that are this service itself.
+    /// Decides where targets may lead.
     pub guard: Arc<Guard>,
     /// Finds the user of a request.
     pub identity: Arc<Identity>,

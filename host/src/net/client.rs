@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::{Connector, connector};
 use super::error::{Error, find};
+use super::proxy::Proxy;
 use super::reach::Reach;
 use super::service::SetUpError;
 use super::wire::{self, Wire};
@@ -35,7 +36,10 @@ pub(crate) const BODY_TIME: Duration = Duration::from_secs(1);
 type Http = legacy::Client<Connector, Full<Bytes>>;
 
 /// A client that does not keep connections: each ends with its request.
-pub(crate) struct Unpooled<B>(legacy::Client<Connector, B>);
+pub(crate) struct Unpooled<B> {
+    client: legacy::Client<Connector, B>,
+    proxy: Option<Arc<Proxy>>,
+}
 
 impl<B> Unpooled<B>
 where
@@ -46,16 +50,21 @@ where
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(reach: Reach) -> Result<Self, SetUpError> {
+        let proxy = reach.proxy();
         let connector = connector(reach, None).map_err(SetUpError::Tls)?;
-        Ok(Self(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)))
+        let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(Self { client, proxy })
     }
 
     /// Sends a request, and waits for the head of its response.
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
-        self.0.request(request).await.map_err(|error| match error.is_connect() {
+    pub(crate) async fn send(&self, mut request: Request<B>) -> Result<Response<Incoming>, Error> {
+        if let Some(proxy) = &self.proxy {
+            proxy.authorize(&mut request);
+        }
+        self.client.request(request).await.map_err(|error| match error.is_connect() {
             true => Error::unconnected(error),
             false => Error::broken_off(error),
         })
@@ -70,6 +79,7 @@ pub(crate) struct Client {
     /// How many connections there are.
     open: Arc<AtomicUsize>,
     kept_max: usize,
+    proxy: Option<Arc<Proxy>>,
 }
 
 /// How many connections are kept. Each needs a file descriptor.
@@ -105,6 +115,7 @@ impl Client {
         connect_timeout: Duration,
         kept_max: KeptMax,
     ) -> Result<Self, SetUpError> {
+        let proxy = reach.proxy();
         let connector = connector(reach, Some(connect_timeout)).map_err(SetUpError::Tls)?;
         let open = connector.open();
         let build = |idle_per_host: usize| {
@@ -121,7 +132,7 @@ impl Client {
                 .pool_max_idle_per_host(idle_per_host)
                 .build(connector.clone())
         };
-        Ok(Self { kept: build(kept_max.host), fresh: build(0), open, kept_max: kept_max.all })
+        Ok(Self { kept: build(kept_max.host), fresh: build(0), open, kept_max: kept_max.all, proxy })
     }
 
     /// Sends a request and waits at most `wait` for the head of its response. If a kept connection turns out to have
@@ -134,10 +145,13 @@ impl Client {
     /// When there is no status.
     pub(crate) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         again: impl FnOnce() -> Option<Request<Full<Bytes>>>,
         wait: Duration,
     ) -> Result<Reply, Error> {
+        if let Some(proxy) = &self.proxy {
+            proxy.authorize(&mut request);
+        }
         let client = if self.open.load(Ordering::Relaxed) < self.kept_max { &self.kept } else { &self.fresh };
         let mut expired = pin!(tokio::time::sleep(wait));
         let answered = tokio::select! {
@@ -150,7 +164,10 @@ impl Client {
             Err(Failure { error, was_closed: false }) => return Err(error),
             Err(Failure { error, was_closed: true }) => error,
         };
-        let Some(request) = again() else { return Err(error) };
+        let Some(mut request) = again() else { return Err(error) };
+        if let Some(proxy) = &self.proxy {
+            proxy.authorize(&mut request);
+        }
         tracing::debug!(error = chain::text(&error), "a kept connection was closed: once more");
         tokio::select! {
             biased;

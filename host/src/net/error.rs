@@ -2,12 +2,18 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper_util::client::legacy;
 
+use super::addresses::Special;
+use super::pattern::TargetPattern;
+use super::proxy::ProxyFailure;
 use crate::shortage;
+
+/// Why there is no connection, as connectors report it.
+pub(super) type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Why a request has no answer. The variant tells which side caused it.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +24,9 @@ pub enum Error {
     /// This machine is short of something, such as file descriptors or memory for a socket: our own fault.
     #[error("this machine has no more connections to give")]
     Shortage(#[source] io::Error),
+    /// The operator's proxy does not do its work: nobody's fault who sends through it.
+    #[error("the request was not sent")]
+    Proxy(#[source] legacy::Error),
     /// There is no address, no connection, or no TLS.
     #[error("the target cannot be reached")]
     Unreachable(#[source] legacy::Error),
@@ -39,29 +48,48 @@ pub enum Error {
 }
 
 /// Why a request must not be sent where it leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It leads to the service that would send it.
+    /// It leads to the service that would send it, at this address.
     #[error("{0} is this Waypost itself, which is no target")]
-    Own(SocketAddr),
+    Own(String),
     /// It leads to an address that is not public.
-    #[error("the address {0} is not public")]
-    NotPublic(IpAddr),
+    #[error(
+        "the address {address} is not public ({special}), and the setting allow_targets does not open it"
+    )]
+    NotPublic {
+        /// The address.
+        address: IpAddr,
+        /// What it is instead.
+        special: Special,
+    },
+    /// The operator does not want it to.
+    #[error("{what} is refused by `{pattern}` in the setting deny_targets")]
+    Denied {
+        /// The name or the address, and the port.
+        what: String,
+        /// The entry that has it.
+        pattern: TargetPattern,
+    },
+    /// Its host cannot be one, so nobody knows where it leads.
+    #[error("`{0}` cannot be a host")]
+    NoHost(String),
 }
 
 impl Error {
-    /// Tells whether this machine is at fault rather than the target.
+    /// Tells whether this machine or the operator's proxy is at fault rather than the target.
     pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Shortage(_))
+        matches!(self, Self::Shortage(_) | Self::Proxy(_))
     }
 
     /// Judges why no connection came about.
     pub(super) fn unconnected(error: legacy::Error) -> Self {
         if let Some(refused) = find::<Refused>(&error) {
-            return Self::Refused(*refused);
+            return Self::Refused(refused.clone());
         }
         match shortage::find(&error) {
             Some(source) => Self::Shortage(source),
+            None if find(&error).is_some_and(ProxyFailure::is_operators) => Self::Proxy(error),
             None => Self::Unreachable(error),
         }
     }

@@ -1,19 +1,47 @@
-//! What requests for users and plugins must not do: name a user, or reach this service itself.
+//! The one place that decides where requests on others' behalf go: those of subscriptions, plugins and handlers'
+//! programs. They do not name a user either.
+//!
+//! An address is judged in this order: `deny_targets` beats everything, this service itself is no target, `allow_targets`
+//! opens what it names, loopback is open while only this machine reaches the service, and what is public is open.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{PoisonError, RwLock};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::HeaderName;
-use rustix::io::Errno;
+use url::Host;
 
+use super::addresses::special;
+use super::error::{Failure, Refused};
 use super::headers::{self, HeaderPattern, Voice};
+use super::mark::Agent;
+use super::own::Own;
+use super::pattern::{TargetPattern, name};
+use super::proxy::Proxy;
+use super::resolver::Resolver;
+
+/// The operator's rules about where requests on others' behalf go.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// What is open besides public addresses.
+    pub allow: Vec<TargetPattern>,
+    /// What is refused, whatever else is open.
+    pub deny: Vec<TargetPattern>,
+    /// Only this machine reaches the service. Then its users may reach this machine: they are on it.
+    pub is_local: bool,
+    /// What the requests go through.
+    pub proxy: Option<Proxy>,
+}
 
 /// The rules for requests that are sent on others' behalf.
 #[derive(Debug)]
 pub struct Guard {
     /// Where this service is served.
-    own: RwLock<Vec<SocketAddr>>,
+    own: Own,
+    allow: Vec<TargetPattern>,
+    deny: Vec<TargetPattern>,
+    is_local: bool,
+    proxy: Option<Arc<Proxy>>,
+    resolver: Resolver,
     user_header: HeaderName,
     further: Vec<HeaderPattern>,
 }
@@ -25,52 +53,129 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Makes a guard that keeps back `user_header`, and lets plugins set `further` headers besides the usual ones.
+    /// Makes a guard that lets requests reach public addresses alone, keeps back `user_header`, and lets plugins set
+    /// `further` headers besides the usual ones.
     pub fn new(user_header: HeaderName, further: Vec<HeaderPattern>) -> Self {
-        Self { own: RwLock::default(), user_header, further }
+        let (own, allow, deny, resolver) = Default::default();
+        Self { own, allow, deny, is_local: false, proxy: None, resolver, user_header, further }
+    }
+
+    /// Sets the rules about where requests go.
+    pub fn with(self, rules: Rules) -> Self {
+        let Rules { allow, deny, is_local, proxy } = rules;
+        Self { allow, deny, is_local, proxy: proxy.map(Arc::new), ..self }
+    }
+
+    /// Resolves names by a script in the place of the system.
+    #[cfg(test)]
+    pub(crate) fn resolving(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
     }
 
     /// Names an address at which this service is served: no target leads there from now on.
     pub fn serves_at(&self, address: SocketAddr) {
-        let (address, mut own) =
-            (canonical(address), self.own.write().unwrap_or_else(PoisonError::into_inner));
-        if !own.contains(&address) {
-            own.push(address);
-        }
+        self.own.serves_at(address);
     }
 
-    /// Tells whether a connection to `to` would reach this service, however the address is written; also where that
-    /// cannot be found out.
-    pub fn is_own(&self, to: SocketAddr) -> bool {
-        self.try_is_own(to).unwrap_or(true)
-    }
-
-    /// Does what [`Self::is_own`] does.
+    /// Judges a URL's host and port by their text, without resolving a name: an address in any spelling, a name that
+    /// `deny_targets` has, or `localhost`.
     ///
     /// # Errors
-    /// When it cannot be found out: this machine has no descriptor for the question.
-    pub(super) fn try_is_own(&self, to: SocketAddr) -> io::Result<bool> {
-        let to = canonical(to);
-        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
-        for served in own.iter().filter(|served| served.port() == to.port()) {
-            if leads_to(served.ip(), to)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Says why requests of `agent` must not go there.
+    pub fn check_url(&self, agent: Agent, host: &str, port: u16) -> Result<(), Refused> {
+        self.check_text(agent, host, port).map_err(|failure| match failure.downcast() {
+            Ok(refused) => *refused,
+            // Whether it is this service cannot be found out now, so it may be.
+            Err(_) => Refused::Own(format!("{host}:{port}")),
+        })
     }
 
-    /// Tells whether a URL's host and port are this service's by their text alone: an address, or `localhost`.
-    pub fn is_own_by_text(&self, host: &str, port: u16) -> bool {
-        match literal(host) {
-            Some(address) => self.is_own(SocketAddr::new(address, port)),
-            None => {
-                let name = host.trim_end_matches('.').to_ascii_lowercase();
-                let is_local = name == "localhost" || name.ends_with(".localhost");
-                let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-                is_local && loopback.iter().any(|address| self.is_own(SocketAddr::new(*address, port)))
-            }
+    /// Does what [`Self::check_url`] does.
+    ///
+    /// # Errors
+    /// [`Refused`], or what keeps this machine from telling.
+    pub(super) fn check_text(&self, agent: Agent, host: &str, port: u16) -> Result<(), Failure> {
+        let domain = match Host::parse(host).map_err(|_| Refused::NoHost(host.to_owned()))? {
+            Host::Ipv4(address) => return self.check(agent, None, SocketAddr::new(address.into(), port)),
+            Host::Ipv6(address) => return self.check(agent, None, SocketAddr::new(address.into(), port)),
+            Host::Domain(domain) => name(&domain),
+        };
+        self.check_name(&domain, port)?;
+        if domain != "localhost" && !domain.ends_with(".localhost") {
+            return Ok(());
         }
+        // RFC 6761 §6.3: it means this machine. It may listen on either address.
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let check = |address| self.check(agent, Some(&domain), SocketAddr::new(address, port)).err();
+        let mut failures: Vec<Failure> = loopback.into_iter().filter_map(check).collect();
+        let is_weak = |failure: &Failure| {
+            matches!(failure.downcast_ref(), Some(Refused::NotPublic { .. } | Refused::Denied { .. }))
+        };
+        match failures.iter().position(|failure| !is_weak(failure)) {
+            Some(place) => Err(failures.swap_remove(place)),
+            None if failures.len() == loopback.len() => Err(failures.swap_remove(0)),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges a name, in the form of [`name`], as far as it can be done without its addresses.
+    ///
+    /// # Errors
+    /// When `deny_targets` has it.
+    pub(super) fn check_name(&self, name: &str, port: u16) -> Result<(), Refused> {
+        match self.deny.iter().find(|pattern| pattern.names(name, port)) {
+            Some(pattern) => {
+                Err(Refused::Denied { what: format!("{name}:{port}"), pattern: pattern.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Judges an address, and the name that was resolved to it.
+    ///
+    /// # Errors
+    /// [`Refused`], or what keeps this machine from telling.
+    pub(super) fn check(&self, agent: Agent, name: Option<&str>, to: SocketAddr) -> Result<(), Failure> {
+        if let Some(pattern) = self.deny.iter().find(|pattern| pattern.has_in_any_form(to)) {
+            return Err(Refused::Denied { what: to.to_string(), pattern: pattern.clone() }.into());
+        }
+        // The operator has written down where a program may go, and may want it to come back.
+        let may_return = agent == Agent::Handler;
+        if !may_return && self.own.has(to)? {
+            return Err(Refused::Own(to.to_string()).into());
+        }
+        let names = |pattern: &TargetPattern| name.is_some_and(|name| pattern.names(name, to.port()));
+        if self.allow.iter().any(|pattern| pattern.has(to) || names(pattern)) {
+            return Ok(());
+        }
+        match special(to.ip()) {
+            Some(_) if to.ip().to_canonical().is_loopback() && self.opens_loopback(agent) => Ok(()),
+            Some(special) => Err(Refused::NotPublic { address: to.ip(), special }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// A plugin is another's program, whose user need not know what it asks of this machine; and the loopback of a proxy
+    /// elsewhere is another machine's.
+    fn opens_loopback(&self, agent: Agent) -> bool {
+        let is_trusted = match agent {
+            Agent::Delivery | Agent::Handler => true,
+            Agent::Plugin | Agent::Service => false,
+        };
+        is_trusted
+            && self.is_local
+            && self.own.is_local()
+            && self.proxy.as_ref().is_none_or(|proxy| proxy.is_local())
+    }
+
+    /// Returns what resolves names for these requests.
+    pub(super) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// Returns what these requests go through.
+    pub(super) fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.proxy.as_ref()
     }
 
     /// Checks a header that a plugin wants to set.
@@ -85,125 +190,5 @@ impl Guard {
     }
 }
 
-/// Returns the address that a URL's host is, if it is one.
-pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host).parse().ok()
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        ip if ip == address.ip() => address,
-        ip => SocketAddr::new(ip, address.port()),
-    }
-}
-
-/// Tells whether a listener at `own` gets what is sent to `to`.
-fn leads_to(own: IpAddr, to: SocketAddr) -> io::Result<bool> {
-    if own == to.ip() {
-        return Ok(true);
-    }
-    if to.ip().is_unspecified() {
-        // The system takes it for the loopback address.
-        return Ok(own.is_loopback() || own.is_unspecified());
-    }
-    // One at `[::]` gets IPv4 as well.
-    let gets_all = own.is_unspecified() && (own.is_ipv6() || to.is_ipv4());
-    if gets_all { is_local(to) } else { Ok(false) }
-}
-
-/// Tells whether an address is this machine's, whose list of them changes while the service runs: one that packets to it
-/// come from, or one that can be bound to.
-fn is_local(address: SocketAddr) -> io::Result<bool> {
-    Ok(address.ip().is_loopback() || is_own_source(address)? || is_bindable(address))
-}
-
-/// Sends nothing: connecting a UDP socket only looks up the route.
-fn is_own_source(to: SocketAddr) -> io::Result<bool> {
-    let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = match UdpSocket::bind((any, 0)) {
-        // A machine without this family of addresses has none of them.
-        Err(error) if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Ok(false),
-        bound => bound?,
-    };
-    match socket.connect(to) {
-        Ok(()) => Ok(socket.local_addr()?.ip() == to.ip()),
-        // There is no route to it.
-        Err(_) => Ok(false),
-    }
-}
-
-fn is_bindable(mut address: SocketAddr) -> bool {
-    address.set_port(0);
-    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-    // Where it is set, every address can be bound to.
-    let setting = std::fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"));
-    setting.is_ok_and(|setting| setting.trim() == "0") && UdpSocket::bind(address).is_ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn serving_at(address: &str) -> Guard {
-        let guard = Guard::default();
-        guard.serves_at(address.parse().unwrap());
-        guard
-    }
-
-    fn is_own(guard: &Guard, to: &str) -> bool {
-        guard.is_own(to.parse().unwrap())
-    }
-
-    /// A subscription's target was the service's own `/eventmatch`, which trusted the request because of its address.
-    #[test]
-    fn the_services_own_address_is_known_in_each_form() {
-        let guard = serving_at("127.0.0.1:8070");
-        for own in ["127.0.0.1:8070", "[::ffff:127.0.0.1]:8070", "0.0.0.0:8070", "[::]:8070"] {
-            assert!(is_own(&guard, own), "{own}");
-        }
-        for other in ["127.0.0.1:8071", "127.0.0.2:8070", "[::1]:8070", "192.0.2.1:8070"] {
-            assert!(!is_own(&guard, other), "{other}");
-        }
-        assert!(!is_own(&Guard::default(), "127.0.0.1:8070"), "a service without a listener has none");
-    }
-
-    #[test]
-    fn a_listener_at_every_address_is_reached_by_each_of_the_machine() {
-        let guard = serving_at("0.0.0.0:8070");
-        for own in ["127.0.0.1:8070", "127.9.9.9:8070", "0.0.0.0:8070", "[::ffff:127.0.0.1]:8070"] {
-            assert!(is_own(&guard, own), "{own}");
-        }
-        for other in ["192.0.2.1:8070", "127.0.0.1:80", "[::1]:8070", "[2001:db8::1]:8070"] {
-            assert!(!is_own(&guard, other), "{other}");
-        }
-        let guard = serving_at("[::]:8070");
-        for own in ["[::1]:8070", "127.0.0.1:8070", "[::ffff:127.0.0.1]:8070", "0.0.0.0:8070"] {
-            assert!(is_own(&guard, own), "{own}");
-        }
-        assert!(!is_own(&guard, "[2001:db8::1]:8070"));
-    }
-
-    #[test]
-    fn a_url_may_say_so_itself() {
-        let guard = serving_at("127.0.0.1:8070");
-        for own in ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "[::ffff:7f00:1]", "0.0.0.0"] {
-            assert!(guard.is_own_by_text(own, 8070), "{own}");
-            assert!(!guard.is_own_by_text(own, 8071), "{own}");
-        }
-        for other in ["example.org", "localhost.example", "127.0.0.2", "[::1]"] {
-            assert!(!guard.is_own_by_text(other, 8070), "{other}");
-        }
-    }
-
-    #[test]
-    fn the_user_header_is_nobodys_however_it_is_written() {
-        let guard = Guard::new(HeaderName::from_static("x-request-id"), vec!["x-*".parse().unwrap()]);
-        for voice in [Voice::Output, Voice::Request] {
-            for name in ["X-Request-ID", "x_request_id", "x-request_id"] {
-                let refused = guard.check_header(&name.parse().unwrap(), voice);
-                assert!(refused.unwrap_err().contains("who is asking"), "{name}");
-            }
-        }
-    }
-}
+mod tests;

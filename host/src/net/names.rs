@@ -4,33 +4,33 @@
 
 use std::net::SocketAddr;
 
-use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tower::Service as _;
 
-use super::connector::Resolver;
 use super::reach::Reach;
+use super::resolver::Resolver;
 
 /// The port with which the route to an address is looked up: reqwest does not say which one it will connect to.
 const PORT: u16 = 80;
 
-/// Resolves names for one client.
-pub(super) struct Names(Resolver);
+/// Resolves names for one client. Addresses in a URL do not come here, so it guards nothing by itself.
+pub(super) struct Names {
+    reach: Reach,
+    resolver: Resolver,
+}
 
 impl Names {
     /// Makes a resolver of names that lead where `reach` lets them.
     pub(super) fn new(reach: Reach) -> Self {
-        Self(Resolver::new(reach, PORT))
+        Self { resolver: reach.resolver(), reach }
     }
 }
 
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
-        let mut resolver = self.0.clone();
+        let (reach, resolver) = (self.reach.clone(), self.resolver.clone());
         Box::pin(async move {
-            let name: dns::Name = name.as_str().parse()?;
-            let found = resolver.call(name).await?;
-            let addresses: Addrs = Box::new(found.map(without_port));
+            let found = reach.addresses(&resolver, name.as_str(), PORT).await?;
+            let addresses: Addrs = Box::new(found.into_iter().map(without_port));
             Ok(addresses)
         })
     }

@@ -131,8 +131,8 @@ mod tests {
     /// short: the last address that was tried was `[::1]`.
     #[tokio::test]
     async fn a_name_leads_to_addresses_alone_that_are_in_reach() {
-        let refused = asked(Reach::public(Arc::default(), &[])).await;
-        assert!(matches!(find::<Refused>(&refused), Some(Refused::NotPublic(_))), "{refused:?}");
+        let refused = asked(Reach::guarded(Arc::default(), Agent::Plugin)).await;
+        assert!(matches!(find::<Refused>(&refused), Some(Refused::NotPublic { .. })), "{refused:?}");
         let down = asked(Reach::ANYWHERE).await;
         let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         assert!(!shortage::is_behind(&down), "IPv6: {has_ipv6}, {down:?}");

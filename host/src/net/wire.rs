@@ -78,11 +78,13 @@ pub(super) fn may_be_http(begin: &[u8]) -> bool {
 /// A connection whose reads and writes are recorded.
 pub(crate) type Wired<T> = TokioIo<Noted<TokioIo<T>>>;
 
-/// Records what a connection does, and counts it as open until it is dropped.
-pub(super) fn wired<T: Connection>(stream: T, open: Arc<AtomicUsize>) -> Wired<T> {
+/// Records what a connection does, and counts it as open until it is dropped. One to a proxy for plain HTTP takes whole
+/// URLs.
+pub(super) fn wired<T: Connection>(stream: T, takes_whole_urls: bool, open: Arc<AtomicUsize>) -> Wired<T> {
     let is_h2 = stream.connected().is_negotiated_h2();
     open.fetch_add(1, Ordering::Relaxed);
-    TokioIo::new(Noted { stream: TokioIo::new(stream), is_h2, wire: Arc::default(), _open: Open(open) })
+    let (stream, wire) = (TokioIo::new(stream), Arc::default());
+    TokioIo::new(Noted { stream, is_h2, takes_whole_urls, wire, _open: Open(open) })
 }
 
 /// Counts a connection until it is dropped.
@@ -98,13 +100,14 @@ impl Drop for Open {
 pub(crate) struct Noted<T> {
     stream: T,
     is_h2: bool,
+    takes_whole_urls: bool,
     wire: Arc<Wire>,
     _open: Open,
 }
 
 impl<T> Connection for Noted<T> {
     fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(Arc::clone(&self.wire));
+        let connected = Connected::new().extra(Arc::clone(&self.wire)).proxy(self.takes_whole_urls);
         if self.is_h2 { connected.negotiated_h2() } else { connected }
     }
 }

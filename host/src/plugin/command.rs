@@ -38,6 +38,7 @@ use crate::chain;
 use crate::domain::PluginDigest;
 use crate::domain::handler::Exit;
 use crate::domain::plugin::AllowHost;
+use crate::net::Guard;
 
 /// How often a running program is checked for its deadline and for cancellation.
 const TICK: Duration = Duration::from_millis(5);
@@ -67,7 +68,7 @@ pub struct CommandCall {
     pub stdout: Box<dyn Write + Send>,
     /// The same for its stderr. The host adds lines here about HTTP requests that it refused.
     pub stderr: Box<dyn Write + Send>,
-    /// The hosts that it may call by HTTP, whatever their addresses are.
+    /// The hosts that it may call by HTTP.
     pub allow_hosts: Arc<[AllowHost]>,
     /// How much it may use.
     pub limits: CommandLimits,
@@ -108,12 +109,12 @@ pub(super) struct Commands {
 
 impl Commands {
     /// Starts the engine.
-    pub(super) fn start() -> Result<Self, Error> {
+    pub(super) fn start(guard: Arc<Guard>) -> Result<Self, Error> {
         let engine = engine::compiler().map_err(Error::engine)?;
         let linker = state::link(&engine).map_err(Error::engine)?;
         let ticker = Arc::new(Ticker::start(engine.clone(), TICK).map_err(Error::Threads)?);
         let (loading, loaded) = Default::default();
-        Ok(Self { engine, linker, web: Arc::new(Web::of_programs()), ticker, loading, loaded })
+        Ok(Self { engine, linker, web: Arc::new(Web::of_programs(guard)), ticker, loading, loaded })
     }
 
     /// Returns the engine that machine code is loaded into.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipnet::IpNet;
 use moka::future::Cache;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
@@ -43,9 +42,7 @@ pub struct Settings {
     pub folder: PathBuf,
     /// What compiles modules; without it, only those run that were compiled before.
     pub compiler: Option<CompilerProcess>,
-    /// Networks that are not public and that plugins may call all the same.
-    pub networks: Vec<IpNet>,
-    /// What plugins may not say, and where they may not go, whatever else is allowed.
+    /// What plugins may not say, and where plugins and programs may go.
     pub guard: Arc<Guard>,
     /// The most linear memory of all calls at once, in bytes.
     pub memory_total_bytes: usize,
@@ -314,7 +311,8 @@ impl Host {
 
     /// Returns what runs programs, started at the first use.
     async fn commands(&self) -> Result<&Commands, Error> {
-        self.commands.get_or_try_init(|| start(Commands::start)).await
+        let guard = Arc::clone(&self.settings.guard);
+        self.commands.get_or_try_init(|| start(move || Commands::start(guard))).await
     }
 }
 

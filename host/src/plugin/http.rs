@@ -17,7 +17,7 @@ use super::text;
 use super::web::{Allowance, SendError, Web};
 use crate::domain::PluginUse;
 use crate::domain::plugin::{AllowHost, LogLevel, LogLine};
-use crate::net::{Guard, Voice};
+use crate::net::{Guard, Refused, Voice};
 
 /// How much HTTP one call or run may use.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +170,17 @@ fn shown(uri: &Uri) -> String {
     }
 }
 
+/// Says why a request was refused, and what would allow it.
+fn why(refused: &Refused) -> String {
+    match refused {
+        Refused::NotPublic { address, special } => format!(
+            "its address {address} is not public, and the operator has not opened its network (allow_targets; --allow-network where it is tried): {special}"
+        ),
+        Refused::Own(_) => "it leads to this Waypost itself".to_owned(),
+        Refused::Denied { .. } | Refused::NoHost(_) => text::clean(&refused.to_string(), TEXT_BYTES_MAX),
+    }
+}
+
 impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
@@ -201,14 +212,8 @@ impl WasiHttpHooks for Outbound {
             let first_byte = options.and_then(|options| options.first_byte_timeout);
             let sent = web.send(request, first_byte).await;
             let response = sent.map_err(|error| match error {
-                SendError::NotPublic(address) => {
-                    notes.write(format!(
-                        "HTTP request to {shown} refused: its address {address} is not public, and the operator has not opened its network to plugins (plugin_networks; --allow-network where it is tried)"
-                    ));
-                    Error::HttpRequestDenied
-                }
-                SendError::Own => {
-                    notes.write(format!("HTTP request to {shown} refused: it leads to this Waypost itself"));
+                SendError::Refused(refused) => {
+                    notes.write(format!("HTTP request to {shown} refused: {}", why(&refused)));
                     Error::HttpRequestDenied
                 }
                 SendError::Other(reason, error) => {
@@ -251,7 +256,7 @@ mod tests {
             allow_hosts: allow_hosts.iter().map(|text| text.parse().unwrap()).collect(),
             ..PluginUse::new(PluginDigest::of(b""))
         };
-        Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::of_plugins(Arc::default(), &[]))).decide(
+        Outbound::new(Arc::new(plugin), purpose, Arc::new(Web::of_plugins(Arc::default()))).decide(
             &method,
             &Uri::from_static(url),
             &headers(&[]),
@@ -268,9 +273,9 @@ mod tests {
         let url = Uri::from_static("http://example.org/");
         let hosts = ["example.org".parse::<AllowHost>().unwrap()];
         let plugin = PluginUse { allow_hosts: hosts.to_vec(), ..PluginUse::new(PluginDigest::of(b"")) };
-        let web = Arc::new(Web::of_plugins(Arc::default(), &[]));
+        let web = Arc::new(Web::of_plugins(Arc::default()));
         let plugins = Outbound::new(Arc::new(plugin), Purpose::Deliver, web);
-        let programs = Outbound::of_program(hosts.into(), Arc::new(Web::of_programs()));
+        let programs = Outbound::of_program(hosts.into(), Arc::new(Web::of_programs(Arc::default())));
         for name in ["http-remote-user", "http_remote_user", "x-forwarded-user", "waypost-agent", "cookie"] {
             let refused = plugins.decide(&Method::GET, &url, &headers(&["accept", name])).unwrap_err();
             let start =

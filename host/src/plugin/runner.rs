@@ -30,8 +30,8 @@ use crate::domain::plugin::{Failure, PluginRun, Verdict};
 use crate::domain::{PluginDigest, PluginUse};
 use crate::fair_semaphore::{FairPermit, FairSemaphore};
 
-/// The most names that are resolved at once.
-const LOOKUPS_MAX: usize = 64;
+/// The most threads for what blocks.
+const BLOCKING_MAX: usize = 2;
 /// By how much plugins and programs are nicer than the threads that accept and acknowledge events.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
@@ -67,8 +67,8 @@ impl Runner {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(settings.threads)
             .thread_name("plugin")
-            // Where names are resolved.
-            .max_blocking_threads(LOOKUPS_MAX)
+            // Where a client is made.
+            .max_blocking_threads(BLOCKING_MAX)
             .on_thread_start(give_precedence)
             .enable_all()
             .build()
@@ -81,7 +81,7 @@ impl Runner {
             calls: FairSemaphore::new(engine::CALLS_MAX as usize, engine::CALLS_MAX as usize),
             memory: FairSemaphore::new(settings.memory_total_bytes, engine::CALLS_MAX as usize),
             schedule: Schedule::new(settings.threads, move || interrupted.increment_epoch()),
-            web: Arc::new(Web::of_plugins(Arc::clone(&settings.guard), &settings.networks)),
+            web: Arc::new(Web::of_plugins(Arc::clone(&settings.guard))),
             ticker,
             runtime: Some(runtime),
             engine,

@@ -1,6 +1,5 @@
 //! The client of guests' requests: within their reach, marked, and no connection kept.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +10,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use ipnet::IpNet;
 use tokio::sync::OnceCell;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -32,25 +30,26 @@ pub(super) struct Web {
 
 /// Why there is no response.
 pub(super) enum SendError {
-    /// None of the host's addresses may be connected to; one of them.
-    NotPublic(IpAddr),
-    /// It is the service itself.
-    Own,
+    /// It must not go there.
+    Refused(Refused),
     /// A sentence, and what the guest is told.
     Other(String, Error),
 }
 
 impl Web {
-    /// Makes the client of plugins, which connects to public addresses and those within `networks`.
-    pub(super) fn of_plugins(guard: Arc<Guard>, networks: &[IpNet]) -> Self {
-        let reach = Reach::public(Arc::clone(&guard), networks);
-        Self { agent: Agent::Plugin, guard, reach, client: OnceCell::new() }
+    /// Makes the client of plugins.
+    pub(super) fn of_plugins(guard: Arc<Guard>) -> Self {
+        Self::of(Agent::Plugin, guard)
     }
 
-    /// Makes the client of programs. It connects to any address, because the operator's configuration names the hosts.
-    pub(super) fn of_programs() -> Self {
-        let (guard, reach) = (Arc::default(), Reach::ANYWHERE);
-        Self { agent: Agent::Handler, guard, reach, client: OnceCell::new() }
+    /// Makes the client of programs.
+    pub(super) fn of_programs(guard: Arc<Guard>) -> Self {
+        Self::of(Agent::Handler, guard)
+    }
+
+    fn of(agent: Agent, guard: Arc<Guard>) -> Self {
+        let reach = Reach::guarded(Arc::clone(&guard), agent);
+        Self { agent, guard, reach, client: OnceCell::new() }
     }
 
     /// Returns what plugins' headers are held against.
@@ -91,9 +90,10 @@ impl Web {
 impl From<net::Error> for SendError {
     fn from(error: net::Error) -> Self {
         let (reason, told) = match &error {
-            net::Error::Refused(Refused::NotPublic(address)) => return Self::NotPublic(*address),
-            net::Error::Refused(Refused::Own(_)) => return Self::Own,
-            net::Error::Unreachable(source) => (chain::text(source), Error::ConnectionRefused),
+            net::Error::Refused(refused) => return Self::Refused(refused.clone()),
+            net::Error::Unreachable(source) | net::Error::Proxy(source) => {
+                (chain::text(source), Error::ConnectionRefused)
+            }
             net::Error::BrokenOff(source) => (chain::text(source), Error::HttpProtocolError),
             net::Error::Shortage(_) => (chain::text(&error), Error::ConnectionLimitReached),
             net::Error::TimedOut { .. } | net::Error::NotHttp { .. } => {

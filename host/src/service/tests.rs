@@ -1,6 +1,7 @@
 mod changing;
 mod delivering;
 mod entering;
+mod guarding;
 mod sharing;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +28,13 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
         let follower = if called == "wakes" { followers.fetch_add(1, Ordering::SeqCst) } else { usize::MAX };
         (called == method && follower > usize::from(handler)).then_some(Fault::Panic)
     });
-    Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
+    Box::pin(start_on(config, routes, store)).await.unwrap()
+}
+
+/// Starts a service on a store, with its own guard.
+async fn start_on(config: Config, routes: Vec<Route>, store: Arc<Store>) -> Result<Service, Error> {
+    let guard = Arc::new(config.guard());
+    Service::start(config, routes, store, guard).await
 }
 
 fn config(folder: &std::path::Path, handler: bool) -> Config {

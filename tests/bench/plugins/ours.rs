@@ -61,7 +61,6 @@ impl Ours {
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
             compiler: Some(CompilerProcess::InProcess),
-            networks: Vec::new(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,
             threads: 2,

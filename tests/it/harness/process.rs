@@ -66,12 +66,13 @@ impl Process {
         .await
     }
 
-    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT`.
+    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT`; on loopback where it is every address.
     pub(crate) async fn address(&mut self) -> String {
         let line = self.first_line().await;
         let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line: {line}"));
+        let url = url.replacen("//0.0.0.0:", "//127.0.0.1:", 1);
         assert!(url.starts_with("http://127.0.0.1:"), "first line: {line}");
-        url.to_owned()
+        url
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -45,13 +45,25 @@ impl Server {
 
     /// Starts a server with these further flags and environment variables.
     pub(crate) async fn launch(launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), launch, flags, env).await
+        Self::in_folder(tempfile::tempdir().unwrap(), LOOPBACK, launch, flags, env).await
     }
 
-    async fn in_folder(folder: TempDir, launch: Launch, flags: &[&str], env: &[(&str, &str)]) -> Self {
+    /// Starts a server that other machines reach, too, and where this one says who asks.
+    pub(crate) async fn wide(flags: &[&str]) -> Self {
+        let flags = [&["--trusted-proxies", "127.0.0.1"], flags].concat();
+        Self::in_folder(tempfile::tempdir().unwrap(), "0.0.0.0:0", Launch::Plain, &flags, &[]).await
+    }
+
+    async fn in_folder(
+        folder: TempDir,
+        listen: &str,
+        launch: Launch,
+        flags: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let env: Vec<_> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let listen = "127.0.0.1:0".to_owned();
+        let listen = listen.to_owned();
         let mut process = spawn(launch, &listen, &flags, &env, folder.path());
         let api = Api::new(process.address().await);
         Self { process, api, launch, listen, flags, env, folder }
@@ -62,7 +74,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
         std::fs::write(folder.path().join("waypost.toml"), config).unwrap();
-        Self::in_folder(folder, Launch::Plain, &["--config", "waypost.toml"], &[]).await
+        Self::in_folder(folder, LOOPBACK, Launch::Plain, &["--config", "waypost.toml"], &[]).await
     }
 
     /// Returns the working directory.
@@ -139,6 +151,8 @@ fn shell(first: &str) -> Command {
     shell
 }
 
+/// Where a server listens, unless a test says where.
+const LOOPBACK: &str = "127.0.0.1:0";
 /// The longest that an attempt takes, unless a test says how long: a request that hangs is not ended by the default, which is
 /// about as long as a test waits.
 const ATTEMPT_TIMEOUT: [&str; 2] = ["--attempt-timeout-ms", "600000"];

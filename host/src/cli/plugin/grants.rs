@@ -1,12 +1,13 @@
 //! What a plugin may reach when it is run here: what the command line grants, whatever a case file asks for.
 //!
-//! A server decides twice: a subscription's `allow_hosts` names hosts, and the operator's `plugin_networks` opens
-//! networks that are not public. Here both are flags. A case file may come from a stranger: what it asks for is granted
+//! A server decides twice: a subscription's `allow_hosts` names hosts, and the operator's `allow_targets` opens what is not
+//! public. Here both are flags. A case file may come from a stranger: what it asks for is granted
 //! only if the command line grants it too.
 
 use std::net::IpAddr;
 
 use crate::domain::plugin::AllowHost;
+use crate::net::{Guard, Rules, TargetPattern};
 use ipnet::IpNet;
 
 /// The grants of the command line.
@@ -15,8 +16,8 @@ pub(super) struct Grants {
     /// A host that the plugin may call by HTTP, as in a subscription's allow_hosts; may be given again
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(super) hosts: Vec<AllowHost>,
-    /// A network that is not public and that it may call all the same, as in the server's plugin_networks; may be
-    /// given again
+    /// A network that is not public and that it may call all the same, as in the server's allow_targets; may be given
+    /// again
     #[arg(long = "allow-network", value_name = "CIDR", value_parser = network)]
     pub(super) networks: Vec<IpNet>,
 }
@@ -28,6 +29,12 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 impl Grants {
+    /// Returns the rules by which requests are made.
+    pub(super) fn guard(&self) -> Guard {
+        let allow = self.networks.iter().copied().map(TargetPattern::network).collect();
+        Guard::default().with(Rules { allow, ..Rules::default() })
+    }
+
     /// Returns what is wrong with asking for these hosts, where something is.
     pub(super) fn refuse(&self, asked: &[AllowHost]) -> Option<String> {
         let is_granted = |host: &&AllowHost| self.hosts.iter().any(|granted| granted.covers(host));

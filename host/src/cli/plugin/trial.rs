@@ -61,8 +61,7 @@ impl Sandbox {
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
             compiler: own_program().map(CompilerProcess::Program),
-            networks: grants.networks.clone(),
-            guard: Arc::default(),
+            guard: Arc::new(grants.guard()),
             memory_total_bytes: limits.memory_bytes,
             threads: 1,
         };

@@ -110,12 +110,14 @@ fn an_unknown_key_names_its_source_and_the_nearest() {
         (Source::File, "[http]\nlisten = ':1'"),
         (Source::File, "quux = 1"),
         (Source::Environment, "port=8070"),
+        (Source::File, "plugin_networks = ['10.0.0.0/8']"),
     ]), @r#"
     unknown key `polcy_url` in waypost.toml; did you mean `policy_url`?
     unknown key `retry_schedul` in the environment variable WAYPOST_RETRY_SCHEDUL; did you mean `retry_schedule`?
-    unknown key `http` in waypost.toml; `waypost serve --help` lists all keys
+    unknown key `http` in waypost.toml; did you mean `http_proxy`?
     unknown key `quux` in waypost.toml; `waypost serve --help` lists all keys
     unknown key `port` in the environment variable WAYPOST_PORT; did you mean `listen`?
+    `plugin_networks` in waypost.toml is no setting any more: `allow_targets` opens networks, to plugins and targets alike, and takes names and ports too: name them there
     "#);
 }
 

@@ -128,7 +128,6 @@ mod tests {
             compile: CompileLimits::default(),
             folder: folder.join("compiled"),
             compiler: Some(CompilerProcess::InProcess),
-            networks: Vec::new(),
             guard: Arc::default(),
             memory_total_bytes: 1 << 30,
             threads: 1,

@@ -20,6 +20,7 @@ use super::*;
 use crate::clock;
 use crate::domain::plugin::{Failure, Output, Verdict};
 use crate::domain::{Event, PluginDigest, PluginUse, Subscription};
+use crate::net::{Guard, Rules};
 
 /// A host in a folder of its own.
 struct Sandbox {
@@ -47,16 +48,16 @@ impl Sandbox {
         Self::with(&[], Limits::default())
     }
 
-    /// Opens networks to plugins, and sets the limits.
+    /// Opens networks to guests, and sets the limits.
     fn with(networks: &[&str], limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let allow = networks.iter().map(|network| network.parse().unwrap()).collect();
         let settings = Settings {
             limits,
             compile: CompileLimits::default(),
             folder: folder.path().join("compiled"),
             compiler: Some(CompilerProcess::InProcess),
-            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
-            guard: Arc::default(),
+            guard: Arc::new(Guard::default().with(Rules { allow, ..Rules::default() })),
             memory_total_bytes: 1 << 30,
             threads: 2,
         };

@@ -94,7 +94,7 @@ async fn start(
 ) -> Service {
     let store = open_store(&config).await.unwrap();
     store.faults.follow(script);
-    Box::pin(Service::start(config, Vec::new(), store, Arc::default())).await.unwrap()
+    Box::pin(start_on(config, Vec::new(), store)).await.unwrap()
 }
 
 async fn subscribe(service: &Service, url: &str) -> SubscriptionId {
@@ -267,7 +267,7 @@ async fn a_handler_whose_worker_panics_begins_again() {
             method == "ready" && whose == Some(recipient) && counted.fetch_add(1, Ordering::SeqCst) == 0;
         is_first.then_some(Fault::Panic)
     });
-    let service = Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap();
+    let service = Box::pin(start_on(config, routes, store)).await.unwrap();
     let id = service.runs().dispatch("h", Vec::new(), "ann").await.unwrap();
     ends_in(&service, id, "delivered").await;
     assert!(panics.load(Ordering::SeqCst) > 1);

@@ -14,7 +14,7 @@ use crate::store::{Delivery, Fence, HashSlot};
 async fn start(config: Config, is_ours: impl Fn(HashSlot) -> bool) -> Service {
     let (store, routes) = (open_store(&config).await.unwrap(), handler::routes(&config.handlers).unwrap());
     store.share().set(is_ours);
-    Box::pin(Service::start(config, routes, store, Arc::default())).await.unwrap()
+    Box::pin(start_on(config, routes, store)).await.unwrap()
 }
 
 /// Makes a subscription to everything in the slot of this number.
@@ -240,8 +240,7 @@ async fn old_events_are_removed_by_the_owner_of_the_first_slot() {
     let store = open_store(&config(folder.path(), false)).await.unwrap();
     store.share().set(|slot| slot != HashSlot::FIRST);
     let purges = count(&store, "purge", None);
-    let service = Service::start(config(folder.path(), false), Vec::new(), store, Arc::default());
-    let service = Box::pin(service).await.unwrap();
+    let service = Box::pin(start_on(config(folder.path(), false), Vec::new(), store)).await.unwrap();
     let target = Target::start(&open_gate()).await;
     let (subscription, _) = subscribe(&service, 1, &target.url).await;
     let id = accept(&service, "a").await;

@@ -117,7 +117,8 @@ async fn a_program_that_nobody_waits_for_ends() {
     let server = Server::answering(None).await;
     let address = server.address.to_string();
     for arguments in [&["spin"][..], &["sleep"], &["fetch", &address, "1"]] {
-        let (sandbox, run) = (Sandbox::shared(), Run::new());
+        let sandbox = Sandbox::with(&["127.0.0.0/8"], crate::plugin::Limits::default());
+        let run = Run::new();
         let command = loaded(&sandbox, waypost_guests::TOOL).await;
         let allow_hosts = Arc::new([address.parse().unwrap()]);
         let running =
@@ -143,8 +144,8 @@ async fn sockets_are_refused() {
 }
 
 #[tokio::test]
-async fn http_goes_to_allowed_hosts_wherever_they_are() {
-    let sandbox = Sandbox::shared();
+async fn http_goes_to_allowed_hosts_where_the_operator_has_opened_their_networks() {
+    let sandbox = Sandbox::with(&["127.0.0.0/8"], crate::plugin::Limits::default());
     let server = Server::answering(answer("200 OK", &vec![0; 5 << 20])).await;
     let address = server.address.to_string();
     let command = loaded(&sandbox, waypost_guests::TOOL).await;
@@ -158,8 +159,16 @@ async fn http_goes_to_allowed_hosts_wherever_they_are() {
     }
     // By which a Waypost knows that a program of another's speaks for no user of it.
     assert!(server.heads().iter().all(|head| head.contains("\r\nwaypost-agent: handler\r\n")));
+    let (run, closed) = (Run::new(), Sandbox::shared());
+    let call = run.call(&["fetch", &address, "1"], LIMITS);
+    let allowed = CommandCall { allow_hosts: Arc::new([address.parse().unwrap()]), ..call };
+    let command = loaded(&closed, waypost_guests::TOOL).await;
+    let end = closed.host.run_command(&command, allowed).await;
+    assert_eq!((end.exit, &*run.stdout.text()), (Exit::Code(0), "ErrorCode::HttpRequestDenied\n"));
+    let refused = format!("waypost: HTTP request to {address} refused: its address 127.0.0.1 is not public");
+    assert!(run.stderr.text().starts_with(&refused), "{}", run.stderr.text());
     let run = Run::new();
-    let end = sandbox.host.run_command(&command, run.call(&["fetch", &address, "1"], LIMITS)).await;
+    let end = closed.host.run_command(&command, run.call(&["fetch", &address, "1"], LIMITS)).await;
     assert_eq!((end.exit, &*run.stdout.text()), (Exit::Code(0), "ErrorCode::HttpRequestDenied\n"));
     assert_eq!(
         run.stderr.text(),
