@@ -293,11 +293,11 @@ impl Default for Config {
 
 impl Config {
     /// Returns the admins: [`admin_users`](Self::admin_users) if given, else the default user while only this machine
-    /// can reach the listener, else none.
+    /// can reach the listener and there is no [`public_url`](Self::public_url), else none.
     pub fn admins(&self) -> Vec<String> {
         match &self.admin_users {
             Some(users) => users.clone(),
-            None if self.is_local() && !self.default_user.is_empty() => vec![self.default_user.clone()],
+            None if self.is_private() && !self.default_user.is_empty() => vec![self.default_user.clone()],
             None => Vec::new(),
         }
     }
@@ -305,6 +305,11 @@ impl Config {
     /// Tells whether only this machine can reach the listener.
     pub fn is_local(&self) -> bool {
         self.listen.ip().is_loopback()
+    }
+
+    /// Tells whether those who ask are of this machine: nothing else reaches the listener, and no proxy has a URL for others.
+    fn is_private(&self) -> bool {
+        self.is_local() && self.public_url.is_none()
     }
 
     /// Tells whether a setting says whom to believe that other machines can come by.
@@ -336,7 +341,7 @@ impl Config {
         Guard::new(self.user_header.clone(), self.plugin_headers.clone()).with(Rules {
             allow: self.allow_targets.clone(),
             deny: self.deny_targets.clone(),
-            is_local: self.is_local(),
+            is_local: self.is_private(),
             proxy: self.http_proxy.clone(),
         })
     }
