@@ -60,7 +60,8 @@ pub struct Config {
     pub policy_plugin: Option<PathBuf>,
     /// A file with its configuration, one JSON object. Default none: `{}`.
     pub policy_plugin_config: Option<PathBuf>,
-    /// Who a request of this machine is from that says nothing of it; empty for nobody. Default `anonymous`.
+    /// Who a request of this machine is from that says nothing of it; empty for nobody, as for a proxy on this machine
+    /// (a loopback [`listen`](Self::listen) with a [`public_url`](Self::public_url)). Default `anonymous`.
     pub default_user: String,
     /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
     /// `Http-Remote-User`.
@@ -321,9 +322,11 @@ impl Config {
     /// Returns who is believed.
     pub(crate) fn identity(&self) -> identity::Settings {
         let is_tls = self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        // Behind a proxy on this machine, everybody's requests come from this machine.
+        let default_user = if self.is_local() && !self.is_private() { "" } else { &*self.default_user };
         identity::Settings {
             user_header: self.user_header.clone(),
-            default_user: self.default_user.clone(),
+            default_user: default_user.to_owned(),
             trusted: self.trusted_proxies.clone(),
             admins: self.admins(),
             receive: self.receive_auth,

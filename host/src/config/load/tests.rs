@@ -99,6 +99,10 @@ fn the_environment_keeps_texts_and_reads_lists() {
 fn admins_default_to_the_default_user_on_loopback_only() {
     assert_eq!(Config::default().admins(), ["anonymous"]);
     assert_eq!(load("", "", "listen=0.0.0.0:0").unwrap().admins(), [""; 0]);
+    // A proxy on this machine passes on what comes from elsewhere, and need not say so.
+    let proxied = load("", "", "public_url=https://waypost.example").unwrap();
+    assert_eq!((proxied.admins(), proxied.identity().default_user), (Vec::new(), String::new()));
+    assert_eq!(load("", "", "").unwrap().identity().default_user, "anonymous");
     assert_eq!(load("admin_users = []", "", "").unwrap().admins(), [""; 0]);
 }
 
