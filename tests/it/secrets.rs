@@ -57,8 +57,9 @@ impl Session {
         let cookie = begun.header("set-cookie").split(';').next().unwrap().to_owned();
         self.hear("POST /sessions", begun.text());
         self.keep(cookie.split_once('=').unwrap().1.to_owned());
-        let me = server.send(Method::GET, "/me", &[("cookie", &cookie)], "").await;
-        self.hear("GET /me with a cookie", format!("{:?}\n{}", me.headers, me.ok().text()));
+        let headers = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
+        let me = server.send(Method::GET, "/me", &headers, "").await.ok();
+        self.hear("GET /me with a cookie", format!("{:?}\n{}", me.headers, me.text()));
     }
 
     fn hear(&self, place: impl Into<String>, said: impl Into<Vec<u8>>) {
