@@ -120,7 +120,7 @@ fn reason(
 ) -> String {
     let (event, subscription) = (&view.event, &known.subscription);
     if let Some(delivery) = delivery {
-        return format!("the event was owed to it; the delivery's state is `{}`", delivery.state.name());
+        return format!("there is a delivery of the event to it, in the state `{}`", delivery.state.name());
     }
     if let Some(failed) = view.failed.iter().find(|failed| failed.recipient == subscription.id.into()) {
         return format!("its filter gave no answer when the event came: {}", failed.reason);
