@@ -145,6 +145,11 @@ impl Directory {
         self.now.load().of_user(user, None).map(|known| Arc::clone(&known.subscription)).collect()
     }
 
+    /// Tells whether all subscriptions that are not deleted are one user's.
+    pub(crate) fn has_one_user(&self) -> bool {
+        self.now.load().has_one_user()
+    }
+
     /// Returns the first `limit` of a user's subscriptions that are not deleted, or of those created after `after`;
     /// `None` where `after` is not one of them.
     pub fn page_of_user(

@@ -1,5 +1,6 @@
 //! Accepts events: matches each one, logs it with all its deliveries, and only then acknowledges it.
 
+mod backlog;
 mod budget;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::domain::{Event, EventId, RecipientId};
 use crate::matching::{self, Matches};
 use crate::store::{self, Accepted, Arrival, Position, Store};
 use crate::worker::Mailboxes;
+use backlog::BacklogLimit;
 use budget::Budget;
 
 /// The largest event, in bytes, that is matched on the task that received it. A larger one could keep other tasks
@@ -63,6 +65,14 @@ pub enum Error {
         /// The most bytes.
         max: usize,
     },
+    /// Too many deliveries wait for this service.
+    #[error(
+        "deliveries wait because this machine is busy, {max} or more (the setting backlog_max): try again"
+    )]
+    Behind {
+        /// The most deliveries.
+        max: u64,
+    },
     /// The store cannot write.
     #[error("failed to log the request's events")]
     Log {
@@ -77,7 +87,7 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Match { .. } | Self::TooMuch { .. } => false,
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::Behind { .. } => true,
             Self::Log { source } => source.is_shortage(),
         }
     }
@@ -91,20 +101,22 @@ pub struct Intake {
     /// Of the workers of targets.
     mailboxes: Arc<Mailboxes>,
     budget: Arc<Budget>,
+    backlog: Arc<BacklogLimit>,
 }
 
 impl Intake {
     /// Makes the intake of a store, for the subscriptions of a directory, whose workers have these mailboxes. At most
     /// `bytes_max` are being accepted at once: events, and [`DELIVERY_BYTES`](store::DELIVERY_BYTES) for each delivery
-    /// that they cause.
+    /// that they cause. None is accepted while more than `backlog_max` deliveries wait for this service.
     pub(crate) fn new(
         store: Arc<Store>,
         directory: Arc<Directory>,
         mailboxes: Arc<Mailboxes>,
         bytes_max: usize,
+        backlog_max: u64,
     ) -> Self {
-        let budget = Arc::new(Budget::new(bytes_max));
-        Self { store, directory, mailboxes, budget }
+        let (budget, backlog) = (Arc::new(Budget::new(bytes_max)), Arc::new(BacklogLimit::new(backlog_max)));
+        Self { store, directory, mailboxes, budget, backlog }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -113,11 +125,12 @@ impl Intake {
     /// While deliveries lag because this machine is busy, it takes up to a tenth of a second longer.
     ///
     /// # Errors
-    /// When an event cannot be matched, too much is on its way, or the store cannot write.
+    /// When an event cannot be matched, too much is on its way or waits, or the store cannot write.
     pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, Error> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        self.backlog.check(&self.mailboxes, &self.directory)?;
         let (received, matched_at) = (clock::now(), self.directory.position());
         let mut share = self.budget.share();
         let mut arrivals = Vec::with_capacity(events.len());

@@ -133,7 +133,8 @@ impl Service {
             Dispatcher::start(stages.0, stages.1, stages.2, policy, Arc::clone(&guard), limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
         let stages = (Arc::clone(&store), Arc::clone(&directory), dispatcher.mailboxes());
-        let intake = Intake::new(stages.0, stages.1, stages.2, config.accept_bytes_max);
+        let (bytes_max, backlog_max) = (config.accept_bytes_max, config.backlog_max);
+        let intake = Intake::new(stages.0, stages.1, stages.2, bytes_max, backlog_max);
         let rate = config.recover_events_per_second;
         let recoveries = Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await;
         let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);

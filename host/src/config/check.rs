@@ -32,6 +32,7 @@ impl Config {
         within("in_flight_max", in_flight, COUNT_MAX)?;
         within("subscription_in_flight_max", each, COUNT_MAX)?;
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
+        ensure("backlog_max", self.backlog_max > 0, || "expected 1 or more, found 0".to_owned())?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
         within("user_subscriptions_max", as_count(self.user_subscriptions_max), COUNT_MAX)?;
         within("user_tokens_max", as_count(self.user_tokens_max), COUNT_MAX)?;

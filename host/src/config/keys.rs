@@ -224,6 +224,14 @@ pub static KEYS: &[Key] = &[
         "The most that events on their way to the disk take, with their deliveries",
         |c, t| set(&mut c.accept_bytes_max, parse::number(t)),
     ),
+    key(
+        LIMITS,
+        "backlog_max",
+        "N",
+        "1000000",
+        "The most deliveries that wait because this machine is busy, before /receive answers 503",
+        |c, t| set(&mut c.backlog_max, parse::number(t)),
+    ),
     key(LIMITS, "connections_max", "N", "1024", "The most connections open at once", |c, t| {
         set(&mut c.connections_max, parse::number(t))
     }),

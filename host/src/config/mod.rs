@@ -117,6 +117,9 @@ pub struct Config {
     pub subscription_bytes_max: usize,
     /// The most that events on their way to the disk take, with 64 bytes for each delivery that they cause. Default 64 MiB.
     pub accept_bytes_max: usize,
+    /// The most deliveries that wait for this service, while this machine is busy and their targets are not to blame: with
+    /// more, `/receive` answers 503. Default 1,000,000.
+    pub backlog_max: u64,
     /// The most connections open at once. Default 1024.
     pub connections_max: usize,
     /// The longest a request's headers may take to arrive. Default 10 s.
@@ -255,6 +258,7 @@ impl Default for Config {
             event_bytes_max: 1024 * 1024,
             subscription_bytes_max: 256 * 1024,
             accept_bytes_max: 64 * 1024 * 1024,
+            backlog_max: 1_000_000,
             connections_max: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -85,6 +85,12 @@ impl Snapshot {
         self.by_id.insert(subscription.id, known);
     }
 
+    /// Tells whether all subscriptions that are not deleted are one user's.
+    pub(super) fn has_one_user(&self) -> bool {
+        let user = |own: Option<&Own>| own.map(|(user, ..)| Arc::clone(user));
+        user(self.by_user.get_min()) == user(self.by_user.get_max())
+    }
+
     /// Returns a user's name, sharing the string with that user's other subscriptions if there are any.
     fn shared_name(&self, user: &str) -> Arc<str> {
         let first = (Arc::from(user), Timestamp::MIN, SubscriptionId::NIL);

@@ -333,7 +333,9 @@ impl From<intake::Error> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
             }
             intake::Error::TooMuch { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-            intake::Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            intake::Error::Busy { .. } | intake::Error::Behind { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
             intake::Error::Log { source } => source.into(),
         }
     }
@@ -352,6 +354,15 @@ pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_that_is_behind_says_when_to_come_again_and_which_setting_that_is() {
+        let error = ApiError::from(intake::Error::Behind { max: 7 });
+        assert!(error.detail.contains("backlog_max"), "{}", error.detail);
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
 
     /// A member with a name of one megabyte was repeated three times in the response.
     #[tokio::test]

@@ -59,8 +59,8 @@ impl Life {
         });
         let gains = *store.share().changed().borrow();
         let workers = Workers::start("the workers", Arc::clone(&store), targets, gains, stop, tasks);
-        let intake =
-            Intake::new(Arc::clone(&store), Arc::clone(&directory), workers.mailboxes(), usize::MAX / 2);
+        let (stages, mailboxes) = ((Arc::clone(&store), Arc::clone(&directory)), workers.mailboxes());
+        let intake = Intake::new(stages.0, stages.1, mailboxes, usize::MAX / 2, u64::MAX);
         let outside = TaskTracker::new();
         let life = Self { disk, world, store, writer, directory, intake, workers, outside };
         let known: Vec<_> = life.world().subscriptions.keys().copied().collect();

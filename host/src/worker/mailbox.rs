@@ -1,21 +1,16 @@
 //! The input of a worker, and what others see of it.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::domain::Holder;
+use super::backpressure::{Backpressure, Load};
+use crate::domain::{Holder, RecipientId};
 use crate::store::Wake;
-
-/// How many deliveries a worker may lag behind before its producers are throttled, and at which lag they go on.
-const LAG_MAX: i64 = 768;
-const LAG_LOW: i64 = 512;
-/// The mean time of an attempt from which on a target counts as slow: throttling producers would not help then.
-const FAST_TARGET: Duration = Duration::from_millis(40);
 
 /// The mailbox of one worker: the wakes that it has not received yet, merged into one; and what holds its deliveries.
 #[derive(Default)]
@@ -62,142 +57,81 @@ impl Mailbox {
     }
 }
 
-/// How far a worker lags behind, and whether that is its target's fault.
-pub(super) struct Backpressure {
-    born: Instant,
-    /// Deliveries that the worker was woken for and has not attempted yet.
-    lag: AtomicI64,
-    /// The mean time of an attempt, in microseconds, over the last dozen or so.
-    mean_micros: AtomicU64,
-    /// When an attempt last succeeded, in microseconds after `born`; 0 when the last one failed.
-    succeeded_micros: AtomicU64,
-    /// Notified when the worker has caught up.
-    caught_up: Notify,
+/// The mailboxes of the running workers. Only their supervisor changes which there are.
+#[derive(Default)]
+pub(crate) struct Mailboxes {
+    map: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
+    load: Load,
 }
 
-impl Default for Backpressure {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            lag: AtomicI64::new(0),
-            mean_micros: AtomicU64::new(0),
-            succeeded_micros: AtomicU64::new(0),
-            caught_up: Notify::new(),
-        }
-    }
-}
-
-impl Backpressure {
-    /// Notes that there are `count` more deliveries to attempt.
-    fn add(&self, count: u64) {
-        self.lag.fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+impl Mailboxes {
+    /// Makes mailboxes of prompt recipients that lag.
+    #[cfg(test)]
+    pub(crate) fn lagging(is_busy: bool, lags: impl IntoIterator<Item = (RecipientId, u64)>) -> Self {
+        let mailbox = |(recipient, lag)| {
+            let mailbox = Arc::<Mailbox>::default();
+            mailbox.push(Wake::accepted(lag + 1));
+            mailbox.backpressure.note(std::time::Duration::ZERO, true);
+            (recipient, mailbox)
+        };
+        let map = lags.into_iter().map(mailbox).collect();
+        Self { map: Mutex::new(map), load: Load::fixed(is_busy) }
     }
 
-    /// Notes the end of an attempt.
-    pub(super) fn note(&self, took: Duration, success: bool) {
-        let lag = self.lag.fetch_sub(1, Ordering::Relaxed) - 1;
-        if lag < 0 {
-            // Deliveries from before a restart were never counted.
-            self.lag.store(0, Ordering::Relaxed);
-        }
-        let mean = self.mean_micros.load(Ordering::Relaxed);
-        self.mean_micros.store(mean - mean / 12 + micros(took) / 12, Ordering::Relaxed);
-        let succeeded = if success { micros(self.born.elapsed()) } else { 0 };
-        self.succeeded_micros.store(succeeded, Ordering::Relaxed);
-        if lag <= LAG_LOW {
-            self.caught_up.notify_waiters();
-        }
+    pub(super) fn of(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
+        self.lock().get(&recipient).map(Arc::clone)
     }
 
-    /// Waits until `end` while the worker of a fast target lags, which means that this machine is busy. Cancel safe.
-    pub(super) async fn throttle(&self, end: Instant) {
-        if !self.is_lagging() {
-            return;
-        }
-        let caught_up = self.caught_up.notified();
-        tokio::pin!(caught_up);
-        // Registers before checking again, so that no signal is lost in between.
-        caught_up.as_mut().enable();
-        if self.is_lagging() {
-            let _caught_up_or_not = tokio::time::timeout_at(end, caught_up).await;
+    /// Keeps workers from coming and going until the guard is dropped.
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<RecipientId, Arc<Mailbox>>> {
+        self.map.lock()
+    }
+
+    /// Waits, until `end` at most, while the workers of these recipients lag only because this machine is busy.
+    pub(crate) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
+        for id in recipients {
+            if let Some(mailbox) = self.of(*id)
+                && mailbox.backpressure.is_lagging()
+                && self.load.is_busy()
+            {
+                mailbox.backpressure.caught_up(end).await;
+            }
         }
     }
 
-    fn is_lagging(&self) -> bool {
-        self.lag.load(Ordering::Relaxed) > LAG_MAX
-            && self.mean_micros.load(Ordering::Relaxed) < micros(FAST_TARGET)
-            // A target that has just begun to hang is not fast any more, whatever the mean says. The last success may
-            // be later than `elapsed`, which was read before.
-            && micros(self.born.elapsed()).saturating_sub(self.succeeded_micros.load(Ordering::Relaxed))
-                < micros(FAST_TARGET)
+    /// Returns how many deliveries wait for their first attempt only because this machine is busy, by recipient.
+    pub(crate) fn lags(&self) -> Vec<(RecipientId, u64)> {
+        if !self.load.is_busy() {
+            return Vec::new();
+        }
+        let lag = |mailbox: &Mailbox| u64::try_from(mailbox.backpressure.lag()).unwrap_or_default();
+        self.lock().iter().map(|(id, mailbox)| (*id, lag(mailbox))).filter(|(_, lag)| *lag > 0).collect()
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 16)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const QUICK: Duration = Duration::from_millis(1);
+    const ID: RecipientId = RecipientId::MAX;
 
-    /// A worker that lags this far behind and has just delivered one, in `took`.
-    fn lagging(count: u64, took: Duration) -> Backpressure {
-        let backpressure = Backpressure::default();
-        backpressure.add(count + 1);
-        backpressure.note(took, true);
-        backpressure
-    }
-
-    #[test]
-    fn only_a_quick_target_that_is_far_behind_slows_its_producers() {
-        assert!(lagging(769, QUICK).is_lagging());
-        assert!(!lagging(768, QUICK).is_lagging(), "not far");
-        assert!(!lagging(769, 12 * 2 * FAST_TARGET).is_lagging(), "slow by itself");
-    }
-
-    #[test]
-    fn a_target_that_fails_or_hangs_slows_nobody() {
-        let failing = lagging(1_000, QUICK);
-        let long_ago = Instant::now().checked_sub(2 * FAST_TARGET).unwrap();
-        let failing = Backpressure { born: long_ago, ..failing };
-        failing.note(QUICK, false);
-        assert!(!failing.is_lagging());
-        let hanging = Backpressure { born: long_ago, ..lagging(1_000, QUICK) };
-        assert!(!hanging.is_lagging(), "its last success was at its birth");
-    }
-
-    /// The current time was read before the time of the last success, which could then be later: the difference
-    /// overflowed.
-    #[test]
-    fn a_success_during_the_look_is_no_overflow() {
-        let backpressure = lagging(1_000, QUICK);
-        backpressure.succeeded_micros.store(u64::MAX / 32, Ordering::Relaxed);
-        assert!(backpressure.is_lagging());
-    }
-
-    #[test]
-    fn what_was_never_counted_does_not_count_as_ahead() {
-        let backpressure = Backpressure::default();
-        (0..10).for_each(|_| backpressure.note(QUICK, true));
-        backpressure.add(770);
-        backpressure.note(QUICK, true);
-        assert!(backpressure.is_lagging());
-    }
-
-    #[tokio::test]
-    async fn a_producer_goes_on_when_the_worker_has_caught_up_or_the_time_is_over() {
-        let backpressure = lagging(769, QUICK);
-        let begun = Instant::now();
-        backpressure.throttle(begun).await;
-        backpressure.throttle(begun + QUICK).await;
-        let far = begun + Duration::from_secs(60);
-        let catching_up = async { (0..257).for_each(|_| backpressure.note(QUICK, true)) };
-        tokio::join!(backpressure.throttle(far), catching_up);
-        assert!(begun.elapsed() < Duration::from_secs(30));
-        backpressure.throttle(far).await;
+    /// A target that takes 30 ms slowed all producers of its events down to its own pace, on a machine with nothing to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_lag_counts_and_throttles_only_while_the_machine_is_busy() {
+        let end = Instant::now() + Duration::from_millis(100);
+        let idle = Mailboxes::lagging(false, [(ID, 9_999)]);
+        assert!(idle.lags().is_empty());
+        idle.throttle(&[ID], end).await;
+        assert!(Instant::now() < end);
+        let busy = Mailboxes::lagging(true, [(ID, 9_999), (RecipientId::NIL, 0)]);
+        assert_eq!(busy.lags(), [(ID, 9_999)]);
+        busy.throttle(&[RecipientId::NIL, RecipientId::from_uuid(uuid::Uuid::from_u128(7))], end).await;
+        assert!(Instant::now() < end, "these have caught up, or have no worker");
+        busy.throttle(&[ID], end).await;
+        assert!(Instant::now() >= end);
+        assert!(busy.lags().is_empty(), "nothing has succeeded for 100 ms");
     }
 
     #[test]

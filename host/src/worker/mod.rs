@@ -18,10 +18,11 @@
 //!   outcome of that attempt alone.
 //!
 //! Others only read: which attempts are in flight (`in_flight`), what holds a recipient's deliveries, and how far its
-//! worker is behind (`mailbox`).
+//! worker is behind (`backpressure`).
 
 mod attempt;
 mod backlog;
+mod backpressure;
 mod in_flight;
 mod mailbox;
 mod slots;
@@ -46,8 +47,9 @@ use crate::domain::{Answer, HandlerRun, Holder, Outcome, RecipientId};
 use crate::store::{Error, PendingDelivery, Progress, Store, WakeSet};
 
 pub(crate) use in_flight::InFlight;
+pub(crate) use mailbox::Mailboxes;
 pub(crate) use slots::{Occupied, SLICE, Slots};
-pub(crate) use supervisor::{Mailboxes, Workers};
+pub(crate) use supervisor::Workers;
 
 /// What makes attempts, for the recipients of one kind. It knows no worker, and uses the store only for what an attempt
 /// needs.

@@ -1,11 +1,9 @@
 //! The supervisor: the one task that starts workers, wakes them, and reads why each has ended.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -13,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::in_flight::InFlight;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Mailboxes};
 use super::timetable::Timetable;
 use super::worker::{Worker, WorkerEnd};
 use super::{Deliverer, Division, Standing};
@@ -33,25 +31,6 @@ const CANCEL_AT_ONCE: usize = 1_000;
 pub(crate) struct Workers<D: Deliverer> {
     shared: Arc<Shared<D>>,
     tasks: TaskTracker,
-}
-
-/// The mailboxes of the running workers. Only their supervisor changes which there are.
-#[derive(Default)]
-pub(crate) struct Mailboxes(Mutex<HashMap<RecipientId, Arc<Mailbox>>>);
-
-impl Mailboxes {
-    fn of(&self, recipient: RecipientId) -> Option<Arc<Mailbox>> {
-        self.0.lock().get(&recipient).map(Arc::clone)
-    }
-
-    /// Waits, until `end` at most, while the workers of these recipients lag only because this machine is busy.
-    pub(crate) async fn throttle(&self, recipients: &[RecipientId], end: Instant) {
-        for id in recipients {
-            if let Some(mailbox) = self.of(*id) {
-                mailbox.backpressure.throttle(end).await;
-            }
-        }
-    }
 }
 
 /// What all workers of one deliverer share.
@@ -203,7 +182,7 @@ impl<D: Deliverer> Supervisor<D> {
                 Ok(()) = share.changed() => {
                     let gains = *share.borrow();
                     // Workers look at the share again.
-                    shared.mailboxes.0.lock().values().for_each(|mailbox| mailbox.notify.notify_one());
+                    shared.mailboxes.lock().values().for_each(|mailbox| mailbox.notify.notify_one());
                     if gains != self.searched {
                         self.search(gains).await;
                     }
@@ -246,7 +225,7 @@ impl<D: Deliverer> Supervisor<D> {
                 false
             }
         };
-        let mut mailboxes = shared.mailboxes.0.lock();
+        let mut mailboxes = shared.mailboxes.lock();
         if let Some(mailbox) = mailboxes.get(&recipient) {
             mailbox.push(wake);
         } else if is_active && is_here() {
@@ -280,7 +259,7 @@ impl<D: Deliverer> Supervisor<D> {
             Ok(end) => end,
             Err(panic) => return self.panicked(recipient, begun, pause, &panic),
         };
-        let mailbox = self.shared.mailboxes.0.lock().remove(&recipient);
+        let mailbox = self.shared.mailboxes.lock().remove(&recipient);
         let wake = mailbox.and_then(|mailbox| mailbox.take_wake());
         match (end, wake) {
             (WorkerEnd::Idle { .. }, Some(wake)) => self.wake(recipient, wake),
@@ -340,7 +319,7 @@ mod tests {
         let deliverer = Scripted::new(1, &tasks, |_| Box::pin(async { delivered() }));
         let supervisor = Supervisor::new(Arc::new(Shared::new(store, deliverer, stop)), Gains::default());
         let mailbox = Arc::<Mailbox>::default();
-        supervisor.shared.mailboxes.0.lock().insert(ID, Arc::clone(&mailbox));
+        supervisor.shared.mailboxes.lock().insert(ID, Arc::clone(&mailbox));
         (supervisor, mailbox)
     }
 
