@@ -13,7 +13,9 @@ use crate::domain::RecipientId;
 use crate::stage::{Alarm, caught};
 use crate::store::{ChangeSet, Tokens, WakeSet};
 
-/// From how many answers on a task of its own sends them.
+/// From how many answers on a task of its own sends them. Never: `accept` took 1.29 times the processor time for each event.
+/// Always: `fanout1` had 0.80 and 0.87 of the rate. (`cargo run --release -p waypost-bench -- accept fanout1 --seconds 1
+/// --rounds 5`.)
 const CROWD: usize = 4;
 
 /// Where the changes go.
