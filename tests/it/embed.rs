@@ -347,6 +347,10 @@ async fn pages_of_other_sites_are_kept_off_the_routes_of_an_embedding_program() 
     service.close().await;
 
     let wide = Config { listen: SocketAddr::from(([0, 0, 0, 0], 0)), ..config(&folder) };
+    let refused = Service::open(wide.clone()).await.err().unwrap();
+    assert!(matches!(refused, Error::Strangers { .. }), "it knows nobody to believe: {refused}");
+    let proxies = ["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+    let wide = Config { trusted_proxies: proxies.to_vec(), ..wide };
     let service = Service::open(wide).await.unwrap();
     assert_eq!(status(&service, &[("host", "waypost.example")]).await, 200);
     assert_eq!(

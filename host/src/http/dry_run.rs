@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::eventmatch::{may_manage, not_yours};
-use super::events::find;
+use super::events::find_shown;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::room::{Room, RoomPermit};
@@ -251,7 +251,7 @@ impl DryRunQuery {
             let detail = "a test takes one event: name one with `?event=`, or send one as the body";
             return Err(ApiError::bad_request(detail));
         }
-        let view = find(api, user, id).await?;
+        let view = find_shown(api, user, id).await?;
         Ok((Arc::clone(&view.event), taken))
     }
 }

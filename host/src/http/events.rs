@@ -85,7 +85,7 @@ pub(super) async fn views(
         for story in stories {
             before = Some(story.event.id);
             let view = View::of(story, user, api);
-            shown.extend(view.as_ref().and_then(&show));
+            shown.extend(view.filter(|view| view.shows_event).as_ref().and_then(&show));
             if shown.len() == limit {
                 return Ok((shown, before));
             }
@@ -121,6 +121,7 @@ pub(super) async fn read(
     let explained = match (&asked.explain, asked.after) {
         (None, None) => None,
         (None, Some(_)) => return Err(ApiError::bad_request("`after` goes with `explain`")),
+        (Some(_), _) if !view.shows_event => return Err(not_found(id)),
         (Some(of), after) => Some(explain::explain(&api, &user, &view, of, after).await?),
     };
     view.whole(&api, explained)
@@ -132,6 +133,12 @@ pub(super) async fn read(
 pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
     let story = api.store.history(id).await?;
     story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))
+}
+
+/// Returns an event that the user may see, and not only that his filter has failed on it.
+pub(super) async fn find_shown(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
+    let view = find(api, user, id).await?;
+    if view.shows_event { Ok(view) } else { Err(not_found(id)) }
 }
 
 pub(super) fn not_found(id: EventId) -> ApiError {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::events::{Page, find, not_found, views};
+use super::events::{Page, find_shown, not_found, views};
 use super::id::Id;
 use super::parameters::Parameters;
 use super::runs::exit_code;
@@ -35,7 +35,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<EventId, 404>,
 ) -> Result<Json<Value>, ApiError> {
-    let view = find(&api, &user, id).await?;
+    let view = find_shown(&api, &user, id).await?;
     log(&view).map(Json).ok_or_else(|| not_found(id))
 }
 

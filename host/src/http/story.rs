@@ -45,6 +45,8 @@ pub(super) struct View {
     pub(super) deliveries: Vec<Delivery>,
     /// The filters that gave no answer about it.
     pub(super) failed: Vec<FailedFilter>,
+    /// Whether the user may see the event itself, and not only that his filter has failed on it.
+    pub(super) shows_event: bool,
 }
 
 impl View {
@@ -71,8 +73,9 @@ impl View {
         failed.retain(|failed| {
             may_know(false) && is_visible(api.directory.get(failed.recipient.subscription_id()).as_ref())
         });
-        let is_seen = is_free || !deliveries.is_empty() || !failed.is_empty();
-        is_seen.then_some(Self { event, deliveries, failed })
+        let shows_event = is_free || !deliveries.is_empty();
+        let is_seen = shows_event || !failed.is_empty();
+        is_seen.then_some(Self { event, deliveries, failed, shows_event })
     }
 
     /// Returns the status of the deliveries that the user may see.
@@ -93,7 +96,8 @@ impl View {
         })
     }
 
-    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers.
+    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is null for a
+    /// user whose filter alone has met it.
     pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
@@ -105,9 +109,9 @@ impl View {
             status: self.status().to_string(),
             sender: &self.event.sender,
             mode,
-            content_type: content_type.as_deref(),
-            event: raw_json(&self.event)?,
-            data: self.event.event.unreadable_data(),
+            content_type: content_type.as_deref().filter(|_| self.shows_event),
+            event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
+            data: self.event.event.unreadable_data().filter(|_| self.shows_event),
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
             filters_failed: self.failed.iter().map(|failed| show_failed(failed, api)).collect(),
             explain,
@@ -123,7 +127,7 @@ struct Whole<'a> {
     sender: &'a str,
     mode: &'static str,
     content_type: Option<&'a str>,
-    event: Box<RawValue>,
+    event: Option<Box<RawValue>>,
     /// Why no filter looks into the event's data, where they only claim to be JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::events::{Page, find, views};
+use super::events::{Page, find, find_shown, views};
 use super::id::Id;
 use super::parameters::Parameters;
 use super::runs::show_progress;
@@ -69,7 +69,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<EventId, 422>,
 ) -> Result<Json<Task>, ApiError> {
-    let view = find(&api, &user, id).await?;
+    let view = find_shown(&api, &user, id).await?;
     let attributes = view.event.event.attributes();
     let dead = view.deliveries.iter().find_map(|delivery| match &delivery.state {
         DeliveryState::Dead { reason } => Some(reason.clone()),
