@@ -2,7 +2,7 @@
 //!
 //! A fresh instance for each call, the filter of plugins/keep-files and the 2 KB event: bare wasmtime beside the whole of
 //! Waypost's host code, with one module and with a hundred, in turns, in processor time of the calling thread; then
-//! calls on two threads at once.
+//! calls on two threads at once; and calls beside threads that spin, whose limit is in processor time.
 
 mod bare;
 mod ours;
@@ -18,6 +18,8 @@ const ROUND: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 7;
 /// How many modules stand against one.
 const MODULES: usize = 100;
+/// How many calls are made beside how many threads that spin.
+const CROWDED: (usize, usize) = (40, 8);
 
 fn main() {
     let wasm = std::fs::read(waypost_guests::KEEP_FILES).expect("the build script has built it");
@@ -58,6 +60,18 @@ fn main() {
         "\nCalls a second through Waypost: {one:.0} on one thread, {two:.0} on two: {:.2} times as many \
          (median of {ROUNDS} rounds)",
         stopwatch::median(ratios)
+    ));
+
+    let crowded = ours.crowded(CROWDED.1, CROWDED.0);
+    print(&format!(
+        "\nOf {} calls that take {:.1} ms of the processor and may take {:.1}, beside {} threads that spin, {} ended in time; by \
+         the clock, {} took longer",
+        CROWDED.0,
+        crowded.takes.as_secs_f64() * 1e3,
+        crowded.limit.as_secs_f64() * 1e3,
+        CROWDED.1,
+        crowded.in_time,
+        crowded.late
     ));
 }
 

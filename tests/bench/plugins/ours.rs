@@ -1,18 +1,20 @@
 //! The whole way through Waypost's host code, on the caller's thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use waypost::domain::event::Canonical;
-use waypost::domain::plugin::Verdict;
+use waypost::domain::plugin::{PluginLimits, PluginRun, Verdict};
 use waypost::domain::{Event, PluginUse, Subscription};
 use waypost::plugin::{
     Call, CompileLimits, CompilerProcess, Host, Limits, Plugin, Purpose, Settings, State, Steps,
 };
 
 use crate::count;
+use crate::stopwatch::processor_time;
 
 const EVENT: &[u8] = include_bytes!("../src/event.json");
 
@@ -75,7 +77,7 @@ impl Ours {
 
     /// Returns a caller on the thread that it is used on.
     pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller { ours: self, event: parse(), runtime: runtime(), calls: 0 }
+        Caller { ours: self, used: Arc::clone(&self.used), event: parse(), runtime: runtime(), calls: 0 }
     }
 
     /// Returns how many calls a second so many threads make.
@@ -96,9 +98,56 @@ impl Ours {
     }
 }
 
+/// Calls that compete with threads that only spin.
+pub(crate) struct Crowded {
+    /// What one call takes of the processor, and how long it may take.
+    pub(crate) takes: Duration,
+    pub(crate) limit: Duration,
+    /// How many of the calls ended in time, and how many took longer than the limit by the clock.
+    pub(crate) in_time: usize,
+    pub(crate) late: usize,
+}
+
+impl Ours {
+    /// Calls the first module `calls` times with a large event, beside so many threads that spin.
+    pub(crate) fn crowded(&self, threads: usize, calls: usize) -> Crowded {
+        let row = r#"{"destinationTable":"Files","name":"foo.txt","size":128,"subdir":"a/b/"}"#;
+        let data = [row; 10_000].join(",");
+        let event = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":[{data}]}}"#);
+        let event = Event::from_json(event).expect("it is an event");
+        let mut caller = Caller { event, ..self.caller() };
+        caller.call();
+        let begun = processor_time();
+        caller.call();
+        let takes = processor_time() - begun;
+        let limit = 3 * takes;
+        let limits = PluginLimits { time: Some(limit), ..PluginLimits::default() };
+        caller.used = Arc::new(PluginUse { limits, ..PluginUse::clone(&self.used) });
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let runs: Vec<_> = (0..calls).map(|_| caller.run()).collect();
+            is_over.store(true, Ordering::Relaxed);
+            Crowded {
+                takes,
+                limit,
+                in_time: runs.iter().filter(|run| run.verdict == Verdict::Deliver).count(),
+                late: runs.iter().filter(|run| run.took > limit).count(),
+            }
+        })
+    }
+}
+
 /// Calls the modules in turn with one event.
 pub(crate) struct Caller<'o> {
     ours: &'o Ours,
+    used: Arc<PluginUse>,
     event: Event,
     runtime: Runtime,
     calls: usize,
@@ -106,10 +155,15 @@ pub(crate) struct Caller<'o> {
 
 impl Caller<'_> {
     pub(crate) fn call(&mut self) -> usize {
+        assert_eq!(self.run().verdict, Verdict::Deliver);
+        1
+    }
+
+    fn run(&mut self) -> PluginRun {
         let call = Call {
             event: self.event.clone(),
             subscription: Arc::clone(&self.ours.subscription),
-            plugin: Arc::clone(&self.ours.used),
+            plugin: Arc::clone(&self.used),
             attempt: 1,
             now: waypost::clock::now(),
             state: State::default(),
@@ -118,8 +172,6 @@ impl Caller<'_> {
         };
         let plugin = &self.ours.plugins[self.calls % self.ours.plugins.len()];
         self.calls += 1;
-        let ran = self.runtime.block_on(self.ours.host.run_here(plugin, call)).expect("it runs");
-        assert_eq!(ran.run.verdict, Verdict::Deliver);
-        1
+        self.runtime.block_on(self.ours.host.run_here(plugin, call)).expect("it runs").run
     }
 }

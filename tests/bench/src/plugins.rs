@@ -108,6 +108,8 @@ async fn latency(settings: &Settings, noise: Noise) -> Result<Row> {
     let pace = Pace::Every { every: STEADY, length };
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     let mut last = None;
+    // Calls of the others that ended in time, and that did not.
+    let mut calls = (0, 0);
     for _ in 0..2 {
         let quiet = neighbour(settings, &noise).await?;
         quiet.load(1, pace).await?;
@@ -118,15 +120,24 @@ async fn latency(settings: &Settings, noise: Noise) -> Result<Row> {
         let noisy = neighbour(settings, &noise).await?;
         let mut rest = noisy.rest().await?;
         let digest = rest.upload(module(noise.guest)?).await?;
+        let mut others = Vec::new();
         for user in 0..noise.users {
-            let wanted = json!({ "digest": digest, "config": noise.config });
-            rest.create_as(&format!("user {user}"), subscription(&noisy, 1, FILES_FILTER, &wanted)).await?;
+            let (user, wanted) =
+                (format!("user {user}"), json!({ "digest": digest, "config": noise.config }));
+            let uuid = rest.create_as(&user, subscription(&noisy, 1, FILES_FILTER, &wanted)).await?;
+            others.push((user, uuid));
         }
         let before = noisy.usage()?;
         let sent = noisy.load(1, pace).await?;
         noisy.drained().await;
         beside.extend(noisy.ledger.arrival_nanos());
         let after = noisy.usage()?;
+        for (user, uuid) in &others {
+            let counts = rest.json_as(user, &format!("/eventmatch/{uuid}/deliveries?limit=1")).await?;
+            let count = |state: &str| counts["counts"][state].as_u64().unwrap_or_default();
+            calls.0 += count("skipped");
+            calls.1 += count("retrying") + count("dead");
+        }
         let mut row = Row::of(noise.name, 1, &noisy, &sent);
         row.used(before, after, sent.accepted);
         last = Some(row);
@@ -145,6 +156,9 @@ async fn latency(settings: &Settings, noise: Noise) -> Result<Row> {
         beside.p99_ms,
         beside.p99_ms / alone.p99_ms,
     ));
+    if noise.has_plugin {
+        row.note(format!("of the others' calls, {} ended in time and {} did not", calls.0, calls.1));
+    }
     Ok(row)
 }
 

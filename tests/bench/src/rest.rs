@@ -93,7 +93,12 @@ impl Rest {
 
     /// GETs a path that answers JSON.
     pub(crate) async fn json(&mut self, path: &str) -> Result<Value> {
-        let (status, answer) = self.send("GET", path, JSON, Bytes::new()).await?;
+        self.json_as(USER, path).await
+    }
+
+    /// GETs a path that answers JSON to a user.
+    pub(crate) async fn json_as(&mut self, user: &str, path: &str) -> Result<Value> {
+        let (status, answer) = self.send_as(user, "GET", path, JSON, Bytes::new()).await?;
         ensure!(status == StatusCode::OK, "GET {path}: {status}: {}", String::from_utf8_lossy(&answer));
         serde_json::from_slice(&answer).with_context(|| format!("GET {path} answers no JSON"))
     }

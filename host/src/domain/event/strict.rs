@@ -1,7 +1,9 @@
 //! Rejects what `serde_json` accepts as raw text but cannot read into a `Value`. This happens before an event is
 //! accepted, so that every later stage can read it.
 //!
-//! Reading everything would cost as much again as the whole decoding, so a quick scan for suspicious bytes comes first.
+//! Reading everything would cost two thirds of the whole decoding again, so a quick scan for suspicious bytes comes first:
+//! 3.1 µs instead of 5.0 for the 2 KB event (`cargo bench -p waypost --bench matching`, the line "Decoding the event"), of
+//! about 40 µs that accepting one takes.
 
 use std::fmt;
 
