@@ -54,7 +54,7 @@
 //! # Rooms
 //!
 //! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`net`], [`secrets`] ← [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`], `worker` ← [`delivery`] ← [`intake`] ← [`recovery`],
+//! [`domain`] ← [`net`], [`secrets`] ← [`signing`], [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`], `worker` ← [`delivery`] ← [`intake`] ← [`recovery`],
 //! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
 //! the wall clock outside [`clock`], and any global state. Every long task is a [`stage`]: the end of one ends the service.
 //!
@@ -81,6 +81,7 @@ pub mod domain;
 
 pub mod net;
 pub mod secrets;
+pub mod signing;
 
 pub mod matching;
 pub mod plugin;

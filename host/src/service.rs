@@ -9,6 +9,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ::http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +28,8 @@ use crate::net::{self, Guard};
 use crate::plugin::Host;
 use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
 use crate::recovery::Recoveries;
-use crate::secrets::Vault;
+use crate::secrets::{SealedFileError, Vault};
+use crate::signing::ServiceKey;
 use crate::stage::DeadStage;
 use crate::store::redb::{OpenError, Options};
 use crate::store::{self, EventHistory, Store};
@@ -70,6 +72,9 @@ pub enum Error {
         /// The data folder.
         data: String,
     },
+    /// The key that signs deliveries cannot be used.
+    #[error("failed to load the signing key")]
+    SigningKey(#[source] SealedFileError),
     /// Delivery cannot start.
     #[error("failed to start delivery")]
     Delivery(#[source] StartError),
@@ -129,8 +134,11 @@ impl Service {
         let policy = policy(&config, &guard).await?;
         let limits = attempts(&config);
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
+        let service_key = ServiceKey::load(&config.data, store.vault()).map_err(Error::SigningKey)?;
+        let service_key = Arc::new(service_key);
+        let (guarding, signing) = (Arc::clone(&guard), Arc::clone(&service_key));
         let dispatcher =
-            Dispatcher::start(stages.0, stages.1, stages.2, policy, Arc::clone(&guard), limits).await;
+            Dispatcher::start(stages.0, stages.1, stages.2, policy, guarding, signing, limits).await;
         let dispatcher = Arc::new(dispatcher.map_err(Error::Delivery)?);
         let stages = (Arc::clone(&store), Arc::clone(&directory), dispatcher.mailboxes());
         let (bytes_max, backlog_max) = (config.accept_bytes_max, config.backlog_max);
@@ -162,6 +170,7 @@ impl Service {
             recoveries,
             runs: Arc::new(runs),
             guard,
+            service_key,
             sites: Arc::new(sites(&config)),
             limits: http::Limits::new(sizes(&config), config.body_timeout),
             identity,
@@ -291,9 +300,19 @@ fn attempts(config: &Config) -> delivery::Limits {
         kept_connections_max: open_files() / 4,
         attempt_timeout: config.attempt_timeout,
         connect_timeout: config.connect_timeout,
+        webhook_origin: webhook_origin(config),
         retry_schedule: config.retry_schedule.clone(),
         success_log_bytes: config.plugin_success_log_bytes,
     }
+}
+
+/// Returns the DNS name in whose name targets are asked for their consent: this machine's, unless one is configured.
+fn webhook_origin(config: &Config) -> HeaderValue {
+    let system = rustix::system::uname();
+    let own = || system.nodename().to_str().ok();
+    let name =
+        config.webhook_origin.as_deref().or_else(own).and_then(|name| HeaderValue::from_str(name).ok());
+    name.unwrap_or(HeaderValue::from_static("localhost"))
 }
 
 fn connections(config: &Config) -> Connections {

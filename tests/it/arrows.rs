@@ -17,6 +17,7 @@ const ROOMS: [(&str, u8); 31] = [
     ("domain", 1),
     ("net", 2),
     ("secrets", 2),
+    ("signing", 3),
     ("matching", 3),
     ("plugin", 3),
     ("store", 3),

@@ -16,12 +16,15 @@ mod filters;
 mod guarding;
 mod handlers;
 mod isolation;
+mod mutual_tls;
 mod outgoing;
 mod plugins;
 mod policy;
 mod recover;
 mod retrying;
 mod secrets;
+mod sending;
+mod signing;
 mod speaking;
 
 mod pages;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use serde_json::{Value, json};
 use waypost::config::Config;
@@ -37,6 +37,25 @@ impl Session {
         let secret = answer.json().pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
         self.keep(secret.clone());
         secret
+    }
+
+    /// Makes a secret for signatures.
+    fn signing_secret(&self) -> String {
+        let key = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes).concat();
+        let text = BASE64_STANDARD.encode(key);
+        self.keep(text.trim_end_matches('=').to_owned());
+        format!("whsec_{text}")
+    }
+
+    /// Has a subscription get a token for its target.
+    fn oauth2(&self, target: &Target) -> Value {
+        let token = json!({"access_token": self.secret("token"), "expires_in": 3600}).to_string();
+        target.always("/token", Answer::status(200).body(token));
+        let oauth2 = json!({
+            "token_url": target.url("/token"), "client_id": "w", "client_secret": self.secret("client"),
+            "client_auth": "post",
+        });
+        json!({"auth": {"type": "oauth2", "oauth2": oauth2}})
     }
 
     fn keep(&self, secret: String) {
@@ -88,6 +107,8 @@ impl Session {
             json!({"auth": basic(self.secret("password"))}),
             json!({"auth": header(self.secret("credentials"))}),
             json!({"auth": header(self.secret("binary")), "event_format": "1.0", "content_mode": "binary"}),
+            json!({"headers": {"authorization": self.secret("custom"), "x-api-key": self.secret("header")}}),
+            json!({"auth": header(self.secret("signed")), "signing_secret": self.signing_secret()}),
         ]
     }
 
@@ -261,7 +282,8 @@ async fn no_secret_comes_out() {
 
     let (mut ids, mut ok) = (Vec::new(), Vec::new());
     for path in ["/ok", "/fails", "/gone", "/drops", "/redirects"] {
-        for (number, own) in session.subscriptions().into_iter().enumerate() {
+        let all = session.subscriptions().into_iter().chain([session.oauth2(&target)]);
+        for (number, own) in all.enumerate() {
             let path = if path == "/ok" { format!("/ok/{number}") } else { path.to_owned() };
             let common = json!({"name": path, "jsonpath": "$", "target_url": target.url(&path)});
             let body = merged(common, own).to_string();
@@ -270,6 +292,8 @@ async fn no_secret_comes_out() {
             ok.extend(path.starts_with("/ok").then_some(path));
         }
     }
+    // The first whose target fails.
+    let failing = ok.len();
     be_refused(&session, &ann, &ids[0]).await;
     session.use_token(&server).await;
     let mut events = Vec::new();
@@ -299,12 +323,12 @@ async fn no_secret_comes_out() {
     session.ask(&ann, Method::PUT, &format!("/eventmatch/{}", ids[1]), &auth.to_string()).await.ok();
     let got = session.get(&ann, &format!("/eventmatch/{}", ids[2])).await.text();
     session.ask(&ann, Method::PUT, &format!("/eventmatch/{}", ids[2]), &got).await.ok();
-    session.ask(&ann, Method::DELETE, &format!("/eventmatch/{}", ids[3]), "").await.ok();
+    session.ask(&ann, Method::DELETE, &format!("/eventmatch/{}", ids[failing]), "").await.ok();
     session.ask(&server, Method::POST, &format!("/events/{first}/retry"), "").await.ok();
     session
         .ask(&ann, Method::POST, &format!("/eventmatch/{}/recover", ids[0]), r#"{"since": "earliest"}"#)
         .await;
-    ids.remove(3);
+    ids.remove(failing);
     deliver(&session, &server, "second").await;
     assert!(authorizations(&target, "/ok/1").contains(&format!("Bearer {again}")));
 

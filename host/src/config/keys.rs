@@ -174,6 +174,14 @@ pub static KEYS: &[Key] = &[
         "The longest a connection may take to open",
         |c, t| set(&mut c.connect_timeout, parse::millis(t)),
     ),
+    key(
+        DELIVERY,
+        "webhook_origin",
+        "NAME",
+        "",
+        "The DNS name with which targets are asked for their consent; without it this machine's name",
+        |c, t| set(&mut c.webhook_origin, parse::host(t)),
+    ),
     key(DELIVERY, "policy_timeout_ms", "MS", "10000", "The longest the policy server may take", |c, t| {
         set(&mut c.policy_timeout, parse::millis(t))
     }),

@@ -102,6 +102,8 @@ pub struct Config {
     pub attempt_timeout: Duration,
     /// The longest a connection to a target may take to open. Default 10 s.
     pub connect_timeout: Duration,
+    /// The DNS name in whose name targets are asked for their consent (`handshake`). Default none: this machine's name.
+    pub webhook_origin: Option<String>,
     /// The longest the policy server may take to answer. Default 10 s.
     pub policy_timeout: Duration,
     /// The most attempts under way at once. Default 512.
@@ -251,6 +253,7 @@ impl Default for Config {
             retry_schedule: RetrySchedule::default(),
             attempt_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            webhook_origin: None,
             policy_timeout: Duration::from_secs(10),
             in_flight_max: 512,
             subscription_in_flight_max: 64,

@@ -42,6 +42,15 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
+/// Nothing at all takes a name of a weaker source away.
+pub(super) fn host(text: &str) -> Parsed<Option<String>> {
+    match text {
+        "" => Ok(None),
+        name if is_name(name) => Ok(Some(name.to_owned())),
+        _ => expected("a name without scheme and port, such as `waypost.example`", text),
+    }
+}
+
 /// Names of hosts: `*` is any, `*.name` all below a name.
 pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     let host = |item: &str| {

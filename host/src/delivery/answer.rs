@@ -1,6 +1,7 @@
 //! A request to a target, and what its answer says.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -11,30 +12,196 @@ use jiff::civil::Date;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::TimeZone;
 
+use super::clients::TargetClient;
+use super::credentials::Credentials;
+use super::handshake::Consent;
+use super::oauth::Token;
 use super::outcome::Response;
 use super::request::Unsendable;
 use super::targets::Targets;
-use crate::domain::Answer;
 use crate::domain::delivery::ANSWER_BYTES_MAX;
-use crate::net::{self, Reply};
+use crate::domain::sending::Handshake;
+use crate::domain::{Answer, Auth, Subscription};
+use crate::net::{self, Client, Reply};
 use crate::worker::Occupied;
 use crate::{chain, clock};
+
+/// Why a request was not sent to its target: what it needs besides is missing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// Something of the subscription's, of its target's or of its token server's.
+    #[error("{0}")]
+    Theirs(String),
+    /// The same, and another attempt would fail in the same way.
+    #[error("{0}")]
+    Final(String),
+    /// This machine's.
+    #[error("{0}")]
+    Ours(String),
+}
+
+impl Trouble {
+    /// Judges why a request beside the event's own has no answer; `words` makes the reason.
+    pub(super) fn of(error: &net::Error, words: impl FnOnce(String) -> String) -> Self {
+        let text = chain::text(error);
+        match error {
+            net::Error::Refused(_) => Self::Final(words(text)),
+            net::Error::Shortage(_) | net::Error::Proxy(_) => Self::Ours(words(text)),
+            net::Error::Unreachable(_)
+            | net::Error::TimedOut { .. }
+            | net::Error::NotHttp { .. }
+            | net::Error::BrokenOff(_) => Self::Theirs(words(text)),
+        }
+    }
+}
+
+impl From<Trouble> for Response {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Theirs(reason) => Self::Failed(reason),
+            Trouble::Final(reason) => Self::Unsendable(Unsendable::Refused(reason)),
+            Trouble::Ours(reason) => Self::Shortage(reason),
+        }
+    }
+}
 
 /// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
 /// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
 /// service that is stopping does not wait for it.
 pub(super) async fn exchange(
     targets: &Targets,
+    subscription: &Subscription,
+    make: impl Fn(&Credentials) -> Result<Request<Full<Bytes>>, Unsendable>,
+    wait: Duration,
+    slot: Occupied<'_>,
+) -> Option<Response> {
+    if subscription.is_bare() {
+        let make = || make(&Credentials::NONE);
+        return send(targets, targets.clients.shared(), make, wait, slot).await;
+    }
+    // Boxed, so that subscriptions without credentials do not pay for the size of this future.
+    Box::pin(exchange_with_credentials(targets, subscription, make, wait, slot)).await
+}
+
+async fn exchange_with_credentials(
+    targets: &Targets,
+    subscription: &Subscription,
+    make: impl Fn(&Credentials) -> Result<Request<Full<Bytes>>, Unsendable>,
+    wait: Duration,
+    slot: Occupied<'_>,
+) -> Option<Response> {
+    let begun = Instant::now();
+    let left = || wait.saturating_sub(begun.elapsed());
+    let equipping = equip(targets, subscription, wait);
+    let (mut credentials, client, token, consent) = match slot.unless_needed(equipping).await? {
+        Ok(equipment) => equipment,
+        Err(response) => return Some(response),
+    };
+    let left_now = left();
+    if left_now.is_zero() {
+        let all = wait.as_millis();
+        return Some(Response::Failed(format!(
+            "the attempt's time of {all} ms was over before the event was sent: token or consent took it"
+        )));
+    }
+    if let Some(consent) = consent {
+        // The wait for the target's own rate is not the target's slowness.
+        slot.unless_needed(consent.wait()).await?;
+    }
+    let mut response = send(targets, &client, || make(&credentials), left_now, slot).await?;
+    if let (Some(token), Response::Answered { answer, .. }) = (token, &response)
+        && answer.status == 401
+        && !left().is_zero()
+    {
+        targets.tokens.refuse(&token).await;
+        let renewing = fresh_token(targets, subscription, left());
+        match slot.unless_needed(renewing).await? {
+            Ok(Some(token)) => {
+                if let Err(unsendable) = credentials.bear(&token) {
+                    return Some(unsent(unsendable));
+                }
+                response = send(targets, &client, || make(&credentials), left(), slot).await?;
+            }
+            Ok(None) => {}
+            // The target's own answer says more, and is kept.
+            Err(trouble) => tracing::debug!(subscription = %subscription.id, %trouble, "no new token"),
+        }
+    }
+    Some(hide(&credentials, response))
+}
+
+/// What an attempt with credentials goes out with.
+type Equipment<'a> = (Credentials, TargetClient<'a>, Option<Arc<Token>>, Option<Arc<Consent>>);
+
+/// Opens a subscription's secrets, and gets a token and the target's consent where it needs them.
+async fn equip<'a>(
+    targets: &'a Targets,
+    subscription: &Subscription,
+    wait: Duration,
+) -> Result<Equipment<'a>, Response> {
+    let mut credentials = targets.credentials(subscription).map_err(unsent)?;
+    let client = targets.clients.of(targets.store.vault(), subscription).await?;
+    let token = fresh_token(targets, subscription, wait).await?;
+    if let Some(token) = &token {
+        credentials.bear(token).map_err(unsent)?;
+    }
+    let handshake = subscription.sending.as_ref().map_or(Handshake::Skip, |sending| sending.handshake);
+    let consent = match (handshake, subscription.target_url.uri()) {
+        (Handshake::Skip, _) | (_, Err(_)) => None,
+        (Handshake::Try | Handshake::Require, Ok(uri)) => {
+            let target = (subscription.id, uri, handshake);
+            targets.handshakes.ask(&client, target, &credentials, wait).await?
+        }
+    };
+    if consent.is_some() {
+        credentials.name_origin(targets.handshakes.origin().clone());
+    }
+    Ok((credentials, client, token, consent))
+}
+
+/// Returns the token of a subscription that needs one.
+async fn fresh_token(
+    targets: &Targets,
+    subscription: &Subscription,
+    wait: Duration,
+) -> Result<Option<Arc<Token>>, Trouble> {
+    let Auth::OAuth2(oauth2) = &subscription.auth else { return Ok(None) };
+    let client = targets.clients.shared();
+    targets.tokens.get(client, targets.store.vault(), subscription.id, oauth2, wait).await.map(Some)
+}
+
+fn unsent(unsendable: Unsendable) -> Response {
+    match unsendable.is_shortage() {
+        true => Response::Shortage(unsendable.to_string()),
+        false => Response::Unsendable(unsendable),
+    }
+}
+
+/// Takes out of an answer what the target was told in confidence.
+fn hide(credentials: &Credentials, response: Response) -> Response {
+    match response {
+        Response::Answered { answer, location, retry_after } => Response::Answered {
+            answer: Answer { body: credentials.hide(&answer.body).into_owned(), ..answer },
+            location: location.map(|location| credentials.hide(&location).into_owned()),
+            retry_after,
+        },
+        Response::Failed(reason) => Response::Failed(credentials.hide(&reason).into_owned()),
+        Response::Unsendable(_) | Response::Refused(_) | Response::Shortage(_) => response,
+    }
+}
+
+async fn send(
+    targets: &Targets,
+    client: &Client,
     make: impl Fn() -> Result<Request<Full<Bytes>>, Unsendable>,
     wait: Duration,
     slot: Occupied<'_>,
 ) -> Option<Response> {
     let request = match make() {
         Ok(request) => request,
-        Err(lacking) if lacking.is_shortage() => return Some(Response::Shortage(lacking.to_string())),
-        Err(unsendable) => return Some(Response::Unsendable(unsendable)),
+        Err(unsendable) => return Some(unsent(unsendable)),
     };
-    Some(match slot.unless_needed(targets.client.send(request, || make().ok(), wait)).await? {
+    Some(match slot.unless_needed(client.send(request, || make().ok(), wait)).await? {
         Ok(reply) => read(reply, targets.stop.cancelled()).await,
         Err(net::Error::Refused(refused)) => Response::Refused(refused),
         Err(error) if error.is_shortage() => Response::Shortage(chain::text(&error)),

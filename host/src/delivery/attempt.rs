@@ -1,6 +1,7 @@
 //! One attempt: ask policy and the plugin, make the request, send it, classify the response.
 
 use super::answer::exchange;
+use super::credentials::Credentials;
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
 use super::outputs::send_outputs;
 use super::pipeline::{PluginContext, SendPlan, decide};
@@ -47,8 +48,8 @@ pub(super) async fn make(
         SendPlan::Event => {
             record.progress.passed |= subscription.plugin.is_some() && !record.rendered;
             let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
-            let request = || request::make(&pending.event, subscription, targets.store.vault());
-            (exchange(targets, request, timeout, slot).await?, None)
+            let request = |with: &Credentials| request::make(&pending.event, subscription, with);
+            (exchange(targets, subscription, request, timeout, slot).await?, None)
         }
         SendPlan::Outputs(outputs) => {
             let sending = send_outputs(targets, assignment, &outputs, &mut record.progress.sent);

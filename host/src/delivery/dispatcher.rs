@@ -8,13 +8,17 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::BreakerState;
+use super::clients::Clients;
+use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
+use super::oauth::Tokens;
 use super::targets::Targets;
 use crate::directory::Directory;
 use crate::domain::{EventId, Holder, RecipientId, SubscriptionId};
 use crate::modules::Modules;
 use crate::net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
 use crate::policy::Policy;
+use crate::signing::ServiceKey;
 use crate::store::{self, Store};
 use crate::worker::{Mailboxes, SLICE, Slots, Workers};
 
@@ -46,6 +50,7 @@ impl Dispatcher {
         modules: Arc<Modules>,
         policy: Policy,
         guard: Arc<Guard>,
+        service_key: Arc<ServiceKey>,
         limits: Limits,
     ) -> Result<Self, StartError> {
         let reach = Reach::guarded(Arc::clone(&guard), Agent::Delivery);
@@ -59,7 +64,10 @@ impl Dispatcher {
             directory,
             modules,
             policy,
-            client,
+            clients: Clients::new(client),
+            service_key,
+            tokens: Tokens::new(),
+            handshakes: Handshakes::new(limits.webhook_origin.clone()),
             guard,
             slots: Slots::new(limits.in_flight_max, SLICE, tasks.clone()),
             limits,

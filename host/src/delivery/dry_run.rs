@@ -8,11 +8,13 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 
 use super::Dispatcher;
+use super::credentials::Credentials;
 use super::targets::Targets;
 use super::{failure, request};
 use crate::clock;
 use crate::domain::plugin::{OnError, Output, PluginRun, Verdict};
-use crate::domain::{DeliveryId, PluginUse, Subscription};
+use crate::domain::sending::Handshake;
+use crate::domain::{Auth, DeliveryId, PluginUse, Subscription};
 use crate::net::{Agent, Preview};
 use crate::plugin::{Call, CallResult, Plugin, Purpose, State, Steps};
 use crate::policy;
@@ -64,14 +66,18 @@ impl Dispatcher {
                 (Some(run), plan)
             }
         };
-        let (id, vault) = (DeliveryId::of(event.id, subscription.id), targets.store.vault());
+        let id = DeliveryId::of(event.id, subscription.id);
+        let credentials = match targets.credentials_to_show(subscription) {
+            Ok(credentials) => credentials,
+            Err(reason) => return Ok(DryRun { policy, run, requests: vec![Err(reason)], target: None }),
+        };
         let made = match plan {
-            DryRunPlan::Event => vec![request::make(event, subscription, vault)],
+            DryRunPlan::Event => vec![request::make(event, subscription, &credentials)],
             DryRunPlan::Outputs(outputs) => outputs
                 .iter()
                 .enumerate()
                 .map(|(place, output)| {
-                    request::of_output(output, id.output(place), subscription, &targets.guard, vault)
+                    request::of_output(output, id.output(place), subscription, &targets.guard, &credentials)
                 })
                 .collect(),
             DryRunPlan::Nothing => Vec::new(),
@@ -133,6 +139,24 @@ async fn try_plugin(
         Verdict::Failed(_) => DryRunPlan::Nothing,
     };
     Ok((run, plan))
+}
+
+impl Targets {
+    /// Opens what a subscription adds to its requests; no token and no consent is asked for.
+    fn credentials_to_show(&self, subscription: &Subscription) -> Result<Credentials, String> {
+        let mut credentials = self.credentials(subscription).map_err(|error| error.to_string())?;
+        if matches!(subscription.auth, Auth::OAuth2(_)) {
+            credentials.bear_nothing();
+        }
+        let handshake = subscription.sending.as_ref().map_or(Handshake::Skip, |sending| sending.handshake);
+        match handshake {
+            Handshake::Skip => {}
+            Handshake::Try | Handshake::Require => {
+                credentials.name_origin(self.handshakes.origin().clone());
+            }
+        }
+        Ok(credentials)
+    }
 }
 
 async fn whole(request: Request<Full<Bytes>>) -> Request<Bytes> {

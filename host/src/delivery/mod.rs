@@ -9,10 +9,14 @@
 mod answer;
 mod attempt;
 mod breaker;
+mod clients;
+mod credentials;
 mod dispatcher;
 mod dry_run;
 mod failure;
+mod handshake;
 mod last_success;
+mod oauth;
 mod outcome;
 mod outputs;
 mod pipeline;
@@ -21,6 +25,8 @@ mod state_cache;
 mod targets;
 
 use std::time::Duration;
+
+use http::HeaderValue;
 
 use crate::domain::RetrySchedule;
 
@@ -43,6 +49,8 @@ pub struct Limits {
     pub attempt_timeout: Duration,
     /// The longest that connecting may take.
     pub connect_timeout: Duration,
+    /// The DNS name in whose name targets are asked for their consent.
+    pub webhook_origin: HeaderValue,
     /// Waits between attempts, unless the subscription says otherwise.
     pub retry_schedule: RetrySchedule,
     /// The most bytes that the story keeps of what a plugin said in a call that did not fail.

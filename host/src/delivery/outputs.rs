@@ -5,6 +5,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::answer::exchange;
+use super::credentials::Credentials;
 use super::outcome::Response;
 use super::request;
 use super::targets::Targets;
@@ -38,9 +39,9 @@ pub(super) async fn send_outputs(
             Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
         } else {
             let id = id.output(place);
-            let (guard, vault) = (&targets.guard, targets.store.vault());
-            exchange(targets, || request::of_output(output, id, subscription, guard, vault), left, slot)
-                .await?
+            let make =
+                |with: &Credentials| request::of_output(output, id, subscription, &targets.guard, with);
+            exchange(targets, subscription, make, left, slot).await?
         };
         if is_taken(&response) {
             *sent |= bit;

@@ -1,25 +1,23 @@
 //! The request that a delivery makes.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
-use zeroize::Zeroizing;
 
+use super::credentials::Credentials;
 use crate::domain::event::{Form, Outgoing};
 use crate::domain::plugin::Output;
-use crate::domain::subscription::{CREDENTIALS, PASSWORD};
 use crate::domain::target::TargetError;
-use crate::domain::{Auth, DeliveryId, Event, Subscription, event};
+use crate::domain::{DeliveryId, Event, Subscription, event};
 use crate::net::{Agent, Guard, Voice, mark};
-use crate::secrets::{self, Label, Vault};
+use crate::secrets;
 use crate::store::LoggedEvent;
 
 /// The Standard Webhooks header: the same for each attempt of a delivery, so that a target can detect a repeat.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 
 /// Why a request cannot be made. The invalid value was stored before the present checks existed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,11 +26,17 @@ pub(super) enum Unsendable {
     Target(TargetError),
     #[error("auth holds characters that no header may have")]
     Auth,
-    #[error("auth cannot be opened: {0}; set it again")]
+    #[error("a secret of the subscription cannot be opened: {0}; set it again")]
     Damaged(secrets::OpenError),
     /// The key may come back: the delivery waits.
-    #[error("auth cannot be opened: {0}")]
+    #[error("a secret of the subscription cannot be opened: {0}")]
     Locked(secrets::OpenError),
+    #[error("its signing secret is none")]
+    Secret,
+    #[error("{0}")]
+    Refused(String),
+    #[error("its header `{name}` is not to be set: {reason}")]
+    Header { name: String, reason: &'static str },
     #[error("the plugin's output cannot be sent: {0}")]
     Output(String),
 }
@@ -51,7 +55,13 @@ impl Unsendable {
     pub(super) fn is_of_output(&self) -> bool {
         match self {
             Self::Output(_) => true,
-            Self::Target(_) | Self::Auth | Self::Damaged(_) | Self::Locked(_) => false,
+            Self::Target(_)
+            | Self::Auth
+            | Self::Secret
+            | Self::Refused(_)
+            | Self::Header { .. }
+            | Self::Damaged(_)
+            | Self::Locked(_) => false,
         }
     }
 
@@ -59,7 +69,13 @@ impl Unsendable {
     pub(super) fn is_shortage(&self) -> bool {
         match self {
             Self::Locked(_) => true,
-            Self::Target(_) | Self::Auth | Self::Damaged(_) | Self::Output(_) => false,
+            Self::Target(_)
+            | Self::Auth
+            | Self::Secret
+            | Self::Refused(_)
+            | Self::Header { .. }
+            | Self::Damaged(_)
+            | Self::Output(_) => false,
         }
     }
 }
@@ -71,9 +87,10 @@ impl Unsendable {
 pub(super) fn make(
     event: &LoggedEvent,
     subscription: &Subscription,
-    vault: &Vault,
+    credentials: &Credentials,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
-    post(encode(&event.event, subscription), DeliveryId::of(event.id, subscription.id), subscription, vault)
+    let id = DeliveryId::of(event.id, subscription.id);
+    post(encode(&event.event, subscription), id, subscription, credentials)
 }
 
 /// Makes the request for one output of a subscription's plugin.
@@ -85,7 +102,7 @@ pub(super) fn of_output(
     id: DeliveryId,
     subscription: &Subscription,
     guard: &Guard,
-    vault: &Vault,
+    credentials: &Credentials,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
     let outgoing = match output {
         Output::Event(event) => encode(event, subscription),
@@ -94,7 +111,7 @@ pub(super) fn of_output(
             Outgoing { headers, body: body.clone() }
         }
     };
-    post(outgoing, id, subscription, vault)
+    post(outgoing, id, subscription, credentials)
 }
 
 fn encode(event: &Event, subscription: &Subscription) -> Outgoing {
@@ -128,47 +145,18 @@ fn post(
     outgoing: Outgoing,
     id: DeliveryId,
     subscription: &Subscription,
-    vault: &Vault,
+    credentials: &Credentials,
 ) -> Result<Request<Full<Bytes>>, Unsendable> {
     let uri = subscription.target_url.uri().map_err(|error| Unsendable::Target(error.clone()))?;
+    let mut headers = outgoing.headers;
+    credentials.add_to(&mut headers);
+    headers.insert(USER_AGENT, AGENT);
+    headers.insert(WEBHOOK_ID, HeaderValue::try_from(id.to_string()).expect("a UUID is visible ASCII"));
+    credentials.sign(&mut headers, id, &outgoing.body);
+    mark(&mut headers, Agent::Delivery);
     let mut request = Request::new(Full::new(outgoing.body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
-    let headers = request.headers_mut();
-    *headers = outgoing.headers;
-    headers.insert(USER_AGENT, AGENT);
-    headers.insert(WEBHOOK_ID, HeaderValue::try_from(id.to_string()).expect("a UUID is visible ASCII"));
-    if let Some(value) = authorization(subscription, vault)? {
-        headers.insert(AUTHORIZATION, value);
-    }
-    mark(headers, Agent::Delivery);
+    *request.headers_mut() = headers;
     Ok(request)
-}
-
-/// Opens the subscription's secret and returns the value of `Authorization`, marked as sensitive.
-fn authorization(subscription: &Subscription, vault: &Vault) -> Result<Option<HeaderValue>, Unsendable> {
-    let open = |name, sealed| vault.open(Label::new(name, subscription.id.uuid()), sealed);
-    let value = match &subscription.auth {
-        Auth::None => return Ok(None),
-        Auth::Basic { username, password } => {
-            let password = open(PASSWORD, password)?;
-            let pair = Zeroizing::new([username.as_bytes(), b":", password.expose()].concat());
-            let mut value = Zeroizing::new("Basic ".to_owned());
-            value.reserve_exact(base64::encoded_len(pair.len(), true).unwrap_or(0));
-            BASE64_STANDARD.encode_string(&*pair, &mut value);
-            Zeroizing::new(std::mem::take(&mut *value).into_bytes())
-        }
-        Auth::Header { scheme, credentials } => {
-            let credentials = open(CREDENTIALS, credentials)?;
-            Zeroizing::new([scheme.as_bytes(), b" ", credentials.expose()].concat())
-        }
-    };
-    sensitive(value).map(Some)
-}
-
-/// Makes a header's value of a secret, which is overwritten when the request is dropped.
-fn sensitive(value: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Unsendable> {
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| Unsendable::Auth)?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -7,16 +7,22 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::{Breakers, Permit};
+use super::clients::Clients;
+use super::credentials::Credentials;
+use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
+use super::oauth::Tokens;
 use super::outcome::{Retry, SubscriptionEffect, failure};
 use super::pipeline::PluginContext;
+use super::request::Unsendable;
 use super::state_cache::StateCache;
 use super::{Limits, attempt};
 use crate::directory::Directory;
 use crate::domain::{Answer, Outcome, RecipientId, Subscription};
 use crate::modules::Modules;
-use crate::net::{Client, Guard};
+use crate::net::Guard;
 use crate::policy::Policy;
+use crate::signing::ServiceKey;
 use crate::stage::PANICKED;
 use crate::store::{self, PendingDelivery, Store, WakeSet};
 use crate::worker::{
@@ -31,8 +37,11 @@ pub(super) struct Targets {
     pub(super) directory: Arc<Directory>,
     pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,
-    pub(super) client: Client,
-    /// Checks the headers that a plugin sets.
+    pub(super) clients: Clients,
+    pub(super) service_key: Arc<ServiceKey>,
+    pub(super) tokens: Tokens,
+    pub(super) handshakes: Handshakes,
+    /// Checks the headers that a plugin or a subscription sets.
     pub(super) guard: Arc<Guard>,
     pub(super) limits: Limits,
     /// Every attempt needs one.
@@ -156,6 +165,11 @@ impl Targets {
     pub(super) fn retry<'a>(&'a self, assignment: &Assignment<'a, Self>) -> Retry<'a> {
         let schedule = assignment.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
         Retry { schedule, failed: assignment.pending.progress.failed + 1 }
+    }
+
+    /// Opens what a subscription adds to its requests.
+    pub(super) fn credentials(&self, subscription: &Subscription) -> Result<Credentials, Unsendable> {
+        Credentials::open(self.store.vault(), &self.service_key, &self.guard, subscription)
     }
 
     /// Notes that the target was reached, or returns how the subscription is disabled.

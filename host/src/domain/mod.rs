@@ -14,6 +14,7 @@ pub mod plugin;
 pub mod recovery;
 pub mod retry;
 pub mod secret;
+pub mod sending;
 pub mod status;
 pub mod subscription;
 pub mod target;

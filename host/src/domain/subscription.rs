@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
+use crate::domain::sending::{OAuth2, Sending, field};
 use crate::domain::{PluginUse, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
@@ -66,6 +67,8 @@ pub struct Subscription {
     pub content_type: StructuredType,
     /// Its plugin, which decides, filters and transforms further, if any.
     pub plugin: Option<Arc<PluginUse>>,
+    /// What it adds to its requests, if anything.
+    pub sending: Option<Arc<Sending>>,
 }
 
 /// The language of a subscription's filter.
@@ -115,6 +118,8 @@ pub enum Auth {
         /// What follows it, sealed as [`CREDENTIALS`].
         credentials: Sealed,
     },
+    /// `Authorization: Bearer …`, with a token that a server grants.
+    OAuth2(Box<OAuth2>),
 }
 
 impl Subscription {
@@ -141,6 +146,7 @@ impl Subscription {
             content_mode: ContentMode::default(),
             content_type: StructuredType::default(),
             plugin: None,
+            sending: None,
         }
     }
 
@@ -152,6 +158,7 @@ impl Subscription {
             extensions: Map::new(),
             auth: Auth::None,
             plugin: None,
+            sending: None,
             updated: now,
             deleted: Some(now),
             ..self.clone()
@@ -160,20 +167,31 @@ impl Subscription {
 
     /// Returns its secrets, each with its name.
     pub fn secrets(&self) -> Vec<(&'static str, &Sealed)> {
-        match &self.auth {
+        let mut secrets = match &self.auth {
             Auth::None => Vec::new(),
             Auth::Basic { username: _, password } => vec![(PASSWORD, password)],
             Auth::Header { scheme: _, credentials } => vec![(CREDENTIALS, credentials)],
-        }
+            Auth::OAuth2(oauth2) => vec![(field::CLIENT_SECRET, &oauth2.client_secret)],
+        };
+        secrets.extend(self.sending.iter().flat_map(|sending| sending.secrets()));
+        secrets
     }
 
     /// Returns its secrets to be changed: the same ones as [`Self::secrets`].
     pub fn secrets_mut(&mut self) -> Vec<(&'static str, &mut Sealed)> {
-        match &mut self.auth {
+        let mut secrets = match &mut self.auth {
             Auth::None => Vec::new(),
             Auth::Basic { username: _, password } => vec![(PASSWORD, password)],
             Auth::Header { scheme: _, credentials } => vec![(CREDENTIALS, credentials)],
-        }
+            Auth::OAuth2(oauth2) => vec![(field::CLIENT_SECRET, &mut oauth2.client_secret)],
+        };
+        secrets.extend(self.sending.iter_mut().flat_map(|sending| Arc::make_mut(sending).secrets_mut()));
+        secrets
+    }
+
+    /// Tells whether its requests hold the event and nothing else of its own: no credentials, headers or signatures.
+    pub fn is_bare(&self) -> bool {
+        self.sending.is_none() && self.auth == Auth::None
     }
 
     /// Tells whether events are matched and delivered now.

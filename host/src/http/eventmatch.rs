@@ -9,12 +9,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
+use super::sending::{self, SendingBody};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::clock;
 use crate::directory::CompiledSubscription;
@@ -28,7 +30,7 @@ pub(super) async fn create(
     user: User,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let (mut body, module, _taken) = if multipart::is_multipart(&headers) {
         let (turn, body) = plugins::turn(&api, &user, body).await?;
         let (parts, taken) = multipart::read(&headers, body, &api.limits).await?;
@@ -42,8 +44,10 @@ pub(super) async fn create(
     if let Some((module, _)) = &module {
         module::insert(&mut body, module)?;
     }
+    let sending = SendingBody::take(&mut body, &api.guard)?;
     let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
-    let subscription = subscription_body::create(body, owner, dialect, vault, now)?;
+    let mut subscription = subscription_body::create(body, owner, dialect, vault, now)?;
+    sending.apply(&mut subscription, vault, now)?;
     check_target(&api, &subscription)?;
     if let Some((module, _turn)) = module {
         api.modules.upload(module, &user.actor(), now).await?;
@@ -57,7 +61,7 @@ pub(super) async fn create(
             api.recoveries.create(subscription, recovery, &user.actor()).await?
         }
     };
-    Ok(Json(show(&api, &created)))
+    Ok(sending.answer(show(&api, &created)))
 }
 
 /// Which part of the list to return; all of it when nothing is asked for.
@@ -105,16 +109,18 @@ pub(super) async fn update(
     Id(id): Id<SubscriptionId>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
-    let body = body::object(&headers, &body)?;
+    let mut body = body::object(&headers, &body)?;
     recover::refuse_start_at(&body)?;
+    let sending = SendingBody::take(&mut body, &api.guard)?;
     let now = clock::now();
     // The plugin is checked outside the directory's lock: the check is slow, and other changes must not wait for it.
     let stored = own(&api, &user, id)?;
     let mut wanted = Subscription::clone(&stored);
     let (dialect, vault) = (api.filter_dialect, api.store.vault());
     subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
+    sending.apply(&mut wanted, vault, now)?;
     if wanted.target_url != stored.target_url {
         check_target(&api, &wanted)?;
     }
@@ -124,6 +130,7 @@ pub(super) async fn update(
     let changed = api.directory.by(&actor).change(id, |current| {
         let mut changed = may_manage(current, &user).then(|| current.clone())?;
         let updated = subscription_body::update(body.clone(), &mut changed, dialect, vault, now);
+        let updated = updated.and_then(|()| sending.apply(&mut changed, vault, now));
         updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
             wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));
@@ -135,7 +142,34 @@ pub(super) async fn update(
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
-    changed.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
+    changed.map(|known| sending.answer(show(&api, &known))).ok_or_else(not_yours)
+}
+
+/// `POST /eventmatch/{uuid}/rotate-secret`
+pub(super) async fn rotate_secret(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
+    let body = if body.is_empty() { Map::new() } else { body::object(&headers, &body)? };
+    let (rotation, now) = (sending::rotate(body)?, clock::now());
+    let mut wrong = None;
+    let actor = user.actor();
+    let changed = api.directory.by(&actor).change(id, |current| {
+        let mut changed = may_manage(current, &user).then(|| current.clone())?;
+        let rotated = rotation.apply(&mut changed, api.store.vault(), now);
+        rotated.map_err(|error| wrong = Some(error)).ok()?;
+        Some(changed)
+    });
+    let changed = changed.await?;
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    let known = changed.ok_or_else(not_yours)?;
+    Ok(sending::answer(show(&api, &known), rotation.body()))
 }
 
 /// `DELETE /eventmatch/{uuid}`
@@ -171,7 +205,9 @@ fn check_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> 
 }
 
 fn show(api: &Api, known: &CompiledSubscription) -> Value {
-    subscription_body::show(known, api.directory.access_path(known.subscription.id))
+    let mut shown = subscription_body::show(known, api.directory.access_path(known.subscription.id));
+    sending::show(&known.subscription, &api.service_key, &mut shown);
+    shown
 }
 
 /// Returns a user's subscription; for an admin, anybody's.

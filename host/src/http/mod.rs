@@ -17,6 +17,7 @@ mod explain;
 mod gate;
 mod health;
 mod id;
+mod jwks;
 mod me;
 mod module;
 mod multipart;
@@ -27,6 +28,7 @@ mod recover;
 mod room;
 mod runs;
 mod scriptlog;
+mod sending;
 mod server;
 mod sessions;
 mod sites;
@@ -56,6 +58,7 @@ use crate::intake::Intake;
 use crate::modules::Modules;
 use crate::net::Guard;
 use crate::recovery::Recoveries;
+use crate::signing::ServiceKey;
 use crate::store::Store;
 use gate::{ADMIN, ANYONE, Endpoint, Needs, READ, RECEIVE, SUBSCRIBE, delete, get, options, post, put};
 use room::Room;
@@ -125,6 +128,8 @@ pub struct Api {
     pub runs: Arc<Runs>,
     /// Decides where targets may lead.
     pub guard: Arc<Guard>,
+    /// Signs deliveries; its public part is shown.
+    pub service_key: Arc<ServiceKey>,
     /// Finds the user of a request.
     pub identity: Arc<Identity>,
     /// Refuses requests of other sites' pages.
@@ -201,6 +206,7 @@ fn routes(api: &Arc<Api>) -> Routes {
             ],
         )
         .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs)])
+        .route("/eventmatch/{uuid}/rotate-secret", [post(SUBSCRIBE, eventmatch::rotate_secret)])
         .route("/eventmatch/{uuid}/deliveries", [get(READ, deliveries::list)])
         .route(
             "/eventmatch/{uuid}/recover",
@@ -237,6 +243,7 @@ fn routes(api: &Arc<Api>) -> Routes {
         )
         .route("/sessions/{id}", [delete(READ, sessions::end)])
         .route("/audit", [get(ADMIN, audit::list)])
+        .route("/.well-known/jwks.json", [get(ANYONE, jwks::read)])
         .route("/healthz", [get(ANYONE, health::healthz)])
         .route("/readyz", [get(ANYONE, health::readyz).with(health::Probe::default())])
 }

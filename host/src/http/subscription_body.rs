@@ -51,6 +51,7 @@ pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value
             Auth::None => json!({}),
             Auth::Basic { username, .. } => json!({"type": "basic", "basic": {"username": username}}),
             Auth::Header { scheme, .. } => json!({"type": "header", "header": {"type": scheme}}),
+            Auth::OAuth2(oauth2) => super::sending::show_oauth2(oauth2),
         },
         "created": clock::text(subscription.created),
         "updated": clock::text(subscription.updated),
@@ -165,7 +166,7 @@ fn required(body: &mut Map<String, Value>, name: &str) -> Result<Option<String>,
 }
 
 /// Takes a member out of a body: left out, null, or of the type.
-fn optional<T: DeserializeOwned>(
+pub(super) fn optional<T: DeserializeOwned>(
     body: &mut Map<String, Value>,
     name: &str,
     expected: &str,
@@ -174,7 +175,7 @@ fn optional<T: DeserializeOwned>(
     Option::<T>::deserialize(&value).map(Some).map_err(|_| wrong(name, expected, &value))
 }
 
-fn wrong(name: &str, expected: &str, found: &Value) -> ApiError {
+pub(super) fn wrong(name: &str, expected: &str, found: &Value) -> ApiError {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -76,9 +76,10 @@ pub(crate) struct Client {
     kept: Http,
     /// Keeps no connections: each request gets a new one.
     fresh: Http,
-    /// How many connections there are.
+    /// How many connections there are, and may be kept.
     open: Arc<AtomicUsize>,
-    kept_max: usize,
+    kept_max: KeptMax,
+    connector: Connector,
     proxy: Option<Arc<Proxy>>,
 }
 
@@ -117,7 +118,16 @@ impl Client {
     ) -> Result<Self, SetUpError> {
         let proxy = reach.proxy();
         let connector = connector(reach, Some(connect_timeout)).map_err(SetUpError::Tls)?;
-        let open = connector.open();
+        Ok(Self::over(connector, kept_max, proxy))
+    }
+
+    /// Makes a client that differs by its TLS alone: it goes where this one goes, and its connections count with this
+    /// one's.
+    pub(crate) fn with_tls(&self, tls: rustls::ClientConfig) -> Self {
+        Self::over(self.connector.with_tls(tls), self.kept_max, self.proxy.clone())
+    }
+
+    fn over(connector: Connector, kept_max: KeptMax, proxy: Option<Arc<Proxy>>) -> Self {
         let build = |idle_per_host: usize| {
             legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -132,7 +142,8 @@ impl Client {
                 .pool_max_idle_per_host(idle_per_host)
                 .build(connector.clone())
         };
-        Ok(Self { kept: build(kept_max.host), fresh: build(0), open, kept_max: kept_max.all, proxy })
+        let (kept, fresh) = (build(kept_max.host), build(0));
+        Self { kept, fresh, open: connector.open(), kept_max, connector, proxy }
     }
 
     /// Sends a request and waits at most `wait` for the head of its response. If a kept connection turns out to have
@@ -152,7 +163,8 @@ impl Client {
         if let Some(proxy) = &self.proxy {
             proxy.authorize(&mut request);
         }
-        let client = if self.open.load(Ordering::Relaxed) < self.kept_max { &self.kept } else { &self.fresh };
+        let client =
+            if self.open.load(Ordering::Relaxed) < self.kept_max.all { &self.kept } else { &self.fresh };
         let mut expired = pin!(tokio::time::sleep(wait));
         let answered = tokio::select! {
             biased;

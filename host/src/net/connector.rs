@@ -47,16 +47,21 @@ pub(super) fn connector(reach: Reach, connect_timeout: Option<Duration>) -> Resu
 #[derive(Clone)]
 pub(crate) struct Connector {
     https: HttpsConnector<Road>,
-    is_proxied: bool,
-    /// How many of its connections there are.
+    road: Road,
+    /// How many of its connections there are, and of those that share its road.
     open: Arc<AtomicUsize>,
 }
 
 impl Connector {
     fn new(tls: ClientConfig, road: Road, open: Arc<AtomicUsize>) -> Self {
-        let is_proxied = matches!(road, Road::Proxied { .. });
         let tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        Self { https: tls.enable_http1().enable_http2().wrap_connector(road), is_proxied, open }
+        let https = tls.enable_http1().enable_http2().wrap_connector(road.clone());
+        Self { https, road, open }
+    }
+
+    /// Makes one that differs by its TLS alone: the road, its limits and the count are the same.
+    pub(super) fn with_tls(&self, tls: ClientConfig) -> Self {
+        Self::new(tls, self.road.clone(), self.open())
     }
 
     /// Returns the number of its connections, as it will be.
@@ -76,7 +81,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         // A tunnel is the target's own connection.
-        let takes_whole_urls = self.is_proxied && is_plain(&to);
+        let takes_whole_urls = matches!(self.road, Road::Proxied { .. }) && is_plain(&to);
         let (connecting, open) = (self.https.call(to), self.open());
         Box::pin(async move { Ok(wired(connecting.await?, takes_whole_urls, open)) })
     }

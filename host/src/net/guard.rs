@@ -15,6 +15,7 @@ use super::error::{Failure, Refused};
 use super::headers::{self, HeaderPattern, Voice};
 use super::mark::Agent;
 use super::own::Own;
+use super::owner_headers;
 use super::pattern::{TargetPattern, name};
 use super::proxy::Proxy;
 use super::resolver::Resolver;
@@ -187,6 +188,17 @@ impl Guard {
             return Err("it says who is asking, and a plugin speaks for nobody");
         }
         headers::check(name.as_str(), voice, &self.further)
+    }
+
+    /// Checks a header that a subscription's owner adds to its requests.
+    ///
+    /// # Errors
+    /// Says why it is not theirs to set.
+    pub fn check_owner_header(&self, name: &HeaderName) -> Result<(), &'static str> {
+        if headers::is_same(name.as_str(), self.user_header.as_str()) {
+            return Err("it says who is asking, and a delivery speaks for nobody");
+        }
+        owner_headers::check(name.as_str())
     }
 }
 

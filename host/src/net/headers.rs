@@ -66,7 +66,7 @@ const HARMLESS: [&str; 42] = [
 const HARMLESS_PREFIXES: [&str; 5] = ["x-plugin-", "x-amz-", "x-github-", "x-gitlab-", "x-slack-"];
 
 /// Headers between two hops, and those that say how the body is framed (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 12] = [
+pub(super) const HOP_BY_HOP: [&str; 12] = [
     "connection",
     "content-length",
     "expect",

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use data_encoding::HEXLOWER;
 use hyper_rustls::ConfigBuilderExt;
 use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use sha2::{Digest as _, Sha256};
 
 /// Makes ring the process's provider for rustls, unless the embedding program has chosen one already.
 ///
@@ -37,6 +39,10 @@ pub(crate) enum CertificateError {
     Key(#[source] rustls::pki_types::pem::Error),
     #[error("the key does not fit the certificate")]
     Mismatch(#[source] rustls::Error),
+    #[error("it holds a certificate that vouches for nothing")]
+    Authority(#[source] rustls::Error),
+    #[error("failed to set up TLS")]
+    SetUp(#[source] rustls::Error),
 }
 
 impl ClientCertificate {
@@ -55,6 +61,58 @@ impl ClientCertificate {
             rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider());
         certified.map_err(CertificateError::Mismatch)?;
         Ok(Self { chain, key })
+    }
+
+    /// Returns the SHA-256 of the certificate, in hexadecimal digits.
+    pub(crate) fn fingerprint(&self) -> String {
+        HEXLOWER.encode(&Sha256::digest(&self.chain[0]))
+    }
+
+    /// Returns the SHA-256 of certificates and key, in hexadecimal digits.
+    pub(crate) fn digest(&self) -> String {
+        let chain = self.chain.iter().fold(Sha256::new(), |hash, certificate| {
+            hash.chain_update(certificate.len().to_le_bytes()).chain_update(certificate)
+        });
+        HEXLOWER.encode(&chain.chain_update(self.key.secret_der()).finalize())
+    }
+}
+
+/// Checks that a PEM text holds certificates of authorities.
+///
+/// # Errors
+/// When it holds none, or one that cannot be used.
+pub(crate) fn check_authorities(pem: &[u8]) -> Result<(), CertificateError> {
+    authorities(pem).map(drop)
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots
+            .add(certificate.map_err(CertificateError::Certificate)?)
+            .map_err(CertificateError::Authority)?;
+    }
+    if roots.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(roots) }
+}
+
+/// Returns the configuration of a client for one target: the certificate that it shows, if any, and the authorities that
+/// it trusts in the place of the system's, if any. Reads the system's roots, which is slow.
+///
+/// # Errors
+/// When TLS cannot be set up with these.
+pub(crate) fn of_target(
+    certificate: Option<ClientCertificate>,
+    authorities_pem: Option<&[u8]>,
+) -> Result<ClientConfig, CertificateError> {
+    let builder = match authorities_pem {
+        None => trusting().map_err(CertificateError::SetUp)?,
+        Some(pem) => plain().map_err(CertificateError::SetUp)?.with_root_certificates(authorities(pem)?),
+    };
+    match certificate {
+        None => Ok(builder.with_no_client_auth()),
+        Some(ClientCertificate { chain, key }) => {
+            builder.with_client_auth_cert(chain, key).map_err(CertificateError::Mismatch)
+        }
     }
 }
 
@@ -82,18 +140,20 @@ pub(super) fn certified(certificate: ClientCertificate) -> Result<ClientConfig, 
 
 /// Begins a configuration that trusts the system's root certificates.
 fn trusting() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    let builder = || {
-        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-    };
-    match builder()?.with_native_roots() {
+    match plain()?.with_native_roots() {
         Ok(builder) => Ok(builder),
         // A small container has no certificates of its own.
         Err(error) => {
             tracing::warn!(%error, "no TLS root certificates on this system: those of Mozilla are used");
-            Ok(builder()?.with_webpki_roots())
+            Ok(plain()?.with_webpki_roots())
         }
     }
+}
+
+/// Begins a configuration.
+fn plain() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
 }
 
 #[cfg(test)]
@@ -110,6 +170,19 @@ mod tests {
         ] {
             let error = ClientCertificate::from_pem(pem.as_bytes()).err().unwrap();
             assert!(error.to_string().contains(problem), "{pem}: {error}");
+        }
+    }
+
+    #[test]
+    fn authorities_are_certificates() {
+        for (pem, problem) in [
+            ("", "no certificate"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "vouches for nothing"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "no PEM file"),
+        ] {
+            let error = check_authorities(pem.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(problem), "{pem}: {error}");
+            assert!(of_target(None, Some(pem.as_bytes())).is_err());
         }
     }
 

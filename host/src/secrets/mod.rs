@@ -7,8 +7,10 @@
 //! covers ([`Label`]): a sealed secret that is moved to another place in the data file does not open.
 
 mod error;
+pub mod file;
 pub mod vault;
 
 pub use crate::domain::{KeyId, Sealed, Secret};
 pub use error::{KeyFileError, OpenError};
+pub use file::{SealedFile, SealedFileError};
 pub use vault::{KeyFile, Label, Vault};

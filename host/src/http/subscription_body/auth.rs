@@ -43,13 +43,13 @@ pub(super) fn take(
         return Ok(Auth::None);
     }
     let body = AuthBody::deserialize(value).map_err(|_| {
-        ApiError::field("/auth", "`auth` must be an object with `type` \"basic\" or \"header\"")
+        ApiError::field("/auth", "`auth` must be an object with `type` \"basic\", \"header\" or \"oauth2\"")
     })?;
     match body.kind.as_deref() {
         Some("basic") => {
             let (user, sealed) = match known {
                 Auth::Basic { username, password } => (Some(username.clone()), Some(password.clone())),
-                Auth::None | Auth::Header { .. } => (None, None),
+                Auth::None | Auth::Header { .. } | Auth::OAuth2(_) => (None, None),
             };
             let basic = body.basic.unwrap_or_default();
             let username = text(basic.username.or(user), "/auth/basic/username")?;
@@ -62,7 +62,7 @@ pub(super) fn take(
         Some("header") => {
             let (kind, sealed) = match known {
                 Auth::Header { scheme, credentials } => (Some(scheme.clone()), Some(credentials.clone())),
-                Auth::None | Auth::Basic { .. } => (None, None),
+                Auth::None | Auth::Basic { .. } | Auth::OAuth2(_) => (None, None),
             };
             let header = body.header.unwrap_or_default();
             let scheme = text(header.scheme.or(kind), "/auth/header/type")?;
@@ -77,7 +77,7 @@ pub(super) fn take(
                 credentials: given(credentials.or(sealed), "/auth/header/credentials")?,
             })
         }
-        _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\" or \"header\"")),
+        _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\", \"header\" or \"oauth2\"")),
     }
 }
 

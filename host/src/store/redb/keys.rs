@@ -11,7 +11,7 @@ use super::registry::SUBSCRIPTIONS;
 use super::rewrite::{Resealed, rewrite};
 use super::schema::SCHEMA_VERSION;
 use crate::domain::KeyId;
-use crate::secrets::{KeyFile, KeyFileError, Vault};
+use crate::secrets::{self, KeyFile, KeyFileError, Vault};
 
 /// Returns the vault of a file. A key that nothing needs yet is made, unless the operator has named another place for it.
 pub(super) fn vault(key: &KeyFile, path: &Path, database: &Database) -> Result<Vault, OpenError> {
@@ -112,10 +112,13 @@ pub fn rekey(folder: &Path, key: &KeyFile, rekeying: &Rekeying) -> Result<Rekeye
         loaded => loaded.map_err(OpenError::Key)?,
     };
     let mut vault = vault.with_new_key(rekeying.new.as_deref()).map_err(OpenError::Key)?;
-    let (database, secrets) = rewrite(&path, database, &vault, |_| Ok(()))?;
+    let (database, resealed) = rewrite(&path, database, &vault, |_| Ok(()))?;
     drop(database);
+    for file in secrets::file::FILES {
+        file.reseal(folder, &vault, rekeying.gives_up_lost).map_err(OpenError::File)?;
+    }
     if !rekeying.keeps_old {
         vault.forget_old_keys().map_err(OpenError::Key)?;
     }
-    Ok(Rekeyed { key: vault.key(), secrets })
+    Ok(Rekeyed { key: vault.key(), secrets: resealed })
 }

@@ -7,12 +7,15 @@ use redb::DatabaseError;
 use super::handle::Fault;
 use super::schema::SCHEMA_VERSION;
 use crate::domain::KeyId;
-use crate::secrets::{self, KeyFileError};
+use crate::secrets::{self, KeyFileError, SealedFileError};
 use crate::store;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// A secret of the service itself cannot be sealed with another key.
+    #[error("failed to seal a secret of the service again")]
+    File(#[source] SealedFileError),
     /// The data folder cannot be made.
     #[error("failed to create the data folder {}", path.display())]
     Folder {

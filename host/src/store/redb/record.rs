@@ -24,6 +24,7 @@ mod plugin_run;
 mod plugin_use;
 mod recovery;
 mod rendered;
+mod sending;
 mod subscription;
 mod waiting;
 

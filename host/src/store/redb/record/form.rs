@@ -287,6 +287,8 @@ boxed! {
     super::plugin_run::PluginRunRecord<'a> => Box<crate::domain::plugin::PluginRun>;
     super::handler_run::HandlerRunRecord<'a> => Box<crate::domain::HandlerRun>;
     super::plugin_use::PluginUseRecord<'a> => Arc<crate::domain::PluginUse>;
+    super::sending::SendingRecord<'a> => Arc<crate::domain::sending::Sending>;
+    super::sending::OAuth2Record<'a> => Box<crate::domain::sending::OAuth2>;
     super::group::op::PutSubscriptionRecord<'a> => Box<crate::store::redb::group::PutSubscription>;
     super::group::recover::RecoverRecord<'a> => Box<crate::store::redb::group::Recover>;
 }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::form::{Form, record};
 use super::plugin_use::PluginUseRecord;
+use super::sending::{OAuth2Record, SendingRecord};
 use super::{Error, body, json};
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
 use crate::domain::{Activity, Auth, FilterDialect, Sealed, Subscription};
@@ -49,6 +50,8 @@ record! {
         content_type: StructuredTypeRecord,
         #[serde(default)]
         plugin: Option<PluginUseRecord<'a>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sending: Option<SendingRecord<'a>>,
     }
     besides {
         /// The position of the group that wrote it; zero for one of an older version.
@@ -68,13 +71,14 @@ record! {
         None,
         Basic { username: Cow<'a, str>, password: SealedRecord<'a> },
         Header { scheme: Cow<'a, str>, credentials: SealedRecord<'a> },
+        OAuth2(OAuth2Record<'a>),
     }
 }
 
 /// A secret: sealed, in base64, or as schema versions before 4 have it.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum SealedRecord<'a> {
+pub(super) enum SealedRecord<'a> {
     Sealed { sealed: Cow<'a, str> },
     Plain(Cow<'a, str>),
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
 use crate::domain::plugin::{Import, Manifest, Offer, OnError, PluginLimits, Report};
-use crate::domain::{FilterDialect, PluginUse};
+use crate::domain::sending::{
+    ClientAuth, ClientIdentity, Handshake, HeaderText, HmacSecrets, OAuth2, OldSecret, Sending, Signing,
+};
+use crate::domain::{FilterDialect, PluginUse, Sealed};
 use crate::store::Module;
 
 fn plain() -> Subscription {
@@ -95,6 +100,81 @@ fn every_choice_of_a_subscription_has_its_word() {
     let form = json!({"Disabled": {"since": "1970-01-01T00:00:00.000001Z", "error": null}});
     check(&Subscription { activity: paused, ..plain() }, &json!({"activity": form}));
     check(&Subscription { retry: Some(RetrySchedule::NONE), ..plain() }, &json!({"retry": "none"}));
+}
+
+fn sealed(byte: u8) -> Sealed {
+    Sealed::from_bytes(vec![byte; 48].into()).unwrap()
+}
+
+/// What is written of it.
+fn text(byte: u8) -> Value {
+    json!({"sealed": BASE64_STANDARD_NO_PAD.encode([byte; 48])})
+}
+
+#[test]
+fn what_a_subscription_adds_to_its_requests_has_its_json() {
+    let sending = Sending {
+        headers: BTreeMap::from([
+            ("x-key".to_owned(), HeaderText::Secret(sealed(1))),
+            ("x-team".to_owned(), HeaderText::Plain("optics".to_owned())),
+        ]),
+        signing: Signing {
+            hmac: Some(HmacSecrets {
+                secret: sealed(2),
+                since: at(1),
+                old: vec![OldSecret { secret: sealed(3), until: at(2) }],
+            }),
+            ed25519: Some(at(3)),
+        },
+        client_certificate: Some(ClientIdentity {
+            pem: sealed(4),
+            fingerprint: "aa".to_owned(),
+            digest: "bb".to_owned(),
+        }),
+        target_ca: Some("PEM".to_owned()),
+        handshake: Handshake::Require,
+    };
+    let form = json!({
+        "headers": {"x-key": {"Secret": text(1)}, "x-team": {"Plain": "optics"}},
+        "signing": {
+            "hmac": {
+                "secret": text(2), "since": "1970-01-01T00:00:00.000001Z",
+                "old": [{"secret": text(3), "until": "1970-01-01T00:00:00.000002Z"}],
+            },
+            "ed25519": "1970-01-01T00:00:00.000003Z",
+        },
+        "client_certificate": {"pem": text(4), "fingerprint": "aa", "digest": "bb"},
+        "target_ca": "PEM",
+        "handshake": "require",
+    });
+    check(&Subscription { sending: Some(Arc::new(sending)), ..plain() }, &json!({"sending": form}));
+    for (handshake, word) in [(Handshake::Skip, "skip"), (Handshake::Try, "try")] {
+        let sending = Sending { handshake, ..Sending::default() };
+        let form = json!({
+            "headers": {}, "signing": {"hmac": null, "ed25519": null}, "client_certificate": null, "target_ca": null,
+            "handshake": word,
+        });
+        check(&Subscription { sending: Some(Arc::new(sending)), ..plain() }, &json!({"sending": form}));
+    }
+}
+
+#[test]
+fn credentials_for_tokens_have_their_json() {
+    for (client_auth, word) in [(ClientAuth::Basic, "basic"), (ClientAuth::Post, "post")] {
+        let oauth2 = OAuth2 {
+            token_url: "http://id.example/token".parse().unwrap(),
+            client_id: "c".to_owned(),
+            client_secret: sealed(5),
+            client_auth,
+            scope: Some("s".to_owned()),
+            audience: None,
+        };
+        let form = json!({"OAuth2": {
+            "token_url": "http://id.example/token", "client_id": "c", "client_secret": text(5), "client_auth": word,
+            "scope": "s", "audience": null,
+        }});
+        check(&Subscription { auth: Auth::OAuth2(Box::new(oauth2)), ..plain() }, &json!({"auth": form}));
+    }
 }
 
 /// Texts that JSON escapes are not borrowed from the record.

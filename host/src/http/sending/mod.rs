@@ -1,0 +1,113 @@
+//! What a subscription adds to its requests, as JSON: headers, signatures, TLS, a handshake, and the credentials of
+//! `oauth2`.
+//!
+//! A body is read once ([`SendingBody::take`]) and applied to what is stored ([`SendingBody::apply`]), as often as another
+//! change comes before it. Secrets are sealed here; none is shown again, but one that Waypost has made, in the answer to
+//! its request. A body that was got can be put back.
+
+mod headers;
+mod oauth2;
+mod signing;
+mod tls;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::subscription_body::{optional, wrong};
+use crate::clock;
+use crate::domain::sending::{Handshake, Sending};
+use crate::domain::{Auth, Subscription};
+use crate::net::Guard;
+use crate::secrets::Vault;
+use crate::signing::ServiceKey;
+
+use headers::HeadersBody;
+use oauth2::OAuth2Body;
+use tls::TlsBody;
+
+pub(super) use oauth2::show as show_oauth2;
+pub(super) use signing::{SigningBody, rotate};
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "…";
+
+/// The members of a body that say what is added to requests.
+pub(super) struct SendingBody {
+    headers: Option<HeadersBody>,
+    signing: SigningBody,
+    tls: TlsBody,
+    handshake: Option<Handshake>,
+    oauth2: Option<OAuth2Body>,
+}
+
+impl SendingBody {
+    /// Takes the members out of a body. Of `auth`, only that of the type `oauth2`.
+    ///
+    /// # Errors
+    /// Names the first member that is wrong by itself.
+    pub(super) fn take(body: &mut Map<String, Value>, guard: &Guard) -> Result<Self, ApiError> {
+        let expected = "\"require\", \"try\" or \"skip\"";
+        Ok(Self {
+            headers: HeadersBody::take(body, guard)?,
+            signing: SigningBody::take(body)?,
+            tls: TlsBody::take(body)?,
+            handshake: optional(body, "handshake", expected)?.map(Option::unwrap_or_default),
+            oauth2: OAuth2Body::take(body, guard)?,
+        })
+    }
+
+    /// Applies them to a subscription, to which the rest of the body was applied before.
+    ///
+    /// # Errors
+    /// Names the first member that does not fit the rest; the subscription is then not to be used.
+    pub(super) fn apply(&self, to: &mut Subscription, vault: &Vault, now: Timestamp) -> Result<(), ApiError> {
+        if let Some(oauth2) = &self.oauth2 {
+            to.auth = Auth::OAuth2(Box::new(oauth2.apply(&to.auth, to.id, vault)?));
+        }
+        let mut sending = to.sending.as_deref().cloned().unwrap_or_default();
+        if let Some(headers) = &self.headers {
+            sending.headers = headers.apply(&sending.headers, to.id, vault)?;
+        }
+        headers::check_authorization(&sending.headers, &to.auth)?;
+        self.signing.apply(&mut sending.signing, to.id, vault, now)?;
+        self.tls.apply(&mut sending, to.id, vault)?;
+        tls::check_target(&sending, &to.target_url)?;
+        if let Some(handshake) = self.handshake {
+            sending.handshake = handshake;
+        }
+        if to.sending.as_deref() != Some(&sending) {
+            to.sending = Some(sending).filter(|sending| *sending != Sending::default()).map(Arc::new);
+        }
+        Ok(())
+    }
+
+    /// Returns the answer to the body: the subscription, with the secret that was made for it.
+    pub(super) fn answer(&self, shown: Value) -> Response {
+        answer(shown, &self.signing)
+    }
+}
+
+/// Returns a subscription with the secret that was made for it, which no cache may keep.
+pub(super) fn answer(mut shown: Value, signing: &SigningBody) -> Response {
+    let Some(secret) = signing.made() else { return Json(shown).into_response() };
+    shown["signing_secret"] = secret.as_str().into();
+    ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(shown)).into_response()
+}
+
+/// Adds the members to a subscription that is shown.
+pub(super) fn show(subscription: &Subscription, service_key: &ServiceKey, shown: &mut Value) {
+    let nothing = Sending::default();
+    let sending = subscription.sending.as_deref().unwrap_or(&nothing);
+    shown["headers"] = headers::show(&sending.headers);
+    shown["signing"] = signing::show(&sending.signing, service_key, clock::now());
+    shown["client_certificate"] =
+        sending.client_certificate.as_ref().map(|identity| json!({"sha256": identity.fingerprint})).into();
+    shown["target_ca"] = sending.target_ca.as_deref().into();
+    shown["handshake"] = json!(sending.handshake);
+}
