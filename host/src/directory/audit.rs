@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::clock;
+use crate::domain::sending::Sending;
 use crate::domain::{Action, Activity, Actor, AuditEntry, Subscription};
 
 /// The most characters of a value.
@@ -42,6 +43,11 @@ pub(super) fn changed(before: &Subscription, after: &Subscription, by: &Actor) -
         open("version", |of| of.version.as_str().into()),
         hidden("extensions", before.extensions != after.extensions),
         hidden("auth", before.auth != after.auth),
+        hidden("headers", differs(before, after, |sending| &sending.headers)),
+        hidden("signing", differs(before, after, |sending| &sending.signing)),
+        hidden("client_certificate", differs(before, after, |sending| &sending.client_certificate)),
+        hidden("target_ca", differs(before, after, |sending| &sending.target_ca)),
+        hidden("handshake", differs(before, after, |sending| &sending.handshake)),
         open("retry", |of| json!(of.retry.as_ref().map(ToString::to_string))),
         open("timeout_ms", |of| json!(of.timeout.map(|time| time.as_millis()))),
         open("max_in_flight", |of| json!(of.max_in_flight)),
@@ -53,6 +59,13 @@ pub(super) fn changed(before: &Subscription, after: &Subscription, by: &Actor) -
     members.into_iter().filter(|(_, is_changed, ..)| *is_changed).fold(note, |note, (name, _, from, to)| {
         note.with(name, json!({"from": short(from), "to": short(to)}))
     })
+}
+
+/// Tells whether a part of what a subscription adds to its requests has changed.
+fn differs<T: PartialEq>(before: &Subscription, after: &Subscription, part: fn(&Sending) -> &T) -> bool {
+    let nothing = Sending::default();
+    let [before, after] = [before, after].map(|of| of.sending.as_deref().unwrap_or(&nothing));
+    part(before) != part(after)
 }
 
 fn activity(activity: &Activity) -> Value {

@@ -60,7 +60,7 @@ async fn who_is_woken_by_a_change_sees_it() {
                 wakes.drain().await;
             }
         };
-        soon(async { drop(tokio::join!(changed, woken)) }).await;
+        soon(Box::pin(async { drop(tokio::join!(changed, woken)) })).await;
     }
 }
 

@@ -38,11 +38,11 @@ impl TlsBody {
         match &self.certificate {
             None => {}
             Some(CertificateBody::None) => to.client_certificate = None,
-            Some(CertificateBody::Shown(shown)) => {
-                if to.client_certificate.as_ref().is_none_or(|known| known.fingerprint != *shown) {
-                    let detail = "this is not the present `client_certificate`: give its PEM, with the key";
-                    return Err(ApiError::field("/client_certificate/sha256", detail));
-                }
+            Some(CertificateBody::Shown(shown))
+                if to.client_certificate.as_ref().is_some_and(|known| known.fingerprint == *shown) => {}
+            Some(CertificateBody::Shown(_)) => {
+                let detail = "this is not the present `client_certificate`: give its PEM, with the key";
+                return Err(ApiError::field("/client_certificate/sha256", detail));
             }
             Some(CertificateBody::Given { certificate, pem }) => {
                 let digest = certificate.digest();
