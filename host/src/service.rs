@@ -172,6 +172,10 @@ impl Service {
             guard,
             service_key,
             sites: Arc::new(sites(&config)),
+            rates: Arc::new(http::Rates::new(http::PerSecond {
+                address: config.address_requests_per_second,
+                user: config.user_requests_per_second,
+            })),
             limits: http::Limits::new(sizes(&config), config.body_timeout),
             identity,
             filter_dialect: config.filter_dialect_default,

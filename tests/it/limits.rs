@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{RawConnection, Server, Target, event, event_1_0, merged, wait_until};
+use crate::harness::{RawConnection, Reply, Server, Target, event, event_1_0, merged, wait_until};
 
 const BATCH: &str = "application/cloudevents-batch+json";
 
@@ -242,4 +243,108 @@ async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
         (server.get(&format!("/events/{id}")).await.status == 404).then_some(())
     })
     .await;
+}
+
+// Requests a second, and numbers of what users have
+
+/// Sends requests at once that a proxy on this machine forwards for `address`, and returns the answers.
+async fn forwarded(server: &Server, user: Option<&str>, address: &str, path: &str) -> Vec<Reply> {
+    let api = user.map_or_else(|| (**server).clone(), |user| server.user(user));
+    let headers = [("x-forwarded-for", address)];
+    join_all((0..20).map(|_| api.send(Method::GET, path, &headers, ""))).await
+}
+
+/// Splits answers into those that are good, and those that are refused for this setting.
+fn split(replies: Vec<Reply>, setting: &str) -> (usize, usize) {
+    let (good, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status != 429);
+    for reply in &refused {
+        assert!((1..=2).contains(&reply.header("retry-after").parse::<u32>().unwrap()));
+    }
+    let counts = (good.len(), refused.len());
+    refused.into_iter().for_each(|reply| drop(reply.refused(429).says(&format!("(the setting {setting})"))));
+    counts
+}
+
+#[tokio::test]
+async fn an_address_that_asks_too_fast_is_429_and_no_other() {
+    let server = Server::with(&["--address-requests-per-second", "1"]).await;
+    const SETTING: &str = "address_requests_per_second";
+    for path in ["/events", "/healthz", "/nothing"] {
+        let (good, refused) = split(forwarded(&server, None, "192.0.2.1", path).await, SETTING);
+        assert!(good + refused == 20 && refused > 0, "{path}: {good} {refused}");
+    }
+    // The same network of IPv6, whatever the address in it.
+    let headers: Vec<_> = (0..20).map(|n| format!("2001:db8::{n:x}")).collect();
+    let replies = headers.iter().map(async |address| {
+        let headers = [("x-forwarded-for", address.as_str())];
+        server.send(Method::GET, "/healthz", &headers, "").await
+    });
+    assert!(split(join_all(replies).await, SETTING).1 > 0);
+    // Events count as well, and one that is refused is not kept.
+    let sent = (0..20).map(async |n| {
+        let headers = [("x-forwarded-for", "192.0.2.2"), ("content-type", "application/json")];
+        server
+            .user("ann")
+            .send(Method::POST, "/receive", &headers, event_1_0(&n.to_string()).to_string())
+            .await
+    });
+    let (accepted, refused) = split(join_all(sent).await, SETTING);
+    assert!(refused > 0);
+    let listed = server.get("/events").await.ok().json()["events"].as_array().unwrap().len();
+    assert_eq!(listed, accepted);
+    // This machine is not counted, whoever says that it is somebody else's.
+    for _ in 0..20 {
+        server.get("/healthz").await.ok();
+    }
+    assert_eq!(split(forwarded(&server, None, "127.0.0.1", "/healthz").await, SETTING), (20, 0));
+    assert!(split(forwarded(&server, None, "127.0.0.1, 192.0.2.3", "/healthz").await, SETTING).1 > 0);
+}
+
+#[tokio::test]
+async fn a_user_who_asks_too_fast_is_429_and_no_other() {
+    let server = Server::with(&["--user-requests-per-second", "1"]).await;
+    let addresses: Vec<_> = (0..20).map(|n| format!("192.0.2.{n}")).collect();
+    let asked = async |user: &str| {
+        let api = server.user(user);
+        let asked = addresses.iter().map(async |address| {
+            let headers = [("x-forwarded-for", address.as_str()), ("content-type", "application/json")];
+            api.send(Method::POST, "/receive", &headers, event_1_0("1").to_string()).await
+        });
+        split(join_all(asked).await, "user_requests_per_second")
+    };
+    assert!(asked("ann").await.1 > 0);
+    let (good, _) = asked("bob").await;
+    assert!(good > 0, "bob has a second of his own");
+    for _ in 0..20 {
+        server.user("ann").get("/events").await.ok();
+    }
+}
+
+#[tokio::test]
+async fn so_many_subscriptions_and_recoveries_are_a_users() {
+    let server = Server::with(&["--user-subscriptions-max", "2", "--user-recoveries-max", "1"]).await;
+    let ann = server.user("ann");
+    let body = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
+    let made = join_all((0..10).map(|_| ann.post("/eventmatch", &body))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(|reply| reply.status == 200);
+    assert_eq!((made.len(), refused.len()), (2, 8));
+    refused
+        .into_iter()
+        .for_each(|reply| drop(reply.refused(507).says("(the setting user_subscriptions_max)")));
+    server.user("bob").post("/eventmatch", &body).await.ok();
+    // While a target takes nothing, its recovery waits.
+    let uuids: Vec<_> = made.iter().map(|reply| reply.json()["uuid"].as_str().unwrap().to_owned()).collect();
+    let path = |n: usize| format!("/eventmatch/{}", uuids[n]);
+    for n in [0, 1] {
+        ann.update(&uuids[n], &json!({"disabled": "2026-01-31T12:00:00Z"})).await;
+    }
+    let recover =
+        async |n: usize| ann.post(&format!("{}/recover", path(n)), &json!({"since": "earliest"})).await;
+    assert_eq!(recover(0).await.status, 202);
+    recover(1).await.refused(429).says("(the setting user_recoveries_max)");
+    recover(0).await.refused(409);
+    ann.delete(&format!("{}/recover", path(0))).await.ok();
+    assert_eq!(recover(1).await.status, 202);
+    ann.delete(&path(1)).await.ok();
+    ann.post("/eventmatch", &body).await.ok();
 }

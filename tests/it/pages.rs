@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use crate::harness::{Answer, Browser, RawConnection, Server, Target, event_1_0};
+use crate::harness::{Answer, Browser, RawConnection, Reply, Server, Target, event_1_0};
 
 const HANDLER: &str = "[[handler]]\nname = \"add\"\ncommand = [\"true\"]\ndispatch = true\n";
 
@@ -146,4 +146,73 @@ async fn what_is_no_browser_goes_on_as_before() {
     let mut old = RawConnection::open(&server.url).await;
     old.write("GET /healthz HTTP/1.0\r\n\r\n").await;
     assert_eq!(old.reply().await.unwrap().ok().json(), json!({"status": "ok"}));
+}
+
+/// What an event holds is its sender's: a browser that shows an answer must not take it for a page.
+#[tokio::test]
+async fn no_answer_is_a_page_whatever_an_event_holds() {
+    let server = attacked().await;
+    let page = "<!DOCTYPE html><script>fetch('/eventmatch')</script>";
+    let mut ids = Vec::new();
+    let binary = [
+        ("content-type", "text/html"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+    ];
+    let structured = json!({"specversion": "1.0", "id": page, "source": "/s", "type": page, "datacontenttype": "text/html", "data": page});
+    let structured_type = [("content-type", "application/cloudevents+json")];
+    let sent: [(&[(&str, &str)], String); 2] =
+        [(&binary, page.to_owned()), (&structured_type, structured.to_string())];
+    for (headers, body) in sent {
+        ids.push(server.send(Method::POST, "/receive", headers, body).await.ok().text());
+    }
+    let of_events = ids
+        .iter()
+        .flat_map(|id| ["events", "get", "status", "scriptlog"].map(|route| format!("/{route}/{id}")));
+    let paths = [
+        "/events",
+        "/",
+        "/scriptlog",
+        "/eventmatch",
+        "/plugins",
+        "/healthz",
+        "/readyz",
+        "/<script>",
+        "/events/<b>",
+    ];
+    for path in of_events.chain(paths.map(str::to_owned)) {
+        let path = path.replace('<', "%3C").replace('>', "%3E");
+        is_no_page(&server.get(&path).await, &path);
+        is_no_page(&server.send(Method::PATCH, &path, &[("accept", "text/html")], page).await, &path);
+    }
+    let refused: [(&[(&str, &str)], &str); 3] =
+        [(&[("content-type", page)], page), (&[], ""), (&[("origin", "http://evil.example")], page)];
+    for (headers, body) in refused {
+        is_no_page(&server.send(Method::POST, "/receive", headers, body).await, "/receive");
+    }
+    let mut connection = RawConnection::open(&server.url).await;
+    connection.write(format!("{page}\r\n\r\n")).await;
+    is_no_page(&connection.reply().await.unwrap(), "no HTTP");
+}
+
+#[track_caller]
+fn is_no_page(reply: &Reply, path: &str) {
+    let kind = reply.header("content-type");
+    assert!(
+        kind.starts_with("application/json") || kind.starts_with("text/plain") || reply.body.is_empty(),
+        "{path}: {kind}"
+    );
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+        // Over TLS alone.
+        ("strict-transport-security", ""),
+    ] {
+        assert_eq!(reply.header(name), value, "{path}: {name}");
+    }
 }

@@ -38,6 +38,12 @@ impl Config {
         within("user_tokens_max", as_count(self.user_tokens_max), COUNT_MAX)?;
         within("user_recoveries_max", as_count(self.user_recoveries_max), COUNT_MAX)?;
         within("user_modules_max", as_count(self.user_modules_max), COUNT_MAX)?;
+        for (key, rate) in [
+            ("address_requests_per_second", self.address_requests_per_second),
+            ("user_requests_per_second", self.user_requests_per_second),
+        ] {
+            ensure(key, as_count(rate) <= COUNT_MAX, || format!("expected 0 to {COUNT_MAX}, found {rate}"))?;
+        }
         self.check_plugins()?;
         // A quarter of the memory is reserved for small bodies. And the largest body may be held twice when it is
         // encoded: first encoded and decoded, then decoded and in parts.

@@ -240,6 +240,17 @@ pub static KEYS: &[Key] = &[
         "The most deliveries that wait because this machine is busy, before /receive answers 503",
         |c, t| set(&mut c.backlog_max, parse::number(t)),
     ),
+    key(
+        LIMITS,
+        "address_requests_per_second",
+        "N",
+        "5000",
+        "The most requests a second from one address, but for this machine's; 0 for any number",
+        |c, t| set(&mut c.address_requests_per_second, parse::number(t)),
+    ),
+    key(LIMITS, "user_requests_per_second", "N", "5000", "The same for one user", |c, t| {
+        set(&mut c.user_requests_per_second, parse::number(t))
+    }),
     key(LIMITS, "connections_max", "N", "1024", "The most connections open at once", |c, t| {
         set(&mut c.connections_max, parse::number(t))
     }),

@@ -122,6 +122,11 @@ pub struct Config {
     /// The most deliveries that wait for this service, while this machine is busy and their targets are not to blame: with
     /// more, `/receive` answers 503. Default 1,000,000.
     pub backlog_max: u64,
+    /// The most requests a second from one address, and at once; of IPv6, from one network of 64 bits. 0 for any number.
+    /// Requests from this machine do not count. Default 5000.
+    pub address_requests_per_second: u32,
+    /// The same for one user.
+    pub user_requests_per_second: u32,
     /// The most connections open at once. Default 1024.
     pub connections_max: usize,
     /// The longest a request's headers may take to arrive. Default 10 s.
@@ -262,6 +267,8 @@ impl Default for Config {
             subscription_bytes_max: 256 * 1024,
             accept_bytes_max: 64 * 1024 * 1024,
             backlog_max: 1_000_000,
+            address_requests_per_second: 5000,
+            user_requests_per_second: 5000,
             connections_max: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

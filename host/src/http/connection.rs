@@ -20,6 +20,7 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::browsers;
 use super::error::ApiError;
 
 /// How many first bytes of a request are kept for the case that hyper cannot parse it.
@@ -380,6 +381,7 @@ fn explained(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
             answer.push_str("\r\n");
         }
     }
+    answer.push_str(&browsers::lines());
     answer
         .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     Some(answer.into())

@@ -92,10 +92,15 @@ fn admit(api: &Api, needs: Scope, parts: &mut Parts) -> Result<(), ApiError> {
     match needs {
         Scope::Receive => {
             let sender = api.identity.sender(address.ip(), parts)?;
+            // A producer counts for its address: its signature is not checked yet.
+            if let Sender::Known(name) = &sender {
+                api.rates.count_user(parts, name)?;
+            }
             parts.extensions.insert(sender);
         }
         Scope::Read | Scope::Subscribe | Scope::Admin => {
             let user = api.identity.user(address.ip(), parts, needs)?;
+            api.rates.count_user(parts, &user.name)?;
             parts.extensions.insert(user);
         }
     }

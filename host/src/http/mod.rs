@@ -5,6 +5,7 @@
 
 mod audit;
 mod body;
+mod browsers;
 mod coding;
 mod connection;
 mod deliveries;
@@ -14,6 +15,7 @@ mod error;
 mod eventmatch;
 mod events;
 mod explain;
+mod front;
 mod gate;
 mod health;
 mod id;
@@ -23,6 +25,7 @@ mod module;
 mod multipart;
 mod parameters;
 mod plugins;
+mod rates;
 mod receive;
 mod recover;
 mod room;
@@ -63,6 +66,7 @@ use crate::store::Store;
 use gate::{ADMIN, ANYONE, Endpoint, Needs, READ, RECEIVE, SUBSCRIBE, delete, get, options, post, put};
 use room::Room;
 
+pub use rates::{PerSecond, Rates};
 pub use server::{Connections, serve};
 pub use sites::Sites;
 pub(crate) use tokens::show as show_token;
@@ -134,6 +138,8 @@ pub struct Api {
     pub identity: Arc<Identity>,
     /// Refuses requests of other sites' pages.
     pub sites: Arc<Sites>,
+    /// Refuses requests that come too fast.
+    pub rates: Arc<Rates>,
     /// How much a request may be.
     pub limits: Limits,
     /// The language of a subscription's filter that does not say its own.
@@ -169,6 +175,7 @@ impl Routes {
 pub fn router(api: Api) -> Router {
     let guard = sites::Guard(Arc::clone(&api.sites));
     let api = Arc::new(api);
+    let front = front::Front(Arc::clone(&api));
     routes(&api)
         .router
         // Bodies are read by `body` and `multipart`, which have limits of their own.
@@ -176,6 +183,7 @@ pub fn router(api: Api) -> Router {
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(guard)
+        .layer(front)
         .with_state(api)
 }
 

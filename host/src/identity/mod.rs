@@ -45,6 +45,17 @@ pub struct PeerCertificate {
     pub user: String,
 }
 
+/// For whom a request counts where requests are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// This machine: for nobody.
+    Here,
+    /// Somebody behind a proxy that does not say who: for the user.
+    Behind,
+    /// For the address and the user.
+    Address(IpAddr),
+}
+
 /// What `/receive` asks of those who send events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveAuth {
@@ -254,6 +265,16 @@ impl Identity {
     /// Returns the address that a request comes from, behind trusted proxies: for limits and logs.
     pub fn address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         address::client(peer.to_canonical(), headers, |address| self.trusts(address))
+    }
+
+    /// Returns for whom a request counts.
+    pub fn asker(&self, peer: IpAddr, headers: &HeaderMap) -> Asker {
+        let client = self.address(peer, headers);
+        if !client.is_loopback() && !self.trusts(client) {
+            return Asker::Address(client);
+        }
+        // What a proxy on this machine passes on is not from this machine.
+        if client.is_loopback() && !address::is_forwarded(headers) { Asker::Here } else { Asker::Behind }
     }
 
     fn unknown(&self) -> Refusal {

@@ -300,3 +300,21 @@ fn a_producer_signs_its_body_and_the_time() {
     let unsigned = identity.sender("127.0.0.1".parse().unwrap(), &parts("/receive", &[ROOT])).unwrap_err();
     assert!(unsigned.to_string().contains("send `webhook-id`"), "{unsigned}");
 }
+
+#[test]
+fn this_machine_counts_for_nobody_and_a_silent_proxy_for_its_users() {
+    let asker = |peer: &str, headers: &[(&str, &[u8])]| {
+        identity().asker(peer.parse().unwrap(), &parts("/", headers).headers)
+    };
+    let address = |text: &str| Asker::Address(text.parse().unwrap());
+    assert_eq!(
+        ["127.0.0.1", "::1", "10.0.0.1"].map(|peer| asker(peer, &[])),
+        [Asker::Here, Asker::Here, Asker::Behind]
+    );
+    assert_eq!(asker("192.0.2.1", &[("x-forwarded-for", b"127.0.0.1")]), address("192.0.2.1"));
+    for peer in ["127.0.0.1", "10.0.0.1"] {
+        assert_eq!(asker(peer, &[("x-forwarded-for", b"127.0.0.1, 192.0.2.1")]), address("192.0.2.1"));
+        assert_eq!(asker(peer, &[("x-forwarded-for", b"127.0.0.1")]), Asker::Behind);
+    }
+    assert_eq!(asker("127.0.0.1", &[("via", b"1.1 proxy")]), Asker::Behind);
+}

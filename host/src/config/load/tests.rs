@@ -169,6 +169,7 @@ fn what_cannot_work_is_refused_with_its_source() {
         (Source::File, "policy_url = 'http://policy.example/?a=b'"),
         (Source::File, "default_user = ' '"),
         (Source::File, "data = ''"),
+        (Source::Flag, "user_requests_per_second=1000001"),
         (Source::Flag, "user_subscriptions_max=0"),
     ]), @r#"
     bad `connections_max` in the flag --connections-max: expected 1 to 1000000, found 0
@@ -179,6 +180,7 @@ fn what_cannot_work_is_refused_with_its_source() {
     bad `policy_url` in waypost.toml: expected a URL without `?` and `#`, found `http://policy.example/?a=b`
     bad `default_user` in waypost.toml: expected a user's name, found " "
     bad `data` in waypost.toml: expected a folder, found nothing
+    bad `user_requests_per_second` in the flag --user-requests-per-second: expected 0 to 1000000, found 1000001
     bad `user_subscriptions_max` in the flag --user-subscriptions-max: expected 1 to 1000000, found 0
     "#);
     assert_eq!(load("shutdown_grace_ms = 0", "", "").unwrap().shutdown_grace, Duration::ZERO);
