@@ -20,7 +20,7 @@ use crate::directory::{Directory, Route};
 use crate::domain::{Event, EventId};
 use crate::handler::upload::Refusal;
 use crate::handler::{self, Deps, Runs};
-use crate::http::{self, Api, Connections};
+use crate::http::{self, Api, Connections, Tls};
 use crate::identity::{Identity, Producers, ProducersError};
 use crate::intake::{self, Intake};
 use crate::modules::Modules;
@@ -55,6 +55,9 @@ pub enum Error {
     /// The policy plugin cannot be used.
     #[error("failed to load the policy plugin (policy_plugin)")]
     PolicyPlugin(#[source] PolicyPluginError),
+    /// The listener's TLS cannot be set up.
+    #[error("failed to set up TLS of the listener")]
+    Tls(#[source] http::TlsError),
     /// A handler cannot be used.
     #[error("failed to load the handlers")]
     Handlers(#[source] handler::Error),
@@ -87,6 +90,7 @@ pub struct Service {
     intake: Intake,
     api: Api,
     connections: Connections,
+    tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -109,6 +113,7 @@ impl Service {
         config.check().map_err(Error::Config)?;
         net::tls::install_provider();
         let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
+        let tls = tls(&config).await?;
         let store = open_store(&config).await?;
         if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
             return Err(Error::Strangers { listen: config.listen, data: config.data.display().to_string() });
@@ -117,7 +122,19 @@ impl Service {
         if let Some(address) = served_at {
             guard.serves_at(address);
         }
-        Box::pin(Self::start(config, routes, store, Arc::new(guard))).await
+        let mut service = Box::pin(Self::start(config, routes, store, Arc::new(guard))).await?;
+        service.tls = tls;
+        service.watch_tls();
+        Ok(service)
+    }
+
+    /// Keeps looking at the files of TLS, if there is some.
+    fn watch_tls(&self) {
+        if let Some(tls) = &self.tls {
+            let watching = Arc::clone(tls).watch(self.stop.clone());
+            let stage = "the watch over the TLS files";
+            self.tasks.spawn(self.store.alarm().watch(stage, self.stop.clone(), watching));
+        }
     }
 
     /// Starts the stages on an open store.
@@ -180,7 +197,7 @@ impl Service {
             identity,
             filter_dialect: config.filter_dialect_default,
         };
-        Ok(Self { store, dispatcher, intake, api, connections, tasks, stop })
+        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop })
     }
 
     /// Accepts events from the embedding program, all or none, as `POST /receive` does; returns their ids once they
@@ -236,6 +253,11 @@ impl Service {
         self.store.alarm().raised().await
     }
 
+    /// Tells whether [`Self::serve`] speaks TLS ([`Config::tls_certificate`]).
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Serves the REST API until `shutdown` resolves, and then closes: requests and attempts under way share one
     /// grace period.
     ///
@@ -260,7 +282,7 @@ impl Service {
                 () = stopping.cancelled() => {}
             }
         };
-        let served = http::serve(listener, self.router(), self.connections, shutdown);
+        let served = http::serve(listener, self.router(), self.connections, self.tls.clone(), shutdown);
         let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
         let delivered = async {
             stopping.cancelled().await;
@@ -326,6 +348,17 @@ fn connections(config: &Config) -> Connections {
         idle_timeout: config.idle_timeout,
         grace: config.shutdown_grace,
     }
+}
+
+/// Reads the files of the listener's TLS.
+async fn tls(config: &Config) -> Result<Option<Arc<Tls>>, Error> {
+    let (Some(certificate), Some(key)) = (config.tls_certificate.clone(), config.tls_key.clone()) else {
+        return Ok(None);
+    };
+    let files = http::TlsFiles { certificate, key, client_ca: config.tls_client_ca.clone() };
+    let opening = tokio::task::spawn_blocking(|| Tls::open(files)).await;
+    let tls = opening.expect("reading files does not panic").map_err(Error::Tls)?;
+    Ok(Some(Arc::new(tls)))
 }
 
 fn sites(config: &Config) -> http::Sites {

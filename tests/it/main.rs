@@ -32,6 +32,7 @@ mod pages;
 mod connections;
 mod crash;
 mod disk_full;
+mod tls;
 // The writer is let panic by an addition that overflows, which only a debug build checks.
 #[cfg(debug_assertions)]
 mod dying;

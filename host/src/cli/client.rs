@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::print;
-use crate::config::TOKEN_VARIABLE;
+use crate::config::{CA_FILE_VARIABLE, TOKEN_VARIABLE};
 
 /// Where `waypost serve` listens unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
@@ -39,6 +39,9 @@ pub(super) struct Identity {
     /// The header that names the user, as in the server's configuration
     #[arg(long, value_name = "NAME", default_value = "Http-Remote-User")]
     user_header: HeaderName,
+    /// Trust the certificate authorities of this PEM file, and no others, instead of the system's
+    #[arg(long, value_name = "FILE", env = CA_FILE_VARIABLE)]
+    ca_file: Option<PathBuf>,
 }
 
 /// One Waypost, asked as one user.
@@ -100,7 +103,14 @@ fn is_this_machine(host: &str) -> bool {
 impl Client {
     /// Prepares to ask `server`; nothing is sent yet.
     pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
-        let http = crate::net::builder().context("failed to set up the client")?;
+        let http = match &identity.ca_file {
+            None => crate::net::builder().context("failed to set up the client")?,
+            Some(path) => {
+                let trust = || format!("failed to trust {} (--ca-file)", path.display());
+                let pem = std::fs::read(path).with_context(trust)?;
+                crate::net::builder_trusting(&pem).with_context(trust)?
+            }
+        };
         let http = http.timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
         let user = match &identity.user {
             None => None,
@@ -250,6 +260,7 @@ mod tests {
             user: Some("José".into()),
             token_file: None,
             user_header: HeaderName::from_static("x-user"),
+            ca_file: None,
         };
         Client::new(server.parse().unwrap(), &identity, "--server").unwrap()
     }

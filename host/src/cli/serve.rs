@@ -83,7 +83,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 
     // A closed stdout is no reason to stop the service.
-    drop(print::line(format_args!("listening on http://{address}")));
+    let scheme = if service.is_tls() { "https" } else { "http" };
+    drop(print::line(format_args!("listening on {scheme}://{address}")));
     let (ask, asked) = oneshot::channel();
     let shutdown = async {
         // A dropped sender means shutdown as well.

@@ -44,6 +44,7 @@ impl Config {
         ] {
             ensure(key, as_count(rate) <= COUNT_MAX, || format!("expected 0 to {COUNT_MAX}, found {rate}"))?;
         }
+        self.check_tls()?;
         self.check_plugins()?;
         // A quarter of the memory is reserved for small bodies. And the largest body may be held twice when it is
         // encoded: first encoded and decoded, then decoded and in parts.
@@ -100,6 +101,18 @@ impl Config {
         user_header(self.user_header.as_str())?;
         self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
         self.policy_url.as_ref().map_or(Ok(()), policy_url)
+    }
+
+    /// A certificate without its key, or authorities without either, would be plain HTTP that looks like TLS.
+    fn check_tls(&self) -> Result<(), Invalid> {
+        let beside = |key, other: &'static str| {
+            move || format!("expected together with {other}, which is not set: `{key}` alone makes no TLS")
+        };
+        let (certificate, key) = (self.tls_certificate.is_some(), self.tls_key.is_some());
+        ensure("tls_certificate", key || !certificate, beside("tls_certificate", "tls_key"))?;
+        ensure("tls_key", certificate || !key, beside("tls_key", "tls_certificate"))?;
+        let has_ca = self.tls_client_ca.is_some();
+        ensure("tls_client_ca", certificate || !has_ca, beside("tls_client_ca", "tls_certificate"))
     }
 
     fn check_plugins(&self) -> Result<(), Invalid> {

@@ -50,6 +50,25 @@ pub static KEYS: &[Key] = &[
         "Where to listen: an address or a name, and a port; port 0 takes a free one",
         |c, t| set(&mut c.listen, parse::address(t)),
     ),
+    key(
+        SERVICE,
+        "tls_certificate",
+        "FILE",
+        "",
+        "A PEM file with the certificate: Waypost speaks TLS then, and reads the file again when it changes",
+        |c, t| set(&mut c.tls_certificate, parse::file(t)),
+    ),
+    key(SERVICE, "tls_key", "FILE", "", "A PEM file with the certificate's key", |c, t| {
+        set(&mut c.tls_key, parse::file(t))
+    }),
+    key(
+        SERVICE,
+        "tls_client_ca",
+        "FILE",
+        "",
+        "A PEM file with the authorities of clients' certificates, whose common name is the user",
+        |c, t| set(&mut c.tls_client_ca, parse::file(t)),
+    ),
     key(SERVICE, "data", "DIR", "./waypost-data", "The data folder, created when it is missing", |c, t| {
         set(&mut c.data, parse::path(t))
     }),

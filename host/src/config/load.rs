@@ -17,6 +17,8 @@ pub const ENV_PREFIX: &str = "WAYPOST_";
 const FILE_VARIABLE: &str = "WAYPOST_CONFIG";
 /// The variable with the token of those commands that ask a server. It is no setting.
 pub const TOKEN_VARIABLE: &str = "WAYPOST_TOKEN";
+/// The variable that names the authorities which the commands trust that ask a server, and is no setting of one.
+pub const CA_FILE_VARIABLE: &str = "WAYPOST_CA_FILE";
 /// How much alike two names have to be for one to be suggested (Jaro–Winkler, 1.0 is the same).
 const SIMILARITY_MIN: f64 = 0.8;
 
@@ -51,7 +53,7 @@ impl Sources {
                 sources.file = Some(PathBuf::from(value));
                 continue;
             }
-            if name == TOKEN_VARIABLE {
+            if name == TOKEN_VARIABLE || name == CA_FILE_VARIABLE {
                 continue;
             }
             let value = value.into_string().map_err(|_| Error::NotUnicode(name.to_owned()))?;

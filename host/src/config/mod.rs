@@ -38,7 +38,7 @@ use crate::secrets::KeyFile;
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key, RETIRED};
-pub use load::{ENV_PREFIX, Sources, TOKEN_VARIABLE};
+pub use load::{CA_FILE_VARIABLE, ENV_PREFIX, Sources, TOKEN_VARIABLE};
 pub use note::Note;
 
 /// The memory for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.
@@ -49,6 +49,14 @@ const BODIES_BYTES: usize = 256 * 1024 * 1024;
 pub struct Config {
     /// Where to listen; port 0 takes a free one. Default `127.0.0.1:8070`.
     pub listen: SocketAddr,
+    /// A PEM file with the listener's certificate and those that vouch for it: it speaks TLS then, and nothing else.
+    /// Default none.
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's key. Default none.
+    pub tls_key: Option<PathBuf>,
+    /// A PEM file with the authorities of clients' certificates, whose common name is the user. Default none: clients are
+    /// not asked for a certificate.
+    pub tls_client_ca: Option<PathBuf>,
     /// The folder with the redb file, created when it is missing. Default `./waypost-data`.
     pub data: PathBuf,
     /// The file with the master key, which seals the secrets in the data folder. Default none: `master.key` in
@@ -234,6 +242,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8070)),
+            tls_certificate: None,
+            tls_key: None,
+            tls_client_ca: None,
             data: PathBuf::from("./waypost-data"),
             master_key_file: None,
             policy_url: None,
@@ -330,12 +341,15 @@ impl Config {
     /// Tells whether a setting says whom to believe that other machines can come by.
     pub(crate) fn knows_strangers(&self) -> bool {
         let believed = &self.trusted_proxies;
-        *believed != Self::default().trusted_proxies || self.receive_auth.is_some()
+        *believed != Self::default().trusted_proxies
+            || self.receive_auth.is_some()
+            || self.tls_client_ca.is_some()
     }
 
     /// Returns who is believed.
     pub(crate) fn identity(&self) -> identity::Settings {
-        let is_tls = self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        let is_tls = self.tls_certificate.is_some()
+            || self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
         // Behind a proxy on this machine, everybody's requests come from this machine.
         let default_user = if self.is_local() && !self.is_private() { "" } else { &*self.default_user };
         identity::Settings {

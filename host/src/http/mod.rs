@@ -17,6 +17,7 @@ mod events;
 mod explain;
 mod front;
 mod gate;
+mod handshake;
 mod health;
 mod id;
 mod jwks;
@@ -24,6 +25,7 @@ mod me;
 mod module;
 mod multipart;
 mod parameters;
+mod peer;
 mod plugins;
 mod rates;
 mod receive;
@@ -38,6 +40,7 @@ mod sites;
 mod story;
 mod subscription_body;
 mod tasks;
+mod tls;
 mod tokens;
 
 use std::sync::Arc;
@@ -69,6 +72,7 @@ use room::Room;
 pub use rates::{PerSecond, Rates};
 pub use server::{Connections, serve};
 pub use sites::Sites;
+pub use tls::{Tls, TlsError, TlsFiles};
 pub(crate) use tokens::show as show_token;
 
 /// Reads what token is wanted, as the body of `POST /tokens` says it: its hash and its maker are still to be set.

@@ -14,14 +14,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::browsers;
 use super::connection::{Answer, Patience, Talk, Wire, attend};
 use super::error::ApiError;
+use super::handshake::{Arrival, Stream};
+use super::tls::Tls;
+use crate::identity::PeerCertificate;
 
 /// How long the loop rests after a failed accept, such as one for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +40,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Connections {
     /// The most at once.
     pub max: usize,
-    /// The longest that the headers of a request may take.
+    /// The longest that the headers of a request may take, and the handshake of TLS before them.
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request, or not read what is sent to it.
     pub idle_timeout: Duration,
@@ -43,18 +48,20 @@ pub struct Connections {
     pub grace: Duration,
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is over.
-/// Requests that are left then are dropped, as they are when this future is dropped.
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is over; over TLS if
+/// there is some. Requests that are left then are dropped, as they are when this future is dropped.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Connections,
+    tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
-    let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
+    let stop = CancellationToken::new();
+    let door = Arc::new(Door { router, builder, limits, tls, stop: stop.clone() });
     tokio::pin!(shutdown);
     loop {
         while let Some(ended) = tasks.try_join_next() {
@@ -76,29 +83,99 @@ pub async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
+        let door = Arc::clone(&door);
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
-                let (builder, max) = (builder.clone(), limits.max);
                 tasks.spawn(async move {
-                    refuse(stream, &builder, max).await;
+                    door.turn_away(stream).await;
                     drop(refusal);
                 });
             }
             continue;
         };
-        let talk = Arc::<Talk>::default();
-        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&talk)));
-        let connection = builder.serve_connection(wire, service(router.clone(), address, Arc::clone(&talk)));
-        let connection = attend(graceful.watch(connection.into_owned()), talk, patience);
+        let watcher = graceful.watcher();
         tasks.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = door.admit(stream, address, watcher).await {
                 tracing::debug!(error, %address, "a connection ended early");
             }
             drop(place);
         });
     }
     drop(listener);
+    stop.cancel();
     finish(graceful, tasks, limits.grace).await;
+}
+
+/// What all connections share.
+struct Door {
+    router: Router,
+    builder: auto::Builder<TokioExecutor>,
+    limits: Connections,
+    tls: Option<Arc<Tls>>,
+    /// No handshake is waited for any more.
+    stop: CancellationToken,
+}
+
+impl Door {
+    /// Serves a connection to its end.
+    async fn admit(&self, stream: TcpStream, address: SocketAddr, watcher: Watcher) -> Result<(), String> {
+        let Arrival { stream, peer, refusal } = self.arrive(stream, self.limits.header_timeout).await?;
+        if let Some(refusal) = refusal {
+            drop(watcher);
+            self.refuse(stream, refusal).await;
+            return Ok(());
+        }
+        let (talk, is_tls) = (Arc::<Talk>::default(), stream.is_tls());
+        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&talk)));
+        let caller = Caller { address, peer, is_tls };
+        let connection =
+            self.builder.serve_connection(wire, service(self.router.clone(), caller, Arc::clone(&talk)));
+        let patience = Patience { head: self.limits.header_timeout, idle: self.limits.idle_timeout };
+        attend(watcher.watch(connection.into_owned()), talk, patience).await
+    }
+
+    /// Shakes hands if there is TLS, for as long as the headers of a request may take.
+    async fn arrive(&self, stream: TcpStream, most: Duration) -> Result<Arrival, String> {
+        let Some(tls) = &self.tls else { return Ok(Arrival::plain(stream)) };
+        // Boxed, because it is the largest part of a connection by far, and is over before the rest begins.
+        let handshake = Box::pin(tokio::time::timeout(most, Arrival::over_tls(tls, stream)));
+        match self.stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(arrival))) => Ok(arrival),
+            Some(Ok(Err(error))) => Err(format!("its handshake failed: {error}")),
+            Some(Err(_)) => {
+                Err(format!("its handshake took longer than {most:?} (the setting header_timeout_ms)"))
+            }
+            None => Err("the service stops".to_owned()),
+        }
+    }
+
+    /// Tells a client that there are too many connections, and closes.
+    async fn turn_away(&self, stream: TcpStream) {
+        let max = self.limits.max;
+        let detail = format!("all {max} connections are in use (the setting connections_max): try again");
+        if let Ok(Arrival { stream, .. }) = self.arrive(stream, REFUSAL_TIMEOUT).await {
+            self.refuse(stream, ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)).await;
+        }
+    }
+
+    /// Answers a client's request with an error, and closes.
+    async fn refuse(&self, stream: Stream, refusal: ApiError) {
+        let service = service_fn(move |_: Request<Incoming>| {
+            let mut response = browsers::inform(refusal.clone().into_response());
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let _told_or_not = tokio::time::timeout(REFUSAL_TIMEOUT, connection).await;
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Caller {
+    address: SocketAddr,
+    peer: Option<PeerCertificate>,
+    is_tls: bool,
 }
 
 /// Waits until the requests under way are answered, or `grace` is over.
@@ -133,10 +210,11 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Makes the service of one connection: its requests carry the address that they come from, and are noted.
+/// Makes the service of one connection: its requests carry the address that they come from and whose certificate was shown,
+/// and are noted.
 fn service(
     router: Router,
-    address: SocketAddr,
+    caller: Caller,
     talk: Arc<Talk>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -146,20 +224,17 @@ fn service(
 > + Clone {
     service_fn(move |mut request: Request<Incoming>| {
         let open = talk.begin(request.version());
-        request.extensions_mut().insert(ConnectInfo(address));
-        let answered = router.clone().oneshot(request.map(Body::new));
-        async move { answered.await.map(|response| Answer::of(response, open)) }
+        request.extensions_mut().insert(ConnectInfo(caller.address));
+        if let Some(peer) = &caller.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        let (answered, is_tls) = (router.clone().oneshot(request.map(Body::new)), caller.is_tls);
+        async move {
+            let mut response = answered.await?;
+            if is_tls {
+                browsers::require_tls(&mut response);
+            }
+            Ok(Answer::of(response, open))
+        }
     })
-}
-
-/// Tells a client that there are too many connections, and closes.
-async fn refuse(stream: TcpStream, builder: &auto::Builder<TokioExecutor>, max: usize) {
-    let service = service_fn(move |_: Request<Incoming>| async move {
-        let detail = format!("all {max} connections are in use (the setting connections_max): try again");
-        let mut response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        Ok::<_, Infallible>(response)
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let _told_or_not = tokio::time::timeout(REFUSAL_TIMEOUT, connection).await;
 }

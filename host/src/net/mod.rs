@@ -54,5 +54,5 @@ pub use reach::Preview;
 pub(crate) use reach::Reach;
 #[cfg(test)]
 pub(crate) use resolver::Resolver;
-pub use service::{SetUpError, builder};
+pub use service::{SetUpError, builder, builder_trusting};
 pub(crate) use service::{Version, is_broken_off, is_no_http, service, without_credentials};

@@ -6,6 +6,7 @@ use std::io;
 use http::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Url};
+use rustls::ClientConfig;
 
 use super::error::find;
 use super::mark::{Agent, mark};
@@ -22,6 +23,9 @@ pub enum SetUpError {
     /// TLS.
     #[error("failed to set up TLS")]
     Tls(#[source] rustls::Error),
+    /// What was to be trusted are no authorities.
+    #[error("failed to read the authorities")]
+    Authorities(#[source] Box<dyn StdError + Send + Sync>),
     /// The rest.
     #[error("failed to set up the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -41,7 +45,16 @@ pub(crate) enum Version {
 /// # Errors
 /// When TLS cannot be set up.
 pub fn builder() -> Result<ClientBuilder, SetUpError> {
-    by_rule(Version::Any, None, Reach::ANYWHERE)
+    by_rule(Version::Any, tls::anonymous, Reach::ANYWHERE)
+}
+
+/// Begins one as [`builder`] does that trusts the authorities of a PEM file alone.
+///
+/// # Errors
+/// When the file holds none, or TLS cannot be set up.
+pub fn builder_trusting(pem: &[u8]) -> Result<ClientBuilder, SetUpError> {
+    let tls = tls::of_target(None, Some(pem)).map_err(|error| SetUpError::Authorities(error.into()))?;
+    by_rule(Version::Any, || Ok(tls), Reach::ANYWHERE)
 }
 
 /// Makes a client for what Waypost sends, after `set` has said how long it waits for what.
@@ -55,7 +68,8 @@ pub(crate) fn service(
 ) -> Result<Client, SetUpError> {
     let mut headers = HeaderMap::new();
     mark(&mut headers, Agent::Service);
-    let builder = by_rule(version, certificate, Reach::ANYWHERE)?
+    let tls = || certificate.map_or_else(tls::anonymous, tls::certified);
+    let builder = by_rule(version, tls, Reach::ANYWHERE)?
         .default_headers(headers)
         .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
     set(builder).build().map_err(SetUpError::Client)
@@ -63,11 +77,10 @@ pub(crate) fn service(
 
 fn by_rule(
     version: Version,
-    certificate: Option<ClientCertificate>,
+    tls: impl FnOnce() -> Result<ClientConfig, rustls::Error>,
     reach: Reach,
 ) -> Result<ClientBuilder, SetUpError> {
-    let tls = certificate.map_or_else(tls::anonymous, tls::certified);
-    let mut tls = tls.map_err(SetUpError::Tls)?;
+    let mut tls = tls().map_err(SetUpError::Tls)?;
     let builder = Client::builder()
         .dns_resolver(Names::new(reach))
         .no_proxy()
@@ -122,7 +135,7 @@ mod tests {
 
     async fn asked(reach: Reach) -> reqwest::Error {
         tls::install_provider();
-        let client = by_rule(Version::Any, None, reach).unwrap().build().unwrap();
+        let client = by_rule(Version::Any, tls::anonymous, reach).unwrap().build().unwrap();
         // The system reserves this port, and nothing listens there.
         client.get("http://localhost:1/").send().await.unwrap_err()
     }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod api;
+mod authority;
 mod browser;
 mod events;
 mod process;
@@ -13,6 +14,7 @@ mod wait;
 
 pub(crate) use accept::accept;
 pub(crate) use api::{Api, Reply};
+pub(crate) use authority::{Authority, Pair};
 pub(crate) use browser::Browser;
 pub(crate) use events::{event, event_1_0, merged};
 pub(crate) use process::{Output, Process, WAYPOST, run, run_in};

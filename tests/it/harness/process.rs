@@ -66,12 +66,13 @@ impl Process {
         .await
     }
 
-    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT`; on loopback where it is every address.
+    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT` (or `https`); on loopback where it is every address.
     pub(crate) async fn address(&mut self) -> String {
         let line = self.first_line().await;
         let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line: {line}"));
         let url = url.replacen("//0.0.0.0:", "//127.0.0.1:", 1);
-        assert!(url.starts_with("http://127.0.0.1:"), "first line: {line}");
+        let at = url.strip_prefix("https://").or(url.strip_prefix("http://"));
+        assert!(at.is_some_and(|at| at.starts_with("127.0.0.1:")), "first line: {line}");
         url
     }
 

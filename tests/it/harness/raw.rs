@@ -1,24 +1,55 @@
 //! A connection written byte by byte, for what a well-behaved client never sends.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::Reply;
 use super::wait::BOUND;
 
-/// One TCP connection to a server.
+/// One connection to a server.
 pub(crate) struct RawConnection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     unread: Vec<u8>,
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What a handshake has led to.
+pub(crate) struct Handshake {
+    pub(crate) connection: RawConnection,
+    /// The protocol that both sides chose.
+    pub(crate) alpn: Option<Vec<u8>>,
+    /// The server's certificate.
+    pub(crate) certificate: CertificateDer<'static>,
+}
+
 impl RawConnection {
-    /// Connects to `http://host:port`.
+    /// Connects to `http://host:port`, or to the same port of `https`, without a handshake.
     pub(crate) async fn open(url: &str) -> Self {
-        let stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
-        Self { stream, unread: Vec::new() }
+        let at = url.strip_prefix("http://").or(url.strip_prefix("https://")).unwrap();
+        Self { stream: Box::new(TcpStream::connect(at).await.unwrap()), unread: Vec::new() }
+    }
+
+    /// Connects to `https://host:port`, and shakes hands.
+    pub(crate) async fn open_tls(url: &str, config: ClientConfig) -> std::io::Result<Handshake> {
+        let stream = TcpStream::connect(url.strip_prefix("https://").unwrap()).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let session = stream.get_ref().1;
+        let (alpn, chain) =
+            (session.alpn_protocol().map(<[u8]>::to_vec), session.peer_certificates().unwrap());
+        let certificate = chain[0].clone().into_owned();
+        let connection = Self { stream: Box::new(stream), unread: Vec::new() };
+        Ok(Handshake { connection, alpn, certificate })
     }
 
     /// Sends bytes as they are.

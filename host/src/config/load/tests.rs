@@ -169,6 +169,9 @@ fn what_cannot_work_is_refused_with_its_source() {
         (Source::File, "policy_url = 'http://policy.example/?a=b'"),
         (Source::File, "default_user = ' '"),
         (Source::File, "data = ''"),
+        (Source::File, "tls_certificate = 'chain.pem'"),
+        (Source::Flag, "tls_key=key.pem"),
+        (Source::Environment, "tls_client_ca=ca.pem"),
         (Source::Flag, "user_requests_per_second=1000001"),
         (Source::Flag, "user_subscriptions_max=0"),
     ]), @r#"
@@ -180,6 +183,9 @@ fn what_cannot_work_is_refused_with_its_source() {
     bad `policy_url` in waypost.toml: expected a URL without `?` and `#`, found `http://policy.example/?a=b`
     bad `default_user` in waypost.toml: expected a user's name, found " "
     bad `data` in waypost.toml: expected a folder, found nothing
+    bad `tls_certificate` in waypost.toml: expected together with tls_key, which is not set: `tls_certificate` alone makes no TLS
+    bad `tls_key` in the flag --tls-key: expected together with tls_certificate, which is not set: `tls_key` alone makes no TLS
+    bad `tls_client_ca` in the environment variable WAYPOST_TLS_CLIENT_CA: expected together with tls_certificate, which is not set: `tls_client_ca` alone makes no TLS
     bad `user_requests_per_second` in the flag --user-requests-per-second: expected 0 to 1000000, found 1000001
     bad `user_subscriptions_max` in the flag --user-subscriptions-max: expected 1 to 1000000, found 0
     "#);
@@ -204,7 +210,12 @@ fn a_bad_file_is_named() {
 
 #[test]
 fn the_environment_is_sorted_out() {
-    let variables = [("WAYPOST_LISTEN", "[::1]:1"), ("WAYPOST_CONFIG", "a.toml"), ("PATH", "/bin")];
+    let variables = [
+        ("WAYPOST_LISTEN", "[::1]:1"),
+        ("WAYPOST_CONFIG", "a.toml"),
+        ("PATH", "/bin"),
+        ("WAYPOST_CA_FILE", "ca.pem"),
+    ];
     let sources =
         Sources::from_environment(variables.map(|(name, value)| (name.into(), value.into()))).unwrap();
     assert_eq!(sources.environment, BTreeMap::from([("listen".to_owned(), "[::1]:1".to_owned())]));
