@@ -67,7 +67,7 @@ pub enum Error {
     /// Other machines can ask, and nothing says whom to believe.
     #[error(
         "{listen} can be reached from other machines, and nothing says whom to believe: make a token (`waypost token \
-         create --user NAME --admin --data {data}`), or set trusted_proxies or receive_auth"
+         create --user NAME --admin --data {data}`), or set trusted_proxies, receive_auth or tls_client_ca"
     )]
     Strangers {
         /// Where it would listen (the setting `listen`).
