@@ -70,9 +70,20 @@ struct Turn {
     of: Arc<Shared>,
 }
 
+impl Turn {
+    /// Lets the next who asks have a turn.
+    fn end(&self) {
+        let mut under_way = self.of.under_way.lock();
+        // Another one may have its turn by now.
+        if under_way.get(&self.name).is_some_and(|told| told.same_channel(&self.tell.subscribe())) {
+            under_way.remove(&self.name);
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.of.under_way.lock().remove(&self.name);
+        self.end();
     }
 }
 
@@ -160,6 +171,8 @@ impl Resolver {
 fn look_up(turn: &Turn, permit: FairPermit) {
     let found = turn.of.source.addresses(&turn.name);
     drop(permit);
+    // Before it is told: whoever asks after an answer gets a new one.
+    turn.end();
     turn.tell.send_replace(Some(found.map_err(|error| Unresolved::of(&error))));
 }
 
