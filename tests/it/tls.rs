@@ -295,8 +295,8 @@ async fn the_commands_ask_over_tls() {
         let arguments = [&["send", "-", "--to", &server.url][..], more].concat();
         run_in(folder.path(), &arguments, env, &event).await
     };
-    let cases: [(&[&str], &[(&str, &str)]); 2] =
-        [(&["--ca-file", "ca.pem"], &[]), (&[], &[("WAYPOST_CA_FILE", "ca.pem")])];
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 2] = [(&["--ca-file", "ca.pem"], &[]), (&[], &[("WAYPOST_CA_FILE", "ca.pem")])];
     for (more, env) in cases {
         let sent = send(more, env).await;
         assert!(sent.code == 0 && sent.stdout.trim().len() == 36, "{sent:?}");

@@ -73,8 +73,8 @@ struct Detail {
 
 impl Identity {
     /// Asks with a token alone, if there is one.
-    pub(super) fn by_token(token_file: Option<PathBuf>) -> Self {
-        Self { user: None, token_file, user_header: HeaderName::from_static("http-remote-user") }
+    pub(super) fn by_token(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
+        Self { user: None, token_file, ca_file, user_header: HeaderName::from_static("http-remote-user") }
     }
 
     /// Returns the header with the token, if there is one.

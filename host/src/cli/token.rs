@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{Client, DEFAULT_SERVER, Identity};
 use crate::cli::print;
 use crate::clock;
-use crate::config::{Config, Sources};
+use crate::config::{CA_FILE_VARIABLE, Config, Sources};
 use crate::domain::access::token_text;
 use crate::domain::{Action, Actor, AuditEntry, Scope, SecretHash, TokenId};
 use crate::identity::secret;
@@ -90,11 +90,14 @@ struct Place {
     /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Trust the certificate authorities of this PEM file, and no others, instead of the system's
+    #[arg(long, value_name = "FILE", env = CA_FILE_VARIABLE)]
+    ca_file: Option<PathBuf>,
 }
 
 impl Place {
     fn client(self) -> anyhow::Result<Client> {
-        Client::new(self.server, &Identity::by_token(self.token_file), "--server")
+        Client::new(self.server, &Identity::by_token(self.token_file, self.ca_file), "--server")
     }
 }
 

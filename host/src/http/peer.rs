@@ -144,7 +144,10 @@ mod tests {
         let (ann, bob) = (pair("ann"), pair("bob"));
         assert_eq!(common_name(&set(std::slice::from_ref(&ann))), Ok("ann"));
         assert_eq!(common_name(&set(&[ann.clone(), bob.clone()])), Err(Nameless::TwoNames));
-        assert_eq!(common_name(&[set(&[ann.clone()]), set(&[bob])].concat()), Err(Nameless::TwoNames));
+        assert_eq!(
+            common_name(&[set(std::slice::from_ref(&ann)), set(&[bob])].concat()),
+            Err(Nameless::TwoNames)
+        );
         // No bytes make it panic.
         let whole = set(&[ann]);
         for end in 1..whole.len() {
