@@ -277,7 +277,8 @@ async fn no_secret_comes_out() {
     target.always("/gone", Answer::status(410));
     target.always("/drops", Answer::drop_connection());
     target.always("/redirects", Answer::status(307).header("location", "http://127.0.0.1:1/"));
-    let mut server = Server::with(&FLAGS).await;
+    let policy = target.url("/policy").replace("://", &format!("://me:{}@", session.secret("policy")));
+    let mut server = Server::with(&[&FLAGS[..], &["--policy-url", &policy]].concat()).await;
     let ann = server.user("ann");
 
     let (mut ids, mut ok) = (Vec::new(), Vec::new());
@@ -314,7 +315,7 @@ async fn no_secret_comes_out() {
     let first = deliver(&session, &server, "first").await;
     let reached = authorizations(&target, "/ok/0");
     assert!(reached[0].starts_with("Basic "), "{reached:?}");
-    let first_secret = session.secrets.borrow()[1].clone();
+    let first_secret = session.secrets.borrow()[2].clone();
     assert_eq!(authorizations(&target, "/ok/1"), [format!("Bearer {first_secret}")], "secrets are sent");
 
     // A secret that is replaced, one that is left out, a subscription that is deleted, a second attempt.
@@ -347,6 +348,22 @@ async fn no_secret_comes_out() {
         assert_eq!(sent.count(), 1, "{path}: {third}");
         assert!(requests.iter().all(|request| !request.header("authorization").is_empty()));
     }
+    // One that waits for policy, whose server is away for a while.
+    let asked = "/policy/events/ann";
+    assert!(
+        target.requests(asked).iter().all(|request| request.header("authorization").starts_with("Basic "))
+    );
+    target.always(asked, Answer::drop_connection());
+    let held =
+        session.ask(&server, Method::POST, "/receive", &event_1_0("held").to_string()).await.ok().text();
+    wait_until("the deliveries are held", async || {
+        let story = session.get(&server, &format!("/events/{held}")).await.ok().json();
+        let mut deliveries = story["deliveries"].as_array().unwrap().iter();
+        deliveries.all(|known| !known["held"].is_null()).then_some(())
+    })
+    .await;
+    target.always(asked, Answer::status(200));
+    events.push(held);
     look_at_everything(&session, &server, &ids, &events).await;
     server.terminate();
     server.exited().await;

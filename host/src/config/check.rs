@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Invalid, as_count};
 use crate::identity::ReceiveAuth;
+use crate::net::without_credentials;
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -158,10 +159,11 @@ fn user_header(name: &str) -> Result<(), Invalid> {
 
 /// A path is appended to it, so it has to end with its own.
 fn policy_url(url: &reqwest::Url) -> Result<(), Invalid> {
+    let shown = || without_credentials(url);
     let web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    ensure("policy_url", web, || format!("expected an http or https URL, found `{url}`"))?;
+    ensure("policy_url", web, || format!("expected an http or https URL, found `{}`", shown()))?;
     let bare = url.query().is_none() && url.fragment().is_none();
-    ensure("policy_url", bare, || format!("expected a URL without `?` and `#`, found `{url}`"))
+    ensure("policy_url", bare, || format!("expected a URL without `?` and `#`, found `{}`", shown()))
 }
 
 fn ensure(key: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Result<(), Invalid> {
@@ -171,6 +173,16 @@ fn ensure(key: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_policy_url_is_said_without_its_password() {
+        for url in ["http://me:hush@policy.example/?a", "ftp://me:hush@policy.example"] {
+            let config = Config { policy_url: Some(url.parse().unwrap()), ..Config::default() };
+            let refused = config.check().unwrap_err();
+            assert!(refused.reason.contains("policy.example"), "{}", refused.reason);
+            assert!(!refused.reason.contains("hush"), "{}", refused.reason);
+        }
+    }
 
     /// With the smallest allowed memory for bodies, a compressed upload of the largest module was always answered with
     /// 503.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::pack::{Bundle, TarBody};
-use crate::domain::json;
+use crate::domain::{Secret, json};
 use crate::handler::excerpt::excerpt;
 use crate::handler::meter::Meter;
 use crate::handler::output::Output;
@@ -71,7 +71,7 @@ pub(super) struct Client {
     status_url: Url,
     shown_url: String,
     shown_status_url: String,
-    basic: Option<(String, String)>,
+    basic: Option<(String, Secret)>,
     idle: Duration,
 }
 
@@ -88,8 +88,12 @@ impl Client {
             IngestAuth::None => {}
             IngestAuth::Basic { username, password_file } => {
                 let what = "password of the ingest service";
-                let password = secret(what, password_file, |bytes| Ok(String::from_utf8(bytes)?))?;
-                basic = Some((username.clone(), without_line_break(&password).to_owned()));
+                let password = secret(what, password_file, |bytes| {
+                    let mut text = String::from_utf8(bytes)?;
+                    text.truncate(without_line_break(&text).len());
+                    Ok(Secret::from(text))
+                })?;
+                basic = Some((username.clone(), password));
             }
             IngestAuth::Certificate { pem_file } => {
                 let what = "client certificate with its key for the ingest service";
@@ -197,7 +201,10 @@ impl Client {
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.basic {
-            Some((username, password)) => request.basic_auth(username, Some(password)),
+            Some((username, password)) => {
+                let password = password.expose_str().expect("it was read as a text");
+                request.basic_auth(username, Some(password))
+            }
             None => request,
         }
     }
