@@ -132,6 +132,28 @@ async fn an_admin_mends_what_is_anothers_and_the_audit_says_so() {
     server.get("/audit?action=nothing").await.refused(400);
 }
 
+/// An admin who may mend everything could have had everybody's passwords sent to a target of his own.
+#[tokio::test]
+async fn an_admin_does_not_get_at_anothers_credentials() {
+    let server = Server::start().await;
+    let (target, other) = (Target::start().await, Target::start().await);
+    let ann = server.user("ann");
+    let auth = json!({"type": "header", "header": {"type": "Bearer", "credentials": "hers"}});
+    let headers = json!({"x-api-key": "hers, too", "x-plain": "no secret"});
+    for (fields, pointer) in [(json!({"auth": auth}), "/auth"), (json!({"headers": headers}), "/headers")] {
+        let mut fields = fields;
+        fields["target_url"] = target.url("/t").into();
+        let uuid = ann.subscribe(fields).await;
+        let path = format!("/eventmatch/{uuid}");
+        let refused = server.put(&path, &json!({"target_url": other.url("/t")})).await.refused(422);
+        assert_eq!(refused.pointer.as_deref(), Some(pointer), "{refused:?}");
+        server.put(&path, &json!({"target_url": target.url("/elsewhere")})).await.ok();
+        ann.put(&path, &json!({"target_url": other.url("/hers")})).await.ok();
+        let without = json!({"target_url": target.url("/t"), "auth": null, "headers": {}});
+        server.put(&path, &without).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn a_session_is_begun_with_a_token_and_ends_with_it() {
     let server = Server::start().await;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::event::{ContentMode, EventFormat, StructuredType};
-use crate::domain::sending::{OAuth2, Sending, field};
+use crate::domain::sending::{HeaderText, OAuth2, Sending, field};
 use crate::domain::{PluginUse, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
@@ -175,6 +175,25 @@ impl Subscription {
         };
         secrets.extend(self.sending.iter().flat_map(|sending| sending.secrets()));
         secrets
+    }
+
+    /// Returns those secrets that its requests carry as they are, each with the member that has it.
+    pub fn carried_secrets(&self) -> Vec<(&'static str, &Sealed)> {
+        let mut carried = match &self.auth {
+            Auth::None => Vec::new(),
+            Auth::Basic { username: _, password: secret }
+            | Auth::Header { scheme: _, credentials: secret } => {
+                vec![("auth", secret)]
+            }
+            // What its token opens is carried.
+            Auth::OAuth2(oauth2) => vec![("auth", &oauth2.client_secret)],
+        };
+        let headers = self.sending.iter().flat_map(|sending| sending.headers.values());
+        carried.extend(headers.filter_map(|text| match text {
+            HeaderText::Plain(_) => None,
+            HeaderText::Secret(secret) => Some(("headers", secret)),
+        }));
+        carried
     }
 
     /// Returns its secrets to be changed: the same ones as [`Self::secrets`].

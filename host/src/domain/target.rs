@@ -88,6 +88,15 @@ impl TargetUrl {
         Self::from_stored(self.text[..end].to_owned())
     }
 
+    /// Tells whether both lead to the same scheme, host and port; one that is invalid leads nowhere.
+    pub fn has_same_origin(&self, other: &Self) -> bool {
+        let origin = |url: &Self| {
+            let scheme = url.uri.as_ref().ok()?.scheme().cloned();
+            url.host_and_port().map(|(host, port)| (scheme, host.to_owned(), port))
+        };
+        origin(self).is_some_and(|own| origin(other) == Some(own))
+    }
+
     /// Returns the host that it names (an IPv6 address stands in brackets), and the port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let uri = self.uri.as_ref().ok()?;
@@ -240,6 +249,21 @@ mod tests {
         }
         let stored = TargetUrl::from_stored("nowhere?token=secret".to_owned());
         assert_eq!(stored.without_query().as_str(), "nowhere");
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let same = |one: &str, other: &str| {
+            one.parse::<TargetUrl>().unwrap().has_same_origin(&other.parse().unwrap())
+        };
+        assert!(same("http://a.example/x", "http://A.example:80/y?z"));
+        assert!(
+            !same("http://a.example/", "https://a.example/")
+                && !same("http://a.example/", "http://a.example:81/")
+        );
+        assert!(!same("http://a.example/", "http://b.example/"));
+        let nowhere = TargetUrl::from_stored("nowhere".to_owned());
+        assert!(!nowhere.has_same_origin(&nowhere));
     }
 
     /// An invalid port was ignored: the event went to port 80.

@@ -131,6 +131,7 @@ pub(super) async fn update(
         let mut changed = may_manage(current, &user).then(|| current.clone())?;
         let updated = subscription_body::update(body.clone(), &mut changed, dialect, vault, now);
         let updated = updated.and_then(|()| sending.apply(&mut changed, vault, now));
+        let updated = updated.and_then(|()| refuse_to_carry_off(&user, current, &changed));
         updated.map_err(|error| wrong = Some(error)).ok()?;
         if changed.plugin != wanted.plugin {
             wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));
@@ -143,6 +144,25 @@ pub(super) async fn update(
         return Err(wrong);
     }
     changed.map(|known| sending.answer(show(&api, &known))).ok_or_else(not_yours)
+}
+
+/// Refuses that somebody else than the owner sends the owner's credentials to another place: nothing shows them, and nothing
+/// is to hand them over.
+fn refuse_to_carry_off(user: &User, before: &Subscription, after: &Subscription) -> Result<(), ApiError> {
+    if user.name == before.user || before.target_url.has_same_origin(&after.target_url) {
+        return Ok(());
+    }
+    let part = match before.carried_secrets().iter().find(|secret| after.carried_secrets().contains(secret)) {
+        None => return Ok(()),
+        Some((part, _)) => part,
+    };
+    Err(ApiError::field(
+        format!("/{part}"),
+        format!(
+            "`target_url` leads to another place, and `{part}` has credentials of `{}`: give it anew, or null",
+            before.user
+        ),
+    ))
 }
 
 /// `POST /eventmatch/{uuid}/rotate-secret`
