@@ -152,9 +152,9 @@ fn refuse_to_carry_off(user: &User, before: &Subscription, after: &Subscription)
     if user.name == before.user || before.target_url.has_same_origin(&after.target_url) {
         return Ok(());
     }
-    let part = match before.carried_secrets().iter().find(|secret| after.carried_secrets().contains(secret)) {
-        None => return Ok(()),
-        Some((part, _)) => part,
+    let (before_it, after_it) = (before.carried_secrets(), after.carried_secrets());
+    let Some((part, _)) = before_it.into_iter().find(|secret| after_it.contains(secret)) else {
+        return Ok(());
     };
     Err(ApiError::field(
         format!("/{part}"),
