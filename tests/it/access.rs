@@ -39,6 +39,7 @@ async fn a_token_is_shown_once_and_is_good_until_it_is_revoked() {
     server.restart().await;
     ask(&server, Method::GET, "/me", &secret, &Value::Null).await.ok();
     assert!(!server.log().contains(&secret), "no log has it");
+    assert!(server.log().contains("`waypost token create --user NAME`"), "the first start says how");
     // A user revokes his own, and no other.
     let others = token(&server, json!({"user": "bob"})).await;
     let path = |made: &Value| format!("/tokens/{}", made["id"].as_str().unwrap());

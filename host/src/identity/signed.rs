@@ -5,33 +5,25 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
-use sha2::Sha256;
 
 use super::Refusal;
 use crate::clock;
+use crate::signing::{self, SecretError, WebhookSecret};
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// What a secret's text begins with.
-const PREFIX: &str = "whsec_";
-/// How many bytes a secret has (Standard Webhooks, "Signature scheme").
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// How far a signature's time may be from the clock's, in seconds.
 const TOLERANCE: i64 = 5 * 60;
-/// How many signatures of one request are looked at.
-const SIGNATURES_MAX: usize = 8;
 
 /// The secret of a producer.
 #[derive(Clone, PartialEq, Eq)]
 struct Producer {
     name: String,
-    secret: Vec<u8>,
+    secret: WebhookSecret,
 }
 
 /// The producers whose signatures are known.
@@ -50,12 +42,18 @@ pub enum ProducersError {
         source: std::io::Error,
     },
     /// A line is something else.
-    #[error("line {line}: {reason}")]
+    #[error("line {line}: expected a name, a blank, and a secret (`whsec_…`)")]
     Line {
         /// The line, from 1.
         line: usize,
+    },
+    /// The secret of a line is none.
+    #[error("line {line}: the secret {reason}")]
+    Secret {
+        /// The line, from 1.
+        line: usize,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: SecretError,
     },
     /// There is none.
     #[error("it has no producer: a line is a name, a blank, and a secret (`whsec_…`)")]
@@ -89,21 +87,18 @@ impl Producers {
             (None, _) => return Err(Refusal::Signature("say which producer's, with `?producer=NAME`")),
         };
         let secrets = self.0.iter().filter(|known| known.name == name);
-        let secrets: Vec<_> = secrets.map(|known| known.secret.clone()).collect();
-        let text = |header: HeaderName| header_text(&parts.headers, &header);
-        let (Some(id), Some(timestamp), Some(signatures)) = (text(ID), text(TIMESTAMP), text(SIGNATURE))
-        else {
+        let secrets = secrets.map(|known| known.secret.clone()).collect();
+        let text = |header| header_text(&parts.headers, &header);
+        let (Some(id), Some(time), Some(signatures)) = (text(ID), text(TIMESTAMP), text(SIGNATURE)) else {
             let needed = "send `webhook-id`, `webhook-timestamp` and `webhook-signature` (Standard Webhooks)";
             return Err(Refusal::Signature(needed));
         };
-        let time: Option<i64> = timestamp.parse().ok();
-        let is_now =
-            time.is_some_and(|time| (clock::now().as_second().saturating_sub(time)).abs() <= TOLERANCE);
-        if !is_now {
-            let far = "its `webhook-timestamp` is not within five minutes of this server's clock, in seconds since 1970";
-            return Err(Refusal::Signature(far));
-        }
-        Ok(Signed { name, secrets, signed: format!("{id}.{timestamp}."), signatures })
+        let now = clock::now().as_second();
+        let time =
+            time.parse::<i64>().ok().filter(|time| now.saturating_sub(*time).saturating_abs() <= TOLERANCE);
+        let far = "its `webhook-timestamp` is not within five minutes of this server's clock, in seconds since 1970";
+        let time = time.ok_or(Refusal::Signature(far))?;
+        Ok(Signed { name, secrets, id, time, signatures })
     }
 }
 
@@ -118,14 +113,8 @@ impl FromStr for Producers {
         let lines = (1..).zip(text.lines().map(str::trim));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let producer = |(line, text): (usize, &str)| {
-            let wrong = |reason| ProducersError::Line { line, reason };
-            let split = text.split_once(char::is_whitespace);
-            let (name, secret) = split.ok_or(wrong("expected a name, a blank, and a secret (`whsec_…`)"))?;
-            let secret =
-                secret.trim().strip_prefix(PREFIX).and_then(|coded| BASE64.decode(coded.as_bytes()).ok());
-            let secret = secret.filter(|secret| SECRET_BYTES.contains(&secret.len()));
-            let secret =
-                secret.ok_or(wrong("expected a secret of 24 to 64 bytes: `whsec_` and their base64"))?;
+            let (name, secret) = text.split_once(char::is_whitespace).ok_or(ProducersError::Line { line })?;
+            let secret = secret.trim().parse().map_err(|reason| ProducersError::Secret { line, reason })?;
             Ok(Producer { name: name.to_owned(), secret })
         };
         let producers = lines.map(producer).collect::<Result<Vec<_>, _>>()?;
@@ -134,19 +123,13 @@ impl FromStr for Producers {
 }
 
 /// A request that claims to be signed. Its body decides.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Signed {
     name: String,
-    secrets: Vec<Vec<u8>>,
-    /// What is signed before the body.
-    signed: String,
+    secrets: Vec<WebhookSecret>,
+    id: String,
+    time: i64,
     signatures: String,
-}
-
-impl fmt::Debug for Signed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signed").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 impl Signed {
@@ -155,22 +138,9 @@ impl Signed {
     /// # Errors
     /// When it has not. A producer that is not known gets the same answer as one with a wrong signature.
     pub fn by(self, body: &[u8]) -> Result<String, Refusal> {
-        let signatures = self.signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
-        let signatures: Vec<_> = signatures
-            .take(SIGNATURES_MAX)
-            .filter_map(|coded| BASE64.decode(coded.as_bytes()).ok())
-            .collect();
-        let fits = self.secrets.iter().any(|secret| {
-            let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key may have any length");
-            mac.update(self.signed.as_bytes());
-            mac.update(body);
-            signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
-        });
-        if fits {
-            Ok(self.name)
-        } else {
-            Err(Refusal::Signature("this one is not the producer's, of this body"))
-        }
+        let Self { name, secrets, id, time, signatures } = self;
+        let fits = secrets.iter().any(|secret| signing::verify(secret, &id, time, body, &signatures));
+        if fits { Ok(name) } else { Err(Refusal::Signature("this one is not the producer's, of this body")) }
     }
 }
 
@@ -187,9 +157,9 @@ mod tests {
             ("one", "line 1: expected a name"),
             (
                 "one whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\ntwo whsec_AAAA",
-                "line 2: expected a secret of 24 to 64",
+                "line 2: the secret must have 24 to 64",
             ),
-            ("one MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "line 1: expected a secret"),
+            ("one MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "line 1: the secret must begin with `whsec_`"),
             ("\n# nothing\n", "it has no producer"),
         ] {
             let error = bad.parse::<Producers>().unwrap_err().to_string();

@@ -15,12 +15,28 @@ use sha2::Sha256;
 pub use secret::{SecretError, WebhookSecret};
 pub use service_key::ServiceKey;
 
+/// How many signatures of one message are looked at.
+const SIGNATURES_MAX: usize = 8;
+
 /// Returns the `v1` signature of a message: HMAC-SHA256 of `id.timestamp.body`.
 pub fn sign(secret: &WebhookSecret, id: &str, timestamp: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.key()).expect("a key may have any length");
     mac.update(head(id, timestamp).as_bytes());
     mac.update(body);
     format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+/// Tells whether one of a message's signatures (`webhook-signature`, several with a blank between them) is `v1` with this
+/// secret. The comparison takes the same time whatever is wrong.
+pub fn verify(secret: &WebhookSecret, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.key()).expect("a key may have any length");
+    mac.update(head(id, timestamp).as_bytes());
+    mac.update(body);
+    let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+    given.take(SIGNATURES_MAX).any(|coded| {
+        let decoded = BASE64_STANDARD.decode(coded);
+        decoded.is_ok_and(|signature| mac.clone().verify_slice(&signature).is_ok())
+    })
 }
 
 /// Returns what stands before the body in the signed text.
@@ -41,6 +57,15 @@ mod tests {
         assert_eq!(signature, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
         let later = sign(&secret, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_554, body);
         assert_ne!(later, signature, "the time is signed, too");
+        let fits = |id, time, body: &[u8], signatures: &str| verify(&secret, id, time, body, signatures);
+        assert!(fits(
+            "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk",
+            1_649_367_553,
+            body,
+            &format!("v1a,AAAA v1,AAAA {signature}")
+        ));
+        assert!(!fits("msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_554, body, &signature));
+        assert!(!fits("other", 1_649_367_553, body, &signature) && !fits("other", 1, b"", ""));
     }
 
     #[test]
