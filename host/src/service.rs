@@ -116,6 +116,7 @@ impl Service {
         let tls = tls(&config).await?;
         let store = open_store(&config).await?;
         if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
+            store.close().await;
             return Err(Error::Strangers { listen: config.listen, data: config.data.display().to_string() });
         }
         let guard = config.guard();
