@@ -92,7 +92,7 @@ impl fmt::Display for KeyId {
 /// Only the [`crate::secrets::Vault`] with that key opens it, and only for what it was sealed for. Two are equal if
 /// they were sealed at once: the same secret, sealed twice, gives two different ones.
 ///
-/// Records of schema versions before 4 hold secrets in plain. They are read as [`Self::unsealed`], which is written as
+/// Records of schema versions before 4 hold secrets in plain. They are read as `Self::unsealed`, which is written as
 /// it was; opening an older file, and every change over REST, seals them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Form);
@@ -131,7 +131,7 @@ impl Sealed {
         Self(Form::Sealed([&key.bytes()[..], &nonce, ciphertext].concat().into()))
     }
 
-    /// Reads what [`Self::bytes`] has returned.
+    /// Reads what `Self::bytes` has returned.
     ///
     /// # Errors
     /// When there are too few bytes.
