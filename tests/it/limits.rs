@@ -267,7 +267,8 @@ fn split(replies: Vec<Reply>, setting: &str) -> (usize, usize) {
 
 #[tokio::test]
 async fn an_address_that_asks_too_fast_is_429_and_no_other() {
-    let server = Server::with(&["--address-requests-per-second", "1"]).await;
+    let server =
+        Server::with(&["--address-requests-per-second", "1", "--trusted-proxies", "127.0.0.0/8"]).await;
     const SETTING: &str = "address_requests_per_second";
     for path in ["/events", "/healthz", "/nothing"] {
         let (good, refused) = split(forwarded(&server, None, "192.0.2.1", path).await, SETTING);
@@ -302,7 +303,7 @@ async fn an_address_that_asks_too_fast_is_429_and_no_other() {
 
 #[tokio::test]
 async fn a_user_who_asks_too_fast_is_429_and_no_other() {
-    let server = Server::with(&["--user-requests-per-second", "1"]).await;
+    let server = Server::with(&["--user-requests-per-second", "1", "--trusted-proxies", "127.0.0.0/8"]).await;
     let addresses: Vec<_> = (0..20).map(|n| format!("192.0.2.{n}")).collect();
     let asked = async |user: &str| {
         let api = server.user(user);

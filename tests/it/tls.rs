@@ -114,7 +114,7 @@ async fn the_limits_of_connections_hold_over_tls() {
     first.write(GET).await;
     first.reply().await.unwrap().ok();
     let mut over = open().await;
-    over.write(GET).await;
+    over.write_if_open(GET).await;
     over.reply().await.unwrap().refused(503).says("connections_max");
     first.write("rubbish\r\n\r\n").await;
     first.reply().await.unwrap().refused(400).says("percent-encoded");

@@ -68,8 +68,9 @@ pub struct Config {
     pub policy_plugin: Option<PathBuf>,
     /// A file with its configuration, one JSON object. Default none: `{}`.
     pub policy_plugin_config: Option<PathBuf>,
-    /// Who a request of this machine is from that says nothing of it; empty for nobody, as for a proxy on this machine
-    /// (a loopback [`listen`](Self::listen) with a [`public_url`](Self::public_url)). Default `anonymous`.
+    /// Who a request of this machine is from that says nothing of it; empty for nobody. It is nobody as
+    /// well where others can ask: [`listen`](Self::listen) is not loopback, or there is a [`public_url`](Self::public_url).
+    /// Default `anonymous`.
     pub default_user: String,
     /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
     /// `Http-Remote-User`.
@@ -338,27 +339,32 @@ impl Config {
         self.is_local() && self.public_url.is_none()
     }
 
+    /// Tells whether the operator has said which proxies there are.
+    fn names_proxies(&self) -> bool {
+        self.trusted_proxies != Self::default().trusted_proxies
+    }
+
     /// Tells whether a setting says whom to believe that other machines can come by.
     pub(crate) fn knows_strangers(&self) -> bool {
-        let believed = &self.trusted_proxies;
-        *believed != Self::default().trusted_proxies
-            || self.receive_auth.is_some()
-            || self.tls_client_ca.is_some()
+        self.names_proxies() || self.receive_auth.is_some() || self.tls_client_ca.is_some()
     }
 
     /// Returns who is believed.
     pub(crate) fn identity(&self) -> identity::Settings {
         let is_tls = self.tls_certificate.is_some()
             || self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
-        // Behind a proxy on this machine, everybody's requests come from this machine.
-        let default_user = if self.is_local() && !self.is_private() { "" } else { &*self.default_user };
+        // Behind a proxy on this machine, everybody's requests come from this machine; and a page that a browser of this
+        // machine shows may reach a listener for others by a name of its own.
+        let default_user = if self.is_private() { &*self.default_user } else { "" };
         identity::Settings {
             user_header: self.user_header.clone(),
             default_user: default_user.to_owned(),
             trusted: self.trusted_proxies.clone(),
+            names_proxies: self.names_proxies(),
+            is_private: self.is_private(),
             admins: self.admins(),
             receive: self.receive_auth,
-            cookie: if is_tls || self.is_local() { "__Host-waypost" } else { "waypost" },
+            cookie: if is_tls || self.is_private() { "__Host-waypost" } else { "waypost" },
         }
     }
 

@@ -24,7 +24,7 @@ use crate::domain::sending::Handshake;
 use crate::domain::{Answer, Auth, Subscription};
 use crate::net::{self, Client, Reply};
 use crate::worker::Occupied;
-use crate::{chain, clock};
+use crate::{chain, clock, secrets};
 
 /// Why a request was not sent to its target: what it needs besides is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +40,18 @@ pub(super) enum Trouble {
     Ours(String),
 }
 
+/// The most characters of a `Location` that are kept.
+const LOCATION_CHARS_MAX: usize = 1024;
+
 impl Trouble {
+    /// Judges why a secret cannot be opened.
+    pub(super) fn of_secret(what: &str, error: &secrets::OpenError) -> Self {
+        match error {
+            secrets::OpenError::OtherKey { .. } => Self::Ours(format!("{what}: {error}")),
+            secrets::OpenError::Damaged(_) => Self::Final(format!("{what}: {error}; set it again")),
+        }
+    }
+
     /// Judges why a request beside the event's own has no answer; `words` makes the reason.
     pub(super) fn of(error: &net::Error, words: impl FnOnce(String) -> String) -> Self {
         let text = chain::text(error);
@@ -111,11 +122,15 @@ async fn exchange_with_credentials(
     let mut response = send(targets, &client, || make(&credentials), left_now, slot).await?;
     if let (Some(token), Response::Answered { answer, .. }) = (token, &response)
         && answer.status == 401
-        && !left().is_zero()
     {
+        // It is forgotten whatever time is left: the next attempt needs a new one.
         targets.tokens.refuse(&token).await;
+        if left().is_zero() {
+            return Some(hide(&credentials, response));
+        }
         let renewing = fresh_token(targets, subscription, left());
         match slot.unless_needed(renewing).await? {
+            Ok(Some(_)) if left().is_zero() => {}
             Ok(Some(token)) => {
                 if let Err(unsendable) = credentials.bear(&token) {
                     return Some(unsent(unsendable));
@@ -123,6 +138,7 @@ async fn exchange_with_credentials(
                 response = send(targets, &client, || make(&credentials), left(), slot).await?;
             }
             Ok(None) => {}
+            Err(Trouble::Ours(reason)) => return Some(Response::Shortage(reason)),
             // The target's own answer says more, and is kept.
             Err(trouble) => tracing::debug!(subscription = %subscription.id, %trouble, "no new token"),
         }
@@ -211,7 +227,8 @@ async fn send(
 
 async fn read(reply: Reply, stop: impl Future<Output = ()>) -> Response {
     let (status, headers) = (reply.status.as_u16(), &reply.headers);
-    let location = text(headers, &LOCATION);
+    let location =
+        text(headers, &LOCATION).map(|location| location.chars().take(LOCATION_CHARS_MAX).collect());
     let retry_after = text(headers, &RETRY_AFTER).and_then(|value| retry_after(&value, clock::now()));
     let body = reply.text(ANSWER_BYTES_MAX, stop).await;
     Response::Answered { answer: Answer { status, body }, location, retry_after }

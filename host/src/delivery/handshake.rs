@@ -142,19 +142,26 @@ impl Consent {
         Self { is_given, rate, next: Mutex::default() }
     }
 
-    /// Returns how long the next request has to wait for its turn.
+    /// Returns how long the next request has to wait for its turn; it takes one that is due.
     fn turn(&self, now: Instant) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
         let mut next = self.next.lock();
-        let turn = next.map_or(now, |next| next.max(now));
-        *next = turn.checked_add(Duration::from_secs(60) / rate.get());
-        turn - now
+        match *next {
+            Some(due) if due > now => due - now,
+            Some(_) | None => {
+                *next = now.checked_add(Duration::from_secs(60) / rate.get());
+                Duration::ZERO
+            }
+        }
     }
 
-    /// Waits until the target wants the next request. Dropping the future wastes a turn.
+    /// Waits until the target wants the next request. Cancel safe.
     pub(super) async fn wait(&self) {
-        let wait = self.turn(Instant::now());
-        if !wait.is_zero() {
+        loop {
+            let wait = self.turn(Instant::now());
+            if wait.is_zero() {
+                return;
+            }
             tokio::time::sleep(wait).await;
         }
     }

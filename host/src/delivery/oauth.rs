@@ -135,7 +135,7 @@ async fn ask(
     wait: Duration,
 ) -> Result<Arc<Token>, Trouble> {
     let secret = vault.open(Label::new(field::CLIENT_SECRET, key.0.uuid()), &oauth2.client_secret);
-    let secret = secret.map_err(|error| Trouble::Ours(format!("the client secret: {error}")))?;
+    let secret = secret.map_err(|error| Trouble::of_secret("the client secret", &error))?;
     let no_token = |words: String| format!("no token from {}: {words}", oauth2.token_url.without_query());
     let failed = |words: String| Trouble::Theirs(no_token(words));
     let make = || request(oauth2, &secret);

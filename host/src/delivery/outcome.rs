@@ -86,6 +86,11 @@ pub(super) fn classify_response(
 ) -> Next<SubscriptionEffect> {
     let (outcome, effect) = match response {
         Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
+        // Of a token server or of the handshake, as of the target itself below.
+        Response::Unsendable(Unsendable::Refused(reason)) => (
+            Outcome::Dead { reason: reason.clone() },
+            SubscriptionEffect::DisableUnlessReached(reason.clone()),
+        ),
         Response::Unsendable(unsendable) => {
             let reason = unsendable.to_string();
             let effect = match unsendable.is_of_output() {

@@ -53,9 +53,9 @@ pub(super) async fn list(
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
     let state = page.state.as_deref().map(state).transpose()?;
     let query = DeliveriesQuery { recipient: id.into(), state, before: page.before, limit };
-    let (shown, next) = views(&api, &user, query).await?;
-    let counts = api.store.counts(id.into()).await?;
-    let counts = show_counts(&counts, user.is_admin() || !api.dispatcher.asks_policy());
+    let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
+    let (shown, next) = views(&api, &user, query, knows_all).await?;
+    let counts = show_counts(&api.store.counts(id.into()).await?, knows_all);
     let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
     let next = next.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
     Ok(Json(json!({"counts": counts, "deliveries": shown, "next": next})))
@@ -70,14 +70,21 @@ fn state(name: &str) -> Result<StoredState, ApiError> {
 }
 
 /// Shows the newest deliveries that a user may know of, and says where to go on if there may be more. Pages of deliveries
-/// that policy has not allowed are passed over: an empty one would tell of them.
+/// that policy has not allowed are passed over: an empty one would tell of them, as would the place where it ends.
 async fn views(
     api: &Api,
     user: &User,
     mut query: DeliveriesQuery,
+    knows_all: bool,
 ) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
     let (id, limit) = (query.recipient, query.limit);
-    let mut shown = Vec::new();
+    let (mut shown, mut last_shown) = (Vec::new(), None);
+    if !knows_all {
+        query.limit = LIMIT_MAX;
+        if query.state == Some(StoredState::Denied) {
+            return Ok((shown, None));
+        }
+    }
     for _ in 0..PASSED_OVER_MAX {
         let listed = api.store.deliveries(query).await?;
         for page in listed.chunks(PAGE) {
@@ -85,20 +92,22 @@ async fn views(
             let mut stories = api.store.deliveries_of(id, events).await?;
             stories.sort_unstable_by_key(|story| Reverse(story.event.id));
             for story in stories {
-                query.before = Some(story.event.id);
+                let event = story.event.id;
                 let view = View::of(story, user, api);
-                shown.extend(view.as_ref().and_then(|view| show(view, id.subscription_id())));
+                let row = view.as_ref().and_then(|view| show(view, id.subscription_id()));
+                last_shown = row.as_ref().map(|_| event).or(last_shown);
+                shown.extend(row);
                 if shown.len() == limit {
-                    return Ok((shown, query.before));
+                    return Ok((shown, last_shown));
                 }
             }
         }
-        if listed.len() < limit {
+        if listed.len() < query.limit {
             return Ok((shown, None));
         }
         query.before = listed.last().map(|last| last.event);
     }
-    Ok((shown, query.before))
+    Ok((shown, if knows_all { query.before } else { last_shown }))
 }
 
 /// Shows how many deliveries a subscription has in each state. For a user who may not know of some, there are numbers only

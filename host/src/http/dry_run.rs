@@ -57,7 +57,7 @@ impl Default for DryRunPermits {
 }
 
 impl DryRunPermits {
-    async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
+    pub(super) async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
         let busy = |whose: &str| {
             let detail = format!("as many tests{whose} are under way as can be at once: try again");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)

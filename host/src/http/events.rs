@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::dry_run::DryRunPermits;
 use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
@@ -26,6 +27,8 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events of the log are searched for a user's own in one request, for each that is asked for.
 const SEARCHED_FACTOR: usize = 20;
+/// How many recipients of a redelivery the audit names.
+const NOTED_MAX: usize = 20;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
 const PAGE: usize = 32;
 
@@ -113,6 +116,7 @@ impl QueryDoc for Explain {
 /// `GET /events/{id}`
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
+    Extension(permits): Extension<DryRunPermits>,
     user: User,
     Id(id): Id<EventId>,
     Parameters(asked): Parameters<Explain>,
@@ -122,7 +126,11 @@ pub(super) async fn read(
         (None, None) => None,
         (None, Some(_)) => return Err(ApiError::bad_request("`after` goes with `explain`")),
         (Some(_), _) if !view.shows_event => return Err(not_found(id)),
-        (Some(of), after) => Some(explain::explain(&api, &user, &view, of, after).await?),
+        (Some(of), after) => {
+            // It evaluates filters for as long as a dry run may.
+            let _place = permits.take(&user.name).await?;
+            Some(explain::explain(&api, &user, &view, of, after).await?)
+        }
     };
     view.whole(&api, explained)
         .map(Json)
@@ -184,9 +192,9 @@ pub(super) async fn retry(
     failed.retain(|(id, _)| is_meant(*id));
     let id = view.event.id;
     api.dispatcher.ask_policy_again(id, &matched).await;
-    let recipients: Vec<_> = matched.iter().map(ToString::to_string).collect();
+    let recipients: Vec<_> = matched.iter().take(NOTED_MAX).map(ToString::to_string).collect();
     let note = AuditEntry::new(Action::EventRedeliver, id, &user.actor(), clock::now());
-    let note = Some(note.of(&view.event.sender).with("recipients", recipients));
+    let note = Some(note.of(&view.event.sender).with("recipients", recipients).with("count", matched.len()));
     if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now(), note).await?
     {
         // Purged in between.

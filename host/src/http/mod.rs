@@ -217,7 +217,7 @@ fn routes(api: &Arc<Api>) -> Routes {
                 delete(SUBSCRIBE, eventmatch::remove),
             ],
         )
-        .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs)])
+        .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs.clone())])
         .route("/eventmatch/{uuid}/rotate-secret", [post(SUBSCRIBE, eventmatch::rotate_secret)])
         .route("/eventmatch/{uuid}/deliveries", [get(READ, deliveries::list)])
         .route(
@@ -231,7 +231,7 @@ fn routes(api: &Arc<Api>) -> Routes {
         .route("/plugins", [get(READ, plugins::list), post(SUBSCRIBE, plugins::upload)])
         .route("/plugins/{digest}", [get(READ, plugins::read)])
         .route("/events", [get(READ, events::list), delete(ADMIN, events::purge)])
-        .route("/events/{id}", [get(READ, events::read), delete(ADMIN, events::purge_one)])
+        .route("/events/{id}", [get(READ, events::read).with(dry_runs), delete(ADMIN, events::purge_one)])
         .route("/events/{id}/retry", [post(SUBSCRIBE, events::retry)])
         .route("/status/{id}", [get(READ, tasks::status)])
         .route("/get/{id}", [get(READ, tasks::read)])

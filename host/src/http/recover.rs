@@ -121,7 +121,8 @@ fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
         "subscription": recovery.subscription.to_string(),
         "state": recovery.state.name(),
         "reason": reason,
-        "waiting": wait.map(|wait| match wait {
+        // How much waits for a target says how much has matched.
+        "waiting": wait.filter(|wait| details == Details::Shown || *wait != Wait::Target).map(|wait| match wait {
             Wait::Disabled => "the subscription is disabled",
             Wait::Target => "the target has many deliveries to take first",
             Wait::Store => "the store cannot be used now",

@@ -14,14 +14,15 @@ pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the last address before the trusted proxies: each adds, at the end, whom it had the request from. What stands
-/// before that may be anything. `Forwarded` (RFC 7239) counts before `X-Forwarded-For`.
+/// before that may be anything. `X-Forwarded-For` counts before `Forwarded` (RFC 7239): most proxies write the first, and
+/// pass on what a client says by the second.
 pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     if !trusts(peer) || !is_forwarded(headers) {
         return peer;
     }
-    let (name, read): (_, fn(&str) -> Option<IpAddr>) = match headers.contains_key(FORWARDED) {
-        true => (FORWARDED, of_forwarded),
-        false => (X_FORWARDED_FOR, of_text),
+    let (name, read): (_, fn(&str) -> Option<IpAddr>) = match headers.contains_key(X_FORWARDED_FOR) {
+        true => (X_FORWARDED_FOR, of_text),
+        false => (FORWARDED, of_forwarded),
     };
     let mut found = peer;
     for line in headers.get_all(name).iter().rev() {
@@ -79,7 +80,8 @@ mod tests {
             (&[(xff, "rubbish, 10.0.0.3")], "10.0.0.3"),
             (&[(xff, "")], "127.0.0.1"),
             (&[("forwarded", "for=192.0.2.9, for=\"[2001:db8::1]:1\";proto=https")], "2001:db8::1"),
-            (&[("forwarded", "by=10.0.0.1; For=203.0.113.5"), (xff, "192.0.2.9")], "203.0.113.5"),
+            (&[("forwarded", "by=10.0.0.1; For=203.0.113.5")], "203.0.113.5"),
+            (&[("forwarded", "for=127.0.0.1"), (xff, "192.0.2.9")], "192.0.2.9"),
             (&[("forwarded", "for=unknown")], "127.0.0.1"),
             (&[], "127.0.0.1"),
         ] {

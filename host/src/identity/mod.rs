@@ -76,6 +76,11 @@ pub struct Settings {
     pub default_user: String,
     /// The networks whose user header is believed.
     pub trusted: Vec<IpNet>,
+    /// Whether the operator has named these. This machine is trusted by default, and a proxy on it that nobody has named may
+    /// pass on a header that its client has written.
+    pub names_proxies: bool,
+    /// Whether only this machine asks.
+    pub is_private: bool,
     /// The users who may see and change everything, unless they come with a token, which has its own rights.
     pub admins: Vec<String>,
     /// What `/receive` asks; `None` for what every route asks.
@@ -289,7 +294,12 @@ impl Identity {
     fn known(&self, peer: IpAddr, parts: &Parts) -> Result<Option<User>, Refusal> {
         let (peer, headers) = (peer.to_canonical(), &parts.headers);
         let named = self.named(headers)?;
-        if let Some(known) = self.token(headers)?.or(self.session(headers)?) {
+        // A session that has ended must not keep a good token out.
+        let known = match self.token(headers)? {
+            Some(known) => Some(known),
+            None => self.session(headers)?,
+        };
+        if let Some(known) = known {
             return Ok(Some(self.of_token(peer, parts, &known)));
         }
         let is_trusted = self.trusts(peer);
@@ -297,8 +307,10 @@ impl Identity {
             let scopes = if self.settings.admins.contains(&user) { Scopes::ADMIN } else { Scopes::USER };
             Some(User { name: user, scopes, via, address: self.address(peer, headers), expires: None })
         };
+        let is_forwarded = address::is_forwarded(headers);
         if let Some(name) = named {
-            return if is_trusted {
+            let Settings { names_proxies, is_private, .. } = &self.settings;
+            return if is_trusted && (*names_proxies || *is_private && !is_forwarded) {
                 Ok(user(name, Via::Header))
             } else {
                 Err(Refusal::Untrusted { address: peer })
@@ -311,7 +323,7 @@ impl Identity {
             return Err(Refusal::Credentials);
         }
         // What a proxy on this machine passes on is not from this machine.
-        let is_local = peer.is_loopback() && is_trusted && !address::is_forwarded(headers);
+        let is_local = peer.is_loopback() && is_trusted && !is_forwarded;
         let default = &self.settings.default_user;
         Ok(if is_local && !default.is_empty() { user(default.clone(), Via::Default) } else { None })
     }

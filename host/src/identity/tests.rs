@@ -12,6 +12,8 @@ fn settings() -> Settings {
             "::1/128".parse().unwrap(),
             "10.0.0.1/32".parse().unwrap(),
         ],
+        names_proxies: true,
+        is_private: true,
         admins: vec!["root".to_owned()],
         receive: None,
         cookie: "waypost",
@@ -144,6 +146,22 @@ fn only_trusted_addresses_are_believed_however_they_are_written() {
     assert_eq!(user("::ffff:127.0.0.1", &[("http-remote-user", b"alice")]), named("alice"));
 }
 
+/// A proxy that does TLS alone passes on the header that its client writes: a stranger was whom he said he was.
+#[test]
+fn a_proxy_that_nobody_has_named_names_nobody() {
+    let with = |names_proxies, is_private, headers: &[(&str, &[u8])]| {
+        let settings = Settings { names_proxies, is_private, ..settings() };
+        let identity = Identity::new(settings, Arc::default(), Producers::default());
+        read(&identity, "127.0.0.1", headers).map(|user| user.name)
+    };
+    let forwarded = ("x-forwarded-for", &b"203.0.113.5"[..]);
+    let root = Ok("root".to_owned());
+    assert_eq!(with(false, true, &[ROOT]), root, "a program of this machine");
+    assert_eq!(with(false, true, &[ROOT, forwarded]), Err(untrusted("127.0.0.1")));
+    assert_eq!(with(false, false, &[ROOT]), Err(untrusted("127.0.0.1")), "there is a public URL");
+    assert_eq!(with(true, false, &[ROOT, forwarded]), root);
+}
+
 #[test]
 fn a_name_that_is_none_is_refused() {
     for bad in [&b"."[..], b"..", b"\xff"] {
@@ -237,6 +255,8 @@ fn a_session_is_for_browsers_and_ends_by_itself() {
     for bad in [&b"waypost=idle"[..], b"waypost=wp_t", b"waypost=x"] {
         assert_eq!(of(&[("cookie", bad), page]), Err(Refusal::Expired { what: "session" }), "{bad:?}");
     }
+    let token = ("authorization", &b"Bearer wp_t"[..]);
+    assert_eq!(of(&[token, ("cookie", b"waypost=idle"), page]), Ok("token"), "it begins a new one");
     assert_eq!(of(&[("authorization", b"Bearer s")]), Err(Refusal::Credentials));
     assert_eq!(of(&[("cookie", b"other=s"), page]), Err(unknown()));
     assert_eq!(identity.spent(clock::now()), [TokenId::from_uuid(Uuid::from_u128(3))]);

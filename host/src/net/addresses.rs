@@ -35,13 +35,14 @@ const fn v6(segments: [u16; 8], length: u8, words: &'static str) -> (Ipv6Net, &'
 }
 
 /// What is not public in IPv4.
-const SPECIAL_V4: [(Ipv4Net, &str); 15] = [
+const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
     v4(0, 0, 0, 0, 8, "this network"),
     v4(10, 0, 0, 0, 8, "private"),
     v4(100, 64, 0, 0, 10, "behind a carrier's NAT"),
     v4(127, 0, 0, 0, 8, "loopback"),
     // The metadata of clouds is at 169.254.169.254.
     v4(169, 254, 0, 0, 16, "link-local"),
+    v4(168, 63, 129, 16, 32, "the host of an Azure machine"),
     v4(172, 16, 0, 0, 12, "private"),
     v4(192, 0, 0, 0, 24, "reserved for protocols"),
     v4(192, 0, 2, 0, 24, "documentation"),

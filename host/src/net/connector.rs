@@ -40,7 +40,8 @@ pub(super) fn connector(reach: Reach, connect_timeout: Option<Duration>) -> Resu
             Road::Proxied { reach, dialer, proxy, connect_timeout }
         }
     };
-    Ok(Connector::new(tls::anonymous()?, road, Arc::default()))
+    let wait = connect_timeout.map(|timeout| timeout.saturating_mul(2) + LOOKUP);
+    Ok(Connector::new(tls::anonymous()?, road, Arc::default(), wait))
 }
 
 /// Connects, with or without TLS, and lets the client look at what the connection has done.
@@ -50,18 +51,24 @@ pub(crate) struct Connector {
     road: Road,
     /// How many of its connections there are, and of those that share its road.
     open: Arc<AtomicUsize>,
+    /// The longest that all of connecting may take, a name's lookup and TLS with it. The client goes on with it after its
+    /// request has found another connection.
+    wait: Option<Duration>,
 }
 
+/// How much longer than two connections are waited for, a name's lookup may take.
+const LOOKUP: Duration = Duration::from_secs(10);
+
 impl Connector {
-    fn new(tls: ClientConfig, road: Road, open: Arc<AtomicUsize>) -> Self {
+    fn new(tls: ClientConfig, road: Road, open: Arc<AtomicUsize>, wait: Option<Duration>) -> Self {
         let tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let https = tls.enable_http1().enable_http2().wrap_connector(road.clone());
-        Self { https, road, open }
+        Self { https, road, open, wait }
     }
 
     /// Makes one that differs by its TLS alone: the road, its limits and the count are the same.
     pub(super) fn with_tls(&self, tls: ClientConfig) -> Self {
-        Self::new(tls, self.road.clone(), self.open())
+        Self::new(tls, self.road.clone(), self.open(), self.wait)
     }
 
     /// Returns the number of its connections, as it will be.
@@ -82,8 +89,13 @@ impl Service<Uri> for Connector {
     fn call(&mut self, to: Uri) -> Self::Future {
         // A tunnel is the target's own connection.
         let takes_whole_urls = matches!(self.road, Road::Proxied { .. }) && is_plain(&to);
-        let (connecting, open) = (self.https.call(to), self.open());
-        Box::pin(async move { Ok(wired(connecting.await?, takes_whole_urls, open)) })
+        let (connecting, open, wait) = (self.https.call(to), self.open(), self.wait.unwrap_or(Duration::MAX));
+        Box::pin(async move {
+            let connected = tokio::time::timeout(wait, connecting).await;
+            let stream =
+                connected.map_err(|_| "the connection was not ready in time: TLS did not begin")??;
+            Ok(wired(stream, takes_whole_urls, open))
+        })
     }
 }
 
@@ -115,7 +127,9 @@ impl Service<Uri> for Road {
             Self::Direct(dialer) => dialer.call(to),
             Self::Proxied { reach, dialer, proxy, connect_timeout } => {
                 let (reach, dialer, proxy) = (reach.clone(), dialer.clone(), Arc::clone(proxy));
-                let wait = connect_timeout.unwrap_or(Duration::MAX);
+                // The dialer's own timeout, which says that the proxy is away, ends before.
+                let wait =
+                    connect_timeout.map_or(Duration::MAX, |timeout| timeout.saturating_mul(2) + LOOKUP);
                 Box::pin(async move {
                     reach.check_text(to.host().unwrap_or_default(), port(&to))?;
                     let connecting = tokio::time::timeout(wait, through(&proxy, dialer, to));

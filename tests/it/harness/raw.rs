@@ -57,6 +57,11 @@ impl RawConnection {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Sends bytes to a server that may have closed the connection already.
+    pub(crate) async fn write_if_open(&mut self, bytes: impl AsRef<[u8]>) {
+        drop(self.stream.write_all(bytes.as_ref()).await);
+    }
+
     /// Reads the next response, or `None` where the server closes the connection instead.
     pub(crate) async fn reply(&mut self) -> Option<Reply> {
         loop {

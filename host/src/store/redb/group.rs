@@ -275,7 +275,7 @@ impl Value {
             Self::Put(put) => matches!(put, Put::Done(_)),
             Self::Flag(done) => *done,
             Self::Recovery(found) => found.is_some(),
-            Self::PurgeReport(report, _) => *report != PurgeReport::default(),
+            Self::PurgeReport(report, _) => report.purged + report.expired > 0,
             Self::Accepted(_) | Self::Unit | Self::Forgotten(_) => true,
         }
     }

@@ -231,7 +231,7 @@ impl Store {
             let purge = purge.clone();
             let op = Op::Purge { purge, from: start };
             let (purged, next) = self.write_noting(op, note.clone()).await?.purge_report();
-            note = note.filter(|_| purged == PurgeReport::default());
+            note = note.filter(|_| purged.purged + purged.expired == 0);
             total.purged += purged.purged;
             total.kept += purged.kept;
             total.expired += purged.expired;
