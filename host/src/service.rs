@@ -283,7 +283,8 @@ impl Service {
                 () = stopping.cancelled() => {}
             }
         };
-        let served = http::serve(listener, self.router(), self.connections, self.tls.clone(), shutdown);
+        let served =
+            http::serve(listener, self.router(), self.connections.clone(), self.tls.clone(), shutdown);
         let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
         let delivered = async {
             stopping.cancelled().await;
@@ -348,6 +349,7 @@ fn connections(config: &Config) -> Connections {
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         grace: config.shutdown_grace,
+        trusted: config.trusted_proxies.as_slice().into(),
     }
 }
 

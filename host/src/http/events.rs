@@ -27,6 +27,8 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events of the log are searched for a user's own in one request, for each that is asked for.
 const SEARCHED_FACTOR: usize = 20;
+/// From how many bytes of events on a list ends.
+const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many recipients of a redelivery the audit names.
 const NOTED_MAX: usize = 20;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
@@ -80,7 +82,7 @@ pub(super) async fn views(
     show: impl Fn(&View) -> Option<Value>,
 ) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
     let limit = page_limit(page);
-    let (mut shown, mut before) = (Vec::new(), page.before);
+    let (mut shown, mut before, mut bytes) = (Vec::new(), page.before, 0);
     for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
         let range = Range { before, since: page.since, until: page.until, limit: PAGE };
         let stories = api.store.histories(range).await?;
@@ -88,8 +90,11 @@ pub(super) async fn views(
         for story in stories {
             before = Some(story.event.id);
             let view = View::of(story, user, api);
-            shown.extend(view.filter(|view| view.shows_event).as_ref().and_then(&show));
-            if shown.len() == limit {
+            let row = view.filter(|view| view.shows_event).as_ref().and_then(&show);
+            // Some rows have the whole event.
+            bytes += row.as_ref().and_then(|row| row["event"].as_str()).map_or(0, str::len);
+            shown.extend(row);
+            if shown.len() == limit || bytes >= LIST_BYTES_MAX {
                 return Ok((shown, before));
             }
         }

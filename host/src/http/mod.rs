@@ -33,6 +33,7 @@ mod recover;
 mod room;
 mod runs;
 mod scriptlog;
+mod seats;
 mod sending;
 mod server;
 mod sessions;

@@ -81,7 +81,7 @@ impl Rates {
 }
 
 /// Returns what one client has of addresses: an address of IPv4, the upper half of one of IPv6.
-fn network(address: IpAddr) -> (bool, u64) {
+pub(super) fn network(address: IpAddr) -> (bool, u64) {
     match address {
         IpAddr::V4(address) => (false, u32::from(address).into()),
         IpAddr::V6(address) => (true, upper_half(address)),

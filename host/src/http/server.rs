@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +26,7 @@ use super::browsers;
 use super::connection::{Answer, Patience, Talk, Wire, attend};
 use super::error::ApiError;
 use super::handshake::{Arrival, Stream};
+use super::seats::Seats;
 use super::tls::Tls;
 use crate::identity::PeerCertificate;
 
@@ -36,7 +38,7 @@ const REFUSALS_MAX: usize = 32;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The limits of connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Connections {
     /// The most at once.
     pub max: usize,
@@ -46,6 +48,9 @@ pub struct Connections {
     pub idle_timeout: Duration,
     /// The longest that requests under way may take after shutdown has begun.
     pub grace: Duration,
+    /// The networks of proxies, each of whose addresses may have all connections. Any other address has a quarter of them
+    /// at most, but for this machine's.
+    pub trusted: Arc<[IpNet]>,
 }
 
 /// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is over; over TLS if
@@ -57,7 +62,8 @@ pub async fn serve(
     tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (places, refusals) = (Arc::new(Semaphore::new(limits.max)), Arc::new(Semaphore::new(REFUSALS_MAX)));
+    let seats = Seats::new(limits.max, Arc::clone(&limits.trusted));
+    let (refusals, grace) = (Arc::new(Semaphore::new(REFUSALS_MAX)), limits.grace);
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
     let stop = CancellationToken::new();
@@ -84,26 +90,29 @@ pub async fn serve(
             tracing::debug!(%error, "a connection keeps its delay");
         }
         let door = Arc::clone(&door);
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
-                tasks.spawn(async move {
-                    door.turn_away(stream).await;
-                    drop(refusal);
-                });
+        let seat = match seats.take(address.ip()) {
+            Ok(seat) => seat,
+            Err(why) => {
+                if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                    tasks.spawn(async move {
+                        door.turn_away(stream, why).await;
+                        drop(refusal);
+                    });
+                }
+                continue;
             }
-            continue;
         };
         let watcher = graceful.watcher();
         tasks.spawn(async move {
             if let Err(error) = door.admit(stream, address, watcher).await {
                 tracing::debug!(error, %address, "a connection ended early");
             }
-            drop(place);
+            drop(seat);
         });
     }
     drop(listener);
     stop.cancel();
-    finish(graceful, tasks, limits.grace).await;
+    finish(graceful, tasks, grace).await;
 }
 
 /// What all connections share.
@@ -150,11 +159,9 @@ impl Door {
     }
 
     /// Tells a client that there are too many connections, and closes.
-    async fn turn_away(&self, stream: TcpStream) {
-        let max = self.limits.max;
-        let detail = format!("all {max} connections are in use (the setting connections_max): try again");
+    async fn turn_away(&self, stream: TcpStream, why: String) {
         if let Ok(Arrival { stream, .. }) = self.arrive(stream, REFUSAL_TIMEOUT).await {
-            self.refuse(stream, ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)).await;
+            self.refuse(stream, ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)).await;
         }
     }
 
