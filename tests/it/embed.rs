@@ -328,6 +328,7 @@ async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
 /// Returns the status with which a program's own server answers a request with these headers.
 async fn status(service: &Service, headers: &[(&str, &str)]) -> u16 {
     let mut request = Request::get("/events").extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    request = request.header("http-remote-user", "ann");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -51,7 +51,10 @@ impl Server {
     /// Starts a server that other machines reach, too, and where this one says who asks.
     pub(crate) async fn wide(flags: &[&str]) -> Self {
         let flags = [&["--trusted-proxies", "127.0.0.1"], flags].concat();
-        Self::in_folder(tempfile::tempdir().unwrap(), "0.0.0.0:0", Launch::Plain, &flags, &[]).await
+        let server =
+            Self::in_folder(tempfile::tempdir().unwrap(), "0.0.0.0:0", Launch::Plain, &flags, &[]).await;
+        // There is no default user where others may ask.
+        Self { api: server.api.user("anonymous"), ..server }
     }
 
     async fn in_folder(
