@@ -121,5 +121,6 @@ pub mod durable;
 pub mod fair_semaphore;
 pub mod foreign;
 pub mod process;
+mod random;
 pub mod shortage;
 pub mod stage;

@@ -32,9 +32,12 @@ pub(super) enum Trouble {
     /// Something of the subscription's, of its target's or of its token server's.
     #[error("{0}")]
     Theirs(String),
-    /// The same, and another attempt would fail in the same way.
+    /// The same, and it may not be sent where it leads.
     #[error("{0}")]
-    Final(String),
+    Refused(String),
+    /// The subscription makes no request.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
     /// This machine's.
     #[error("{0}")]
     Ours(String),
@@ -45,10 +48,11 @@ const LOCATION_CHARS_MAX: usize = 1024;
 
 impl Trouble {
     /// Judges why a secret cannot be opened.
-    pub(super) fn of_secret(what: &str, error: &secrets::OpenError) -> Self {
-        match error {
-            secrets::OpenError::OtherKey { .. } => Self::Ours(format!("{what}: {error}")),
-            secrets::OpenError::Damaged(_) => Self::Final(format!("{what}: {error}; set it again")),
+    pub(super) fn of_secret(what: &'static str, reason: secrets::OpenError) -> Self {
+        match reason {
+            // The key may come back: the delivery waits.
+            secrets::OpenError::OtherKey { .. } => Self::Ours(format!("{what} cannot be opened: {reason}")),
+            secrets::OpenError::Damaged(_) => Self::Unsendable(Unsendable::Damaged { what, reason }),
         }
     }
 
@@ -56,7 +60,7 @@ impl Trouble {
     pub(super) fn of(error: &net::Error, words: impl FnOnce(String) -> String) -> Self {
         let text = chain::text(error);
         match error {
-            net::Error::Refused(_) => Self::Final(words(text)),
+            net::Error::Refused(_) => Self::Refused(words(text)),
             net::Error::Shortage(_) | net::Error::Proxy(_) => Self::Ours(words(text)),
             net::Error::Unreachable(_)
             | net::Error::TimedOut { .. }
@@ -70,7 +74,8 @@ impl From<Trouble> for Response {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Theirs(reason) => Self::Failed(reason),
-            Trouble::Final(reason) => Self::Unsendable(Unsendable::Refused(reason)),
+            Trouble::Refused(reason) => Self::Refused(reason),
+            Trouble::Unsendable(unsendable) => Self::Unsendable(unsendable),
             Trouble::Ours(reason) => Self::Shortage(reason),
         }
     }
@@ -133,7 +138,7 @@ async fn exchange_with_credentials(
             Ok(Some(_)) if left().is_zero() => {}
             Ok(Some(token)) => {
                 if let Err(unsendable) = credentials.bear(&token) {
-                    return Some(unsent(unsendable));
+                    return Some(Response::Unsendable(unsendable));
                 }
                 response = send(targets, &client, || make(&credentials), left(), slot).await?;
             }
@@ -155,11 +160,11 @@ async fn equip<'a>(
     subscription: &Subscription,
     wait: Duration,
 ) -> Result<Equipment<'a>, Response> {
-    let mut credentials = targets.credentials(subscription).map_err(unsent)?;
+    let mut credentials = targets.credentials(subscription)?;
     let client = targets.clients.of(targets.store.vault(), subscription).await?;
     let token = fresh_token(targets, subscription, wait).await?;
     if let Some(token) = &token {
-        credentials.bear(token).map_err(unsent)?;
+        credentials.bear(token).map_err(Response::Unsendable)?;
     }
     let handshake = subscription.sending.as_ref().map_or(Handshake::Skip, |sending| sending.handshake);
     let consent = match (handshake, subscription.target_url.uri()) {
@@ -186,13 +191,6 @@ async fn fresh_token(
     targets.tokens.get(client, targets.store.vault(), subscription.id, oauth2, wait).await.map(Some)
 }
 
-fn unsent(unsendable: Unsendable) -> Response {
-    match unsendable.is_shortage() {
-        true => Response::Shortage(unsendable.to_string()),
-        false => Response::Unsendable(unsendable),
-    }
-}
-
 /// Takes out of an answer what the target was told in confidence.
 fn hide(credentials: &Credentials, response: Response) -> Response {
     match response {
@@ -215,11 +213,11 @@ async fn send(
 ) -> Option<Response> {
     let request = match make() {
         Ok(request) => request,
-        Err(unsendable) => return Some(unsent(unsendable)),
+        Err(unsendable) => return Some(Response::Unsendable(unsendable)),
     };
     Some(match slot.unless_needed(client.send(request, || make().ok(), wait)).await? {
         Ok(reply) => read(reply, targets.stop.cancelled()).await,
-        Err(net::Error::Refused(refused)) => Response::Refused(refused),
+        Err(net::Error::Refused(refused)) => Response::from(&refused),
         Err(error) if error.is_shortage() => Response::Shortage(chain::text(&error)),
         Err(error) => Response::Failed(chain::text(&error)),
     })
@@ -277,6 +275,24 @@ fn in_this_century(date: &mut BrokenDownTime, now: Timestamp) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A key that is lost may come back, and a damaged secret does not.
+    #[test]
+    fn a_secret_of_another_key_waits_and_a_damaged_one_has_to_be_set_again() {
+        let other = secrets::OpenError::OtherKey {
+            sealed_with: crate::domain::KeyId::from_bytes([1; 8]),
+            known: "k".to_owned(),
+            file: "f".to_owned(),
+        };
+        let damaged = secrets::OpenError::Damaged("password");
+        let judged = |error| Response::from(Trouble::of_secret("the client secret", error));
+        assert!(
+            matches!(judged(other), Response::Shortage(reason) if reason.starts_with("the client secret cannot be opened: "))
+        );
+        let Response::Unsendable(unsendable) = judged(damaged) else { panic!() };
+        assert!(!unsendable.is_of_output());
+        assert!(unsendable.to_string().ends_with("; set it again"), "{unsendable}");
+    }
 
     /// The example of RFC 9110, ten seconds before.
     fn now() -> Timestamp {

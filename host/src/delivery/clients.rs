@@ -72,7 +72,7 @@ impl Clients {
                 Some(identity) => {
                     let label = Label::new(field::CLIENT_CERTIFICATE, subscription.id.uuid());
                     let opened = vault.open(label, &identity.pem);
-                    Some(opened.map_err(|error| Trouble::of_secret("the client certificate", &error))?)
+                    Some(opened.map_err(|error| Trouble::of_secret("the client certificate", error))?)
                 }
             };
             let authorities = sending.target_ca.clone();

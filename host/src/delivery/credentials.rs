@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
+use super::answer::Trouble;
 use super::oauth::Token;
 use super::request::Unsendable;
 use crate::clock;
@@ -63,8 +64,11 @@ impl Credentials {
         service_key: &Arc<ServiceKey>,
         guard: &Guard,
         subscription: &Subscription,
-    ) -> Result<Self, Unsendable> {
-        let open = |field, sealed: &Sealed| vault.open(Label::new(field, subscription.id.uuid()), sealed);
+    ) -> Result<Self, Trouble> {
+        let open = |field, sealed: &Sealed| {
+            let opened = vault.open(Label::new(field, subscription.id.uuid()), sealed);
+            opened.map_err(|error| Trouble::of_secret("a secret of the subscription", error))
+        };
         let mut credentials = Self::NONE;
         match &subscription.auth {
             Auth::None | Auth::OAuth2(_) => {}
@@ -105,7 +109,7 @@ impl Credentials {
 
     /// Authorizes requests by a token.
     pub(super) fn bear(&mut self, token: &Token) -> Result<(), Unsendable> {
-        self.authorize(token.scheme(), Secret::from(token.expose().to_vec()))
+        self.authorize("Bearer", Secret::from(token.expose().to_vec()))
     }
 
     /// Shows where a token would stand, for a dry run.

@@ -88,9 +88,10 @@ impl Handshakes {
             let asked = self.ask_now(client, target, credentials, wait.min(TIME_MAX)).await;
             match (asked, handshake) {
                 (Ok(consent), _) if consent.is_given => Ok(Arc::new(consent)),
-                (Ok(_) | Err(Trouble::Theirs(_) | Trouble::Final(_)), Handshake::Try) => {
-                    Ok(Arc::new(Consent::none()))
-                }
+                (
+                    Ok(_) | Err(Trouble::Theirs(_) | Trouble::Refused(_) | Trouble::Unsendable(_)),
+                    Handshake::Try,
+                ) => Ok(Arc::new(Consent::none())),
                 (Ok(_), _) => Err(Trouble::Theirs(format!(
                     "the target did not consent to events from `{}`: it answered OPTIONS without a \
                      `WebHook-Allowed-Origin` for it, and `handshake` is `require`",

@@ -55,12 +55,6 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Returns the scheme of `Authorization` for it.
-    #[expect(clippy::unused_self, reason = "another type of token has another scheme")]
-    pub(super) fn scheme(&self) -> &'static str {
-        "Bearer"
-    }
-
     /// Returns its text.
     pub(super) fn expose(&self) -> &[u8] {
         self.secret.expose()
@@ -135,7 +129,7 @@ async fn ask(
     wait: Duration,
 ) -> Result<Arc<Token>, Trouble> {
     let secret = vault.open(Label::new(field::CLIENT_SECRET, key.0.uuid()), &oauth2.client_secret);
-    let secret = secret.map_err(|error| Trouble::of_secret("the client secret", &error))?;
+    let secret = secret.map_err(|error| Trouble::of_secret("the client secret", error))?;
     let no_token = |words: String| format!("no token from {}: {words}", oauth2.token_url.without_query());
     let failed = |words: String| Trouble::Theirs(no_token(words));
     let make = || request(oauth2, &secret);

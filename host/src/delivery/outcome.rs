@@ -28,12 +28,18 @@ pub(super) enum Response {
     },
     /// Nothing could be sent, and another attempt would fail in the same way.
     Unsendable(Unsendable),
-    /// Nothing was sent, because of where it leads.
-    Refused(Refused),
+    /// Nothing was sent to the target, because of where it, its token server or its handshake leads.
+    Refused(String),
     /// There was no answer, for this reason.
     Failed(String),
     /// The request was not sent because this machine lacks this.
     Shortage(String),
+}
+
+impl From<&Refused> for Response {
+    fn from(refused: &Refused) -> Self {
+        Self::Refused(format!("the request was not sent: {refused}"))
+    }
 }
 
 /// What an outcome means for the subscription.
@@ -86,11 +92,6 @@ pub(super) fn classify_response(
 ) -> Next<SubscriptionEffect> {
     let (outcome, effect) = match response {
         Response::Shortage(reason) => return Next::Held(Holder::Host, reason.clone()),
-        // Of a token server or of the handshake, as of the target itself below.
-        Response::Unsendable(Unsendable::Refused(reason)) => (
-            Outcome::Dead { reason: reason.clone() },
-            SubscriptionEffect::DisableUnlessReached(reason.clone()),
-        ),
         Response::Unsendable(unsendable) => {
             let reason = unsendable.to_string();
             let effect = match unsendable.is_of_output() {
@@ -99,12 +100,12 @@ pub(super) fn classify_response(
             };
             (Outcome::Dead { reason }, effect)
         }
-        Response::Refused(refused) => {
-            // Another attempt would be refused too. The backlog waits for the operator or the user; but a name that leads
-            // astray for once disables nothing that has just been reached.
-            let reason = format!("the request was not sent: {refused}");
-            (Outcome::Dead { reason: reason.clone() }, SubscriptionEffect::DisableUnlessReached(reason))
-        }
+        // Another attempt would be refused too. The backlog waits for the operator or the user; but a name that leads
+        // astray for once disables nothing that has just been reached.
+        Response::Refused(reason) => (
+            Outcome::Dead { reason: reason.clone() },
+            SubscriptionEffect::DisableUnlessReached(reason.clone()),
+        ),
         Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, retry_context),
         Response::Answered { answer, location, retry_after } => {
             answered_with(answer, location.as_deref(), *retry_after, retry_context)
@@ -298,7 +299,7 @@ mod tests {
     #[test]
     fn what_the_guard_refuses_is_dead_at_once() {
         let schedule = "10s,10s".parse().unwrap();
-        let refused = Response::Refused(Refused::Own("127.0.0.1:8070".to_owned()));
+        let refused = Response::from(&Refused::Own("127.0.0.1:8070".to_owned()));
         let (outcome, effect) = over(classify_response(&refused, retry_context(&schedule, 1)));
         let reason =
             "the request was not sent: 127.0.0.1:8070 is this Waypost itself, which is no target".to_owned();

@@ -26,28 +26,14 @@ pub(super) enum Unsendable {
     Target(TargetError),
     #[error("auth holds characters that no header may have")]
     Auth,
-    #[error("a secret of the subscription cannot be opened: {0}; set it again")]
-    Damaged(secrets::OpenError),
-    /// The key may come back: the delivery waits.
-    #[error("a secret of the subscription cannot be opened: {0}")]
-    Locked(secrets::OpenError),
+    #[error("{what} cannot be opened: {reason}; set it again")]
+    Damaged { what: &'static str, reason: secrets::OpenError },
     #[error("its signing secret is none")]
     Secret,
-    #[error("{0}")]
-    Refused(String),
     #[error("its header `{name}` is not to be set: {reason}")]
     Header { name: String, reason: &'static str },
     #[error("the plugin's output cannot be sent: {0}")]
     Output(String),
-}
-
-impl From<secrets::OpenError> for Unsendable {
-    fn from(error: secrets::OpenError) -> Self {
-        match error {
-            secrets::OpenError::OtherKey { .. } => Self::Locked(error),
-            secrets::OpenError::Damaged(_) => Self::Damaged(error),
-        }
-    }
 }
 
 impl Unsendable {
@@ -55,27 +41,7 @@ impl Unsendable {
     pub(super) fn is_of_output(&self) -> bool {
         match self {
             Self::Output(_) => true,
-            Self::Target(_)
-            | Self::Auth
-            | Self::Secret
-            | Self::Refused(_)
-            | Self::Header { .. }
-            | Self::Damaged(_)
-            | Self::Locked(_) => false,
-        }
-    }
-
-    /// Tells whether it is this service that lacks something.
-    pub(super) fn is_shortage(&self) -> bool {
-        match self {
-            Self::Locked(_) => true,
-            Self::Target(_)
-            | Self::Auth
-            | Self::Secret
-            | Self::Refused(_)
-            | Self::Header { .. }
-            | Self::Damaged(_)
-            | Self::Output(_) => false,
+            Self::Target(_) | Self::Auth | Self::Secret | Self::Header { .. } | Self::Damaged { .. } => false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Trouble;
 use super::breaker::{Breakers, Permit};
 use super::clients::Clients;
 use super::credentials::Credentials;
@@ -14,7 +15,6 @@ use super::last_success::LastSuccess;
 use super::oauth::Tokens;
 use super::outcome::{Retry, SubscriptionEffect, failure};
 use super::pipeline::PluginContext;
-use super::request::Unsendable;
 use super::state_cache::StateCache;
 use super::{Limits, attempt};
 use crate::directory::Directory;
@@ -168,7 +168,7 @@ impl Targets {
     }
 
     /// Opens what a subscription adds to its requests.
-    pub(super) fn credentials(&self, subscription: &Subscription) -> Result<Credentials, Unsendable> {
+    pub(super) fn credentials(&self, subscription: &Subscription) -> Result<Credentials, Trouble> {
         Credentials::open(self.store.vault(), &self.service_key, &self.guard, subscription)
     }
 

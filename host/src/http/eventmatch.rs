@@ -125,25 +125,46 @@ pub(super) async fn update(
         check_target(&api, &wanted)?;
     }
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
-    let mut wrong = None;
-    let actor = user.actor();
+    let changed = change(&api, &user, id, |current| {
+        let mut changed = current.clone();
+        subscription_body::update(body.clone(), &mut changed, dialect, vault, now)?;
+        sending.apply(&mut changed, vault, now)?;
+        refuse_to_carry_off(&user, current, &changed)?;
+        refuse_other_plugin(&changed, &wanted)?;
+        Ok(changed)
+    });
+    Ok(sending.answer(show(&api, &changed.await?)))
+}
+
+/// Changes a subscription that a user may manage, as `edit` says: it is called in the directory's lock, and again if it
+/// must be.
+pub(super) async fn change(
+    api: &Api,
+    user: &User,
+    id: SubscriptionId,
+    mut edit: impl FnMut(&Subscription) -> Result<Subscription, ApiError>,
+) -> Result<CompiledSubscription, ApiError> {
+    let (actor, mut refused) = (user.actor(), None);
     let changed = api.directory.by(&actor).change(id, |current| {
-        let mut changed = may_manage(current, &user).then(|| current.clone())?;
-        let updated = subscription_body::update(body.clone(), &mut changed, dialect, vault, now);
-        let updated = updated.and_then(|()| sending.apply(&mut changed, vault, now));
-        let updated = updated.and_then(|()| refuse_to_carry_off(&user, current, &changed));
-        updated.map_err(|error| wrong = Some(error)).ok()?;
-        if changed.plugin != wanted.plugin {
-            wrong = Some(ApiError::conflict("somebody else has just changed `plugin`: try again"));
-            return None;
-        }
-        Some(changed)
+        let edited = may_manage(current, user).then(|| edit(current));
+        edited.transpose().unwrap_or_else(|error| {
+            refused = Some(error);
+            None
+        })
     });
     let changed = changed.await?;
-    if let Some(wrong) = wrong {
-        return Err(wrong);
+    match refused {
+        Some(error) => Err(error),
+        None => changed.ok_or_else(not_yours),
     }
-    changed.map(|known| sending.answer(show(&api, &known))).ok_or_else(not_yours)
+}
+
+/// Refuses a change whose plugin is not the one that was checked before.
+pub(super) fn refuse_other_plugin(now: &Subscription, checked: &Subscription) -> Result<(), ApiError> {
+    match now.plugin == checked.plugin {
+        true => Ok(()),
+        false => Err(ApiError::conflict("somebody else has just changed `plugin`: try again")),
+    }
 }
 
 /// Refuses that somebody else than the owner sends the owner's credentials to another place: nothing shows them, and nothing
@@ -176,20 +197,12 @@ pub(super) async fn rotate_secret(
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let body = if body.is_empty() { Map::new() } else { body::object(&headers, &body)? };
     let (rotation, now) = (sending::rotate(body)?, clock::now());
-    let mut wrong = None;
-    let actor = user.actor();
-    let changed = api.directory.by(&actor).change(id, |current| {
-        let mut changed = may_manage(current, &user).then(|| current.clone())?;
-        let rotated = rotation.apply(&mut changed, api.store.vault(), now);
-        rotated.map_err(|error| wrong = Some(error)).ok()?;
-        Some(changed)
+    let changed = change(&api, &user, id, |current| {
+        let mut changed = current.clone();
+        rotation.apply(&mut changed, api.store.vault(), now)?;
+        Ok(changed)
     });
-    let changed = changed.await?;
-    if let Some(wrong) = wrong {
-        return Err(wrong);
-    }
-    let known = changed.ok_or_else(not_yours)?;
-    Ok(sending::answer(show(&api, &known), rotation.body()))
+    Ok(sending::answer(show(&api, &changed.await?), rotation.body()))
 }
 
 /// `DELETE /eventmatch/{uuid}`
@@ -198,12 +211,8 @@ pub(super) async fn remove(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
-    let (now, actor) = (clock::now(), user.actor());
-    let deleted = api
-        .directory
-        .by(&actor)
-        .change(id, |current| may_manage(current, &user).then(|| current.deleted(now)));
-    deleted.await?.map(drop).ok_or_else(not_yours)
+    let now = clock::now();
+    change(&api, &user, id, |current| Ok(current.deleted(now))).await.map(drop)
 }
 
 /// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a name that is

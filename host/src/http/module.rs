@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::eventmatch::{may_manage, not_yours, own};
+use super::eventmatch::{change, own, refuse_other_plugin};
 use super::id::Id;
 use super::{Api, body, plugins};
 use crate::clock;
@@ -47,18 +47,11 @@ pub(super) async fn update(
     let plugin = PluginUse::moved(stored.plugin.as_deref(), digest);
     let wanted = Subscription { plugin: Some(Arc::new(plugin)), ..Subscription::clone(&stored) };
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
-    let mut is_same = true;
-    let actor = user.actor();
-    let changed = api.directory.by(&actor).change(id, |current| {
-        is_same = current.plugin == stored.plugin;
-        let may = may_manage(current, &user) && is_same;
-        may.then(|| Subscription { plugin: wanted.plugin.clone(), updated: now, ..current.clone() })
+    let changed = change(&api, &user, id, |current| {
+        refuse_other_plugin(current, &stored)?;
+        Ok(Subscription { plugin: wanted.plugin.clone(), updated: now, ..current.clone() })
     });
-    let changed = changed.await?;
-    if !is_same {
-        return Err(ApiError::conflict("somebody else has just changed `plugin`: try again"));
-    }
-    changed.map(|_| Json(plugins::show(uploaded.module()))).ok_or_else(not_yours)
+    changed.await.map(|_| Json(plugins::show(uploaded.module())))
 }
 
 /// `GET /eventmatch/{uuid}/plugin`
@@ -99,11 +92,9 @@ pub(super) async fn remove(
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
     let now = clock::now();
-    let actor = user.actor();
-    let changed = api.directory.by(&actor).change(id, |current| {
-        may_manage(current, &user).then(|| Subscription { plugin: None, updated: now, ..current.clone() })
-    });
-    changed.await?.map(drop).ok_or_else(not_yours)
+    let changed =
+        change(&api, &user, id, |current| Ok(Subscription { plugin: None, updated: now, ..current.clone() }));
+    changed.await.map(drop)
 }
 
 /// Lets a subscription's body refer to the module that comes with it.

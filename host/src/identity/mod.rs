@@ -16,14 +16,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use rand::TryRng as _;
-use rand::rngs::SysRng;
 
-use crate::clock;
 use crate::domain::access::{SECRET_BYTES, TOKEN_PREFIX};
 use crate::domain::{Actor, Scope, Scopes, SecretHash, Token, TokenId, Via};
 use crate::net::{MARK, is_marked};
 use crate::store::{KnownToken, Tokens};
+use crate::{clock, random};
 
 pub use signed::{Producers, ProducersError, Signed};
 
@@ -229,8 +227,8 @@ impl Identity {
         if is_marked(&parts.headers) {
             return Err(Refusal::Marked);
         }
-        let caller = self.known(peer, parts)?.ok_or_else(|| self.unknown())?;
-        permitted(caller, needs)
+        let user = self.known(peer, parts)?.ok_or_else(|| self.unknown())?;
+        permitted(user, needs)
     }
 
     /// Finds who sends events.
@@ -244,26 +242,27 @@ impl Identity {
         // A token is the sender's own. The user header and this machine's default user are not what a Waypost speaks for.
         let known = match self.token(&parts.headers)? {
             Some(known) => Some(self.of_token(peer, parts, &known)),
-            None if is_marked(&parts.headers) => {
-                let is_believed = self.trusts(peer.to_canonical());
-                return match is_believed || self.settings.receive == Some(ReceiveAuth::None) {
-                    true if self.settings.receive != Some(ReceiveAuth::Token) => {
-                        Ok(Sender::Known(NOBODY.to_owned()))
-                    }
-                    true => Err(Refusal::TokenNeeded),
-                    false => Err(Refusal::Untrusted { address: peer.to_canonical() }),
-                };
-            }
+            None if is_marked(&parts.headers) => return self.waypost(peer.to_canonical()),
             None => self.known(peer, parts)?,
         };
         match (known, self.settings.receive) {
-            (Some(caller), Some(ReceiveAuth::Token)) if !matches!(caller.via, Via::Token(_)) => {
+            (Some(user), Some(ReceiveAuth::Token)) if !matches!(user.via, Via::Token(_)) => {
                 Err(Refusal::TokenNeeded)
             }
-            (Some(caller), _) => Ok(Sender::Known(permitted(caller, Scope::Receive)?.name)),
+            (Some(user), _) => Ok(Sender::Known(permitted(user, Scope::Receive)?.name)),
             (None, Some(ReceiveAuth::None)) => Ok(Sender::Known(NOBODY.to_owned())),
             (None, Some(ReceiveAuth::Token)) => Err(Refusal::TokenNeeded),
             (None, _) => Err(self.unknown()),
+        }
+    }
+
+    /// Decides whether a Waypost without a token may send events, which are nobody's.
+    fn waypost(&self, peer: IpAddr) -> Result<Sender, Refusal> {
+        match self.settings.receive {
+            Some(ReceiveAuth::None) => Ok(Sender::Known(NOBODY.to_owned())),
+            _ if !self.trusts(peer) => Err(Refusal::Untrusted { address: peer }),
+            Some(ReceiveAuth::Token) => Err(Refusal::TokenNeeded),
+            Some(ReceiveAuth::Signature) | None => Ok(Sender::Known(NOBODY.to_owned())),
         }
     }
 
@@ -388,22 +387,22 @@ impl Identity {
 /// Rolls the secret of a new token or session.
 pub fn secret() -> [u8; SECRET_BYTES] {
     let mut secret = [0; SECRET_BYTES];
-    SysRng.try_fill_bytes(&mut secret).expect("the system has random numbers");
+    random::fill(&mut secret);
     secret
 }
 
-fn permitted(caller: User, needs: Scope) -> Result<User, Refusal> {
-    if caller.scopes.allow(needs) {
-        return Ok(caller);
+fn permitted(user: User, needs: Scope) -> Result<User, Refusal> {
+    if user.scopes.allow(needs) {
+        return Ok(user);
     }
-    let what = match caller.via {
+    let what = match user.via {
         Via::Token(_) => "token",
         Via::Session(_) => "session",
         Via::Program | Via::Header | Via::Certificate | Via::Default => {
-            return Err(Refusal::NoAdmin { user: caller.name });
+            return Err(Refusal::NoAdmin { user: user.name });
         }
     };
-    Err(Refusal::Scope { what, has: caller.scopes, needs })
+    Err(Refusal::Scope { what, has: user.scopes, needs })
 }
 
 fn is_good_session(known: &KnownToken, now: Timestamp) -> bool {

@@ -44,6 +44,15 @@ impl Kept {
         files.map_or(0, |files| files.filter(|file| file.as_ref().unwrap().file_name() != "key").count())
     }
 
+    async fn upload(&self, wasm: Bytes, user: &str, now: Timestamp) -> Result<UploadResult, Error> {
+        self.modules.upload(wasm, &Actor::program(user), now).await
+    }
+
+    /// Uploads a module that is taken.
+    async fn uploaded(&self, wasm: Bytes, user: &str, now: Timestamp) -> PluginDigest {
+        self.upload(wasm, user, now).await.unwrap().module().report.digest
+    }
+
     async fn refer(&self, digest: PluginDigest) -> Subscription {
         self.refer_as("u", digest).await
     }
@@ -77,9 +86,9 @@ fn later(hours: i64) -> Timestamp {
 async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
     let kept = Kept::new(u64::MAX);
     let now = clock::now();
-    let uploaded = kept.modules.upload(probe(), &Actor::program("u"), now).await.unwrap();
+    let uploaded = kept.upload(probe(), "u", now).await.unwrap();
     let (used, unused) = (uploaded.module().report.digest, another(1));
-    let unused = kept.modules.upload(unused, &Actor::program("u"), now).await.unwrap().module().report.digest;
+    let unused = kept.uploaded(unused, "u", now).await;
     let mut subscription = kept.refer(used).await;
     assert_eq!(kept.modules.collect_garbage(later(23)).await.unwrap(), 0);
     assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2));
@@ -97,9 +106,9 @@ async fn what_no_subscription_refers_to_goes_a_day_after_its_upload() {
 #[tokio::test]
 async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
     let kept = Kept::new(u64::MAX);
-    let first = kept.modules.upload(probe(), &Actor::program("u"), clock::now()).await.unwrap();
+    let first = kept.upload(probe(), "u", clock::now()).await.unwrap();
     assert!(matches!(first, UploadResult::New(_)));
-    let again = kept.modules.upload(probe(), &Actor::program("v"), later(20)).await.unwrap();
+    let again = kept.upload(probe(), "v", later(20)).await.unwrap();
     assert!(matches!(again, UploadResult::Known(_)));
     assert_eq!((again.module().by.as_str(), &again.module().report), ("u", &first.module().report));
     assert_eq!(kept.modules.collect_garbage(later(25)).await.unwrap(), 0);
@@ -110,25 +119,18 @@ async fn a_module_that_comes_again_is_known_and_stays_as_long_as_a_new_one() {
 async fn where_there_is_no_room_unused_modules_go_first() {
     let size = {
         let kept = Kept::new(u64::MAX);
-        let report = kept
-            .modules
-            .upload(probe(), &Actor::program("u"), clock::now())
-            .await
-            .unwrap()
-            .module()
-            .report
-            .clone();
+        let report = kept.upload(probe(), "u", clock::now()).await.unwrap().module().report.clone();
         report.bytes + report.compiled_bytes + 1000
     };
     let kept = Kept::new(2 * size);
     let now = clock::now();
-    let first = kept.modules.upload(probe(), &Actor::program("u"), now).await.unwrap().module().report.digest;
-    kept.modules.upload(another(1), &Actor::program("u"), now).await.unwrap();
-    let refused = kept.modules.upload(another(2), &Actor::program("u"), now).await.unwrap_err().to_string();
+    let first = kept.uploaded(probe(), "u", now).await;
+    kept.upload(another(1), "u", now).await.unwrap();
+    let refused = kept.upload(another(2), "u", now).await.unwrap_err().to_string();
     assert!(refused.contains("(the setting plugin_storage_bytes_max)"), "{refused}");
     assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2), "what is refused leaves nothing");
     let _subscription = kept.refer(first).await;
-    kept.modules.upload(another(2), &Actor::program("u"), later(1)).await.unwrap();
+    kept.upload(another(2), "u", later(1)).await.unwrap();
     assert!(kept.modules.module(first).await.unwrap().is_some());
     assert_eq!(kept.modules.list().await.unwrap().len(), 2);
 }
@@ -136,14 +138,7 @@ async fn where_there_is_no_room_unused_modules_go_first() {
 #[tokio::test]
 async fn what_a_subscription_is_about_to_refer_to_stays() {
     let kept = Kept::new(u64::MAX);
-    let digest = kept
-        .modules
-        .upload(probe(), &Actor::program("u"), clock::now())
-        .await
-        .unwrap()
-        .module()
-        .report
-        .digest;
+    let digest = kept.uploaded(probe(), "u", clock::now()).await;
     let wanted = kept.refer(digest).await;
     let wanted = wanted.plugin.as_deref().unwrap();
     let referring = kept.modules.refer("u", wanted).await.unwrap();
@@ -155,14 +150,7 @@ async fn what_a_subscription_is_about_to_refer_to_stays() {
 #[tokio::test]
 async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
     let kept = Kept::new(u64::MAX);
-    let digest = kept
-        .modules
-        .upload(probe(), &Actor::program("u"), clock::now())
-        .await
-        .unwrap()
-        .module()
-        .report
-        .digest;
+    let digest = kept.uploaded(probe(), "u", clock::now()).await;
     let with = |config: serde_json::Value| PluginUse {
         config: config.as_object().unwrap().clone(),
         ..PluginUse::new(digest)
@@ -189,14 +177,7 @@ async fn a_configuration_is_checked_by_the_schema_and_then_by_the_plugin() {
 #[tokio::test]
 async fn a_users_checks_follow_one_another_and_anothers_do_not_wait_for_them() {
     let kept = Kept::new(1 << 30);
-    let digest = kept
-        .modules
-        .upload(probe(), &Actor::program("u"), clock::now())
-        .await
-        .unwrap()
-        .module()
-        .report
-        .digest;
+    let digest = kept.uploaded(probe(), "u", clock::now()).await;
     let wanted = PluginUse::new(digest);
     let first = kept.modules.refer("ann", &wanted).await.unwrap();
     let mut second = Box::pin(kept.modules.check("ann", &wanted));
@@ -215,7 +196,7 @@ async fn a_users_checks_follow_one_another_and_anothers_do_not_wait_for_them() {
 /// What a module of `another` takes, with its machine code.
 async fn size() -> u64 {
     let kept = Kept::new(u64::MAX);
-    let uploaded = kept.modules.upload(another(1), &Actor::program("u"), clock::now()).await.unwrap();
+    let uploaded = kept.upload(another(1), "u", clock::now()).await.unwrap();
     holders::bytes(uploaded.module())
 }
 
@@ -226,16 +207,15 @@ async fn a_user_who_uploads_much_leaves_room_for_others() {
     let room = Room { bytes_max: 100 * size, user_bytes_max: 2 * size, user_modules_max: u32::MAX };
     let (kept, now) = (Kept::with(room), clock::now());
     for n in 1..=2 {
-        kept.modules.upload(another(n), &Actor::program("eve"), now).await.unwrap();
+        kept.upload(another(n), "eve", now).await.unwrap();
     }
-    let refused = kept.modules.upload(another(3), &Actor::program("eve"), now).await.unwrap_err();
+    let refused = kept.upload(another(3), "eve", now).await.unwrap_err();
     assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
     assert!(refused.to_string().contains("(the setting plugin_user_storage_bytes_max)"), "{refused}");
     assert_eq!((kept.files("modules"), kept.files("compiled")), (2, 2), "what is refused leaves nothing");
-    let anns =
-        kept.modules.upload(another(4), &Actor::program("ann"), now).await.unwrap().module().report.digest;
+    let anns = kept.uploaded(another(4), "ann", now).await;
     // Later, the user's own modules that nothing refers to make room, and no other user's.
-    kept.modules.upload(another(3), &Actor::program("eve"), later(1)).await.unwrap();
+    kept.upload(another(3), "eve", later(1)).await.unwrap();
     assert_eq!(kept.modules.list().await.unwrap().len(), 3);
     assert!(kept.modules.module(anns).await.unwrap().is_some());
 }
@@ -246,23 +226,18 @@ async fn a_module_counts_for_those_who_use_it() {
     let size = size().await;
     let room = Room { bytes_max: 100 * size, user_bytes_max: size, user_modules_max: u32::MAX };
     let (kept, now) = (Kept::with(room), clock::now());
-    let anns =
-        kept.modules.upload(another(1), &Actor::program("ann"), now).await.unwrap().module().report.digest;
+    let anns = kept.uploaded(another(1), "ann", now).await;
     let _anns = kept.refer_as("ann", anns).await;
     // Eve's quota is not charged for Ann's module in use, nor Ann's for Eve's upload.
-    assert_eq!(
-        kept.modules.upload(another(1), &Actor::program("eve"), now).await.unwrap().module().by,
-        "ann"
-    );
-    let eves =
-        kept.modules.upload(another(2), &Actor::program("eve"), now).await.unwrap().module().report.digest;
+    assert_eq!(kept.upload(another(1), "eve", now).await.unwrap().module().by, "ann");
+    let eves = kept.uploaded(another(2), "eve", now).await;
     let _eves = kept.refer_as("eve", eves).await;
     // Eve's own module uses up her quota, so her subscription cannot refer to Ann's module as well.
     let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();
     assert!(matches!(refused, Wrong::UserFull { .. }), "{refused}");
     assert!(kept.modules.refer("ann", &PluginUse::new(anns)).await.is_ok());
     // A module that others use is not removed when its uploader is at the limit.
-    let refused = kept.modules.upload(another(3), &Actor::program("eve"), later(1)).await.unwrap_err();
+    let refused = kept.upload(another(3), "eve", later(1)).await.unwrap_err();
     assert!(matches!(refused, Error::UserFull { .. }), "{refused}");
     assert_eq!(kept.modules.list().await.unwrap().len(), 2);
 }
@@ -276,33 +251,17 @@ async fn a_user_has_so_many_modules() {
     );
     let mut digests = Vec::new();
     for n in 1..=2 {
-        digests.push(
-            kept.modules
-                .upload(another(n), &Actor::program("eve"), now)
-                .await
-                .unwrap()
-                .module()
-                .report
-                .digest,
-        );
+        digests.push(kept.uploaded(another(n), "eve", now).await);
     }
-    let refused = kept.modules.upload(another(3), &Actor::program("eve"), now).await.unwrap_err();
+    let refused = kept.upload(another(3), "eve", now).await.unwrap_err();
     assert!(matches!(refused, Error::UserTooMany { most: 2 }), "{refused}");
     assert!(refused.to_string().contains("(the setting user_modules_max)"), "{refused}");
     // One of them again is no other one, and another user has a number of her own.
-    kept.modules.upload(another(2), &Actor::program("eve"), now).await.unwrap();
-    let anns =
-        kept.modules.upload(another(4), &Actor::program("ann"), now).await.unwrap().module().report.digest;
+    kept.upload(another(2), "eve", now).await.unwrap();
+    let anns = kept.uploaded(another(4), "ann", now).await;
     // Later, an own one that nothing refers to makes room.
     let _eves = kept.refer_as("eve", digests[0]).await;
-    let third = kept
-        .modules
-        .upload(another(3), &Actor::program("eve"), later(1))
-        .await
-        .unwrap()
-        .module()
-        .report
-        .digest;
+    let third = kept.uploaded(another(3), "eve", later(1)).await;
     assert!(kept.modules.module(digests[1]).await.unwrap().is_none());
     let _eves = kept.refer_as("eve", third).await;
     let refused = kept.modules.refer("eve", &PluginUse::new(anns)).await.err().unwrap();

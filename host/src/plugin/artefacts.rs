@@ -24,7 +24,7 @@ use super::engine;
 use super::error::{Error, Refused};
 use super::text;
 use crate::domain::PluginDigest;
-use crate::{clock, durable};
+use crate::{clock, durable, random};
 
 /// The file with the key.
 const KEY: &str = "key";
@@ -234,7 +234,7 @@ impl Artefacts {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut key).map_err(io::Error::other)?;
+        random::fill(&mut key);
         durable::write(&path, &[&key])?;
         Ok(key)
     }

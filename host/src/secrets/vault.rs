@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{KeyFileError, KeyId, OpenError, Sealed, Secret};
 use crate::domain::secret::{NONCE_BYTES, Parts};
-use crate::durable;
+use crate::{durable, random};
 
 /// The name of the key's file in the data folder, unless the operator names another.
 pub const FILE_NAME: &str = "master.key";
@@ -62,19 +62,13 @@ impl Key {
 
     fn random() -> Self {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        fill(&mut *bytes);
+        random::fill(&mut *bytes);
         Self::new(bytes)
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new((&*self.bytes).into())
     }
-}
-
-/// Fills it from the system's random.
-fn fill(bytes: &mut [u8]) {
-    let filled = rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, bytes);
-    filled.expect("the system gives random bytes");
 }
 
 /// Where the master key lies.
@@ -205,7 +199,7 @@ impl Vault {
     /// Seals a secret.
     pub fn seal(&self, label: Label, secret: &Secret) -> Sealed {
         let mut nonce = [0; NONCE_BYTES];
-        fill(&mut nonce);
+        random::fill(&mut nonce);
         let key = &self.keys[0];
         let payload = Payload { msg: secret.expose(), aad: &label.bytes() };
         let ciphertext = key.cipher().encrypt(&XNonce::from(nonce), payload);

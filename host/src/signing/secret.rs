@@ -9,6 +9,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
+use crate::random;
+
 /// How the text of a secret begins.
 const PREFIX: &str = "whsec_";
 /// How many bytes a secret has, by the specification.
@@ -48,7 +50,7 @@ impl WebhookSecret {
     /// Makes a secret that nobody knows.
     pub fn generate() -> Self {
         let mut key = Zeroizing::new(vec![0; MADE_BYTES]);
-        super::service_key::fill(&mut key);
+        random::fill(&mut key);
         Self(key)
     }
 

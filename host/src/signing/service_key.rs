@@ -5,12 +5,12 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::random;
 use crate::secrets::file::SIGNING_KEY;
 use crate::secrets::{SealedFileError, Secret, Vault};
 
@@ -41,7 +41,7 @@ impl ServiceKey {
     /// Makes the private part of a new key.
     fn generate() -> Secret {
         let mut seed = Zeroizing::new(vec![0; SEED_BYTES]);
-        fill(&mut seed);
+        random::fill(&mut seed);
         Secret::from(seed)
     }
 
@@ -79,11 +79,6 @@ impl fmt::Debug for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServiceKey({})", self.public_text())
     }
-}
-
-/// Fills bytes with the system's randomness.
-pub(super) fn fill(bytes: &mut [u8]) {
-    SystemRandom::new().fill(bytes).expect("the system has randomness, as TLS needs it, too");
 }
 
 #[cfg(test)]
