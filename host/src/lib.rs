@@ -18,7 +18,7 @@
 //!
 //! A [`handler`] is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
 //! handler: enqueued in the same commit, for the first handler whose filter matches. Targets and handlers have the same
-//! workers (`host/src/worker`), with a deliverer each.
+//! workers (`host/engine/src/worker`), with a deliverer each.
 //!
 //! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
 //! instance for each delivery. The payload that it renders is frozen on disk ([`store::Store::freeze`]) before anything of
@@ -51,12 +51,23 @@
 //!
 //! The names follow one list, `host/docs/words.md`: one word a meaning, one meaning a word.
 //!
-//! # Rooms
+//! # Crates
 //!
-//! In the order in which an event meets them; each uses only those named to its left, which a test holds:
-//! [`domain`] ← [`net`], [`secrets`] ← [`signing`], [`matching`], [`plugin`], [`store`] ← [`directory`], [`modules`], [`policy`], `worker` ← [`delivery`] ← [`intake`] ← [`recovery`],
-//! [`handler`] ← [`http`] ← [`service`]. Absent on purpose: redb outside [`store::redb`], wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`,
-//! the wall clock outside [`clock`], and any global state. Every long task is a [`stage`]: the end of one ends the service.
+//! Each room is a crate inside `host/`, and their dependencies are the arrows: a crate can use only what its manifest
+//! names.
+//!
+//! ```text
+//! domain    nouns; no I/O, no clock                        runtime  time, dice, stages, durable files, processes
+//! matching  filters in one index, explained                net      clients of HTTP behind one guard
+//! secrets   secrets at rest, signatures                    store    the only one that names redb
+//! sandbox   plugins; the only one that names wasmtime      engine   directory, intake, workers, delivery, recovery
+//! handlers  programs on data files                         waypost  identity, HTTP, composition (this crate)
+//! cli       the binary
+//! ```
+//!
+//! `domain` uses none of them, `matching` only `domain`; neither knows tokio. Absent on purpose: redb outside [`store`],
+//! wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`, the wall clock outside [`clock`], and any
+//! global state. Every long task is a [`stage`]: the end of one ends the service.
 //!
 //! # Embedding
 //!
@@ -77,50 +88,20 @@
 //! # }
 //! ```
 
-pub mod domain;
+pub use waypost_domain as domain;
+pub use waypost_engine::{delivery, directory, intake, modules, policy, recovery};
+pub use waypost_handlers as handler;
+pub use waypost_matching as matching;
+pub use waypost_net as net;
+pub use waypost_runtime::{chain, clock, stage};
+pub use waypost_sandbox as plugin;
+pub use waypost_secrets::{self as secrets, signing};
+pub use waypost_store as store;
 
-pub mod net;
-pub mod secrets;
-pub mod signing;
-
-pub mod matching;
-pub mod plugin;
-pub mod store;
-
-pub mod directory;
 pub mod identity;
-pub mod modules;
-pub mod policy;
-
-mod worker;
-
-pub mod delivery;
-
-pub mod intake;
-
-pub mod handler;
-pub mod recovery;
 
 pub mod http;
 
 pub mod service;
 
-#[cfg(test)]
-mod simulation;
-
 pub mod config;
-pub mod telemetry;
-
-#[doc(hidden)]
-pub mod cli;
-
-pub mod chain;
-pub mod clock;
-mod dice;
-pub mod durable;
-pub mod fair_semaphore;
-pub mod foreign;
-pub mod process;
-mod random;
-pub mod shortage;
-pub mod stage;

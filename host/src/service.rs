@@ -15,24 +15,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, Invalid};
-use crate::delivery::{self, Dispatcher, StartError};
-use crate::directory::{Directory, Route};
-use crate::domain::{Event, EventId};
-use crate::handler::upload::Refusal;
-use crate::handler::{self, Deps, Runs};
 use crate::http::{self, Api, Connections, Tls};
 use crate::identity::{Identity, Producers, ProducersError};
-use crate::intake::{self, Intake};
-use crate::modules::Modules;
-use crate::net::{self, Guard};
-use crate::plugin::Host;
-use crate::policy::{Policy, PolicyPlugin, PolicyPluginError};
-use crate::recovery::Recoveries;
-use crate::secrets::{SealedFileError, Vault};
-use crate::signing::ServiceKey;
-use crate::stage::DeadStage;
-use crate::store::redb::{OpenError, Options};
-use crate::store::{self, EventHistory, Store};
+use waypost_domain::{Event, EventId};
+use waypost_engine::delivery::{self, Dispatcher, StartError};
+use waypost_engine::directory::{Directory, Route};
+use waypost_engine::intake::{self, Intake};
+use waypost_engine::modules::Modules;
+use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError};
+use waypost_engine::recovery::Recoveries;
+use waypost_handlers::upload::Refusal;
+use waypost_handlers::{self as handler, Deps, Runs};
+use waypost_net::{self as net, Guard};
+use waypost_runtime::stage::DeadStage;
+use waypost_sandbox::Host;
+use waypost_secrets::signing::ServiceKey;
+use waypost_secrets::{SealedFileError, Vault};
+use waypost_store::redb::{OpenError, Options};
+use waypost_store::{self as store, EventHistory, Store};
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -441,7 +441,7 @@ async fn runs(
 }
 
 /// Opens the store that a service with this configuration has.
-pub(crate) async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
+pub async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
     let folder = config.data.clone();
     let options = Options {
         dedup_window: config.dedup_window.unwrap_or_default(),

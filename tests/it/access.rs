@@ -242,7 +242,7 @@ async fn receive_takes_signed_events_alone_where_it_is_told_so() {
     .await;
     let event = event_1_0("a").to_string();
     server.receive_as("application/json", event.clone()).await.refused(401);
-    let time = waypost::clock::now().as_second().to_string();
+    let time = waypost_runtime::clock::now().as_second().to_string();
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&BASE64.decode(secret.as_bytes()).unwrap()).unwrap();
     mac.update(format!("m1.{time}.{event}").as_bytes());
     let signature = format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes()));

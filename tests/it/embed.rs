@@ -9,16 +9,16 @@ use http::Request;
 use serde_json::json;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
-use waypost::clock;
 use waypost::config::Config;
-use waypost::domain::{
+use waypost::service::{Error, Service};
+use waypost_domain::{
     Activity, Actor, Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId, TargetUrl,
 };
-use waypost::handler::Router;
-use waypost::handler::fetch::Source;
-use waypost::handler::upload::Destination;
-use waypost::service::{Error, Service};
-use waypost::store::redb::OpenError;
+use waypost_handlers::Router;
+use waypost_handlers::fetch::Source;
+use waypost_handlers::upload::Destination;
+use waypost_runtime::clock;
+use waypost_store::redb::OpenError;
 
 use crate::harness::{Answer, Gate, Target, event_1_0, merged, wait_until};
 
@@ -174,7 +174,7 @@ async fn two_services_in_one_process_know_nothing_of_each_other() {
 
 async fn refusal(folder: &TempDir) -> (Error, String) {
     let error = Service::open(config(folder)).await.err().expect("a second service on the same folder");
-    let chain = waypost::chain::text(&error);
+    let chain = waypost_runtime::chain::text(&error);
     (error, chain)
 }
 
@@ -211,7 +211,7 @@ async fn a_service_that_is_dropped_lets_go_of_its_folder() {
 async fn a_setting_out_of_range_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = Service::open(Config { in_flight_max: 0, ..config(&folder) }).await.err().unwrap();
-    assert!(waypost::chain::text(&error).contains("in_flight_max"), "{error}");
+    assert!(waypost_runtime::chain::text(&error).contains("in_flight_max"), "{error}");
 }
 
 #[tokio::test]

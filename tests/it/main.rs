@@ -46,5 +46,4 @@ mod embed;
 mod story;
 
 mod access;
-mod arrows;
 mod walk;

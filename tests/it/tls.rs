@@ -25,6 +25,7 @@ async fn serving(pair: &Pair, more: &str) -> Server {
 fn client(config: ClientConfig) -> reqwest::Client {
     let mut config = config;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    #[expect(clippy::disallowed_methods, reason = "a client of the test, with its own certificates")]
     let builder = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(config);
     builder.pool_max_idle_per_host(0).build().unwrap()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Invalid, as_count};
 use crate::identity::ReceiveAuth;
-use crate::net::without_credentials;
+use waypost_net::without_credentials;
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
 const BYTES_MAX: usize = 1024 * 1024 * 1024;

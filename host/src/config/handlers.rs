@@ -11,11 +11,11 @@ use std::path::PathBuf;
 
 use figment::Figment;
 
-use crate::domain::parts::FilePath;
-use crate::domain::{FilterDialect, HandlerName, RetrySchedule};
-use crate::handler::{Definition, HandlerLimits, OutputFolder, Selection};
-use crate::matching::Filter;
 use table::{Output, Table};
+use waypost_domain::parts::FilePath;
+use waypost_domain::{FilterDialect, HandlerName, RetrySchedule};
+use waypost_handlers::{Definition, HandlerLimits, OutputFolder, Selection};
+use waypost_matching::Filter;
 
 /// The key of the tables in the file.
 pub(super) const KEY: &str = "handler";

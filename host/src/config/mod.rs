@@ -28,13 +28,13 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use reqwest::Url;
 
-use crate::domain::{FilterDialect, RetrySchedule};
-use crate::handler::Definition;
 use crate::identity::{self, ReceiveAuth};
-use crate::modules::Room;
-use crate::net::{Guard, HeaderPattern, Proxy, Rules, TargetPattern};
-use crate::plugin::{self, CompileLimits, CompilerProcess};
-use crate::secrets::KeyFile;
+use waypost_domain::{FilterDialect, RetrySchedule};
+use waypost_engine::modules::Room;
+use waypost_handlers::Definition;
+use waypost_net::{Guard, HeaderPattern, Proxy, Rules, TargetPattern};
+use waypost_sandbox::{self as plugin, CompileLimits, CompilerProcess};
+use waypost_secrets::KeyFile;
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key, RETIRED};

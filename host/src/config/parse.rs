@@ -12,10 +12,10 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use crate::config::{LogFormat, LogLevel};
-use crate::domain::retry::parse_duration;
-use crate::domain::{FilterDialect, RetrySchedule};
 use crate::identity::ReceiveAuth;
-use crate::net::{HeaderPattern, HeaderPatternError, Proxy, ProxyError, TargetPattern, TargetPatternError};
+use waypost_domain::retry::parse_duration;
+use waypost_domain::{FilterDialect, RetrySchedule};
+use waypost_net::{HeaderPattern, HeaderPatternError, Proxy, ProxyError, TargetPattern, TargetPatternError};
 
 /// What is wrong with a text.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -132,7 +132,7 @@ pub(super) fn proxy(text: &str) -> Parsed<Option<Proxy>> {
 }
 
 pub(super) fn schedule(text: &str) -> Parsed<RetrySchedule> {
-    text.parse().map_err(|error: crate::domain::retry::ParseError| error.to_string())
+    text.parse().map_err(|error: waypost_domain::retry::ParseError| error.to_string())
 }
 
 pub(super) fn number<T: FromStr>(text: &str) -> Parsed<T> {

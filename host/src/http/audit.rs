@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::parameters::{Parameters, QueryDoc};
-use crate::clock;
-use crate::domain::{Action, AuditEntry};
-use crate::store::{AuditPlace, AuditQuery};
+use waypost_domain::{Action, AuditEntry};
+use waypost_runtime::clock;
+use waypost_store::{AuditPlace, AuditQuery};
 
 /// How many entries a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;

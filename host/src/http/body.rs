@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::coding::Codings;
 use super::error::ApiError;
 use super::room::{Full, Room, RoomPermit};
-use crate::domain::json;
+use waypost_domain::json;
 
 /// A limit for bodies, with the names that its errors use.
 #[derive(Clone, Debug)]

@@ -15,10 +15,10 @@ use super::eventmatch::own;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
-use crate::clock;
-use crate::domain::{EventId, SubscriptionId};
 use crate::identity::User;
-use crate::store::{DeliveriesQuery, DeliveryCounts, StoredState};
+use waypost_domain::{EventId, SubscriptionId};
+use waypost_runtime::clock;
+use waypost_store::{DeliveriesQuery, DeliveryCounts, StoredState};
 
 /// How many deliveries a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;

@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 use super::Api;
 use super::error::ApiError;
 use super::receive::{answer, prefers_json};
-use crate::handler::DispatchError;
 use crate::identity::User;
+use waypost_handlers::DispatchError;
 
 /// The most arguments of one run.
 const ARGUMENTS_MAX: usize = 256;

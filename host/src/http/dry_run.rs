@@ -26,17 +26,17 @@ use super::parameters::{Parameters, QueryDoc};
 use super::room::{Room, RoomPermit};
 use super::story::{show_answer, show_run};
 use super::{Api, body, explain};
-use crate::clock;
-use crate::delivery::DryRun;
-use crate::directory::CompiledSubscription;
-use crate::domain::event::{EventBody, decode};
-use crate::domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
-use crate::fair_semaphore::{FairPermit, FairSemaphore};
 use crate::identity::User;
-use crate::matching::{Document, Filter};
-use crate::net::{Preview, Refused};
-use crate::policy::Verdict;
-use crate::store::LoggedEvent;
+use waypost_domain::event::{EventBody, decode};
+use waypost_domain::{EventId, FilterDialect, PluginDigest, PluginUse, Subscription, SubscriptionId};
+use waypost_engine::delivery::DryRun;
+use waypost_engine::directory::CompiledSubscription;
+use waypost_engine::policy::Verdict;
+use waypost_matching::{Document, Filter};
+use waypost_net::{Preview, Refused};
+use waypost_runtime::clock;
+use waypost_runtime::fair_semaphore::{FairPermit, FairSemaphore};
+use waypost_store::LoggedEvent;
 
 /// The most dry runs at once, of which one user may have half: each may use as much time and memory as the plugin call
 /// of a delivery.
@@ -132,7 +132,7 @@ async fn explained(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(bool, Va
     });
     let explained =
         explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
-    explained.map_err(|error: crate::matching::Error| ApiError::bad_request(error.to_string()))
+    explained.map_err(|error: waypost_matching::Error| ApiError::bad_request(error.to_string()))
 }
 
 fn show_policy(verdict: &Verdict) -> Value {

@@ -10,13 +10,17 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::chain;
-use crate::domain::event::{DecodeError, DecodeErrorKind};
 use crate::identity::Refusal;
-use crate::matching::FilterError;
-use crate::plugin::{Problem, Refused};
-use crate::store::Counted;
-use crate::{directory, intake, modules, plugin, store};
+use waypost_domain::event::{DecodeError, DecodeErrorKind};
+use waypost_engine::directory;
+use waypost_engine::intake;
+use waypost_engine::modules;
+use waypost_matching::FilterError;
+use waypost_runtime::chain;
+use waypost_sandbox as plugin;
+use waypost_sandbox::{Problem, Refused};
+use waypost_store as store;
+use waypost_store::Counted;
 
 /// An error response.
 #[derive(Clone, Debug)]
@@ -289,6 +293,7 @@ impl From<Refused> for ApiError {
                 tracing::error!(error = chain::text(&error), "a module cannot be taken");
                 let status = match error {
                     plugin::Error::Folder { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                    plugin::Error::Absent => StatusCode::NOT_IMPLEMENTED,
                     plugin::Error::Engine { .. }
                     | plugin::Error::Threads(_)
                     | plugin::Error::NoCompiler

@@ -18,11 +18,11 @@ use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::sending::{self, SendingBody};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
-use crate::clock;
-use crate::directory::CompiledSubscription;
-use crate::domain::{Recovery, Subscription, SubscriptionId};
 use crate::identity::User;
-use crate::net::{Agent, Refused};
+use waypost_domain::{Recovery, Subscription, SubscriptionId};
+use waypost_engine::directory::CompiledSubscription;
+use waypost_net::{Agent, Refused};
+use waypost_runtime::clock;
 
 /// `POST /eventmatch`
 pub(super) async fn create(

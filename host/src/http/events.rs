@@ -16,11 +16,11 @@ use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use super::{Api, explain};
-use crate::clock;
-use crate::domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
-use crate::handler::Runs;
 use crate::identity::User;
-use crate::store::{Purge, PurgeReport, Range};
+use waypost_domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
+use waypost_handlers::Runs;
+use waypost_runtime::clock;
+use waypost_store::{Purge, PurgeReport, Range};
 
 /// How many events a list has unless asked otherwise, and at most.
 const LIMIT: usize = 100;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::story::{Delivery, View};
-use crate::clock;
-use crate::directory::CompiledSubscription;
-use crate::domain::{Activity, SubscriptionId};
 use crate::identity::User;
-use crate::matching::{self, Document, Explanation, Filter, Step};
+use waypost_domain::{Activity, SubscriptionId};
+use waypost_engine::directory::CompiledSubscription;
+use waypost_matching::{self as matching, Document, Explanation, Filter, Step};
+use waypost_runtime::clock;
 
 /// The most subscriptions of one answer, and how long they may take; `next` leads to the rest.
 const PAGE: usize = 100;

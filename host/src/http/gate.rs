@@ -17,8 +17,8 @@ use axum::routing::MethodRouter;
 use super::Api;
 use super::body;
 use super::error::ApiError;
-use crate::domain::Scope;
 use crate::identity::{Sender, User};
+use waypost_domain::Scope;
 
 /// What a route needs of those who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

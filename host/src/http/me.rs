@@ -3,9 +3,9 @@
 use axum::Json;
 use serde_json::{Value, json};
 
-use crate::clock;
-use crate::domain::Scope;
 use crate::identity::User;
+use waypost_domain::Scope;
+use waypost_runtime::clock;
 
 /// `GET /me`
 pub(super) async fn read(user: User) -> Json<Value> {

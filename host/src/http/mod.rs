@@ -54,33 +54,33 @@ use axum::routing::MethodRouter;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::delivery::Dispatcher;
-use crate::directory::Directory;
-#[cfg(test)]
-use crate::domain::Scope;
-use crate::domain::{FilterDialect, Token};
-use crate::handler::Runs;
 use crate::identity::Identity;
-use crate::intake::Intake;
-use crate::modules::Modules;
-use crate::net::Guard;
-use crate::recovery::Recoveries;
-use crate::signing::ServiceKey;
-use crate::store::Store;
 use gate::{ADMIN, ANYONE, Endpoint, Needs, READ, RECEIVE, SUBSCRIBE, delete, get, options, post, put};
 use room::Room;
+#[cfg(test)]
+use waypost_domain::Scope;
+use waypost_domain::{FilterDialect, Token};
+use waypost_engine::delivery::Dispatcher;
+use waypost_engine::directory::Directory;
+use waypost_engine::intake::Intake;
+use waypost_engine::modules::Modules;
+use waypost_engine::recovery::Recoveries;
+use waypost_handlers::Runs;
+use waypost_net::Guard;
+use waypost_secrets::signing::ServiceKey;
+use waypost_store::Store;
 
 pub use rates::{PerSecond, Rates};
 pub use server::{Connections, serve};
 pub use sites::Sites;
 pub use tls::{Tls, TlsError, TlsFiles};
-pub(crate) use tokens::show as show_token;
+pub use tokens::show as show_token;
 
 /// Reads what token is wanted, as the body of `POST /tokens` says it: its hash and its maker are still to be set.
 ///
 /// # Errors
 /// What is wrong.
-pub(crate) fn wanted_token(body: Map<String, Value>, now: Timestamp) -> Result<Token, String> {
+pub fn wanted_token(body: Map<String, Value>, now: Timestamp) -> Result<Token, String> {
     tokens::wanted(body, now).map_err(|refused| refused.detail().to_owned())
 }
 

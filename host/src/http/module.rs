@@ -17,10 +17,10 @@ use super::error::ApiError;
 use super::eventmatch::{change, own, refuse_other_plugin};
 use super::id::Id;
 use super::{Api, body, plugins};
-use crate::clock;
-use crate::delivery::BreakerState;
-use crate::domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
 use crate::identity::User;
+use waypost_domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
+use waypost_engine::delivery::BreakerState;
+use waypost_runtime::clock;
 
 const WASM: &str = "application/wasm";
 

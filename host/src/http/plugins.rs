@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::parameters::{NoParameters, Parameters};
 use super::{Api, body};
-use crate::clock;
-use crate::domain::plugin::{Import, Manifest, Offer};
-use crate::domain::{PluginDigest, PluginUse, Subscription};
-use crate::fair_semaphore::FairPermit;
 use crate::identity::User;
-use crate::modules::{Referring, UploadResult};
-use crate::store::Module;
+use waypost_domain::plugin::{Import, Manifest, Offer};
+use waypost_domain::{PluginDigest, PluginUse, Subscription};
+use waypost_engine::modules::{Referring, UploadResult};
+use waypost_runtime::clock;
+use waypost_runtime::fair_semaphore::FairPermit;
+use waypost_store::Module;
 
 /// `POST /plugins`
 pub(super) async fn upload(

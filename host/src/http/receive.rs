@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::{Api, body};
-use crate::domain::EventId;
-use crate::domain::event::{EventBody, decode};
 use crate::identity::Sender;
+use waypost_domain::EventId;
+use waypost_domain::event::{EventBody, decode};
 
 /// The sender's origin and the rate that it asks for (CloudEvents 1.0 webhook specification §4).
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");

@@ -16,11 +16,11 @@ use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
 use super::{Api, body};
-use crate::clock;
-use crate::domain::recovery::{Mark, State as Progress};
-use crate::domain::{Recovery, SubscriptionId};
 use crate::identity::User;
-use crate::recovery::Wait;
+use waypost_domain::recovery::{Mark, State as Progress};
+use waypost_domain::{Recovery, SubscriptionId};
+use waypost_engine::recovery::Wait;
+use waypost_runtime::clock;
 
 /// From where on the log is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::clock;
-use crate::domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, StreamTail};
-use crate::handler::Progress;
+use waypost_domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, StreamTail};
+use waypost_handlers::Progress;
+use waypost_runtime::clock;
 
 /// Shows how far a run has come.
 pub(super) fn show_progress(progress: &Progress) -> Value {

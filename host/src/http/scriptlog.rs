@@ -15,9 +15,9 @@ use super::parameters::Parameters;
 use super::runs::exit_code;
 use super::story::{Delivery, View};
 use super::tasks::ended;
-use crate::clock;
-use crate::domain::EventId;
 use crate::identity::User;
+use waypost_domain::EventId;
+use waypost_runtime::clock;
 
 /// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
 pub(super) async fn list(

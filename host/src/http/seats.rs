@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use ipnet::IpNet;
 
 use super::rates::network;
-use crate::fair_semaphore::{FairPermit, FairSemaphore};
+use waypost_runtime::fair_semaphore::{FairPermit, FairSemaphore};
 
 /// Which part of the connections one address may have.
 const ADDRESS_SHARE: usize = 4;

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::id::Id;
-use crate::clock;
-use crate::domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
 use crate::identity::{SESSION_MAX, User, secret};
+use waypost_domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
+use waypost_runtime::clock;
 
 /// `POST /sessions`, with a token: the answer sets the cookie.
 pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::body;
 use super::error::ApiError;
-use crate::foreign;
+use waypost_runtime::foreign;
 
 /// Fetch Metadata (W3C), which pages cannot set themselves.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

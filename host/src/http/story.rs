@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::runs::{self, show_progress};
-use crate::clock;
-use crate::delivery::BreakerState;
-use crate::domain::event::Wire;
-use crate::domain::plugin::{PluginRun, Verdict};
-use crate::domain::{
+use crate::identity::User;
+use waypost_domain::event::Wire;
+use waypost_domain::plugin::{PluginRun, Verdict};
+use waypost_domain::{
     Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, RecipientId, State, Subscription,
     TaskStatus,
 };
-use crate::handler::Progress;
-use crate::identity::User;
-use crate::store::{self, EventHistory, FailedFilter, LoggedEvent};
+use waypost_engine::delivery::BreakerState;
+use waypost_handlers::Progress;
+use waypost_runtime::clock;
+use waypost_store::{self as store, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
 pub(super) struct Delivery {

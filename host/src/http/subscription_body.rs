@@ -16,12 +16,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use crate::clock;
-use crate::directory::CompiledSubscription;
-use crate::domain::subscription::{NAME_CHARS_MAX, VERSION};
-use crate::domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
-use crate::matching::Filter;
-use crate::secrets::{Label, Vault};
+use waypost_domain::subscription::{NAME_CHARS_MAX, VERSION};
+use waypost_domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
+use waypost_engine::directory::CompiledSubscription;
+use waypost_matching::Filter;
+use waypost_runtime::clock;
+use waypost_secrets::{Label, Vault};
 
 /// The longest time that one attempt may be given, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;

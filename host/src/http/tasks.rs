@@ -15,10 +15,10 @@ use super::id::Id;
 use super::parameters::Parameters;
 use super::runs::show_progress;
 use super::story::View;
-use crate::clock;
-use crate::domain::State as DeliveryState;
-use crate::domain::{Attempt, EventId, TaskStatus};
 use crate::identity::User;
+use waypost_domain::State as DeliveryState;
+use waypost_domain::{Attempt, EventId, TaskStatus};
+use waypost_runtime::clock;
 
 /// `GET /status/{id}`
 pub(super) async fn status(

@@ -20,7 +20,7 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::chain;
+use waypost_runtime::chain;
 
 /// How often the files are looked at. They are small, and read as a whole: a time of change can stay the same.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -15,12 +15,12 @@ use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::{Api, body};
-use crate::clock;
-use crate::domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
-use crate::domain::retry::parse_duration;
-use crate::domain::{Action, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
 use crate::identity::{User, secret};
-use crate::store::KnownToken;
+use waypost_domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
+use waypost_domain::retry::parse_duration;
+use waypost_domain::{Action, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
+use waypost_runtime::clock;
+use waypost_store::KnownToken;
 
 /// Whose tokens to list.
 #[derive(Debug, Deserialize)]
@@ -146,7 +146,8 @@ fn end(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     })
 }
 
-pub(crate) fn show(token: &Token, used: Option<Timestamp>) -> Value {
+/// Returns a token as `GET /tokens` has it, without its secret.
+pub fn show(token: &Token, used: Option<Timestamp>) -> Value {
     json!({
         "id": token.id.to_string(),
         "name": token.name,

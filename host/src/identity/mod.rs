@@ -17,11 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::domain::access::{SECRET_BYTES, TOKEN_PREFIX};
-use crate::domain::{Actor, Scope, Scopes, SecretHash, Token, TokenId, Via};
-use crate::net::{MARK, is_marked};
-use crate::store::{KnownToken, Tokens};
-use crate::{clock, random};
+use waypost_domain::access::{SECRET_BYTES, TOKEN_PREFIX};
+use waypost_domain::{Actor, Scope, Scopes, SecretHash, Token, TokenId, Via};
+use waypost_net::{MARK, is_marked};
+use waypost_runtime::clock;
+use waypost_runtime::random;
+use waypost_store::{KnownToken, Tokens};
 
 pub use signed::{Producers, ProducersError, Signed};
 

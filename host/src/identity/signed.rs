@@ -9,8 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 
 use super::Refusal;
-use crate::clock;
-use crate::signing::{self, SecretError, WebhookSecret};
+use waypost_runtime::clock;
+use waypost_secrets::signing::{self, SecretError, WebhookSecret};
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");

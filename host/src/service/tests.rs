@@ -12,10 +12,10 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
-use crate::clock;
-use crate::domain::{Actor, Recovery, Subscription};
-use crate::handler::{Closure, Definition, Program};
-use crate::store::faulty::Fault;
+use waypost_domain::{Actor, Recovery, Subscription};
+use waypost_handlers::{Closure, Definition, Program};
+use waypost_runtime::clock;
+use waypost_store::faulty::Fault;
 
 /// Opens a service in `folder` whose store panics when this method is called; for `wakes`, when the last stage that calls
 /// it does.
@@ -38,7 +38,7 @@ async fn start_on(config: Config, routes: Vec<Route>, store: Arc<Store>) -> Resu
 }
 
 fn config(folder: &std::path::Path, handler: bool) -> Config {
-    crate::net::tls::install_provider();
+    waypost_net::tls::install_provider();
     let mut config = Config { data: folder.to_owned(), ..Config::default() };
     config.retention = Some(Duration::from_secs(60 * 60));
     if handler {

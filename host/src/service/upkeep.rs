@@ -1,16 +1,16 @@
 //! Removes what is past its time: events past their retention, and deleted subscriptions that nothing refers to.
 //!
-//! One node does it for all: the one that has the first hash slot ([`crate::store::Share`]).
+//! One node does it for all: the one that has the first hash slot ([`waypost_store::Share`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::store::{HashSlot, Purge, PurgeReport, Store};
+use waypost_engine::directory::Directory;
+use waypost_runtime::clock;
+use waypost_store::{HashSlot, Purge, PurgeReport, Store};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);

@@ -1,4 +1,4 @@
-//! What a long log costs: opening it, and listing a subscription's deliveries by state. `cargo bench -p waypost --bench
+//! What a long log costs: opening it, and listing a subscription's deliveries by state. `cargo bench -p waypost-store --bench
 //! deliveries -- 1000000`; half a gigabyte of disk for that many.
 
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use uuid::Uuid;
-use waypost::clock;
-use waypost::domain::{Attempt, Event, EventId, Outcome, RecipientId};
-use waypost::store::{
+use waypost_domain::{Attempt, Event, EventId, Outcome, RecipientId};
+use waypost_runtime::clock;
+use waypost_store::{
     Arrival, DeliveriesQuery, PendingDelivery, Position, Progress, ReadyQuery, Settlement, Store, StoredState,
 };
 
@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
     for state in [Some(StoredState::Dead), Some(StoredState::Delivered), None] {
         lists(&store, recipient, state, None).await?;
         let middle =
-            store.histories(waypost::store::Range { before: None, since: None, until: None, limit: 1 });
+            store.histories(waypost_store::Range { before: None, since: None, until: None, limit: 1 });
         let newest = middle.await?.first().context("the log is empty")?.event.id;
         lists(&store, recipient, state, Some(newest)).await?;
     }

@@ -5,8 +5,8 @@ use jsonpath_rust::parser::parse_json_path;
 use jsonpath_rust::query::js_path_process;
 use serde_json::Value;
 use serde_json_path::JsonPath;
-use waypost::domain::{Event, FilterDialect};
-use waypost::matching::{Document, Filter};
+use waypost_domain::{Event, FilterDialect};
+use waypost_matching::{Document, Filter};
 
 use crate::print;
 use crate::stopwatch::{Contestant, race};

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use uuid::Uuid;
-use waypost::domain::{FilterDialect, SubscriptionId};
-use waypost::matching::{Filter, Index};
+use waypost_domain::{FilterDialect, SubscriptionId};
+use waypost_matching::{Filter, Index};
 
 use crate::print;
 use crate::stopwatch::{Contestant, median, processor_time, race};

@@ -3,13 +3,13 @@
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use waypost::domain::event::{Canonical, Payload};
+use waypost_domain::event::{Canonical, Payload};
 
 use crate::ours;
 
 mod bindings {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "waypost:plugin/filter-plugin",
         ownership: Borrowing { duplicate_if_necessary: true },
     });

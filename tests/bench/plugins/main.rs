@@ -1,4 +1,4 @@
-//! What one call of a plugin costs: `cargo bench -p waypost --bench plugins`.
+//! What one call of a plugin costs: `cargo bench -p waypost-sandbox --bench plugins`.
 //!
 //! A fresh instance for each call, the filter of plugins/keep-files and the 2 KB event: bare wasmtime beside the whole of
 //! Waypost's host code, with one module and with a hundred, in turns, in processor time of the calling thread; then

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use waypost::domain::event::Canonical;
-use waypost::domain::plugin::{PluginLimits, PluginRun, Verdict};
-use waypost::domain::{Event, PluginUse, Subscription};
-use waypost::plugin::{
+use waypost_domain::event::Canonical;
+use waypost_domain::plugin::{PluginLimits, PluginRun, Verdict};
+use waypost_domain::{Event, PluginUse, Subscription};
+use waypost_sandbox::{
     Call, CompileLimits, CompilerProcess, Host, Limits, Plugin, Purpose, Settings, State, Steps,
 };
 
@@ -69,7 +69,7 @@ impl Ours {
         }));
         let plugins: Vec<_> = (0..modules).map(|n| variant(wasm, n)).map(|wasm| load(&host, wasm)).collect();
         let target = "http://localhost:1/".parse().expect("a URL");
-        let now = waypost::clock::now();
+        let now = waypost_runtime::clock::now();
         let subscription = Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, now);
         let used = PluginUse::new(plugins[0].digest());
         Self { host, plugins, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
@@ -165,7 +165,7 @@ impl Caller<'_> {
             subscription: Arc::clone(&self.ours.subscription),
             plugin: Arc::clone(&self.used),
             attempt: 1,
-            now: waypost::clock::now(),
+            now: waypost_runtime::clock::now(),
             state: State::default(),
             steps: Steps::All,
             purpose: Purpose::Deliver,

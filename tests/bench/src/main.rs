@@ -174,10 +174,13 @@ fn find_binary() -> Result<PathBuf> {
     if !binary.exists() {
         let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
         let built = Command::new("cargo")
-            .args(["build", "--release", "-p", "waypost"])
+            .args(["build", "--release", "-p", "waypost-cli"])
             .current_dir(workspace)
             .status();
-        ensure!(built.context("failed to start cargo")?.success(), "cargo build --release -p waypost failed");
+        ensure!(
+            built.context("failed to start cargo")?.success(),
+            "cargo build --release -p waypost-cli failed"
+        );
     }
     binary
         .exists()

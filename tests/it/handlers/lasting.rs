@@ -114,7 +114,7 @@ async fn what_a_crash_has_left_of_runs_that_are_over_goes_at_the_next_start() {
     let folder = server.data().join("runs");
     let over = folder.join(delivery["id"].as_str().unwrap());
     let began = json!({
-        "event": id, "recipient": delivery["subscription"], "at": waypost::clock::now().as_microsecond(),
+        "event": id, "recipient": delivery["subscription"], "at": waypost_runtime::clock::now().as_microsecond(),
     });
     let removed =
         folder.join("0190b3c4-0000-7000-8000-000000000000.0190b3c4-0000-7000-8000-000000000001.removed");

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use waypost::clock;
-use waypost::domain::handler::UploadSummary;
-use waypost::domain::parts::Parts;
-use waypost::domain::{DeliveryId, Event, EventId};
-use waypost::handler::upload::{Accept, Destination, Error, IngestAuth, Origin, Refusal, Uploader};
-use waypost::handler::{KEY_VALUES_FILE, Meter, Output, OutputLimits};
+use waypost_domain::handler::UploadSummary;
+use waypost_domain::parts::Parts;
+use waypost_domain::{DeliveryId, Event, EventId};
+use waypost_handlers::upload::{Accept, Destination, Error, IngestAuth, Origin, Refusal, Uploader};
+use waypost_handlers::{KEY_VALUES_FILE, Meter, Output, OutputLimits};
+use waypost_runtime::clock;
 
 use super::ingest::Ingest;
 

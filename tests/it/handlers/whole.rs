@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use waypost::domain::FilterDialect;
-use waypost::matching::{Document, Filter};
+use waypost_domain::FilterDialect;
+use waypost_matching::{Document, Filter};
 
 use super::cart::Cart;
 use super::ingest::{Ingest, OnUpload};
@@ -238,7 +238,7 @@ fetch = { local = "files" }
 /// The real metadata service sends another `source` and folders without a `/` at their end: nothing ran.
 #[test]
 fn the_filter_of_proxymod_takes_what_metadata_sends() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/proxymod");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/proxymod");
     let filter =
         Filter::parse(&fs::read_to_string(root.join("filter.txt")).unwrap(), FilterDialect::Auto).unwrap();
     let event: Value = serde_json::from_slice(&fs::read(root.join("example/event.json")).unwrap()).unwrap();
@@ -274,7 +274,7 @@ fn the_filter_of_proxymod_takes_what_metadata_sends() {
 /// The example of Dispatcher-Proxymod, but that its models wait for nothing.
 #[tokio::test]
 async fn the_proxymod_component_carries_models_from_inputs_to_outputs() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/proxymod");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/proxymod");
     let config = format!(
         r#"
 [[handler]]

@@ -283,7 +283,7 @@ async fn a_case_file_that_cannot_be_read_says_what_is_wrong() {
 
 #[tokio::test]
 async fn the_plugins_of_the_repository_pass_their_cases() {
-    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
     for (name, wasm) in [
         ("join", waypost_guests::JOIN),
         ("keep-files", waypost_guests::KEEP_FILES),
@@ -336,7 +336,7 @@ async fn a_new_rust_project_of_each_kind_passes_its_tests() {
         drop(std::fs::remove_dir_all(&project));
         ended(&run_in(&folder, &["plugin", "new", kind, "--kind", kind], &[], "").await, 0);
         // The versions of the workspace are on this machine already.
-        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
         std::fs::copy(lock, project.join("Cargo.lock")).unwrap();
         let (in_project, target) = (project.clone(), folder.join("target"));
         let build = move || {

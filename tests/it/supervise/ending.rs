@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use waypost::domain::handler::Exit;
+use waypost_domain::handler::Exit;
 
 use super::{Run, gone, is_there};
 use crate::harness::{WAYPOST, wait_until};

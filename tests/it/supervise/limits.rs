@@ -1,8 +1,8 @@
 //! What a program may use.
 
 use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setrlimit};
-use waypost::domain::handler::{Exit, TAIL_BYTES_MAX};
-use waypost::handler::Shortage;
+use waypost_domain::handler::{Exit, TAIL_BYTES_MAX};
+use waypost_handlers::Shortage;
 
 use super::{Run, gone};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waypost::handler::{Call, CallLimits, Native, ProgramResult};
+use waypost_handlers::{Call, CallLimits, Native, ProgramResult};
 
 use crate::harness::{WAYPOST, wait_until};
 

@@ -1,6 +1,6 @@
 //! What a program gets, and what is said where it cannot be started.
 
-use waypost::domain::handler::Exit;
+use waypost_domain::handler::Exit;
 
 use super::Run;
 

@@ -29,7 +29,7 @@ use crate::surroundings::Surroundings;
 /// The page with the whole story: it says itself how waypost gets on the `PATH`.
 const FIRST: &str = "README.md";
 /// What gets it there for the others.
-const INSTALL: &str = "cargo install -q --locked --path host";
+const INSTALL: &str = "cargo install -q --locked --path host/cli";
 /// Pages that `waypost plugin new` writes, and the command that does. It fills in names, so that they run where they
 /// were written.
 const WRITTEN: [(&str, &str); 3] = [

@@ -193,8 +193,8 @@ mod tests {
         let here = surroundings(true);
         assert_eq!(here.typed("cargo run -q --release -- serve"), "cargo run -q -- serve");
         assert_eq!(
-            here.typed("cargo install --locked --path host"),
-            "cargo install --debug --locked --path host"
+            here.typed("cargo install --locked --path host/cli"),
+            "cargo install --debug --locked --path host/cli"
         );
         let plugin = "cargo build -q --release --target wasm32-wasip2";
         assert_eq!(here.typed(plugin), plugin);

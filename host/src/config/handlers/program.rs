@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::table::Table;
-use crate::domain::{FilterDialect, HandlerName};
-use crate::handler::{Program, SCRIPT_FILTER};
+use waypost_domain::{FilterDialect, HandlerName};
+use waypost_handlers::{Program, SCRIPT_FILTER};
 
 /// Variables that Waypost sets itself.
 const OWN_VARIABLES: &str = "WAYPOST_";

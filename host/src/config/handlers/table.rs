@@ -7,12 +7,12 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::domain::FilterDialect;
-use crate::domain::plugin::AllowHost;
-use crate::domain::retry::{format_duration, parse_duration};
-use crate::handler::OutputFolder;
-use crate::handler::fetch::Source;
-use crate::handler::upload::{Destination, IngestAuth};
+use waypost_domain::FilterDialect;
+use waypost_domain::plugin::AllowHost;
+use waypost_domain::retry::{format_duration, parse_duration};
+use waypost_handlers::OutputFolder;
+use waypost_handlers::fetch::Source;
+use waypost_handlers::upload::{Destination, IngestAuth};
 
 /// How long a cart may take to be staged, and a bundle to be ingested, unless the table says otherwise.
 const CART_TIMEOUT: Duration = Duration::from_secs(180);

@@ -8,11 +8,11 @@ use figment::providers::Format;
 
 use super::read;
 use crate::config::load::Toml;
-use crate::domain::FilterDialect;
-use crate::handler::fetch::Source;
-use crate::handler::upload::{Destination, IngestAuth};
-use crate::handler::{Definition, OutputFolder, Program, SCRIPT_FILTER};
-use crate::matching::{Document, Filter};
+use waypost_domain::FilterDialect;
+use waypost_handlers::fetch::Source;
+use waypost_handlers::upload::{Destination, IngestAuth};
+use waypost_handlers::{Definition, OutputFolder, Program, SCRIPT_FILTER};
+use waypost_matching::{Document, Filter};
 
 fn handlers(toml: &str) -> Result<Vec<Definition>, String> {
     read(&Figment::new().merge(Toml::string(toml)), FilterDialect::Auto).map(|(handlers, _)| handlers)

@@ -76,7 +76,7 @@ fn reads_every_shape_of_a_file() {
         user_header: http::HeaderName::from_static("x-user"),
         admin_users: Some(vec!["ann".to_owned(), "bob".to_owned()]),
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-        retry_schedule: crate::domain::RetrySchedule::NONE,
+        retry_schedule: waypost_domain::RetrySchedule::NONE,
         attempt_timeout: Duration::from_millis(1500),
         retention: None,
         dedup_window: Some(Duration::from_secs(12 * 60 * 60)),

@@ -6,10 +6,10 @@ use axum::http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::{ApiError, HIDDEN, wrong};
-use crate::domain::sending::{HeaderText, field};
-use crate::domain::{Auth, Secret, SubscriptionId};
-use crate::net::{Guard, is_secret};
-use crate::secrets::{Label, Vault};
+use waypost_domain::sending::{HeaderText, field};
+use waypost_domain::{Auth, Secret, SubscriptionId};
+use waypost_net::{Guard, is_secret};
+use waypost_secrets::{Label, Vault};
 
 /// The most headers.
 const COUNT_MAX: usize = 32;

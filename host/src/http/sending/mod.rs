@@ -20,12 +20,12 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::subscription_body::{optional, wrong};
-use crate::clock;
-use crate::domain::sending::{Handshake, Sending};
-use crate::domain::{Auth, Subscription};
-use crate::net::Guard;
-use crate::secrets::Vault;
-use crate::signing::ServiceKey;
+use waypost_domain::sending::{Handshake, Sending};
+use waypost_domain::{Auth, Subscription};
+use waypost_net::Guard;
+use waypost_runtime::clock;
+use waypost_secrets::Vault;
+use waypost_secrets::signing::ServiceKey;
 
 use headers::HeadersBody;
 use oauth2::OAuth2Body;

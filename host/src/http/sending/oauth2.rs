@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{ApiError, wrong};
-use crate::domain::sending::{ClientAuth, OAuth2, field};
-use crate::domain::{Auth, Secret, SubscriptionId, TargetUrl};
-use crate::net::{Agent, Guard};
-use crate::secrets::{Label, Vault};
+use waypost_domain::sending::{ClientAuth, OAuth2, field};
+use waypost_domain::{Auth, Secret, SubscriptionId, TargetUrl};
+use waypost_net::{Agent, Guard};
+use waypost_secrets::{Label, Vault};
 
 /// The most characters of one member.
 const CHARS_MAX: usize = 4 * 1024;

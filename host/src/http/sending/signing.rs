@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{ApiError, wrong};
-use crate::clock;
-use crate::domain::retry::parse_duration;
-use crate::domain::sending::{HmacSecrets, OLD_SECRETS_MAX, Signing, field};
-use crate::domain::{Sealed, Secret, Subscription, SubscriptionId};
-use crate::secrets::{Label, Vault};
-use crate::signing::{ServiceKey, WebhookSecret};
+use waypost_domain::retry::parse_duration;
+use waypost_domain::sending::{HmacSecrets, OLD_SECRETS_MAX, Signing, field};
+use waypost_domain::{Sealed, Secret, Subscription, SubscriptionId};
+use waypost_runtime::clock;
+use waypost_secrets::signing::{ServiceKey, WebhookSecret};
+use waypost_secrets::{Label, Vault};
 
 /// The names of the algorithms.
 const HMAC: &str = "hmac-sha256";

@@ -4,11 +4,11 @@ use axum::http::Uri;
 use serde_json::{Map, Value};
 
 use super::{ApiError, wrong};
-use crate::chain;
-use crate::domain::sending::{ClientIdentity, Sending, field};
-use crate::domain::{Secret, SubscriptionId, TargetUrl};
-use crate::net::tls::{ClientCertificate, check_authorities};
-use crate::secrets::{Label, Vault};
+use waypost_domain::sending::{ClientIdentity, Sending, field};
+use waypost_domain::{Secret, SubscriptionId, TargetUrl};
+use waypost_net::tls::{ClientCertificate, check_authorities};
+use waypost_runtime::chain;
+use waypost_secrets::{Label, Vault};
 
 /// The most bytes of a PEM text.
 const PEM_BYTES_MAX: usize = 64 * 1024;

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::dotted;
-use crate::domain::subscription::{CREDENTIALS, PASSWORD};
-use crate::domain::{Auth, Sealed, Secret};
 use crate::http::error::ApiError;
+use waypost_domain::subscription::{CREDENTIALS, PASSWORD};
+use waypost_domain::{Auth, Sealed, Secret};
 
 /// The form of `auth`; what is left out of it stays.
 #[derive(Deserialize)]

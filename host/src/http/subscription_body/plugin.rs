@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{ApiError, bounded, wrong};
-use crate::domain::PluginUse;
-use crate::domain::plugin::{AllowHost, PluginLimits};
+use waypost_domain::PluginUse;
+use waypost_domain::plugin::{AllowHost, PluginLimits};
 
 /// The members, for the error about any other one.
 const MEMBERS: &str = "`digest`, `config`, `allow_hosts`, `on_error` and `limits`";

@@ -4,8 +4,8 @@ use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::domain::RetrySchedule;
-use crate::domain::event::{ContentMode, EventFormat, StructuredType};
+use waypost_domain::RetrySchedule;
+use waypost_domain::event::{ContentMode, EventFormat, StructuredType};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()

@@ -1,7 +1,7 @@
 //! Events are matched with every subscription that comes before them in the log.
 
 use super::*;
-use crate::domain::SubscriptionId;
+use waypost_domain::SubscriptionId;
 
 fn new(jsonpath: &str) -> Subscription {
     let target = "http://127.0.0.1:1/".parse().unwrap();

@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::domain::plugin::{PluginResult, PluginRun, RenderedPayload};
-use crate::domain::{Activity, Entry, Holder, Outcome, PluginDigest, RecipientId, State, SubscriptionId};
-use crate::stage::PANICKED;
-use crate::store::{Delivery, ReadyQuery, Rendering};
+use waypost_domain::plugin::{PluginResult, PluginRun, RenderedPayload};
+use waypost_domain::{Activity, Entry, Holder, Outcome, PluginDigest, RecipientId, State, SubscriptionId};
+use waypost_runtime::stage::PANICKED;
+use waypost_store::{Delivery, ReadyQuery, Rendering};
 
 /// The longest that a test waits.
 const BOUND: Duration = Duration::from_secs(30);
@@ -136,7 +136,8 @@ async fn with_fixed_delivery(
     let query = ReadyQuery { recipient, after: EventId::NIL, first_attempts: 1, now: clock::now(), due: 0 };
     let pending = store.ready(query).await.unwrap().first_attempts.remove(0);
     let digest = PluginDigest::of(b"module");
-    let run = PluginRun::failed(digest, 1, clock::now(), crate::domain::plugin::Failure::Host(String::new()));
+    let run =
+        PluginRun::failed(digest, 1, clock::now(), waypost_domain::plugin::Failure::Host(String::new()));
     let rendered = RenderedPayload { digest, config: digest, result: PluginResult::Event };
     let (event, position) = (pending.event.id, pending.position);
     let rendering =

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::clock;
-use crate::domain::{Action, Actor, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
+use waypost_domain::{Action, Actor, AuditEntry, Scope, Scopes, SecretHash, Token, TokenId};
+use waypost_runtime::clock;
 
 async fn service() -> (TempDir, Service) {
     let folder = tempfile::tempdir().unwrap();

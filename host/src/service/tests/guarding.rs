@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::delivering::until;
 use super::*;
-use crate::domain::{Activity, State, SubscriptionId};
-use crate::net::tests::{CLOSED, is_untouched, name_server};
-use crate::net::{Resolver, Rules};
+use waypost_domain::{Activity, State, SubscriptionId};
+use waypost_net::testing::{CLOSED, is_untouched, name_server};
+use waypost_net::{Resolver, Rules};
 
 /// Opens a service with this guard.
 async fn guarded(folder: &TempDir, guard: Guard) -> Service {

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use super::delivering::{Target, accept, open_gate, quiet, until};
 use super::*;
-use crate::domain::{Actor, RecipientId, SubscriptionId, recovery};
-use crate::store::{Delivery, Fence, HashSlot};
+use waypost_domain::{Actor, RecipientId, SubscriptionId, recovery};
+use waypost_store::{Delivery, Fence, HashSlot};
 
 /// Starts a service that has these slots.
 async fn start(config: Config, is_ours: impl Fn(HashSlot) -> bool) -> Service {
@@ -166,7 +166,7 @@ async fn nothing_begins_while_the_fence_is_closed() {
 
 /// Returns the recipient of the dispatched runs of the handler `h`.
 fn recipient() -> RecipientId {
-    "h".parse::<crate::domain::HandlerName>().unwrap().dispatched()
+    "h".parse::<waypost_domain::HandlerName>().unwrap().dispatched()
 }
 
 /// Returns the configuration of a handler `h` that counts its runs.

@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 
-use waypost::domain::event::Payload;
-use waypost::domain::parts::FilePath;
-use waypost::handler::upload::{CHAIN_ATTRIBUTE, CHAIN_MAX};
+use waypost_domain::event::Payload;
+use waypost_domain::parts::FilePath;
+use waypost_handlers::upload::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 
 use super::*;
 
@@ -76,7 +76,7 @@ async fn a_repeat_is_the_same_event_and_what_was_accepted_is_not_sent_again() {
     let uploader = log.uploader(folder.path());
     log.refusals.lock().unwrap().push("the disk is full");
     let error = run.upload(&uploader, &run.small()).await.unwrap_err();
-    let text = waypost::chain::text(&error);
+    let text = waypost_runtime::chain::text(&error);
     assert_eq!(text, "the follow-up event was not accepted: the disk is full");
     assert!(!error.is_lasting());
     for _ in 0..2 {

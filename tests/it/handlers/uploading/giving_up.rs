@@ -49,7 +49,11 @@ async fn a_service_that_is_not_there_is_named() {
     let error = run.upload(&uploader.unwrap(), &run.small()).await.unwrap_err();
     assert!(!error.is_lasting());
     assert_eq!(error.to_string(), format!("the ingest service did not answer at {}", nowhere.url("/upload")));
-    assert!(waypost::chain::text(&error).contains("refused"), "{}", waypost::chain::text(&error));
+    assert!(
+        waypost_runtime::chain::text(&error).contains("refused"),
+        "{}",
+        waypost_runtime::chain::text(&error)
+    );
 }
 
 #[tokio::test]

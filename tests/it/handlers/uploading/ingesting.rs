@@ -99,7 +99,7 @@ async fn secrets_that_cannot_be_read_are_named() {
     let auth = IngestAuth::Basic { username: "me".to_owned(), password_file: missing.clone() };
     let error = uploader(&at(auth)).err().unwrap();
     assert!(error.to_string().contains("password of the ingest service"), "{error}");
-    assert!(waypost::chain::text(&error).contains(missing.to_str().unwrap()), "{error}");
+    assert!(waypost_runtime::chain::text(&error).contains(missing.to_str().unwrap()), "{error}");
 
     let pem_file = folder.path().join("client.pem");
     fs::write(&pem_file, "no certificate").unwrap();
@@ -235,7 +235,7 @@ async fn a_job_that_takes_too_long_names_the_limit_and_what_was_said_last() {
     service.on_state_anew((0..100).map(|_| OnState::Answer(502, "no gateway")));
     let error = run.upload(&uploader, &run.small()).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
-    assert!(waypost::chain::text(&error).contains("502 Bad Gateway"), "{error}");
+    assert!(waypost_runtime::chain::text(&error).contains("502 Bad Gateway"), "{error}");
     assert_eq!(service.attempts(), 1);
 }
 

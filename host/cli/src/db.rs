@@ -1,0 +1,122 @@
+//! `waypost db check`, `sync` and `rekey`: the database's schema and its master key, while no server runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use waypost::config::{Config, Sources};
+use waypost_store::redb::{self, CheckReport, Rekeyed, Rekeying, Resealed};
+
+use crate::print;
+
+/// Look at the database, create or migrate it, or exchange its master key, while no server runs
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check the schema version without changing anything; exit 0 when this waypost can use it, else 1
+    Check {
+        #[command(flatten)]
+        data: Data,
+        /// Also exit 1 when the schema is older than this waypost's and would be migrated
+        #[arg(long)]
+        equal: bool,
+    },
+    /// Create the database, or migrate it to this waypost's schema
+    Sync {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Seal all secrets with another master key; all or nothing, and to be run again if it was killed
+    Rekey {
+        #[command(flatten)]
+        data: Data,
+        /// A file with the new key, in base64; without it one is made
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// Leave the old keys in the key file, for entries of a journal that are sealed with them
+        #[arg(long)]
+        keep_old_keys: bool,
+        /// Disable the subscriptions whose secrets are sealed with a key that is lost
+        #[arg(long)]
+        give_up_lost_secrets: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Data {
+    /// The folder with the database [env: WAYPOST_DATA] [default: ./waypost-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The file with the master key [env: WAYPOST_MASTER_KEY_FILE] [default: master.key in the folder]
+    #[arg(long, value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
+}
+
+impl Data {
+    /// Returns the settings that `waypost serve` would use with the same flags.
+    fn config(self) -> anyhow::Result<Config> {
+        let mut sources = Sources::from_environment(std::env::vars_os())?;
+        let flags = [("data", self.data), ("master_key_file", self.master_key_file)];
+        let given = flags.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path?)));
+        sources.flags =
+            given.map(|(name, path)| (name, path.to_string_lossy().into_owned())).collect::<BTreeMap<_, _>>();
+        Ok(Config::load(sources)?)
+    }
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check { data, equal } => check(&redb::check(&data.config()?.data)?, equal),
+        Command::Sync { data } => {
+            let config = data.config()?;
+            sync(&redb::sync(&config.data, &config.key_file())?)
+        }
+        Command::Rekey { data, key, keep_old_keys, give_up_lost_secrets } => {
+            let config = data.config()?;
+            let rekeying =
+                Rekeying { new: key, keeps_old: keep_old_keys, gives_up_lost: give_up_lost_secrets };
+            let rekeyed = redb::rekey(&config.data, &config.key_file(), &rekeying)?;
+            tell_rekeyed(&rekeyed, &config)
+        }
+    }
+}
+
+fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
+    let CheckReport { found, current } = *checked;
+    let (sentence, good) = match found {
+        Some(found) if found == current => (format!("the schema is current (version {found})"), true),
+        Some(found) => {
+            (format!("the schema has version {found}; `waypost db sync` migrates it to {current}"), !equal)
+        }
+        None => ("the database is empty; `waypost db sync` creates the schema".to_owned(), !equal),
+    };
+    print::line(format_args!("{sentence}"))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn sync(before: &CheckReport) -> anyhow::Result<ExitCode> {
+    let CheckReport { found, current } = *before;
+    let sentence = match found {
+        Some(found) if found == current => format!("the schema is current already (version {found})"),
+        Some(found) => format!("the schema is migrated from version {found} to {current}"),
+        None => format!("the schema is created (version {current})"),
+    };
+    print::line(format_args!("{sentence}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_rekeyed(rekeyed: &Rekeyed, config: &Config) -> anyhow::Result<ExitCode> {
+    let Rekeyed { key, secrets: Resealed { sealed, disabled, damaged } } = *rekeyed;
+    let file = config.key_file().path();
+    print::line(format_args!(
+        "the master key is {key} now, in {}; secrets sealed with it: {sealed}",
+        file.display()
+    ))?;
+    if disabled > 0 {
+        print::line(format_args!("subscriptions disabled because the key of a secret is lost: {disabled}"))?;
+    }
+    if damaged > 0 {
+        print::line(format_args!("secrets that are damaged and stay so: {damaged}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,31 @@
+//! What a command reads: a file, or stdin for `-`.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::Context;
+use waypost_domain::json;
+
+/// Reads all of it, but for a byte order mark before it.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if is_stdin(path) {
+        io::stdin().lock().read_to_end(&mut bytes).context("failed to read stdin")?;
+    } else {
+        bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    }
+    let mark = bytes.len() - json::without_mark(&bytes).len();
+    bytes.drain(..mark);
+    Ok(bytes)
+}
+
+/// Returns what to call it in a message.
+pub(super) fn name(path: &Path) -> Cow<'_, str> {
+    if is_stdin(path) { "stdin".into() } else { path.to_string_lossy() }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}

@@ -1,0 +1,46 @@
+//! `waypost plugin push`: a new module for a subscription of a running Waypost.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use waypost_domain::SubscriptionId;
+
+use super::report::Report;
+use super::trial;
+use crate::event::Server;
+use crate::print;
+
+/// What a module is sent as.
+pub(super) const WASM: &str = "application/wasm";
+
+/// Upload a plugin and make a subscription use it
+///
+/// The subscription keeps its plugin's configuration, grants and limits. New deliveries use the new module; calls under
+/// way end with the old one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  waypost plugin push filter.wasm --subscription cb24d343-7891-407f-b8e9-8b9ce57fd3cc")]
+pub(crate) struct Arguments {
+    /// The component, a .wasm file
+    file: PathBuf,
+    /// The subscription's UUID
+    #[arg(long, value_name = "UUID")]
+    subscription: SubscriptionId,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Uploads the file.
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let wasm = trial::read(&arguments.file)?;
+    let client = arguments.server.client()?;
+    let path = ["eventmatch", &arguments.subscription.to_string(), "plugin"];
+    let request = client.request(Method::PUT, &path).header(CONTENT_TYPE, WASM).body(wasm);
+    let report: Report = client.json_in_time(request).await?;
+    print::text(&report.brief())?;
+    print::line(format_args!("{} uses it from now on", arguments.subscription))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,210 @@
+//! The report of a module, as REST has it and as people read it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use waypost_domain::plugin::{self, Offer};
+use waypost_runtime::foreign;
+
+use super::units;
+use crate::pretty;
+
+/// The widest column of names: what is longer moves the next column. Formatting takes no width beyond 65,535.
+const WIDTH_MAX: usize = 64;
+
+/// The report in its REST form.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) digest: String,
+    bytes: u64,
+    exports: Vec<String>,
+    imports: Vec<Import>,
+    manifest: Option<Manifest>,
+    compile_ms: u64,
+    compiled_bytes: u64,
+    memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Import {
+    name: String,
+    /// The full name of what the host has instead, or of the same.
+    offered: Option<String>,
+    fits: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Manifest {
+    name: String,
+    version: String,
+    description: String,
+    config_schema: Option<Value>,
+    wanted_hosts: Vec<String>,
+}
+
+impl From<&plugin::Report> for Report {
+    fn from(report: &plugin::Report) -> Self {
+        let import = |import: &plugin::Import| {
+            let (offered, fits) = match &import.offered {
+                Offer::Yes(name) => (Some(name.clone()), true),
+                Offer::OtherVersion(name) => (Some(name.clone()), false),
+                Offer::No => (None, false),
+            };
+            Import { name: import.name.clone(), offered, fits }
+        };
+        let manifest = |manifest: &plugin::Manifest| Manifest {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            description: manifest.description.clone(),
+            config_schema: manifest.config_schema.clone(),
+            wanted_hosts: manifest.wanted_hosts.clone(),
+        };
+        Self {
+            digest: report.digest.to_string(),
+            bytes: report.bytes,
+            exports: report.exports.clone(),
+            imports: report.imports.iter().map(import).collect(),
+            manifest: report.manifest.as_ref().map(manifest),
+            compile_ms: u64::try_from(report.compile_time.as_millis()).unwrap_or(u64::MAX),
+            compiled_bytes: report.compiled_bytes,
+            memory_bytes: report.memory_bytes,
+        }
+    }
+}
+
+impl Report {
+    /// Returns the report of a module that was accepted, in a few lines: whatever it imports is there, and its schema
+    /// is long.
+    pub(super) fn brief(&self) -> String {
+        let manifest = self.manifest.as_ref().map(Manifest::head).unwrap_or_default();
+        self.head() + &manifest
+    }
+
+    fn head(&self) -> String {
+        let Self { digest, bytes, exports, compile_ms, compiled_bytes, memory_bytes, .. } = self;
+        let size = units::bytes(*bytes);
+        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        let (digest, exports) = (foreign::line(digest), foreign::line(&exports));
+        let cost = match *compiled_bytes {
+            0 => ", not compiled".to_owned(),
+            compiled => {
+                let (compiled, memory) = (units::bytes(compiled), units::bytes(*memory_bytes));
+                format!(", compiled {compiled} in {compile_ms} ms\nmemory    {memory} in a fresh instance")
+            }
+        };
+        format!("digest    {digest}\nsize      {size}{cost}\nexports   {exports}\n")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { imports, manifest, .. } = self;
+        f.write_str(&self.head())?;
+        let shown: Vec<_> = imports.iter().map(|import| foreign::line(&import.name)).collect();
+        let width = shown.iter().map(|name| name.chars().count().min(WIDTH_MAX)).max().unwrap_or_default();
+        let mut head = "imports";
+        for (name, Import { offered, fits, name: wanted }) in shown.iter().zip(imports) {
+            let offer = match offered {
+                Some(offered) if *fits && offered == wanted => "offered".to_owned(),
+                Some(offered) if *fits => format!("offered as {offered}"),
+                Some(offered) => format!("DOES NOT FIT: offered is {offered}"),
+                None => "NOT OFFERED".to_owned(),
+            };
+            writeln!(f, "{head:10}{name:width$}  {}", foreign::line(&offer))?;
+            head = "";
+        }
+        manifest.as_ref().map_or(Ok(()), |manifest| write!(f, "{manifest}"))
+    }
+}
+
+impl Manifest {
+    fn head(&self) -> String {
+        let Self { name, version, description, wanted_hosts, .. } = self;
+        let (name, version) = (foreign::line(name), foreign::line(version));
+        let description = foreign::continued(description, "          ");
+        let mut text = format!("manifest  {name} {version}: {description}\n");
+        if !wanted_hosts.is_empty() {
+            let hosts = wanted_hosts.join(", ");
+            text.push_str(&format!("hosts     it would like to call {}\n", foreign::line(&hosts)));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.head();
+        if let Some(schema) = self.config_schema.as_ref().and_then(|schema| to_raw_value(schema).ok()) {
+            text.push_str("config\n");
+            pretty::json(&schema).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_at_a_glance() {
+        let json = r#"{"digest": "sha256:ab", "bytes": 80000, "exports": ["filter", "transform"], "imports": [
+            {"name": "waypost:plugin/log@0.1.0", "offered": "waypost:plugin/log@0.1.0", "fits": true},
+            {"name": "wasi:io/streams@0.2.6", "offered": "wasi:io/streams@0.2.9", "fits": true},
+            {"name": "waypost:plugin/state@0.2.0", "offered": "waypost:plugin/state@0.1.0", "fits": false},
+            {"name": "wasi:nn/tensor@0.2.0", "offered": null, "fits": false}],
+            "manifest": {"name": "n", "version": "1.0.0", "description": "d",
+                "config_schema": {"type": "object"}, "wanted_hosts": ["a.example", "b.example"]},
+            "compile_ms": 52, "compiled_bytes": 307200, "memory_bytes": 1114112}"#;
+        let report: Report = serde_json::from_str(json).unwrap();
+        insta::assert_snapshot!(report, @r#"
+        digest    sha256:ab
+        size      78.1 KiB, compiled 300 KiB in 52 ms
+        memory    1.1 MiB in a fresh instance
+        exports   filter, transform
+        imports   waypost:plugin/log@0.1.0    offered
+                  wasi:io/streams@0.2.6       offered as wasi:io/streams@0.2.9
+                  waypost:plugin/state@0.2.0  DOES NOT FIT: offered is waypost:plugin/state@0.1.0
+                  wasi:nn/tensor@0.2.0        NOT OFFERED
+        manifest  n 1.0.0: d
+        hosts     it would like to call a.example, b.example
+        config
+          {
+            "type": "object"
+          }
+        "#);
+        insta::assert_snapshot!(report.brief(), @r"
+        digest    sha256:ab
+        size      78.1 KiB, compiled 300 KiB in 52 ms
+        memory    1.1 MiB in a fresh instance
+        exports   filter, transform
+        manifest  n 1.0.0: d
+        hosts     it would like to call a.example, b.example
+        ");
+    }
+
+    /// A name with line ends made a second report, and one of 66,000 characters a panic in `format!`.
+    #[test]
+    fn no_name_makes_lines_of_its_own_or_a_panic() {
+        let forged = "x\\nerror: everything is fine\\ndigest    sha256:00\\u202e";
+        let long = "n".repeat(66_000);
+        let json = format!(
+            r#"{{"digest": "sha256:ab", "bytes": 8, "exports": ["{forged}"], "imports": [
+            {{"name": "{forged}", "offered": null, "fits": false}}, {{"name": "{long}", "offered": null, "fits": false}}],
+            "manifest": {{"name": "{forged}", "version": "{forged}", "description": "{forged}",
+                "config_schema": {{"title": "{forged}"}}, "wanted_hosts": ["{forged}"]}},
+            "compile_ms": 5, "compiled_bytes": 3, "memory_bytes": 1}}"#
+        );
+        let report: Report = serde_json::from_str(&json).unwrap();
+        for shown in [report.to_string(), report.brief()] {
+            assert_eq!(shown.matches("\nerror").count() + shown.matches("\ndigest").count(), 0, "{shown}");
+            assert!(
+                !shown.contains('\u{202e}') && shown.contains(r"x\nerror: everything is fine"),
+                "{shown}"
+            );
+            assert!(shown.contains("\n          | error: everything is fine\n"), "{shown}");
+        }
+    }
+}

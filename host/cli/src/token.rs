@@ -1,0 +1,221 @@
+//! `waypost token`: makes, lists and revokes tokens, at a running Waypost or in the data folder of one that does not run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::client::{Client, DEFAULT_SERVER, Identity};
+use crate::print;
+use waypost::config::{CA_FILE_VARIABLE, Config, Sources};
+use waypost::identity::secret;
+use waypost::service;
+use waypost_domain::access::token_text;
+use waypost_domain::{Action, Actor, AuditEntry, Scope, SecretHash, TokenId};
+use waypost_runtime::clock;
+use waypost_store::Store;
+
+/// Tokens, by which programs and people say who they are
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Create(Create),
+    List(List),
+    Revoke(Revoke),
+}
+
+/// Make a token, and print it: it is shown only now
+///
+/// A token may send events, see what its user sees, and change what is the user's, unless --scope says less, or --admin
+/// more.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  waypost token create --user ann --name laptop --expires 90d
+  waypost token create --user detector --scope receive
+  waypost token create --user root --admin --data /var/lib/waypost    before the first start
+  TOKEN=$(waypost token create --user ann); curl -H \"Authorization: Bearer $TOKEN\" localhost:8070/me")]
+pub(super) struct Create {
+    /// Whom it speaks for
+    #[arg(long, value_name = "USER")]
+    user: String,
+    /// A name for people
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What it may be used for: receive, read or subscribe; again for several [default: these three]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
+    scopes: Vec<Scope>,
+    /// It may do everything, for everybody's things
+    #[arg(long)]
+    admin: bool,
+    /// When it ends: after a while (`90d`), or at a time [default: never]
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// List tokens: yours, or everybody's if you are an admin
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Revoke a token: it is no good any more, and the sessions that were begun with it end
+#[derive(Debug, clap::Args)]
+pub(super) struct Revoke {
+    /// Its id, as `waypost token list` shows it
+    id: TokenId,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the tokens are.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The data folder of a Waypost that does not run, in the place of --server
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    data: Option<PathBuf>,
+    /// The Waypost to ask
+    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
+    server: Url,
+    /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificate authorities of this PEM file, and no others, instead of the system's
+    #[arg(long, value_name = "FILE", env = CA_FILE_VARIABLE)]
+    ca_file: Option<PathBuf>,
+}
+
+impl Place {
+    fn client(self) -> anyhow::Result<Client> {
+        Client::new(self.server, &Identity::by_token(self.token_file, self.ca_file), "--server")
+    }
+}
+
+/// A token as REST shows it.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    name: String,
+    user: String,
+    scopes: Vec<String>,
+    expires: Option<String>,
+    last_used: Option<String>,
+    #[serde(default)]
+    token: Option<String>,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    Scope::of(name).ok_or_else(|| format!("the scopes are {}", Scope::ALL.map(Scope::name).join(", ")))
+}
+
+pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Create(create) => make(create).await,
+        Command::List(list) => show(list).await,
+        Command::Revoke(revoke) => remove(revoke).await,
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn make(Create { user, name, mut scopes, admin, expires, place }: Create) -> anyhow::Result<()> {
+    scopes.extend(admin.then_some(Scope::Admin));
+    let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+    let body = json!({
+        "user": user,
+        "name": name,
+        "scopes": (!names.is_empty()).then_some(names),
+        "expires": expires,
+    });
+    let Row { id, user, scopes, expires, token, .. } = match place.data {
+        Some(data) => create_in(data, body).await?,
+        None => {
+            let client = place.client()?;
+            let request = client.request(Method::POST, &["tokens"]);
+            client.json(request.header("content-type", "application/json").body(body.to_string())).await?
+        }
+    };
+    print::line(token.context("the server has made a token and does not show it")?)?;
+    let end = expires.map_or_else(|| "never ends".to_owned(), |expires| format!("ends {expires}"));
+    print::notice(&format!("token {id} of {user}: {}; {end}. It is shown only now.", scopes.join(", ")));
+    Ok(())
+}
+
+async fn show(List { json, place }: List) -> anyhow::Result<()> {
+    let tokens: Value = match place.data {
+        Some(data) => {
+            let store = open(data).await?;
+            let tokens = store.tokens().all().into_iter().filter(|known| known.token.session_of.is_none());
+            let shown = tokens.map(|known| waypost::http::show_token(&known.token, known.used())).collect();
+            store.close().await;
+            shown
+        }
+        None => {
+            let client = place.client()?;
+            client.json(client.request(Method::GET, &["tokens"])).await?
+        }
+    };
+    if json {
+        return print::json(&tokens);
+    }
+    let rows: Vec<Row> =
+        serde_json::from_value(tokens).context("the server does not answer like a Waypost")?;
+    for Row { id, name, user, scopes, expires, last_used, .. } in rows {
+        let used = last_used.map_or_else(|| "never used".to_owned(), |used| format!("used {used}"));
+        let end = expires.map(|expires| format!("  ends {expires}")).unwrap_or_default();
+        print::line(format_args!("{id}  {user}  {}  {used}{end}  {name}", scopes.join(",")))?;
+    }
+    Ok(())
+}
+
+async fn remove(Revoke { id, place }: Revoke) -> anyhow::Result<()> {
+    match place.data {
+        Some(data) => {
+            let store = open(data).await?;
+            let note = AuditEntry::new(Action::TokenRevoke, id, &Actor::program(""), clock::now());
+            let removed = store.remove_token(id, Some(note)).await;
+            store.close().await;
+            anyhow::ensure!(removed?, "there is no token {id}");
+        }
+        None => {
+            let client = place.client()?;
+            client.text(client.request(Method::DELETE, &["tokens", &id.to_string()])).await?;
+        }
+    }
+    print::line(format_args!("revoked {id}"))?;
+    Ok(())
+}
+
+/// Makes a token in a data folder.
+async fn create_in(data: PathBuf, body: Value) -> anyhow::Result<Row> {
+    let Value::Object(body) = body else { unreachable!("it is one") };
+    let (now, secret) = (clock::now(), secret());
+    let mut token = waypost::http::wanted_token(body, now).map_err(anyhow::Error::msg)?;
+    let text = token_text(&secret);
+    token.hash = SecretHash::of(&text);
+    let store = open(data).await?;
+    let note = AuditEntry::new(Action::TokenCreate, token.id, &Actor::program(""), now).of(&token.user);
+    let note = note.with("name", token.name.as_str()).with("scopes", token.scopes.to_string());
+    let kept = store.put_token(token.clone(), note).await;
+    store.close().await;
+    kept.context("failed to keep the token")?;
+    let mut shown = waypost::http::show_token(&token, None);
+    shown["token"] = text.into();
+    Ok(serde_json::from_value(shown)?)
+}
+
+/// Opens the store as `waypost serve` would with the same folder.
+async fn open(data: PathBuf) -> anyhow::Result<std::sync::Arc<Store>> {
+    let mut sources = Sources::from_environment(std::env::vars_os())?;
+    sources.flags = BTreeMap::from([("data".to_owned(), data.to_string_lossy().into_owned())]);
+    Ok(service::open_store(&Config::load(sources)?).await?)
+}

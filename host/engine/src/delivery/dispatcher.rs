@@ -1,0 +1,126 @@
+//! The delivery stage: the workers of subscriptions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
+
+use super::Limits;
+use super::breaker::BreakerState;
+use super::clients::Clients;
+use super::handshake::Handshakes;
+use super::last_success::LastSuccess;
+use super::oauth::Tokens;
+use super::targets::Targets;
+use crate::directory::Directory;
+use crate::modules::Modules;
+use crate::policy::Policy;
+use crate::worker::{Mailboxes, SLICE, Slots, Workers};
+use waypost_domain::{EventId, Holder, RecipientId, SubscriptionId};
+use waypost_net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
+use waypost_secrets::signing::ServiceKey;
+use waypost_store::{self as store, Store};
+
+/// Why the dispatcher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The HTTP client cannot be made.
+    #[error("failed to make the HTTP client")]
+    Client(#[source] SetUpError),
+    /// The store cannot be read.
+    #[error("failed to read what is owed")]
+    Store(#[source] store::Error),
+}
+
+/// The delivery stage: a handle on its workers.
+pub struct Dispatcher {
+    workers: Workers<Targets>,
+    pub(super) targets: Arc<Targets>,
+}
+
+impl Dispatcher {
+    /// Starts to attempt pending deliveries.
+    ///
+    /// # Errors
+    /// When the store cannot be read or TLS cannot be set up.
+    pub async fn start(
+        store: Arc<Store>,
+        directory: Arc<Directory>,
+        modules: Arc<Modules>,
+        policy: Policy,
+        guard: Arc<Guard>,
+        service_key: Arc<ServiceKey>,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let reach = Reach::guarded(Arc::clone(&guard), Agent::Delivery);
+        let kept = KeptMax { host: limits.subscription_in_flight_max, all: limits.kept_connections_max };
+        let client = Client::new(reach, limits.connect_timeout, kept).map_err(StartError::Client)?;
+        let searched = *store.share().changed().borrow();
+        let reached = store.reached().await.map_err(StartError::Store)?;
+        let (stop, tasks) = (store.alarm().stop_token(), TaskTracker::new());
+        let targets = Arc::new(Targets {
+            store: Arc::clone(&store),
+            directory,
+            modules,
+            policy,
+            clients: Clients::new(client),
+            service_key,
+            tokens: Tokens::new(),
+            handshakes: Handshakes::new(limits.webhook_origin.clone()),
+            guard,
+            slots: Slots::new(limits.in_flight_max, SLICE, tasks.clone()),
+            limits,
+            last_success: LastSuccess::new(reached),
+            breakers: Arc::default(),
+            stop: stop.clone(),
+        });
+        let stage = "the dispatcher of deliveries";
+        let workers = Workers::start(stage, store, Arc::clone(&targets), searched, stop, tasks);
+        Ok(Self { workers, targets })
+    }
+
+    /// Tells whether an attempt of this delivery is in flight.
+    pub fn is_in_flight(&self, event: EventId, recipient: RecipientId) -> bool {
+        self.workers.in_flight().contains(event, recipient)
+    }
+
+    /// Tells whether a policy server or plugin decides who may see an event.
+    pub fn asks_policy(&self) -> bool {
+        match self.targets.policy {
+            Policy::Everyone => false,
+            Policy::Server(_) | Policy::Plugin(_) => true,
+        }
+    }
+
+    /// Drops the cached policy answers about an event and the users of these recipients. Called before it is
+    /// redelivered.
+    pub async fn ask_policy_again(&self, event: EventId, recipients: &[RecipientId]) {
+        for subscription in
+            recipients.iter().filter_map(|id| self.targets.directory.get(id.subscription_id()))
+        {
+            self.targets.policy.forget(event, &subscription.user).await;
+        }
+    }
+
+    /// Returns the state of a subscription's plugin, if it has failed of late.
+    pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
+        self.targets.breakers.state(&*self.targets.directory.get(subscription)?)
+    }
+
+    /// Returns what holds a subscription's deliveries, other than their target and plugin, and since when.
+    pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
+        self.workers.hold(recipient)
+    }
+
+    /// Returns the mailboxes of the running workers.
+    pub fn mailboxes(&self) -> Arc<Mailboxes> {
+        self.workers.mailboxes()
+    }
+
+    /// Starts no more attempts, waits for those in flight at most `grace`, and then drops them: they are
+    /// repeated after the next start.
+    pub async fn stop(&self, grace: Duration) {
+        self.workers.stop(grace).await;
+    }
+}

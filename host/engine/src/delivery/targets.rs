@@ -1,0 +1,203 @@
+//! Makes the attempts to deliver to subscriptions' targets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Trouble;
+use super::breaker::{Breakers, Permit};
+use super::clients::Clients;
+use super::credentials::Credentials;
+use super::handshake::Handshakes;
+use super::last_success::LastSuccess;
+use super::oauth::Tokens;
+use super::outcome::{Retry, SubscriptionEffect, failure};
+use super::pipeline::PluginContext;
+use super::state_cache::StateCache;
+use super::{Limits, attempt};
+use crate::directory::Directory;
+use crate::modules::Modules;
+use crate::policy::Policy;
+use crate::worker::{
+    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
+};
+use waypost_domain::{Answer, Outcome, RecipientId, Subscription};
+use waypost_net::Guard;
+use waypost_runtime::chain;
+use waypost_runtime::clock;
+use waypost_runtime::stage::PANICKED;
+use waypost_secrets::signing::ServiceKey;
+use waypost_store::{self as store, PendingDelivery, Store, WakeSet};
+
+/// The deliverer of subscriptions: what all attempts share.
+pub(super) struct Targets {
+    /// For rendered payloads and plugins' state.
+    pub(super) store: Arc<Store>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) modules: Arc<Modules>,
+    pub(super) policy: Policy,
+    pub(super) clients: Clients,
+    pub(super) service_key: Arc<ServiceKey>,
+    pub(super) tokens: Tokens,
+    pub(super) handshakes: Handshakes,
+    /// Checks the headers that a plugin or a subscription sets.
+    pub(super) guard: Arc<Guard>,
+    pub(super) limits: Limits,
+    /// Every attempt needs one.
+    pub(super) slots: Arc<Slots>,
+    pub(super) last_success: LastSuccess,
+    pub(super) breakers: Arc<Breakers>,
+    /// Cancelled when the service stops.
+    pub(super) stop: CancellationToken,
+}
+
+/// The rules of the workers of subscriptions.
+pub(crate) const RULES: Rules = Rules {
+    division: Division::ByRecipient,
+    linger: Duration::from_secs(1),
+    hold_min: Duration::from_secs(1),
+    insists: false,
+    panic_pause: Duration::from_secs(1),
+};
+
+impl Deliverer for Targets {
+    const RULES: Rules = RULES;
+    type Subject = Subscription;
+    type Cache = StateCache;
+    type Permit = Option<PluginContext>;
+    type Mark = ();
+
+    fn wakes(&self, store: &Store) -> Arc<WakeSet> {
+        store.wakes()
+    }
+
+    fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
+        standing(&self.directory, recipient)
+    }
+
+    fn window(&self, subscription: &Subscription) -> Window {
+        let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
+        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own).max(1) }
+    }
+
+    fn slots(&self, _: &Subscription) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// While the plugin's breaker is open, only a delivery that needs no plugin may be attempted.
+    fn choose(
+        &self,
+        subscription: &Subscription,
+        waiting: &VecDeque<PendingDelivery>,
+        cache: &Arc<StateCache>,
+    ) -> Choice<Option<PluginContext>> {
+        let (Some(_), Some(first)) = (&subscription.plugin, waiting.front()) else {
+            return Choice { next: Some((0, None)), held_until: None };
+        };
+        let is_decided = |pending: &PendingDelivery| pending.rendered || pending.progress.passed;
+        let permit = match is_decided(first) {
+            true => Permit::Call,
+            false => self.breakers.ask(subscription, clock::now()),
+        };
+        let (place, held_until) = match permit {
+            Permit::Not { until, holds: true } => (waiting.iter().position(is_decided), Some(until)),
+            Permit::Call | Permit::Try(_) | Permit::Not { .. } => (Some(0), None),
+        };
+        let next = place.map(|place| (place, Some(PluginContext { permit, state_cache: Arc::clone(cache) })));
+        Choice { next, held_until }
+    }
+
+    fn mark(&self) {}
+
+    async fn deliver(
+        self: &Arc<Self>,
+        assignment: &Assignment<'_, Self>,
+        plugin_context: Option<PluginContext>,
+        record: &mut AttemptRecord,
+    ) -> Next {
+        let next = match attempt::make(self, assignment, plugin_context, record).await {
+            Some(next) => next,
+            None => Next::GaveWay(format!(
+                "the attempt gave way to others after {} ms: {} were under way (the setting in_flight_max)",
+                assignment.slot.elapsed().as_millis(),
+                self.limits.in_flight_max
+            )),
+        };
+        if let Next::Over(Outcome::Delivered, _) = &next {
+            record.target.iter_mut().for_each(Answer::keep_little);
+        }
+        next.map_effect(|effect| self.effect(assignment, effect))
+    }
+
+    /// A panic is not the subscription's fault: it has no effect on it.
+    async fn panicked(self: &Arc<Self>, assignment: &Assignment<'_, Self>, _: &mut AttemptRecord) -> Next {
+        let (reason, error) = (PANICKED.to_owned(), String::new());
+        let (outcome, _) = failure(reason, error, None, self.retry(assignment).context());
+        Next::Over(outcome, Effect::Nothing)
+    }
+
+    fn forget(&self, recipient: RecipientId) {
+        let id = recipient.subscription_id();
+        self.breakers.forget(id);
+        self.last_success.forget(id);
+    }
+
+    /// Another node may have reached targets.
+    async fn gained(&self) -> Result<(), store::Error> {
+        self.last_success.merge(self.store.reached().await?);
+        Ok(())
+    }
+}
+
+/// Returns where a subscription stands.
+pub(crate) fn standing(directory: &Directory, recipient: RecipientId) -> Standing<Subscription> {
+    match directory.get(recipient.subscription_id()) {
+        None => Standing::Inactive,
+        Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
+        Some(subscription) if subscription.is_active() => Standing::Active(subscription),
+        Some(_) => Standing::Inactive,
+    }
+}
+
+impl Targets {
+    /// Returns how a delivery is retried if this attempt fails.
+    pub(super) fn retry<'a>(&'a self, assignment: &Assignment<'a, Self>) -> Retry<'a> {
+        let schedule = assignment.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
+        Retry { schedule, failed: assignment.pending.progress.failed + 1 }
+    }
+
+    /// Opens what a subscription adds to its requests.
+    pub(super) fn credentials(&self, subscription: &Subscription) -> Result<Credentials, Trouble> {
+        Credentials::open(self.store.vault(), &self.service_key, &self.guard, subscription)
+    }
+
+    /// Notes that the target was reached, or returns how the subscription is disabled.
+    fn effect(self: &Arc<Self>, assignment: &Assignment<'_, Self>, effect: SubscriptionEffect) -> Effect {
+        let (error, unless_reached) = match effect {
+            SubscriptionEffect::Nothing => return Effect::Nothing,
+            SubscriptionEffect::Reached => {
+                self.last_success.note(assignment.subject.id, clock::now());
+                return Effect::Nothing;
+            }
+            SubscriptionEffect::DisableUnlessReached(error) => (error, true),
+            SubscriptionEffect::Disable(error) => (error, false),
+        };
+        let first = assignment.pending.progress.first_attempt.unwrap_or(assignment.at);
+        let (targets, subscription) = (Arc::clone(self), Arc::clone(assignment.subject));
+        Effect::First(Box::pin(async move {
+            if !(unless_reached && targets.last_success.since(subscription.id, first)) {
+                targets.disable(&subscription, error).await;
+            }
+        }))
+    }
+
+    async fn disable(&self, subscription: &Arc<Subscription>, error: String) {
+        let id = subscription.id;
+        tracing::warn!(subscription = %id, error, "the subscription is disabled");
+        if let Err(failure) = self.directory.disable(subscription, clock::now(), error).await {
+            tracing::error!(subscription = %id, error = chain::text(&failure), "the subscription could not be disabled");
+        }
+    }
+}

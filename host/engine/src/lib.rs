@@ -1,0 +1,20 @@
+//! From an event to a settled delivery.
+//!
+//! [`intake`] matches events with the compiled subscriptions of the [`directory`] and hands both to the store. The
+//! `worker`s of a recipient read the store and let a deliverer make the attempts: [`delivery`] has the one for targets,
+//! the crate `waypost-handlers` the one for programs. [`recovery`] is the second source of deliveries: it matches the
+//! log again and enqueues what a subscription missed. [`modules`] keeps what users upload, [`policy`] says who may see
+//! an event.
+
+pub mod directory;
+pub mod modules;
+pub mod policy;
+
+pub mod worker;
+
+pub mod delivery;
+pub mod intake;
+pub mod recovery;
+
+#[cfg(test)]
+mod simulation;

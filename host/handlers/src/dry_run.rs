@@ -1,0 +1,61 @@
+//! One run without a store: to try a handler.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::definition::Definition;
+use super::folder::Folder;
+use super::meter::Meter;
+use super::program::Shortage;
+use super::ready::{Deps, Error, Handler};
+use super::run::{Attempt, Failure};
+use waypost_domain::handler::HandlerRun;
+use waypost_domain::{DeliveryId, Event, EventId};
+use waypost_runtime::clock;
+use waypost_store::LoggedEvent;
+
+/// How a run without a store went.
+#[derive(Clone, Debug)]
+pub struct DryRun {
+    /// What is told of it.
+    pub run: HandlerRun,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// The run's folder, with `download/` and the outputs: the caller's to remove.
+    pub folder: PathBuf,
+}
+
+/// Runs a handler on an event in a new folder below `runs`. Dropping the future ends it.
+///
+/// # Errors
+/// When the handler cannot be used.
+pub async fn dry_run(
+    definition: Definition,
+    deps: &Deps,
+    event: Event,
+    runs: &Path,
+    meter: &Arc<Meter>,
+) -> Result<DryRun, Error> {
+    let handler = Arc::new(Handler::load(definition, deps).await?);
+    let (id, recipient) = (EventId::from_uuid(Uuid::now_v7()), handler.definition.name.routed());
+    let received = clock::now();
+    let logged = LoggedEvent { id, event, received, sender: String::new(), matched: vec![recipient] };
+    let folder = Folder::of(runs, DeliveryId::of(id, recipient));
+    let attempt = Attempt {
+        handler: Arc::clone(&handler),
+        logged: Arc::new(logged),
+        recipient,
+        number: 1,
+        folder: folder.clone(),
+        meter: Arc::clone(meter),
+    };
+    let made = Box::pin(attempt.make()).await;
+    let short = |Shortage(reason)| Error::Shortage { name: handler.definition.name.clone(), reason };
+    let ended = made.map_err(short)?;
+    let failure = ended.failure.map(|failure| match failure {
+        Failure::Run(reason) | Failure::Upload { reason, .. } | Failure::UploadForGood(reason) => reason,
+    });
+    Ok(DryRun { run: ended.run, failure, folder: folder.work() })
+}

@@ -1,0 +1,231 @@
+//! Removing events from the log, a few batches in each transaction. Pending deliveries of disabled subscriptions wait, but do
+//! not keep their events for ever.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Apply;
+use crate::redb::deliveries::{DeliveryKey, Stand};
+use crate::redb::handle::Fault;
+use crate::redb::record::{self, Batch};
+use crate::redb::usage::{self, Kind};
+use crate::redb::{damage, ids};
+use crate::{LoggedEvent, Purge, PurgeReport, StoredState};
+use waypost_domain::{Attempt, Entry, EventId, Outcome};
+
+/// The most batches that one transaction reads, so that accepts do not wait long for the writer.
+const BATCHES_AT_ONCE: usize = 16;
+/// After giving up this many deliveries, a transaction reads no further batch.
+const EXPIRED_AT_ONCE: u64 = 4_096;
+
+/// Purges from batch `from` on; returns what was done and where to go on, if there is more.
+pub(super) fn purge(
+    apply: &mut Apply<'_, '_>,
+    purge: &Purge,
+    from: EventId,
+) -> Result<(PurgeReport, Option<EventId>), Fault> {
+    let (mut keys, end) = match purge {
+        Purge::Events(events) => (batches_of(apply, events, from)?, u128::MAX),
+        Purge::Before(time) | Purge::Expired(time) => {
+            let keys = apply.log.keys(from.uuid().as_u128(), BATCHES_AT_ONCE + 1)?;
+            (keys, ids::first_at(*time).uuid().as_u128())
+        }
+    };
+    let next = (keys.len() > BATCHES_AT_ONCE).then(|| record::event_id(keys[BATCHES_AT_ONCE]));
+    keys.truncate(BATCHES_AT_ONCE);
+    let mut purged = PurgeReport::default();
+    for (place, key) in keys.iter().enumerate() {
+        let meant = match damage::apart(apply.log.batch(*key))? {
+            Ok(batch) => purge_batch(apply, *key, batch, purge, *key < end, &mut purged)?,
+            // A batch that cannot be read is purged once it is old enough.
+            Err(_) => purge_damaged(apply, *key, purge, *key < end, &mut purged)?,
+        };
+        // An event gets its id a little after it was received; the purge therefore ends at the first batch without
+        // a match.
+        if meant == 0 && *key >= end {
+            return Ok((purged, None));
+        }
+        if purged.expired >= EXPIRED_AT_ONCE
+            && let Some(next) = keys.get(place + 1)
+        {
+            return Ok((purged, Some(record::event_id(*next))));
+        }
+    }
+    Ok((purged, next))
+}
+
+fn batches_of(apply: &Apply<'_, '_>, events: &[EventId], from: EventId) -> Result<Vec<u128>, Fault> {
+    let mut keys = Vec::new();
+    for event in events {
+        keys.extend(apply.log.batch_of(event.uuid().as_u128())?);
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| *key >= from.uuid().as_u128());
+    Ok(keys)
+}
+
+/// Purges one batch; returns how many of its events the purge covers. `is_old` tells whether the whole batch is
+/// older than the purge's limit.
+fn purge_batch(
+    apply: &mut Apply<'_, '_>,
+    key: u128,
+    mut batch: Batch,
+    purge: &Purge,
+    is_old: bool,
+    purged: &mut PurgeReport,
+) -> Result<u64, Fault> {
+    let (before, mut recipients) = (*purged, BTreeSet::new());
+    for (index, place) in (0u32..).zip(batch.iter_mut()) {
+        let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
+        let keys = keys_of(apply, key, index, logged)?;
+        let mut open = Vec::new();
+        for key in &keys {
+            // A record that cannot be read is no reason to keep the event.
+            if let Ok(Some(stand)) = damage::apart(apply.deliveries.stand(*key))?
+                && !stand.is_final()
+            {
+                open.push((*key, stand));
+            }
+        }
+        let expired = match purge {
+            Purge::Expired(time) => expire(apply, &open, logged.received, *time)?,
+            Purge::Before(_) | Purge::Events(_) => 0,
+        };
+        purged.expired += expired as u64;
+        if open.len() > expired {
+            purged.kept += 1;
+        } else {
+            remove_deliveries(apply, &keys)?;
+            recipients.extend(keys.iter().map(|key| key.recipient));
+            *place = None;
+            purged.purged += 1;
+        }
+    }
+    if is_old && is_by_time(purge) {
+        purged.purged += batch.damaged.len() as u64;
+        batch.damaged.clear();
+    }
+    if purged.purged > before.purged {
+        apply.log.replace(key, &batch)?;
+        if batch.is_purged() {
+            remove_history(apply, key)?;
+            apply.deliveries.forget_minutes(recipients, apply.log.oldest()?)?;
+        }
+    }
+    Ok(purged.purged + purged.kept - before.purged - before.kept)
+}
+
+/// Purges a batch that cannot be read, once all of it is old. It counts as one event: how many it had is unknown.
+fn purge_damaged(
+    apply: &mut Apply<'_, '_>,
+    key: u128,
+    purge: &Purge,
+    is_old: bool,
+    purged: &mut PurgeReport,
+) -> Result<u64, Fault> {
+    if !is_old || !is_by_time(purge) {
+        return Ok(0);
+    }
+    remove_history(apply, key)?;
+    apply.log.remove(key)?;
+    let recipients = apply.deliveries.recipients_of(key)?;
+    for recipient in &recipients {
+        apply.deliveries.remove_batch_rows(*recipient, key)?;
+    }
+    apply.deliveries.forget_minutes(recipients, apply.log.oldest()?)?;
+    purged.purged += 1;
+    Ok(1)
+}
+
+/// Returns all deliveries of an event.
+fn keys_of(
+    apply: &Apply<'_, '_>,
+    batch: u128,
+    index: u32,
+    logged: &LoggedEvent,
+) -> Result<Vec<DeliveryKey>, Fault> {
+    let event = logged.id.uuid().as_u128();
+    let added = apply.deliveries.added(batch, index)?;
+    let recipients = logged.matched.iter().map(|id| id.uuid().as_u128()).chain(added);
+    Ok(recipients.map(|recipient| DeliveryKey { recipient, event, batch, index }).collect())
+}
+
+/// Removes the deliveries of an event, with what is rendered of them.
+fn remove_deliveries(apply: &mut Apply<'_, '_>, keys: &[DeliveryKey]) -> Result<(), Fault> {
+    let has_rendered = !apply.plugin_data.has_no_rendered()?;
+    for key in keys {
+        drop(damage::apart(apply.deliveries.leave(*key))?);
+        apply.deliveries.remove_added(*key)?;
+        if has_rendered {
+            apply.discard_rendered((key.recipient, key.event))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the history of a batch, and what it counts for subscriptions.
+fn remove_history(apply: &mut Apply<'_, '_>, key: u128) -> Result<(), Fault> {
+    let mut counted: HashMap<u128, u64> = HashMap::new();
+    apply.history.remove(apply.pieces, key, |record| {
+        let bytes = usage::of_entry(&record.entry);
+        if bytes > 0 {
+            *counted.entry(record.recipient).or_default() += bytes;
+        }
+    })?;
+    for (recipient, bytes) in counted {
+        apply.recount(recipient, Kind::History, bytes, 0)?;
+    }
+    Ok(())
+}
+
+/// Gives up those of an event's open deliveries that have been pending since before `time` for disabled
+/// subscriptions; returns how many these are.
+fn expire(
+    apply: &mut Apply<'_, '_>,
+    open: &[(DeliveryKey, Stand)],
+    received: Timestamp,
+    time: Timestamp,
+) -> Result<usize, Fault> {
+    let mut expired = 0;
+    for (key, stand) in open {
+        let pending_since = stand.origin().asked.unwrap_or(received);
+        if pending_since >= time || !apply.registry.is_disabled(key.recipient)? {
+            continue;
+        }
+        apply.deliveries.leave(*key)?;
+        apply.history.add(*key, given_up(stand, apply.now));
+        apply.deliveries.end(*key, StoredState::Dead, stand.origin().was_allowed)?;
+        expired += 1;
+    }
+    apply.write_history()?;
+    Ok(expired)
+}
+
+/// Tells whether a purge covers all events before a time, including those that cannot be read.
+fn is_by_time(purge: &Purge) -> bool {
+    match purge {
+        Purge::Before(_) | Purge::Expired(_) => true,
+        Purge::Events(_) => false,
+    }
+}
+
+fn is_meant(purge: &Purge, logged: &LoggedEvent) -> bool {
+    match purge {
+        Purge::Events(events) => events.contains(&logged.id),
+        Purge::Before(time) | Purge::Expired(time) => logged.received < *time,
+    }
+}
+
+fn given_up(stand: &Stand, at: Timestamp) -> Entry {
+    let number = match stand {
+        Stand::Waiting(waiting) => waiting.progress.failed,
+        Stand::First | Stand::Ended(_) => 0,
+    };
+    let reason = "expired: its subscription is disabled, and it has waited for longer than events are kept (the setting \
+                  retention)";
+    let outcome = Outcome::Dead { reason: reason.to_owned() };
+    Entry::Attempt(Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome })
+}

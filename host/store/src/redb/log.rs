@@ -1,0 +1,219 @@
+//! The log: events in batches, oldest first, and which of them came before within the dedup window.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use redb::{ReadableTable, StorageError};
+
+use super::damage::{self, Marks};
+use super::handle::Fault;
+use super::ids;
+use super::read::Reader;
+use super::record::{self, Batch};
+use super::schema::tables;
+use super::text::Text;
+use crate::{Arrival, Forward, LoggedEvent};
+use waypost_domain::EventId;
+use waypost_domain::recovery::Mark;
+
+tables! {
+    /// The tables of the log.
+    LogTables {
+        /// First event id of a batch → the events of the batch. Written by accept; again only when one of them is purged.
+        BATCHES as batches = "batches": u128 => &'static [u8];
+        /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
+        SEEN as seen = "seen": Text => u128;
+        /// Event → its key in [`SEEN`], so that the oldest are dropped first.
+        SEEN_ORDER as seen_order = "seen_order": u128 => Text;
+    }
+}
+
+/// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock may be
+/// changed.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+/// The log, as a group of writes changes it.
+pub(super) struct Log<'a, 'txn> {
+    tables: &'a mut LogTables<'txn>,
+    marks: &'a Marks,
+    /// New batches.
+    pub(super) new: Vec<(u128, Batch)>,
+    /// Batches that have changed on disk.
+    pub(super) changed: Vec<u128>,
+}
+
+impl<'a, 'txn> Log<'a, 'txn> {
+    pub(super) fn new(tables: &'a mut LogTables<'txn>, marks: &'a Marks) -> Self {
+        Self { tables, marks, new: Vec::new(), changed: Vec::new() }
+    }
+
+    /// Appends a batch.
+    pub(super) fn append(&mut self, key: u128, batch: &[LoggedEvent]) -> Result<(), Fault> {
+        let record = record::encode_batch(batch.iter().map(Some), &[]);
+        self.tables.batches.insert(key, record.as_slice())?;
+        // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
+        let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
+        self.new.push((key, copy));
+        Ok(())
+    }
+
+    /// Returns the event that this one repeats, if that is not older than `oldest`; or remembers this one as `id`.
+    pub(super) fn repeated(
+        &mut self,
+        arrival: &Arrival,
+        id: EventId,
+        oldest: Timestamp,
+    ) -> Result<Option<EventId>, Fault> {
+        let key = format!("{}\0{}", arrival.event.source(), arrival.event.id());
+        let oldest = ids::first_at(oldest).uuid().as_u128();
+        let LogTables { seen, seen_order, .. } = &mut *self.tables;
+        // Each new entry removes up to two expired ones, so that the table needs no other cleanup.
+        for _ in 0..2 {
+            let first = seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
+            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
+            seen_order.remove(at)?;
+            if expired == Text::DAMAGED {
+                self.marks.mark("seen_order", at, &record::Error::Text);
+                continue;
+            }
+            if seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
+                seen.remove(expired.as_str())?;
+            }
+        }
+        if let Some(first) = seen.get(key.as_str())?.map(|first| first.value())
+            && first >= oldest
+        {
+            return Ok(Some(record::event_id(first)));
+        }
+        seen.insert(key.as_str(), id.uuid().as_u128())?;
+        seen_order.insert(id.uuid().as_u128(), key.as_str())?;
+        Ok(None)
+    }
+
+    /// Reads a batch; one that is not there has no events.
+    pub(super) fn batch(&self, key: u128) -> Result<Batch, Fault> {
+        let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::default()) };
+        let read = record::decode_batch(&Bytes::copy_from_slice(row.value()));
+        read.map_err(|reason| {
+            self.marks.mark("batches", key, &reason);
+            Fault::Damaged { table: "batches", reason }
+        })
+    }
+
+    /// Returns the key of the batch that holds an event, if any does.
+    pub(super) fn batch_of(&self, event: u128) -> Result<Option<u128>, StorageError> {
+        batch_of(&self.tables.batches, event)
+    }
+
+    /// Returns an event with its place in the log.
+    pub(super) fn find(&self, event: u128) -> Result<Option<(u128, u32, Arc<LoggedEvent>)>, Fault> {
+        let Some(key) = self.batch_of(event)? else { return Ok(None) };
+        let batch = self.batch(key)?;
+        let found = (0u32..)
+            .zip(batch.iter().map(Option::as_ref))
+            .find(|(_, logged)| logged.is_some_and(|logged| logged.id.uuid().as_u128() == event));
+        Ok(found.and_then(|(index, logged)| Some((key, index, Arc::clone(logged?)))))
+    }
+
+    /// Returns the keys of the first batches from this one on.
+    pub(super) fn keys(&self, from: u128, limit: usize) -> Result<Vec<u128>, StorageError> {
+        self.tables.batches.range(from..)?.take(limit).map(|row| Ok(row?.0.value())).collect()
+    }
+
+    /// Returns the key of the oldest batch.
+    pub(super) fn oldest(&self) -> Result<Option<u128>, StorageError> {
+        Ok(self.tables.batches.first()?.map(|(key, _)| key.value()))
+    }
+
+    /// Returns the newest event, including those of this commit.
+    pub(super) fn newest(&self) -> Result<Option<Mark>, Fault> {
+        for row in self.tables.batches.iter()?.rev() {
+            let key = row?.0.value();
+            // The walk of a recovery skips a batch that cannot be read, too.
+            let Ok(batch) = damage::apart(self.batch(key))? else { continue };
+            let mark = |logged: &Arc<LoggedEvent>| Mark { event: logged.id, received: logged.received };
+            let newest = batch.iter().flatten().map(mark).max_by_key(|mark| mark.event);
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a changed batch, or removes an empty one.
+    pub(super) fn replace(&mut self, key: u128, batch: &Batch) -> Result<(), Fault> {
+        if batch.is_purged() {
+            return self.remove(key);
+        }
+        let record = record::encode_batch(batch.iter().map(Option::as_deref), &batch.damaged);
+        self.tables.batches.insert(key, record.as_slice())?;
+        self.changed.push(key);
+        Ok(())
+    }
+
+    /// Removes a batch.
+    pub(super) fn remove(&mut self, key: u128) -> Result<(), Fault> {
+        self.tables.batches.remove(key)?;
+        self.changed.push(key);
+        Ok(())
+    }
+}
+
+/// Returns the key of the batch that holds `event`, if any does.
+pub(super) fn batch_of(
+    batches: &impl ReadableTable<u128, &'static [u8]>,
+    event: u128,
+) -> Result<Option<u128>, StorageError> {
+    Ok(batches.range(..=event)?.next_back().transpose()?.map(|(key, _)| key.value()))
+}
+
+/// Returns the newest batch.
+pub(super) fn last_batch(reader: &Reader) -> Result<Option<EventId>, Fault> {
+    reader.handle.read(|txn| {
+        let batches = txn.open_table(BATCHES)?;
+        Ok(batches.last()?.map(|(key, _)| record::event_id(key.value())))
+    })
+}
+
+/// See [`crate::Store::forward`].
+pub(super) fn forward(reader: &Reader, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Fault> {
+    let id = |event: EventId| event.uuid().as_u128();
+    let away = |time: Timestamp, by| id(ids::first_at(time.checked_add(by).unwrap_or(time)));
+    let first = forward.after.map_or(0, |after| id(after).saturating_add(1));
+    let first = first.max(forward.since.map_or(0, |since| away(since, -SLACK)));
+    let last = id(forward.last).min(forward.until.map_or(u128::MAX, |until| away(until, SLACK)));
+    // The range may start inside the first batch.
+    let begun = reader.handle.read(|txn| Ok(batch_of(&txn.open_table(BATCHES)?, first)?))?;
+    let (mut found, mut bytes, mut from) = (Vec::new(), 0, begun.unwrap_or(first));
+    // One transaction for each batch: a long walk does not hold back the reuse of pages.
+    while from <= last && found.len() < forward.events {
+        let more = reader.handle.read(|txn| {
+            let Some(row) = txn.open_table(BATCHES)?.range(from..=last)?.next().transpose()? else {
+                return Ok(false);
+            };
+            from = row.0.value();
+            // The walk goes on after a batch that is damaged.
+            let batch = reader.readable_batch(txn, from)?.unwrap_or_default();
+            from = from.saturating_add(1);
+            let wanted = batch.iter().flatten().filter(|logged| (first..=last).contains(&id(logged.id)));
+            let wanted: Vec<_> = wanted.collect();
+            // A batch is split only if it is too large alone: each part rewrites the whole batch.
+            if !found.is_empty() && found.len() + wanted.len() > forward.events {
+                return Ok(false);
+            }
+            for logged in wanted.into_iter().take(forward.events) {
+                bytes += logged.event.size();
+                if bytes > forward.bytes && !found.is_empty() {
+                    return Ok(false);
+                }
+                found.push(Arc::clone(logged));
+            }
+            Ok(true)
+        })?;
+        if !more {
+            break;
+        }
+    }
+    Ok(found)
+}

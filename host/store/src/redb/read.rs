@@ -1,0 +1,86 @@
+//! The reading side of the file: short read transactions, never held longer than one answer takes. What is read of a table
+//! stands with it.
+
+use std::sync::Arc;
+
+use redb::ReadTransaction;
+
+use super::damage::Marks;
+use super::group::Settings;
+use super::handle::{Fault, Handle};
+use super::log::BATCHES;
+use super::recent::Recent;
+use super::record::{self, Batch};
+use super::schema::{DEDUP_WINDOW_KEY, META, POSITION_KEY, USER_BYTES_KEY};
+use super::tail::Tails;
+use crate::Position;
+
+/// The reading side of the file.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) handle: Arc<Handle>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) tails: Arc<Tails>,
+    pub(super) marks: Marks,
+}
+
+impl Reader {
+    /// Reads a batch; one that is not there has no events.
+    pub(super) fn batch(&self, txn: &ReadTransaction, key: u128) -> Result<Arc<Batch>, Fault> {
+        if let Some(batch) = self.recent.get(key) {
+            return Ok(batch);
+        }
+        let batches = txn.open_table(BATCHES)?;
+        let Some(row) = batches.get(key)? else { return Ok(Arc::default()) };
+        let record = bytes::Bytes::copy_from_slice(row.value());
+        match record::decode_batch(&record) {
+            Ok(batch) => {
+                for index in &batch.damaged {
+                    self.marks.mark("batches", (key, index), &record::Error::Checksum);
+                }
+                Ok(Arc::new(batch))
+            }
+            Err(reason) => {
+                self.marks.mark("batches", key, &reason);
+                Err(Fault::Damaged { table: "batches", reason })
+            }
+        }
+    }
+
+    /// Reads a batch; `None` for one that cannot be read, which is marked.
+    pub(super) fn readable_batch(
+        &self,
+        txn: &ReadTransaction,
+        key: u128,
+    ) -> Result<Option<Arc<Batch>>, Fault> {
+        readable(self.batch(txn, key))
+    }
+
+    /// Returns the position of the last group.
+    pub(super) fn position(&self) -> Result<Position, Fault> {
+        self.handle.read(position)
+    }
+
+    /// Returns the settings that the last writer had.
+    pub(super) fn settings(&self) -> Result<Option<Settings>, Fault> {
+        self.handle.read(|txn| {
+            let meta = txn.open_table(META)?;
+            let number = |key: &str| Ok::<_, Fault>(meta.get(key)?.map(|number| number.value()));
+            let (dedup_window_ms, user_bytes_max) = (number(DEDUP_WINDOW_KEY)?, number(USER_BYTES_KEY)?);
+            Ok(dedup_window_ms
+                .zip(user_bytes_max)
+                .map(|(dedup_window_ms, user_bytes_max)| Settings { dedup_window_ms, user_bytes_max }))
+        })
+    }
+}
+
+/// Returns the position of the last group that a transaction sees.
+pub(super) fn position(txn: &ReadTransaction) -> Result<Position, Fault> {
+    let position = txn.open_table(META)?.get(POSITION_KEY)?;
+    Ok(Position(position.map_or(0, |position| position.value())))
+}
+
+/// Returns what was read; `None` where a record is damaged, which has been marked: the others can be shown.
+pub(super) fn readable<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    Ok(super::damage::apart(read)?.ok())
+}

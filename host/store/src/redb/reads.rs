@@ -1,0 +1,147 @@
+//! What is read from the store: in short transactions, on blocking threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::handle::Fault;
+use super::read::Reader;
+use super::{Store, access, deliveries, history, log, modules, plugin_data, registry};
+use crate::{
+    AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward,
+    ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
+};
+use waypost_domain::plugin::{RenderedPayload, StateMap};
+use waypost_domain::{AuditEntry, EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
+use waypost_runtime::stage::panic_text;
+
+impl Store {
+    /// Reads on a blocking thread: the disk may be slow.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Error> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.is_simulated {
+            tokio::task::yield_now().await;
+            return Ok(read(&self.reader)?);
+        }
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let read = read.map_err(|ended| match ended.try_into_panic() {
+            Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
+            // The runtime is shutting down.
+            Err(_) => Error::Closed,
+        });
+        Ok(read??)
+    }
+
+    /// Returns one event with the history of its deliveries.
+    pub async fn history(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
+        self.read(move |reader| history::of_event(reader, id)).await
+    }
+
+    /// Returns events with the histories of their deliveries, newest first.
+    pub async fn histories(&self, range: Range) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| history::of_range(reader, range)).await
+    }
+
+    /// Lists deliveries of a recipient, those of the newest events first.
+    pub async fn deliveries(&self, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Error> {
+        self.read(move |reader| deliveries::list(reader, query)).await
+    }
+
+    /// Returns those of these events that are in the log, each with its delivery to this recipient alone, in any order.
+    pub async fn deliveries_of(
+        &self,
+        recipient: RecipientId,
+        events: Vec<EventId>,
+    ) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| history::of_recipient(reader, recipient, &events)).await
+    }
+
+    /// Counts the deliveries of a recipient by state.
+    pub async fn counts(&self, recipient: RecipientId) -> Result<DeliveryCounts, Error> {
+        self.read(move |reader| deliveries::counts(reader, recipient)).await
+    }
+
+    /// Returns all subscriptions, deleted ones included, and the position up to which they have all changes.
+    pub async fn subscriptions(&self) -> Result<(Position, Vec<StoredSubscription>), Error> {
+        self.read(registry::subscriptions).await
+    }
+
+    /// Returns a subscription's running or last recovery.
+    pub async fn recovery(&self, subscription: SubscriptionId) -> Result<Option<Recovery>, Error> {
+        self.read(move |reader| registry::recovery(reader, subscription)).await
+    }
+
+    /// Returns all running recoveries.
+    pub async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
+        self.read(registry::running_recoveries).await
+    }
+
+    /// Returns the next part of the log, oldest first; nothing when there is no more.
+    pub async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
+        self.read(move |reader| log::forward(reader, forward)).await
+    }
+
+    /// Counts a recipient's pending deliveries besides first attempts, up to `limit`.
+    pub async fn backlog(
+        &self,
+        recipient: RecipientId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Error> {
+        self.read(move |reader| deliveries::backlog(reader, recipient, now, limit)).await
+    }
+
+    /// Returns the recipients that have pending deliveries.
+    pub async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
+        self.read(deliveries::recipients_with_backlog).await
+    }
+
+    /// Returns the rendered payload of a delivery, if its plugin has rendered it.
+    pub async fn rendered(
+        &self,
+        event: EventId,
+        recipient: RecipientId,
+    ) -> Result<Option<RenderedPayload>, Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.faults.meet("rendered", Some(recipient))?;
+        self.read(move |reader| plugin_data::rendered(reader, event, recipient)).await
+    }
+
+    /// Returns the state of a subscription's plugin. It may contain expired values until the next change.
+    pub async fn plugin_state(&self, subscription: SubscriptionId) -> Result<StateMap, Error> {
+        self.read(move |reader| plugin_data::state(reader, subscription)).await
+    }
+
+    /// Returns what is known of a module.
+    pub async fn module(&self, digest: PluginDigest) -> Result<Option<Module>, Error> {
+        self.read(move |reader| modules::module(reader, digest)).await
+    }
+
+    /// Returns a module's bytes.
+    pub async fn module_bytes(&self, digest: PluginDigest) -> Result<Option<Bytes>, Error> {
+        let files = self.modules.clone();
+        self.read(move |_| files.read(digest)).await
+    }
+
+    /// Returns what is known of all modules.
+    pub async fn modules(&self) -> Result<Vec<Module>, Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.faults.meet("modules", None)?;
+        self.read(modules::modules).await
+    }
+
+    /// Lists a part of the audit, newest first, and says where to go on if there may be more.
+    pub async fn audit(&self, query: AuditQuery) -> Result<(Vec<AuditEntry>, Option<AuditPlace>), Error> {
+        self.read(move |reader| access::audit(reader, &query)).await
+    }
+
+    /// Remembers when a subscription's target was last reached.
+    pub async fn reached(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
+        self.read(registry::reached).await
+    }
+}
