@@ -49,7 +49,7 @@ async fn a_token_is_shown_once_and_is_good_until_it_is_revoked() {
     assert_eq!(own.as_array().unwrap().len(), 1, "{own}");
     assert_eq!(ask(&server, Method::DELETE, &path(&made), &secret, &Value::Null).await.status, 204);
     let refused = ask(&server, Method::GET, "/me", &secret, &Value::Null).await.refused(401);
-    assert!(refused.detail.contains("is revoked or has expired"), "{refused:?}");
+    assert!(refused.detail.contains("is unknown, revoked or expired"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ async fn a_setting_that_names_no_target_says_what_is_expected() {
         ("--deny-targets", "10.1.2.3/8", "expected the network `10.0.0.0/8`, found `10.1.2.3/8`"),
         ("--deny-targets", "a:99999", "expected a port from 1 to 65535"),
         ("--http-proxy", "https://user:pass@proxy.example", "expected `http://host:port`"),
-        ("--plugin-networks", "10.0.0.0/8", "is no setting any more: `allow_targets` opens networks"),
+        ("--plugin-networks", "10.0.0.0/8", "is no longer a setting: `allow_targets` opens networks"),
     ] {
         let output = run(&["serve", flag, value], "").await;
         assert_ne!(output.code, 0);

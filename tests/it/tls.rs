@@ -214,7 +214,7 @@ async fn a_bad_new_pair_is_reported_once_and_the_old_one_stays() {
     // Another mistake is reported, too; the first one not again.
     std::fs::write(server.folder().join("key.pem"), &second.key[..100]).unwrap();
     wait_until("it is reported", async || (reports() == 2).then_some(())).await;
-    assert!(server.log().contains("(the setting tls_key) is no whole PEM file"), "{}", server.log());
+    assert!(server.log().contains("(the setting tls_key) is not a complete PEM file"), "{}", server.log());
     second.write(server.folder());
     wait_until("the good one is taken", async || (shown().await == second.der()).then_some(())).await;
     assert_eq!(reports(), 2);

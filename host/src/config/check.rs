@@ -1,4 +1,4 @@
-//! What the types alone do not refuse.
+//! Checks on settings that their types cannot express.
 
 use std::time::Duration;
 
@@ -10,20 +10,21 @@ use waypost_net::without_credentials;
 const BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// The most memory for bodies: 1 TiB.
 const BODIES_BYTES_MAX: usize = 1024 * BYTES_MAX;
-/// The largest memory of a plugin, which is that of the pool's slots.
+/// The most memory of a plugin: the size of a slot of the instance pool.
 const PLUGIN_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// The most of anything that is counted.
+/// The upper limit of every count.
 const COUNT_MAX: usize = 1_000_000;
 /// The longest timeout: a day.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// The longest retention: a hundred years, so that no time of day lies outside the calendar.
+/// The longest retention: a hundred years, so that no computed time lies outside the calendar.
 const PERIOD_MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 impl Config {
-    /// Checks what the types leave open: limits of zero, a policy URL that is no web address, empty names.
+    /// Checks what the types allow but the service cannot use: limits of zero, a policy URL that is not HTTP,
+    /// empty names.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// Names the first setting that is invalid.
     pub fn check(&self) -> Result<(), Invalid> {
         let (in_flight, each) = (self.in_flight_max as usize, self.subscription_in_flight_max as usize);
         within("event_bytes_max", self.event_bytes_max, BYTES_MAX)?;
@@ -47,8 +48,8 @@ impl Config {
         }
         self.check_tls()?;
         self.check_plugins()?;
-        // A quarter of the memory is reserved for small bodies. And the largest body may be held twice when it is
-        // encoded: first encoded and decoded, then decoded and in parts.
+        // A quarter of the memory is reserved for small bodies. And a compressed body may be held twice:
+        // first compressed and decoded, then decoded and split into parts.
         let (room, least) = (self.bodies_bytes(), self.largest_body().saturating_mul(3));
         ensure("bodies_bytes_max", (least..=BODIES_BYTES_MAX).contains(&room), || {
             format!("expected {least} (three times the largest body) to {BODIES_BYTES_MAX}, found {room}")
@@ -104,16 +105,17 @@ impl Config {
         self.policy_url.as_ref().map_or(Ok(()), policy_url)
     }
 
-    /// A certificate without its key, or authorities without either, would be plain HTTP that looks like TLS.
+    /// Refuses half a TLS configuration: a certificate without its key, or client CAs without a certificate,
+    /// would be plain HTTP that looks like TLS.
     fn check_tls(&self) -> Result<(), Invalid> {
-        let beside = |key, other: &'static str| {
-            move || format!("expected together with {other}, which is not set: `{key}` alone makes no TLS")
+        let requires = |key, other: &'static str| {
+            move || format!("expected {other} to be set too: `{key}` alone does not enable TLS")
         };
         let (certificate, key) = (self.tls_certificate.is_some(), self.tls_key.is_some());
-        ensure("tls_certificate", key || !certificate, beside("tls_certificate", "tls_key"))?;
-        ensure("tls_key", certificate || !key, beside("tls_key", "tls_certificate"))?;
+        ensure("tls_certificate", key || !certificate, requires("tls_certificate", "tls_key"))?;
+        ensure("tls_key", certificate || !key, requires("tls_key", "tls_certificate"))?;
         let has_ca = self.tls_client_ca.is_some();
-        ensure("tls_client_ca", certificate || !has_ca, beside("tls_client_ca", "tls_certificate"))
+        ensure("tls_client_ca", certificate || !has_ca, requires("tls_client_ca", "tls_certificate"))
     }
 
     fn check_plugins(&self) -> Result<(), Invalid> {
@@ -140,24 +142,26 @@ fn within(key: &'static str, number: usize, most: usize) -> Result<(), Invalid> 
     ensure(key, (1..=most).contains(&number), || format!("expected 1 to {most}, found {number}"))
 }
 
-/// A user's name goes into a header and a log line: printable, without blanks at its ends.
+/// Checks a user name. It goes into a header and into log lines, so it has no control characters and no white
+/// space at its ends.
 fn user(key: &'static str, name: &str) -> Result<(), Invalid> {
     let good = !name.is_empty() && name.trim() == name && !name.contains(char::is_control);
     ensure(key, good, || format!("expected a user's name, found {name:?}"))
 }
 
-/// A header that events and deliveries have anyway is refused: an event's own attribute would name a user.
+/// Refuses a header that events and deliveries use for something else: an attribute of an event would name
+/// the user.
 fn user_header(name: &str) -> Result<(), Invalid> {
     let is_taken = ["ce-", "webhook-", "waypost-"].iter().any(|start| name.starts_with(start))
         || matches!(name, "authorization" | "content-type" | "content-length" | "host" | "user-agent");
     ensure("user_header", !is_taken, || {
         format!(
-            "expected a header that says nothing but the user, found `{name}`, which requests have anyway"
+            "expected a header that only names the user, found `{name}`, which requests use for something else"
         )
     })
 }
 
-/// A path is appended to it, so it has to end with its own.
+/// Checks the policy URL. A path is appended to it, so it must have neither a query nor a fragment.
 fn policy_url(url: &reqwest::Url) -> Result<(), Invalid> {
     let shown = || without_credentials(url);
     let web = matches!(url.scheme(), "http" | "https") && url.has_host();
@@ -175,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_the_policy_url_is_said_without_its_password() {
+    fn an_error_about_the_policy_url_does_not_show_its_password() {
         for url in ["http://me:hush@policy.example/?a", "ftp://me:hush@policy.example"] {
             let config = Config { policy_url: Some(url.parse().unwrap()), ..Config::default() };
             let refused = config.check().unwrap_err();

@@ -1,11 +1,11 @@
-//! Why there is no configuration.
+//! Errors of reading and checking the settings.
 
 use std::path::PathBuf;
 
 /// Why the settings were refused. Each message says where the setting came from and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read, or is no TOML.
+    /// The file cannot be read, or is not TOML.
     #[error("failed to read the configuration file {path}: {reason}", path = path.display())]
     File {
         /// The file.
@@ -20,11 +20,11 @@ pub enum Error {
         key: String,
         /// Where it was found.
         origin: String,
-        /// The known key that is spelt most alike, unless none is near.
+        /// The known key that was probably meant, if there is one.
         nearest: Option<&'static str>,
     },
-    /// There is no such key any more.
-    #[error("`{key}` in {origin} is no setting any more: {instead}")]
+    /// The key was removed.
+    #[error("`{key}` in {origin} is no longer a setting: {instead}")]
     Retired {
         /// The key.
         key: String,
@@ -33,7 +33,7 @@ pub enum Error {
         /// What to write in its place.
         instead: &'static str,
     },
-    /// An environment variable is no UTF-8.
+    /// An environment variable is not UTF-8.
     #[error("the environment variable {0} is not UTF-8")]
     NotUnicode(String),
     /// A value is wrong.
@@ -48,7 +48,7 @@ pub enum Error {
     },
 }
 
-/// A setting that cannot be, in a [`Config`](super::Config) that a program built.
+/// An invalid setting in a [`Config`](super::Config) that a program built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad `{key}`: {reason}")]
 pub struct Invalid {

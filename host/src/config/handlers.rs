@@ -1,6 +1,6 @@
 //! `[[handler]]` in the file: from TOML tables to [`Definition`]s.
 //!
-//! Each reason names the handler, the key, what is expected and what was found.
+//! Each error names the handler, the key, what is expected and what was found.
 
 mod explain;
 mod program;
@@ -21,14 +21,14 @@ use waypost_matching::Filter;
 pub(super) const KEY: &str = "handler";
 /// The most runs of one handler at once.
 const PARALLEL_MAX: usize = 256;
-/// Names in a run's folder that are no outputs.
+/// The names in a run's folder that outputs cannot use.
 const TAKEN: [&str; 2] = ["download", "event.json"];
 
-/// Reads the tables. A filter that does not say its language is in `dialect`. Returns the files in folders of scripts,
-/// too, that were taken for no scripts.
+/// Reads the tables. `dialect` is the language of filters that do not name theirs. Also returns the files in
+/// script folders that were skipped because they are copies.
 ///
 /// # Errors
-/// What is wrong with the first wrong one.
+/// Says what is wrong with the first invalid table.
 pub(super) fn read(
     figment: &Figment,
     dialect: FilterDialect,
@@ -85,7 +85,7 @@ fn definition(name: HandlerName, table: Table, default_dialect: FilterDialect) -
     })
 }
 
-/// A filter that does not parse is shown with the place where it ends to make sense.
+/// Parses a filter. The error shows the text with a caret where parsing stopped.
 fn selection(text: String, dialect: FilterDialect) -> Result<Selection, String> {
     match Filter::parse(&text, dialect) {
         Ok(_) => Ok(Selection { text, dialect }),
@@ -138,7 +138,7 @@ fn within(key: &str, number: usize, most: usize) -> Result<(), String> {
     }
 }
 
-/// Output folders lie side by side: what is in two of them would be uploaded twice.
+/// Reads the output folders. They must not overlap, because a file in two of them would be uploaded twice.
 fn folders(outputs: &[Output]) -> Result<Vec<OutputFolder>, String> {
     let mut folders: Vec<OutputFolder> = Vec::new();
     for output in outputs {
@@ -148,7 +148,7 @@ fn folders(outputs: &[Output]) -> Result<Vec<OutputFolder>, String> {
         FilePath::parse(&folder.key_values).map_err(|error| fault(format!("`key_values`: {error}")))?;
         let first = folder.folder.split('/').next().unwrap_or_default();
         if TAKEN.contains(&first) {
-            return Err(fault("the run's folder has something else of this name".to_owned()));
+            return Err(fault("the run's folder already uses this name".to_owned()));
         }
         let lies_in = |one: &str, other: &str| format!("{one}/").starts_with(&format!("{other}/"));
         let clash = folders

@@ -27,10 +27,10 @@ impl Key {
     }
 }
 
-/// Keys of earlier days, and what to write instead.
+/// Removed keys, and what to write instead.
 pub static RETIRED: &[(&str, &str)] = &[(
     "plugin_networks",
-    "`allow_targets` opens networks, to plugins and targets alike, and takes names and ports too: name them there",
+    "`allow_targets` opens networks to plugins and targets alike, and accepts names and ports too: list them there",
 )];
 
 const SERVICE: &str = "Service";
@@ -66,7 +66,7 @@ pub static KEYS: &[Key] = &[
         "tls_client_ca",
         "FILE",
         "",
-        "A PEM file with the authorities of clients' certificates, whose common name is the user",
+        "A PEM file with the CAs of client certificates, whose common name is the user",
         |c, t| set(&mut c.tls_client_ca, parse::file(t)),
     ),
     key(SERVICE, "data", "DIR", "./waypost-data", "The data folder, created when it is missing", |c, t| {
@@ -104,7 +104,7 @@ pub static KEYS: &[Key] = &[
         "default_user",
         "USER",
         "anonymous",
-        "Who a request of this machine is from that says nothing of it; nothing for nobody",
+        "The user of a request from this machine that names none; empty for no user",
         |c, t| set(&mut c.default_user, parse::name(t)),
     ),
     key(SERVICE, "user_header", "NAME", "Http-Remote-User", "The header with the user's name", |c, t| {
@@ -115,7 +115,7 @@ pub static KEYS: &[Key] = &[
         "admin_users",
         "USERS",
         "",
-        "Who may see everything, separated by commas [default: the default user while listening on loopback only]",
+        "The users who may see everything, separated by commas [default: the default user while listening on loopback only]",
         |c, t| set(&mut c.admin_users, parse::names(t)),
     ),
     key(
@@ -139,7 +139,7 @@ pub static KEYS: &[Key] = &[
         "receive_secrets",
         "FILE",
         "",
-        "The secrets of producers that sign: a name, a blank and `whsec_…` in each line",
+        "The secrets of producers that sign: a name, a space and `whsec_…` on each line",
         |c, t| set(&mut c.receive_secrets, parse::file(t)),
     ),
     key(
@@ -171,7 +171,7 @@ pub static KEYS: &[Key] = &[
         "filter_dialect_default",
         "DIALECT",
         "auto",
-        "The language of filters that do not say theirs: auto, rfc9535 or jsonpath2",
+        "The language of filters that do not name theirs: auto, rfc9535 or jsonpath2",
         |c, t| set(&mut c.filter_dialect_default, parse::dialect(t)),
     ),
     key(
@@ -215,7 +215,7 @@ pub static KEYS: &[Key] = &[
         "recover_events_per_second",
         "N",
         "2000",
-        "The most logged events that replaying looks at",
+        "The most logged events that all recoveries read in a second",
         |c, t| set(&mut c.recover_events_per_second, parse::number(t)),
     ),
     key(
@@ -226,7 +226,7 @@ pub static KEYS: &[Key] = &[
         "What is open besides public addresses: networks, addresses, names, `*.suffix`, each with or without `:port`, separated by commas",
         |c, t| set(&mut c.allow_targets, parse::targets(t)),
     ),
-    key(DELIVERY, "deny_targets", "TARGETS", "", "What is refused, whatever else is open", |c, t| {
+    key(DELIVERY, "deny_targets", "TARGETS", "", "What is refused, even if it is open otherwise", |c, t| {
         set(&mut c.deny_targets, parse::targets(t))
     }),
     key(
@@ -234,7 +234,7 @@ pub static KEYS: &[Key] = &[
         "http_proxy",
         "URL",
         "",
-        "The proxy of deliveries and of plugins' and programs' HTTP: `http://user:password@host:port`",
+        "The proxy for deliveries and for the HTTP of plugins and programs: `http://user:password@host:port`",
         |c, t| set(&mut c.http_proxy, parse::proxy(t)),
     ),
     key(LIMITS, "event_bytes_max", "BYTES", "1048576", "The largest body of /receive", |c, t| {
@@ -248,7 +248,7 @@ pub static KEYS: &[Key] = &[
         "accept_bytes_max",
         "BYTES",
         "67108864",
-        "The most that events on their way to the disk take, with their deliveries",
+        "The most memory for events that wait to be written to disk, with their deliveries",
         |c, t| set(&mut c.accept_bytes_max, parse::number(t)),
     ),
     key(
@@ -264,7 +264,7 @@ pub static KEYS: &[Key] = &[
         "address_requests_per_second",
         "N",
         "5000",
-        "The most requests a second from one address, but for this machine's; 0 for any number",
+        "The most requests a second from one address, except this machine's; 0 for no limit",
         |c, t| set(&mut c.address_requests_per_second, parse::number(t)),
     ),
     key(LIMITS, "user_requests_per_second", "N", "5000", "The same for one user", |c, t| {
@@ -379,7 +379,7 @@ pub static KEYS: &[Key] = &[
         "plugin_headers",
         "NAMES",
         "",
-        "Headers that plugins may set besides the usual ones, separated by commas; `x-acme-*` for all that begin so",
+        "Headers that plugins may set besides the usual ones, separated by commas; `x-acme-*` for all with this prefix",
         |c, t| set(&mut c.plugin_headers, parse::headers(t)),
     ),
     key(
@@ -387,7 +387,7 @@ pub static KEYS: &[Key] = &[
         "plugin_threads",
         "N",
         "0",
-        "The threads that run plugins; 0 for one on each processor",
+        "The threads that run plugins; 0 for one per processor",
         |c, t| set(&mut c.plugin_threads, parse::number(t)),
     ),
     key(
@@ -426,7 +426,7 @@ pub static KEYS: &[Key] = &[
         "audit_retention",
         "TIME",
         "400d",
-        "How long it is kept who changed what; 0 for ever",
+        "How long the audit is kept; 0 keeps it for ever",
         |c, t| set(&mut c.audit_retention, parse::period(t)),
     ),
     key(
@@ -434,7 +434,7 @@ pub static KEYS: &[Key] = &[
         "dedup_window",
         "TIME",
         "0",
-        "How long a repeated event is answered with the first's id; 0 accepts it as a new one",
+        "How long a repeated event is answered with the id of the first; 0 accepts it as a new one",
         |c, t| set(&mut c.dedup_window, parse::period(t)),
     ),
     key(
@@ -442,7 +442,7 @@ pub static KEYS: &[Key] = &[
         "shutdown_grace_ms",
         "MS",
         "10000",
-        "How long a shutdown waits for what is under way",
+        "How long a shutdown waits for work under way",
         |c, t| set(&mut c.shutdown_grace, parse::millis(t)),
     ),
     key(LOGS, "log_format", "FORMAT", "text", "How log lines look: text or json", |c, t| {
@@ -453,7 +453,7 @@ pub static KEYS: &[Key] = &[
         "log_level",
         "LEVEL",
         "info",
-        "The least that is logged: error, warn, info, debug, trace",
+        "The lowest level that is logged: error, warn, info, debug, trace",
         |c, t| set(&mut c.log_level, parse::log_level(t)),
     ),
 ];
@@ -478,7 +478,7 @@ fn set<T>(field: &mut T, parsed: Parsed<T>) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// The texts of `--help` and the values of `Config::default()` are written apart.
+    /// The defaults in `--help` are written separately from `Config::default()`.
     #[test]
     fn the_listed_defaults_are_those_of_the_type() {
         let mut config = Config::default();
@@ -494,7 +494,7 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("    ") && !line.starts_with("     ") && line.contains(':'))
             .count();
-        // Handlers are tables of the file alone.
+        // Handlers are tables, which only the file has.
         assert_eq!(fields - 1, KEYS.len());
         let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         names.sort_unstable();

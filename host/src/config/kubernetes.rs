@@ -1,14 +1,14 @@
-//! Variables that Kubernetes sets in a pod for each Service of its namespace (and Docker's links set before it).
+//! Variables that Kubernetes sets in a pod for each Service of its namespace (as Docker's links did before).
 //!
-//! A Service that is called `waypost`, or `waypost-…`, gives its pods `WAYPOST_PORT=tcp://10.0.0.1:8070` and a dozen
-//! more. They look like settings, and are none: refusing them would keep Waypost from starting under its own name. Name
-//! and value are both judged, so that a setting with a typo is still an error.
+//! A Service named `waypost`, or `waypost-…`, adds `WAYPOST_PORT=tcp://10.0.0.1:8070` and a dozen more. They
+//! look like settings but are not: refusing them would keep Waypost from starting under its own name. Both
+//! name and value have to match, so that a misspelt setting is still an error.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Takes a Service's variables out of those that may be settings, and returns the keys of those that were there.
-/// Whatever `is_key` knows is a setting.
+/// Removes the variables of Services, and returns their keys. A variable whose key `is_key` knows is a
+/// setting, and stays.
 pub(super) fn take(variables: &mut BTreeMap<String, String>, is_key: impl Fn(&str) -> bool) -> Vec<String> {
     let services: Vec<String> = variables
         .iter()
@@ -23,7 +23,8 @@ pub(super) fn take(variables: &mut BTreeMap<String, String>, is_key: impl Fn(&st
     variables.extract_if(.., |key, value| is_foreign(key, value)).map(|(key, _)| key).collect()
 }
 
-/// `WAYPOST_SERVICE_HOST`, and beside it `WAYPOST_SERVICE_PORT` and `WAYPOST_SERVICE_PORT_<NAME OF A PORT>`.
+/// Matches `WAYPOST_SERVICE_HOST`, and with it `WAYPOST_SERVICE_PORT` and
+/// `WAYPOST_SERVICE_PORT_<NAME OF A PORT>`.
 fn is_of_service(key: &str, value: &str, services: &[String]) -> bool {
     services.iter().filter_map(|service| key.strip_prefix(service.as_str())).any(|rest| match rest {
         "service_host" => true,
@@ -34,7 +35,8 @@ fn is_of_service(key: &str, value: &str, services: &[String]) -> bool {
     })
 }
 
-/// `WAYPOST_PORT`, `WAYPOST_PORT_8070_TCP`, and behind that `_PROTO`, `_PORT` and `_ADDR`.
+/// Matches `WAYPOST_PORT` and `WAYPOST_PORT_8070_TCP`, the latter also with the suffixes `_PROTO`, `_PORT`
+/// and `_ADDR`.
 fn is_of_port(key: &str, value: &str) -> bool {
     let is_number = |text: &str| text.parse::<u16>().is_ok();
     let is_protocol = |text: &str| ["tcp", "udp", "sctp"].contains(&text);
@@ -64,7 +66,8 @@ fn address(value: &str) -> Option<(&str, u16)> {
 mod tests {
     use super::*;
 
-    /// Returns what is taken of `KEY=value` lines where `listen` and `proxy_port` are settings.
+    /// Returns the keys that are removed from `KEY=value` lines, if `listen` and two names with `proxy` are
+    /// settings.
     fn taken(lines: &str) -> Vec<String> {
         let pairs = lines.lines().map(|line| line.trim().split_once('=').unwrap());
         let mut variables = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();

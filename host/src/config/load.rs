@@ -1,4 +1,5 @@
-//! From a file, the environment and flags to a [`Config`]: the later overrides the earlier, key by key.
+//! Builds a [`Config`] from a file, the environment and flags. Later sources override earlier ones, key by
+//! key.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,15 +12,16 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{Config, Error, Invalid, KEYS, Note, RETIRED, handlers, kubernetes};
 
-/// What the environment variables with settings begin with.
+/// The prefix of environment variables that hold settings.
 pub const ENV_PREFIX: &str = "WAYPOST_";
-/// The variable that names the file, and is no setting itself.
+/// The variable that names the file. It is not a setting itself.
 const FILE_VARIABLE: &str = "WAYPOST_CONFIG";
-/// The variable with the token of those commands that ask a server. It is no setting.
+/// The variable with the token that commands send to a server. It is not a setting.
 pub const TOKEN_VARIABLE: &str = "WAYPOST_TOKEN";
-/// The variable that names the authorities which the commands trust that ask a server, and is no setting of one.
+/// The variable that names the file of CAs that commands trust when they connect to a server. It is not a
+/// setting.
 pub const CA_FILE_VARIABLE: &str = "WAYPOST_CA_FILE";
-/// How much alike two names have to be for one to be suggested (Jaro–Winkler, 1.0 is the same).
+/// How similar a known name has to be to be suggested (Jaro–Winkler; 1.0 is equal).
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// Where settings come from besides the defaults, weakest first.
@@ -27,18 +29,18 @@ const SIMILARITY_MIN: f64 = 0.8;
 pub struct Sources {
     /// A TOML file; a missing one is an error.
     pub file: Option<PathBuf>,
-    /// Settings by their key, as the environment has them.
+    /// Settings from the environment, by key.
     pub environment: BTreeMap<String, String>,
-    /// Settings by their key, as flags have them.
+    /// Settings from flags, by key.
     pub flags: BTreeMap<String, String>,
-    /// The environment's variables that look like settings, and are those of a Kubernetes Service.
+    /// Environment variables that look like settings but belong to a Kubernetes Service.
     pub foreign: Vec<String>,
 }
 
 impl Sources {
-    /// Sorts out the environment's variables (`std::env::vars_os()`): those that begin with `WAYPOST_` are
-    /// settings, but for `WAYPOST_CONFIG`, which names the file, `WAYPOST_TOKEN`, and those that Kubernetes sets for a Service that is
-    /// called `waypost`.
+    /// Sorts the variables of the environment (`std::env::vars_os()`). Those that begin with `WAYPOST_` are
+    /// settings, except `WAYPOST_CONFIG`, which names the file, `WAYPOST_TOKEN`, `WAYPOST_CA_FILE`, and those
+    /// that Kubernetes sets for a Service named `waypost`.
     ///
     /// # Errors
     /// Fails when a setting is not UTF-8.
@@ -70,12 +72,12 @@ impl Config {
     /// Reads the settings: default < file < environment < flags.
     ///
     /// # Errors
-    /// The first key that is unknown, or whose value is wrong, and where it came from.
+    /// Names the first key that is unknown or has a wrong value, and where it came from.
     pub fn load(sources: Sources) -> Result<Self, Error> {
         Self::load_noting(sources).map(|(config, _)| config)
     }
 
-    /// The same, with what an operator should be told once the log is open.
+    /// Reads the settings as [`Self::load`] does, and also returns notes to log once the log is open.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -116,7 +118,7 @@ impl Config {
             let set = text(value).and_then(|text| (key.set)(&mut config, &text));
             set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
         }
-        // Read after the settings: one of them is the default language of handlers' filters.
+        // Handlers are read after the settings, one of which is the default language of their filters.
         if let Some(value) = settings.get(handlers::KEY) {
             let fault = |reason| Error::Value {
                 key: handlers::KEY,
@@ -136,7 +138,7 @@ impl Config {
     }
 }
 
-/// A TOML file. figment's own reader of TOML brings an editor of it, which took nine seconds of each build.
+/// A TOML file. figment's own TOML provider depends on `toml_edit`, which added nine seconds to each build.
 pub(super) struct Toml;
 
 impl Format for Toml {
@@ -184,13 +186,13 @@ fn origin(figment: &Figment, key: &str, value: &Value) -> String {
     }
 }
 
-/// Writes a file's value as the text that the environment would hold: a list with commas.
+/// Converts a value of the file to the text that the environment would have; lists are joined with commas.
 fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(_, text) => Ok(text.clone()),
         Value::Num(_, number) => match number.to_i128() {
             Some(whole) => Ok(whole.to_string()),
-            None => Err("expected a text or a whole number, found a fraction".to_owned()),
+            None => Err("expected a string or a whole number, found a fraction".to_owned()),
         },
         Value::Array(_, items) => {
             let items = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
@@ -199,14 +201,14 @@ fn text(value: &Value) -> Result<String, String> {
                 Some(item) => Err(format!("expected items without a comma, found `{item}`")),
             }
         }
-        Value::Bool(_, found) => Err(format!("expected a text or a whole number, found `{found}`")),
+        Value::Bool(_, found) => Err(format!("expected a string or a whole number, found `{found}`")),
         Value::Char(_, letter) => Ok(letter.to_string()),
         Value::Empty(..) => Ok(String::new()),
-        Value::Dict(..) => Err("expected a text or a whole number, found a table".to_owned()),
+        Value::Dict(..) => Err("expected a string or a whole number, found a table".to_owned()),
     }
 }
 
-/// What other programs call a setting.
+/// Names that other programs use for a setting.
 const ELSEWHERE: [(&str, &str); 6] = [
     ("port", "listen"),
     ("host", "listen"),
@@ -216,7 +218,8 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("database", "data"),
 ];
 
-/// Returns the known key that is spelt most alike, or does what another name says.
+/// Returns the key that was probably meant: one that other programs know by this name, or the most similar
+/// one.
 fn nearest(name: &str) -> Option<&'static str> {
     let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name).map(|(_, key)| *key);
     elsewhere.or_else(|| nearest_spelt(name))
@@ -226,7 +229,7 @@ fn nearest_spelt(name: &str) -> Option<&'static str> {
     alike(name, KEYS.iter().map(|key| key.name).chain([handlers::KEY]))
 }
 
-/// Returns the one of some names that is spelt most alike, if any is.
+/// Returns the most similar of some names, if one is similar enough.
 pub(super) fn alike<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let likeness = |known: &str| strsim::jaro_winkler(&name, known);

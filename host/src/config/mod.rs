@@ -49,13 +49,12 @@ const BODIES_BYTES: usize = 256 * 1024 * 1024;
 pub struct Config {
     /// Where to listen; port 0 takes a free one. Default `127.0.0.1:8070`.
     pub listen: SocketAddr,
-    /// A PEM file with the listener's certificate and those that vouch for it: it speaks TLS then, and nothing else.
-    /// Default none.
+    /// A PEM file with the certificate chain of the listener, which then speaks TLS only. Default none.
     pub tls_certificate: Option<PathBuf>,
     /// A PEM file with the certificate's key. Default none.
     pub tls_key: Option<PathBuf>,
-    /// A PEM file with the authorities of clients' certificates, whose common name is the user. Default none: clients are
-    /// not asked for a certificate.
+    /// A PEM file with the CAs of client certificates, whose common name is the user. Default none: clients
+    /// are not asked for a certificate.
     pub tls_client_ca: Option<PathBuf>,
     /// The folder with the redb file, created when it is missing. Default `./waypost-data`.
     pub data: PathBuf,
@@ -66,18 +65,18 @@ pub struct Config {
     pub policy_url: Option<Url>,
     /// The operator's policy plugin, a component that exports `policy`; the alternative to `policy_url`. Default none.
     pub policy_plugin: Option<PathBuf>,
-    /// A file with its configuration, one JSON object. Default none: `{}`.
+    /// A file with the policy plugin's configuration, one JSON object. Default none: `{}`.
     pub policy_plugin_config: Option<PathBuf>,
-    /// Who a request of this machine is from that says nothing of it; empty for nobody. It is nobody as
-    /// well where others can ask: [`listen`](Self::listen) is not loopback, or there is a [`public_url`](Self::public_url).
-    /// Default `anonymous`.
+    /// The user of a request from this machine that names none; empty for no user. It does not apply where
+    /// others can send requests: where [`listen`](Self::listen) is not loopback, or there is a
+    /// [`public_url`](Self::public_url). Default `anonymous`.
     pub default_user: String,
     /// The header with the user's name, believed from [`trusted_proxies`](Self::trusted_proxies) only. Default
     /// `Http-Remote-User`.
     pub user_header: HeaderName,
     /// Who may see the whole log and everyone's deliveries; `None` is [`Config::admins`]'s default.
     pub admin_users: Option<Vec<String>>,
-    /// The networks whose requests carry an identity. Default loopback: `127.0.0.0/8,::1/128`.
+    /// The networks whose requests may name a user. Default loopback: `127.0.0.0/8,::1/128`.
     pub trusted_proxies: Vec<IpNet>,
     /// What `/receive` asks of senders; `None` for what every route asks. Default none.
     pub receive_auth: Option<ReceiveAuth>,
@@ -86,23 +85,24 @@ pub struct Config {
     /// The URL under which people reach this Waypost; its name is one of [`allowed_hosts`](Self::allowed_hosts), its origin
     /// one of [`allowed_origins`](Self::allowed_origins). Default none.
     pub public_url: Option<Url>,
-    /// Names under which requests may come besides `localhost` and addresses, in lower case: `name`, `*.name` for all
-    /// below it, `*` for any. Always checked while [`listen`](Self::listen) is a loopback address, elsewhere if there are
-    /// some. Default none.
+    /// Host names that requests may use besides `localhost` and addresses, in lower case: `name`, `*.name`
+    /// for all names below it, `*` for any. Always checked while [`listen`](Self::listen) is a loopback
+    /// address, elsewhere only if there are some. Default none.
     pub allowed_hosts: Vec<String>,
     /// Origins of other web pages that may send requests, as browsers write them: `https://portal.example`. Default
     /// none.
     pub allowed_origins: Vec<String>,
 
-    /// What is open, besides public addresses, to what users send: targets, plugins' and programs' HTTP. Default none; and
-    /// loopback to targets and programs while [`listen`](Self::listen) is a loopback address.
+    /// Where deliveries and the HTTP of plugins and programs may go besides public addresses. Default none.
+    /// Deliveries and programs may also use loopback while [`listen`](Self::listen) is a loopback address and
+    /// there is no [`public_url`](Self::public_url).
     pub allow_targets: Vec<TargetPattern>,
-    /// What is refused to them, whatever else is open. Default none.
+    /// Where they may not go, even if it is open otherwise. Default none.
     pub deny_targets: Vec<TargetPattern>,
-    /// The proxy that they go through. Default none; those of the environment are not used.
+    /// The proxy that they use. Default none; the proxy settings of the environment are ignored.
     pub http_proxy: Option<Proxy>,
 
-    /// The language of a filter that does not say which it is in. Default `auto`: its text decides.
+    /// The language of a filter that does not name its own. Default `auto`: the text of the filter decides.
     pub filter_dialect_default: FilterDialect,
 
     /// The waits between a delivery's attempts. Default `5s,5m,30m,2h,5h,10h,14h,20h,24h`.
@@ -111,7 +111,8 @@ pub struct Config {
     pub attempt_timeout: Duration,
     /// The longest a connection to a target may take to open. Default 10 s.
     pub connect_timeout: Duration,
-    /// The DNS name in whose name targets are asked for their consent (`handshake`). Default none: this machine's name.
+    /// The DNS name that Waypost gives when it asks a target for its consent (`handshake`). Default none:
+    /// this machine's name.
     pub webhook_origin: Option<String>,
     /// The longest the policy server may take to answer. Default 10 s.
     pub policy_timeout: Duration,
@@ -119,19 +120,20 @@ pub struct Config {
     pub in_flight_max: u32,
     /// The most attempts under way at once for one subscription. Default 64.
     pub subscription_in_flight_max: u32,
-    /// The most logged events that recoveries look at in a second, all together. Default 2000.
+    /// The most logged events that all recoveries together read in a second. Default 2000.
     pub recover_events_per_second: u32,
 
     /// The largest body of `/receive`, in bytes. Default 1 MiB.
     pub event_bytes_max: usize,
     /// The largest body of `/eventmatch`, in bytes. Default 256 KiB.
     pub subscription_bytes_max: usize,
-    /// The most that events on their way to the disk take, with 64 bytes for each delivery that they cause. Default 64 MiB.
+    /// The most memory for events that wait to be written to disk, with 64 bytes for each delivery that they
+    /// cause. Default 64 MiB.
     pub accept_bytes_max: usize,
-    /// The most deliveries that wait for this service, while this machine is busy and their targets are not to blame: with
+    /// The most deliveries that may wait because this machine is busy, and not because of their targets. With
     /// more, `/receive` answers 503. Default 1,000,000.
     pub backlog_max: u64,
-    /// The most requests a second from one address, and at once; of IPv6, from one network of 64 bits. 0 for any number.
+    /// The most requests per second, and at once, from one address or one IPv6 /64 network; 0 for no limit.
     /// Requests from this machine do not count. Default 5000.
     pub address_requests_per_second: u32,
     /// The same for one user.
@@ -142,7 +144,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The longest a request's body may take to arrive. Default 30 s.
     pub body_timeout: Duration,
-    /// How long a connection may wait for its next request, or not take what is sent to it. Default 75 s.
+    /// How long a connection may wait for its next request, or a client may not read what is sent to it.
+    /// Default 75 s.
     pub idle_timeout: Duration,
     /// The most that the bodies of all requests under way may take, in bytes. Default none:
     /// [`Config::bodies_bytes`]'s.
@@ -179,8 +182,8 @@ pub struct Config {
     pub plugin_headers: Vec<HeaderPattern>,
     /// How many threads run plugins. Default 0: as many as the machine has processors.
     pub plugin_threads: u32,
-    /// The `waypost` program, which compiles modules in a process of its own. Default none: the `waypost` program sets
-    /// itself, a program that embeds the router has to name it before it can take modules.
+    /// The `waypost` program, which compiles modules in a process of its own. Default none: the `waypost`
+    /// program sets itself; a program that embeds the router has to set this before it can accept modules.
     pub plugin_compiler: Option<PathBuf>,
 
     /// Programs that run on events' data files: `[[handler]]` in the file. Default none.
@@ -334,27 +337,28 @@ impl Config {
         self.listen.ip().is_loopback()
     }
 
-    /// Tells whether those who ask are of this machine: nothing else reaches the listener, and no proxy has a URL for others.
+    /// Tells whether all requests come from this machine: nothing else can reach the listener, and no proxy
+    /// has a public URL for it.
     fn is_private(&self) -> bool {
         self.is_local() && self.public_url.is_none()
     }
 
-    /// Tells whether the operator has said which proxies there are.
+    /// Tells whether the operator has named the trusted proxies.
     fn names_proxies(&self) -> bool {
         self.trusted_proxies != Self::default().trusted_proxies
     }
 
-    /// Tells whether a setting says whom to believe that other machines can come by.
+    /// Tells whether a setting identifies users of other machines.
     pub(crate) fn knows_strangers(&self) -> bool {
         self.names_proxies() || self.receive_auth.is_some() || self.tls_client_ca.is_some()
     }
 
-    /// Returns who is believed.
+    /// Returns how the users of requests are identified.
     pub(crate) fn identity(&self) -> identity::Settings {
         let is_tls = self.tls_certificate.is_some()
             || self.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
-        // Behind a proxy on this machine, everybody's requests come from this machine; and a page that a browser of this
-        // machine shows may reach a listener for others by a name of its own.
+        // Behind a proxy on this machine, all requests come from this machine. And a page in a browser on
+        // this machine may reach a public listener under a host name of its own (DNS rebinding).
         let default_user = if self.is_private() { &*self.default_user } else { "" };
         identity::Settings {
             user_header: self.user_header.clone(),
@@ -373,7 +377,7 @@ impl Config {
         self.master_key_file.clone().map_or_else(|| KeyFile::In(self.data.clone()), KeyFile::At)
     }
 
-    /// Returns the guard of requests on others' behalf.
+    /// Returns the guard for requests on others' behalf.
     pub fn guard(&self) -> Guard {
         Guard::new(self.user_header.clone(), self.plugin_headers.clone()).with(Rules {
             allow: self.allow_targets.clone(),
@@ -389,12 +393,12 @@ impl Config {
         self.bodies_bytes_max.unwrap_or_else(|| BODIES_BYTES.max(self.largest_body().saturating_mul(4)))
     }
 
-    /// Returns how large the largest body may be: a module with its subscription.
+    /// Returns the limit of the largest body: an event, or a module with its subscription.
     fn largest_body(&self) -> usize {
         self.event_bytes_max.max(self.subscription_bytes_max.saturating_add(self.plugin_bytes_max))
     }
 
-    /// Returns what the sandbox needs to know. Compiled modules lie in the data folder, beside the store.
+    /// Returns the settings of the sandbox. Compiled modules lie in the data folder, beside the store.
     pub fn sandbox(&self, guard: Arc<Guard>) -> plugin::Settings {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         plugin::Settings {

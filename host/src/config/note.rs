@@ -1,16 +1,16 @@
-//! What was found while the settings were read, and is no error.
+//! Findings about the settings that are not errors.
 
 use std::path::PathBuf;
 
-/// What an operator should know. Settings are read before the log is open, so the caller logs this later.
+/// A finding for the operator. Settings are read before the log is open, so the caller logs it later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Variables that look like settings are those of a Kubernetes Service.
+    /// Environment variables look like settings, but belong to a Kubernetes Service.
     Foreign {
         /// Their names.
         variables: Vec<String>,
     },
-    /// A file in a folder of scripts is a copy that an editor or a package manager has left of one.
+    /// A file in a script folder is a copy that an editor or a package manager left behind.
     Skipped {
         /// The file.
         path: PathBuf,
@@ -18,19 +18,19 @@ pub enum Note {
 }
 
 impl Note {
-    /// Logs it.
+    /// Logs the note.
     pub fn log(&self) {
         match self {
             Self::Foreign { variables } => {
                 let variables = variables.join(" ");
                 tracing::info!(
                     variables,
-                    "these are no settings: Kubernetes sets them for a Service of this name"
+                    "these variables are not settings: Kubernetes sets them for a Service of this name"
                 );
             }
             Self::Skipped { path } => {
                 let file = path.display();
-                tracing::warn!(%file, "this copy in scripts_dir is skipped, and is no handler: rename it, or remove it");
+                tracing::warn!(%file, "skipped a copy of a script in scripts_dir: rename it to make it a handler, or remove it");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! From a setting's text to its type: one function for each kind of setting.
+//! Parses the text of a setting into its type: one function for each kind of setting.
 //!
 //! Each error says what is expected, and what was found.
 
@@ -17,11 +17,11 @@ use waypost_domain::retry::parse_duration;
 use waypost_domain::{FilterDialect, RetrySchedule};
 use waypost_net::{HeaderPattern, HeaderPatternError, Proxy, ProxyError, TargetPattern, TargetPatternError};
 
-/// What is wrong with a text.
+/// A value, or what is wrong with its text.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// A name is looked up; where it has several addresses, the first of IPv4 is taken, as that is where clients look first
-/// that are told nothing.
+/// Parses an address, or looks a name up. If a name has several addresses, the first IPv4 address is used,
+/// because clients try that first by default.
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -30,7 +30,7 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
         return expected("an address and a port, such as `127.0.0.1:8070`", text);
     };
     let Ok(port) = port.parse::<u16>() else {
-        return expected("a port from 0 to 65535 behind the colon, such as `127.0.0.1:8070`", text);
+        return expected("a port from 0 to 65535 after the colon, such as `127.0.0.1:8070`", text);
     };
     let found = (name, port).to_socket_addrs();
     let found: Vec<_> = found.map_err(|error| format!("`{name}` has no address: {error}"))?.collect();
@@ -42,7 +42,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
-/// Nothing at all takes a name of a weaker source away.
+/// Empty text removes the name of a weaker source.
 pub(super) fn host(text: &str) -> Parsed<Option<String>> {
     match text {
         "" => Ok(None),
@@ -51,7 +51,7 @@ pub(super) fn host(text: &str) -> Parsed<Option<String>> {
     }
 }
 
-/// Names of hosts: `*` is any, `*.name` all below a name.
+/// Parses host names: `*` is any, `*.name` all names below one.
 pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     let host = |item: &str| {
         let name = item.strip_suffix('.').unwrap_or(item);
@@ -65,7 +65,7 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     items(text).map(host).collect()
 }
 
-/// Origins of web pages, which are written as browsers write them.
+/// Parses origins of web pages, and writes them as browsers do.
 pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
     let origin = |item: &str| {
         let url = item.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -82,12 +82,12 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
-/// Nothing at all takes a file of a weaker source away.
+/// Empty text removes the file of a weaker source.
 pub(super) fn file(text: &str) -> Parsed<Option<PathBuf>> {
     Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
 }
 
-/// Nothing at all takes a URL of a weaker source away.
+/// Empty text removes the URL of a weaker source.
 pub(super) fn url(text: &str) -> Parsed<Option<Url>> {
     if text.is_empty() {
         return Ok(None);
@@ -111,19 +111,19 @@ pub(super) fn headers(text: &str) -> Parsed<Vec<HeaderPattern>> {
     items(text).map(|item| item.parse().map_err(|error: HeaderPatternError| error.to_string())).collect()
 }
 
-/// A bare address is a network of one.
+/// Parses networks; a bare address is a network of one.
 pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
     let network = |item: &str| item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
     let shape = "IP addresses or networks, such as `10.0.0.0/8`";
     items(text).map(|item| network(item).or_else(|_| expected(shape, item))).collect()
 }
 
-/// What targets may be or not.
+/// Parses patterns of targets.
 pub(super) fn targets(text: &str) -> Parsed<Vec<TargetPattern>> {
     items(text).map(|item| item.parse().map_err(|error: TargetPatternError| error.to_string())).collect()
 }
 
-/// Nothing at all takes a proxy of a weaker source away. What is wrong with one is said without its password.
+/// Empty text removes the proxy of a weaker source. Errors do not show its password.
 pub(super) fn proxy(text: &str) -> Parsed<Option<Proxy>> {
     match text {
         "" => Ok(None),
@@ -143,7 +143,7 @@ pub(super) fn millis(text: &str) -> Parsed<Duration> {
     text.parse().map(Duration::from_millis).or_else(|_| expected("a whole number of milliseconds", text))
 }
 
-/// Zero is no period at all.
+/// Parses a period; zero is none.
 pub(super) fn period(text: &str) -> Parsed<Option<Duration>> {
     match parse_duration(text) {
         Some(period) => Ok((!period.is_zero()).then_some(period)),
@@ -160,7 +160,7 @@ pub(super) fn dialect(text: &str) -> Parsed<FilterDialect> {
     }
 }
 
-/// Nothing at all is what every route asks.
+/// Empty text means what every route asks.
 pub(super) fn receive_auth(text: &str) -> Parsed<Option<ReceiveAuth>> {
     match text {
         "" => Ok(None),

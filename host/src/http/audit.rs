@@ -17,11 +17,11 @@ use waypost_domain::{Action, AuditEntry};
 use waypost_runtime::clock;
 use waypost_store::{AuditPlace, AuditQuery};
 
-/// How many entries a list has unless asked otherwise, and at most.
+/// How many entries a list has by default, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
-/// Which part of the audit.
+/// Which part of the audit to list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {

@@ -48,7 +48,7 @@ pub(super) enum Fault {
     /// The connection ended.
     BrokeOff,
     /// It is not encoded as its `Content-Encoding` says.
-    Packed {
+    Undecodable {
         /// The coding.
         coding: &'static str,
         /// What is wrong.
@@ -69,8 +69,8 @@ impl Fault {
             Self::Full(full) => full.into(),
             Self::TooSlow => ApiError::too_slow(limit.timeout.as_millis()),
             Self::BrokeOff => ApiError::bad_request("the body broke off"),
-            Self::Packed { coding, reason } => {
-                let detail = format!("the body is not packed as `Content-Encoding: {coding}` says: {reason}");
+            Self::Undecodable { coding, reason } => {
+                let detail = format!("the body cannot be decoded as `Content-Encoding: {coding}`: {reason}");
                 ApiError::bad_request(detail)
             }
         }
@@ -132,7 +132,7 @@ async fn collect<'a>(body: &mut Body, limit: &'a Limit) -> Result<(Bytes, RoomPe
     Ok((if all.is_empty() { first } else { all.into() }, taken))
 }
 
-/// Reads and discards a body that is refused for another reason than its content.
+/// Reads and discards a refused body, within limits.
 pub(super) async fn drain(body: Body) {
     let mut body = Limited::new(body, DRAINED_BYTES_MAX);
     let drained = async { while let Some(Ok(_)) = body.frame().await {} };
@@ -149,7 +149,7 @@ pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Val
         || essence.ends_with("+json"))
     {
         let detail =
-            format!("`{essence}` is not read here: send the header `Content-Type: application/json`");
+            format!("`{essence}` is not accepted here: send the header `Content-Type: application/json`");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     match json::read(body) {

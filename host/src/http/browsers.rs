@@ -1,16 +1,18 @@
-//! What every answer tells browsers: that it is data, not a page, whatever an event, a target or a program has put into it.
+//! Headers that tell browsers that every response is data, not a page, whatever an event, a target or a
+//! program has put into it.
 //!
-//! No answer is HTML, and `nosniff` keeps browsers from finding some in it. Should one be shown all the same, it loads and
-//! runs nothing (`Content-Security-Policy`), stands in no frame, and is embedded by no other site. A route that serves
-//! pages sets headers of its own, which stay.
+//! No response is HTML, and `nosniff` keeps browsers from treating one as HTML. If a browser shows one all
+//! the same, it loads and runs nothing (`Content-Security-Policy`), and other sites can neither frame nor
+//! embed it. A route that serves pages sets its own headers, which are kept.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-/// Nothing is loaded and no script runs. `connect-src` is for the person at the console of the browser's own tools.
+/// Nothing is loaded and no script runs. `connect-src` is for people who send requests from the console of
+/// their browser's developer tools.
 const POLICY: &str = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'";
 
-/// The headers of every answer. They cost no allocation but that of their places.
+/// The headers of every response. They cost no allocation except their slots in the map.
 static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -19,10 +21,10 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Over TLS alone: browsers come back over TLS for a year (RFC 6797 §7.2 forbids it over plain HTTP).
+/// Sent over TLS only (RFC 6797 §7.2 forbids it over plain HTTP): browsers use TLS for the next year.
 static TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Adds the headers to an answer, but for those that it has.
+/// Adds the headers to a response, except those that it already has.
 pub(super) fn inform(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.reserve(HEADERS.len());
@@ -32,12 +34,12 @@ pub(super) fn inform(mut response: Response) -> Response {
     response
 }
 
-/// Adds to an answer what browsers are told over TLS.
+/// Adds `Strict-Transport-Security` to a response that is sent over TLS.
 pub(super) fn require_tls(response: &mut Response) {
     response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, TRANSPORT.clone());
 }
 
-/// Returns the headers as lines, for an answer that is written by hand.
+/// Returns the headers as lines, for a response that is written by hand.
 pub(super) fn lines() -> String {
     let line = |(name, value): &(HeaderName, HeaderValue)| {
         format!("{name}: {}\r\n", value.to_str().expect("these are ASCII"))
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answers_own_headers_stay() {
+    fn headers_of_the_response_are_kept() {
         let own = Response::builder().header("content-security-policy", "default-src 'self'");
         let informed = inform(own.body(Body::empty()).unwrap());
         assert_eq!(informed.headers()["content-security-policy"], "default-src 'self'");

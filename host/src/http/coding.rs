@@ -17,11 +17,11 @@ use super::body::{Fault, Limit};
 use super::error::ApiError;
 use super::room::{Room, RoomPermit};
 
-/// What is unpacked here, as `Accept-Encoding` says it (RFC 9110 §12.5.3).
+/// The codings that are decoded here, in the form of `Accept-Encoding` (RFC 9110 §12.5.3).
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
-/// The most codings of one body, one over the other.
+/// The most codings of one body, applied one after the other.
 const CODINGS_MAX: usize = 3;
-/// How much is unpacked between two looks at the clock.
+/// How much is decoded between two checks of the clock.
 const STEP_BYTES: usize = 64 * 1024;
 /// The largest window of zstd in HTTP (RFC 9659 §3).
 const ZSTD_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
@@ -34,12 +34,12 @@ enum Coding {
     Zstd,
 }
 
-/// What was done to a body, in order.
+/// The codings that were applied to a body, in order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Codings(Vec<Coding>);
 
 impl Codings {
-    /// Reads `Content-Encoding`, in which a body that nothing was done to has nothing, or `identity`.
+    /// Reads `Content-Encoding`. A body without codings has no such header, or `identity`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut codings = Vec::new();
         for value in headers.get_all(header::CONTENT_ENCODING) {
@@ -48,8 +48,10 @@ impl Codings {
             }
         }
         if codings.len() > CODINGS_MAX {
-            let detail =
-                format!("the body has {} content codings, {CODINGS_MAX} are the most", codings.len());
+            let detail = format!(
+                "the body has {} content codings, and at most {CODINGS_MAX} are allowed",
+                codings.len()
+            );
             return Err(unsupported(detail));
         }
         Ok(Self(codings))
@@ -59,7 +61,7 @@ impl Codings {
         self.0.is_empty()
     }
 
-    /// Undoes all of it, within the limit for the body.
+    /// Decodes a body, within its limit.
     pub(super) async fn undo<'a>(
         self,
         packed: Bytes,
@@ -72,7 +74,7 @@ impl Codings {
         };
         let permit = Arc::clone(&limit.room.decoders).acquire_owned().await;
         let (room, most, packed_bytes) = (Arc::clone(&limit.room), limit.bytes, packed.len());
-        let unpacking = tokio::task::spawn_blocking(move || {
+        let decoding = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let (mut bytes, mut taken) = (packed, RoomPermit::of(Arc::clone(&room)));
             for coding in self.0.into_iter().rev() {
@@ -83,11 +85,11 @@ impl Codings {
             }
             Ok::<_, Fault>((bytes, taken))
         });
-        let (bytes, more) = match unpacking.await {
-            Ok(unpacked) => unpacked?,
+        let (bytes, more) = match decoding.await {
+            Ok(decoded) => decoded?,
             Err(error) => {
-                tracing::error!(%error, "a body could not be unpacked");
-                return Err(Fault::Packed {
+                tracing::error!(%error, "failed to decode a body");
+                return Err(Fault::Undecodable {
                     coding: outermost.name(),
                     reason: "its decoder failed".to_owned(),
                 });
@@ -108,7 +110,7 @@ impl Coding {
             "br" => Ok(Some(Self::Brotli)),
             "zstd" => Ok(Some(Self::Zstd)),
             _ => Err(unsupported(format!(
-                "the content coding `{name}` is not known here: send gzip, deflate, br, zstd, or the body as it is"
+                "the content coding `{name}` is not supported: send gzip, deflate, br, zstd, or no coding"
             ))),
         }
     }
@@ -122,7 +124,7 @@ impl Coding {
         };
         undone.map_err(|stop| match stop {
             Stop::Fault(fault) => fault,
-            Stop::Broken(reason) => Fault::Packed { coding: self.name(), reason },
+            Stop::Broken(reason) => Fault::Undecodable { coding: self.name(), reason },
         })
     }
 
@@ -140,7 +142,7 @@ fn unsupported(detail: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with(header::ACCEPT_ENCODING, ACCEPTED)
 }
 
-/// What comes out.
+/// The decoded bytes, within their limits.
 struct Output {
     bytes: Vec<u8>,
     taken: RoomPermit<Arc<Room>>,
@@ -148,11 +150,11 @@ struct Output {
     deadline: Instant,
 }
 
-/// Why unpacking stops.
+/// Why decoding stops.
 enum Stop {
-    /// A limit.
+    /// A limit is reached.
     Fault(Fault),
-    /// The bytes are not what the coding makes.
+    /// The bytes are not valid in this coding.
     Broken(String),
 }
 
@@ -166,7 +168,7 @@ fn broken(reason: impl ToString) -> Stop {
     Stop::Broken(reason.to_string())
 }
 
-/// A stream ends, and `left` bytes of the body are behind it.
+/// Ends a stream. It must be the end of the body, so no bytes may be `left`.
 fn end(left: usize) -> Result<(), Stop> {
     match left {
         0 => Ok(()),
@@ -240,7 +242,7 @@ fn brotli(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
     let mut state = BrotliState::new_strict(allocator(), allocator(), allocator());
     let (mut step, mut read, mut total) = (vec![0; STEP_BYTES], 0, 0);
     loop {
-        // In pieces, as much can go in without anything coming out.
+        // Input is passed in pieces, because much of it may go in before anything comes out.
         let (begin, end_of_piece) = (read, packed.len().min(read + STEP_BYTES));
         let (mut available, mut space, mut made) = (end_of_piece - read, step.len(), 0);
         let result = BrotliDecompressStream(
@@ -256,7 +258,7 @@ fn brotli(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
         output.push(&step[..made])?;
         match result {
             BrotliResult::ResultSuccess => return end(packed.len() - read),
-            BrotliResult::ResultFailure => return Err(broken("its bytes are not such a stream")),
+            BrotliResult::ResultFailure => return Err(broken("its bytes are not a brotli stream")),
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput if read == begin && made == 0 => {
                 return Err(too_short());
             }
@@ -297,7 +299,7 @@ fn zstd(packed: &[u8], output: &mut Output) -> Result<(), Stop> {
         if let Some(sum) = decoder.get_checksum_from_data()
             && decoder.get_calculated_checksum() != Some(sum)
         {
-            return Err(broken("its checksum is another"));
+            return Err(broken("its checksum is wrong"));
         }
     }
     Ok(())

@@ -20,15 +20,15 @@ use waypost_domain::{EventId, SubscriptionId};
 use waypost_runtime::clock;
 use waypost_store::{DeliveriesQuery, DeliveryCounts, StoredState};
 
-/// How many deliveries a list has unless asked otherwise, and at most.
+/// How many deliveries a list has by default, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
 const PAGE: usize = 32;
-/// How many pages are passed over at most.
-const PASSED_OVER_MAX: usize = 20;
+/// The most pages that one request reads, to skip those that the user may not know of.
+const PAGES_READ_MAX: usize = 20;
 
-/// Which part of the list.
+/// Which part of the list to return.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -69,8 +69,9 @@ fn state(name: &str) -> Result<StoredState, ApiError> {
     })
 }
 
-/// Shows the newest deliveries that a user may know of, and says where to go on if there may be more. Pages of deliveries
-/// that policy has not allowed are passed over: an empty one would tell of them, as would the place where it ends.
+/// Shows the newest deliveries that a user may know of, and returns where to continue if there may be more.
+/// Pages without a delivery that policy has allowed are skipped: an empty page would reveal that there are
+/// deliveries, as would the place where it ends.
 async fn views(
     api: &Api,
     user: &User,
@@ -85,7 +86,7 @@ async fn views(
             return Ok((shown, None));
         }
     }
-    for _ in 0..PASSED_OVER_MAX {
+    for _ in 0..PAGES_READ_MAX {
         let listed = api.store.deliveries(query).await?;
         for page in listed.chunks(PAGE) {
             let events = page.iter().map(|delivery| delivery.event).collect();
@@ -110,8 +111,8 @@ async fn views(
     Ok((shown, if knows_all { query.before } else { last_shown }))
 }
 
-/// Shows how many deliveries a subscription has in each state. For a user who may not know of some, there are numbers only
-/// where policy has allowed all: a delivery that ended well, or was skipped.
+/// Shows how many deliveries a subscription has in each state. A user who may not know of all deliveries sees
+/// only the counts of states that need the consent of policy: delivered and skipped.
 fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> Value {
     let is_allowed = |state| matches!(state, StoredState::Delivered | StoredState::Skipped);
     StoredState::ALL
@@ -123,7 +124,7 @@ fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> Value {
         .into()
 }
 
-/// Shows one delivery with the event that it is of.
+/// Shows the delivery of an event to a subscription, if there is one.
 fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.into())?;
     let mut shown = delivery.show(&view.event);

@@ -1,4 +1,4 @@
-//! `/dispatch/{handler}/{argument}/…`: starts a handler and answers the id of its run's event.
+//! `/dispatch/{handler}/{argument}/…`: starts a handler and returns the id of its run's event.
 
 use std::sync::Arc;
 
@@ -45,9 +45,9 @@ pub(super) async fn dispatch(
 
 fn decode(part: &str) -> Result<String, ApiError> {
     let text = percent_decode_str(part).decode_utf8();
-    let text = text.map_err(|_| ApiError::bad_request(format!("the argument `{part}` is no UTF-8")))?;
+    let text = text.map_err(|_| ApiError::bad_request(format!("the argument `{part}` is not UTF-8")))?;
     match text.contains('\0') {
-        true => Err(ApiError::bad_request(format!("the argument `{part}` holds a NUL"))),
+        true => Err(ApiError::bad_request(format!("the argument `{part}` contains a NUL"))),
         false => Ok(text.into_owned()),
     }
 }

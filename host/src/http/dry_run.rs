@@ -59,7 +59,7 @@ impl Default for DryRunPermits {
 impl DryRunPermits {
     pub(super) async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
         let busy = |whose: &str| {
-            let detail = format!("as many tests{whose} are under way as can be at once: try again");
+            let detail = format!("too many tests{whose} are under way: try again");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         };
         if self.0.of(user) >= DRY_RUNS_MAX / 2 + USER_WAITING_MAX {
@@ -69,23 +69,23 @@ impl DryRunPermits {
     }
 }
 
-/// What to try.
+/// What to test.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DryRunQuery {
-    /// A logged event, in the place of one in the body.
+    /// A logged event, instead of one in the body.
     event: Option<EventId>,
-    /// Another filter than the subscription's.
+    /// A filter to test instead of the subscription's.
     jsonpath: Option<String>,
     filter_dialect: Option<FilterDialect>,
-    /// Another module than the subscription's.
+    /// A module to test instead of the subscription's.
     plugin: Option<PluginDigest>,
 }
 
 impl QueryDoc for DryRunQuery {
-    const DOC: &'static str = "event (a logged event's id, in the place of a body), jsonpath (a filter to try in the \
-        place of the subscription's own), filter_dialect (auto, rfc9535 or jsonpath2) and plugin (the digest of an \
-        uploaded module, sha256:…, to try in the place of the subscription's own)";
+    const DOC: &'static str = "event (a logged event's id, instead of a body), jsonpath (a filter to test \
+        instead of the subscription's own), filter_dialect (auto, rfc9535 or jsonpath2) and plugin (the digest of an \
+        uploaded module, sha256:…, to test instead of the subscription's own)";
 }
 
 /// `POST /eventmatch/{uuid}/test`
@@ -102,9 +102,9 @@ pub(super) async fn test(
     let known = known.ok_or_else(not_yours)?;
     let filter = query.filter(&known)?;
     let (event, _taken) = query.event(&api, &user, &headers, body).await?;
-    let _place = permits.take(&user.name).await?;
+    let _permit = permits.take(&user.name).await?;
     let subscription = query.subscription(&api, &known).await?;
-    let (matches, shown) = explained(filter, &event).await?;
+    let (matches, shown) = explain_filter(filter, &event).await?;
     let tried = match matches {
         true => Some(api.dispatcher.try_out(&event, &subscription).await?),
         false => None,
@@ -123,15 +123,15 @@ pub(super) async fn test(
     })))
 }
 
-/// Says whether the filter matches, and why.
-async fn explained(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(bool, Value), ApiError> {
+/// Returns whether the filter matches, and shows why.
+async fn explain_filter(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(bool, Value), ApiError> {
     let json = event.event.json();
     let explaining = tokio::task::spawn_blocking(move || {
         let explanation = Document::parse(&json).map(|event| filter.explain(&event))?;
         Ok((explanation.matches, explain::show(&filter, &explanation)))
     });
     let explained =
-        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
+        explaining.await.expect("explaining does not panic, and the runtime outlives the request");
     explained.map_err(|error: waypost_matching::Error| ApiError::bad_request(error.to_string()))
 }
 
@@ -144,7 +144,7 @@ fn show_policy(verdict: &Verdict) -> Value {
     json!({"verdict": word, "reason": reason, "answer": answer.map(show_answer)})
 }
 
-/// Says what the guard makes of the target, and of each address of its name.
+/// Shows whether the guard allows the target, and each address of its name.
 fn show_target(target: &Preview) -> Value {
     let (verdict, reason, addresses) = match target {
         Preview::Refused(refused) => ("refused", Some(refused.to_string()), &[][..]),
@@ -197,7 +197,7 @@ fn show(request: &Request<Bytes>) -> Value {
 }
 
 impl DryRunQuery {
-    /// Returns the filter to try.
+    /// Returns the filter to test.
     fn filter(&self, known: &CompiledSubscription) -> Result<Arc<Filter>, ApiError> {
         let subscription = &known.subscription;
         if self.jsonpath.is_none()
@@ -211,7 +211,7 @@ impl DryRunQuery {
         Ok(Arc::new(Filter::parse(text, dialect)?))
     }
 
-    /// Returns the subscription to try, with the plugin that is asked for.
+    /// Returns the subscription to test, with the plugin that the query names.
     async fn subscription(
         &self,
         api: &Api,
@@ -225,7 +225,7 @@ impl DryRunQuery {
         Ok(Arc::new(subscription))
     }
 
-    /// Returns the event to try it on: one of the log, or one as if it came now.
+    /// Returns the event to test: a logged one, or the body as if it were received now.
     async fn event<'a>(
         &self,
         api: &'a Api,
@@ -236,7 +236,7 @@ impl DryRunQuery {
         let (body, taken) = body::read(headers, body, &api.limits.event).await?;
         let Some(id) = self.event else {
             let EventBody::One(event) = decode(headers, body)? else {
-                return Err(ApiError::bad_request("a test takes one event, this is a batch"));
+                return Err(ApiError::bad_request("a test takes one event, not a batch"));
             };
             let event = LoggedEvent {
                 id: EventId::from_uuid(uuid::Uuid::now_v7()),

@@ -49,17 +49,17 @@ impl ApiError {
         &self.detail
     }
 
-    /// Says more in a header.
+    /// Adds a header.
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some(Box::new((name, value))), ..self }
     }
 
-    /// Something that will work in a moment.
+    /// A temporary failure, after which a retry may succeed.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// A body that is not what the path takes.
+    /// A request that the path does not accept.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -84,7 +84,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// Something that current work rules out for now.
+    /// A request that conflicts with the current state.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
@@ -101,8 +101,8 @@ impl ApiError {
     }
 }
 
-/// The longest sentence and the longest pointer that an answer has, in bytes: they repeat names, and a name may be as
-/// long as the body that it came in.
+/// The longest detail and the longest pointer of a response, in bytes. They repeat names from the request,
+/// which may be as long as its body.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
 /// Cuts a text that is too long, and says so.
@@ -183,7 +183,7 @@ impl From<store::Error> for ApiError {
             | store::Error::Damaged { .. } => {
                 tracing::error!(error = chain::text(&error), "the store failed");
             }
-            // The user's own limit, and a stop: neither is a failure of the store.
+            // A user's limit and a shutdown are not failures of the store.
             store::Error::Quota { .. }
             | store::Error::TooMany { .. }
             | store::Error::TooManyTokens { .. }
@@ -192,11 +192,11 @@ impl From<store::Error> for ApiError {
         match error {
             store::Error::Unavailable { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the store cannot write now (is the disk full?); nothing of this request was kept: try again",
+                "the store cannot write now (is the disk full?); nothing of this request was stored: try again",
             ),
             store::Error::Uncertain => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the journal has not answered: this request may have been accepted, or be accepted yet",
+                "the journal has not answered: this request may have been accepted, or may still be accepted",
             ),
             store::Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             store::Error::Busy { .. } => {
@@ -207,7 +207,7 @@ impl From<store::Error> for ApiError {
             | store::Error::TooMany { counted: Counted::Subscriptions, .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
-            // It passes by itself.
+            // A recovery that ends makes room for another.
             store::Error::TooMany { counted: Counted::Recoveries, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
             }
@@ -290,7 +290,7 @@ impl From<Refused> for ApiError {
             | Refused::DoesNotFit { .. }
             | Refused::Metadata(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string()),
             Refused::Host(error) => {
-                tracing::error!(error = chain::text(&error), "a module cannot be taken");
+                tracing::error!(error = chain::text(&error), "failed to accept a module");
                 let status = match error {
                     plugin::Error::Folder { .. } => StatusCode::SERVICE_UNAVAILABLE,
                     plugin::Error::Absent => StatusCode::NOT_IMPLEMENTED,
@@ -346,12 +346,12 @@ impl From<intake::Error> for ApiError {
     }
 }
 
-/// Answers for paths that do not exist.
+/// Answers requests to unknown paths.
 pub(super) async fn unknown_path(uri: Uri) -> ApiError {
     ApiError::not_found(format!("there is nothing at {}", uri.path()))
 }
 
-/// Answers for methods that a path does not have; axum adds `Allow`.
+/// Answers requests with a method that the path does not have; axum adds `Allow`.
 pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} has no method {method}", uri.path()))
 }
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_is_behind_says_when_to_come_again_and_which_setting_that_is() {
+    fn a_service_that_is_behind_says_when_to_retry_and_names_the_setting() {
         let error = ApiError::from(intake::Error::Behind { max: 7 });
         assert!(error.detail.contains("backlog_max"), "{}", error.detail);
         let response = error.into_response();

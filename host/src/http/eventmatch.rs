@@ -64,7 +64,7 @@ pub(super) async fn create(
     Ok(sending.answer(show(&api, &created)))
 }
 
-/// Which part of the list to return; all of it when nothing is asked for.
+/// Which part of the list to return: all of it without parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -129,15 +129,15 @@ pub(super) async fn update(
         let mut changed = current.clone();
         subscription_body::update(body.clone(), &mut changed, dialect, vault, now)?;
         sending.apply(&mut changed, vault, now)?;
-        refuse_to_carry_off(&user, current, &changed)?;
+        refuse_to_move_credentials(&user, current, &changed)?;
         refuse_other_plugin(&changed, &wanted)?;
         Ok(changed)
     });
     Ok(sending.answer(show(&api, &changed.await?)))
 }
 
-/// Changes a subscription that a user may manage, as `edit` says: it is called in the directory's lock, and again if it
-/// must be.
+/// Changes a subscription that a user may manage. `edit` returns the new version from the stored one; it is
+/// called again if another change is stored first.
 pub(super) async fn change(
     api: &Api,
     user: &User,
@@ -163,13 +163,17 @@ pub(super) async fn change(
 pub(super) fn refuse_other_plugin(now: &Subscription, checked: &Subscription) -> Result<(), ApiError> {
     match now.plugin == checked.plugin {
         true => Ok(()),
-        false => Err(ApiError::conflict("somebody else has just changed `plugin`: try again")),
+        false => Err(ApiError::conflict("another request has just changed `plugin`: try again")),
     }
 }
 
-/// Refuses that somebody else than the owner sends the owner's credentials to another place: nothing shows them, and nothing
-/// is to hand them over.
-fn refuse_to_carry_off(user: &User, before: &Subscription, after: &Subscription) -> Result<(), ApiError> {
+/// Keeps an admin from sending the credentials of the owner to another origin: nothing shows them, and a new
+/// target must not receive them.
+fn refuse_to_move_credentials(
+    user: &User,
+    before: &Subscription,
+    after: &Subscription,
+) -> Result<(), ApiError> {
     if user.name == before.user || before.target_url.has_same_origin(&after.target_url) {
         return Ok(());
     }
@@ -180,7 +184,7 @@ fn refuse_to_carry_off(user: &User, before: &Subscription, after: &Subscription)
     Err(ApiError::field(
         format!("/{part}"),
         format!(
-            "`target_url` leads to another place, and `{part}` has credentials of `{}`: give it anew, or null",
+            "`target_url` leads to another place, and `{part}` has credentials of `{}`: set it again, or to null",
             before.user
         ),
     ))
@@ -215,8 +219,8 @@ pub(super) async fn remove(
     change(&api, &user, id, |current| Ok(current.deleted(now))).await.map(drop)
 }
 
-/// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a name that is
-/// denied. What a name leads to is judged when it is connected to.
+/// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a
+/// name that is denied. The addresses of a name are checked when a connection is made.
 fn check_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> {
     let target = &subscription.target_url;
     let Some((host, port)) = target.host_and_port() else { return Ok(()) };
@@ -239,7 +243,7 @@ fn show(api: &Api, known: &CompiledSubscription) -> Value {
     shown
 }
 
-/// Returns a user's subscription; for an admin, anybody's.
+/// Returns a subscription that the user may manage: their own, or any for an admin.
 pub(super) fn own(api: &Api, user: &User, id: SubscriptionId) -> Result<Arc<Subscription>, ApiError> {
     api.directory.get(id).filter(|found| may_manage(found, user)).ok_or_else(not_yours)
 }

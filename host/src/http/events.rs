@@ -1,4 +1,4 @@
-//! `/events`: the log, one event's whole story, and sending again.
+//! `/events`: the log, the whole story of one event, redelivery and purging.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use waypost_handlers::Runs;
 use waypost_runtime::clock;
 use waypost_store::{Purge, PurgeReport, Range};
 
-/// How many events a list has unless asked otherwise, and at most.
+/// How many events a list has by default, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
-/// How many events of the log are searched for a user's own in one request, for each that is asked for.
+/// How many logged events one request searches for each event that it may return.
 const SEARCHED_FACTOR: usize = 20;
-/// From how many bytes of events on a list ends.
+/// A list ends once its events have this many bytes.
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many recipients of a redelivery the audit names.
 const NOTED_MAX: usize = 20;
 /// How many events are held in memory at once: each may be as large as `event_bytes_max`.
 const PAGE: usize = 32;
 
-/// Which part of the log.
+/// Which part of the log to list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -74,7 +74,7 @@ fn next_url(page: &Page, before: EventId) -> String {
     url
 }
 
-/// Shows the newest events that a user may see, and says where to go on if there may be more.
+/// Shows the newest events that a user may see, and returns where to continue if there may be more.
 pub(super) async fn views(
     api: &Api,
     user: &User,
@@ -91,7 +91,7 @@ pub(super) async fn views(
             before = Some(story.event.id);
             let view = View::of(story, user, api);
             let row = view.filter(|view| view.shows_event).as_ref().and_then(&show);
-            // Some rows have the whole event.
+            // Some rows contain the whole event.
             bytes += row.as_ref().and_then(|row| row["event"].as_str()).map_or(0, str::len);
             shown.extend(row);
             if shown.len() == limit || bytes >= LIST_BYTES_MAX {
@@ -105,7 +105,7 @@ pub(super) async fn views(
     Ok((shown, before))
 }
 
-/// What to explain besides.
+/// What to explain, besides showing the event.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explain {
@@ -114,8 +114,8 @@ pub(super) struct Explain {
 }
 
 impl QueryDoc for Explain {
-    const DOC: &'static str = "explain (a user, to hear why each of his subscriptions matched or did not) and after \
-        (the UUID of the last one that you have heard of)";
+    const DOC: &'static str = "explain (a user, to see why each of their subscriptions matched or did not) and after \
+        (the UUID of the last one that you have seen)";
 }
 
 /// `GET /events/{id}`
@@ -132,8 +132,8 @@ pub(super) async fn read(
         (None, Some(_)) => return Err(ApiError::bad_request("`after` goes with `explain`")),
         (Some(_), _) if !view.shows_event => return Err(not_found(id)),
         (Some(of), after) => {
-            // It evaluates filters for as long as a dry run may.
-            let _place = permits.take(&user.name).await?;
+            // Explaining evaluates filters for as long as a dry run may.
+            let _permit = permits.take(&user.name).await?;
             Some(explain::explain(&api, &user, &view, of, after).await?)
         }
     };
@@ -148,7 +148,7 @@ pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, Ap
     story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))
 }
 
-/// Returns an event that the user may see, and not only that his filter has failed on it.
+/// Returns an event that the user may see, which is more than to know that a filter failed on it.
 pub(super) async fn find_shown(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
     let view = find(api, user, id).await?;
     if view.shows_event { Ok(view) } else { Err(not_found(id)) }
@@ -185,8 +185,8 @@ pub(super) async fn retry(
         let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin() || own())
     };
-    // A run that was started by hand does not depend on routes: it goes to its own handler, and waits for it if it is
-    // not configured any more.
+    // A run that was dispatched by request does not depend on routes: it goes to its own handler, and waits
+    // while that handler is not configured.
     let asked_for = Runs::dispatched_to(&view.event.event);
     let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.recipient == *id));
     if let Some(asked_for) = asked_for {
@@ -202,7 +202,7 @@ pub(super) async fn retry(
     let note = Some(note.of(&view.event.sender).with("recipients", recipients).with("count", matched.len()));
     if !matched.is_empty() && !api.store.redeliver(id, matched.clone(), user.name, clock::now(), note).await?
     {
-        // Purged in between.
+        // The event was purged in between.
         return Err(not_found(id));
     }
     let deliveries = matched.into_iter().map(|recipient| {
@@ -222,7 +222,7 @@ pub(super) async fn retry(
     })))
 }
 
-/// Up to when to purge.
+/// Which events to purge: those before this time.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Before {

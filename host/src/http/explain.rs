@@ -16,7 +16,7 @@ use waypost_engine::directory::CompiledSubscription;
 use waypost_matching::{self as matching, Document, Explanation, Filter, Step};
 use waypost_runtime::clock;
 
-/// The most subscriptions of one answer, and how long they may take; `next` leads to the rest.
+/// The most subscriptions of one response, and the longest that they may take; `next` leads to the rest.
 const PAGE: usize = 100;
 const TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -40,15 +40,16 @@ pub(super) async fn explain(
     })?;
     let (count, json) = (page.len(), view.event.event.json());
     let explaining = tokio::task::spawn_blocking(move || explain_all(&json, page));
-    let told =
-        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
-    let told = told.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let more = told.len() < count || count == PAGE;
-    let next = told.last().filter(|_| more).map(|(last, _)| {
+    let explained =
+        explaining.await.expect("explaining does not panic, and the runtime outlives the request");
+    let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let more = explained.len() < count || count == PAGE;
+    let next = explained.last().filter(|_| more).map(|(last, _)| {
         let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
         format!("/events/{}?explain={user}&after={}", view.event.id, last.subscription.id)
     });
-    let subscriptions = told.iter().map(|(known, explanation)| tell(view, known, explanation.as_ref()));
+    let subscriptions =
+        explained.iter().map(|(known, explanation)| show_subscription(view, known, explanation.as_ref()));
     let handlers = if asking.is_admin() { handlers(api, view).await? } else { Value::Null };
     let subscriptions = subscriptions.collect::<Vec<_>>();
     Ok(json!({"user": user, "subscriptions": subscriptions, "handlers": handlers, "next": next}))
@@ -59,16 +60,16 @@ async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
     let (json, routes) = (view.event.event.json(), api.directory.routes().to_vec());
     let explaining = tokio::task::spawn_blocking(move || {
         let event = Document::parse(&json)?;
-        let told = routes.into_iter().map(|route| {
+        let explained = routes.into_iter().map(|route| {
             let explanation = route.filter.explain(&event);
             (route, explanation)
         });
-        Ok::<Vec<_>, matching::Error>(told.collect())
+        Ok::<Vec<_>, matching::Error>(explained.collect())
     });
-    let told =
-        explaining.await.expect("explaining does not panic, and the runtime runs while somebody waits");
-    let told = told.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let shown = told.iter().map(|(route, explanation)| {
+    let explained =
+        explaining.await.expect("explaining does not panic, and the runtime outlives the request");
+    let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let shown = explained.iter().map(|(route, explanation)| {
         json!({
             "handler": api.runs.name(route.recipient).map(ToString::to_string),
             "matches": explanation.matches,
@@ -78,25 +79,25 @@ async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
     Ok(shown.collect())
 }
 
-/// Evaluates filters one after the other, for as long as one answer may take, but at least one.
+/// Evaluates filters for as long as one response may take, but at least one.
 fn explain_all(
     json: &[u8],
     page: Vec<CompiledSubscription>,
 ) -> Result<Vec<(CompiledSubscription, Option<Explanation>)>, matching::Error> {
     let event = Document::parse(json)?;
     let end = Instant::now() + TIME_MAX;
-    let mut told = Vec::with_capacity(page.len());
+    let mut explained = Vec::with_capacity(page.len());
     for known in page {
         let explanation = known.filter.as_ref().map(|filter| filter.explain(&event));
-        told.push((known, explanation));
+        explained.push((known, explanation));
         if Instant::now() >= end {
             break;
         }
     }
-    Ok(told)
+    Ok(explained)
 }
 
-fn tell(view: &View, known: &CompiledSubscription, explanation: Option<&Explanation>) -> Value {
+fn show_subscription(view: &View, known: &CompiledSubscription, explanation: Option<&Explanation>) -> Value {
     let subscription = &known.subscription;
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
@@ -110,8 +111,8 @@ fn tell(view: &View, known: &CompiledSubscription, explanation: Option<&Explanat
     })
 }
 
-/// Explains why there is a delivery or none: first what held when the event came, as far as it is known, then what the
-/// filter says now.
+/// Explains why there is a delivery or none: first by what held when the event came, as far as it is known,
+/// then by what the filter says now.
 fn reason(
     view: &View,
     known: &CompiledSubscription,
@@ -123,7 +124,7 @@ fn reason(
         return format!("there is a delivery of the event to it, in the state `{}`", delivery.state.name());
     }
     if let Some(failed) = view.failed.iter().find(|failed| failed.recipient == subscription.id.into()) {
-        return format!("its filter gave no answer when the event came: {}", failed.reason);
+        return format!("its filter failed when the event came: {}", failed.reason);
     }
     if event.received < subscription.created {
         return format!(

@@ -1,5 +1,4 @@
-//! What meets every request before its route, and every answer behind it: the limit of its address, and what browsers are
-//! told.
+//! The outermost layer: limits the rate of each address, and adds the headers for browsers to every response.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -52,12 +51,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Without an address there is no identity either, and its extractor says so.
+        // Without an address, no user can be identified, and the gate refuses the request.
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
             let asker = self.api.identity.asker(peer.ip(), request.headers());
             if let Err(refusal) = self.api.rates.count(asker) {
                 return Either::Right(Box::pin(async move {
-                    tracing::debug!(?asker, "a request is refused: there are too many a second");
+                    tracing::debug!(?asker, "a request is refused: too many a second");
                     body::drain(request.into_body()).await;
                     Ok(browsers::inform(refusal.into_response()))
                 }));

@@ -1,5 +1,5 @@
-//! The gate before each route: it asks `identity` who asks, and lets in those who may. A route has the scope that it needs
-//! beside its path, so that there is none without.
+//! The gate before each route: it asks `identity` for the user, and checks the scope. Each route is declared
+//! together with the scope that it needs, so that none can be forgotten.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,12 +20,12 @@ use super::error::ApiError;
 use crate::identity::{Sender, User};
 use waypost_domain::Scope;
 
-/// What a route needs of those who ask.
+/// What a route needs of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing: it tells nobody's secrets.
+    /// Nothing: it reveals nothing about users.
     Nothing,
-    /// A user with this scope; [`Scope::Receive`] is for those who send events.
+    /// A user with this scope; [`Scope::Receive`] is for senders of events.
     Scope(Scope),
 }
 
@@ -59,7 +59,7 @@ endpoints! {
 }
 
 impl Endpoint {
-    /// Gives its handler something besides.
+    /// Gives an extension to its handler.
     pub(super) fn with<T: Clone + Send + Sync + 'static>(self, extension: T) -> Self {
         Self { router: self.router.layer(Extension(extension)), ..self }
     }
@@ -92,7 +92,7 @@ fn admit(api: &Api, needs: Scope, parts: &mut Parts) -> Result<(), ApiError> {
     match needs {
         Scope::Receive => {
             let sender = api.identity.sender(address.ip(), parts)?;
-            // A producer counts for its address: its signature is not checked yet.
+            // A producer counts towards its address only, because its signature is not verified yet.
             if let Sender::Known(name) = &sender {
                 api.rates.count_user(parts, name)?;
             }
@@ -107,7 +107,8 @@ fn admit(api: &Api, needs: Scope, parts: &mut Parts) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Answers without the route. The body is read first: a client that is still sending would lose the answer.
+/// Answers a request that does not reach its route. The body is read first: a client that is still sending
+/// would not see the response.
 async fn refuse(refused: ApiError, body: Body) -> Response {
     body::drain(body).await;
     refused.into_response()

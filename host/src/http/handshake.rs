@@ -1,4 +1,4 @@
-//! The beginning of a connection: plain, or the handshake of TLS. Behind it, both are one kind of stream.
+//! The beginning of a connection: plain, or with a TLS handshake. After it, both are one type of stream.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use super::peer;
 use super::tls::Tls;
 use crate::identity::PeerCertificate;
 
-/// How a TLS client begins: a handshake record (RFC 8446 §5.1). No method of HTTP begins so.
+/// The first byte of a TLS client: a handshake record (RFC 8446 §5.1). No HTTP method begins with it.
 const HANDSHAKE: u8 = 0x16;
 
 /// The bytes of a connection, as HTTP sees them.
 pub(super) enum Stream {
     Plain(TcpStream),
-    /// Larger by far, and only here.
+    /// Boxed, because it is much larger than the other.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection that may ask something.
+/// A connection that can send requests.
 pub(super) struct Arrival {
     pub(super) stream: Stream,
-    /// Who has shown a certificate.
+    /// The user of the client certificate, if the client sent one.
     pub(super) peer: Option<PeerCertificate>,
-    /// What each request is answered with, if there is nothing else to say.
+    /// The error with which each request is answered, if the connection is refused.
     pub(super) refusal: Option<ApiError>,
 }
 
@@ -40,10 +40,10 @@ impl Arrival {
         Self { stream: Stream::Plain(stream), peer: None, refusal: None }
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake.
     ///
     /// # Errors
-    /// When the client is not willing, or shows a certificate that nobody vouches for.
+    /// When the handshake fails, for example because no known CA has issued the client certificate.
     pub(super) async fn over_tls(tls: &Tls, stream: TcpStream) -> io::Result<Self> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {

@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers, and all of its stages live. `/readyz`: it can write to disk.
+//! `/healthz`: the process answers, and all of its stages are running. `/readyz`: it can write to disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::error::ApiError;
 
 /// The longest that a readiness probe waits for the disk.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the answer of a probe holds. A probe is a commit, and every client may ask for one.
-const PROBE_LASTS: Duration = Duration::from_secs(1);
+/// How long the result of a probe is reused. A probe is a commit, and any client may ask for one.
+const PROBE_REUSE: Duration = Duration::from_secs(1);
 
-/// Answers, as long as no stage of the service is dead.
+/// Succeeds while no stage of the service has ended.
 pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     match api.store.alarm().dead() {
         None => Ok(Json(json!({"status": "ok"}))),
         Some(dead) => {
-            let detail = format!("{} has ended: the service must be started again", dead.stage);
+            let detail = format!("{} has ended: the service must be restarted", dead.stage);
             Err(ApiError::unavailable(detail))
         }
     }
@@ -49,7 +49,7 @@ pub(super) async fn readyz(
     Ok(Json(ready))
 }
 
-/// What the last probe found. One runs at a time, and the others wait for what it finds.
+/// The result of the last probe. One probe runs at a time, and other requests wait for its result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probe(Arc<Mutex<Option<Last>>>);
 
@@ -64,9 +64,9 @@ impl Probe {
     async fn ask(&self, probe: impl AsyncFnOnce() -> Result<(), ApiError>) -> Result<(), ApiError> {
         let mut last = self.0.lock().await;
         match &*last {
-            Some(Last { at, found: Some(found) }) if at.elapsed() < PROBE_LASTS => return found.clone(),
+            Some(Last { at, found: Some(found) }) if at.elapsed() < PROBE_REUSE => return found.clone(),
             // The caller went away before the end: that commit still counts as this second's.
-            Some(Last { at, found: None }) => tokio::time::sleep_until(*at + PROBE_LASTS).await,
+            Some(Last { at, found: None }) => tokio::time::sleep_until(*at + PROBE_REUSE).await,
             Some(_) | None => {}
         }
         *last = Some(Last { at: Instant::now(), found: None });
@@ -86,7 +86,7 @@ mod tests {
 
     /// Each request was a commit of its own, so frequent requests slowed every event down.
     #[tokio::test]
-    async fn many_who_ask_share_one_probe() {
+    async fn concurrent_requests_share_one_probe() {
         let (probe, writes) = (Probe::default(), Cell::new(0));
         let ask = || {
             probe.ask(async || {
@@ -100,17 +100,17 @@ mod tests {
         assert!(found.iter().all(Result::is_err));
         assert!(writes.get() <= 1 + asked.elapsed().as_secs(), "{} writes", writes.get());
         let before = writes.get();
-        probe.0.lock().await.as_mut().unwrap().at -= PROBE_LASTS;
+        probe.0.lock().await.as_mut().unwrap().at -= PROBE_REUSE;
         ask().await.unwrap_err();
-        assert_eq!(writes.get(), before + 1, "it does not last for ever");
+        assert_eq!(writes.get(), before + 1, "a result is not reused for ever");
     }
 
     #[tokio::test]
-    async fn who_hangs_up_does_not_make_it_cheaper_to_ask() {
+    async fn a_client_that_hangs_up_does_not_allow_more_probes() {
         let (probe, begun) = (Probe::default(), Instant::now());
         let aborted = probe.ask(async || std::future::pending().await);
         assert!(tokio::time::timeout(Duration::ZERO, aborted).await.is_err());
         probe.ask(async || Ok(())).await.unwrap();
-        assert!(begun.elapsed() >= PROBE_LASTS);
+        assert!(begun.elapsed() >= PROBE_REUSE);
     }
 }

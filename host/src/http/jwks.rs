@@ -1,4 +1,4 @@
-//! `/.well-known/jwks.json`: the public keys with which this service signs deliveries. Whoever receives them may ask.
+//! `/.well-known/jwks.json`: the public keys with which this service signs deliveries. Anyone may read them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `/me`: who asks, as Waypost sees it.
+//! `/me`: the user of the request, as Waypost identifies it.
 
 use axum::Json;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! REST: routes and JSON bodies, one resource in each file.
 //!
-//! A handler extracts, calls, and wraps. Bodies are built here and nowhere else; statuses of errors are chosen in
-//! `error` and nowhere else. `server` accepts connections within their limits, `sites` keeps web pages of others out.
+//! A handler extracts, calls, and wraps. Bodies are built only here; the statuses of errors are chosen only
+//! in `error`. `server` accepts connections within their limits, `sites` refuses requests of other sites'
+//! pages.
 
 mod audit;
 mod body;
@@ -76,10 +77,10 @@ pub use sites::Sites;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokens::show as show_token;
 
-/// Reads what token is wanted, as the body of `POST /tokens` says it: its hash and its maker are still to be set.
+/// Reads the body of `POST /tokens` into a token, whose `hash` and `by` are still to be set.
 ///
 /// # Errors
-/// What is wrong.
+/// Says what is wrong with the body.
 pub fn wanted_token(body: Map<String, Value>, now: Timestamp) -> Result<Token, String> {
     tokens::wanted(body, now).map_err(|refused| refused.detail().to_owned())
 }
@@ -101,7 +102,7 @@ pub struct Sizes {
     pub subscription: usize,
     /// A module.
     pub plugin: usize,
-    /// All that are under way.
+    /// All bodies under way, together.
     pub all: usize,
 }
 
@@ -133,7 +134,7 @@ pub struct Api {
     pub dispatcher: Arc<Dispatcher>,
     /// Runs the recoveries.
     pub recoveries: Arc<Recoveries>,
-    /// Handlers, and what they run.
+    /// Handlers and their runs.
     pub runs: Arc<Runs>,
     /// Decides where targets may lead.
     pub guard: Arc<Guard>,
@@ -145,13 +146,13 @@ pub struct Api {
     pub sites: Arc<Sites>,
     /// Refuses requests that come too fast.
     pub rates: Arc<Rates>,
-    /// How much a request may be.
+    /// The size and time limits of requests.
     pub limits: Limits,
-    /// The language of a subscription's filter that does not say its own.
+    /// The language of a subscription's filter that does not name its own.
     pub filter_dialect: FilterDialect,
 }
 
-/// Routes that a slash at the end does not change.
+/// Routes that also match with a slash at the end.
 struct Routes {
     api: Arc<Api>,
     router: Router<Arc<Api>>,
@@ -167,7 +168,7 @@ impl Routes {
             methods = methods.merge(endpoint.gated(&self.api));
         }
         self.router = self.router.route(path, methods.clone());
-        // A catch-all has it in its last part.
+        // A catch-all includes the slash in its last part.
         if path != "/" && !path.contains('*') {
             self.router = self.router.route(&format!("{path}/"), methods);
         }
@@ -203,7 +204,7 @@ pub(crate) fn needs(api: Api) -> Vec<(&'static str, &'static str, Option<Scope>)
     list.map(|(path, method, needs)| (path, method, scope(needs))).collect()
 }
 
-/// Makes the route of every path.
+/// Makes all routes.
 fn routes(api: &Arc<Api>) -> Routes {
     let dry_runs = dry_run::DryRunPermits::default();
     let routes = Routes { api: Arc::clone(api), router: Router::new(), list: Vec::new() };

@@ -104,7 +104,7 @@ pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<()
     if plugin.is_null() {
         *plugin = json!({});
     }
-    // Anything else that is no object is refused where the member is read.
+    // Anything else that is not an object is refused where the member is read.
     let Some(members) = plugin.as_object_mut() else { return Ok(()) };
     match members.insert("digest".to_owned(), Value::String(digest.clone())) {
         Some(given) if given != digest.as_str() => {
@@ -116,5 +116,5 @@ pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<()
 }
 
 fn gone(digest: PluginDigest) -> ApiError {
-    ApiError::not_found(format!("the module {digest} is not here any more: upload it again"))
+    ApiError::not_found(format!("the module {digest} is no longer stored: upload it again"))
 }

@@ -35,7 +35,7 @@ pub(super) async fn read<'a>(
     body: Body,
     limits: &'a Limits,
 ) -> Result<(Parts, RoomPermit<&'a Room>), ApiError> {
-    // The limits of the parts are what counts.
+    // This bounds the whole request; each part has its own limit.
     let most = limits.subscription.bytes.saturating_add(limits.plugin.bytes).saturating_add(AROUND_BYTES_MAX);
     let whole = body::Limit { bytes: most, ..limits.plugin.clone() };
     let (body, _packed) = if Codings::of(headers).is_ok_and(|codings| codings.is_none()) {
@@ -59,12 +59,12 @@ async fn parts<'a>(
 ) -> Result<(Parts, RoomPermit<&'a Room>), ApiError> {
     let mut request = Request::new(body);
     request.headers_mut().clone_from(headers);
-    // Without this limit axum would put its own of 2 MB.
+    // Without this limit, axum would apply its own of 2 MB.
     DefaultBodyLimit::max(most).apply(&mut request);
     let unsupported = |what: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     let multipart = Multipart::from_request(request, &()).await;
     let mut multipart = multipart.map_err(|rejection| {
-        unsupported(format!("`multipart/form-data` with a boundary is read here: {}", rejection.body_text()))
+        unsupported(format!("expected `multipart/form-data` with a boundary: {}", rejection.body_text()))
     })?;
     let (mut subscription, mut plugin, mut taken) = (None, None, RoomPermit::of(&*limits.plugin.room));
     while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error, &limits.plugin))? {
@@ -80,7 +80,7 @@ async fn parts<'a>(
             }
         };
         if place.is_some() {
-            return Err(ApiError::bad_request(format!("the part `{name}` stands there more than once")));
+            return Err(ApiError::bad_request(format!("the part `{name}` appears more than once")));
         }
         *place = Some(part(field, limit, &mut taken).await?);
     }
@@ -105,7 +105,7 @@ async fn part(
     Ok(bytes.into())
 }
 
-/// `limit` is that of the part which is read, or of the largest one where it is not known.
+/// `limit` is that of the part that is read, or that of the module while the part is not known.
 fn broken(error: &MultipartError, limit: &body::Limit) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::too_large(limit.what, limit.bytes, limit.key);

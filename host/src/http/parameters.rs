@@ -9,7 +9,7 @@ use super::error::ApiError;
 
 /// The query parameters of a path.
 pub(super) trait QueryDoc: DeserializeOwned {
-    /// All parameters, with examples, for the error about any other one.
+    /// All parameters, with examples, for the error about an unknown one.
     const DOC: &'static str;
 }
 
@@ -27,7 +27,7 @@ impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
                 let reason = rejection.body_text();
                 let reason =
                     reason.rsplit_once("query string: ").map_or(reason.as_str(), |(_, reason)| reason);
-                // serde names the type.
+                // The message of serde names the Rust type.
                 let reason = reason.replace("a nonzero usize", "a number from 1 on");
                 let query = parts.uri.query().unwrap_or_default();
                 let hint = plus::<T>(query).unwrap_or_default();
@@ -43,10 +43,10 @@ impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
 fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
     let meant = format!("/?{}", query.replace('+', "%2B")).parse().ok()?;
     let is_it = query.contains('+') && Query::<T>::try_from_uri(&meant).is_ok();
-    is_it.then_some(" (a `+` behind the `?` is a blank: write `%2B`)")
+    is_it.then_some(" (a `+` after the `?` is a space: write `%2B`)")
 }
 
-/// For paths that take nothing.
+/// For paths without parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NoParameters {}

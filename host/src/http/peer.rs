@@ -1,7 +1,8 @@
-//! Who a client certificate says its owner is: the common name of its subject, and nothing else of it.
+//! Reads the user of a client certificate: the common name of its subject, and nothing else.
 //!
-//! The authorities of `tls_client_ca` have vouched for the certificate before it comes here, so they decide about users'
-//! names. A certificate with no common name, or with two, names nobody, and its connection is told so.
+//! The certificate has been verified against the CAs of `tls_client_ca` before it comes here, so they decide
+//! about the names of users. A certificate with no common name, or with two, names no user, and requests on
+//! its connection are refused with the reason.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
@@ -17,7 +18,7 @@ pub(super) enum Nameless {
     NoName,
     #[error("its subject has more than one common name (CN)")]
     TwoNames,
-    #[error("the common name (CN) of its subject is no user's name")]
+    #[error("the common name (CN) of its subject is not a user's name")]
     NotAName,
 }
 
@@ -32,11 +33,11 @@ const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const IA5_STRING: u8 = 0x16;
 
-/// Reads whose a certificate is.
+/// Reads the user of a certificate.
 pub(super) fn read(certificate: &CertificateDer<'_>) -> Result<PeerCertificate, Nameless> {
     let certificate = EndEntityCert::try_from(certificate).map_err(|_| Nameless::Unreadable)?;
     let name = common_name(certificate.subject())?;
-    // What no header and no URL could hold is no user's name either (`identity`).
+    // As in `identity`, a name has to fit into a header and a URL.
     let good = !name.is_empty()
         && name.trim() == name
         && !name.contains(char::is_control)
@@ -67,7 +68,7 @@ fn common_name(subject: &[u8]) -> Result<&str, Nameless> {
     std::str::from_utf8(text.0).map_err(|_| Nameless::NotAName)
 }
 
-/// Splits off the content of a first element, which must have this tag.
+/// Splits off the content of the first element, which must have this tag.
 fn take(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Nameless> {
     let (head, length, rest) = match *der {
         [head, length @ 0..=0x7f, ref rest @ ..] => (head, usize::from(length), rest),
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_user_is_called_names_nobody() {
+    fn invalid_names_are_refused() {
         for bad in ["", " ", "ann ", "..", "ann\0", "ann\r\nHttp-Remote-User: boss"] {
             assert_eq!(of(&[(DnType::CommonName, utf8(bad))]), Err(Nameless::NotAName), "{bad:?}");
         }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_are_nobodys() {
+    fn two_common_names_are_refused() {
         let length = |bytes: usize| u8::try_from(bytes).unwrap();
         let pair = |name: &str| {
             let value = [&[UTF8_STRING, length(name.len())][..], name.as_bytes()].concat();

@@ -107,7 +107,7 @@ pub(super) async fn refer(
     }
 }
 
-/// Refuses limits above the service's: they would be lowered to the service's without notice.
+/// Refuses limits above the service's, which would be lowered silently.
 fn within(api: &Api, plugin: &PluginUse) -> Result<(), ApiError> {
     let (own, most) = (&plugin.limits, api.modules.host().limits());
     let millis = |time: std::time::Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);

@@ -1,16 +1,18 @@
-//! How many requests a second one address may send, and one user.
+//! Limits how many requests a second one address may send, and one user.
 //!
-//! Each may send a second's worth at once, and then as many a second ([GCRA](https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm)).
-//! A request counts for its address before anything else is asked of it, and for its user once that is known.
+//! Each may send one second's worth at once, and then at this rate
+//! ([GCRA](https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm)). A request counts towards its address
+//! before anything else is checked, and towards its user once that is known.
 //!
-//! - Requests from this machine itself do not count, neither for an address nor for a user: its programs have other ways to
-//!   keep it busy, and the first session of a newcomer needs no such setting.
-//! - Those that a trusted proxy forwards count for the address that it names. Where it names none, they count for their
-//!   users alone: the proxy's own address is that of all who come through it.
-//! - The addresses of one IPv6 network of 64 bits count together: who has one has all of them.
+//! - Requests from this machine do not count, neither towards an address nor towards a user: local programs
+//!   have other ways to keep it busy, and somebody who tries Waypost out needs no such setting.
+//! - Requests that a trusted proxy forwards count towards the address that it names. If it names none, they
+//!   count towards their users only, because all clients behind the proxy share its address.
+//! - The addresses of one IPv6 /64 network count together: a client that has one of them can use them all.
 //!
-//! The memory is bounded: those that have not asked for the longest are forgotten when there are too many, and start anew.
-//! Who has tens of thousands of networks has as many times the limit, and nobody else is refused because of that.
+//! The memory is bounded: when there are too many keys, the least recently used ones are forgotten, and start
+//! with a full allowance. A client with tens of thousands of networks has as many times the limit, but others
+//! are not refused because of it.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
@@ -30,24 +32,24 @@ use parking_lot::Mutex;
 use super::error::ApiError;
 use crate::identity::Asker;
 
-/// How many keys a generation has. Both of both limiters take two megabytes.
+/// The most keys of a generation. The two generations of both limiters take two megabytes.
 const KEYS_MAX: usize = 28_000;
 
-/// How many requests a second there may be; 0 for any number.
+/// The most requests a second; 0 for no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct PerSecond {
-    /// Of one address.
+    /// From one address.
     pub address: u32,
     /// Of one user.
     pub user: u32,
 }
 
-/// The requests that have come lately.
+/// Counts recent requests.
 #[derive(Debug)]
 pub struct Rates {
     addresses: Option<Limiter>,
     users: Option<Limiter>,
-    /// A key is a hash that nobody outside can compute, so that no name can be found that shares another's.
+    /// Keys are hashes with a secret seed, so that no client can choose a name that collides with another.
     hasher: RandomState,
 }
 
@@ -62,13 +64,14 @@ impl Rates {
         }
     }
 
-    /// Counts a request for its address, or refuses it.
+    /// Counts a request towards its address, or refuses it.
     pub(super) fn count(&self, asker: Asker) -> Result<(), ApiError> {
         let (Some(limiter), Asker::Address(address)) = (&self.addresses, asker) else { return Ok(()) };
         limiter.count(self.hasher.hash_one(network(address)), format_args!("from {address}"))
     }
 
-    /// Counts a request for its user, or refuses it. Nobody, for whom other Wayposts forward events, is no user.
+    /// Counts a request towards its user, or refuses it. Anonymous requests, such as those of other Wayposts,
+    /// have no user.
     pub(super) fn count_user(&self, parts: &Parts, user: &str) -> Result<(), ApiError> {
         let is_here = parts.extensions.get::<Asker>() == Some(&Asker::Here);
         match &self.users {
@@ -80,7 +83,7 @@ impl Rates {
     }
 }
 
-/// Returns what one client has of addresses: an address of IPv4, the upper half of one of IPv6.
+/// Returns the network of one client: an IPv4 address, or the upper half of an IPv6 address.
 pub(super) fn network(address: IpAddr) -> (bool, u64) {
     match address {
         IpAddr::V4(address) => (false, u32::from(address).into()),
@@ -120,18 +123,18 @@ impl Limiter {
     }
 }
 
-/// When each key may ask again, of the keys that have asked lately: those since the last change of generations, and those
-/// of the generation before that.
+/// When each recent key may send again: the keys since the last change of generations, and those of the
+/// generation before.
 #[derive(Debug, Default)]
-struct Generations(Mutex<Two>);
+struct Generations(Mutex<Maps>);
 
 #[derive(Debug, Default)]
-struct Two {
+struct Maps {
     young: HashMap<u64, Nanos>,
     old: HashMap<u64, Nanos>,
 }
 
-impl Two {
+impl Maps {
     fn get(&self, key: u64) -> Option<Nanos> {
         self.young.get(&key).or_else(|| self.old.get(&key)).copied()
     }
@@ -155,7 +158,7 @@ impl StateStore for Generations {
         let mut generations = self.0.lock();
         let known = generations.get(*key);
         let decided = decide(known);
-        // One that is refused has asked, too: it is not forgotten before others.
+        // A refused request counts as recent too, so that its key is not forgotten before others.
         let next = decided.as_ref().map_or(known, |(_, next)| Some(*next));
         if let Some(next) = next {
             generations.put(*key, next);
@@ -204,7 +207,7 @@ mod tests {
         rates.count(from("2001:db8::1")).unwrap();
         assert!(rates.count(from("2001:db8::ffff:2")).is_err());
         rates.count(from("2001:db8:0:1::1")).unwrap();
-        // The number of an address of IPv4 is no network of IPv6.
+        // An IPv4 address is not the IPv6 network with the same number.
         rates.count(from("0:0:c000:201::1")).unwrap();
         rates.count(from("192.0.2.1")).unwrap();
     }
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_remembered_and_those_that_ask_stay() {
+    fn a_bounded_number_of_keys_is_remembered_and_active_ones_stay() {
         let states = Generations::default();
         let ask =
             |key: u64| states.measure_and_replace(&key, |known| Ok::<_, ()>((known, Nanos::from(key + 1))));
@@ -243,11 +246,11 @@ mod tests {
             assert_eq!(ask(key), Ok(None));
             if key % 10_000 == 0 {
                 let refused: Result<(), _> = states.measure_and_replace(&7, Err);
-                assert_eq!(refused.unwrap_err().is_some(), key > 7, "it asks on, and is refused");
+                assert_eq!(refused.unwrap_err().is_some(), key > 7, "it keeps sending, and is refused");
             }
         }
         let two = states.0.lock();
         assert!(two.young.len() <= KEYS_MAX && two.old.len() <= KEYS_MAX);
-        assert_eq!(two.get(8), None, "it has not asked for long");
+        assert_eq!(two.get(8), None, "it has not sent for long");
     }
 }

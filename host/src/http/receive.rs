@@ -14,7 +14,8 @@ use crate::identity::Sender;
 use waypost_domain::EventId;
 use waypost_domain::event::{EventBody, decode};
 
-/// The sender's origin and the rate that it asks for (CloudEvents 1.0 webhook specification §4).
+/// Headers of the handshake (CloudEvents 1.0 webhook specification §4): the origin of the sender, and what it
+/// is allowed.
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
@@ -59,7 +60,7 @@ pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
     }) == Some(true)
 }
 
-/// Allows any origin that names itself to send.
+/// Allows any origin that names itself.
 pub(super) async fn handshake(_sender: Sender, headers: HeaderMap) -> Response {
     let mut response = StatusCode::OK.into_response();
     let answer = response.headers_mut();

@@ -22,12 +22,12 @@ use waypost_domain::{Recovery, SubscriptionId};
 use waypost_engine::recovery::Wait;
 use waypost_runtime::clock;
 
-/// From where on the log is replayed.
+/// Where in the log a recovery starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
-    /// From its first event on.
+    /// At the first event.
     Earliest,
-    /// From this time of receipt on.
+    /// At this time of receipt.
     Time(Timestamp),
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn begin(
     let shown = show(&recovery, None, Details::of(&user, &api));
     if !api.recoveries.begin(recovery, &user.actor()).await? {
         return Err(ApiError::conflict(format!(
-            "a recovery of this subscription is running: GET /eventmatch/{id}/recover tells how far it is, DELETE \
+            "a recovery of this subscription is running: GET /eventmatch/{id}/recover shows its progress, DELETE \
              cancels it"
         )));
     }
@@ -110,8 +110,8 @@ fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
     let count = |count: u64| (details == Details::Shown).then_some(count);
     let time = clock::text;
     let mark = |mark: Option<Mark>| {
-        let told = mark.filter(|_| details == Details::Shown);
-        told.map(|mark| json!({"event": mark.event.to_string(), "received": time(mark.received)}))
+        let visible = mark.filter(|_| details == Details::Shown);
+        visible.map(|mark| json!({"event": mark.event.to_string(), "received": time(mark.received)}))
     };
     let reason = match &recovery.state {
         Progress::Failed { reason, .. } => Some(reason),
@@ -121,7 +121,7 @@ fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
         "subscription": recovery.subscription.to_string(),
         "state": recovery.state.name(),
         "reason": reason,
-        // How much waits for a target says how much has matched.
+        // How much waits for a target would reveal how much has matched.
         "waiting": wait.filter(|wait| details == Details::Shown || *wait != Wait::Target).map(|wait| match wait {
             Wait::Disabled => "the subscription is disabled",
             Wait::Target => "the target has many deliveries to take first",
@@ -158,7 +158,7 @@ fn read_range(mut body: Map<String, Value>, now: Timestamp) -> Result<(Since, Op
         Some(value) => Some(read_time(&value, "until", "a time such as 2026-01-31T12:00:00Z, or null")?),
     };
     if let Some(unknown) = body.keys().next() {
-        let detail = format!("`{unknown}` is not known here: `since` and `until` are");
+        let detail = format!("unknown member `{unknown}`: a recovery has `since` and `until`");
         return Err(ApiError::field(pointer(unknown), detail));
     }
     match (since, until) {
@@ -169,7 +169,7 @@ fn read_range(mut body: Map<String, Value>, now: Timestamp) -> Result<(Since, Op
     }
 }
 
-/// Takes `start_at` out of a new subscription's body; `None` is now.
+/// Takes `start_at` out of a new subscription's body; `None` means now.
 pub(super) fn take_start_at(
     body: &mut Map<String, Value>,
     now: Timestamp,
@@ -184,7 +184,7 @@ pub(super) fn take_start_at(
     }
 }
 
-/// Refuses `start_at` where there is a subscription already.
+/// Refuses `start_at` for a subscription that exists already.
 pub(super) fn refuse_start_at(body: &Map<String, Value>) -> Result<(), ApiError> {
     match body.contains_key("start_at") {
         false => Ok(()),

@@ -17,7 +17,7 @@ const SMALL_BYTES: usize = 64 * 1024;
 pub(super) struct Room {
     taken: AtomicUsize,
     bytes: usize,
-    /// Permits for decoding, which takes a processor and memory of its own.
+    /// Permits for decoding, which takes processor time and memory of its own.
     pub(super) decoders: Arc<Semaphore>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct RoomPermit<R: Deref<Target = Room>> {
 }
 
 impl<R: Deref<Target = Room>> RoomPermit<R> {
-    /// Nothing yet.
+    /// Makes a permit that holds no memory yet.
     pub(super) fn of(room: R) -> Self {
         Self { room, bytes: 0 }
     }

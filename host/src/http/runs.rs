@@ -52,17 +52,17 @@ fn show_program(program: &ProgramEnd) -> Value {
         "exit": program.exit.to_string(),
         "exit_code": exit_code(&program.exit),
         "took_ms": millis(program.took),
-        "stdout": show_said(&program.stdout),
-        "stderr": show_said(&program.stderr),
+        "stdout": show_stream(&program.stdout),
+        "stderr": show_stream(&program.stderr),
     })
 }
 
-fn show_said(said: &StreamTail) -> Value {
-    json!({"tail": said.tail, "bytes": said.bytes, "kept": said.kept})
+fn show_stream(stream: &StreamTail) -> Value {
+    json!({"tail": stream.tail, "bytes": stream.bytes, "kept": stream.kept})
 }
 
-/// Returns a program's exit code: negative for a signal, as Python's `subprocess` has it; none where it did not end by
-/// itself.
+/// Returns a program's exit code: negative for a signal, as in Python's `subprocess`; `None` if a limit ended
+/// it or it failed.
 pub(super) fn exit_code(exit: &Exit) -> Option<i32> {
     match exit {
         Exit::Code(code) => Some(*code),

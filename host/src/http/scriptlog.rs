@@ -39,7 +39,8 @@ pub(super) async fn read(
     log(&view).map(Json).ok_or_else(|| not_found(id))
 }
 
-/// Shows the run of an event, if a handler took it, with the members and types of the original: its return code is a text.
+/// Shows the run of an event, if a handler took it, with the members and types of Dispatcher-K8s: its return
+/// code is a string.
 fn log(view: &View) -> Option<Value> {
     let run: &Delivery = view.deliveries.iter().rfind(|delivery| delivery.handler.is_some())?;
     let program = run.runs().last().and_then(|run| run.program.as_ref());

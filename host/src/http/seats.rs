@@ -1,5 +1,5 @@
-//! Places for connections: as many as may be open at once, and a part of them for each address, so that one stranger does not
-//! take them all.
+//! Limits the connections: a total that may be open at once, and a share of it for each address, so that one
+//! client cannot take them all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,26 +11,27 @@ use ipnet::IpNet;
 use super::rates::network;
 use waypost_runtime::fair_semaphore::{FairPermit, FairSemaphore};
 
-/// Which part of the connections one address may have.
+/// An address may have one in so many connections.
 const ADDRESS_SHARE: usize = 4;
 
-/// The places.
+/// The seats.
 pub(super) struct Seats {
     places: FairSemaphore,
     max: usize,
     trusted: Arc<[IpNet]>,
-    /// The number of the next connection of an address that may have all.
+    /// The number of the next connection from an address without a share.
     next: AtomicU64,
 }
 
 impl Seats {
-    /// Makes `max` places. This machine and the networks that are trusted may have all of them: through a proxy come many.
+    /// Makes `max` seats. This machine and the trusted networks may take all of them: many clients come
+    /// through one proxy.
     pub(super) fn new(max: usize, trusted: Arc<[IpNet]>) -> Self {
         let places = FairSemaphore::new(max, max.div_ceil(ADDRESS_SHARE));
         Self { places, max, trusted, next: AtomicU64::new(0) }
     }
 
-    /// Takes a place for a connection from this address, or says why there is none.
+    /// Takes a seat for a connection from this address, or says why there is none.
     pub(super) fn take(&self, address: IpAddr) -> Result<FairPermit, String> {
         let (address, max) = (address.to_canonical(), self.max);
         let has_all = address.is_loopback() || self.trusted.iter().any(|network| network.contains(&address));
@@ -51,9 +52,9 @@ impl Seats {
 mod tests {
     use super::*;
 
-    /// One client without credentials held all connections by asking for nothing on each now and then.
+    /// One client without credentials held all connections by sending a request on each now and then.
     #[test]
-    fn one_address_does_not_take_all_places() {
+    fn one_address_cannot_take_all_seats() {
         let seats = Seats::new(8, ["10.0.0.0/8".parse().unwrap()].into());
         let take = |address: &str| seats.take(address.parse().unwrap());
         let mut held = vec![take("192.0.2.1").unwrap(), take("192.0.2.1").unwrap()];
@@ -65,7 +66,7 @@ mod tests {
         held.push(take("2001:db8::1").unwrap());
         held.push(take("2001:db8::2").unwrap());
         assert!(take("2001:db8::3").is_err(), "the same network of 64 bits");
-        // A stranger who has none gets one of the rest, a proxy all of them.
+        // An address without a connection gets one of the rest, a proxy all of them.
         held.push(take("192.0.2.2").unwrap());
         assert!(take("192.0.2.2").is_err());
         held.extend(["10.0.0.1", "127.0.0.1", "::ffff:127.0.0.1"].map(|address| take(address).unwrap()));

@@ -1,4 +1,4 @@
-//! The accept loop: connections within their limits, and an end in good order.
+//! The accept loop: connections within their limits, and a graceful shutdown.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use super::seats::Seats;
 use super::tls::Tls;
 use crate::identity::PeerCertificate;
 
-/// How long the loop rests after a failed accept, such as one for want of file descriptors.
+/// How long the loop pauses after a failed accept, such as one without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many connections over the limit get a response at once; more are closed without one.
 const REFUSALS_MAX: usize = 32;
@@ -42,19 +42,20 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Connections {
     /// The most at once.
     pub max: usize,
-    /// The longest that the headers of a request may take, and the handshake of TLS before them.
+    /// The longest that the headers of a request may take, and the TLS handshake before them.
     pub header_timeout: Duration,
-    /// How long a connection may wait for its next request, or not read what is sent to it.
+    /// How long a connection may wait for its next request, or a client may not read what is sent to it.
     pub idle_timeout: Duration,
     /// The longest that requests under way may take after shutdown has begun.
     pub grace: Duration,
-    /// The networks of proxies, each of whose addresses may have all connections. Any other address has a quarter of them
-    /// at most, but for this machine's.
+    /// The networks of trusted proxies. Their addresses and this machine may take all connections, any other
+    /// address at most a quarter.
     pub trusted: Arc<[IpNet]>,
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is over; over TLS if
-/// there is some. Requests that are left then are dropped, as they are when this future is dropped.
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is
+/// over. With `tls`, connections use TLS. Requests that are left are dropped, as they are when this future is
+/// dropped.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -67,11 +68,11 @@ pub async fn serve(
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
     let stop = CancellationToken::new();
-    let door = Arc::new(Door { router, builder, limits, tls, stop: stop.clone() });
+    let acceptor = Arc::new(Acceptor { router, builder, limits, tls, stop: stop.clone() });
     tokio::pin!(shutdown);
     loop {
         while let Some(ended) = tasks.try_join_next() {
-            tell(ended);
+            log_panic(ended);
         }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -87,15 +88,15 @@ pub async fn serve(
         };
         // Small responses are sent at once.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+            tracing::debug!(%error, "failed to set TCP_NODELAY on a connection");
         }
-        let door = Arc::clone(&door);
+        let acceptor = Arc::clone(&acceptor);
         let seat = match seats.take(address.ip()) {
             Ok(seat) => seat,
             Err(why) => {
                 if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
                     tasks.spawn(async move {
-                        door.turn_away(stream, why).await;
+                        acceptor.turn_away(stream, why).await;
                         drop(refusal);
                     });
                 }
@@ -104,7 +105,7 @@ pub async fn serve(
         };
         let watcher = graceful.watcher();
         tasks.spawn(async move {
-            if let Err(error) = door.admit(stream, address, watcher).await {
+            if let Err(error) = acceptor.admit(stream, address, watcher).await {
                 tracing::debug!(error, %address, "a connection ended early");
             }
             drop(seat);
@@ -116,16 +117,16 @@ pub async fn serve(
 }
 
 /// What all connections share.
-struct Door {
+struct Acceptor {
     router: Router,
     builder: auto::Builder<TokioExecutor>,
     limits: Connections,
     tls: Option<Arc<Tls>>,
-    /// No handshake is waited for any more.
+    /// Cancelled at shutdown, to end handshakes that are not complete.
     stop: CancellationToken,
 }
 
-impl Door {
+impl Acceptor {
     /// Serves a connection to its end.
     async fn admit(&self, stream: TcpStream, address: SocketAddr, watcher: Watcher) -> Result<(), String> {
         let Arrival { stream, peer, refusal } = self.arrive(stream, self.limits.header_timeout).await?;
@@ -143,7 +144,7 @@ impl Door {
         attend(watcher.watch(connection.into_owned()), talk, patience).await
     }
 
-    /// Shakes hands if there is TLS, for as long as the headers of a request may take.
+    /// Performs the TLS handshake if there is TLS, within `most`.
     async fn arrive(&self, stream: TcpStream, most: Duration) -> Result<Arrival, String> {
         let Some(tls) = &self.tls else { return Ok(Arrival::plain(stream)) };
         // Boxed, because it is the largest part of a connection by far, and is over before the rest begins.
@@ -173,11 +174,11 @@ impl Door {
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let _told_or_not = tokio::time::timeout(REFUSAL_TIMEOUT, connection).await;
+        let _answered_or_not = tokio::time::timeout(REFUSAL_TIMEOUT, connection).await;
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone)]
 struct Caller {
     address: SocketAddr,
@@ -190,7 +191,7 @@ async fn finish(graceful: GracefulShutdown, mut tasks: JoinSet<()>, grace: Durat
     let ended = async {
         graceful.shutdown().await;
         while let Some(ended) = tasks.join_next().await {
-            tell(ended);
+            log_panic(ended);
         }
     };
     if tokio::time::timeout(grace, ended).await.is_err() {
@@ -198,16 +199,16 @@ async fn finish(graceful: GracefulShutdown, mut tasks: JoinSet<()>, grace: Durat
     }
 }
 
-/// Reports a connection that ended by a panic, which harms only that connection.
-fn tell(ended: Result<(), JoinError>) {
+/// Logs that the task of a connection panicked, which affects only that connection.
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection ended by a panic");
+        tracing::error!(%error, "a connection panicked");
     }
 }
 
 fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // `connection` has the limit of headers: hyper's would count the time between requests as well.
+    // `connection` limits the time of headers: hyper would count the time between requests as well.
     builder.http1().header_read_timeout(None::<Duration>);
     builder
         .http2()
@@ -217,8 +218,8 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Makes the service of one connection: its requests carry the address that they come from and whose certificate was shown,
-/// and are noted.
+/// Makes the service of one connection. It adds the address and the certificate of the client to each
+/// request, and notes the request in `talk`.
 fn service(
     router: Router,
     caller: Caller,

@@ -1,5 +1,5 @@
-//! `/sessions`: for browsers, which cannot keep a token as safely as a cookie that no script reads. A session is begun
-//! with a token, has its rights, and ends with it.
+//! `/sessions`: for browsers, which cannot keep a token as safely as a cookie that scripts cannot read. A
+//! session is begun with a token, has its rights, and ends with it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::identity::{SESSION_MAX, User, secret};
 use waypost_domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
 use waypost_runtime::clock;
 
-/// `POST /sessions`, with a token: the answer sets the cookie.
+/// `POST /sessions`, with a token: the response sets the cookie.
 pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Token(of) = user.via else {
         let detail = "a session is begun with a token: send `Authorization: Bearer wp_…`";
@@ -46,14 +46,14 @@ pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Res
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(shown)).into_response())
 }
 
-/// `GET /sessions`: the user's own, or everybody's for an admin.
+/// `GET /sessions`: the user's own, or all for an admin.
 pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<Value>> {
     let all = api.identity.tokens().all().into_iter();
     let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
     Json(sessions.map(|known| show(&known.token, known.used())).collect())
 }
 
-/// `DELETE /sessions`: ends the session that asks.
+/// `DELETE /sessions`: ends the session that the request uses.
 pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Session(id) = user.via else {
         return Err(ApiError::bad_request(

@@ -1,4 +1,4 @@
-//! Pages of other sites: one layer before all routes refuses what a browser sends for them.
+//! Pages of other sites: one layer before all routes refuses the requests that a browser sends for them.
 //!
 //! Any page that a user opens can send requests from the user's browser, which reaches a Waypost on the same machine,
 //! where the default user is an admin. The browser says which page asks (`Sec-Fetch-Site`, `Origin`) and under which name
@@ -26,24 +26,24 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The most characters of a foreign header in an answer.
+/// The most characters of a header that an error repeats.
 const SHOWN_MAX: usize = 100;
 
-/// Under which names requests may come, and which pages may send them.
+/// Which host names requests may use, and which pages may send them.
 #[derive(Clone, Debug, Default)]
 pub struct Sites {
     /// Host names besides `localhost` and addresses, in lower case: `name`, `*.name` for all below it, `*` for any.
     pub hosts: Vec<String>,
     /// Origins whose pages may send requests, as browsers write them: `https://portal.example`.
     pub origins: Vec<String>,
-    /// Whether only this machine reaches the listener. Then every other name is a rebinding page's.
+    /// Whether only this machine can reach the listener. Then any other name is that of a rebinding page.
     pub is_local: bool,
 }
 
 impl Sites {
     /// Returns why a request is refused, if it is.
     fn refuse(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<ApiError> {
-        // Checked first: to its browser, a rebinding page has our own origin, so it may send any header.
+        // Checked first: to the browser, a rebinding page has our own origin, so it may send any header.
         if self.is_local || !self.hosts.is_empty() {
             let named = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
             let mut named = named.chain(uri.authority().map(|authority| authority.as_str().as_bytes()));
@@ -75,7 +75,7 @@ impl Sites {
             // A page can request these addresses. They lead to this machine, but browsers treat them as another one and
             // send no `Sec-Fetch-Site`.
             Some(address) => !(self.is_local && is_disguised(address)),
-            None => is_nobodys(host) || self.hosts.iter().any(|own| covers(own, host)),
+            None => is_unregistrable(host) || self.hosts.iter().any(|own| covers(own, host)),
         }
     }
 
@@ -110,10 +110,11 @@ fn is_disguised(address: IpAddr) -> bool {
     }
 }
 
-/// Tells whether no stranger can own a name: `localhost` and what is below it (RFC 6761 §6.3), nothing at all, and
-/// `127.1`, as curl writes it; no name ends in a number (WHATWG URL, "ends in a number"). A dot at the end is not
-/// skipped: Firefox does not treat `localhost.` as this machine and sends no `Sec-Fetch-Site` to it.
-fn is_nobodys(host: &str) -> bool {
+/// Tells whether a host is a name that no attacker can register: `localhost` and names below it (RFC 6761
+/// §6.3), an empty one, or `127.1`, as curl writes it; no name ends in a number (WHATWG URL, "ends in a
+/// number"). A dot at the end is not skipped: Firefox does not treat `localhost.` as this machine and sends
+/// no `Sec-Fetch-Site` to it.
+fn is_unregistrable(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
     host.is_empty() || last.eq_ignore_ascii_case("localhost") || is_number
@@ -132,7 +133,8 @@ fn covers(own: &str, host: &str) -> bool {
     }
 }
 
-/// Tells whether an origin is that of the request itself. Only the browser knows the scheme: a proxy may have taken TLS off.
+/// Tells whether an origin is that of the request itself. Only the browser knows the scheme, because a proxy
+/// may terminate TLS.
 fn is_same(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let own = uri.authority().map(http::uri::Authority::as_str);
     let own = own.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
@@ -162,7 +164,7 @@ fn is_visit(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
 
 fn misdirected(host: &[u8]) -> ApiError {
     let detail = format!(
-        "`{}` is no name of this Waypost: put it into the setting allowed_hosts if it is one (a web page could have \
+        "`{}` is not a name of this Waypost: add it to the setting allowed_hosts if it should be (a web page could have \
          pointed its own name here)",
         shown(host)
     );
@@ -175,7 +177,7 @@ fn cross_site(headers: &HeaderMap) -> ApiError {
         None => "a page of another site".to_owned(),
     };
     ApiError::forbidden(format!(
-        "cross-site: {page} must not ask this of Waypost in your name (if it may, put its origin into the setting \
+        "cross-site: {page} must not ask this of Waypost in your name (if it may, add its origin to the setting \
          allowed_origins)"
     ))
 }
@@ -185,7 +187,7 @@ fn shown(header: &[u8]) -> String {
     foreign::line(&text).into_owned()
 }
 
-/// The layer: what it refuses reaches no route.
+/// The layer. Requests that it refuses reach no route.
 #[derive(Clone, Debug)]
 pub(super) struct Guard(pub(super) Arc<Sites>);
 

@@ -32,9 +32,9 @@ pub(super) struct Delivery {
     pub(super) handler: Option<String>,
     /// How far the run has come, while it is under way.
     pub(super) progress: Option<Progress>,
-    /// Why it waits without having been attempted, where that is known.
+    /// Why it waits: its handler is gone, or the breaker of its plugin is open.
     held: Option<String>,
-    /// For what, and since when, other deliveries of the subscription wait.
+    /// What other deliveries of the subscription are held for, and since when.
     others_held: Option<(Holder, Timestamp)>,
     history: Vec<Entry>,
 }
@@ -43,17 +43,17 @@ pub(super) struct Delivery {
 pub(super) struct View {
     pub(super) event: Arc<LoggedEvent>,
     pub(super) deliveries: Vec<Delivery>,
-    /// The filters that gave no answer about it.
+    /// The filters that failed on it.
     pub(super) failed: Vec<FailedFilter>,
-    /// Whether the user may see the event itself, and not only that his filter has failed on it.
+    /// Whether the user may see the event itself, and not only that a filter failed on it.
     pub(super) shows_event: bool,
 }
 
 impl View {
-    /// Returns what `user` may see of a story, if anything. An admin sees all of it. The sender sees the event. The
-    /// owner of a subscription sees the event with the deliveries to it that policy has allowed, and the failure of its
-    /// filter where policy is not asked. What policy has not allowed is not there for him: that a filter matches an event
-    /// says what is in it.
+    /// Returns what `user` may see of a story, if anything. An admin sees all of it. The sender sees the
+    /// event. The owner of a subscription sees the event with the deliveries to it that policy has allowed,
+    /// and the failure of its filter if there is no policy. Deliveries that policy has not allowed are left
+    /// out: that a filter matches an event reveals something about its content.
     pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
@@ -83,7 +83,7 @@ impl View {
         TaskStatus::of(self.deliveries.iter().map(|delivery| &delivery.state))
     }
 
-    /// Returns the line of a list.
+    /// Returns the row of a list.
     pub(super) fn summary(&self) -> Value {
         json!({
             "id": self.event.id.to_string(),
@@ -96,8 +96,8 @@ impl View {
         })
     }
 
-    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is null for a
-    /// user whose filter alone has met it.
+    /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is
+    /// null for a user who may see only that a filter failed on it.
     pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
         let (mode, content_type) = match self.event.event.wire() {
             Wire::Structured { content_type, .. } => ("structured", content_type),
@@ -128,7 +128,7 @@ struct Whole<'a> {
     mode: &'static str,
     content_type: Option<&'a str>,
     event: Option<Box<RawValue>>,
-    /// Why no filter looks into the event's data, where they only claim to be JSON.
+    /// Why filters cannot read the event's data, where they are declared as JSON but are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
     deliveries: Vec<Value>,
@@ -137,7 +137,7 @@ struct Whole<'a> {
     explain: Option<Value>,
 }
 
-/// Returns an event's JSON as it is.
+/// Returns an event's JSON unchanged.
 fn raw_json(logged: &LoggedEvent) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice(&logged.event.json())
 }
@@ -154,7 +154,7 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
     })
 }
 
-/// Explains that a run waits for a handler that is not configured any more.
+/// Explains that a run waits for a handler that is no longer configured.
 fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
     let is_there =
         api.directory.get(recipient.subscription_id()).is_some() || api.runs.name(recipient).is_some();
@@ -162,7 +162,7 @@ fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
 }
 
 /// Explains that a subscription's deliveries wait for the breaker of its plugin.
-fn held(api: &Api, recipient: RecipientId) -> Option<String> {
+fn open_breaker(api: &Api, recipient: RecipientId) -> Option<String> {
     let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.subscription_id())?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
@@ -178,7 +178,7 @@ impl Delivery {
             state => state,
         };
         let held = match state {
-            State::Pending => stranded(api, recipient).or_else(|| held(api, recipient)),
+            State::Pending => stranded(api, recipient).or_else(|| open_breaker(api, recipient)),
             State::Retrying { .. } | State::Held { .. } => stranded(api, recipient),
             State::Delivering
             | State::Delivered { .. }
@@ -199,7 +199,7 @@ impl Delivery {
         delivery
     }
 
-    /// Returns the name of a handler, also of one that is not configured any more and has run before.
+    /// Returns the name of the handler, even if it is no longer configured but has run before.
     fn handler_name(&self, api: &Api) -> String {
         let known = api.runs.name(self.recipient).map(ToString::to_string);
         let ran = || self.runs().last().map(|run| run.handler.clone());
@@ -236,11 +236,11 @@ impl Delivery {
         })
     }
 
-    /// Returns what it is held for: neither its target nor its plugin.
+    /// Returns what the delivery is held for, which is neither its target nor its plugin.
     fn hold(&self) -> Option<Value> {
         let (by, since) = match self.state {
             State::Held { by, since, .. } => (by, since),
-            // It has had no attempt of its own while other deliveries of its subscription are held.
+            // It has had no attempt, while other deliveries of its subscription are held.
             State::Pending if self.history.iter().all(Entry::is_run) => self.others_held?,
             State::Pending
             | State::Retrying { .. }
@@ -285,7 +285,7 @@ impl Delivery {
     }
 }
 
-/// What was done in an attempt besides sending.
+/// What the plugin or the handler did in an attempt.
 #[derive(Clone, Copy, Default)]
 struct AttemptDetails<'a> {
     plugin: Option<&'a PluginRun>,

@@ -1,7 +1,8 @@
 //! A subscription as JSON: what REST shows of it, and what a body may set.
 //!
-//! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`, `index`) and
-//! unknown ones are ignored, so that a GET body can be PUT back. What a PUT leaves out stays as it is, secrets too.
+//! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`,
+//! `index`) and unknown ones are ignored, so that the body of a GET can be PUT back. Members that a PUT
+//! leaves out stay unchanged, secrets too.
 
 mod auth;
 mod plugin;
@@ -26,7 +27,8 @@ use waypost_secrets::{Label, Vault};
 /// The longest time that one attempt may be given, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
 
-/// Returns a subscription as REST shows it: everything but secrets. `index` says how its filter is filed.
+/// Returns a subscription as REST shows it: everything but secrets. `index` says how the index finds its
+/// filter.
 pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value {
     let (subscription, filter) = (&known.subscription, known.filter.as_ref());
     let (disabled, error) = match &subscription.activity {
@@ -66,8 +68,9 @@ pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value
     })
 }
 
-/// Makes a new subscription from a body, whose secrets are sealed. A filter that does not name its language is in `dialect`. That is stored with
-/// it: the setting may change, but the meaning of the filter does not.
+/// Makes a new subscription from a body, and seals its secrets. `dialect` is the language of a filter that
+/// does not name its own. It is stored with the filter: the setting may change, but the meaning of the filter
+/// does not.
 ///
 /// # Errors
 /// Names the first member that is missing or wrong.
@@ -89,10 +92,11 @@ pub(super) fn create(
     Ok(subscription)
 }
 
-/// Applies the members of a body to a subscription, and seals its secrets; `dialect` is the language of a filter whose own is removed.
+/// Applies the members of a body to a subscription, and seals its secrets. `dialect` is the language of a
+/// filter whose `filter_dialect` is set to null.
 ///
 /// # Errors
-/// Names the first member that is wrong; the subscription is then not to be used.
+/// Names the first member that is wrong; the subscription must not be used then.
 pub(super) fn update(
     mut body: Map<String, Value>,
     to: &mut Subscription,
@@ -206,15 +210,16 @@ fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, ApiError> 
     let name = required(body, "name")?;
     let length = name.as_ref().map_or(0, |name| name.chars().count());
     if length > NAME_CHARS_MAX {
-        let detail = format!("`name` has {length} characters, the most are {NAME_CHARS_MAX}");
+        let detail = format!("`name` has {length} characters, and at most {NAME_CHARS_MAX} are allowed");
         return Err(ApiError::field("/name", detail));
     }
     Ok(name)
 }
 
-/// Takes the filter and its dialect, each of which may be the known one; `None` when the body has neither.
+/// Takes the filter and its dialect, each of which may be the known one; `None` if the body has neither.
 ///
-/// A dialect of null is `default`. They are read together: either may be what makes the other wrong.
+/// A dialect of null is `default`. Both are read together, because a change of either can make the other
+/// wrong.
 fn take_filter(
     body: &mut Map<String, Value>,
     known: Option<&str>,
@@ -247,7 +252,7 @@ fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> 
     let disabled = optional::<Value>(body, "disabled", DISABLED)?;
     let error = optional::<String>(body, "error", "a string or null")?;
     let since = match disabled {
-        // Left out: what `error` says can change only what is disabled.
+        // Left out: `error` can change only if the subscription is disabled.
         None => match known {
             Activity::Enabled => return Ok(Activity::Enabled),
             Activity::Disabled { since, .. } => *since,
@@ -255,7 +260,7 @@ fn activity(body: &mut Map<String, Value>, known: &Activity, now: Timestamp) -> 
         Some(None | Some(Value::Bool(false))) => return Ok(Activity::Enabled),
         Some(Some(Value::Bool(true))) => match known {
             Activity::Enabled => now,
-            // It has been for a while.
+            // It is disabled already, and keeps its time.
             Activity::Disabled { since, .. } => *since,
         },
         Some(Some(value)) => read_time(&value)?,

@@ -1,4 +1,4 @@
-//! `/status`, `/get` and `/`: an event as the Dispatcher's clients know it, a task.
+//! `/status`, `/get` and `/`: an event as a task, the form that clients of the Dispatcher know.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) async fn status(
     Ok(Json(view.status().to_string()))
 }
 
-/// A task, with the members that the Dispatcher answers, of its types: what is JSON is a text.
+/// A task, with the members and types of the Dispatcher: JSON is given as a string.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Task {
@@ -54,7 +54,7 @@ pub(super) struct Task {
     task_name: Option<String>,
     exception_type: Option<&'static str>,
     exception_value: Option<String>,
-    /// Empty without an error, since clients expect a text.
+    /// Empty without an error, since clients expect a string.
     exception_traceback: String,
     created: String,
     updated: String,
@@ -100,8 +100,8 @@ pub(super) async fn read(
     }))
 }
 
-/// Returns the end of what a handler's last program wrote to stderr, which is where Python writes its traceback, or the
-/// reason of a dead letter where there is nothing.
+/// Returns the end of what a handler's last program wrote to stderr, which is where Python writes its
+/// traceback, or the reason of the dead letter if that is empty.
 fn traceback(view: &View, reason: &str) -> String {
     let runs = view.deliveries.iter().filter_map(|delivery| delivery.runs().last());
     let mut said = runs.filter_map(|run| run.program.as_ref()).map(|program| program.stderr.tail.as_str());
@@ -127,7 +127,7 @@ fn task(view: &View) -> Value {
     })
 }
 
-/// Returns when something happened last.
+/// Returns when the last attempt ended, or when the event was received if there was none.
 fn updated(view: &View) -> String {
     let attempts = view.deliveries.iter().flat_map(|delivery| delivery.attempts());
     clock::text(attempts.map(ended).max().unwrap_or(view.event.received))

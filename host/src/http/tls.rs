@@ -1,8 +1,9 @@
-//! TLS of the listener: certificate, key and the authorities of clients, read from files and read again when these change.
+//! TLS of the listener: certificate, key and the CAs of clients, read from files, and read again when these
+//! change.
 //!
-//! TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. A new set of files that cannot be used is reported once, and the old one stays:
-//! an operator's mistake, or a file that is half written, ends no service. Connections that are open keep what they began
-//! with. `handshake` uses this for each connection.
+//! TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. New files that cannot be used are reported once, and the old ones
+//! stay in use: neither a mistake of the operator nor a half-written file stops the service. Open connections
+//! keep the certificate that they began with. `handshake` uses this for each connection.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use waypost_runtime::chain;
 
-/// How often the files are looked at. They are small, and read as a whole: a time of change can stay the same.
+/// How often the files are checked. They are small, and read as a whole, because a modification time can stay
+/// the same.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The most bytes of one file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -31,19 +33,19 @@ const CERTIFICATE: &str = "tls_certificate";
 const KEY: &str = "tls_key";
 const CLIENT_CA: &str = "tls_client_ca";
 
-/// Where the listener's certificate is.
+/// The files of the listener's certificate.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The certificate and those that vouch for it, as PEM.
+    /// The certificate chain, as PEM.
     pub certificate: PathBuf,
     /// Its key, as PEM.
     pub key: PathBuf,
-    /// The authorities of clients' certificates, as PEM. Clients are asked for a certificate if there are some, and need not
-    /// have one.
+    /// The CAs of client certificates, as PEM. If there are some, clients are asked for a certificate, but
+    /// need not have one.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Why files make no TLS.
+/// Why files cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -56,8 +58,8 @@ pub enum TlsError {
         /// Why not.
         source: io::Error,
     },
-    /// It is broken.
-    #[error("{path} (the setting {setting}) is no whole PEM file", path = path.display())]
+    /// A file is broken.
+    #[error("{path} (the setting {setting}) is not a complete PEM file", path = path.display())]
     Pem {
         /// Its setting.
         setting: &'static str,
@@ -66,7 +68,7 @@ pub enum TlsError {
         /// What is wrong.
         source: pem::Error,
     },
-    /// It has something else.
+    /// A file has no certificate.
     #[error("{path} (the setting {setting}) has no certificate in PEM", path = path.display())]
     NoCertificate {
         /// Its setting.
@@ -74,13 +76,13 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// It has no key, or one that needs a passphrase.
-    #[error("{path} (the setting tls_key) has no private key in PEM that is not encrypted", path = path.display())]
+    /// The key file has no key, or one that needs a passphrase.
+    #[error("{path} (the setting tls_key) has no unencrypted private key in PEM", path = path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// They do not belong together, or one of them is of a kind that is not known.
+    /// Certificate and key do not belong together, or one of them is of an unknown kind.
     #[error("the certificate {certificate} and the key {key} (the settings tls_certificate and tls_key) cannot be used together",
         certificate = certificate.display(), key = key.display())]
     Pair {
@@ -91,7 +93,7 @@ pub enum TlsError {
         /// What is wrong.
         source: rustls::Error,
     },
-    /// One of the authorities cannot be used.
+    /// One of the CAs cannot be used.
     #[error("{path} (the setting tls_client_ca) has an authority that cannot be used", path = path.display())]
     Authority {
         /// The file.
@@ -99,7 +101,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: rustls::Error,
     },
-    /// There is no way to check certificates of clients.
+    /// The check of client certificates cannot be set up.
     #[error("failed to set up the check of clients' certificates (the setting tls_client_ca)")]
     Verifier(#[source] VerifierBuilderError),
 }
@@ -109,32 +111,32 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
-    /// Of the files at the start.
+    /// The digest of the files at the start.
     digest: Digest,
 }
 
-/// Of the bytes of all files.
+/// A digest of the bytes of all files.
 type Digest = [u8; 32];
 
-/// What has been found in the files since.
+/// What the watch has seen so far.
 #[derive(Debug)]
 struct Seen {
-    /// What is in use.
+    /// The digest of the files in use.
     used: Digest,
-    /// What was refused last.
+    /// The files that were refused last.
     refused: Option<Refused>,
 }
 
-/// A set of files that makes no TLS.
+/// A set of files that cannot be used.
 #[derive(Debug)]
 struct Refused {
-    /// Of its bytes, if they could be read.
+    /// The digest, if the files could be read.
     digest: Option<Digest>,
     reason: String,
     reported: Reported,
 }
 
-/// Whether an operator knows. The first look may have met half of a change, so the second one reports.
+/// Whether the refusal was logged. The first check may see half of a change, so only the second one logs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reported {
     NotYet,
@@ -145,19 +147,19 @@ impl Tls {
     /// Reads the files. Blocks.
     ///
     /// # Errors
-    /// When they make no TLS.
+    /// When they cannot be used.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
         let config = ArcSwap::from_pointee(contents.config(&files)?);
         Ok(Self { files, config, digest: contents.digest() })
     }
 
-    /// Returns what new connections use.
+    /// Returns the configuration of new connections.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
     }
 
-    /// Looks at the files now and then, until it is stopped.
+    /// Checks the files regularly until `stop` is cancelled.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut seen = Seen { used: self.digest, refused: None };
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
@@ -167,7 +169,7 @@ impl Tls {
         }
     }
 
-    /// Takes over what was read, if it is new and can be used.
+    /// Takes over the files that were read, if they are new and can be used.
     fn look(&self, seen: &mut Seen, read: Result<Contents, TlsError>) {
         let digest = read.as_ref().ok().map(Contents::digest);
         if digest == Some(seen.used) {
@@ -255,7 +257,7 @@ impl Contents {
         let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         if self.client_ca.is_some() {
-            // A session that is resumed is not checked again: its certificate may be over by then.
+            // A resumed session is not verified again, and its certificate may have expired by then.
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
         Ok(config)
@@ -332,7 +334,7 @@ mod tests {
         }
     }
 
-    /// A watch that is stepped.
+    /// A watch that the test steps.
     struct Watch {
         tls: Tls,
         seen: Seen,
@@ -345,7 +347,8 @@ mod tests {
             Self { tls, seen }
         }
 
-        /// Looks at the files; returns whether connections get another certificate now, and what is refused and reported.
+        /// Checks the files; returns whether connections get another certificate now, and whether a refusal
+        /// was reported.
         fn look(&mut self) -> (bool, Option<Reported>) {
             let before = self.tls.config();
             let read = Contents::read(&self.tls.files);
@@ -356,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_tls_is_named_with_its_file_and_setting() {
+    fn errors_name_the_file_and_the_setting() {
         let (one, other) = (pair(), pair());
         let folder = Folder::new(&one);
         folder.open().unwrap();
@@ -375,9 +378,10 @@ mod tests {
         );
         let half = &one.0[..one.0.len() / 2];
         assert!(
-            with(half, &one.1).starts_with("/chain.pem (the setting tls_certificate) is no whole PEM file: ")
+            with(half, &one.1)
+                .starts_with("/chain.pem (the setting tls_certificate) is not a complete PEM file: ")
         );
-        let no_key = "/key.pem (the setting tls_key) has no private key in PEM that is not encrypted";
+        let no_key = "/key.pem (the setting tls_key) has no unencrypted private key in PEM";
         assert_eq!(with(&one.0, &one.1.replace("PRIVATE", "ENCRYPTED PRIVATE")), no_key);
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(with(garbage, &one.1).starts_with(both));
@@ -394,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_of_clients_that_is_none_is_refused() {
+    fn an_invalid_client_ca_is_refused() {
         let one = pair();
         let mut folder = Folder::new(&one);
         folder.files.client_ca = Some(folder.files.key.clone());

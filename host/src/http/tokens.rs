@@ -1,5 +1,5 @@
-//! `/tokens`: what programs and people say with each request who they are. An admin makes them, for any user; a user sees
-//! and revokes his own.
+//! `/tokens`: the tokens with which programs and people identify themselves in each request. An admin makes
+//! them, for any user; users see and revoke their own.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl QueryDoc for Whose {
     const DOC: &'static str = "user (whose tokens to list; an admin sees everybody's)";
 }
 
-/// `POST /tokens`: the answer has the token itself, which is not kept.
+/// `POST /tokens`: the response has the token itself, of which only a hash is stored.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     user: User,
@@ -68,7 +68,7 @@ pub(super) async fn list(
     Json(all.filter(is_asked_for).map(|known| show(&known.token, known.used())).collect())
 }
 
-/// `DELETE /tokens/{id}`: it is no good any more, and the sessions that were begun with it end.
+/// `DELETE /tokens/{id}`: revokes the token, and ends the sessions that were begun with it.
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     user: User,
@@ -86,7 +86,7 @@ pub(super) async fn revoke(
     }
 }
 
-/// Reads what token is wanted. Its hash and its maker are still to be set.
+/// Reads a token from a body. Its `hash` and `by` are still to be set.
 pub(super) fn wanted(mut body: Map<String, Value>, now: Timestamp) -> Result<Token, ApiError> {
     let user = text(&mut body, "user")?.filter(|user| !user.is_empty());
     let user =
@@ -113,7 +113,8 @@ pub(super) fn wanted(mut body: Map<String, Value>, now: Timestamp) -> Result<Tok
     };
     let expires = text(&mut body, "expires")?.map(|text| end(&text, now)).transpose()?;
     if let Some(unknown) = body.keys().next() {
-        let detail = format!("`{unknown}` is not known here: `user`, `name`, `scopes` and `expires` are");
+        let detail =
+            format!("unknown member `{unknown}`: a token has `user`, `name`, `scopes` and `expires`");
         return Err(ApiError::bad_request(detail));
     }
     let id = TokenId::from_uuid(uuid::Uuid::new_v4());
@@ -125,7 +126,7 @@ fn text(body: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Api
     match body.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be a text"))),
+        Some(_) => Err(ApiError::field(format!("/{name}"), format!("`{name}` must be a string"))),
     }
 }
 
@@ -136,12 +137,13 @@ fn scope(place: usize, name: &Value) -> Result<Scope, ApiError> {
     })
 }
 
-/// Reads when a token ends: after a while (`90d`), or at a time.
+/// Reads when a token expires: after a duration (`90d`), or at a time.
 fn end(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     let after = parse_duration(text).map(|after| now.checked_add(after));
     let end = after.map_or_else(|| text.parse().ok(), Result::ok).filter(|end| *end > now);
     end.ok_or_else(|| {
-        let detail = format!("`expires` is `{text}`: write a while, such as \"90d\", or a time to come");
+        let detail =
+            format!("`expires` is `{text}`: write a duration, such as \"90d\", or a time in the future");
         ApiError::field("/expires", detail)
     })
 }

@@ -1,4 +1,4 @@
-//! Where a request comes from: the connection's other end, or what trusted proxies say is behind it.
+//! The client address of a request: that of the peer, or the one that trusted proxies report.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderName};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Tells whether a proxy says that it has passed a request on.
+/// Tells whether a request has a header that proxies add when they forward it.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     [FORWARDED, X_FORWARDED_FOR, X_REAL_IP, VIA].iter().any(|name| headers.contains_key(name))
 }
 
-/// Returns the last address before the trusted proxies: each adds, at the end, whom it had the request from. What stands
-/// before that may be anything. `X-Forwarded-For` counts before `Forwarded` (RFC 7239): most proxies write the first, and
-/// pass on what a client says by the second.
+/// Returns the last address before the trusted proxies. Each proxy appends the address that it received the
+/// request from; anything before that can be forged. `X-Forwarded-For` counts before `Forwarded` (RFC 7239):
+/// most proxies write the first, and pass on the second as the client sent it.
 pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     if !trusts(peer) || !is_forwarded(headers) {
         return peer;
@@ -27,7 +27,7 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) 
     let mut found = peer;
     for line in headers.get_all(name).iter().rev() {
         for element in line.to_str().unwrap_or_default().rsplit(',') {
-            // An address that is hidden or unreadable ends the trail.
+            // An address that is hidden or unreadable ends the search.
             let Some(address) = read(element.trim()) else { return found };
             found = address;
             if !trusts(address) {

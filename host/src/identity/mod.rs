@@ -1,9 +1,9 @@
-//! Who asks: the one place that decides whom a request speaks for, and what it may be used for.
+//! Identifies users: the one place that decides whom a request speaks for, and what it may be used for.
 //!
-//! A token counts first, then a session, then the user header of a trusted proxy, then the certificate of a TLS client.
-//! A request with none of these is the default user's if it comes from this machine. Wrong credentials are refused: they
-//! never count as none. What a Waypost sends for others (`net::mark`) speaks for nobody without a token, and asks for
-//! nothing but `/receive`.
+//! A token counts first, then a session, then the user header of a trusted proxy, then a TLS client
+//! certificate. A request with none of these has the default user if it comes from this machine. Wrong
+//! credentials are refused: they never count as missing. A request that a Waypost sends on others' behalf (`net::mark`) has
+//! no user unless it has a token, and may only be sent to `/receive`.
 
 mod address;
 mod signed;
@@ -26,7 +26,7 @@ use waypost_store::{KnownToken, Tokens};
 
 pub use signed::{Producers, ProducersError, Signed};
 
-/// The sender of events that nobody answers for. No user has this name.
+/// The sender of anonymous events. No user has this name.
 pub const NOBODY: &str = "";
 
 /// How long a session lasts without a request.
@@ -37,28 +37,28 @@ pub const SESSION_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Fetch Metadata (W3C), which web pages cannot set themselves.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The user of a TLS client's certificate, which the listener has verified: an extension of its requests.
+/// The user of a client certificate that the listener has verified. Requests have it as an extension.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate {
     /// The user.
     pub user: String,
 }
 
-/// For whom a request counts where requests are counted.
+/// What a request counts towards where requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
-    /// This machine: for nobody.
+    /// This machine: towards no limit.
     Here,
-    /// Somebody behind a proxy that does not say who: for the user.
+    /// A client behind a proxy that does not name its address: towards the limit of its user.
     Behind,
-    /// For the address and the user.
+    /// Any other client: towards the limits of its address and its user.
     Address(IpAddr),
 }
 
-/// What `/receive` asks of those who send events.
+/// What `/receive` asks of senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveAuth {
-    /// Nothing: a sender whom nobody knows may send as well.
+    /// Nothing: anonymous senders are accepted as well.
     None,
     /// A token with the scope `receive`.
     Token,
@@ -66,21 +66,21 @@ pub enum ReceiveAuth {
     Signature,
 }
 
-/// Who is believed.
+/// How users are identified.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The header with the user's name.
     pub user_header: HeaderName,
-    /// The user of a request of this machine without credentials; empty for none.
+    /// The user of a request from this machine without credentials; empty for none.
     pub default_user: String,
     /// The networks whose user header is believed.
     pub trusted: Vec<IpNet>,
-    /// Whether the operator has named these. This machine is trusted by default, and a proxy on it that nobody has named may
-    /// pass on a header that its client has written.
+    /// Whether the operator has named these networks. This machine is trusted by default, but a proxy on it
+    /// that the operator has not named may pass on a user header from its client.
     pub names_proxies: bool,
-    /// Whether only this machine asks.
+    /// Whether all requests come from this machine.
     pub is_private: bool,
-    /// The users who may see and change everything, unless they come with a token, which has its own rights.
+    /// The users who may see and change everything, except with a token, which has its own rights.
     pub admins: Vec<String>,
     /// What `/receive` asks; `None` for what every route asks.
     pub receive: Option<ReceiveAuth>,
@@ -88,41 +88,41 @@ pub struct Settings {
     pub cookie: &'static str,
 }
 
-/// Knows users by what their requests bring.
+/// Identifies the users of requests.
 pub struct Identity {
     settings: Settings,
     tokens: Arc<Tokens>,
     producers: Producers,
 }
 
-/// Who asks.
+/// The user of a request.
 #[derive(Clone, Debug)]
 pub struct User {
     /// The name.
     pub name: String,
     /// What the request may be used for.
     pub scopes: Scopes,
-    /// How the user is known.
+    /// How the user was identified.
     pub via: Via,
-    /// The address that the request comes from, behind trusted proxies.
+    /// The address of the client, behind trusted proxies.
     pub address: IpAddr,
-    /// Until when the token or session is good.
+    /// When the token or session expires.
     pub expires: Option<Timestamp>,
 }
 
 impl User {
-    /// Returns who changes something.
+    /// Returns the user as the actor of a change.
     pub fn actor(&self) -> Actor {
         Actor { user: self.name.clone(), via: self.via }
     }
 
-    /// Tells whether everybody's things are open to the request.
+    /// Tells whether the request may be used for everything, for all users.
     pub fn is_admin(&self) -> bool {
         self.scopes.allow(Scope::Admin)
     }
 }
 
-/// Who sends events.
+/// The sender of events.
 #[derive(Clone, Debug)]
 pub enum Sender {
     /// This user, or [`NOBODY`].
@@ -148,64 +148,65 @@ pub enum Refusal {
         /// Where it comes from.
         address: IpAddr,
     },
-    /// It brings nothing that says who it is from.
+    /// It names no user.
     #[error(
-        "who asks? Send a token (`Authorization: Bearer wp_…`), which `waypost token create --user NAME` makes on the \
-         server's machine, or ask through a proxy of trusted_proxies that sets the header {header}"
+        "this request names no user: send a token (`Authorization: Bearer wp_…`), which `waypost token create \
+         --user NAME` makes on the server's machine, or send it through a proxy of trusted_proxies that sets the \
+         header {header}"
     )]
     Unknown {
         /// The user header.
         header: HeaderName,
     },
-    /// Its token or session is not known, or not any more.
-    #[error("this {what} is not known here, is revoked or has expired: ask an admin for a new one")]
+    /// Its token or session is unknown, revoked or expired.
+    #[error("this {what} is unknown, revoked or expired: ask an admin for a new one")]
     Expired {
         /// Which of the two it is.
         what: &'static str,
     },
-    /// Its `Authorization` is something else.
-    #[error("`Authorization` holds no token of Waypost, which is written `Bearer wp_…`")]
+    /// Its `Authorization` is not a token of Waypost.
+    #[error("`Authorization` holds no token of Waypost: write `Bearer wp_…`")]
     Credentials,
-    /// The header stands there more than once: its values cannot be told apart.
-    #[error("the header {0} stands there more than once: let the proxy replace it")]
+    /// The header appears more than once, so it is unclear which value counts.
+    #[error("the header {0} appears more than once: let the proxy replace it")]
     Twice(HeaderName),
-    /// The name cannot be one.
+    /// The header is not UTF-8.
     #[error("the header {0} is not UTF-8")]
     NotText(HeaderName),
-    /// The name cannot be one.
+    /// The name cannot be a user's.
     #[error("`{0}` cannot be a user's name: no URL can hold it")]
     Name(String),
-    /// The session's cookie came without what browsers send of the page that asks.
+    /// The cookie of a session came without the headers in which browsers name the page.
     #[error("a session is for browsers: send a token (`Authorization: Bearer wp_…`) instead of the cookie")]
     NoBrowser,
-    /// It may not be used for this.
+    /// Its token or session lacks a scope.
     #[error("this {what} has the scopes `{has}`, and this needs `{needs}`")]
     Scope {
-        /// What has too few.
+        /// Which of the two it is: a token or a session.
         what: &'static str,
         /// Its scopes.
         has: Scopes,
         /// What is needed.
         needs: Scope,
     },
-    /// The user is no admin.
+    /// The user is not an admin.
     #[error(
-        "only an admin may do this: `{user}` is none (the setting admin_users, or a token with the scope admin)"
+        "only an admin may do this, and `{user}` is not one (the setting admin_users, or a token with the scope admin)"
     )]
     NoAdmin {
         /// The user.
         user: String,
     },
-    /// Events are taken with a token only.
+    /// Events are accepted with a token only.
     #[error("events need a token here (receive_auth = token): `Authorization: Bearer wp_…`")]
     TokenNeeded,
-    /// Events are taken with a signature only.
+    /// Events are accepted with a signature only.
     #[error("events need a signature here (receive_auth = signature): {0}")]
     Signature(&'static str),
 }
 
 impl Identity {
-    /// Knows users by these settings, tokens and producers.
+    /// Identifies users by these settings, tokens and producers.
     pub fn new(settings: Settings, tokens: Arc<Tokens>, producers: Producers) -> Self {
         Self { settings, tokens, producers }
     }
@@ -220,27 +221,28 @@ impl Identity {
         self.settings.cookie
     }
 
-    /// Finds who asks for something that needs a scope; `peer` is the address of the connection's other end.
+    /// Returns the user of a request that needs a scope; `peer` is the address of the connection's other end.
     ///
     /// # Errors
-    /// When it is not known, or may not.
+    /// When the user is unknown, or lacks the scope.
     pub fn user(&self, peer: IpAddr, parts: &Parts, needs: Scope) -> Result<User, Refusal> {
         if is_marked(&parts.headers) {
             return Err(Refusal::Marked);
         }
         let user = self.known(peer, parts)?.ok_or_else(|| self.unknown())?;
-        permitted(user, needs)
+        check_scope(user, needs)
     }
 
-    /// Finds who sends events.
+    /// Returns the sender of events.
     ///
     /// # Errors
-    /// When it is not known, or may not.
+    /// When the sender is unknown, or may not send events.
     pub fn sender(&self, peer: IpAddr, parts: &Parts) -> Result<Sender, Refusal> {
         if self.settings.receive == Some(ReceiveAuth::Signature) {
             return self.producers.claimed(parts).map(Sender::Signed);
         }
-        // A token is the sender's own. The user header and this machine's default user are not what a Waypost speaks for.
+        // A token identifies its sender. But neither the user header nor the default user says who sends a
+        // request that a Waypost makes on others' behalf.
         let known = match self.token(&parts.headers)? {
             Some(known) => Some(self.of_token(peer, parts, &known)),
             None if is_marked(&parts.headers) => return self.waypost(peer.to_canonical()),
@@ -250,14 +252,14 @@ impl Identity {
             (Some(user), Some(ReceiveAuth::Token)) if !matches!(user.via, Via::Token(_)) => {
                 Err(Refusal::TokenNeeded)
             }
-            (Some(user), _) => Ok(Sender::Known(permitted(user, Scope::Receive)?.name)),
+            (Some(user), _) => Ok(Sender::Known(check_scope(user, Scope::Receive)?.name)),
             (None, Some(ReceiveAuth::None)) => Ok(Sender::Known(NOBODY.to_owned())),
             (None, Some(ReceiveAuth::Token)) => Err(Refusal::TokenNeeded),
             (None, _) => Err(self.unknown()),
         }
     }
 
-    /// Decides whether a Waypost without a token may send events, which are nobody's.
+    /// Decides whether a Waypost may send events without a token; they are anonymous.
     fn waypost(&self, peer: IpAddr) -> Result<Sender, Refusal> {
         match self.settings.receive {
             Some(ReceiveAuth::None) => Ok(Sender::Known(NOBODY.to_owned())),
@@ -272,13 +274,13 @@ impl Identity {
         address::client(peer.to_canonical(), headers, |address| self.trusts(address))
     }
 
-    /// Returns for whom a request counts.
+    /// Returns what a request counts towards.
     pub fn asker(&self, peer: IpAddr, headers: &HeaderMap) -> Asker {
         let client = self.address(peer, headers);
         if !client.is_loopback() && !self.trusts(client) {
             return Asker::Address(client);
         }
-        // What a proxy on this machine passes on is not from this machine.
+        // What a proxy on this machine forwards does not come from this machine.
         if client.is_loopback() && !address::is_forwarded(headers) { Asker::Here } else { Asker::Behind }
     }
 
@@ -290,11 +292,12 @@ impl Identity {
         self.settings.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns whom a request speaks for; `None` if it brings nothing that says so.
+    /// Returns the user that a request speaks for; `None` if it names none and the default user does not
+    /// apply.
     fn known(&self, peer: IpAddr, parts: &Parts) -> Result<Option<User>, Refusal> {
         let (peer, headers) = (peer.to_canonical(), &parts.headers);
         let named = self.named(headers)?;
-        // A session that has ended must not keep a good token out.
+        // An expired session must not make a request with a valid token fail.
         let known = match self.token(headers)? {
             Some(known) => Some(known),
             None => self.session(headers)?,
@@ -322,7 +325,7 @@ impl Identity {
         if headers.contains_key(AUTHORIZATION) {
             return Err(Refusal::Credentials);
         }
-        // What a proxy on this machine passes on is not from this machine.
+        // What a proxy on this machine forwards does not come from this machine.
         let is_local = peer.is_loopback() && is_trusted && !is_forwarded;
         let default = &self.settings.default_user;
         Ok(if is_local && !default.is_empty() { user(default.clone(), Via::Default) } else { None })
@@ -340,16 +343,17 @@ impl Identity {
         Ok((!name.is_empty()).then(|| name.to_owned()))
     }
 
-    /// Returns the token of a request, if it has one. What is no token of Waypost may be between a client and its proxy.
+    /// Returns the token of a request, if it has one. Other credentials are ignored here: they may be meant
+    /// for the proxy.
     fn token(&self, headers: &HeaderMap) -> Result<Option<Arc<KnownToken>>, Refusal> {
         let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
         let Some(secret) = value.to_str().ok().and_then(bearer) else { return Ok(None) };
         let known = self.tokens.find(&SecretHash::of(secret));
         let now = clock::now();
-        let good = known.filter(|known| known.token.session_of.is_none() && !known.token.is_expired(now));
-        let good = good.ok_or(Refusal::Expired { what: "token" })?;
-        good.touch(now);
-        Ok(Some(good))
+        let valid = known.filter(|known| known.token.session_of.is_none() && !known.token.is_expired(now));
+        let valid = valid.ok_or(Refusal::Expired { what: "token" })?;
+        valid.touch(now);
+        Ok(Some(valid))
     }
 
     /// Returns the session of a request, if it has one.
@@ -359,7 +363,8 @@ impl Identity {
         let known = self.tokens.find(&SecretHash::of(secret));
         let known =
             known.filter(|known| is_good_session(known, now)).ok_or(Refusal::Expired { what: "session" })?;
-        // Browsers say which page asks, and `http::sites` has checked it. Other programs have no use for a cookie.
+        // Browsers send these headers, and `http::sites` has checked them. Other programs have no use for a
+        // cookie.
         if !headers.contains_key(FETCH_SITE) && !headers.contains_key(ORIGIN) {
             return Err(Refusal::NoBrowser);
         }
@@ -385,14 +390,14 @@ impl Identity {
     }
 }
 
-/// Rolls the secret of a new token or session.
+/// Generates the secret of a new token or session.
 pub fn secret() -> [u8; SECRET_BYTES] {
     let mut secret = [0; SECRET_BYTES];
     random::fill(&mut secret);
     secret
 }
 
-fn permitted(user: User, needs: Scope) -> Result<User, Refusal> {
+fn check_scope(user: User, needs: Scope) -> Result<User, Refusal> {
     if user.scopes.allow(needs) {
         return Ok(user);
     }
@@ -427,7 +432,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     pairs.find(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value)
 }
 
-/// Returns the value of a header that may stand there once.
+/// Returns the value of a header that may be there only once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();

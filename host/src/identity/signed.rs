@@ -26,7 +26,7 @@ struct Producer {
     secret: WebhookSecret,
 }
 
-/// The producers whose signatures are known.
+/// The producers whose secrets are known.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Producers(Vec<Producer>);
 
@@ -41,13 +41,13 @@ pub enum ProducersError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A line is something else.
-    #[error("line {line}: expected a name, a blank, and a secret (`whsec_…`)")]
+    /// A line has another form.
+    #[error("line {line}: expected a name, a space and a secret (`whsec_…`)")]
     Line {
         /// The line, from 1.
         line: usize,
     },
-    /// The secret of a line is none.
+    /// The secret of a line is invalid.
     #[error("line {line}: the secret {reason}")]
     Secret {
         /// The line, from 1.
@@ -55,8 +55,8 @@ pub enum ProducersError {
         /// What is wrong with it.
         reason: SecretError,
     },
-    /// There is none.
-    #[error("it has no producer: a line is a name, a blank, and a secret (`whsec_…`)")]
+    /// The file names no producer.
+    #[error("it has no producer: a line is a name, a space and a secret (`whsec_…`)")]
     Empty,
 }
 
@@ -67,24 +67,25 @@ impl fmt::Debug for Producers {
 }
 
 impl Producers {
-    /// Reads a file with a producer in each line: its name, a blank, and its secret. Lines that begin with `#` are
-    /// comments. A name with two lines has two secrets.
+    /// Reads a file with a producer on each line: its name, a space and its secret. Lines that begin with `#`
+    /// are comments. A name on two lines has two secrets.
     ///
     /// # Errors
-    /// When it cannot be read, or a line is something else.
+    /// When the file cannot be read, a line is invalid, or there is no producer.
     pub fn read(path: &Path) -> Result<Self, ProducersError> {
         let text = std::fs::read_to_string(path);
         text.map_err(|source| ProducersError::Read { path: path.display().to_string(), source })?.parse()
     }
 
-    /// Returns what a request claims to be signed by: the producer in its query (`?producer=NAME`), or the only one.
+    /// Returns the signature that a request claims to have: that of the producer in its query
+    /// (`?producer=NAME`), or of the only one.
     pub(super) fn claimed(&self, parts: &Parts) -> Result<Signed, Refusal> {
         let query = parts.uri.query().unwrap_or_default();
         let mut named = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "producer");
         let name = match (named.next(), self.0.first()) {
             (Some((_, name)), _) => name.into_owned(),
             (None, Some(only)) if self.0.iter().all(|other| other.name == only.name) => only.name.clone(),
-            (None, _) => return Err(Refusal::Signature("say which producer's, with `?producer=NAME`")),
+            (None, _) => return Err(Refusal::Signature("name the producer with `?producer=NAME`")),
         };
         let secrets = self.0.iter().filter(|known| known.name == name);
         let secrets = secrets.map(|known| known.secret.clone()).collect();
@@ -122,7 +123,7 @@ impl FromStr for Producers {
     }
 }
 
-/// A request that claims to be signed. Its body decides.
+/// A claimed signature, which is verified with the body.
 #[derive(Clone, Debug)]
 pub struct Signed {
     name: String,
@@ -133,14 +134,18 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// Returns the producer's name if it has signed this body, as it is after its content coding is undone.
+    /// Returns the producer's name if it has signed this body, which is the body after decoding.
     ///
     /// # Errors
-    /// When it has not. A producer that is not known gets the same answer as one with a wrong signature.
+    /// When it has not. An unknown producer gets the same error as a wrong signature.
     pub fn by(self, body: &[u8]) -> Result<String, Refusal> {
         let Self { name, secrets, id, time, signatures } = self;
         let fits = secrets.iter().any(|secret| signing::verify(secret, &id, time, body, &signatures));
-        if fits { Ok(name) } else { Err(Refusal::Signature("this one is not the producer's, of this body")) }
+        if fits {
+            Ok(name)
+        } else {
+            Err(Refusal::Signature("this one is not the producer's signature of this body"))
+        }
     }
 }
 

@@ -35,7 +35,7 @@ fn token(id: u128, secret: &str, scopes: &[Scope], session_of: Option<u128>) -> 
     }
 }
 
-/// The users' identity with these tokens.
+/// Returns an identity with these tokens.
 fn identity_with(receive: Option<ReceiveAuth>, tokens: Vec<Token>) -> Identity {
     let known = Tokens::new(tokens.into_iter().map(|token| (token, None)).collect());
     let producers = "one whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
@@ -124,7 +124,7 @@ fn without_a_name_it_is_the_default_user_on_this_machine_alone() {
     assert_eq!(user("127.0.0.1", &[("http-remote-user", b"  ")]), named("nobody"));
     assert_eq!(user("10.0.0.1", &[]), Err(unknown()), "a proxy that has not said who it is");
     assert_eq!(user("192.0.2.1", &[]), Err(unknown()));
-    // A proxy on this machine passes on what comes from elsewhere.
+    // A proxy on this machine forwards requests from elsewhere.
     for forwarded in ["x-forwarded-for", "forwarded", "via", "x-real-ip"] {
         assert_eq!(user("127.0.0.1", &[(forwarded, b"127.0.0.1")]), Err(unknown()), "{forwarded}");
     }
@@ -146,9 +146,10 @@ fn only_trusted_addresses_are_believed_however_they_are_written() {
     assert_eq!(user("::ffff:127.0.0.1", &[("http-remote-user", b"alice")]), named("alice"));
 }
 
-/// A proxy that does TLS alone passes on the header that its client writes: a stranger was whom he said he was.
+/// A proxy that only terminates TLS passes on the header that its client writes: any client could name any
+/// user.
 #[test]
-fn a_proxy_that_nobody_has_named_names_nobody() {
+fn a_proxy_that_the_operator_has_not_named_cannot_name_a_user() {
     let with = |names_proxies, is_private, headers: &[(&str, &[u8])]| {
         let settings = Settings { names_proxies, is_private, ..settings() };
         let identity = Identity::new(settings, Arc::default(), Producers::default());
@@ -163,7 +164,7 @@ fn a_proxy_that_nobody_has_named_names_nobody() {
 }
 
 #[test]
-fn a_name_that_is_none_is_refused() {
+fn an_invalid_name_is_refused() {
     for bad in [&b"."[..], b"..", b"\xff"] {
         let refused = user("127.0.0.1", &[("http-remote-user", bad)]).unwrap_err();
         assert!(matches!(refused, Refusal::Name(_) | Refusal::NotText(_)), "{refused:?}");
@@ -172,7 +173,7 @@ fn a_name_that_is_none_is_refused() {
 
 /// The first of two headers counted. Behind a proxy that adds its own, a client could name any user.
 #[test]
-fn two_names_are_nobody() {
+fn repeated_headers_are_refused() {
     let twice = user("127.0.0.1", &[ROOT, ("http-remote-user", b"mallory")]);
     assert_eq!(twice, Err(Refusal::Twice(settings().user_header)));
     let two = [("authorization", &b"Bearer wp_a"[..]), ("authorization", b"Bearer wp_b")];
@@ -196,7 +197,7 @@ fn a_token_counts_from_everywhere_and_before_everything_else() {
         let refused = of("127.0.0.1", &[("authorization", wrong), ROOT]);
         assert_eq!(refused, Err(Refusal::Expired { what: "token" }), "it does not count as none");
     }
-    // What is between a client and its proxy is not for us, and is nobody's credentials here.
+    // Credentials between a client and its proxy are not for us, and do not count here.
     for other in [&b"Basic YTpi"[..], b"Bearer eyJ", b"\xff", b"wp_good"] {
         assert_eq!(of("127.0.0.1", &[("authorization", other)]), Err(Refusal::Credentials));
         assert_eq!(
@@ -272,7 +273,7 @@ fn receive_may_ask_for_nothing_or_for_a_token() {
     assert_eq!(
         sender_of(&open, "192.0.2.1", &[ROOT]),
         Err(untrusted("192.0.2.1")),
-        "nobody takes another's name"
+        "an anonymous sender cannot name a user"
     );
     assert_eq!(sender_of(&open, "192.0.2.1", &[("waypost-agent", b"delivery")]), Ok(String::new()));
     let closed = identity_with(Some(ReceiveAuth::Token), tokens());
@@ -322,7 +323,7 @@ fn a_producer_signs_its_body_and_the_time() {
 }
 
 #[test]
-fn this_machine_counts_for_nobody_and_a_silent_proxy_for_its_users() {
+fn this_machine_does_not_count_and_a_silent_proxy_counts_for_its_users() {
     let asker = |peer: &str, headers: &[(&str, &[u8])]| {
         identity().asker(peer.parse().unwrap(), &parts("/", headers).headers)
     };

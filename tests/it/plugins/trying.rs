@@ -201,7 +201,7 @@ async fn a_user_with_many_trials_leaves_places_for_others() {
     // Two run, four wait for them.
     let refused = trials.join_next().await.unwrap().unwrap();
     assert_eq!(refused.header("retry-after"), "1");
-    refused.refused(503).says("as many tests of yours are under way as can be at once");
+    refused.refused(503).says("too many tests of yours are under way");
     policy.wait_for("/events/anonymous", 2).await;
     let ann = server.user("ann");
     let anns = ann.subscribe(json!({"target_url": policy.url("/t")})).await;

@@ -195,7 +195,7 @@ async fn a_subscription_and_its_module_come_in_one_request() {
     let unknown = form(&server, &[("subscription", &subscription), ("wasm", &probe)]).await.refused(400);
     unknown.says("there is no part `wasm`: the parts are `subscription` (JSON) and `plugin` (.wasm)");
     let twice = form(&server, &[("subscription", &subscription), ("subscription", &subscription)]).await;
-    twice.refused(400).says("the part `subscription` stands there more than once");
+    twice.refused(400).says("the part `subscription` appears more than once");
     let large = form(&server, &[("plugin", &vec![0; 1_000_001])]).await.refused(413);
     large.says("the module is larger than 1000000 bytes (the setting plugin_bytes_max)");
     let large = form(&server, &[("subscription", &vec![b' '; 1001])]).await.refused(413);

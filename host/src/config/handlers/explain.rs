@@ -1,4 +1,4 @@
-//! What is wrong with a `[[handler]]` table that cannot even be read, in words of the file.
+//! Explains, in the file's own terms, why a `[[handler]]` table cannot be deserialized.
 
 use figment::Figment;
 use figment::error::Kind;
@@ -8,7 +8,7 @@ use super::KEY;
 use crate::config::KEYS;
 use crate::config::load::alike;
 
-/// Says where in the file something is not as it should be, and what to write instead.
+/// Says where the file is wrong, and what to write instead.
 pub(super) fn explain(error: &figment::Error, figment: &Figment) -> String {
     let place: Vec<&str> = error.path.iter().map(String::as_str).filter(|part| *part != KEY).collect();
     // figment counts from 0.
@@ -29,7 +29,7 @@ pub(super) fn explain(error: &figment::Error, figment: &Figment) -> String {
     format!("handler {}: {what}", called(number, figment))
 }
 
-/// Names a handler by its name, where it has one.
+/// Returns the name of a handler, or its number if it has none.
 fn called(place: usize, figment: &Figment) -> String {
     let name = figment.find_value(KEY).ok().and_then(|tables| match tables {
         Value::Array(_, tables) => tables.get(place)?.find_ref("name")?.as_str().map(str::to_owned),
@@ -41,20 +41,22 @@ fn called(place: usize, figment: &Figment) -> String {
 fn unknown(field: &str, known: &[&str]) -> String {
     if KEYS.iter().any(|key| key.name == field) {
         return format!(
-            "`{field}` is a setting of the service: those stand above the first `[[handler]]` of the file"
+            "`{field}` is a setting of the service: move it above the first `[[handler]]` of the file"
         );
     }
     match alike(field, known.iter().copied()) {
         Some(nearest) => format!("unknown key `{field}`; did you mean `{nearest}`?"),
-        None => format!("unknown key `{field}`; there are: {}", known.join(", ")),
+        None => format!("unknown key `{field}`; the keys are: {}", known.join(", ")),
     }
 }
 
-/// Says how a type that a Rust program names is written.
+/// Describes how to write a Rust type in TOML.
 fn in_toml(wanted: &str) -> String {
     match wanted {
         "a sequence" => "a list, such as `[\"a\", \"b\"]`".to_owned(),
-        "a string" | "a borrowed string" | "path string" => "a text in quotes, such as `\"90s\"`".to_owned(),
+        "a string" | "a borrowed string" | "path string" => {
+            "a string in quotes, such as `\"90s\"`".to_owned()
+        }
         "a map" => "a table, such as `{ key = \"value\" }`".to_owned(),
         "a boolean" => "`true` or `false`".to_owned(),
         wanted if wanted.starts_with("struct") => "a table, such as `{ local = \"folder\" }`".to_owned(),

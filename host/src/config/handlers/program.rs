@@ -11,7 +11,8 @@ use waypost_handlers::{Program, SCRIPT_FILTER};
 /// Variables that Waypost sets itself.
 const OWN_VARIABLES: &str = "WAYPOST_";
 
-/// How the names of copies end that editors, patches and package managers leave beside a file, with its rights.
+/// The suffixes of copies that editors, patch tools and package managers leave beside a file, with its
+/// permissions.
 const COPIES: [&str; 16] = [
     "~",
     ".bak",
@@ -31,8 +32,8 @@ const COPIES: [&str; 16] = [
     ".rpmsave",
 ];
 
-/// Returns the handlers of a table: one, or one for each script. What is no script in spite of its rights is added to
-/// `skipped`.
+/// Returns the handlers of a table: one, or one for each script. Executable files that are only copies of
+/// scripts are added to `skipped`.
 pub(super) fn split(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName, Table)>, String> {
     if table.scripts_dir.is_some() {
         return scripts(table, skipped);
@@ -84,7 +85,7 @@ pub(super) fn of(table: &Table) -> Result<Program, String> {
     }
 }
 
-/// Makes a handler of each executable file of a folder, in the order of their names (Dispatcher-K8s).
+/// Makes a handler from each executable file of a folder, in the order of their names (Dispatcher-K8s).
 fn scripts(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName, Table)>, String> {
     if let Some(key) = [
         ("name", table.name.is_some()),
@@ -92,10 +93,10 @@ fn scripts(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName,
         ("command", table.command.is_some()),
     ]
     .iter()
-    .find_map(|(key, is_there)| is_there.then_some(key))
+    .find_map(|(key, is_set)| is_set.then_some(key))
     {
         return Err(format!(
-            "`{key}` does not go with `scripts_dir`: each script is a handler of its own name"
+            "`{key}` does not go with `scripts_dir`: each script becomes a handler with its own name"
         ));
     }
     let folder = table.scripts_dir.clone().unwrap_or_default();
@@ -110,7 +111,9 @@ fn scripts(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName,
         let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let over = own.remove(file).unwrap_or_default();
         if over.component.is_some() || over.command.is_some() || over.scripts_dir.is_some() {
-            return Err(format!("`scripts.{file}`: what it runs is the script"));
+            return Err(format!(
+                "`scripts.{file}`: it runs the script: leave out `component`, `command` and `scripts_dir`"
+            ));
         }
         let name = over.name.clone().unwrap_or_else(|| file.to_owned());
         let name = name.parse().map_err(|error| fault(format!("{error}")))?;
@@ -129,7 +132,8 @@ fn scripts(table: Table, skipped: &mut Vec<PathBuf>) -> Result<Vec<(HandlerName,
     }
 }
 
-/// Gives a script that has no filter the one of the original, which is in jsonpath2 whatever the others are in.
+/// Gives a script without a filter that of Dispatcher-K8s, which is in jsonpath2 whatever the default dialect
+/// is.
 fn with_filter(table: Table) -> Table {
     if table.filter.is_some() || table.filter_file.is_some() {
         return table;
@@ -138,18 +142,19 @@ fn with_filter(table: Table) -> Table {
     Table { filter: Some(SCRIPT_FILTER.to_owned()), filter_dialect, ..table }
 }
 
-/// Tells whether a file is a copy of a script that an editor or another program has left, which is not meant to run.
+/// Tells whether a file is a copy of a script that an editor or another program left behind, and that must
+/// not run.
 fn is_copy(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     COPIES.iter().any(|end| name.ends_with(end)) || (name.starts_with('#') && name.ends_with('#'))
 }
 
-/// Returns the executable files of a folder by their names, but for hidden ones.
+/// Returns the executable files of a folder, sorted by name and without hidden ones.
 fn executables(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // Such as an editor's lock, which is a link that leads nowhere.
+        // Hidden files include the locks of editors, which are dangling links without metadata.
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
@@ -163,7 +168,7 @@ fn executables(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Needed because a program is started in another folder.
+/// Makes a path absolute, because the program starts in another folder.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! A `[[handler]]` table as it is written.
+//! The TOML form of a `[[handler]]` table.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use waypost_handlers::upload::{Destination, IngestAuth};
 /// How long a cart may take to be staged, and a bundle to be ingested, unless the table says otherwise.
 const CART_TIMEOUT: Duration = Duration::from_secs(180);
 const INGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-/// The longest of either, and of a run: 30 days.
+/// The longest of either timeout, and of that of a run: 30 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The type of a follow-up event, unless the table says otherwise.
 const EVENT_TYPE: &str = "waypost.handler.output";
 
-/// One table, or what one script of a folder says otherwise.
+/// One table, or the values that one script of a folder overrides.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
@@ -54,11 +54,11 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Returns this table with what another says otherwise.
+    /// Returns this table with the values of `over` in place of its own, where `over` has some.
     pub(super) fn overlaid(self, over: Self) -> Self {
         Self {
             name: over.name.or(self.name),
-            // Either of the two replaces either.
+            // `filter` and `filter_file` exclude each other, so either replaces both.
             filter: if over.filter_file.is_some() { None } else { over.filter.clone().or(self.filter) },
             filter_file: if over.filter.is_some() {
                 over.filter_file
@@ -153,7 +153,7 @@ impl Upload {
                 stray("ingest", &of_ingest)?;
                 let ty = self.r#type.clone().unwrap_or_else(|| EVENT_TYPE.to_owned());
                 if ty.is_empty() {
-                    return Err("`upload.type`: expected a type of events, found nothing".to_owned());
+                    return Err("`upload.type`: expected an event type, found nothing".to_owned());
                 }
                 Ok(Destination::Events { folder: folder.clone(), ty })
             }
@@ -187,7 +187,7 @@ impl Upload {
 }
 
 fn stray(kind: &str, keys: &[(&str, bool)]) -> Result<(), String> {
-    match keys.iter().find(|(_, is_there)| *is_there) {
+    match keys.iter().find(|(_, is_set)| *is_set) {
         Some((key, _)) => Err(format!("`upload`: `{key}` goes with `{kind}`")),
         None => Ok(()),
     }

@@ -25,7 +25,7 @@ fn with(lines: &str) -> Result<Definition, String> {
 }
 
 #[test]
-fn everything_that_can_be_said_is_read() {
+fn every_key_is_read() {
     let handler = with(
         r#"
         filter_dialect = "rfc9535"
@@ -81,19 +81,19 @@ fn what_is_wrong_is_named_with_its_handler_and_its_key() {
         ("upload = { ingest = \"http://in/\" }", "`ingest` needs `status` too"),
         ("upload = { local = \"/d\", events = \"/e\" }", "expected one of `local`, `ingest` and `events`"),
         ("outputs = [\"../out\"]", "`outputs`: `../out`:"),
-        ("outputs = [\"download\"]", "`outputs`: `download`: the run's folder has something else"),
+        ("outputs = [\"download\"]", "`outputs`: `download`: the run's folder already uses this name"),
         ("outputs = [\"a\", \"a/b\"]", "`outputs`: `a/b`: it overlaps with `a`"),
         ("outputs = [\"a/b\", \"a-b\"]", "`outputs`: `a-b`: its uploads would be named like those of `a/b`"),
         ("output_bytes_max = 0", "`output_bytes_max`: expected a number of bytes above 0"),
         ("output_bytes_max = -1", "handler `h`: `output_bytes_max`:"),
         ("memory_bytes = \"1GiB\"", "`memory_bytes`: expected a whole number without quotes, found string"),
         ("args = \"-v\"", "`args`: expected a list, such as"),
-        ("timeout = 600", "`timeout`: expected a text in quotes, such as `\"90s\"`, found"),
+        ("timeout = 600", "`timeout`: expected a string in quotes, such as `\"90s\"`, found"),
         ("filter_file = \"f\"", "expected either `filter` or `filter_file`, found both"),
-        ("colour = \"red\"", "handler `h`: unknown key `colour`; there are: name, filter"),
+        ("colour = \"red\"", "handler `h`: unknown key `colour`; the keys are: name, filter"),
         ("time_out = \"1s\"", "unknown key `time_out`; did you mean `timeout`?"),
-        ("listen = \"[::]:0\"", "`listen` is a setting of the service: those stand above"),
-        ("fetch = { web = \"x\" }", "unknown key `web`; there are: local, cart, timeout"),
+        ("listen = \"[::]:0\"", "`listen` is a setting of the service: move it above"),
+        ("fetch = { web = \"x\" }", "unknown key `web`; the keys are: local, cart, timeout"),
         ("scripts = { a = {} }", "`scripts` goes with `scripts_dir`"),
     ] {
         let found = with(lines).unwrap_err();
@@ -153,9 +153,9 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
     assert!(scripts("").unwrap_err().contains("/z.sh: "), "what is wrong is named");
 }
 
-/// One save in an editor that keeps the last version kept the service from starting: `a.sh~` is no handler's name.
+/// An editor's backup kept the service from starting: `a.sh~` is not a valid name of a handler.
 #[test]
-fn copies_that_editors_and_package_managers_leave_are_skipped_and_told() {
+fn copies_that_editors_and_package_managers_leave_are_skipped_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let copies = ["#a.sh#", "A.SH.BAK", "a.sh.dpkg-old", "a.sh.orig", "a.sh.rpmsave", "a.sh.swp", "a.sh~"];
     for name in copies.iter().chain(&["a.sh"]) {
@@ -170,9 +170,9 @@ fn copies_that_editors_and_package_managers_leave_are_skipped_and_told() {
     assert_eq!(skipped, copies.map(|name| folder.path().join(name)));
 }
 
-/// A site whose filters are all in one language says so once; the filter of scripts stays the original's.
+/// The default dialect is for all filters that name none, except the default filter of scripts.
 #[test]
-fn filters_without_a_dialect_are_in_the_services() {
+fn filters_without_a_dialect_use_the_default() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.sh", "b.sh"] {
         fs::write(folder.path().join(name), "").unwrap();

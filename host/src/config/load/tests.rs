@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 
 use super::*;
 
-/// Loads settings written as lines of `key=value`, and a file where `toml` is not empty.
+/// Loads settings from a file with this TOML, and from lines of `key=value`.
 fn load(toml: &str, environment: &str, flags: &str) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("waypost.toml");
@@ -19,7 +19,7 @@ fn load(toml: &str, environment: &str, flags: &str) -> Result<Config, String> {
     Config::load(sources).map_err(|error| error.to_string().replace(&folder, ""))
 }
 
-/// The error of each file, each environment or each flag, one a line.
+/// Returns the error of each file, environment or flag, one per line.
 fn errors<const N: usize>(cases: [(Source, &str); N]) -> String {
     let error = |(source, text): (Source, &str)| match source {
         Source::File => load(text, "", "").unwrap_err(),
@@ -99,7 +99,7 @@ fn the_environment_keeps_texts_and_reads_lists() {
 fn admins_default_to_the_default_user_on_loopback_only() {
     assert_eq!(Config::default().admins(), ["anonymous"]);
     assert_eq!(load("", "", "listen=0.0.0.0:0").unwrap().admins(), [""; 0]);
-    // A proxy on this machine passes on what comes from elsewhere, and need not say so.
+    // A proxy on this machine forwards requests from elsewhere, and may not mark them as forwarded.
     let proxied = load("", "", "public_url=https://waypost.example").unwrap();
     assert_eq!((proxied.admins(), proxied.identity().default_user), (Vec::new(), String::new()));
     assert_eq!(load("", "", "").unwrap().identity().default_user, "anonymous");
@@ -121,7 +121,7 @@ fn an_unknown_key_names_its_source_and_the_nearest() {
     unknown key `http` in waypost.toml; did you mean `http_proxy`?
     unknown key `quux` in waypost.toml; `waypost serve --help` lists all keys
     unknown key `port` in the environment variable WAYPOST_PORT; did you mean `listen`?
-    `plugin_networks` in waypost.toml is no setting any more: `allow_targets` opens networks, to plugins and targets alike, and takes names and ports too: name them there
+    `plugin_networks` in waypost.toml is no longer a setting: `allow_targets` opens networks to plugins and targets alike, and accepts names and ports too: list them there
     "#);
 }
 
@@ -146,11 +146,11 @@ fn a_wrong_value_names_its_source_and_what_is_expected() {
     bad `event_bytes_max` in the environment variable WAYPOST_EVENT_BYTES_MAX: expected a whole number, found `1MB`
     bad `retry_schedule` in the flag --retry-schedule: `5x` is not a wait: write a number and a unit (`500ms`, `5s`, `30m`, `2h`, `1d`), or `none` for the whole
     bad `attempt_timeout_ms` in waypost.toml: expected a whole number of milliseconds, found `30s`
-    bad `attempt_timeout_ms` in waypost.toml: expected a text or a whole number, found a fraction
+    bad `attempt_timeout_ms` in waypost.toml: expected a string or a whole number, found a fraction
     bad `retention` in waypost.toml: expected a number and a unit (`12h`, `30d`), or `0` for none, found `30`
     bad `trusted_proxies` in waypost.toml: expected IP addresses or networks, such as `10.0.0.0/8`, found `proxy`
     bad `admin_users` in waypost.toml: expected items without a comma, found `ann,bob`
-    bad `log_format` in waypost.toml: expected a text or a whole number, found `true`
+    bad `log_format` in waypost.toml: expected a string or a whole number, found `true`
     bad `log_level` in waypost.toml: expected `error`, `warn`, `info`, `debug` or `trace`, found `loud`
     bad `filter_dialect_default` in waypost.toml: expected `auto`, `rfc9535` or `jsonpath2`, found `jsonpath`
     bad `user_header` in waypost.toml: expected a header's name, such as `Http-Remote-User`, found `Remote User`
@@ -183,9 +183,9 @@ fn what_cannot_work_is_refused_with_its_source() {
     bad `policy_url` in waypost.toml: expected a URL without `?` and `#`, found `http://policy.example/?a=b`
     bad `default_user` in waypost.toml: expected a user's name, found " "
     bad `data` in waypost.toml: expected a folder, found nothing
-    bad `tls_certificate` in waypost.toml: expected together with tls_key, which is not set: `tls_certificate` alone makes no TLS
-    bad `tls_key` in the flag --tls-key: expected together with tls_certificate, which is not set: `tls_key` alone makes no TLS
-    bad `tls_client_ca` in the environment variable WAYPOST_TLS_CLIENT_CA: expected together with tls_certificate, which is not set: `tls_client_ca` alone makes no TLS
+    bad `tls_certificate` in waypost.toml: expected tls_key to be set too: `tls_certificate` alone does not enable TLS
+    bad `tls_key` in the flag --tls-key: expected tls_certificate to be set too: `tls_key` alone does not enable TLS
+    bad `tls_client_ca` in the environment variable WAYPOST_TLS_CLIENT_CA: expected tls_certificate to be set too: `tls_client_ca` alone does not enable TLS
     bad `user_requests_per_second` in the flag --user-requests-per-second: expected 0 to 1000000, found 1000001
     bad `user_subscriptions_max` in the flag --user-subscriptions-max: expected 1 to 1000000, found 0
     "#);
@@ -222,9 +222,9 @@ fn the_environment_is_sorted_out() {
     assert_eq!(sources.file, Some(PathBuf::from("a.toml")));
 }
 
-/// Kubernetes sets these in each pod of a namespace with a Service that is called waypost: a crash loop.
+/// Kubernetes sets these in each pod of a namespace with a Service named waypost, which caused a crash loop.
 #[test]
-fn a_services_variables_are_no_settings_and_are_noted() {
+fn variables_of_a_service_are_not_settings_and_are_noted() {
     let variables = [
         ("WAYPOST_PORT", "tcp://10.0.0.1:8070"),
         ("WAYPOST_SERVICE_HOST", "10.0.0.1"),

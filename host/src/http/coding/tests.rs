@@ -9,7 +9,7 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::*;
 
-/// 64 MiB of zeros, by Google's brotli.
+/// 64 MiB of zeros, compressed by Google's brotli.
 const BROTLI_BOMB: &str = "cfffff7f002400e2b14072effff9ffff0f8004401c1680eefd3fffffff01900088c302d0bdffe7ffff3f001200715800baf7ff03";
 const BROTLI: (&str, &str) = (
     "hello hello hello hello brotli, packed with the real one",
@@ -47,12 +47,12 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
 }
 
-/// Puts bytes into meta-blocks that are not packed (RFC 7932 §9.2).
+/// Puts bytes into uncompressed meta-blocks (RFC 7932 §9.2).
 fn brotli(bytes: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
     for (place, part) in bytes.chunks(1 << 16).enumerate() {
         let bits = (part.len() - 1) << 3 | 1 << 19;
-        // The first is behind one bit for the window.
+        // One bit for the window precedes the first.
         packed.extend_from_slice(&(bits << usize::from(place == 0)).to_le_bytes()[..3]);
         packed.extend_from_slice(part);
     }
@@ -84,7 +84,7 @@ async fn undo(names: &[&str], packed: Vec<u8>, limit: &Limit) -> Result<Bytes, F
 
 async fn reason(name: &str, packed: Vec<u8>) -> String {
     let error = undo(&[name], packed, &limit(1 << 20)).await.unwrap_err();
-    assert!(matches!(&error, Fault::Packed { coding, .. } if *coding == name), "{name}: {error:?}");
+    assert!(matches!(&error, Fault::Undecodable { coding, .. } if *coding == name), "{name}: {error:?}");
     format!("{error:?}")
 }
 
@@ -118,10 +118,10 @@ async fn every_coding_is_undone() {
     }
 }
 
-/// A megabyte may become gigabytes: what comes out is counted while it comes.
+/// A megabyte may become gigabytes, so the output is counted while it is decoded.
 #[tokio::test]
 async fn a_bomb_ends_at_the_limit() {
-    // A piece that ends on a byte and refers to nothing before it may be repeated.
+    // A block that ends on a byte boundary and refers to nothing before it can be repeated.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&vec![0; 1 << 20]).unwrap();
     encoder.flush().unwrap();
@@ -147,7 +147,7 @@ async fn a_bomb_ends_at_the_limit() {
     }
 }
 
-/// Members with nothing in them were all read before the next look at the clock: 1.6 million fit into a module's body.
+/// Empty members were all read before the next check of the clock: a module's body has room for 1.6 million.
 #[tokio::test]
 async fn empty_members_take_their_time_as_well() {
     let packed = [&gzip(b"").repeat(1000)[..], b"what is no member"].concat();
@@ -158,7 +158,7 @@ async fn empty_members_take_their_time_as_well() {
 }
 
 #[tokio::test]
-async fn what_comes_out_takes_room_as_well() {
+async fn decoded_bytes_take_room_as_well() {
     let limit = Limit { room: Arc::new(Room::new(1 << 20)), ..limit(2 << 20) };
     let error = undo(&["gzip"], gzip(&vec![0; 1 << 20]), &limit).await.unwrap_err();
     assert!(matches!(error, Fault::Full(_)), "{error:?}");
@@ -193,9 +193,9 @@ async fn broken_streams_are_named() {
 }
 
 proptest! {
-    /// Decoders meet arbitrary bytes.
+    /// Decoders have to cope with arbitrary bytes.
     #[test]
-    fn whatever_comes_in_is_undone_or_refused(
+    fn arbitrary_bytes_are_decoded_or_refused(
         text in prop::collection::vec(any::<u8>(), 0..600),
         place in any::<prop::sample::Index>(),
         change in any::<u8>(),
@@ -221,7 +221,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_not_known_is_415_with_what_is() {
+fn an_unknown_coding_is_415_with_the_known_ones() {
     for names in
         [&["compress"][..], &["gzip, aws-chunked"], &["gzip;q=1"], &["gzip,gzip,gzip", "gzip"], &["*"]]
     {

@@ -16,7 +16,7 @@ const COUNT_MAX: usize = 32;
 /// The most bytes of all their names and values.
 const BYTES_MAX: usize = 8 * 1024;
 
-/// All headers that a subscription is to have, by their names in lower case.
+/// The headers that a subscription is to have, by their names in lower case.
 pub(super) struct HeadersBody(BTreeMap<String, String>);
 
 impl HeadersBody {
@@ -28,26 +28,29 @@ impl HeadersBody {
             Some(other) => return Err(wrong("headers", "an object of names and values, or null", &other)),
         };
         if given.len() > COUNT_MAX {
-            let detail = format!("`headers` has {} members, the most are {COUNT_MAX}", given.len());
+            let detail =
+                format!("`headers` has {} members, and at most {COUNT_MAX} are allowed", given.len());
             return Err(ApiError::field("/headers", detail));
         }
         let bytes: usize =
             given.iter().map(|(name, value)| name.len() + value.as_str().map_or(0, str::len)).sum();
         if bytes > BYTES_MAX {
-            let detail = format!("`headers` has {bytes} bytes of names and values, the most are {BYTES_MAX}");
+            let detail = format!(
+                "`headers` has {bytes} bytes of names and values, and at most {BYTES_MAX} are allowed"
+            );
             return Err(ApiError::field("/headers", detail));
         }
         let mut headers = BTreeMap::new();
         for (name, value) in given {
             let (parsed, value) = check(&name, value, guard)?;
             if headers.insert(parsed.as_str().to_owned(), value).is_some() {
-                return Err(ApiError::field(pointer(&name), format!("the header `{name}` is there twice")));
+                return Err(ApiError::field(pointer(&name), format!("the header `{name}` appears twice")));
             }
         }
         Ok(Some(Self(headers)))
     }
 
-    /// Seals the values that are secrets. One that is written as it is shown stays.
+    /// Seals the values that are secrets. A secret that is written as it is shown keeps its value.
     pub(super) fn apply(
         &self,
         known: &BTreeMap<String, HeaderText>,
@@ -76,17 +79,17 @@ impl HeadersBody {
 fn check(name: &str, value: Value, guard: &Guard) -> Result<(HeaderName, String), ApiError> {
     let refused = |detail: String| ApiError::field(pointer(name), detail);
     let parsed = HeaderName::from_bytes(name.as_bytes());
-    let parsed = parsed.map_err(|_| refused(format!("`{name}` is no name of a header")))?;
+    let parsed = parsed.map_err(|_| refused(format!("`{name}` is not a header name")))?;
     guard
         .check_owner_header(&parsed)
-        .map_err(|reason| refused(format!("the header `{name}` is not to be set: {reason}")))?;
+        .map_err(|reason| refused(format!("the header `{name}` must not be set: {reason}")))?;
     let Value::String(value) = value else {
         return Err(refused(format!("the value of the header `{name}` must be a string")));
     };
     let is_value = HeaderValue::from_str(&value).is_ok_and(|parsed| parsed.to_str().is_ok());
     let is_value = is_value && value.trim_ascii() == value;
     if !(is_value || value == HIDDEN && is_secret(parsed.as_str())) {
-        let detail = "a header's value is of visible ASCII characters, with spaces only between them";
+        let detail = "a header's value must be visible ASCII characters, with spaces only between them";
         return Err(refused(format!("the header `{name}`: {detail}")));
     }
     Ok((parsed, value))

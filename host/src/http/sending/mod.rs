@@ -1,9 +1,10 @@
 //! What a subscription adds to its requests, as JSON: headers, signatures, TLS, a handshake, and the credentials of
 //! `oauth2`.
 //!
-//! A body is read once ([`SendingBody::take`]) and applied to what is stored ([`SendingBody::apply`]), as often as another
-//! change comes before it. Secrets are sealed here; none is shown again, but one that Waypost has made, in the answer to
-//! its request. A body that was got can be put back.
+//! A body is read once ([`SendingBody::take`]) and applied to the stored subscription
+//! ([`SendingBody::apply`]), again after each concurrent change. Secrets are sealed here. None is shown
+//! again, except one that Waypost has generated, in the response to that request. A body that was returned by
+//! GET can be PUT back.
 
 mod headers;
 mod oauth2;
@@ -34,7 +35,7 @@ use tls::TlsBody;
 pub(super) use oauth2::show as show_oauth2;
 pub(super) use signing::{SigningBody, rotate};
 
-/// What stands in the place of a secret.
+/// What is shown in place of a secret.
 const HIDDEN: &str = "…";
 
 /// The members of a body that say what is added to requests.
@@ -47,7 +48,7 @@ pub(super) struct SendingBody {
 }
 
 impl SendingBody {
-    /// Takes the members out of a body. Of `auth`, only that of the type `oauth2`.
+    /// Takes the members out of a body; `auth` only if it is of the type `oauth2`.
     ///
     /// # Errors
     /// Names the first member that is wrong by itself.
@@ -62,10 +63,10 @@ impl SendingBody {
         })
     }
 
-    /// Applies them to a subscription, to which the rest of the body was applied before.
+    /// Applies the members to a subscription, after the rest of the body.
     ///
     /// # Errors
-    /// Names the first member that does not fit the rest; the subscription is then not to be used.
+    /// Names the first member that does not fit the rest; the subscription must not be used then.
     pub(super) fn apply(&self, to: &mut Subscription, vault: &Vault, now: Timestamp) -> Result<(), ApiError> {
         if let Some(oauth2) = &self.oauth2 {
             to.auth = Auth::OAuth2(Box::new(oauth2.apply(&to.auth, to.id, vault)?));
@@ -87,13 +88,13 @@ impl SendingBody {
         Ok(())
     }
 
-    /// Returns the answer to the body: the subscription, with the secret that was made for it.
+    /// Returns the response to the body: the subscription, with the secret that was generated for it.
     pub(super) fn answer(&self, shown: Value) -> Response {
         answer(shown, &self.signing)
     }
 }
 
-/// Returns a subscription with the secret that was made for it, which no cache may keep.
+/// Returns a subscription with the secret that was generated for it, if any, which no cache may keep.
 pub(super) fn answer(mut shown: Value, signing: &SigningBody) -> Response {
     let Some(secret) = signing.made() else { return Json(shown).into_response() };
     shown["signing_secret"] = secret.as_str().into();

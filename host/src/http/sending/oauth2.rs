@@ -1,4 +1,4 @@
-//! The credentials of `auth` of the type `oauth2`. What is left out of them stays.
+//! The credentials of `auth` of the type `oauth2`. Members that are left out stay unchanged.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use waypost_secrets::{Label, Vault};
 /// The most characters of one member.
 const CHARS_MAX: usize = 4 * 1024;
 
-/// What a body says of `auth.oauth2`.
+/// What a body says about `auth.oauth2`.
 pub(super) struct OAuth2Body {
     token_url: Option<TargetUrl>,
     client_id: Option<String>,
@@ -65,7 +65,7 @@ impl OAuth2Body {
         let seal = |secret| vault.seal(Label::new(field::CLIENT_SECRET, id.uuid()), secret);
         let token_url = self.token_url.clone().or_else(|| Some(known?.token_url.clone()));
         let token_url = token_url.ok_or_else(|| missing("token_url"))?;
-        // The secret is for the server that it was given for.
+        // A secret is only for the server that it was given for.
         let is_moved = known.is_some_and(|known| !is_same_server(&known.token_url, &token_url));
         let known_secret = known.filter(|_| !is_moved).map(|known| known.client_secret.clone());
         let client_secret = self.client_secret.as_ref().map(seal).or(known_secret);
@@ -98,7 +98,7 @@ fn token_url(text: String, guard: &Guard) -> Result<TargetUrl, ApiError> {
     }
 }
 
-/// Takes a text; it may be left out, but not null.
+/// Takes a string; it may be left out, but not null.
 fn required(given: &mut Map<String, Value>, name: &str) -> Result<Option<String>, ApiError> {
     match text(given, name)? {
         Some(None) => Err(wrong(&format!("auth/oauth2/{name}"), "a string", &Value::Null)),
@@ -110,7 +110,7 @@ fn required(given: &mut Map<String, Value>, name: &str) -> Result<Option<String>
     }
 }
 
-/// Takes a text, or null.
+/// Takes a string, or null.
 fn text(given: &mut Map<String, Value>, name: &str) -> Result<Option<Option<String>>, ApiError> {
     let path = format!("auth/oauth2/{name}");
     match given.remove(name) {
@@ -118,7 +118,8 @@ fn text(given: &mut Map<String, Value>, name: &str) -> Result<Option<Option<Stri
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::String(text)) => {
             if text.chars().count() > CHARS_MAX || text.chars().any(char::is_control) {
-                let detail = format!("it has at most {CHARS_MAX} characters, and no control characters");
+                let detail =
+                    format!("it must have at most {CHARS_MAX} characters, and no control characters");
                 return Err(ApiError::field(format!("/{path}"), detail));
             }
             Ok(Some(Some(text)))

@@ -46,7 +46,7 @@ impl SigningBody {
         Ok(Self { secret: take_secret(body)?, algorithms: take_algorithms(body)? })
     }
 
-    /// Returns the secret that Waypost has made.
+    /// Returns the secret that Waypost has generated.
     pub(super) fn made(&self) -> Option<Zeroizing<String>> {
         match &self.secret {
             Some(SecretBody::Made(secret)) => Some(secret.text()),
@@ -84,7 +84,7 @@ impl SigningBody {
         }
         if !algorithms.hmac {
             if self.new_secret().is_some() {
-                let detail = "`signing.algorithms` leaves out `hmac-sha256`, for which `signing_secret` is";
+                let detail = "`signing.algorithms` leaves out `hmac-sha256`, which `signing_secret` is for";
                 return Err(ApiError::field("/signing_secret", detail));
             }
             to.hmac = None;
@@ -94,7 +94,7 @@ impl SigningBody {
     }
 }
 
-/// Tells whether a secret is in use already: putting it again changes nothing.
+/// Tells whether a secret is the present one: setting it again changes nothing.
 fn is_present(secret: &WebhookSecret, known: &Signing, id: SubscriptionId, vault: &Vault) -> bool {
     let Some(hmac) = &known.hmac else { return false };
     let opened = vault.open(label(id), &hmac.secret);
@@ -126,7 +126,7 @@ fn take_secret(body: &mut Map<String, Value>) -> Result<Option<SecretBody>, ApiE
     }
 }
 
-/// Takes `signing`; its members that are only shown do not count.
+/// Takes `signing`. Its read-only members are ignored.
 fn take_algorithms(body: &mut Map<String, Value>) -> Result<Option<Algorithms>, ApiError> {
     let given = match body.remove("signing") {
         None => return Ok(None),
@@ -169,13 +169,14 @@ pub(super) fn show(signing: &Signing, service_key: &ServiceKey, now: Timestamp) 
     })
 }
 
-/// What a rotation asks for.
+/// A rotation that a request asks for.
 pub(in crate::http) struct Rotation {
     body: SigningBody,
     keep: Duration,
 }
 
-/// Reads the body of a rotation, which may be empty: a new secret is made, and the old one signs for a day.
+/// Reads the body of a rotation, which may be empty: then a new secret is generated, and the old one signs
+/// for a day.
 pub(in crate::http) fn rotate(mut body: Map<String, Value>) -> Result<Rotation, ApiError> {
     let keep = match body.remove("keep_old_for") {
         None => KEEP,
@@ -199,15 +200,15 @@ pub(in crate::http) fn rotate(mut body: Map<String, Value>) -> Result<Rotation, 
 }
 
 impl Rotation {
-    /// Returns the secret's body, for the answer.
+    /// Returns the new secret, for the response.
     pub(in crate::http) fn body(&self) -> &SigningBody {
         &self.body
     }
 
-    /// Puts the new secret in the place of the old one.
+    /// Replaces the present secret with the new one.
     ///
     /// # Errors
-    /// When there is none, or as many old ones are in use as may be.
+    /// When there is no secret, or too many old ones are still in use.
     pub(in crate::http) fn apply(
         &self,
         to: &mut Subscription,
@@ -217,14 +218,14 @@ impl Rotation {
         let mut sending = to.sending.as_deref().cloned().unwrap_or_default();
         let Some(hmac) = &mut sending.signing.hmac else {
             let detail =
-                "this subscription has no signing secret to rotate: give it one, with `signing_secret`";
+                "this subscription has no signing secret to rotate: give it one with `signing_secret`";
             return Err(ApiError::conflict(detail));
         };
         let Some(secret) = self.body.new_secret() else { return Ok(()) };
         hmac.rotate(seal(secret, to.id, vault), self.keep, now);
         if hmac.old.len() > OLD_SECRETS_MAX {
             let detail = format!(
-                "{OLD_SECRETS_MAX} old secrets are in use yet: wait until `signing.old_until`, or end them, with \
+                "{OLD_SECRETS_MAX} old secrets are still in use: wait until `signing.old_until`, or end them with \
                  `keep_old_for` \"0\""
             );
             return Err(ApiError::conflict(detail));

@@ -21,7 +21,7 @@ pub(super) struct TlsBody {
 
 enum CertificateBody {
     None,
-    /// As it is shown.
+    /// The fingerprint, as it is shown.
     Shown(String),
     Given {
         certificate: ClientCertificate,
@@ -46,7 +46,7 @@ impl TlsBody {
             }
             Some(CertificateBody::Given { certificate, pem }) => {
                 let digest = certificate.digest();
-                // The same one again changes nothing.
+                // The same certificate again changes nothing.
                 if to.client_certificate.as_ref().is_none_or(|known| known.digest != digest) {
                     let pem = vault.seal(Label::new(field::CLIENT_CERTIFICATE, id.uuid()), pem);
                     let fingerprint = certificate.fingerprint();
@@ -94,10 +94,10 @@ fn take_authorities(body: &mut Map<String, Value>) -> Result<Option<Option<Strin
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::String(pem)) => {
             check_size("target_ca", &pem)?;
-            // It is shown: a key that slipped in must not be.
+            // `target_ca` is shown, so it must not contain a private key.
             if pem.contains("PRIVATE KEY") {
                 let detail =
-                    "`target_ca` is shown to whoever may see the subscription, and holds a private key";
+                    "`target_ca` holds a private key, and is shown to everyone who may see the subscription";
                 return Err(ApiError::field("/target_ca", detail));
             }
             check_authorities(pem.as_bytes()).map_err(|error| {
@@ -113,13 +113,13 @@ fn check_size(name: &str, pem: &str) -> Result<(), ApiError> {
     match pem.len() > PEM_BYTES_MAX {
         false => Ok(()),
         true => {
-            let detail = format!("`{name}` has {} bytes, the most are {PEM_BYTES_MAX}", pem.len());
+            let detail = format!("`{name}` has {} bytes, and at most {PEM_BYTES_MAX} are allowed", pem.len());
             Err(ApiError::field(format!("/{name}"), detail))
         }
     }
 }
 
-/// Refuses TLS for a target that speaks none: nobody would notice that it is not used.
+/// Refuses TLS settings for a plain HTTP target, which would ignore them silently.
 pub(super) fn check_target(sending: &Sending, target: &TargetUrl) -> Result<(), ApiError> {
     let is_plain = target.uri().ok().and_then(Uri::scheme_str) == Some("http");
     for (name, is_set) in [

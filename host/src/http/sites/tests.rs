@@ -17,7 +17,7 @@ fn sites(hosts: &[&str], origins: &[&str], is_local: bool) -> Sites {
 }
 
 #[test]
-fn on_loopback_only_names_that_no_stranger_owns_are_taken() {
+fn on_loopback_only_names_that_no_attacker_can_register_are_accepted() {
     let local = sites(&["waypost.example", "*.lab.example"], &[], true);
     let host = |host| status(&local, "GET /events", &[("host", host)]);
     for own in [
@@ -65,7 +65,7 @@ fn on_loopback_only_names_that_no_stranger_owns_are_taken() {
 }
 
 #[test]
-fn elsewhere_names_are_taken_unless_they_are_configured() {
+fn elsewhere_any_name_is_accepted_unless_names_are_configured() {
     let host = |sites: &Sites, host| status(sites, "POST /receive", &[("host", host)]);
     assert_eq!(host(&sites(&[], &[], false), "waypost.svc.cluster.local:8070"), 200);
     assert_eq!(host(&sites(&[], &[], false), "0.0.0.0:8070"), 200);
@@ -156,7 +156,7 @@ fn without_fetch_metadata_the_origin_must_be_our_own() {
 }
 
 #[test]
-fn a_token_is_no_pages() {
+fn a_request_with_a_token_is_accepted() {
     let wide = sites(&[], &[], false);
     let asks = |token| {
         status(&wide, "POST /receive", &[("host", "a"), ("origin", "http://b"), ("authorization", token)])

@@ -1,4 +1,5 @@
-//! The `auth` of a body: checked, and its secret sealed at once. Nothing behind this sees it in plain until it is sent.
+//! The `auth` of a body: checked, and its secret sealed at once. From here on, the secret is opened only to
+//! be sent.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -8,7 +9,7 @@ use crate::http::error::ApiError;
 use waypost_domain::subscription::{CREDENTIALS, PASSWORD};
 use waypost_domain::{Auth, Sealed, Secret};
 
-/// The form of `auth`; what is left out of it stays.
+/// The form of `auth`; members that are left out stay unchanged.
 #[derive(Deserialize)]
 struct AuthBody {
     #[serde(rename = "type")]
@@ -30,7 +31,7 @@ struct HeaderBody {
     credentials: Option<Secret>,
 }
 
-/// Reads `auth`; a secret that is left out is the known one. `seal` seals another one under its name.
+/// Reads `auth`. A secret that is left out stays the known one; `seal` seals a new one under its name.
 ///
 /// # Errors
 /// Names the first member that is missing or wrong, never its value.
@@ -57,7 +58,7 @@ pub(super) fn take(
                 return Err(ApiError::field("/auth/basic/username", "a user name must not contain a colon"));
             }
             let password = secret(basic.password, "/auth/basic/password")?.map(|given| seal(PASSWORD, given));
-            Ok(Auth::Basic { username, password: given(password.or(sealed), "/auth/basic/password")? })
+            Ok(Auth::Basic { username, password: required(password.or(sealed), "/auth/basic/password")? })
         }
         Some("header") => {
             let (kind, sealed) = match known {
@@ -66,42 +67,42 @@ pub(super) fn take(
             };
             let header = body.header.unwrap_or_default();
             let scheme = text(header.scheme.or(kind), "/auth/header/type")?;
-            filled(&scheme, "/auth/header/type")?;
+            refuse_blank(&scheme, "/auth/header/type")?;
             let credentials = secret(header.credentials, "/auth/header/credentials")?;
             if let Some(credentials) = &credentials {
-                filled(credentials.expose_str().unwrap_or_default(), "/auth/header/credentials")?;
+                refuse_blank(credentials.expose_str().unwrap_or_default(), "/auth/header/credentials")?;
             }
             let credentials = credentials.map(|given| seal(CREDENTIALS, given));
             Ok(Auth::Header {
                 scheme,
-                credentials: given(credentials.or(sealed), "/auth/header/credentials")?,
+                credentials: required(credentials.or(sealed), "/auth/header/credentials")?,
             })
         }
         _ => Err(ApiError::field("/auth/type", "`auth.type` must be \"basic\", \"header\" or \"oauth2\"")),
     }
 }
 
-fn given<T>(value: Option<T>, pointer: &str) -> Result<T, ApiError> {
+fn required<T>(value: Option<T>, pointer: &str) -> Result<T, ApiError> {
     value.ok_or_else(|| ApiError::field(pointer, format!("`{}` is missing", dotted(&pointer[1..]))))
 }
 
-/// Checks what becomes part of a header.
+/// Checks a text that becomes part of a header.
 fn text(value: Option<String>, pointer: &str) -> Result<String, ApiError> {
-    let text = given(value, pointer)?;
-    uncontrolled(&text, pointer)?;
+    let text = required(value, pointer)?;
+    refuse_controls(&text, pointer)?;
     Ok(text)
 }
 
 /// Checks a secret that becomes part of a header.
 fn secret(value: Option<Secret>, pointer: &str) -> Result<Option<Secret>, ApiError> {
     if let Some(secret) = &value {
-        uncontrolled(secret.expose_str().unwrap_or_default(), pointer)?;
+        refuse_controls(secret.expose_str().unwrap_or_default(), pointer)?;
     }
     Ok(value)
 }
 
-/// Refuses what no header may have: RFC 9110 field values have no control characters.
-fn uncontrolled(text: &str, pointer: &str) -> Result<(), ApiError> {
+/// Refuses control characters, which field values must not have (RFC 9110 §5.5).
+fn refuse_controls(text: &str, pointer: &str) -> Result<(), ApiError> {
     match text.chars().any(char::is_control) {
         true => {
             Err(ApiError::field(pointer, "line breaks and other control characters are not allowed here"))
@@ -110,8 +111,8 @@ fn uncontrolled(text: &str, pointer: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses a blank part of a header without which the rest is none.
-fn filled(text: &str, pointer: &str) -> Result<(), ApiError> {
+/// Refuses a blank part of a header: without it, the rest is not a valid header.
+fn refuse_blank(text: &str, pointer: &str) -> Result<(), ApiError> {
     match text.trim().is_empty() {
         true => Err(ApiError::field(pointer, format!("`{}` is blank", dotted(&pointer[1..])))),
         false => Ok(()),

@@ -14,7 +14,7 @@ use super::{ApiError, bounded, wrong};
 use waypost_domain::PluginUse;
 use waypost_domain::plugin::{AllowHost, PluginLimits};
 
-/// The members, for the error about any other one.
+/// The members, for the error about an unknown one.
 const MEMBERS: &str = "`digest`, `config`, `allow_hosts`, `on_error` and `limits`";
 const LIMITS: &str = "`time_ms`, `memory_bytes`, `output_bytes`, `log_bytes`, `state_bytes` and `state_keys`";
 
@@ -77,7 +77,8 @@ fn merge(mut given: Map<String, Value>, known: Option<&PluginUse>) -> Result<Plu
         merged.on_error = on_error.unwrap_or_default();
     }
     if let Some(limits) = part::<Map<_, _>>(&mut given, "plugin/limits", "an object")? {
-        merged.limits = limits.map_or(Ok(PluginLimits::default()), |given| limited(given, merged.limits))?;
+        merged.limits =
+            limits.map_or(Ok(PluginLimits::default()), |given| merge_limits(given, merged.limits))?;
     }
     match given.keys().next() {
         None => Ok(merged),
@@ -93,7 +94,7 @@ fn host((place, text): (usize, &String)) -> Result<AllowHost, ApiError> {
     text.parse().map_err(wrong)
 }
 
-fn limited(mut given: Map<String, Value>, mut limits: PluginLimits) -> Result<PluginLimits, ApiError> {
+fn merge_limits(mut given: Map<String, Value>, mut limits: PluginLimits) -> Result<PluginLimits, ApiError> {
     if let Some(time) = limit(&mut given, "time_ms")? {
         limits.time = time.map(|ms| Duration::from_millis(ms as u64));
     }

@@ -42,7 +42,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Lays members over a body that is complete; null takes one out.
+/// Returns a complete body with these members in place of its own.
 fn body(over: Value) -> Map<String, Value> {
     let mut body = object(json!({"name": "n", "jsonpath": "$", "target_url": "http://localhost/"}));
     for (name, value) in object(over) {
@@ -161,7 +161,7 @@ async fn a_wrong_member_is_named_on_post_and_on_put() {
 }
 
 #[test]
-fn what_only_waypost_may_set_is_ignored() {
+fn read_only_members_are_ignored() {
     let read_only = json!({
         "uuid": "x", "user": "root", "created": 1, "updated": {}, "deleted": true, "other": [],
         "filter_dialect_used": "jsonpath2", "warnings": 1, "index": {},
@@ -174,7 +174,7 @@ fn what_only_waypost_may_set_is_ignored() {
 }
 
 #[test]
-fn a_body_that_was_got_can_be_put_back_and_keeps_the_secret() {
+fn the_body_of_a_get_can_be_put_back_and_keeps_the_secret() {
     for auth in [
         json!({}),
         json!({"type": "basic", "basic": {"username": "u", "password": "s3cret"}}),
@@ -277,7 +277,7 @@ fn a_time_disables_and_null_enables_again() {
     assert_eq!(updated(&subscription, json!({"error": "why"})).activity, enabled);
 }
 
-/// `disabled: true` was taken and `false`, its opposite, was not.
+/// `disabled: true` was accepted and `false`, its opposite, was not.
 #[test]
 fn true_disables_from_now_on_and_false_enables() {
     let subscription = created(json!({"disabled": false}));
@@ -291,15 +291,15 @@ fn true_disables_from_now_on_and_false_enables() {
     assert_eq!(updated(&paused, json!({"disabled": false})).activity, Activity::Enabled);
 }
 
-/// The setting may change: what a filter means must not change with it, so that its language is kept with it.
+/// The setting may change, but not what a filter means, so the language of a filter is stored with it.
 #[test]
-fn a_filter_without_a_dialect_is_in_the_services_and_stays_in_it() {
+fn a_filter_without_a_dialect_gets_the_default_and_keeps_it() {
     let text = "$.data[*][?(@.size > 1000)]";
     let default = FilterDialect::Jsonpath2;
     let mut kept = create(body(json!({"jsonpath": text})), "alice".to_owned(), default, now()).unwrap();
     assert_eq!(shown(&kept)["filter_dialect"], "jsonpath2");
     let auto = create(body(json!({"filter_dialect": "auto"})), "alice".to_owned(), default, now()).unwrap();
-    assert_eq!(auto.filter_dialect, FilterDialect::Auto, "who says auto, means it");
+    assert_eq!(auto.filter_dialect, FilterDialect::Auto, "an explicit auto stays");
     update(object(json!({"jsonpath": "$.a"})), &mut kept, FilterDialect::Rfc9535, later()).unwrap();
     assert_eq!(kept.filter_dialect, FilterDialect::Jsonpath2);
     update(object(json!({"filter_dialect": null})), &mut kept, FilterDialect::Rfc9535, later()).unwrap();
