@@ -1,7 +1,7 @@
 //! The command line: one file for each command, all of them users of the library's public API.
 //!
-//! It stands in the library because a binary of its own would be compiled after it, with a copy of each async function
-//! that it awaits: a fifth of the first build's time.
+//! It is part of the library because a separate binary crate would be compiled after the library, with a copy of each
+//! async function that it awaits. That would add a fifth to the time of the first build.
 
 mod client;
 mod compile;
@@ -34,7 +34,8 @@ use clap::{Parser, Subcommand};
 /// Bad usage and bad settings; clap ends with the same code.
 const EXIT_USAGE: u8 = 2;
 
-/// Routes CloudEvents: filters decide who wants them, policy who may have them, and a durable queue sees them arrive.
+/// Routes CloudEvents: filters select the receivers, policy decides what each may see, and a durable queue retries
+/// deliveries.
 #[derive(Debug, Parser)]
 #[command(name = "waypost", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -43,7 +44,7 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "\
-A first session, each in a terminal of its own:
+A first session; `serve` and `listen` keep running, each in its own terminal:
   waypost serve                  the router, with its data in ./waypost-data
   waypost listen                 a receiver that shows what it gets
   curl localhost:8070/eventmatch -H 'Content-Type: application/json' \\
@@ -107,13 +108,13 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<crate::config::Error>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
-/// Returns this program, to be run for what has a process of its own. On Linux that stays the one that runs, also when
-/// another was installed in its place: machine code would not fit that one.
+/// Returns the path of this program, for work that has a process of its own. On Linux, the path leads to the running
+/// executable even after another was installed in its place: machine code of this version would not fit that one.
 fn own_program() -> Option<PathBuf> {
     if cfg!(target_os = "linux") { Some("/proc/self/exe".into()) } else { std::env::current_exe().ok() }
 }
 
-/// Runs a client's command: one thread is enough.
+/// Runs a client's command. One thread is enough.
 fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("failed to start the runtime")?.block_on(command)
