@@ -222,7 +222,7 @@ async fn call_fresh(
     CallResult { run, outputs: answers.outputs, state: guest.state }
 }
 
-/// Explains why a call's task ended without a result. A panic of the host's own code fails that call alone. It counts
+/// Explains why a call's task ended without a result. A panic of the host's own code fails only that call. It counts
 /// as an attempt, since the same call would panic again.
 fn unended(error: JoinError) -> Failure {
     let Ok(panic) = error.try_into_panic() else {

@@ -80,7 +80,7 @@ impl Record {
     }
 }
 
-/// Makes one attempt. Dropping the future undoes it as the deliverer says. A panic is an outcome of this attempt alone.
+/// Makes one attempt. Dropping the future undoes it as the deliverer says. A panic is an outcome of only this attempt.
 pub(super) async fn attempt<D: Deliverer>(
     shared: Arc<Shared<D>>,
     recipient: RecipientId,
