@@ -15,36 +15,36 @@ use waypost_runtime::foreign;
 use crate::print;
 use waypost::config::{CA_FILE_VARIABLE, TOKEN_VARIABLE};
 
-/// Where `waypost serve` listens unless told otherwise.
+/// The address on which `waypost serve` listens by default.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8070";
 /// The longest that an answer may take. A busy server delays acknowledgements before it refuses anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that an answer may take if the server has to compile a module, after those of others.
+/// The longest that an answer may take if the server has to compile a module, perhaps after other users' modules.
 const LONG_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The longest that a busy server is retried.
+/// The longest time to go on retrying a busy server.
 const BUSY_MAX: Duration = Duration::from_secs(2 * 60);
-/// The longest single wait among these.
+/// The longest single wait between two retries.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Who asks.
+/// The user that requests are sent for, and how they authenticate.
 #[derive(Debug, clap::Args)]
 pub(super) struct Identity {
-    /// Ask as this user [default: the server's default user]
+    /// Send requests as this user [default: the server's default user]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
+    /// Authenticate with the token in this file [env: WAYPOST_TOKEN holds the token itself]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The header that names the user, as in the server's configuration
     #[arg(long, value_name = "NAME", default_value = "Http-Remote-User")]
     user_header: HeaderName,
-    /// Trust the certificate authorities of this PEM file, and no others, instead of the system's
+    /// Trust only the certificate authorities in this PEM file, instead of the system's
     #[arg(long, value_name = "FILE", env = CA_FILE_VARIABLE)]
     ca_file: Option<PathBuf>,
 }
 
-/// One Waypost, asked as one user.
+/// A client of one Waypost server, for one user.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -72,7 +72,7 @@ struct Detail {
 }
 
 impl Identity {
-    /// Asks with a token alone, if there is one.
+    /// Returns an identity that has at most a token, and names no user.
     pub(super) fn by_token(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
         Self { user: None, token_file, ca_file, user_header: HeaderName::from_static("http-remote-user") }
     }
@@ -101,7 +101,7 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 impl Client {
-    /// Prepares to ask `server`; nothing is sent yet.
+    /// Sets up a client of `server`; nothing is sent yet.
     pub(super) fn new(server: Url, identity: &Identity, flag: &'static str) -> anyhow::Result<Self> {
         let http = match &identity.ca_file {
             None => waypost_net::builder().context("failed to set up the client")?,
@@ -167,8 +167,8 @@ impl Client {
         self.parse(&text)
     }
 
-    /// Reads the body of a successful answer to a request that may take long. A busy server is asked again when it
-    /// says, for at most [`BUSY_MAX`].
+    /// Reads the body of a successful answer to a request that may take long. A busy server is asked again after the
+    /// delay that it names, for at most [`BUSY_MAX`].
     pub(super) async fn json_in_time<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -185,14 +185,14 @@ impl Client {
                 return self.parse(&self.body(answer).await?);
             }
             let refused = self.good(answer).await.err().unwrap_or_else(|| anyhow!("it is busy"));
-            print::notice(&format!("{refused}; again in {} s", wait.as_secs()));
+            print::notice(&format!("{refused}; retrying in {} s", wait.as_secs()));
             tokio::time::sleep(wait).await;
             waited += wait;
         }
     }
 
     async fn body(&self, answer: Response) -> anyhow::Result<String> {
-        answer.text().await.with_context(|| format!("{} broke off its answer", self.server))
+        answer.text().await.with_context(|| format!("failed to read the answer of {}", self.server))
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> anyhow::Result<T> {
@@ -225,14 +225,14 @@ impl Client {
     }
 }
 
-/// Returns when a busy server wants to be asked again: in a second, unless it names a number of seconds.
+/// Returns how long to wait before a busy server is asked again: the seconds of its `Retry-After`, or one without it.
 fn retry_after(answer: &Response) -> Duration {
     let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     Duration::from_secs(said.unwrap_or(1)).clamp(Duration::from_secs(1), WAIT_MAX)
 }
 
-/// Reads the server's reasons for refusing a request, with a line for each bad event of a batch. They may repeat names
-/// from outside.
+/// Reads the server's reasons for refusing a request, with a line for each bad event of a batch. They are escaped,
+/// since they may repeat names from outside.
 fn refusal(body: &str) -> Option<anyhow::Error> {
     let problem: Problem = serde_json::from_str(body).ok()?;
     let details = problem.errors.iter().map(|Detail { pointer, detail }| {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_says_what_to_do() {
+    async fn an_unreachable_server_is_reported_with_what_to_do() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let client = client(&format!("http://{free}"));
         let error = client.text(client.request(Method::GET, &["events"])).await.unwrap_err();

@@ -1,19 +1,19 @@
-//! `waypost compile`: what `waypost serve` runs to compile a module. It is not for people.
+//! `waypost compile`: the internal command that `waypost serve` runs to compile a module.
 
 use std::process::ExitCode;
 
 use waypost_sandbox::{Allowance, Task, compile_main};
 
-/// Do what can be made to eat a machine, within limits: input on stdin, result on stdout
+/// Run a task that hostile input can make expensive, within limits: input on stdin, result on stdout
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What to do
+    /// The task to run
     #[arg(long)]
     task: Name,
-    /// The most address space
+    /// The limit on address space
     #[arg(long, value_name = "BYTES")]
     memory_bytes: u64,
-    /// The most time of the processors
+    /// The limit on processor time
     #[arg(long, value_name = "SECONDS")]
     cpu_seconds: u64,
 }

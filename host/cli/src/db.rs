@@ -10,14 +10,14 @@ use waypost_store::redb::{self, CheckReport, Rekeyed, Rekeying, Resealed};
 
 use crate::print;
 
-/// Look at the database, create or migrate it, or exchange its master key, while no server runs
+/// Check, create or migrate the database, or replace its master key, while no server runs
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check the schema version without changing anything; exit 0 when this waypost can use it, else 1
+    /// Check the schema version without changing anything; exit 0 if this waypost can use it, else 1
     Check {
         #[command(flatten)]
         data: Data,
-        /// Also exit 1 when the schema is older than this waypost's and would be migrated
+        /// Also exit 1 if the schema does not exist yet, or is older than this waypost's and would be migrated
         #[arg(long)]
         equal: bool,
     },
@@ -26,17 +26,17 @@ pub(super) enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Seal all secrets with another master key; all or nothing, and to be run again if it was killed
+    /// Seal all secrets with another master key, all or nothing; run it again if it was killed
     Rekey {
         #[command(flatten)]
         data: Data,
-        /// A file with the new key, in base64; without it one is made
+        /// A file with the new key, in base64 [default: a new key]
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
-        /// Leave the old keys in the key file, for entries of a journal that are sealed with them
+        /// Keep the old keys in the key file, for entries of a journal that are sealed with them
         #[arg(long)]
         keep_old_keys: bool,
-        /// Disable the subscriptions whose secrets are sealed with a key that is lost
+        /// Disable the subscriptions whose secrets are sealed with a lost key
         #[arg(long)]
         give_up_lost_secrets: bool,
     },
@@ -97,9 +97,9 @@ fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
 fn sync(before: &CheckReport) -> anyhow::Result<ExitCode> {
     let CheckReport { found, current } = *before;
     let sentence = match found {
-        Some(found) if found == current => format!("the schema is current already (version {found})"),
-        Some(found) => format!("the schema is migrated from version {found} to {current}"),
-        None => format!("the schema is created (version {current})"),
+        Some(found) if found == current => format!("the schema is already current (version {found})"),
+        Some(found) => format!("migrated the schema from version {found} to {current}"),
+        None => format!("created the schema (version {current})"),
     };
     print::line(format_args!("{sentence}"))?;
     Ok(ExitCode::SUCCESS)
@@ -116,7 +116,7 @@ fn tell_rekeyed(rekeyed: &Rekeyed, config: &Config) -> anyhow::Result<ExitCode> 
         print::line(format_args!("subscriptions disabled because the key of a secret is lost: {disabled}"))?;
     }
     if damaged > 0 {
-        print::line(format_args!("secrets that are damaged and stay so: {damaged}"))?;
+        print::line(format_args!("damaged secrets, left as they are: {damaged}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use crate::client::{Client, DEFAULT_SERVER, Identity};
 use crate::print;
 use crate::story::Story;
 
-/// The most events that are asked for at once.
+/// The most events in one request.
 const PAGE: u32 = 100;
 /// How old an event has to be for a purge that names neither events nor a date.
 const PURGE_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -29,9 +29,9 @@ pub(super) enum Command {
 
 /// Show events, and what became of them
 ///
-/// For each event its id, its JSON, and a line for each subscription that matched: the last attempt's time, and the
-/// status of the policy server and of the target, `-` where there is none, with what the subscription's plugin decided and
-/// logged; and a line for each filter that gave no answer. Newest first.
+/// Prints each event's id and JSON, then a line for each subscription that matched: the time of the last attempt, and
+/// the statuses of the policy server and of the target, or `-`. What the subscription's plugin decided and logged
+/// follows. Each filter that failed on the event has a line of its own. Without ids, the newest event comes first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,10 +44,10 @@ pub(super) struct Get {
     /// The most events to show
     #[arg(long, default_value_t = 10, conflicts_with = "ids")]
     limit: u32,
-    /// Only what was accepted since (RFC 3339, or a date, in UTC)
+    /// Only events accepted at this time or later (RFC 3339, or a date in UTC)
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "ids")]
     start_date: Option<Timestamp>,
-    /// Only what was accepted before
+    /// Only events accepted before this time
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "ids")]
     end_date: Option<Timestamp>,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub(super) struct Get {
 
 /// Remove events from the log
 ///
-/// Events with pending deliveries stay. Only an admin may purge.
+/// Events with pending deliveries are kept. Only an admin may purge.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -65,14 +65,14 @@ Examples:
 pub(super) struct Purge {
     /// The events to remove
     ids: Vec<EventId>,
-    /// Remove what was accepted before (RFC 3339, or a date, in UTC) [default: a day ago]
+    /// Remove events accepted before this time (RFC 3339, or a date in UTC) [default: a day ago]
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "ids")]
     older_than_date: Option<Timestamp>,
     #[command(flatten)]
     server: Server,
 }
 
-/// Deliver events again, to every subscription that matches now, and run the handler again that does
+/// Deliver events again to every subscription that matches now, and run the matching handler again
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -85,7 +85,7 @@ pub(super) struct Retry {
     server: Server,
 }
 
-/// Which Waypost, and who asks.
+/// The server to ask, and for which user.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
     /// The Waypost to ask
@@ -109,7 +109,7 @@ struct Row {
 
 /// The answer of `DELETE /events`.
 #[derive(Default, Deserialize)]
-struct Purged {
+struct PurgeAnswer {
     purged: u64,
     #[serde(default)]
     kept: u64,
@@ -117,7 +117,7 @@ struct Purged {
 
 /// The answer of `POST /events/{id}/retry`.
 #[derive(Deserialize)]
-struct Retried {
+struct RetryAnswer {
     deliveries: Vec<Delivery>,
     #[serde(default)]
     filters_failed: Vec<FailedFilter>,
@@ -136,7 +136,7 @@ struct Delivery {
     handler: Option<String>,
 }
 
-/// Asks a running Waypost.
+/// Runs the command against a running Waypost.
 pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Get(arguments) => get(arguments).await?,
@@ -176,10 +176,11 @@ async fn show(client: &Client, ids: &[EventId]) -> anyhow::Result<()> {
 
 async fn purge(arguments: Purge) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
-    let mut all = Purged::default();
+    let mut all = PurgeAnswer::default();
     for id in &arguments.ids {
-        let one: Purged = client.json(client.request(Method::DELETE, &["events", &id.to_string()])).await?;
-        all = Purged { purged: all.purged + one.purged, kept: all.kept + one.kept };
+        let one: PurgeAnswer =
+            client.json(client.request(Method::DELETE, &["events", &id.to_string()])).await?;
+        all = PurgeAnswer { purged: all.purged + one.purged, kept: all.kept + one.kept };
     }
     if arguments.ids.is_empty() {
         let before = arguments.older_than_date.unwrap_or_else(a_day_ago);
@@ -194,7 +195,7 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
     for id in &arguments.ids {
         let path = ["events", &id.to_string(), "retry"];
-        let retried: Retried = client.json(client.request(Method::POST, &path)).await?;
+        let retried: RetryAnswer = client.json(client.request(Method::POST, &path)).await?;
         print::line(format_args!("Event - {id}"))?;
         for Delivery { subscription, handler } in retried.deliveries {
             match handler {
@@ -215,7 +216,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Purged {
+impl fmt::Display for PurgeAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let events = if self.purged == 1 { "event" } else { "events" };
         write!(f, "purged {} {events}", self.purged)?;
@@ -238,7 +239,7 @@ fn a_day_ago() -> Timestamp {
     Timestamp::now() - PURGE_AGE
 }
 
-/// Takes the query of the link to the next page; the path is known.
+/// Returns the query of the link to the next page; the path is known.
 pub(super) fn next_query(link: &str) -> Vec<(String, String)> {
     let base = Url::parse(DEFAULT_SERVER).expect("the default is a URL");
     base.join(link).map_or_else(|_| Vec::new(), |url| url.query_pairs().into_owned().collect())
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_purge_says_how_many() {
-        let text = |purged, kept| Purged { purged, kept }.to_string();
+        let text = |purged, kept| PurgeAnswer { purged, kept }.to_string();
         assert_eq!(text(1, 0), "purged 1 event");
         assert_eq!(text(0, 2), "purged 0 events, kept 2 with open deliveries");
     }

@@ -1,4 +1,4 @@
-//! Why a filter finds something in an event or does not, for people: as `waypost match --explain` prints it.
+//! Explains why a filter finds something in an event or does not, as `waypost match --explain` prints it.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ const WIDTH: usize = 80;
 
 /// Writes the dialect and the result, and then the steps, each with what it found.
 ///
-/// Counts stand first: however long an expression is, they are in one column.
+/// Counts come first, so that they line up however long the expressions are.
 pub(super) fn text(filter: &Filter, explanation: &Explanation) -> String {
     let mut out = wrapped(&format!("read as {}: {}", filter.dialect(), explanation.reason()));
     out.push('\n');
@@ -34,7 +34,8 @@ fn steps(out: &mut String, indent: &str, steps: &[Step]) {
     }
 }
 
-/// Writes one condition of a step that found nothing: how many passed it, what it saw, and where its path ended.
+/// Writes one condition of a step that found nothing: how many nodes passed it, the values it saw, and where its path
+/// ended.
 fn condition(out: &mut String, indent: &str, condition: &Condition) {
     let Condition { text, tested, passed, seen, problem, steps } = condition;
     let count = format!("{indent}{passed} of {tested} pass  ");
@@ -51,7 +52,7 @@ fn condition(out: &mut String, indent: &str, condition: &Condition) {
     self::steps(out, &below, steps);
 }
 
-/// Writes words in lines of at most [`WIDTH`] characters, where no word is longer itself.
+/// Writes words in lines of at most [`WIDTH`] characters; only a longer word makes a longer line.
 fn wrap(out: &mut String, indent: &str, words: &[impl AsRef<str>]) {
     let mut line = indent.to_owned();
     let mut is_empty = true;
@@ -131,9 +132,9 @@ mod tests {
         "#);
     }
 
-    /// It blamed the data: `it saw "a.tif", …`.
+    /// The explanation blamed the data: `it saw "a.tif", …`.
     #[test]
-    fn a_pattern_that_is_none_is_blamed_and_not_the_data() {
+    fn an_invalid_pattern_is_blamed_and_not_the_data() {
         let told = told("$.data.files[?search(@.name, '*.tif')]");
         let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
         let problem = "its pattern is no regular expression (repetition operator missing expression) and matches nothing";

@@ -1,4 +1,4 @@
-//! What a command reads: a file, or stdin for `-`.
+//! Reads a command's input: a file, or stdin for `-`.
 
 use std::borrow::Cow;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use waypost_domain::json;
 
-/// Reads all of it, but for a byte order mark before it.
+/// Reads the whole input, without a leading byte order mark.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if is_stdin(path) {
@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns what to call it in a message.
+/// Returns the input's name for messages.
 pub(super) fn name(path: &Path) -> Cow<'_, str> {
     if is_stdin(path) { "stdin".into() } else { path.to_string_lossy() }
 }

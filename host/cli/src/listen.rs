@@ -1,4 +1,4 @@
-//! `waypost listen`: a target to try things with.
+//! `waypost listen`: a target for trying things out.
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -17,13 +17,13 @@ use waypost_runtime::foreign;
 
 use crate::{pretty, print};
 
-/// The largest body that is shown: 64 MiB, more than Waypost sends unless told to.
+/// The largest body that is shown: 64 MiB, more than Waypost sends by default.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Receive events, and show them
 ///
-/// A target for trying things out: prints each request's path, the headers that matter and the body, and answers
-/// with the given status. Listens on this machine only.
+/// A target for trying things out. Prints each request's path, the headers that matter and the body, and answers with
+/// the given status. Listens on this machine only.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -100,7 +100,7 @@ fn show(number: u64, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8
     out
 }
 
-/// Keeps the scheme and hides the secret, so that it does not end up in a terminal's scrollback.
+/// Keeps the scheme and hides the secret, which would otherwise stay in the terminal's scrollback.
 fn masked(authorization: &str) -> String {
     match authorization.split_once(' ') {
         Some((scheme, _)) => format!("{} ***", foreign::line(scheme)),
@@ -170,6 +170,6 @@ mod tests {
     fn nothing_received_steers_the_terminal() {
         assert!(!shown(&[], b"a\x1b[2Jb").contains('\u{1b}'));
         assert!(shown(&[], "\"a\u{202e}\"".as_bytes()).contains(r#""a\u202e""#));
-        assert!(shown(&[], &[0xff, 0xfe]).contains("(2 bytes that are no text)"));
+        assert!(shown(&[], &[0xff, 0xfe]).contains("(2 bytes that are not text)"));
     }
 }

@@ -1,11 +1,11 @@
-//! Shows a plugin's log line: as one line of ours, whatever its text contains.
+//! Formats a plugin's log line so that its text cannot pass for other lines of the output.
 
 use std::borrow::Cow;
 
 use waypost_runtime::foreign;
 
-/// Writes a line; further lines of the message are marked, and begin with `indent`. What Waypost itself has to say in a
-/// plugin's log carries the field `by`, which a plugin cannot set.
+/// Formats a log line. Further lines of its message are marked, and begin with `indent`. A line that Waypost itself
+/// adds to a plugin's log carries the field `by`, which a plugin cannot set.
 pub(super) fn line(level: &str, message: &str, fields: &[(String, String)], indent: &str) -> String {
     let is_ours = |(name, value): &(String, String)| name == "by" && value == "waypost";
     let speaker = if fields.iter().any(is_ours) { " (waypost)" } else { "" };
@@ -16,7 +16,7 @@ pub(super) fn line(level: &str, message: &str, fields: &[(String, String)], inde
     out
 }
 
-/// Quotes a value that could be taken for more than one.
+/// Quotes a value that could be mistaken for several.
 fn quoted(value: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '=');
     if !value.is_empty() && value.chars().all(is_plain) {

@@ -13,16 +13,16 @@ use crate::{EXIT_USAGE, explanation, input, print};
 
 /// Try a filter on an event, and print the nodes it finds
 ///
-/// One JSON value a line. Ends with 0 when there is a node, so that the event would match, 1 when there is none, and
-/// 2 when the expression is wrong, too expensive, or there is no JSON to try it on. Warnings and explanations go to
-/// stderr.
+/// Prints one JSON value per line. Exits with 0 when the filter finds a node, so that the event would match; with 1
+/// when it finds none; and with 2 when the expression is wrong or too expensive, or the event cannot be read as JSON.
+/// Warnings and explanations go to stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The language of the filter; auto decides by its text, as for a subscription
+    /// The language of the filter; `auto` tells it from the text, as for a subscription
     #[arg(long, value_enum, default_value_t = Dialect::Auto)]
     dialect: Dialect,
-    /// Tell step by step what was found, and which condition failed on which values
+    /// Explain step by step what was found, and which condition failed on which values
     #[arg(long)]
     explain: bool,
     /// The filter, a JSONPath
@@ -42,7 +42,7 @@ Examples:
 /// The languages of `filter_dialect`.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Dialect {
-    /// The text decides
+    /// Decided by the filter's text
     Auto,
     /// JSONPath as the IETF defines it
     Rfc9535,

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use waypost_domain::json::check_depth;
 use waypost_runtime::foreign;
 
-/// The most white space that indenting adds, in bytes. JSON can be made such that each byte is on a line of its own,
-/// deeply indented. After this much, the rest is shown as it was written.
+/// The most white space that indenting adds, in bytes. Crafted JSON can put each byte on a deeply indented line of its
+/// own. Beyond this limit, the rest is shown as it was received.
 const ADDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Shows a body from outside: JSON indented, text with a mark before each line, anything else by its size.
@@ -20,16 +20,16 @@ pub(super) fn body(body: &[u8]) -> String {
             Err(error) => format!("({} bytes of JSON, {error})\n", body.len()),
         },
         (Err(_), Ok(text)) => foreign::quoted(text, ""),
-        (Err(_), Err(_)) => format!("({} bytes that are no text)\n", body.len()),
+        (Err(_), Err(_)) => format!("({} bytes that are not text)\n", body.len()),
     }
 }
 
-/// Indents a value of ours, with others' texts in it, by two spaces a level.
+/// Formats one of our own values, which may hold texts from outside, with two spaces for each level.
 pub(super) fn value(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(foreign::json(&serde_json::to_string_pretty(value)?).into_owned())
 }
 
-/// Indents JSON by two spaces a level.
+/// Indents JSON by two spaces for each level.
 pub(super) fn json(value: &RawValue) -> String {
     foreign::json(&indented(value.get(), ADDED_BYTES_MAX)).into_owned()
 }
@@ -40,7 +40,7 @@ fn indented(value: &str, added_max: usize) -> String {
     let mut last = ' ';
     let mut rest = value;
     while let Some(c) = rest.chars().next() {
-        // What is left out (white space) and what is written of the value add up to what has been read.
+        // The white space that was left out and the bytes that were copied add up to what has been read.
         if out.len() > (value.len() - rest.len()) + added_max {
             out.push_str(rest);
             break;
@@ -143,7 +143,7 @@ mod tests {
     fn a_text_cannot_pass_for_lines_of_ours_and_json_is_escaped() {
         assert_eq!(body(b"a\n#2 POST /forged"), "| a\n| #2 POST /forged\n");
         assert_eq!(body("[\"\u{9b}31m\u{202e}\"]".as_bytes()), "[\n  \"\\u009b31m\\u202e\"\n]\n");
-        assert_eq!(body(b"\xff\xfe"), "(2 bytes that are no text)\n");
+        assert_eq!(body(b"\xff\xfe"), "(2 bytes that are not text)\n");
     }
 
     proptest! {

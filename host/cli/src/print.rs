@@ -13,7 +13,7 @@ use waypost_runtime::foreign;
 
 use crate::pretty;
 
-/// Why stdout takes nothing more.
+/// Why writing to stdout failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The reader has closed the pipe.
@@ -24,7 +24,7 @@ pub(super) enum Error {
     Write(#[source] io::Error),
 }
 
-/// Writes one line to stdout, whatever is in it.
+/// Writes exactly one line to stdout, whatever the text contains.
 pub(super) fn line(line: impl Display) -> Result<(), Error> {
     write(&format!("{}\n", foreign::line(&line.to_string())))
 }
@@ -34,7 +34,7 @@ pub(super) fn text(text: &str) -> Result<(), Error> {
     write(&foreign::lines(text))
 }
 
-/// Writes JSON to stdout as it is, but for escapes in its strings that say the same.
+/// Writes JSON to stdout unchanged, except that some characters in its strings become equivalent escapes.
 pub(super) fn json_text(json: &str) -> Result<(), Error> {
     write(&format!("{}\n", foreign::json(json)))
 }

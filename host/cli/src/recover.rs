@@ -1,4 +1,4 @@
-//! `waypost recover`: the log of a running Waypost, replayed into a subscription over REST.
+//! `waypost recover`: replays the log of a running Waypost into a subscription, over REST.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -15,13 +15,13 @@ use crate::client::Client;
 use crate::event::{Server, time};
 use crate::print;
 
-/// How often `--wait` looks.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often `--wait` polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Replay logged events into a subscription
 ///
-/// Every logged event that its filter matches now, and that it never got, is delivered to it. Without --since it tells
-/// how far the running or last replay is.
+/// Delivers every logged event that the subscription's filter matches now and that has no delivery to it yet. Without
+/// --since, shows the progress of the running or last replay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,23 +32,23 @@ Examples:
 pub(super) struct Arguments {
     /// The subscription's UUID
     subscription: SubscriptionId,
-    /// Begin a replay of what was received since (RFC 3339, or a date, in UTC), or `earliest`
+    /// Start a replay of the events received at this time or later (RFC 3339, or a date in UTC), or `earliest`
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
-    /// Only what was received before
+    /// Only events received before this time
     #[arg(long, value_name = "TIME", value_parser = time, requires = "since")]
     until: Option<Timestamp>,
-    /// Wait for the end
+    /// Wait until the replay ends
     #[arg(long)]
     wait: bool,
-    /// End the one that runs; what it has delivered stays
+    /// Cancel the running replay; what it has delivered stays
     #[arg(long, conflicts_with_all = ["since", "wait"])]
     cancel: bool,
     #[command(flatten)]
     server: Server,
 }
 
-/// From where on.
+/// Where a replay begins.
 #[derive(Clone, Copy, Debug)]
 enum Since {
     Earliest,
@@ -107,7 +107,7 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Asks a running Waypost.
+/// Runs the command against a running Waypost.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { subscription, since, until, wait, cancel, server } = arguments;
     let (client, uuid) = (server.client()?, subscription.to_string());
@@ -134,7 +134,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end, and shows how it goes on stderr.
+/// Waits for the end of the replay, and shows its progress on stderr.
 async fn ended(client: &Client, path: &[&str], mut progress: Progress) -> anyhow::Result<Progress> {
     let mut shown = String::new();
     while progress.state == "running" {
@@ -143,7 +143,7 @@ async fn ended(client: &Client, path: &[&str], mut progress: Progress) -> anyhow
             print::notice(&line);
             shown = line;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         progress = client.json(client.request(Method::GET, path)).await?;
     }
     Ok(progress)

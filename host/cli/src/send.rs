@@ -1,4 +1,4 @@
-//! `waypost send`: an event, or a batch of them, from a file.
+//! `waypost send`: sends an event, or a batch of them, from a file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,7 +71,8 @@ fn warnings(content_type: &'static str, body: Bytes) -> Vec<String> {
     events.iter().filter_map(doubt).collect()
 }
 
-/// Tells a batch from an event, and an event of 0.1, which Pacifica's services send as plain JSON, from a later one.
+/// Returns the content type: that of a batch, of an event, or of plain JSON for an event of version 0.1, which
+/// Pacifica's services send so.
 fn content_type(body: &[u8]) -> anyhow::Result<&'static str> {
     #[derive(Deserialize)]
     struct Envelope {

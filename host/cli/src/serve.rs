@@ -19,7 +19,7 @@ use crate::{own_program, print};
 /// Run the router
 ///
 /// Every setting is a flag here, a key of the TOML file (`retry_schedule = "none"`), and an environment variable
-/// (`WAYPOST_RETRY_SCHEDULE=none`). A flag beats the environment, the environment the file, and the file the default.
+/// (`WAYPOST_RETRY_SCHEDULE=none`). Flags override the environment, which overrides the file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -38,7 +38,7 @@ Examples:
   WAYPOST_LOG_FORMAT=json waypost serve --config /etc/waypost.toml
 
 The first line on stdout says where it listens; logs go to stderr.
-SIGTERM or Ctrl-C ends it after what is under way, a second one at once.";
+SIGTERM or Ctrl-C lets work in progress finish and then stops the router; a second one stops it at once.";
 
 /// Serves until a signal asks to stop.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -72,13 +72,13 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         listener.with_context(|| format!("failed to listen on {wanted} (choose with --listen)"))?;
     let address = listener.local_addr().context("failed to read the listener's address")?;
     open_more_files();
-    let signals = Signals::install().context("failed to listen to signals")?;
+    let signals = Signals::install().context("failed to listen for signals")?;
     let is_fresh = !config.data.join(FILE_NAME).exists();
     let service = Service::open_at(config, Some(address)).await?;
     if is_fresh {
         tracing::info!(
-            "a fresh data folder: `waypost token create --user NAME` makes a token, by which programs and people of other \
-             machines say who they are"
+            "a new data folder: `waypost token create --user NAME` creates a token, with which programs and people on \
+             other machines authenticate"
         );
     }
 
@@ -96,7 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Raises the limit of open files as far as this user may: connections and the open files of components count.
+/// Raises the limit of open files as far as this user may. Connections and components' open files count towards it.
 fn open_more_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -112,7 +112,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// From here on, neither signal ends the process by itself.
+    /// Catches both signals: from here on, neither ends the process by itself.
     fn install() -> std::io::Result<Self> {
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
         Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })

@@ -11,7 +11,7 @@ pub(super) struct Settings(pub(super) BTreeMap<String, String>);
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        // They are known, so that the answer is what to write instead.
+        // Retired settings are still parsed, so that the error can say what to write instead.
         let retired = RETIRED.iter().map(|(key, _)| Arg::new(*key).long(key.replace('_', "-")).hide(true));
         command.args(retired).args(KEYS.iter().map(|key| {
             let default = match key.default {

@@ -1,8 +1,8 @@
 //! One event's story, as `waypost event get` prints it.
 //!
-//! The lines are those of `pacifica-notifications -cmd eventget`. Below each delivery follow the plugin's verdict and
-//! logs; there is a line for the run of a handler with its program's output, and one for each filter that gave no
-//! answer. Texts of events, programs, plugins and targets are untrusted: their line ends are marked or escaped
+//! The lines are those of `pacifica-notifications -cmd eventget`, and a few more. The plugin's verdict and logs stand
+//! below each delivery. A handler's run has a line with its program's output below it, and each filter that failed has
+//! a line. Texts of events, programs, plugins and targets are untrusted: their line ends are marked or escaped
 //! ([`foreign`]).
 
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::{logged, pretty};
 pub(super) struct Story {
     id: String,
     event: Box<RawValue>,
-    /// Why no filter looks into its data.
+    /// Why filters cannot look into the event's data, where they cannot.
     #[serde(default)]
     data: Option<String>,
     deliveries: Vec<Delivery>,
@@ -26,7 +26,7 @@ pub(super) struct Story {
     filters_failed: Vec<FailedFilter>,
 }
 
-/// A filter that gave no answer about the event.
+/// A filter that failed on the event.
 #[derive(Deserialize)]
 struct FailedFilter {
     subscription: String,
@@ -51,7 +51,7 @@ struct Delivery {
     attempts: Vec<Attempt>,
 }
 
-/// What it is held for: neither its target nor its plugin.
+/// What a delivery is held by: neither its target nor its plugin.
 #[derive(Deserialize)]
 struct Hold {
     by: String,
@@ -68,7 +68,7 @@ struct Attempt {
     target: Option<Answer>,
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Deserialize)]
 struct Progress {
     phase: String,
@@ -92,12 +92,12 @@ struct Start {
 #[derive(Deserialize)]
 struct Program {
     exit: String,
-    stdout: Said,
-    stderr: Said,
+    stdout: Stream,
+    stderr: Stream,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Stream {
     tail: String,
 }
 
@@ -140,7 +140,7 @@ impl fmt::Display for Story {
         self.data.iter().try_for_each(|doubt| writeln!(f, "    DATA {doubt}"))?;
         self.deliveries.iter().try_for_each(|delivery| writeln!(f, "{delivery}"))?;
         if self.deliveries.is_empty() {
-            writeln!(f, "    no subscription that you may see, and no handler, wanted it")?;
+            writeln!(f, "    no subscription that you may see, and no handler, matched it")?;
         }
         self.filters_failed.iter().try_for_each(|FailedFilter { subscription, at, reason }| {
             let (subscription, reason) =
@@ -199,7 +199,7 @@ impl Delivery {
 impl HandlerRun {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(at) = &self.start.interrupted {
-            write!(f, "\n        begun again: the run of {at} was cut short")?;
+            write!(f, "\n        started again: the run of {at} was interrupted")?;
         }
         if let Some(Program { exit, stdout, stderr }) = &self.program {
             write!(f, "\n        {}", foreign::continued(exit, "            "))?;
@@ -295,9 +295,9 @@ mod tests {
         "#);
     }
 
-    /// A log line, a reason or a program's words with line ends looked like lines of the story itself.
+    /// A log line, a reason or a program's output with line ends looked like lines of the story itself.
     #[test]
-    fn nobodys_words_pass_for_lines_of_the_story() {
+    fn texts_from_outside_cannot_pass_for_lines_of_the_story() {
         let forged = r"x\n    ELM s9 (2026-11-22T01:00:05Z) policy 200 target 200\n\u202e\u009b2J";
         let story = r#"{"id":"0193-e","event":{"id":"FORGED","data":"FORGED"},"deliveries":[
             {"subscription":"s1","state":"skipped","attempts":[{"at":"T","policy":null,"target":null,

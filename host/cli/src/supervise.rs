@@ -1,4 +1,4 @@
-//! `waypost supervise`: what `waypost serve` runs to run handlers' programs. It is not for people.
+//! `waypost supervise`: the internal command by which `waypost serve` runs handlers' programs.
 
 use std::ffi::OsString;
 use std::iter;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use clap::Parser as _;
 use waypost_handlers::{Supervision, become_main, fork_server_main, supervise_main};
 
-/// Run a program within limits, and end all that it starts: orders on stdin, which is a socket, and reports to it
+/// Run a program within limits, and end all that it starts; stdin is a socket for orders and reports
 #[derive(Debug, clap::Parser)]
 #[command(name = "waypost supervise")]
 pub(super) struct Arguments {
-    /// The longest it may run
+    /// The limit on running time
     #[arg(long, value_name = "MS", default_value_t = u64::MAX)]
     time_ms: u64,
     /// The largest file that it may write
     #[arg(long, value_name = "BYTES", default_value_t = u64::MAX)]
     output_bytes: u64,
-    /// The most address space
+    /// The limit on address space
     #[arg(long, value_name = "BYTES")]
     memory_bytes: Option<u64>,
-    /// Take the address space and become the program
+    /// Limit the address space of this process, and replace it with the program
     #[arg(long, requires = "memory_bytes")]
     r#become: bool,
-    /// Run programs as they are ordered on stdin, each under a copy of this process
+    /// Run the programs that are ordered on stdin, each under a copy of this process
     #[arg(long)]
     fork_server: bool,
     /// The program and its arguments
@@ -32,8 +32,8 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
-/// Returns the arguments if the process was started with this command. It is parsed apart from the others, because
-/// building the whole command line takes longer than running a small program, and runs with a limit of memory pay for it.
+/// Returns the arguments if the process was started with this command. It is parsed apart from the others: building the
+/// whole command line takes longer than running a small program, and each run with a memory limit would pay for it.
 pub(super) fn asked() -> Option<Arguments> {
     let mut arguments = std::env::args_os().skip(1);
     (arguments.next()? == "supervise")

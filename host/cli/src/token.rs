@@ -1,4 +1,4 @@
-//! `waypost token`: makes, lists and revokes tokens, at a running Waypost or in the data folder of one that does not run.
+//! `waypost token`: creates, lists and revokes tokens, on a running server or in the data folder of a stopped one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use waypost_domain::{Action, Actor, AuditEntry, Scope, SecretHash, TokenId};
 use waypost_runtime::clock;
 use waypost_store::Store;
 
-/// Tokens, by which programs and people say who they are
+/// Create, list and revoke tokens, with which programs and people authenticate
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Create(Create),
@@ -28,10 +28,10 @@ pub(super) enum Command {
     Revoke(Revoke),
 }
 
-/// Make a token, and print it: it is shown only now
+/// Create a token, and print it; it is not shown again
 ///
-/// A token may send events, see what its user sees, and change what is the user's, unless --scope says less, or --admin
-/// more.
+/// By default a token may send events, see what its user sees, and change what its user owns. --scope limits it to some
+/// of these; --admin allows everything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,26 +40,26 @@ Examples:
   waypost token create --user root --admin --data /var/lib/waypost    before the first start
   TOKEN=$(waypost token create --user ann); curl -H \"Authorization: Bearer $TOKEN\" localhost:8070/me")]
 pub(super) struct Create {
-    /// Whom it speaks for
+    /// The user that the token acts for
     #[arg(long, value_name = "USER")]
     user: String,
-    /// A name for people
+    /// A name to recognize the token by
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// What it may be used for: receive, read or subscribe; again for several [default: these three]
+    /// What it may be used for: receive, read or subscribe; may be given several times [default: all three]
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     scopes: Vec<Scope>,
-    /// It may do everything, for everybody's things
+    /// Allow everything, for all users
     #[arg(long)]
     admin: bool,
-    /// When it ends: after a while (`90d`), or at a time [default: never]
+    /// When it expires: after a while (`90d`), or at a time [default: never]
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
     #[command(flatten)]
     place: Place,
 }
 
-/// List tokens: yours, or everybody's if you are an admin
+/// List tokens: yours, or all users' if you are an admin
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     /// Print JSON
@@ -69,10 +69,10 @@ pub(super) struct List {
     place: Place,
 }
 
-/// Revoke a token: it is no good any more, and the sessions that were begun with it end
+/// Revoke a token, and end the sessions that were started with it
 #[derive(Debug, clap::Args)]
 pub(super) struct Revoke {
-    /// Its id, as `waypost token list` shows it
+    /// The token's id, as `waypost token list` shows it
     id: TokenId,
     #[command(flatten)]
     place: Place,
@@ -81,16 +81,16 @@ pub(super) struct Revoke {
 /// Where the tokens are.
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// The data folder of a Waypost that does not run, in the place of --server
+    /// The data folder of a stopped server, instead of --server
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     data: Option<PathBuf>,
     /// The Waypost to ask
     #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
     server: Url,
-    /// Read a token from this file, and say with it who asks [env: WAYPOST_TOKEN holds the token itself]
+    /// Authenticate with the token in this file [env: WAYPOST_TOKEN holds the token itself]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Trust the certificate authorities of this PEM file, and no others, instead of the system's
+    /// Trust only the certificate authorities in this PEM file, instead of the system's
     #[arg(long, value_name = "FILE", env = CA_FILE_VARIABLE)]
     ca_file: Option<PathBuf>,
 }
@@ -144,9 +144,9 @@ async fn make(Create { user, name, mut scopes, admin, expires, place }: Create) 
             client.json(request.header("content-type", "application/json").body(body.to_string())).await?
         }
     };
-    print::line(token.context("the server has made a token and does not show it")?)?;
+    print::line(token.context("the server created the token, but did not return it")?)?;
     let end = expires.map_or_else(|| "never ends".to_owned(), |expires| format!("ends {expires}"));
-    print::notice(&format!("token {id} of {user}: {}; {end}. It is shown only now.", scopes.join(", ")));
+    print::notice(&format!("token {id} of {user}: {}; {end}. It is not shown again.", scopes.join(", ")));
     Ok(())
 }
 
@@ -195,9 +195,9 @@ async fn remove(Revoke { id, place }: Revoke) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a token in a data folder.
+/// Creates a token in a data folder.
 async fn create_in(data: PathBuf, body: Value) -> anyhow::Result<Row> {
-    let Value::Object(body) = body else { unreachable!("it is one") };
+    let Value::Object(body) = body else { unreachable!("`make` builds an object") };
     let (now, secret) = (clock::now(), secret());
     let mut token = waypost::http::wanted_token(body, now).map_err(anyhow::Error::msg)?;
     let text = token_text(&secret);

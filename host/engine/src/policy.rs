@@ -1,4 +1,4 @@
-//! May this user see this event? The operator's policy server answers, or the operator's plugin (`examiner`).
+//! Decides whether a user may see an event, by asking the operator's policy server or the operator's `plugin`.
 //!
 //! `POST {policy_url}/events/{user}` with the event: 2xx allows, 4xx denies, anything else is no answer, and without an
 //! answer nothing is delivered. One event and user are asked about once, however many subscriptions need the answer.
@@ -44,7 +44,7 @@ pub enum Verdict {
     },
 }
 
-/// What answers the question.
+/// What decides who may see an event.
 pub enum Policy {
     /// Every user may see every event.
     Everyone,
@@ -89,7 +89,7 @@ impl Policy {
         match self {
             Self::Everyone => Arc::new(Verdict::Allowed(None)),
             Self::Server(server) => server.ask(id, event, &subscription.user).await,
-            Self::Plugin(examiner) => Arc::new(examiner.ask(event, subscription).await),
+            Self::Plugin(plugin) => Arc::new(plugin.ask(event, subscription).await),
         }
     }
 

@@ -12,11 +12,11 @@ use super::upload::Destination;
 use waypost_domain::plugin::AllowHost;
 use waypost_domain::{FilterDialect, HandlerName, RetrySchedule};
 
-/// The filter of a handler made of a script that says nothing else (Dispatcher-K8s): an event whose key-values say
-/// `do_processing` is `True`.
+/// The default filter of a handler that is made of a script (Dispatcher-K8s): events whose key-value `do_processing` is
+/// `True`.
 pub const SCRIPT_FILTER: &str = r#"$.data[*][?(@.destinationTable = "TransactionKeyValue" and @.key = "do_processing" and @.value = "True")]"#;
 
-/// A handler, as the configuration has it.
+/// A handler, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
     /// Its name, unique among handlers. Its pending runs stay in the store while no handler has that name.
@@ -27,7 +27,7 @@ pub struct Definition {
     pub dispatch: bool,
     /// The program.
     pub program: Program,
-    /// Its arguments; those of `/dispatch` come behind them.
+    /// Its arguments; those of `/dispatch` follow them.
     pub arguments: Vec<String>,
     /// Where the event's files are fetched from.
     pub source: Source,
@@ -45,16 +45,16 @@ pub struct Definition {
     pub limits: HandlerLimits,
 }
 
-/// Which events.
+/// A filter that selects events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The filter's text.
     pub text: String,
-    /// The language that it is in.
+    /// The filter's dialect.
     pub dialect: FilterDialect,
 }
 
-/// What runs.
+/// The program that a handler runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// A component for WASI 0.2 that exports `wasi:cli/run`, sandboxed.
@@ -89,7 +89,7 @@ pub struct OutputFolder {
 pub struct HandlerLimits {
     /// The longest that the program may run. Default 1 h.
     pub timeout: Duration,
-    /// The most memory, in bytes. Default 1 GiB for a component; a native program has none.
+    /// The most memory, in bytes. Default 1 GiB for a component, and no limit for a native program.
     pub memory_bytes: Option<u64>,
     /// The most bytes that are fetched. Default 64 GiB.
     pub download_bytes_max: u64,

@@ -1,4 +1,4 @@
-//! One run without a store: to try a handler.
+//! Runs a handler once without a store, to try it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use waypost_domain::{DeliveryId, Event, EventId};
 use waypost_runtime::clock;
 use waypost_store::LoggedEvent;
 
-/// How a run without a store went.
+/// The result of a run without a store.
 #[derive(Clone, Debug)]
 pub struct DryRun {
-    /// What is told of it.
+    /// The report of the run.
     pub run: HandlerRun,
     /// Why it failed, if it did.
     pub failure: Option<String>,
-    /// The run's folder, with `download/` and the outputs: the caller's to remove.
+    /// The run's folder, with `download/` and the outputs. The caller removes it.
     pub folder: PathBuf,
 }
 

@@ -1,8 +1,8 @@
 //! Excerpts of a service's text for errors. Pacifica's services answer with Python tracebacks, whose last line is the
 //! reason: therefore the end of a long text is kept as well as the beginning.
 
-/// Returns a text on one line. Of one that has more than `chars_max` characters, a quarter is its beginning, and the
-/// rest its end.
+/// Returns a text on one line. A text of more than `chars_max` characters is shortened: a quarter of the result is its
+/// beginning, the rest its end.
 pub(super) fn excerpt(text: &str, chars_max: usize) -> String {
     const GAP: &str = " … ";
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");

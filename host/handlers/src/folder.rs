@@ -1,14 +1,14 @@
-//! The folder of one run, and what of it outlasts a crash.
+//! The folder of one run, and which of its files survive a crash.
 //!
 //! ```text
 //! runs/{run id}/began.json     which run this is, and since when
 //!               work/          what the program sees: event.json, download/, output/
-//!               stdout, stderr what it said, where it said anything
+//!               stdout, stderr what it wrote, if anything
 //!               ran.json       written last, when everything that is to be uploaded is on disk
 //!               notes-0/ …     what the upload of each output remembers
 //! ```
 //!
-//! A folder without `ran.json` belongs to a run that was cut short: its outputs are not used.
+//! A folder without `ran.json` belongs to an interrupted run: its outputs are not used.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,7 +32,7 @@ const ASIDE: &str = "removed";
 #[derive(Clone, Debug)]
 pub(super) struct Folder(PathBuf);
 
-/// Which run a folder is of.
+/// Which run a folder belongs to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RunRecord {
     event: Uuid,
@@ -59,7 +59,7 @@ pub(super) struct ProgramRecord {
 pub(super) enum Leftover {
     /// Nothing.
     Nothing,
-    /// A run that was cut short.
+    /// An interrupted run.
     Interrupted(RunRecord),
     /// Outputs that wait to be uploaded.
     Program(Box<ProgramRecord>),
@@ -86,7 +86,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Returns what the program sees.
+    /// Returns the folder that the program sees.
     pub(super) fn work(&self) -> PathBuf {
         self.0.join("work")
     }
@@ -106,7 +106,7 @@ impl Folder {
         self.0.join("stderr")
     }
 
-    /// Makes the folder of what the upload of an output remembers, if it is not there.
+    /// Creates the folder for the notes of an output's upload, if it does not exist.
     pub(super) fn notes(&self, output: usize) -> io::Result<PathBuf> {
         let notes = self.0.join(format!("notes-{output}"));
         fs::create_dir_all(&notes)?;
@@ -121,7 +121,7 @@ impl Folder {
         Ok(self.began()?.map_or(Leftover::Nothing, Leftover::Interrupted))
     }
 
-    /// Returns which run it is of, unless it is none.
+    /// Returns which run it belongs to, if any.
     pub(super) fn began(&self) -> io::Result<Option<RunRecord>> {
         mark::read(&self.0.join("began.json"))
     }
@@ -138,7 +138,7 @@ impl Folder {
             && let Err(error) = remove(&aside)
         {
             // The renamed folder is not in the way; its removal is tried again at the next start.
-            tracing::warn!(%error, folder = %aside.display(), "what a run has left stays for now");
+            tracing::warn!(%error, folder = %aside.display(), "the folder of an earlier run stays for now");
         }
         // Event data may be confidential.
         durable::create_folder(&self.0)?;
@@ -194,7 +194,7 @@ impl Folder {
         self.0.extension().is_some_and(|extension| extension == ASIDE)
     }
 
-    /// Returns its place.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_its_mark_is_that_of_a_run_that_was_cut_short() {
+    fn a_folder_without_its_mark_is_that_of_an_interrupted_run() {
         let runs = tempfile::tempdir().unwrap();
         let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
         assert!(matches!(folder.left().unwrap(), Leftover::Nothing));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_that_is_cut_short_leaves_nothing_that_anybody_takes_for_a_run() {
+    fn an_interrupted_removal_leaves_nothing_that_looks_like_a_run() {
         let runs = tempfile::tempdir().unwrap();
         let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
         begin(&folder);
@@ -270,9 +270,9 @@ mod tests {
         assert!(!folder.path().exists() && aside.path().exists());
     }
 
-    /// A cache that its program has closed, beside the outputs, failed the run.
+    /// A cache that could not be walked, beside the outputs, failed the run.
     #[test]
-    fn what_lies_beside_the_outputs_is_in_nobodys_way() {
+    fn what_lies_beside_the_outputs_does_not_fail_the_run() {
         let runs = tempfile::tempdir().unwrap();
         let folder = Folder::of(runs.path(), DeliveryId::of(ids().0, ids().1));
         begin(&folder);

@@ -4,18 +4,19 @@
 //! is a delivery: pending durably, recorded in the event's story, repeated after a crash. It has the same workers as a
 //! delivery to a target (`host/src/worker`).
 //!
-//! - `definition`: what an operator says of a handler; `router`: the same for a program that embeds Waypost, with Rust
+//! - `definition`: an operator's definition of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.
 //! - [`Runs`]: the handle of the stage; `runner`: makes its runs, for the workers; `run`: one of them, from the fetch to
 //!   the upload.
-//! - `folder`: where a run happens, and what of it outlasts a crash; `remove`: deletes it; `sweep`: deletes folders
+//! - `folder`: where a run happens, and which files survive a crash; `remove`: deletes it; `sweep`: deletes folders
 //!   that are left over.
 //! - [`fetch`]: the event's files into `download/`. `program`: native commands, components, closures; `capture` keeps
 //!   what they write. `output`: what they made. [`upload`]: to its destination.
-//! - `work`: threads that end when their future does; `meter`: how far a run has come; `excerpt`: what an error shows of a service's text.
+//! - `work`: threads that end when their future does; `meter`: the progress of a run; `excerpt`: what an error shows of a
+//!   service's text.
 //!
-//! Absent on purpose: policy, which is about what subscribers may see, and handlers that come by REST: a program runs
-//! only because the operator's configuration says so.
+//! Absent on purpose: policy, which is about what subscribers may see, and handlers that are uploaded over REST: a
+//! program runs only because the operator's configuration says so.
 
 pub mod fetch;
 pub mod upload;

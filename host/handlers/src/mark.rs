@@ -1,4 +1,4 @@
-//! Small files that outlast a crash: each is whole, or not there. Block on the disk.
+//! Small files that survive a crash: each is complete, or absent. Reading and writing block on the disk.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use waypost_runtime::durable;
 
-/// Reads one; nothing where there is none, or one that was cut off or is of another version.
+/// Reads a file; `None` if it is absent, truncated or of another version.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
         Ok(json) => Ok(serde_json::from_slice(&json).ok()),
@@ -18,7 +18,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Writes one into a folder that is there; when this returns, it is on disk.
+/// Writes a file into an existing folder; when this returns, it is on disk.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     durable::write(path, &[&serde_json::to_vec(value)?])
 }

@@ -36,7 +36,7 @@ pub struct Progress {
     pub since: Timestamp,
     /// How many files this phase has done.
     pub files_done: u64,
-    /// How many files this phase has to do; 0 where that is not about files.
+    /// How many files this phase has to do; 0 for a phase without files.
     pub files: u64,
     /// How many bytes this phase has done.
     pub bytes_done: u64,

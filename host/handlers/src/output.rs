@@ -23,7 +23,7 @@ pub const KEY_VALUES_FILE: &str = "kvp.csv";
 /// How many folders are open at once while an output is looked through.
 const FOLDERS_OPEN_MAX: usize = 16;
 
-/// One output folder, looked through.
+/// The content of one output folder.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its place in the configuration: 0 is the first.
@@ -59,7 +59,7 @@ pub struct OutputFile {
 const TOP_LEVELS: [&str; 10] =
     ["application", "audio", "font", "example", "image", "message", "model", "multipart", "text", "video"];
 
-/// Guesses a media type by a file's extension. Python's is what Pacifica's own services say.
+/// Guesses a media type by a file's extension. That of Python is the one that Pacifica's own services use.
 fn mimetype(path: &FilePath) -> String {
     if path.name().rsplit_once('.').is_some_and(|(_, extension)| extension == "py") {
         return "text/x-python".to_owned();
@@ -83,7 +83,7 @@ pub struct OutputLimits {
 /// Why an output cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The disk failed to read it.
+    /// It cannot be read from the disk.
     #[error("failed to look through the output at {path}")]
     Read {
         /// Where.
@@ -116,13 +116,13 @@ pub enum OutputError {
         limit: usize,
     },
     /// There are too many bytes.
-    #[error("output `{output}` holds more than {limit} bytes (`output_bytes_max`): {path} goes beyond")]
+    #[error("output `{output}` holds more than {limit} bytes (`output_bytes_max`): {path} exceeds that")]
     Bytes {
         /// The output's name.
         output: String,
         /// The limit.
         limit: u64,
-        /// The file that goes beyond it.
+        /// The file that exceeds it.
         path: PathBuf,
     },
     /// The key-values cannot be read.
@@ -140,8 +140,8 @@ impl Output {
     /// elsewhere that belong to it too (path below the output, place). They do not count against its limits, and a file
     /// that the program has made at the same path takes precedence. Blocks on the disk.
     /// # Errors
-    /// When it holds a link, a device or anything else that is no file or folder, a name that is no UTF-8,
-    /// more than `files_max` files or `bytes_max` bytes, or a file `key_values_file` that holds none.
+    /// When it holds a link, a device or anything else that is not a file or folder, a name that is not UTF-8, more
+    /// than `files_max` files or `bytes_max` bytes, or a file `key_values_file` that does not hold key-values.
     pub fn collect(
         place: usize,
         name: &str,
@@ -194,8 +194,8 @@ impl Output {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Returns what the upload of a run's output is called, where it needs a name of its own: the run's id,
-    /// and for further outputs their names too, with `/` as `-`.
+    /// Returns the name of the upload of a run's output, where it needs one: the run's id, and for further outputs also
+    /// their names, with `/` as `-`.
     pub fn label(&self, run: DeliveryId) -> String {
         match self.place {
             0 => run.to_string(),
@@ -256,7 +256,7 @@ fn walk_error(folder: &Path, error: walkdir::Error) -> OutputError {
 fn relative(folder: &Path, place: &Path) -> Result<FilePath, OutputError> {
     let name = |reason: String| OutputError::Name { path: place.to_owned(), reason };
     let below = place.strip_prefix(folder).unwrap_or(place);
-    let text = below.to_str().ok_or_else(|| name("it is no UTF-8".to_owned()))?;
+    let text = below.to_str().ok_or_else(|| name("it is not UTF-8".to_owned()))?;
     FilePath::parse(text).map_err(|error| name(error.to_string()))
 }
 
@@ -280,6 +280,6 @@ fn name_of(kind: std::fs::FileType) -> &'static str {
         kind if kind.is_symlink() => "a link",
         kind if kind.is_dir() => "a folder",
         kind if kind.is_file() => "a file",
-        _ => "no file",
+        _ => "not a file",
     }
 }

@@ -48,9 +48,9 @@ pub enum Error {
         /// Why not.
         source: Refused,
     },
-    /// A native program needs the `waypost` program, which looks after it.
+    /// A native program needs the `waypost` program, which supervises it.
     #[error(
-        "the handler `{0}` is a native command, which the `waypost` program looks after: name that program \
+        "the handler `{0}` is a native command, which the `waypost` program supervises: name that program \
          (plugin_compiler)"
     )]
     NoSupervisor(HandlerName),
@@ -80,16 +80,16 @@ pub enum Error {
     },
 }
 
-/// What handlers are made with.
+/// What handlers need.
 #[derive(Clone)]
 pub struct Deps {
     /// Where components run.
     pub host: Arc<Host>,
-    /// What watches over native programs.
+    /// Starts the supervisors of native programs.
     pub waypost: Option<Supervisors>,
     /// The longest that connecting to a cart or an ingest service may take.
     pub connect_timeout: Duration,
-    /// What takes follow-up events.
+    /// Accepts follow-up events.
     pub accept: Accept,
 }
 
@@ -107,7 +107,7 @@ pub(super) enum Loaded {
     Component(Component),
     /// As a process.
     Native(Native),
-    /// Here.
+    /// In this process.
     Closure(Closure),
 }
 

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_may_write_is_removed_and_what_a_link_leads_to_is_not() {
+    fn a_folder_without_permissions_is_removed_and_what_a_link_leads_to_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (top, outside) = (folder.path().join("top"), folder.path().join("outside"));
         let inner = top.join("a/b/c");

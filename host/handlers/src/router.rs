@@ -64,7 +64,7 @@ impl Router {
         Ok(self.0.last_mut().expect("it has just been added"))
     }
 
-    /// Returns the handlers, in the order in which an event asks them.
+    /// Returns the handlers, in the order in which events are matched.
     pub fn into_handlers(self) -> Vec<Definition> {
         self.0
     }

@@ -31,21 +31,21 @@ const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// One attempt.
 pub(super) struct Attempt {
-    /// Which handler.
+    /// The handler.
     pub(super) handler: Arc<Handler>,
-    /// On which event.
+    /// The event.
     pub(super) logged: Arc<LoggedEvent>,
     /// The recipient of the run.
     pub(super) recipient: RecipientId,
     /// 1 for the first.
     pub(super) number: u32,
-    /// Where.
+    /// The run's folder.
     pub(super) folder: Folder,
-    /// How far it has come.
+    /// The run's progress.
     pub(super) meter: Arc<Meter>,
 }
 
-/// How an attempt went.
+/// The result of an attempt.
 pub(super) struct RunResult {
     /// The report for the event's story.
     pub(super) run: HandlerRun,
@@ -98,7 +98,7 @@ enum Whose {
     Program,
     /// The destination's or the configuration's, and lasting until one of them is changed.
     Lasting,
-    /// Nothing lasting.
+    /// Neither side's: the cause may pass.
     Passing,
     /// This machine's: its disk is full, it has no descriptors, or the store has no room. It uses up no attempt.
     Host,
@@ -115,7 +115,7 @@ impl Whose {
 pub(super) const ARGUMENTS: &str = "arguments";
 
 impl Attempt {
-    /// Makes the attempt. Dropping the future ends its program; the folder then is that of a run that was cut short.
+    /// Makes the attempt. Dropping the future ends its program; the folder is then that of an interrupted run.
     ///
     /// # Errors
     /// When this machine lacks something that the run needs, such as a folder. The run itself is not at fault and can
@@ -215,8 +215,8 @@ impl Attempt {
                 if !shortage::is_behind(&error) {
                     return Err(Failure::Run(reason).into());
                 }
-                // The program is done: it must not run again because the disk is full here.
-                tracing::error!(handler = %self.handler.definition.name, event = %self.logged.id, reason, "a run waits");
+                // The program has succeeded: a full disk must not make it run again.
+                tracing::error!(handler = %self.handler.definition.name, event = %self.logged.id, reason, "a run waits to keep its outputs");
                 tokio::time::sleep(KEEP_PAUSE).await;
             }
         }

@@ -1,8 +1,8 @@
 //! Makes the runs of handlers: the second [deliverer](Deliverer) of the worker engine.
 //!
-//! The workers of a handler's two recipients share `max_parallel` slots. Their window is open from the beginning, because
-//! one run says little about the next and shares nothing with other handlers; and they stay once they have begun, so that
-//! what is other nodes' is read once.
+//! The workers of a handler's two recipients share `max_parallel` slots. Their window is open from the beginning,
+//! because one run says little about the next and shares nothing with other handlers. They do not end when they are
+//! idle, so that they read other nodes' runs only once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(super) struct Runner {
     /// The folder of all runs.
     runs: PathBuf,
     subjects: HashMap<RecipientId, Arc<Subject>>,
-    /// Each run is one of them.
+    /// Each run is one of these tasks.
     tasks: TaskTracker,
 }
 
@@ -142,8 +142,8 @@ impl Deliverer for Runner {
     }
 }
 
-/// Concludes from how a run has ended. Its folder is removed only after that is recorded: if the service crashes before,
-/// the next attempt finds the outputs and need not run the program again.
+/// Decides what follows from the end of a run. Its folder is removed only after the end is recorded: if the service
+/// crashes before, the next attempt finds the outputs and need not run the program again.
 fn conclude(
     assignment: &Assignment<'_, Runner>,
     folder: Folder,

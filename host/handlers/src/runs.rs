@@ -1,7 +1,7 @@
 //! The handler stage: the workers of handlers, and what others ask of them.
 //!
-//! A run in flight is still pending in the store; only its mark in memory tells of it, so that it starts again after a
-//! crash.
+//! A run in flight is still pending in the store; only its mark in memory shows that it is in flight, so that it starts
+//! again after a crash.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ const DISPATCH: &str = "/dispatch/";
 pub struct Runs {
     /// None without a handler.
     workers: Option<Workers<Runner>>,
-    /// The handlers, in the order in which an event asks them.
+    /// The handlers, in the order in which events are matched.
     handlers: Vec<Arc<Handler>>,
     intake: Intake,
 }
@@ -49,7 +49,7 @@ pub enum DispatchError {
 }
 
 impl Runs {
-    /// Loads the handlers and starts their pending runs. `runs` is the folder of all runs, made when it is needed.
+    /// Loads the handlers and starts their pending runs. `runs` is the folder of all runs, created when it is needed.
     ///
     /// # Errors
     /// When a handler cannot be used.
@@ -77,7 +77,7 @@ impl Runs {
         Ok(Self { workers, handlers, intake })
     }
 
-    /// Starts a handler with these arguments behind its own: logs an event for it and returns its id once it is on disk.
+    /// Starts a handler with these arguments after its own: logs an event for it and returns its id once it is on disk.
     ///
     /// # Errors
     /// When there is no such handler, or the store cannot write.
@@ -103,7 +103,7 @@ impl Runs {
         self.intake.dispatch(event, recipient, sender).await.map_err(DispatchError::Accept)
     }
 
-    /// Returns the handlers, in the order in which an event asks them.
+    /// Returns the handlers, in the order in which events are matched.
     pub fn handlers(&self) -> impl Iterator<Item = &Definition> {
         self.handlers.iter().map(|handler| &handler.definition)
     }
@@ -127,7 +127,7 @@ impl Runs {
         Some(meter.progress())
     }
 
-    /// Returns what of this machine's holds the runs of one of a handler's recipients, and since when.
+    /// Returns what the runs of one of a handler's recipients are held by, and since when.
     pub fn hold(&self, recipient: RecipientId) -> Option<(Holder, Timestamp)> {
         self.workers.as_ref()?.hold(recipient)
     }
@@ -175,7 +175,7 @@ fn warn_of_shadows(handlers: &[Arc<Handler>]) {
 async fn warn_of_stranded(store: &Store, directory: &Directory, handlers: &[Arc<Handler>]) {
     let waiting = match store.recipients_with_backlog().await {
         Ok(waiting) => waiting,
-        Err(error) => return tracing::warn!(%error, "what is owed cannot be read now"),
+        Err(error) => return tracing::warn!(%error, "pending runs cannot be read now"),
     };
     let is_known = |id: RecipientId| {
         directory.get(id.subscription_id()).is_some()

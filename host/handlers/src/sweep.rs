@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long the outputs of a given-up upload are kept, so that `event retry` need not run the program again.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the sweeping needs.
+/// What sweeping needs.
 pub(super) struct Sweep {
     pub(super) store: Arc<Store>,
     /// The folder of all runs.
@@ -70,7 +70,7 @@ fn is_of_a_run(folder: &Folder) -> bool {
 async fn look(context: &Arc<Sweep>, folder: Folder) -> Result<(), store::Error> {
     let looked = folder.clone();
     match blocking(move || looked.began()).await {
-        // A folder without a record of its run was cut short at its very beginning: it is empty.
+        // A folder without a record of its run was interrupted at its very beginning: it is empty.
         Ok(Some(began)) if is_needed(context, &began).await? => return Ok(()),
         Ok(_) => {}
         Err(error) => {

@@ -35,7 +35,8 @@ impl Stop {
     }
 }
 
-/// Starts blocking work at once. Dropping the future that this returns asks it to end. A panic goes on in the future.
+/// Starts blocking work at once. Dropping the future that this returns asks it to end. A panic is passed on to the
+/// future.
 pub(super) fn run<T, E>(
     work: impl FnOnce(&Stop) -> Result<T, E> + Send + 'static,
 ) -> impl Future<Output = Result<T, E>> + Send

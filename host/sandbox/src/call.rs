@@ -1,4 +1,4 @@
-//! A call of a plugin: what it is given, and what it leads to.
+//! The input and the result of a plugin's call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub struct Call {
 pub enum Steps {
     /// `policy`, `filter` and `transform`, until one says no.
     All,
-    /// `policy` alone: the operator's.
+    /// Only `policy`: the operator's.
     Policy,
 }
 
@@ -47,7 +47,7 @@ pub enum Purpose {
     Try,
 }
 
-/// What a call led to.
+/// The result of a call.
 pub struct CallResult {
     /// What goes into the history.
     pub run: PluginRun,
@@ -57,7 +57,7 @@ pub struct CallResult {
     pub state: State,
 }
 
-/// Makes the record of a call that did nothing but end.
+/// Returns the record of a call of which only the verdict is known.
 pub(super) fn blank(
     digest: PluginDigest,
     attempt: u32,

@@ -1,4 +1,4 @@
-//! What cannot be done with a module.
+//! Why the sandbox fails, and why it refuses a module.
 
 use std::path::PathBuf;
 
@@ -48,7 +48,7 @@ pub enum Error {
 
 #[cfg(feature = "wasm")]
 impl Error {
-    /// Says what wasmtime's engine or linker lacks.
+    /// Wraps an error of wasmtime's engine or linker.
     pub(super) fn engine(error: wasmtime::Error) -> Self {
         Self::Engine { reason: format!("{error:#}") }
     }
@@ -57,7 +57,7 @@ impl Error {
 /// Why a module is not accepted. Its author can do something about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It is no WebAssembly component.
+    /// It is not a WebAssembly component.
     #[error("{0}")]
     NotAComponent(String),
     /// It is larger than modules may be.
@@ -77,18 +77,18 @@ pub enum Refused {
     /// Compiling it takes too much; a sentence with the limit.
     #[error("compiling it exceeds the {0}")]
     TooExpensive(String),
-    /// Laying the schema of its configuration over one takes too much; the limit.
+    /// Validating a configuration against its schema takes too much; the limit.
     #[error("its `metadata` failed: the manifest's `config-schema` exceeds the {0}")]
     SchemaTooExpensive(String),
-    /// It has been tried a short while ago, and was too much; why.
-    #[error("{why} (found within the last {minutes} minutes, for which it is not tried again)")]
+    /// It exceeded a limit when it was tried a short while ago; which one.
+    #[error("{why} (found within the last {minutes} minutes; for that long, it is not tried again)")]
     TriedLately {
-        /// What was said then.
+        /// Why it was refused then.
         why: String,
-        /// For how long that is remembered.
+        /// How long that is remembered.
         minutes: u64,
     },
-    /// It does not fit: it exports nothing of use, imports what is not there, or needs more than a call may have.
+    /// It does not fit: it exports nothing of use, imports what is not offered or too much, or does not link.
     #[error("{reason}")]
     DoesNotFit {
         /// What does not fit, in one sentence.
@@ -105,7 +105,7 @@ pub enum Refused {
     /// It fails when it is asked about itself.
     #[error("its `metadata` failed: {0}")]
     Metadata(String),
-    /// Not its fault.
+    /// The sandbox failed.
     #[error(transparent)]
     Host(#[from] Error),
 }

@@ -1,4 +1,4 @@
-//! A plugin's state during one call: what was kept, and what the call changes.
+//! A plugin's state during one call: what was stored, and what the call changes.
 //!
 //! The changes become durable together with the call's verdict, or not at all: a call that fails has changed nothing.
 
@@ -23,7 +23,7 @@ pub struct State {
     used: Option<Used>,
 }
 
-/// What the values that are there take.
+/// The space that live values take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Used {
     keys: usize,
@@ -37,12 +37,12 @@ pub(super) struct Terms<'a> {
     pub(super) limits: &'a Limits,
 }
 
-/// When a written value is gone.
+/// When a written value expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
     Never,
     After(Duration),
-    /// When the one that was there would be.
+    /// When the value that it replaces would expire.
     AsBefore,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Refusal {
 }
 
 impl State {
-    /// Begins with what is kept.
+    /// Begins with the stored state.
     pub fn over(kept: Arc<StateMap>) -> Self {
         Self { kept, changes: BTreeMap::new(), used: None }
     }
@@ -85,7 +85,7 @@ impl State {
         self.alive(key, now).map(|value| value.bytes.as_slice())
     }
 
-    /// Writes a value. A quota that would be exceeded refuses it, and nothing has changed.
+    /// Writes a value. If it would exceed a quota, it is refused and nothing changes.
     pub(super) fn set(
         &mut self,
         key: &str,
@@ -139,7 +139,7 @@ impl State {
     }
 
     /// Adds to a counter (8 bytes, little-endian), saturating at 64 bits. A value of another length is not a counter:
-    /// that is a conflict. Without a time to live the counter keeps its present one.
+    /// that is a conflict. Without a time to live, the counter keeps its expiry.
     pub(super) fn increment(
         &mut self,
         key: &str,
@@ -156,7 +156,7 @@ impl State {
         self.set(key, next.to_le_bytes().to_vec(), expiry, terms).map(|()| next)
     }
 
-    /// Writes a value, without an end, while the one that is there is `expected`.
+    /// Writes a value that does not expire, if the present value is `expected`.
     pub(super) fn compare_and_set(
         &mut self,
         key: &str,

@@ -1,10 +1,10 @@
-//! A guest's texts as they may be shown: bounded, and without what a terminal would obey.
+//! Makes a guest's texts fit to be shown: bounded, and without terminal escapes.
 
 use std::borrow::Cow;
 
-/// Returns a text of at most about `bytes_max` bytes without terminal escapes. Where it is cut it says so.
+/// Returns a text of at most about `bytes_max` bytes without terminal escapes. If it was cut, it says so.
 pub(super) fn clean(text: &str, bytes_max: usize) -> String {
-    // Cleaning does not make a text longer, but for a mark of at most three bytes for each control byte.
+    // Cleaning makes a text longer only where it replaces a control byte with a mark of at most three bytes.
     let cut = floor(text, bytes_max);
     let mut out = without_escapes(cut).into_owned();
     if cut.len() < text.len() {
@@ -27,8 +27,8 @@ fn floor(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// Returns a text without escape sequences (ECMA-48); what else is a control character, but for tabs and line ends,
-/// becomes U+FFFD.
+/// Returns a text without escape sequences (ECMA-48). Other control characters, except tabs and line ends, become
+/// U+FFFD.
 pub(super) fn without_escapes(text: &str) -> Cow<'_, str> {
     let is_wanted = |char: char| !char.is_control() || matches!(char, '\n' | '\t');
     if text.chars().all(is_wanted) {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_gone() {
+    fn terminal_escapes_are_removed() {
         for (text, clean) in [
             ("plain\ttext\n", "plain\ttext\n"),
             ("\x1b[31mred\x1b[0m", "red"),

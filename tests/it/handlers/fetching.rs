@@ -102,7 +102,7 @@ async fn a_local_file_that_is_not_what_the_event_says_is_refused() {
     );
     assert_eq!(
         run(json!({"hashtype": "crc32"})).await,
-        "`a`: the hash type `crc32` is not known: known are md5, sha1, sha256, sha384, sha512"
+        "`a`: the hash type `crc32` is not known: the known types are md5, sha1, sha256, sha384, sha512"
     );
     assert_eq!(
         run(json!({"hashsum": "ab"})).await,
@@ -142,7 +142,7 @@ async fn only_regular_local_files_are_read() {
     for name in ["pipe", "folder"] {
         let error = Fetch::new().run(&local(&folder), &[row(1, name, b"")]).await.unwrap_err();
         assert!(
-            error.starts_with(&format!("`{name}` in `/")) && error.ends_with("is no regular file"),
+            error.starts_with(&format!("`{name}` in `/")) && error.ends_with("is not a regular file"),
             "{error}"
         );
     }
@@ -282,15 +282,15 @@ async fn what_a_cart_must_know_is_asked_of_the_event() {
         Fetch::new().run(&cart_at(&cart), &rows).await.unwrap_err()
     };
     let text = error(json!({"_id": null})).await;
-    assert_eq!(text, "`a`: a cart service must know its id (`_id`), and the event says none");
+    assert_eq!(text, "`a`: a cart service must know its id (`_id`), and the event gives none");
     let text = error(json!({"hashtype": null, "hashsum": null})).await;
     let wanted =
-        "`a`: a cart service must know its hash sum (`hashtype` and `hashsum`), and the event says none";
+        "`a`: a cart service must know its hash sum (`hashtype` and `hashsum`), and the event gives none";
     assert_eq!(text, wanted);
     assert!(cart.requests().is_empty());
     let nonsense = Source::Cart { url: "mailto:me".parse().unwrap(), timeout: Duration::from_secs(1) };
     let text = Fetch::new().run(&nonsense, &[]).await.unwrap_err();
-    assert_eq!(text, "`mailto:me` is no URL of a cart service: write it as `http://host:port`");
+    assert_eq!(text, "`mailto:me` is not the URL of a cart service: write it as `http://host:port`");
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn a_connection_that_breaks_in_the_middle_is_told_from_a_short_tar() {
     assert!(text.starts_with("the connection to the cart service broke in `data/b`: "), "{text}");
     assert_eq!(cart.open_carts(), 0);
     for (bytes, place) in
-        [(0, "at its begin"), (150_000, "in `data/b`"), (512 + 512 + 100_352, "after `data/a`")]
+        [(0, "at its beginning"), (150_000, "in `data/b`"), (512 + 512 + 100_352, "after `data/a`")]
     {
         let text = error(&start().await.ending_after(bytes)).await;
         assert_eq!(text, format!("the cart's tar ends {place}, before its end mark"));

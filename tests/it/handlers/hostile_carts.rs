@@ -102,7 +102,7 @@ async fn paths_that_lead_elsewhere_are_refused() {
         assert!(found.starts_with(&text), "{path}: {found}");
     }
     let found = error(Tar::new().member(EntryType::Regular, b"data/\xff", b"").end()).await;
-    assert_eq!(found, "the cart's tar has `data/\u{fffd}`, whose path is no UTF-8");
+    assert_eq!(found, "the cart's tar has `data/\u{fffd}`, whose path is not UTF-8");
     let found = error(Tar::new().records(&[("path", "/etc/passwd")]).file("data/a", b"abc").end()).await;
     assert!(found.starts_with("the cart's tar has `/etc/passwd`, which is refused"), "{found}");
 }
@@ -165,7 +165,10 @@ async fn names_of_absurd_size_do_not_come_into_memory() {
     };
     for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
         let found = error(long(kind)).await;
-        assert_eq!(found, "the cart's tar has more than 262144 bytes at its begin that are not in a file");
+        assert_eq!(
+            found,
+            "the cart's tar has more than 262144 bytes at its beginning that are not in a file"
+        );
     }
     // Refused by their sum, though each is small.
     let mut many = Tar::new().file("data/a", b"abc");
@@ -202,5 +205,5 @@ async fn damaged_tars_are_refused() {
     let found = error(tar).await;
     assert!(found.starts_with("the cart's tar cannot be read after `data/a`: "), "{found}");
     let found = error(b"<html>".repeat(500)).await;
-    assert!(found.starts_with("the cart's tar cannot be read at its begin: "), "{found}");
+    assert!(found.starts_with("the cart's tar cannot be read at its beginning: "), "{found}");
 }

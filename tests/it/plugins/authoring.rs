@@ -130,7 +130,7 @@ async fn run_shows_the_verdict_and_tells_it_by_its_exit_code() {
 async fn what_keeps_run_from_running_is_2() {
     let output = plugin(&["run", PROBE, "--event", "{}"]).await;
     ended(&output, 2);
-    assert!(output.stderr.starts_with("error: the argument is no event: "), "{}", output.stderr);
+    assert!(output.stderr.starts_with("error: the argument is not an event: "), "{}", output.stderr);
     let output = plugin(&["run", PROBE, "--event", EVENT, "--config", "{\"a\""]).await;
     ended(&output, 2);
     assert_eq!(
@@ -275,7 +275,7 @@ async fn a_case_file_that_cannot_be_read_says_what_is_wrong() {
     ended(&output, 1);
     assert_eq!(
         output.stderr,
-        "error: cases.json is no case file: case 1: unknown field `evnt`, expected one of `name`, `event`, \
+        "error: cases.json is not a case file: case 1: unknown field `evnt`, expected one of `name`, `event`, \
          `config`, `user`, `allow_hosts`, `state`, `now`, `expect`, `steps`\n"
     );
     assert_eq!(output.stdout, "");

@@ -25,7 +25,7 @@ async fn only_components_that_fit_are_taken() {
             415,
             "this is a core module and not a component: build it for the target wasm32-wasip2",
         ),
-        (b"\0asm\x0d".to_vec(), 415, "it breaks off within its first 8 bytes"),
+        (b"\0asm\x0d".to_vec(), 415, "it ends within its first 8 bytes"),
         (vec![0; 2_000_001], 413, "the module is larger than 2000000 bytes (the setting plugin_bytes_max)"),
         (probe[..probe.len() / 2].to_vec(), 422, "it does not compile: failed to parse WebAssembly module: "),
         (
@@ -224,7 +224,7 @@ async fn a_compiler_that_panics_is_told_as_what_it_is() {
     let server = Server::with(&["--plugin-compiler", compiler.to_str().unwrap()]).await;
     let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(422);
     refused.says(
-        "it does not compile: the compiler ended with a panic, which is a fault of Waypost's: no such register, at \
+        "it does not compile: the compiler ended with a panic, which is a bug in Waypost: no such register, at \
          cranelift/src/lib.rs:1:2",
     );
 }

@@ -91,7 +91,7 @@ async fn push_waits_for_a_busy_server_and_says_so() {
     let output = run(&[&arguments[..], &[&stand_in.url("")]].concat(), "").await;
     assert_eq!(output.code, 0, "{output:?}");
     assert!(
-        output.stderr.contains("8 modules are being uploaded or compiled: try again; again in 1 s"),
+        output.stderr.contains("8 modules are being uploaded or compiled: try again; retrying in 1 s"),
         "{output:?}"
     );
     let sent = stand_in.requests(&path);

@@ -1,4 +1,4 @@
-//! `waypost handler event`: an event that names the files of a folder, as Pacifica's ingest sends it.
+//! `waypost handler event`: prints an event that names the files of a folder, as Pacifica's ingest sends it.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ const FILES_MAX: usize = 10_000;
 
 /// Print an event that names the files of a folder, with their sizes and hash sums
 ///
-/// What Pacifica's ingest sends when files have arrived: a handler that fetches from this folder finds them.
+/// Pacifica's ingest sends such an event when files have arrived. A handler that fetches from this folder finds them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,11 +66,11 @@ fn rows(arguments: &Arguments) -> anyhow::Result<Vec<Value>> {
         .collect();
     for key_value in key_values {
         let Some((key, value)) = key_value.split_once('=') else {
-            bail!("`{key_value}` is no key with a value: write KEY=VALUE");
+            bail!("`{key_value}` is not a key with a value: write KEY=VALUE");
         };
         rows.push(json!({"destinationTable": "TransactionKeyValue", "key": key, "value": value}));
     }
-    // What an output folder may hold, an event may name; nothing in it is a list of key-values here.
+    // An event may name the files that an output folder may hold; here, none of them is a list of key-values.
     let limits = OutputLimits { files_max: FILES_MAX, bytes_max: u64::MAX };
     let found = Output::collect(0, "folder", folder, "", &[], limits);
     let found =
@@ -102,7 +102,7 @@ fn sha1(path: &Path) -> io::Result<String> {
     Ok(HEXLOWER.encode(&sum.finalize()))
 }
 
-/// Takes bytes into a hash sum.
+/// Adds the bytes that are written to it to a hash sum.
 struct Hashing<'a>(&'a mut Sha1);
 
 impl io::Write for Hashing<'_> {

@@ -1,4 +1,4 @@
-//! `waypost handler list`: what would run on what.
+//! `waypost handler list`: shows which handler would run on which event.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,14 +14,15 @@ use waypost_runtime::foreign;
 use super::deps;
 use crate::{input, print};
 
-/// List the handlers in the order in which an event asks them, after all checks that a start makes
+/// List the handlers in the order in which events are matched, after all checks that a start makes
 ///
-/// Ends with 0 when the service would start with them; what would only fail with the first event is a warning.
+/// Exits with 0 when the service would start with them. A problem that would only show with the first event is a
+/// warning.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: super::Source,
-    /// Say which of them would run on this event, a JSON file; - is stdin
+    /// Show which of them would run on this event: a JSON file, or `-` for stdin
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
 }
@@ -51,9 +52,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what becomes of an event; `taken` is the handler that has it.
+/// Says whether a handler would run on an event; `taken` is the first handler that matched it.
 fn verdict(handler: &Definition, event: &Document<'_>, taken: &mut Option<String>) -> anyhow::Result<String> {
-    let Some(filter) = &handler.filter else { return Ok("has nothing to do with it".to_owned()) };
+    let Some(filter) = &handler.filter else { return Ok("does not run: it has no filter".to_owned()) };
     let explanation = Filter::parse(&filter.text, filter.dialect)?.explain(event);
     Ok(match (explanation.matches, &taken) {
         (true, None) => {
@@ -83,7 +84,7 @@ fn show(handler: &Definition) -> String {
     format!("{}\n{lines}", handler.name)
 }
 
-/// Words that a reader would take for several are quoted.
+/// Returns a command line, in which words that could be mistaken for several are quoted.
 fn program(handler: &Definition) -> String {
     let words = match &handler.program {
         Program::Component { path, .. } => vec![path.display().to_string()],

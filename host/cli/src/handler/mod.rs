@@ -1,4 +1,4 @@
-//! `waypost handler`: for operators, to see and try the programs that their configuration names.
+//! `waypost handler`: lets operators see and try the programs that their configuration names.
 
 mod event;
 mod list;
@@ -39,7 +39,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where the handlers are.
+/// The configuration that names the handlers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Source {
     /// The configuration with the handlers [env: WAYPOST_CONFIG]
@@ -54,10 +54,11 @@ impl Source {
         let (config, notes) = Config::load_noting(sources)?;
         for note in notes {
             match note {
-                Note::Skipped { path } => {
-                    print::notice(&format!("warning: {} is a copy, and no handler", path.display()))
-                }
-                // It is for the service's log.
+                Note::Skipped { path } => print::notice(&format!(
+                    "warning: {} is a copy, and not used as a handler",
+                    path.display()
+                )),
+                // Only of interest in the service's log.
                 Note::Foreign { .. } => {}
             }
         }
@@ -65,7 +66,7 @@ impl Source {
     }
 }
 
-/// Returns what handlers are made with here, where no service is; `folder` has room for compiled components.
+/// Returns what handlers need outside a service. Compiled components are kept in the folder `runs`.
 fn deps(config: &Config, runs: &Path) -> Deps {
     let program = config.plugin_compiler.clone().or_else(own_program);
     let (compiler, folder) = (program.clone().map(CompilerProcess::Program), runs.join("compiled"));

@@ -1,4 +1,4 @@
-//! How far a run has come, on the terminal.
+//! Shows the progress of a run on the terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use waypost_handlers::{Meter, Phase, Progress};
 
 use crate::print;
 
-/// How often it is looked at.
+/// How often the progress is polled.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Prints a line whenever something has changed, until it is dropped.
+/// Prints a line whenever the progress has changed, until the future is dropped.
 pub(super) async fn report(meter: Arc<Meter>) -> std::convert::Infallible {
     let mut interval = tokio::time::interval(INTERVAL);
     let mut last = meter.progress();

@@ -1,4 +1,4 @@
-//! `waypost handler run`: one run, without a service.
+//! `waypost handler run`: runs one handler on one event, without a service.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     name: String,
     #[command(flatten)]
     source: super::Source,
-    /// The event, a JSON file; - is stdin
+    /// The event: a JSON file, or `-` for stdin
     #[arg(long, value_name = "FILE")]
     event: PathBuf,
     /// Take the event's files from this folder instead of fetching them
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Upload the outputs as the configuration says; a follow-up event is printed instead of accepted
     #[arg(long)]
     upload: bool,
-    /// Arguments behind those of the configuration
+    /// Arguments to append to those of the configuration
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -53,8 +53,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.source.load()?;
     let definition = find(&config, &arguments)?;
     let event = input::read(&arguments.event)?;
-    let event =
-        Event::from_json(event).with_context(|| format!("{} is no event", input::name(&arguments.event)))?;
+    let event = Event::from_json(event)
+        .with_context(|| format!("{} is not an event", input::name(&arguments.event)))?;
     warn_of_filter(&definition, &event)?;
     waypost_net::tls::install_provider();
     // The folder is kept: the caller wants to see what is in it.
@@ -67,27 +67,27 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let dry_run = tokio::select! {
         dry_run = running => dry_run.context("the handler cannot be used")?,
         never = progress::report(Arc::clone(&meter)) => match never {},
-        _ = tokio::signal::ctrl_c() => bail!("stopped; what there is lies in {}", runs.display()),
+        _ = tokio::signal::ctrl_c() => bail!("stopped; the run's folder is {}", runs.display()),
     };
     show(&dry_run)?;
     Ok(if dry_run.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says when the service would not run the handler on this event.
+/// Warns when the service would not run the handler on this event.
 fn warn_of_filter(handler: &Definition, event: &Event) -> anyhow::Result<()> {
     let Some(Selection { text, dialect }) = &handler.filter else { return Ok(()) };
     let (filter, json) = (Filter::parse(text, *dialect)?, event.json());
     let explanation = filter.explain(&Document::parse(&json)?);
     if !explanation.matches {
         print::notice(&format!(
-            "warning: its filter does not match this event, so that the service would not run it: {}",
+            "warning: its filter does not match this event, so the service would not run it: {}",
             explanation.reason()
         ));
     }
     Ok(())
 }
 
-/// Returns the handler as it is to be tried.
+/// Returns the named handler, with the changes that the arguments ask for.
 fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
     let found = config.handlers.iter().find(|handler| handler.name.as_str() == arguments.name);
     let Some(found) = found else {
@@ -100,7 +100,7 @@ fn find(config: &Config, arguments: &Arguments) -> anyhow::Result<Definition> {
     let mut definition = found.clone();
     if let Some(data) = &arguments.data {
         if !data.is_dir() {
-            bail!("--data: {} is no folder", data.display());
+            bail!("--data: {} is not a folder", data.display());
         }
         definition.source = Source::Local(data.clone());
     }
@@ -133,10 +133,10 @@ fn show(dry_run: &DryRun) -> anyhow::Result<()> {
     }
 }
 
-/// Prints what a program said to where it said it.
+/// Prints a program's output to the same stream.
 fn said(stream: &str, said: &StreamTail) -> anyhow::Result<()> {
     if said.bytes > said.tail.len() as u64 {
-        print::notice(&format!("{stream}: the end of {} bytes", said.bytes));
+        print::notice(&format!("{stream}: only the end of {} bytes", said.bytes));
     }
     match stream {
         // A pipe gets the output unchanged.

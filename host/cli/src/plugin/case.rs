@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use waypost_domain::Event;
 use waypost_domain::plugin::{AllowHost, StateMap};
 
-use super::state::Kept;
+use super::state::StateJson;
 use super::trial::USER;
 use crate::input;
 
@@ -44,7 +44,7 @@ pub(super) struct Expect {
     pub(super) logs: Option<Vec<Log>>,
 }
 
-/// The verdicts by their words.
+/// The verdicts, as case files spell them.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -69,7 +69,7 @@ pub(super) enum Output {
 pub(super) struct Raw {
     pub(super) content_type: Option<String>,
     pub(super) headers: Option<Map<String, Value>>,
-    /// Text; anything else is compared as JSON with what the body says.
+    /// A string is compared with the body as text; anything else, with the body parsed as JSON.
     pub(super) body: Option<Value>,
 }
 
@@ -89,10 +89,10 @@ impl Case {
     }
 }
 
-/// A case as it is written.
+/// A case as the file holds it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct CaseJson {
     name: Option<String>,
     event: Option<Box<RawValue>>,
     #[serde(default)]
@@ -101,15 +101,15 @@ struct Written {
     #[serde(default)]
     allow_hosts: Vec<AllowHost>,
     #[serde(default)]
-    state: Kept,
+    state: StateJson,
     now: Option<Timestamp>,
     expect: Option<Expect>,
-    steps: Option<Vec<WrittenStep>>,
+    steps: Option<Vec<StepJson>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenStep {
+struct StepJson {
     event: Box<RawValue>,
     now: Option<Timestamp>,
     expect: Expect,
@@ -118,7 +118,7 @@ struct WrittenStep {
 /// Reads the cases of a file: an array of them, or one.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
     let json = input::read(path)?;
-    parse(&json).with_context(|| format!("{} is no case file", input::name(path)))
+    parse(&json).with_context(|| format!("{} is not a case file", input::name(path)))
 }
 
 fn parse(json: &[u8]) -> anyhow::Result<Vec<Case>> {
@@ -134,15 +134,15 @@ fn parse(json: &[u8]) -> anyhow::Result<Vec<Case>> {
 
 fn one(number: usize, json: &RawValue) -> anyhow::Result<Case> {
     let place = || format!("case {number}");
-    let written: Written = serde_json::from_str(json.get()).map_err(unlocated).with_context(place)?;
+    let written: CaseJson = serde_json::from_str(json.get()).map_err(unlocated).with_context(place)?;
     let name = written.name.unwrap_or_else(place);
     let steps = match (written.event, written.expect, written.steps) {
-        (Some(event), Some(expect), None) => vec![WrittenStep { event, now: written.now, expect }],
+        (Some(event), Some(expect), None) => vec![StepJson { event, now: written.now, expect }],
         (None, None, Some(steps)) if !steps.is_empty() && written.now.is_none() => steps,
         _ => bail!("case {number} (`{name}`) needs `event` and `expect`, or `steps` with these in each"),
     };
-    let step = |(index, step): (usize, WrittenStep)| {
-        let WrittenStep { event, now, expect } = step;
+    let step = |(index, step): (usize, StepJson)| {
+        let StepJson { event, now, expect } = step;
         let place = || format!("case {number} (`{name}`), event {}", index + 1);
         let event = Event::from_json(event.get().to_owned()).with_context(place)?;
         if expect.is_empty() {

@@ -1,4 +1,4 @@
-//! `waypost plugin check`: what an upload would say, without a server.
+//! `waypost plugin check`: shows what an upload would answer, without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::{input, print};
 
 /// Show what an upload would answer: exports, imports, size, compile time
 ///
-/// Ends with 0 when a server would accept it, and 1 with the reason when not.
+/// Exits with 0 when a server would accept the plugin; otherwise prints the reason and exits with 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

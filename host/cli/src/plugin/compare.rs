@@ -1,4 +1,4 @@
-//! What was expected of a run beside what was found, both as JSON with the same members.
+//! Compares a run with what was expected of it: both become JSON with the same members.
 
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
@@ -7,9 +7,9 @@ use waypost_runtime::foreign;
 use waypost_sandbox::CallResult;
 
 use super::case::{Expect, Log, Output, Raw, Verdict};
-use super::shown::{self, Made};
+use super::shown::{self, OutputJson};
 
-/// Returns how a run differs from what was expected, line by line: `-` expected, `+` found; `None` where it does not.
+/// Returns how a run differs from what was expected, line by line: `-` expected, `+` found. `None` means no difference.
 pub(super) fn difference(expect: &Expect, ran: &CallResult) -> Option<String> {
     let (mut expected, mut found) = (Map::new(), Map::new());
     let mut both = |name: &str, one: Value, other: Value| {
@@ -35,7 +35,7 @@ pub(super) fn difference(expect: &Expect, ran: &CallResult) -> Option<String> {
     (expected != found).then(|| diff(&expected, &found))
 }
 
-/// Returns what was found, each with what was expected in its place.
+/// Pairs each item that was found with the one that was expected at its index.
 fn pairs<'a, E, F>(expected: &'a [E], found: &'a [F]) -> impl Iterator<Item = (Option<&'a E>, &'a F)> {
     found.iter().enumerate().map(|(index, found)| (expected.get(index), found))
 }
@@ -65,11 +65,11 @@ fn output(output: &Output) -> Value {
     }
 }
 
-/// Returns an output with the members that are expected; all of them where none is.
-fn made(expected: Option<&Output>, made: &Made) -> Value {
+/// Returns an output with the members that are expected, or with all when no output of its kind is expected here.
+fn made(expected: Option<&Output>, made: &OutputJson) -> Value {
     match (expected, made) {
-        (Some(Output::Event(members)), Made::Event(event)) => json!({"event": only(members, event)}),
-        (Some(Output::Raw(raw)), Made::Raw { content_type, headers, body }) => {
+        (Some(Output::Event(members)), OutputJson::Event(event)) => json!({"event": only(members, event)}),
+        (Some(Output::Raw(raw)), OutputJson::Raw { content_type, headers, body }) => {
             let mut found = Map::new();
             if raw.content_type.is_some() {
                 found.insert("content_type".to_owned(), json!(content_type));

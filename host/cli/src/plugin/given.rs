@@ -1,4 +1,4 @@
-//! What a command is given as JSON: inline, in a file, or on stdin.
+//! Reads arguments that are JSON: inline, in a file, or on stdin.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use waypost_domain::{Event, json};
 
 use crate::input;
 
-/// Reads an argument: JSON that begins with `{` is itself, `-` is stdin, anything else a file.
+/// Reads an argument: text that begins with `{` is the JSON itself, `-` is stdin, and anything else is a file's name.
 fn read(argument: &str) -> anyhow::Result<(String, Vec<u8>)> {
     if argument.trim_start().starts_with('{') {
         return Ok(("the argument".to_owned(), argument.as_bytes().to_vec()));
@@ -21,7 +21,7 @@ fn read(argument: &str) -> anyhow::Result<(String, Vec<u8>)> {
 /// Reads the event of `--event`.
 pub(super) fn event(argument: &str) -> anyhow::Result<Event> {
     let (name, json) = read(argument)?;
-    Event::from_json(json).with_context(|| format!("{name} is no event"))
+    Event::from_json(json).with_context(|| format!("{name} is not an event"))
 }
 
 /// Reads the configuration of `--config`; none is an empty one.
@@ -46,6 +46,6 @@ mod tests {
         insta::assert_snapshot!(error("{"), @"the argument is not JSON: EOF while parsing an object at line 1 column 1");
         insta::assert_snapshot!(error("absent.json"), @"this does not begin with `{`, so it is a file's name: failed to read absent.json: No such file or directory (os error 2)");
         let error = format!("{:#}", event("{}").unwrap_err());
-        assert!(error.starts_with("the argument is no event: "), "{error}");
+        assert!(error.starts_with("the argument is not an event: "), "{error}");
     }
 }

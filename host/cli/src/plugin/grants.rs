@@ -1,8 +1,8 @@
-//! What a plugin may reach when it is run here: what the command line grants, whatever a case file asks for.
+//! What a plugin may reach when it runs here: what the command line grants, whatever a case file asks for.
 //!
-//! A server decides twice: a subscription's `allow_hosts` names hosts, and the operator's `allow_targets` opens what is not
-//! public. Here both are flags. A case file may come from a stranger: what it asks for is granted
-//! only if the command line grants it too.
+//! On a server, two settings decide: a subscription's `allow_hosts` names hosts, and the operator's `allow_targets`
+//! opens networks that are not public. Here both are flags. A case file may come from a stranger, so what it asks for
+//! is granted only if the command line grants it too.
 
 use std::net::IpAddr;
 
@@ -13,11 +13,11 @@ use waypost_net::{Guard, Rules, TargetPattern};
 /// The grants of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Grants {
-    /// A host that the plugin may call by HTTP, as in a subscription's allow_hosts; may be given again
+    /// A host that the plugin may call over HTTP, as in a subscription's allow_hosts; may be given several times
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(super) hosts: Vec<AllowHost>,
-    /// A network that is not public and that it may call all the same, as in the server's allow_targets; may be given
-    /// again
+    /// A network that the plugin may reach although it is not public, as in the server's allow_targets; may be given
+    /// several times
     #[arg(long = "allow-network", value_name = "CIDR", value_parser = network)]
     pub(super) networks: Vec<IpNet>,
 }
@@ -29,13 +29,13 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 impl Grants {
-    /// Returns the rules by which requests are made.
+    /// Returns the guard for the plugin's requests.
     pub(super) fn guard(&self) -> Guard {
         let allow = self.networks.iter().copied().map(TargetPattern::network).collect();
         Guard::default().with(Rules { allow, ..Rules::default() })
     }
 
-    /// Returns what is wrong with asking for these hosts, where something is.
+    /// Returns an error text if any of these hosts is not granted.
     pub(super) fn refuse(&self, asked: &[AllowHost]) -> Option<String> {
         let is_granted = |host: &&AllowHost| self.hosts.iter().any(|granted| granted.covers(host));
         let missing: Vec<_> = asked.iter().filter(|host| !is_granted(host)).collect();
@@ -46,7 +46,7 @@ impl Grants {
         })
     }
 
-    /// Returns what is granted on one line; nothing where that is nothing.
+    /// Returns what is granted, on one line; `None` if nothing is.
     pub(super) fn shown(&self) -> Option<String> {
         let list = |list: Vec<String>| (!list.is_empty()).then(|| list.join(", "));
         let hosts = list(self.hosts.iter().map(ToString::to_string).collect());

@@ -1,6 +1,6 @@
 //! `waypost plugin`: for authors of plugins, from an empty folder to a subscription.
 //!
-//! `new` writes a project; `check`, `run` and `test` run a module here, in the sandbox that the server has too; `push`
+//! `new` writes a project. `check`, `run` and `test` run a module locally, in the same sandbox as the server. `push`
 //! and `replay` talk to a running Waypost.
 
 mod case;

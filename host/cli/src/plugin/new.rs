@@ -1,4 +1,4 @@
-//! `waypost plugin new`: a project that builds and passes its tests.
+//! `waypost plugin new`: writes a project that builds and passes its tests.
 
 use std::fs;
 use std::io;
@@ -12,14 +12,14 @@ use crate::print;
 
 /// The longest name.
 const NAME_CHARS_MAX: usize = 64;
-/// Names that Rust's own crates and the SDK have.
+/// Names that Rust's own crates and the SDK use.
 const TAKEN: [&str; 9] =
     ["alloc", "core", "proc-macro", "sdk", "self", "std", "test", "waypost-plugin", "wit-bindgen"];
 
 /// Write a project with a plugin, its tests and a case file
 ///
-/// The project is written to a new folder of that name. It holds what it needs of Waypost: in Rust the SDK, in other
-/// languages the interface (WIT).
+/// The project is written to a new folder of that name. It includes what it needs of Waypost: the SDK for Rust, the
+/// interface (WIT) for other languages.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,12 +32,12 @@ pub(crate) struct Arguments {
     /// The language
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     lang: Language,
-    /// What it does: filter says which events are wanted, policy who may see them, transform what is sent instead
+    /// What it does: a filter selects events, a policy decides who may see them, a transform changes what is sent
     #[arg(long, value_enum, default_value_t = Kind::Filter)]
     kind: Kind,
 }
 
-/// Writes the project, and tells how to go on.
+/// Writes the project, and prints the next steps.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, lang, kind } = arguments;
     let folder = Path::new(name);
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks a name: it becomes that of a folder, a package, and of modules in three languages.
+/// Checks a name, which becomes that of a folder, a package, and modules in three languages.
 fn name(text: &str) -> Result<String, String> {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'));

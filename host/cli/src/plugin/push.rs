@@ -1,4 +1,4 @@
-//! `waypost plugin push`: a new module for a subscription of a running Waypost.
+//! `waypost plugin push`: uploads a new module for a subscription of a running Waypost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,13 +12,13 @@ use super::trial;
 use crate::event::Server;
 use crate::print;
 
-/// What a module is sent as.
+/// The content type of a module.
 pub(super) const WASM: &str = "application/wasm";
 
 /// Upload a plugin and make a subscription use it
 ///
-/// The subscription keeps its plugin's configuration, grants and limits. New deliveries use the new module; calls under
-/// way end with the old one.
+/// The subscription keeps its plugin's configuration, grants and limits. New calls use the new module; running calls
+/// finish with the old one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

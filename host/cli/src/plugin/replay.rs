@@ -1,4 +1,4 @@
-//! `waypost plugin replay`: what another version of a plugin would have decided over logged events.
+//! `waypost plugin replay`: shows what another version of a plugin would have decided about logged events.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -18,14 +18,14 @@ use crate::client::Client;
 use crate::event::{Server, next_query};
 use crate::print;
 
-/// The most deliveries that are asked for at once.
+/// The most deliveries in one request.
 const PAGE: usize = 100;
 
-/// Show what a new version of a plugin would have decided over logged events
+/// Show what a new version of a plugin would have decided about logged events
 ///
-/// The file is uploaded, but the subscription keeps its plugin. Each of the subscription's last deliveries is tried with
-/// the present version and with the new one, with the present configuration and state; nothing is sent or kept. Ends
-/// with 0 when nothing would change, and 1 when something would.
+/// The file is uploaded, but the subscription keeps its plugin. Each of the subscription's latest deliveries is tried
+/// with the current version and with the new one, with the current configuration and state. Nothing is sent or kept.
+/// Exits with 0 when nothing would change, and with 1 when something would.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// The subscription's UUID
     #[arg(long, value_name = "UUID")]
     subscription: SubscriptionId,
-    /// How many deliveries, from the newest on
+    /// How many deliveries to try, newest first
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     last: u32,
     /// Print JSON
@@ -69,7 +69,7 @@ struct Attempt {
 
 /// The answer of `POST /eventmatch/{uuid}/test`, as far as it is used.
 #[derive(Deserialize)]
-struct Tried {
+struct TestAnswer {
     policy: Option<Policy>,
     plugin: Option<Run>,
     requests: Vec<Value>,
@@ -100,7 +100,7 @@ struct Row {
 struct Decision {
     verdict: String,
     reason: Option<String>,
-    /// How many requests.
+    /// How many requests are sent.
     requests: usize,
 }
 
@@ -110,7 +110,7 @@ impl Row {
     }
 }
 
-/// Replays.
+/// Runs the command.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let wasm = trial::read(&arguments.file)?;
     let (client, uuid) = (arguments.server.client()?, arguments.subscription.to_string());
@@ -148,23 +148,23 @@ async fn last(client: &Client, uuid: &str, wanted: usize) -> anyhow::Result<Vec<
     Ok(found)
 }
 
-/// Runs one event through the endpoint for dry runs. The filter is `$`: the delivery was enqueued, so the present
+/// Runs one event through the endpoint for dry runs. The filter is `$`: the delivery was enqueued, so the current
 /// filter does not matter.
-async fn tried(client: &Client, uuid: &str, event: &str, plugin: Option<&str>) -> anyhow::Result<Tried> {
+async fn tried(client: &Client, uuid: &str, event: &str, plugin: Option<&str>) -> anyhow::Result<TestAnswer> {
     let mut query = vec![("event".to_owned(), event.to_owned()), ("jsonpath".to_owned(), "$".to_owned())];
     query.extend(plugin.map(|digest| ("plugin".to_owned(), digest.to_owned())));
     client.json(client.query(Method::POST, &["eventmatch", uuid, "test"], &query)).await
 }
 
-fn row(delivery: Delivery, now: Tried, then: Tried) -> Row {
+fn row(delivery: Delivery, now: TestAnswer, then: TestAnswer) -> Row {
     let outputs_changed = now.requests != then.requests;
     let was = decided(&delivery, &now);
     Row { event: delivery.event, was, would_be: decision(&then), outputs_changed }
 }
 
-/// Returns what was decided about a delivery: what its plugin said then, or what the present version says where no
-/// plugin ran or the delivery is not over.
-fn decided(delivery: &Delivery, now: &Tried) -> Decision {
+/// Returns what was decided about a delivery: by its last plugin run, or else by its final state. If it has neither,
+/// what the current version decides.
+fn decided(delivery: &Delivery, now: &TestAnswer) -> Decision {
     let present = decision(now);
     let ran = delivery.attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref());
     match (ran, delivery.state.as_str()) {
@@ -184,7 +184,7 @@ fn decided(delivery: &Delivery, now: &Tried) -> Decision {
 }
 
 /// Returns what is decided now.
-fn decision(tried: &Tried) -> Decision {
+fn decision(tried: &TestAnswer) -> Decision {
     let (verdict, reason) = match (&tried.plugin, &tried.policy) {
         (Some(Run { verdict, reason }), _) => (verdict.clone(), reason.clone()),
         (None, Some(Policy { verdict, reason })) if verdict != "allowed" => (verdict.clone(), reason.clone()),
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn compared(delivery: &str, now: &str, then: &str) -> Row {
-        let tried = |json: &str| serde_json::from_str::<Tried>(json).unwrap();
+        let tried = |json: &str| serde_json::from_str::<TestAnswer>(json).unwrap();
         row(serde_json::from_str(delivery).unwrap(), tried(now), tried(then))
     }
 

@@ -1,4 +1,4 @@
-//! The report of a module, as REST has it and as people read it.
+//! The report of a module, in its REST form and for people.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use waypost_runtime::foreign;
 use super::units;
 use crate::pretty;
 
-/// The widest column of names: what is longer moves the next column. Formatting takes no width beyond 65,535.
+/// The greatest width of the column of names; a longer name shifts the next column. `format!` panics on a width beyond
+/// 65,535.
 const WIDTH_MAX: usize = 64;
 
 /// The report in its REST form.
@@ -30,7 +31,7 @@ pub(super) struct Report {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Import {
     name: String,
-    /// The full name of what the host has instead, or of the same.
+    /// The full name of the interface that the host offers: this one, or another version of it.
     offered: Option<String>,
     fits: bool,
 }
@@ -75,8 +76,8 @@ impl From<&plugin::Report> for Report {
 }
 
 impl Report {
-    /// Returns the report of a module that was accepted, in a few lines: whatever it imports is there, and its schema
-    /// is long.
+    /// Returns a short report of an accepted module. Its imports are left out because the host offers them all, and its
+    /// schema because it is long.
     pub(super) fn brief(&self) -> String {
         let manifest = self.manifest.as_ref().map(Manifest::head).unwrap_or_default();
         self.head() + &manifest
@@ -109,7 +110,7 @@ impl fmt::Display for Report {
             let offer = match offered {
                 Some(offered) if *fits && offered == wanted => "offered".to_owned(),
                 Some(offered) if *fits => format!("offered as {offered}"),
-                Some(offered) => format!("DOES NOT FIT: offered is {offered}"),
+                Some(offered) => format!("DOES NOT FIT: the host offers {offered}"),
                 None => "NOT OFFERED".to_owned(),
             };
             writeln!(f, "{head:10}{name:width$}  {}", foreign::line(&offer))?;
@@ -166,7 +167,7 @@ mod tests {
         exports   filter, transform
         imports   waypost:plugin/log@0.1.0    offered
                   wasi:io/streams@0.2.6       offered as wasi:io/streams@0.2.9
-                  waypost:plugin/state@0.2.0  DOES NOT FIT: offered is waypost:plugin/state@0.1.0
+                  waypost:plugin/state@0.2.0  DOES NOT FIT: the host offers waypost:plugin/state@0.1.0
                   wasi:nn/tensor@0.2.0        NOT OFFERED
         manifest  n 1.0.0: d
         hosts     it would like to call a.example, b.example

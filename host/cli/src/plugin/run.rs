@@ -1,4 +1,4 @@
-//! `waypost plugin run`: one event through a plugin, without a server.
+//! `waypost plugin run`: runs a plugin on one event, without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,17 +10,17 @@ use waypost_domain::plugin::{StateMap, Verdict};
 use waypost_sandbox::CallResult;
 
 use super::grants::Grants;
-use super::state::{self, Kept};
+use super::state::{self, StateJson};
 use super::trial::{Delivery, Trial, USER, told};
 use super::{given, shown, units};
 use crate::{EXIT_USAGE, print};
 
 /// Run a plugin on an event, and show what it did
 ///
-/// It runs here, in the sandbox of the server and with the server's default limits and rules: policy, filter and
-/// transform, as far as it exports them, and nothing is sent. By HTTP it reaches what is allowed here, and nothing else.
-/// Ends with 0 when the event would be delivered, 1 when it would be skipped or denied, and 2 when the plugin fails, or
-/// nothing could be run.
+/// The plugin runs locally, in the server's sandbox and with the server's default limits and rules: policy, filter and
+/// transform, as far as it exports them. Nothing is sent. Over HTTP it reaches only what the flags here allow. Exits
+/// with 0 when the event would be delivered, with 1 when it would be skipped or denied, and with 2 when the plugin
+/// fails or cannot be run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -32,15 +32,15 @@ pub(crate) struct Arguments {
     /// The plugin's configuration: a file with a JSON object, `-` for stdin, or the object itself
     #[arg(long)]
     config: Option<String>,
-    /// Who owns the subscription
+    /// The owner of the subscription
     #[arg(long, value_name = "USER", default_value = USER)]
     user: String,
-    /// Run it this many times, each time from the same state, and tell how long the calls took
+    /// Run it this many times, each time from the same state, and show how long the calls took
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
     #[command(flatten)]
     grants: Grants,
-    /// Keep its state in this JSON file: read before the run, and written after it unless it failed
+    /// Keep its state in this JSON file, which is read before the run, and written after it unless the plugin failed
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Print JSON
@@ -71,7 +71,7 @@ impl Times {
     }
 }
 
-/// Runs the plugin; what keeps it from running is 2 as well, as the help says.
+/// Runs the plugin. An error that keeps it from running exits with 2 as well, as the help says.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match try_run(&arguments).await {
         Err(error) if !error.is::<print::Error>() => {
@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn try_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let event = given::event(&arguments.event)?;
     let config = given::config(arguments.config.as_deref())?;
-    let kept = arguments.state.as_deref().map_or_else(|| Ok(Kept::default()), Kept::read)?;
+    let kept = arguments.state.as_deref().map_or_else(|| Ok(StateJson::default()), StateJson::read)?;
     let mut state = kept.map()?;
     let trial = Trial::open(&arguments.file, &arguments.grants).await?;
     let problems = trial.problems(&config).await.map_err(anyhow::Error::msg)?;
@@ -111,14 +111,14 @@ async fn try_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(shown::exit_code(&first.run.verdict))
 }
 
-/// Writes the state after a call, unless it failed: then it has changed nothing.
+/// Writes the state after a call. A failed call has changed nothing.
 fn keep(arguments: &Arguments, ran: &CallResult, state: &mut StateMap) -> anyhow::Result<()> {
     let Some(path) = &arguments.state else { return Ok(()) };
     if matches!(ran.run.verdict, Verdict::Failed(_)) {
         return Ok(());
     }
     state::apply(state, ran.state.changes());
-    Kept::of(state).write(path)
+    StateJson::of(state).write(path)
 }
 
 fn show(arguments: &Arguments, trial: &Trial, ran: &CallResult, times: Option<Times>) -> anyhow::Result<()> {

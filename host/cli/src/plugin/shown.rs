@@ -1,4 +1,4 @@
-//! What a plugin did, as JSON and for people.
+//! Shows what a plugin did, as JSON and for people.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,15 +14,15 @@ use waypost_sandbox::{CallResult, Limits};
 use super::units;
 use crate::{EXIT_USAGE, logged, pretty};
 
-/// One run as JSON, with the names of an event's story.
+/// One run as JSON, with the member names of an event's story.
 #[derive(Serialize)]
-pub(super) struct Shown<'a> {
+pub(super) struct RunJson<'a> {
     digest: String,
     took_ms: f64,
     answered: &'a [String],
     verdict: &'static str,
     reason: Option<String>,
-    outputs: Vec<Made>,
+    outputs: Vec<OutputJson>,
     logs: &'a [LogLine],
     logs_dropped: u32,
     stderr: &'a str,
@@ -32,15 +32,15 @@ pub(super) struct Shown<'a> {
 /// One output as JSON: the form of case files.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Made {
+pub(super) enum OutputJson {
     Event(Value),
     Raw { content_type: String, headers: BTreeMap<String, String>, body: Value },
 }
 
 /// Shows a run as JSON.
-pub(super) fn json(ran: &CallResult) -> Shown<'_> {
+pub(super) fn json(ran: &CallResult) -> RunJson<'_> {
     let run = &ran.run;
-    Shown {
+    RunJson {
         digest: run.digest.to_string(),
         took_ms: units::milliseconds(run.took),
         answered: &run.answered,
@@ -65,7 +65,7 @@ pub(super) fn word(verdict: &Verdict) -> &'static str {
     }
 }
 
-/// Returns why, where there is a reason.
+/// Returns a verdict's reason, if it has one.
 pub(super) fn reason(verdict: &Verdict) -> Option<String> {
     match verdict {
         Verdict::Deliver | Verdict::Transformed { .. } => None,
@@ -74,7 +74,7 @@ pub(super) fn reason(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// Returns the exit code that tells the verdict.
+/// Returns the exit code for a verdict.
 pub(super) fn exit_code(verdict: &Verdict) -> ExitCode {
     match verdict {
         Verdict::Deliver | Verdict::Transformed { .. } => ExitCode::SUCCESS,
@@ -94,11 +94,11 @@ pub(super) fn level(level: LogLevel) -> &'static str {
     }
 }
 
-/// Shows an output as JSON; a raw body that is no text is `{"base64": …}`.
-pub(super) fn made(output: &Output) -> Made {
+/// Shows an output as JSON; a raw body that is not text is `{"base64": …}`.
+pub(super) fn made(output: &Output) -> OutputJson {
     match output {
-        Output::Event(event) => Made::Event(serde_json::from_slice(&event.json()).unwrap_or_default()),
-        Output::Raw { content_type, headers, body } => Made::Raw {
+        Output::Event(event) => OutputJson::Event(serde_json::from_slice(&event.json()).unwrap_or_default()),
+        Output::Raw { content_type, headers, body } => OutputJson::Raw {
             content_type: content_type.clone(),
             headers: headers.iter().cloned().collect(),
             body: match str::from_utf8(body) {
@@ -223,7 +223,7 @@ mod tests {
           | you
         output 3  raw body, text/plain
           x-a: b
-          (2 bytes that are no text)
+          (2 bytes that are not text)
         log       warn: large  file=a\u{1b}[2J
         log       2 more lines went over the log limit
         stderr    panicked at

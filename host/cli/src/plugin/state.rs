@@ -1,7 +1,7 @@
 //! A plugin's state as JSON: the file of `plugin run --state`, and the `state` of a case.
 //!
-//! A text is a string, a counter (eight bytes, little-endian, as `increment` keeps it) a number, and anything else
-//! `{"base64": …}`; with a time to live it is `{"value": …, "expires": …}`.
+//! A text is a string, a counter (eight bytes, little-endian, as `increment` keeps it) is a number, and anything else
+//! is `{"base64": …}`. A value with a time to live is `{"value": …, "expires": …}`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use waypost_domain::plugin::{StateChange, StateMap, StateValue};
 /// All keys with their values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Kept(BTreeMap<String, Entry>);
+pub(super) struct StateJson(BTreeMap<String, Entry>);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
@@ -53,8 +53,8 @@ struct Base64 {
     base64: String,
 }
 
-impl Kept {
-    /// Reads a file; one that is not there holds nothing.
+impl StateJson {
+    /// Reads a file; a missing file is an empty state.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("failed to read the state in {}", path.display());
         match fs::read(path) {
@@ -69,7 +69,7 @@ impl Kept {
         fs::write(path, json + "\n").with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// Returns the state as the sandbox takes it.
+    /// Returns the state in the sandbox's form.
     pub(super) fn map(&self) -> anyhow::Result<StateMap> {
         let value = |(key, entry): (&String, &Entry)| {
             let (text, expires) = match entry {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> StateMap {
-        serde_json::from_str::<Kept>(json).unwrap().map().unwrap()
+        serde_json::from_str::<StateJson>(json).unwrap().map().unwrap()
     }
 
     #[test]
@@ -138,14 +138,14 @@ mod tests {
         let state = read(json);
         assert_eq!(state["count"].bytes, 7i64.to_le_bytes());
         assert_eq!(state["rest"].bytes, [0, 1]);
-        assert_eq!(serde_json::to_string(&Kept::of(&state)).unwrap(), json);
+        assert_eq!(serde_json::to_string(&StateJson::of(&state)).unwrap(), json);
     }
 
     #[test]
     fn a_value_of_another_kind_is_refused_with_those_that_there_are() {
-        let error = serde_json::from_str::<Kept>(r#"{"a": [1]}"#).unwrap_err().to_string();
+        let error = serde_json::from_str::<StateJson>(r#"{"a": [1]}"#).unwrap_err().to_string();
         assert!(error.contains("a value of the state is a text, a whole number"), "{error}");
-        let kept: Kept = serde_json::from_str(r#"{"a": {"base64": "?"}}"#).unwrap();
+        let kept: StateJson = serde_json::from_str(r#"{"a": {"base64": "?"}}"#).unwrap();
         insta::assert_snapshot!(format!("{:#}", kept.map().unwrap_err()), @"`a` of the state is not base64: Invalid symbol 63, offset 0.");
     }
 
@@ -155,6 +155,6 @@ mod tests {
         let value = StateValue { bytes: b"y".to_vec(), expires: None };
         let change = |key: &str, value| StateChange { key: key.to_owned(), value };
         apply(&mut state, vec![change("a", None), change("c", Some(value))]);
-        assert_eq!(serde_json::to_string(&Kept::of(&state)).unwrap(), r#"{"b":"x","c":"y"}"#);
+        assert_eq!(serde_json::to_string(&StateJson::of(&state)).unwrap(), r#"{"b":"x","c":"y"}"#);
     }
 }

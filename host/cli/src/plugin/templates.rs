@@ -1,7 +1,7 @@
-//! What `waypost plugin new` writes: the files of `host/templates`, the SDK and the WIT, all of them in this binary.
+//! What `waypost plugin new` writes: the files of `host/templates`, the SDK and the WIT, all embedded in this binary.
 //!
 //! `templates/LANGUAGE/all` is in every project of the language, `templates/LANGUAGE/KIND` in those of the kind, and
-//! `templates/KIND` in those of the kind whatever the language: the same cases hold for all of them.
+//! `templates/KIND` in those of the kind in any language: the same cases hold for all languages.
 
 use std::path::{Path, PathBuf};
 
@@ -29,10 +29,10 @@ static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
 /// The SDK is a path dependency of a new project: no registry has it.
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk");
-/// What a project needs of the SDK: not its own tests.
+/// The parts of the SDK that a project needs: all but its own tests.
 const SDK_PARTS: [&str; 4] = ["Cargo.toml", "README.md", "src", "wit"];
 
-/// A file's path in the project, and what is in it.
+/// A file's path in the project, and its content.
 pub(super) type File = (PathBuf, Vec<u8>);
 
 impl Language {
@@ -124,8 +124,8 @@ fn collect(folder: &Dir<'_>, root: &str, files: &mut Vec<File>) {
     folder.dirs().for_each(|folder| collect(folder, root, files));
 }
 
-/// Returns what a template's file is called in a project: what git and cargo would take for their own here has
-/// another name.
+/// Returns a template file's name in a project. A file that git or cargo would use here, in the templates' folder, has
+/// another name there.
 fn named(path: &Path) -> PathBuf {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("gitignore") => path.with_file_name(".gitignore"),

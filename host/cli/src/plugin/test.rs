@@ -1,4 +1,4 @@
-//! `waypost plugin test`: case files against a module, without a server.
+//! `waypost plugin test`: runs case files against a module, without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,8 +16,9 @@ use crate::print;
 
 /// Run case files: events, and what a plugin is expected to do with them
 ///
-/// A case file holds a JSON array of cases, or one. Each runs in the sandbox of the server, with the server's default
-/// limits and rules. Hosts that a case asks for are granted by --allow-host, and not by the file. Ends with 0 when all cases pass, and 1 when one fails or cannot be read.
+/// A case file holds one case, or a JSON array of cases. Each runs in the server's sandbox, with the server's default
+/// limits and rules. A case that asks for hosts fails unless --allow-host grants them. Exits with 0 when all cases
+/// pass, and with 1 when one fails or cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Arguments {
@@ -35,14 +36,14 @@ const HELP: &str = r#"A case:
    "event": {"specversion": "1.0", "id": "1", "source": "/me", "type": "file", "data": {"size": 5}},
    "expect": {"verdict": "skipped", "reason": "size 5 < 10"}}
 
-`user`, `allow_hosts`, `state` (an object: texts, whole numbers, {"base64": …}) and `now` (a time)
-may stand beside; what `allow_hosts` asks for, `--allow-host` has to grant. `"steps": [{"event", "expect", "now"}, …]` instead of `event` and `expect` runs
-several events with one state.
+A case may also have `user`, `allow_hosts` (each must be granted by `--allow-host`), `state` (an
+object: texts, whole numbers, {"base64": …}) and `now` (a time). To run several events with one
+state, replace `event` and `expect` with `"steps": [{"event", "expect", "now"}, …]`.
 
-`expect` has verdict (deliver, skipped, denied, transformed or failed), reason, outputs and logs;
-what is left out is not compared, nor is what is left out of an output or a log line. With a
-configuration that a server would refuse, the plugin runs only where the verdict `failed` is
-expected. Outputs and log lines:
+`expect` has verdict (deliver, skipped, denied, transformed or failed), reason, outputs and logs.
+What is left out is not compared; the same holds for outputs and log lines. With a configuration
+that a server would refuse, the plugin runs only if the first verdict expected is `failed`.
+Outputs and log lines:
   "outputs": [{"event": {"type": "file.big"}},
               {"raw": {"content_type": "text/plain", "body": "big"}}],
   "logs": [{"level": "info", "message": "looked"}]
@@ -81,7 +82,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs one case as far as its first difference, and says what that is.
+/// Runs one case up to its first difference, and returns that.
 async fn failure(trial: &Trial, case: Case) -> Option<String> {
     if !case.expects_failure() {
         match trial.problems(&case.config).await {

@@ -1,4 +1,4 @@
-//! A module from a file in a sandbox of its own: what the server does with an upload and a delivery, in this process.
+//! Runs a module from a file in its own sandbox: does with it what the server does for an upload and a delivery.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use waypost_sandbox::{
 use super::grants::Grants;
 use crate::{input, own_program};
 
-/// Where the trial's subscription would send: what `waypost listen` listens on.
+/// The target of the trial's subscription: the address on which `waypost listen` listens.
 const TARGET: &str = "http://127.0.0.1:8071/";
-/// Who owns the trial's subscription, unless told otherwise: the server's default user.
+/// The default owner of the trial's subscription: the server's default user.
 pub(super) const USER: &str = "anonymous";
 
 /// The sandbox, with the server's default limits and rules.
 pub(super) struct Sandbox {
     host: Arc<Host>,
     pub(super) limits: Limits,
-    /// The compiled module lies here until the end.
+    /// Holds the compiled module until the sandbox is dropped.
     _folder: TempDir,
 }
 
@@ -47,12 +47,12 @@ pub(super) struct Delivery {
     pub(super) user: String,
     pub(super) allow_hosts: Vec<AllowHost>,
     pub(super) state: Arc<StateMap>,
-    /// The time that the plugin is told; none is the present.
+    /// The time that the plugin sees; `None` is the current time.
     pub(super) now: Option<Timestamp>,
 }
 
 impl Sandbox {
-    /// Makes one whose plugins reach public addresses, and the networks that were granted.
+    /// Sets up a sandbox whose plugins reach public addresses and the granted networks.
     pub(super) fn new(grants: &Grants) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let limits = Limits::default();
@@ -80,7 +80,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Bytes> {
 }
 
 impl Trial {
-    /// Makes a module ready.
+    /// Admits and loads a module.
     pub(super) async fn open(file: &Path, grants: &Grants) -> anyhow::Result<Self> {
         let (wasm, sandbox) = (read(file)?, Sandbox::new(grants)?);
         let refused = || format!("{} is refused", input::name(file));
@@ -89,7 +89,7 @@ impl Trial {
         Ok(Self { sandbox, report, plugin })
     }
 
-    /// Says what is wrong with a configuration.
+    /// Returns what is wrong with a configuration.
     pub(super) async fn problems(&self, config: &Map<String, Value>) -> Result<Vec<Problem>, String> {
         let manifest = self.report.manifest.as_ref();
         let checked = self.sandbox.host.check_config(USER, &self.plugin, manifest, config).await;

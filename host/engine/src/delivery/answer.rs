@@ -1,4 +1,4 @@
-//! A request to a target, and what its answer says.
+//! Sends a request to a target, with the credentials that it needs, and reads the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,19 +28,19 @@ use waypost_runtime::chain;
 use waypost_runtime::clock;
 use waypost_secrets as secrets;
 
-/// Why a request was not sent to its target: what it needs besides is missing.
+/// Why a request was not sent to its target: something else that it needs is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
-    /// Something of the subscription's, of its target's or of its token server's.
+    /// The subscription, its target or its token server is the cause.
     #[error("{0}")]
     Theirs(String),
-    /// The same, and it may not be sent where it leads.
+    /// The same: a request must not go where it leads.
     #[error("{0}")]
     Refused(String),
-    /// The subscription makes no request.
+    /// The subscription cannot be put into a request.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
-    /// This machine's.
+    /// This machine is the cause.
     #[error("{0}")]
     Ours(String),
 }
@@ -49,7 +49,7 @@ pub(super) enum Trouble {
 const LOCATION_CHARS_MAX: usize = 1024;
 
 impl Trouble {
-    /// Judges why a secret cannot be opened.
+    /// Classifies why a secret cannot be opened.
     pub(super) fn of_secret(what: &'static str, reason: secrets::OpenError) -> Self {
         match reason {
             // The key may come back: the delivery waits.
@@ -58,7 +58,7 @@ impl Trouble {
         }
     }
 
-    /// Judges why a request beside the event's own has no answer; `words` makes the reason.
+    /// Classifies why a request other than the event's own has no answer; `words` makes the reason.
     pub(super) fn of(error: &net::Error, words: impl FnOnce(String) -> String) -> Self {
         let text = chain::text(error);
         match error {
@@ -84,7 +84,7 @@ impl From<Trouble> for Response {
 }
 
 /// Sends the request that `make` makes, and waits at most `wait` for its answer; `None` when the attempt has to
-/// give way before. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
+/// give way first. The status decides. Of the body, only the beginning is kept, as far as it is received soon; a
 /// service that is stopping does not wait for it.
 pub(super) async fn exchange(
     targets: &Targets,
@@ -123,7 +123,7 @@ async fn exchange_with_credentials(
         )));
     }
     if let Some(consent) = consent {
-        // The wait for the target's own rate is not the target's slowness.
+        // The wait for the target's own rate does not shorten the target's time.
         slot.unless_needed(consent.wait()).await?;
     }
     let mut response = send(targets, &client, || make(&credentials), left_now, slot).await?;
@@ -153,7 +153,7 @@ async fn exchange_with_credentials(
     Some(hide(&credentials, response))
 }
 
-/// What an attempt with credentials goes out with.
+/// What an attempt with credentials needs for its request.
 type Equipment<'a> = (Credentials, TargetClient<'a>, Option<Arc<Token>>, Option<Arc<Consent>>);
 
 /// Opens a subscription's secrets, and gets a token and the target's consent where it needs them.
@@ -193,7 +193,7 @@ async fn fresh_token(
     targets.tokens.get(client, targets.store.vault(), subscription.id, oauth2, wait).await.map(Some)
 }
 
-/// Takes out of an answer what the target was told in confidence.
+/// Removes from an answer the secrets that the target was sent.
 fn hide(credentials: &Credentials, response: Response) -> Response {
     match response {
         Response::Answered { answer, location, retry_after } => Response::Answered {

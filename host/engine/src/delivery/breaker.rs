@@ -1,8 +1,8 @@
 //! A circuit breaker for plugins: when a plugin fails repeatedly, its subscription's deliveries are held instead of
 //! using up their attempts.
 //!
-//! A breaker opens after [`FAILURES_MAX`] failures in a row. While it is open the plugin is not called. After that one
-//! delivery at a time is a probe, and each failed probe doubles the wait, up to [`WAIT_MAX`]. A change of the
+//! A breaker opens after [`FAILURES_MAX`] failures in a row. While it is open, the plugin is not called. After its
+//! wait, one delivery at a time is a probe, and each failed probe doubles the wait, up to [`WAIT_MAX`]. A change of the
 //! subscription closes the breaker, because its owner may have fixed the plugin. Its state is in memory only: after a
 //! restart it is closed.
 
@@ -21,7 +21,7 @@ const FAILURES_MAX: u32 = 5;
 const WAIT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The state of a plugin that has failed of late.
+/// The state of a plugin that has failed recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerState {
     /// How many failures there were in a row.
@@ -56,7 +56,7 @@ pub(super) enum Permit {
     },
 }
 
-/// The breakers of all subscriptions whose plugins have failed of late.
+/// The breakers of all subscriptions whose plugins have failed recently.
 #[derive(Default)]
 pub(super) struct Breakers(Mutex<HashMap<SubscriptionId, Breaker>>);
 
@@ -129,7 +129,7 @@ impl Breakers {
         self.0.lock().remove(&id);
     }
 
-    /// Returns the state of a subscription's plugin, if it has failed of late.
+    /// Returns the state of a subscription's plugin, if it has failed recently.
     pub(super) fn state(&self, subscription: &Subscription) -> Option<BreakerState> {
         let all = self.0.lock();
         let known = all.get(&subscription.id).filter(|known| known.version == subscription.updated)?;
@@ -215,7 +215,7 @@ mod tests {
         Err(BreakerFailure { reason: "plugin: oops".to_owned(), holds: true })
     }
 
-    /// Breakers of which that of this subscription is open since `at(0)`.
+    /// Returns breakers, of which this subscription's has been open since `at(0)`.
     fn open(subscription: &Subscription) -> Arc<Breakers> {
         let breakers = Arc::<Breakers>::default();
         for _ in 0..FAILURES_MAX {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn then_one_at_a_time_tries_it_and_each_failure_doubles_the_wait() {
+    fn then_there_is_one_probe_at_a_time_and_each_failure_doubles_the_wait() {
         let subscription = subscription();
         let breakers = open(&subscription);
         let (mut now, mut waits) = (10, Vec::new());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_comes_to_nothing_gives_its_right_away() {
+    fn a_dropped_probe_passes_its_right_on() {
         let subscription = subscription();
         let breakers = open(&subscription);
         drop(breakers.ask(&subscription, at(10)));

@@ -17,13 +17,13 @@ use waypost_secrets::{Label, Vault};
 
 /// The most clients with TLS of their own that are kept, each with its connections.
 const OWN_MAX: u64 = 64;
-/// How long one is kept that is not used.
+/// How long an unused one is kept.
 const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// The clients of targets.
 pub(super) struct Clients {
     shared: Client,
-    /// By a digest of what makes them different.
+    /// By a digest of their certificate and authorities.
     own: Cache<String, Arc<Client>>,
 }
 
@@ -49,7 +49,7 @@ impl Clients {
         Self { shared, own: Cache::builder().max_capacity(OWN_MAX).time_to_idle(IDLE).build() }
     }
 
-    /// Returns the client of all.
+    /// Returns the client that subscriptions share.
     pub(super) fn shared(&self) -> &Client {
         &self.shared
     }

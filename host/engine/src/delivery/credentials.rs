@@ -27,9 +27,9 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 /// Says whose consent the target has given (CloudEvents HTTP web hooks §4.1.1).
 pub(super) const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 
-/// What stands in the place of a secret.
+/// What replaces a secret in a text.
 const HIDDEN: &str = "(secret)";
-/// Shorter secrets are not looked for in texts: they would be found in words.
+/// Shorter secrets are not hidden: they would be found in ordinary words.
 const HIDDEN_BYTES_MIN: usize = 6;
 
 /// What a subscription adds to the requests of one attempt.
@@ -40,7 +40,7 @@ pub(super) struct Credentials {
     secrets: Vec<WebhookSecret>,
     service_key: Option<Arc<ServiceKey>>,
     origin: Option<HeaderValue>,
-    /// What the target knows now, and its answer may repeat.
+    /// The secrets that the target is sent, and that its answer may repeat.
     told: Vec<Secret>,
 }
 
@@ -55,7 +55,7 @@ impl Credentials {
         told: Vec::new(),
     };
 
-    /// Opens what a subscription has; a token and a consent are added by those who get them.
+    /// Opens a subscription's secrets. A token and an origin are added later.
     ///
     /// # Errors
     /// When a secret cannot be opened, or something does not fit into a request.
@@ -85,7 +85,7 @@ impl Credentials {
         let Some(sending) = &subscription.sending else { return Ok(credentials) };
         for (name, text) in &sending.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes());
-            let parsed = parsed.map_err(|_| unsendable(name, "it is no name"))?;
+            let parsed = parsed.map_err(|_| unsendable(name, "it is not a header's name"))?;
             guard.check_owner_header(&parsed).map_err(|reason| unsendable(name, reason))?;
             let value = match text {
                 HeaderText::Plain(text) => HeaderValue::from_str(text).ok(),
@@ -96,7 +96,9 @@ impl Credentials {
                     value
                 }
             };
-            credentials.headers.push((parsed, value.ok_or_else(|| unsendable(name, "its value is none"))?));
+            credentials
+                .headers
+                .push((parsed, value.ok_or_else(|| unsendable(name, "its value is not valid"))?));
         }
         for sealed in sending.signing.hmac.iter().flat_map(|hmac| hmac.at(clock::now())) {
             let secret = open(field::SIGNING_SECRET, sealed)?;
@@ -107,12 +109,12 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// Authorizes requests by a token.
+    /// Authorizes requests with a token.
     pub(super) fn bear(&mut self, token: &Token) -> Result<(), Unsendable> {
         self.authorize("Bearer", Secret::from(token.expose().to_vec()))
     }
 
-    /// Shows where a token would stand, for a dry run.
+    /// Adds the header of a token without the token, for a dry run.
     pub(super) fn bear_nothing(&mut self) {
         self.authorization = sensitive(b"Bearer");
     }
@@ -130,7 +132,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// Adds headers that stay the same for each request: those of the subscription, and what authorizes it.
+    /// Adds the headers that are the same for each request: those of the subscription, and what authorizes it.
     pub(super) fn add_to(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
@@ -143,7 +145,7 @@ impl Credentials {
         }
     }
 
-    /// Signs a message as of now.
+    /// Signs a request's body, with the present time.
     pub(super) fn sign(&self, headers: &mut HeaderMap, id: DeliveryId, body: &[u8]) {
         if self.secrets.is_empty() && self.service_key.is_none() {
             return;
@@ -153,12 +155,12 @@ impl Credentials {
         let by_key = self.service_key.iter().map(|key| key.sign(&id, now, body));
         let signatures: Vec<_> = by_secrets.chain(by_key).collect();
         headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now));
-        // A signature of what was not sent is nobody's to see in a dry run.
+        // Sensitive, so that a dry run does not show the signature of a request that was not sent.
         let value = sensitive(signatures.join(" ").as_bytes());
         headers.insert(WEBHOOK_SIGNATURE, value.expect("Base64 is visible ASCII"));
     }
 
-    /// Takes the secrets out of what a target said: some repeat the request.
+    /// Hides the secrets in a target's text: some targets repeat the request.
     pub(super) fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for secret in &self.told {
@@ -177,7 +179,8 @@ fn unsendable(name: &str, reason: &'static str) -> Unsendable {
     Unsendable::Header { name: name.to_owned(), reason }
 }
 
-/// Makes a value that is neither logged nor kept in a table of HTTP/2's, and is overwritten when the request is dropped.
+/// Makes a value that is neither logged nor kept in HTTP/2's header table, and is overwritten when the request is
+/// dropped.
 fn sensitive(bytes: &[u8]) -> Option<HeaderValue> {
     let bytes = Bytes::from_owner(Zeroizing::new(bytes.to_vec()));
     let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;

@@ -29,7 +29,7 @@ pub enum StartError {
     #[error("failed to make the HTTP client")]
     Client(#[source] SetUpError),
     /// The store cannot be read.
-    #[error("failed to read what is owed")]
+    #[error("failed to read when targets were last reached")]
     Store(#[source] store::Error),
 }
 
@@ -103,7 +103,7 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the state of a subscription's plugin, if it has failed of late.
+    /// Returns the state of a subscription's plugin, if it has failed recently.
     pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
         self.targets.breakers.state(&*self.targets.directory.get(subscription)?)
     }

@@ -42,7 +42,7 @@ enum DryRunPlan {
 
 impl Dispatcher {
     /// Tries to deliver an event to a subscription, whose plugin may call hosts only to read (RFC 9110 §9.2.1). The
-    /// event need not be logged; then its id is one that no other has.
+    /// event need not be logged; if it is not, its id must be a new one.
     ///
     /// # Errors
     /// When the plugin's state cannot be read.

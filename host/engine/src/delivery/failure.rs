@@ -34,7 +34,7 @@ pub(super) fn classify_failure(
     SendPlan::End(Next::Over(outcome, effect))
 }
 
-/// Tells whether the breaker counts a failure. It counts those in which the plugin itself did not work.
+/// Tells whether the breaker counts a failure. It counts those in which the plugin itself is broken.
 pub(super) fn is_counted(failed: &Failure) -> bool {
     match failed {
         Failure::Internal(_) | Failure::Limit(_) | Failure::Trap(_) | Failure::Breaker(_) => true,

@@ -1,4 +1,4 @@
-//! Asks targets whether they want events, for subscriptions that say so (CloudEvents HTTP web hooks §4).
+//! Asks targets whether they want events, for subscriptions that require it (CloudEvents HTTP web hooks §4).
 //!
 //! A consent is remembered for an hour, and so is the rate that comes with it: attempts wait for their turn.
 
@@ -28,21 +28,21 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 const ANSWERS_MAX: u64 = 10_000;
 /// How long a consent holds until the target is asked again.
 const CONSENT: Duration = Duration::from_secs(60 * 60);
-/// How long a target that did not consent is not asked again, where it gets events all the same.
+/// How long a target that did not consent, but gets events anyway, is not asked again.
 const NO_CONSENT: Duration = Duration::from_secs(5 * 60);
-/// The longest that a target may take.
+/// The longest that a target may take to answer.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Whose target, which one, and whether its consent is needed.
+/// The subscription, its target, and whether the target's consent is needed.
 type Key = (SubscriptionId, String, Handshake);
 
-/// What targets have answered.
+/// The answers of targets.
 pub(super) struct Handshakes {
     origin: HeaderValue,
     answers: Cache<Key, Arc<Consent>>,
 }
 
-/// What a target has answered.
+/// The answer of a target.
 #[derive(Debug)]
 pub(super) struct Consent {
     is_given: bool,
@@ -61,7 +61,7 @@ impl Expiry<Key, Arc<Consent>> for UntilAskedAgain {
 }
 
 impl Handshakes {
-    /// Asks in the name of this origin, the DNS name of this service.
+    /// Sets up handshakes for this origin, the DNS name of this service.
     pub(super) fn new(origin: HeaderValue) -> Self {
         let answers = Cache::builder().max_capacity(ANSWERS_MAX).expire_after(UntilAskedAgain).build();
         Self { origin, answers }
@@ -72,8 +72,7 @@ impl Handshakes {
         &self.origin
     }
 
-    /// Asks a target for its consent, unless it has answered of late. `None` for one that need not and does not give
-    /// it.
+    /// Asks a target for its consent, unless it has answered recently. `None` if it does not give it and need not.
     ///
     /// # Errors
     /// When it has to consent and does not.
@@ -135,7 +134,7 @@ impl Consent {
         Self { is_given: false, rate: None, next: Mutex::default() }
     }
 
-    /// Reads an answer, whose status means nothing. Origins are compared exactly.
+    /// Reads an answer, whose status is ignored. Origins are compared exactly.
     fn read(headers: &HeaderMap, origin: &HeaderValue) -> Self {
         let is_given =
             headers.get_all(ALLOWED_ORIGIN).iter().any(|allowed| allowed == "*" || allowed == origin);
@@ -143,7 +142,7 @@ impl Consent {
         Self { is_given, rate, next: Mutex::default() }
     }
 
-    /// Returns how long the next request has to wait for its turn; it takes one that is due.
+    /// Returns how long the next request has to wait for its turn. A turn that is due is taken.
     fn turn(&self, now: Instant) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
         let mut next = self.next.lock();
@@ -156,7 +155,7 @@ impl Consent {
         }
     }
 
-    /// Waits until the target wants the next request. Cancel safe.
+    /// Waits until the next request may be sent to the target. Cancel safe.
     pub(super) async fn wait(&self) {
         loop {
             let wait = self.turn(Instant::now());
@@ -196,7 +195,7 @@ mod tests {
         let consent = read(&[("webhook-allowed-origin", "*"), ("webhook-allowed-rate", "120")]);
         let now = Instant::now();
         let turn = |millis| consent.turn(now + Duration::from_millis(millis)).as_millis();
-        // Attempts that give way while they wait use no turn up.
+        // Attempts that give way while they wait use up no turn.
         assert_eq!([turn(0), turn(0), turn(100), turn(500), turn(600)], [0, 500, 400, 0, 400]);
         assert_eq!(consent.turn(now + Duration::from_secs(10)), Duration::ZERO);
         for none in ["*", "0", "-1", "many"] {

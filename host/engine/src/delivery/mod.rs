@@ -1,10 +1,10 @@
 //! Deliveries to subscriptions' targets: the first deliverer of the worker engine (`host/src/worker`).
 //!
-//! The [`Dispatcher`] is the handle of the stage. `targets` makes the attempts: each asks
-//! [`crate::policy`], then the subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response
-//! (`outcome`, which is pure). A failure of the target or the plugin is data here, never an `Err`. A failure of neither,
-//! such as a policy server that is down, or a shortage of descriptors or of the user's quota, holds the delivery and is not
-//! counted. A plugin that fails repeatedly is not called for a while (`breaker`).
+//! The [`Dispatcher`] is the handle of the stage. `targets` makes the attempts: each asks [`crate::policy`], then the
+//! subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response (`outcome`, which is
+//! pure). A failure of the target or the plugin is data here, never an `Err`. A failure of neither, such as a policy
+//! server that is down, or a shortage of descriptors or of the user's quota, holds the delivery and is not counted. A
+//! plugin that fails repeatedly is not called for a while (`breaker`).
 
 mod answer;
 mod attempt;
@@ -49,10 +49,10 @@ pub struct Limits {
     pub attempt_timeout: Duration,
     /// The longest that connecting may take.
     pub connect_timeout: Duration,
-    /// The DNS name in whose name targets are asked for their consent.
+    /// The DNS name that targets are asked to consent to.
     pub webhook_origin: HeaderValue,
     /// Waits between attempts, unless the subscription says otherwise.
     pub retry_schedule: RetrySchedule,
-    /// The most bytes that the story keeps of what a plugin said in a call that did not fail.
+    /// The most bytes of a plugin's log that the story keeps of a call that did not fail.
     pub success_log_bytes: usize,
 }

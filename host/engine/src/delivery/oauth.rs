@@ -1,8 +1,8 @@
-//! Tokens for targets (OAuth 2.0 client credentials, RFC 6749 §4.4): asked for once, and used until shortly before their
-//! end.
+//! Tokens for targets (OAuth 2.0 client credentials, RFC 6749 §4.4): requested once, and used until shortly before they
+//! expire.
 //!
-//! One request per credential is under way at a time, however many attempts wait for its token. What goes wrong is an
-//! outcome of the attempt, in words that hold no secret.
+//! One request per credential is under way at a time, however many attempts wait for its token. A failure is an
+//! outcome of the attempt, in words without secrets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,20 +28,20 @@ use waypost_secrets::{Label, Vault};
 
 /// The most tokens that are kept.
 const TOKENS_MAX: u64 = 10_000;
-/// How long a token is used whose end the server does not tell.
+/// How long a token is used if the server does not say when it expires.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// The longest that a token is used, whatever the server says.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long before its end a token is used no more, or the last tenth of a short one's time.
+/// How long before its expiry a token is no longer used. For a short-lived one, it is the last tenth of its time.
 const MARGIN: Duration = Duration::from_secs(60);
 /// The most bytes of a server's answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// The longest that a server may take.
+/// The longest that a server may take to answer.
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// The most characters of a server's own words about an error.
 const WORDS_MAX: usize = 200;
 
-/// Which subscription's credentials, and a hash of them: changed ones have other tokens.
+/// A subscription, and a hash of its credentials: changed credentials have other tokens.
 type Key = (SubscriptionId, [u8; 32]);
 
 /// The tokens of all subscriptions.
@@ -74,7 +74,7 @@ impl Tokens {
         Self(Cache::builder().max_capacity(TOKENS_MAX).expire_after(UntilItsEnd).build())
     }
 
-    /// Returns a subscription's token, and asks for one where there is none, for at most `wait`.
+    /// Returns a subscription's token. If there is none, asks for one, for at most `wait`.
     ///
     /// # Errors
     /// Says why there is none. The next call asks again.
@@ -101,7 +101,7 @@ impl Tokens {
     }
 }
 
-/// Hashes credentials; sealed again, the same secret has another hash.
+/// Hashes credentials. The same secret has another hash after it was sealed again.
 fn digest(oauth2: &OAuth2) -> [u8; 32] {
     let OAuth2 { token_url, client_id, client_secret, client_auth, scope, audience } = oauth2;
     let parts: [&[u8]; 6] = [
@@ -207,20 +207,20 @@ impl Granted {
         #[serde(untagged)]
         enum Seconds {
             Number(f64),
-            /// Some servers write it so.
+            /// Some servers send a text.
             Text(String),
         }
         let body: Body =
-            serde_json::from_str(text).map_err(|_| "its answer is no JSON object, or too long")?;
+            serde_json::from_str(text).map_err(|_| "its answer is not a JSON object, or too long")?;
         if let Some(other) = body.token_type
             && !other.eq_ignore_ascii_case("bearer")
         {
-            return Err("its token is none of the type Bearer");
+            return Err("its token is not of the type Bearer");
         }
         let access_token = body.access_token.ok_or("its answer has no `access_token`")?;
         let is_token = |byte: &u8| byte.is_ascii_graphic();
         if access_token.expose().is_empty() || !access_token.expose().iter().all(is_token) {
-            return Err("its `access_token` fits into no header");
+            return Err("its `access_token` does not fit into a header");
         }
         let expires_in = body.expires_in.and_then(|seconds| match seconds {
             Seconds::Number(seconds) => Some(seconds),
@@ -279,7 +279,7 @@ mod tests {
         String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
-    /// A colon of the name is not the one between the two: RFC 6749 has both encoded first.
+    /// A colon in the name must not pass for the separator: by RFC 6749, both parts are encoded first.
     #[tokio::test]
     async fn a_client_names_itself_in_a_header_or_in_the_body() {
         let secret = Secret::from("s3cret:/".to_owned());
@@ -317,11 +317,11 @@ mod tests {
         assert_eq!(granted(r#"{"access_token":"t","token_type":"bearer","expires_in":60}"#), Ok(Some(60.0)));
         assert_eq!(granted(r#"{"access_token":"t","expires_in":"60","scope":"x"}"#), Ok(Some(60.0)));
         for (text, words) in [
-            ("", "no JSON"),
-            ("[]", "no JSON"),
+            ("", "not a JSON object"),
+            ("[]", "not a JSON object"),
             ("{}", "no `access_token`"),
-            (r#"{"access_token":""}"#, "no header"),
-            (r#"{"access_token":"a\r\nx: y"}"#, "no header"),
+            (r#"{"access_token":""}"#, "fit into a header"),
+            (r#"{"access_token":"a\r\nx: y"}"#, "fit into a header"),
             (r#"{"access_token":"t","token_type":"mac"}"#, "Bearer"),
         ] {
             assert!(granted(text).unwrap_err().contains(words), "{text}");

@@ -33,7 +33,7 @@ pub(super) enum Response {
     Refused(String),
     /// There was no answer, for this reason.
     Failed(String),
-    /// The request was not sent because this machine lacks this.
+    /// The request was not sent because of this shortage of this machine.
     Shortage(String),
 }
 
@@ -66,14 +66,14 @@ pub(super) struct Retry<'a> {
 }
 
 impl<'a> Retry<'a> {
-    /// Returns what a failure at this moment is classified with.
+    /// Returns the context in which a failure at this moment is classified.
     pub(super) fn context(self) -> RetryContext<'a> {
         let Self { schedule, failed } = self;
         RetryContext { schedule, failed, now: clock::now(), random: dice::fraction() }
     }
 }
 
-/// When and how often an attempt is made.
+/// The context in which a failed attempt is classified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryContext<'a> {
     /// The schedule of the delivery.
@@ -101,8 +101,8 @@ pub(super) fn classify_response(
             };
             (Outcome::Dead { reason }, effect)
         }
-        // Another attempt would be refused too. The backlog waits for the operator or the user; but a name that leads
-        // astray for once disables nothing that has just been reached.
+        // Another attempt would be refused too. The backlog waits for the operator or the user. But a name that is
+        // resolved wrongly just once must not disable a subscription whose target has just been reached.
         Response::Refused(reason) => (
             Outcome::Dead { reason: reason.clone() },
             SubscriptionEffect::DisableUnlessReached(reason.clone()),
@@ -320,7 +320,7 @@ mod tests {
     /// One event for 3,000 subscriptions met a limit of a thousand descriptors: half of the subscriptions were disabled
     /// by that.
     #[test]
-    fn what_this_machine_lacks_counts_for_nobody() {
+    fn what_this_machine_lacks_does_not_count() {
         let schedule = RetrySchedule::NONE;
         let next =
             classify_response(&Response::Shortage("no descriptors".to_owned()), retry_context(&schedule, 1));

@@ -25,7 +25,7 @@ use waypost_store::{Error, Rendering};
 /// Why a run does not count if its delivery is not pending any more.
 const GONE: &str = "it was asked for again, or dropped, while its plugin ran: this run does not count";
 
-/// What an attempt goes on with.
+/// What an attempt sends, or how it ends without sending.
 #[derive(Debug, PartialEq)]
 pub(super) enum SendPlan {
     /// The event is sent as it was received.
@@ -54,8 +54,8 @@ pub(super) struct PluginContext {
     pub(super) state_cache: Arc<StateCache>,
 }
 
-/// Decides what is sent: reads the rendered payload, or calls the plugin. What the plugin did goes into `record`, unless
-/// the store has it.
+/// Decides what is sent: reads the rendered payload, or calls the plugin. What the plugin did goes into `record`,
+/// unless the store has it.
 pub(super) async fn decide(
     targets: &Targets,
     assignment: &Assignment<'_, Targets>,
@@ -89,8 +89,8 @@ async fn render(
         let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
         let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
         record.plugin = Some(Box::new(run));
-        // A delivery that the breaker holds gets here if its rendered payload is gone by now. Its policy may not
-        // have been asked.
+        // A delivery that the breaker holds gets here if its rendered payload has since been removed. Its policy may
+        // not have been asked.
         let on_error = if holds { OnError::Retry } else { used.on_error };
         return Ok(classify_failure(&failed, on_error, targets.retry(assignment).context()));
     }

@@ -28,9 +28,9 @@ pub(super) enum Unsendable {
     Auth,
     #[error("{what} cannot be opened: {reason}; set it again")]
     Damaged { what: &'static str, reason: secrets::OpenError },
-    #[error("its signing secret is none")]
+    #[error("its signing secret is not valid")]
     Secret,
-    #[error("its header `{name}` is not to be set: {reason}")]
+    #[error("its header `{name}` cannot be set: {reason}")]
     Header { name: String, reason: &'static str },
     #[error("the plugin's output cannot be sent: {0}")]
     Output(String),
@@ -95,14 +95,14 @@ fn raw_headers(content_type: &str, headers: &[(String, String)], guard: &Guard) 
     let mut map = HeaderMap::with_capacity(headers.len() + 5);
     for (name, value) in headers {
         let pair = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
-        let (name, value) = pair.ok_or_else(|| format!("its header `{name}` is none"))?;
+        let (name, value) = pair.ok_or_else(|| format!("its header `{name}` is not valid"))?;
         guard
             .check_header(&name, Voice::Output)
             .map_err(|reason| format!("its header `{name}` is not a plugin's to set: {reason}"))?;
         map.append(name, value);
     }
     let content_type = HeaderValue::from_str(content_type);
-    map.insert(CONTENT_TYPE, content_type.map_err(|_| "its content type is none")?);
+    map.insert(CONTENT_TYPE, content_type.map_err(|_| "its content type is not valid")?);
     Ok(map)
 }
 

@@ -26,8 +26,8 @@ pub enum PolicyPluginError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Its configuration is no JSON object.
-    #[error("{} is no JSON object", path.display())]
+    /// Its configuration is not a JSON object.
+    #[error("{} is not a JSON object", path.display())]
     NoObject {
         /// The file.
         path: PathBuf,

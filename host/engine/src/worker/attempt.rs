@@ -1,4 +1,4 @@
-//! One attempt: calls the deliverer, and turns what follows into what the store records.
+//! One attempt: calls the deliverer, and turns the result into a record for the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) enum Record {
 }
 
 impl Record {
-    /// Writes it to the store, as often as the rules say.
+    /// Writes it to the store: once, or until it is written if the rules insist.
     pub(super) async fn write<D: Deliverer>(self, shared: &Shared<D>) -> Result<(), Error> {
         if D::RULES.insists {
             // Boxed, so that those that do not insist do not pay for the size of this future.
@@ -65,7 +65,7 @@ impl Record {
         }
     }
 
-    /// Writes it until the store takes it, says that it never will, or stops.
+    /// Tries to write it until it is written, the error is final, or the service stops.
     async fn insist(self, store: &Store, stop: &CancellationToken) -> Result<(), Error> {
         loop {
             let written = self.clone().write_once(store).await;
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// Makes one attempt. Dropping the future undoes it as the deliverer says. A panic is an outcome of this attempt alone.
+/// Makes one attempt. Dropping the future undoes it as the deliverer says. A panic is an outcome of only this attempt.
 pub(super) async fn attempt<D: Deliverer>(
     shared: Arc<Shared<D>>,
     recipient: RecipientId,
@@ -142,8 +142,8 @@ fn settle(
     Settlement { recipient, event, position, plugin, run, attempt, progress, rendered }
 }
 
-/// Puts a delivery off, for as long as it has been held, within limits. Of what the attempt has found out, only what the
-/// recipient already has is kept: the history of an event would not show the rest.
+/// Puts a delivery off, for as long as it has been held, within limits. Of what the attempt has found out, only what
+/// the recipient already has is kept: the history of an event would not show the rest.
 fn release<D: Deliverer>(
     recipient: RecipientId,
     pending: &PendingDelivery,

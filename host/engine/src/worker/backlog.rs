@@ -1,11 +1,11 @@
 //! The pending deliveries of one recipient, as far as its worker has read them.
 //!
-//! The store is read in pages until everything has been read, and again after a wake, or when something is due. What was
-//! just accepted is there at once; attempts go on while another page is being read.
+//! The store is read in pages until everything has been read, and again after a wake, or when something is due. What
+//! was just accepted is available at once; attempts go on while another page is being read.
 //!
-//! Where nodes share a recipient, what is another node's is passed over and not kept in memory. First attempts are passed
-//! once, by the position up to which they have been read. Further attempts come in the order of their times, so a page
-//! grows while it has only those of others.
+//! Where nodes share a recipient, deliveries of other nodes are skipped and not kept in memory. First attempts are
+//! skipped only once, since the position up to which they have been read is kept. Further attempts come in the order of
+//! their times, so pages grow while they hold only deliveries of other nodes.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub(super) struct Backlog {
     due_unread: bool,
     /// When the next delivery is due, of those that were not due when they were read.
     pub(super) next_due: Option<Timestamp>,
-    /// Deliveries that were read and whose end is not recorded yet: their rows are still in the store. Of a recipient that
-    /// is not shared, only retries: first attempts do not come twice.
+    /// Deliveries that were read and whose end is not recorded yet: their rows are still in the store. Of a recipient
+    /// that is not shared, only retries: first attempts do not come twice.
     taken: HashSet<EventId>,
     reading: Option<(ReadyQuery, BoxFuture<'static, Result<ReadyPage, Error>>)>,
     /// Those whose end was recorded after the current read began: the page may still contain them.
@@ -74,14 +74,14 @@ impl Backlog {
         }
     }
 
-    /// Reads pages until something waits or a page takes its time, if there is something to read and no pause after a
-    /// failure.
+    /// Reads pages until a delivery waits or a page is not available at once, if there is something to read and no
+    /// pause after a failure.
     pub(super) fn begin(&mut self, page: usize) {
-        // A page of what is other nodes' may be there at once.
+        // A page that holds only deliveries of other nodes may be available at once.
         while self.begin_page(page) && self.waiting.is_empty() {}
     }
 
-    /// Begins to read a page, and returns whether it was there at once.
+    /// Begins to read a page, and returns whether it was available at once.
     fn begin_page(&mut self, page: usize) -> bool {
         if !(self.unread || self.due_unread) || self.reading.is_some() || self.pause().is_some() {
             return false;
@@ -128,7 +128,7 @@ impl Backlog {
             }
             Err(error) => {
                 let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
-                tracing::warn!(recipient = %self.id, %error, ?wait, "what is owed cannot be read now");
+                tracing::warn!(recipient = %self.id, %error, ?wait, "pending deliveries cannot be read now");
                 self.failures = self.failures.saturating_add(1).min(16);
                 self.ask_again(&query);
                 self.again = Some(Instant::now() + wait);
@@ -181,7 +181,7 @@ impl Backlog {
         self.division == Division::ByRecipient || self.store.share().has(HashSlot::of_run(pending.event.id))
     }
 
-    /// Drops what waits and is not this node's any more.
+    /// Drops waiting deliveries that are not this node's any more.
     pub(super) fn drop_foreign(&mut self) {
         if self.division == Division::ByEvent {
             let Self { waiting, taken, store, .. } = self;
@@ -192,7 +192,7 @@ impl Backlog {
         }
     }
 
-    /// Drops what waits, and reads from the beginning.
+    /// Drops waiting deliveries, and reads from the beginning.
     pub(super) fn restart(&mut self) {
         self.stop();
         for pending in self.waiting.drain(..) {
@@ -208,7 +208,7 @@ impl Backlog {
         }
     }
 
-    /// Marks what a query without an answer was for as unread.
+    /// Marks what an unanswered query asked for as unread.
     fn ask_again(&mut self, query: &ReadyQuery) {
         self.unread |= query.first_attempts > 0;
         self.due_unread |= query.due > 0;
@@ -251,7 +251,7 @@ impl Backlog {
     }
 }
 
-/// Doubles by how much a page has grown, or ends the growth.
+/// Doubles the growth of pages, or ends it.
 fn grow(growth: usize, grows: bool) -> usize {
     if grows { (2 * growth).min(PAGE_MAX) } else { 1 }
 }

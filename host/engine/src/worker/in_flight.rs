@@ -6,7 +6,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use waypost_domain::{EventId, RecipientId};
 
-/// Deliveries with an attempt in flight, each with what others see of it.
+/// Deliveries with an attempt in flight, each with the mark that others see of it.
 #[derive(Debug)]
 pub struct InFlight<M>(Mutex<HashMap<(EventId, RecipientId), M>>);
 

@@ -1,4 +1,4 @@
-//! The input of a worker, and what others see of it.
+//! The input of a worker, and what others see of the worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Mailbox {
     }
 }
 
-/// The mailboxes of the running workers. Only their supervisor changes which there are.
+/// The mailboxes of the running workers. Only the supervisor adds and removes them.
 #[derive(Default)]
 pub struct Mailboxes {
     map: Mutex<HashMap<RecipientId, Arc<Mailbox>>>,
@@ -82,7 +82,7 @@ impl Mailboxes {
         self.lock().get(&recipient).map(Arc::clone)
     }
 
-    /// Keeps workers from coming and going until the guard is dropped.
+    /// Keeps workers from starting and ending until the guard is dropped.
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<RecipientId, Arc<Mailbox>>> {
         self.map.lock()
     }
@@ -117,7 +117,8 @@ mod tests {
 
     const ID: RecipientId = RecipientId::MAX;
 
-    /// A target that takes 30 ms slowed all producers of its events down to its own pace, on a machine with nothing to do.
+    /// A target that takes 30 ms slowed all producers of its events down to its own pace, on a machine with nothing to
+    /// do.
     #[tokio::test(start_paused = true)]
     async fn a_lag_counts_and_throttles_only_while_the_machine_is_busy() {
         let end = Instant::now() + Duration::from_millis(100);

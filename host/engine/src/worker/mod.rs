@@ -8,13 +8,13 @@
 //!                           when more is due     └──▶ store.settle, store.release
 //! ```
 //!
-//! - `supervisor` alone starts workers, knows which run and when idle recipients have work again, and
-//!   reads why each has ended. It wakes workers for what the store tells, for retries that are due, and every half minute
-//!   in any case. A worker that panics is started again with backoff.
-//! - `worker` reads the deliveries of one recipient (`backlog`), makes attempts side by side, records how
+//! - [`supervisor`] alone starts workers, knows which run and when idle recipients have work again, and
+//!   reads why each has ended. It wakes workers when the store has work for them, when retries are due, and every half
+//!   minute in any case. A worker that panics is started again with backoff.
+//! - [`worker`] reads the deliveries of one recipient (`backlog`), makes attempts side by side, records how
 //!   they ended, and ends itself when nothing is pending. Workers share nothing but slots, which are handed out fairly
-//!   (`slots`): hanging attempts delay others by little.
-//! - `attempt` turns what a deliverer says into what the store records. A panic of the deliverer is an
+//!   (`slots`): hanging attempts barely delay others.
+//! - [`attempt`] turns the result of a deliverer into a record for the store. A panic of the deliverer is an
 //!   outcome of that attempt alone.
 //!
 //! Others only read: which attempts are in flight (`in_flight`), what holds a recipient's deliveries, and how far its
@@ -28,7 +28,7 @@ mod mailbox;
 mod slots;
 mod supervisor;
 mod timetable;
-#[expect(clippy::module_inception, reason = "the room has the name of its central noun")]
+#[expect(clippy::module_inception, reason = "the module has the name of its central noun")]
 mod worker;
 
 #[cfg(test)]
@@ -51,16 +51,16 @@ pub use mailbox::Mailboxes;
 pub use slots::{Occupied, SLICE, Slots};
 pub use supervisor::Workers;
 
-/// What makes attempts, for the recipients of one kind. It knows no worker, and uses the store only for what an attempt
+/// Makes the attempts for recipients of one kind. It knows no worker, and uses the store only for what an attempt
 /// needs.
 pub trait Deliverer: Send + Sync + Sized + 'static {
     /// The rules of its workers.
     const RULES: Rules;
-    /// Whom deliveries are for.
+    /// What deliveries are for: a subscription, or a handler.
     type Subject: Send + Sync + 'static;
     /// What the attempts of one worker share.
     type Cache: Default + Send + Sync + 'static;
-    /// What the choice of a delivery gives its attempt.
+    /// What the choice of a delivery passes to its attempt.
     type Permit: Send + 'static;
     /// What others see of an attempt in flight.
     type Mark: Clone + Send + Sync + 'static;
@@ -97,13 +97,13 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Next> + Send;
     /// Forgets what it keeps about a recipient that is gone.
     fn forget(&self, _recipient: RecipientId) {}
-    /// Catches up with other nodes, before what this one has gained from them is searched for.
+    /// Catches up with other nodes, before the deliveries that this node has gained are searched for.
     fn gained(&self) -> impl Future<Output = Result<(), Error>> + Send {
         std::future::ready(Ok(()))
     }
 }
 
-/// How the workers of one deliverer work.
+/// The rules by which the workers of one deliverer work.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Which deliveries are this node's.
@@ -112,8 +112,8 @@ pub struct Rules {
     pub linger: Duration,
     /// How long a delivery is put off at first, when it is put off without being counted.
     pub hold_min: Duration,
-    /// Whether an attempt must not be repeated only because the store does not take its end: the worker then tries to
-    /// record it until the service stops, and it counts as one at work meanwhile.
+    /// Whether an attempt must not be repeated only because its end could not be recorded: the worker then tries to
+    /// record it until the service stops, and the attempt fills its part of the window meanwhile.
     pub insists: bool,
     /// How long a worker that panicked rests at first.
     pub panic_pause: Duration,
@@ -138,8 +138,8 @@ pub enum Standing<S> {
     Gone,
 }
 
-/// How many attempts there may be at once for one subject. A worker begins with the least number; a success adds one, and
-/// a failure halves it.
+/// How many attempts there may be at once for one subject. A worker begins with the minimum; a success adds one, and a
+/// failure halves the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// With how many a worker begins.

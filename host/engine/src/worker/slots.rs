@@ -1,11 +1,11 @@
 //! Slots for attempts: each attempt in flight, of any subscription, has one.
 //!
 //! A worker without an attempt may use any slot, and waits for one if none is free. Further attempts of a worker leave
-//! an eighth of the slots free, and get none while a worker waits that could use it. Hanging targets must not keep
+//! an eighth of the slots free, and get no slot that a waiting worker could use. Hanging targets must not keep
 //! other workers out: when a worker waits, an attempt that has lasted longer than its worker's patience gives way,
 //! which puts it off uncounted. The patience of its worker then doubles, so that a slow target gets enough time in the
-//! end. Patient workers together have at most half of the slots; thus the others wait at most [`SLICE`], for as many
-//! workers as the other half has slots.
+//! end. Patient workers together have at most half of the slots. So the others wait at most [`SLICE`], as long as no
+//! more of them wait than the other half has slots.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -121,8 +121,8 @@ impl Slots {
         self.slice
     }
 
-    /// Takes a free slot for a worker, if there is one and no other worker waits for it. `is_first` tells whether the worker has
-    /// no attempt in flight.
+    /// Takes a free slot for a worker, if there is one and no other worker waits for it. `is_first` tells whether the
+    /// worker has no attempt in flight.
     pub(super) fn try_take(self: &Arc<Self>, patience: Duration, is_first: bool) -> Option<Slot> {
         let mut state = self.state.lock();
         if !is_first && state.taken.len() - state.free.len() >= self.max - self.reserve {
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_no_more_is_passed_over() {
+    async fn a_worker_that_waits_no_more_is_skipped() {
         let slots = Slots::new(1, SLICE, TaskTracker::new());
         let slot = slots.try_take(SLICE, true).unwrap();
         let mut gone = Box::pin(Arc::clone(&slots).wait(SLICE));

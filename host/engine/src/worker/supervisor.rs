@@ -47,8 +47,8 @@ pub(super) struct Shared<D: Deliverer> {
 
 impl<D: Deliverer> Workers<D> {
     /// Starts to attempt pending deliveries. `stage` is the supervisor's name in the error when it dies; it runs, with
-    /// all workers, as one of `tasks` until `stop`, which comes from the store's alarm. `searched` is how often slots had
-    /// been gained when `deliverer` looked at the store.
+    /// all workers, as one of `tasks` until `stop`, which comes from the store's alarm. `searched` is how often slots
+    /// had been gained when `deliverer` looked at the store.
     pub fn start(
         stage: &'static str,
         store: Arc<Store>,
@@ -171,7 +171,7 @@ impl<D: Deliverer> Supervisor<D> {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
-                // In the order of what could starve what: wakes come as often as events.
+                // Wakes come last, so that they cannot starve the others: they come as often as events.
                 biased;
                 () = shared.stop.cancelled() => break,
                 Some(ended) = self.running.join_next() => self.ended(ended.ok().flatten()),
@@ -199,7 +199,8 @@ impl<D: Deliverer> Supervisor<D> {
         }
     }
 
-    /// Delivers a wake: to the running worker, or by starting one. A recipient that another node works for has none here.
+    /// Delivers a wake: to the running worker, or by starting one. A recipient that another node works for has none
+    /// here.
     fn wake(&mut self, recipient: RecipientId, wake: Wake) {
         let shared = Arc::clone(&self.shared);
         if shared.stop.is_cancelled() {
@@ -252,7 +253,7 @@ impl<D: Deliverer> Supervisor<D> {
         });
     }
 
-    /// Handles the end of a worker. A wake that came while it was ending is in its mailbox still.
+    /// Handles the end of a worker. A wake that came while it was ending is still in its mailbox.
     fn ended(&mut self, ended: Option<TaskEnd>) {
         let Some(TaskEnd { recipient, begun, pause, end }) = ended else { return };
         let end = match end {
@@ -265,7 +266,7 @@ impl<D: Deliverer> Supervisor<D> {
             (WorkerEnd::Idle { .. }, Some(wake)) => self.wake(recipient, wake),
             (WorkerEnd::Idle { next_due: Some(due) }, None) => self.timetable.set(recipient, due),
             (WorkerEnd::Idle { next_due: None } | WorkerEnd::Stopped, _) => {}
-            // It may have become active, or this node's, again: a wake for that was this worker's.
+            // It may have become active, or this node's, again: the wake for that went to this worker.
             (WorkerEnd::Inactive | WorkerEnd::LostSlot, _) => self.wake(recipient, Wake::read()),
         }
     }
@@ -273,7 +274,7 @@ impl<D: Deliverer> Supervisor<D> {
     /// Starts a worker that panicked again, after a rest. Its mailbox stays.
     fn panicked(&mut self, recipient: RecipientId, begun: Instant, pause: Duration, panic: &str) {
         let rest = if begun.elapsed() > PANIC_PAUSE_MAX { D::RULES.panic_pause } else { pause };
-        tracing::error!(%recipient, panic, ?rest, "a worker ended by a panic");
+        tracing::error!(%recipient, panic, ?rest, "a worker ended with a panic");
         if let Some(mailbox) = self.shared.mailbox(recipient) {
             mailbox.clear_hold();
             self.start(recipient, mailbox, rest, (2 * rest).min(PANIC_PAUSE_MAX));

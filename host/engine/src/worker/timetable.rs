@@ -1,4 +1,4 @@
-//! When idle recipients have their next delivery due.
+//! The times at which idle recipients have a delivery due.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -1,17 +1,17 @@
 //! The worker of one recipient.
 //!
-//! A worker keeps a few attempts in flight, each with a slot ([`super::slots`]), and records how they ended; what waits is
-//! in its [`Backlog`]. Its width, the number of attempts at once, starts small ([`super::Window`]), grows with every success
-//! and halves with every failure: a target that hangs holds one attempt, not the whole allowance.
+//! A worker keeps a few attempts in flight, each with a slot ([`super::slots`]), and records how they ended; what waits
+//! is in its [`Backlog`]. Its width, the number of attempts at once, starts small ([`super::Window`]), grows with every
+//! success and halves with every failure: a target that hangs holds one attempt, not the whole allowance.
 //!
 //! An attempt that could not be made for a reason that is not the recipient's is put off without being counted. After
 //! several of them in a row the worker rests, each time longer, and then tries the next delivery: one event for which
 //! policy never answers, or whose files do not fit on the disk, does not block the others.
 //!
-//! A worker whose recipient has its deliveries on one node is good for one term of its hash slot
-//! ([`waypost_store::Share`]): when the slot is lost it ends, after its attempts in flight. Where nodes share a recipient,
-//! its workers pass over what is not their node's. While the fence is closed none begins anything. The supervisor notifies
-//! workers of such changes.
+//! A worker whose recipient has its deliveries on one node works for one term of its hash slot
+//! ([`waypost_store::Share`]): when the slot is lost, it ends after its attempts in flight. Where nodes share a
+//! recipient, its workers skip the deliveries of other nodes. While the fence is closed, no attempt begins. The
+//! supervisor notifies workers of such changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ const REST_MAX: Duration = Duration::from_secs(30);
 const UNRECORDED_FACTOR: usize = 4;
 /// The most patience that a worker gets for its recipient.
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
-/// The longest that a worker with something to do waits without a look.
+/// The longest that a worker with something to do waits before it checks again.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Why a worker has ended.
@@ -63,7 +63,7 @@ pub(super) struct Worker<D: Deliverer> {
     id: RecipientId,
     /// The term of its recipient's hash slot in which it began.
     term: Option<Term>,
-    /// How often this node has gained slots, and had when the backlog was read from the beginning.
+    /// How often this node has gained slots, and how often it had when the backlog was read from the beginning.
     share: watch::Receiver<Gains>,
     gains: Gains,
     mailbox: Arc<Mailbox>,
@@ -191,7 +191,7 @@ impl<D: Deliverer> Worker<D> {
         }
     }
 
-    /// Returns whom deliveries are for now, or why there are to be no more attempts here.
+    /// Returns the current subject, or why no more attempts may begin here.
     fn subject(&mut self) -> Result<Arc<D::Subject>, WorkerEnd> {
         if self.shared.stop.is_cancelled() {
             return Err(WorkerEnd::Stopped);
@@ -206,7 +206,7 @@ impl<D: Deliverer> Worker<D> {
             Division::ByEvent => {
                 let gains = *self.share.borrow();
                 if gains != std::mem::replace(&mut self.gains, gains) {
-                    // Others may have done anything with what was gained.
+                    // Other nodes may have changed what was gained in any way.
                     self.backlog.restart();
                 }
             }

@@ -53,7 +53,8 @@ impl Service {
         if url.cannot_be_a_base() || !url.has_host() {
             return Err(CartError::Url(without_credentials(url)));
         }
-        // A cart takes a handful of requests. None of them meets a connection that the service is about to close.
+        // A cart takes a handful of requests. Without idle connections, none of them meets one that the service is
+        // about to close.
         let http = net::service(Version::Any, None, |client| {
             client.connect_timeout(connect_timeout).read_timeout(SILENCE_MAX).pool_max_idle_per_host(0)
         });

@@ -87,7 +87,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Checks an announced size before anything of the file is read.
+    /// Checks an announced size before any of the file is read.
     fn admit(&self, wanted: &Wanted, found: u64) -> Result<(), Error> {
         if let Some(expected) = wanted.size.filter(|size| *size != found) {
             return Err(Error::Size { path: wanted.path.clone(), expected, found });
@@ -133,7 +133,7 @@ impl From<Error> for CopyError {
     }
 }
 
-/// Reads until the buffer is full or the input ends: this makes fewer and larger writes than the pieces as received.
+/// Reads until the buffer is full or the input ends. Writes are then fewer and larger than the pieces as received.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -32,7 +32,7 @@ pub enum Error {
         limit: u64,
     },
     /// The event names a hash algorithm that is not supported.
-    #[error("`{path}`: the hash type `{kind}` is not known: known are {}", hash::known())]
+    #[error("`{path}`: the hash type `{kind}` is not known: the known types are {}", hash::known())]
     UnknownHash {
         /// The file.
         path: FilePath,
@@ -58,7 +58,7 @@ pub enum Error {
         path: FilePath,
         /// What the event says.
         expected: u64,
-        /// What there is.
+        /// What was found.
         found: u64,
     },
     /// A file has another hash sum than the event says.
@@ -70,10 +70,10 @@ pub enum Error {
         kind: &'static str,
         /// What the event says.
         expected: String,
-        /// What there is.
+        /// What was found.
         found: String,
     },
-    /// A file cannot be made in the run's folder.
+    /// A file cannot be created in the run's folder.
     #[error("cannot create `{path}` in the run's folder")]
     Create {
         /// The file.
@@ -141,7 +141,7 @@ pub enum LocalError {
         place: PathBuf,
     },
     /// It is a folder, a device, a named pipe or a socket.
-    #[error("`{path}` in `{}` is no regular file", folder.display())]
+    #[error("`{path}` in `{}` is not a regular file", folder.display())]
     NotRegular {
         /// The file.
         path: FilePath,
@@ -165,10 +165,10 @@ pub enum CartError {
     #[error("cannot make an HTTP client")]
     Client(#[source] SetUpError),
     /// Carts cannot be made below the URL.
-    #[error("`{0}` is no URL of a cart service: write it as `http://host:port`")]
+    #[error("`{0}` is not the URL of a cart service: write it as `http://host:port`")]
     Url(String),
     /// The event lacks something that a cart service needs.
-    #[error("`{path}`: a cart service must know its {field}, and the event says none")]
+    #[error("`{path}`: a cart service must know its {field}, and the event gives none")]
     Unknown {
         /// The file.
         path: FilePath,
@@ -220,7 +220,7 @@ pub enum TarError {
         /// Its path.
         member: String,
     },
-    /// A member's path is none that stays below a folder.
+    /// A member's path does not stay below a folder.
     #[error("the cart's tar has `{member}`, which is refused")]
     Path {
         /// The path.
@@ -228,10 +228,10 @@ pub enum TarError {
         /// Why.
         source: PathError,
     },
-    /// A member's path is no text.
-    #[error("the cart's tar has `{member}`, whose path is no UTF-8")]
+    /// A member's path is not text.
+    #[error("the cart's tar has `{member}`, whose path is not UTF-8")]
     Encoding {
-        /// The path, with what is no UTF-8 replaced.
+        /// The path, with invalid UTF-8 replaced.
         member: String,
     },
     /// A member does not lie below `data/`.
@@ -240,7 +240,7 @@ pub enum TarError {
         /// Its path.
         member: String,
     },
-    /// A member is none of the event's files.
+    /// A member is not one of the event's files.
     #[error("the cart's tar has `{member}`, which the event does not name")]
     Unasked {
         /// Its path.
@@ -252,7 +252,7 @@ pub enum TarError {
         /// Its path.
         member: String,
     },
-    /// Files of the event are not there.
+    /// Files of the event are missing.
     #[error("the cart's tar has no `{first}`{}", more(*.count))]
     Missing {
         /// The first that is missing.
@@ -268,7 +268,7 @@ pub enum TarError {
         /// How many are allowed.
         limit: u64,
     },
-    /// It is no tar, or a damaged one.
+    /// It is not a tar, or is damaged.
     #[error("the cart's tar cannot be read {place}")]
     Malformed {
         /// Where.
@@ -309,7 +309,7 @@ pub enum ArchivePosition {
 impl fmt::Display for ArchivePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Begin => f.write_str("at its begin"),
+            Self::Begin => f.write_str("at its beginning"),
             Self::In(member) => write!(f, "in `{member}`"),
             Self::After(member) => write!(f, "after `{member}`"),
         }

@@ -6,7 +6,7 @@ use sha1::Sha1;
 use sha2::digest::DynDigest;
 use sha2::{Sha256, Sha384, Sha512};
 
-/// A way to make hash sums.
+/// A hash algorithm.
 #[derive(Debug)]
 pub(super) struct Algorithm {
     /// Its name as `hashtype`.
@@ -42,11 +42,11 @@ pub(super) fn known() -> String {
     KNOWN.map(|algorithm| algorithm.name).join(", ")
 }
 
-/// A sum that is being made.
+/// A sum that is being computed.
 pub(super) struct Sum(Box<dyn DynDigest>);
 
 impl Sum {
-    /// Takes more bytes in.
+    /// Adds bytes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

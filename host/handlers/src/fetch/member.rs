@@ -1,4 +1,4 @@
-//! Decides by the header alone what to extract of a member of a cart's tar.
+//! Decides, by its header alone, what to extract from a member of a cart's tar.
 
 use tar::{Entry, EntryType};
 
@@ -10,14 +10,14 @@ use waypost_domain::parts::FilePath;
 const FOLDER: &str = "data/";
 /// The most characters of a member's path that an error shows.
 const SHOWN_MAX: usize = 300;
-/// Begins the PAX records of a file with holes, whose content in the tar is not the file's.
+/// What the PAX records of a file with holes begin with. Its content in the tar is not the file's.
 const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// The folders that a cart's files may lie in, each with a `/` at its end.
 pub(super) struct Folders([String; 2]);
 
 impl Folders {
-    /// Makes those of a cart: [`FOLDER`], or the cart's own id, where the service packs carts beforehand (`bundle_task`).
+    /// Returns those of a cart: [`FOLDER`], or the cart's own id if the service packs carts in advance (`bundle_task`).
     pub(super) fn of(cart: Option<&str>) -> Self {
         Self([FOLDER.to_owned(), format!("{}/", cart.unwrap_or_default())])
     }
@@ -32,7 +32,7 @@ impl Folders {
 pub(super) enum Member {
     /// A file: its path below one of the [`Folders`].
     File(FilePath),
-    /// A folder, or something that describes no member: passed over, since files bring their folders.
+    /// A folder, or a header that describes no member. It is skipped, since each file creates its folders.
     Other,
 }
 
@@ -67,7 +67,7 @@ fn path(path: &[u8], member: String, folders: &Folders) -> Result<FilePath, TarE
     inner.ok_or(TarError::Elsewhere { member })
 }
 
-/// Returns a member's path for a text that people read.
+/// Returns a member's path for a message.
 pub(super) fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(&path[..path.len().min(4 * SHOWN_MAX)]);
     let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();

@@ -1,4 +1,4 @@
-//! What is to be fetched, checked before anything is.
+//! Plans a fetch: checks the list of files before any of them is fetched.
 
 use super::hash::Algorithm;
 use super::{Error, FetchLimits};
@@ -12,7 +12,7 @@ pub(super) struct Plan {
     pub(super) bytes: u64,
 }
 
-/// A file that is wanted, and how it is known to be the right one.
+/// A file that is wanted, and how it is verified.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) path: FilePath,

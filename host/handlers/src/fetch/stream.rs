@@ -18,14 +18,14 @@ pub(super) struct Incoming {
     state: Cell<State>,
 }
 
-/// What became of a body.
+/// The state of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It goes on.
+    /// It has not ended.
     Open,
-    /// It came to its end.
+    /// It is complete.
     Ended,
-    /// It broke off.
+    /// It failed before its end.
     Broken,
     /// The reader asked for more than allowed.
     Refused,

@@ -106,7 +106,7 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Reads what follows the end mark: zeros, which fill a tar up to a round number of blocks.
+    /// Reads what follows the end mark: zeros, which pad a tar to a round number of blocks.
     fn rest(&mut self) -> Result<(), TarError> {
         let (mut incoming, mut buffer) = (self.incoming, [0; 4096]);
         incoming.allow(self.overhead);
@@ -120,7 +120,7 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Returns why the tar cannot be read on.
+    /// Explains why the tar cannot be read further.
     fn explain(&self, source: io::Error) -> TarError {
         let place = self.place.clone();
         match self.incoming.state() {

@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<KeyValue>, OutputError> {
     parse(&bytes).map_err(|reason| OutputError::KeyValues { path: path.to_owned(), reason })
 }
 
-/// A byte order mark, which spreadsheets write, is skipped.
+/// Parses rows. A byte order mark, which spreadsheets write, is skipped.
 fn parse(bytes: &[u8]) -> Result<Vec<KeyValue>, String> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(format!("it is longer than {BYTES_MAX} bytes"));
@@ -44,7 +44,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KeyValue>, String> {
             return Err(format!("line {line} has an empty key"));
         }
         if key_values.len() == ROWS_MAX {
-            return Err(format!("line {line} goes beyond the limit of {ROWS_MAX} rows"));
+            return Err(format!("line {line} exceeds the limit of {ROWS_MAX} rows"));
         }
         key_values.push(KeyValue { key: key.to_owned(), value: Value::String(value.to_owned()) });
     }
@@ -54,7 +54,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KeyValue>, String> {
 fn explain(error: csv::Error) -> String {
     let line = error.position().map_or(0, csv::Position::line);
     match error.kind() {
-        csv::ErrorKind::Utf8 { .. } => format!("line {line} is no UTF-8"),
+        csv::ErrorKind::Utf8 { .. } => format!("line {line} is not UTF-8"),
         _ => error.to_string(),
     }
 }
@@ -85,7 +85,7 @@ mod tests {
             (&b"a,1\nb\n"[..], "line 2 has 1 fields"),
             (b"a,1,2\n", "line 1 has 3 fields"),
             (b"a,1\n,x\n", "line 2 has an empty key"),
-            (b"a,1\nb,\xff\n", "line 2 is no UTF-8"),
+            (b"a,1\nb,\xff\n", "line 2 is not UTF-8"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -122,7 +122,7 @@ fn a_name_that_is_no_text_is_refused() {
     let run = run(&[]);
     fs::write(run.path().join("output").join(std::ffi::OsStr::from_bytes(b"\xff.txt")), "").unwrap();
     let error = collect(&run, &[]).unwrap_err().to_string();
-    assert!(error.contains("cannot be uploaded: it is no UTF-8"), "{error}");
+    assert!(error.contains("cannot be uploaded: it is not UTF-8"), "{error}");
 }
 
 /// A native program can do this to its own run's folder: without the check of the folders above, the whole disk would

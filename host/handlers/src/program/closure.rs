@@ -41,7 +41,7 @@ impl Run {
         self.folder.join("output")
     }
 
-    /// Returns the run's folder, which goes with the run.
+    /// Returns the run's folder, which is removed with the run.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -64,7 +64,7 @@ impl Closure {
         Self(Arc::new(move |run| Box::pin(closure(run))))
     }
 
-    /// Calls it; a panic fails the run alone.
+    /// Calls it; a panic fails only the run.
     pub(crate) async fn run(&self, run: Run, call: &Call) -> ProgramResult {
         let calling = AssertUnwindSafe(async { (self.0)(run).await }).catch_unwind();
         let time = call.limits.time;

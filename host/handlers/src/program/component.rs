@@ -1,4 +1,4 @@
-//! Running a component: a WASI command, in the sandbox of [`waypost_sandbox`].
+//! Runs a component: a WASI command, in the sandbox of [`crate::plugin`].
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,10 +24,10 @@ pub struct Component {
 }
 
 impl Component {
-    /// Loads a component, which may call the hosts of `allow_hosts` by HTTP, and no others.
+    /// Loads a component, which may call only the hosts of `allow_hosts` over HTTP.
     ///
     /// # Errors
-    /// When it is no WASI command, or cannot be compiled here.
+    /// When it is not a WASI command, or cannot be compiled here.
     pub async fn load(host: Arc<Host>, wasm: Bytes, allow_hosts: &[AllowHost]) -> Result<Self, Refused> {
         let command = host.load_command(wasm).await?;
         Ok(Self { host, command, allow_hosts: allow_hosts.into() })
@@ -36,7 +36,7 @@ impl Component {
     /// Runs it. Its own failures are an exit, not an error. Dropping the future ends it.
     ///
     /// # Errors
-    /// When it failed and this machine lacks what it takes to keep what it writes.
+    /// When it failed, and this machine lacks what is needed to store its output.
     pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (stdout, stderr) = (captured(&call.stdout, call), captured(&call.stderr, call));
         let memory_bytes = call.limits.memory_bytes.unwrap_or(COMPONENT_MEMORY_BYTES);
@@ -57,7 +57,7 @@ impl Component {
         };
         let end = self.host.run_command(&self.command, command_call).await;
         match stdout.shortage().or_else(|| stderr.shortage()) {
-            // If it exceeded a limit, it may have used up what is missing itself.
+            // A program that exceeded a limit may itself have used up what is missing.
             Some(shortage) if !end.exit.is_success() && !matches!(end.exit, Exit::Limit(_)) => Err(shortage),
             Some(_) | None => {
                 Ok(ProgramResult { exit: end.exit, stdout: stdout.said(), stderr: stderr.said() })

@@ -1,4 +1,4 @@
-//! Running a program in a run's folder.
+//! Runs a program in a run's folder.
 
 mod closure;
 mod component;
@@ -24,7 +24,7 @@ pub use supervise::{Supervision, become_main, fork_server_main, supervise_main};
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The text that replaces a stream's content when it cannot be kept.
-const UNKEPT: &str = "failed to keep what the program says (is the disk full?)";
+const UNKEPT: &str = "failed to store the program's output (is the disk full?)";
 
 /// What a program is started with.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ mod tests {
 
     /// A shortage of descriptors, processes or disk failed the run, for good where it had no schedule.
     #[test]
-    fn a_want_of_descriptors_processes_memory_or_disk_is_no_fault_of_the_programs() {
+    fn a_shortage_of_descriptors_processes_memory_or_disk_is_not_the_programs_fault() {
         for ours in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::NOSPC] {
             let fault = Fault::of("it failed", &io::Error::from(ours));
             let Fault::Shortage(Shortage(reason)) = &fault else { panic!("{ours:?}: {fault:?}") };

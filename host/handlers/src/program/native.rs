@@ -1,4 +1,5 @@
-//! Native programs: each under a supervisor, a process of its own ([`super::supervise`]), which ends when this side goes.
+//! Native programs: each runs under a supervisor, a process of its own ([`super::supervise`]), which ends the program
+//! when the service's end of its socket is closed.
 
 mod listen;
 mod quota;
@@ -14,15 +15,15 @@ use listen::listen;
 pub use supervisors::Supervisors;
 use watch::watch;
 
-/// A program of this machine.
+/// A native program.
 #[derive(Clone, Debug)]
 pub struct Native {
-    /// What watches over the program: of the `waypost` program at a path.
+    /// Starts the program's supervisor, from the `waypost` program at a path.
     pub waypost: Supervisors,
-    /// The program and its first arguments. One with a slash is a path from the service's working directory, another
-    /// is looked up in the program's own `PATH`.
+    /// The program and its first arguments. A name with a slash is a path from the service's working directory; any
+    /// other is looked up in the program's own `PATH`.
     pub command: Vec<String>,
-    /// The environment, together with that of the call, which goes before. `PATH` has a default, nothing else is added.
+    /// The environment. That of the call is added and overrides it; `PATH` has a default. Nothing else is added.
     pub environment: Vec<(String, String)>,
 }
 
@@ -32,7 +33,7 @@ impl Native {
     /// Dropping the future ends the program at once, with all that it has started.
     ///
     /// # Errors
-    /// When this machine lacks what it takes to start the program, or to keep what it writes.
+    /// When this machine lacks what is needed to start the program, or to store its output.
     pub async fn run(&self, call: &Call) -> Result<ProgramResult, Shortage> {
         let (control, (stdout, stderr)) = match self.waypost.start(self, call).await {
             Ok(started) => started,

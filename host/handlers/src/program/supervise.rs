@@ -2,8 +2,8 @@
 //!
 //! The supervisor is a process of its own for two reasons. A process can adopt orphaned descendants only for all of its
 //! children together. And it outlives the service by a moment: it has a socket whose other end the service holds. When
-//! that end is closed, or the service is killed, the supervisor ends the program. It writes [`Report`]s to the socket, one
-//! line of JSON each. [`super::native`] is the other side, and `server` is where it gets supervisors from.
+//! that end is closed, or the service is killed, the supervisor ends the program. It writes [`Report`]s to the socket,
+//! one line of JSON each. [`super::native`] is the other side, and `server` is where it gets supervisors from.
 
 mod family;
 mod order;
@@ -65,7 +65,7 @@ pub struct Supervision {
     pub environment: Vec<(OsString, OsString)>,
 }
 
-/// What the program's stdout and stderr are; the supervisor's own where it is absent.
+/// The program's stdout and stderr; the supervisor's own if absent.
 type Streams = Option<(OwnedFd, OwnedFd)>;
 
 /// A report to the service.

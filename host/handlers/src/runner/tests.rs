@@ -32,12 +32,12 @@ fn handler(closure: Closure, destination: &Destination, accept: Accept) -> Handl
     }
 }
 
-/// What accepts no follow-up event, and is not asked.
+/// Accepts no follow-up event, and is never called.
 fn nothing() -> Accept {
     Arc::new(|_, _| Box::pin(async { Err(Refusal::Other("nothing is accepted".to_owned())) }))
 }
 
-/// What has no room for a follow-up event.
+/// Has no room for a follow-up event.
 fn busy() -> Accept {
     Arc::new(|_, _| Box::pin(async { Err(Refusal::Intake(intake::Error::Busy { max: 1 })) }))
 }

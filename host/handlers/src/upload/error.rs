@@ -85,7 +85,7 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// The service stopped reading, or did not answer once it had everything.
-    #[error("the ingest service at {url} stood still for {waited:?}")]
+    #[error("the ingest service at {url} made no progress for {waited:?}")]
     Idle {
         /// Where.
         url: String,
@@ -99,17 +99,17 @@ pub enum Error {
         url: String,
         /// The status.
         status: StatusCode,
-        /// Its body; of a long one beginning and end.
+        /// Its body; a long one is cut in the middle.
         answer: String,
     },
     /// The service's answer cannot be read.
-    #[error("the ingest service answered at {url} what is no {expected}: {answer}")]
+    #[error("the ingest service's answer at {url} is not a {expected}: {answer}")]
     Answer {
         /// Where.
         url: String,
         /// What it should be: `{"job_id": …}`.
         expected: &'static str,
-        /// Its body; of a long one beginning and end.
+        /// Its body; a long one is cut in the middle.
         answer: String,
     },
     /// The service took the bundle, but could not ingest it.
@@ -119,7 +119,7 @@ pub enum Error {
         url: String,
         /// Its id.
         job: String,
-        /// At which task and for what reason, in the service's words; of a long text beginning and end.
+        /// At which task and for what reason, in the service's words; a long text is cut in the middle.
         answer: String,
         /// Whether the service rejected the bundle itself, so that the same bundle would fail again.
         is_lasting: bool,
@@ -131,7 +131,7 @@ pub enum Error {
         url: String,
         /// Its id.
         job: String,
-        /// The answer that says so; of a long one beginning and end.
+        /// The answer that says so; a long one is cut in the middle.
         answer: String,
     },
     /// The service took the bundle, but is not done with it.
@@ -147,7 +147,7 @@ pub enum Error {
         job: String,
         /// The limit.
         timeout: Duration,
-        /// The last answer; of a long one beginning and end.
+        /// The last answer; a long one is cut in the middle.
         answer: String,
         /// Why there was no answer the last time, where there was none.
         source: Option<Box<Self>>,
@@ -161,7 +161,7 @@ pub enum Error {
         /// Which it would be.
         chain: u32,
     },
-    /// The follow-up event is no valid event.
+    /// The follow-up event is not a valid event.
     #[error("the follow-up event is not valid")]
     Event(#[source] DecodeError),
     /// The follow-up event was refused.

@@ -45,7 +45,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Copies an output into the folder, has its event accepted, and returns which that is.
+    /// Copies an output into the folder, has its event accepted, and names that event.
     pub(super) async fn upload(
         self: &Arc<Self>,
         output: &Arc<Output>,
@@ -101,7 +101,7 @@ impl Events {
     }
 }
 
-/// Returns the place in its chain of an event that follows this one.
+/// Returns the place in the chain of an event that follows this one.
 fn next_in_chain(event: &Event) -> Result<u32, Error> {
     let extensions = event.canonical().extensions;
     let chain = extensions.iter().find(|(name, _)| name == CHAIN_ATTRIBUTE);

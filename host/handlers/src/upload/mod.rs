@@ -1,12 +1,12 @@
 //! Uploads what a program made: to a local folder, Pacifica's ingest service, or a follow-up event.
 //!
 //! An upload may be interrupted at any point, by a crash or by dropping its future, and is then retried as a whole.
-//! Others see it whole or not at all, and a repeat replaces it.
+//! It becomes visible as a whole or not at all, and a repeat replaces it.
 //!
 //! - `local`: bundles in a folder; `ingest`: bundles to a service; `events`: files in a folder, and an event
 //!   of them.
-//! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: what is said of them;
-//!   `notes`: what the next try finds.
+//! - `folder`: a folder that appears at once; `source`: files as they are read; `rows`: their metadata; `notes`: what
+//!   one try leaves for the next.
 
 mod error;
 mod events;
@@ -82,7 +82,7 @@ pub enum IngestAuth {
     },
 }
 
-/// What an upload belongs to.
+/// The event and the run that an upload belongs to.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The event.
@@ -133,7 +133,7 @@ impl Uploader {
         }))
     }
 
-    /// Uploads one output. `notes` is a folder of this upload's own that outlasts a crash: its content (such as the
+    /// Uploads one output. `notes` is a folder of this upload's own that survives a crash: its content (such as the
     /// number of an ingest job) lets the next try continue. Dropping the future ends the work.
     ///
     /// # Errors

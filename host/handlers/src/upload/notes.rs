@@ -18,17 +18,17 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// Names a note.
+    /// Refers to a note, which need not exist.
     pub(super) fn new(folder: &Path, name: &'static str) -> Self {
         Self { folder: folder.to_owned(), name }
     }
 
-    /// Reads it; nothing where there is none, or one of another form. Blocks on the disk.
+    /// Reads it; `None` if it is absent or of another form. Blocks on the disk.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         mark::read(&self.path()).map_err(|error| self.failed(error))
     }
 
-    /// Writes it; when this returns, it outlasts a crash. Blocks on the disk.
+    /// Writes it; when this returns, it survives a crash. Blocks on the disk.
     pub(super) fn write(&self, value: &impl Serialize) -> Result<(), Error> {
         let written = fs::create_dir_all(&self.folder).and_then(|()| mark::write(&self.path(), value));
         written.map_err(|error| self.failed(error))

@@ -4,8 +4,8 @@
 //! to its owner only. Each file carries a keyed hash of its name and its bytes; the key is in the folder, in a file
 //! that only the owner can read. A file with a wrong hash is dropped and its module is compiled again. The file's name
 //! contains a hash of the engine's version and settings and of the rules of [`super::compile`]: files of another
-//! version are not read, and [`Artefacts::sweep`] removes them. So code that is loaded has been weighed before, and its
-//! file says what it weighs.
+//! version are not read, and [`Artefacts::sweep`] removes them. So the memory use of any code that is loaded has been
+//! measured, and is stated in its file.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,14 +34,14 @@ const KEY: &str = "key";
 const KEY_BYTES: usize = 32;
 /// The length of the keyed hash, with which each file begins.
 const TAG_BYTES: usize = 32;
-/// What follows: how many bytes of memory the code takes when it is loaded, little-endian.
+/// The length of what follows: how many bytes of memory the code takes when it is loaded, little-endian.
 const WEIGHT_BYTES: usize = 8;
 /// The extension of a file that is complete.
 const EXTENSION: &str = "code";
-/// Changes with the form of the files, and when code that was kept before must be compiled and weighed again.
+/// Incremented when the form of the files changes, or when stored code must be compiled and weighed again.
 const RULES: u32 = 1;
 
-/// The machine code of modules. Its clones are the same.
+/// The machine code of modules. Clones share it.
 #[derive(Clone)]
 pub(super) struct Artefacts(Arc<Shared>);
 
@@ -64,7 +64,7 @@ pub(super) struct Artefact {
     pub(super) loaded_bytes: u64,
 }
 
-/// What there is of a file.
+/// What was read from a file.
 enum Content {
     Nothing,
     Wrong,
@@ -72,16 +72,16 @@ enum Content {
 }
 
 impl Artefacts {
-    /// Names the folder, which is made when it is needed.
+    /// Takes the path of the folder, which is created when it is needed.
     pub(super) fn new(folder: PathBuf, limits: CompileLimits) -> Self {
-        // A lower limit of modules than it was holds for new ones alone.
+        // A limit on modules that was lowered applies only to new ones.
         let module_bytes = limits.module_bytes.max(CompileLimits::default().module_bytes);
         let bytes_max = (TAG_BYTES + WEIGHT_BYTES + compile::code_bytes_max(module_bytes)) as u64;
         let (version, key) = (OnceLock::new(), Mutex::default());
         Self(Arc::new(Shared { folder, bytes_max, version, key }))
     }
 
-    /// Keeps a module's machine code.
+    /// Stores a module's machine code.
     pub(super) async fn put(&self, digest: PluginDigest, code: Code) -> Result<(), Error> {
         let own = self.clone();
         let putting = tokio::task::spawn_blocking(move || own.put_now(digest, &code));
@@ -99,7 +99,7 @@ impl Artefacts {
         kept().map_err(|source| self.failed(source))
     }
 
-    /// Returns a module's machine code, ready to be linked in this engine, if it is here and is what was kept.
+    /// Returns a module's machine code, ready to be linked in this engine, if it is stored and unaltered.
     pub(super) async fn get(
         &self,
         digest: PluginDigest,
@@ -127,7 +127,7 @@ impl Artefacts {
         #[expect(unsafe_code, reason = "its hash says that the compiler's child process gave it to us")]
         // SAFETY: these bytes cannot have been written without the key, and they are in memory, so they cannot change.
         let loaded = unsafe { Component::deserialize(engine, code) };
-        // One that fails is, for example, larger than a slot of the pool.
+        // This fails, for example, if the component is larger than a slot of the pool.
         let component = loaded.map_err(|error| Refused::DoesNotLoad(text::of(&error)))?;
         // Keeps `sweep` from removing it. If this fails, the file is only removed sooner.
         drop(File::open(&path).and_then(|file| file.set_modified(clock::now().into())));
@@ -136,7 +136,7 @@ impl Artefacts {
         Ok(Some(Artefact { component, code_bytes, loaded_bytes }))
     }
 
-    /// Reads a file, unless it is larger than any that is kept: then this program did not write it.
+    /// Reads a file, unless it is larger than any file that this program writes.
     fn read(&self, path: &Path) -> io::Result<Content> {
         let length = match path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
@@ -156,8 +156,8 @@ impl Artefacts {
         removed.map_err(|(path, source)| Error::Folder { path, source })
     }
 
-    /// Removes the machine code of modules that are not wanted, unless it was used within `grace`, and all that another
-    /// version has left. Blocks on the disk.
+    /// Removes the machine code of modules that are not wanted, unless it was used within `grace`. Also removes what
+    /// other versions have left. Blocks on the disk.
     pub(super) fn sweep(
         &self,
         is_wanted: impl Fn(PluginDigest) -> bool,
@@ -201,7 +201,7 @@ impl Artefacts {
         }
     }
 
-    /// Tells whether a module's machine code is here.
+    /// Tells whether a module's machine code is stored.
     pub(super) fn has(&self, digest: PluginDigest) -> bool {
         self.path(digest).is_ok_and(|path| path.exists())
     }
@@ -247,7 +247,7 @@ impl Artefacts {
     }
 }
 
-/// Removes a file that is not what was kept. Returns nothing.
+/// Removes an altered file, and returns `None`.
 fn drop_wrong<T>(path: &Path) -> Option<T> {
     tracing::warn!(path = %path.display(), "this machine code is not what was kept: it is compiled again");
     if let Err(error) = remove(path) {
@@ -256,7 +256,7 @@ fn drop_wrong<T>(path: &Path) -> Option<T> {
     None
 }
 
-/// Hashes what a file has, in its parts, together with its name, so that one module's does not pass for another's.
+/// Hashes the parts of a file together with its name, so that one module's code cannot pass for another's.
 fn tag(key: &[u8; KEY_BYTES], path: &Path, parts: [&[u8]; 2]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
     mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());

@@ -1,4 +1,4 @@
-//! The interface of `wit/`, as wasmtime's macro writes it.
+//! The bindings of the interface in `wit/`, which wasmtime's macro generates.
 
 wasmtime::component::bindgen!({
     path: "wit",

@@ -1,8 +1,8 @@
 //! The child process for work whose cost an attacker can drive up: compiling a module, loading the result, and
 //! validating a configuration against a schema.
 //!
-//! The child limits its own memory and processor time ([`super::worker`]). The parent gives it its input, and kills it
-//! when its time is over.
+//! The child limits its own memory and processor time ([`super::worker`]). The parent sends the input, and kills the
+//! child when its time is over.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(super) struct Bounds {
     pub(super) memory_bytes: u64,
     /// The most output, in bytes.
     pub(super) output_bytes: usize,
-    /// What is bounded, in the names of the limits: `compile`.
+    /// The name of the work, which the limits' names begin with: `compile`.
     pub(super) what: &'static str,
 }
 
@@ -83,7 +83,7 @@ fn spawn(program: &Path, task: Task, bounds: Bounds) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// What a child left when it ended.
+/// The status and the output of a child that has ended.
 struct ChildOutput {
     status: ExitStatus,
     stdout: Vec<u8>,
@@ -117,14 +117,14 @@ async fn talk(
     Ok(Some(ChildOutput { status, stdout, stderr }))
 }
 
-/// Reads all that there is; `None` when it is more than `most` bytes.
+/// Reads everything; `None` when it is more than `most` bytes.
 async fn read(from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     from.take(most as u64 + 1).read_to_end(&mut bytes).await?;
     Ok((bytes.len() <= most).then_some(bytes))
 }
 
-/// Reads all that there is, and keeps the last `most` bytes: why something failed comes last.
+/// Reads everything, and keeps the last `most` bytes, because the reason of a failure comes last.
 async fn tail(mut from: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Vec<u8>> {
     let (mut kept, mut bytes) = (Vec::new(), [0; 4096]);
     loop {
@@ -164,13 +164,13 @@ fn ended(output: ChildOutput, task: Task, bounds: Bounds) -> ChildEnd {
         let words = text::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
         return ChildEnd::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
     }
-    ChildEnd::Failed(format!("the process that should do it ended with {status}"))
+    ChildEnd::Failed(format!("the child process ended with {status}"))
 }
 
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
-/// Rust's, the system's and a thread's words for the same.
+/// What Rust, the system and a thread that cannot start report when memory has run out.
 const NO_MEMORY: [&str; 3] = ["memory allocation of", "Cannot allocate memory", "failed to start a thread"];
 
 impl Bounds {

@@ -1,11 +1,11 @@
 //! Programs: WASI 0.2 commands (`wasi:cli/run`), which run in a folder.
 //!
-//! A program is a component like a plugin, and is compiled and kept as one. It runs otherwise: in an engine without the
-//! plugins' pool, since it may need more memory than the pool's places have; on a thread of its own with its files read
-//! and written there, so that it takes no thread from plugins; and for as long as its caller says.
+//! A program is a component, compiled and stored like a plugin, but it runs differently: in an engine without the
+//! plugins' pool, since it may need more memory than a slot of the pool has; on its own thread, which also reads and
+//! writes its files, so that it takes no thread from plugins; and for as long as its caller allows.
 //!
-//! - `state`: what its store holds: folders, streams, clocks, the way to `wasi:http`.
-//! - `files`: the file system's functions, asking `quota` before anything grows; `stream`: writing to files and stdio.
+//! - `state`: what its store holds: folders, streams, clocks, access to `wasi:http`.
+//! - `files`: the file system's functions, which ask `quota` before anything grows; `stream`: writing to files and stdio.
 //! - `memory`: memory and tables. `end`: how it came to an end, in words.
 
 mod end;
@@ -77,7 +77,7 @@ impl Commands {
         &self.engine
     }
 
-    /// Waits for the permit to make a program ready.
+    /// Waits for the permit to load a program.
     pub(super) async fn loading(&self) -> MutexGuard<'_, ()> {
         self.loading.lock().await
     }
@@ -123,12 +123,12 @@ fn run(command: &Command, call: CommandCall, cancelled: &CancellationToken) -> C
         Ok(state) => state,
         Err(error) => return CommandEnd::failed(chain::text(&error)),
     };
-    // For its clocks and its HTTP requests; it ends with the run, and they with it.
+    // Drives the program's clocks and HTTP requests, and ends with the run.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS_MAX).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return CommandEnd::failed(format!("failed to start its clock: {error}")),
+        Err(error) => return CommandEnd::failed(format!("failed to start its runtime: {error}")),
     };
     let end = runtime.block_on(async {
         let mut store = store(command.pre.engine(), state);

@@ -14,20 +14,20 @@ use super::settings::{CompileLimits, CompilerProcess};
 use super::worker::{self, Fault, Task};
 use waypost_runtime::fair_semaphore::FairSemaphore;
 
-/// How much larger than its module machine code may be, and by how much in any case. Real ones are 2 to 6 times as
-/// large, from 6 KB in C over 170 KB in Rust to 12 and 19 MB in JavaScript and Python.
+/// How many times as large as its module machine code may be, and what size it may have in any case. Real code is 2 to
+/// 6 times as large: 6 KB in C, 170 KB in Rust, 12 MB in JavaScript, 19 MB in Python.
 const CODE_GROWTH_MAX: usize = 8;
 const CODE_BYTES_MIN: usize = 1024 * 1024;
-/// The same for what it takes in memory when it is loaded: the code, and what describes it.
+/// The same for the memory that loaded code takes, together with what describes it.
 const LOADED_GROWTH_MAX: usize = 10;
 const LOADED_BYTES_MIN: usize = 4 * 1024 * 1024;
-/// The longest that loading may take, and the address space of the process that tries it, beside the code.
+/// The longest that loading may take, and the address space of the process that tries it, besides the code.
 const LOADING_TIME: Duration = Duration::from_secs(10);
 const LOADING_BYTES: u64 = 2 << 30;
 
-/// The first time that a module has to be compiled. One in Rust takes 0.1 s, QuickJS's 3 s.
+/// The time limit of the first try to compile a module. A module in Rust takes 0.1 s, and QuickJS 3 s.
 const SHORT_TIME: Duration = Duration::from_secs(2);
-/// The largest module that is worth such a try.
+/// The largest module for which such a try is made.
 const SMALL_MODULE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Returns how much machine code may be made of a module.
@@ -78,9 +78,9 @@ impl From<Error> for CompileError {
     }
 }
 
-/// Compiles modules, one at a time for each reason. Users are served in rotation, and long tasks do not delay short ones:
-/// a module is first tried with a short time limit; one that exceeds it is tried again with the full limit, in a queue
-/// of its own.
+/// Compiles modules, one at a time for each reason. Users are served in rotation, and long tasks do not delay short
+/// ones: a module is first tried with a short time limit; one that exceeds it is tried again with the full limit, in a
+/// queue of its own.
 pub(super) struct Compiler {
     process: Option<CompilerProcess>,
     limits: CompileLimits,
@@ -181,7 +181,7 @@ const MAGIC: &[u8; 4] = b"\0asm";
 const CORE_MODULE: &[u8; 4] = &[1, 0, 0, 0];
 const COMPONENT: &[u8; 4] = &[0x0d, 0, 1, 0];
 
-/// Refuses bytes that are no component at all, with a guess at what the author meant.
+/// Refuses bytes that are not a component at all, with a guess at what the author meant.
 pub(super) fn recognise(wasm: &[u8], bytes_max: usize) -> Result<(), Refused> {
     let not = |what: &str| Err(Refused::NotAComponent(what.to_owned()));
     if wasm.is_empty() {
@@ -209,7 +209,7 @@ pub(super) fn recognise(wasm: &[u8], bytes_max: usize) -> Result<(), Refused> {
              wasm32-wasip2`), or make a component of it with `wasm-tools component new`",
         ),
         Some(_) => not("this is WebAssembly of a version that this waypost does not know"),
-        None => not("it breaks off within its first 8 bytes"),
+        None => not("it ends within its first 8 bytes"),
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         for (wasm, says) in [
             (&b""[..], "there is nothing in it"),
             (b"\0asm\x01\0\0\0", "this is a core module and not a component"),
-            (b"\0asm\x0d\0", "it breaks off"),
+            (b"\0asm\x0d\0", "it ends within"),
             (b"\0asm\x0e\0\x01\0", "of a version that this waypost does not know"),
             (b" (component)", "text format"),
             (b"{}", "this is text"),

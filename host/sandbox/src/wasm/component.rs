@@ -1,4 +1,4 @@
-//! A component that is ready: linked, with everything done that can be done once.
+//! A component that is ready to run: it is linked, and all work that need not be repeated for each call is done.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use super::bindings::exports::waypost::plugin::{filter, metadata, policy, transf
 use super::guest::Guest;
 use waypost_domain::PluginDigest;
 
-/// A loaded module. Instances are made of it in microseconds.
+/// A loaded module. Making an instance of it takes microseconds.
 pub struct Plugin {
     digest: PluginDigest,
     pub(super) pre: InstancePre<Guest>,
@@ -18,10 +18,10 @@ pub struct Plugin {
     last_bytes: AtomicUsize,
 }
 
-/// What a module's first call is taken to need, in bytes: as much as most have.
+/// The memory that a module's first call is assumed to need, in bytes: as much as most calls use.
 const FIRST_BYTES: usize = 2 * 1024 * 1024;
 
-/// Those of the interfaces that a component exports.
+/// The interfaces that a component exports, out of those that the host calls.
 pub(super) struct Exports {
     pub(super) metadata: Option<metadata::GuestIndices>,
     pub(super) policy: Option<policy::GuestIndices>,
@@ -65,7 +65,7 @@ impl Plugin {
         self.last_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Tells whether it may keep state: then its calls for one subscription go one after the other.
+    /// Tells whether it may use state: if so, its calls for one subscription run one after the other.
     pub fn uses_state(&self) -> bool {
         self.uses_state
     }

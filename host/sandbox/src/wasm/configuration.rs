@@ -1,8 +1,8 @@
 //! Checks a subscription's configuration: first against the manifest's JSON Schema, then by the plugin itself.
 //!
-//! A schema is a stranger's input, and evaluating it can be made to take forever (thirty `allOf`s that each refer twice
-//! to the next one). So a configuration is validated in a child process with limits, as modules are compiled. Regular
-//! expressions take linear time, and nothing is fetched.
+//! A schema is untrusted, and can be written so that evaluating it takes forever (thirty `allOf`s that each refer twice
+//! to the next one). So a configuration is validated in a child process with limits, like those that compile modules.
+//! Regular expressions take linear time, and nothing is fetched.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ use waypost_runtime::fair_semaphore::FairSemaphore;
 
 /// The largest configuration, and the largest schema, in bytes of JSON.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
-/// What the child process may use where there is no hurry.
+/// What the child process of a long check may use.
 const BOUNDS: Bounds = Bounds {
     time: Duration::from_secs(5),
     memory_bytes: 2 << 30,
     output_bytes: 1024 * 1024,
     what: "configuration check",
 };
-/// What it may use at first.
+/// What the child process of a short check, which comes first, may use.
 const SHORT_BOUNDS: Bounds = Bounds { time: Duration::from_millis(500), ..BOUNDS };
-/// The most configurations that are checked within a short time at once, and the most that are within a long time.
+/// The most short checks that run at once, and the most long ones.
 const CHECKS_MAX: usize = 2;
 const LONG_CHECKS_MAX: usize = 1;
-/// The most problems that are told.
+/// The most problems that are reported.
 pub(super) const PROBLEMS_MAX: usize = 32;
 /// What a schema is called while it is compiled: no address, so that a relative reference leads nowhere.
 const SCHEMA: &str = "waypost:config-schema";
@@ -46,13 +46,13 @@ const SCHEMA: &str = "waypost:config-schema";
 pub(super) enum SchemaCheck {
     /// These problems.
     Problems(Vec<Problem>),
-    /// The schema is not one.
+    /// It is not a schema; why.
     NoSchema(String),
     /// It takes too much; the limit's name.
     Limit(String),
 }
 
-/// Returns a configuration as JSON, or what is wrong with it whatever its plugin says.
+/// Returns a configuration as JSON, or what is wrong with it regardless of its plugin.
 pub(super) fn text_of(config: &Value) -> Result<String, Problem> {
     let text = config.to_string();
     let wrong = |message: String| Problem { at: String::new(), message };
@@ -65,13 +65,13 @@ pub(super) fn text_of(config: &Value) -> Result<String, Problem> {
     }
 }
 
-/// Validates configurations against schemas, first within a short time and then within a long one, in queues of their
-/// own. One user's checks run one after the other.
+/// Validates configurations against schemas, first with a short time limit and then with a long one; each has a queue
+/// of its own. One user's checks run one after the other.
 pub(super) struct SchemaChecks {
     process: Option<CompilerProcess>,
     short: FairSemaphore,
     long: FairSemaphore,
-    /// The modules whose schema took too long for a configuration of a user's, and the limit.
+    /// The modules whose schema exceeded a limit with a user's configuration, and the limit.
     slow: Refusals,
 }
 
@@ -81,7 +81,7 @@ impl SchemaChecks {
         Self { process, short, long: FairSemaphore::new(LONG_CHECKS_MAX, 1), slow: Refusals::new() }
     }
 
-    /// Returns what the schema of a module's manifest says against a user's configuration.
+    /// Validates a user's configuration against the schema of a module's manifest.
     pub(super) async fn check(
         &self,
         user: &str,
@@ -89,12 +89,12 @@ impl SchemaChecks {
         schema: &Value,
         config: Value,
     ) -> Result<Vec<Problem>, Failure> {
-        // Saving a subscription again starts no child process, which others would wait for.
+        // Saving a subscription again does not start another child process that would delay others.
         if let Some(limit) = self.slow.get(user, digest).await {
             let minutes = MEMORY.as_secs() / 60;
             return Err(Failure::Limit(format!(
-                "{limit} (by a configuration of yours within the last {minutes} minutes, for which none is tried again \
-                 with this module)"
+                "{limit} (by a configuration of yours within the last {minutes} minutes; for that long, none is tried \
+                 again with this module)"
             )));
         }
         let checked = self.validate(user, schema, Some(config)).await;
@@ -108,12 +108,12 @@ impl SchemaChecks {
         }
     }
 
-    /// Checks that a manifest's schema is valid, and validates an empty configuration against it: a schema that never
-    /// ends is found at the upload, before a subscription waits for it.
+    /// Checks that a manifest's schema is valid, and validates an empty configuration against it, so that a schema
+    /// whose evaluation never ends is found at the upload, before a subscription waits for it.
     pub(super) async fn try_schema(&self, user: &str, schema: &Value) -> Result<SchemaCheck, Error> {
         let trial = match self.process {
             Some(CompilerProcess::Program(_)) | None => Some(Value::Object(Map::new())),
-            // In this process it could not be ended.
+            // In this process, the validation could not be ended.
             Some(CompilerProcess::InProcess) => None,
         };
         self.validate(user, schema, trial).await
@@ -160,10 +160,10 @@ fn checked(ended: ChildEnd) -> SchemaCheck {
     }
 }
 
-/// Returns what a schema says against a configuration.
+/// Returns the problems that a schema finds in a configuration.
 ///
 /// # Errors
-/// When it is no schema.
+/// When the schema is not valid.
 pub(super) fn problems(schema: &Value, config: Option<&Value>) -> Result<Vec<Problem>, String> {
     let (mut compiler, mut schemas) = (boon::Compiler::new(), Schemas::new());
     compiler.set_default_draft(Draft::V2020_12);
@@ -189,11 +189,11 @@ impl UrlLoader for Offline {
     }
 }
 
-/// Says why a text is no schema: for one that its metaschema refuses, the places; else the error and its source.
+/// Says why a value is not a schema: the places that its metaschema refuses, or else the error and its source.
 fn why_not(error: &boon::CompileError) -> String {
     let src = match error {
         boon::CompileError::ValidationError { src, .. } => src,
-        // boon has no name for the one thing that its metaschema does not see.
+        // The one mistake that the metaschema does not find, and for which boon has no error of its own.
         boon::CompileError::Bug(reason) => return format!("a regex is too large: {reason}"),
         other => return chain::text(other),
     };
@@ -203,8 +203,8 @@ fn why_not(error: &boon::CompileError) -> String {
     texts.join("; ").trim_start_matches(": ").to_owned()
 }
 
-/// Adds the places that are wrong. Errors nest; those which only say that something below them failed are left out,
-/// and so are the branches of an alternative, of which one would have been enough.
+/// Adds the places that are wrong. Errors nest: an error that only says that something below it failed is left out, and
+/// so are the branches of an alternative, since one of them would have been enough.
 fn collect(error: &ValidationError<'_, '_>, problems: &mut Vec<Problem>) {
     let is_alternative = matches!(error.kind, ErrorKind::AnyOf | ErrorKind::OneOf(_));
     if !error.causes.is_empty() && !is_alternative {

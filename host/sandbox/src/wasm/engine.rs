@@ -9,11 +9,11 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::meter::TABLE_ELEMENTS_MAX;
 
-/// The most calls at once: as many instances, and as many stacks, has the pool.
+/// The most calls at once: the pool has as many instances, and as many stacks.
 pub(super) const CALLS_MAX: u32 = 128;
 /// The largest linear memory that the pool allows, whatever the settings say.
 pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How much of a guest's stack there is.
+/// The size of a guest's stack.
 pub(super) const STACK_BYTES: usize = 512 * 1024;
 /// How often a running guest is interrupted: it yields to others, and ends at its deadline.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -22,26 +22,26 @@ const WARM_SLOTS_MAX: u32 = 256;
 /// How many bytes of a memory keep their pages for the next instance, which saves page faults.
 pub(super) const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Makes the engine that compiles, and that programs run in: it has no pool, which would reserve terabytes of address
-/// space and has slots for plugins alone.
+/// Makes the engine that compiles modules and runs programs. It has no pool, which would reserve terabytes of address
+/// space and whose slots are sized for plugins.
 pub(super) fn compiler() -> Result<Engine, wasmtime::Error> {
     Engine::new(&shared())
 }
 
-/// Makes the engine that runs.
+/// Makes the engine that runs plugins.
 pub(super) fn runner() -> Result<Engine, wasmtime::Error> {
     let mut config = shared();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
     Engine::new(&config)
 }
 
-/// What compiled code depends on: the same for both engines.
+/// The settings that compiled code depends on, which are the same for both engines.
 fn shared() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
-        // The rest is for the host's own functions that a guest calls.
+        // The other half is for the host's own functions that a guest calls.
         .async_stack_size(2 * STACK_BYTES)
         // No known guest needs these, and a bug in wasmtime is most likely in them. Threads, GC and async components
         // are not even compiled in.
@@ -79,7 +79,7 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// How many ticks without a call end with a pause. Starting the thread again takes longer than most calls.
+/// How many ticks without a call pass before the ticker pauses. Waking the thread again takes longer than most calls.
 const IDLE_TICKS_MAX: u32 = 100;
 
 /// The thread that increments an engine's epoch at a steady rate while calls run. It ends when this is dropped.
@@ -117,8 +117,8 @@ impl Ticker {
 
     /// Begins a call.
     pub(super) fn tick(&self) -> Ticking {
-        // The thread says that it pauses and then counts the calls; this counts the call and then looks whether it
-        // pauses. In one order of all four, one of them sees the other.
+        // The thread sets `is_paused` and then reads `calls`; this increments `calls` and then reads `is_paused`. All
+        // four are in one order (`SeqCst`), so at least one of the two sees what the other wrote.
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
         if self.shared.is_paused.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread

@@ -1,4 +1,4 @@
-//! Why a call ended without an answer, in words for the plugin's author.
+//! Explains to a plugin's author why a call ended without an answer.
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
@@ -14,7 +14,7 @@ use waypost_domain::plugin::Failure;
 /// The longest text of wasmtime's that goes into a failure.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// Names what ended a call. `guest` is what was left of it.
+/// Names what ended a call. `guest` is the state in which the call left it.
 pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host(format!("no room for another call now: {error}"));
@@ -30,12 +30,12 @@ pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Failure {
         Some(trap) => trapped(*trap, error, guest),
         None => match error.downcast_ref::<I32Exit>() {
             Some(exit) => format!("it called `exit` with the status {}", exit.0),
-            // An instance that a limit kept from coming about is no answer of the guest's.
+            // Any other error, for example of an instance that could not be made.
             None => text::clean(&format!("trap: {}", error.root_cause()), TEXT_BYTES_MAX),
         },
     };
     Failure::Trap(match &guest.meter.refused {
-        Some(refused) => format!("{ended} (before that, the {refused} had refused it a growth)"),
+        Some(refused) => format!("{ended} (before that, the {refused} had kept it from growing)"),
         None => ended,
     })
 }
@@ -54,7 +54,7 @@ fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
         Some(Trap::Interrupt) => return Some(time_limit(&guest.limits)),
         Some(Trap::StackOverflow) => return Some(format!("stack limit of {}", size(STACK_BYTES))),
         Some(Trap::AllocationTooLarge) | None => {}
-        // Out of memory, a guest aborts or exits. One that panics with words of its own has another reason.
+        // A guest that runs out of memory aborts or exits. If it panics with a message, it failed for another reason.
         Some(Trap::UnreachableCodeReached) if !panicked(guest) => return guest.meter.refused.clone(),
         Some(_) => return None,
     }
@@ -63,7 +63,7 @@ fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
     let limits = &guest.limits;
     match cause.as_str() {
         text if text.contains("fuel allocated for hostcalls") => {
-            // Wasm is on the stack in a call of the host's functions, and is not any more when an answer is read.
+            // Wasm is on the stack while a host function is called, but no longer when an answer is read.
             let is_answer = error.downcast_ref::<WasmBacktrace>().is_none();
             Some(if is_answer {
                 format!("output limit of {}", size(limits.output_bytes))
@@ -73,7 +73,7 @@ fn limit(error: &wasmtime::Error, guest: &Guest) -> Option<String> {
         }
         text if text.contains("handle limit exceeded") => Some(handles_limit()),
         text if text.contains("requested len") => Some(random_limit()),
-        // What an instance begins with goes through the same meter as what it grows by.
+        // The memory that an instance begins with goes through the same meter as its growth.
         _ if error.is::<I32Exit>() || !guest.began => guest.meter.refused.clone(),
         _ => None,
     }
@@ -87,14 +87,14 @@ fn random_limit() -> String {
     format!("limit of {} KiB of random bytes at once", RANDOM_BYTES_MAX / 1024)
 }
 
-/// Tells whether a Rust guest says that it panicked. It also says when an allocation fails, in other words.
+/// Tells whether a Rust guest wrote that it panicked. When an allocation fails, it writes something else.
 fn panicked(guest: &Guest) -> bool {
     guest.tail.text().contains("panicked at")
 }
 
 fn trapped(trap: Trap, error: &wasmtime::Error, guest: &Guest) -> String {
     if trap == Trap::UnreachableCodeReached {
-        // A panic hook's text is the best there is; a guest without one says nothing.
+        // The text of a panic hook explains the most; a guest without one writes nothing.
         return match last_words(&guest.tail.text()) {
             Some(words) => format!("it panicked or aborted: {words}"),
             None => {

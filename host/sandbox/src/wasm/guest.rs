@@ -33,7 +33,7 @@ pub(super) struct Guest {
     http: WasiHttpCtx,
 }
 
-/// The most bytes of one set of HTTP fields, with what it costs to keep them.
+/// The most bytes of one set of HTTP fields, including the cost of keeping them.
 pub(super) const FIELDS_BYTES_MAX: usize = 16 * 1024;
 
 impl Guest {

@@ -1,4 +1,4 @@
-//! The headers of a raw output: those that a plugin may choose.
+//! Checks the headers and the content type that a plugin chooses for a raw output.
 
 use http::{HeaderName, HeaderValue};
 
@@ -12,7 +12,7 @@ const BYTES_MAX: usize = 8 * 1024;
 /// Checks the headers of an output.
 ///
 /// # Errors
-/// Names the header, and says why it cannot be.
+/// Names the header, and says why it is refused.
 pub(super) fn check(headers: &[(String, String)], guard: &Guard) -> Result<(), String> {
     if headers.len() > HEADERS_MAX {
         return Err(format!("it has {} headers: the limit is {HEADERS_MAX}", headers.len()));
@@ -27,7 +27,7 @@ pub(super) fn check(headers: &[(String, String)], guard: &Guard) -> Result<(), S
 fn one(name: &str, value: &str, guard: &Guard) -> Result<(), String> {
     let shown = super::text::clean(name, 64);
     let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
-        return Err(format!("`{shown}` is no name of a header"));
+        return Err(format!("`{shown}` is not a header's name"));
     };
     guard
         .check_header(&parsed, Voice::Output)
@@ -51,7 +51,7 @@ pub(super) fn check_content_type(content_type: &str) -> Result<(), String> {
     let is_type = essence.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && is_token(rest));
     if !is_type || content_type.len() > 256 || HeaderValue::from_str(content_type).is_err() {
         let shown = super::text::clean(content_type, 64);
-        return Err(format!("its content type `{shown}` is none: write it like `application/json`"));
+        return Err(format!("its content type `{shown}` is not valid: write it like `application/json`"));
     }
     if essence.get(..23).is_some_and(|start| start.eq_ignore_ascii_case("application/cloudevents")) {
         return Err(format!(
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn headers_are_valid_and_few() {
-        assert_eq!(checked("a b", "x").unwrap_err(), "`a b` is no name of a header");
+        assert_eq!(checked("a b", "x").unwrap_err(), "`a b` is not a header's name");
         assert_eq!(
             checked("x-made-by", "one\r\nhost: two").unwrap_err(),
             "header `x-made-by` has a character that no header may have"

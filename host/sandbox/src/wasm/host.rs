@@ -32,7 +32,7 @@ use waypost_domain::PluginDigest;
 use waypost_domain::plugin::{Failure, Manifest, Report, Verdict};
 use waypost_runtime::chain;
 
-/// Runs plugins and programs. Nothing is started before the first module comes.
+/// Runs plugins and programs. Nothing is started until the first module arrives.
 pub struct Host {
     pub(super) settings: Settings,
     pub(super) artefacts: Artefacts,
@@ -45,14 +45,14 @@ pub struct Host {
     loaded: Cache<PluginDigest, CacheEntry>,
 }
 
-/// A module in memory, with how much of that it takes.
+/// A module in memory, and how many bytes it takes.
 #[derive(Clone)]
 struct CacheEntry {
     plugin: Arc<Plugin>,
     bytes: u64,
 }
 
-/// The most memory that loaded modules take, in bytes, and what each counts at the least.
+/// The most memory that loaded modules take together, in bytes, and the least that each counts.
 const LOADED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const LOADED_BYTES_MIN: u64 = 256 * 1024;
 
@@ -131,7 +131,7 @@ impl Host {
         report::complete(report, outline, &found.component, runner, &self.schemas, user).await
     }
 
-    /// Returns a module ready to run. `wasm` is asked for its bytes where no compiled form is on disk.
+    /// Returns a module ready to run. `wasm` is awaited for its bytes if no machine code is on disk.
     ///
     /// # Errors
     /// When there are no bytes, or they are not accepted any more.
@@ -150,8 +150,8 @@ impl Host {
         Ok(self.loaded.try_get_with(digest, loading).await?.plugin)
     }
 
-    /// Returns a module's machine code for an engine: that which is kept, or else a new one. Also returns how long
-    /// compiling it took; zero when it was there already.
+    /// Returns a module's machine code for an engine, which is compiled if none is stored. Also returns how long
+    /// compiling it took; zero when it was stored.
     async fn artefact(
         &self,
         digest: PluginDigest,
@@ -182,15 +182,16 @@ impl Host {
     }
 
     /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a permit: for a program
-    /// with threads of its own for it. Needs a tokio runtime with time and input/output.
+    /// that has threads of its own for plugins. Needs a tokio runtime with time and input/output.
     ///
     /// # Errors
-    /// When the engine does not run.
+    /// When the engine cannot be started.
     pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<CallResult, Error> {
         Ok(self.runner().await?.run_here(plugin, call).await)
     }
 
-    /// Checks a configuration that a user asks for: first against the manifest's JSON Schema, then by the plugin itself.
+    /// Checks a configuration that a user asks for: first against the manifest's JSON Schema, then by the plugin
+    /// itself.
     ///
     /// # Errors
     /// When the plugin fails to say.
@@ -226,7 +227,7 @@ impl Host {
     pub async fn load_command(&self, wasm: Bytes) -> Result<Arc<Command>, Refused> {
         let (digest, ()) = self.outline(&wasm, report::outline_of_command).await?;
         let commands = self.commands().await?;
-        // One that comes twice is compiled once.
+        // Two loads of the same program at once compile it only once.
         let _permit = commands.loading().await;
         let loading = async {
             let wasm = async { Ok(wasm) };
@@ -248,8 +249,8 @@ impl Host {
         Command::run(command, call).await
     }
 
-    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or is a command's
-    /// that this host has loaded, and all that another version has left. Blocks on the disk.
+    /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or belongs to a
+    /// command that this host has loaded. Also removes what other versions have left. Blocks on the disk.
     ///
     /// # Errors
     /// When the folder cannot be read or a file cannot be removed.
@@ -258,7 +259,7 @@ impl Host {
         self.artefacts.sweep(|digest| wanted.contains(&digest) || is_command(digest), grace)
     }
 
-    /// Removes a module's machine code, and forgets the module. Calls that run go on.
+    /// Removes a module's machine code, and forgets the module. Running calls continue.
     ///
     /// # Errors
     /// When its file cannot be removed.
@@ -275,12 +276,12 @@ impl Host {
         self.artefacts.kept_bytes()
     }
 
-    /// Tells whether a module's machine code is here.
+    /// Tells whether a module's machine code is stored.
     pub fn has(&self, digest: PluginDigest) -> bool {
         self.artefacts.has(digest)
     }
 
-    /// Returns what runs plugins, started at the first use.
+    /// Returns what runs plugins; the first use starts it.
     pub(super) async fn runner(&self) -> Result<&Runner, Error> {
         match self.runner.get() {
             Some(runner) => Ok(runner),
@@ -291,14 +292,15 @@ impl Host {
         }
     }
 
-    /// Returns what runs programs, started at the first use.
+    /// Returns what runs programs; the first use starts it.
     async fn commands(&self) -> Result<&Commands, Error> {
         let guard = Arc::clone(&self.settings.guard);
         self.commands.get_or_try_init(|| start(move || Commands::start(guard))).await
     }
 }
 
-/// Starts a part. Making an engine, its linker and its threads takes too long for a thread that serves others.
+/// Starts a part on a blocking thread: making an engine, its linker and its threads would hold up a thread of the
+/// runtime.
 async fn start<T: Send + 'static>(
     start: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

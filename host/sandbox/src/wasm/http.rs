@@ -26,7 +26,7 @@ struct Bounds {
     requests: usize,
     /// The most bytes of all response bodies.
     response_bytes: usize,
-    /// What is bounded, in the names of the limits: `call`.
+    /// What the limits apply to, in their names: `call`.
     whole: &'static str,
 }
 
@@ -67,14 +67,14 @@ impl Grants {
     }
 }
 
-/// What requests share with the tasks that send them.
+/// What a call shares with the tasks that send its requests.
 #[derive(Clone)]
 struct RequestShare {
     notes: Notes,
     allowance: Allowance,
 }
 
-/// What the host has to say about a call's requests, for its log.
+/// The host's notes about a call's requests, for the call's log.
 #[derive(Clone, Default)]
 pub(super) struct Notes(Arc<Mutex<Vec<LogLine>>>);
 
@@ -100,23 +100,23 @@ impl Outbound {
         Self { grants: Grants::Plugin(plugin), purpose, bounds: CALL, web, requests: 0, share: None }
     }
 
-    /// Makes a program's way out.
+    /// Sets up a program's HTTP access.
     pub(super) fn of_program(hosts: Arc<[AllowHost]>, web: Arc<Web>) -> Self {
         let (grants, purpose) = (Grants::Program(hosts), Purpose::Deliver);
         Self { grants, purpose, bounds: RUN, web, requests: 0, share: None }
     }
 
-    /// Returns what headers are held against.
+    /// Returns the guard that headers are checked against.
     pub(super) fn guard(&self) -> &Guard {
         self.web.guard()
     }
 
-    /// Returns what the host has to say about the call's requests.
+    /// Returns the host's notes about the call's requests.
     pub(super) fn notes(&self) -> Vec<LogLine> {
         self.share.as_ref().map(|share| share.notes.take()).unwrap_or_default()
     }
 
-    /// Decides about a request before anything of it leaves.
+    /// Decides whether a request may be sent.
     ///
     /// # Errors
     /// Says why it is refused, and what would allow it.
@@ -135,25 +135,25 @@ impl Outbound {
         let is_safe = matches!(*method, Method::GET | Method::HEAD);
         if self.purpose == Purpose::Try && !is_safe {
             return Err(format!(
-                "HTTP request to {shown} refused: a trial sends GET and HEAD alone, and this is {}",
+                "HTTP request to {shown} refused: a dry run sends only GET and HEAD, and this is {}",
                 text::clean(method.as_str(), TEXT_BYTES_MAX)
             ));
         }
         if *method == Method::CONNECT {
-            return Err(format!("HTTP request to {shown} refused: a guest opens no tunnels"));
+            return Err(format!("HTTP request to {shown} refused: a guest may not open tunnels"));
         }
         match &self.grants {
             Grants::Plugin(_) => self.decide_headers(headers).map_err(|(name, reason)| {
                 let name = text::clean(name.as_str(), TEXT_BYTES_MAX);
                 format!("HTTP request to {shown} refused: header `{name}` is not a plugin's to set: {reason}")
             }),
-            // The operator has named the hosts.
+            // The operator chose the program and its hosts.
             Grants::Program(_) => Ok(()),
         }
     }
 
     fn decide_headers<'a>(&self, headers: &'a HeaderMap) -> Result<(), (&'a HeaderName, &'static str)> {
-        // The sandbox itself puts `host` there, which is removed.
+        // The sandbox itself adds `host`, which is removed before the request is sent.
         let mut names = headers.keys().filter(|name| **name != HOST);
         names.try_for_each(|name| {
             self.guard().check_header(name, Voice::Request).map_err(|reason| (name, reason))
@@ -205,7 +205,7 @@ impl WasiHttpHooks for Outbound {
             notes.write(reason);
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
-        // The client makes it of the URL, which is what was decided about.
+        // The client makes it from the URL, which is what was checked.
         request.headers_mut().remove(HOST);
         let (web, shown) = (Arc::clone(&self.web), shown(request.uri()));
         Box::new(async move {
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(tried(Method::HEAD), Ok(()));
         assert_eq!(
             tried(Method::POST).unwrap_err(),
-            "HTTP request to example.org refused: a trial sends GET and HEAD alone, and this is POST"
+            "HTTP request to example.org refused: a dry run sends only GET and HEAD, and this is POST"
         );
         assert_eq!(decided(Purpose::Deliver, Method::POST, "http://example.org/"), Ok(()));
         assert!(decided(Purpose::Deliver, Method::CONNECT, "http://example.org/").is_err());

@@ -14,7 +14,7 @@ use waypost_domain::plugin::Failure;
 
 /// Makes a fresh instance and asks it something within the time limit. Returns the guest that is left.
 ///
-/// The instance is dropped in a turn of the guest's, because freeing its memory takes longer than most calls.
+/// The instance is dropped during a turn of the guest, because freeing its memory takes longer than most calls.
 pub(super) async fn ask_fresh<T>(
     plugin: &Plugin,
     guest: Guest,
@@ -35,7 +35,7 @@ pub(super) async fn ask_fresh<T>(
         };
         let store = kept.take().expect(THERE);
         if store.data().meter.memory_bytes > KEEP_RESIDENT_BYTES {
-            // Freeing it may take longer than a tick, and reading the thread's time takes a system call.
+            // Freeing that much may take longer than a tick. Otherwise this saves the system call.
             timer.read_thread_time();
         }
         (answer, store.into_data())

@@ -12,11 +12,11 @@ const VALUE_BYTES_MAX: usize = 1024;
 pub(super) const BY: &str = "by";
 /// The most fields of a line.
 const FIELDS_MAX: usize = 16;
-/// What a line costs besides its texts, and what each field does.
+/// What each line costs besides its texts, and what each field costs.
 const LINE_COST: usize = 16;
 const FIELD_COST: usize = 8;
 
-/// The lines that fit into a limit. Those that do not are counted, and later ones that do still come.
+/// The lines that fit into a limit. Lines that do not fit are counted; shorter ones after them may still fit.
 #[derive(Default)]
 pub(super) struct Logs {
     pub(super) lines: Vec<LogLine>,
@@ -25,7 +25,7 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    /// Writes a guest's line, cut and cleaned.
+    /// Adds a guest's line, cut and cleaned.
     pub(super) fn write(
         &mut self,
         level: LogLevel,
@@ -56,7 +56,7 @@ impl Logs {
     }
 }
 
-/// Returns a field's name: not that of the host's own lines.
+/// Cleans a field's name, and changes it if it is the one that marks the host's own lines.
 fn name(name: &str) -> String {
     let name = text::clean(name, NAME_BYTES_MAX);
     if name == BY { format!("plugin.{name}") } else { name }

@@ -1,4 +1,4 @@
-//! What a plugin says about itself and its configuration: a call like any other, with the usual limits and no grants.
+//! Asks a plugin about itself and its configuration: in a call like any other, with the usual limits and no grants.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use super::text;
 use waypost_domain::json;
 use waypost_domain::plugin::{Failure, Manifest};
 
-/// The longest name and version, description, and wanted host, in bytes, and the most of these.
+/// The longest name, version or wanted host, and the longest description, in bytes; and the most wanted hosts.
 const NAME_BYTES_MAX: usize = 256;
 const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
 const HOSTS_MAX: usize = 64;
 
-/// What a plugin is asked.
+/// A question to a plugin.
 pub(super) enum Question {
     /// The plugin's manifest.
     Describe,
@@ -29,13 +29,13 @@ pub(super) enum Question {
     CheckConfig(String),
 }
 
-/// What it answers.
+/// A plugin's answer.
 pub(super) enum Answer {
     /// It does not export `metadata`.
     Nothing,
-    /// To [`Question::Describe`].
+    /// The answer to [`Question::Describe`].
     Manifest(metadata::Manifest),
-    /// To [`Question::CheckConfig`].
+    /// The answer to [`Question::CheckConfig`].
     Problems(Vec<Problem>),
 }
 
@@ -106,7 +106,7 @@ async fn read(schemas: &SchemaChecks, user: &str, manifest: metadata::Manifest) 
     })
 }
 
-/// Asks an instance.
+/// Asks an instance a question.
 pub(super) async fn put(
     plugin: &Plugin,
     store: &mut Store<Guest>,
@@ -126,7 +126,7 @@ pub(super) async fn put(
     })
 }
 
-/// Returns a failure's text as it follows `its metadata failed:`.
+/// Returns a failure's text, for use after `its metadata failed:`.
 fn reason(failure: Failure) -> String {
     let reason = failure.reason();
     reason.strip_prefix("plugin: ").map_or(reason.clone(), str::to_owned)

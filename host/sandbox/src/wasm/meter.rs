@@ -14,15 +14,14 @@ pub(super) const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// The memory that all calls share is used up. This ends the call: the guest cannot know that trying again may help.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(
-    "there is no memory for it now beside what other calls have (the setting plugin_memory_total_bytes): it had \
-     {had_bytes} bytes"
+    "other calls leave no memory for it now (the setting plugin_memory_total_bytes): it had {had_bytes} bytes"
 )]
 pub(super) struct Shortage {
     had_bytes: usize,
 }
 
-/// Counts memory, and keeps what it refused: an allocator that cannot grow panics, which otherwise looks like a bug of
-/// the guest.
+/// Counts memory, and remembers what it refused: an allocator that cannot grow panics, which would otherwise look like
+/// a bug in the guest.
 pub(super) struct Meter {
     memory_bytes_max: usize,
     /// Its part of the memory that all calls share, where they share it.
@@ -31,7 +30,7 @@ pub(super) struct Meter {
     pub(super) memory_bytes: usize,
     /// The memory that it would have used if the shared memory had sufficed.
     pub(super) wanted_bytes: usize,
-    /// What the last growth that was allowed adds to that.
+    /// The bytes of the last growth that was allowed.
     growth: usize,
     /// The limit that refused a growth last, with its value. The guest may have handled the refusal.
     pub(super) refused: Option<String>,
@@ -46,7 +45,7 @@ impl Meter {
         Self { memory_bytes_max, share: None, memory_bytes: 0, wanted_bytes: 0, growth: 0, refused: None }
     }
 
-    /// Takes as much of the memory that calls share as all of a guest's memories need.
+    /// Takes enough of the memory that calls share for all of a guest's memories.
     fn take(&mut self, bytes: usize) -> Result<(), Shortage> {
         let Some(share) = &mut self.share else { return Ok(()) };
         let more = bytes.saturating_sub(share.weight());

@@ -58,7 +58,7 @@ pub(super) fn offer(name: &str) -> Offer {
     }
 }
 
-/// Tells whether a name is that of an interface, in a version that is compatible.
+/// Tells whether a name is that of a wanted interface, in a compatible version.
 pub(super) fn is_compatible(name: &str, wanted: &str) -> bool {
     match (name.split_once('@'), wanted.split_once('@')) {
         (Some((path, version)), Some((other, wanted))) => path == other && track(version) == track(wanted),
@@ -66,7 +66,7 @@ pub(super) fn is_compatible(name: &str, wanted: &str) -> bool {
     }
 }
 
-/// Returns the part of a version in which all that are compatible agree (semver): 1 of 1.2.3, 0.2 of 0.2.6, and all of
+/// Returns the part of a version that all compatible versions share (semver): 1 of 1.2.3, 0.2 of 0.2.6, and all of
 /// 0.0.1 and of a pre-release.
 fn track(version: &str) -> &str {
     if version.contains(['-', '+']) {
@@ -86,7 +86,7 @@ mod tests {
     use crate::wasm::engine;
     use crate::wasm::runner::link;
 
-    /// A member of each linked interface, for a name that is defined twice is an error.
+    /// A member of each linked interface. Defining it again is an error, which shows that it is linked.
     const MEMBERS: [(&str, &str); 29] = [
         ("waypost:plugin/log", "write"),
         ("waypost:plugin/config", "all"),

@@ -1,7 +1,7 @@
-//! What a component exports and imports, read from its bytes before anything of it is compiled.
+//! What a component exports and imports, read from its bytes before any of it is compiled.
 //!
-//! Compiling takes seconds and gigabytes. Whether a component can be of use at all stands in a few of its own sections;
-//! what is nested in it is skipped, and nothing is validated: the compiler does that. Lists and names are bounded here,
+//! Compiling takes seconds and gigabytes, but a few of a component's own sections tell whether it can be of use at all.
+//! Nested components are skipped, and nothing is validated: the compiler does that. Lists and names are bounded here,
 //! since reports and refusals repeat them.
 
 use wasmparser::{Chunk, Parser, Payload};
@@ -21,7 +21,7 @@ const TOLD_BYTES_MAX: usize = 64;
 /// What a component exports and imports, by name.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
-    /// The first few names of exports, as they may be told.
+    /// The first few names of exports, cleaned for messages.
     exports: Vec<String>,
     exports_count: usize,
     /// Those of [`Wanted`] that are exported.
@@ -33,7 +33,7 @@ pub(super) struct Outline {
     long: Option<(usize, String)>,
 }
 
-/// What some part of the host calls.
+/// An interface that some part of the host calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Policy,
@@ -54,7 +54,7 @@ impl Outline {
     /// Reads a component.
     ///
     /// # Errors
-    /// In the compiler's words, where it would not get further.
+    /// When it cannot be parsed, in the compiler's words.
     pub(super) fn read(wasm: &[u8]) -> Result<Self, String> {
         let mut outline = Self::default();
         outline.walk(wasm).map_err(|reason| format!("failed to parse WebAssembly module: {reason}"))?;
@@ -65,7 +65,7 @@ impl Outline {
         let failed = |error: wasmparser::BinaryReaderError| error.to_string();
         let (mut parser, mut at) = (Parser::new(0), 0);
         loop {
-            let Some(rest) = wasm.get(at..) else { return Err("it breaks off".to_owned()) };
+            let Some(rest) = wasm.get(at..) else { return Err("it is truncated".to_owned()) };
             let Chunk::Parsed { consumed, payload } = parser.parse(rest, true).map_err(failed)? else {
                 return Ok(());
             };
@@ -109,7 +109,7 @@ impl Outline {
         }
     }
 
-    /// Tells whether something is exported under the name of what is wanted.
+    /// Tells whether something is exported under the name of a wanted interface.
     pub(super) fn has(&self, wanted: Wanted) -> bool {
         WANTED.iter().zip(self.has).any(|((one, _), has)| has && *one == wanted)
     }
@@ -122,7 +122,7 @@ impl Outline {
         }
     }
 
-    /// Says which limit the imports exceed, if they do; the list of them is as short as the sentence then.
+    /// Says which limit the imports exceed, if they do, and cuts the list of imports to those in the message.
     pub(super) fn excess(&mut self) -> Option<String> {
         if let Some((bytes, name)) = &self.long {
             self.imports.truncate(TOLD_MAX);
@@ -213,6 +213,6 @@ mod tests {
         }
         assert!(Outline::read(&wasm[..wasm.len() - 1]).is_err());
         let nested = wat::parse_str("(component (core module (func)))").unwrap();
-        assert!(Outline::read(&nested[..nested.len() - 1]).unwrap_err().ends_with("it breaks off"));
+        assert!(Outline::read(&nested[..nested.len() - 1]).unwrap_err().ends_with("it is truncated"));
     }
 }

@@ -1,4 +1,4 @@
-//! Between an event and the records that a guest sees and makes.
+//! Converts between events and the records that a guest sees and makes.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use waypost_domain::plugin::{Failure, OUTPUTS_MAX, Output};
 use waypost_domain::{Event, json};
 use waypost_net::Guard;
 
-/// Makes what a transform returned into outputs.
+/// Checks what a transform returned, and turns it into outputs.
 ///
 /// # Errors
 /// Names the limit that they exceed, or the output that cannot be sent and what is wrong with it.
@@ -75,7 +75,7 @@ fn one(output: transform::Output, of: &Event, guard: &Guard) -> Result<Output, S
                     is_json.map_err(|error| match error {
                         json::Error::TooDeep(error) => format!("its body is JSON {error}"),
                         json::Error::Syntax(error) => {
-                            format!("its body is said to be JSON and is none: {error}")
+                            format!("its body is declared to be JSON, but is not: {error}")
                         }
                     })?;
                     Bytes::from(text)
@@ -88,7 +88,7 @@ fn one(output: transform::Output, of: &Event, guard: &Guard) -> Result<Output, S
     }
 }
 
-/// Takes an event from a guest, as it is.
+/// Converts a guest's event, unchanged.
 fn canonical(event: types::EventResult) -> Canonical<'static> {
     Canonical {
         id: event.id,
@@ -107,7 +107,7 @@ fn canonical(event: types::EventResult) -> Canonical<'static> {
     }
 }
 
-/// Shows an event to a guest.
+/// Converts an event for a guest.
 pub(super) fn seen<'a>(event: &'a Canonical<'a>, extensions: &'a [(&'a str, &'a str)]) -> EventParam<'a> {
     EventParam {
         id: &event.id,

@@ -1,4 +1,4 @@
-//! What exceeded a limit a short while ago, so that it is not tried again at once.
+//! Remembers which modules exceeded a limit a short while ago, so that they are not tried again at once.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use moka::future::Cache;
 
 use waypost_domain::PluginDigest;
 
-/// How long it is remembered that something took too much.
+/// How long a refusal is remembered.
 pub(super) const MEMORY: Duration = Duration::from_secs(10 * 60);
-/// The most that is remembered.
+/// The most refusals that are remembered.
 const REMEMBERED_MAX: u64 = 4096;
 
-/// Modules that exceeded a limit, by the user they did it for: a busy machine takes longer, and another user may try.
+/// Modules that exceeded a limit, by user: the machine may just have been busy, so another user may try.
 pub(super) struct Refusals(Cache<(String, PluginDigest), String>);
 
 impl Refusals {

@@ -15,17 +15,17 @@ use super::text;
 use waypost_domain::PluginDigest;
 use waypost_domain::plugin::{Import, Offer, Report};
 
-/// What this waypost calls, in the order in which it does.
+/// The interfaces that this waypost calls, in the order of the calls.
 const CALLED: [&str; 4] = ["metadata", "policy", "filter", "transform"];
-/// The package of that.
+/// The package of these interfaces.
 const PACKAGE: &str = "waypost:plugin";
-/// And its version.
+/// The version of that package.
 const VERSION: &str = "0.1.0";
 
 /// Looks at a plugin before it is compiled.
 ///
 /// # Errors
-/// When it can be of no use here: it exports nothing that is called, or imports what is not there.
+/// When it can be of no use here: it exports nothing that is called, or imports what is not offered.
 pub(super) fn outline(digest: PluginDigest, wasm: &[u8]) -> Result<Outline, Refused> {
     let mut outline = Outline::read(wasm).map_err(Refused::Invalid)?;
     let exports = [Wanted::Policy, Wanted::Filter, Wanted::Transform].into_iter().any(|one| outline.has(one));
@@ -73,7 +73,7 @@ pub(super) async fn complete(
 ) -> Result<Report, Refused> {
     let plugin = match runner.link(report.digest, component) {
         Ok(plugin) => Arc::new(plugin),
-        // A newer patch of an interface may have functions that the older one has not.
+        // A newer patch of an interface may have functions that an older one lacks.
         Err(error) => return Err(misfit(format!("it does not link: {}", text::of(&error)), report)),
     };
     let exports = &plugin.exports;
@@ -85,7 +85,7 @@ pub(super) async fn complete(
     ];
     let known = CALLED.into_iter().zip(has).filter(|(_, has)| *has);
     report.exports = known.map(|(name, _)| name.to_owned()).collect();
-    // What bears the name need not be what is called.
+    // An export with the right name need not be the interface that is called.
     if !has[1..].contains(&true) {
         return Err(misfit(nothing_to_call(outline), report));
     }
@@ -97,7 +97,7 @@ pub(super) async fn complete(
 const RUN: &str = "wasi:cli/run@0.2";
 const TARGET: &str = "wasm32-wasip2";
 
-/// Makes the report of a module of which no more is known.
+/// Returns the report of a module of which only the outline is known.
 pub(super) fn blank(digest: PluginDigest, bytes: u64, outline: &Outline) -> Report {
     Report {
         digest,
@@ -115,7 +115,7 @@ fn misfit(reason: String, report: Report) -> Refused {
     Refused::DoesNotFit { reason, report: Box::new(report) }
 }
 
-/// Says which imports are not to be had, with what is.
+/// Says which imports are not offered, and what is offered instead.
 fn missing(imports: &[Import]) -> Option<String> {
     let tell = |import: &Import| {
         let name = &import.name;
@@ -133,7 +133,7 @@ fn missing(imports: &[Import]) -> Option<String> {
 fn nothing_to_call(outline: &Outline) -> String {
     let found = outline.exported();
     let hint = if outline.has(Wanted::Run) {
-        ": it is a program, which is no plugin of a subscription but a handler: name it as the `component` of a \
+        ": it is a program, which cannot be a subscription's plugin, but a handler: name it as the `component` of a \
          [[handler]], and try it with `waypost handler run`"
     } else {
         ""

@@ -67,7 +67,7 @@ impl Runner {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(settings.threads)
             .thread_name("plugin")
-            // Where a client is made.
+            // For making HTTP clients.
             .max_blocking_threads(BLOCKING_MAX)
             .on_thread_start(give_precedence)
             .enable_all()
@@ -147,8 +147,8 @@ impl Runner {
         }
     }
 
-    /// Runs something on the threads of plugins, with a user's permits for one call: for an instance, and for the memory
-    /// that it is expected to need. Dropping the future ends it.
+    /// Runs something on the threads of plugins, with a user's permits for one call: for an instance, and for the
+    /// memory that it is expected to need. Dropping the future ends it.
     async fn with_share<F>(
         &self,
         user: &str,
@@ -165,7 +165,7 @@ impl Runner {
         let runtime = self.runtime.as_ref().expect("it goes only when this is dropped");
         let task = runtime.spawn(async move {
             let done = work.await;
-            // Its instance is gone.
+            // The instance has been dropped.
             drop((instance, ticking));
             done
         });
@@ -179,7 +179,8 @@ impl Runner {
     }
 }
 
-/// Dropping a runtime blocks, and panics inside another runtime, where this may be dropped. So it is not waited for.
+/// Shuts the runtime down without waiting: dropping it would block, and would panic inside another runtime, where a
+/// runner may be dropped.
 impl Drop for Runner {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -221,7 +222,7 @@ async fn call_fresh(
     CallResult { run, outputs: answers.outputs, state: guest.state }
 }
 
-/// Explains why a call's task ended without a result. A panic of the host's own code fails that call alone. It counts
+/// Explains why a call's task ended without a result. A panic of the host's own code fails only that call. It counts
 /// as an attempt, since the same call would panic again.
 fn unended(error: JoinError) -> Failure {
     let Ok(panic) = error.try_into_panic() else {
@@ -241,7 +242,7 @@ pub(super) fn link(engine: &Engine) -> Result<Linker<Guest>, wasmtime::Error> {
     Ok(linker)
 }
 
-/// Lets other threads go before this one. Where that cannot be done, all are equal.
+/// Lowers the priority of this thread. If that fails, all threads have the same priority.
 pub(super) fn give_precedence() {
     // Linux has a priority for each thread; elsewhere this would be the whole process's.
     #[cfg(target_os = "linux")]

@@ -16,10 +16,10 @@ use super::engine::TICK;
 /// With more users than this, those without guests are dropped: they have used at most a few ticks more than others.
 const USERS_KEPT: usize = 1024;
 
-/// The shortest time between two interruptions: changing guests costs some microseconds.
+/// The shortest time between two interruptions: switching guests costs some microseconds.
 const INTERRUPTION_MIN: Duration = Duration::from_micros(250);
 
-/// The order in which guests run. Its clones are the same.
+/// The order in which guests run. Clones share it.
 #[derive(Clone)]
 pub(super) struct Schedule(Arc<Shared>);
 
@@ -243,7 +243,7 @@ mod tests {
 
     /// With six users whose guests spin, a seventh user's guest waited for all of them.
     #[test]
-    fn whoever_has_had_the_least_comes_next() {
+    fn the_user_with_the_least_time_runs_next() {
         let schedule = Schedule::new(1, || ());
         let mut spinners: Vec<_> = (0..6).map(|user| schedule.seat(&format!("spinner {user}"))).collect();
         for _ in 0..10 {
@@ -268,7 +268,7 @@ mod tests {
 
     /// A guest waited for the tick of those that spun.
     #[test]
-    fn a_user_with_less_time_than_those_that_run_interrupts_them_and_nobody_else_does() {
+    fn only_a_user_with_less_time_than_those_that_run_interrupts_them() {
         let interruptions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counted = Arc::clone(&interruptions);
         let schedule = Schedule::new(1, move || {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_saves_up_time() {
+    fn no_user_saves_up_time() {
         let schedule = Schedule::new(1, || ());
         let (mut busy, mut rested) = (schedule.seat("busy"), schedule.seat("rested"));
         for _ in 0..100 {

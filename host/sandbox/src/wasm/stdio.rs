@@ -1,4 +1,4 @@
-//! What a guest writes to stderr and stdout. The end of it is kept, since a panic's text comes last.
+//! What a guest writes to stderr and stdout. Only the end is kept, since a panic's text comes last.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ const KEPT_BYTES_MAX: usize = 8 * 1024;
 pub(super) struct Tail(Arc<Mutex<VecDeque<u8>>>);
 
 impl Tail {
-    /// Returns the end of what was written, without what a terminal would obey.
+    /// Returns the end of what was written, without terminal escapes.
     pub(super) fn text(&self) -> String {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_empty() {

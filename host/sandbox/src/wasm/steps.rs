@@ -30,12 +30,12 @@ pub(super) struct Input<'a> {
 /// What a plugin has answered so far.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// The interfaces that did, in their order.
+    /// The interfaces that have answered, in order.
     pub(super) interfaces: Vec<String>,
     pub(super) outputs: Vec<Output>,
 }
 
-/// What a guest said no with.
+/// The answer with which a guest ends the call early.
 type No = Result<Verdict, Failure>;
 
 /// Asks each interface that the plugin exports. The outer error is wasmtime's: there was no answer.
@@ -76,7 +76,7 @@ pub(super) async fn ask(
     callee.transform(event, context, input.event, answers).await
 }
 
-/// An instance that can be callee.
+/// An instance, with what its calls need.
 struct Callee<'a> {
     plugin: &'a Plugin,
     store: &'a mut Store<Guest>,
@@ -85,7 +85,7 @@ struct Callee<'a> {
 }
 
 impl Callee<'_> {
-    /// Puts in how long the guest has now.
+    /// Sets the deadline to the time that the guest has left.
     fn timed<'c>(&self, context: CallContext<'c>) -> CallContext<'c> {
         let deadline_ms = u32::try_from(self.timer.left().as_millis()).unwrap_or(u32::MAX);
         CallContext { deadline_ms, ..context }

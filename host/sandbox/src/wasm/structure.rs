@@ -2,8 +2,8 @@
 //!
 //! A component may define another one and instantiate it twice, and that one a third: thirty such lines are a billion
 //! instances. The compiler writes out each of them, and a process that loads the code holds each in memory. So they are
-//! counted from the definitions alone, in the time that it takes to read them. Bytes that are no component are left to
-//! the compiler, which reports what is wrong with them.
+//! counted from the definitions alone, in the time that it takes to read them. Bytes that are not a component are left
+//! to the compiler, which reports what is wrong with them.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Encoding, Instance,
@@ -15,9 +15,11 @@ use super::limits::size;
 /// The most of each that an instance may be made of. Python's plugins, the largest known, have 3 components and 14 core
 /// modules with a memory and a few tables. The pool allows less than this, which is checked later.
 const MOST: Parts = Parts { components: 1000, instances: 256, memories: 16, tables: 256 };
-/// The largest custom section, in bytes. The largest that tools make are names of functions: 240 KB in Python's plugins.
+/// The largest custom section, in bytes. The largest that tools make are names of functions: 240 KB in Python's
+/// plugins.
 const CUSTOM_BYTES_MAX: usize = 1024 * 1024;
-/// The largest section of debug information. The smallest plugin in Rust has 1.2 MB of `.debug_str` without `--release`.
+/// The largest section of debug information. The smallest plugin in Rust has 1.2 MB of `.debug_str` without
+/// `--release`.
 const DEBUG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What the names of those begin with.
 const DEBUG: &str = ".debug_";
@@ -146,7 +148,7 @@ fn read_section(section: Payload<'_>, open: &mut [Definition]) -> Result<(), Sto
 }
 
 impl Definition {
-    /// Begins a definition. A component is an instance of itself once it is instantiated, and so is a core module.
+    /// Begins a definition. Instantiating it makes at least one instance: of a component or of a core module.
     fn new(encoding: Encoding) -> Self {
         let is_component = encoding == Encoding::Component;
         let parts = match is_component {
@@ -198,7 +200,7 @@ fn at(space: &[Option<Parts>], index: u32) -> Result<Option<Parts>, Stop> {
 /// A component that is passed as an argument could be anything, including one that instantiates itself twice.
 fn unknown() -> Stop {
     Stop::Limit(
-        "limit of no instances of components that it is handed: instantiate only components that are defined in it"
+        "limit of no instances of components that it is given: instantiate only components that are defined in it"
             .to_owned(),
     )
 }
@@ -274,7 +276,7 @@ mod tests {
             (component $a (import "c" (component $c)) (instance (instantiate $c)) (instance (instantiate $c)))
             (component $b)
             (instance (instantiate $a (with "c" (component $b)))))"#;
-        assert!(checked(handed).unwrap_err().contains("that it is handed"));
+        assert!(checked(handed).unwrap_err().contains("that it is given"));
     }
 
     #[test]

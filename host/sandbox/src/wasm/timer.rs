@@ -4,9 +4,10 @@
 //! Time in which the guest was ready while others had the threads or the processor does not count, so a busy host does
 //! not make plugins fail. [`super::schedule`] decides when a guest runs.
 //!
-//! That takes the thread's own clock: of 40 calls that may take three times what they need of the processor, beside eight
-//! threads that spin on two cores, all ended in time; by the wall clock, 30 took longer (`cargo bench -p waypost-sandbox --bench
-//! plugins`, the last line). Most calls end before the first tick and never read it.
+//! This needs the thread's own clock. In a bench, 40 calls had a limit of three times their processor time, beside
+//! eight threads that spin on two cores. By the thread's clock all ended in time; by the wall clock, 30 took too long
+//! (`cargo bench -p waypost --bench plugins`, the last line). Most calls end before the first tick and never read that
+//! clock.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use tokio::time::Sleep;
 use super::engine::TICK;
 use super::schedule::Seat;
 
-/// The time of one call. Its clones are the same.
+/// The time of one call. Clones share it.
 ///
 /// The guest and the code that polls it never run on two threads at once: a task's polls follow one another.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl Timer {
         self.left()
     }
 
-    /// Lets the thread's own time count from here on, in this poll: what follows may take longer than a tick.
+    /// Counts the thread's own time from here on, in this poll: what follows may take longer than a tick.
     pub(super) fn read_thread_time(&self) {
         if self.0.ran_at.load(Ordering::Relaxed) == 0 {
             let before = nanos(self.ran());
@@ -134,7 +135,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Runs what is left to do after a guest's end, in a turn of its seat.
+/// Does the work that is left after a guest's end, in a turn of its seat.
 pub(super) async fn in_turn<T>(seat: Option<&mut Seat>, work: impl FnOnce() -> T) -> T {
     let Some(seat) = seat else { return work() };
     poll_fn(|cx| seat.poll_turn(cx)).await;

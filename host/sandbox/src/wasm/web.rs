@@ -1,4 +1,4 @@
-//! The client of guests' requests: within their reach, marked, and no connection kept.
+//! The client of guests' requests. It stays within their reach, marks each request, and keeps no connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ pub(super) struct Web {
 
 /// Why there is no response.
 pub(super) enum SendError {
-    /// It must not go there.
+    /// The request must not go there.
     Refused(Refused),
-    /// A sentence, and what the guest is told.
+    /// The reason for the log, and the error for the guest.
     Other(String, Error),
 }
 
@@ -52,7 +52,7 @@ impl Web {
         Self { agent, guard, reach, client: OnceCell::new() }
     }
 
-    /// Returns what plugins' headers are held against.
+    /// Returns the guard that plugins' headers are checked against.
     pub(super) fn guard(&self) -> &Guard {
         &self.guard
     }
@@ -68,7 +68,7 @@ impl Web {
         self.client.get_or_try_init(make).await
     }
 
-    /// Sends a request. Its URL has been allowed; where it leads is checked when it is connected to.
+    /// Sends a request whose URL has been allowed. The address is checked when the connection is made.
     pub(super) async fn send(
         &self,
         mut request: Request<WasiBody>,
@@ -79,7 +79,7 @@ impl Web {
         let sent = match first_byte {
             None => sending.await,
             Some(wait) => tokio::time::timeout(wait, sending).await.map_err(|_| {
-                let reason = format!("no answer within the {} ms that the guest gave it", wait.as_millis());
+                let reason = format!("no answer within the {} ms that the guest allowed", wait.as_millis());
                 SendError::Other(reason, Error::ConnectionReadTimeout)
             })?,
         };

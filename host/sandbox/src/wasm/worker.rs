@@ -19,11 +19,11 @@ use waypost_runtime::process;
 /// What a child process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// A component to machine code.
+    /// Compile a component to machine code.
     Compile,
-    /// Machine code that a child has made, to the number of bytes of memory that it takes once it is loaded.
+    /// Load machine code that a child has made, and return how many bytes of memory it takes.
     Load,
-    /// A JSON Schema, and a value that it is laid over.
+    /// Check a JSON Schema, and validate a value against it.
     Check,
 }
 
@@ -40,7 +40,7 @@ pub struct Allowance {
 pub(super) const FAILED: u8 = 1;
 /// The exit code of a task that ended at a limit, and named it on stderr.
 pub(super) const LIMITED: u8 = 3;
-/// The longest that is said about a failure.
+/// The longest text about a failure, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1000;
 
 /// Why a task has no result.
@@ -104,7 +104,7 @@ fn limit(allowance: Allowance) -> Result<(), rustix::io::Errno> {
     setpriority_process(None, 19)
 }
 
-/// Reads the input, and watches from then on whether the parent is still there.
+/// Reads the input, and then starts to watch whether the parent is still there.
 fn input() -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("failed to read the input: {error}");
     let mut stdin = std::io::stdin().lock();
@@ -114,7 +114,7 @@ fn input() -> Result<Vec<u8>, String> {
     let mut input = Vec::new();
     let read = stdin.by_ref().take(length).read_to_end(&mut input).map_err(failed)?;
     if read as u64 != length {
-        return Err("the input broke off".to_owned());
+        return Err("the input is truncated".to_owned());
     }
     drop(stdin);
     let watch = || {

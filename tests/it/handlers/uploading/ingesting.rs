@@ -244,8 +244,8 @@ async fn an_answer_that_cannot_be_read_is_shown() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let uploader = uploader(&to(&service)).unwrap();
     for (status, text, part) in [
-        (200, "<html>\n welcome", "what is no job: `{\"job_id\": …}`: <html> welcome"),
-        (200, "{\"job_id\": null}", "what is no job"),
+        (200, "<html>\n welcome", "is not a job: `{\"job_id\": …}`: <html> welcome"),
+        (200, "{\"job_id\": null}", "is not a job"),
         (302, "elsewhere", "answered 302 Found"),
         (500, "oh", "answered 500 Internal Server Error"),
     ] {

@@ -203,7 +203,7 @@ impl<const SHARED: bool> Engine<SHARED> {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(what: impl Fn() -> bool) {
     let waiting = async {
         while !what() {

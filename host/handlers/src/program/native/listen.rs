@@ -85,7 +85,7 @@ mod tests {
 
     /// A full disk failed the run, for good where it had no schedule.
     #[tokio::test]
-    async fn a_disk_without_room_for_what_the_program_says_is_no_fault_of_the_programs() {
+    async fn a_full_disk_is_not_the_programs_fault() {
         let full = heard(Path::new("/dev/full")).await;
         assert!(matches!(full, Some(Fault::Shortage(_))), "{full:?}");
         let absent = heard(Path::new("/no/such/folder/stdout")).await;

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The ratio of the pause to the time of a measurement, which bounds the processor time that measuring takes.
 const PAUSE_RATIO: u32 = 19;
 
-/// Resolves when the folders hold too much, with which limit was exceeded. Cancel safe.
+/// Resolves once the folders hold too much, and returns which limit they exceed. Cancel safe.
 pub(super) async fn exceeded(folders: &[PathBuf], limits: CallLimits) -> String {
     let mut pause = PAUSE;
     loop {

@@ -1,4 +1,4 @@
-//! Where supervisors come from: a fork server of the service's own, started at the first program.
+//! Starts supervisors through a fork server, which the service starts with the first program.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ use crate::program::{Call, DEFAULT_PATH, Fault};
 /// The longest that the fork server may take to read an order.
 const ORDER_TIME: Duration = Duration::from_secs(10);
 
-/// Starts supervisors. Its clones share one fork server, which ends with the last of them; supervisors do not.
+/// Starts supervisors. Clones share one fork server, which ends with the last of them. Supervisors do not end with it.
 #[derive(Clone)]
 pub struct Supervisors(Arc<Shared>);
 
@@ -35,11 +35,11 @@ struct Server {
     _process: Child,
 }
 
-/// What a program says, and what takes it.
+/// A program's stdout and stderr, each with what captures it.
 pub(super) type Streams = ((pipe::Receiver, Capture), (pipe::Receiver, Capture));
 
 impl From<PathBuf> for Supervisors {
-    /// Names the `waypost` program.
+    /// Takes the path of the `waypost` program.
     fn from(waypost: PathBuf) -> Self {
         Self(Arc::new(Shared { waypost, server: Mutex::default() }))
     }
@@ -124,7 +124,7 @@ impl Server {
     }
 }
 
-/// Returns what a supervisor has to know.
+/// Returns what a supervisor needs to know.
 fn supervision(native: &Native, call: &Call) -> Result<Supervision, Fault> {
     let mut command = Vec::new();
     if let [program, rest @ ..] = &native.command[..] {
@@ -133,7 +133,7 @@ fn supervision(native: &Native, call: &Call) -> Result<Supervision, Fault> {
         command.push(program.into_os_string());
         command.extend(rest.iter().chain(&call.arguments).map(Into::into));
     }
-    // Later ones go before earlier ones.
+    // Later variables override earlier ones.
     let mut environment = std::collections::BTreeMap::from([("PATH", DEFAULT_PATH)]);
     let named = native.environment.iter().chain(&call.environment);
     environment.extend(named.map(|(name, value)| (name.as_str(), value.as_str())));

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(5);
 /// Waits for the end of a program, or ends it.
 ///
 /// # Errors
-/// When this machine lacks what it takes to start the program.
+/// When this machine lacks what is needed to start the program.
 pub(super) async fn watch(
     control: UnixStream,
     call: &Call,
@@ -65,7 +65,7 @@ pub(super) async fn watch(
     })
 }
 
-/// What a supervisor says.
+/// The reports of a supervisor.
 struct Reports {
     lines: Lines<BufReader<OwnedReadHalf>>,
     /// The supervisor, once there is one.
@@ -116,6 +116,6 @@ impl Reports {
             let _ = kill_process(supervisor, Signal::KILL);
         }
         let how = self.lost.unwrap_or_else(|| "no answer".to_owned());
-        Ok(Exit::Failed(format!("`waypost supervise`, which watches over it, ended without a report: {how}")))
+        Ok(Exit::Failed(format!("its supervisor, `waypost supervise`, ended without a report: {how}")))
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn adopt() -> Result<(), String> {
     #[cfg(target_os = "linux")]
     {
         let own = rustix::process::getpid();
-        rustix::process::set_child_subreaper(Some(own))
-            .map_err(|error| format!("failed to adopt what the program will leave behind: {error}"))?;
+        rustix::process::set_child_subreaper(Some(own)).map_err(|error| {
+            format!("failed to adopt the processes that the program leaves behind: {error}")
+        })?;
         // Without `/proc`, adopted processes could not be found.
         if !std::path::Path::new(linux::PROCESSES).join("self").exists() {
             return Err(format!(
@@ -58,7 +59,7 @@ pub(in crate::program) fn end_session(_supervisor: Pid) {}
 pub(super) struct Family {
     program: Pid,
     exit: Option<Exit>,
-    /// No child is left, neither own nor adopted.
+    /// Whether no child is left, neither own nor adopted.
     is_alone: bool,
     children: Signals,
 }
@@ -83,7 +84,7 @@ impl Family {
         }
     }
 
-    /// Waits for the end of all.
+    /// Waits for the end of all processes.
     pub(super) async fn all_ended(&mut self) {
         self.reap();
         while !self.is_alone {
@@ -190,8 +191,8 @@ mod linux {
         pub(super) session: Pid,
     }
 
-    /// Returns the processes that descend from this one. It looks at all of the system's (`/proc/*/stat`), as the files
-    /// with a process's children are not in every kernel; but only where a program has left something behind.
+    /// Returns the processes that descend from this one. This reads all of the system's processes (`/proc/*/stat`),
+    /// because not every kernel lists a process's children; but only if a program has left processes behind.
     pub(super) fn descendants() -> Vec<Member> {
         below(getpid(), processes())
     }

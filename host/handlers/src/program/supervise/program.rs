@@ -1,4 +1,4 @@
-//! Starting the program: where it is, and why it cannot be started, in words that help.
+//! Starts the program: finds it, and explains why it cannot be started and what to do.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -52,7 +52,7 @@ pub(super) fn start(supervision: &Supervision, streams: Streams) -> Result<Pid, 
     started.map_err(|error| not_started(&program, &error))
 }
 
-/// Judges why a program was not started.
+/// Classifies why a program was not started.
 fn not_started(program: &Path, error: &io::Error) -> Fault {
     match Fault::of(&format!("failed to start `{}`", program.display()), error) {
         Fault::Shortage(shortage) => Fault::Shortage(shortage),
@@ -107,14 +107,14 @@ fn refusal(program: &Path, error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) => match interpreter(program) {
             Some(interpreter) if interpreter.ends_with('\r') => {
-                format!("`{name}` has the line ends of Windows: save it with those of Unix")
+                format!("`{name}` has Windows line endings: save it with Unix line endings")
             }
             Some(interpreter) => {
                 format!(
-                    "the first line of `{name}` names `{interpreter}`, which does not exist: correct it or install that"
+                    "the first line of `{name}` names `{interpreter}`, which does not exist: correct the line or install it"
                 )
             }
-            None => format!("`{name}` was built for another system: what should load it does not exist"),
+            None => format!("`{name}` was built for another system: its loader does not exist"),
         },
         Some(Errno::ACCESS) if meta.permissions().mode() & 0o111 == 0 => {
             format!("`{name}` is not executable: run `chmod +x` on it")
@@ -127,7 +127,7 @@ fn refusal(program: &Path, error: &io::Error) -> String {
     }
 }
 
-/// What stands between the words of a script's first line.
+/// What separates the words of a script's first line.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Returns the interpreter that a script names in its first line.
@@ -187,7 +187,7 @@ mod tests {
             (write("closed", "#!/bin/sh\n", 0o644), Errno::ACCESS, "chmod +x"),
             (write("plain", "echo hello\n", 0o755), Errno::NOEXEC, "#!/bin/sh"),
             (write("strange", "#!/no/such/python -u\n", 0o755), Errno::NOENT, "`/no/such/python`"),
-            (write("windows", "#!/bin/sh\r\necho\r\n", 0o755), Errno::NOENT, "line ends of Windows"),
+            (write("windows", "#!/bin/sh\r\necho\r\n", 0o755), Errno::NOENT, "Windows line endings"),
             (write("foreign", "\u{7f}ELF\0", 0o755), Errno::NOENT, "another system"),
             (write("long", "#!/bin/sh\n", 0o755), Errno::TOOBIG, "rgument list too long"),
         ] {

@@ -1,7 +1,7 @@
-//! The fork server: a process that the service orders supervisors from, each of which is a copy of it.
+//! The fork server: a process that starts supervisors for the service, each as a copy of itself.
 //!
-//! Starting this program takes 3 ms, most of which the system's loader needs to relocate it; a copy of a process that is
-//! there takes a tenth of that. The copies share nothing: each has its run's descriptors alone, and outlives the server.
+//! Starting this program takes 3 ms, most of which the system's loader needs to relocate it; copying a running process
+//! takes a tenth of that. The copies share nothing: each has only its run's descriptors, and outlives the server.
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -27,7 +27,7 @@ struct Supervisor {
 
 /// What this process is to do.
 pub(super) enum Part {
-    /// Supervise a program. What it holds tells the server, by its end, that this process has ended.
+    /// Supervise a program. The socket closes with this process, which tells the server that it has ended.
     Supervise(Supervision, Ends<UnixStream, OwnedFd>, UnixStream),
     /// End: the service has gone.
     End,
@@ -47,7 +47,7 @@ pub(super) fn serve() -> io::Result<Part> {
         let Some((supervision, ends)) = order::receive(&orders)? else { return Ok(Part::End) };
         let (lives, held) = UnixStream::pair()?;
         match process::fork() {
-            // The other runs' descriptors go here: held by this process, they would not end with their own.
+            // The other runs' descriptors are dropped here: held by this process, they would outlive their supervisors.
             Ok(None) => return Ok(Part::Supervise(supervision, ends, held)),
             Ok(Some(pid)) => {
                 report(&ends.control, &Report::Supervised(pid.as_raw_nonzero().get()));
@@ -83,8 +83,8 @@ fn wait(orders: &UnixStream, supervisors: &mut Vec<Supervisor>) -> io::Result<bo
 }
 
 impl Supervisor {
-    /// Collects the status of one that ends just now, and reports it to the service unless all went well: then the
-    /// supervisor has done that itself.
+    /// Collects the status of a supervisor that is just ending, and reports it to the service unless it is a success:
+    /// then the supervisor has reported itself.
     fn collect(&self) {
         let Ok(Some((_, status))) = waitpid(Some(self.pid), WaitOptions::empty()) else { return };
         let status = ExitStatus::from_raw(status.as_raw());
@@ -94,7 +94,7 @@ impl Supervisor {
     }
 }
 
-/// Writes a report. When that fails the service has gone or has done with the run.
+/// Writes a report. If that fails, the service has gone or no longer needs the run.
 fn report(mut control: &UnixStream, report: &Report) {
     drop(line(report).and_then(|line| control.write_all(&line)));
 }

@@ -60,7 +60,7 @@ impl StatusAnswer {
 pub(super) enum State {
     /// It is done.
     Done,
-    /// It goes on; the answer.
+    /// It is not done; the answer.
     Going(String),
 }
 
@@ -112,12 +112,12 @@ impl Client {
         Ok(Self { http, url, status_url, shown_url, shown_status_url, basic, idle: IDLE })
     }
 
-    /// Returns where bundles are sent, for people.
+    /// Returns the URL that bundles are sent to, for messages.
     pub(super) fn url(&self) -> &str {
         &self.shown_url
     }
 
-    /// Returns where states are asked for, for people.
+    /// Returns the URL that states are read from, for messages.
     pub(super) fn status_url(&self) -> &str {
         &self.shown_status_url
     }
@@ -165,7 +165,7 @@ impl Client {
         })
     }
 
-    /// Asks how far a job is.
+    /// Asks for the state of a job.
     pub(super) async fn state(&self, job: &Value) -> Result<State, Error> {
         let mut url = self.status_url.clone();
         url.query_pairs_mut().append_pair("job_id", &text(job));
@@ -210,7 +210,7 @@ impl Client {
     }
 }
 
-/// Returns a job's id as a query has it.
+/// Returns a job's id, as it is written in a query.
 pub(super) fn text(job: &Value) -> String {
     job.as_str().map_or_else(|| job.to_string(), str::to_owned)
 }
@@ -255,7 +255,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(answer)
 }
 
-/// Returns an answer as text on one line; of a long one beginning and end.
+/// Returns an answer as text on one line; a long one is cut in the middle.
 fn shown(answer: &[u8]) -> String {
     excerpt(&String::from_utf8_lossy(answer), ANSWER_SHOWN_CHARS)
 }
@@ -289,7 +289,7 @@ mod tests {
 
     /// A service that accepts connections but never reads from them.
     #[tokio::test]
-    async fn a_service_that_stands_still_is_given_up() {
+    async fn a_service_that_makes_no_progress_is_given_up() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}/upload", listener.local_addr().unwrap()).parse().unwrap();
         let waited = Duration::from_millis(100);
@@ -309,7 +309,7 @@ mod tests {
         let meter = Arc::new(Meter::new(waypost_runtime::clock::now()));
         let error = client.post(&Arc::new(output), &Arc::new(origin), &meter).await.unwrap_err();
         assert!(matches!(error, Error::Idle { .. }), "{error}");
-        assert!(error.to_string().ends_with("/upload stood still for 100ms"), "{error}");
+        assert!(error.to_string().ends_with("/upload made no progress for 100ms"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::work;
 
 /// The note with the job.
 const JOB: &str = "job.json";
-/// The pause between two questions for a job's state: it doubles up to a tenth of the time waited so far, but
+/// The pause between two requests for a job's state: it doubles up to a tenth of the time waited so far, but
 /// at least to one second and at most to ten.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_SHORT: Duration = Duration::from_secs(1);

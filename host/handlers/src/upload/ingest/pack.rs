@@ -166,7 +166,7 @@ pub(super) struct TarBody {
 
 /// The thread ended before the bundle did.
 #[derive(Debug, thiserror::Error)]
-#[error("the bundle broke off, {left} bytes before its end")]
+#[error("the bundle ended {left} bytes too early")]
 pub(super) struct BrokenOff {
     left: u64,
 }

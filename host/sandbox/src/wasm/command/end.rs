@@ -1,4 +1,4 @@
-//! How a program came to its end, in words for its author.
+//! Explains to a program's author how it ended.
 
 use std::sync::PoisonError;
 
@@ -29,7 +29,7 @@ const TEXT_BYTES_MAX: usize = 512;
 /// How Rust's names of functions begin in a module.
 const MANGLED: [&str; 2] = ["_R", "_ZN"];
 
-/// Names a program's exit. `state` is what was left of it.
+/// Names a program's exit. `state` is the state in which the run left it.
 pub(super) fn exit(ending: Ending, state: &CommandState, limits: CommandLimits) -> Exit {
     let exit = match ending {
         Ending::Itself(Ok(Ok(()))) => Exit::Code(0),
@@ -42,7 +42,7 @@ pub(super) fn exit(ending: Ending, state: &CommandState, limits: CommandLimits) 
         Ending::Cancelled => Exit::Failed("it was cancelled".to_owned()),
     };
     match (refused(state), exit) {
-        // Whatever it made of that, it did not cope.
+        // It failed after the refusal, whatever it did in between.
         (Some(refused), Exit::Failed(_) | Exit::Code(1..)) => Exit::Limit(refused),
         (_, exit) => exit,
     }

@@ -1,8 +1,8 @@
-//! The file system's functions, as a program calls them: wasmtime's own, with the quota asked before outputs grow.
+//! The file system's functions that a program calls: wasmtime's own, which ask the quota before outputs grow.
 //!
-//! Folders are opened read-only or as an output, and what is opened below one is as it is. So whatever may be changed is
-//! an output's, and all that may not be is refused by wasmtime. This implements the interface as a whole, rather than
-//! replacing functions by their names: a function that comes with another version is not forgotten.
+//! Folders are opened read-only or as an output, and what is opened below one has the same permission. So everything
+//! that may be changed belongs to an output, and wasmtime refuses all other changes. This implements the interface as a
+//! whole instead of replacing functions by their names, so that a function that a new version adds is not forgotten.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +31,7 @@ impl HasData for Own {
     type Data<'a> = Files<'a>;
 }
 
-/// Links them.
+/// Links the functions.
 pub(super) fn link(linker: &mut Linker<CommandState>) -> wasmtime::Result<()> {
     types::add_to_linker::<_, Own>(linker, |state| {
         let quota = Arc::clone(&state.quota);
@@ -52,7 +52,7 @@ impl Files<'_> {
         self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whether a file or folder may be changed: it is an output's.
+    /// Tells whether a file or folder belongs to an output, and so may be changed.
     fn is_output(&self, fd: &Fd) -> FsResult<bool> {
         let perms = match self.wasi.table.get(fd)? {
             Descriptor::File(file) => file.perms,
@@ -61,7 +61,7 @@ impl Files<'_> {
         Ok(!perms.write_not_permitted())
     }
 
-    /// Returns a file that may be changed. Whatever else it is has an error of wasmtime's own.
+    /// Returns a file that may be changed. For everything else, wasmtime has an error of its own.
     fn output_file(&self, fd: &Fd) -> FsResult<Option<Arc<std::fs::File>>> {
         Ok(match self.wasi.table.get(fd)? {
             Descriptor::File(file) if !file.perms.write_not_permitted() => Some(Arc::clone(&file.file)),
@@ -86,7 +86,7 @@ impl Files<'_> {
         done
     }
 
-    /// Says that something of an output went.
+    /// Notes that something was removed from an output.
     fn gone<T>(&self, done: FsResult<T>) -> FsResult<T> {
         if done.is_ok() {
             self.quota().may_be_less();
@@ -114,7 +114,7 @@ impl Host for Files<'_> {
 }
 
 /// Functions that change nothing, or nothing that counts.
-macro_rules! as_it_is {
+macro_rules! forward {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(async fn $name(&mut self, $($argument: $type),*) -> $result {
             self.wasi.$name($($argument),*).await
@@ -123,7 +123,7 @@ macro_rules! as_it_is {
 }
 
 impl HostDescriptor for Files<'_> {
-    as_it_is! {
+    forward! {
         fn advise(fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> FsResult<()>;
         fn sync_data(fd: Fd) -> FsResult<()>;
         fn get_flags(fd: Fd) -> FsResult<DescriptorFlags>;
@@ -233,7 +233,7 @@ impl HostDescriptor for Files<'_> {
         self.gone(done)
     }
 
-    /// It may replace what was there.
+    /// A rename may replace what was there.
     async fn rename_at(&mut self, fd: Fd, path: String, new_fd: Fd, new_path: String) -> FsResult<()> {
         let done = self.wasi.rename_at(fd, path, new_fd, new_path).await;
         self.gone(done)
@@ -262,13 +262,13 @@ impl HostDescriptor for Files<'_> {
     }
 }
 
-/// Names a descriptor once more.
+/// Borrows a descriptor again.
 fn same(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
 impl HostDirectoryEntryStream for Files<'_> {
-    as_it_is! {
+    forward! {
         fn read_directory_entry(stream: Resource<DirectoryEntryStream>) -> FsResult<Option<DirectoryEntry>>;
     }
 

@@ -8,7 +8,7 @@ use crate::wasm::meter::Meter;
 const INSTANCES_MAX: usize = 256;
 /// The most linear memories: each reserves gigabytes of address space, whatever it holds.
 const MEMORIES_MAX: usize = 32;
-/// What an element of a table takes.
+/// The bytes that an element of a table takes.
 const ELEMENT_BYTES: usize = size_of::<usize>();
 
 /// Counts memory and tables.
@@ -19,7 +19,7 @@ impl MemoryLimiter {
         Self(Meter::of(memory_bytes_max))
     }
 
-    /// Returns the most that there was; memories never shrink.
+    /// Returns the most bytes that were in use at once; memories never shrink.
     pub(super) fn most_bytes(&self) -> u64 {
         self.0.memory_bytes as u64
     }

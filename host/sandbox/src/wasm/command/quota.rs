@@ -1,8 +1,9 @@
 //! The quota of a program's outputs.
 //!
-//! Growth is counted before it happens, to the byte: the thread that asks is the one that writes. Truncation is given
-//! back. Files that a program deletes or replaces are not tracked. Where the count would exceed the quota, the outputs
-//! are measured by a walk, and counting goes on from that result. So the count is never less than what is on disk.
+//! Growth is counted before it happens, to the byte: the thread that asks is the one that writes. Truncation is
+//! subtracted. Files that a program deletes or replaces are not tracked. If the count would exceed the quota, the
+//! outputs are measured by a walk, and counting continues from that result. So the count is never less than what is on
+//! disk.
 //!
 //! A file counts once for each of its names, as often as it will be uploaded, and with its whole length, holes
 //! included. A file without a name counts while it is open, because it still takes disk space.
@@ -18,12 +19,12 @@ use walkdir::WalkDir;
 
 use crate::limits::size;
 
-/// The count, and what it may become.
+/// The count, and its limits.
 pub(super) struct Quota {
     outputs: Vec<PathBuf>,
     most: Usage,
     held: Usage,
-    /// Whether there may be less than is counted.
+    /// Whether the outputs may hold less than is counted.
     may_be_less: bool,
     /// Files that a program opened: it may delete them and keep them open.
     opened: Vec<Weak<File>>,
@@ -44,7 +45,7 @@ pub(super) struct Full;
 
 impl From<Full> for io::Error {
     fn from(_: Full) -> Self {
-        // As a number: wasmtime looks for that.
+        // A system error number, because wasmtime looks for one.
         Errno::NOSPC.into()
     }
 }
@@ -72,7 +73,7 @@ impl Quota {
         self.refused.clone()
     }
 
-    /// Counts what comes.
+    /// Counts usage before it happens.
     pub(super) fn charge(&mut self, more: Usage) -> Result<(), Full> {
         if let Err(limit) = self.room_for(more) {
             let measured = if self.may_be_less { self.measure().map_err(|_| limit) } else { Err(limit) };
@@ -93,19 +94,19 @@ impl Quota {
         Ok(more)
     }
 
-    /// Takes back what was counted and did not come, or what certainly went.
+    /// Subtracts what was counted and did not happen, or what was certainly removed.
     pub(super) fn give_back(&mut self, less: Usage) {
         self.held.bytes = self.held.bytes.saturating_sub(less.bytes);
         self.held.entries = self.held.entries.saturating_sub(less.entries);
     }
 
-    /// Counts that a file was cut off.
+    /// Subtracts what a truncated file has lost.
     pub(super) fn shrunk(&mut self, file: &Metadata, end: u64) {
         let bytes = file.len().saturating_sub(end).saturating_mul(names(file));
         self.give_back(Usage { bytes, entries: 0 });
     }
 
-    /// Says that something was deleted, or did not come whole.
+    /// Notes that something was deleted, or was not written completely.
     pub(super) fn may_be_less(&mut self) {
         self.may_be_less = true;
     }

@@ -1,4 +1,4 @@
-//! Where a program runs: what its store holds, which is all that it can reach.
+//! What a program's store holds, which is all that it can reach.
 
 use std::fs::File;
 use std::io;
@@ -40,7 +40,7 @@ pub(super) struct OpenError {
     source: io::Error,
 }
 
-/// The run's folder and what of it a program may not change.
+/// The run's folder, and what in it a program may not change.
 const FOLDER: &str = ".";
 const DOWNLOAD: &str = "download";
 const EVENT: &str = "event.json";
@@ -53,7 +53,7 @@ impl CommandState {
         let stdin = File::open(&event).map_err(|source| OpenError { path: event, source })?;
         let stderr = StdStream::new(stderr);
         let mut wasi = WasiCtx::builder();
-        // This must stand before the folders, which remember it: the thread is the program's own.
+        // Blocking is fine, since the thread is the program's own. Folders that are added later remember this.
         wasi.allow_blocking_current_thread(true)
             .args(&arguments)
             .envs(&environment)
@@ -82,10 +82,10 @@ impl CommandState {
         })
     }
 
-    /// Adds to stderr what the host has to say about the program's requests.
+    /// Adds the host's notes about the program's requests to stderr.
     pub(super) fn say_notes(&mut self) {
         for note in self.outbound.notes() {
-            // Where stderr takes no more of the program's own lines, these are dropped as well.
+            // If stderr takes no more of the program's own lines, these are dropped as well.
             drop(self.stderr.say(format!("waypost: {}\n", note.message).as_bytes()));
         }
     }
@@ -111,7 +111,7 @@ impl WasiHttpView for CommandState {
     }
 }
 
-/// Links what a program is offered: WASI as it is, but for the files.
+/// Links what a program is offered: WASI unchanged, except for the files.
 pub(super) fn link(engine: &Engine) -> Result<Linker<CommandState>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -1,4 +1,5 @@
-//! Streams that a program writes to. They write at once: the thread is the program's own, and what was counted is there.
+//! Streams that a program writes to. They write synchronously: the thread is the program's own, and so what has been
+//! counted is also written.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -39,7 +40,7 @@ impl FileStream {
         quota.grow(&metadata, end)?;
         let written = self.file.write_all_at(bytes, begin);
         if written.is_err() {
-            // Some of it may be there.
+            // Some of it may have been written.
             quota.may_be_less();
         } else if let At::Place(place) = &mut self.at {
             *place = end;
@@ -67,7 +68,7 @@ impl OutputStream for FileStream {
     }
 }
 
-/// A program's stdout or stderr. Its clones write to the same.
+/// A program's stdout or stderr. Clones write to the same stream.
 #[derive(Clone)]
 pub(super) struct StdStream(Arc<Mutex<Box<dyn Write + Send>>>);
 

@@ -1,4 +1,4 @@
-//! What an upload is told about a module, by the sandbox alone.
+//! What an upload is told about a module, by the sandbox without a server.
 
 use super::*;
 use waypost_domain::plugin::{Offer, Report};

@@ -166,7 +166,7 @@ async fn a_trial_sends_nothing_that_changes_something() {
     let config = json!({"url": server.url(), "method": "POST"});
     let ran = fetch(&sandbox, config.clone(), &[&allow], Purpose::Try).await;
     assert_eq!(skipped(&ran), "ErrorCode::HttpRequestDenied");
-    let reason = "a trial sends GET and HEAD alone, and this is POST";
+    let reason = "a dry run sends only GET and HEAD, and this is POST";
     assert_eq!(notes(&ran), [format!("HTTP request to {allow} refused: {reason}")]);
     let ran = fetch(&sandbox, config, &[&allow], Purpose::Deliver).await;
     assert_eq!(skipped(&ran), "200, 0 bytes");

@@ -87,7 +87,7 @@ async fn a_refused_growth_is_no_failure_of_a_guest_that_copes() {
         "{failure}"
     );
     assert!(
-        failure.ends_with("(before that, the memory limit of 64 MiB had refused it a growth)"),
+        failure.ends_with("(before that, the memory limit of 64 MiB had kept it from growing)"),
         "{failure}"
     );
 }
@@ -187,11 +187,14 @@ async fn an_output_that_cannot_be_sent_is_named() {
         ("time", "`time` is no RFC 3339 time; write it like \"2026-11-22T04:00:00Z\""),
         ("extension", "`Not-A-Name` is no attribute name: CloudEvents 1.0 allows a-z and 0-9 alone"),
         ("data", "`data` is said to be JSON and is none: EOF while parsing an object at line 1 column 1"),
-        ("body", "its body is said to be JSON and is none: EOF while parsing an object at line 1 column 1"),
+        (
+            "body",
+            "its body is declared to be JSON, but is not: EOF while parsing an object at line 1 column 1",
+        ),
         // Nested 20,000 deep it was sent, and took 800 MB to be printed.
         ("deep", "its body is JSON nested deeper than 120 levels"),
         ("host", "header `host` is not a plugin's to set: it is the target's, which the URL names"),
-        ("a b", "`a b` is no name of a header"),
+        ("a b", "`a b` is not a header's name"),
     ] {
         let ran = sandbox.run(&guest, json!({"what": what})).await;
         assert_eq!(failure(&ran), format!("plugin: output 2 of 2 cannot be sent: {reason}"));

@@ -109,7 +109,7 @@ async fn more_calls_than_there_are_instances_wait_for_one() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_ends() {
+async fn a_call_ends_when_its_future_is_dropped() {
     // Its own time is far longer than the wait here.
     let limits = Limits { time: Duration::from_secs(600), ..Limits::default() };
     let sandbox = Sandbox::with(&[], limits);

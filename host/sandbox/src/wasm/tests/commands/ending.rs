@@ -113,7 +113,7 @@ async fn a_flood_of_stdout_passes() {
 }
 
 #[tokio::test]
-async fn a_program_that_nobody_waits_for_ends() {
+async fn a_program_ends_when_its_future_is_dropped() {
     let server = Server::answering(None).await;
     let address = server.address.to_string();
     for arguments in [&["spin"][..], &["sleep"], &["fetch", &address, "1"]] {
@@ -157,7 +157,7 @@ async fn http_goes_to_allowed_hosts_where_the_operator_has_opened_their_networks
         assert_eq!(sandbox.host.run_command(&command, allowed).await.exit, Exit::Code(0));
         assert_eq!(run.stdout.text(), "200, 5242880 bytes\n".repeat(20));
     }
-    // By which a Waypost knows that a program of another's speaks for no user of it.
+    // By this header, another Waypost knows that the program acts for none of its users.
     assert!(server.heads().iter().all(|head| head.contains("\r\nwaypost-agent: handler\r\n")));
     let (run, closed) = (Run::new(), Sandbox::shared());
     let call = run.call(&["fetch", &address, "1"], LIMITS);

@@ -20,7 +20,7 @@ fn rest(run: &Run) -> BTreeMap<PathBuf, String> {
         let metadata = entry.metadata().unwrap();
         let content =
             if metadata.is_file() { std::fs::read_to_string(entry.path()).unwrap() } else { String::new() };
-        // What is made in an output changes the time of that alone.
+        // What is made in an output changes only the time of that output.
         let changed =
             if outputs.iter().any(|output| output == entry.path()) { None } else { metadata.modified().ok() };
         let about = format!(
