@@ -1,10 +1,11 @@
-//! The rooms' arrows point one way (DESIGN 4): domain ← store, matching, policy ← delivery ← http ← service ← cli.
+//! Dependencies between the modules point one way (DESIGN 4): domain ← store, matching, policy ← delivery ← http ← service
+//! ← cli.
 
 use std::path::Path;
 
-/// Rooms and their heights: a room may use itself and rooms that stand lower.
+/// The modules ("rooms") and their heights: a room may use itself and lower rooms.
 const ROOMS: &[(&str, u8)] = &[
-    // Tools of one function, beneath everything; the nouns need none of them.
+    // Small tools below everything else; `domain` needs none of them.
     ("chain", 1),
     ("clock", 1),
     ("dice", 1),
@@ -45,7 +46,7 @@ fn height(room: &str) -> Option<u8> {
     ROOMS.iter().find(|(name, _)| *name == room).map(|(_, height)| *height)
 }
 
-/// Returns the identifiers that follow `prefix` where it begins a path, taking `{a, b::c}` apart.
+/// Returns the identifiers that follow `prefix` where it begins a path, expanding `{a, b::c}`.
 fn paths_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -78,7 +79,7 @@ fn paths_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     found
 }
 
-/// Returns what is wrong with one file, `path` being relative to `host/src`.
+/// Returns the faults of one file; `path` is relative to `host/src`.
 fn faults(path: &str, text: &str) -> Vec<String> {
     // Documentation may point anywhere.
     let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
