@@ -316,7 +316,7 @@ async fn match_points_at_the_place_in_a_bad_expression() {
 }
 
 #[tokio::test]
-async fn match_fails_on_what_it_cannot_read() {
+async fn match_fails_on_unreadable_input() {
     let garbage = run(&["match", "$"], "garbage").await;
     assert!(garbage.code == 1 || garbage.code == 2, "{garbage:?}");
     assert!(garbage.stderr.contains("error: ") && garbage.stdout.is_empty());

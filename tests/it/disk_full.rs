@@ -43,7 +43,7 @@ pub(crate) async fn fill(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_full_disk_answers_503_keeps_what_was_accepted_and_resumes() {
+async fn a_full_disk_answers_503_keeps_accepted_events_and_resumes() {
     let (server, target) = (
         Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await,
         Target::start().await,

@@ -267,7 +267,7 @@ async fn a_replay_outlives_its_caller_and_its_service() {
 
 /// The Dispatcher's library use: handlers are closures.
 #[tokio::test]
-async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
+async fn a_closure_runs_on_the_files_of_events_and_its_output_is_uploaded() {
     let folder = tempfile::tempdir().unwrap();
     let (files, results) = (folder.path().join("files"), folder.path().join("results"));
     std::fs::create_dir_all(files.join("a")).unwrap();

@@ -123,7 +123,7 @@ fn told<'v>(explained: &'v Value, uuid: &str) -> &'v Value {
 }
 
 #[tokio::test]
-async fn an_event_tells_why_each_subscription_of_a_user_did_not_match() {
+async fn an_event_explains_why_each_subscription_of_a_user_did_not_match() {
     let (server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
     let alice = server.user("alice");
     let subscribe = async |jsonpath: &str| {

@@ -166,7 +166,7 @@ async fn an_event_goes_to_both_dialects() {
 // a filter without a result
 
 #[tokio::test]
-async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
+async fn a_filter_that_is_too_expensive_says_so_and_affects_no_other() {
     let (mut server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
     let subscribe = async |server: &Server, user: &str, name: &str, jsonpath: &str| {
         let fields = json!({"target_url": target.url("/t"), "name": name, "jsonpath": jsonpath});

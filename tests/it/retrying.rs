@@ -187,7 +187,7 @@ async fn the_services_attempt_timeout_is_the_default() {
 }
 
 #[tokio::test]
-async fn max_in_flight_bounds_what_a_target_gets_at_once() {
+async fn max_in_flight_bounds_concurrent_requests_to_a_target() {
     let (server, target) = (Server::start().await, Target::start().await);
     // The window grows with successes, so the first ten pass.
     let gate = target.hang_after("/t", 10);
@@ -354,7 +354,7 @@ async fn the_backlog_of_a_failed_subscription_waits_too() {
 }
 
 #[tokio::test]
-async fn a_changed_target_url_takes_the_next_attempt() {
+async fn the_next_attempt_uses_a_changed_target_url() {
     let (server, target) = (Server::with(&["--retry-schedule", "none"]).await, Target::start().await);
     let gate = target.hang("/old");
     let subscription = server.subscribe(json!({"target_url": target.url("/old"), "max_in_flight": 1})).await;

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_what_a_plugin_sees() {
+    fn an_event_has_the_form_that_a_plugin_sees() {
         let seen = event(json!({
             "specversion": "1.0", "id": "7", "subject": "s", "count": 3, "datacontenttype": "text/plain", "data": "x",
         }));

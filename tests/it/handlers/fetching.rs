@@ -178,7 +178,7 @@ async fn limits_are_checked_before_and_during_the_fetch() {
 }
 
 #[tokio::test]
-async fn files_come_from_a_cart_that_takes_its_time() {
+async fn files_come_from_a_slow_cart() {
     let deep = format!("{}/{}", "d".repeat(200), "n".repeat(200));
     let large = vec![7; 3_000_001];
     let cart = Cart::start().await.staging(4).serving([

@@ -45,7 +45,7 @@ upload = { local = "results" }
 
 /// Files and processes that a program leaves behind do not fail its run, and are removed.
 #[tokio::test]
-async fn what_a_program_leaves_beside_its_outputs_does_not_matter() {
+async fn files_and_processes_that_a_program_leaves_behind_do_not_matter() {
     let config = r#"
 [[handler]]
 name = "h"
@@ -74,7 +74,7 @@ echo made > output/event.json
 }
 
 #[tokio::test]
-async fn what_a_program_says_does_not_steer_the_operators_terminal() {
+async fn the_output_of_a_program_cannot_control_the_operators_terminal() {
     let config = r#"
 [[handler]]
 name = "h"

@@ -59,7 +59,7 @@ async fn panicking(server: &Api, target: &str, step: &str, on_error: &str) -> (S
 }
 
 #[tokio::test]
-async fn on_error_decides_what_becomes_of_a_delivery_whose_plugin_panics() {
+async fn on_error_decides_what_happens_to_a_delivery_whose_plugin_panics() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     for (on_error, state) in [("retry", "retrying"), ("skip", "skipped"), ("dead_letter", "dead")] {

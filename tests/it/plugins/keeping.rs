@@ -95,7 +95,7 @@ async fn without_room_on_disk_an_upload_is_refused_and_the_folder_is_named() {
 }
 
 #[tokio::test]
-async fn modules_take_no_more_room_than_they_may() {
+async fn the_storage_of_modules_is_limited() {
     let all = ["--plugin-storage-bytes-max", "100000", "--plugin-user-storage-bytes-max", "100000"];
     let server = Server::with(&all).await;
     let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(507);

@@ -92,7 +92,7 @@ async fn a_compile_bomb_ends_at_its_limit_and_delays_no_events() {
 }
 
 #[tokio::test]
-async fn compiling_takes_no_more_memory_than_it_may() {
+async fn compiling_is_limited_in_memory() {
     // A loaded machine takes longer to reach the memory limit.
     let limits = ["--plugin-compile-memory-bytes", "1342177280", "--plugin-compile-time-ms", "100000"];
     let server = Server::with(&limits).await;
@@ -148,7 +148,7 @@ async fn padding_is_refused_with_the_name_of_its_section() {
 /// When memory ran out, the system could kill the service instead of its child.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_compiling_child_ends_first_and_gains_no_privileges() {
+async fn a_compiling_child_is_killed_before_the_service_and_gains_no_privileges() {
     let server = Server::start().await;
     let (user, pid) = (server.user("ann"), server.pid().as_raw_nonzero());
     let mut uploading = tokio::task::JoinSet::new();

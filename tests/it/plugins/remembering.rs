@@ -51,7 +51,7 @@ async fn each_event_is_counted_once_even_if_the_process_is_killed_repeatedly() {
 }
 
 #[tokio::test]
-async fn a_call_that_fails_or_skips_counts_as_it_should() {
+async fn a_skip_changes_the_state_and_a_failed_call_does_not() {
     let server = Server::with(&["--retry-schedule", "none"]).await;
     let target = Target::start().await;
     let uuid = probing(&server, &target.url("/t"), json!({"count": "n", "transform": "panic: x"})).await;

@@ -7,7 +7,7 @@ use super::{post, upload, wasm};
 use crate::harness::{Reply, Server};
 
 #[tokio::test]
-async fn a_subscription_refers_to_an_uploaded_module_and_keeps_what_is_not_given() {
+async fn a_subscription_refers_to_an_uploaded_module_and_keeps_omitted_members() {
     let mut server = Server::start().await;
     let report = upload(&server, waypost_guests::PROBE).await;
     let digest = report["digest"].as_str().unwrap().to_owned();
@@ -67,7 +67,7 @@ async fn a_wrong_plugin_member_is_refused_with_its_pointer() {
 }
 
 #[tokio::test]
-async fn a_report_says_what_a_module_is() {
+async fn a_report_describes_a_module() {
     let server = Server::start().await;
     let report = upload(&server, waypost_guests::PROBE).await;
     assert_eq!(report["exports"], json!(["metadata", "policy", "filter", "transform"]));

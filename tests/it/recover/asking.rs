@@ -101,7 +101,7 @@ async fn a_replay_uses_the_current_filter_and_delivers_only_matches() {
 }
 
 #[tokio::test]
-async fn policy_is_asked_about_what_is_replayed() {
+async fn policy_is_asked_about_replayed_events() {
     let (target, policy) = (Target::start().await, Target::start().await);
     policy.always("/events/bob", Answer::status(403));
     let server = Server::with(&["--policy-url", &policy.url("")]).await;

@@ -21,7 +21,7 @@ async fn a_gibibyte_of_stdout_is_read_and_a_bounded_part_kept() {
 /// with `sudo`.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_program_ends_before_the_service_and_gains_no_privileges() {
+async fn a_program_is_killed_before_the_service_and_gains_no_privileges() {
     for memory_bytes in [None, Some(1 << 32)] {
         let mut run = Run::script(
             "cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status; cat /proc/$PPID/oom_score_adj",

@@ -100,7 +100,7 @@ async fn a_relative_path_starts_at_the_services_folder_and_not_the_runs() {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_started_is_named_with_what_to_do() {
+async fn a_program_that_cannot_be_started_is_named_with_a_remedy() {
     let run = Run::script("true");
     executable(&run, "plain", "exit 0\n").await;
     executable(&run, "strange", "#!/no/such/interpreter -x\n").await;

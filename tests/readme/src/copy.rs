@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_only_the_tracked_files_and_keeps_what_was_built() {
+    fn a_copy_has_only_the_tracked_files_and_keeps_the_build() {
         let (root, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir_all(root.path().join("a/b")).unwrap();
         fs::write(root.path().join("a/b/one"), "1").unwrap();

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_follows_another_across_blank_lines_and_comments_alone() {
+    fn a_block_follows_another_only_across_blank_lines_and_comments() {
         let follows =
             |between: &str| blocks(&format!("```sh\na\n```\n{between}```text\nb\n```\n"))[1].follows;
         assert!(follows("") && follows("\n\n") && follows("\n<!-- readme: not run: why -->\n"));

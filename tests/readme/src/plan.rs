@@ -57,7 +57,7 @@ impl Typed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Terminal {
     Shell,
-    /// A terminal of its own, in which they go on running.
+    /// A terminal of its own, in which they keep running.
     Own(String),
 }
 

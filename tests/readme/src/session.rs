@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_shows_what_was_expected_and_what_came() {
+    fn a_difference_shows_the_expected_and_the_actual_output() {
         let failure = Failure {
             place: "page.md:1".to_owned(),
             what: "it does not show what the page says".to_owned(),

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debug_build_takes_the_place_of_the_release_build_for_waypost_alone() {
+    fn a_debug_build_replaces_the_release_build_of_waypost_only() {
         let here = surroundings(true);
         assert_eq!(here.typed("cargo run -q --release -- serve"), "cargo run -q -- serve");
         assert_eq!(
