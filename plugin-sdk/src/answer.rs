@@ -17,7 +17,7 @@ pub enum Verdict {
 /// Returns [`Verdict::Deliver`].
 ///
 /// # Errors
-/// Never: it is a `Result` so that it can be the last word of [`Filter::evaluate`](crate::Filter::evaluate).
+/// Never. It returns a `Result` so that it can end [`Filter::evaluate`](crate::Filter::evaluate).
 pub fn deliver() -> Result<Verdict> {
     Ok(Verdict::Deliver)
 }
@@ -64,13 +64,14 @@ pub enum Output {
     Raw(Raw),
 }
 
-/// A body that is sent as it is.
+/// A body that is sent unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw {
     /// Its `Content-Type`.
     pub content_type: String,
-    /// Further headers: those of the host's list (`accept`, `idempotency-key`, `x-api-key`, `x-plugin-*`, …), to which its
-    /// operator may add. None says who is asking; another one fails the call, by its name.
+    /// Further headers. Only those on the host's list are allowed (`accept`, `idempotency-key`, `x-api-key`, `x-plugin-*`,
+    /// …), which the operator may extend; any other fails the call with an error that names it. None of them identifies
+    /// the sender.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Payload,
@@ -90,12 +91,12 @@ impl Output {
     /// Returns a value as a body of `application/json`.
     ///
     /// # Errors
-    /// When the value has no form in JSON.
+    /// When the value cannot be written as JSON.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self> {
         Ok(Self::raw("application/json", Payload::json(value)?))
     }
 
-    /// Adds a header to a raw body; an event has extension attributes instead, and stays as it is.
+    /// Adds a header to a raw body. An event stays unchanged: it has extension attributes instead.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if let Self::Raw(raw) = &mut self {

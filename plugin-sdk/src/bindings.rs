@@ -1,5 +1,5 @@
-//! The interfaces of `wit/`, as wit-bindgen writes them: one world for what is imported, and one for each interface
-//! that a plugin may export, so that a component exports those that [`export!`](crate::export) names and no other.
+//! The interfaces of `wit/`, as wit-bindgen generates them: one world for the imports, and one for each interface that
+//! a plugin may export, so that a component exports only those that [`export!`](crate::export) names.
 
 #![allow(missing_docs, unsafe_code, unreachable_pub, reason = "generated; wit/ has the documentation")]
 

@@ -1,31 +1,31 @@
 //! An allocator for programs that live for one call.
 //!
-//! A fresh instance handles one delivery and is gone: there is nothing to gain by reusing freed memory, and much to lose by
-//! growing: each growth of a memory changes the protection of pages, which stalls the host's other threads. So
-//! memory is taken from an arena that is part of the module's first memory, which needs no growth at all for a
-//! usual event, and then in large steps. The last block alone can be freed and resized in place: that is what
-//! strings and vectors that grow need.
+//! A fresh instance handles one delivery and is then dropped, so reusing freed memory gains nothing. Growing a memory is
+//! expensive: it changes the protection of pages, which stalls the host's other threads. Memory therefore comes from an
+//! arena in the module's initial memory, which suffices for a usual event, and after that in large steps. Only the last
+//! block can be freed and resized in place, which is what growing strings and vectors need.
 
-/// How much memory comes with the module. With Rust's stack of 1 MiB it stays below the 2 MiB that the host keeps
-/// resident for the next instance.
+/// The size of the arena. With Rust's stack of 1 MiB it stays below the 2 MiB that the host keeps resident for the
+/// next instance.
 #[cfg(all(target_arch = "wasm32", feature = "bump-allocator"))]
 const ARENA_BYTES: usize = 768 * 1024;
-/// The first growth, and the largest step that doubling leads to: what is taken and not used counts towards the limit.
+/// The first growth, and the largest step that doubling leads to: unused memory counts towards the limit.
 const STEP_BYTES: usize = 1024 * 1024;
 const STEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PAGE_BYTES: usize = 64 * 1024;
 
-/// The free room, as addresses: `next..end`.
+/// The free memory, as addresses: `next..end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Room {
     next: usize,
     end: usize,
-    /// How many bytes the last growth took, of those that are no larger than a step.
+    /// The size of the last growth in bytes, at most [`STEP_BYTES_MAX`].
     step: usize,
 }
 
 impl Room {
-    /// Takes a block, growing by `grow` (a number of bytes to the address of new memory) where there is no room.
+    /// Allocates a block. Without enough free memory it calls `grow`, which maps a number of bytes to the address of new
+    /// memory.
     fn take(
         &mut self,
         size: usize,
@@ -44,7 +44,7 @@ impl Room {
         if begin != self.end {
             self.next = begin;
         }
-        // The last page of the address space ends at its size, which is no address.
+        // The last page of the address space ends at its size, which is not an address.
         self.end = begin.saturating_add(bytes);
         self.fits(size, align)
     }
@@ -59,14 +59,14 @@ impl Room {
         Some(block)
     }
 
-    /// Takes a block back, if it is the last one.
+    /// Frees a block, if it is the last one.
     fn give_back(&mut self, block: usize, size: usize) {
         if block + size == self.next {
             self.next = block;
         }
     }
 
-    /// Changes the size of a block in its place: smaller always, larger if it is the last one and there is room.
+    /// Resizes a block in place. Shrinking always succeeds; growing needs the last block and enough free memory.
     fn resize(&mut self, block: usize, old: usize, new: usize) -> bool {
         if block + old != self.next {
             return new <= old;
@@ -88,7 +88,7 @@ mod global {
 
     use super::{ARENA_BYTES, PAGE_BYTES, Room};
 
-    /// Zeroes, which take no room in the module.
+    /// All zeroes, so that it takes no space in the module.
     #[repr(align(16))]
     struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_block_is_given_back_and_resized_in_its_place() {
+    fn the_last_block_is_freed_and_resized_in_place() {
         let mut room = Room { next: 1000, end: 2000, step: 0 };
         let (first, last) = (room.take(10, 1, full).unwrap(), room.take(10, 1, full).unwrap());
         assert!(room.resize(last, 10, 900) && !room.resize(last, 900, 991) && room.resize(last, 900, 10));
@@ -180,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_by_doubled_steps_and_joins_what_adjoins() {
+    fn it_grows_in_doubling_steps_and_merges_adjacent_memory() {
         let mut room = Room { next: 1000, end: 1010, step: 0 };
         let mib = 1024 * 1024;
-        // Somebody else's memory lies between.
+        // Memory that something else allocated lies in between.
         assert_eq!(room.take(100, 1, |bytes| (bytes == mib).then_some(65536)), Some(65536));
         let end = 65536 + mib;
         assert_eq!(room.end, end);

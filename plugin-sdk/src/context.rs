@@ -1,4 +1,4 @@
-//! What the host knows about a call and the event does not say.
+//! What the host knows about a call beyond the event itself.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ pub struct Context {
     pub now_ms: u64,
     /// The W3C trace parent.
     pub trace_parent: Option<String>,
-    /// What later versions of the host tell; unknown names are to be ignored.
+    /// Additions of later host versions; ignore names that you do not know.
     pub labels: Vec<(String, String)>,
 }
 
@@ -40,8 +40,8 @@ impl Context {
     /// Reads the subscription's configuration of this plugin: a JSON object, `{}` where none was given.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] when it has another shape. A schema in the [`Manifest`](crate::Manifest) refuses such a
-    /// configuration before any event comes.
+    /// [`Error::InvalidConfig`] when it does not have the shape of `T`. A schema in the [`Manifest`](crate::Manifest)
+    /// refuses such a configuration before any event arrives.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&host::config()).map_err(|error| Error::InvalidConfig(error.to_string()))
     }

@@ -8,20 +8,20 @@ use crate::state;
 /// What a call of a plugin returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. Each case has one reaction of the host; [the crate's documentation](crate#errors) has the table.
+/// Why a call failed. The host reacts to each case in one way; [the crate's documentation](crate#errors) has the table.
 ///
-/// `?` makes [`Error::Internal`] of any [`std::error::Error`], but for the errors that the crate's own functions
-/// return: [`Event::data`](crate::Event::data) fails with [`Error::InvalidEvent`],
+/// `?` turns any [`std::error::Error`] into [`Error::Internal`], except for the errors of the crate's own functions:
+/// [`Event::data`](crate::Event::data) fails with [`Error::InvalidEvent`],
 /// [`Context::config`](crate::Context::config) with [`Error::InvalidConfig`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// This event can never be processed: its delivery becomes a dead letter, without a retry.
     InvalidEvent(String),
-    /// The configuration is wrong: the subscription is disabled, and its `error` says this.
+    /// The configuration is wrong: the subscription is disabled, and its `error` has this text.
     InvalidConfig(String),
-    /// Something that the plugin needs is away: the delivery is retried on its schedule.
+    /// Something that the plugin needs is unavailable: the delivery is retried on its schedule.
     Unavailable {
-        /// What is away.
+        /// What is unavailable.
         message: String,
         /// The shortest wait until the next attempt.
         retry_after: Option<Duration>,
@@ -63,7 +63,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// `Error` is no `std::error::Error` itself: that is what makes room for this.
+/// `Error` does not implement `std::error::Error`: otherwise this would conflict with `From<T> for T`.
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Self {
         let mut whole = error.to_string();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn state_that_is_away_is_retried() {
+    fn unavailable_state_is_retried() {
         let away = Error::from(state::Error::Unavailable("the disk is full".to_owned()));
         assert_eq!(away, Error::unavailable("the state is unavailable: the disk is full"));
         assert!(matches!(Error::from(state::Error::QuotaExceeded), Error::Internal(_)));

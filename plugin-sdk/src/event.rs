@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// One event in the terms of CloudEvents 1.0, whatever its version was.
+/// One event in the terms of CloudEvents 1.0, whatever version was received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// `id`.
@@ -15,7 +15,7 @@ pub struct Event {
     pub ty: String,
     /// `subject`.
     pub subject: Option<String>,
-    /// `time`, by RFC 3339.
+    /// `time`, as RFC 3339 writes it.
     pub time: Option<String>,
     /// `datacontenttype`.
     pub data_content_type: Option<String>,
@@ -23,7 +23,7 @@ pub struct Event {
     pub data_schema: Option<String>,
     /// The extension attributes, as text.
     pub extensions: Vec<(String, String)>,
-    /// The data, unread: see [`Event::data`].
+    /// The data, not parsed: see [`Event::data`].
     pub payload: Option<Payload>,
 }
 
@@ -42,12 +42,12 @@ impl Payload {
     /// Returns a value as JSON.
     ///
     /// # Errors
-    /// When the value has no form in JSON, as a map whose keys are no strings.
+    /// When the value cannot be written as JSON, such as a map whose keys are not strings.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self> {
         Ok(Self::Json(serde_json::to_string(value)?))
     }
 
-    /// Returns the bytes of any of them.
+    /// Returns the bytes of any variant.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Json(text) | Self::Text(text) => text.as_bytes(),
@@ -59,12 +59,12 @@ impl Payload {
 impl Event {
     /// Reads the data as JSON. An event without data is read as `null`, so that an `Option` is `None`.
     ///
-    /// Read what you need: a struct that names three members is read in a third of the time of a
-    /// [`serde_json::Value`], and `&str` or `Cow<str>` in it copies nothing.
+    /// Read only what you need: a struct of three members takes a third of the time that a [`serde_json::Value`] takes,
+    /// and `&str` or `Cow<str>` in it copies nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidEvent`] when the data is no JSON or has another shape: no retry can change that. A filter for
-    /// which such an event is simply not of interest says so: `let Ok(rows) = event.data::<Rows>() else { return skip(…) }`.
+    /// [`Error::InvalidEvent`] when the data is not JSON or has another shape: a retry cannot change that. A filter that
+    /// is simply not interested in such events skips them: `let Ok(rows) = event.data::<Rows>() else { return skip(…) }`.
     pub fn data<'de, T: Deserialize<'de>>(&'de self) -> Result<T> {
         match &self.payload {
             Some(Payload::Json(text)) => {
@@ -81,10 +81,10 @@ impl Event {
         Error::InvalidEvent(format!("data: JSON is needed, and this is {kind} ({found})"))
     }
 
-    /// Replaces the data by a value as JSON.
+    /// Replaces the data with a value as JSON.
     ///
     /// # Errors
-    /// When the value has no form in JSON.
+    /// When the value cannot be written as JSON.
     pub fn set_data(&mut self, value: &(impl Serialize + ?Sized)) -> Result<()> {
         self.payload = Some(Payload::json(value)?);
         self.data_content_type = Some("application/json".to_owned());
@@ -96,7 +96,7 @@ impl Event {
         self.extensions.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// Sets an extension attribute; names are of lower-case letters and digits (CloudEvents 1.0.2 §3.1).
+    /// Sets an extension attribute; names consist of lower-case letters and digits (CloudEvents 1.0.2 §3.1).
     pub fn set_extension(&mut self, name: &str, value: impl Into<String>) {
         match self.extensions.iter_mut().find(|(found, _)| found == name) {
             Some((_, old)) => *old = value.into(),

@@ -1,7 +1,8 @@
 //! From the traits to the exports of a component.
 
-/// Exports a plugin as a WebAssembly component: its type, and which of `policy`, `filter`, `transform` and `metadata`
-/// it is. It exports these alone, whatever traits the type has. Natively it only checks that the traits are there.
+/// Exports a plugin as a WebAssembly component: name its type, and which of `policy`, `filter`, `transform` and
+/// `metadata` to export. Nothing else is exported, even if the type implements more traits. Natively it only checks that
+/// the type implements the traits.
 ///
 /// ```
 /// # use waypost_plugin::{Context, Describe, Event, Filter, Manifest, Result, Verdict, deliver};
@@ -46,7 +47,7 @@ macro_rules! __export {
     };
 }
 
-/// For the component: the exported functions, and the world that they belong to.
+/// For a component: the exported functions, and the world that they belong to.
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 #[macro_export]

@@ -1,4 +1,4 @@
-//! Between the traits and the generated bindings. Everything is moved, nothing copied, and the data stays unread.
+//! Conversions between the traits and the generated bindings. They move everything, and do not parse the data.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::bindings::policy::exports::waypost::plugin::policy;
 use crate::bindings::transform::exports::waypost::plugin::transform;
 use crate::{Context, Decision, Describe, Error, Event, Filter, Output, Payload, Policy, Transform, Verdict};
 
-/// A policy as the bindings want it.
+/// A policy as the bindings need it.
 pub struct Deciding<P>(PhantomData<P>);
-/// A filter as the bindings want it.
+/// A filter as the bindings need it.
 pub struct Filtering<P>(PhantomData<P>);
-/// A transform as the bindings want it.
+/// A transform as the bindings need it.
 pub struct Transforming<P>(PhantomData<P>);
-/// The metadata as the bindings want it.
+/// The metadata as the bindings need it.
 pub struct Describing<P>(PhantomData<P>);
 
 impl<P: Policy> policy::Guest for Deciding<P> {

@@ -21,13 +21,13 @@ pub trait Policy {
     /// Says whether the event may go to this target, for the user of the context.
     ///
     /// # Errors
-    /// As [`Error`](crate::Error) says; whatever it is, what nobody has allowed is not sent.
+    /// As [`Error`](crate::Error) says. After any of them the event is not sent, since the policy has not allowed it.
     fn decide(event: &Event, target: &str, context: &Context) -> Result<Decision>;
 }
 
-/// What is sent instead of the event.
+/// Replaces what is sent.
 pub trait Transform {
-    /// Makes what is sent: nothing (the event is skipped), one output, or up to 64, each sent by itself.
+    /// Returns what is sent: nothing (the event is skipped), or up to 64 outputs, each of which is sent by itself.
     ///
     /// # Errors
     /// As [`Error`](crate::Error) says.
@@ -39,7 +39,7 @@ pub trait Describe {
     /// Describes the plugin. Called when it is uploaded, without a configuration or state.
     fn describe() -> Manifest;
 
-    /// Checks a configuration that the manifest's schema has let pass, when a subscription is written.
+    /// Checks a configuration that the manifest's schema accepts, when a subscription is created or changed.
     ///
     /// # Errors
     /// What is wrong with it, and where.
@@ -60,7 +60,7 @@ pub struct Manifest {
     pub description: String,
     /// The JSON Schema (2020-12) of its configuration.
     pub config_schema: Option<String>,
-    /// The hosts that it would like to call: a wish, shown beside the subscription's `allow_hosts`.
+    /// The hosts that it would like to call: only a request, shown beside the subscription's `allow_hosts`.
     pub wanted_hosts: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl Manifest {
     }
 }
 
-/// Makes a [`Manifest`](crate::Manifest) of the name, version and description in the plugin's `Cargo.toml`.
+/// Makes a [`Manifest`](crate::Manifest) from the name, version and description in the plugin's `Cargo.toml`.
 #[macro_export]
 macro_rules! manifest {
     () => {

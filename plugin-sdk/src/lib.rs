@@ -1,10 +1,10 @@
-//! Plugins for Waypost, in Rust: what a subscription's owner wants to say about events that a filter expression cannot.
+//! Plugins for Waypost, in Rust: for what a filter expression cannot say about events.
 //!
-//! A plugin is a WebAssembly component. For each delivery the host makes a fresh instance of it, asks whether the owner
-//! of the subscription may see the event ([`Policy`]), whether the subscription wants it ([`Filter`]), and what is to be
-//! sent ([`Transform`]). A plugin is any of these, and may describe itself ([`Describe`]).
+//! A plugin is a WebAssembly component. For each delivery the host makes a fresh instance of it, and asks whether the
+//! owner of the subscription may see the event ([`Policy`]), whether the subscription wants it ([`Filter`]), and what to
+//! send ([`Transform`]). A plugin implements any of these, and may describe itself ([`Describe`]).
 //!
-//! This is a whole one, with its test:
+//! A complete plugin, with its test:
 //!
 //! ```
 //! use serde::Deserialize;
@@ -47,12 +47,12 @@
 //! rustup target add wasm32-wasip2
 //! cargo test                                            # natively, with testing::Host
 //! cargo build --release --target wasm32-wasip2          # target/wasm32-wasip2/release/NAME.wasm
-//! waypost plugin check NAME.wasm                        # what the host will say at the upload
-//! waypost plugin test NAME.wasm cases.json              # the module itself, by a file of cases
+//! waypost plugin check NAME.wasm                        # what an upload would report
+//! waypost plugin test NAME.wasm cases.json              # tests the module itself with a file of cases
 //! waypost plugin push NAME.wasm --subscription UUID     # uploads it for one subscription
 //! ```
 //!
-//! The profile decides how large and how quick it is; with this a filter that reads JSON has some 150 KB:
+//! The profile decides how large and how fast the module is. With this one, a filter that reads JSON has about 150 KB:
 //!
 //! ```toml
 //! [profile.release]
@@ -64,20 +64,21 @@
 //!
 //! # Errors
 //!
-//! | [`Error`] | comes of | what the host does |
+//! | [`Error`] | comes from | what the host does |
 //! |---|---|---|
 //! | `InvalidEvent` | [`Event::data`], `Error::invalid_event` | dead letter at once: no retry can help |
 //! | `InvalidConfig` | [`Context::config`], `Error::invalid_config` | disables the subscription; its `error` says why |
 //! | `Unavailable` | `Error::unavailable` | retries on the delivery's schedule, not before `retry_after` |
 //! | `Internal` | `?` on any other [`std::error::Error`] | what the subscription's `on_error` says; the breaker counts it |
-//! | a panic, a limit | | the same as `Internal`; a panic's text stands in the attempt |
+//! | a panic, a limit | | the same as `Internal`; the attempt has a panic's text |
 //!
-//! `on_error` is `retry` (the default), `skip`, `deliver` (the event as it came) or `dead_letter`. A [`Policy`] that
-//! fails is always retried: what nobody has allowed is not sent.
+//! `on_error` is `retry` (the default), `skip`, `deliver` (the event as received) or `dead_letter`. A [`Policy`]
+//! that fails is always retried: an event is sent only when the policy has allowed it.
 //!
 //! # Limits
 //!
-//! Of one delivery, all interfaces together; the operator may have set others, and a subscription may lower them.
+//! These hold for one delivery, all interfaces together. The operator may set other limits, and a subscription may lower
+//! them.
 //!
 //! | limit | default |
 //! |---|---|
@@ -87,15 +88,14 @@
 //! | log lines | 64 KiB |
 //! | state of a subscription | 1 MiB, 1000 keys of at most 256 bytes |
 //!
-//! There are no files, no environment and no sockets. Nothing stays in memory from one delivery to the next: what is to
-//! stay goes into [`state`].
+//! There are no files, no environment and no sockets. Memory does not outlive a delivery: keep values in [`state`].
 //!
 //! # Memory
 //!
 //! On wasm32 the crate brings a global allocator for programs that live for one call (feature `bump-allocator`, on by
-//! default): it takes memory from an arena that is there from the beginning, and gives back only the last block. A
-//! fresh instance starts quickly with it, and threads of the host do not wait for each other's growing memories. A
-//! plugin that allocates and frees many megabytes in one call is better without it: `default-features = false`.
+//! default): it takes memory from an arena that is part of the module, and frees only the last block. With it a fresh
+//! instance starts quickly, and the host's threads do not wait while a memory grows. Switch it off
+//! (`default-features = false`) for a plugin that allocates and frees many megabytes in one call.
 
 mod answer;
 #[cfg(target_family = "wasm")]

@@ -11,7 +11,7 @@
 //! # assert_eq!(host.logs()[1].fields[1], ("share".to_owned(), "3.5".to_owned()));
 //! ```
 //!
-//! The lines of one delivery have at most 64 KiB; what is above is dropped and counted.
+//! The lines of one delivery may have 64 KiB together; further ones are dropped and counted.
 
 use crate::host;
 
@@ -35,7 +35,7 @@ pub fn write(level: Level, message: &str, fields: &[(String, String)]) {
     host::log(level, message, fields);
 }
 
-/// Tells whether lines of this level are kept.
+/// Returns whether lines of this level are kept.
 pub fn enabled(level: Level) -> bool {
     host::log_enabled(level)
 }

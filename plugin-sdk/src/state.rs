@@ -1,8 +1,8 @@
-//! A small durable state: one name space for each subscription.
+//! Small durable state, with one namespace for each subscription.
 //!
-//! What a call changes becomes durable together with its verdict, or not at all: a call that fails has changed nothing.
-//! Calls of one subscription go one after the other, so that each sees what those before it wrote. The limits are 1000
-//! keys and 1 MiB for keys and values together; a key has at most 256 bytes.
+//! The changes of a call become durable together with its verdict, or not at all: a call that fails changes nothing.
+//! Calls of one subscription run one after the other, so each sees what the earlier ones wrote. The limits are 1000 keys
+//! and 1 MiB for keys and values together; a key has at most 256 bytes.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::host;
 /// Why the state was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// All keys and values together would be above the limit.
+    /// Keys and values together would exceed the limit.
     QuotaExceeded,
     /// The key has more than 256 bytes.
     KeyTooLong,
-    /// The value alone is above the limit of all.
+    /// The value alone exceeds the limit for the whole state.
     ValueTooLarge,
-    /// The value is not the expected one, or no counter.
+    /// The value is not the expected one, or not a counter.
     Conflict,
-    /// The host cannot say now.
+    /// The host cannot access the state now.
     Unavailable(String),
-    /// The value does not have the form that was asked for, or cannot have it.
+    /// The stored value does not have the requested form, or the given one cannot be written in it.
     Format(String),
 }
 
@@ -49,15 +49,15 @@ impl std::error::Error for Error {}
 /// Returns a value.
 ///
 /// # Errors
-/// When the host cannot say.
+/// When the host cannot access the state.
 pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
     host::state_get(key)
 }
 
-/// Sets a value, which is gone after `ttl`.
+/// Sets a value, which expires after `ttl`.
 ///
 /// # Errors
-/// When it goes over a limit.
+/// When it exceeds a limit.
 pub fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
     host::state_set(key, value, ttl.map(ms))
 }
@@ -65,41 +65,41 @@ pub fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Error> 
 /// Returns a value that [`set_json`] wrote.
 ///
 /// # Errors
-/// [`Error::Format`] when it is no such value.
+/// [`Error::Format`] when the value is not JSON of this shape.
 pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     let Some(bytes) = get(key)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Format(error.to_string()))
 }
 
-/// Sets a value as JSON, which is gone after `ttl`.
+/// Sets a value as JSON, which expires after `ttl`.
 ///
 /// # Errors
-/// When it goes over a limit, or the value has no form in JSON.
+/// When it exceeds a limit, or the value cannot be written as JSON.
 pub fn set_json(key: &str, value: &(impl Serialize + ?Sized), ttl: Option<Duration>) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::Format(error.to_string()))?;
     set(key, &bytes, ttl)
 }
 
-/// Takes a value away.
+/// Deletes a value.
 ///
 /// # Errors
-/// When the host cannot say.
+/// When the host cannot access the state.
 pub fn delete(key: &str) -> Result<(), Error> {
     host::state_delete(key)
 }
 
-/// Adds to a counter, and returns its new value. A missing one counts as 0; each call sets its time to live anew.
+/// Adds to a counter, and returns its new value. A missing counter is 0; each call sets the time to live again.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the value is no counter (8 bytes, the lowest first); when it goes over a limit.
+/// [`Error::Conflict`] when the value is not a counter (8 bytes, little-endian); when it exceeds a limit.
 pub fn increment(key: &str, delta: i64, ttl: Option<Duration>) -> Result<i64, Error> {
     host::state_increment(key, delta, ttl.map(ms))
 }
 
-/// Sets a value, without a time to live, if the present one is `expected`; `None` is none.
+/// Sets a value, without a time to live, if the current one is `expected`; `None` means that there is none.
 ///
 /// # Errors
-/// [`Error::Conflict`] when it is another; when it goes over a limit.
+/// [`Error::Conflict`] when the current value is another; when it exceeds a limit.
 pub fn compare_and_set(key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<(), Error> {
     host::state_compare_and_set(key, expected, value)
 }

@@ -1,4 +1,4 @@
-//! The SDK has a copy of the interface, so that it builds wherever it is.
+//! The SDK has a copy of the interface, so that it builds outside the repository.
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test, which is the point")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-/** Returns an event's data in upper case; of a JSON object only these members, where they are named. */
+/** Returns an event's data in upper case; of a JSON object only the named members, if any are named. */
 export function uppercase(data, members) {
   if (members !== undefined && !Array.isArray(members)) {
     throw { tag: 'invalid-config', val: '`members` is no list of names' };
@@ -20,7 +20,7 @@ function object(value, members) {
   return Object.fromEntries(Object.entries(value).map(chosen));
 }
 
-/** Upper-cases every text of a JSON value; the names of members stay. */
+/** Upper-cases every text of a JSON value, but no names of members. */
 function texts(value) {
   if (typeof value === 'string') return value.toUpperCase();
   if (Array.isArray(value)) return value.map(texts);

@@ -1,4 +1,4 @@
-"""Upper-cases JSON values. It knows nothing of Waypost."""
+"""Upper-cases JSON values, independent of Waypost."""
 
 
 class InvalidEvent(Exception):
@@ -10,14 +10,14 @@ class InvalidConfig(Exception):
 
 
 def names(members: object) -> list[str] | None:
-    """Returns the names of the members to upper-case, as the configuration has them; None is all."""
+    """Returns the names of the members to upper-case, from the configuration; None means all."""
     if members is not None and not isinstance(members, list):
         raise InvalidConfig("`members` is no list of names")
     return members
 
 
 def value(data: object, members: list[str] | None) -> object:
-    """Returns a JSON value with its texts in upper case; of an object only these members, where they are named."""
+    """Returns a JSON value with its texts in upper case; of an object only the named members, if any are named."""
     if members is None:
         return texts(data)
     if not isinstance(data, dict):
@@ -26,7 +26,7 @@ def value(data: object, members: list[str] | None) -> object:
 
 
 def texts(data: object) -> object:
-    """Upper-cases every text; the names of members stay."""
+    """Upper-cases every text, but no names of members."""
     match data:
         case str():
             return data.upper()

@@ -18,7 +18,7 @@ fn main() {
     build(&here.join("programs"), &["--release", "--examples", "--bins"], &target);
     let release = target.join(TARGET).join("release");
     let (mut constants, mut all) = (String::new(), String::new());
-    // Plugins are examples, for each is a library; commands are programs.
+    // Plugins are examples, since each is a library; commands are binaries.
     let guests = |sources: &str, built: PathBuf| {
         let names = names(&here.join("programs").join(sources), "rs");
         names.into_iter().map(move |name| (built.clone(), name))
@@ -40,7 +40,7 @@ fn main() {
     std::fs::write(out.join("guests.rs"), constants).expect("OUT_DIR can be written");
 }
 
-/// Returns where a guest is: cargo writes libraries with underscores, and programs under their own name.
+/// Returns the path of a guest: cargo replaces `-` with `_` in the names of libraries, but not of binaries.
 fn made(folder: &Path, name: &str) -> PathBuf {
     let library = folder.join(format!("{}.wasm", name.replace('-', "_")));
     if library.exists() { library } else { folder.join(format!("{name}.wasm")) }
@@ -89,7 +89,7 @@ fn names(folder: &Path, extension: &str) -> Vec<String> {
     names
 }
 
-/// Adds the target where it is missing.
+/// Installs the target if it is missing.
 fn have_target() {
     let rustc = std::env::var_os("RUSTC").expect("cargo sets it");
     let found = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
@@ -104,7 +104,7 @@ fn have_target() {
     );
 }
 
-/// Builds in a target folder of its own: the outer cargo holds the lock of its own one.
+/// Builds in a separate target folder: the outer cargo holds the lock of its own.
 fn build(package: &Path, arguments: &[&str], target: &Path) {
     let cargo = std::env::var_os("CARGO").expect("cargo sets it");
     let status = Command::new(cargo)
@@ -115,7 +115,7 @@ fn build(package: &Path, arguments: &[&str], target: &Path) {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
-        // Stable Rust has no word for growing a table: this one guest has it in assembly.
+        // Stable Rust cannot grow a table: this one guest does it in assembly.
         .env("RUSTC_BOOTSTRAP", "grow_table")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .status()

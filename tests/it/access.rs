@@ -1,4 +1,4 @@
-//! Who may ask: tokens, sessions, admins, and what is kept of who changed what.
+//! Access: tokens, sessions, admins, and the audit.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn a_token_is_shown_once_and_is_good_until_it_is_revoked() {
     ask(&server, Method::GET, "/me", &secret, &Value::Null).await.ok();
     assert!(!server.log().contains(&secret), "no log has it");
     assert!(server.log().contains("`waypost token create --user NAME`"), "the first start says how");
-    // A user revokes his own, and no other.
+    // A user may revoke only his own tokens.
     let others = token(&server, json!({"user": "bob"})).await;
     let path = |made: &Value| format!("/tokens/{}", made["id"].as_str().unwrap());
     ask(&server, Method::DELETE, &path(&others), &secret, &Value::Null).await.refused(404);
@@ -53,7 +53,7 @@ async fn a_token_is_shown_once_and_is_good_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_wanted_token_is_named() {
+async fn an_invalid_token_request_is_refused_with_the_reason() {
     let server = Server::start().await;
     for (wanted, pointer) in [
         (json!({}), Some("/user")),
@@ -78,7 +78,7 @@ async fn what_is_wrong_with_a_wanted_token_is_named() {
 }
 
 #[tokio::test]
-async fn a_receiver_can_do_nothing_but_send() {
+async fn a_receive_token_can_only_send() {
     let server = Server::start().await;
     let made = token(&server, json!({"user": "detector", "scopes": ["receive"]})).await;
     let secret = made["token"].as_str().unwrap();
@@ -93,9 +93,9 @@ async fn a_receiver_can_do_nothing_but_send() {
     assert_eq!(header.json()["events"][0]["id"], json!(id), "the user himself sees it");
 }
 
-/// A colleague's broken subscription could not be mended.
+/// An admin could not fix another user's broken subscription.
 #[tokio::test]
-async fn an_admin_mends_what_is_anothers_and_the_audit_says_so() {
+async fn an_admin_changes_another_users_subscription_and_the_audit_says_so() {
     let server = Server::start().await;
     let target = Target::start().await;
     let ann = server.user("ann");
@@ -133,9 +133,9 @@ async fn an_admin_mends_what_is_anothers_and_the_audit_says_so() {
     server.get("/audit?action=nothing").await.refused(400);
 }
 
-/// An admin who may mend everything could have had everybody's passwords sent to a target of his own.
+/// An admin, who may change every subscription, could have had other users' passwords sent to a target of his own.
 #[tokio::test]
-async fn an_admin_does_not_get_at_anothers_credentials() {
+async fn an_admin_cannot_get_another_users_credentials() {
     let server = Server::start().await;
     let (target, other) = (Target::start().await, Target::start().await);
     let ann = server.user("ann");
@@ -183,9 +183,9 @@ async fn a_session_is_begun_with_a_token_and_ends_with_it() {
     page(&cookie).await.refused(401);
 }
 
-/// Whoever guesses costs nobody else anything.
+/// Guessing tokens must not slow down other clients.
 #[tokio::test]
-async fn ten_thousand_wrong_tokens_slow_nobody_else() {
+async fn ten_thousand_wrong_tokens_do_not_slow_down_others() {
     let server = Server::start().await;
     let made = token(&server, json!({"user": "ann"})).await;
     let secret = made["token"].as_str().unwrap();
@@ -206,7 +206,7 @@ async fn ten_thousand_wrong_tokens_slow_nobody_else() {
 }
 
 #[tokio::test]
-async fn nobody_listens_to_other_machines_who_does_not_know_whom_to_believe() {
+async fn serve_refuses_to_listen_to_other_machines_without_a_way_to_authenticate() {
     let folder = tempfile::tempdir().unwrap();
     let waypost = async |arguments: &[&str]| run_in(folder.path(), arguments, &[], "").await;
     let serve = ["serve", "--listen", "0.0.0.0:0", "--data", "data"];
@@ -231,7 +231,7 @@ async fn nobody_listens_to_other_machines_who_does_not_know_whom_to_believe() {
 }
 
 #[tokio::test]
-async fn receive_takes_signed_events_alone_where_it_is_told_so() {
+async fn receive_accepts_only_signed_events_if_configured() {
     use data_encoding::BASE64;
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let config = "receive_auth = \"signature\"\nreceive_secrets = \"producers\"\n";

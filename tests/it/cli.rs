@@ -9,7 +9,7 @@ use crate::harness::{
     Answer, Api, Output, Process, Server, Target, event, event_1_0, merged, run, run_in, wait_until,
 };
 
-/// Asserts that a command failed with this code and a message on stderr that says all of this.
+/// Asserts that a command failed with this code and that stderr contains all of these texts.
 #[track_caller]
 fn failed(output: &Output, code: i32, says: &[&str]) {
     assert_eq!(output.code, code, "{output:?}");
@@ -147,9 +147,9 @@ async fn bad_configuration_exits_2_and_suggests() {
     assert!(!folder.path().join("waypost-data").exists(), "nothing is made before the configuration is read");
 }
 
-/// Kubernetes sets these for a Service that is called waypost: exit code 2, and a crash loop.
+/// Kubernetes sets these for a Service called waypost: `serve` exited with 2, in a crash loop.
 #[tokio::test]
-async fn the_variables_of_a_kubernetes_service_are_told_and_ignored() {
+async fn the_variables_of_a_kubernetes_service_are_logged_and_ignored() {
     let foreign = [
         ("WAYPOST_PORT", "tcp://10.0.0.1:8070"),
         ("WAYPOST_PORT_8070_TCP", "tcp://10.0.0.1:8070"),
@@ -201,9 +201,10 @@ async fn send_posts_an_event_or_a_batch_and_prints_the_ids() {
     assert_eq!(server.story(&sent[1]).await["event"], event_1_0("2"));
 }
 
-/// A byte order mark, as some editors write it, was no JSON; and nobody said that data which claim to be JSON are none.
+/// A byte order mark, which some editors write, made a file invalid JSON; and there was no warning for data that claim to
+/// be JSON and are not.
 #[tokio::test]
-async fn send_skips_a_mark_and_tells_of_data_that_are_no_json() {
+async fn send_skips_a_byte_order_mark_and_warns_of_data_that_are_not_json() {
     let server = Server::start().await;
     let marked = format!("\u{feff}{}", event("marked"));
     let sent = succeeded(&run(&["send", "-", "--to", &server.url], &marked).await);
@@ -218,7 +219,7 @@ async fn send_skips_a_mark_and_tells_of_data_that_are_no_json() {
 }
 
 #[tokio::test]
-async fn send_fails_with_the_servers_words() {
+async fn send_fails_with_the_servers_message() {
     let server = Server::start().await;
     let no_id = merged(event("a"), json!({"eventID": null})).to_string();
     failed(&run(&["send", "-", "--to", &server.url], &no_id).await, 1, &["error: ", "eventID"]);
@@ -252,7 +253,7 @@ async fn listen_prints_what_a_server_delivers() {
 }
 
 #[tokio::test]
-async fn listen_answers_the_status_asked_for_and_survives_what_is_no_text() {
+async fn listen_answers_the_given_status_and_survives_binary_bodies() {
     let folder = tempfile::tempdir().unwrap();
     let mut listener = Process::waypost(&["listen", "--port", "0", "--status", "503"], folder.path());
     let api = Api::new(listener.address().await);
@@ -272,7 +273,7 @@ async fn listen_answers_the_status_asked_for_and_survives_what_is_no_text() {
 // match
 
 #[tokio::test]
-async fn match_prints_nodes_and_tells_by_its_exit_code() {
+async fn match_prints_nodes_and_sets_its_exit_code() {
     let stdin = r#"{"data": [{"a": 1.5}, {"a": "x", "b": null}, 3]}"#;
     assert_eq!(succeeded(&run(&["match", "$.data[*].a"], stdin).await), ["1.5", "\"x\""]);
     assert_eq!(succeeded(&run(&["match", "$.data[1]", "-"], stdin).await), [r#"{"a":"x","b":null}"#]);
@@ -285,9 +286,9 @@ async fn match_prints_nodes_and_tells_by_its_exit_code() {
     assert_eq!((none.code, none.stdout.as_str()), (1, ""));
 }
 
-/// C1 controls and what turns the direction round came out as they are, which a terminal obeys.
+/// C1 controls and direction overrides were printed unescaped, and terminals obey them.
 #[tokio::test]
-async fn match_escapes_what_a_terminal_would_obey() {
+async fn match_escapes_control_and_format_characters() {
     let stdin = "{\"a\": \"\u{9b}2J\u{7f}\u{202e}é\"}";
     assert_eq!(succeeded(&run(&["match", "$.a"], stdin).await), [r#""\u009b2J\u007f\u202eé""#]);
     let explained = run(&["match", "--explain", "$[?@.b == 1].a"], stdin).await;
@@ -315,7 +316,7 @@ async fn match_points_at_the_place_in_a_bad_expression() {
 }
 
 #[tokio::test]
-async fn match_fails_on_what_it_cannot_read() {
+async fn match_fails_on_unreadable_input() {
     let garbage = run(&["match", "$"], "garbage").await;
     assert!(garbage.code == 1 || garbage.code == 2, "{garbage:?}");
     assert!(garbage.stderr.contains("error: ") && garbage.stdout.is_empty());
@@ -326,7 +327,7 @@ async fn match_fails_on_what_it_cannot_read() {
 // event
 
 #[tokio::test]
-async fn event_get_prints_the_event_and_a_line_a_match() {
+async fn event_get_prints_the_event_and_a_line_for_each_match() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let policy_url = policy.url("");
     let server = Server::with(&["--retry-schedule", "20ms", "--policy-url", &policy_url]).await;
@@ -419,7 +420,7 @@ async fn event_commands_act_as_the_user_given() {
 // db
 
 #[tokio::test]
-async fn db_sync_creates_what_db_check_asks_for() {
+async fn db_sync_creates_the_schema_that_db_check_wants() {
     let folder = tempfile::tempdir().unwrap();
     let db = async |arguments: &[&str]| {
         run_in(folder.path(), &[&["db"], arguments, &["--data", "made"]].concat(), &[], "").await

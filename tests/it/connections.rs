@@ -1,5 +1,5 @@
-//! Connections and their bodies: how long they may be silent, how much they may hold, and what is said to those that
-//! speak no HTTP.
+//! Connections and their bodies: how long they may be idle, how much memory bodies may take, and the answer to anything but
+//! HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::harness::{Api, Process, RawConnection, Server, event_1_0, wait_until}
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A connection that had nothing to say for 10 s was closed, since hyper's limit for headers begins with the end of the
-/// request before: clients that keep connections for longer met resets.
+/// A connection was closed after 10 s without a request, since hyper's limit for headers begins at the end of the previous
+/// request: clients that keep connections for longer got resets.
 #[tokio::test]
-async fn between_requests_the_idle_limit_counts_and_not_that_of_headers() {
+async fn between_requests_the_idle_limit_applies_and_not_the_header_limit() {
     let server = Server::with(&["--header-timeout-ms", "300", "--idle-timeout-ms", "60000"]).await;
     let (mut idle, mut slow) =
         (RawConnection::open(&server.url).await, RawConnection::open(&server.url).await);
@@ -21,7 +21,7 @@ async fn between_requests_the_idle_limit_counts_and_not_that_of_headers() {
         connection.write(GET).await;
         connection.reply().await.unwrap().ok();
     }
-    // Headers that come slowly end the connection; by then the other has waited for as long.
+    // Slow headers end the connection; by then the other one has been idle for as long.
     let begun = Instant::now();
     slow.write("GET /healthz HTTP/1.1\r\n").await;
     assert!(slow.reply().await.is_none());
@@ -45,7 +45,7 @@ async fn an_idle_connection_is_closed_at_its_limit() {
 
 /// A request under way has limits of its own.
 #[tokio::test]
-async fn a_slow_body_is_no_idle_connection() {
+async fn a_slow_body_does_not_count_as_an_idle_connection() {
     let flags = ["--idle-timeout-ms", "200", "--header-timeout-ms", "200", "--body-timeout-ms", "2000"];
     let server = Server::with(&flags).await;
     let mut connection = RawConnection::open(&server.url).await;
@@ -53,9 +53,9 @@ async fn a_slow_body_is_no_idle_connection() {
     connection.reply().await.unwrap().refused(408).says("body_timeout_ms");
 }
 
-/// hyper answers what it cannot read with a status and nothing else.
+/// hyper answers what it cannot parse with a bare status.
 #[tokio::test]
-async fn what_is_no_http_is_told_what_is_wrong() {
+async fn anything_but_http_is_answered_with_the_reason() {
     let server = Server::start().await;
     let many = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(500));
     let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(70_000));
@@ -81,15 +81,15 @@ async fn what_is_no_http_is_told_what_is_wrong() {
             assert!(connection.reply().await.is_none(), "it is closed");
         }
     }
-    // A head that does not end: its client sees the answer, and no reset for what it still sends.
+    // The request head does not end: the client sees the answer, and no reset for the bytes that it still sends.
     let mut connection = RawConnection::open(&server.url).await;
     connection.write(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-A: {}", "x".repeat(600_000))).await;
     connection.reply().await.unwrap().refused(431).says("400 KiB");
 }
 
-/// Everything that is written between two requests was once taken for such an answer of hyper.
+/// Anything written between two requests used to be taken for such an answer of hyper.
 #[tokio::test]
-async fn answers_that_look_like_hypers_own_are_left_alone() {
+async fn answers_that_look_like_hypers_own_are_not_rewritten() {
     let server = Server::start().await;
     let mut connection = RawConnection::open(&server.url).await;
     for round in 0..3 {
@@ -101,9 +101,9 @@ async fn answers_that_look_like_hypers_own_are_left_alone() {
     }
 }
 
-/// Bodies that come slowly held memory without end: each connection could hold as much as the largest event.
+/// Slow bodies held memory without a bound: each connection could hold as much as the largest event.
 #[tokio::test]
-async fn slow_uploads_meet_a_bound_and_keep_no_small_event_out() {
+async fn slow_uploads_are_bounded_and_do_not_block_small_events() {
     let sizes =
         ["--event-bytes-max", "1000000", "--subscription-bytes-max", "1000", "--plugin-bytes-max", "1000"];
     let server = Server::with(&[&sizes[..], &["--bodies-bytes-max", "3000000"]].concat()).await;
@@ -114,7 +114,7 @@ async fn slow_uploads_meet_a_bound_and_keep_no_small_event_out() {
         upload.write(head).await;
         upload.write("x".repeat(600_000)).await;
         uploads.push(upload);
-        // The others take no room by what they announce: one has to send before it meets the bound.
+        // The length that a request announces takes no room: a client has to send bytes before it reaches the bound.
         let probe = "x".repeat(900_000);
         let reply = server.receive_as("application/json", probe).await;
         if reply.status == 503 {
@@ -137,7 +137,7 @@ async fn slow_uploads_meet_a_bound_and_keep_no_small_event_out() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_of_a_path_does_not_count() {
+async fn a_slash_at_the_end_of_a_path_is_ignored() {
     let server = Server::start().await;
     let headers = [("content-type", "application/json")];
     let reply = server.send(Method::POST, "/receive/", &headers, event_1_0("1").to_string()).await;
@@ -195,7 +195,7 @@ async fn lists_refuse_bad_parameters_alike() {
 }
 
 #[tokio::test]
-async fn a_name_to_listen_on_is_looked_up() {
+async fn a_name_to_listen_on_is_resolved() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Process::waypost(&["serve", "--listen", "localhost:0"], folder.path());
     let url = server.address().await;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Answer, Api, Gate, RawConnection, Request, Server, Target, event, run_in, wait_until};
 
-/// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of those accepted.
+/// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of the accepted ones.
 async fn produce(api: Api, producer: String) -> Vec<String> {
     let mut accepted = Vec::new();
     for n in 0.. {
@@ -25,7 +25,7 @@ async fn produce(api: Api, producer: String) -> Vec<String> {
     accepted
 }
 
-/// Asserts that each webhook-id stands for one event and one text, and each event for one webhook-id.
+/// Asserts that each webhook-id belongs to one event and one body, and each event to one webhook-id.
 fn assert_repeats_are_recognisable(got: &[Request]) {
     let (mut texts, mut ids) = (HashMap::new(), HashMap::new());
     for request in got {
@@ -109,7 +109,7 @@ async fn a_restart_continues_where_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_delivered_is_not_repeated_after_a_restart() {
+async fn a_delivered_event_is_not_repeated_after_a_restart() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     server.subscribe(json!({"target_url": target.url("/t")})).await;
     for n in 0..50 {
@@ -158,7 +158,7 @@ async fn sigterm_beside_a_hanging_target_ends_within_the_grace() {
     let id = server.receive(&event("a")).await;
     target.wait_for("/t", 1).await;
     server.terminate();
-    // The gate stays shut, and the attempt's own time is longer than the wait here: only the grace ends it.
+    // The gate stays closed, and the attempt's timeout is longer than the wait here: only the grace ends it.
     assert!(server.exited().await.success());
     gate.open();
     server.restart().await;
@@ -166,7 +166,7 @@ async fn sigterm_beside_a_hanging_target_ends_within_the_grace() {
     assert_repeats_are_recognisable(&target.requests("/t"));
 }
 
-/// A request that was not whole took one grace period, and then an attempt another.
+/// An incomplete request took one grace period, and then an attempt another.
 #[tokio::test]
 async fn requests_and_attempts_share_one_grace() {
     let (mut server, target) = (Server::with(&["--shutdown-grace-ms", "8000"]).await, Target::start().await);
@@ -185,7 +185,7 @@ async fn requests_and_attempts_share_one_grace() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    // Nothing else ends the attempt within the wait here, neither the grace nor its own time.
+    // Neither the grace nor the attempt's timeout ends the attempt within the wait here.
     let flags = ["--shutdown-grace-ms", "600000", "--attempt-timeout-ms", "600000"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     target.always("/t", Answer::status(200).after(&Gate::closed()));
@@ -227,7 +227,7 @@ async fn a_second_process_on_the_same_data_gets_a_clear_error() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+async fn a_file_that_is_not_a_database_is_refused_and_left_unchanged() {
     let mut server = Server::start().await;
     server.receive(&event("a")).await;
     server.kill9();

@@ -1,4 +1,4 @@
-//! From event to target: at once, and with which bytes and headers (FACTS 5.2 and 10.6).
+//! Deliveries to targets: how soon, and with which bytes and headers (FACTS 5.2 and 10.6).
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ async fn sent(mut fields: Value, content_type: &str, body: &str) -> Request {
     got
 }
 
-/// The sweep of every half minute hides a wake that is lost.
+/// The sweep every half minute would hide a lost wake.
 #[tokio::test]
 async fn an_accepted_event_is_sent_without_waiting_for_the_sweep() {
     let (server, target) = (Server::start().await, Target::start().await);
@@ -85,9 +85,9 @@ async fn a_1_0_event_is_sent_as_cloudevents_json_with_extension_attributes() {
     }
 }
 
-/// A real Dispatcher takes nothing but `application/json`: an old event that came as something else was a dead letter.
+/// A real Dispatcher accepts only `application/json`: an old event that arrived with another type became a dead letter.
 #[tokio::test]
-async fn old_events_go_as_plain_json_and_new_ones_where_the_subscription_says_so() {
+async fn old_events_are_sent_as_plain_json_and_new_ones_if_the_subscription_says_so() {
     for content_type in [STRUCTURED, "text/plain", "application/json; charset=utf-8"] {
         let got = sent(json!({}), content_type, &event("a").to_string()).await;
         assert_eq!(got.header("content-type"), "application/json");

@@ -1,6 +1,6 @@
 //! The disk is full: a clear 503, nothing accepted is lost, and service resumes without a restart.
 //!
-//! A file size limit on the running process stands for the full disk: writes past it fail, reads do not.
+//! A file size limit on the running process simulates the full disk: writes past it fail, reads do not.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,16 @@ pub(crate) fn database(server: &Server) -> PathBuf {
 }
 
 pub(crate) fn limit_files(server: &Server, bytes: Option<u64>) {
-    // The hard limit stays open, so that room can come back.
+    // The hard limit stays unlimited, so that the limit can be raised again.
     prlimit(Some(server.pid()), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
-/// Posts ever smaller events until nothing fits, not even the probe of `/readyz`; returns the ids of those accepted.
+/// Posts smaller and smaller events until nothing fits, not even the probe of `/readyz`; returns the ids of the accepted
+/// ones.
 pub(crate) async fn fill(server: &Server) -> Vec<String> {
     let mut accepted = Vec::new();
     for bytes in [100_000, 10_000, 1_000, 0] {
-        // A failed write gives back some room, so that one refusal does not mean that the next is refused.
+        // A failed write frees some room, so one refusal does not mean that the next event is refused too.
         let mut refusals = 0;
         while refusals < 3 {
             let filler = merged(event("filler"), json!({"data": "x".repeat(bytes)}));
@@ -42,7 +43,7 @@ pub(crate) async fn fill(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_full_disk_answers_503_keeps_what_was_accepted_and_resumes() {
+async fn a_full_disk_answers_503_keeps_accepted_events_and_resumes() {
     let (server, target) = (
         Server::launch(Launch::FileSizeErrors, &["--retry-schedule", "1s,1s,1s"], &[]).await,
         Target::start().await,
@@ -106,7 +107,7 @@ async fn changes_of_subscriptions_are_503_while_the_disk_is_full() {
     let before = server.subscription(&kept).await;
     limit_files(&server, Some(database(&server).metadata().unwrap().len() + 4096));
     fill(&server).await;
-    // A small change may still fit where a large event does not, and each that is refused gives some room back.
+    // A small change may still fit where a large event does not, and each refused one frees some room.
     let (mut before, mut refused) = (before, 0);
     for n in 0..1_000 {
         let name = format!("{n:0200}");

@@ -1,4 +1,4 @@
-//! A stage of the service dies: the process ends with the stage's name, and the next start is a normal day.
+//! A stage of the service dies: the process ends with the stage's name, and the next start works normally.
 
 use redb::{Database, ReadableTable, TableDefinition};
 use serde_json::json;
@@ -8,8 +8,8 @@ use crate::harness::{Server, Target, event};
 const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
 const HISTORY: TableDefinition<'_, (u128, u64), &[u8]> = TableDefinition::new("history");
 
-/// Lays a row of history behind which there is no room, or takes it away: with it, the writer of a debug build panics
-/// when it is to write the end of an attempt.
+/// Adds a row of history with the highest key, or removes it. With it, the writer of a debug build panics when it records
+/// the end of an attempt, because the next key overflows.
 fn change_last_row(server: &Server, is_there: bool) {
     let database = Database::open(crate::disk_full::database(server)).unwrap();
     let txn = database.begin_write().unwrap();
@@ -25,9 +25,9 @@ fn change_last_row(server: &Server, is_there: bool) {
     txn.commit().unwrap();
 }
 
-/// The process looked alive, answered 200 on /healthz, took nothing any more, and sent its backlog every half minute.
+/// The process looked alive: it answered 200 on /healthz, but accepted nothing, and sent its backlog every half minute.
 #[tokio::test]
-async fn a_writer_that_panics_ends_the_process_with_its_name_and_the_next_start_is_a_normal_day() {
+async fn a_writer_that_panics_ends_the_process_with_its_name_and_the_next_start_works() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     let gate = target.hang("/t");
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;

@@ -1,4 +1,4 @@
-//! Waypost inside another program: its public API and nothing else, no process and no REST.
+//! Waypost embedded in another program: only its public API, without a process or REST.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,7 +35,7 @@ async fn open(folder: &TempDir) -> Service {
     Service::open(config(folder)).await.unwrap()
 }
 
-/// Subscribes `url` to events that this JSONPath finds something in.
+/// Subscribes `url` to the events that this JSONPath matches.
 async fn subscribe(service: &Service, jsonpath: &str, url: String) -> SubscriptionId {
     let (user, name) = ("me".to_owned(), "mine".to_owned());
     let target = url.try_into().unwrap();
@@ -60,9 +60,9 @@ async fn delivery_in(service: &Service, id: EventId, name: &str) -> State {
     .await
 }
 
-/// A target that was stored before it was checked went to port 80 of its host, ten times.
+/// Events for a target that was stored before targets were checked were sent to port 80 of its host, ten times.
 #[tokio::test]
-async fn a_stored_target_that_is_none_is_judged_at_once_and_nothing_is_sent() {
+async fn a_stored_target_that_is_invalid_is_a_dead_letter_at_once_and_nothing_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let service = open(&folder).await;
     let stored = TargetUrl::from_stored("http://127.0.0.1:99999/x".to_owned());
@@ -84,7 +84,7 @@ async fn a_stored_target_that_is_none_is_judged_at_once_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_accepted_is_delivered_and_its_story_told() {
+async fn an_accepted_event_is_delivered_and_has_a_story() {
     let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
     target.answers("/t", [Answer::status(503).body("not now")]);
     let service = open(&folder).await;
@@ -103,7 +103,7 @@ async fn what_is_accepted_is_delivered_and_its_story_told() {
 }
 
 #[tokio::test]
-async fn a_batch_is_all_or_none_and_nobodys_event_is_logged() {
+async fn a_batch_is_all_or_none_and_an_event_without_recipients_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let service = open(&folder).await;
     let batch = (0..3).map(|n| Event::from_json(event_1_0(&n.to_string()).to_string()).unwrap()).collect();
@@ -129,7 +129,7 @@ async fn a_filter_that_does_not_parse_changes_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_it_is_closed_and_opened_again() {
+async fn nothing_is_lost_when_a_service_is_closed_and_opened_again() {
     let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
     let gate = Gate::closed();
     target.always("/t", Answer::status(200).after(&gate));
@@ -156,7 +156,7 @@ async fn nothing_is_lost_when_it_is_closed_and_opened_again() {
 }
 
 #[tokio::test]
-async fn two_services_in_one_process_know_nothing_of_each_other() {
+async fn two_services_in_one_process_are_independent() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let target = Target::start().await;
     let (first, second) = (open(&one).await, open(&other).await);
@@ -193,7 +193,7 @@ async fn a_second_service_on_the_same_folder_is_refused_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_dropped_lets_go_of_its_folder() {
+async fn a_service_that_is_dropped_releases_its_folder() {
     let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
     let gate = target.hang("/t");
     let service = open(&folder).await;
@@ -215,7 +215,7 @@ async fn a_setting_out_of_range_is_named() {
 }
 
 #[tokio::test]
-async fn events_of_every_version_can_be_made_of_json() {
+async fn events_of_every_version_can_be_made_from_json() {
     for event in
         [json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}), crate::harness::event("1")]
     {
@@ -225,8 +225,8 @@ async fn events_of_every_version_can_be_made_of_json() {
     assert!(error.to_string().contains("type"), "{error}");
 }
 
-/// Creating and replaying are one; a caller who goes away leaves neither half done, and a service that is closed in the
-/// middle goes on when it is opened again.
+/// Creating a subscription and beginning its replay are one operation: it completes even if the caller is dropped. A
+/// service that is closed during the replay continues it when it is opened again.
 #[tokio::test]
 async fn a_replay_outlives_its_caller_and_its_service() {
     let (folder, target) = (tempfile::tempdir().unwrap(), Target::start().await);
@@ -267,7 +267,7 @@ async fn a_replay_outlives_its_caller_and_its_service() {
 
 /// The Dispatcher's library use: handlers are closures.
 #[tokio::test]
-async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
+async fn a_closure_runs_on_the_files_of_events_and_its_output_is_uploaded() {
     let folder = tempfile::tempdir().unwrap();
     let (files, results) = (folder.path().join("files"), folder.path().join("results"));
     std::fs::create_dir_all(files.join("a")).unwrap();
@@ -315,7 +315,7 @@ async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
     assert_eq!((run.handler.as_str(), run.fetched.unwrap().bytes), ("reading", 5));
     let place = std::path::PathBuf::from(&run.uploads[0].place);
     assert_eq!(std::fs::read_to_string(place.join("data/upper")).unwrap(), "FIRST Some(\"7\")");
-    // One that fails is repeated as its schedule says; a panic of it is its own.
+    // A handler that fails is repeated on its schedule; a panic fails only its own run.
     let event = Event::from_json(
         json!({"specversion": "1.0", "id": "2", "source": "/it", "type": "it.failed"}).to_string(),
     );
@@ -325,7 +325,7 @@ async fn a_closure_runs_on_the_files_of_events_and_what_it_makes_is_uploaded() {
     service.close().await;
 }
 
-/// Returns the status with which a program's own server answers a request with these headers.
+/// Returns the status of a request with these headers to an embedding program's own server.
 async fn status(service: &Service, headers: &[(&str, &str)]) -> u16 {
     let mut request = Request::get("/events").extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
     request = request.header("http-remote-user", "ann");
@@ -336,10 +336,10 @@ async fn status(service: &Service, headers: &[(&str, &str)]) -> u16 {
     answer.status().as_u16()
 }
 
-/// The routes that a program serves itself are guarded like ours; a listener for other machines has names that nobody
-/// has told it.
+/// Routes that a program serves itself are guarded like the service's own. A listener for other machines accepts any host
+/// name, since it cannot know its own.
 #[tokio::test]
-async fn pages_of_other_sites_are_kept_off_the_routes_of_an_embedding_program() {
+async fn pages_of_other_sites_cannot_use_the_routes_of_an_embedding_program() {
     let folder = tempfile::tempdir().unwrap();
     let service = open(&folder).await;
     assert_eq!(status(&service, &[("host", "localhost:1")]).await, 200);
@@ -365,9 +365,9 @@ async fn pages_of_other_sites_are_kept_off_the_routes_of_an_embedding_program() 
     service.close().await;
 }
 
-/// A batch was matched in one go, and nobody else had a turn meanwhile.
+/// A batch used to be matched without a pause, and blocked everything else meanwhile.
 #[tokio::test]
-async fn others_have_their_turn_while_a_batch_is_matched() {
+async fn other_requests_proceed_while_a_batch_is_matched() {
     let folder = tempfile::tempdir().unwrap();
     let service = open(&folder).await;
     for n in 0..20 {

@@ -1,4 +1,4 @@
-//! Why a filter matches or does not: the dry run of a subscription, and what an event tells of a user's subscriptions.
+//! Why a filter matches or does not: the dry run of a subscription, and an event's explanation for a user's subscriptions.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ async fn post(api: &Api, path: &str, body: String) -> Reply {
     api.send(Method::POST, path, &[("content-type", "application/json")], body).await
 }
 
-/// Posts an event to the dry run of a subscription, with this behind the path.
+/// Posts an event to the dry run of a subscription; `query` is appended to the path.
 async fn test(api: &Api, uuid: &str, query: &str, body: &Value) -> Value {
     post(api, &format!("/eventmatch/{uuid}/test{query}"), body.to_string()).await.ok().json()
 }
@@ -55,7 +55,7 @@ async fn a_dry_run_says_which_condition_failed_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_takes_every_form_of_an_event_and_only_one() {
+async fn a_dry_run_takes_every_form_of_an_event_but_no_batch() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": "$[?@ == 'x']"})).await;
     let path = format!("/eventmatch/{uuid}/test");
@@ -114,16 +114,16 @@ async fn a_dry_run_on_a_logged_event_is_for_those_who_may_see_it() {
     server.user("alice").post(&path(&other), &event("a")).await.refused(400).says("?event=");
 }
 
-// what a user's subscriptions did with a logged event
+// explanations of a logged event for a user's subscriptions
 
-/// Returns what is told about one subscription.
+/// Returns the explanation for one subscription.
 fn told<'v>(explained: &'v Value, uuid: &str) -> &'v Value {
     let mut all = explained["explain"]["subscriptions"].as_array().unwrap().iter();
     all.find(|told| told["subscription"] == uuid).unwrap_or_else(|| panic!("{uuid} in {explained}"))
 }
 
 #[tokio::test]
-async fn an_event_tells_why_each_subscription_of_a_user_did_not_match() {
+async fn an_event_explains_why_each_subscription_of_a_user_did_not_match() {
     let (server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
     let alice = server.user("alice");
     let subscribe = async |jsonpath: &str| {
@@ -167,7 +167,7 @@ async fn an_event_tells_why_each_subscription_of_a_user_did_not_match() {
     assert!(root.story(&id).await.get("explain").is_none(), "only when it is asked for");
     let own = alice.get(&format!("/events/{id}?explain=alice")).await.ok().json();
     assert_eq!(own["explain"]["subscriptions"], explained["explain"]["subscriptions"]);
-    // Handlers are the operator's: here there is none.
+    // Handlers are the operator's: none is configured here.
     assert_eq!((&explained["explain"]["handlers"], &own["explain"]["handlers"]), (&json!([]), &Value::Null));
     let bobs_own = root.get(&format!("/events/{id}?explain=bob")).await.ok().json();
     assert_eq!(bobs_own["explain"]["subscriptions"][0]["subscription"], bobs);
@@ -197,9 +197,9 @@ async fn explanations_come_in_pages() {
     server.get(&unknown).await.refused(400).says("after");
 }
 
-/// An explanation quotes the event: whom policy has not let see it must not read it there.
+/// An explanation quotes the event, so a user whom policy has not let see the event must not get it.
 #[tokio::test]
-async fn who_may_not_see_an_event_gets_no_explanation() {
+async fn a_user_who_may_not_see_an_event_gets_no_explanation() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.always("/events/alice", Answer::status(200));
     policy.always("/events/bob", Answer::status(403));

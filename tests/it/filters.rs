@@ -9,7 +9,7 @@ use crate::harness::{Output, Server, Target, event, merged, run, run_in};
 pub(crate) const RFC9535: &str = "$.data[?@.key == 'Taggy' && @.value == 'Blah'].value";
 pub(crate) const JSONPATH2: &str = r#"$.data[*][?(@.key = "Taggy" and @.value = "Blah")].value"#;
 
-/// For each node below each node it looks at all that is below: too much in an event that is large and deep.
+/// It visits all descendants of each descendant of each node: too many in an event that is large and deep.
 const EXPENSIVE: &str = "$..[?@..[?@..x]]";
 
 fn large(id: &str) -> Value {
@@ -20,7 +20,7 @@ fn large(id: &str) -> Value {
 // subscriptions
 
 #[tokio::test]
-async fn a_subscription_tells_its_dialect_and_how_it_is_found() {
+async fn a_subscription_shows_its_dialect_and_its_index() {
     let (server, target) = (Server::start().await, Target::start().await);
     let by_type = r#"$[?(@["eventType"] = "x")]"#;
     for (fields, used, index) in [
@@ -46,9 +46,9 @@ async fn a_subscription_tells_its_dialect_and_how_it_is_found() {
     }
 }
 
-/// What shells take for a pattern was accepted without a word, and `--explain` blamed the data.
+/// Shell patterns were accepted without a warning, and `--explain` blamed the data.
 #[tokio::test]
-async fn a_pattern_that_can_match_nothing_is_told_when_it_is_saved_and_explained() {
+async fn a_pattern_that_can_match_nothing_is_reported_when_it_is_saved_and_explained() {
     let (server, target) = (Server::start().await, Target::start().await);
     let filter = "$.data[?search(@.name, '*.tif')]";
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": filter})).await;
@@ -68,12 +68,12 @@ async fn a_pattern_that_can_match_nothing_is_told_when_it_is_saved_and_explained
     assert_eq!(server.post("/eventmatch", &large).await.ok().json()["warnings"], json!([]));
 }
 
-/// Sites whose clients all speak the original's language had to say so with each subscription.
+/// Sites whose clients all use the original's language had to say so in each subscription.
 #[tokio::test]
-async fn the_service_says_the_language_of_filters_that_do_not() {
+async fn the_default_dialect_applies_to_filters_that_do_not_name_theirs() {
     let server = Server::with(&["--filter-dialect-default", "jsonpath2"]).await;
     let target = Target::start().await;
-    // In RFC 9535 this tests what is in each row, and finds nothing.
+    // In RFC 9535 this tests the children of each row, and finds nothing.
     let filter = "$.data[*][?(@.value)]";
     let uuid = server.subscribe(json!({"target_url": target.url("/own"), "jsonpath": filter})).await;
     let shown = server.subscription(&uuid).await;
@@ -89,7 +89,7 @@ async fn the_service_says_the_language_of_filters_that_do_not() {
 }
 
 #[tokio::test]
-async fn what_is_not_matched_has_no_index() {
+async fn a_disabled_subscription_has_no_index() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": RFC9535})).await;
     let paused = server.update(&uuid, &json!({"disabled": "2026-01-31T12:00:00Z"})).await;
@@ -99,7 +99,7 @@ async fn what_is_not_matched_has_no_index() {
 }
 
 #[tokio::test]
-async fn what_both_dialects_accept_and_one_reads_otherwise_has_a_warning() {
+async fn a_filter_that_both_dialects_accept_and_read_differently_has_a_warning() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     let ambiguous = json!({"target_url": target.url("/t"), "jsonpath": "$.data[?(@.value)]"});
     let uuid = server.subscribe(ambiguous).await;
@@ -120,7 +120,7 @@ async fn what_both_dialects_accept_and_one_reads_otherwise_has_a_warning() {
 }
 
 #[tokio::test]
-async fn a_wrong_filter_is_pointed_at_with_a_hint() {
+async fn a_wrong_filter_is_refused_with_its_position_and_a_hint() {
     let (server, target) = (Server::start().await, Target::start().await);
     let target_url = target.url("/t");
     let uuid = server.subscribe(json!({"target_url": target_url, "jsonpath": JSONPATH2})).await;
@@ -133,7 +133,7 @@ async fn a_wrong_filter_is_pointed_at_with_a_hint() {
     let refused = create(json!({"jsonpath": "$[?(@.a == 1)]", "filter_dialect": "jsonpath2"})).await;
     refused.at("/jsonpath").says("column 9").says("RFC 9535");
     create(json!({"jsonpath": "$", "filter_dialect": "xpath"})).await.at("/filter_dialect").says("jsonpath2");
-    // A PUT changes one of the two, and both are read anew.
+    // A PUT of only the filter or only the dialect parses the filter again.
     let path = format!("/eventmatch/{uuid}");
     let refused = server.put(&path, &json!({"filter_dialect": "rfc9535"})).await.refused(422);
     refused.at("/jsonpath").says("jsonpath2");
@@ -163,10 +163,10 @@ async fn an_event_goes_to_both_dialects() {
     assert!(target.requests("/other").is_empty() && target.requests("/array").is_empty());
 }
 
-// a filter that gives no answer
+// a filter without a result
 
 #[tokio::test]
-async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
+async fn a_filter_that_is_too_expensive_says_so_and_affects_no_other() {
     let (mut server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
     let subscribe = async |server: &Server, user: &str, name: &str, jsonpath: &str| {
         let fields = json!({"target_url": target.url("/t"), "name": name, "jsonpath": jsonpath});
@@ -194,7 +194,7 @@ async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
     }
     assert!(failed[0]["reason"].as_str().unwrap().starts_with("filter too expensive: "), "{failed:?}");
     assert_eq!(failed[0]["at"], story["received"]);
-    // Its owner learns of it, and nothing of the event, which he has not been shown to want.
+    // Its owner learns of the failure, but nothing of the event, since it has not matched.
     let alices = server.user("alice").story(&id).await;
     assert_eq!((&alices["filters_failed"], &alices["event"]), (&story["filters_failed"], &Value::Null));
     assert_eq!(server.user("bob").story(&id).await["filters_failed"], json!([]));
@@ -212,7 +212,7 @@ async fn a_filter_that_is_too_expensive_says_so_and_harms_no_other() {
 }
 
 #[tokio::test]
-async fn a_retry_evaluates_anew() {
+async fn a_retry_evaluates_the_filter_again() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "jsonpath": EXPENSIVE})).await;
     let id = server.receive(&large("large")).await;
@@ -267,7 +267,7 @@ async fn match_reads_both_dialects() {
 }
 
 #[tokio::test]
-async fn match_explains_on_stderr_and_prints_the_same() {
+async fn match_explains_on_stderr_and_does_not_change_stdout() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("e.json"), event("a").to_string()).unwrap();
     let explain = async |expression: &str| {

@@ -1,4 +1,4 @@
-//! The address guard, by the settings of an operator. What each address means is tested in `net` and `service`.
+//! The address guard with an operator's settings. `net` and `service` test the meaning of each address.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ fn to(url: &str) -> Value {
 }
 
 #[tokio::test]
-async fn other_machines_users_reach_public_addresses_alone_until_the_operator_opens_more() {
+async fn users_on_other_machines_reach_only_public_addresses_until_the_operator_opens_more() {
     let target = Target::start().await;
     let (url, port) = (target.url("/t"), target.url("").rsplit(':').next().unwrap().to_owned());
     let server = Server::wide(&[]).await;
@@ -23,7 +23,7 @@ async fn other_machines_users_reach_public_addresses_alone_until_the_operator_op
         .refused(422)
         .at("/target_url");
     assert_eq!(server.subscription(&uuid).await["target_url"], "http://target.example/");
-    // A change of something else is none of the guard's business.
+    // The guard does not check a change of anything else.
     server.update(&uuid, &json!({"name": "other", "target_url": "http://target.example/"})).await;
 
     let named = format!("http://localhost:{port}/t");
@@ -46,9 +46,9 @@ async fn other_machines_users_reach_public_addresses_alone_until_the_operator_op
     assert_eq!(target.all().len(), 5);
 }
 
-/// A denied target was tried for three days.
+/// A denied target used to be retried for three days.
 #[tokio::test]
-async fn what_is_denied_later_is_a_dead_letter_at_once_with_the_words_for_it() {
+async fn a_target_that_is_denied_later_is_a_dead_letter_at_once_with_the_reason() {
     let target = Target::start().await;
     let allow = "allow_targets = [\"127.0.0.0/8\"]\n";
     let mut server = Server::configured(allow, |_| {}).await;
@@ -79,7 +79,7 @@ async fn what_is_denied_later_is_a_dead_letter_at_once_with_the_words_for_it() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_the_guard_makes_of_each_address() {
+async fn a_dry_run_shows_the_guards_verdict_on_each_address() {
     let server = Server::start().await;
     let headers = [("content-type", "application/cloudevents+json")];
     let tried = async |url: &str| {
@@ -101,7 +101,7 @@ async fn a_dry_run_says_what_the_guard_makes_of_each_address() {
 }
 
 #[tokio::test]
-async fn deliveries_go_through_the_operators_proxy_and_are_judged_before() {
+async fn deliveries_go_through_the_operators_proxy_after_the_guards_check() {
     let proxy = Target::start().await;
     let url = proxy.url("").replace("http://", "http://user:pass@");
     let server = Server::wide(&["--http-proxy", &url]).await;
@@ -121,9 +121,9 @@ async fn deliveries_go_through_the_operators_proxy_and_are_judged_before() {
     assert_eq!(proxy.all().len(), 1);
 }
 
-/// A proxy that is down is not the target's failure: its deliveries wait, uncounted.
+/// A proxy that is down is not the target's failure: deliveries wait, and no attempt is counted.
 #[tokio::test]
-async fn a_proxy_that_is_down_is_charged_to_nobody() {
+async fn a_proxy_that_is_down_is_not_charged_to_the_target() {
     let proxy = Reserved::new();
     let server = Server::with(&["--http-proxy", &proxy.url("")]).await;
     let fields = json!({"target_url": "http://target.example/t", "retry": "none"});
@@ -131,7 +131,7 @@ async fn a_proxy_that_is_down_is_charged_to_nobody() {
     let id = server.receive(&event("a")).await;
     let held = wait_until("the delivery is held", async || {
         let delivery = server.delivery(&id, &uuid).await;
-        // Not while it is being attempted again.
+        // It has no reason while it is being attempted again.
         delivery["reason"].is_string().then_some(delivery)
     })
     .await;
@@ -143,7 +143,7 @@ async fn a_proxy_that_is_down_is_charged_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_setting_that_names_no_target_says_what_is_expected() {
+async fn an_invalid_target_pattern_is_refused_with_what_is_expected() {
     for (flag, value, says) in [
         ("--allow-targets", "10.0.0.0/8,http://a", "found `http://a`"),
         ("--deny-targets", "10.1.2.3/8", "expected the network `10.0.0.0/8`, found `10.1.2.3/8`"),

@@ -1,4 +1,4 @@
-//! One subscription's bad target or slow policy harms that subscription alone.
+//! One subscription's bad target or slow policy affects only that subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,15 +54,15 @@ async fn more_hanging_targets_than_attempts_allowed_in_all_delay_no_other() {
         let path = format!("/hanging-{n}");
         // Five are answered, and the sixth hangs.
         target.wait_for(&path, 6).await;
-        // One that gives way frees its slot before the target has read that its connection is closed.
+        // An attempt that gives way frees its slot before the target notices that the connection is closed.
         assert!(target.peak(&path) <= 2 * 4);
     }
 }
 
-/// The first attempt of each subscription was free of `in_flight_max`; now that all count, those that hang must not keep
-/// the others out: they give way, uncounted.
+/// The first attempt of each subscription used to be exempt from `in_flight_max`. Now that all count, attempts that hang
+/// must not block others: they give way, uncounted.
 #[tokio::test]
-async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
+async fn many_hanging_targets_delay_a_healthy_one_only_by_their_turns() {
     // Ten turns of two seconds at the most; the attempts themselves would last ten minutes.
     let flags = ["--in-flight-max", "8", "--attempt-timeout-ms", "600000", "--retry-schedule", "none"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
@@ -78,7 +78,7 @@ async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
         server.receive(&event(&n.to_string())).await;
     }
     target.wait_for("/healthy", 50).await;
-    // One that gives way frees its slot before the target has read that its connection is closed.
+    // An attempt that gives way frees its slot before the target notices that the connection is closed.
     assert!(target.peak("/hanging") <= 2 * 8, "all attempts count");
     let mut held = 0;
     for uuid in &hanging {
@@ -91,9 +91,9 @@ async fn many_hanging_targets_delay_a_healthy_one_by_their_turns_alone() {
     gate.open();
 }
 
-/// Idle connections to targets that had been reached took all descriptors, and the others' events waited for them to end.
+/// Idle connections to earlier targets took all descriptors, and events for other targets waited until they closed.
 #[tokio::test]
-async fn connections_that_are_kept_leave_descriptors_for_further_targets() {
+async fn kept_connections_leave_descriptors_for_further_targets() {
     let server = Server::launch(Launch::OpenFiles(128), &["--in-flight-max", "16"], &[]).await;
     let mut targets = Vec::new();
     for _ in 0..120 {
@@ -107,12 +107,13 @@ async fn connections_that_are_kept_leave_descriptors_for_further_targets() {
     }
 }
 
-/// One event, 3,000 subscriptions and 1,024 open files: what could not be connected was charged to its target, 1,425
-/// dead letters and as many disabled subscriptions. Attempts have half of the files by now: clients take the rest.
+/// With one event, 3,000 subscriptions and 1,024 open files, connections that could not be opened were charged to their
+/// targets: 1,425 dead letters and as many disabled subscriptions. Attempts now have half of the files; clients here take
+/// the rest.
 #[tokio::test]
-async fn a_want_of_descriptors_is_charged_to_nobody() {
+async fn a_shortage_of_descriptors_is_not_charged_to_targets() {
     const SUBSCRIPTIONS: usize = 3_000;
-    // A build without optimisation takes more.
+    // A debug build takes more.
     const PEAK_BYTES: u64 = if cfg!(debug_assertions) { 512 << 20 } else { 150 << 20 };
     let flags = ["--retry-schedule", "2s,2s", "--connect-timeout-ms", "60000", "--idle-timeout-ms", "600000"];
     let server = Server::launch(Launch::OpenFiles(256), &flags, &[]).await;
@@ -161,7 +162,7 @@ async fn a_want_of_descriptors_is_charged_to_nobody() {
     assert!(server.peak_bytes() <= PEAK_BYTES, "{} bytes", server.peak_bytes());
 }
 
-/// A target that accepts connections one by one, a few hundred in a second, once its gate is open.
+/// A target that accepts connections one by one, a few hundred a second, once its gate is open.
 struct SlowTarget {
     url: String,
     answered: Arc<AtomicUsize>,
@@ -228,7 +229,7 @@ async fn one_users_slow_policy_delays_no_other() {
     policy.always("/events/slow", Answer::status(200).after(&gate));
     let url = policy.url("");
     let in_flight = ["--in-flight-max", "8", "--subscription-in-flight-max", "4"];
-    // Policy is not given up within the wait here.
+    // The policy timeout is longer than the wait here.
     let asking = ["--policy-url", &url, "--policy-timeout-ms", "600000"];
     let server = Server::with(&[in_flight, asking].concat()).await;
     server.user("slow").subscribe(json!({"target_url": target.url("/slow")})).await;
@@ -250,7 +251,7 @@ async fn a_hanging_target_does_not_delay_accepting() {
     server.subscribe(json!({"target_url": target.url("/hanging")})).await;
     burst(&server, 1).await;
     target.wait_for("/hanging", 1).await;
-    // Each is answered while the target hangs, for ten minutes; the client gives up on an answer after two.
+    // Each is answered while the target hangs: that lasts ten minutes, and the client gives up after two.
     for _ in 0..10 {
         burst(&server, 50).await;
         server.get("/readyz").await.ok();

@@ -64,7 +64,7 @@ async fn a_subscription_over_the_limit_is_413() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408() {
+async fn a_body_that_does_not_arrive_is_408() {
     let server = Server::with(&["--body-timeout-ms", "200"]).await;
     for path in ["/receive", "/eventmatch"] {
         let mut connection = RawConnection::open(&server.url).await;
@@ -79,7 +79,7 @@ async fn a_body_that_does_not_come_is_408() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_ends_the_connection() {
+async fn a_head_that_does_not_arrive_ends_the_connection() {
     let server = Server::with(&["--header-timeout-ms", "200"]).await;
     let mut connection = RawConnection::open(&server.url).await;
     let begun = Instant::now();
@@ -91,7 +91,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_or_no_http_is_a_client_error() {
+async fn a_head_that_is_too_large_or_not_http_is_a_client_error() {
     let server = Server::start().await;
     let many = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(500));
     let bad_length = "POST /receive HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n";
@@ -101,7 +101,7 @@ async fn a_head_that_is_too_large_or_no_http_is_a_client_error() {
         let reply = connection.reply().await;
         assert!(reply.is_none_or(|reply| (400..500).contains(&reply.status)));
     }
-    // The server may hang up before it has read so much.
+    // The server may close the connection before it has read this much.
     let refused = server.try_send(Method::GET, "/healthz", &[("x-long", &"x".repeat(900_000))], "").await;
     assert!(refused.is_err() || refused.is_ok_and(|reply| (400..500).contains(&reply.status)));
     server.get("/healthz").await.ok();
@@ -132,9 +132,10 @@ async fn connections_over_the_limit_are_answered_503() {
     .await;
 }
 
-/// Before the first bytes told HTTP/1 from HTTP/2, no timeout held: such connections could take every place.
+/// No timeout applied before the first bytes had shown whether a connection speaks HTTP/1 or HTTP/2, so silent ones could
+/// use up `connections_max`.
 #[tokio::test]
-async fn a_connection_that_says_nothing_does_not_keep_its_place() {
+async fn a_silent_connection_is_closed_and_frees_its_place() {
     let server = Server::with(&["--connections-max", "2", "--header-timeout-ms", "300"]).await;
     let _silent = RawConnection::open(&server.url).await;
     let mut begun = RawConnection::open(&server.url).await;
@@ -147,7 +148,8 @@ async fn a_connection_that_says_nothing_does_not_keep_its_place() {
     .await;
 }
 
-/// The target had the event and said so; that its answer never ended made a failure of it, and the event came again.
+/// A target accepted the event with 200, but its answer never ended: that counted as a failure, and the event was sent
+/// again.
 #[tokio::test]
 async fn an_answer_that_does_not_end_counts_by_its_status() {
     let server = Server::with(&["--attempt-timeout-ms", "300", "--retry-schedule", "1h"]).await;
@@ -156,7 +158,7 @@ async fn an_answer_that_does_not_end_counts_by_its_status() {
     let subscription = server.subscribe(json!({"target_url": url})).await;
     let id = server.receive(&event("a")).await;
     let (mut stream, _) = listener.accept().await.unwrap();
-    // An answer before the request is no answer to it.
+    // The answer must not come before the request.
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 5]).await.unwrap();
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nthus";
     tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
@@ -187,7 +189,7 @@ async fn a_full_queue_is_accepted_and_delivered_once_the_target_is_back() {
 }
 
 #[tokio::test]
-async fn a_batch_counts_as_one_body_against_the_limit() {
+async fn the_limit_applies_to_a_batch_as_one_body() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let batch: Vec<Value> = (0..20).map(|n| event_1_0(&n.to_string())).collect();
     let reply = server.receive_as(BATCH, json!(batch).to_string()).await;
@@ -195,9 +197,9 @@ async fn a_batch_counts_as_one_body_against_the_limit() {
     server.receive_as(BATCH, json!(batch[..3]).to_string()).await.ok();
 }
 
-/// The deliveries that events cause were not counted: a batch of small ones could take any memory.
+/// The deliveries that events cause were not counted: a batch of small events could take unbounded memory.
 #[tokio::test]
-async fn the_deliveries_of_a_request_count_and_more_than_may_be_is_413() {
+async fn the_deliveries_of_a_request_count_and_too_many_are_413() {
     let server = Server::with(&["--accept-bytes-max", "20000"]).await;
     for n in 0..200 {
         let fields = json!({"name": n.to_string(), "target_url": "http://127.0.0.1:9/", "max_in_flight": 1});
@@ -212,7 +214,7 @@ async fn the_deliveries_of_a_request_count_and_more_than_may_be_is_413() {
 }
 
 #[tokio::test]
-async fn more_than_may_be_accepted_at_once_is_503_and_nothing_else() {
+async fn too_many_events_at_once_are_503_and_nothing_else() {
     let server = Server::with(&["--accept-bytes-max", "20000"]).await;
     wait_until("one is refused", async || {
         let posts = (0..32).map(|_| server.receive_as("application/json", sized(15_000)));
@@ -228,7 +230,7 @@ async fn more_than_may_be_accepted_at_once_is_503_and_nothing_else() {
     server.receive_as("application/json", sized(15_000)).await.ok();
 }
 
-/// What a disabled subscription is owed waits for it, and kept its events for ever.
+/// Pending deliveries of a disabled subscription used to keep their events forever.
 #[tokio::test]
 async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
     let (mut server, target) = (Server::with(&["--retention", "1s"]).await, Target::start().await);
@@ -237,7 +239,7 @@ async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
     let id = server.receive(&event("old")).await;
     server.delivery_in(&id, &uuid, "retrying").await;
     server.update(&uuid, &json!({"disabled": "2100-01-01T00:00:00Z"})).await;
-    // What is past its retention goes with a start.
+    // Each start removes events past their retention.
     wait_until("the event is gone", async || {
         server.restart().await;
         (server.get(&format!("/events/{id}")).await.status == 404).then_some(())
@@ -245,16 +247,16 @@ async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
     .await;
 }
 
-// Requests a second, and numbers of what users have
+// Requests per second, and the number of things per user
 
-/// Sends requests at once that a proxy on this machine forwards for `address`, and returns the answers.
+/// Sends concurrent requests that a proxy on this machine forwards for `address`, and returns the answers.
 async fn forwarded(server: &Server, user: Option<&str>, address: &str, path: &str) -> Vec<Reply> {
     let api = user.map_or_else(|| (**server).clone(), |user| server.user(user));
     let headers = [("x-forwarded-for", address)];
     join_all((0..20).map(|_| api.send(Method::GET, path, &headers, ""))).await
 }
 
-/// Splits answers into those that are good, and those that are refused for this setting.
+/// Counts the answers that are good, and those that are refused with this setting's name.
 fn split(replies: Vec<Reply>, setting: &str) -> (usize, usize) {
     let (good, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status != 429);
     for reply in &refused {
@@ -266,7 +268,7 @@ fn split(replies: Vec<Reply>, setting: &str) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn an_address_that_asks_too_fast_is_429_and_no_other() {
+async fn only_the_address_that_sends_too_fast_is_429() {
     let server =
         Server::with(&["--address-requests-per-second", "1", "--trusted-proxies", "127.0.0.0/8"]).await;
     const SETTING: &str = "address_requests_per_second";
@@ -274,14 +276,14 @@ async fn an_address_that_asks_too_fast_is_429_and_no_other() {
         let (good, refused) = split(forwarded(&server, None, "192.0.2.1", path).await, SETTING);
         assert!(good + refused == 20 && refused > 0, "{path}: {good} {refused}");
     }
-    // The same network of IPv6, whatever the address in it.
+    // All addresses of an IPv6 network count as one.
     let headers: Vec<_> = (0..20).map(|n| format!("2001:db8::{n:x}")).collect();
     let replies = headers.iter().map(async |address| {
         let headers = [("x-forwarded-for", address.as_str())];
         server.send(Method::GET, "/healthz", &headers, "").await
     });
     assert!(split(join_all(replies).await, SETTING).1 > 0);
-    // Events count as well, and one that is refused is not kept.
+    // Events count as well, and a refused one is not kept.
     let sent = (0..20).map(async |n| {
         let headers = [("x-forwarded-for", "192.0.2.2"), ("content-type", "application/json")];
         server
@@ -293,7 +295,7 @@ async fn an_address_that_asks_too_fast_is_429_and_no_other() {
     assert!(refused > 0);
     let listed = server.get("/events").await.ok().json()["events"].as_array().unwrap().len();
     assert_eq!(listed, accepted);
-    // This machine is not counted, whoever says that it is somebody else's.
+    // Requests from this machine are not counted, also if a proxy names it as the client.
     for _ in 0..20 {
         server.get("/healthz").await.ok();
     }
@@ -302,7 +304,7 @@ async fn an_address_that_asks_too_fast_is_429_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_user_who_asks_too_fast_is_429_and_no_other() {
+async fn only_the_user_who_sends_too_fast_is_429() {
     let server = Server::with(&["--user-requests-per-second", "1", "--trusted-proxies", "127.0.0.0/8"]).await;
     let addresses: Vec<_> = (0..20).map(|n| format!("192.0.2.{n}")).collect();
     let asked = async |user: &str| {
@@ -322,7 +324,7 @@ async fn a_user_who_asks_too_fast_is_429_and_no_other() {
 }
 
 #[tokio::test]
-async fn so_many_subscriptions_and_recoveries_are_a_users() {
+async fn the_subscriptions_and_recoveries_of_a_user_are_limited() {
     let server = Server::with(&["--user-subscriptions-max", "2", "--user-recoveries-max", "1"]).await;
     let ann = server.user("ann");
     let body = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
@@ -333,7 +335,7 @@ async fn so_many_subscriptions_and_recoveries_are_a_users() {
         .into_iter()
         .for_each(|reply| drop(reply.refused(507).says("(the setting user_subscriptions_max)")));
     server.user("bob").post("/eventmatch", &body).await.ok();
-    // While a target takes nothing, its recovery waits.
+    // While a target hangs, its recovery waits.
     let uuids: Vec<_> = made.iter().map(|reply| reply.json()["uuid"].as_str().unwrap().to_owned()).collect();
     let path = |n: usize| format!("/eventmatch/{}", uuids[n]);
     for n in [0, 1] {

@@ -1,7 +1,7 @@
 //! The end-to-end suite: the real binary, real sockets, a real redb file in a folder of its own for each test.
 //!
-//! One file tells one story; `harness` holds what they share. Nothing but `embed`, `supervise`, and parts of `handlers`
-//! and `secrets`, imports the library: the suite knows the REST contract and the command line, as a client does.
+//! Each file covers one topic; `harness` has what they share. Only `embed`, `supervise`, and parts of `handlers` and
+//! `secrets` import the library: the rest uses only REST and the command line, like a client.
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test, which is the point")]
 
 mod harness;
@@ -33,7 +33,7 @@ mod connections;
 mod crash;
 mod disk_full;
 mod tls;
-// The writer is let panic by an addition that overflows, which only a debug build checks.
+// The writer's panic is an overflowing addition, which only a debug build checks.
 #[cfg(debug_assertions)]
 mod dying;
 mod limits;

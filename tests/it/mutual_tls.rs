@@ -1,4 +1,4 @@
-//! Targets that ask for a certificate, or that show one of an authority of their own.
+//! Targets that ask for a client certificate, or whose own certificate comes from a private authority.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn authority() -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Returns a certificate of an authority, and its key.
+/// Returns a certificate that an authority has issued, and its key.
 fn certificate(name: &str, of: &Authority) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -39,7 +39,7 @@ fn client(of: &Authority) -> String {
     format!("{}{}", certificate.pem(), key.serialize_pem())
 }
 
-/// A target by TLS, which asks for a certificate of `clients`, and counts connections and requests.
+/// A TLS target that asks for a certificate issued by `clients`, and counts connections and requests.
 struct TlsTarget {
     address: SocketAddr,
     counts: Arc<Mutex<(usize, usize)>>,
@@ -153,7 +153,7 @@ async fn a_target_with_an_authority_of_its_own_gets_events_from_those_who_have_a
 }
 
 #[tokio::test]
-async fn what_is_no_certificate_is_refused() {
+async fn an_invalid_certificate_is_refused() {
     let server = Server::start().await;
     let own = authority();
     let (certificate, key) = certificate("x.example", &own);

@@ -1,4 +1,4 @@
-//! JSON that nests deeper than 120 levels: one limit wherever others' JSON is read or shown.
+//! JSON that nests deeper than 120 levels: one limit wherever untrusted JSON is read or printed.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::plugins::upload;
 
 const SAYS: &str = "nested deeper than 120 levels";
 
-/// Returns an array in an array, `depth` of them.
+/// Returns `depth` nested arrays.
 fn nested(depth: usize) -> String {
     format!("{}{}", "[".repeat(depth), "]".repeat(depth))
 }
@@ -18,9 +18,9 @@ fn event(data: &str) -> String {
     format!(r#"{{"specversion":"1.0","id":"1","source":"/it","type":"it.happened","data":{data}}}"#)
 }
 
-/// A body nested 20,000 deep took 2.4 GiB, and 800 MB were printed.
+/// A body with 20,000 levels took 2.4 GiB, and 800 MB were printed.
 #[tokio::test]
-async fn listen_does_not_print_what_nests_too_deep_and_prints_the_next_one() {
+async fn listen_does_not_print_a_body_that_nests_too_deep_and_prints_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut listen = Process::waypost(&["listen", "--port", "0"], folder.path());
     let api = Api::new(listen.address().await);
@@ -39,7 +39,7 @@ async fn listen_does_not_print_what_nests_too_deep_and_prints_the_next_one() {
 }
 
 #[tokio::test]
-async fn the_command_line_reads_nothing_that_nests_too_deep() {
+async fn the_command_line_refuses_json_that_nests_too_deep() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("event.json"), event(&nested(120))).unwrap();
     let send = run_in(folder.path(), &["send", "event.json"], &[], "").await;
@@ -58,9 +58,9 @@ async fn the_command_line_reads_nothing_that_nests_too_deep() {
     assert_eq!(run(&["match", "$[0][0]", "-"], &nested(120)).await.code, 0);
 }
 
-/// A configuration that serde_json could just read, and not any more in the record that it was put into.
+/// A configuration was accepted that serde_json could just read by itself, but not inside its stored record.
 #[tokio::test]
-async fn what_a_request_may_nest_can_be_stored_and_read_again() {
+async fn the_deepest_accepted_configuration_can_be_stored_and_read_again() {
     let mut server = Server::start().await;
     let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
     let body = |depth: usize| {

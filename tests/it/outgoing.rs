@@ -1,5 +1,5 @@
-//! The way out: what decides about a delivery is the target's status, and nothing else of its answer, of its connections
-//! or of the environment.
+//! Outgoing requests: only the target's status decides a delivery, and nothing else in its answer, its connections or the
+//! environment.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Act, Answer, Launch, RawTarget, Server, Target, event, even
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Every variable by which programs are told of a proxy, and no exception, which would hide that one of them counts.
+/// All variables that name a proxy, without the variable for exceptions, which could hide that one of them is used.
 fn proxied(proxy: &str) -> [(&str, &str); 8] {
     [
         ("http_proxy", proxy),
@@ -23,9 +23,10 @@ fn proxied(proxy: &str) -> [(&str, &str); 8] {
 
 // The environment
 
-/// `http_proxy` of a login shell took the policy question, event included, to the proxy, whose 403 was a final `denied`.
+/// With `http_proxy` set in a login shell, the policy request and its event went to the proxy, whose 403 was a final
+/// `denied`.
 #[tokio::test]
-async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
+async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_request() {
     let (proxy, policy, target) = (Target::start().await, Target::start().await, Target::start().await);
     let url = proxy.url("");
     let env = proxied(&url);
@@ -41,9 +42,9 @@ async fn no_proxy_of_the_environment_gets_a_delivery_or_a_policy_question() {
     assert!(proxy.all().is_empty(), "{:?}", proxy.all());
 }
 
-/// A cart and an ingest service were asked by way of the proxy, too.
+/// Requests to carts and ingest services went through the proxy, too.
 #[tokio::test]
-async fn no_proxy_of_the_environment_gets_a_cart_or_an_upload() {
+async fn no_proxy_of_the_environment_gets_a_cart_request_or_an_upload() {
     let (proxy, service) = (Target::start().await, Target::start().await);
     service.always("/upload", Answer::status(500).body("full"));
     let url = proxy.url("");
@@ -88,7 +89,7 @@ fn with_a_file() -> String {
     json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": [file]}).to_string()
 }
 
-/// The command line followed redirects, with the user's header.
+/// The command line followed redirects, and sent the user header along.
 #[tokio::test]
 async fn the_command_line_follows_no_redirect() {
     let (server, elsewhere) = (Target::start().await, Target::start().await);
@@ -118,7 +119,7 @@ async fn answered(act: Act) -> (String, Value, Value) {
     (delivery["state"].as_str().unwrap().to_owned(), target, delivery["reason"].clone())
 }
 
-/// Each of these was "cannot be reached": sent ten times, dead, and the subscription disabled.
+/// Each of these answers counted as "cannot be reached": ten attempts, a dead letter, and a disabled subscription.
 #[tokio::test]
 async fn a_200_delivers_whatever_its_headers_look_like() {
     let many: String = (0..101).map(|n| format!("x-{n}: {n}\r\n")).collect();
@@ -152,7 +153,7 @@ async fn any_other_status_counts_as_itself() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_http_is_called_that() {
+async fn an_answer_that_is_not_http_is_reported_as_such() {
     for (answer, begin) in [
         ("SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0-OpenSSH_9.9"),
         ("220 mail ready\r\n", "220 mail ready"),
@@ -170,9 +171,9 @@ async fn an_answer_that_is_no_http_is_called_that() {
 
 // Slow bodies
 
-/// The attempt went on until its time was over although the status had decided, and a stop meanwhile sent it again.
+/// The attempt lasted until its timeout although the status had decided it, and a stop meanwhile repeated it.
 #[tokio::test]
-async fn a_status_delivers_before_the_body_has_come() {
+async fn a_status_decides_before_the_body_has_arrived() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nbegun".to_vec();
     let target = RawTarget::always(Act::Stall(head)).await;
     let server = Server::with(&["--attempt-timeout-ms", "600000"]).await;
@@ -184,7 +185,7 @@ async fn a_status_delivers_before_the_body_has_come() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_send_again_what_a_status_has_delivered() {
+async fn a_stop_does_not_repeat_a_delivery_whose_status_has_arrived() {
     let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n".to_vec();
     let target = RawTarget::always(Act::Stall(head)).await;
     let mut server = Server::with(&["--attempt-timeout-ms", "600000"]).await;
@@ -199,7 +200,7 @@ async fn a_stop_does_not_send_again_what_a_status_has_delivered() {
 }
 
 #[tokio::test]
-async fn a_policy_servers_status_decides_before_its_body_has_come() {
+async fn a_policy_servers_status_decides_before_its_body_has_arrived() {
     let head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 1000\r\n\r\nno".to_vec();
     let (policy, target) = (RawTarget::always(Act::Stall(head)).await, Target::start().await);
     let flags = ["--policy-url", &policy.url(""), "--policy-timeout-ms", "600000"];
@@ -212,7 +213,7 @@ async fn a_policy_servers_status_decides_before_its_body_has_come() {
 
 /// A refusal whose body did not end held up a run for a minute.
 #[tokio::test]
-async fn a_carts_and_an_ingest_services_status_decide_before_their_bodies_have_come() {
+async fn the_status_of_a_cart_or_an_ingest_service_decides_before_its_body_has_arrived() {
     let head = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 1000\r\n\r\nthe disk is full".to_vec();
     let service = RawTarget::always(Act::Stall(head)).await;
     let folder = tempfile::tempdir().unwrap();
@@ -233,10 +234,10 @@ async fn a_carts_and_an_ingest_services_status_decide_before_their_bodies_have_c
     }
 }
 
-// Connections that were kept
+// Kept connections
 
-/// Delivers an event to a target's `/first`, on a connection that is kept, and then accepts one for its `/second`. Returns
-/// the subscription and the second event's id.
+/// Delivers an event to a target's `/first`, on a connection that is kept, and then accepts one for `/second`. Returns the
+/// subscription and the second event's id.
 async fn to_first_and_then_to_second(server: &Server, target: &RawTarget) -> (String, String) {
     let fields = |path: &str| json!({"target_url": target.url(path), "retry": "none"});
     let subscription = server.subscribe(fields("/first")).await;
@@ -247,10 +248,10 @@ async fn to_first_and_then_to_second(server: &Server, target: &RawTarget) -> (St
     (subscription, second)
 }
 
-/// A target closes a connection that was idle for long, as it may, just when the next event comes: a dead letter, and the
-/// subscription disabled.
+/// A target may close an idle connection just as the next event is sent: that made a dead letter, and disabled the
+/// subscription.
 #[tokio::test]
-async fn a_kept_connection_that_the_target_has_closed_is_no_failure_of_it() {
+async fn a_closed_kept_connection_is_not_the_targets_failure() {
     let target = RawTarget::start(|request| match request.connection {
         0 if request.line().contains("/second") => Act::Last(Vec::new()),
         _ => Act::Answer(OK.to_vec()),
@@ -269,12 +270,12 @@ async fn a_kept_connection_that_the_target_has_closed_is_no_failure_of_it() {
 }
 
 #[tokio::test]
-async fn a_connection_is_repeated_once_and_only_if_it_was_kept_and_silent() {
-    // A fresh one that is closed is the target's doing.
+async fn a_request_is_repeated_once_and_only_on_a_kept_connection_without_an_answer() {
+    // A new connection that is closed is the target's failure.
     let (state, target, reason) = answered(Act::Last(Vec::new())).await;
     assert_eq!((state.as_str(), target), ("dead", Value::Null));
     assert!(reason.as_str().unwrap().contains("the target gave no answer"), "{reason}");
-    // One that was kept is repeated once.
+    // The request on a kept connection is repeated once.
     let target = RawTarget::start(|request| match request.line().contains("/second") {
         true => Act::Last(Vec::new()),
         false => Act::Answer(OK.to_vec()),
@@ -287,7 +288,7 @@ async fn a_connection_is_repeated_once_and_only_if_it_was_kept_and_silent() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_policy_server_has_closed_is_no_failure_of_it() {
+async fn a_closed_kept_connection_is_not_the_policy_servers_failure() {
     let policy = RawTarget::start(|request| match request.connection {
         0 if request.line().contains("/second") => Act::Last(Vec::new()),
         _ => Act::Answer(OK.to_vec()),
@@ -305,11 +306,11 @@ async fn a_kept_connection_that_the_policy_server_has_closed_is_no_failure_of_it
     assert_eq!(connections, [0, 0, 1]);
 }
 
-// What a target asks for
+// Retry-After
 
-/// Only today's form of a date, and as many seconds as a number of 64 bits has, were understood.
+/// Only the current date format, and seconds that fit into 64 bits, were understood.
 #[tokio::test]
-async fn a_target_may_say_when_in_each_form_of_http() {
+async fn retry_after_is_understood_in_each_form_of_http() {
     for retry_after in [
         "Friday, 31-Dec-60 23:59:59 GMT",
         "Thu Dec 31 23:59:59 2099",
@@ -327,11 +328,11 @@ async fn a_target_may_say_when_in_each_form_of_http() {
     }
 }
 
-// Where it goes
+// Target URLs
 
-/// Bytes that no request line may have were sent as they were.
+/// Bytes that a request line must not contain were sent unescaped.
 #[tokio::test]
-async fn a_target_is_given_back_as_written_and_sent_as_a_browser_sends_it() {
+async fn a_target_url_is_returned_as_written_and_sent_as_a_browser_sends_it() {
     let target = RawTarget::always(Act::Answer(OK.to_vec())).await;
     let server = Server::start().await;
     let url = target.url("/größe/a\"b|c{}?q=ä b".replace(' ', "%20").as_str());

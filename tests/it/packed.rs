@@ -1,4 +1,4 @@
-//! `Content-Encoding` of requests: what is packed is unpacked before anybody looks at it, within the limits.
+//! `Content-Encoding` of requests: bodies are decompressed before anything else reads them, within the limits.
 
 use std::io::Write as _;
 
@@ -19,9 +19,10 @@ fn gzip(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A binary event with a packed body was logged as it came: no filter saw its data, and the target got gzip called JSON.
+/// A binary event with a compressed body was logged unchanged: filters did not see its data, and the target got gzip
+/// labelled as JSON.
 #[tokio::test]
-async fn a_packed_event_is_matched_and_delivered_as_what_it_is() {
+async fn a_compressed_event_is_matched_and_delivered_decompressed() {
     let (server, target) = (Server::start().await, Target::start().await);
     let fields =
         json!({"jsonpath": "$[?@.a == 1]", "target_url": target.url("/t"), "content_mode": "binary"});
@@ -31,7 +32,7 @@ async fn a_packed_event_is_matched_and_delivered_as_what_it_is() {
     server.send(Method::POST, "/receive", &headers, gzip(r#"{"a":1}"#)).await.ok();
     let got = target.wait_for("/t", 1).await.remove(0);
     assert_eq!((got.text(), got.header("content-encoding")), (r#"{"a":1}"#, ""));
-    // A batch, packed twice.
+    // A batch, compressed twice.
     let batch = json!([event_1_0("2"), event_1_0("3")]).to_string();
     let packed = gzip(compress_to_vec(batch.as_bytes(), CompressionLevel::Fastest));
     let headers = [
@@ -42,7 +43,7 @@ async fn a_packed_event_is_matched_and_delivered_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn every_body_is_unpacked() {
+async fn every_body_is_decompressed() {
     let server = Server::start().await;
     let subscription = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
     let created =
@@ -59,7 +60,7 @@ async fn every_body_is_unpacked() {
     let begun = server.send(Method::POST, &format!("{path}/recover"), &[JSON, GZIP], since).await;
     assert_eq!(begun.status, 202, "{}", begun.text());
 
-    // A component without anything in it.
+    // An empty component.
     let module = b"\0asm\x0d\0\x01\0";
     let plain = server.send(Method::POST, "/plugins", &[], &module[..]).await.refused(422).detail;
     for (method, path) in [(Method::POST, "/plugins".to_owned()), (Method::PUT, format!("{path}/plugin"))] {
@@ -75,7 +76,7 @@ async fn every_body_is_unpacked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_unpacked_is_refused_by_name() {
+async fn a_body_that_cannot_be_decompressed_is_refused_with_the_coding() {
     let server = Server::start().await;
     let event = event_1_0("1").to_string();
     let post = async |coding, body: Vec<u8>| {
@@ -94,9 +95,9 @@ async fn what_cannot_be_unpacked_is_refused_by_name() {
     assert_eq!(server.get("/events").await.ok().json()["events"], json!([]));
 }
 
-/// What is small on its way may be gigabytes in memory.
+/// A small compressed body may decompress to gigabytes.
 #[tokio::test]
-async fn the_limit_is_for_what_comes_out() {
+async fn the_limit_applies_to_the_decompressed_body() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let sized = |bytes: usize| merged(event_1_0("a"), json!({"data": "x".repeat(bytes)})).to_string();
     let post = async |body: String| server.send(Method::POST, "/receive", &[JSON, GZIP], gzip(body)).await;
@@ -111,9 +112,9 @@ async fn the_limit_is_for_what_comes_out() {
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
 }
 
-/// It takes its room twice, as it comes and as what comes out of it, and large bodies have three quarters of all room.
+/// A compressed body takes room twice, compressed and decompressed, and large bodies have three quarters of all room.
 #[tokio::test]
-async fn a_packed_form_of_the_largest_module_fits_into_the_least_room() {
+async fn the_largest_module_fits_compressed_into_the_smallest_room() {
     let sizes =
         ["--event-bytes-max", "1000", "--subscription-bytes-max", "1000", "--plugin-bytes-max", "1000000"];
     let server = Server::with(&[&sizes[..], &["--bodies-bytes-max", "3003000"]].concat()).await;
@@ -121,7 +122,7 @@ async fn a_packed_form_of_the_largest_module_fits_into_the_least_room() {
     let part = |name: &str| format!("--x\r\ncontent-disposition: form-data; name={name}\r\n\r\n");
     let head = format!("{}{subscription}\r\n{}", part("subscription"), part("plugin"));
     let form = [head.as_bytes(), &vec![0; 1_000_000], b"\r\n--x--\r\n"].concat();
-    // What packing makes no smaller.
+    // Bytes that compression makes no smaller.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(&form).unwrap();
     let packed = encoder.finish().unwrap();

@@ -1,4 +1,4 @@
-//! Web pages of others: what a browser sends for them is refused, whatever form it takes.
+//! Pages of other sites: requests that a browser sends for them are refused, in every form.
 
 use http::Method;
 use serde_json::json;
@@ -12,14 +12,14 @@ async fn attacked() -> Server {
     Server::configured(HANDLER, |_| ()).await
 }
 
-/// Asserts that nobody has started or created anything.
+/// Asserts that nothing was started or created.
 async fn nothing_happened(server: &Server) {
     assert_eq!(server.get("/eventmatch").await.ok().json(), json!([]));
     assert_eq!(server.get("/").await.ok().json(), json!([]));
 }
 
-/// A function of one argument, the URL to attack: every request that a page may send without asking first, and some
-/// that it may not.
+/// Returns a JavaScript function of the URL to attack. It sends every request that a page may send without a preflight, and
+/// some that need one.
 fn attack() -> String {
     let subscription = json!({"name": "stolen", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
     let event = event_1_0("forged");
@@ -57,10 +57,10 @@ fn attack() -> String {
     )
 }
 
-/// Any web page that somebody opened on the machine of a Waypost could subscribe to everything and forge events as its
-/// admin: `text/plain` needs no leave of CORS, and nobody looked whose page it was.
+/// Any web page that was opened on a Waypost's machine could subscribe to everything and forge events as its admin:
+/// `text/plain` needs no CORS preflight, and the origin was not checked.
 #[tokio::test]
-async fn a_page_in_a_real_browser_does_nothing_unless_it_is_our_own() {
+async fn a_page_in_a_real_browser_can_do_nothing_unless_it_is_our_own() {
     let Some(mut browser) = Browser::start().await else { return };
     let (server, elsewhere) = (attacked().await, Target::start().await);
     elsewhere.always("/page", Answer::status(200).header("content-type", "text/html").body("<body>"));
@@ -68,9 +68,9 @@ async fn a_page_in_a_real_browser_does_nothing_unless_it_is_our_own() {
     let port = server.url.rsplit_once(':').unwrap().1;
     let page = browser.open(&elsewhere.url("/page").replace("127.0.0.1", "localhost")).await;
 
-    // That the browser does send all this is seen at a server that takes it.
+    // A server that accepts everything shows that the browser does send all this.
     browser.evaluate(&page, &format!("({attack})({:?})", elsewhere.url(""))).await;
-    // One is the beacon's, for whose end nothing waits.
+    // One is the beacon's, whose end the page does not wait for.
     elsewhere.wait_for("/receive", 2).await;
     let sent: Vec<_> = elsewhere.all().iter().map(|got| format!("{} {}", got.method, got.path)).collect();
     for expected in [
@@ -134,7 +134,7 @@ async fn a_refusal_names_the_setting_that_helps() {
 }
 
 #[tokio::test]
-async fn what_is_no_browser_goes_on_as_before() {
+async fn clients_other_than_browsers_are_not_affected() {
     let server = attacked().await;
     let headers = [("webhook-request-origin", "producer.example"), ("webhook-request-rate", "100")];
     let reply = server.send(Method::OPTIONS, "/receive", &headers, "").await.ok();
@@ -148,9 +148,9 @@ async fn what_is_no_browser_goes_on_as_before() {
     assert_eq!(old.reply().await.unwrap().ok().json(), json!({"status": "ok"}));
 }
 
-/// What an event holds is its sender's: a browser that shows an answer must not take it for a page.
+/// A sender chooses what an event contains: a browser that shows an answer must not treat it as a page.
 #[tokio::test]
-async fn no_answer_is_a_page_whatever_an_event_holds() {
+async fn no_answer_is_a_page_whatever_an_event_contains() {
     let server = attacked().await;
     let page = "<!DOCTYPE html><script>fetch('/eventmatch')</script>";
     let mut ids = Vec::new();
@@ -210,7 +210,7 @@ fn is_no_page(reply: &Reply, path: &str) {
         ("x-frame-options", "DENY"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-resource-policy", "same-origin"),
-        // Over TLS alone.
+        // Only over TLS.
         ("strict-transport-security", ""),
     ] {
         assert_eq!(reply.header(name), value, "{path}: {name}");

@@ -1,4 +1,4 @@
-//! The policy server: who may see what, and what happens while it cannot say (FACTS 5.1).
+//! The policy server: who may see what, and what happens while it gives no answer (FACTS 5.1).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Api, Reserved, Server, Target, event, event_1_0, wait_until};
 
-/// Starts a server that asks `policy`, with these flags besides.
+/// Starts a server that asks `policy`, with these additional flags.
 async fn asking(policy: &str, flags: &[&str]) -> Server {
     Server::with(&[&["--policy-url", policy], flags].concat()).await
 }
@@ -63,10 +63,10 @@ async fn a_4xx_denies_and_the_story_shows_it() {
     assert!(target.requests("/denied").is_empty());
 }
 
-/// Whoever subscribed to everything could read over REST what policy had forbidden him; and whoever made a subscription for
-/// each guess was told by `denied` which guess was right.
+/// A user who subscribed to everything could read over REST what policy denied him; and a user who made a subscription for
+/// each guess learned from `denied` which guess was right.
 #[tokio::test]
-async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
+async fn a_user_cannot_read_over_rest_what_policy_has_not_let_him_see() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.always("/events/mallory", Answer::status(403));
     policy.always("/events/eve", Answer::status(500));
@@ -85,7 +85,7 @@ async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
         assert_eq!(known["deliveries"].as_array().unwrap().len(), usize::from(may), "{known}");
         assert_eq!((&known["next"], &known["counts"]["denied"]), (&Value::Null, &Value::Null), "{known}");
         assert_eq!(known["counts"]["delivered"], json!(u8::from(may)), "{known}");
-        // Without an answer, policy holds it.
+        // Without an answer from policy, the delivery is held.
         let state = if name == "eve" { "held" } else { state };
         assert_eq!(server.get(&own).await.ok().json()["counts"][state], 1, "an admin knows");
         assert_eq!(user.get(&format!("/status/{id}")).await.status, if may { 200 } else { 404 });
@@ -97,9 +97,9 @@ async fn nobody_reads_over_rest_what_policy_has_not_let_him_see() {
     }
 }
 
-/// The remembered answer counted for five minutes: who was let in meanwhile and asked again was denied again.
+/// Answers were cached for five minutes: a redelivery was denied again although policy allowed it by then.
 #[tokio::test]
-async fn sending_again_asks_policy_anew() {
+async fn a_redelivery_asks_policy_again() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.answers("/events/alice", [Answer::status(403)]);
     let server = asking(&policy.url(""), &[]).await;
@@ -111,7 +111,7 @@ async fn sending_again_asks_policy_anew() {
     assert_eq!(policy.requests("/events/alice").len(), 2);
 }
 
-/// Waits until a delivery is held by this, and returns it.
+/// Waits until a delivery is held by `by`, and returns it.
 async fn held(api: &Api, id: &str, subscription: &str, by: &str) -> Value {
     wait_until(&format!("the delivery of {id} is held by {by}"), async || {
         let delivery = api.delivery(id, subscription).await;
@@ -121,9 +121,9 @@ async fn held(api: &Api, id: &str, subscription: &str, by: &str) -> Value {
 }
 
 #[tokio::test]
-async fn without_an_answer_the_event_is_held_and_then_let_through() {
+async fn without_an_answer_the_event_is_held_until_policy_allows_it() {
     let (policy, target) = (Target::start().await, Target::start().await);
-    // A kept connection that is closed is asked over once more at once: only the second time is there no answer.
+    // A request on a kept connection that is closed is repeated at once: only the second one counts as unanswered.
     let dropped = || Answer::drop_connection();
     policy.answers("/events/anonymous", [Answer::status(500).body("oops"), dropped(), dropped()]);
     let server = asking(&policy.url(""), &["--retry-schedule", "none"]).await;
@@ -137,10 +137,10 @@ async fn without_an_answer_the_event_is_held_and_then_let_through() {
     assert_eq!(target.requests("/t").len(), 1);
 }
 
-/// A policy server that was down for as long as the schedule lasts made dead letters of everything, and disabled
-/// everybody's subscriptions.
+/// When a policy server was down for as long as the schedule lasts, all deliveries became dead letters and all subscriptions
+/// were disabled.
 #[tokio::test]
-async fn policy_that_stays_away_holds_what_it_should_decide_and_disables_nobody() {
+async fn an_unavailable_policy_holds_deliveries_and_disables_no_subscription() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.always("/events/anonymous", Answer::status(503).body("database away"));
     policy.always("/events/red", Answer::status(302).header("location", target.url("/t")));
@@ -163,7 +163,7 @@ async fn policy_that_stays_away_holds_what_it_should_decide_and_disables_nobody(
     held(&server, &ids[0], &redirected, "policy").await;
     red.get(&format!("/events/{}", ids[0])).await.refused(404);
     let first = wait_until("its answer is told", async || {
-        // Not while it is being asked again.
+        // It has no reason while policy is being asked again.
         let delivery = server.delivery(&ids[0], &subscription).await;
         delivery["reason"].is_string().then_some(delivery)
     })
@@ -183,7 +183,7 @@ async fn policy_that_stays_away_holds_what_it_should_decide_and_disables_nobody(
 }
 
 #[tokio::test]
-async fn an_event_that_policy_never_answers_for_holds_up_no_other() {
+async fn an_event_without_an_answer_from_policy_delays_no_other() {
     let (policy, target) = (Target::start().await, Target::start().await);
     policy.script("/events/anonymous", |request| {
         Answer::status(if request.event_id().starts_with("poison") { 500 } else { 200 })
@@ -225,7 +225,7 @@ async fn policy_down_and_back_loses_nothing() {
 }
 
 #[tokio::test]
-async fn policy_that_hangs_is_given_up_after_its_timeout() {
+async fn a_policy_request_that_hangs_ends_at_its_timeout() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let gate = policy.hang("/events/anonymous");
     let server = asking(&policy.url(""), &["--retry-schedule", "none", "--policy-timeout-ms", "150"]).await;
@@ -286,11 +286,11 @@ async fn the_user_is_percent_encoded_in_the_path() {
 }
 
 #[tokio::test]
-async fn a_user_named_like_a_folder_cannot_turn_the_query_elsewhere() {
+async fn a_user_named_like_a_folder_cannot_redirect_the_query() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let server = asking(&policy.url("/base"), &["--retry-schedule", "none"]).await;
     let body = json!({"name": "n", "jsonpath": "$", "target_url": target.url("/t")});
-    // No URL can hold the first two; what others hold is escaped once more.
+    // No URL can contain the first two; the others are escaped once more.
     for (name, status) in [(".", 400), ("..", 400), ("%2e%2e", 200), ("..%2f..", 200)] {
         let reply = server.user(name).post("/eventmatch", &body).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.text());

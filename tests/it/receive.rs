@@ -1,4 +1,4 @@
-//! `/receive`: every mode and version, what is no event, and what is answered (FACTS 4 and 10).
+//! `/receive`: every mode and version, invalid events, and the answers (FACTS 4 and 10).
 
 use http::Method;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn is_id(text: &str) -> bool {
     text.len() == 36 && text.parse::<uuid::Uuid>().is_ok_and(|id| id.get_version_num() == 7)
 }
 
-/// Posts data with `ce-` headers of a valid 1.0 event, some of them replaced (or, with "", left out).
+/// Posts data with the `ce-` headers of a valid 1.0 event; `over` replaces some of them (or, with "", omits them).
 async fn binary(api: &Api, over: &[(&str, &str)], data: &str) -> Reply {
     let mut headers = vec![
         ("ce-specversion", "1.0"),
@@ -54,7 +54,7 @@ async fn an_event_answers_its_bare_id() {
 }
 
 #[tokio::test]
-async fn the_answer_is_json_where_accept_prefers_it() {
+async fn the_answer_is_json_if_accept_prefers_it() {
     let server = Server::start().await;
     let receive = async |accept: &str, content_type: &str, body: Value| {
         let headers = [("accept", accept), ("content-type", content_type)];
@@ -107,7 +107,7 @@ async fn every_version_is_accepted_structured() {
 }
 
 #[tokio::test]
-async fn a_binary_event_is_its_headers_and_its_untouched_body() {
+async fn a_binary_event_has_its_headers_and_its_unchanged_body() {
     let (server, target) = (Server::start().await, Target::start().await);
     server.subscribe(json!({"target_url": target.url("/t"), "content_mode": "binary"})).await;
     server.subscribe(json!({"target_url": target.url("/matching"), "jsonpath": "$.data.n"})).await;
@@ -128,9 +128,10 @@ async fn a_binary_event_is_its_headers_and_its_untouched_body() {
     target.wait_for("/matching", 1).await;
 }
 
-/// A byte order mark hid the data of a binary event from filters; what is no JSON at all did so without a word.
+/// A byte order mark hid the data of a binary event from filters, and there was no warning for data that are not JSON at
+/// all.
 #[tokio::test]
-async fn data_called_json_are_read_or_the_story_says_why_not() {
+async fn data_labelled_as_json_are_read_or_the_story_says_why_not() {
     let (server, target) = (Server::start().await, Target::start().await);
     server
         .subscribe(json!({"target_url": target.url("/t"), "content_mode": "binary", "jsonpath": "$.data.n"}))
@@ -194,7 +195,7 @@ async fn a_bad_binary_event_names_the_attribute() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused_with_the_missing_attribute() {
+async fn an_invalid_event_is_refused_with_the_missing_attribute() {
     let server = Server::start().await;
     for no_event in ["{}", "[]", "1", "null", "\"x\"", r#"{"a": 1}"#] {
         server.receive_as("application/json", no_event).await.refused_as(400, 422);
@@ -265,7 +266,7 @@ async fn garbage_of_every_kind_is_a_client_error() {
 }
 
 #[tokio::test]
-async fn other_media_types_are_refused_by_415() {
+async fn other_media_types_are_415() {
     let server = Server::start().await;
     let post = async |content_type: &str| server.receive_as(content_type, event("a").to_string()).await;
     post("application/x-www-form-urlencoded").await.refused(415).says("Content-Type: application/");
@@ -277,7 +278,7 @@ async fn other_media_types_are_refused_by_415() {
 }
 
 #[tokio::test]
-async fn a_batch_answers_one_id_a_line_in_order() {
+async fn a_batch_answers_one_id_per_line_in_order() {
     let (server, target) = (Server::start().await, Target::start().await);
     server.subscribe(json!({"target_url": target.url("/t")})).await;
     let shapes = [event, event_1_0];
@@ -365,7 +366,7 @@ fn no_body_of_any_content_type_stops_the_server() {
     let content_types =
         prop::sample::select(vec!["application/json", STRUCTURED, BATCH, "text/plain", "x/y", ""]);
     let whole = event_1_0("p").to_string();
-    // Noise alone seldom passes the first byte, a damaged event does.
+    // Random bytes seldom pass the first byte of a parser; a damaged event does.
     let bodies = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
         (0..whole.len(), any::<u8>()).prop_map(move |(place, byte)| {

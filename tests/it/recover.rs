@@ -1,4 +1,4 @@
-//! Replaying the log into a subscription: each missing delivery once, whatever happens meanwhile.
+//! Replaying the log into a subscription: each missing delivery is made once, whatever happens meanwhile.
 
 mod asking;
 mod exactly_once;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Api, Request, event, wait_until};
 
-/// Posts events in one batch, and returns their producer's ids.
+/// Posts events in one batch, and returns the producer's ids.
 async fn fill(api: &Api, name: &str, count: usize) -> Vec<String> {
     let ids: Vec<_> = (0..count).map(|n| format!("{name}-{n}")).collect();
     let events: Vec<Value> = ids.iter().map(|id| event(id)).collect();
@@ -27,7 +27,7 @@ async fn recover(api: &Api, uuid: &str, body: Value) -> Value {
     reply.json()
 }
 
-/// Waits until a subscription's recovery has ended like this.
+/// Waits until a subscription's recovery has ended in this state, and returns it.
 async fn ended(api: &Api, uuid: &str, state: &str) -> Value {
     wait_until(&format!("the recovery of {uuid} is {state}"), async || {
         let recovery = recovery(api, uuid).await;
@@ -40,7 +40,7 @@ fn ids(got: &[Request]) -> Vec<String> {
     got.iter().map(Request::event_id).collect()
 }
 
-/// Asserts that a path got exactly these events, once each, in any order.
+/// Asserts that a path got exactly these events, each once, in any order.
 #[track_caller]
 fn assert_once(got: &[Request], expected: &[String]) {
     let mut counts: HashMap<String, usize> = HashMap::new();

@@ -10,7 +10,7 @@ const BATCH: &str = "application/cloudevents-batch+json";
 
 // Retries
 
-/// Dead letters of a long log could only be found by reading all of it.
+/// Dead letters in a long log could only be found by reading all of it.
 #[tokio::test]
 async fn deliveries_are_listed_and_counted_by_state() {
     let (server, target) = (Server::with(&["--retry-schedule", "30d"]).await, Target::start().await);
@@ -53,7 +53,7 @@ async fn deliveries_are_listed_and_counted_by_state() {
 async fn a_failure_is_retried_with_the_same_id_and_bytes_until_it_succeeds() {
     let (server, target) =
         (Server::with(&["--retry-schedule", "50ms,50ms,50ms"]).await, Target::start().await);
-    // A kept connection that is closed is tried once more at once: only the second time is the target's failure.
+    // A request on a kept connection that is closed is repeated at once: only the second one is the target's failure.
     let dropped = || Answer::drop_connection();
     target.answers("/t", [Answer::status(503).body("later"), dropped(), dropped(), Answer::status(404)]);
     let subscription =
@@ -75,7 +75,7 @@ async fn a_failure_is_retried_with_the_same_id_and_bytes_until_it_succeeds() {
     assert_eq!(server.subscription(&subscription).await["disabled"], Value::Null);
 }
 
-/// Once a delivery whose retry fell due before its last attempt was recorded waited for the half-minute sweep.
+/// A delivery whose retry was due before its last attempt was recorded used to wait for the half-minute sweep.
 #[tokio::test]
 async fn retries_that_are_due_at_once_are_not_forgotten() {
     let (server, target) =
@@ -119,8 +119,8 @@ async fn a_used_up_schedule_makes_a_dead_letter_and_disables_with_the_error() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_does_not_disable_where_another_got_through_meanwhile() {
-    // The other has the seconds between the two attempts to arrive in, however busy the machine is.
+async fn a_dead_letter_does_not_disable_if_another_delivery_succeeded_meanwhile() {
+    // The other delivery has the seconds between the two attempts to arrive, however busy the machine is.
     let (server, target) = (Server::with(&["--retry-schedule", "10s"]).await, Target::start().await);
     target.script("/t", |request| Answer::status(if request.event_id() == "bad" { 500 } else { 200 }));
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
@@ -177,7 +177,7 @@ async fn a_subscriptions_own_schedule_and_timeout_take_precedence() {
 }
 
 #[tokio::test]
-async fn the_services_attempt_timeout_holds_otherwise() {
+async fn the_services_attempt_timeout_is_the_default() {
     let flags = ["--attempt-timeout-ms", "150", "--retry-schedule", "none"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
     target.always("/t", Answer::status(200).after(&Gate::closed()));
@@ -187,9 +187,9 @@ async fn the_services_attempt_timeout_holds_otherwise() {
 }
 
 #[tokio::test]
-async fn max_in_flight_bounds_what_a_target_gets_at_once() {
+async fn max_in_flight_bounds_concurrent_requests_to_a_target() {
     let (server, target) = (Server::start().await, Target::start().await);
-    // What is under way at once grows with success, so that the first ten pass.
+    // The window grows with successes, so the first ten pass.
     let gate = target.hang_after("/t", 10);
     let subscription = server.subscribe(json!({"target_url": target.url("/t"), "max_in_flight": 2})).await;
     let events: Vec<Value> = (0..30).map(|n| event(&n.to_string())).collect();
@@ -203,7 +203,7 @@ async fn max_in_flight_bounds_what_a_target_gets_at_once() {
     assert_eq!(target.requests("/t").len(), 30);
 }
 
-// What particular answers mean
+// Particular answers
 
 #[tokio::test]
 async fn answer_410_stops_and_disables_at_once() {
@@ -229,7 +229,7 @@ async fn answer_429_waits_as_long_as_retry_after_says() {
 }
 
 #[tokio::test]
-async fn a_retry_after_that_is_no_time_does_not_hold_the_delivery_up() {
+async fn an_invalid_retry_after_does_not_delay_the_delivery() {
     let (server, target) = (Server::with(&["--retry-schedule", "10ms,10ms"]).await, Target::start().await);
     let nonsense = ["soon", "-5"];
     target.answers("/t", nonsense.map(|value| Answer::status(429).header("retry-after", value)));
@@ -279,9 +279,9 @@ async fn any_2xx_is_success() {
 }
 
 #[tokio::test]
-async fn a_long_answer_is_kept_up_to_16_kib_where_it_is_a_failure() {
+async fn a_long_failure_answer_is_kept_up_to_16_kib() {
     let (server, target) = (Server::start().await, Target::start().await);
-    // A character of three bytes does not divide the cap: the cut must not break the text.
+    // The limit is not a multiple of the character's three bytes: the cut must not split a character.
     target.always("/t", Answer::status(500).body("€".repeat(100_000)));
     target.always("/good", Answer::status(200).body("€".repeat(100_000)));
     target.always("/latin1", Answer::status(200).body(&b"\xff\xfe\x00ok"[..]));
@@ -316,7 +316,7 @@ async fn a_disabled_subscription_keeps_its_backlog_and_delivers_when_re_enabled(
     server.update(&subscription, &json!({"disabled": "2026-01-01T00:00:00Z"})).await;
     gate.open();
     server.delivery_in(&ids[0], &subscription, "delivered").await;
-    // Another subscription's delivery shows that the workers had their chance.
+    // Another subscription's delivery shows that the workers have run.
     server.subscribe(json!({"target_url": target.url("/other")})).await;
     let unseen = server.receive(&event("while-disabled")).await;
     target.wait_for("/other", 1).await;
@@ -337,7 +337,7 @@ async fn a_disabled_subscription_keeps_its_backlog_and_delivers_when_re_enabled(
 }
 
 #[tokio::test]
-async fn the_backlog_of_one_that_failed_waits_too() {
+async fn the_backlog_of_a_failed_subscription_waits_too() {
     let (server, target) = (Server::with(&["--retry-schedule", "none"]).await, Target::start().await);
     let gate = Gate::closed();
     target.answers("/t", [Answer::status(500).body("broken").after(&gate)]);
@@ -354,7 +354,7 @@ async fn the_backlog_of_one_that_failed_waits_too() {
 }
 
 #[tokio::test]
-async fn a_changed_target_url_takes_the_next_attempt() {
+async fn the_next_attempt_uses_a_changed_target_url() {
     let (server, target) = (Server::with(&["--retry-schedule", "none"]).await, Target::start().await);
     let gate = target.hang("/old");
     let subscription = server.subscribe(json!({"target_url": target.url("/old"), "max_in_flight": 1})).await;

@@ -1,8 +1,8 @@
-//! No secret comes out: a whole session, and then a search for every secret in everything that the service has said and
+//! No secret leaks: a whole session, and then a search for every secret in everything that the service has sent and
 //! written.
 //!
-//! A secret is added in one line: a subscription that has it, whose text goes through [`Session::secret`]. What the
-//! service makes and hands out once goes through [`Session::handed_out`].
+//! To cover a new secret, add one line: a subscription with a text from [`Session::secret`]. A secret that the service
+//! makes and hands out once goes through [`Session::handed_out`].
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -16,11 +16,11 @@ use waypost::service::Service;
 
 use crate::harness::{Answer, Api, Reply, Server, Target, event_1_0, merged, run_in, wait_until};
 
-/// What the session was told, and what it has heard.
+/// The secrets of a session, and all output of the service.
 #[derive(Default)]
 struct Session {
     secrets: RefCell<Vec<String>>,
-    /// Where something was said, and what.
+    /// The places and the bytes of all output.
     said: RefCell<Vec<(String, Vec<u8>)>>,
 }
 
@@ -32,7 +32,7 @@ impl Session {
         secret
     }
 
-    /// Takes a secret out of an answer that hands it out, the only one that may.
+    /// Takes a secret out of the only answer that may contain it.
     fn handed_out(&self, answer: &Reply, pointer: &str) -> String {
         let secret = answer.json().pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
         self.keep(secret.clone());
@@ -47,7 +47,7 @@ impl Session {
         format!("whsec_{text}")
     }
 
-    /// Has a subscription get a token for its target.
+    /// Returns an `auth` that gets tokens for the target from a token server.
     fn oauth2(&self, target: &Target) -> Value {
         let token = json!({"access_token": self.secret("token"), "expires_in": 3600}).to_string();
         target.always("/token", Answer::status(200).body(token));
@@ -62,7 +62,7 @@ impl Session {
         self.secrets.borrow_mut().push(secret);
     }
 
-    /// Has a token made and a session begun, and uses them.
+    /// Makes a token, begins a session, and uses both.
     async fn use_token(&self, server: &Api) {
         let made = server.post("/tokens", &json!({"user": "ann", "name": "mine"})).await;
         let bearer = format!("Bearer {}", self.handed_out(&made, "/token"));
@@ -97,7 +97,7 @@ impl Session {
         self.ask(api, Method::GET, path, "").await
     }
 
-    /// The subscriptions of the session, each with what makes it special.
+    /// Returns the subscriptions of the session, each with another kind of secret.
     fn subscriptions(&self) -> Vec<Value> {
         let basic =
             |password: String| json!({"type": "basic", "basic": {"username": "ann", "password": password}});
@@ -112,7 +112,7 @@ impl Session {
         ]
     }
 
-    /// Every place in which a secret is found, in any of its forms.
+    /// Returns every place that contains a secret in any of its forms.
     fn leaks(&self) -> Vec<String> {
         let mut leaks = Vec::new();
         for secret in &*self.secrets.borrow() {
@@ -128,13 +128,13 @@ impl Session {
     }
 }
 
-/// The forms in which a secret may come out: as it is, in base64 wherever it begins in it, in hexadecimal.
+/// Returns the forms in which a secret may leak: plain, base64 at each of the three offsets, hexadecimal.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![secret.as_bytes().to_vec()];
     for engine in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
         for before in 0..3 {
             let text = engine.encode([&vec![0; before][..], secret.as_bytes()].concat());
-            // The first characters depend on what stands before it, the last one on what follows.
+            // The first characters depend on the preceding bytes, the last one on the following bytes.
             forms.push(text.as_bytes()[[0, 2, 3][before]..text.len() - 1].to_vec());
         }
     }
@@ -164,7 +164,7 @@ fn a_secret_is_found_in_each_of_its_forms() {
     assert!(session.leaks().is_empty());
 }
 
-/// Keeps the bytes of all files below a folder.
+/// Records the bytes of all files below a folder.
 fn read_all(session: &Session, folder: &Path) -> usize {
     let mut files = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -179,7 +179,7 @@ fn read_all(session: &Session, folder: &Path) -> usize {
     files
 }
 
-/// Asks for everything that a user and an admin may see.
+/// Requests everything that a user and an admin may see.
 async fn look_at_everything(session: &Session, api: &Api, subscriptions: &[String], events: &[String]) {
     let mut paths: Vec<String> = [
         "/eventmatch",
@@ -248,11 +248,11 @@ async fn be_refused(session: &Session, ann: &Api, id: &str) {
         assert!((400..500).contains(&reply.status), "{body}");
         session.ask(ann, Method::POST, "/receive", body).await;
     }
-    // Somebody else's.
+    // A subscription of another user.
     session.ask(&ann.user("bob"), Method::PUT, &path, &whole).await.refused(403);
 }
 
-/// The values of `Authorization` that a path of the target got.
+/// Returns the values of `Authorization` that a path of the target got.
 fn authorizations(target: &Target, path: &str) -> Vec<String> {
     target.requests(path).iter().map(|request| request.header("authorization").to_owned()).collect()
 }
@@ -271,7 +271,7 @@ const FLAGS: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn no_secret_comes_out() {
+async fn no_secret_leaks() {
     let (session, target) = (Session::default(), Target::start().await);
     target.always("/fails", Answer::status(500).body("no"));
     target.always("/gone", Answer::status(410));
@@ -293,7 +293,7 @@ async fn no_secret_comes_out() {
             ok.extend(path.starts_with("/ok").then_some(path));
         }
     }
-    // The first whose target fails.
+    // The first subscription whose target fails.
     let failing = ok.len();
     be_refused(&session, &ann, &ids[0]).await;
     session.use_token(&server).await;
@@ -318,7 +318,7 @@ async fn no_secret_comes_out() {
     let first_secret = session.secrets.borrow()[2].clone();
     assert_eq!(authorizations(&target, "/ok/1"), [format!("Bearer {first_secret}")], "secrets are sent");
 
-    // A secret that is replaced, one that is left out, a subscription that is deleted, a second attempt.
+    // A replaced secret, an omitted one, a deleted subscription, and a second attempt.
     let again = session.secret("replaced");
     let auth = json!({"auth": {"type": "header", "header": {"credentials": again}}});
     session.ask(&ann, Method::PUT, &format!("/eventmatch/{}", ids[1]), &auth.to_string()).await.ok();
@@ -333,7 +333,7 @@ async fn no_secret_comes_out() {
     deliver(&session, &server, "second").await;
     assert!(authorizations(&target, "/ok/1").contains(&format!("Bearer {again}")));
 
-    // A kill, another master key, and on.
+    // Kill the service, and start it again with another master key.
     server.kill9();
     let rekeyed = run_in(server.folder(), &["db", "rekey", "--data", "data"], &[], "").await;
     assert_eq!(rekeyed.code, 0, "{rekeyed:?}");
@@ -348,7 +348,7 @@ async fn no_secret_comes_out() {
         assert_eq!(sent.count(), 1, "{path}: {third}");
         assert!(requests.iter().all(|request| !request.header("authorization").is_empty()));
     }
-    // One that waits for policy, whose server is away for a while.
+    // A delivery that waits for a policy server that is down for a while.
     let asked = "/policy/events/ann";
     assert!(
         target.requests(asked).iter().all(|request| request.header("authorization").starts_with("Basic "))
@@ -371,7 +371,7 @@ async fn no_secret_comes_out() {
     session.hear("the log", server.log());
     assert!(server.log().contains("TRACE"), "everything is logged");
     assert!(read_all(&session, server.folder()) > 3);
-    // What a program that embeds the service may print.
+    // Types that an embedding program may print.
     let config = Config { data: server.data(), ..Config::default() };
     session.hear("Config", format!("{config:?}"));
     let service = Service::open(config).await.unwrap();

@@ -1,5 +1,5 @@
-//! Headers of a subscription's own, tokens for its target, and the target's consent: sent where they belong, and shown
-//! nowhere.
+//! A subscription's own headers, tokens for its target, and the target's consent: sent only where they belong, and never
+//! shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ async fn headers_are_sent_and_the_secret_ones_are_not_shown() {
     let sent = &target.requests("/t")[0];
     assert_eq!((sent.header("x-api-key"), sent.header("x-team")), ("s3cret-key", "optics"));
     assert_eq!((sent.header("cookie"), sent.header("waypost-agent")), ("id=s3cret-id", "delivery"));
-    // What is put as it was shown keeps its secret; null removes all.
+    // Putting back the shown value keeps the secret; null removes all headers.
     server.update(&uuid, &json!({"headers": {"x-api-key": "…", "x-new": "1"}})).await;
     server.update(&uuid, &server.subscription(&uuid).await).await;
     let tried = server.post(&format!("/eventmatch/{uuid}/test"), &event_1_0("b")).await.ok();
@@ -41,7 +41,7 @@ async fn headers_are_sent_and_the_secret_ones_are_not_shown() {
 }
 
 #[tokio::test]
-async fn a_header_that_speaks_for_others_is_refused_by_its_pointer() {
+async fn a_header_that_identifies_a_sender_is_refused_with_its_pointer() {
     let server = Server::with(&["--user-header", "X-Lab-User"]).await;
     let create = async |fields: Value| {
         let mut body = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
@@ -103,7 +103,7 @@ fn granting(n: usize) -> Answer {
 }
 
 #[tokio::test]
-async fn one_token_serves_many_deliveries_and_a_refused_one_is_replaced_once() {
+async fn one_token_serves_many_deliveries_and_a_rejected_one_is_replaced_once() {
     let (server, target) = (Server::start().await, Target::start().await);
     let count = Arc::new(AtomicUsize::new(0));
     let tokens = Arc::clone(&count);
@@ -129,7 +129,7 @@ async fn one_token_serves_many_deliveries_and_a_refused_one_is_replaced_once() {
     assert_eq!(asked[0].header("authorization"), "Basic d2F5cG9zdDpzM2NyZXQtd29yZA==");
     let bearers = target.requests("/t");
     assert!(bearers.iter().all(|request| request.header("authorization") == "Bearer s3cret-token-0"));
-    // The target has thrown the token away.
+    // The target no longer accepts the token.
     target.script("/t", |request| {
         let is_new = request.header("authorization") == "Bearer s3cret-token-1";
         Answer::status(if is_new { 200 } else { 401 })
@@ -138,7 +138,7 @@ async fn one_token_serves_many_deliveries_and_a_refused_one_is_replaced_once() {
     let delivery = server.delivery_in(&id, &uuid, "delivered").await;
     assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "in the same attempt");
     assert_eq!(count.load(Ordering::SeqCst), 2);
-    // One that refuses every token is not asked for more than one new one an attempt; the answer counts as it is.
+    // If the target rejects every token, each attempt gets only one new token, and the target's answer decides.
     target.always("/t", Answer::status(401).body("never: s3cret-token-2"));
     let id = server.receive(&event_1_0("never")).await;
     let delivery = server.delivery_in(&id, &uuid, "dead").await;
@@ -150,12 +150,12 @@ async fn one_token_serves_many_deliveries_and_a_refused_one_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_token_server_that_fails_is_an_outcome_in_words_and_is_asked_again() {
+async fn a_token_server_that_fails_is_an_outcome_with_a_reason_and_is_asked_again() {
     let (server, target) = (Server::with(&["--attempt-timeout-ms", "500"]).await, Target::start().await);
     let denied = json!({"error": "invalid_client", "error_description": "s3cret-word is not it"});
     let hanging = crate::harness::Gate::closed();
     for (answer, words) in [
-        // The first: over a connection that was kept, the request would be sent once more.
+        // This case comes first: on a kept connection, the request would be repeated.
         (Answer::drop_connection(), "gave no answer"),
         (Answer::status(401).body(denied.to_string()), "answered 401: invalid_client: (secret) is not it"),
         (Answer::status(200).body("<html>"), "no JSON"),
@@ -185,7 +185,7 @@ async fn a_token_server_that_fails_is_an_outcome_in_words_and_is_asked_again() {
 }
 
 #[tokio::test]
-async fn credentials_for_a_token_are_checked_and_stay_where_they_were_given_for() {
+async fn credentials_for_a_token_are_checked_and_stay_with_their_token_url() {
     let (server, target) = (Server::start().await, Target::start().await);
     let fields = json!({"target_url": target.url("/t"), "auth": oauth2(&target, json!({}))});
     let uuid = server.subscribe(fields).await;
@@ -197,7 +197,7 @@ async fn credentials_for_a_token_are_checked_and_stay_where_they_were_given_for(
     assert!(target.requests("/token").is_empty(), "a dry run asks for no token");
     let put = |over: Value| json!({"auth": {"type": "oauth2", "oauth2": over}});
     for (over, at) in [
-        // The secret would go to another server.
+        // The secret would be sent to another server.
         (json!({"token_url": "http://elsewhere.example/token"}), "client_secret"),
         (json!({"token_url": "elsewhere"}), "token_url"),
         (json!({"token_url": null}), "token_url"),
@@ -230,7 +230,7 @@ async fn a_target_whose_consent_is_required_is_asked_before_it_gets_events() {
     assert!(reason.contains("did not consent") && reason.contains("waypost.example"), "{reason}");
     assert!(target.requests("/t").iter().all(|request| request.method == Method::OPTIONS));
     assert_eq!(target.requests("/t")[0].header("webhook-request-origin"), "waypost.example");
-    // It consents by now: the status does not count.
+    // It consents now: the status does not count.
     target.script("/t", |request| match request.method == Method::OPTIONS {
         true => Answer::status(405).header("webhook-allowed-origin", "waypost.example"),
         false => Answer::status(200),
@@ -248,7 +248,7 @@ async fn a_target_whose_consent_is_required_is_asked_before_it_gets_events() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_asked_without_need_gets_events_whatever_it_says() {
+async fn a_target_whose_consent_is_optional_gets_events_whatever_it_answers() {
     let (server, target) = (Server::start().await, Target::start().await);
     target.script("/t", |request| match request.method == Method::OPTIONS {
         true => Answer::drop_connection(),

@@ -1,4 +1,4 @@
-//! What is sent is signed, if its subscription says so, as Standard Webhooks specifies it.
+//! Requests are signed as Standard Webhooks specifies, if the subscription says so.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -47,7 +47,7 @@ async fn a_receiver_verifies_each_attempt_with_the_secret_that_was_shown_once() 
         (&shown["signing"]["old_until"], &shown["signing"]["public_key"]),
         (&json!(null), &json!(null))
     );
-    // The secret outlasts a restart, sealed.
+    // The sealed secret survives a restart.
     server.restart().await;
     let id = server.receive(&event("a")).await;
     server.delivery_in(&id, &uuid, "delivered").await;
@@ -75,7 +75,7 @@ async fn a_given_secret_is_used_and_never_repeated() {
     let uuid = reply.json()["uuid"].as_str().unwrap().to_owned();
     server.receive(&event_1_0("a")).await;
     verify(&secret, &requests(&target, "/t", 1).await[0]).unwrap();
-    // The same one again changes nothing, null ends it.
+    // Putting the same secret again changes nothing; null removes it.
     let since = reply.json()["signing"]["since"].clone();
     assert_eq!(server.update(&uuid, &json!({"signing_secret": secret})).await["signing"]["since"], since);
     assert_eq!(server.update(&uuid, &json!({"signing_secret": null})).await["signing"], json!(null));
@@ -112,7 +112,7 @@ async fn a_rotation_signs_with_both_secrets_for_a_while() {
     assert_eq!(both.header("webhook-signature").split(' ').count(), 2);
     verify(&old, both).unwrap();
     verify(&new, both).unwrap();
-    // One that is known to others ends at once, and older ones with it.
+    // A compromised secret ends at once, and older ones with it.
     let reply = server.post(&rotate, &json!({"keep_old_for": "0"})).await.ok();
     let newest = reply.json()["signing_secret"].as_str().unwrap().to_owned();
     assert_eq!(reply.json()["signing"]["old_until"], json!(null));
@@ -120,7 +120,7 @@ async fn a_rotation_signs_with_both_secrets_for_a_while() {
     let one = &requests(&target, "/t", 2).await[1];
     verify(&newest, one).unwrap();
     assert!(verify(&new, one).is_err() && verify(&old, one).is_err());
-    // An empty body is a rotation, too; too many at once are refused, and so is another's.
+    // An empty body is a rotation, too. Too many at once are refused, and so is another user's.
     for _ in 0..4 {
         server.send(http::Method::POST, &rotate, &[], "").await.ok();
     }
@@ -139,7 +139,7 @@ async fn a_rotation_signs_with_both_secrets_for_a_while() {
 }
 
 #[tokio::test]
-async fn the_services_key_signs_and_everybody_may_know_its_public_part() {
+async fn the_services_key_signs_and_its_public_part_is_published() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     let fields = json!({"target_url": target.url("/t"), "signing": {"algorithms": ["ed25519"]}});
     let uuid = server.subscribe(fields).await;
@@ -159,7 +159,7 @@ async fn the_services_key_signs_and_everybody_may_know_its_public_part() {
     let message = [head.as_bytes(), &request.body].concat();
     let signature = BASE64_STANDARD.decode(signature).unwrap();
     UnparsedPublicKey::new(&ED25519, &public).verify(&message, &signature).unwrap();
-    // Both at once: a receiver may move from one to the other.
+    // Both at once, so that a receiver can move from one to the other.
     let both = json!({"signing_secret": "generate", "signing": {"algorithms": ["ed25519", "hmac-sha256"]}});
     let secret = server.update(&uuid, &both).await["signing_secret"].as_str().unwrap().to_owned();
     server.receive(&event_1_0("b")).await;
@@ -183,7 +183,7 @@ async fn the_services_key_signs_and_everybody_may_know_its_public_part() {
     assert_eq!(refused.pointer.as_deref(), Some("/signing_secret"));
 }
 
-/// The library that receivers in Python use. `.ci/run` installs it and names the interpreter that has it.
+/// Checks signatures with the library of receivers in Python. `.ci/run` installs it and names the interpreter that has it.
 #[tokio::test]
 async fn pythons_library_accepts_a_signature() {
     const VERIFY: &str = "import json, sys\n\

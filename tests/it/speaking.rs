@@ -1,6 +1,7 @@
-//! What Waypost sends speaks for nobody: no delivery, plugin or program acts as a user of a Waypost, this one or another.
+//! Waypost's own requests carry no user's authority: no delivery, plugin or program acts as a user of this or another
+//! Waypost.
 //!
-//! Two of them run on one machine here, and each believes what comes from its address: as a stranger's would.
+//! The tests run two services on one machine, each of which trusts requests from this address.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -8,12 +9,12 @@ use serde_json::{Value, json};
 use crate::harness::{RawConnection, Reserved, Server, Target, event_1_0, wait_until};
 use crate::plugins::{probing, using};
 
-/// What an attacker wants to be made in another's name.
+/// The subscription that an attacker wants to create in another user's name.
 fn stolen() -> Value {
     json!({"name": "stolen", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"})
 }
 
-/// An event that is a subscription's body, once its attributes are headers.
+/// An event whose body in binary mode is that of a subscription.
 fn disguised(data: &Value) -> Value {
     json!({"specversion": "1.0", "id": "a", "source": "/s", "type": "t", "datacontenttype": "application/json", "data": data})
 }
@@ -23,7 +24,7 @@ async fn subscriptions(server: &Server, user: Option<&str>) -> Value {
     api.get("/eventmatch").await.ok().json()
 }
 
-/// Nobody has a subscription at `victim`: not the default user, and none of these.
+/// Asserts that neither the default user nor `boss` has a subscription at `victim`.
 async fn nothing_was_made(victim: &Server) {
     assert_eq!(subscriptions(victim, None).await, json!([]));
     assert_eq!(subscriptions(victim, Some("boss")).await, json!([]));
@@ -31,7 +32,8 @@ async fn nothing_was_made(victim: &Server) {
 
 // Deliveries
 
-/// A plugin's raw output with the user header made a subscription of boss's, who got events that policy denied its maker.
+/// A plugin's raw output with the user header created a subscription for boss, which got events that policy denied the
+/// plugin's user.
 #[tokio::test]
 async fn a_plugins_output_names_no_user() {
     let (server, victim) = (Server::start().await, Server::start().await);
@@ -57,7 +59,7 @@ async fn a_plugins_output_names_no_user() {
     nothing_was_made(&victim).await;
 }
 
-/// The default user spoke as well: a delivery in binary mode to `/eventmatch` needed no header at all.
+/// A delivery in binary mode to `/eventmatch` acted as the default user, without any header.
 #[tokio::test]
 async fn a_delivery_is_not_from_the_default_user() {
     let (server, victim) = (Server::start().await, Server::start().await);
@@ -82,7 +84,7 @@ async fn a_delivery_is_not_from_the_default_user() {
     nothing_was_made(&victim).await;
 }
 
-/// With `auth` and every other member that shapes a request, it is still nobody's.
+/// `auth` and the other members that shape a request cannot remove the mark.
 #[tokio::test]
 async fn no_member_of_a_subscription_removes_the_mark() {
     let (server, target) = (Server::start().await, Target::start().await);
@@ -100,9 +102,9 @@ async fn no_member_of_a_subscription_removes_the_mark() {
 
 // The service itself
 
-/// The service's own address was a target like any other, and what came from there was believed.
+/// The service's own address was a target like any other, and requests from there were trusted.
 #[tokio::test]
-async fn the_listeners_own_address_is_no_target() {
+async fn the_listeners_own_address_is_refused_as_a_target() {
     let server = Server::start().await;
     let port = server.url.rsplit(':').next().unwrap().to_owned();
     for host in [
@@ -132,9 +134,9 @@ async fn nothing_was_made_but(server: &Server, uuid: &str) {
     assert_eq!(all[0]["uuid"], uuid);
 }
 
-/// What a text does not show is seen when the connection is made: here the service moves to the address later.
+/// The check when a connection is made covers what the URL does not show: here the service moves to the address later.
 #[tokio::test]
-async fn a_target_that_comes_to_lead_to_the_service_itself_gets_nothing() {
+async fn a_target_that_later_leads_to_the_service_itself_gets_nothing() {
     let reserved = Reserved::new();
     let address = reserved.url("").strip_prefix("http://").unwrap().to_owned();
     let mut server = Server::start().await;
@@ -154,9 +156,9 @@ async fn a_target_that_comes_to_lead_to_the_service_itself_gets_nothing() {
     nothing_was_made_but(&server, &subscription).await;
 }
 
-/// A chain of two is what it was: the second takes the event, from nobody in particular.
+/// Chaining two services still works: the second accepts the event, from a sender without a name.
 #[tokio::test]
-async fn another_waypost_takes_events_from_nobody_in_particular() {
+async fn another_waypost_accepts_events_from_a_sender_without_a_name() {
     let (first, second, target) = (Server::start().await, Server::start().await, Target::start().await);
     first.subscribe(json!({"target_url": format!("{}/receive", second.url)})).await;
     second.subscribe(json!({"target_url": target.url("/t")})).await;
@@ -169,7 +171,7 @@ async fn another_waypost_takes_events_from_nobody_in_particular() {
         "",
         "neither the default user, who is an admin, nor a user"
     );
-    // Nobody becomes that sender by a name that is none.
+    // Naming a user does not make a request that sender's.
     let nobody =
         second.send(Method::GET, &format!("/events/{id}"), &[("http-remote-user", "mallory")], "").await;
     nobody.refused(404);
@@ -177,9 +179,9 @@ async fn another_waypost_takes_events_from_nobody_in_particular() {
 
 // Plugins' own requests
 
-/// A plugin's request came from a trusted address, and was the default user's.
+/// A plugin's request came from a trusted address, and acted as the default user.
 #[tokio::test]
-async fn a_plugins_request_is_from_nobody_and_does_not_reach_the_service_itself() {
+async fn a_plugins_request_acts_as_no_user_and_does_not_reach_the_service_itself() {
     let server = Server::with(&["--allow-targets", "127.0.0.0/8", "--plugin-time-ms", "10000"]).await;
     let victim = Server::start().await;
     let fetching = async |url: &str, headers: &str| {
@@ -209,7 +211,7 @@ async fn a_plugins_request_is_from_nobody_and_does_not_reach_the_service_itself(
     nothing_was_made(&server).await;
 }
 
-/// The operator may say which further headers plugins may set.
+/// The operator may allow plugins to set further headers.
 #[tokio::test]
 async fn the_operator_allows_further_headers() {
     let (server, target) =
@@ -225,7 +227,7 @@ async fn the_operator_allows_further_headers() {
 // The mark
 
 #[tokio::test]
-async fn a_marked_request_is_nobodys_in_each_form() {
+async fn a_marked_request_acts_as_no_user_in_every_form() {
     let server = Server::start().await;
     let body = stolen().to_string();
     for head in [

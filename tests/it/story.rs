@@ -1,4 +1,4 @@
-//! What happened can be asked: the log, one event's story, the Dispatcher's view, redelivery, purge (FACTS 9).
+//! Queries and operations on the past: the log, one event's story, the Dispatcher's view, redelivery, purge (FACTS 9).
 
 use http::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn retry(server: &Server, path: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn the_story_tells_every_match_and_attempt() {
+async fn the_story_shows_every_match_and_attempt() {
     let (server, target) = (Server::with(&["--retry-schedule", "20ms"]).await, Target::start().await);
     target.answers("/t", [Answer::status(503).body("busy"), Answer::status(202).body("thanks")]);
     let url = target.url("/t");
@@ -99,11 +99,11 @@ async fn the_log_is_newest_first_and_pages() {
 }
 
 #[tokio::test]
-async fn the_log_can_be_cut_by_time() {
+async fn the_log_can_be_limited_by_time() {
     let server = Server::start().await;
     let first = server.receive(&event("a")).await;
     let mut second = server.receive(&event("b")).await;
-    // Times are kept to the millisecond at least: go on until the two can be told apart.
+    // Times have at least millisecond precision: post until the two differ.
     let received = async |id: &str| server.story(id).await["received"].as_str().unwrap().to_owned();
     while received(&second).await == received(&first).await {
         second = server.receive(&event("b")).await;
@@ -161,7 +161,7 @@ async fn a_user_sees_his_own_deliveries_and_an_admin_all() {
 }
 
 #[tokio::test]
-async fn a_non_admin_retries_his_own_only() {
+async fn a_non_admin_retries_only_his_own_deliveries() {
     let (server, target) = (Server::with(&["--admin-users", "root"]).await, Target::start().await);
     let alices = server.user("alice").subscribe(json!({"target_url": target.url("/a")})).await;
     let bobs = server.user("bob").subscribe(json!({"target_url": target.url("/b")})).await;
@@ -236,7 +236,7 @@ async fn a_retry_outlives_kill_9() {
 }
 
 #[tokio::test]
-async fn purge_takes_finished_events_and_keeps_open_ones() {
+async fn purge_removes_finished_events_and_keeps_open_ones() {
     let (server, target) = (Server::with(&["--retry-schedule", "1h"]).await, Target::start().await);
     target.always("/open", Answer::status(500));
     let done = server.receive(&event("done")).await;
@@ -262,7 +262,7 @@ async fn purge_takes_finished_events_and_keeps_open_ones() {
 }
 
 #[tokio::test]
-async fn retention_takes_finished_events_and_keeps_open_ones() {
+async fn retention_removes_finished_events_and_keeps_open_ones() {
     let flags = ["--retention", "1ms", "--retry-schedule", "1h"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     target.always("/open", Answer::status(500));
@@ -271,7 +271,7 @@ async fn retention_takes_finished_events_and_keeps_open_ones() {
     let done = server.receive(&event("done")).await;
     let open = server.receive(&merged(event("open"), json!({"open": true}))).await;
     server.delivery_in(&open, &subscription, "retrying").await;
-    // It is looked after once an hour, and at the start.
+    // Retention runs once an hour, and at the start.
     server.restart().await;
     wait_until("the finished event is gone", async || {
         (server.get(&format!("/events/{done}")).await.status == 404).then_some(())
@@ -340,7 +340,7 @@ async fn get_answers_the_dispatchers_fields() {
     assert_eq!((&task["eventType"], &task["source"]), (&event("a")["eventType"], &event("a")["source"]));
     assert_eq!(task["eventTime"], event("a")["eventTime"]);
     assert_eq!(task["taskStatus"], "422 Unprocessable Entity");
-    // The original's clients call `json.loads` on both: they are texts, the whole event and its data.
+    // The original's clients call `json.loads` on both: the whole event and its data are strings.
     let read = |name: &str| serde_json::from_str::<Value>(task[name].as_str().unwrap()).unwrap();
     assert_eq!((read("eventData"), read("data")), (event("a"), event("a")["data"].clone()));
     assert_eq!(task["exceptionTraceback"], "");

@@ -1,4 +1,4 @@
-//! TLS of the listener: what clients see, and what operators do to its files.
+//! TLS of the listener: its clients, and changes of its files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -16,12 +16,12 @@ const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const BOTH: [&str; 2] = ["1.2", "1.3"];
 const FILES: &str = "tls_certificate = \"chain.pem\"\ntls_key = \"key.pem\"\n";
 
-/// A server with this certificate, and further lines of configuration.
+/// Starts a server with this certificate and further lines of configuration.
 async fn serving(pair: &Pair, more: &str) -> Server {
     Server::configured(&format!("{FILES}{more}"), |folder| pair.write(folder)).await
 }
 
-/// A client of HTTP over TLS that keeps no connection longer than it needs.
+/// Returns an HTTPS client that keeps no idle connections.
 fn client(config: ClientConfig) -> reqwest::Client {
     let mut config = config;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -30,7 +30,7 @@ fn client(config: ClientConfig) -> reqwest::Client {
     builder.pool_max_idle_per_host(0).build().unwrap()
 }
 
-/// Asks for `/healthz` over a connection of its own.
+/// Requests `/healthz` over a new connection.
 async fn ask(server: &Server, config: ClientConfig) -> Option<Reply> {
     let mut connection = RawConnection::open_tls(&server.url, config).await.ok()?.connection;
     connection.write(GET).await;
@@ -63,12 +63,12 @@ async fn both_versions_of_tls_and_of_http_are_spoken() {
         let reply = reply.unwrap();
         assert_eq!((reply.version(), reply.status().as_u16()), (Version::HTTP_2, 200));
     }
-    // Who does not know the authority goes away.
+    // A client that does not know the authority refuses the certificate.
     assert!(RawConnection::open_tls(&server.url, Authority::new().trusting(&BOTH, None)).await.is_err());
 }
 
 #[tokio::test]
-async fn plain_http_to_it_is_told_so() {
+async fn plain_http_gets_an_answer_that_says_so() {
     let authority = Authority::new();
     let server = serving(&authority.server(), "").await;
     let mut connection = RawConnection::open(&server.url).await;
@@ -80,9 +80,9 @@ async fn plain_http_to_it_is_told_so() {
     assert!(connection.reply().await.is_none());
 }
 
-/// A connection that said nothing, or half of a handshake, would keep its place for ever, and the others from theirs.
+/// A silent connection, or one with half of a handshake, could otherwise occupy its place forever.
 #[tokio::test]
-async fn a_handshake_that_dawdles_is_over_with_the_time_for_headers() {
+async fn a_slow_handshake_ends_at_the_header_timeout() {
     let authority = Authority::new();
     let server = serving(&authority.server(), "connections_max = 2\nheader_timeout_ms = 300\n").await;
     let (begun, mut silent) = (Instant::now(), RawConnection::open(&server.url).await);
@@ -96,7 +96,7 @@ async fn a_handshake_that_dawdles_is_over_with_the_time_for_headers() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
 }
 
-/// The limit of headers, of silence and of connections are those of plain connections.
+/// The limits on headers, idle time and the number of connections are those of plain connections.
 #[tokio::test]
 async fn the_limits_of_connections_hold_over_tls() {
     let authority = Authority::new();
@@ -121,12 +121,12 @@ async fn the_limits_of_connections_hold_over_tls() {
     first.reply().await.unwrap().refused(400).says("percent-encoded");
     assert!(first.reply().await.is_none());
     has_room().await;
-    // A head that does not end.
+    // A request head that does not end.
     let mut slow = open().await;
     slow.write("GET /healthz HTTP/1.1\r\n").await;
     assert!(slow.reply().await.is_none());
     has_room().await;
-    // A client that does not read: a megabyte for each of these fills everything between.
+    // A client that does not read: the answers, a megabyte each, fill all buffers.
     let mut sender = open().await;
     let body =
         json!({"specversion": "1.0", "id": "a", "source": "/s", "type": "t", "data": "x".repeat(900_000)});
@@ -141,9 +141,9 @@ async fn the_limits_of_connections_hold_over_tls() {
     has_room().await;
 }
 
-/// What is under way is answered, and a client that is still shaking hands holds nobody up.
+/// Requests under way are answered, and an incomplete handshake delays nothing.
 #[tokio::test]
-async fn the_end_is_in_good_order() {
+async fn a_shutdown_over_tls_is_graceful() {
     let authority = Authority::new();
     let more = "header_timeout_ms = 60000\nshutdown_grace_ms = 60000\n";
     let mut server = serving(&authority.server(), more).await;
@@ -160,7 +160,7 @@ async fn the_end_is_in_good_order() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_under_load_and_no_request_is_lost() {
+async fn a_new_certificate_is_used_under_load_and_no_request_is_lost() {
     let authority = Authority::new();
     let first = authority.server();
     let server = Arc::new(serving(&first, "").await);
@@ -171,7 +171,7 @@ async fn a_new_certificate_is_taken_under_load_and_no_request_is_lost() {
         let config = authority.trusting(&[version], None);
         let kept = RawConnection::open_tls(&server.url, config.clone()).await.unwrap();
         load.spawn(async move {
-            // One connection is kept all the time, others are made for each request.
+            // One connection is kept the whole time; each other request opens a new one.
             let mut kept = kept.connection;
             while !stop.load(Relaxed) {
                 ask(&server, config.clone()).await.expect("an answer").ok();
@@ -211,7 +211,7 @@ async fn a_bad_new_pair_is_reported_once_and_the_old_one_stays() {
     wait_until("it is reported", async || (reports() == 1).then_some(())).await;
     assert!(server.log().contains("(the settings tls_certificate and tls_key) cannot be used together"));
     assert_eq!(shown().await, first.der());
-    // Another mistake is reported, too; the first one not again.
+    // Another mistake is reported too; the first one is not reported again.
     std::fs::write(server.folder().join("key.pem"), &second.key[..100]).unwrap();
     wait_until("it is reported", async || (reports() == 2).then_some(())).await;
     assert!(server.log().contains("(the setting tls_key) is not a complete PEM file"), "{}", server.log());
@@ -221,7 +221,7 @@ async fn a_bad_new_pair_is_reported_once_and_the_old_one_stays() {
     assert!(!server.log().contains(&second.key[60..90]), "no key is in the log");
 }
 
-/// The default user and the user header do not reach a server whose proxies are elsewhere; a certificate does.
+/// A server whose proxies are elsewhere accepts neither the default user nor the user header from here, but a certificate.
 #[tokio::test]
 async fn a_client_certificate_names_the_user() {
     let (authority, clients) = (Authority::new(), Authority::new());
@@ -241,16 +241,16 @@ async fn a_client_certificate_names_the_user() {
         let made = ann.post(&url).json(&body).send().await.unwrap();
         let made: Value = made.error_for_status().unwrap().json().await.unwrap();
         assert_eq!(made["user"], "ann", "{made}");
-        // The header is a proxy's to set.
+        // Only a proxy may set the header.
         let as_boss = ann.get(&url).header("http-remote-user", "boss").send().await.unwrap();
         assert_eq!(as_boss.status().as_u16(), 401);
         let bob = client(config(Some(&clients.client(&[(DnType::CommonName, "bob")]))));
         let bobs: Value = bob.get(&url).send().await.unwrap().json().await.unwrap();
         assert_eq!(bobs, json!([]));
-        // Without one, a client may come in and be somebody by other means.
+        // A client without a certificate may connect, and authenticate by other means.
         let nobody = client(config(None)).get(&url).send().await.unwrap();
         assert_eq!(nobody.status().as_u16(), 401);
-        // What no authority of ours has signed ends the connection, and what names nobody says so.
+        // A certificate of another authority ends the connection; one without a user is refused with the reason.
         let stranger = Authority::new().client(&[(DnType::CommonName, "ann")]);
         assert!(client(config(Some(&stranger))).get(&url).send().await.is_err());
         assert!(client(config(Some(&clients.server()))).get(&url).send().await.is_err());
@@ -263,7 +263,7 @@ async fn a_client_certificate_names_the_user() {
 }
 
 #[tokio::test]
-async fn files_that_make_no_tls_end_the_start() {
+async fn unusable_tls_files_end_the_start() {
     let (one, other) = (Authority::new().server(), Authority::new().server());
     let folder = tempfile::tempdir().unwrap();
     let start = async || {
@@ -308,7 +308,7 @@ async fn the_commands_ask_over_tls() {
         let broken = send(&["--ca-file", file], &[]).await;
         assert!(broken.code == 1 && broken.stderr.contains(&format!("failed to trust {file}")), "{broken:?}");
     }
-    // The variable is no setting of the server's.
+    // The variable is not a setting of the server.
     let data = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(crate::harness::WAYPOST);
     command

@@ -1,8 +1,8 @@
-//! The walk of an event in `host/docs/architecture.md` is that of the code.
+//! Checks the walk of an event in `host/docs/architecture.md` against the code.
 
 use std::path::Path;
 
-/// The most lines of a function on the way.
+/// The most lines of a function on the walk.
 const LINES_MAX: usize = 60;
 
 /// Returns how many lines the longest function of this name has.

@@ -1,4 +1,4 @@
-//! The seam to the host: the imports of the component, or natively the host of a test.
+//! The boundary to the host: the imports of the component, or natively the host of a test.
 
 #[cfg(not(target_family = "wasm"))]
 mod native;

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::event::{Event, Payload};
 
-/// Makes an event of a CloudEvent in JSON, as a plugin would see it. What is missing of `id`, `source` and `type` is
-/// `1`, `/test` and `test`; `data_base64` is left to [`Payload::Binary`].
+/// Makes an event from a CloudEvent in JSON, as a plugin would see it. `id`, `source` and `type` default to `1`, `/test`
+/// and `test`. `data_base64` is not supported: set [`Payload::Binary`].
 ///
 /// # Panics
-/// When it is no object, or an attribute is no text.
+/// When it is not an object, or an attribute is an array or an object.
 pub fn event(cloud_event: Value) -> Event {
     let Value::Object(members) = cloud_event else { panic!("an event is a JSON object: {cloud_event}") };
     let mut event =
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_what_a_plugin_sees() {
+    fn an_event_has_the_form_that_a_plugin_sees() {
         let seen = event(json!({
             "specversion": "1.0", "id": "7", "subject": "s", "count": 3, "datacontenttype": "text/plain", "data": "x",
         }));

@@ -1,4 +1,4 @@
-//! The host of one test.
+//! The host in memory of one test.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::log::Level;
 
 /// A host in memory, with the limits of the real one: configuration, state, log and clock.
 ///
-/// A call that fails has changed no state, as in the real one. A host is for one thread: each test makes its own.
+/// As with the real host, a call that fails changes no state. A host belongs to one thread: each test makes its own.
 pub struct Host {
     inner: Rc<RefCell<Inner>>,
     context: Context,
@@ -33,11 +33,11 @@ pub(crate) struct Inner {
 /// One line that a plugin logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// How severe.
+    /// Its severity.
     pub level: Level,
-    /// What.
+    /// Its text.
     pub message: String,
-    /// With which fields.
+    /// Its fields.
     pub fields: Vec<(String, String)>,
 }
 
@@ -48,7 +48,7 @@ const LOG_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Logs {
     lines: Vec<LogLine>,
     dropped: usize,
-    /// Of the present call.
+    /// Of the current call.
     bytes: usize,
 }
 
@@ -69,7 +69,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<RefCell<Inner>>>> = const { RefCell::new(None) };
 }
 
-/// Does something with the host whose call is running.
+/// Calls `with` on the host whose call is running.
 pub(crate) fn current<T>(with: impl FnOnce(&mut Inner) -> T) -> T {
     let host = CURRENT.with_borrow(Option::clone);
     let host =
@@ -77,7 +77,7 @@ pub(crate) fn current<T>(with: impl FnOnce(&mut Inner) -> T) -> T {
     with(&mut host.borrow_mut())
 }
 
-/// Ends a call, also when it panics.
+/// Ends a call when dropped, also after a panic.
 struct Within(Option<Rc<RefCell<Inner>>>);
 
 impl Drop for Within {
@@ -112,7 +112,7 @@ impl Host {
     /// Sets the configuration.
     ///
     /// # Panics
-    /// When it is no JSON object.
+    /// When it is not a JSON object.
     #[must_use]
     pub fn with_config(self, config: Value) -> Self {
         assert!(config.is_object(), "a configuration is a JSON object: {config}");
@@ -127,7 +127,7 @@ impl Host {
         self
     }
 
-    /// Sets which attempt it is.
+    /// Sets the number of the attempt.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.context.attempt = attempt;
@@ -137,7 +137,7 @@ impl Host {
     /// Sets a value of the state.
     ///
     /// # Panics
-    /// When it goes over a limit.
+    /// When it exceeds a limit.
     #[must_use]
     pub fn with_state(self, key: &str, value: &[u8]) -> Self {
         let mut inner = self.inner.borrow_mut();
@@ -147,7 +147,7 @@ impl Host {
         self
     }
 
-    /// Lowers the limits of the state: 1 MiB and 1000 keys.
+    /// Lowers the limits of the state, which are 1 MiB and 1000 keys.
     #[must_use]
     pub fn with_state_limits(self, bytes: usize, keys: usize) -> Self {
         let mut inner = self.inner.borrow_mut();
@@ -156,43 +156,43 @@ impl Host {
         self
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut inner = self.inner.borrow_mut();
         inner.now_ms = inner.now_ms.saturating_add(ms);
     }
 
-    /// Returns the context of a call at this moment.
+    /// Returns the context that a call would get now.
     pub fn context(&self) -> Context {
         Context { now_ms: self.inner.borrow().now_ms, ..self.context.clone() }
     }
 
-    /// Asks a filter.
+    /// Calls a filter.
     ///
     /// # Errors
-    /// The filter's own.
+    /// The filter's error.
     pub fn filter<P: Filter>(&self, event: &Event) -> Result<Verdict> {
         self.call(|| P::evaluate(event, &self.context()))
     }
 
-    /// Asks a policy whether the event may go to this target.
+    /// Calls a policy: whether the event may go to this target.
     ///
     /// # Errors
-    /// The policy's own.
+    /// The policy's error.
     pub fn policy<P: Policy>(&self, event: &Event, target: &str) -> Result<Decision> {
         self.call(|| P::decide(event, target, &self.context()))
     }
 
-    /// Asks a transform.
+    /// Calls a transform.
     ///
     /// # Errors
-    /// The transform's own.
+    /// The transform's error.
     pub fn transform<P: Transform>(&self, event: &Event) -> Result<Vec<Output>> {
         self.call(|| P::apply(event.clone(), &self.context()))
     }
 
-    /// Asks a plugin to check the configuration.
+    /// Calls a plugin to check the configuration.
     ///
     /// # Errors
     /// The problems that it found.
@@ -201,7 +201,7 @@ impl Host {
         self.call(|| P::check_config(&config))
     }
 
-    /// Runs something that logs, or reads configuration and state, with this host.
+    /// Runs code that logs, or that reads configuration and state, on this host.
     pub fn within<T>(&self, call: impl FnOnce() -> T) -> T {
         let before = CURRENT.replace(Some(Rc::clone(&self.inner)));
         let _within = Within(before);
@@ -223,7 +223,7 @@ impl Host {
         self.inner.borrow().logs.lines.clone()
     }
 
-    /// Returns how many log lines went over the limit.
+    /// Returns how many log lines were dropped at the limit.
     pub fn logs_dropped(&self) -> usize {
         self.inner.borrow().logs.dropped
     }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_of_another_shape_is_an_invalid_one() {
+    fn a_configuration_of_another_shape_is_invalid() {
         let host = Host::new().with_config(json!({"n": "x"}));
         let read = host.within(|| host.context().config::<std::collections::BTreeMap<String, u8>>());
         assert!(matches!(read, Err(Error::InvalidConfig(message)) if message.contains("expected u8")));

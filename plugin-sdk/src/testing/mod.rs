@@ -1,4 +1,4 @@
-//! The host in memory: a plugin's tests call it natively, by `cargo test`.
+//! A host in memory, for a plugin's native tests (`cargo test`).
 //!
 //! ```
 //! # use waypost_plugin::{Context, Event, Filter, Result, Verdict, deliver, skip, state};

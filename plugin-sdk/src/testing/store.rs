@@ -1,4 +1,4 @@
-//! The state of a host in memory, by the rules of the real one.
+//! The state of a host in memory, with the rules of the real one.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_gone_at_its_time() {
+    fn a_value_expires_at_its_time() {
         let mut store = Store::new();
         store.set("k", b"v", Some(10), 100).unwrap();
         assert_eq!(store.get("k", 109), Some(b"v".as_slice()));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_hold_for_keys_and_bytes_and_spare_what_is_gone() {
+    fn quotas_hold_for_keys_and_bytes_without_expired_values() {
         let mut store = Store { bytes_max: 10, keys_max: 2, ..Store::new() };
         assert_eq!(store.set("k", &[0; 10], None, 0), Err(Error::ValueTooLarge));
         assert_eq!(store.set(&"k".repeat(257), b"", None, 0), Err(Error::KeyTooLong));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_counts_and_another_value_is_none() {
+    fn a_counter_counts_and_another_value_is_a_conflict() {
         let mut store = Store::new();
         assert_eq!(store.increment("n", 2, Some(5), 0), Ok(2));
         assert_eq!(store.increment("n", -3, None, 4), Ok(-1));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn compare_and_set_writes_over_the_expected_value_alone() {
+    fn compare_and_set_replaces_only_the_expected_value() {
         let mut store = Store::new();
         assert_eq!(store.compare_and_set("k", Some(b"1"), b"2", 0), Err(Error::Conflict));
         store.compare_and_set("k", None, b"1", 0).unwrap();

@@ -5,12 +5,12 @@ use std::fmt;
 /// The most decimal places: 10³⁸ is the largest power of ten in an `i128`.
 const PLACES_MAX: u32 = 38;
 
-/// How a sum cannot be made.
+/// Why a sum cannot be calculated.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
     /// There is nothing to add.
     Nothing,
-    /// An argument is no number; the argument.
+    /// An argument is not a number; the argument.
     NoNumber(String),
     /// A number, or the sum with it, is too large; the argument.
     TooLarge(String),
@@ -38,7 +38,7 @@ struct Decimal {
 /// Returns the sum, with as many decimal places as the most precise number has.
 ///
 /// # Errors
-/// No numbers, what is no number, and a sum that does not fit.
+/// When there are no numbers, an argument is not a number, or the sum does not fit.
 pub fn sum<I: IntoIterator<Item = String>>(numbers: I) -> Result<String, Error> {
     let mut total = None;
     for text in numbers {
@@ -63,7 +63,7 @@ impl Decimal {
         }
         let sign = if text.starts_with('-') { "-" } else { "" };
         let too_large = || Error::TooLarge(text.to_owned());
-        // Only its length can be wrong now.
+        // Now parsing can only fail because of the length.
         let digits = format!("{sign}{whole}{fraction}").parse().map_err(|_| too_large())?;
         let places = u32::try_from(fraction.len()).ok().filter(|places| *places <= PLACES_MAX);
         Ok(Self { digits, places: places.ok_or_else(too_large)? })
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_named() {
+    fn an_argument_that_is_not_a_number_is_named() {
         for text in
             ["two", "", "-", ".", "1.", ".5", "1e5", "0x10", "inf", "NaN", "1_000", "--1", "1.-2", "١"]
         {

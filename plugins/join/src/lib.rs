@@ -1,6 +1,7 @@
 //! Waits for two events that belong together and sends one with the data of both.
 //!
-//! The filter keeps the first and skips it; when the second comes, the transform takes the first out of the state.
+//! The filter stores the first event and skips it. When the second arrives, the transform takes the first one out of the
+//! state.
 
 use std::time::Duration;
 
@@ -37,14 +38,14 @@ fn hour() -> u64 {
     60 * 60
 }
 
-/// What is kept of the first event.
+/// What the state keeps of the first event.
 #[derive(Deserialize, Serialize)]
 struct First {
     id: String,
     data: Value,
 }
 
-/// An event's place among the two, and what it has in common with the other.
+/// An event's place among the two, and the key that both have in common.
 struct Place {
     own: String,
     other: String,
@@ -72,12 +73,12 @@ impl Config {
     }
 }
 
-/// Returns the data; `null` where there is none, or none in JSON.
+/// Returns the data, or `null` where there is none or it is not JSON.
 fn data(event: &Event) -> Value {
     event.data().unwrap_or_default()
 }
 
-/// The name under which the event of a type waits.
+/// Returns the state's key under which the event of a type waits.
 fn waiting(ty: &str, key: &str) -> String {
     format!("{ty} {key}")
 }

@@ -1,4 +1,4 @@
-//! Delivers the events that have a file of the wanted kind and size, by the rows of their data: those of Pacifica,
+//! Delivers the events that have a file of the wanted kind and size, according to Pacifica's rows in their data:
 //! `{"destinationTable": "Files", "mimetype": "text/plain", "size": 128, …}`.
 
 use std::borrow::Cow;
@@ -25,7 +25,7 @@ fn any_size() -> u64 {
     u64::MAX
 }
 
-/// What is read of a row.
+/// The members of a row that are read.
 #[derive(Deserialize)]
 struct Row<'a> {
     #[serde(borrow, default, rename = "destinationTable")]
@@ -44,7 +44,7 @@ impl Config {
     }
 }
 
-/// Tells whether a kind is the wanted one; upper and lower case are alike (RFC 2045 §5.1).
+/// Returns whether a kind is the wanted one, without regard to case (RFC 2045 §5.1).
 fn is_of(kind: &str, wanted: &str) -> bool {
     match wanted.strip_suffix("/*") {
         Some(ty) => kind.split('/').next().is_some_and(|found| found.eq_ignore_ascii_case(ty)),

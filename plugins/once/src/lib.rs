@@ -1,4 +1,4 @@
-//! Skips an event whose source and id have come before: producers that repeat themselves are heard once.
+//! Skips an event whose source and id have come before, so that a producer's repeats are delivered once.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Filter for Once {
             return skip(format!("{} of {} has come before", event.id, event.source));
         }
         match state::set(&key, b"", Some(Duration::from_secs(ttl_s))) {
-            // Rather twice than never.
+            // A repeated delivery is better than a lost one.
             Err(state::Error::QuotaExceeded) => log::warn!("too many events to remember this one"; ttl_s),
             other => other?,
         }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_kept_apart_too() {
+    fn long_names_are_distinguished_too() {
         let long = "x".repeat(1000);
         let host = Host::new();
         assert_eq!(host.filter::<Once>(&of(&long, "1")), Ok(Verdict::Deliver));

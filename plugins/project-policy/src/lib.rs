@@ -1,4 +1,4 @@
-//! Lets users see the events of their projects alone, by the rows of Pacifica:
+//! Lets users see only the events of their projects, according to Pacifica's rows:
 //! `{"destinationTable": "Transactions.project", "value": "1236"}`.
 
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ enum WithoutProject {
     Allow,
 }
 
-/// What is read of a row. Proposals are what projects were called before.
+/// The members of a row that are read. Projects were formerly called proposals.
 #[derive(Deserialize)]
 struct Row<'a> {
     #[serde(borrow, default, rename = "destinationTable")]
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn users_see_their_own_projects_and_those_of_everybody() {
+    fn users_see_their_own_projects_and_public_ones() {
         assert_eq!(decided("anna", json!([project("1236".into())])), Decision::Allow);
         assert_eq!(decided("anna", json!([project(7.into())])), Decision::Allow);
         assert_eq!(decided("bob", json!([project("public".into())])), Decision::Allow);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_project_of_an_event_is_needed() {
+    fn a_user_needs_every_project_of_an_event() {
         let both =
             json!([project("1236".into()), {"destinationTable": "Transactions.proposal", "value": "9"}]);
         assert_eq!(decided("anna", both), denied("anna is not of the project 9"));

@@ -26,18 +26,18 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class Failure(Exception):
-    """Ends the run; its text is for the operator."""
+    """Ends the run, with a text for the operator."""
 
 
 class InvalidConfig(Failure):
-    """A configuration that is not as it must be."""
+    """An invalid configuration."""
 
     def __init__(self, config, reason):
         super().__init__(f"proxymod configuration '{config}' is invalid: {reason}")
 
 
 class InvalidModel(Failure):
-    """A model that cannot be run, or fails."""
+    """A model that cannot be run, or failed."""
 
     def __init__(self, file, reason):
         escaped = file.replace("'", "\\'")
@@ -98,7 +98,7 @@ def read_configs(pairs):
 
 
 def check_config(config, sections):
-    """Fails where a section is unknown or not complete."""
+    """Fails if a section is unknown or incomplete."""
     if not sections:
         raise Failure(f"proxymod configuration '{config}' not found")
     for section, values in sections.items():
@@ -117,13 +117,13 @@ def check_config(config, sections):
 
 
 def leaves(path):
-    """Tells whether a path leads out of the folder that it is relative to."""
+    """Returns whether a path leads out of the folder that it is relative to."""
     parts = pathlib.PurePosixPath(path)
     return parts.is_absolute() or ".." in parts.parts
 
 
 def downloaded(path):
-    """Returns where a file of the event is; its absence is a ValueError."""
+    """Returns the path of a file of the event; raises ValueError if it is not in the download folder."""
     if leaves(path):
         raise ValueError(f"'{path}' leaves the download folder")
     found = os.path.abspath(os.path.join("download", path))
@@ -133,7 +133,7 @@ def downloaded(path):
 
 
 def is_in(file, folder):
-    """Tells whether a file is in a folder. Pacifica's services write a `/` behind a folder's name, or none."""
+    """Returns whether a file is in a folder. Pacifica's services write folders with or without a `/` at the end."""
     return file["subdir"].rstrip("/") == folder.rstrip("/")
 
 
@@ -181,7 +181,7 @@ def ini(sections):
 
 
 def absolute(sections, in_dir):
-    """Returns a configuration whose folders are those of this run."""
+    """Returns a configuration with the folders of this run."""
     sections = {section: dict(values) for section, values in sections.items()}
     if in_dir is not None and "INPUTS" in sections:
         sections["INPUTS"]["in_dir"] = in_dir
@@ -198,7 +198,7 @@ def write(path, text):
 
 
 def run():
-    """Runs all models of the event, in its order."""
+    """Runs all models of the event, in the event's order."""
     pairs, files = read_event()
     configs = read_configs(pairs)
     models, in_dir = select(files, configs)
@@ -221,7 +221,7 @@ def run():
 
 def main():
     """Returns the exit code."""
-    # A run's download is not written to.
+    # Python must not write bytecode into the run's download.
     sys.dont_write_bytecode = True
     try:
         run()

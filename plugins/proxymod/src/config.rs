@@ -1,4 +1,4 @@
-//! The configurations that an event's key-values `proxymod.config_N.SECTION.key` make.
+//! The configurations, from an event's key-values `proxymod.config_N.SECTION.key`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::event::{self, KeyValue};
 /// The most configurations of an event.
 const CONFIGS_MAX: usize = 64;
 
-/// How many the couplings work with, whatever the event says.
+/// How many configurations the couplings need, whatever the event says.
 const CONFIGS_MIN: usize = 3;
 
-/// The longest that a model may wait: a day.
+/// The longest time that a model may wait: a day.
 const RUNTIME_SECONDS_MAX: u64 = 24 * 60 * 60;
 
 /// The sections, each with all its keys.
@@ -22,16 +22,16 @@ const SECTIONS: [(&str, &[&str]); 3] = [
     ("OUTPUTS", &["out_dir"]),
 ];
 
-/// How the number of configurations is wrong.
+/// What is wrong with the number of configurations.
 #[derive(Debug, thiserror::Error)]
 pub enum CountError {
     /// There is none.
     #[error("key-value 'proxymod.configs_count' not found")]
     Missing,
-    /// It is no number, out of its range, or there are several.
+    /// It is not a number, out of its range, or there are several.
     #[error("key-value 'proxymod.configs_count' is {found}: it must be one number from 1 to {CONFIGS_MAX}")]
     Wrong {
-        /// What it is.
+        /// The value that was found.
         found: String,
     },
     /// A key belongs to none of them.
@@ -44,16 +44,16 @@ pub enum CountError {
     },
 }
 
-/// How a configuration is wrong.
+/// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// A key has too few or too many parts.
     #[error("key-value '{0}' is not of the form proxymod.config_N.SECTION.key")]
     Form(String),
-    /// A section is not known.
+    /// A section is unknown.
     #[error("section '{0}' is unknown: there are PROJECT, INPUTS and OUTPUTS")]
     UnknownSection(String),
-    /// A key is not known.
+    /// A key is unknown.
     #[error("key '{0}' is unknown")]
     UnknownKey(String),
     /// A key is missing in a section.
@@ -64,13 +64,13 @@ pub enum Problem {
         /// The key.
         key: &'static str,
     },
-    /// A key stands twice, with different values.
+    /// A key occurs twice, with different values.
     #[error("key '{0}' has two values")]
     TwoValues(String),
     /// A value would break the lines of the `.ini` file.
     #[error("key '{0}' has a control character")]
     ControlCharacter(String),
-    /// A number is none, or out of its range.
+    /// A value is not a number, or out of its range.
     #[error("key 'PROJECT.{key}': Value '{value}' is not within range 0 to {max}")]
     Range {
         /// The key.
@@ -80,7 +80,7 @@ pub enum Problem {
         /// The largest.
         max: u64,
     },
-    /// The outputs would lie elsewhere.
+    /// The outputs would lie outside the output folder.
     #[error("key 'OUTPUTS.out_dir': '{0}' leaves the output folder")]
     OutDir(String),
 }
@@ -107,7 +107,7 @@ pub(crate) struct Inputs {
     pub(crate) files: [String; 2],
 }
 
-/// A section as the event has it, in its order.
+/// A section with its keys in the order of the event.
 #[derive(Debug)]
 struct Section {
     name: String,
@@ -120,7 +120,7 @@ pub(crate) fn read(key_values: &[KeyValue]) -> Result<Vec<Config>, Error> {
     let ids: Vec<_> = (1..=count).map(|number| format!("config_{number}")).collect();
     let mut found: Vec<Vec<(&str, &KeyValue)>> = vec![Vec::new(); count];
     for key_value in key_values {
-        // `proxymod.task` and the like are of no configuration.
+        // `proxymod.task` and the like belong to no configuration.
         let Some((id, rest)) = key_value.key.strip_prefix("proxymod.").and_then(|key| key.split_once('.'))
         else {
             continue;
@@ -181,7 +181,7 @@ impl Config {
         })
     }
 
-    /// Returns its text as a file.
+    /// Returns the text of its `.ini` file.
     pub(crate) fn ini(&self) -> String {
         let mut text = String::new();
         for section in &self.sections {

@@ -1,8 +1,8 @@
-//! The three known couplings: which models run, for which years, and whose tables each is fed with.
+//! The three known couplings: which models run, for which years, and whose tables each one reads.
 
 use std::fmt;
 
-/// A coupling that is built in; it is chosen by the name of the model's file.
+/// A built-in coupling; the name of the model's file chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coupling {
     Loose,
@@ -13,7 +13,7 @@ pub(crate) enum Coupling {
 /// One run of one model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Which model and configuration: 0, 1 or 2.
+    /// The index of the model and of its configuration: 0, 1 or 2.
     pub(crate) model: usize,
     pub(crate) years: Years,
     pub(crate) feed: Feed,
@@ -22,7 +22,7 @@ pub(crate) struct Step {
 /// The years that a model works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Years {
-    /// From the first to the last, both of them, each so many years after the one before.
+    /// From the first to the last, both included, at a fixed step.
     Range {
         first: i32,
         last: i32,
@@ -51,7 +51,7 @@ impl Coupling {
         }
     }
 
-    /// Returns what runs, one after the other.
+    /// Returns the runs, in their order.
     pub(crate) fn steps(self) -> Vec<Step> {
         let chain = |years| {
             [Feed::Files, Feed::Models([0, 0]), Feed::Models([1, 1])]
@@ -59,7 +59,7 @@ impl Coupling {
                 .enumerate()
                 .map(move |(model, feed)| Step { model, years, feed })
         };
-        // Back to the first model with what the second and the third say.
+        // The first model again, with the tables of the second and the third.
         let again = |years| {
             chain(years).map(|step| match step.feed {
                 Feed::Files => Step { feed: Feed::Models([1, 2]), ..step },
@@ -82,7 +82,7 @@ impl fmt::Display for Coupling {
 }
 
 impl Years {
-    /// Tells whether a table's row of this year is read.
+    /// Returns whether a table's row of this year is read.
     pub(crate) fn has(self, year: i32) -> bool {
         match self {
             Self::Range { first, last, step } => (first..=last).contains(&year) && (year - first) % step == 0,
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_way_coupling_goes_round_twice_in_each_year() {
+    fn the_two_way_coupling_runs_twice_in_each_year() {
         let steps = Coupling::TightTwoway.steps();
         assert_eq!(steps.len(), 24);
         let first: Vec<_> = steps[..6].iter().map(|step| (step.model, step.feed)).collect();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_has_its_ends_and_its_steps_alone() {
+    fn a_range_has_only_its_ends_and_its_steps() {
         let years = Years::Range { first: 2010, last: 2100, step: 5 };
         let had: Vec<_> = (2000..2200).filter(|year| years.has(*year)).collect();
         assert_eq!((had.len(), had[0], had[1], had[18]), (19, 2010, 2015, 2100));

@@ -1,4 +1,4 @@
-//! What is read of an event: the key-values and the files of Pacifica's rows. Other rows are not looked at.
+//! Reads the key-values and the files from the Pacifica rows of an event. Other rows are ignored.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How an event cannot be read.
+/// Why an event cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened.
@@ -18,13 +18,13 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// It is no JSON, or its data are no list.
+    /// It is not JSON, or its data is not a list.
     #[error("it is no event whose `data` are rows")]
     NoRows(#[source] serde_json::Error),
     /// A member of a row has another type.
     #[error("data[{row}].{member} must be {wanted}")]
     Member {
-        /// The row's place, from 0.
+        /// The row's index, from 0.
         row: usize,
         /// The member's name.
         member: &'static str,
@@ -38,7 +38,7 @@ struct Document {
     data: Vec<Value>,
 }
 
-/// The rows that are looked at, in their order.
+/// The rows that are read, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Event {
     pub(crate) key_values: Vec<KeyValue>,
@@ -52,7 +52,7 @@ pub(crate) struct KeyValue {
     pub(crate) value: String,
 }
 
-/// A row of `Files`. What a row does not have is empty.
+/// A row of `Files`. Missing members are empty.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     pub(crate) name: String,
@@ -61,19 +61,19 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Tells whether it is in this folder. Pacifica's services write a `/` behind a folder's name, or none.
+    /// Returns whether it is in this folder. Pacifica's services write folders with or without a `/` at the end.
     pub(crate) fn is_in(&self, folder: &str) -> bool {
         self.subdir.trim_end_matches('/') == folder.trim_end_matches('/')
     }
 
-    /// Returns its path as Pacifica writes it.
+    /// Returns its path in Pacifica's form.
     pub(crate) fn path(&self) -> String {
         let border = if self.subdir.is_empty() || self.subdir.ends_with('/') { "" } else { "/" };
         format!("{}{border}{}", self.subdir, self.name)
     }
 }
 
-/// Returns the path if it stays in the folder that it is relative to: no `..`, no `/` at its start.
+/// Returns the path if it stays in the folder that it is relative to: no `..`, no leading `/`.
 pub(crate) fn inside(path: &str) -> Option<PathBuf> {
     let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     let path = Path::new(path);

@@ -1,9 +1,9 @@
 //! Runs the couplings of proxy models that an event asks for, as Pacifica's Proxymod dispatcher does.
 //!
-//! A run is one way: `event` reads the rows of `event.json`, `config` makes the configurations of its key-values,
+//! A run has these steps: `event` reads the rows of `event.json`, `config` makes the configurations from its key-values,
 //! `coupling` says which models follow each other, `plan` finds each model's tables, and `model` runs one: it waits,
-//! takes a root and writes (`table`, `log`). All but the tables' numbers is checked before the first model waits. The
-//! program is `main.rs`.
+//! takes a root and writes (`table`, `log`). Everything but the numbers in the tables is checked before the first model
+//! waits. The program is `main.rs`.
 
 mod config;
 mod coupling;
@@ -24,11 +24,11 @@ use jiff::Timestamp;
 use self::log::StandardLogs;
 use self::plan::Plan;
 
-/// The time that models wait in and logs name.
+/// The clock by which models wait and logs are dated.
 pub trait Clock {
-    /// Returns what time it is.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
-    /// Lets this time pass.
+    /// Waits for this time.
     fn wait(&self, time: Duration);
 }
 
@@ -46,7 +46,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// How a run fails. Texts with `proxymod` are the original's, followed by their cause.
+/// Why a run failed. Texts with `proxymod` are the original's, followed by their cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The event cannot be read.
@@ -61,7 +61,7 @@ pub enum Error {
         /// Its name.
         config: String,
     },
-    /// A configuration is not as it must be.
+    /// A configuration is invalid.
     #[error("proxymod configuration '{config}' is invalid")]
     InvalidConfig {
         /// Its name.
@@ -93,7 +93,7 @@ pub enum Error {
 /// Runs all models of the event in a run's folder: `event.json`, `download/` and `output/`.
 ///
 /// # Errors
-/// The first that fails; the outputs of earlier models stay.
+/// The error of the first model that fails; the outputs of earlier ones stay.
 pub fn run(folder: &Path, clock: &dyn Clock) -> Result<(), Error> {
     let event = event::read(&folder.join("event.json")).map_err(Error::Event)?;
     let configs = config::read(&event.key_values)?;

@@ -1,4 +1,4 @@
-//! Logs in the form of Python's `logging`: one of each model, and all together in `stdout.log`. Times are UTC.
+//! Logs in the form of Python's `logging`: one for each model, and all of them in `stdout.log`. Times are UTC.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Clock, Error, model};
 
-/// `stdout.log` and `stderr.log` in the output folder, which the original's uploads have.
+/// `stdout.log` and `stderr.log` in the output folder, which the original uploads.
 pub(crate) struct StandardLogs {
     stdout: File,
     path: PathBuf,
@@ -37,7 +37,7 @@ impl fmt::Display for Level {
 }
 
 impl StandardLogs {
-    /// Makes both files. The models here write nothing to `stderr.log`.
+    /// Creates both files. The built-in models write nothing to `stderr.log`.
     pub(crate) fn create(output: &Path) -> Result<Self, Error> {
         let [path, stderr] = ["stdout.log", "stderr.log"].map(|name| output.join(name));
         let create =
@@ -54,7 +54,7 @@ impl StandardLogs {
 }
 
 impl<'a> Log<'a> {
-    /// Opens the log of a model that starts now; one that starts in the same second goes on in the same file.
+    /// Opens the log of a model that starts now. Models that start in the same second share a file.
     pub(crate) fn open(
         folder: &Path,
         model: &str,

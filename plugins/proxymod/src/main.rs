@@ -1,4 +1,4 @@
-//! Runs the couplings that the event of a run asks for; the working directory is the run's folder.
+//! Runs the couplings that a run's event asks for; the working directory is the run's folder.
 
 use std::error::Error;
 use std::path::Path;

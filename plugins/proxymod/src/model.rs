@@ -9,10 +9,10 @@ use crate::log::{Level, Log, StandardLogs};
 use crate::plan::Run;
 use crate::table::{self, Table};
 
-/// How a model cannot be run, or fails.
+/// Why a model cannot be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its name is of no built-in coupling.
+    /// Its name is not that of a built-in coupling.
     #[error(
         "'{name}' is no built-in coupling, which are {known}: \
          run other models with the native variant (plugins/proxymod/native/run.py)"
@@ -20,7 +20,7 @@ pub enum Error {
     UnknownCoupling {
         /// Its name.
         name: String,
-        /// Those that are.
+        /// The names of the built-in couplings.
         known: String,
     },
     /// A file's path leads out of the download.
@@ -29,7 +29,7 @@ pub enum Error {
     /// A file was not downloaded.
     #[error("File does not exist: {}", .0.display())]
     NoFile(PathBuf),
-    /// A configured input is none of the event's files.
+    /// A configured input is not one of the event's files.
     #[error("File does not exist: the event has no text/csv file '{name}' in '{dir}'")]
     NoInput {
         /// Its folder.
@@ -37,7 +37,7 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// A configuration does not have what this model needs.
+    /// A configuration lacks a section that this model needs.
     #[error("Missing [{section}] node in {config}.ini")]
     Node {
         /// The section.
@@ -45,7 +45,7 @@ pub enum Error {
         /// The configuration.
         config: String,
     },
-    /// The configuration said so.
+    /// The configuration told it to fail.
     #[error("You raised an error on purpose.")]
     OnPurpose,
     /// A table is wrong.

@@ -1,4 +1,4 @@
-//! What is to run for an event: for each model file its coupling, and for each model of it the tables and settings.
+//! Plans the runs of an event: for each model file its coupling, and for each model of it the tables and settings.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use crate::coupling::{Coupling, Feed, Step, Years};
 use crate::event::{self, EventFile};
 use crate::model;
 
-/// What runs for one model file.
+/// The runs of one model file.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The file's path as the event has it.
+    /// The file's path in the event.
     pub(crate) file: String,
     pub(crate) coupling: Coupling,
     pub(crate) runs: Vec<Run>,
 }
 
-/// One run of one model, with all that it needs.
+/// One run of one model, with everything that it needs.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) name: String,
@@ -38,7 +38,7 @@ struct Planner<'a> {
 }
 
 impl Plan {
-    /// Plans all models of the event, in its order.
+    /// Plans all models of the event, in the event's order.
     pub(crate) fn all(folder: &Path, files: &[EventFile], configs: &[Config]) -> Result<Vec<Self>, Error> {
         let mut plans = Vec::new();
         for file in files.iter().filter(|file| file.mimetype == "text/x-python" && file.is_in("models")) {

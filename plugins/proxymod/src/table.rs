@@ -9,7 +9,7 @@ use crate::coupling::Years;
 /// The longest line of a table.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// How a table is wrong.
+/// What is wrong with a table.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -31,11 +31,11 @@ pub enum Error {
     /// A line is wrong.
     #[error("{} line {line} {fault}", path.display())]
     Line {
-        /// In which.
+        /// The table's path.
         path: PathBuf,
         /// Which line, from 1.
         line: usize,
-        /// How.
+        /// What is wrong with it.
         fault: Fault,
     },
     /// The year to change is missing.
@@ -58,13 +58,13 @@ pub enum Error {
     },
 }
 
-/// How a line is wrong.
+/// What is wrong with a line.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// It is too long.
     #[error("is longer than {LINE_BYTES_MAX} bytes")]
     Long,
-    /// It is no text.
+    /// It is not UTF-8 text.
     #[error("is no UTF-8 text")]
     NoText,
     /// It has no year.
@@ -73,7 +73,7 @@ pub enum Fault {
     /// It has no second column.
     #[error("has no value after the year")]
     NoValue,
-    /// Its value is no number.
+    /// Its value is not a number.
     #[error("has the value {0:?}, which is no number")]
     NoNumber(String),
 }
@@ -83,7 +83,7 @@ pub enum Fault {
 pub(crate) struct Table(Vec<(i32, f64)>);
 
 impl Table {
-    /// Reads the rows of these years. Of a year that comes twice the last one counts; empty lines do not.
+    /// Reads the rows of these years. If a year occurs twice, the last row counts; empty lines are ignored.
     pub(crate) fn read(path: &Path, years: Years) -> Result<Self, Error> {
         let failed = |source| Error::Read { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
@@ -111,7 +111,7 @@ impl Table {
         Ok(Self(rows))
     }
 
-    /// Replaces a year's value by its square root.
+    /// Replaces a year's value with its square root.
     pub(crate) fn take_root(&mut self, year: i32, path: &Path) -> Result<(), Error> {
         let row = self.0.iter_mut().find(|(known, _)| *known == year);
         let (_, value) = row.ok_or_else(|| Error::NoYear { path: path.to_owned(), year })?;
@@ -131,7 +131,7 @@ impl Table {
     }
 }
 
-/// Reads a row; it has a value if its year is wanted.
+/// Reads a row. Its value is read only if its year is wanted.
 fn row(bytes: &[u8], years: Years) -> Result<(i32, Option<f64>), Fault> {
     let text = str::from_utf8(bytes).map_err(|_| Fault::NoText)?;
     let mut columns = text.split(',').map(str::trim);
@@ -144,7 +144,7 @@ fn row(bytes: &[u8], years: Years) -> Result<(i32, Option<f64>), Fault> {
     value.parse().map(|value| (year, Some(value))).map_err(|_| Fault::NoNumber(value.to_owned()))
 }
 
-/// Returns a number as Python's `repr` writes it: the fewest digits that mean this number.
+/// Returns a number as Python's `repr` writes it: the shortest form that reads back as this number.
 fn python(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();

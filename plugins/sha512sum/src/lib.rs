@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha512};
 
-/// How much of a file is in memory at once.
+/// How much of a file is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Keeps the default filter from choosing the event of the upload: a run must not start the next one.
+/// Keeps the default filter from matching the upload's own event, which would start the handler again.
 const KEY_VALUES: &str = "do_processing,False\n";
 
 /// What failed, and where.
@@ -35,10 +35,10 @@ pub enum Error {
 
 /// Writes `output/sha512sums.txt` and `output/kvp.csv` for the files below `download/` of the run folder.
 ///
-/// Returns what was left out: what is neither a file nor a folder.
+/// Returns the paths that it skipped: those that are neither files nor folders.
 ///
 /// # Errors
-/// What cannot be read or written.
+/// When something cannot be read or written.
 pub fn run(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let found = find(&folder.join("download"))?;
     let sums = folder.join("output/sha512sums.txt");
@@ -55,7 +55,7 @@ pub fn run(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 #[derive(Default)]
 struct Found {
-    /// Each with the bytes of its path below the folder, in their order.
+    /// Each with the bytes of its path below the folder, sorted by these.
     files: Vec<(Vec<u8>, PathBuf)>,
     others: Vec<PathBuf>,
 }
@@ -98,7 +98,7 @@ fn digest(path: &Path) -> Result<String, Error> {
     }
 }
 
-/// Returns a file's line. A leading backslash says that the name is escaped, as coreutils does it.
+/// Returns a file's line. As in coreutils, a leading backslash says that the name is escaped.
 fn line(digest: &str, name: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(name.len());
     for byte in name {
@@ -180,7 +180,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_is_left_out_and_named() {
+    fn a_link_is_skipped_and_named() {
         let folder = run_folder(&[("file", b"abc")]);
         let link = folder.path().join("download/link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();

@@ -1,4 +1,4 @@
-//! Writes the SHA-512 sums of the files of a run, whose folder is the working directory.
+//! Writes the SHA-512 sums of the files of a run; the working directory is the run's folder.
 
 use std::error::Error;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Sends a Slack message instead of an event: the body that an incoming webhook takes.
+//! Sends a Slack message instead of an event: the body that an incoming webhook accepts.
 
 use serde::{Deserialize, Serialize};
 use waypost_plugin::serde_json::Value;
@@ -21,7 +21,7 @@ fn text() -> String {
     "*{type}* from {source}".to_owned()
 }
 
-/// What is sent as it stands in the configuration.
+/// The members of the configuration that are sent unchanged.
 #[derive(Deserialize, Serialize)]
 struct Look {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ struct Message {
     look: Look,
 }
 
-/// Takes a template apart: texts and names, in turn.
+/// Splits a template into texts and the names that follow them.
 fn parts(template: &str) -> Result<Vec<(&str, Option<&str>)>, String> {
     let mut parts = Vec::new();
     let mut rest = template;
@@ -55,7 +55,7 @@ fn parts(template: &str) -> Result<Vec<(&str, Option<&str>)>, String> {
     Ok(parts)
 }
 
-/// Returns what a name stands for; nothing where the event has none.
+/// Returns the value of a name, or an empty text where the event has none.
 fn value(event: &Event, data: &Value, name: &str) -> String {
     let value = match name {
         "id" => event.id.clone(),
@@ -69,7 +69,7 @@ fn value(event: &Event, data: &Value, name: &str) -> String {
             Some(other) => other.to_string(),
         },
     };
-    // The three that Slack takes for its own: nobody writes `<!channel>` into an event's subject and wakes all.
+    // The three characters that are special to Slack: otherwise `<!channel>` in an event's subject would notify everybody.
     value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -1,4 +1,4 @@
-//! The text of all files of a run in upper case, by Unicode's rules. The program around it is `main.rs`.
+//! Writes the text of all files of a run in upper case, by Unicode's rules. The program around it is `main.rs`.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// How much of a file is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The example's key-values, and the one that keeps the default filter from choosing the event of the upload.
+/// The example's key-values, and the one that keeps the default filter from matching the upload's own event.
 const KEY_VALUES: &str =
     concat!("SoftwareName,uppercase\nSoftwareVersion,", env!("CARGO_PKG_VERSION"), "\ndo_processing,False\n");
 
@@ -30,25 +30,25 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file is no text.
+    /// A file is not UTF-8 text.
     #[error("{} is no UTF-8 text: see its byte {at}, counted from 0", path.display())]
     NoText {
         /// Which file.
         path: PathBuf,
-        /// The first byte that is no text.
+        /// The offset of the first byte that is not text.
         at: u64,
     },
-    /// A file would take the place of the key-values.
+    /// A file would replace the key-values.
     #[error("download/kvp.csv cannot be written: output/kvp.csv holds the key-values of the upload")]
     KeyValues,
 }
 
 /// Writes each file below `download/` of the run folder to the same place below `output/`, and `output/kvp.csv`.
 ///
-/// Returns what was left out: what is neither a file nor a folder.
+/// Returns the paths that it skipped: those that are neither files nor folders.
 ///
 /// # Errors
-/// What cannot be read or written, or is no text.
+/// When something cannot be read or written, or is not text.
 pub fn run(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let (download, output) = (folder.join("download"), folder.join("output"));
     if download.join("kvp.csv").exists() {
@@ -84,7 +84,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let mut file = File::open(from).map_err(unread)?;
     let mut out = BufWriter::new(File::create(to).map_err(unwritten)?);
     let mut chunk = vec![0; CHUNK_BYTES];
-    // The chunk begins with what the last one had of a character.
+    // The chunk begins with the incomplete character at the end of the last one.
     let (mut kept, mut done) = (0, 0_u64);
     loop {
         let read = match file.read(&mut chunk[kept..]) {
@@ -105,7 +105,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
-/// Returns the text up to the last whole character; the place of the first byte that is no text is the error.
+/// Returns the text up to the last complete character. The error is the offset of the first byte that is not text.
 fn whole_text(bytes: &[u8], at_end: bool) -> Result<&str, usize> {
     let whole = match str::from_utf8(bytes) {
         Ok(text) => return Ok(text),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_across_the_border_of_chunks_stay_whole() {
+    fn characters_across_chunk_boundaries_stay_whole() {
         for character in ["ß", "ﬁ", "𐐨"] {
             for shift in 0..character.len() {
                 let text = "x".repeat(shift) + &character.repeat(CHUNK_BYTES / 2);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_named_with_its_place() {
+    fn a_file_that_is_not_text_is_named_with_the_offset() {
         let long = [vec![b'a'; 2 * CHUNK_BYTES + 7], vec![0xff]].concat();
         for (content, at) in
             [(&b"ab\xff"[..], 2), (b"\xc3", 0), (b"a\xe6\x97", 1), (&long, 2 * CHUNK_BYTES + 7)]
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_place_of_the_key_values_is_refused() {
+    fn a_file_that_would_replace_the_key_values_is_refused() {
         let folder = run_folder(&[("kvp.csv", b"do_processing,True\n")]);
         assert!(matches!(run(folder.path()), Err(Error::KeyValues)));
         let folder = run_folder(&[("sub/kvp.csv", b"a,b\n")]);
@@ -193,7 +193,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_is_left_out_and_named() {
+    fn a_link_is_skipped_and_named() {
         let folder = run_folder(&[]);
         let link = folder.path().join("download/link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();

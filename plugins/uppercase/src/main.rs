@@ -1,4 +1,4 @@
-//! Writes the files of a run in upper case, whose folder is the working directory.
+//! Writes the files of a run in upper case; the working directory is the run's folder.
 
 use std::error::Error;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What a long log costs: opening it, and listing a subscription's deliveries by state. `cargo bench -p waypost-store --bench
-//! deliveries -- 1000000`; half a gigabyte of disk for that many.
+//! What a long log costs: opening it, and listing a subscription's deliveries by state. `cargo bench -p waypost --bench
+//! deliveries -- 1000000` needs half a gigabyte of disk.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use waypost_store::{
 
 /// How many events are accepted at once, and settled at once.
 const AT_ONCE: usize = 256;
-/// One delivery of so many is a dead letter.
+/// One delivery in this many becomes a dead letter.
 const DEAD_EVERY: usize = 10;
 /// How long a page is, and how often each is read.
 const PAGE: usize = 100;

@@ -1,4 +1,4 @@
-//! Our evaluator beside two others.
+//! Our evaluator compared with two others.
 
 use bytes::Bytes;
 use jsonpath_rust::parser::parse_json_path;
@@ -11,7 +11,7 @@ use waypost_matching::{Document, Filter};
 use crate::print;
 use crate::stopwatch::{Contestant, race};
 
-/// The expressions, with the same in jsonpath2 where it can say it.
+/// The expressions, each with its equivalent in jsonpath2 where there is one.
 const EXPRESSIONS: [(&str, Option<&str>); 7] = [
     ("$.eventType", Some("$.eventType")),
     ("$.data[*].value", Some("$.data[*].value")),
@@ -28,7 +28,7 @@ const EXPRESSIONS: [(&str, Option<&str>); 7] = [
     ("$..value", Some("$..value")),
 ];
 
-/// Prints the table of evaluators: all nodes are found, none is only tested for.
+/// Prints the table of evaluators. Each finds all nodes, and does not stop at the first.
 pub(crate) fn compare() {
     let json = include_bytes!("../src/event.json");
     let value: Value = serde_json::from_slice(json).expect("the event is JSON");
@@ -75,8 +75,8 @@ pub(crate) fn compare() {
     ));
 }
 
-/// Prints what decoding costs (`domain::event::strict`): of the event, which a quick scan passes, and of the same event with an
-/// emoji as two escapes, which makes the scan doubt.
+/// Prints what decoding costs (`domain::event::strict`): for the event, which passes a quick scan, and for the same event
+/// with an emoji as two escapes, for which every value is read.
 fn decode(json: &'static [u8]) {
     let text = str::from_utf8(json).expect("the event is UTF-8");
     let doubtful = text.replacen("14:09:05 PST", r"\ud83d\ude00", 1);

@@ -10,7 +10,7 @@ use waypost_matching::{Filter, Index};
 use crate::print;
 use crate::stopwatch::{Contestant, median, processor_time, race};
 
-/// A form of filter, of which the n-th is asked for.
+/// A form of filter, from which the n-th filter is made.
 struct Form {
     name: &'static str,
     dialect: FilterDialect,
@@ -39,11 +39,11 @@ const FORMS: [Form; 3] = [
 
 const SIZES: [usize; 4] = [1, 100, 10_000, 100_000];
 
-/// Says to this program which form it is to measure, and nothing else.
+/// The argument that makes this program measure one form only.
 pub(crate) const FORM: &str = "--form=";
 
-/// Prints the table of the index: one filter matches. Each row is measured in a process of its own, since what one
-/// has freed the next would use again, and seem to need no memory.
+/// Prints the table of the index, where one filter matches. Each row is measured in its own process: otherwise a row
+/// would reuse the memory that an earlier one freed, and seem to need none.
 pub(crate) fn measure() -> std::io::Result<()> {
     print("The index, one filter matching, µs from the event's bytes to the match\n");
     print(
@@ -107,7 +107,7 @@ fn id(n: usize) -> SubscriptionId {
     SubscriptionId::from_uuid(Uuid::from_u128(u128::try_from(n).unwrap_or_default()))
 }
 
-/// Returns how long it takes to add one to a clone, and to remove one from a clone, in microseconds.
+/// Returns how long adding a filter to a clone and removing one from a clone take, in microseconds.
 fn change(form: &Form, index: &Index) -> (f64, f64) {
     let time = |change: &dyn Fn(&mut Index, usize)| {
         let times = (0..200).map(|n| {
@@ -123,7 +123,7 @@ fn change(form: &Form, index: &Index) -> (f64, f64) {
     (added, time(&|index, n| index.remove(id(n * 400))))
 }
 
-/// Returns the memory that this process has, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok());

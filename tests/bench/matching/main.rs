@@ -1,8 +1,8 @@
 //! What filters cost: `cargo bench --bench matching`.
 //!
 //! First the evaluator beside the crates serde_json_path and jsonpath-rust, on seven expressions; then the index, from
-//! an event's bytes to the subscriptions that match, with up to 100,000 filters. All contestants of a row take
-//! turns in short rounds, and each figure is a median of the rounds: the machine's speed changes, a ratio does not.
+//! an event's bytes to the subscriptions that match, with up to 100,000 filters. The contestants of a row take turns in
+//! short rounds, and each figure is the median of its rounds, so that changes of the machine's speed affect all alike.
 
 mod evaluator;
 mod index;

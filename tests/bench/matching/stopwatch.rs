@@ -1,4 +1,4 @@
-//! Medians of interleaved rounds, in this thread's processor time: who else is on the machine matters less.
+//! Medians of interleaved rounds, in this thread's processor time, so that other programs on the machine matter less.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn turn(contestant: &mut Contestant<'_>, count: u32) -> Duration {
     processor_time() - begin
 }
 
-/// Finds how many runs take about a turn, and warms up on the way.
+/// Finds how many runs take about a turn; this is also the warm-up.
 fn runs_a_turn(contestant: &mut Contestant<'_>) -> u32 {
     let mut count = 1;
     while count < 1 << 20 && turn(contestant, count) < TURN {
@@ -41,13 +41,13 @@ fn runs_a_turn(contestant: &mut Contestant<'_>) -> u32 {
     count
 }
 
-/// Returns how long this thread has run.
+/// Returns the processor time of this thread.
 pub(crate) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Returns the middle one.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

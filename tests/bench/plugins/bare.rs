@@ -1,4 +1,4 @@
-//! Wasmtime as its documentation shows it, with the same pool, WASI and interruption: the least that a host can do.
+//! Wasmtime as its documentation shows it, with the same pool, WASI and interruption: the minimum that a host needs.
 
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};

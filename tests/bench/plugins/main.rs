@@ -1,8 +1,8 @@
 //! What one call of a plugin costs: `cargo bench -p waypost-sandbox --bench plugins`.
 //!
-//! A fresh instance for each call, the filter of plugins/keep-files and the 2 KB event: bare wasmtime beside the whole of
-//! Waypost's host code, with one module and with a hundred, in turns, in processor time of the calling thread; then
-//! calls on two threads at once; and calls beside threads that spin, whose limit is in processor time.
+//! The filter of plugins/keep-files on the 2 KB event, in a fresh instance for each call. Bare wasmtime and Waypost's whole
+//! host code take turns, with one module and with a hundred, measured in processor time of the calling thread. Then
+//! calls on two threads at once, and calls with a limit on processor time beside threads that spin.
 
 mod bare;
 mod ours;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use stopwatch::{Contestant, race};
 
-/// How long threads are measured, in each of several rounds.
+/// The length of each round in which threads are measured.
 const ROUND: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 7;
-/// How many modules stand against one.
+/// How many modules are compared with one.
 const MODULES: usize = 100;
-/// How many calls are made beside how many threads that spin.
+/// The number of calls, and of the threads that spin beside them.
 const CROWDED: (usize, usize) = (40, 8);
 
 fn main() {

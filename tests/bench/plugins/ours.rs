@@ -1,4 +1,4 @@
-//! The whole way through Waypost's host code, on the caller's thread.
+//! A call through all of Waypost's host code, on the caller's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::stopwatch::processor_time;
 
 const EVENT: &[u8] = include_bytes!("../src/event.json");
 
-/// A host with the module in it, as often as it is asked for, each time as another module.
+/// A host with the module loaded several times, each time as another module.
 pub(crate) struct Ours {
     host: Arc<Host>,
     plugins: Vec<Arc<Plugin>>,
@@ -37,7 +37,7 @@ fn parse() -> Event {
     Event::from_json(EVENT).expect("it is an event")
 }
 
-/// Makes another module of one, which does the same: a custom section holds its number.
+/// Makes a module with the same behaviour and another digest: a custom section holds its number.
 fn variant(wasm: &[u8], n: usize) -> Vec<u8> {
     let name = format!("{n:08}");
     [wasm, &[0, 9, 8], name.as_bytes()].concat()
@@ -75,12 +75,12 @@ impl Ours {
         Self { host, plugins, subscription: Arc::new(subscription), used: Arc::new(used), _folder: folder }
     }
 
-    /// Returns a caller on the thread that it is used on.
+    /// Returns a caller that runs calls on the thread that uses it.
     pub(crate) fn caller(&self) -> Caller<'_> {
         Caller { ours: self, used: Arc::clone(&self.used), event: parse(), runtime: runtime(), calls: 0 }
     }
 
-    /// Returns how many calls a second so many threads make.
+    /// Returns how many calls a second this many threads make.
     pub(crate) fn rate(&self, threads: usize, length: Duration) -> f64 {
         let begin = Instant::now();
         let calls: usize = std::thread::scope(|scope| {
@@ -98,18 +98,18 @@ impl Ours {
     }
 }
 
-/// Calls that compete with threads that only spin.
+/// The results of calls that compete with threads that only spin.
 pub(crate) struct Crowded {
-    /// What one call takes of the processor, and how long it may take.
+    /// The processor time of one call, and its limit.
     pub(crate) takes: Duration,
     pub(crate) limit: Duration,
-    /// How many of the calls ended in time, and how many took longer than the limit by the clock.
+    /// How many of the calls ended in time, and how many took longer than the limit in wall-clock time.
     pub(crate) in_time: usize,
     pub(crate) late: usize,
 }
 
 impl Ours {
-    /// Calls the first module `calls` times with a large event, beside so many threads that spin.
+    /// Calls the first module `calls` times with a large event, beside this many threads that spin.
     pub(crate) fn crowded(&self, threads: usize, calls: usize) -> Crowded {
         let row = r#"{"destinationTable":"Files","name":"foo.txt","size":128,"subdir":"a/b/"}"#;
         let data = [row; 10_000].join(",");

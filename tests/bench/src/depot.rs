@@ -1,4 +1,4 @@
-//! A cart service and an ingest service in one, on a thread of its own: it gives [`Files`] away, and drops what it gets.
+//! A cart service and an ingest service in one, on its own thread: it serves [`Files`], and discards what it receives.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use tokio::task::JoinSet;
 
 use crate::files::Files;
 
-/// One bundle that came.
+/// One bundle that was received.
 #[derive(Clone, Copy)]
 pub(crate) struct Upload {
-    /// When its first and its last bytes came.
+    /// When its first and its last bytes arrived.
     pub(crate) first: Instant,
     pub(crate) last: Instant,
     pub(crate) bytes: u64,
@@ -71,7 +71,7 @@ impl Depot {
         )
     }
 
-    /// Returns the last bundle that came, once.
+    /// Takes the last bundle that was received.
     pub(crate) fn take_upload(&self) -> Option<Upload> {
         self.upload.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -139,7 +139,7 @@ fn text(status: StatusCode, text: &'static str) -> Response<Pieces> {
     response
 }
 
-/// A body whose pieces are all there already.
+/// A body whose pieces are all available at once.
 struct Pieces(Box<dyn Iterator<Item = Bytes> + Send>);
 
 impl Body for Pieces {

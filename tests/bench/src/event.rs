@@ -35,7 +35,7 @@ fn by_tag(n: usize, total: usize) -> bool {
     n < total / 2
 }
 
-/// Names an event: which run of the program's many sent it, and the how-manieth it was.
+/// Names an event: the run of the program that sent it, and its number in that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventName {
     pub(crate) run: usize,
@@ -43,16 +43,16 @@ pub(crate) struct EventName {
 }
 
 impl EventName {
-    /// Finds the name in a delivered body, however that is laid out; `None` when it holds none.
+    /// Finds the name in a delivered body, whatever its layout; `None` when there is none.
     pub(crate) fn find(body: &[u8]) -> Option<Self> {
-        // From the end: `eventID` stands behind the data.
+        // From the end: `eventID` comes after the data.
         let at = body.windows(ID_MARK.len()).rposition(|window| window == ID_MARK)?;
         let id = body.get(at..at + ID.len())?;
         Some(Self { run: decimal(&id[4..8])?, seq: decimal(&id[9..])? })
     }
 }
 
-/// The event with the places of what differs from one to the next.
+/// The event with the positions of the parts that differ from one event to the next.
 pub(crate) struct Template {
     id: usize,
     tag: usize,
@@ -71,7 +71,7 @@ impl Template {
         write_decimal(&mut body[self.id + 4..self.id + 8], name.run);
         write_decimal(&mut body[self.id + 9..self.id + ID.len()], name.seq);
         if let Some((n, total)) = pick {
-            // A shorter value is followed by blanks, which JSON ignores.
+            // A shorter value is followed by spaces, which JSON ignores.
             let (slot, value) = if by_tag(n, total) {
                 (&mut body[self.tag..self.tag + TAG.len()], b"\"tag-0000\"".as_slice())
             } else {

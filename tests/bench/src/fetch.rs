@@ -1,4 +1,4 @@
-//! A handler between a cart and an ingest service, beside `tar` and `sha1sum` on the same files, in turns.
+//! A handler between a cart and an ingest service, in turns with `tar` and `sha1sum` on the same files.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::tools::{self, Measured, Took};
 const TURNS: usize = 3;
 const LOOK: Duration = Duration::from_millis(50);
 const RUN_MAX: Duration = Duration::from_secs(600);
-/// The program does nearly nothing: what was fetched is its output.
+/// The program does nearly nothing: it moves what was fetched into its output.
 const PROGRAM: &str = r#"command = ["sh", "-c", "mv download/* output/"]"#;
 
 /// How long one run took, and its parts.
@@ -34,7 +34,7 @@ struct Ours {
     bytes: u64,
 }
 
-/// Plays it.
+/// Plays the scenario.
 pub(crate) async fn play(settings: &Settings) -> Result<Row> {
     let files = Files::new(settings.files, settings.mebibytes << 20);
     ensure!(
@@ -53,7 +53,7 @@ pub(crate) async fn play(settings: &Settings) -> Result<Row> {
         let event = with_data(&format!("fetch-{turn}"), files.rows(&measured.sums));
         theirs.push(measured);
         rustix::fs::sync();
-        // The server does not keep a connection that has been idle for so long.
+        // One connection for each turn: the server would close it while the tools run.
         let mut rest = stage.rest().await?;
         let id = rest.receive(&event).await?;
         ours.push(run(&stage, &mut rest, &depot, &id).await?);
@@ -98,7 +98,7 @@ async fn run(stage: &Stage, rest: &mut Rest, depot: &Depot, id: &str) -> Result<
     })
 }
 
-/// Says how all turns went, and how both compare.
+/// Adds notes on all turns, and on the comparison.
 fn explain(row: &mut Row, files: &Files, ours: &[Ours], theirs: &[Measured]) {
     let turns: Vec<_> = ours.iter().zip(theirs).collect();
     let fetches = turns.iter().map(|(ours, theirs)| (ours.fetch, &theirs.fetch));
@@ -120,7 +120,7 @@ fn explain(row: &mut Row, files: &Files, ours: &[Ours], theirs: &[Measured]) {
     }
 }
 
-/// Compares the times for one way.
+/// Compares the times in one direction.
 fn compare(files: &Files, times: &[(Duration, &Took)]) -> String {
     let mebibytes = files.bytes() as f64 / MIB;
     let against = |pick: fn(&Took) -> Duration| {

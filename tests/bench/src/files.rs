@@ -1,33 +1,33 @@
-//! The files that a handler fetches, as a tar that is made while it is sent: from one block in memory, so that making it
-//! costs next to nothing.
+//! The files that a handler fetches, as a tar that is generated while it is sent. All contents come from one block in
+//! memory, so that generating it costs next to nothing.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
-/// What a tar is made of.
+/// The size of a tar's blocks.
 const BLOCK_BYTES: usize = 512;
-/// As much as one step of the sender gives away.
+/// How much the sender sends in one step.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How many files share a folder.
 const FOLDER_FILES: usize = 100;
 
-/// So many files of the same size. They differ in their first block.
+/// A number of files of the same size. They differ in their first block.
 #[derive(Clone)]
 pub(crate) struct Files {
     count: usize,
-    /// Everything of a file but its first block, and the zeros behind it.
+    /// A file's content after its first block, and the padding.
     rest: Bytes,
     bytes_each: usize,
 }
 
 impl Files {
-    /// Makes `count` files that have `bytes` together, or a little less.
+    /// Makes `count` files with `bytes` bytes together, or a little less.
     pub(crate) fn new(count: usize, bytes: usize) -> Self {
         let bytes_each = (bytes / count).max(BLOCK_BYTES);
         let rest = bytes_each - BLOCK_BYTES;
         let mut block = BytesMut::zeroed(rest.next_multiple_of(BLOCK_BYTES));
-        // Not all the same, for a disk that looks.
+        // Not all equal, for a disk that compresses or deduplicates.
         let mut state = 1_u64;
         for word in block[..rest].chunks_mut(8) {
             state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
@@ -36,12 +36,12 @@ impl Files {
         Self { count, rest: block.freeze(), bytes_each }
     }
 
-    /// Returns how many there are.
+    /// Returns the number of files.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// Returns how many bytes they have together.
+    /// Returns their total size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         (self.count * self.bytes_each) as u64
     }
@@ -51,7 +51,7 @@ impl Files {
         (0..self.count).map(|n| format!("{}/{}", folder(n), name(n)))
     }
 
-    /// Returns the rows that an event has of them; `sums` are their SHA-1 sums.
+    /// Returns their rows in an event; `sums` are their SHA-1 sums.
     pub(crate) fn rows(&self, sums: &[String]) -> Vec<Value> {
         let row = |(n, sum)| {
             json!({"destinationTable": "Files", "_id": n, "name": name(n), "subdir": folder(n),

@@ -1,4 +1,4 @@
-//! What a run costs by itself: programs that do nothing, one run for each event.
+//! The cost of a run itself: programs that do nothing, one run for each event.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::rest::Rest;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
 
-/// How many runs may go at once; the last is what the row shows.
+/// How many runs may be in progress at once; the row shows the last one.
 const PARALLEL: [usize; 3] = [2, 8, 4];
-/// How often the log is looked at.
+/// How often the log is polled.
 const LOOK: Duration = Duration::from_millis(25);
 /// The longest that all runs may take.
 const RUNS_MAX: Duration = Duration::from_secs(300);
-/// How many of the newest events are looked at: more than run at once.
+/// How many of the newest events are polled: more than run at once.
 const NEWEST: usize = 16;
-/// What `/events` lists at most.
+/// The most events that `/events` lists.
 const PAGE: usize = 1000;
-/// How often `/bin/true` is started to know what that costs by itself.
+/// How often `/bin/true` is started without Waypost, for comparison.
 const STARTS: usize = 1000;
 
 /// Measures a component.
@@ -34,7 +34,7 @@ pub(crate) async fn component(settings: &Settings) -> Result<Row> {
     runs("handler-component", settings, &program, 2000).await
 }
 
-/// Measures a native program, and what the machine needs for its start alone.
+/// Measures a native program, and how long the machine takes just to start it.
 pub(crate) async fn command(settings: &Settings) -> Result<Row> {
     let mut row = runs("handler-command", settings, "command = [\"/bin/true\"]\n", 1000).await?;
     let begin = Instant::now();
@@ -52,7 +52,7 @@ fn start_many() -> Result<()> {
     Ok(())
 }
 
-/// What one measurement brought.
+/// The result of one measurement.
 struct Played {
     stage: Stage,
     sent: Sent,
@@ -67,7 +67,7 @@ async fn runs(name: &str, settings: &Settings, program: &str, count: usize) -> R
     for parallel in PARALLEL {
         let config =
             format!("[[handler]]\nname = \"bench\"\nfilter = \"$\"\nmax_parallel = {parallel}\n{program}");
-        // The server before is ended by then.
+        // Ends the server of the previous round first.
         drop(last.take());
         let played = play(settings, &config, count).await?;
         rates.push((parallel, played.succeeded as f64 / played.took.as_secs_f64()));
@@ -93,7 +93,7 @@ async fn play(settings: &Settings, config: &str, count: usize) -> Result<Played>
     let mut rest = stage.rest().await?;
     let (before, begin) = (stage.usage()?, Instant::now());
     let sent = stage.load(settings.connections, Pace::Until(count)).await?;
-    // They begin in the order of the log: when the newest have ended, few are left.
+    // Runs begin in the order of the log: when the newest have ended, few are left.
     loop {
         let newest = rest.json(&format!("/events?limit={NEWEST}")).await?;
         if statuses(&newest).all(is_over) {
@@ -107,7 +107,7 @@ async fn play(settings: &Settings, config: &str, count: usize) -> Result<Played>
     Ok(Played { stage, sent, took, succeeded, before, after })
 }
 
-/// Counts the events in the log whose run went well.
+/// Counts the events in the log whose run succeeded.
 async fn succeeded(rest: &mut Rest) -> Result<usize> {
     let (mut path, mut succeeded) = (format!("/events?limit={PAGE}"), 0);
     loop {

@@ -1,7 +1,7 @@
-//! What was sent, what was accepted, what arrived where: the measurements and the proof that nothing is lost.
+//! Records what was sent, what was accepted and what arrived where: the measurements, and the proof that nothing is lost.
 //!
-//! Producers and the sink write it from two threads on one monotonic clock; every cell has one writer at a time,
-//! so relaxed atomics do. It is allocated whole before a run: a page fault would count as latency.
+//! Producers and the sink write it from two threads, with one monotonic clock. Each cell has one writer at a time, so
+//! relaxed atomics suffice. It is allocated as a whole before a run, since a page fault would count as latency.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::event::EventName;
 /// Which of the subscriptions an event must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fan {
-    /// Each of so many.
+    /// All of this many.
     All(usize),
-    /// The `seq % n`-th of so many.
+    /// One of this many: the `seq % n`-th.
     OneOf(usize),
 }
 
@@ -35,7 +35,7 @@ impl Fan {
         }
     }
 
-    /// Returns which subscription alone wants this event, and out of how many.
+    /// Returns the one subscription that wants this event, and the number of all, unless all want it.
     pub(crate) fn pick(self, seq: usize) -> Option<(usize, usize)> {
         match self {
             Self::All(_) => None,
@@ -54,7 +54,7 @@ struct Slot {
     renamed: AtomicU32,
 }
 
-/// The book of one run.
+/// The ledger of one run.
 pub(crate) struct Ledger {
     run: usize,
     fan: Fan,
@@ -69,21 +69,21 @@ pub(crate) struct Ledger {
     slots: Box<[Slot]>,
 }
 
-/// What the ledger says at the end.
+/// The result of a run's ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Audit {
     /// Deliveries of accepted events that never arrived.
     pub(crate) lost: usize,
     /// Arrivals beyond the first of each delivery.
     pub(crate) repeated: usize,
-    /// Deliveries of which a repeat had another `webhook-id`.
+    /// Deliveries with a repeat that had another `webhook-id`.
     pub(crate) renamed: usize,
-    /// Arrivals at a subscription that should not see the event, or of no event of this run.
+    /// Arrivals at a subscription that should not get the event, or of an event that is not of this run.
     pub(crate) strays: usize,
 }
 
 impl Ledger {
-    /// Opens a book for at most `capacity` events, which also bounds the load.
+    /// Opens a ledger for at most `capacity` events, which also bounds the load.
     pub(crate) fn new(fan: Fan, capacity: usize) -> Self {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         Self {
@@ -101,35 +101,35 @@ impl Ledger {
         }
     }
 
-    /// Returns who must get what.
+    /// Returns which subscriptions an event must reach.
     pub(crate) fn fan(&self) -> Fan {
         self.fan
     }
 
-    /// Returns the time since the book was opened.
+    /// Returns the time since the ledger was opened.
     pub(crate) fn now(&self) -> Duration {
         self.clock.elapsed()
     }
 
-    /// Takes the next event's name, unless as many as `limit` (or the capacity) are taken.
+    /// Takes the next event's name, unless `limit` or the capacity is reached.
     pub(crate) fn take(&self, limit: usize) -> Option<EventName> {
         let limit = limit.min(self.sent.len());
         let seq = self.next.fetch_update(Relaxed, Relaxed, |next| (next < limit).then_some(next + 1)).ok()?;
         Some(EventName { run: self.run, seq })
     }
 
-    /// Notes that an event is on its way since `at`.
+    /// Records that an event was sent at `at`.
     pub(crate) fn send(&self, name: EventName, at: Duration) {
         self.sent[name.seq].store(nanos(at), Relaxed);
     }
 
-    /// Notes that an event was accepted.
+    /// Records that an event was accepted.
     pub(crate) fn accept(&self, name: EventName) {
         self.acked[name.seq].store(nanos(self.now()), Relaxed);
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// Notes that an event arrived at a subscription.
+    /// Records that an event arrived at a subscription.
     pub(crate) fn arrive(&self, subscription: usize, name: Option<EventName>, webhook_id: &[u8]) {
         let slot = name.and_then(|name| self.slot(subscription, name));
         let Some(slot) = slot else {
@@ -166,17 +166,17 @@ impl Ledger {
         self.accepted() * self.fan.width()
     }
 
-    /// Returns how many deliveries arrived, repeats not counted.
+    /// Returns how many deliveries arrived, without repeats.
     pub(crate) fn arrived(&self) -> usize {
         self.arrived.load(Relaxed)
     }
 
-    /// Returns when a delivery arrived for the first time, the last of these.
+    /// Returns the time of the latest first arrival of a delivery.
     pub(crate) fn last_arrival(&self) -> Duration {
         Duration::from_nanos(self.last_arrival.load(Relaxed))
     }
 
-    /// Counts what went wrong so far.
+    /// Counts the faults so far.
     pub(crate) fn audit(&self) -> Audit {
         let mut audit = Audit { strays: self.strays.load(Relaxed), ..Audit::default() };
         for (seq, slots) in self.taken() {

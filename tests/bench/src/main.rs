@@ -1,9 +1,9 @@
 //! The load harness: `cargo run --release -p waypost-bench -- SCENARIO…`; README.md says how to read its table.
 //!
-//! It starts the release binary on a fresh folder, is itself the producers and the sink, and measures what this
-//! machine can do at all (a bare hyper echo, grouped fsync) before and after each scenario, because a rate says
-//! little on a machine whose speed changes; a ratio does. It fails unless every accepted event arrived exactly as
-//! often as it should. It knows Waypost only from outside.
+//! It starts the release binary on a fresh folder, and acts as the producers and the sink. Before and after each scenario
+//! it measures the limits of the machine (a bare hyper echo, grouped fsync): on a machine whose speed changes, ratios say
+//! more than rates. It fails unless every accepted event arrived exactly as often as it should. It uses Waypost only
+//! from outside.
 
 mod depot;
 mod event;
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays what is asked for; `true` when everything arrived as it should.
+/// Plays the scenarios; returns `true` if everything arrived as it should.
 fn run(args: Args) -> Result<bool> {
     let data_dir = args.data_dir.unwrap_or_else(std::env::temp_dir);
     ensure!(
@@ -121,7 +121,7 @@ fn run(args: Args) -> Result<bool> {
     let plan = Scenario::expand(&args.scenarios).repeat(usize::from(args.rounds));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = runtime.block_on(async {
-        // A signal drops the scenario, and what it holds ends its processes and folders.
+        // A signal drops the scenario, which ends its processes and removes its folders.
         tokio::select! {
             rows = play_all(&plan, &settings) => rows,
             interrupted = interrupted() => interrupted.and_then(|()| bail!("interrupted")),
@@ -165,7 +165,7 @@ async fn interrupted() -> Result<()> {
     }
 }
 
-/// Returns the release binary beside this program's own, after building it when it is not there.
+/// Returns the release binary beside this program's, and builds it first if it is missing.
 fn find_binary() -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(|target| PathBuf::from(target).join("release"));
     let beside = std::env::current_exe()?.parent().map(Path::to_path_buf);

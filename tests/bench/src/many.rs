@@ -1,4 +1,5 @@
-//! Accepting with 100,000 subscriptions beside accepting with one, in turns: what does not match must cost nothing.
+//! Accepting with 100,000 subscriptions, in turns with accepting with one: subscriptions that do not match must cost
+//! nothing.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,14 @@ use crate::stage::{Settings, Stage};
 const OTHERS: usize = 99_999;
 /// How often both take turns.
 const TURNS: u32 = 4;
-/// How many subscriptions are created one by one, to time it.
+/// How many subscriptions are created one by one, to measure the time.
 const TIMED: usize = 100;
-/// How long a server is left alone before its memory is read.
+/// How long a server idles before its memory is read.
 const SETTLED: Duration = Duration::from_secs(4);
 /// More than a server accepts in a second.
 const PER_SECOND_MAX: usize = 80_000;
 
-/// What the subscriptions ask for; the n-th, which nothing matches.
+/// The form of the subscriptions' filters; nothing matches the n-th.
 #[derive(Clone, Copy)]
 pub(crate) enum Form {
     /// Equality on one attribute.
@@ -51,7 +52,7 @@ impl Form {
     }
 }
 
-/// Measures both in turns, while their sinks keep every answer back.
+/// Measures both in turns, while their sinks hold all answers back.
 pub(crate) async fn play(name: &str, settings: &Settings, form: Form) -> Result<Row> {
     let seconds = settings.seconds.unwrap_or(8).div_ceil(u64::from(TURNS)).max(1);
     let capacity = PER_SECOND_MAX * usize::try_from(seconds * u64::from(TURNS))?;
@@ -65,7 +66,7 @@ pub(crate) async fn play(name: &str, settings: &Settings, form: Form) -> Result<
     let adding = add_one_by_one(&many, form).await?;
     many.kill_server();
     let (_, ready) = many.start_server().await?;
-    // The allocator gives back what the start has used and freed.
+    // Until then the allocator returns the memory that the start has freed.
     sleep(SETTLED).await;
     let each = many.usage()?.rss_bytes.saturating_sub(one.usage()?.rss_bytes) as f64 / OTHERS as f64;
 

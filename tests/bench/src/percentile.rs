@@ -1,4 +1,4 @@
-//! Percentiles of a sorted list: exact, since a run has at most some millions of samples.
+//! Exact percentiles of a sorted list: a run has at most some millions of samples.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! What plugins cost: a delivery through one, a hundred modules, uploading and starting, and a hostile neighbour.
+//! The costs of plugins: deliveries through one, a hundred modules, uploads and starts, and hostile neighbours.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::stage::{Settings, Stage};
 const TURNS: u32 = 4;
 /// More than a server delivers in a second.
 const PER_SECOND_MAX: usize = 80_000;
-/// How many modules are loaded beside one.
+/// How many modules are compared with one.
 const HUNDRED: usize = 100;
 /// The subscriptions of a start, and the modules that they share.
 const SUBSCRIPTIONS: usize = 1000;
@@ -79,12 +79,12 @@ pub(crate) async fn upload(settings: &Settings) -> Result<Row> {
     Ok(row)
 }
 
-/// What a subscription's latency is measured beside.
+/// The load beside which a subscription's latency is measured.
 struct Noise {
     name: &'static str,
     /// Whether the subscription has a plugin itself.
     has_plugin: bool,
-    /// How many users have a subscription to the same events, whose plugin takes its time and lets nothing arrive.
+    /// How many users subscribe to the same events with a slow plugin that skips all of them.
     users: usize,
     guest: &'static str,
     config: Value,
@@ -108,7 +108,7 @@ async fn latency(settings: &Settings, noise: Noise) -> Result<Row> {
     let pace = Pace::Every { every: STEADY, length };
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     let mut last = None;
-    // Calls of the others that ended in time, and that did not.
+    // The others' calls that ended in time, and those that did not.
     let mut calls = (0, 0);
     for _ in 0..2 {
         let quiet = neighbour(settings, &noise).await?;
@@ -181,7 +181,7 @@ async fn stage(settings: &Settings, fan: Fan) -> Result<Stage> {
     Stage::set(settings, fan, PER_SECOND_MAX * seconds, Gate::Open).await
 }
 
-/// Sets a stage with subscriptions that share so many modules; each event goes to one of them.
+/// Sets a stage with subscriptions that share this many modules; each event goes to one subscription.
 async fn sharing(settings: &Settings, subscriptions: usize, modules: usize) -> Result<Stage> {
     let stage = stage(settings, Fan::OneOf(subscriptions)).await?;
     let mut rest = stage.rest().await?;
@@ -235,7 +235,7 @@ pub(crate) async fn race(
     Ok(row)
 }
 
-/// Plays one turn; returns how many deliveries arrived in a second.
+/// Plays one turn; returns how many deliveries arrived per second.
 async fn turn(stage: &Stage, settings: &Settings, pace: Pace) -> Result<(f64, Sent)> {
     let arrived = stage.ledger.arrived();
     let sent = stage.load(settings.connections, pace).await?;
@@ -248,7 +248,7 @@ fn module(path: &str) -> Result<Bytes> {
     Ok(std::fs::read(path).with_context(|| format!("failed to read {path}"))?.into())
 }
 
-/// Returns the same program as another module: with one more custom section, whose name is a number.
+/// Returns a module with the same behaviour and another digest: a custom section has a number as its name.
 fn variant(wasm: &[u8], n: usize) -> Bytes {
     let name = format!("{n:08}");
     let size = u8::try_from(name.len()).expect("eight digits");

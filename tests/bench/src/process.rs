@@ -1,4 +1,4 @@
-//! A child process that serves on loopback: started, watched in /proc, killed by id on every way out.
+//! A child process that serves on loopback: started, measured through /proc, and killed by id however the bench ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,18 +10,18 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a child may take until it says where it listens.
+/// How long a child may take until it prints its address.
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// A child that is killed (SIGKILL) and reaped when dropped.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
-    /// Kept open: a closed pipe would fail the child's next line.
+    /// Kept open: with a closed pipe, the child's next write would fail.
     _stdout: BufReader<ChildStdout>,
 }
 
-/// Memory and time that a process has used.
+/// The memory and the processor time that a process has used.
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_bytes: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// User time alone.
     pub(crate) user: Duration,
-    /// User and system time of its children, and of theirs, that have ended.
+    /// User and system time of its ended descendants.
     pub(crate) children: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Process {
         let mut child = KillOnDrop(Some(child.with_context(|| format!("failed to start {program}"))?));
         let stdout = child.0.as_mut().and_then(|child| child.stdout.take()).context("no stdout")?;
         let (said, line) = oneshot::channel();
-        // A thread, because a pipe cannot be waited for with a bound; it ends with the child.
+        // A thread, because a read of a pipe has no timeout; it ends with the child.
         std::thread::spawn(move || {
             let (mut stdout, mut line) = (BufReader::new(stdout), String::new());
             said.send(stdout.read_line(&mut line).map(|_bytes| (line, stdout))).ok();
@@ -98,7 +98,7 @@ impl Process {
         })
     }
 
-    /// Lets `peak_rss_bytes` begin anew with what it has now (proc_pid_clear_refs(5)).
+    /// Resets `peak_rss_bytes` to the current value (proc_pid_clear_refs(5)).
     pub(crate) fn forget_peak(&self) -> Result<()> {
         let file = format!("/proc/{}/clear_refs", self.child.id());
         fs::write(&file, "5").with_context(|| format!("failed to write {file}"))
@@ -115,8 +115,8 @@ fn status_field(status: &str, field: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time, and the same of the children: fields 14 to 17 of proc_pid_stat(5), counted behind the name, which
-/// may hold blanks.
+/// User and system time, and those of the children: fields 14 to 17 of proc_pid_stat(5), counted from the end of the name,
+/// which may contain spaces.
 fn cpu_ticks(stat: &str) -> Option<[u64; 4]> {
     let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
     fields.map(|field| field.parse().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()

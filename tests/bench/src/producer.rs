@@ -1,7 +1,7 @@
 //! The load: keep-alive connections, each sending its next event when the last was answered.
 //!
-//! One thread with its own runtime carries all of them, so that a wake-up never crosses threads; a request and its
-//! connection are polled by one task. The same producers load Waypost and the echo.
+//! One thread with its own runtime runs all of them, so that a wake-up never crosses threads; one task polls a request and
+//! its connection. The same producers load Waypost and the echo.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::event::Template;
 use crate::ledger::Ledger;
 
-/// One in so many accepted events has its Waypost id kept.
+/// The Waypost id of one accepted event in this many is kept.
 const SAMPLE: usize = 997;
 
 type Body = Full<Bytes>;
@@ -32,15 +32,15 @@ type Wire = Connection<TokioIo<TcpStream>, Body>;
 /// When a producer sends, and when it stops.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// As fast as it is answered, for so long.
+    /// As fast as answers come, for this time.
     For(Duration),
-    /// As fast as it is answered, until the run has so many events in all.
+    /// As fast as answers come, until the run has this many events in all.
     Until(usize),
-    /// One event each `every`, whatever the answers take (open loop), for `length`.
+    /// One event every `every`, however long the answers take (open loop), for `length`.
     Every { every: Duration, length: Duration },
 }
 
-/// What to send where.
+/// What to send, and where to.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) target: SocketAddr,
@@ -51,7 +51,7 @@ pub(crate) struct Load {
     pub(crate) token: Option<String>,
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Default)]
 pub(crate) struct Sent {
     /// When the first request went out, and when the last was answered.
@@ -144,7 +144,7 @@ async fn together(sender: SendRequest<Body>, wire: Wire, load: Arc<Load>, starte
     tokio::select! {
         biased;
         sent = &mut producing => sent,
-        // A connection that ends first has failed its request, which the producer reports.
+        // If the connection ends first, its request has failed, which the producer reports.
         _ended = wire => producing.await,
     }
 }
@@ -163,7 +163,7 @@ async fn produce(mut sender: SendRequest<Body>, load: &Load, started: Duration) 
     loop {
         let mut at = ledger.now();
         if let Pace::Every { every, .. } = load.pace {
-            // Late because of the last answer: that time counts. Late because of the timer's grain: it does not.
+            // A delay by the last answer counts; a delay by the timer's resolution does not.
             let late = at > due;
             if !late {
                 sleep(due - at).await;
@@ -182,7 +182,7 @@ async fn produce(mut sender: SendRequest<Body>, load: &Load, started: Duration) 
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(bearer) = &bearer {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
-            // Requests of this machine itself are not counted.
+            // The server does not count requests from this machine itself.
             request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("192.0.2.1"));
         }
         ledger.send(name, at);

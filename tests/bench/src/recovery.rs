@@ -1,4 +1,4 @@
-//! kill -9 under load with a large file: how soon it is ready again, and that nothing accepted is lost.
+//! kill -9 under load with a large file: how soon the server is ready again, and that nothing accepted is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage, free_bytes};
 
-/// How many events are sent between two looks at the file's size.
+/// How many events are sent between two checks of the file's size.
 const FILL_STEP: usize = 20_000;
 const GIGABYTE: u64 = 1_000_000_000;
-/// How long the load lasts when the kill comes.
+/// How long the load lasts before the kill.
 const KILL_AFTER: Duration = Duration::from_secs(3);
 const LOAD_MAX: Duration = Duration::from_secs(10);
 

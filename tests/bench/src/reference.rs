@@ -33,15 +33,15 @@ const ECHO_TIME: Duration = Duration::from_secs(2);
 const FSYNC_TIME: Duration = Duration::from_secs(1);
 /// Events in one group of the fsync reference.
 const GROUP: usize = 64;
-/// The reference's file starts anew at this size.
+/// The reference's file is truncated at this size.
 const FSYNC_BYTES_MAX: u64 = 256 << 20;
 
-/// What the machine does at best, in events a second.
+/// The most that the machine can do, in events a second.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Reference {
     pub(crate) echo_per_s: f64,
     pub(crate) fsync_per_s: f64,
-    /// Cores that other programs kept busy meanwhile: above 0.1 the machine is not quiet, and the figures are not its own.
+    /// Cores that other programs kept busy meanwhile: above 0.1 the machine is not quiet, and the figures are unreliable.
     pub(crate) others_cores: f64,
 }
 
@@ -91,7 +91,7 @@ impl Echo {
         Ok(all.saturating_sub(own + self.0.usage()?.user))
     }
 
-    /// Measures the round trip of one connection at a steady pace: the floor of an ack.
+    /// Measures the round trip of one connection at a steady pace: the lower bound of an ack.
     pub(crate) async fn round_trip(&self, every: Duration) -> Result<Option<Latency>> {
         let ledger = Arc::new(Ledger::new(Fan::All(0), 10_000));
         let pace = Pace::Every { every, length: ECHO_TIME };
@@ -120,9 +120,9 @@ fn grouped_fsync(mut file: File) -> Result<f64> {
     Ok(events as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Is the echo: two worker threads, answers each request with 36 bytes after reading its body. Never returns.
+/// Runs the echo, with two worker threads: it answers each request with 36 bytes after reading its body. Never returns.
 pub(crate) fn serve_echo(print_address: impl FnOnce(std::net::SocketAddr)) -> Result<()> {
-    // However the bench ends, also by SIGKILL, the echo ends with it.
+    // The echo ends with the bench, also when that is killed by SIGKILL.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

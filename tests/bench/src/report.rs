@@ -1,4 +1,4 @@
-//! The one table, or the same as JSON.
+//! The result as one table, or as JSON.
 #![expect(clippy::print_stdout, reason = "the bench's one printer")]
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::stage::Stage;
 
 pub(crate) const MIB: f64 = (1 << 20) as f64;
 
-/// What other programs may use without a note.
+/// How many cores other programs may use without a note.
 const QUIET_CORES: f64 = 0.1;
 
 /// What one scenario measured.
@@ -41,7 +41,7 @@ pub(crate) struct Row {
     refused: usize,
     broken: usize,
     pub(crate) audit: Audit,
-    /// The server was killed: repeats and broken requests are no failure.
+    /// The server was killed: repeats and broken requests are not failures.
     pub(crate) crashed: bool,
     /// The rate was given, not reached.
     pub(crate) paced: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Starts a row with what every scenario has.
+    /// Starts a row with the figures that every scenario has.
     pub(crate) fn of(scenario: &str, connections: usize, stage: &Stage, sent: &Sent) -> Self {
         let mut row = Self {
             scenario: scenario.to_owned(),
@@ -80,7 +80,7 @@ impl Row {
         row
     }
 
-    /// Adds what a (further) load brought, and audits anew.
+    /// Adds the result of a further load, and repeats the audit.
     pub(crate) fn add(&mut self, stage: &Stage, sent: &Sent) {
         self.delivered = stage.ledger.arrived();
         self.audit = stage.ledger.audit();
@@ -102,7 +102,7 @@ impl Row {
         self.lag = Some(sent.lag);
     }
 
-    /// Adds the rate of runs; one that did not go well is lost.
+    /// Adds the rate of runs; one that did not succeed counts as lost.
     pub(crate) fn ran(&mut self, succeeded: usize, took: Duration) {
         self.delivered = succeeded;
         self.delivered_per_s = Some(succeeded as f64 / took.as_secs_f64());
@@ -137,7 +137,7 @@ impl Row {
         }
     }
 
-    /// Compares with the run that this one is measured against.
+    /// Adds the comparison with the scenario that this one is measured against.
     pub(crate) fn relate(&mut self, other: &Self) {
         let (Some(mine), Some(others)) = (self.delivered_per_s, other.delivered_per_s) else { return };
         let (Some(my_share), Some(their_share)) = (self.delivered_to_echo, other.delivered_to_echo) else {
@@ -151,7 +151,7 @@ impl Row {
         ));
     }
 
-    /// Tells whether everything arrived exactly as often as it should.
+    /// Returns whether everything arrived exactly as often as it should.
     pub(crate) fn passed(&self) -> bool {
         let Audit { lost, repeated, renamed, strays } = self.audit;
         let clean = repeated == 0 && self.refused == 0 && self.broken == 0;
@@ -214,11 +214,11 @@ const HEAD: [&str; 18] = [
     "fsync ev/s",
 ];
 
-/// Returns the middle one of each column's cells, of one scenario played several times.
+/// Returns the median of each column, for one scenario played several times.
 fn median(cells: &[Vec<String>]) -> Vec<String> {
     let column = |n: usize| {
         let mut column: Vec<&String> = cells.iter().map(|row| &row[n]).collect();
-        // What is no number is the same in every row.
+        // A cell that is not a number is the same in every row.
         let number = |cell: &str| cell.parse().unwrap_or(0.0_f64);
         column.sort_by(|a, b| number(a).total_cmp(&number(b)));
         column[column.len() / 2].clone()
@@ -228,7 +228,7 @@ fn median(cells: &[Vec<String>]) -> Vec<String> {
     line
 }
 
-/// Prints all rows as one table, medians of what was played several times, and the notes below it.
+/// Prints all rows as one table, the medians of repeated scenarios, and the notes below.
 pub(crate) fn print_table(rows: &[Row]) {
     let head = HEAD.map(str::to_owned).to_vec();
     let mut lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
@@ -267,7 +267,7 @@ pub(crate) fn print_json(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// Prints one line; the echo's address goes this way.
+/// Prints one line; also used for the echo's address.
 pub(crate) fn print_line(line: &str) {
     println!("{line}");
 }

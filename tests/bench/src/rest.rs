@@ -96,7 +96,7 @@ impl Rest {
         self.json_as(USER, path).await
     }
 
-    /// GETs a path that answers JSON to a user.
+    /// GETs a path that answers JSON, as a user.
     pub(crate) async fn json_as(&mut self, user: &str, path: &str) -> Result<Value> {
         let (status, answer) = self.send_as(user, "GET", path, JSON, Bytes::new()).await?;
         ensure!(status == StatusCode::OK, "GET {path}: {status}: {}", String::from_utf8_lossy(&answer));

@@ -1,7 +1,7 @@
-//! What safety costs: deliveries with everything on that keeps them safe, beside deliveries without, in turns.
+//! The cost of safety: deliveries with all protections, in turns with deliveries without them.
 //!
-//! On are: the producers' token, a signature of each request, a sealed credential for the target, and the limits of requests
-//! (so high that they are looked at and do not hold). The guard of addresses is on in both: it cannot be turned off.
+//! The protections are the producers' token, a signature of each request, a sealed credential for the target, and the limits
+//! on requests (so high that they are checked but never reached). The address guard is on in both: it cannot be turned off.
 
 use anyhow::Result;
 use serde_json::json;

@@ -79,7 +79,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// Replaces `all` by what it stands for, and puts the yardstick of `one-of-1000` before it.
+    /// Replaces `all` and the like with what they stand for, and puts the yardstick of `one-of-1000` before it.
     pub(crate) fn expand(asked: &[Self]) -> Vec<Self> {
         let mut plan = Vec::new();
         for &scenario in asked {
@@ -156,7 +156,7 @@ impl Scenario {
     }
 }
 
-/// Measures while the sink keeps every answer back; then opens it and waits for the backlog, so that it is verified.
+/// Measures while the sink holds every answer back; then opens the sink, waits for the backlog and verifies it.
 async fn accept(settings: &Settings) -> Result<Row> {
     let seconds = settings.seconds.unwrap_or(8);
     let stage = Stage::set(settings, Fan::All(1), capacity(seconds), Gate::Held).await?;
@@ -208,7 +208,7 @@ async fn latency(settings: &Settings, echo: &Echo) -> Result<Row> {
             floor.p50_ms, floor.p99_ms
         ));
     }
-    // Both rates are set by the pace: a ratio to the echo's would say nothing.
+    // The pace sets both rates, so a ratio to the echo's would be meaningless.
     row.paced = true;
     Ok(row)
 }

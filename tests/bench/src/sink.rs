@@ -24,7 +24,7 @@ use crate::ledger::Ledger;
 pub(crate) enum Gate {
     /// Answers at once.
     Open,
-    /// Reads it and lets the sender wait for an answer.
+    /// Reads it, and makes the sender wait for an answer.
     Held,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Sink {
     }
 }
 
-/// Serves until the gate's owner is gone; the connections end with the set.
+/// Serves until the gate's owner is dropped; the connections end with the set.
 async fn serve(listener: TcpListener, ledger: &Arc<Ledger>, gate: watch::Receiver<Gate>) {
     let mut connections = JoinSet::new();
     let mut gone = gate.clone();

@@ -9,7 +9,7 @@ use crate::report::{MIB, Row};
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
 
-/// Plays: idle, `events` delivered, `events` more held back, then those delivered as well.
+/// Plays the scenario: idle, `events` delivered, `events` more held back, then those delivered as well.
 pub(crate) async fn play(settings: &Settings) -> Result<Row> {
     let stage = Stage::set(settings, Fan::All(1), settings.events * 2, Gate::Open).await?;
     stage.subscribe(|_| FILES_FILTER.to_owned()).await?;

@@ -1,4 +1,4 @@
-//! What a scenario plays on: a fresh data folder, the release binary, the sink, the subscriptions and the ledger.
+//! The stage of a scenario: a fresh data folder, the release binary, the sink, the subscriptions and the ledger.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::producer::{self, Load, Pace, Sent};
 use crate::rest::{self, Rest};
 use crate::sink::{Gate, Sink};
 
-/// How long deliveries may stand still before what is missing counts as lost: longer than the first two retries.
+/// How long no delivery may arrive before the missing ones count as lost: longer than the first two retries.
 const STILL_MAX: Duration = Duration::from_secs(60);
 /// How many connections create subscriptions at once.
 const MAKERS: usize = 64;
@@ -26,7 +26,7 @@ const MAKERS: usize = 64;
 const CONFIG: &str = "waypost.toml";
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// What holds for every scenario of a run.
+/// The settings of all scenarios of a run.
 pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
     pub(crate) data_dir: PathBuf,
@@ -44,7 +44,7 @@ pub(crate) struct Stage {
     server: Option<Process>,
     pub(crate) sink: Sink,
     pub(crate) ledger: Arc<Ledger>,
-    /// What the producers say with each request who they are.
+    /// The token that producers send with each request.
     pub(crate) token: Option<String>,
     binary: PathBuf,
     server_args: Vec<String>,
@@ -52,12 +52,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts an empty Waypost and a sink whose gate stands at `gate`; there are no subscriptions yet.
+    /// Starts an empty Waypost, and a sink with its gate at `gate`; there are no subscriptions yet.
     pub(crate) async fn set(settings: &Settings, fan: Fan, capacity: usize, gate: Gate) -> Result<Self> {
         Self::configured(settings, fan, capacity, gate, "").await
     }
 
-    /// The same with a configuration file that holds this.
+    /// The same with this configuration file.
     pub(crate) async fn configured(
         settings: &Settings,
         fan: Fan,
@@ -80,9 +80,9 @@ impl Stage {
         let log = File::options().create(true).append(true).open(self.folder.path().join("server.log"))?;
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
-        // The audit looks at all events, not only at those of its own subscriptions.
+        // The audit reads all events, not only those of its own subscriptions.
         command.args(["--admin-users", rest::USER]);
-        // A held attempt that timed out would be repeated: here that is the bench's doing, not a fault.
+        // A held attempt must not time out and be repeated: the bench itself holds it back.
         command.args(["--attempt-timeout-ms", "600000", "--config"]).arg(self.folder.path().join(CONFIG));
         command.arg("--data").arg(self.data()).args(&self.server_args).stderr(log);
         let started = Instant::now();
@@ -101,7 +101,7 @@ impl Stage {
         Ok((listening, started.elapsed()))
     }
 
-    /// Ends the server as a power cut would (SIGKILL).
+    /// Kills the server (SIGKILL).
     pub(crate) fn kill_server(&mut self) {
         if let Some(server) = self.server.take() {
             server.kill();
@@ -135,7 +135,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Loads the server from the stage's own ledger until the pace says that it is enough.
+    /// Loads the server from the stage's own ledger until the pace ends.
     pub(crate) async fn load(&self, connections: usize, pace: Pace) -> Result<Sent> {
         self.load_from(&self.ledger, connections, pace).await
     }
@@ -171,10 +171,10 @@ impl Stage {
         })
     }
 
-    /// Waits until everything owed has arrived, or nothing moves any more.
+    /// Waits until all pending deliveries have arrived, or nothing arrives any more.
     pub(crate) async fn drained(&self) {
         let (mut seen, mut moved) = (self.ledger.arrived(), Instant::now());
-        // After a crash, events without an answer arrive too: then only the audit knows that nothing is missing.
+        // After a crash, events without an answer may arrive too, so that only the audit shows that nothing is missing.
         while self.ledger.arrived() < self.ledger.owed() || self.ledger.audit().lost > 0 {
             sleep(Duration::from_millis(10)).await;
             let arrived = self.ledger.arrived();
@@ -184,7 +184,7 @@ impl Stage {
                 return;
             }
         }
-        // A repeat would come at once: the same delivery taken twice.
+        // A delivery that was taken twice would repeat at once.
         sleep(Duration::from_millis(300)).await;
     }
 
@@ -193,7 +193,7 @@ impl Stage {
         self.server()?.usage()
     }
 
-    /// Lets the most memory that the server had begin anew.
+    /// Resets the server's peak memory.
     pub(crate) fn forget_peak(&self) -> Result<()> {
         self.server()?.forget_peak()
     }
@@ -203,7 +203,7 @@ impl Stage {
         Rest::connect(self.server()?.address()).await
     }
 
-    /// Returns how large the server's files are.
+    /// Returns the size of the server's files.
     pub(crate) fn data_bytes(&self) -> Result<u64> {
         let mut bytes = 0;
         for entry in fs::read_dir(self.data()).context("failed to read the data folder")? {
@@ -228,13 +228,13 @@ impl Stage {
     }
 }
 
-/// Tells whether `folder` lies in memory, where an fsync costs nothing and says nothing.
+/// Returns whether `folder` is in memory, where an fsync costs nothing and measures nothing.
 pub(crate) fn is_in_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     rustix::fs::statfs(folder).is_ok_and(|it| it.f_type == TMPFS_MAGIC)
 }
 
-/// Returns how many bytes are free where `folder` lies.
+/// Returns how many bytes are free on the file system of `folder`.
 pub(crate) fn free_bytes(folder: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail * stat.f_frsize)

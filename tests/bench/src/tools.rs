@@ -1,4 +1,4 @@
-//! What `tar` and `sha1sum` of this machine take for the work of a handler's fetch and upload.
+//! Measures `tar` and `sha1sum` on this machine, doing the work of a handler's fetch and upload.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::files::Files;
 
-/// As much as is read of a pipe at once.
+/// How much is read from a pipe at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What the tools took.
+/// How long the tools took.
 pub(crate) struct Took {
     /// One after the other.
     pub(crate) in_turn: Duration,
@@ -22,9 +22,9 @@ pub(crate) struct Took {
     pub(crate) at_once: Duration,
 }
 
-/// What was measured.
+/// The measurements.
 pub(crate) struct Measured {
-    /// `tar x` of a tar that comes through a pipe, and `sha1sum` of its files; at once: of what comes.
+    /// `tar x` of a tar from a pipe, and `sha1sum` of its files; at once: of the bytes of the tar.
     pub(crate) fetch: Took,
     /// `sha1sum` of the files, and `tar c` into a pipe that is read.
     pub(crate) upload: Took,
@@ -32,7 +32,7 @@ pub(crate) struct Measured {
     pub(crate) sums: Vec<String>,
 }
 
-/// Measures in a new folder below `folder`, which is gone afterwards. Blocks.
+/// Measures in a temporary folder below `folder`. Blocks.
 pub(crate) fn measure(files: &Files, folder: &Path) -> Result<Measured> {
     let folder = tempfile::Builder::new().prefix("waypost-bench-tools-").tempdir_in(folder)?;
     let place = |name: &str| -> Result<PathBuf> {
@@ -90,7 +90,7 @@ fn end(mut child: Child) -> Result<()> {
     Ok(())
 }
 
-/// Extracts the tar into a folder, and gives the same bytes to another tool where there is one.
+/// Extracts the tar into a folder, and gives the same bytes to another tool if there is one.
 fn extract(files: &Files, folder: &Path, other: Option<Command>) -> Result<()> {
     let mut children = vec![start(tool("tar", folder).arg("x").stdin(Stdio::piped()))?];
     if let Some(mut other) = other {

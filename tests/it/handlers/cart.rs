@@ -1,7 +1,7 @@
-//! A cart service that does as it is told, and remembers what it was asked.
+//! A scripted cart service that records its requests.
 //!
-//! By itself it behaves as Pacifica's: a cart holds what was ordered of the files that the service has, is ready at
-//! once, and is gone when it is deleted. Everything else is said with a method, before or while it is asked.
+//! By default it behaves like Pacifica's: a cart holds the ordered files that the service has, is ready at once, and is
+//! gone when it is deleted. Methods script everything else, before or during requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -41,7 +41,7 @@ pub(crate) struct Cart {
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, Bytes>,
-    /// What each cart is to hold, by its path: the paths of files.
+    /// The paths of the files that each cart must hold, by the cart's path.
     carts: HashMap<String, Vec<String>>,
     requests: Vec<Request>,
     refusal: Option<(StatusCode, String)>,
@@ -73,12 +73,12 @@ impl Cart {
         Self { port, state, _tasks: tasks }
     }
 
-    /// Returns its address: carts are made below it.
+    /// Returns its URL, below which carts are created.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/carts", self.port)
     }
 
-    /// Gives it files: paths and contents.
+    /// Adds files: paths and contents.
     pub(crate) fn serving<'a>(self, files: impl IntoIterator<Item = (&'a str, impl Into<Bytes>)>) -> Self {
         let files = files.into_iter().map(|(path, content)| (path.to_owned(), content.into()));
         self.with(|state| state.files.extend(files))
@@ -95,12 +95,12 @@ impl Cart {
         self.with(|state| state.refusal = Some((StatusCode::from_u16(status).unwrap(), body.to_owned())))
     }
 
-    /// Answers the first `polls` questions for the state of carts with `staging`.
+    /// Answers the first `polls` polls of a cart's state with `staging`.
     pub(crate) fn staging(self, polls: usize) -> Self {
         self.with(|state| state.staging = polls)
     }
 
-    /// Closes the connection on the first `polls` questions for the state of carts.
+    /// Closes the connection at the first `polls` polls of a cart's state.
     pub(crate) fn losing_polls(self, polls: usize) -> Self {
         self.with(|state| state.lost_polls = polls)
     }
@@ -110,7 +110,7 @@ impl Cart {
         self.with(|state| state.failure = Some(message.to_owned()))
     }
 
-    /// Packs carts as soon as they are staged (`bundle_task`): members lie below the cart's id then.
+    /// Packs carts as soon as they are staged (`bundle_task`): members are then below the cart's id.
     pub(crate) fn bundling(self) -> Self {
         self.with(|state| state.bundles = true)
     }
@@ -125,7 +125,7 @@ impl Cart {
         self.with(|state| state.cut = Some((bytes, Cut::Break)))
     }
 
-    /// Sends no more after this many bytes of a tar, and keeps the connection.
+    /// Stops sending after this many bytes of a tar, and keeps the connection open.
     pub(crate) fn stalling_after(self, bytes: usize) -> Self {
         self.with(|state| state.cut = Some((bytes, Cut::Stall)))
     }
@@ -135,7 +135,7 @@ impl Cart {
         self.with(|state| state.cut = None)
     }
 
-    /// Ends the body after this many bytes of a tar, as if that were all.
+    /// Ends the body after this many bytes of a tar, as if it were complete.
     pub(crate) fn ending_after(self, bytes: usize) -> Self {
         self.with(|state| state.cut = Some((bytes, Cut::End)))
     }
@@ -150,14 +150,14 @@ impl Cart {
         self.state.lock().unwrap().requests.clone()
     }
 
-    /// Returns the methods of all requests so far, repeated ones once.
+    /// Returns the methods of all requests so far, without consecutive repeats.
     pub(crate) fn methods(&self) -> String {
         let mut methods: Vec<_> = self.requests().iter().map(|request| request.method.to_string()).collect();
         methods.dedup();
         methods.join(" ")
     }
 
-    /// Returns how many carts there are: ordered, and not yet deleted.
+    /// Returns how many carts were ordered and not yet deleted.
     pub(crate) fn open_carts(&self) -> usize {
         self.state.lock().unwrap().carts.len()
     }
@@ -266,7 +266,7 @@ impl State {
     }
 }
 
-/// Breaks a connection, after what was sent before has had its time: hyper forgets what it has not written yet.
+/// Breaks a connection, after a pause for the data sent before: hyper drops what it has not written yet.
 async fn broken() -> Result<Frame<Bytes>, Broken> {
     for _ in 0..2000 {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! kill -9 and SIGTERM in the middle of a run: it begins again in a fresh folder, and says so.
+//! kill -9 and SIGTERM during a run: it begins again in a fresh folder, and its story says so.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ filter = "$"
 command = ["./wait.sh"]
 "#;
 
-/// Says that it is there, leaves something behind, and goes on when there is a file `go`.
+/// Writes its process id, leaves a file behind, and continues when there is a file `go`.
 const WAIT_SH: &str = r#"
 ls output | wc -l
 touch output/half
@@ -30,7 +30,7 @@ async fn waiting() -> (Server, String, String) {
     (server, id, pid)
 }
 
-/// Returns the process of the program that runs.
+/// Returns the process id of the running program.
 async fn pid(server: &Server) -> String {
     let path = server.folder().join("pid");
     wait_until("the program runs", async || {
@@ -79,7 +79,7 @@ async fn a_run_that_outlasts_the_grace_of_a_shutdown_begins_again() {
 }
 
 #[tokio::test]
-async fn a_run_waits_while_its_handler_is_away() {
+async fn a_run_waits_while_its_handler_is_not_configured() {
     let (mut server, id, _) = waiting().await;
     server.kill9();
     let path = server.folder().join("waypost.toml");
@@ -96,7 +96,7 @@ async fn a_run_waits_while_its_handler_is_away() {
 }
 
 #[tokio::test]
-async fn a_crash_in_the_upload_uploads_again_without_another_run() {
+async fn after_a_crash_in_the_upload_it_uploads_again_without_another_run() {
     let (ingest, gate) = (Ingest::start().await, Gate::closed());
     ingest.on_upload([OnUpload::Stall(gate.clone())]);
     let mut server = uploading_once(&ingest, "").await;
@@ -113,7 +113,7 @@ async fn a_crash_in_the_upload_uploads_again_without_another_run() {
 }
 
 #[tokio::test]
-async fn a_crash_while_a_job_is_ingested_goes_on_with_that_job() {
+async fn after_a_crash_while_a_job_is_ingested_the_run_continues_with_that_job() {
     let ingest = Ingest::start().await;
     ingest.on_state((0..1000).map(|_| OnState::Working("ingest files", 10)));
     let mut server = uploading_once(&ingest, "").await;
@@ -127,7 +127,7 @@ async fn a_crash_while_a_job_is_ingested_goes_on_with_that_job() {
 }
 
 #[tokio::test]
-async fn a_crash_in_the_fetch_fetches_again_into_a_fresh_folder() {
+async fn after_a_crash_in_the_fetch_it_fetches_again_into_a_fresh_folder() {
     let cart = Cart::start().await.serving([("one", "x".repeat(1_000_000))]).stalling_after(700_000);
     let config = format!(
         r#"
@@ -156,7 +156,7 @@ fetch = {{ cart = "{}" }}
     drop(cart);
 }
 
-/// A disk that was full for a moment made dead letters of all runs that began then.
+/// All runs that began while the disk was full for a moment became dead letters.
 #[tokio::test]
 async fn a_run_waits_while_there_is_no_folder_to_run_in() {
     let config = "[[handler]]\nname = \"h\"\nfilter = \"$\"\ncommand = [\"true\"]\n";

@@ -18,7 +18,7 @@ async fn adding() -> Server {
 }
 
 #[tokio::test]
-async fn what_is_dispatched_runs_and_every_view_tells_of_it() {
+async fn a_dispatched_run_is_shown_in_every_view() {
     let server = adding().await;
     let id = server.get("/dispatch/add/2/3").await.ok().text();
     server.status_is(&id, "200 OK").await;
@@ -44,7 +44,7 @@ async fn what_is_dispatched_runs_and_every_view_tells_of_it() {
 }
 
 #[tokio::test]
-async fn arguments_are_whole_whatever_they_hold() {
+async fn arguments_arrive_intact_whatever_they_contain() {
     let server = Server::configured(ADD, |folder| script(folder, "add.sh", r#"printf '<%s>' "$@""#)).await;
     let id = server.get("/dispatch/add/a%2Fb/%20c%27d/%22%24(x)/").await.ok().text();
     let delivery = ended(&server, &id, "delivered").await;
@@ -52,7 +52,7 @@ async fn arguments_are_whole_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn only_what_the_operator_opened_can_be_dispatched() {
+async fn only_handlers_that_the_operator_opened_can_be_dispatched() {
     let config = r#"
 [[handler]]
 name = "quiet"
@@ -78,7 +78,7 @@ async fn a_page_of_another_site_starts_nothing_and_neither_does_a_head() {
     assert_eq!(server.get("/").await.ok().json(), json!([]));
 }
 
-/// Whoever can post events could otherwise choose the arguments of a program.
+/// Otherwise, anyone who can post events could choose the arguments of a program.
 #[tokio::test]
 async fn an_event_that_only_looks_dispatched_gives_no_arguments() {
     let config = format!("{ADD}filter = \"$\"\n");
@@ -94,10 +94,10 @@ async fn an_event_that_only_looks_dispatched_gives_no_arguments() {
 }
 
 #[tokio::test]
-async fn unknown_and_malformed_ids_are_told_apart() {
+async fn unknown_and_malformed_ids_are_distinguished() {
     let server = adding().await;
     let unknown = "0190b3c4-0000-7000-8000-000000000000";
-    // As the originals: Dispatcher-K8s knows no malformed ids.
+    // As in the originals: Dispatcher-K8s does not distinguish malformed ids.
     for (view, malformed) in [("/status", 422), ("/get", 422), ("/scriptlog", 404)] {
         assert_eq!(server.get(&format!("{view}/{unknown}")).await.status, 404, "{view}");
         assert_eq!(server.get(&format!("{view}/none")).await.status, malformed, "{view}");

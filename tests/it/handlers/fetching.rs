@@ -34,7 +34,7 @@ impl Fetch {
         }
     }
 
-    /// Fetches what an event with these rows names; an error is all its text.
+    /// Fetches the files of an event with these rows; returns the whole text of an error.
     pub(super) async fn run(&self, source: &Source, rows: &[Value]) -> Result<FetchSummary, String> {
         let event = merged(event("1"), json!({"data": rows}));
         let parts = Parts::of(&Event::from_json(event.to_string()).unwrap()).unwrap();
@@ -146,7 +146,7 @@ async fn only_regular_local_files_are_read() {
             "{error}"
         );
     }
-    // A file of /proc says that it has 0 bytes, and has more: as one that grows.
+    // A file in /proc reports 0 bytes and has more, like a file that grows.
     let grown = Source::Local("/proc/self".into());
     let error = Fetch::new().run(&grown, &[row(1, "status", b"")]).await.unwrap_err();
     assert!(error.ends_with("was changed while it was copied"), "{error}");
@@ -156,7 +156,7 @@ async fn only_regular_local_files_are_read() {
 }
 
 #[tokio::test]
-async fn limits_are_checked_before_and_while_files_come() {
+async fn limits_are_checked_before_and_during_the_fetch() {
     let folder = TempDir::new().unwrap();
     let rows = [write(&folder, "a", &[0; 600]), write(&folder, "b", &[1; 600])];
     let mut fetch = Fetch::new();
@@ -178,7 +178,7 @@ async fn limits_are_checked_before_and_while_files_come() {
 }
 
 #[tokio::test]
-async fn files_come_from_a_cart_that_takes_its_time() {
+async fn files_come_from_a_slow_cart() {
     let deep = format!("{}/{}", "d".repeat(200), "n".repeat(200));
     let large = vec![7; 3_000_001];
     let cart = Cart::start().await.staging(4).serving([
@@ -205,7 +205,7 @@ async fn files_come_from_a_cart_that_takes_its_time() {
     assert!(requests[5].at - requests[1].at >= Duration::from_millis(50 + 100 + 200 + 400), "pauses double");
 }
 
-/// Cartd with `bundle_task = on` packs a cart below its own id, whatever name the client asks for: nothing was taken.
+/// Cartd with `bundle_task = on` packs a cart below its own id, whatever name the client asks for: such a tar was refused.
 #[tokio::test]
 async fn files_come_from_a_cart_that_is_packed_below_its_own_id() {
     let cart = Cart::start().await.serving([("a/b.txt", "first"), ("data/c", "second")]).bundling();
@@ -215,7 +215,7 @@ async fn files_come_from_a_cart_that_is_packed_below_its_own_id() {
 }
 
 #[tokio::test]
-async fn a_run_without_files_or_fetch_asks_nobody() {
+async fn a_run_without_files_or_fetch_sends_no_request() {
     let cart = Cart::start().await.serving([("a", "x")]);
     let none = Fetch::new().run(&cart_at(&cart), &[]).await.unwrap();
     assert_eq!((none.files, cart.requests().len()), (0, 0));
@@ -232,7 +232,7 @@ async fn a_cart_that_fails_says_why() {
     assert!(text.starts_with("the cart service answered HEAD http://127.0.0.1:"), "{text}");
     assert!(text.ends_with("with 500 Internal Server Error: Failed to pull file(no such id)"), "{text}");
     assert_eq!((cart.methods().as_str(), cart.open_carts()), ("POST HEAD DELETE", 0));
-    // A traceback, whose last line is the reason: it was cut off.
+    // The reason is the last line of a traceback, which was cut off.
     let traceback =
         format!("Traceback (most recent call last): {} OSError: tape 7 is broken", "File x ".repeat(900));
     let text = error(&start().await.failing(&traceback)).await;
@@ -252,7 +252,7 @@ async fn a_cart_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn a_cart_that_is_never_ready_is_given_up_in_time() {
+async fn a_cart_that_is_never_ready_is_abandoned_at_its_timeout() {
     let cart = Cart::start().await.serving([("a", "x")]).staging(usize::MAX);
     let source = Source::Cart { url: cart.url().parse().unwrap(), timeout: Duration::from_millis(400) };
     let begun = Instant::now();
@@ -266,7 +266,7 @@ async fn a_cart_that_is_never_ready_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_question_that_gets_lost_is_asked_again() {
+async fn a_poll_that_gets_lost_is_repeated() {
     let cart = Cart::start().await.serving([("a", "x")]).losing_polls(3);
     Fetch::new().run(&cart_at(&cart), &cart.rows()).await.unwrap();
     let cart = Cart::start().await.serving([("a", "x")]).losing_polls(usize::MAX);
@@ -275,7 +275,7 @@ async fn a_question_that_gets_lost_is_asked_again() {
 }
 
 #[tokio::test]
-async fn what_a_cart_must_know_is_asked_of_the_event() {
+async fn the_event_must_have_what_a_cart_needs_to_know() {
     let cart = Cart::start().await.serving([("a", "x")]);
     let error = async |over: Value| {
         let rows = [merged(cart.rows().remove(0), over)];
@@ -294,7 +294,7 @@ async fn what_a_cart_must_know_is_asked_of_the_event() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_in_the_middle_is_told_from_a_short_tar() {
+async fn a_broken_connection_is_distinguished_from_a_short_tar() {
     let start = async || Cart::start().await.serving([("a", vec![1; 100_000]), ("b", vec![2; 100_000])]);
     let error = async |cart: &Cart| Fetch::new().run(&cart_at(cart), &cart.rows()).await.unwrap_err();
     let cart = start().await.breaking_after(150_000);
@@ -331,7 +331,7 @@ async fn dropping_a_fetch_ends_its_thread() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_there_already_is_not_overwritten() {
+async fn an_existing_file_is_not_overwritten() {
     let (folder, fetch) = (TempDir::new().unwrap(), Fetch::new());
     let row = write(&folder, "a", b"new");
     symlink(Path::new("/tmp/waypost-must-not-be-made"), fetch.folder.path().join("a")).unwrap();

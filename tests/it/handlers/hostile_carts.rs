@@ -1,11 +1,11 @@
-//! Tars that a cart service must not send: each is refused for its own reason, and leaves nothing outside.
+//! Tars that a cart service must not send: each is refused for its own reason, and writes nothing outside the folder.
 
 use tar::{Builder, EntryType, Header};
 
 use super::cart::{Cart, row, tar_of};
 use super::fetching::{Fetch, cart_at};
 
-/// Builds tars member by member, also what the tar crate would not write.
+/// Builds tars member by member, including members that the tar crate would not write.
 struct Tar(Builder<Vec<u8>>);
 
 impl Tar {
@@ -67,7 +67,7 @@ fn good() -> Tar {
 }
 
 #[tokio::test]
-async fn members_in_any_order_with_folders_and_records_are_taken() {
+async fn members_in_any_order_with_folders_and_records_are_accepted() {
     let tar = Tar::new()
         .member(EntryType::XGlobalHeader, b"pax_global_header", b"17 comment=hello\n")
         .member(EntryType::Directory, b"data/", b"")
@@ -108,7 +108,7 @@ async fn paths_that_lead_elsewhere_are_refused() {
 }
 
 #[tokio::test]
-async fn members_that_are_no_files_are_refused() {
+async fn members_that_are_not_files_are_refused() {
     for (kind, text) in [
         (EntryType::Symlink, "a symbolic link"),
         (EntryType::Link, "a hard link"),
@@ -140,7 +140,7 @@ async fn files_with_holes_are_refused() {
 }
 
 #[tokio::test]
-async fn each_file_comes_exactly_once_and_as_the_event_says() {
+async fn each_file_must_come_exactly_once_and_as_the_event_says() {
     let twice = error(good().file("data/a", b"abc").end()).await;
     assert_eq!(twice, "the cart's tar has `data/a` twice");
     assert_eq!(error(tar_of([("a", &b"abc"[..])])).await, "the cart's tar has no `b/c`");
@@ -157,7 +157,7 @@ async fn each_file_comes_exactly_once_and_as_the_event_says() {
 }
 
 #[tokio::test]
-async fn names_of_absurd_size_do_not_come_into_memory() {
+async fn names_of_absurd_size_are_not_read_into_memory() {
     let long = |kind| {
         let mut tar = header(kind, b"././@LongLink", 8 << 30).as_bytes().to_vec();
         tar.resize(4 << 20, b'x');
@@ -170,7 +170,7 @@ async fn names_of_absurd_size_do_not_come_into_memory() {
             "the cart's tar has more than 262144 bytes at its beginning that are not in a file"
         );
     }
-    // Refused by their sum, though each is small.
+    // Each is small, but their total is refused.
     let mut many = Tar::new().file("data/a", b"abc");
     for _ in 0..3000 {
         many = many.member(EntryType::Directory, b"data/x/", b"");

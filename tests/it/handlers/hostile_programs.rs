@@ -1,14 +1,14 @@
-//! Programs that leave or say what they should not: nobody else pays for it, and who runs the service is not misled.
+//! Programs that leave behind or print what they should not: this affects no other run and does not mislead the operator.
 
 use serde_json::json;
 
 use super::{ended, script};
 use crate::harness::{Server, event, run_in, wait_until};
 
-/// A run that left a link in its output failed again and again, for a day, after its program had been mended: nobody
-/// started that again.
+/// A run that had left a link in its output kept failing for a day after its program was fixed, because the program was
+/// not run again.
 #[tokio::test]
-async fn a_program_that_made_a_wrong_output_runs_again_once_it_is_mended() {
+async fn a_program_with_an_invalid_output_runs_again_once_it_is_fixed() {
     let config = r#"
 [[handler]]
 name = "h"
@@ -43,9 +43,9 @@ upload = { local = "results" }
     }
 }
 
-/// Neither has to do with the event, and each ends as soon as the next.
+/// Files and processes that a program leaves behind do not fail its run, and are removed.
 #[tokio::test]
-async fn what_a_program_leaves_beside_its_outputs_does_not_matter() {
+async fn files_and_processes_that_a_program_leaves_behind_do_not_matter() {
     let config = r#"
 [[handler]]
 name = "h"
@@ -74,7 +74,7 @@ echo made > output/event.json
 }
 
 #[tokio::test]
-async fn what_a_program_says_does_not_steer_the_operators_terminal() {
+async fn the_output_of_a_program_cannot_control_the_operators_terminal() {
     let config = r#"
 [[handler]]
 name = "h"
@@ -94,7 +94,7 @@ command = ["sh", "-c", "printf '\\033]0;owned\\007out\\233\\302\\2331m\\r'; prin
     for text in [got.stdout, got.stderr, ran.stderr] {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
     }
-    // Over REST it is text as it came.
+    // REST returns the text unchanged.
     let story = server.story(&id).await;
     let stdout = story["deliveries"][0]["attempts"][0]["run"]["program"]["stdout"].clone();
     assert_eq!(stdout["tail"], "\u{1b}]0;owned\u{7}out\u{fffd}\u{9b}1m\r");

@@ -1,6 +1,6 @@
-//! A scripted ingest service: it takes bundles, keeps them, and tells states of their jobs.
+//! A scripted ingest service: it accepts bundles, keeps them, and reports the states of their jobs.
 //!
-//! Left alone it takes every bundle and is done with it at once.
+//! By default it accepts every bundle, and its job is done at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
@@ -24,7 +24,7 @@ const FIRST_JOB: u64 = 101;
 
 /// What happens to one upload.
 pub(crate) enum OnUpload {
-    /// It is taken.
+    /// It is accepted.
     Take,
     /// It is read, and answered with this status and body.
     Answer(u16, &'static str),
@@ -32,11 +32,11 @@ pub(crate) enum OnUpload {
     AnswerAtOnce(u16, &'static str),
     /// The connection is dropped after this many bytes of it.
     Drop(usize),
-    /// It is not read until the gate is open, and taken then.
+    /// It is read and accepted only when the gate is open.
     Stall(Gate),
 }
 
-/// What happens to one question for a job's state.
+/// What happens to one poll of a job's state.
 pub(crate) enum OnState {
     /// The job is at this task, with this many percent done.
     Working(&'static str, u8),
@@ -44,7 +44,7 @@ pub(crate) enum OnState {
     Failed(&'static str),
     /// The job has failed at this task for this reason.
     FailedAt(&'static str, String),
-    /// Nobody knows the job.
+    /// The job is unknown.
     Unknown,
     /// It is answered with this status and body.
     Answer(u16, &'static str),
@@ -52,7 +52,7 @@ pub(crate) enum OnState {
     Drop,
 }
 
-/// A bundle that was taken.
+/// A bundle that was accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Upload {
     pub(crate) job: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Upload {
 pub(crate) struct Bundle {
     /// The members' names, in their order.
     pub(crate) members: Vec<String>,
-    /// What the files hold, by their paths below `data/`.
+    /// The contents of the files, by their paths below `data/`.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// The rows of `metadata.txt`.
     pub(crate) rows: Vec<Value>,
@@ -78,13 +78,13 @@ struct State {
     basic: Option<String>,
     attempts: usize,
     uploads: Vec<Upload>,
-    /// Bodies that nobody reads: with one of them dropped, hyper would close its connection, and the answer
-    /// could be lost on the way.
+    /// Bodies that are not read: if one were dropped, hyper would close its connection, and the answer could be
+    /// lost on the way.
     unread: Vec<Incoming>,
     asked: Vec<String>,
 }
 
-/// The service.
+/// The scripted service.
 pub(crate) struct Ingest {
     port: u16,
     state: Arc<Mutex<State>>,
@@ -92,7 +92,7 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Starts one on a free port.
+    /// Starts a service on a free port.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -103,32 +103,32 @@ impl Ingest {
         Self { port, state, _tasks: tasks }
     }
 
-    /// Returns where bundles are sent.
+    /// Returns the URL for bundles.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/upload", self.port)
     }
 
-    /// Returns where states are asked for.
+    /// Returns the URL for jobs' states.
     pub(crate) fn status_url(&self) -> String {
         format!("http://127.0.0.1:{}/get_state", self.port)
     }
 
-    /// Lets this happen to the next uploads, in turn.
+    /// Scripts the next uploads, in order.
     pub(crate) fn on_upload(&self, script: impl IntoIterator<Item = OnUpload>) {
         self.state.lock().unwrap().on_upload.extend(script);
     }
 
-    /// Lets this happen to the next questions for states, in turn.
+    /// Scripts the next polls of states, in order.
     pub(crate) fn on_state(&self, script: impl IntoIterator<Item = OnState>) {
         self.state.lock().unwrap().on_state.extend(script);
     }
 
-    /// Lets this happen to the next questions for states, instead of what is left of an earlier script.
+    /// Scripts the next polls of states, and drops the rest of an earlier script.
     pub(crate) fn on_state_anew(&self, script: impl IntoIterator<Item = OnState>) {
         self.state.lock().unwrap().on_state = script.into_iter().collect();
     }
 
-    /// Answers 401 from now on to everybody else.
+    /// Answers 401 to all other credentials from now on.
     pub(crate) fn knows_only(&self, name: &str, password: &str) {
         let basic = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
         self.state.lock().unwrap().basic = Some(basic);
@@ -139,12 +139,12 @@ impl Ingest {
         self.state.lock().unwrap().attempts
     }
 
-    /// Returns the bundles that were taken, in order.
+    /// Returns the bundles that were accepted, in order.
     pub(crate) fn uploads(&self) -> Vec<Upload> {
         self.state.lock().unwrap().uploads.clone()
     }
 
-    /// Returns the jobs whose states were asked for, in order.
+    /// Returns the jobs whose states were polled, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
@@ -154,14 +154,14 @@ impl Ingest {
         wait_until("an upload has begun", async || (self.attempts() >= count).then_some(())).await;
     }
 
-    /// Waits until states were asked for this many times.
+    /// Waits until states were polled this many times.
     pub(crate) async fn wait_for_questions(&self, count: usize) {
         wait_until("a state is asked for", async || (self.asked().len() >= count).then_some(())).await;
     }
 }
 
 impl Upload {
-    /// Unpacks the bundle, and holds it to its own words: names, sizes and hash sums.
+    /// Unpacks the bundle, and checks it against its metadata: names, sizes and hash sums.
     pub(crate) fn bundle(&self) -> Bundle {
         let (mut members, mut files, mut metadata) = (Vec::new(), BTreeMap::new(), None);
         let mut archive = tar::Archive::new(&*self.body);
@@ -197,7 +197,7 @@ impl Bundle {
         for row in rows {
             let [subdir, name] = [&row["subdir"], &row["name"]].map(|text| text.as_str().unwrap());
             let path = if subdir.is_empty() { name.to_owned() } else { format!("{subdir}/{name}") };
-            // The original takes a first `data` away, as it is in the members' names.
+            // The original strips a leading `data/`, since the members' names have it.
             let path = path.strip_prefix("data/").map(str::to_owned).unwrap_or(path);
             let bytes = &self.files[&path];
             let sum: String = Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -207,7 +207,7 @@ impl Bundle {
     }
 }
 
-/// What makes hyper close a connection without an answer.
+/// The error that makes hyper close a connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the script drops this connection")]
 struct Dropped;
@@ -218,7 +218,7 @@ async fn answer(request: hyper::Request<Incoming>, state: Arc<Mutex<State>>) -> 
     let given = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let wanted = state.lock().unwrap().basic.clone();
     if wanted.is_some() && given != wanted {
-        // Closing on a body that is under way could take the answer with it.
+        // Closing while a body is under way could lose the answer.
         drop(request.into_body().collect().await);
         return reply(401, "who are you?");
     }
@@ -284,7 +284,7 @@ fn tell(job: &str, state: &Mutex<State>) -> Answer {
     }
 }
 
-/// Answers as the original does, which has the percentage as a text.
+/// Answers like the original, in which the percentage is a string.
 fn told(job: &str, state: &str, task: &str, percent: u8, exception: &str) -> Answer {
     let answer = json!({
         "job_id": job.parse::<u64>().unwrap(),

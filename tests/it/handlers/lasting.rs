@@ -1,4 +1,4 @@
-//! What must hold over days: nothing is lost or made twice by one end after another, and nothing piles up.
+//! Properties that must hold for days: repeated crashes lose or duplicate nothing, and nothing accumulates.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{ended, script};
 use crate::harness::{Server, event, event_1_0, wait_until};
 
-/// Says which event it ran on, and makes an output of it.
+/// Logs the event that it ran on, and writes an output from it.
 const LOG: &str = r#"
 [[handler]]
 name = "log"
@@ -37,14 +37,14 @@ async fn nothing_is_left(server: &Server) {
 }
 
 #[tokio::test]
-async fn one_kill_9_after_another_loses_no_run_and_shows_each_output_once() {
+async fn repeated_kill_9_loses_no_run_and_uploads_each_output_once() {
     let mut server = Server::configured(LOG, |folder| script(folder, "log.sh", LOG_SH)).await;
     let mut ids = Vec::new();
     for round in 0..12_u32 {
         for n in 0..5 {
             ids.push(server.receive(&event(&format!("{round}-{n}"))).await);
         }
-        // At another moment each time: as soon as so many have begun.
+        // At a different moment in each round: as soon as this many have begun.
         let enough = (round as usize * 5 + round as usize % 6).max(1);
         wait_until("some have begun", async || (begun(&server).len() >= enough.min(ids.len())).then_some(()))
             .await;
@@ -89,23 +89,23 @@ async fn two_hundred_runs_leave_no_process_thread_file_or_folder_behind() {
         .await;
     assert!(begun(&server).values().all(|count| *count == 1), "none ran twice");
     wait_until("files and processes are back to what they were", async || {
-        // The server of supervisors stays.
+        // The fork server of the supervisors stays.
         let children = fs::read_to_string(format!("{own}/task/{}/children", server.pid().as_raw_nonzero()));
         let stays = |child: &str| {
             let command = fs::read_to_string(format!("/proc/{child}/cmdline"));
             command.map_or(true, |command| command.contains("--fork-server"))
         };
         let is_childless = children.map_or(true, |children| children.split_whitespace().all(stays));
-        // Threads of the blocking pool go by themselves, ten seconds later.
+        // Idle threads of the blocking pool end after ten seconds.
         (count("fd") <= files + 4 && count("task") <= threads + 4 && is_childless).then_some(())
     })
     .await;
 }
 
-/// A crash while a folder was removed left it there for ever, and one before it kept `event retry` from running the
-/// program again.
+/// A crash during the removal of a folder left it there forever, and a crash before it kept `event retry` from running
+/// the program again.
 #[tokio::test]
-async fn what_a_crash_has_left_of_runs_that_are_over_goes_at_the_next_start() {
+async fn folders_that_a_crash_leaves_of_ended_runs_are_removed_at_the_next_start() {
     let mut server = Server::configured(LOG, |folder| script(folder, "log.sh", LOG_SH)).await;
     let id = server.receive(&event("1")).await;
     let delivery = ended(&server, &id, "delivered").await;
@@ -132,7 +132,7 @@ async fn what_a_crash_has_left_of_runs_that_are_over_goes_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn the_id_of_a_handlers_recipient_opens_no_door_of_subscriptions() {
+async fn the_recipient_id_of_a_handler_gives_no_access_to_subscription_routes() {
     let server = Server::configured(LOG, |folder| script(folder, "log.sh", LOG_SH)).await;
     let sent = server.user("sender").receive(&event("1")).await;
     let delivery = ended(&server.user("sender"), &sent, "delivered").await;
@@ -152,9 +152,9 @@ async fn the_id_of_a_handlers_recipient_opens_no_door_of_subscriptions() {
     assert_eq!(begun(&server)[&sent], 1);
 }
 
-/// A catch-all route got it instead.
+/// A handler that catches everything got the run instead.
 #[tokio::test]
-async fn a_run_that_was_asked_for_waits_for_its_handler_also_when_it_is_sent_again() {
+async fn a_dispatched_run_waits_for_its_own_handler_also_when_it_is_sent_again() {
     let asked = "[[handler]]\nname = \"asked\"\ndispatch = true\ncommand = [\"true\"]\n";
     let config = format!("{asked}{LOG}");
     let mut server = Server::configured(&config, |folder| script(folder, "log.sh", LOG_SH)).await;

@@ -1,5 +1,5 @@
-//! Handlers: programs that run on an event's data files. `cart` and `ingest` are the services that these come from and
-//! go to, scripted.
+//! Handlers: programs that run on an event's data files. `cart` and `ingest` are scripted services: the source of the
+//! files, and the destination of the outputs.
 
 mod cart;
 mod ingest;
@@ -50,8 +50,8 @@ fn event_of(id: &str, files: &[(&str, &str, &str)]) -> Value {
     merged(crate::harness::event(id), json!({"data": data}))
 }
 
-/// Starts a server with a handler that uploads one file to an ingest service, and writes a line to the file `ran` for each
-/// time that its program runs. `more` are further lines of its table.
+/// Starts a server with a handler that uploads one file to an ingest service, and writes a line to the file `ran` each
+/// time that its program runs. `more` has further lines of its table.
 async fn uploading_once(ingest: &Ingest, more: &str) -> Server {
     let config = format!(
         "[[handler]]\nname = \"once\"\nfilter = \"$\"\ncommand = [\"./once.sh\"]\n\

@@ -1,4 +1,4 @@
-//! Runs are deliveries: routed, counted, limited, retried where that is configured, and told of.
+//! Runs are deliveries: routed, counted, limited, retried if configured, and shown in the story.
 
 use serde_json::json;
 
@@ -55,7 +55,7 @@ outputs = ["output", { folder = "more/inner", key_values = "k.csv" }]
     }
     assert!(!names.contains(&"HOME") && !names.contains(&"CARGO"), "{stdout}");
     assert!(stdout.contains(&format!("WAYPOST_EVENT={id}\n")), "{stdout}");
-    // Nothing of a run that is over stays.
+    // Nothing remains of a run that is over.
     wait_until("the run's folder is gone", async || {
         let left = std::fs::read_dir(server.data().join("runs")).unwrap().count();
         (left == 0).then_some(())
@@ -64,7 +64,7 @@ outputs = ["output", { folder = "more/inner", key_values = "k.csv" }]
 }
 
 #[tokio::test]
-async fn a_failed_run_is_final_unless_the_configuration_says_otherwise() {
+async fn a_failed_run_is_final_unless_retries_are_configured() {
     let config = r#"
 [[handler]]
 name = "once"
@@ -99,7 +99,7 @@ filter = "$"
 command = ["./count.sh"]
 max_parallel = 5
 "#;
-    // Each counts how many are there with it.
+    // Each counts how many run together with it.
     let text =
         r#"here=$(dirname "$0")/here; mkdir -p "$here"; touch "$here/$$"; ls "$here" | wc -l; rm "$here/$$""#;
     let server = Server::configured(config, |folder| script(folder, "count.sh", text)).await;
@@ -154,7 +154,7 @@ filter = '$[?(@.eventID = "b")]'
             script(&folder.join("scripts"), name, "echo $WAYPOST_HANDLER");
         }
         std::fs::write(folder.join("scripts/README"), "no script").unwrap();
-        // What an editor leaves: the service did not start.
+        // An editor's backup file, which kept the service from starting.
         script(&folder.join("scripts"), "a.sh~", "echo the last version");
     })
     .await;
@@ -170,7 +170,7 @@ filter = '$[?(@.eventID = "b")]'
 }
 
 #[tokio::test]
-async fn what_somebody_else_sent_and_ran_is_nobodys_business() {
+async fn other_users_cannot_see_a_senders_runs() {
     let config = r#"
 [[handler]]
 name = "all"

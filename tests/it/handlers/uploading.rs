@@ -1,5 +1,4 @@
-//! What a program made, to where it belongs. These stories call the library: what they need of an event and a
-//! run is said by hand.
+//! Uploads of a program's outputs. These tests call the library, and build the event and the run by hand.
 
 mod following;
 mod giving_up;
@@ -26,7 +25,7 @@ use super::ingest::Ingest;
 const RUN: &str = "00000000-0000-0000-0000-0000000000aa";
 const LIMITS: OutputLimits = OutputLimits { files_max: 100_000, bytes_max: 1 << 40 };
 
-/// A run whose program has ended: its outputs, and what its uploads note.
+/// A run whose program has ended: its outputs, and its uploads' notes.
 struct Run {
     folder: TempDir,
     origin: Arc<Origin>,
@@ -68,13 +67,13 @@ impl Run {
         Arc::new(Output::collect(place, name, &folder, KEY_VALUES_FILE, &[], LIMITS).unwrap())
     }
 
-    /// Writes an output of a few files with key-values, and looks through it.
+    /// Writes an output of a few files with key-values, and scans it.
     fn small(&self) -> Arc<Output> {
         self.write("output", [("a.txt", &b"hello"[..]), ("b/c.csv", b"1,2\n"), ("kvp.csv", b"key,value\n")]);
         self.output(0, "output")
     }
 
-    /// Writes an output that is more than connections and channels hold, and looks through it.
+    /// Writes an output that is larger than connections and channels hold, and scans it.
     fn large(&self) -> Arc<Output> {
         self.write("output", [("large.bin", &vec![7; 64 << 20][..])]);
         self.output(0, "output")
@@ -123,7 +122,7 @@ fn to(service: &Ingest) -> Destination {
     }
 }
 
-/// Returns what the files below a folder hold, by their paths.
+/// Returns the contents of the files below a folder, by their paths.
 fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut left = vec![folder.to_owned()];

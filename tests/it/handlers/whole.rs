@@ -1,4 +1,4 @@
-//! The whole way: from an event whose files lie somewhere to outputs that lie somewhere else, with real programs.
+//! Whole runs with real programs: from an event and its files to the uploaded outputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::ingest::{Ingest, OnUpload};
 use super::{ended, event_of, script, uploading_once};
 use crate::harness::{Server, event, merged};
 
-/// Puts the files of [`event_of`] into a folder.
+/// Writes the files of [`event_of`] into a folder.
 fn put(folder: &Path, files: &[(&str, &str, &str)]) {
     for (subdir, name, text) in files {
         fs::create_dir_all(folder.join(subdir)).unwrap();
@@ -143,7 +143,7 @@ upload = {{ events = "between", type = "upper.done" }}
     let delivery = ended(&server, &id, "delivered").await;
     let next = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
     let next = next.rsplit([' ', '/']).next().unwrap().to_owned();
-    // Who sent the first event may see what came of it.
+    // The sender of the first event may see the follow-up event.
     let delivery = ended(&server.user("sender"), &next, "delivered").await;
     assert_eq!(delivery["handler"], "hash");
     let place = delivery["attempts"][0]["run"]["uploads"][0]["place"].as_str().unwrap().to_owned();
@@ -153,7 +153,7 @@ upload = {{ events = "between", type = "upper.done" }}
 }
 
 #[tokio::test]
-async fn a_handler_that_feeds_itself_comes_to_an_end() {
+async fn a_handler_that_feeds_itself_ends() {
     let config = r#"
 [[handler]]
 name = "echo"
@@ -189,7 +189,7 @@ async fn a_failed_upload_is_tried_again_without_another_run() {
 }
 
 #[tokio::test]
-async fn a_given_up_upload_can_be_sent_again_without_another_run() {
+async fn an_upload_that_is_a_dead_letter_can_be_sent_again_without_another_run() {
     let ingest = Ingest::start().await;
     ingest.on_upload([OnUpload::Answer(500, "no")]);
     let server = uploading_once(&ingest, "upload_retry_schedule = \"none\"").await;
@@ -235,7 +235,7 @@ fetch = { local = "files" }
     assert!(reason.contains("field 'Transactions.project' is already defined"), "{reason}");
 }
 
-/// The real metadata service sends another `source` and folders without a `/` at their end: nothing ran.
+/// The real metadata service sends another `source`, and folders without a `/` at the end: nothing ran.
 #[test]
 fn the_filter_of_proxymod_takes_what_metadata_sends() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/proxymod");
@@ -271,7 +271,7 @@ fn the_filter_of_proxymod_takes_what_metadata_sends() {
     assert!(!with(&folder("inputs", "input")));
 }
 
-/// The example of Dispatcher-Proxymod, but that its models wait for nothing.
+/// The example of Dispatcher-Proxymod, except that its models do not wait.
 #[tokio::test]
 async fn the_proxymod_component_carries_models_from_inputs_to_outputs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/proxymod");
@@ -305,7 +305,7 @@ upload = {{ local = "results" }}
     }
     let tables = files.iter().filter(|file| file.contains("_outputs/output")).count();
     assert_eq!(tables, 54, "{files:?}");
-    // Without its models the original says no to it, and so does its filter.
+    // Without models the original refuses the event, and so does the filter.
     let mut incomplete = event.clone();
     incomplete["data"].as_array_mut().unwrap().retain(|row| row["subdir"] != "models/");
     incomplete["eventID"] = json!("other");

@@ -1,4 +1,4 @@
-//! The servers that the stories script: each connection in a task of its own, until the acceptor is dropped.
+//! Accepting for the scripted servers: each connection runs in its own task, until the acceptor is dropped.
 
 use std::error::Error;
 use std::future::Future;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Lets `answer` answer all requests. An error of it closes the connection.
+/// Answers all requests with `answer`; its error closes the connection.
 pub(crate) async fn accept<F, R, B, E>(listener: TcpListener, answer: F)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,

@@ -1,4 +1,4 @@
-//! A REST client, and answers that can be asked whether they keep the contract.
+//! A REST client, and assertions on its answers.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
 }
 
-/// An answer that keeps the contract for errors.
+/// An error answer that follows the contract.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) detail: String,
@@ -45,7 +45,7 @@ impl Api {
         Self { user: Some(name.to_owned()), ..self.clone() }
     }
 
-    /// Sends one request; an `Err` means that no whole answer came back.
+    /// Sends one request; an `Err` means that no complete answer came back.
     pub(crate) async fn try_send(
         &self,
         method: Method,
@@ -97,7 +97,7 @@ impl Api {
         self.send(Method::PUT, path, &[("content-type", "application/json")], body.to_string()).await
     }
 
-    /// Creates a subscription to everything, with these fields besides, and returns its UUID.
+    /// Creates a subscription to everything, with these additional fields, and returns its UUID.
     pub(crate) async fn subscribe(&self, fields: Value) -> String {
         let everything = json!({"name": "everything", "jsonpath": "$"});
         let reply = self.post("/eventmatch", &merged(everything, fields)).await;
@@ -129,7 +129,7 @@ impl Api {
         self.get(&format!("/events/{id}")).await.ok().json()
     }
 
-    /// Returns the part of an event's story that one subscription plays.
+    /// Returns one subscription's part of an event's story.
     pub(crate) async fn delivery(&self, id: &str, subscription: &str) -> Value {
         let story = self.story(id).await;
         let mut deliveries = story["deliveries"].as_array().unwrap().iter();
@@ -186,7 +186,7 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Asserts that the answer is one of two errors, where the contract leaves open which.
+    /// Asserts that the answer is one of two errors that the contract allows.
     #[track_caller]
     pub(crate) fn refused_as(&self, one: u16, other: u16) -> Problem {
         self.refused(if self.status == one { one } else { other })
@@ -230,7 +230,7 @@ impl Problem {
         self
     }
 
-    /// Asserts that the sentence for people contains this.
+    /// Asserts that the message contains this text.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.detail.contains(text), "`{text}` is not in: {}", self.detail);

@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, and TLS clients that trust it.
+//! A certificate authority for tests, and TLS clients that trust it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,18 +30,18 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Returns its own certificate as PEM.
+    /// Returns the authority's certificate as PEM.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// Vouches for a server on this machine.
+    /// Issues a certificate for a server on this machine.
     pub(crate) fn server(&self) -> Pair {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         self.sign(CertificateParams::new(names).unwrap(), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// Vouches for a client with these parts of a subject.
+    /// Issues a certificate for a client with this subject.
     pub(crate) fn client(&self, subject: &[(DnType, &str)]) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(subject);
@@ -55,8 +55,8 @@ impl Authority {
         Pair { certificate, key: key.serialize_pem() }
     }
 
-    /// Returns a client that trusts this authority, speaks these versions (`1.2`, `1.3`), and shows a certificate if it has
-    /// one.
+    /// Returns a client that trusts this authority, speaks these versions (`1.2`, `1.3`), and presents the given
+    /// certificate, if any.
     pub(crate) fn trusting(&self, versions: &[&str], shown: Option<&Pair>) -> ClientConfig {
         let versions: Vec<_> =
             versions.iter().map(|version| if *version == "1.2" { &TLS12 } else { &TLS13 }).collect();
@@ -81,7 +81,7 @@ fn named(subject: &[(DnType, &str)]) -> DistinguishedName {
 }
 
 impl Pair {
-    /// Returns the certificate as a connection shows it.
+    /// Returns the certificate as DER.
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
     }

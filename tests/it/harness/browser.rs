@@ -1,4 +1,4 @@
-//! A real Chromium without a window, told what to do over a pipe (Chrome DevTools Protocol: JSON texts ended by NUL).
+//! A real headless Chromium, controlled through a pipe (Chrome DevTools Protocol: JSON texts that end with NUL).
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::wait_until;
 
-/// `required` where a machine without a Chromium fails the tests that need one; `.ci/run` sets it.
+/// With the value `required`, tests that need Chromium fail on a machine without it; `.ci/run` sets it.
 const REQUIRED: &str = "TEST_CHROMIUM";
 /// The longest that Chromium may take for one answer.
 const BOUND: Duration = Duration::from_secs(60);
-/// It knows no names but this machine's, and one of a stranger that leads here.
+/// It resolves only this machine's names, and a foreign one that leads to this machine.
 const FLAGS: [&str; 12] = [
     "--remote-debugging-pipe",
     "--headless=new",
@@ -46,7 +46,7 @@ pub(crate) struct Page {
 }
 
 impl Browser {
-    /// Starts a Chromium; `None` where there is none and nobody requires one.
+    /// Starts a Chromium; returns `None` if there is none and it is not required.
     pub(crate) async fn start() -> Option<Self> {
         if !Self::is_installed() {
             let required = std::env::var(REQUIRED).is_ok_and(|value| value == "required");
@@ -55,7 +55,7 @@ impl Browser {
         }
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
-        // It reads descriptor 3 and writes descriptor 4.
+        // Chromium reads from descriptor 3 and writes to descriptor 4.
         command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 >/dev/null 2>&1", "chromium"]).args(FLAGS);
         command.arg(format!("--user-data-dir={}", profile.path().display())).env("HOME", profile.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -92,7 +92,7 @@ impl Browser {
         evaluated["result"]["value"].clone()
     }
 
-    /// Ends it.
+    /// Ends Chromium.
     pub(crate) async fn close(mut self) {
         self.call(None, "Browser.close", json!({})).await;
         tokio::time::timeout(BOUND, self.child.wait()).await.expect("Chromium ends").unwrap();

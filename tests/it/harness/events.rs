@@ -1,8 +1,8 @@
-//! Events as the suite's producers make them.
+//! The events that the suite's producers send.
 
 use serde_json::{Value, json};
 
-/// Returns an event of Pacifica's shape (CloudEvents 0.1) with this `eventID`.
+/// Returns an event of Pacifica's form (CloudEvents 0.1) with this `eventID`.
 pub(crate) fn event(id: &str) -> Value {
     json!({
         "cloudEventsVersion": "0.1",

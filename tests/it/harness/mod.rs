@@ -1,4 +1,4 @@
-//! What the stories share: the binary as a process, a REST client, a scripted target, bounded waiting.
+//! Shared by all tests: the binary as a process, a REST client, a scripted target, bounded waiting.
 
 mod accept;
 mod api;

@@ -1,4 +1,4 @@
-//! The binary as a process: started, read, ended by its handle.
+//! The binary as a process: started, read, and ended through its handle.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -49,10 +49,10 @@ impl Process {
         std::fs::read_to_string(&self.stderr).unwrap()
     }
 
-    /// Waits for the first whole line on stdout.
+    /// Waits for the first complete line on stdout.
     ///
     /// # Panics
-    /// When the process ends before it.
+    /// When the process ends first.
     pub(crate) async fn first_line(&mut self) -> String {
         wait_until("there is a first line on stdout", async || {
             if let Some((line, _)) = self.stdout().split_once('\n') {
@@ -66,7 +66,8 @@ impl Process {
         .await
     }
 
-    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT` (or `https`); on loopback where it is every address.
+    /// Returns the address of the first line, `listening on http://127.0.0.1:PORT` (or `https`). An unspecified address is
+    /// replaced with loopback.
     pub(crate) async fn address(&mut self) -> String {
         let line = self.first_line().await;
         let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line: {line}"));
@@ -84,12 +85,12 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the end.
+    /// Waits until the process ends.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         wait_until("the process ends", async || self.child.try_wait().unwrap()).await
     }
 
-    /// Ends the process at once, as a power cut would end it.
+    /// Kills the process at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -112,7 +113,7 @@ impl Drop for Process {
     }
 }
 
-/// What a command said.
+/// The output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) code: i32,
@@ -120,19 +121,19 @@ pub(crate) struct Output {
     pub(crate) stderr: String,
 }
 
-/// Runs `waypost` with `arguments` and `stdin` to its end, in a folder of its own.
+/// Runs `waypost` with `arguments` and `stdin` until it ends, in a folder of its own.
 pub(crate) async fn run(arguments: &[&str], stdin: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     run_in(folder.path(), arguments, &[], stdin).await
 }
 
-/// Runs `waypost` to its end in `folder` with these environment variables.
+/// Runs `waypost` until it ends, in `folder` and with these environment variables.
 pub(crate) async fn run_in(folder: &Path, arguments: &[&str], env: &[(&str, &str)], stdin: &str) -> Output {
     let mut command = Command::new(WAYPOST);
     command.args(arguments).envs(env.iter().copied()).current_dir(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let stdin = stdin.to_owned();
-    // On a thread of its own: the command may talk to a target of this very runtime.
+    // On a separate thread: the command may talk to a target in this runtime.
     let run = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn().unwrap();
         // A command that does not read its stdin may close it first.

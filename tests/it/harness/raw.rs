@@ -1,4 +1,4 @@
-//! A connection written byte by byte, for what a well-behaved client never sends.
+//! A connection written byte by byte, to send what a well-behaved client never sends.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// What a handshake has led to.
+/// The result of a TLS handshake.
 pub(crate) struct Handshake {
     pub(crate) connection: RawConnection,
     /// The protocol that both sides chose.
@@ -39,7 +39,7 @@ impl RawConnection {
         Self { stream: Box::new(TcpStream::connect(at).await.unwrap()), unread: Vec::new() }
     }
 
-    /// Connects to `https://host:port`, and shakes hands.
+    /// Connects to `https://host:port`, and completes the TLS handshake.
     pub(crate) async fn open_tls(url: &str, config: ClientConfig) -> std::io::Result<Handshake> {
         let stream = TcpStream::connect(url.strip_prefix("https://").unwrap()).await?;
         let name = ServerName::try_from("localhost").unwrap();
@@ -52,17 +52,17 @@ impl RawConnection {
         Ok(Handshake { connection, alpn, certificate })
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Sends bytes to a server that may have closed the connection already.
+    /// Sends bytes, unless the server has already closed the connection.
     pub(crate) async fn write_if_open(&mut self, bytes: impl AsRef<[u8]>) {
         drop(self.stream.write_all(bytes.as_ref()).await);
     }
 
-    /// Reads the next response, or `None` where the server closes the connection instead.
+    /// Reads the next response, or returns `None` if the server closes the connection instead.
     pub(crate) async fn reply(&mut self) -> Option<Reply> {
         loop {
             if let Some(reply) = self.take_reply() {
@@ -76,7 +76,7 @@ impl RawConnection {
         }
     }
 
-    /// Takes a whole response with a `Content-Length` off the bytes read so far.
+    /// Takes a complete response with a `Content-Length` off the bytes read so far.
     fn take_reply(&mut self) -> Option<Reply> {
         let head_end = self.unread.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let head = String::from_utf8(self.unread[..head_end].to_vec()).unwrap();

@@ -1,4 +1,4 @@
-//! A target that answers byte by byte as its script says: for what a well-behaved server never does.
+//! A target that answers byte by byte as its script says, to do what a well-behaved server never does.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,11 +15,11 @@ pub(crate) enum Act {
     Answer(Vec<u8>),
     /// Sends these bytes and closes the connection.
     Last(Vec<u8>),
-    /// Sends these bytes, and leaves the connection open without another one.
+    /// Sends these bytes, and then nothing more on the open connection.
     Stall(Vec<u8>),
 }
 
-/// A request, and on which connection it came, from 0.
+/// A request, and the number of its connection, from 0.
 #[derive(Clone, Debug)]
 pub(crate) struct RawRequest {
     pub(crate) connection: usize,
@@ -41,7 +41,7 @@ impl RawRequest {
 
 type Script = Box<dyn FnMut(&RawRequest) -> Act + Send>;
 
-/// The server; each of its requests is one that arrived whole.
+/// The server; it records only complete requests.
 pub(crate) struct RawTarget {
     port: u16,
     requests: Arc<Mutex<Vec<RawRequest>>>,
@@ -67,7 +67,7 @@ impl RawTarget {
         Self { port, requests, _tasks: tasks }
     }
 
-    /// Starts a target that does the same with each request.
+    /// Starts a target that does the same for each request.
     pub(crate) async fn always(act: Act) -> Self {
         Self::start(move |_| act.clone()).await
     }

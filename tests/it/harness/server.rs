@@ -13,15 +13,15 @@ use super::{Api, Process};
 /// How the binary is started.
 #[derive(Clone, Copy)]
 pub(crate) enum Launch {
-    /// By itself.
+    /// Without changes.
     Plain,
     /// With SIGXFSZ ignored, so that a write past `RLIMIT_FSIZE` fails with an error, like one on a full disk.
     FileSizeErrors,
-    /// With so many open files at the most.
+    /// With at most this many open files.
     OpenFiles(u64),
 }
 
-/// A running server; requests go through the [`Api`] of the default user, which it dereferences to.
+/// A running server. It dereferences to the [`Api`] of the default user.
 pub(crate) struct Server {
     process: Process,
     api: Api,
@@ -48,12 +48,12 @@ impl Server {
         Self::in_folder(tempfile::tempdir().unwrap(), LOOPBACK, launch, flags, env).await
     }
 
-    /// Starts a server that other machines reach, too, and where this one says who asks.
+    /// Starts a server that listens to other machines too, and that believes the user header from this machine.
     pub(crate) async fn wide(flags: &[&str]) -> Self {
         let flags = [&["--trusted-proxies", "127.0.0.1"], flags].concat();
         let server =
             Self::in_folder(tempfile::tempdir().unwrap(), "0.0.0.0:0", Launch::Plain, &flags, &[]).await;
-        // There is no default user where others may ask.
+        // A server that listens to other machines has no default user.
         Self { api: server.api.user("anonymous"), ..server }
     }
 
@@ -72,7 +72,7 @@ impl Server {
         Self { process, api, launch, listen, flags, env, folder }
     }
 
-    /// Starts a server with this configuration file, in whose folder `prepare` has put what it names.
+    /// Starts a server with this configuration file; `prepare` puts the files that it names into its folder.
     pub(crate) async fn configured(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
@@ -94,7 +94,7 @@ impl Server {
         self.process.pid()
     }
 
-    /// Returns the most memory that the process has had, in bytes.
+    /// Returns the peak memory of the process, in bytes.
     pub(crate) fn peak_bytes(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid().as_raw_nonzero());
         let status = std::fs::read_to_string(status).unwrap();
@@ -102,7 +102,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// Returns all that was logged, by earlier runs in this folder too.
+    /// Returns the whole log, with that of earlier runs in this folder.
     pub(crate) fn log(&self) -> String {
         self.process.stderr()
     }
@@ -126,12 +126,12 @@ impl Server {
         self.process.exited().await
     }
 
-    /// Lets the server listen at this address from its next start on.
+    /// Sets the address to listen on from the next start.
     pub(crate) fn move_to(&mut self, address: &str) {
         address.clone_into(&mut self.listen);
     }
 
-    /// Starts the server again on the same data, killing it first where it still runs.
+    /// Starts the server again on the same data; kills it first if it still runs.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(self.launch, &self.listen, &self.flags, &self.env, self.folder.path());
@@ -147,17 +147,17 @@ impl Deref for Server {
     }
 }
 
-/// The binary behind a command of the shell.
+/// Returns a shell that runs a command and then the binary.
 fn shell(first: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), WAYPOST]);
     shell
 }
 
-/// Where a server listens, unless a test says where.
+/// Where a server listens by default.
 const LOOPBACK: &str = "127.0.0.1:0";
-/// The longest that an attempt takes, unless a test says how long: a request that hangs is not ended by the default, which is
-/// about as long as a test waits.
+/// The attempt timeout unless a test sets it. The service's default is about as long as a test waits, and would end requests
+/// that must hang.
 const ATTEMPT_TIMEOUT: [&str; 2] = ["--attempt-timeout-ms", "600000"];
 
 fn spawn(launch: Launch, listen: &str, flags: &[String], env: &[(String, String)], folder: &Path) -> Process {

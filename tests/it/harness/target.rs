@@ -1,4 +1,4 @@
-//! A scripted HTTP server that remembers what it got: a subscription's target, or a policy server.
+//! A scripted HTTP server that records its requests: a subscription's target, or a policy server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 
 use super::{accept, wait_until};
 
-/// A request that arrived whole.
+/// A complete request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// The path and query as they were sent.
+    /// The path and query, as sent.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -62,7 +62,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Answers this status.
+    /// Answers with this status.
     pub(crate) fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Bytes::new(), gate: None, drops: false }
     }
@@ -87,7 +87,7 @@ impl Answer {
     }
 }
 
-/// What answers wait for.
+/// A gate that answers wait for.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
@@ -152,7 +152,7 @@ impl Target {
         self.state.lock().unwrap().scripts.insert(path.to_owned(), Box::new(script));
     }
 
-    /// Answers a path always alike.
+    /// Gives a path the same answer every time.
     pub(crate) fn always(&self, path: &str, answer: Answer) {
         self.script(path, move |_| answer.clone());
     }
@@ -164,14 +164,14 @@ impl Target {
         self.script(path, move |_| answers.pop().unwrap_or_else(|| Answer::status(200)));
     }
 
-    /// Lets a path hang until the gate that this returns is opened; it answers 200 then.
+    /// Makes a path hang until the returned gate is opened; it then answers 200.
     pub(crate) fn hang(&self, path: &str) -> Gate {
         let gate = Gate::closed();
         self.always(path, Answer::status(200).after(&gate));
         gate
     }
 
-    /// Answers the first `count` requests of a path with 200 and then lets it hang, as [`Self::hang`] does.
+    /// Answers the first `count` requests of a path with 200, and then makes it hang like [`Self::hang`].
     pub(crate) fn hang_after(&self, path: &str, mut count: usize) -> Gate {
         let gate = Gate::closed();
         let held = gate.clone();
@@ -183,13 +183,13 @@ impl Target {
         gate
     }
 
-    /// Returns what a path got so far, in order of arrival.
+    /// Returns the requests to a path so far, in order of arrival.
     pub(crate) fn requests(&self, path: &str) -> Vec<Request> {
         let state = self.state.lock().unwrap();
         state.requests.iter().filter(|request| bare(&request.path) == path).cloned().collect()
     }
 
-    /// Returns all that arrived on any path.
+    /// Returns the requests to all paths.
     pub(crate) fn all(&self) -> Vec<Request> {
         self.state.lock().unwrap().requests.clone()
     }
@@ -199,7 +199,7 @@ impl Target {
         self.state.lock().unwrap().peak.get(path).copied().unwrap_or(0)
     }
 
-    /// Waits until a path has got `count` requests, and returns all it got.
+    /// Waits until a path has got `count` requests, and returns all of them.
     pub(crate) async fn wait_for(&self, path: &str, count: usize) -> Vec<Request> {
         wait_until(&format!("{path} has {count} requests"), async || {
             let state = self.state.lock().unwrap();
@@ -211,7 +211,7 @@ impl Target {
     }
 }
 
-/// A port that is taken but where nobody listens: connections are refused.
+/// A port that is bound but not listened on: connections are refused.
 pub(crate) struct Reserved {
     socket: TcpSocket,
     port: u16,
@@ -240,7 +240,7 @@ fn bare(path: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-/// What makes hyper close a connection without an answer.
+/// The error that makes hyper close a connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the script drops this connection")]
 struct Dropped;
@@ -279,7 +279,7 @@ async fn answer(
     Ok(response.body(Full::new(answer.body)).unwrap())
 }
 
-/// Counts a request for as long as it has no answer; a client that hangs up ends it too.
+/// Counts a request as long as it has no answer and its client is connected.
 struct UnderWay {
     path: String,
     state: Arc<Mutex<State>>,

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest that any test waits for one thing. Less than the timers that would hide a lost wake: the sweeps and a body's
-/// timeout take 30 s, and an attempt's, which does too, is longer here ([`super::Server`]).
+/// The longest that any test waits for one thing. It is shorter than the timers that would hide a lost wake: the sweeps and
+/// the body timeout take 30 s. The attempt timeout, also 30 s by default, is longer in tests ([`super::Server`]).
 pub(super) const BOUND: Duration = Duration::from_secs(25);
-/// The pause between two looks.
+/// The pause between two probes.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Calls `probe` until it finds something and returns that.
+/// Calls `probe` until it returns a value, and returns that.
 ///
 /// # Panics
 /// After 25 s, naming `what` was waited for.

@@ -72,9 +72,9 @@ async fn check_says_why_a_server_would_refuse_a_file() {
     assert_eq!(output.stderr, "error: failed to read absent.wasm: No such file or directory (os error 2)\n");
 }
 
-/// The names of its imports and of its manifest made lines that nobody could tell from the report's own.
+/// Names in the imports and the manifest could forge lines of the report.
 #[tokio::test]
-async fn no_name_in_a_module_passes_for_a_line_of_the_report() {
+async fn no_name_in_a_module_can_forge_a_line_of_the_report() {
     let folder = tempfile::tempdir().unwrap();
     let check = async |wasm: Vec<u8>| {
         std::fs::write(folder.path().join("m.wasm"), wasm).unwrap();
@@ -99,7 +99,7 @@ async fn no_name_in_a_module_passes_for_a_line_of_the_report() {
 // run
 
 #[tokio::test]
-async fn run_shows_the_verdict_and_tells_it_by_its_exit_code() {
+async fn run_shows_the_verdict_and_sets_its_exit_code() {
     let output = probe(&json!({"transform": "upper", "log": "hello"}), &[]).await;
     ended(&output, 0);
     for part in [
@@ -127,7 +127,7 @@ async fn run_shows_the_verdict_and_tells_it_by_its_exit_code() {
 }
 
 #[tokio::test]
-async fn what_keeps_run_from_running_is_2() {
+async fn run_exits_2_if_it_cannot_run_the_plugin() {
     let output = plugin(&["run", PROBE, "--event", "{}"]).await;
     ended(&output, 2);
     assert!(output.stderr.starts_with("error: the argument is not an event: "), "{}", output.stderr);
@@ -148,9 +148,9 @@ async fn what_keeps_run_from_running_is_2() {
     ended(&output, 2);
 }
 
-/// The sandbox here opened every network, and a downloaded case file granted itself the hosts that it wanted.
+/// The sandbox of the command line opened every network, and a downloaded case file could grant itself any hosts.
 #[tokio::test]
-async fn only_what_the_command_line_grants_can_be_reached() {
+async fn only_hosts_that_the_command_line_grants_can_be_reached() {
     let target = Target::start().await;
     let (url, host) = (target.url("/"), target.url("/").replace("http://", "").replace('/', ""));
     let config = json!({"url": url}).to_string();
@@ -163,7 +163,7 @@ async fn only_what_the_command_line_grants_can_be_reached() {
     assert!(output.stdout.contains("its address 127.0.0.1 is not public"), "{output:?}");
     assert!(output.stdout.contains("--allow-network") && target.all().is_empty(), "{output:?}");
     let granted = ["--allow-host", &host, "--allow-network", "127.0.0.0/8"];
-    // A machine under load may not answer within a plugin's time.
+    // On a machine under load, the answer may come after the plugin's time limit.
     let output = wait_until("the host is reached", async || {
         Some(fetch(&granted).await).filter(|output| output.stdout.contains("verdict   skipped: 200, "))
     });
@@ -194,7 +194,7 @@ async fn only_what_the_command_line_grants_can_be_reached() {
 }
 
 #[tokio::test]
-async fn run_keeps_the_state_in_a_file_and_repeats_from_the_same() {
+async fn run_keeps_the_state_in_a_file_and_each_repeat_starts_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = json!({"count": "seen", "transform": "count"}).to_string();
     let arguments =
@@ -270,7 +270,7 @@ FAILED  wrong
 }
 
 #[tokio::test]
-async fn a_case_file_that_cannot_be_read_says_what_is_wrong() {
+async fn an_invalid_case_file_is_refused_with_the_reason() {
     let output = cases(&json!([{"evnt": {}}])).await;
     ended(&output, 1);
     assert_eq!(
@@ -328,14 +328,14 @@ async fn new_writes_a_project_and_overwrites_nothing() {
 
 #[tokio::test]
 async fn a_new_rust_project_of_each_kind_passes_its_tests() {
-    // One folder for all runs, beside the guests: what was built before need not be built again.
+    // One folder for all runs, beside the guests, so that dependencies are built only once.
     let folder = Path::new(PROBE).ancestors().nth(4).unwrap().join("new");
     std::fs::create_dir_all(&folder).unwrap();
     for kind in ["filter", "policy", "transform"] {
         let project = folder.join(kind);
         drop(std::fs::remove_dir_all(&project));
         ended(&run_in(&folder, &["plugin", "new", kind, "--kind", kind], &[], "").await, 0);
-        // The versions of the workspace are on this machine already.
+        // This machine already has the versions of the workspace.
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
         std::fs::copy(lock, project.join("Cargo.lock")).unwrap();
         let (in_project, target) = (project.clone(), folder.join("target"));

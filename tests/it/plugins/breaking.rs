@@ -1,4 +1,4 @@
-//! A plugin that fails again and again is left alone for a while.
+//! The breaker: a plugin that fails repeatedly is not called for a while.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ async fn breaker(server: &Server, uuid: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_backlog_waits_while_the_breaker_is_open_and_goes_out_when_the_plugin_is_mended() {
+async fn a_backlog_waits_while_the_breaker_is_open_and_is_delivered_when_the_plugin_is_fixed() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     let plugin = json!({"config": {"filter": "internal: oops"}});
@@ -72,7 +72,7 @@ async fn with_skip_or_deliver_nothing_waits_for_the_breaker() {
 }
 
 #[tokio::test]
-async fn a_trial_closes_the_breaker_by_itself() {
+async fn a_failed_probe_keeps_the_breaker_open() {
     let (server, target) = (Server::start().await, Target::start().await);
     let plugin = json!({"config": {"filter": "internal: oops"}, "on_error": "dead_letter"});
     let uuid = using(&server, waypost_guests::SIEVE, &target.url("/t"), plugin).await;
@@ -82,7 +82,7 @@ async fn a_trial_closes_the_breaker_by_itself() {
     }
     wait_for_log(&server, "the breaker is open").await;
     let id = server.receive(&event_1_0("trial")).await;
-    // Ten seconds later it is tried, and fails again: one attempt more, and no second one before twenty.
+    // The probe after ten seconds fails too: that is one more attempt, and the next comes only after twenty seconds.
     server.delivery_in(&id, &uuid, "dead").await;
     let waiting = server.receive(&event_1_0("waits")).await;
     assert_eq!(server.delivery(&waiting, &uuid).await["state"], "pending");

@@ -1,4 +1,4 @@
-//! What a plugin's verdicts and outputs become.
+//! The effects of a plugin's verdicts and outputs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{probing, using};
 use crate::harness::{Answer, Server, Target, event_1_0, run_in};
 
 #[tokio::test]
-async fn a_filter_lets_pass_or_skips_and_the_story_tells_why() {
+async fn a_filter_delivers_or_skips_and_the_story_says_why() {
     let (server, target) = (Server::start().await, Target::start().await);
     let config = json!({"filter": "no: too small", "log": "looking"});
     let skipping = probing(&server, &target.url("/skipped"), config).await;
@@ -32,9 +32,9 @@ async fn a_filter_lets_pass_or_skips_and_the_story_tells_why() {
     assert!(shown.contains("PLUGIN skipped: too small\n            info: looking  from=filter"), "{shown}");
 }
 
-/// A log line or a reason with line ends in it looked like lines of the story itself.
+/// A log line or a reason with line breaks looked like lines of the story itself.
 #[tokio::test]
-async fn what_a_plugin_says_is_told_apart_from_the_storys_own_lines() {
+async fn a_plugins_text_is_distinguished_from_the_storys_own_lines() {
     let server = Server::start().await;
     let forged = "x\n    ELM 00000000-0000-0000-0000-000000000000 (now) policy 200 target 200\u{202e}";
     let config = json!({"filter": format!("no: {forged}"), "log": forged});
@@ -69,7 +69,7 @@ async fn a_plugins_policy_denies_and_a_transform_without_output_skips() {
 }
 
 #[tokio::test]
-async fn a_raw_output_goes_with_its_own_headers_and_the_subscriptions_auth() {
+async fn a_raw_output_is_sent_with_its_own_headers_and_the_subscriptions_auth() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = probing(&server, &target.url("/t"), json!({"transform": "upper"})).await;
     let auth = json!({"auth": {"type": "basic", "basic": {"username": "u", "password": "p"}}});
@@ -87,7 +87,7 @@ async fn a_raw_output_goes_with_its_own_headers_and_the_subscriptions_auth() {
 }
 
 #[tokio::test]
-async fn an_event_output_goes_as_the_subscription_wants_events() {
+async fn an_event_output_is_sent_in_the_form_that_the_subscription_wants() {
     let (server, target) = (Server::start().await, Target::start().await);
     let structured = probing(&server, &target.url("/s"), json!({"transform": "same"})).await;
     let binary = probing(&server, &target.url("/b"), json!({"transform": "same"})).await;
@@ -104,7 +104,7 @@ async fn an_event_output_goes_as_the_subscription_wants_events() {
 }
 
 #[tokio::test]
-async fn of_several_outputs_only_those_that_were_refused_are_sent_again() {
+async fn of_several_outputs_only_the_refused_ones_are_sent_again() {
     let server = Server::with(&["--retry-schedule", "50ms,50ms"]).await;
     let target = Target::start().await;
     let uuid = probing(&server, &target.url("/t"), json!({"transform": "twice"})).await;
@@ -125,7 +125,7 @@ async fn of_several_outputs_only_those_that_were_refused_are_sent_again() {
 }
 
 #[tokio::test]
-async fn one_output_that_is_refused_does_not_keep_back_those_after_it() {
+async fn a_refused_output_does_not_hold_back_the_ones_after_it() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     let uuid = probing(&server, &target.url("/t"), json!({"transform": "twice"})).await;

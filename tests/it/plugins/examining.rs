@@ -42,7 +42,7 @@ async fn the_operators_plugin_allows_denies_or_gives_no_answer() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_policy_plugin_stops_the_start_by_its_name() {
+async fn the_start_fails_with_the_name_of_a_file_that_is_not_a_policy_plugin() {
     let folder = tempfile::tempdir().unwrap();
     let junk = folder.path().join("junk.wasm");
     std::fs::write(&junk, "junk").unwrap();

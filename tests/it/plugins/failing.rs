@@ -1,4 +1,4 @@
-//! What follows from each failure of a plugin.
+//! The effect of each failure of a plugin.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{probing, using};
 use crate::harness::{Api, Server, Target, event_1_0, wait_until};
 
 #[tokio::test]
-async fn each_error_of_a_plugin_has_its_reaction() {
+async fn each_error_of_a_plugin_has_its_effect() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     let wrong = probing(&server, &target.url("/t"), json!({"filter": "invalid-event: no rows"})).await;
@@ -25,7 +25,7 @@ async fn each_error_of_a_plugin_has_its_reaction() {
 }
 
 #[tokio::test]
-async fn an_unavailable_plugin_is_not_asked_before_it_wants_to_be() {
+async fn an_unavailable_plugin_is_not_called_before_its_retry_after() {
     let server = Server::with(&["--retry-schedule", "1ms"]).await;
     let uuid = probing(&server, "http://127.0.0.1:9/", json!({"filter": "unavailable: it"})).await;
     let id = server.receive(&event_1_0("a")).await;
@@ -59,7 +59,7 @@ async fn panicking(server: &Api, target: &str, step: &str, on_error: &str) -> (S
 }
 
 #[tokio::test]
-async fn on_error_decides_what_becomes_of_a_delivery_whose_plugin_panics() {
+async fn on_error_decides_what_happens_to_a_delivery_whose_plugin_panics() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     for (on_error, state) in [("retry", "retrying"), ("skip", "skipped"), ("dead_letter", "dead")] {
@@ -79,7 +79,7 @@ async fn on_error_decides_what_becomes_of_a_delivery_whose_plugin_panics() {
 }
 
 #[tokio::test]
-async fn what_a_failing_policy_has_not_allowed_is_neither_sent_nor_skipped() {
+async fn an_event_that_a_failing_policy_has_not_allowed_is_neither_sent_nor_skipped() {
     let server = Server::with(&["--retry-schedule", "10m"]).await;
     let target = Target::start().await;
     for (failure, on_error) in [("panic: x", "deliver"), ("internal: x", "deliver"), ("internal: x", "skip")]
@@ -94,7 +94,7 @@ async fn what_a_failing_policy_has_not_allowed_is_neither_sent_nor_skipped() {
 }
 
 #[tokio::test]
-async fn a_module_that_is_gone_holds_the_delivery_and_is_named() {
+async fn a_missing_module_holds_the_delivery_and_is_named() {
     let mut server = Server::with(&["--retry-schedule", "none"]).await;
     let target = Target::start().await;
     let plugin = json!({"on_error": "deliver"});
@@ -108,7 +108,7 @@ async fn a_module_that_is_gone_holds_the_delivery_and_is_named() {
     let id = server.receive(&event_1_0("a")).await;
     let delivery = wait_until("the plugin is found missing", async || {
         let delivery = server.delivery(&id, &uuid).await;
-        // That others of its subscription are held is told before its own record is there.
+        // It is shown as held with its subscription before its own record is written.
         (delivery["held"]["by"] == "plugins" && delivery["reason"].is_string()).then_some(delivery)
     })
     .await;
@@ -118,7 +118,7 @@ async fn a_module_that_is_gone_holds_the_delivery_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_neighbour_gets_its_events_while_a_plugin_panics_all_the_time() {
+async fn other_subscriptions_get_their_events_while_a_plugin_keeps_panicking() {
     let server = Server::with(&["--retry-schedule", "none"]).await;
     let target = Target::start().await;
     let plugin = json!({"config": {"filter": "panic: x"}, "on_error": "skip"});

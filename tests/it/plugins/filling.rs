@@ -1,18 +1,18 @@
-//! What plugins make, log and keep for one user has a limit, which harms that user alone (promises 3 and 5).
+//! The outputs, logs and state of one user's plugins have a limit, which affects only that user (promises 3 and 5).
 
 use serde_json::{Value, json};
 
 use super::{probing, using};
 use crate::harness::{Answer, Server, Target, event_1_0, merged};
 
-/// An event of which the guest makes about so many bytes.
+/// An event from which the guest makes an output of about this many bytes.
 fn large(id: &str, bytes: usize) -> Value {
     merged(event_1_0(id), json!({"data": "x".repeat(bytes)}))
 }
 
-/// Outputs of dead letters were kept without a limit: one user's dead target filled the disk of all.
+/// Outputs of dead letters were kept without a limit: one user's dead target could fill the disk for everyone.
 #[tokio::test]
-async fn outputs_beyond_a_users_share_wait_and_others_go_on() {
+async fn outputs_beyond_a_users_share_wait_and_others_are_delivered() {
     let flags = ["--user-bytes-max", "250000", "--retry-schedule", "none"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
@@ -41,14 +41,14 @@ async fn outputs_beyond_a_users_share_wait_and_others_go_on() {
     target.always("/ann", Answer::status(200));
     server.post(&format!("/events/{}/retry", dead[0]), &Value::Null).await.ok();
     server.delivery_in(&dead[0], &of_ann, "delivered").await;
-    // The dead letter took its room with it.
+    // The end of the dead letter freed its room.
     let delivery = server.delivery_in(&waits, &of_ann, "delivered").await;
     assert!(delivery["attempts"].as_array().unwrap().iter().all(|attempt| attempt["number"] == 1));
 }
 
-/// Nothing counted subscriptions: 256 KiB each, as many as one likes.
+/// Subscriptions were not counted: a user could create any number, of 256 KiB each.
 #[tokio::test]
-async fn subscriptions_beyond_a_users_share_are_507_and_what_is_there_can_be_paused_and_deleted() {
+async fn subscriptions_beyond_a_users_share_are_507_and_existing_ones_can_be_paused_and_deleted() {
     let server = Server::with(&["--user-bytes-max", "20000"]).await;
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let large = json!({"extensions": {"a": "x".repeat(15_000)}, "target_url": "http://127.0.0.1:9/"});

@@ -1,4 +1,4 @@
-//! The bytes of a delivery are fixed by the first success of its plugin (promise 2).
+//! The first success of its plugin fixes the bytes of a delivery (promise 2).
 
 use std::collections::HashSet;
 
@@ -41,7 +41,7 @@ async fn a_repeat_has_the_same_bytes_after_failures_a_crash_and_another_plugin()
 }
 
 #[tokio::test]
-async fn a_crash_while_the_target_has_it_repeats_the_same_bytes() {
+async fn a_crash_during_a_request_repeats_the_same_bytes() {
     let mut server = Server::start().await;
     let target = Target::start().await;
     let gate = target.hang("/t");
@@ -85,7 +85,7 @@ async fn a_dead_letter_is_sent_again_with_the_same_bytes_unless_the_plugin_has_c
 }
 
 #[tokio::test]
-async fn what_a_filter_let_pass_is_not_asked_about_again() {
+async fn a_filter_that_let_an_event_pass_is_not_called_again() {
     let server = Server::with(&["--retry-schedule", "100ms,100ms"]).await;
     let target = Target::start().await;
     target.answers("/t", [unavailable()]);

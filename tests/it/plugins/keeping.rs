@@ -1,4 +1,4 @@
-//! What stays of a module: its machine code survives a restart, and is made again when it is not what it was.
+//! Stored modules: the machine code survives a restart, and is compiled again if it was changed.
 
 use std::path::PathBuf;
 
@@ -18,13 +18,13 @@ fn machine_code(server: &Server) -> Vec<PathBuf> {
         .collect()
 }
 
-/// How often a module was compiled.
+/// Returns how often a module was compiled.
 fn compilations(server: &Server) -> usize {
     server.log().matches("a module is compiled").count()
 }
 
 #[tokio::test]
-async fn a_restart_compiles_nothing_again_and_removes_what_another_version_left() {
+async fn a_restart_compiles_nothing_again_and_removes_the_files_of_another_version() {
     let mut server = Server::start().await;
     let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
     assert_eq!(compilations(&server), 1);
@@ -33,7 +33,7 @@ async fn a_restart_compiles_nothing_again_and_removes_what_another_version_left(
     let old = machine_code(&server)[0].with_file_name(format!("{}-0000000000000000.code", "a".repeat(64)));
     std::fs::write(&old, "of another version").unwrap();
     server.restart().await;
-    // Its plugin is asked: it runs.
+    // Changing the configuration calls the plugin, so it runs.
     server.update(&uuid, &json!({"plugin": {"config": {"filter": "no: other"}}})).await;
     assert_eq!(post(&server, wasm(waypost_guests::PROBE)).await.status, 200);
     assert_eq!(compilations(&server), 1);
@@ -41,7 +41,7 @@ async fn a_restart_compiles_nothing_again_and_removes_what_another_version_left(
 }
 
 #[tokio::test]
-async fn machine_code_that_is_not_what_was_kept_is_made_again() {
+async fn changed_machine_code_is_compiled_again() {
     let mut server = Server::start().await;
     let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
     let plugin = json!({"digest": digest, "config": {"filter": "ok"}});
@@ -64,7 +64,7 @@ async fn machine_code_that_is_not_what_was_kept_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_module_whose_bytes_are_gone_says_so_and_can_be_uploaded_again() {
+async fn a_module_without_its_bytes_is_reported_and_can_be_uploaded_again() {
     let server = Server::start().await;
     let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/"})).await;
     let path = format!("/eventmatch/{uuid}/plugin");
@@ -80,7 +80,7 @@ async fn a_module_whose_bytes_are_gone_says_so_and_can_be_uploaded_again() {
 }
 
 #[tokio::test]
-async fn without_room_on_disk_nothing_is_taken_and_the_folder_is_named() {
+async fn without_room_on_disk_an_upload_is_refused_and_the_folder_is_named() {
     let server = Server::launch(Launch::FileSizeErrors, &[], &[]).await;
     let target = Target::start().await;
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
@@ -95,7 +95,7 @@ async fn without_room_on_disk_nothing_is_taken_and_the_folder_is_named() {
 }
 
 #[tokio::test]
-async fn modules_take_no_more_room_than_they_may() {
+async fn the_storage_of_modules_is_limited() {
     let all = ["--plugin-storage-bytes-max", "100000", "--plugin-user-storage-bytes-max", "100000"];
     let server = Server::with(&all).await;
     let refused = post(&server, wasm(waypost_guests::PROBE)).await.refused(507);

@@ -1,25 +1,25 @@
-//! WebAssembly made by hand: what no compiler would write.
+//! Handmade WebAssembly that no compiler would generate.
 
 /// The first 8 bytes of a component.
 pub(super) const COMPONENT: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 /// And of a core module.
 pub(super) const CORE_MODULE: &[u8; 8] = b"\0asm\x01\0\0\0";
 
-/// Returns a component that imports these interfaces, without anything in them.
+/// Returns a component that imports these interfaces, all empty.
 pub(super) fn importing(names: &[&str]) -> Vec<u8> {
     let mut imports = leb(names.len());
     for name in names {
         imports.push(0);
         imports.extend(leb(name.len()));
         imports.extend(name.bytes());
-        // An instance, of type 0.
+        // An instance of type 0.
         imports.extend([5, 0]);
     }
     let empty_instance = [1, 0x42, 0];
     [COMPONENT.to_vec(), section(7, &empty_instance), section(10, &imports)].concat()
 }
 
-/// Returns a component that exports an instance of this name, without anything in it.
+/// Returns a component that exports an empty instance of this name.
 pub(super) fn exporting(name: &str) -> Vec<u8> {
     // An instance of no exports; then an export of it: a plain name, an instance, the first one, no type.
     let empty_instance = [1, 1, 0];
@@ -27,12 +27,12 @@ pub(super) fn exporting(name: &str) -> Vec<u8> {
     [COMPONENT.to_vec(), section(5, &empty_instance), section(11, &export)].concat()
 }
 
-/// Returns a component that says it is a filter, is small, and takes for ever to compile.
+/// Returns a small component that claims to be a filter and takes very long to compile.
 pub(super) fn bomb() -> Vec<u8> {
     [useless_bomb(), exporting("waypost:plugin/filter@0.1.0").split_off(COMPONENT.len())].concat()
 }
 
-/// Returns the bomb itself, which exports nothing: one function with many locals, all of them alive in all of its many
+/// Returns the bomb itself, which exports nothing: one function with many locals, all of them live in all of its many
 /// branches.
 pub(super) fn useless_bomb() -> Vec<u8> {
     const LOCALS: usize = 2_000;
@@ -50,7 +50,7 @@ pub(super) fn useless_bomb() -> Vec<u8> {
         body.extend(local(set, branch * 31 + 11));
         body.push(0x0b);
     }
-    // Again, if local 0 says so; the ends of the loop and of the function.
+    // Branch back depending on local 0; then the ends of the loop and of the function.
     body.extend([get, 0, 0x0d, 0, 0x0b, 0x0b]);
     let code = [leb(1), leb(body.len()), body].concat();
     let module =
@@ -72,7 +72,7 @@ pub(super) fn patched(wasm: &[u8], from: &str, to: &str) -> Vec<u8> {
     wasm
 }
 
-/// Returns the text of a component, as bytes, which say that it is a filter.
+/// Returns a component assembled from text, which claims to be a filter.
 fn assembled(text: &str) -> Vec<u8> {
     let filter = exporting("waypost:plugin/filter@0.1.0").split_off(COMPONENT.len());
     [wat::parse_str(text).unwrap(), filter].concat()
@@ -88,15 +88,15 @@ pub(super) fn doubling(levels: usize) -> Vec<u8> {
     assembled(&inner)
 }
 
-/// Returns a component that exports a type that is short to write and long to read, so many times: 300 instances of 300
-/// functions.
+/// Returns a component that exports a type this many times: 300 instances of 300 functions, short in binary but with a long
+/// description.
 pub(super) fn describing(exports: usize) -> Vec<u8> {
     let many = |letter: char, of: &str| {
         (0..300).map(|n| format!("(export \"{letter}{n}\" {of})")).collect::<String>()
     };
     let (inner, outer) = (many('f', "(func)"), many('i', "(instance (type $inner))"));
     let exports: String = (0..exports).map(|n| format!("(export \"t{n}\" (type $outer))")).collect();
-    // What a type refers to outside of it is an alias.
+    // A type refers to outer types through an alias.
     let outer = format!("(alias outer 1 0 (type $inner)) {outer}");
     let types = format!("(type $inner (instance {inner})) (type $outer (instance {outer}))");
     assembled(&format!("(component {types} {exports})"))
@@ -108,7 +108,7 @@ pub(super) fn numbered(mut wasm: Vec<u8>, number: u8) -> Vec<u8> {
     wasm
 }
 
-/// Returns a custom section with so many bytes of padding.
+/// Returns a custom section with this many bytes of padding.
 pub(super) fn custom(name: &str, bytes: usize) -> Vec<u8> {
     section(0, &[leb(name.len()), name.as_bytes().to_vec(), vec![0; bytes]].concat())
 }

@@ -1,4 +1,4 @@
-//! Plugins: what can be uploaded, and what a subscription does with it.
+//! Plugins: uploads, and their use by subscriptions.
 
 mod authoring;
 mod breaking;
@@ -42,7 +42,7 @@ pub(crate) async fn probing(api: &Api, target: &str, config: Value) -> String {
     using(api, waypost_guests::PROBE, target, json!({"config": config})).await
 }
 
-/// Uploads a guest and subscribes to everything with it, and these members of `plugin` besides.
+/// Uploads a guest, and subscribes to everything with it and these members of `plugin`.
 pub(crate) async fn using(api: &Api, guest: &str, target: &str, mut plugin: Value) -> String {
     plugin["digest"] = upload(api, guest).await["digest"].clone();
     api.subscribe(json!({"target_url": target, "plugin": plugin})).await

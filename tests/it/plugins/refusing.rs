@@ -1,4 +1,4 @@
-//! What is not taken, and why: each kind of wrong upload has a text of its own, and none harms anyone else.
+//! Refused uploads: each kind has its own message, and none affects other users.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -11,7 +11,7 @@ use super::{post, wasm};
 use crate::harness::{Server, Target, event, run_in, wait_until};
 
 #[tokio::test]
-async fn only_components_that_fit_are_taken() {
+async fn only_components_that_fit_are_accepted() {
     let server = Server::with(&["--plugin-bytes-max", "2000000"]).await;
     let probe = wasm(waypost_guests::PROBE);
     let not_json = patched(&probe, "{\"type\": \"object\"", "!\"type\": \"object\"");
@@ -56,23 +56,23 @@ async fn only_components_that_fit_are_taken() {
     assert_eq!(left, ["key"], "what is refused leaves nothing behind");
 }
 
-/// Machine code would run outside of any sandbox.
+/// Machine code would run outside the sandbox.
 #[tokio::test]
-async fn machine_code_is_not_taken_not_even_our_own() {
+async fn machine_code_is_refused_even_our_own() {
     let server = Server::start().await;
     super::upload(&server, waypost_guests::PROBE).await;
     let compiled = std::fs::read_dir(server.data().join("compiled")).unwrap();
     let mut files = compiled.map(|file| file.unwrap().path());
     let code = files.find(|path| path.extension().is_some_and(|found| found == "code")).unwrap();
-    // Behind its hash and its weight.
+    // The machine code after its hash and its weight.
     let code = std::fs::read(code).unwrap().split_off(32 + 8);
     let refused = post(&server, code).await.refused(422);
     refused.says("this is compiled machine code, which is never run: upload the .wasm component itself");
 }
 
-/// 600 KB that take minutes and gigabytes to compile, uploaded by somebody else: events go on.
+/// A module of 600 KB takes minutes and gigabytes to compile: other users' events must still be delivered.
 #[tokio::test]
-async fn a_compile_bomb_ends_at_its_limit_and_harms_nobody() {
+async fn a_compile_bomb_ends_at_its_limit_and_delays_no_events() {
     let limits = ["--plugin-compile-time-ms", "3000"];
     let (server, target) = (Server::with(&limits).await, Target::start().await);
     let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
@@ -92,8 +92,8 @@ async fn a_compile_bomb_ends_at_its_limit_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn compiling_takes_no_more_memory_than_it_may() {
-    // A loaded machine gets there slowly.
+async fn compiling_is_limited_in_memory() {
+    // A loaded machine takes longer to reach the memory limit.
     let limits = ["--plugin-compile-memory-bytes", "1342177280", "--plugin-compile-time-ms", "100000"];
     let server = Server::with(&limits).await;
     let refused = post(&server, bomb()).await.refused(422);
@@ -101,20 +101,20 @@ async fn compiling_takes_no_more_memory_than_it_may() {
     super::upload(&server, waypost_guests::PROBE).await;
 }
 
-/// Forty schemas that each refer twice to the next one, a trillion ways through them: every save took until the limit.
+/// Forty schemas that each refer twice to the next one have a trillion paths: every save took until the time limit.
 #[tokio::test]
-async fn a_schema_that_takes_for_ever_is_refused_at_the_upload() {
+async fn a_schema_that_takes_too_long_is_refused_at_the_upload() {
     let server = Server::start().await;
     let refused = post(&server, wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
     refused.says("the manifest's `config-schema` exceeds the configuration check time limit of 5 s");
-    // The answer tells of the earlier trial: there is no other one.
+    // The answer reports the earlier check, which is not repeated.
     let again = post(&server, wasm(waypost_guests::ENDLESS_SCHEMA)).await.refused(422);
     again.says("configuration check time limit of 5 s (found within the last 10 minutes");
 }
 
 /// 1,257 bytes of components that instantiate each other twice took 2.6 GiB in the server.
 #[tokio::test]
-async fn instances_beyond_number_are_refused_before_they_take_memory() {
+async fn excessive_numbers_of_instances_are_refused_before_they_take_memory() {
     let server = Server::start().await;
     super::upload(&server, waypost_guests::PROBE).await;
     let before = server.peak_bytes();
@@ -123,9 +123,9 @@ async fn instances_beyond_number_are_refused_before_they_take_memory() {
     assert!(server.peak_bytes() - before < 100 << 20, "{} bytes more", server.peak_bytes() - before);
 }
 
-/// The same with types: they are compiled to nothing, and described at length.
+/// The same with types: they compile to nothing, but their descriptions take memory.
 #[tokio::test]
-async fn what_describes_a_module_counts_as_what_it_takes() {
+async fn the_description_of_a_module_counts_towards_its_memory() {
     let server = Server::start().await;
     super::upload(&server, waypost_guests::PROBE).await;
     let before = server.peak_bytes();
@@ -137,7 +137,7 @@ async fn what_describes_a_module_counts_as_what_it_takes() {
 }
 
 #[tokio::test]
-async fn padding_is_refused_by_the_name_of_its_section() {
+async fn padding_is_refused_with_the_name_of_its_section() {
     let server = Server::start().await;
     let mut padded = wasm(waypost_guests::PROBE);
     padded.extend(custom("padding", (1 << 20) + 1));
@@ -145,10 +145,10 @@ async fn padding_is_refused_by_the_name_of_its_section() {
     refused.says("limit of 1 MiB for its custom section `padding`, which has 1048577 bytes");
 }
 
-/// When memory ran out the system could end the service in the place of its child.
+/// When memory ran out, the system could kill the service instead of its child.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_compiling_child_ends_first_and_gains_no_privileges() {
+async fn a_compiling_child_is_killed_before_the_service_and_gains_no_privileges() {
     let server = Server::start().await;
     let (user, pid) = (server.user("ann"), server.pid().as_raw_nonzero());
     let mut uploading = tokio::task::JoinSet::new();
@@ -166,9 +166,9 @@ async fn a_compiling_child_ends_first_and_gains_no_privileges() {
     .await;
 }
 
-/// Seventeen seconds of compiling passed before anybody looked at the exports. This one would take minutes.
+/// A module was compiled for seventeen seconds before its exports were checked. This one would take minutes.
 #[tokio::test]
-async fn what_can_be_of_no_use_is_refused_before_it_is_compiled() {
+async fn a_useless_module_is_refused_before_it_is_compiled() {
     let server = Server::start().await;
     let refused = post(&server, useless_bomb()).await.refused(422);
     refused.says("it exports none of waypost:plugin/policy@0.1.0");
@@ -179,14 +179,14 @@ async fn what_can_be_of_no_use_is_refused_before_it_is_compiled() {
         .says("it imports wasi:nn/tensor@0.2.0, which this waypost does not");
     let key = server.data().join("compiled/key");
     assert!(!key.exists(), "nothing was compiled");
-    // What bears the name is still looked at by the compiler.
+    // A module with the right name in its exports is still passed to the compiler.
     let hollow = post(&server, exporting("waypost:plugin/filter@0.1.3")).await.refused(422);
     hollow.says("it exports none of waypost:plugin/policy@0.1.0").says("but waypost:plugin/filter@0.1.3");
     super::upload(&server, waypost_guests::PROBE).await;
     assert!(key.exists(), "with what was compiled comes a key");
 }
 
-/// 95,000 imports were answered with 60 MB, and a name of 66,000 characters let `plugin check` panic.
+/// The answer to 95,000 imports had 60 MB, and a name of 66,000 characters made `plugin check` panic.
 #[tokio::test]
 async fn a_refusal_repeats_only_the_beginning_of_long_lists_and_names() {
     let server = Server::start().await;
@@ -209,14 +209,14 @@ async fn a_refusal_repeats_only_the_beginning_of_long_lists_and_names() {
     }
 }
 
-/// It was told as "exit status: 101".
+/// The report was only "exit status: 101".
 #[tokio::test]
-async fn a_compiler_that_panics_is_told_as_what_it_is() {
+async fn a_panic_of_the_compiler_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let compiler = folder.path().join("compiler");
     let panic =
         "thread 'main' panicked at cranelift/src/lib.rs:1:2:\nno such register\nnote: run with a backtrace";
-    // More than the pipe holds, and more than is kept.
+    // More than the pipe holds, and more than the report keeps.
     let script =
         format!("#!/bin/sh\nyes chatter | head -c 200000 >&2\nprintf '%s\\n' \"{panic}\" >&2\nexit 101\n");
     std::fs::write(&compiler, script).unwrap();

@@ -1,4 +1,4 @@
-//! A plugin's state: each delivery sees what those before it have changed, and is counted exactly once.
+//! A plugin's state: each delivery sees the changes of earlier ones, and is counted exactly once.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -26,7 +26,7 @@ async fn a_hundred_events_at_once_are_counted_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn each_event_is_counted_once_though_the_process_is_killed_again_and_again() {
+async fn each_event_is_counted_once_even_if_the_process_is_killed_repeatedly() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     let uuid = probing(&server, &target.url("/t"), json!({"count": "n", "transform": "count"})).await;
     let mut all = Vec::new();
@@ -40,7 +40,7 @@ async fn each_event_is_counted_once_though_the_process_is_killed_again_and_again
     for id in &all {
         server.delivery_in(id, &uuid, "delivered").await;
     }
-    // A repeat after a crash has the same number: it stands for the same event.
+    // A repeat after a crash has the same number, since it is the same event.
     assert_eq!(numbers(&target, "/t"), (1..=100).collect::<Vec<_>>());
     let ids: std::collections::HashSet<_> = target
         .requests("/t")
@@ -51,7 +51,7 @@ async fn each_event_is_counted_once_though_the_process_is_killed_again_and_again
 }
 
 #[tokio::test]
-async fn a_call_that_fails_or_skips_counts_as_it_should() {
+async fn a_skip_changes_the_state_and_a_failed_call_does_not() {
     let server = Server::with(&["--retry-schedule", "none"]).await;
     let target = Target::start().await;
     let uuid = probing(&server, &target.url("/t"), json!({"count": "n", "transform": "panic: x"})).await;
@@ -71,7 +71,7 @@ async fn a_call_that_fails_or_skips_counts_as_it_should() {
 }
 
 #[tokio::test]
-async fn state_goes_with_the_plugin_that_is_taken_away() {
+async fn state_is_removed_together_with_the_plugin() {
     let (server, target) = (Server::start().await, Target::start().await);
     let config = json!({"count": "n", "transform": "count"});
     let uuid = probing(&server, &target.url("/t"), config.clone()).await;

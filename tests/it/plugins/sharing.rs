@@ -1,5 +1,5 @@
-//! What users share: the processes that compile and check, and the places of uploads. Nobody waits for all that another
-//! has asked for.
+//! Resources that users share: the processes that compile and check, and the places for uploads. No user has to wait for
+//! all the work of another.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use super::made::{bomb, numbered};
 use super::{post, upload, wasm};
 use crate::harness::{Answer, Api, Reply, Server, Target, run, wait_until};
 
-/// The longest that a neighbour's upload may take while others ask for much. The machine has other tests to run; each
-/// upload of the others takes a minute.
+/// The longest that a user's upload may take beside the work of others, each of whose uploads takes a minute. It allows for
+/// other tests on the machine.
 const SOON: Duration = Duration::from_secs(30);
 
 async fn save(api: &Api, digest: &Value, config: Value) -> Reply {
@@ -20,9 +20,9 @@ async fn save(api: &Api, digest: &Value, config: Value) -> Reply {
     api.post("/eventmatch", &body).await
 }
 
-/// Eight users saved with a schema that takes long: a neighbour's save took 19.5 s.
+/// Eight users saved configurations with a slow schema: another user's save took 19.5 s.
 #[tokio::test]
-async fn a_save_does_not_wait_for_others_that_take_long() {
+async fn a_save_does_not_wait_for_slow_saves_of_other_users() {
     let server = Server::start().await;
     let slow = upload(&server, waypost_guests::SLOW_SCHEMA).await["digest"].clone();
     let probe = upload(&server, waypost_guests::PROBE).await["digest"].clone();
@@ -35,14 +35,14 @@ async fn a_save_does_not_wait_for_others_that_take_long() {
     }
     let (user, first) = saving.join_next().await.unwrap().unwrap();
     first.refused(422).at("/plugin").says("configuration check time limit of 5 s");
-    // By now all others wait for their turns, of 5 s each: one after the other.
+    // By now all others wait for their turns of 5 s each, one after the other.
     save(&server.user("ann"), &probe, json!({"filter": "ok"})).await.ok();
     let mut answered = 1;
     while saving.try_join_next().is_some() {
         answered += 1;
     }
     assert!(answered < 12, "{answered} of the 16 were answered before her");
-    // A user who has had an answer gets it again without another try, and others may use the module.
+    // A user who has had an answer gets it again without another check, and others may use the module.
     let again =
         save(&server.user(&format!("slow {user}")), &slow, json!({"slow": {"a": 1}})).await.refused(422);
     again.says("by a configuration of yours within the last 10 minutes");
@@ -50,19 +50,19 @@ async fn a_save_does_not_wait_for_others_that_take_long() {
     saving.abort_all();
 }
 
-/// Four users filled all places with modules that take a minute to compile.
+/// Four users occupied all places with modules that take a minute to compile.
 #[tokio::test]
-async fn an_upload_does_not_wait_for_others_that_take_long() {
+async fn an_upload_does_not_wait_for_slow_uploads_of_other_users() {
     let server = Server::start().await;
     let mut uploading = JoinSet::new();
     for n in 0..8 {
         let api = server.user(&format!("slow {}", n % 4));
         uploading.spawn(async move {
-            // The look below may have the place at that moment.
+            // The poll below may occupy the place at that moment.
             while matches!(post(&api, numbered(bomb(), n)).await.status, 429 | 503) {}
         });
     }
-    // A third module of a user is refused while two of his are compiled.
+    // A user's third module is refused while two of his are being compiled.
     let slow = server.user("slow 0");
     wait_until("two of one user are under way", async || {
         let refused = post(&slow, b"\0asm".as_slice()).await;
@@ -77,7 +77,7 @@ async fn an_upload_does_not_wait_for_others_that_take_long() {
     uploading.abort_all();
 }
 
-/// A busy server's 503 was an error of `push`.
+/// `push` failed at a busy server's 503.
 #[tokio::test]
 async fn push_waits_for_a_busy_server_and_says_so() {
     let (server, stand_in) = (Server::start().await, Target::start().await);

@@ -1,4 +1,4 @@
-//! Trying without consequences: `POST /eventmatch/{uuid}/test`, and `plugin push` and `replay` on a running server.
+//! Dry runs with `POST /eventmatch/{uuid}/test`, and `plugin push` and `replay` on a running server.
 
 use bytes::Bytes;
 use http::Method;
@@ -12,13 +12,13 @@ async fn digest(api: &Api) -> String {
     upload(api, PROBE).await["digest"].as_str().unwrap().to_owned()
 }
 
-/// Tries an event of the body.
+/// Makes a dry run with an event in the body.
 async fn try_event(api: &Api, uuid: &str, query: &str, event: &Value) -> Reply {
     let headers = [("content-type", "application/cloudevents+json")];
     api.send(Method::POST, &format!("/eventmatch/{uuid}/test{query}"), &headers, event.to_string()).await
 }
 
-/// Tries a logged event.
+/// Makes a dry run with a logged event.
 async fn try_logged(api: &Api, uuid: &str, query: &str) -> Reply {
     api.send(Method::POST, &format!("/eventmatch/{uuid}/test{query}"), &[], Bytes::new()).await
 }
@@ -29,7 +29,7 @@ async fn with_probe(api: &Api, target: &str, config: Value) -> String {
 }
 
 #[tokio::test]
-async fn a_trial_shows_the_plugin_and_the_requests_and_sends_nothing() {
+async fn a_dry_run_shows_the_plugin_and_the_requests_and_sends_nothing() {
     let (server, target) = (Server::start().await, Target::start().await);
     let plugin = json!({"digest": digest(&server).await, "config": {"transform": "upper", "log": "hello"}});
     let auth = json!({"type": "header", "header": {"type": "Bearer", "credentials": "sesame"}});
@@ -58,7 +58,7 @@ async fn a_trial_shows_the_plugin_and_the_requests_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_trial_reads_the_state_and_does_not_write_it() {
+async fn a_dry_run_reads_the_state_and_does_not_write_it() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = with_probe(&server, &target.url("/t"), json!({"count": "n", "transform": "count"})).await;
     let id = server.receive(&event_1_0("1")).await;
@@ -74,7 +74,7 @@ async fn a_trial_reads_the_state_and_does_not_write_it() {
 }
 
 #[tokio::test]
-async fn a_trial_goes_no_further_than_the_filter_and_policy_let_it() {
+async fn a_dry_run_stops_where_the_filter_or_policy_stops_it() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let server = Server::with(&["--policy-url", &policy.url("")]).await;
     let uuid = with_probe(&server, &target.url("/t"), json!({})).await;
@@ -113,7 +113,7 @@ async fn another_module_and_a_failing_one_can_be_tried() {
 }
 
 #[tokio::test]
-async fn a_logged_event_is_tried_only_for_whom_policy_has_let_see_it() {
+async fn a_dry_run_with_a_logged_event_needs_policys_consent() {
     let policy = Target::start().await;
     let server = Server::with(&["--policy-url", &policy.url("")]).await;
     policy.always("/events/bob", Answer::status(403));
@@ -123,7 +123,7 @@ async fn a_logged_event_is_tried_only_for_whom_policy_has_let_see_it() {
     server.delivery_in(&id, &uuid, "denied").await;
     try_logged(&bob, &uuid, &format!("?event={id}")).await.refused(404);
     try_logged(&server.user("mallory"), &uuid, &format!("?event={id}")).await.refused(403);
-    // An admin mends bob's subscription, and still tries it as bob.
+    // An admin's dry run of bob's subscription is still made as bob.
     let tried = try_logged(&server, &uuid, &format!("?event={id}")).await.ok().json();
     assert_eq!((&tried["policy"]["verdict"], &tried["plugin"]), (&json!("denied"), &Value::Null), "{tried}");
 }
@@ -155,7 +155,7 @@ async fn deliveries_are_listed_newest_first_and_page_by_page() {
 }
 
 #[tokio::test]
-async fn replay_tells_what_another_version_would_have_decided() {
+async fn replay_shows_what_another_version_would_have_decided() {
     let (server, target) = (Server::start().await, Target::start().await);
     let uuid = with_probe(&server, &target.url("/t"), json!({"filter": "no: too small"})).await;
     let id = server.receive(&event_1_0("1")).await;
@@ -186,9 +186,9 @@ async fn replay_tells_what_another_version_would_have_decided() {
     assert_eq!(target.all().len(), 1, "what was accepted is sent, and nothing else");
 }
 
-/// Four trials of one user took all places: everybody else was refused.
+/// Four dry runs of one user took all places, and all other users were refused.
 #[tokio::test]
-async fn a_user_with_many_trials_leaves_places_for_others() {
+async fn a_user_with_many_dry_runs_leaves_places_for_others() {
     let policy = Target::start().await;
     let server = Server::with(&["--policy-url", &policy.url("")]).await;
     let uuid = server.subscribe(json!({"target_url": policy.url("/t")})).await;
@@ -198,7 +198,7 @@ async fn a_user_with_many_trials_leaves_places_for_others() {
         let (api, uuid) = (server.user("anonymous"), uuid.clone());
         trials.spawn(async move { try_event(&api, &uuid, "", &event_1_0("1")).await });
     }
-    // Two run, four wait for them.
+    // Two run, and four wait.
     let refused = trials.join_next().await.unwrap().unwrap();
     assert_eq!(refused.header("retry-after"), "1");
     refused.refused(503).says("too many tests of yours are under way");

@@ -1,4 +1,4 @@
-//! From an upload to a subscription that uses it: reports, refusals, and what stays.
+//! Uploads, and the subscriptions that use them: reports, refusals, and what is kept.
 
 use http::Method;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::{post, upload, wasm};
 use crate::harness::{Reply, Server};
 
 #[tokio::test]
-async fn a_subscription_refers_to_an_uploaded_module_and_keeps_what_is_not_given() {
+async fn a_subscription_refers_to_an_uploaded_module_and_keeps_omitted_members() {
     let mut server = Server::start().await;
     let report = upload(&server, waypost_guests::PROBE).await;
     let digest = report["digest"].as_str().unwrap().to_owned();
@@ -39,7 +39,7 @@ async fn a_subscription_refers_to_an_uploaded_module_and_keeps_what_is_not_given
 }
 
 #[tokio::test]
-async fn a_plugin_member_that_is_wrong_is_refused_where_it_is() {
+async fn a_wrong_plugin_member_is_refused_with_its_pointer() {
     let server = Server::start().await;
     let unknown = format!("sha256:{}", "0".repeat(64));
     for (plugin, pointer, says) in [
@@ -67,7 +67,7 @@ async fn a_plugin_member_that_is_wrong_is_refused_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_report_says_what_a_module_is() {
+async fn a_report_describes_a_module() {
     let server = Server::start().await;
     let report = upload(&server, waypost_guests::PROBE).await;
     assert_eq!(report["exports"], json!(["metadata", "policy", "filter", "transform"]));
@@ -92,7 +92,7 @@ async fn a_report_says_what_a_module_is() {
 }
 
 #[tokio::test]
-async fn everybody_sees_his_own_modules_and_those_that_he_uses() {
+async fn a_user_sees_the_modules_that_he_uploaded_or_uses() {
     let server = Server::start().await;
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let digest = upload(&ann, waypost_guests::PROBE).await["digest"].clone();
@@ -107,14 +107,14 @@ async fn everybody_sees_his_own_modules_and_those_that_he_uses() {
     let path = format!("/eventmatch/{uuid}/plugin");
     ann.get(&path).await.refused(403);
     ann.delete(&path).await.refused(403);
-    // The whole module is read all the same: the connection broke off under it, and nobody saw the answer.
+    // The whole module is read even so: the connection used to break, and the client did not see the answer.
     for _ in 0..10 {
         ann.send(Method::PUT, &path, &[], wasm(waypost_guests::PROBE)).await.refused(403);
     }
 }
 
 #[tokio::test]
-async fn a_configuration_is_refused_with_the_place_that_is_wrong() {
+async fn a_wrong_configuration_is_refused_with_its_pointer() {
     let server = Server::start().await;
     let digest = upload(&server, waypost_guests::PROBE).await["digest"].clone();
     let create = async |config| {
@@ -127,7 +127,7 @@ async fn a_configuration_is_refused_with_the_place_that_is_wrong() {
     assert_eq!(refused.detail, "`plugin.config` is wrong: want string, but got number");
     let part = json!({"pointer": "/plugin/config/filter", "detail": "want string, but got number"});
     assert_eq!(refused.errors, [part]);
-    // The schema has nothing against it, the plugin has.
+    // The schema accepts it, the plugin does not.
     create(json!({"wrong": true})).await.refused(422).at("/plugin/config/wrong").says("is wrong");
     let large = create(json!({"text": "x".repeat(70_000)})).await.refused(422).at("/plugin/config");
     large.says("it has 70011 bytes, the most are 65536");
@@ -144,7 +144,7 @@ async fn a_configuration_is_refused_with_the_place_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_module_of_a_subscription_is_put_got_and_taken_away() {
+async fn the_module_of_a_subscription_can_be_put_read_and_deleted() {
     let server = Server::start().await;
     let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/"})).await;
     let path = format!("/eventmatch/{uuid}/plugin");
@@ -159,7 +159,7 @@ async fn the_module_of_a_subscription_is_put_got_and_taken_away() {
     );
     let json = server.send(Method::GET, &path, &[("accept", "application/json")], "").await.ok().json();
     assert_eq!((&json["digest"], &json["config"]), (&report["digest"], &json!({"filter": "ok"})));
-    // Another version: the same with a custom section behind it.
+    // Another version: the same with a custom section at the end.
     let next = [wasm(waypost_guests::PROBE), vec![0, 3, 1, b'n', 1]].concat();
     let next = put(next).await.ok().json()["digest"].clone();
     assert_ne!(next, report["digest"]);
@@ -173,7 +173,7 @@ async fn the_module_of_a_subscription_is_put_got_and_taken_away() {
 }
 
 #[tokio::test]
-async fn a_subscription_and_its_module_come_in_one_request() {
+async fn one_request_can_carry_a_subscription_and_its_module() {
     let server = Server::with(&["--plugin-bytes-max", "1000000", "--subscription-bytes-max", "1000"]).await;
     let probe = wasm(waypost_guests::PROBE);
     let subscription = json!({
@@ -206,17 +206,17 @@ async fn a_subscription_and_its_module_come_in_one_request() {
 }
 
 #[tokio::test]
-async fn a_form_takes_a_module_of_any_size_that_the_setting_allows() {
+async fn a_form_accepts_a_module_of_any_size_that_the_setting_allows() {
     let server = Server::start().await;
     let subscription = json!({"name": "n", "jsonpath": "$", "target_url": "http://127.0.0.1:9/"});
     let subscription = subscription.to_string().into_bytes();
-    // More than axum takes by itself; it is looked at, and refused for what it is.
+    // More than axum accepts by default: it is read, and refused for its content.
     let large = vec![0; 3_000_000];
     let parts = [("subscription", &subscription), ("plugin", &large)];
     form(&server, &parts).await.refused(415).says("not a WebAssembly component");
 }
 
-/// Posts a subscription as a form of these parts.
+/// Posts a form with these parts to `/eventmatch`.
 async fn form(server: &Server, parts: &[(&str, &Vec<u8>)]) -> Reply {
     let mut body = Vec::new();
     for (name, bytes) in parts {

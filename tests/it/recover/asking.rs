@@ -1,4 +1,4 @@
-//! What can be asked of a replay: from when to when, how fast, how far, no more; and who may ask.
+//! The options of a replay: bounds, rate, progress, cancelling, and who may request it.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ async fn since_and_until_bound_the_time_of_receipt() {
     let late = server.subscribe(fields).await;
     ended(&server, &late, "done").await;
     assert_eq!(ids(&target.wait_for("/late", 1).await), ["d"]);
-    // What is missing is made up for, and no more.
+    // Only the missing deliveries are made.
     recover(&server, &uuid, json!({"since": "earliest"})).await;
     let done = ended(&server, &uuid, "done").await;
     assert_eq!((&done["matched"], &done["created"]), (&json!(4), &json!(2)));
@@ -51,7 +51,7 @@ async fn one_runs_at_a_time_and_can_be_cancelled() {
     assert_eq!(server.delete(&path).await.ok().json(), cancelled, "it is over");
     server.restart().await;
     assert_eq!(recovery(&server, &uuid).await, cancelled);
-    // The rate makes it slow, so this one is cancelled too, by the deletion of its subscription.
+    // The rate makes it slow, so that the deletion of its subscription cancels this one too.
     recover(&server, &uuid, json!({"since": "earliest"})).await;
     let before = target.requests("/t").len();
     assert!(before < all.len());
@@ -78,7 +78,7 @@ async fn the_rate_is_that_of_the_setting() {
 }
 
 #[tokio::test]
-async fn the_filter_counts_as_it_is_and_only_what_matches_is_owed() {
+async fn a_replay_uses_the_current_filter_and_delivers_only_matches() {
     let (server, target) =
         (Server::with(&["--recover-events-per-second", "16"]).await, Target::start().await);
     for n in 0..90 {
@@ -101,7 +101,7 @@ async fn the_filter_counts_as_it_is_and_only_what_matches_is_owed() {
 }
 
 #[tokio::test]
-async fn policy_is_asked_about_what_is_replayed() {
+async fn policy_is_asked_about_replayed_events() {
     let (target, policy) = (Target::start().await, Target::start().await);
     policy.always("/events/bob", Answer::status(403));
     let server = Server::with(&["--policy-url", &policy.url("")]).await;
@@ -110,7 +110,7 @@ async fn policy_is_asked_about_what_is_replayed() {
         let fields = json!({"target_url": target.url(&format!("/{user}")), "start_at": "earliest"});
         let uuid = server.user(user).subscribe(fields).await;
         let done = ended(&server.user(user), &uuid, "done").await;
-        // Each would tell of events that policy keeps from him, and what is in them.
+        // Each would reveal events that policy denies the user, and their content.
         for told in ["looked_at", "matched", "created", "failed", "oldest", "position", "end"] {
             assert_eq!(done[told], json!(null), "{told}");
         }
@@ -122,7 +122,8 @@ async fn policy_is_asked_about_what_is_replayed() {
     assert_eq!(target.requests("/ann").len(), 1);
 }
 
-/// What is replayed is made no faster than the target takes it, so that a new event does not stand behind all of it.
+/// A replay makes deliveries only as fast as the target accepts them, so that a new event does not wait behind all of
+/// them.
 #[tokio::test]
 async fn a_live_event_does_not_wait_for_the_end_of_the_replay() {
     let flags = ["--recover-events-per-second", "1000000"];
@@ -149,7 +150,7 @@ async fn a_live_event_does_not_wait_for_the_end_of_the_replay() {
 }
 
 #[tokio::test]
-async fn what_was_purged_is_not_looked_at_and_the_progress_says_from_where_on() {
+async fn purged_events_are_not_scanned_and_the_progress_shows_the_first_event() {
     let (server, target) = (Server::start().await, Target::start().await);
     let gone = server.receive(&event("gone")).await;
     let left = server.receive(&event("left")).await;
@@ -166,7 +167,7 @@ async fn what_was_purged_is_not_looked_at_and_the_progress_says_from_where_on() 
 }
 
 #[tokio::test]
-async fn anothers_subscription_is_as_if_it_did_not_exist() {
+async fn another_users_subscription_looks_like_an_unknown_one() {
     let server = Server::start().await;
     let uuid = server.user("ann").subscribe(json!({"target_url": "http://127.0.0.1:1/"})).await;
     let unknown = "00000000-0000-4000-8000-000000000000".to_owned();
@@ -183,7 +184,7 @@ async fn anothers_subscription_is_as_if_it_did_not_exist() {
 }
 
 #[tokio::test]
-async fn a_wrong_body_is_refused_by_its_member() {
+async fn a_wrong_body_is_refused_with_the_member() {
     let server = Server::start().await;
     let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:1/"})).await;
     let path = format!("/eventmatch/{uuid}/recover");

@@ -1,4 +1,4 @@
-//! Each missing delivery once: beside what comes live, after kill -9, on a full disk.
+//! Each missing delivery is made once: beside live events, after kill -9, on a full disk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ async fn earliest_at_creation_delivers_the_whole_log_once_and_in_its_order() {
     assert!(shown.get("start_at").is_none(), "a GET body can be PUT: {shown}");
 }
 
-/// Posts batches until told to stop, and returns the ids of the small events: each stands before one that takes long to
+/// Posts batches until told to stop, and returns the ids of the small events. Each comes before an event that takes long to
 /// match, so that it is logged long after it was matched.
 async fn produce(api: Api, name: String, stop: Arc<AtomicBool>) -> Vec<String> {
     let items: Vec<_> = (0..4000).map(|n| json!({"a": n, "c": {"a": [n]}})).collect();
@@ -59,12 +59,12 @@ async fn produce(api: Api, name: String, stop: Arc<AtomicBool>) -> Vec<String> {
     accepted
 }
 
-/// An event was matched against the subscriptions before this one, and logged after its replay had seen the log's end.
+/// An event could be matched before the subscription existed, and be logged after its replay had reached the end of the log.
 #[tokio::test]
-async fn no_event_falls_between_the_replay_and_the_live_path() {
+async fn no_event_is_lost_between_the_replay_and_live_delivery() {
     let flags = ["--recover-events-per-second", "1000000"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
-    // A filter that has to look at everything.
+    // A filter that has to visit everything.
     server.subscribe(json!({"target_url": target.url("/never"), "jsonpath": "$..[?@.b]"})).await;
     for round in 0..5 {
         let first = server.receive(&event(&format!("{round}-first"))).await;
@@ -81,7 +81,7 @@ async fn no_event_falls_between_the_replay_and_the_live_path() {
             let filter = "$[?@ == 'org.pacifica.metadata.ingest']";
             let fields = json!({"target_url": target.url(&path), "jsonpath": filter, "start_at": since});
             subscriptions.push((server.subscribe(fields).await, path));
-            // The next one is created while other events are on their way.
+            // The next subscription is created while other events are being accepted.
             server.receive(&merged(event("none"), json!({"eventType": "none"}))).await;
         }
         stop.store(true, Ordering::Relaxed);
@@ -101,7 +101,7 @@ async fn no_event_falls_between_the_replay_and_the_live_path() {
 }
 
 #[tokio::test]
-async fn kill_9_in_the_middle_loses_nothing_and_makes_no_second_delivery() {
+async fn kill_9_during_a_replay_loses_nothing_and_makes_no_second_delivery() {
     let flags = ["--recover-events-per-second", "400"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     let mut logged = Vec::new();
@@ -140,7 +140,7 @@ async fn kill_9_in_the_middle_loses_nothing_and_makes_no_second_delivery() {
 }
 
 #[tokio::test]
-async fn what_is_done_stays_done_after_a_restart_and_when_it_is_asked_for_again() {
+async fn deliveries_are_not_repeated_after_a_restart_or_by_another_replay() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let mut all = fill(&server, "live", 20).await;
@@ -161,7 +161,7 @@ async fn what_is_done_stays_done_after_a_restart_and_when_it_is_asked_for_again(
 }
 
 #[tokio::test]
-async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_between() {
+async fn the_replay_of_a_disabled_subscription_waits_and_then_misses_nothing() {
     let (server, target) = (Server::start().await, Target::start().await);
     let mut all = fill(&server, "before", 10).await;
     let fields = json!({"target_url": target.url("/t"), "start_at": "earliest", "disabled": true});
@@ -178,7 +178,7 @@ async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_betwe
     let witness = server.subscribe(json!({"target_url": target.url("/witness")})).await;
     recover(&server, &uuid, json!({"since": "earliest"})).await;
     all.extend(fill(&server, "between", 10).await);
-    // By then both ways to the disabled one, live and replayed, have had their time.
+    // By then both paths to the disabled subscription, live and replay, have had their chance.
     target.wait_for("/witness", 10).await;
     wait_until("it waits again", async || {
         recovery(&server, &uuid).await["waiting"].as_str()?.contains("disabled").then_some(())
@@ -193,10 +193,10 @@ async fn a_disabled_subscription_waits_and_then_misses_nothing_of_the_time_betwe
     assert_once(&target.requests("/t"), &all);
 }
 
-/// The end of a replay was fixed when it began: what came while its subscription was disabled for a while was neither
-/// matched live nor looked at, and the replay said that it was done.
+/// The end of a replay used to be fixed when it began: events that came while its subscription was disabled were neither
+/// matched live nor scanned, and the replay reported that it was done.
 #[tokio::test]
-async fn what_comes_while_disabled_in_the_middle_is_looked_at_too() {
+async fn events_that_come_while_the_subscription_is_disabled_are_replayed_too() {
     let flags = ["--recover-events-per-second", "30"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
     let mut all = fill(&server, "before", 100).await;
@@ -214,7 +214,7 @@ async fn what_comes_while_disabled_in_the_middle_is_looked_at_too() {
     assert_once(&target.requests("/t"), &all);
 }
 
-/// Posts events until the server is gone; returns the ids of those accepted.
+/// Posts events until the server is gone; returns the ids of the accepted ones.
 async fn produce_until_killed(api: Api, name: String) -> Vec<String> {
     let mut accepted = Vec::new();
     loop {
@@ -263,7 +263,7 @@ async fn kill_9_while_events_come_and_a_replay_begins_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_disk_makes_it_wait() {
+async fn a_full_disk_makes_a_replay_wait() {
     let flags = ["--recover-events-per-second", "20"];
     let (server, target) = (Server::launch(Launch::FileSizeErrors, &flags, &[]).await, Target::start().await);
     let logged = fill(&server, "a", 100).await;

@@ -1,4 +1,4 @@
-//! Changing a subscription: what is left out stays, secrets too.
+//! Changing a subscription: omitted members are kept, secrets too.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::{Server, Target, event, merged};
 // PUT
 
 #[tokio::test]
-async fn put_changes_the_fields_given_and_no_other() {
+async fn put_changes_only_the_given_fields() {
     let server = Server::start().await;
     let before = create(
         &server,
@@ -26,7 +26,7 @@ async fn put_changes_the_fields_given_and_no_other() {
     assert_eq!(cleared["extensions"], json!({"a": 1}));
 }
 
-/// `merged` takes null members away, so that both sides of a comparison must.
+/// Removes null members, as `merged` does, so that both sides can be compared.
 fn strip_nulls(value: &Value) -> Value {
     value
         .as_object()
@@ -38,7 +38,7 @@ fn strip_nulls(value: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn put_of_what_get_answered_changes_nothing_but_updated() {
+async fn put_of_the_body_of_a_get_changes_only_updated() {
     let server = Server::start().await;
     let before = create(&server, json!({"auth": bearer(), "extensions": {"x": "y"}})).await;
     let after = server.put(&path(&before), &before).await.ok().json();
@@ -46,7 +46,7 @@ async fn put_of_what_get_answered_changes_nothing_but_updated() {
 }
 
 #[tokio::test]
-async fn put_cannot_hand_over_or_overwrite() {
+async fn put_cannot_change_the_owner_or_read_only_fields() {
     let server = Server::start().await;
     let victim = create(&server.user("alice"), json!({})).await;
     let mine = create(&server, json!({})).await;
@@ -105,7 +105,7 @@ async fn put_pauses_and_re_enables() {
 }
 
 #[tokio::test]
-async fn secrets_are_never_returned_and_a_put_that_leaves_them_out_keeps_them() {
+async fn secrets_are_never_returned_and_a_put_that_omits_them_keeps_them() {
     let (server, target) = (Server::start().await, Target::start().await);
     let shown = [
         (basic(), json!({"type": "basic", "basic": {"username": "u"}}), "Basic dTpzM2NyZXQtd29yZA=="),

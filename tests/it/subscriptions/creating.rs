@@ -1,4 +1,4 @@
-//! Creating a subscription: what a body may say, and who says it.
+//! Creating a subscription: the body, and its user.
 
 use bytes::Bytes;
 use http::Method;
@@ -56,7 +56,7 @@ async fn post_keeps_every_field_given() {
 }
 
 #[tokio::test]
-async fn the_user_comes_from_the_header_alone() {
+async fn the_user_comes_only_from_the_header() {
     let server = Server::start().await;
     assert_eq!(create(&server, json!({"user": "mallory"})).await["user"], "anonymous");
     assert_eq!(create(&server.user("alice"), json!({"user": "mallory"})).await["user"], "alice");
@@ -87,7 +87,7 @@ async fn an_address_that_is_not_trusted_is_refused() {
 }
 
 #[tokio::test]
-async fn a_user_header_that_is_no_text_is_a_client_error() {
+async fn a_user_header_that_is_not_text_is_a_client_error() {
     let server = Server::start().await;
     let mut connection = RawConnection::open(&server.url).await;
     connection
@@ -143,7 +143,7 @@ async fn a_missing_or_mistyped_field_is_named_and_nothing_is_stored() {
         (json!({"content_type": "xyz"}), "/content_type"),
     ];
     for (over, pointer) in cases {
-        // `merged` takes members with null away: a missing field.
+        // `merged` removes null members: the field is missing.
         let reply = server.post("/eventmatch", &merged(minimal(), over.clone())).await;
         assert_eq!(reply.status, 422, "{over}: {}", reply.text());
         reply.refused(422).at(pointer);
@@ -185,7 +185,7 @@ async fn incomplete_or_unsafe_auth_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_object_is_refused() {
+async fn a_body_that_is_not_a_json_object_is_refused() {
     let server = Server::start().await;
     let deep = "[".repeat(100_000);
     let bodies: [&[u8]; 8] =

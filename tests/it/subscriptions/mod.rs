@@ -1,4 +1,4 @@
-//! `/eventmatch`: what clients of the original depend on, and what it got wrong (FACTS 1–3).
+//! `/eventmatch`: the behaviour that clients of the original depend on, and the original's mistakes (FACTS 1–3).
 
 mod changing;
 mod creating;
@@ -43,7 +43,7 @@ async fn create(api: &Api, fields: Value) -> Value {
 // GET
 
 #[tokio::test]
-async fn what_is_not_ones_own_answers_403_alike() {
+async fn unknown_deleted_and_foreign_subscriptions_answer_403_alike() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice"), server.user("bob"));
     let hers = create(&alice, json!({})).await;
@@ -75,7 +75,7 @@ async fn a_malformed_uuid_is_400() {
 }
 
 #[tokio::test]
-async fn the_list_holds_the_callers_own_in_order_of_creation() {
+async fn the_list_has_the_callers_subscriptions_in_order_of_creation() {
     let server = Server::start().await;
     assert_eq!(server.get("/eventmatch").await.ok().json(), json!([]));
     let mut mine = Vec::new();
@@ -90,7 +90,7 @@ async fn the_list_holds_the_callers_own_in_order_of_creation() {
 }
 
 #[tokio::test]
-async fn the_list_pages_without_changing_the_bare_call() {
+async fn the_list_has_pages_and_the_plain_request_is_unchanged() {
     let mut server = Server::start().await;
     let mut mine = Vec::new();
     for n in 0..7 {
@@ -175,7 +175,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
 }
 
 #[tokio::test]
-async fn subscriptions_outlive_a_restart() {
+async fn subscriptions_survive_a_restart() {
     let mut server = Server::start().await;
     let kept = create(&server, json!({"auth": basic(), "retry": "5s", "extensions": {"a": [1]}})).await;
     let gone = create(&server, json!({})).await;

@@ -10,7 +10,7 @@ use waypost_domain::handler::Exit;
 use super::{Run, gone, is_there};
 use crate::harness::{WAYPOST, wait_until};
 
-/// Starts sleepers that do what they can to get away, and writes their processes to files.
+/// Starts sleepers that try to escape in different ways, and writes their process ids to files.
 const RUNAWAYS: &str = r#"
     sleep 1000 & echo $! >plain
     setsid sh -c 'echo $$ >session; exec sleep 1000' &
@@ -20,7 +20,7 @@ const RUNAWAYS: &str = r#"
 "#;
 const RUNAWAY_FILES: [&str; 4] = ["plain", "session", "double", "stubborn"];
 
-/// Returns the processes of [`RUNAWAYS`].
+/// Returns the process ids of [`RUNAWAYS`].
 async fn runaways(run: &Run) -> Vec<i32> {
     let mut pids = Vec::new();
     for file in RUNAWAY_FILES {
@@ -30,7 +30,7 @@ async fn runaways(run: &Run) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn what_stays_in_the_background_is_dead_when_the_run_has_ended() {
+async fn background_processes_are_dead_when_the_run_has_ended() {
     let run = Run::script(&format!("{RUNAWAYS} exit 4"));
     let ended = run.ended().await;
     assert_eq!(ended.exit, Exit::Code(4), "{ended:?}");
@@ -40,7 +40,7 @@ async fn what_stays_in_the_background_is_dead_when_the_run_has_ended() {
 }
 
 #[tokio::test]
-async fn a_background_process_that_holds_stdout_holds_nothing_up() {
+async fn a_background_process_that_holds_stdout_delays_nothing() {
     let mut run = Run::script("echo before; setsid sleep 1000 & echo $! >holder; exit 0");
     run.call.limits.time = Duration::from_secs(1000);
     let begin = Instant::now();
@@ -61,7 +61,7 @@ async fn a_fork_bomb_in_its_own_session_is_ended() {
 }
 
 #[tokio::test]
-async fn a_timeout_asks_first_and_then_ends_all() {
+async fn a_timeout_sends_sigterm_first_and_then_kills_everything() {
     let mut run = Run::script("trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done");
     run.call.limits.time = Duration::from_secs(1);
     let ended = run.ended().await;
@@ -98,9 +98,9 @@ async fn a_dropped_run_is_ended_at_once_and_leaves_no_zombie() {
     assert!(!run.place("asked").exists(), "nobody waits for its answer");
 }
 
-/// The service's end, by kill -9 too, is the end of the socket: the system closes it.
+/// When the service ends, also by kill -9, the system closes its end of the socket.
 #[tokio::test]
-async fn when_the_service_is_gone_its_programs_are_ended() {
+async fn programs_end_when_the_service_is_gone() {
     let run = Run::script("");
     let (control, stdin) = UnixStream::pair().unwrap();
     let mut supervisor = Command::new(WAYPOST)
@@ -112,7 +112,7 @@ async fn when_the_service_is_gone_its_programs_are_ended() {
         .spawn()
         .unwrap();
     let pids = runaways(&run).await;
-    // Whoever ends the service asks its whole group: that is not for its programs.
+    // A signal to the service's whole process group must not end its programs.
     let pid = rustix::process::Pid::from_child(&supervisor);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(pids.iter().copied().all(is_there) && supervisor.try_wait().unwrap().is_none());
@@ -124,7 +124,7 @@ async fn when_the_service_is_gone_its_programs_are_ended() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_is_killed_fails_the_run_and_its_program_is_ended() {
+async fn a_killed_supervisor_fails_the_run_and_its_program_is_ended() {
     let run = Run::script("echo $$ >self; sleep 1000 & echo $! >child; kill -9 $PPID; wait");
     let ended = run.ended().await;
     assert!(matches!(&ended.exit, Exit::Failed(reason) if reason.contains("signal: 9")), "{ended:?}");
@@ -134,7 +134,7 @@ async fn a_supervisor_that_is_killed_fails_the_run_and_its_program_is_ended() {
 }
 
 #[tokio::test]
-async fn the_command_is_not_for_people_and_says_so() {
+async fn the_command_says_that_it_is_internal() {
     let said = crate::harness::run(&["supervise", "--", "/bin/true"], "").await;
     assert_eq!(said.code, 1);
     assert!(said.stderr.contains("waypost serve"), "{said:?}");

@@ -1,4 +1,4 @@
-//! What a program may use.
+//! The resource limits of programs.
 
 use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setrlimit};
 use waypost_domain::handler::{Exit, TAIL_BYTES_MAX};
@@ -7,7 +7,7 @@ use waypost_handlers::Shortage;
 use super::{Run, gone};
 
 #[tokio::test]
-async fn a_gibibyte_of_stdout_is_taken_and_a_bounded_part_kept() {
+async fn a_gibibyte_of_stdout_is_read_and_a_bounded_part_kept() {
     let mut run = Run::script("head -c 1G /dev/zero; echo end");
     run.call.limits.log_bytes = 1000;
     let ended = run.ended().await;
@@ -17,11 +17,11 @@ async fn a_gibibyte_of_stdout_is_taken_and_a_bounded_part_kept() {
     assert_eq!(std::fs::metadata(&run.call.stdout).unwrap().len(), 1000);
 }
 
-/// When memory ran out the system could end the service in the place of a handler's program, and a program could become
-/// root by `sudo`.
+/// When memory ran out, the system could kill the service instead of a handler's program, and a program could become root
+/// with `sudo`.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_program_ends_before_the_service_and_gains_no_privileges() {
+async fn a_program_is_killed_before_the_service_and_gains_no_privileges() {
     for memory_bytes in [None, Some(1 << 32)] {
         let mut run = Run::script(
             "cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status; cat /proc/$PPID/oom_score_adj",
@@ -65,7 +65,7 @@ async fn many_small_files_end_the_run_by_their_number_and_by_their_bytes() {
 }
 
 #[tokio::test]
-async fn output_at_its_limits_is_no_excess() {
+async fn output_at_its_limits_is_accepted() {
     let mut run = Run::script("head -c 1000 /dev/zero >output/a");
     (run.call.limits.output_files, run.call.limits.output_bytes) = (1, 1000);
     assert_eq!(run.ended().await.exit, Exit::Code(0));
@@ -74,15 +74,15 @@ async fn output_at_its_limits_is_no_excess() {
 }
 
 #[tokio::test]
-async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
-    // The service raises its own limit of open files at its start, which is not for programs.
+async fn an_address_space_limit_applies_to_the_program_and_its_children() {
+    // The service raises its own limit on open files at its start; programs must not inherit that.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let mut run = Run::script("ulimit -v; ulimit -c; ulimit -n; sh -c 'ulimit -v'; nice; echo $0 $1");
     run.native.command.extend(["a".to_owned(), "b c".to_owned()]);
     run.call.limits.memory_bytes = Some(256 << 20);
     let ended = run.ended().await;
-    // Programs are nicer than the service, and the service may be nice itself.
+    // Programs have a higher niceness than the service, whose own may not be 0.
     let niceness = (getpriority_process(None).unwrap() + 5).min(19);
     let expected = format!("262144\n0\n1024\n262144\n{niceness}\na b c\n");
     assert_eq!((ended.exit, ended.stdout.tail), (Exit::Code(0), expected));
@@ -90,9 +90,9 @@ async fn an_address_space_that_is_set_is_the_programs_and_its_childrens() {
     assert!(run.ended().await.stdout.tail.starts_with("unlimited\n0\n1024\n"), "none is set");
 }
 
-/// A full disk failed the run, for good where it had no schedule.
+/// A full disk failed the run, permanently without a retry schedule.
 #[tokio::test]
-async fn a_log_that_cannot_be_kept_ends_the_run_and_a_full_disk_is_not_its_fault() {
+async fn a_log_that_cannot_be_written_ends_the_run_and_a_full_disk_is_not_its_failure() {
     let mut run = Run::script("echo $$ >self; echo 1; exec sleep 1000");
     run.call.stdout = "/dev/full".into();
     let Shortage(reason) = run.native.run(&run.call).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Native programs of handlers: run with what they should have, and ended with all that they start.
+//! Native programs of handlers: how they are started, and ended with everything that they start.
 
 mod ending;
 mod limits;
@@ -12,7 +12,7 @@ use waypost_handlers::{Call, CallLimits, Native, ProgramResult};
 
 use crate::harness::{WAYPOST, wait_until};
 
-/// A run's folder and what is run in it.
+/// A run's folder, and the program that runs in it.
 struct Run {
     folder: TempDir,
     native: Native,
@@ -63,23 +63,23 @@ impl Run {
         self.call.folder.join(path)
     }
 
-    /// Waits until the program has written its process, or another one, to a file.
+    /// Waits until the program has written a process id to a file, and returns it.
     async fn pid(&self, path: &str) -> i32 {
         wait_until(&format!("a process is in {path}"), async || pid_in(&self.place(path))).await
     }
 }
 
-/// Returns the number that a whole line of a file holds.
+/// Returns the number in a file, once its line is complete.
 fn pid_in(path: &Path) -> Option<i32> {
     std::fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok()
 }
 
-/// Tells whether there is such a process, a zombie too.
+/// Returns whether a process exists, also as a zombie.
 fn is_there(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Waits until a process has ended and somebody has taken notice.
+/// Waits until a process has ended and was reaped.
 async fn gone(pid: i32) {
     wait_until(&format!("{pid} is gone"), async || (!is_there(pid)).then_some(())).await;
 }

@@ -1,10 +1,10 @@
-//! What a program gets, and what is said where it cannot be started.
+//! What a program gets, and the errors if it cannot be started.
 
 use waypost_domain::handler::Exit;
 
 use super::Run;
 
-/// Makes an executable file; by another process, as a file that this one has open for writing cannot be run.
+/// Makes an executable file through another process: a file that this process has open for writing cannot be executed.
 async fn executable(run: &Run, path: &str, text: &str) {
     let mut make =
         Run::of(&["/bin/sh", "-c", r#"printf '%s' "$1" >"$2" && chmod +x "$2""#, "make", text, path]);
@@ -13,7 +13,7 @@ async fn executable(run: &Run, path: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn an_exit_code_and_a_signal_are_what_the_program_ended_with() {
+async fn the_result_has_the_programs_exit_code_or_signal() {
     for (script, exit) in [
         ("exit 0", Exit::Code(0)),
         ("exit 3", Exit::Code(3)),
@@ -40,9 +40,9 @@ async fn a_program_gets_the_event_the_folder_its_arguments_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_program_inherits_no_descriptor_of_the_services() {
+async fn a_program_inherits_no_descriptor_of_the_service() {
     let own = std::fs::read_dir("/proc/self/fdinfo").unwrap().map(|entry| entry.unwrap().path());
-    // What whoever started the tests left open for all is not the service's.
+    // Descriptors that the tests inherited without close-on-exec are not the service's.
     let is_for_all = |path: &std::path::PathBuf| {
         let info = std::fs::read_to_string(path).unwrap_or_default();
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t"));
@@ -83,7 +83,7 @@ async fn the_environment_is_exactly_the_given_one_and_has_a_path() {
 }
 
 #[tokio::test]
-async fn a_path_is_one_from_the_services_folder_and_not_from_the_runs() {
+async fn a_relative_path_starts_at_the_services_folder_and_not_the_runs() {
     let run = Run::script("true");
     executable(&run, "tool", "#!/bin/sh\nexit 5\n").await;
     let own = std::env::current_dir().unwrap();
@@ -100,7 +100,7 @@ async fn a_path_is_one_from_the_services_folder_and_not_from_the_runs() {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_started_is_named_with_what_to_do() {
+async fn a_program_that_cannot_be_started_is_named_with_a_remedy() {
     let run = Run::script("true");
     executable(&run, "plain", "exit 0\n").await;
     executable(&run, "strange", "#!/no/such/interpreter -x\n").await;
@@ -120,7 +120,7 @@ async fn a_program_that_cannot_be_started_is_named_with_what_to_do() {
             let ended = run.ended().await;
             let told = match &ended.exit {
                 Exit::Failed(reason) => reason.clone(),
-                // It becomes the program only after it has taken the limit.
+                // The limit is set before the program is executed.
                 Exit::Code(126) => ended.stderr.tail.clone(),
                 other => panic!("{program}: {other:?}"),
             };
@@ -137,7 +137,7 @@ async fn a_program_that_cannot_be_started_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn fifty_at_once_do_not_disturb_each_other() {
+async fn fifty_concurrent_runs_do_not_disturb_each_other() {
     let runs: Vec<_> = (0..50).map(|number| Run::script(&format!("cat; exit {number}"))).collect();
     let ended = futures_util::future::join_all(runs.iter().map(Run::ended)).await;
     for (number, ended) in ended.into_iter().enumerate() {

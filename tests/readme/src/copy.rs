@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The copy's folder for what cargo builds. It stays from one time to the next: the release build takes minutes.
+/// The copy's target folder. It is kept between runs, because the release build takes minutes.
 const KEPT: &str = "target";
 
-/// Returns what git tracks.
+/// Returns the files that git tracks.
 pub(crate) fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
     let listed = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output();
     let listed = listed.context("failed to run git")?;
@@ -20,9 +20,9 @@ pub(crate) fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.split_terminator('\0').map(PathBuf::from).collect())
 }
 
-/// Makes `copy` what a clone would be: the tracked files, as they lie in the working tree, and nothing else.
+/// Makes `copy` look like a clone: the tracked files, as they are in the working tree, and nothing else.
 ///
-/// Files that are the same stay untouched, so that cargo does not build them again.
+/// Unchanged files stay untouched, so that cargo does not build them again.
 pub(crate) fn refresh(root: &Path, files: &[PathBuf], copy: &Path) -> Result<()> {
     let mut kept = BTreeSet::from([copy.to_owned(), copy.join(KEPT)]);
     let present = files.iter().filter(|file| root.join(file).is_file());
@@ -38,7 +38,7 @@ pub(crate) fn refresh(root: &Path, files: &[PathBuf], copy: &Path) -> Result<()>
     Ok(())
 }
 
-/// Removes what is not to stay.
+/// Removes everything that is not in `kept`.
 fn clean(folder: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -53,7 +53,7 @@ fn clean(folder: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file, with its permissions, where it differs.
+/// Copies a file, with its permissions, if it differs.
 fn update(from: &Path, to: &Path) -> io::Result<()> {
     let is_same = fs::read(to).is_ok_and(|there| fs::read(from).is_ok_and(|here| here == there));
     if is_same && fs::metadata(to)?.permissions() == fs::metadata(from)?.permissions() {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_the_tracked_files_alone_and_keeps_what_was_built() {
+    fn a_copy_has_only_the_tracked_files_and_keeps_the_build() {
         let (root, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir_all(root.path().join("a/b")).unwrap();
         fs::write(root.path().join("a/b/one"), "1").unwrap();
@@ -88,9 +88,9 @@ mod tests {
         }
     }
 
-    // With a new time of change, cargo would build all of it again, every time.
+    // With a new modification time, cargo would build everything again, every time.
     #[test]
-    fn a_file_that_is_the_same_stays_untouched() {
+    fn an_unchanged_file_stays_untouched() {
         let (root, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(root.path().join("one"), "1").unwrap();
         let files = [PathBuf::from("one")];

@@ -1,8 +1,8 @@
 //! Runs the commands of the READMEs as a reader would, and compares what they show: `cargo run -p waypost-readme`.
 //!
-//! `README.md` here says how a page's comments steer it. A page is read to blocks ([`markdown`]), each block has to be
-//! claimed ([`plan`]), and a [`session`] walks the plan in real terminals ([`terminal`]), in a fresh [`copy`] of the
-//! repository.
+//! `README.md` here says how comments in a page control it. [`markdown`] splits a page into blocks, [`plan`] requires that
+//! each block is claimed, and a [`session`] carries out the plan in real terminals ([`terminal`]), in a fresh [`copy`] of
+//! the repository.
 
 mod copy;
 mod markdown;
@@ -26,12 +26,12 @@ use crate::plan::{Step, Text, Typed};
 use crate::session::Session;
 use crate::surroundings::Surroundings;
 
-/// The page with the whole story: it says itself how waypost gets on the `PATH`.
+/// The main page: it puts waypost on the `PATH` itself.
 const FIRST: &str = "README.md";
-/// What gets it there for the others.
+/// The command that does so for the other pages.
 const INSTALL: &str = "cargo install -q --locked --path host/cli";
-/// Pages that `waypost plugin new` writes, and the command that does. It fills in names, so that they run where they
-/// were written.
+/// Pages that `waypost plugin new` writes, each with its command. It fills in names, so these pages run in the project that
+/// it writes.
 const WRITTEN: [(&str, &str); 3] = [
     ("host/templates/rust/all/README.md", "waypost plugin new big-files --lang rust --kind filter"),
     ("host/templates/js/all/README.md", "waypost plugin new to-chat --lang js --kind transform"),
@@ -96,7 +96,7 @@ fn main() -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reads all pages, the first page first; prints the faults of those that have some, and then returns nothing.
+/// Reads all pages, [`FIRST`] first. If any page has faults, it prints them and returns `None`.
 fn pages(root: &Path, files: &[PathBuf], only: &[String]) -> Result<Option<Vec<Page>>> {
     let mut paths: Vec<_> =
         files.iter().filter_map(|path| path.to_str()).filter(|path| path.ends_with(".md")).collect();
@@ -150,7 +150,7 @@ fn walk(page: &Page, copy: &Path, surroundings: &Surroundings) -> Result<()> {
     session.end()
 }
 
-/// Commands that stand on no page.
+/// Commands that are on no page.
 fn unseen(commands: String, empty_folder: bool) -> Step {
     Step::Type(Typed { empty_folder, ..Typed::of(Text { line: 0, text: commands + "\n" }) })
 }

@@ -1,4 +1,4 @@
-//! The blocks of a page, with the comments that say what is to be done with them.
+//! The blocks of a page, with the comments that say what to do with them.
 
 /// A fenced block.
 #[derive(Debug, PartialEq, Eq)]
@@ -6,11 +6,11 @@ pub(crate) struct Block {
     /// The line of its fence, from 1.
     pub(crate) line: usize,
     pub(crate) language: String,
-    /// Its lines, each with its end.
+    /// Its lines, with their line ends.
     pub(crate) text: String,
     /// What the comment right above it says.
     pub(crate) note: Option<Note>,
-    /// Whether nothing but blank lines stands between it and the block before.
+    /// Whether only blank lines separate it from the block before.
     pub(crate) follows: bool,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Note {
     pub(crate) words: String,
 }
 
-/// What a page has for the runner, in its order.
+/// What the runner finds on a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Block(Block),
@@ -36,14 +36,17 @@ pub(crate) struct Fault {
     pub(crate) what: String,
 }
 
-/// A fence that has been opened.
+/// An open fence.
 struct Fence {
     indent: usize,
     ticks: usize,
     block: Block,
 }
 
-/// Reads a page; of one with faults, all of them.
+/// Reads a page.
+///
+/// # Errors
+/// All faults of the page.
 pub(crate) fn read(page: &str) -> Result<Vec<Item>, Vec<Fault>> {
     let mut reader = Reader::default();
     for (at, line) in page.lines().enumerate() {
@@ -58,9 +61,9 @@ struct Reader {
     faults: Vec<Fault>,
     fence: Option<Fence>,
     note: Option<Note>,
-    /// Whether nothing but blank lines came since the last block.
+    /// Whether only blank lines have come since the last block.
     follows: bool,
-    /// Whether an indented line here would be a block: it is one after a blank line that ends no list.
+    /// Whether an indented line here would be a block: it is, after a blank line outside a list.
     blank: bool,
     list: bool,
 }
@@ -103,7 +106,7 @@ impl Reader {
         self.fence = Some(Fence { indent, ticks, block });
     }
 
-    /// Takes a line of a block, or its end.
+    /// Adds a line to the block, or ends it.
     fn inside(&mut self, line: &str) {
         let Some(mut fence) = self.fence.take() else { return };
         let closing = line.trim();
@@ -151,7 +154,7 @@ impl Reader {
     }
 }
 
-/// Whether a line begins an entry of a list.
+/// Returns whether a line begins an item of a list.
 fn is_list(line: &str) -> bool {
     let digits = line.trim_start_matches(|c: char| c.is_ascii_digit());
     ["- ", "* ", "+ "].iter().any(|mark| line.starts_with(mark))
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_follows_another_across_blank_lines_and_comments_alone() {
+    fn a_block_follows_another_only_across_blank_lines_and_comments() {
         let follows =
             |between: &str| blocks(&format!("```sh\na\n```\n{between}```text\nb\n```\n"))[1].follows;
         assert!(follows("") && follows("\n\n") && follows("\n<!-- readme: not run: why -->\n"));
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_belongs_to_the_block_right_below() {
+    fn a_comment_belongs_to_the_block_below_it() {
         let found = blocks("<!-- readme: exit 1 -->\n```sh\na\n```\n\n```sh\nb\n```\n");
         assert_eq!(found[0].note, Some(Note { line: 1, words: "exit 1".to_owned() }));
         assert_eq!(found[1].note, None);
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_stands_between_the_blocks() {
+    fn a_given_comment_is_an_item_between_the_blocks() {
         let found = read("```sh\na\n```\n<!-- readme: given serve -->\nWords.\n```sh\nb\n```\n").unwrap();
         assert!(
             matches!(&found[..], [Item::Block(_), Item::Given(note), Item::Block(_)] if note.words == "given serve")
@@ -212,11 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn other_comments_are_none_of_ours() {
+    fn other_comments_are_ignored() {
         assert_eq!(blocks("<!-- a remark -->\n```sh\na\n```\n")[0].note, None);
     }
 
-    // A block that no rule sees would be one that nobody runs.
+    // A block that no rule sees would never be run.
     #[test]
     fn a_block_cannot_hide() {
         assert_eq!(faults("```\nls\n```\n")[0].0, 1);

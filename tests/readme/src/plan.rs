@@ -1,21 +1,21 @@
-//! From the blocks of a page to what is done with them. Every block has to be claimed: run, compared, saved, or left out
-//! with a reason.
+//! From the blocks of a page to the steps to take. Every block has to be claimed: run, compared, saved, or skipped with a
+//! reason.
 
 use crate::markdown::{Block, Fault, Item, Note};
 
-/// The reader's own terminal: blocks that say nothing else are typed there.
+/// The reader's own terminal: commands without a comment are typed there.
 pub(crate) const SHELL: &str = "shell";
 
-/// What is done with a page, in its order.
+/// A step of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Type(Typed),
-    /// A terminal shows this, after what it has shown before.
+    /// A terminal shows this, after what it showed before.
     Look {
         terminal: String,
         shows: Text,
     },
-    /// A file with this text lies in the folder of the reader's terminal.
+    /// This text is saved to a file in the folder of the reader's terminal.
     File {
         name: String,
         text: Text,
@@ -57,7 +57,7 @@ impl Typed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Terminal {
     Shell,
-    /// A terminal of its own, in which they go on running.
+    /// A terminal of its own, in which they keep running.
     Own(String),
 }
 
@@ -68,7 +68,10 @@ pub(crate) struct Text {
     pub(crate) text: String,
 }
 
-/// Says what is to be done with each block; of a page with faults, all of them.
+/// Returns the steps of a page.
+///
+/// # Errors
+/// All faults of the page.
 pub(crate) fn plan(items: Vec<Item>) -> Result<Vec<Step>, Vec<Fault>> {
     let (mut steps, mut faults) = (Vec::new(), Vec::new());
     for item in items {
@@ -85,7 +88,7 @@ pub(crate) fn plan(items: Vec<Item>) -> Result<Vec<Step>, Vec<Fault>> {
     if faults.is_empty() { Ok(steps) } else { Err(faults) }
 }
 
-/// Adds what a block asks for.
+/// Adds the step of a block.
 fn claim(block: Block, steps: &mut Vec<Step>) -> Result<(), Fault> {
     let Block { line, language, text, note, follows } = block;
     if let Some(reason) = note.as_ref().and_then(|note| note.words.strip_prefix("not run:")) {
@@ -118,12 +121,12 @@ fn claim(block: Block, steps: &mut Vec<Step>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Gives a text to the commands that show it.
+/// Assigns a text to the commands that show it.
 fn output(text: Text, steps: &mut Vec<Step>) -> Result<(), Fault> {
     let line = text.line;
     match steps.last_mut() {
         Some(Step::Type(typed)) if typed.shows.is_none() => typed.shows = Some(text),
-        // What commands that are not run would show.
+        // The output of commands that are not run.
         Some(Step::Skip { language, reason, .. }) if language == "sh" => {
             let reason = reason.clone();
             steps.push(Step::Skip { line, language: "text".to_owned(), reason });
@@ -137,7 +140,7 @@ fn output(text: Text, steps: &mut Vec<Step>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads what the comment above commands says.
+/// Reads the comment above commands.
 fn typed(commands: Text, note: Option<Note>) -> Result<Typed, Fault> {
     let mut typed = Typed::of(commands);
     let Some(note) = note else { return Ok(typed) };
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_show_the_text_behind_them() {
+    fn commands_show_the_text_below_them() {
         let found = steps("```sh\nls\n```\n```text\na\n```\n");
         let [Step::Type(typed)] = &found[..] else { panic!("{found:?}") };
         assert_eq!((typed.terminal == Terminal::Shell, typed.exit, typed.again), (true, 0, false));
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_elsewhere_says_whose_it_is() {
+    fn a_text_elsewhere_names_its_terminal() {
         let found = steps("Words.\n<!-- readme: listen shows -->\n```text\na\n```\n");
         assert!(matches!(&found[..], [Step::Look { terminal, .. }] if terminal == "listen"));
         assert_eq!(faults("```sh\na\n```\nThe second terminal shows:\n```text\nb\n```\n"), [5]);
@@ -211,16 +214,16 @@ mod tests {
         );
     }
 
-    // A new block without an entry fails: that is what keeps the pages and the program together.
+    // A new block that is not claimed fails, which keeps the pages in step with the program.
     #[test]
-    fn a_block_that_nobody_claims_is_a_fault() {
+    fn a_block_that_is_not_claimed_is_a_fault() {
         for language in ["toml", "json", "python", "rust", "text", "bash"] {
             assert_eq!(faults(&format!("Words.\n```{language}\na\n```\n")), [2], "{language}");
         }
     }
 
     #[test]
-    fn a_block_that_is_not_run_says_why_and_takes_its_text_along() {
+    fn a_block_that_is_not_run_gives_a_reason_and_its_text_is_skipped_too() {
         let found = steps("<!-- readme: not run: it takes an hour -->\n```sh\na\n```\n```text\nb\n```\n");
         assert!(
             found
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_runner_knows_is_given() {
+    fn only_a_known_given_comment_is_accepted() {
         assert_eq!(steps("<!-- readme: given serve -->\n"), [Step::Given { line: 1 }]);
         assert_eq!(faults("<!-- readme: given a miracle -->\n"), [1]);
     }

@@ -1,4 +1,4 @@
-//! The one place that prints.
+//! The only place that prints.
 
 /// Prints a line to stdout.
 #[expect(clippy::print_stdout, reason = "this is the printer")]

@@ -1,4 +1,4 @@
-//! A page, walked from top to bottom as a reader would.
+//! Works through a page from top to bottom, as a reader would.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,17 +14,17 @@ use crate::shown::{Extent, agrees, first_difference};
 use crate::surroundings::Surroundings;
 use crate::terminal::{Failed, Outcome, Terminal};
 
-/// How long commands may take that build or download: the first release build on two quiet cores takes some minutes.
+/// How long commands that build or download may take: the first release build on two quiet cores takes some minutes.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long other commands may take; the longest of the pages waits two minutes.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-/// How long a terminal may take to show something, and how long commands are typed again.
+/// How long a terminal may take to show something, and for how long commands are repeated.
 const SHOW_TIME_MAX: Duration = Duration::from_secs(60);
-/// The pause before commands are typed again.
+/// The pause before commands are repeated.
 const AGAIN_PAUSE: Duration = Duration::from_millis(200);
 /// Programs that build or download.
 const BUILDERS: [&str; 5] = ["cargo", "npm", "pip", "rustup", "componentize"];
-/// What a server shows once it can be used, unless the page says something else.
+/// What a server shows when it is ready, unless the page says something else.
 const READY: &str = "…listening on …\n";
 /// How many lines of each other terminal a failure shows.
 const LINES_SHOWN: usize = 20;
@@ -46,7 +46,7 @@ pub(crate) struct Session<'a> {
     page: &'a str,
     surroundings: &'a Surroundings,
     shell: Terminal,
-    /// The folder in which the shell is.
+    /// The shell's working directory.
     folder: PathBuf,
     own: BTreeMap<String, Terminal>,
     /// How many texts differ from what is shown.
@@ -59,7 +59,7 @@ pub(crate) struct Failure {
     place: String,
     what: String,
     commands: Option<String>,
-    /// What the page says, the place where it does, and the index of the first line that is not shown.
+    /// What the page says, where it says so, and the index of the first line that is not shown.
     expected: Option<(String, String, usize)>,
     got: String,
     others: Vec<(String, String)>,
@@ -79,13 +79,13 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Does all steps. A text that differs is printed, and counted in the end; commands that fail end it.
+    /// Does all steps. It prints and counts texts that differ, and stops at a command that fails.
     pub(crate) fn walk(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
             let began = Instant::now();
             if let Err(error) = self.step(step) {
                 let failure = error.downcast::<Failure>()?;
-                // Without what runs on, nothing below can be as the page says.
+                // Without the programs that keep running, nothing below can be as the page says.
                 let runs_on =
                     matches!(step, Step::Type(Typed { terminal: Place::Own(_), .. }) | Step::Given { .. });
                 if failure.expected.is_none() || runs_on {
@@ -106,12 +106,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Returns the folder in which the reader is.
+    /// Returns the reader's working directory.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Ends what runs on, as its user would.
+    /// Ends the programs that keep running, as their user would.
     pub(crate) fn end(mut self) -> Result<()> {
         while let Some((name, terminal)) = self.own.pop_first() {
             self.interrupt(&name, terminal, 0)?;
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Types commands of a page.
+    /// Types commands of a page, with the ports and folders of this run.
     fn type_in(&mut self, commands: &str) -> Result<Outcome> {
         self.shell_does(&self.surroundings.typed(commands))
     }
@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
         Ok(outcome)
     }
 
-    /// Says in what the commands did not do what the page says.
+    /// Returns how the commands differ from what the page says.
     fn judge(&self, typed: &Typed, outcome: &Outcome) -> Option<Failure> {
         let commands = &typed.commands;
         let shown = self.surroundings.read(&outcome.shown);
@@ -198,12 +198,12 @@ impl<'a> Session<'a> {
             return None;
         }
         let expected = self.expected(text, &shown, Extent::Whole);
-        // The other terminals have nothing to do with what these commands show.
+        // The other terminals are irrelevant to what these commands show.
         let others = Vec::new();
         Some(Failure { expected, others, ..failure(commands.line, "it does not show what the page says") })
     }
 
-    /// Types commands in a terminal of their own, and waits until they show what they should.
+    /// Starts commands in a terminal of their own, and waits until they show what they should.
     fn run_on(&mut self, name: &str, typed: &Typed) -> Result<()> {
         let Typed { commands, shows, .. } = typed;
         let folder = self.folder.clone();
@@ -212,13 +212,13 @@ impl<'a> Session<'a> {
         self.await_text(name, shows.as_ref().unwrap_or(&ready), bound(&commands.text))
     }
 
-    /// Types commands in a terminal of their own. What has run there is ended first.
+    /// Types commands in a terminal of their own, after ending what ran there before.
     fn start(&mut self, name: &str, commands: &Text, folder: &Path) -> Result<()> {
         if let Some(terminal) = self.own.remove(name) {
             self.interrupt(name, terminal, commands.line)?;
         }
         let script = self.surroundings.script(&self.surroundings.typed(&commands.text))?;
-        // The shell's next block is written over it.
+        // The shell's next block overwrites it.
         let own = script.with_file_name(format!("{name}.sh"));
         std::fs::rename(script, &own).context("failed to write the commands to a file")?;
         let set_up = |command: &mut _| self.surroundings.set_up(command);
@@ -226,7 +226,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Waits until a terminal that runs on shows a text.
+    /// Waits until another terminal shows a text.
     fn look(&mut self, name: &str, shows: &Text) -> Result<()> {
         if !self.own.contains_key(name) {
             return Err(self.failure(shows.line, &format!("nothing runs in the terminal `{name}`")).into());
@@ -256,7 +256,7 @@ impl<'a> Session<'a> {
         Err(Failure { expected, got: shown, ..self.failure(text.line, &what) }.into())
     }
 
-    /// Presses Ctrl-C in a terminal, which has to end well; a program without a word about it ends by the signal.
+    /// Presses Ctrl-C in a terminal, which has to end well. A program that does not handle the signal is ended by it.
     fn interrupt(&self, name: &str, terminal: Terminal, line: usize) -> Result<()> {
         let by_signal = 128 + rustix::process::Signal::INT.as_raw();
         let is_good = |status: ExitStatus| status.code().is_none_or(|code| code == 0 || code == by_signal);
@@ -267,7 +267,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Starts what `given serve` promises.
+    /// Sets up what `given serve` promises.
     fn give(&mut self, line: usize) -> Result<()> {
         let folder = self.surroundings.empty_folder()?;
         for (name, commands) in GIVEN {
@@ -288,7 +288,7 @@ impl<'a> Session<'a> {
         Some((text.text.clone(), place, first_difference(&text.text, shown, extent)))
     }
 
-    /// Describes a failure, with the ends of what the other terminals have shown.
+    /// Describes a failure, with the last lines of the other terminals.
     fn failure(&self, line: usize, what: &str) -> Failure {
         let end = |terminal: &Terminal| {
             let shown = self.surroundings.read(&terminal.all());
@@ -306,7 +306,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Says what a step is, in a line.
+/// Describes a step in one line.
 pub(crate) fn describe(page: &str, step: &Step) -> String {
     let first = |text: &str| text.lines().next().unwrap_or_default().chars().take(90).collect::<String>();
     match step {
@@ -358,7 +358,7 @@ mod tests {
     use crate::markdown::read;
     use crate::plan::plan;
 
-    /// Walks a page in an empty folder.
+    /// Runs a page in an empty folder.
     fn walk(page: &str) -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
         let surroundings = Surroundings::new(folder.path(), false, true).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_does_what_it_says_is_good() {
+    fn a_page_that_does_what_it_says_passes() {
         let page = "<!-- readme: in an empty folder -->\n```sh\nls -A\n```\n```text\n```\n\
              <!-- readme: file a.toml -->\n```toml\nb = 1\n```\n<!-- readme: exit 1 -->\n```sh\ncat a.toml; false\n```\n\
              ```text\nb = …\n```\n<!-- readme: sleeper runs on -->\n```sh\nls; sleep 600 & trap 'kill $!; exit 0' INT\necho listening on nothing; wait\n```\n\
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_fail_are_told_with_their_line_and_what_they_showed() {
+    fn a_command_that_fails_is_reported_with_its_line_and_output() {
         let failure = walk("Words.\n```sh\ntrue\nls absent\n```\n").unwrap_err().to_string();
         assert!(failure.starts_with("FAILED page.md:4: it failed with exit code 2, not 0\n"), "{failure}");
         assert!(failure.contains("    ls absent\n") && failure.contains("No such file"), "{failure}");
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_differs_fails_the_page_in_its_end() {
+    fn a_text_that_differs_fails_the_page_at_its_end() {
         let failure =
             walk("```sh\necho a\n```\n```text\nb\n```\n```sh\nexit 3\n```\n").unwrap_err().to_string();
         assert!(failure.starts_with("FAILED page.md:7: the shell has ended\n"), "{failure}");
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_shows_what_was_expected_and_what_came() {
+    fn a_difference_shows_the_expected_and_the_actual_output() {
         let failure = Failure {
             place: "page.md:1".to_owned(),
             what: "it does not show what the page says".to_owned(),
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_shows_nothing_more() {
+    fn a_terminal_that_has_ended_shows_nothing_more() {
         let page = "<!-- readme: serve runs on -->\n```sh\necho broken\n```\n";
         let failure = walk(page).unwrap_err().to_string();
         assert!(

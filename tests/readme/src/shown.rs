@@ -1,22 +1,22 @@
 //! Whether a terminal shows what a page says.
 //!
-//! What differs from run to run is made equal first: times, UUIDs, digests, and quantities with a unit of time or of
+//! Parts that differ from run to run are made equal first: times, UUIDs, digests, and quantities with a unit of time or
 //! memory. Then `…` stands for anything within a line, and on a line of its own for any number of lines. A line of the
-//! page that begins with one blank goes on with the line before, wherever the terminal breaks it.
+//! page that begins with one space continues the line before, wherever the terminal breaks it.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// How much of what is shown a text has to say.
+/// How much of the output a text has to cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     Whole,
-    /// Some lines of it, one after the other.
+    /// Some consecutive lines of it.
     Part,
 }
 
-/// What differs from run to run, and what stands for it.
+/// Patterns that differ from run to run, and their replacements.
 static VARYING: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
     [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
@@ -35,18 +35,18 @@ enum Token {
     Any,
     /// Any number of whole lines.
     Lines,
-    /// Blanks and ends of lines, or nothing.
+    /// Spaces and line ends, or nothing.
     Break,
 }
 
-/// Whether what is shown is what the text says.
+/// Returns whether the output matches the text.
 pub(crate) fn agrees(text: &str, shown: &str, extent: Extent) -> bool {
     let lines = lines(text);
     agree(&lines.iter().map(String::as_str).collect::<Vec<_>>(), &lines_joined(shown), extent)
 }
 
-/// Returns the index of the first line of the text that is not shown; the number of its lines when something is shown
-/// behind them.
+/// Returns the index of the first line of the text that is not shown, or the number of its lines if more is shown after
+/// them.
 pub(crate) fn first_difference(text: &str, shown: &str, extent: Extent) -> usize {
     let (text, shown) = (lines(text), lines_joined(shown));
     let is_shown = |count: &usize| {
@@ -57,7 +57,7 @@ pub(crate) fn first_difference(text: &str, shown: &str, extent: Extent) -> usize
     (0..=text.len()).take_while(is_shown).last().unwrap_or(0)
 }
 
-/// Returns the lines with what varies made equal, without blanks at their ends and empty lines at the end of all.
+/// Returns the lines with varying parts made equal, without trailing spaces and without empty lines at the end.
 fn lines(text: &str) -> Vec<String> {
     let equal = VARYING
         .iter()
@@ -94,7 +94,7 @@ fn agree(text: &[&str], shown: &str, extent: Extent) -> bool {
     matches(&tokens, shown)
 }
 
-/// Follows all ways through the tokens at once.
+/// Follows all paths through the tokens at once.
 fn matches(tokens: &[Token], shown: &str) -> bool {
     let mut at = vec![false; tokens.len() + 1];
     at[0] = true;
@@ -117,7 +117,7 @@ fn matches(tokens: &[Token], shown: &str) -> bool {
     at[tokens.len()]
 }
 
-/// Goes past the tokens that may stand for nothing more.
+/// Also enters the positions after tokens that may match nothing.
 fn skip(tokens: &[Token], at: &mut [bool], line_begins: bool) {
     for (index, token) in tokens.iter().enumerate() {
         let ends = match token {
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_begins_with_one_blank_goes_on_with_the_one_before() {
+    fn a_line_that_begins_with_one_space_continues_the_line_before() {
         assert!(whole("{\"a\":1,\n \"b\":2}\n", "{\"a\":1,\"b\":2}") && whole("one\n two\n", "one two"));
         assert!(whole("one\n two\n", "one\n two\n"));
         assert!(!whole("one\n  two\n", "one two") && !whole("one\ntwo\n", "onetwo"));
     }
 
     #[test]
-    fn what_differs_from_run_to_run_is_equal() {
+    fn parts_that_differ_from_run_to_run_are_equal() {
         assert!(whole("at 2026-11-22T03:04:04.367942Z\n", "at 2027-01-02T13:14:15Z\n"));
         assert!(whole("2e867b9f-5543-4861-8959-a31dd6335411\n", "01a20290-806a-7632-9449-fdc1684e07a6\n"));
         assert!(whole("\"2e867b9f-…\"\n", "\"01a20290-806a-7632-9449-fdc1684e07a6\"\n"));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_differs_is_told() {
+    fn the_first_line_that_differs_is_returned() {
         let first = |text, shown| first_difference(text, shown, Extent::Whole);
         assert_eq!(
             (first("a\nb\nc\n", "a\nx\nc\n"), first("a\nb\n", "x\n"), first("a\nb\n", "a\n")),

@@ -1,4 +1,4 @@
-//! What the commands of a page find around them: ports, folders, a `PATH` and an environment without ours.
+//! The surroundings of a page's commands: ports, folders, a `PATH`, and an environment without the runner's own variables.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,25 +12,25 @@ use regex::{Captures, Regex};
 
 /// The ports that the pages use: of `serve`, of `listen`, and of further ones.
 const PORTS: [u16; 4] = [8070, 8071, 8069, 8072];
-/// What stands before waypost where these ports are taken.
+/// The wrapper of waypost where these ports are taken.
 const STAND_IN: &str = include_str!("stand_in.sh");
-/// A port, where commands and programs write one.
+/// A port, as commands and programs write it.
 static PORT: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(:|\bport )(\d{4,5})\b").expect("it is a regular expression"));
 
-/// Made once, for all pages.
+/// The surroundings, made once for all pages.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     /// Removed at the end.
     temporary: tempfile::TempDir,
     copy: PathBuf,
-    /// The ports of the pages, each with the one that takes its place; empty where the pages' own are free.
+    /// The ports of the pages, each with its replacement; empty if the pages' own are free.
     ports: Vec<(u16, u16)>,
     is_debug: bool,
 }
 
 impl Surroundings {
-    /// Looks which ports are free, and makes the folders. `copy` is the copy of the repository.
+    /// Checks which ports are free, and makes the folders. `copy` is the copy of the repository.
     pub(crate) fn new(copy: &Path, is_debug: bool, other_ports: bool) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("waypost-readme-").tempdir()?;
         let are_free = PORTS.iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
@@ -39,7 +39,7 @@ impl Surroundings {
         for folder in ["tmp", "bin", "installed/bin"] {
             fs::create_dir_all(surroundings.path(folder))?;
         }
-        // An answer of 400 or more is no success.
+        // A status of 400 or more is a failure.
         fs::write(surroundings.path(".curlrc"), "fail-with-body\n")?;
         if !surroundings.ports.is_empty() {
             surroundings.write_stand_ins()?;
@@ -66,7 +66,7 @@ impl Surroundings {
         self.path("installed/bin/waypost")
     }
 
-    /// Returns the ports that take the place of the pages'.
+    /// Returns the replacements of the pages' ports.
     pub(crate) fn other_ports(&self) -> &[(u16, u16)] {
         &self.ports
     }
@@ -84,7 +84,7 @@ impl Surroundings {
         Ok(path)
     }
 
-    /// Returns a page's text with the ports and folders that are used here.
+    /// Returns a page's text with the ports and folders of this run.
     pub(crate) fn typed(&self, text: &str) -> String {
         let mut text =
             text.replace("/tmp/", &self.tmp()).replace("~/waypost", &self.copy.display().to_string());
@@ -97,7 +97,7 @@ impl Surroundings {
         exchange(&text, self.ports.iter().copied())
     }
 
-    /// Returns what a terminal shows with the ports and folders of the pages.
+    /// Returns a terminal's output with the ports and folders of the pages.
     pub(crate) fn read(&self, shown: &str) -> String {
         let text = shown.replace(&self.tmp(), "/tmp/").replace(&self.copy.display().to_string(), "~/waypost");
         exchange(&text, self.ports.iter().map(|(page, here)| (*here, *page)))
@@ -128,14 +128,14 @@ impl Surroundings {
     }
 }
 
-/// Whether a variable is what `cargo run` says to this runner, or a setting of waypost.
+/// Returns whether a variable comes from `cargo run`, or is a setting of waypost.
 fn is_ours(name: &str) -> bool {
     ["CARGO_MANIFEST_", "CARGO_PKG_", "WAYPOST_"].iter().any(|begin| name.starts_with(begin))
         || ["CARGO", "CARGO_TARGET_DIR", "RUSTUP_TOOLCHAIN", "RUST_RECURSION_COUNT", "RUST_LOG", "BASH_ENV"]
             .contains(&name)
 }
 
-/// Lets the system choose a port for each of the pages'.
+/// Lets the system choose a replacement for each of the pages' ports.
 fn free_ports() -> Result<Vec<(u16, u16)>> {
     // All are held until the last is chosen, so that they differ.
     let held = PORTS.map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
@@ -146,7 +146,7 @@ fn free_ports() -> Result<Vec<(u16, u16)>> {
     Ok(ports)
 }
 
-/// Writes the second of each pair for the first.
+/// Replaces the first of each pair with the second.
 fn exchange(text: &str, pairs: impl Iterator<Item = (u16, u16)> + Clone) -> String {
     let exchanged = PORT.replace_all(text, |found: &Captures<'_>| {
         let port = found[2].parse::<u16>().ok();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_the_reader_are_ours() {
+    fn folders_of_the_reader_are_replaced() {
         let here = surroundings(false);
         let typed = here.typed("cat /tmp/event.json ~/waypost/a\n");
         assert!(
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debug_build_takes_the_place_of_the_release_build_for_waypost_alone() {
+    fn a_debug_build_replaces_the_release_build_of_waypost_only() {
         let here = surroundings(true);
         assert_eq!(here.typed("cargo run -q --release -- serve"), "cargo run -q -- serve");
         assert_eq!(
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(here.typed(plugin), plugin);
     }
 
-    // What a command names itself stays.
+    // A port that the command names is kept.
     #[test]
     fn the_stand_in_adds_a_port_where_none_is_named() {
         let here = surroundings(false);

@@ -13,16 +13,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The most that is kept of what a terminal shows; the rest is read and dropped.
 const SHOWN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long a terminal may take to end after Ctrl-C, until it is pressed once more; `serve` gives attempts under way ten
-/// seconds.
+/// How long a terminal may take to end before Ctrl-C is pressed again; `serve` gives attempts under way ten seconds.
 const END_TIME_MAX: Duration = Duration::from_secs(20);
-/// What stands around the shell's own word about a block; no program of the pages shows it.
+/// Encloses the shell's report on a block; no program of the pages prints it.
 const MARK: char = '\u{1e}';
-/// Keeps the first command of a block that fails: its exit code, its line within the block, and its text.
+/// Records the first command of a block that fails: its exit code, its line within the block, and its text.
 const PROLOGUE: &str = "trap '__failed=\"${__failed:-$?:$LINENO:$BASH_COMMAND}\"' ERR\n";
 
-/// Runs a script that goes on. The runner holds the other end of stdin: when that closes, because the runner was killed,
-/// everything in the terminal is killed too.
+/// Runs a script that keeps running. The runner holds the other end of stdin: when that closes, because the runner was
+/// killed, everything in the terminal is killed too.
 const RUNNING: &str = r#"trap '' INT
 { cat; kill -KILL 0; } <&0 >/dev/null 2>&1 &
 trap - INT
@@ -32,10 +31,10 @@ trap - INT
 pub(crate) struct Terminal {
     child: Child,
     group: Pid,
-    /// Where commands are typed; open as long as the terminal is.
+    /// Where commands are typed; open as long as the terminal.
     input: Option<ChildStdin>,
     screen: Arc<Screen>,
-    /// How many bytes of what is shown have been looked at.
+    /// How many bytes of the output have been read.
     read: usize,
 }
 
@@ -48,24 +47,24 @@ struct Screen {
 #[derive(Default)]
 struct Shown {
     bytes: Vec<u8>,
-    /// Whether all that could show something have ended.
+    /// Whether all processes that could print have ended.
     is_over: bool,
 }
 
-/// What came of a block that was typed.
+/// The result of a block that was typed.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) shown: String,
     /// The first command that failed.
     pub(crate) failed: Option<Failed>,
-    /// The folder in which the terminal is now.
+    /// The terminal's working directory after it.
     pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) code: i32,
-    /// Its line within the block, from 1, where it is known.
+    /// Its line within the block, from 1, if it is known.
     pub(crate) line: Option<usize>,
 }
 
@@ -77,25 +76,25 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Opens a terminal in which a script goes on running.
+    /// Opens a terminal in which a script keeps running.
     pub(crate) fn running(script: &Path, folder: &Path, set_up: &dyn Fn(&mut Command)) -> Result<Self> {
         Self::open(&[Path::new("-c"), Path::new(RUNNING), script], folder, set_up)
     }
 
     fn open(arguments: &[&Path], folder: &Path, set_up: &dyn Fn(&mut Command)) -> Result<Self> {
         let (reader, writer) = io::pipe().context("failed to make a pipe")?;
-        // Whoever starts the runner in the background may have it ignore Ctrl-C; a terminal does not.
+        // A runner that was started in the background may ignore Ctrl-C; a terminal must not.
         let mut command = Command::new("env");
         command.args(["--default-signal=INT", "bash"]).args(arguments).current_dir(folder);
         command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
         set_up(&mut command);
         let mut child = command.spawn().context("failed to start bash")?;
-        // The command holds the pipe open as long as it lives.
+        // The command holds the pipe open until it is dropped.
         drop(command);
         let (group, input) = (Pid::from_child(&child), child.stdin.take());
         let screen = Arc::new(Screen::default());
         let writing = Arc::clone(&screen);
-        // It ends with the last process that could show something.
+        // The thread ends with the last process that could print.
         thread::spawn(move || writing.fill(reader));
         Ok(Self { child, group, input, screen, read: 0 })
     }
@@ -124,25 +123,25 @@ impl Terminal {
         Ok(Outcome { shown, failed: Failed::read(failed), folder: folder.into() })
     }
 
-    /// Returns what is shown since the last look.
+    /// Returns the output since the last look.
     pub(crate) fn unread(&self) -> String {
         let shown = self.screen.lock();
         String::from_utf8_lossy(&shown.bytes[self.read..]).into_owned()
     }
 
-    /// Returns all that was shown.
+    /// Returns all output.
     pub(crate) fn all(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().bytes).into_owned()
     }
 
-    /// Counts all that is shown by now as looked at.
+    /// Marks all output so far as read.
     pub(crate) fn look(&mut self) {
         let length = self.screen.lock().bytes.len();
         self.read = length;
     }
 
-    /// Waits until `find` finds something in what is shown since the last look; it is told whether more may come.
-    /// `None` when it has found nothing within the bound.
+    /// Waits until `find` finds something in the output since the last look; `find` is told whether more may come. Returns
+    /// `None` if it finds nothing within the bound.
     pub(crate) fn wait<T>(
         &self,
         bound: Duration,
@@ -167,7 +166,7 @@ impl Terminal {
 
     /// Presses Ctrl-C and waits until everything in the terminal has ended.
     pub(crate) fn interrupt(mut self) -> Result<ExitStatus> {
-        // A program that is being started when the first one comes may miss it.
+        // A program that is just being started may miss the first Ctrl-C.
         for _ in 0..2 {
             kill_process_group(self.group, Signal::INT).context("it has ended already")?;
             if self.wait(END_TIME_MAX, |_, is_over| is_over.then_some(())).is_some() {
@@ -180,7 +179,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The group lives as long as the shell is not waited for, so that its number is not another's.
+        // The group exists until the shell is reaped, so its id cannot belong to another group.
         kill_process_group(self.group, Signal::KILL).ok();
         self.child.wait().ok();
     }
@@ -218,7 +217,7 @@ impl Failed {
         let mut parts = text.splitn(3, ':');
         let code = parts.next()?.parse().ok()?;
         let line = parts.next().and_then(|line| line.parse().ok());
-        // Where the block's last command fails behind `&&`, only the block as a whole has a code.
+        // If the block's last command fails after `&&`, only the block as a whole has an exit code.
         let is_block = parts.next().is_some_and(|command| command.starts_with(". '"));
         Some(Self { code, line: line.filter(|_| !is_block) })
     }
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_command_that_fails_is_told_with_its_line() {
+    fn the_first_command_that_fails_is_reported_with_its_line() {
         let (folder, mut terminal) = shell();
         let mut failed = |commands: &str| typed(folder.path(), &mut terminal, commands).failed;
         assert_eq!(failed("true\n(exit 3)\nfalse\ntrue\n"), Some(Failed { code: 3, line: Some(2) }));
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_on_ends_by_ctrl_c_with_all_that_it_started() {
+    fn ctrl_c_ends_a_script_and_everything_that_it_started() {
         let (_folder, mut terminal) = running("sleep 600 & trap 'kill $!; exit 7' INT; echo ready; wait\n");
         terminal.look();
         assert_eq!(terminal.unread(), "");
@@ -282,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_on_is_killed_when_nobody_holds_the_terminal_any_more() {
+    fn a_script_is_killed_when_its_stdin_is_closed() {
         let (_folder, mut terminal) = running("trap '' INT TERM HUP; echo ready; sleep 600; sleep 600\n");
         drop(terminal.input.take());
         terminal.wait(BOUND, |_, is_over| is_over.then_some(())).unwrap();
     }
 
     #[test]
-    fn a_wait_has_a_bound_and_ends_with_the_shell() {
+    fn a_wait_ends_at_its_bound_or_with_the_shell() {
         let (folder, mut terminal) = shell();
         assert_eq!(terminal.wait(Duration::from_millis(1), |_, _| None::<()>), None);
         std::fs::write(folder.path().join("block.sh"), "exit 3\n").unwrap();

@@ -1,4 +1,4 @@
-//! A run's folder with the example's event and files, which a test changes.
+//! A run's folder with the example's event and files, which tests modify.
 
 use std::cell::Cell;
 use std::fs;
@@ -15,7 +15,7 @@ pub(crate) struct Example {
     folder: TempDir,
 }
 
-/// Lets time pass by counting it.
+/// Counts the time to wait instead of waiting.
 pub(crate) struct CountingClock(Cell<Duration>);
 
 impl CountingClock {
@@ -23,7 +23,7 @@ impl CountingClock {
         Self(Cell::new(Duration::ZERO))
     }
 
-    /// Returns how long was waited.
+    /// Returns the total time of all waits.
     pub(crate) fn elapsed(&self) -> Duration {
         self.0.get()
     }
@@ -75,7 +75,7 @@ impl Example {
         self.rows().push(json!({"destinationTable": "TransactionKeyValue", "key": key, "value": value}));
     }
 
-    /// Takes away the key-values that begin with `proxymod.` and this.
+    /// Removes the key-values that begin with `proxymod.` and this.
     pub(crate) fn remove(&mut self, key: &str) {
         let key = format!("proxymod.{key}");
         self.rows().retain(|row| !row["key"].as_str().is_some_and(|found| found.starts_with(&key)));
@@ -86,7 +86,7 @@ impl Example {
         self.add(key, value);
     }
 
-    /// Takes away all models.
+    /// Removes all models.
     pub(crate) fn without_models(&mut self) {
         self.rows().retain(|row| row["mimetype"] != "text/x-python");
     }
@@ -98,7 +98,7 @@ impl Example {
         }));
     }
 
-    /// Writes folders as the metadata service does: without a `/` at their end.
+    /// Writes folders as the metadata service does: without a `/` at the end.
     pub(crate) fn with_bare_folders(&mut self) {
         for row in self.rows() {
             if let Some(folder) = row["subdir"].as_str() {
@@ -120,7 +120,7 @@ impl Example {
                 text += &format!(": {error}");
                 cause = error.source();
             }
-            // What differs from test to test.
+            // The folder differs from test to test.
             text.replace(&format!("{}/", self.folder.path().display()), "")
         })
     }

@@ -1,4 +1,4 @@
-//! Events and files that are wrong: each has its error, and nothing has waited before it came.
+//! Events and files that are wrong: each fails with its own error, before any model waits.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn a_missing_configuration_is_not_found() {
         let expected = format!("proxymod configuration '{named}' not found");
         assert_eq!(error(|example| example.remove(gone)), expected);
     }
-    // The couplings work with three, whatever the event says.
+    // The couplings need three, whatever the event says.
     let two = |example: &mut Example| {
         example.set("configs_count", "2");
         example.remove("config_3.");
@@ -32,7 +32,7 @@ fn a_missing_configuration_is_not_found() {
 }
 
 #[test]
-fn the_number_of_configurations_is_a_number_in_its_range() {
+fn the_count_of_configurations_is_a_number_in_its_range() {
     for count in ["0", "three", "", "-3", "2.5", "65", "99999999999999999999999999", " 3"] {
         let expected =
             format!("key-value 'proxymod.configs_count' is '{count}': it must be one number from 1 to 64");
@@ -49,7 +49,7 @@ fn the_number_of_configurations_is_a_number_in_its_range() {
 }
 
 #[test]
-fn a_configuration_has_its_sections_and_keys_complete_and_no_others() {
+fn a_configuration_has_exactly_the_known_keys_in_each_section() {
     for (gone, key, value, reason) in [
         ("config_1.INPUTS.in_dir", "task", "advance", "key 'INPUTS.in_dir' is missing"),
         ("config_1.PROJECT.runtime", "task", "advance", "key 'PROJECT.runtime' is missing"),
@@ -120,7 +120,7 @@ fn runtime_and_failure_are_numbers_in_their_range() {
 }
 
 #[test]
-fn key_values_of_no_configuration_are_refused() {
+fn key_values_that_belong_to_no_configuration_are_refused() {
     for key in ["config_4.PROJECT.runtime", "config_01.PROJECT.runtime", "other.PROJECT.runtime", "../x.A.b"]
     {
         let expected = format!(
@@ -143,7 +143,7 @@ fn a_section_that_the_coupling_needs_is_named() {
 }
 
 #[test]
-fn models_that_are_not_built_in_are_named_and_pointed_to_the_native_variant() {
+fn the_error_of_a_model_that_is_not_built_in_points_to_the_native_variant() {
     let unknown = |example: &mut Example| {
         example.add_model("it's_mine.py");
         example.download("models/it's_mine.py", b"import os");
@@ -161,7 +161,7 @@ fn models_that_are_not_built_in_are_named_and_pointed_to_the_native_variant() {
 }
 
 #[test]
-fn files_are_found_in_the_download_or_named() {
+fn a_file_that_was_not_downloaded_is_named() {
     let model = "proxymod model for file 'models/loose_coupling.py' is invalid";
     let gone =
         |name: &'static str| move |example: &mut Example| std::fs::remove_file(example.path(name)).unwrap();
@@ -240,7 +240,7 @@ fn wrong_tables_are_named_with_their_line() {
 }
 
 #[test]
-fn an_event_that_is_none_is_refused() {
+fn an_invalid_event_is_refused() {
     for event in [json!({}), json!([]), json!({"data": {"a": 1}}), json!({"data": "text"})] {
         let error = error(|example| example.event = event.clone());
         assert!(

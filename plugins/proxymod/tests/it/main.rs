@@ -1,4 +1,4 @@
-//! Runs of the example's event: what comes out, what is refused, and the same with Python.
+//! Runs of the example's event: the outputs, the refusals, and the same with Python.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 #![expect(clippy::print_stderr, reason = "a test says why it tests nothing")]

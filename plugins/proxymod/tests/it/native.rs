@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use crate::example::Example;
 
-/// Writes what it was called with, and the product of the first values of both inputs.
+/// A model that writes its arguments, and the product of the first values of both inputs.
 const STAND_IN: &str = r#"
 import configparser, os, sys
 
@@ -28,7 +28,7 @@ def stand_in(*paths):
     print("said on stderr", file=sys.stderr)
 "#;
 
-/// Runs the script in the example's folder; nothing where there is no Python.
+/// Runs the script in the example's folder; returns `None` where there is no Python.
 fn run(example: &Example) -> Option<Output> {
     example.write_event();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("native/run.py");
@@ -41,7 +41,7 @@ fn run(example: &Example) -> Option<Output> {
     }
 }
 
-/// Returns the last line of what the script says when it fails.
+/// Returns the last line of the script's error output when it fails.
 fn error(example: &Example) -> Option<String> {
     let output = run(example)?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -70,9 +70,9 @@ fn a_model_gets_three_configurations_and_its_outputs_are_collected() {
     assert!(!example.path("download/models/__pycache__").exists());
 }
 
-/// The real metadata service writes `models`, the original's example `models/`: no model was found.
+/// The real metadata service writes `models`, the original's example `models/`: with the former, no model was found.
 #[test]
-fn a_folder_may_come_without_a_slash_behind_it() {
+fn a_folder_may_come_without_a_trailing_slash() {
     let mut example = with_model(STAND_IN);
     example.with_bare_folders();
     let Some(output) = run(&example) else { return };

@@ -8,13 +8,13 @@ fn every_table_is_as_python_calculates_it() {
     example.run().unwrap();
     let tables = example.outputs().into_iter().filter(|name| name.ends_with(".csv"));
     let found: String = tables.map(|name| format!("== {name}\n{}", example.output(&name))).collect();
-    // Made by a Python script of its own, from the same inputs: each value is a root of a root of ….
+    // A separate Python script made this from the same inputs: each value is a root of a root of ….
     assert_eq!(found, include_str!("../data/expected_tables.txt"));
 }
 
-/// The real metadata service writes `models` and `inputs`, the original's example both with a `/` behind them.
+/// The real metadata service writes `models` and `inputs`; the original's example has a `/` at the end of both.
 #[test]
-fn folders_may_come_without_a_slash_behind_them() {
+fn folders_may_come_without_a_trailing_slash() {
     let mut example = Example::new();
     example.with_bare_folders();
     example.run().unwrap();
@@ -25,7 +25,7 @@ fn folders_may_come_without_a_slash_behind_them() {
 fn models_wait_as_long_as_their_configurations_say() {
     let (example, clock) = (Example::new(), CountingClock::new());
     example.run_with(&clock).unwrap();
-    // 2 + 2 + 5 seconds: once loose, four years tight, and twice in each of them two-way.
+    // 2 + 2 + 5 seconds: once loose, in four years tight, and twice in each of these years two-way.
     let took = clock.elapsed().as_secs();
     assert_eq!(took, 9 + 4 * 9 + 2 * 4 * 9);
 }
@@ -46,7 +46,7 @@ fn configurations_are_written_as_the_event_has_them() {
 }
 
 #[test]
-fn each_run_of_a_model_has_a_log_and_stdout_log_has_all() {
+fn each_run_of_a_model_has_a_log_and_stdout_log_has_all_of_them() {
     let example = Example::new();
     example.run().unwrap();
     let logs: Vec<_> = example.outputs().into_iter().filter(|name| name.ends_with(".log")).collect();
@@ -73,7 +73,7 @@ fn each_run_of_a_model_has_a_log_and_stdout_log_has_all() {
 }
 
 #[test]
-fn runs_in_the_same_second_share_a_log_and_none_is_lost() {
+fn runs_in_the_same_second_share_a_log_and_no_line_is_lost() {
     let mut example = Example::new();
     for number in 1..=3 {
         example.set(&format!("config_{number}.PROJECT.runtime"), 0);
@@ -118,13 +118,13 @@ fn a_failure_on_purpose_comes_after_the_wait_and_is_logged() {
 }
 
 #[test]
-fn other_folders_other_names_and_more_configurations_are_taken() {
+fn other_folders_other_names_and_more_configurations_are_accepted() {
     let mut example = Example::new();
     example.set("configs_count", 4);
     example.add("config_4.OUTPUTS.out_dir", "unused");
     example.set("config_1.OUTPUTS.out_dir", "a/b");
     example.set("config_2.OUTPUTS.out_dir", ".");
-    // Said twice alike is said once.
+    // The same value twice counts as one.
     example.add("config_2.OUTPUTS.out_dir", ".");
     example.without_models();
     example.add_model("loose_coupling.py");

@@ -1,4 +1,4 @@
-//! Calls itself until there is no stack left.
+//! Recurses until the stack overflows.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,5 +1,5 @@
-//! Asks its `url` by HTTP with its `method`, `times` times, follows redirects as a library would, and answers what came.
-//! With `headers` (`name: value`, one a line) and a `body`.
+//! Sends `times` HTTP requests to `url` with `method`, `headers` (`name: value`, one per line) and `body`, follows redirects
+//! as a library would, and returns what came back.
 
 waypost_guest_programs::filter!(answer);
 
@@ -62,7 +62,7 @@ fn get(url: &str) -> Result<(u16, Option<String>, usize), ErrorCode> {
     let body = response.consume().unwrap();
     let stream = body.stream().unwrap();
     let mut bytes = 0;
-    // A failing stream is a body that broke off.
+    // A failing stream means that the body broke off.
     while let Ok(read) = stream.blocking_read(64 * 1024) {
         bytes += read.len();
     }

@@ -1,5 +1,5 @@
-//! Wants more memory than there is, and where `cope` is set lives with less: then it answers, or panics with the text
-//! of `then`.
+//! Allocates more memory than there is. With `cope` it survives the failure: it answers, or panics with the text of
+//! `then`.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Grows a table until that is refused, and then does not cope.
+//! Grows a table until that is refused, and then aborts.
 
 #![feature(asm_experimental_arch)]
 
@@ -11,7 +11,7 @@ fn answer() -> String {
     std::process::abort();
 }
 
-/// Returns the size before, or -1 when the table cannot grow. Rust has no word for this.
+/// Returns the size before, or -1 when the table cannot grow. Rust has no function for this.
 fn grow(by: i32) -> i32 {
     let before;
     unsafe {

@@ -1,4 +1,4 @@
-//! Logs without end of sense: `lines` lines of `bytes` bytes each, then answers.
+//! Logs `lines` lines of `bytes` bytes each, then answers.
 
 waypost_guest_programs::filter!(answer);
 

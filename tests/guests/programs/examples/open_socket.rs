@@ -1,4 +1,4 @@
-//! Tries to reach the network by itself.
+//! Tries to open sockets itself.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,12 +1,11 @@
-//! Does what its configuration says, so that a test of the host needs no guest of its own.
+//! Does what its configuration says, so that most tests of the host can share it.
 //!
-//! `policy`, `filter`, `transform`: what each says. `ok` (the default), or one of
+//! `policy`, `filter`, `transform`: what each returns. `ok` (the default), or one of
 //! - `no: REASON`: deny, or skip;
 //! - `invalid-event: …`, `invalid-config: …`, `unavailable: …`, `internal: …`: the errors;
 //! - `panic: …`;
 //! - for `transform` also `none`, `same`, `upper` (a raw body: the data in upper case), `twice`, `stamp` (a raw body that
-//!   is another one each time: the attempt and the time), `raw` (the JSON of `body`, with `headers`: `name: value`, one a
-//!   line).
+//!   differs each time: the attempt and the time), `raw` (the JSON of `body`, with `headers`: `name: value`, one per line).
 //!
 //! `log`: a line to log. `count`: a key of the state to add 1 to; the new value goes into the raw body of `count`.
 

@@ -1,4 +1,4 @@
-//! Wants more random bytes at once than anybody needs.
+//! Requests an excessive number of random bytes at once.
 
 waypost_guest_programs::filter!(answer);
 

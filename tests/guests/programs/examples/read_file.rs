@@ -1,4 +1,4 @@
-//! Looks for what it was not given: files, environment, arguments, input.
+//! Looks for things that it has no access to: files, environment, arguments, input.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Makes outputs that nobody can send: the second of two, in the way that its configuration says.
+//! Makes two outputs, the second of which cannot be sent, for the reason that its configuration chooses.
 
 waypost_guest_programs::transform!(answer);
 

@@ -1,5 +1,5 @@
-//! A filter and nothing else, which says what its configuration says: `filter` is `ok` (the default), `no: REASON`, or
-//! `internal: …`, after it has spun for `spin_ms`.
+//! Exports only a filter. After spinning for `spin_ms` it returns what the configuration says: `filter` is `ok` (the
+//! default), `no: REASON`, or `internal: …`.
 
 wit_bindgen::generate!({ path: "../../../wit", world: "waypost:plugin/filter-plugin" });
 

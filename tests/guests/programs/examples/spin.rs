@@ -1,4 +1,4 @@
-//! Never ends: in a loop, or where `how` is `copy` in copies of 16 MiB, each of which is one instruction.
+//! Never ends: in a loop, or with `how` set to `copy` in copies of 16 MiB, each of which is one instruction.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Never ends before it is ever called.
+//! Spins in its start function, before any call.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Writes state until that is refused, and says how far it came.
+//! Writes state until that is refused, and reports how much it wrote.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Traps, without a word.
+//! Traps without a message.
 
 waypost_guest_programs::filter!(answer);
 

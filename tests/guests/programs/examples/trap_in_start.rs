@@ -1,4 +1,4 @@
-//! Panics before it is ever called.
+//! Panics in its start function, before any call.
 
 waypost_guest_programs::filter!(answer);
 

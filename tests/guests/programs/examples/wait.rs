@@ -1,4 +1,4 @@
-//! Waits in a host call, longer than anybody will.
+//! Waits in a host call, longer than any limit.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,4 +1,4 @@
-//! Writes a lot to stdout and stderr, and panics at the end of it.
+//! Writes a lot to stdout and stderr, and then panics.
 
 waypost_guest_programs::filter!(answer);
 

@@ -1,6 +1,6 @@
-//! What the small guests share: a plugin of one function.
+//! Shared by the small guests: macros for plugins of one function.
 
-/// Makes a component that exports `filter` of a function `fn() -> String`, whose answer is the reason for skipping.
+/// Makes a component that exports `filter`, from a function `fn() -> String` that returns the reason for skipping.
 #[macro_export]
 macro_rules! filter {
     ($answer:path) => {
@@ -21,7 +21,7 @@ macro_rules! filter {
     };
 }
 
-/// Makes a component that exports `transform` of a function `fn(Event) -> Vec<Output>`.
+/// Makes a component that exports `transform`, from a function `fn(Event) -> Vec<Output>`.
 #[macro_export]
 macro_rules! transform {
     ($answer:path) => {
@@ -43,8 +43,8 @@ macro_rules! transform {
     };
 }
 
-/// Makes a component that exports everything, lets every event pass, and has as schema what this expression makes of forty
-/// definitions, `s0` to `s40`, that each refer twice to the next one: a trillion ways through them.
+/// Makes a component that exports everything and lets every event pass. This expression makes its schema from forty
+/// definitions, `s0` to `s40`, each of which refers twice to the next one: a trillion paths through them.
 #[macro_export]
 macro_rules! endless_schema {
     ($name:literal, $schema:expr) => {

@@ -8,7 +8,7 @@ use waypost_handlers::upload::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 
 use super::*;
 
-/// Takes events, or not, and keeps what it was given.
+/// Accepts or refuses events, and records them.
 #[derive(Clone, Default)]
 struct Log {
     given: Arc<Mutex<Vec<Event>>>,
@@ -71,7 +71,7 @@ async fn an_output_becomes_an_event_that_the_next_handler_understands() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_the_same_event_and_what_was_accepted_is_not_sent_again() {
+async fn a_repeat_is_the_same_event_and_an_accepted_one_is_not_sent_again() {
     let (run, folder, log) = (Run::new(), tempfile::tempdir().unwrap(), Log::default());
     let uploader = log.uploader(folder.path());
     log.refusals.lock().unwrap().push("the disk is full");
@@ -103,7 +103,7 @@ async fn each_output_has_an_event_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_handler_that_triggers_itself_comes_to_an_end() {
+async fn a_handler_that_triggers_itself_ends() {
     let (folder, log) = (tempfile::tempdir().unwrap(), Log::default());
     let uploader = log.uploader(folder.path());
     let mut run = Run::new();

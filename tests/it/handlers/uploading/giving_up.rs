@@ -1,16 +1,16 @@
-//! Uploads that end in the middle: the service's doing, the disk's, or ours.
+//! Uploads that end early, because of the service, the disk, or Waypost itself.
 
 use super::*;
 use crate::handlers::ingest::OnUpload;
 use crate::harness::{Gate, wait_until};
 
-/// Waits until no thread works for an upload any more: each of them holds its meter.
+/// Waits until no thread works on an upload any more: each of them holds its meter.
 async fn nobody_works(meter: &Arc<Meter>) {
     wait_until("the upload's thread has ended", async || (Arc::strong_count(meter) == 1).then_some(())).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
+async fn a_broken_connection_leaves_nothing_behind() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
     service.on_upload([OnUpload::Drop(1 << 20)]);
@@ -24,7 +24,7 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_end_of_the_bundle_ends_it() {
+async fn an_answer_before_the_end_of_the_bundle_ends_the_upload() {
     let (run, service) = (Run::new(), Ingest::start().await);
     service.on_upload([OnUpload::AnswerAtOnce(413, "that is too much")]);
     let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
@@ -37,7 +37,7 @@ async fn an_answer_that_comes_before_the_end_of_the_bundle_ends_it() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_named() {
+async fn an_unreachable_service_is_named() {
     let run = Run::new();
     let nowhere = crate::harness::Reserved::new();
     let uploader = uploader(&Destination::Ingest {
@@ -86,7 +86,7 @@ async fn a_file_that_changes_while_it_is_read_fails_the_upload() {
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_waits_for_ends() {
+async fn an_upload_that_is_dropped_ends() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let (uploader, output, meter) = (uploader(&to(&service)).unwrap(), run.large(), meter());
     let (gate, notes) = (Gate::closed(), run.notes());
@@ -102,7 +102,7 @@ async fn an_upload_that_nobody_waits_for_ends() {
 }
 
 #[tokio::test]
-async fn a_copy_that_nobody_waits_for_ends_and_is_not_seen() {
+async fn a_copy_that_is_dropped_ends_and_stays_invisible() {
     let (run, folder) = (Run::new(), tempfile::tempdir().unwrap());
     let uploader = uploader(&Destination::Local(folder.path().to_owned())).unwrap();
     let (output, meter, notes) = (run.large(), meter(), run.notes());

@@ -1,4 +1,4 @@
-//! Bundles to an ingest service that does what it should, soon or late.
+//! Bundles to an ingest service: successes, retries and failed jobs.
 
 use super::*;
 use crate::handlers::ingest::{OnState, OnUpload};
@@ -35,10 +35,10 @@ async fn a_bundle_is_sent_with_its_length_and_watched_until_it_is_ingested() {
     assert_eq!(service.asked(), ["101"; 4]);
 }
 
-/// The length is told before anything is packed: names and sizes around the edges of the tar's blocks must
-/// not make it a lie.
+/// The length is announced before anything is packed: it must be right for names and sizes around the
+/// boundaries of the tar's blocks.
 #[tokio::test]
-async fn names_and_sizes_of_any_length_fit_into_the_length_that_was_told() {
+async fn the_announced_length_is_right_for_names_and_sizes_of_any_length() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let names: Vec<_> = [94, 95, 96, 200, 255].iter().map(|length| "n".repeat(*length)).collect();
     let deep = format!("{}/{}/ä b\n\"c\\", "d".repeat(200), "é".repeat(120));
@@ -68,7 +68,7 @@ async fn an_empty_output_is_a_bundle_too() {
 }
 
 #[tokio::test]
-async fn a_password_goes_with_every_request() {
+async fn every_request_carries_the_password() {
     let (run, service) = (Run::new(), Ingest::start().await);
     service.knows_only("me", "se cret");
     let file = run.folder.path().join("password");
@@ -110,7 +110,7 @@ async fn secrets_that_cannot_be_read_are_named() {
 }
 
 #[tokio::test]
-async fn trouble_on_the_way_to_a_state_is_waited_out() {
+async fn polling_continues_through_temporary_failures() {
     let (run, service) = (Run::new(), Ingest::start().await);
     service.on_state([
         OnState::Answer(500, "oh"),
@@ -124,7 +124,7 @@ async fn trouble_on_the_way_to_a_state_is_waited_out() {
 }
 
 #[tokio::test]
-async fn what_was_uploaded_once_is_only_watched_by_the_next_try() {
+async fn after_a_complete_upload_the_next_attempt_only_polls() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let uploader = uploader(&to(&service)).unwrap();
     let output = run.small();
@@ -138,7 +138,7 @@ async fn what_was_uploaded_once_is_only_watched_by_the_next_try() {
     assert!(done.place.starts_with("ingest job 101 "), "{}", done.place);
     assert_eq!(service.attempts(), 1);
 
-    // Another service's job is none of this one's.
+    // A job of another service does not count.
     let other = Ingest::start().await;
     run.upload(&super::uploader(&to(&other)).unwrap(), &output).await.unwrap();
     assert_eq!((service.attempts(), other.attempts()), (1, 1));
@@ -169,10 +169,10 @@ async fn a_job_that_failed_or_is_forgotten_is_uploaded_again() {
     assert_eq!(service.uploads().len(), 3);
 }
 
-/// The real service answers with a traceback, and the reason, its last line, was cut off. What policy and the reading of
-/// metadata refused was uploaded again and again, each time the whole bundle.
+/// The real service answers with a traceback whose last line, the reason, was cut off. Bundles that policy or the metadata
+/// check refused were uploaded again and again, as a whole.
 #[tokio::test]
-async fn a_failed_job_says_its_last_line_and_is_lasting_where_the_bundle_is_judged() {
+async fn a_failed_job_shows_its_last_line_and_is_final_if_the_bundle_was_rejected() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let uploader = uploader(&to(&service)).unwrap();
     let output = run.small();
@@ -186,7 +186,7 @@ async fn a_failed_job_says_its_last_line_and_is_lasting_where_the_bundle_is_judg
         ("load metadata", "'destinationTable'", true),
     ] {
         service.on_state_anew([OnState::FailedAt(task, reason.to_owned())]);
-        // The job of the try before is none of this one's.
+        // The job of the previous attempt does not count.
         fs::remove_dir_all(run.notes()).ok();
         let error = run.upload(&uploader, &output).await.unwrap_err();
         assert_eq!(error.is_lasting(), is_lasting, "{error}");
@@ -196,14 +196,14 @@ async fn a_failed_job_says_its_last_line_and_is_lasting_where_the_bundle_is_judg
     }
 }
 
-/// Ingest takes a first `data` of a row's `subdir` away, so that the files of a folder of this name were not found.
+/// Ingest strips a leading `data` from a row's `subdir`, so the files of a folder with this name were not found.
 #[tokio::test]
-async fn the_rows_of_an_output_folder_data_are_those_that_ingest_reads() {
+async fn the_rows_of_an_output_folder_named_data_are_readable_for_ingest() {
     let (run, service) = (Run::new(), Ingest::start().await);
     run.write("output", [("data/deep/a", &b"1"[..]), ("data/b", b"2"), ("other/data/c", b"3"), ("d", b"4")]);
     run.upload(&uploader(&to(&service)).unwrap(), &run.output(0, "output")).await.unwrap();
     let bundle = service.uploads()[0].bundle();
-    // As `get_clipped` of Pacifica's ingest has it.
+    // As in `get_clipped` of Pacifica's ingest.
     let clipped = |path: &str| path.strip_prefix("data/").unwrap_or(path).to_owned();
     let mut found: Vec<_> = bundle
         .rows_of("Files")
@@ -221,7 +221,7 @@ async fn the_rows_of_an_output_folder_data_are_those_that_ingest_reads() {
 }
 
 #[tokio::test]
-async fn a_job_that_takes_too_long_names_the_limit_and_what_was_said_last() {
+async fn a_job_that_takes_too_long_names_the_limit_and_its_last_state() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let Destination::Ingest { url, status_url, auth, .. } = to(&service) else { unreachable!() };
     let timeout = Duration::from_millis(300);
@@ -240,7 +240,7 @@ async fn a_job_that_takes_too_long_names_the_limit_and_what_was_said_last() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_shown() {
+async fn an_answer_that_cannot_be_parsed_is_shown() {
     let (run, service) = (Run::new(), Ingest::start().await);
     let uploader = uploader(&to(&service)).unwrap();
     for (status, text, part) in [

@@ -9,7 +9,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nowhere_takes_everything_and_keeps_nothing() {
+async fn without_a_destination_everything_is_accepted_and_nothing_kept() {
     let run = Run::new();
     let done = run.upload(&uploader(&Destination::Nowhere).unwrap(), &run.small()).await.unwrap();
     assert_eq!(
@@ -19,7 +19,7 @@ async fn nowhere_takes_everything_and_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_bundle_has_the_files_and_what_is_said_of_them() {
+async fn a_bundle_has_the_files_and_their_metadata() {
     let (run, folder) = (Run::new(), tempfile::tempdir().unwrap());
     let uploader = uploader(&Destination::Local(folder.path().join("made/by/it"))).unwrap();
     let done = run.upload(&uploader, &run.small()).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_bundle_has_the_files_and_what_is_said_of_them() {
 }
 
 #[tokio::test]
-async fn a_repeat_takes_the_place_of_what_was_there() {
+async fn a_repeat_replaces_the_earlier_bundle() {
     let (run, folder) = (Run::new(), tempfile::tempdir().unwrap());
     let uploader = uploader(&Destination::Local(folder.path().to_owned())).unwrap();
     run.write("output", [("old.txt", &b"old"[..])]);
@@ -80,7 +80,7 @@ async fn each_output_has_a_bundle_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_not_there_at_all() {
+async fn a_bundle_that_cannot_be_written_does_not_appear_at_all() {
     let (run, folder) = (Run::new(), tempfile::tempdir().unwrap());
     let output = run.small();
     fs::write(run.folder.path().join("output/b/c.csv"), "longer than before").unwrap();

@@ -1,5 +1,5 @@
-//! Tries to see and to change what is not its own, by WASI itself and by Rust's library. It prints what succeeded, and
-//! whatever it read that is secret.
+//! Tries to read and to change files outside its folders, through WASI and through Rust's library. It prints what
+//! succeeded, and any secret that it read.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ const STAY: PathFlags = PathFlags::empty();
 const READ: DescriptorFlags = DescriptorFlags::READ;
 const NOTHING: OpenFlags = OpenFlags::empty();
 
-/// What lies outside, as seen from each of the folders.
+/// Paths that lead outside, relative to each of the folders.
 const OUTSIDE: [&str; 8] = [
     "..",
     "../secret",
@@ -74,7 +74,7 @@ fn look_outside(folders: &BTreeMap<String, Descriptor>) {
     }
 }
 
-/// Makes links that point out of an output, and goes through them.
+/// Makes links that point out of an output, and follows them.
 fn follow_links(here: &Descriptor, output: &Descriptor) {
     let targets = ["..", "../..", "../../secret", "../event.json", "../download/sub/data.txt", "../download"];
     for (place, target) in targets.iter().enumerate() {
@@ -201,7 +201,7 @@ fn change_folder(name: &str, folder: &Descriptor) {
     }
 }
 
-/// The same as anybody would write it.
+/// The same through Rust's library.
 fn by_the_library() {
     use std::fs;
     let tell = |what: &str, succeeded: bool| {

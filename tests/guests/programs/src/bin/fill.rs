@@ -1,4 +1,4 @@
-//! Fills its output, in the way and to the size that its arguments say. What fails ends it, with 1.
+//! Fills its output, in the way and to the size that its arguments say. A failure ends it with exit code 1.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -7,7 +7,7 @@ use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags, filesystem_error_code};
 use wasip2::io::streams::StreamError;
 
-/// How much goes into each of many files.
+/// The size of each of many files.
 const PIECE: usize = 1000;
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     }
 }
 
-/// Does something so many times, and prints how often it succeeded.
+/// Calls `once` this many times, and prints how often it succeeded.
 fn each(times: usize, mut once: impl FnMut(usize) -> io::Result<()>) -> io::Result<()> {
     for n in 0..times {
         if let Err(error) = once(n) {
@@ -102,7 +102,7 @@ fn open(folder: &Descriptor, path: &str) -> io::Result<Descriptor> {
     folder.open_at(PathFlags::empty(), path, OpenFlags::CREATE, flags).map_err(io::Error::other)
 }
 
-/// Without a stream.
+/// Writes without a stream.
 fn direct(bytes: usize) -> io::Result<()> {
     let file = open(&output(), "f")?;
     for begin in (0..bytes).step_by(PIECE) {
@@ -111,7 +111,7 @@ fn direct(bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Without Rust's library, which calls each error of a stream EIO.
+/// Writes without Rust's library, which maps each error of a stream to EIO.
 fn stream(bytes: usize) -> io::Result<()> {
     let file = open(&output(), "f")?;
     let stream = file.write_via_stream(0).map_err(io::Error::other)?;
@@ -144,7 +144,7 @@ fn grow_links(number: usize) -> io::Result<()> {
     each(number, |_| file.write_all(&[0; PIECE]))
 }
 
-/// Keeps files open that it has deleted: nobody sees them, and they fill the disk.
+/// Keeps deleted files open: they are invisible, and fill the disk.
 fn hoard(number: usize) -> io::Result<()> {
     let mut kept = Vec::new();
     each(number, |_| {
@@ -156,7 +156,7 @@ fn hoard(number: usize) -> io::Result<()> {
     })
 }
 
-/// Hides pieces deeper than a path may be long.
+/// Hides pieces so deep that their paths exceed the longest path.
 fn deep(number: usize) -> io::Result<()> {
     let name = "d".repeat(200);
     let mut folder = output();
@@ -168,7 +168,7 @@ fn deep(number: usize) -> io::Result<()> {
     }
     each(number, |n| {
         fs::write("output/f", "")?;
-        // Whoever measures after this sees less than there is.
+        // A measurement after this sees less than there is.
         fs::remove_file("output/f")?;
         open(&folder, &n.to_string())?.write(&[0; PIECE], 0).map_err(io::Error::other)?;
         Ok(())

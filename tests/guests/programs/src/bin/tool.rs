@@ -1,4 +1,4 @@
-//! A program that does what its arguments say: it shows what it was given, and ends in each way in which one can.
+//! Does what its arguments say: shows what it was given, or ends in one of the ways in which a program can end.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn sockets() {
     println!("{connected:?} {bound:?}");
 }
 
-/// Prints the status and how many bytes came, or the error.
+/// Prints the status and the number of bytes received, or the error.
 fn fetch(authority: &str) {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).unwrap();
