@@ -33,9 +33,9 @@ const INSTALL: &str = "cargo install -q --locked --path host/cli";
 /// Pages that `waypost plugin new` writes, each with its command. It fills in names, so these pages run in the project that
 /// it writes.
 const WRITTEN: [(&str, &str); 3] = [
-    ("host/templates/rust/all/README.md", "waypost plugin new big-files --lang rust --kind filter"),
-    ("host/templates/js/all/README.md", "waypost plugin new to-chat --lang js --kind transform"),
-    ("host/templates/python/all/README.md", "waypost plugin new large --lang python --kind filter"),
+    ("host/cli/templates/rust/all/README.md", "waypost plugin new big-files --lang rust --kind filter"),
+    ("host/cli/templates/js/all/README.md", "waypost plugin new to-chat --lang js --kind transform"),
+    ("host/cli/templates/python/all/README.md", "waypost plugin new large --lang python --kind filter"),
 ];
 
 /// Runs the commands of the READMEs, and compares what they show with what the READMEs say.

@@ -1,4 +1,4 @@
-//! What `waypost plugin new` writes: the files of `host/templates`, the SDK and the WIT, all embedded in this binary.
+//! What `waypost plugin new` writes: the files of `host/cli/templates`, the SDK and the WIT, all embedded in this binary.
 //!
 //! `templates/LANGUAGE/all` is in every project of the language, `templates/LANGUAGE/KIND` in those of the kind, and
 //! `templates/KIND` in those of the kind in any language: the same cases hold for all languages.
