@@ -1,7 +1,39 @@
-//! Waypost: a self-hosted router of CloudEvents, as a library. The `waypost` binary is one user of it.
+//! Waypost routes CloudEvents: programs publish them, people and programs subscribe with a JSONPath, and each event goes,
+//! durably and at least once, to everyone whose filter matches and who may see it. This crate is the router to embed;
+//! the `waypost` binary is one user of it.
 //!
-//! Producers POST events; people keep subscriptions, each a JSONPath filter and a target URL; every event goes,
-//! durably and at least once, to everyone whose filter matches and who may see it.
+//! ```
+//! use waypost::{NewEvent, Waypost};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (sender, mut received) = tokio::sync::mpsc::channel(1);
+//! let waypost = Waypost::in_memory().open().await?; // or Waypost::builder("folder")
+//! waypost
+//!     .subscribe_fn("images", "$.data[?@.kind == 'image']", move |delivery| {
+//!         let sender = sender.clone();
+//!         async move {
+//!             println!("{} of {}", delivery.event.ty(), delivery.event.source());
+//!             # sender.send(()).await.ok();
+//!             Ok(())
+//!         }
+//!     })
+//!     .await?;
+//! let data = serde_json::json!([{"kind": "image"}]);
+//! waypost.publish(NewEvent::new("org.example.stored", "/camera").data(data)).await?;
+//! # received.recv().await;
+//! waypost.shutdown(std::time::Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Waypost::subscribe`] sends to a URL instead, [`Waypost::http`] is the REST API to nest into your own application, and
+//! [`Waypost::serve`] serves it. `host/examples` has a program for each.
+//!
+//! # Features
+//!
+//! `plugins` (default): WebAssembly plugins. Without it wasmtime is not compiled, and a module is refused as what this
+//! program cannot run.
 //!
 //! # The way of an event
 //!
@@ -16,36 +48,36 @@
 //!                                                           form     time
 //! ```
 //!
-//! A [`handler`] is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
+//! A `handler` is a program that runs on an event's data files. A run of it is a delivery too, whose recipient is the
 //! handler: enqueued in the same commit, for the first handler whose filter matches. Targets and handlers have the same
 //! workers (`host/engine/src/worker`), with a deliverer each.
 //!
-//! A plugin is a WebAssembly component that a subscription may carry: [`modules`] keeps it, [`plugin`] runs it, a fresh
-//! instance for each delivery. The payload that it renders is frozen on disk ([`store::Store::freeze`]) before anything of
+//! A plugin is a WebAssembly component that a subscription may carry: `modules` keeps it, `plugin` runs it, a fresh
+//! instance for each delivery. The payload that it renders is frozen on disk (`store::Store::freeze`) before anything of
 //! it is sent.
 //!
 //! A wake couples the two lines: delivery takes its input from the store alone, so a restart after a crash runs the
-//! same code as a normal day. [`recovery`] is the second source of deliveries: it matches the events of the log again,
+//! same code as a normal day. `recovery` is the second source of deliveries: it matches the events of the log again,
 //! and enqueues what a subscription missed.
 //!
 //! # Promises
 //!
 //! 1. A 2xx from `/receive` means that the event and every delivery that it causes are on disk, in one commit
-//!    ([`store::Store::accept`]).
+//!    (`store::Store::accept`).
 //! 2. At least once: no kill, power cut or full disk loses an accepted delivery. A repeat carries the same
-//!    `webhook-id` ([`domain::DeliveryId::of`]) and the same bytes.
+//!    `webhook-id` (`domain::DeliveryId::of`) and the same bytes.
 //! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing
 //!    but permits for what goes beyond one attempt each (`worker`), and a plugin yields to others and has limits
-//!    ([`plugin`]).
+//!    (`plugin`).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, nor passed to a subscriber's plugin, before
-//!    [`policy`] has allowed the user to see the event. No answer counts as a denial. (The sender and admins see the
-//!    event in any case.) Requests that Waypost sends for users and plugins never claim a user's identity ([`net`]).
+//!    `policy` has allowed the user to see the event. No answer counts as a denial. (The sender and admins see the
+//!    event in any case.) Requests that Waypost sends for users and plugins never claim a user's identity (`net`).
 //! 5. Everything has a limit, which its error names: bodies, times, connections, attempts at once, kept answers,
 //!    filters, plugins and their compilation, handlers and what they fetch and make, what is kept for a user, and with
 //!    [`config::Config::retention`] the log.
 //! 6. What happened can be looked up: `/events/{id}` has every match, policy answer, plugin's verdict and attempt, the
 //!    filters that gave no answer, and on demand why a subscription did not match.
-//! 7. Matching does not slow down with subscriptions that do not match ([`matching::Index`]).
+//! 7. Matching does not slow down with subscriptions that do not match (`matching::Index`).
 //!
 //! # Words
 //!
@@ -65,43 +97,27 @@
 //! cli       the binary
 //! ```
 //!
-//! `domain` uses none of them, `matching` only `domain`; neither knows tokio. Absent on purpose: redb outside [`store`],
-//! wasmtime outside [`plugin`], HTTP statuses for errors outside `http::error`, the wall clock outside [`clock`], and any
-//! global state. Every long task is a [`stage`]: the end of one ends the service.
-//!
-//! # Embedding
-//!
-//! ```no_run
-//! use waypost::config::Config;
-//! use waypost::service::Service;
-//!
-//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config { data: "/var/lib/mine/events".into(), ..Config::default() };
-//! let service = Service::open(config).await?;
-//! let event = waypost::domain::Event::from_json(
-//!     r#"{"specversion": "1.0", "type": "org.example.done", "source": "/mine", "id": "1", "data": {"run": 7}}"#,
-//! )?;
-//! let ids = service.accept(vec![event], "mine").await?;
-//! println!("on disk: {}", ids[0]);
-//! service.close().await;
-//! # Ok(())
-//! # }
-//! ```
+//! `domain` uses none of them, `matching` only `domain`; neither knows tokio. Absent on purpose: redb outside `store`,
+//! wasmtime outside `plugin`, HTTP statuses for errors outside `http::error`, the wall clock outside `clock`, and any
+//! global state. Every long task is a `stage`: the end of one ends the service.
 
-pub use waypost_domain as domain;
-pub use waypost_engine::{delivery, directory, intake, modules, policy, recovery};
-pub use waypost_handlers as handler;
-pub use waypost_matching as matching;
-pub use waypost_net as net;
-pub use waypost_runtime::{chain, clock, stage};
-pub use waypost_sandbox as plugin;
-pub use waypost_secrets::{self as secrets, signing};
-pub use waypost_store as store;
+mod embed;
 
-pub mod identity;
-
+#[doc(hidden)]
+pub mod config;
+#[doc(hidden)]
 pub mod http;
-
+#[doc(hidden)]
+pub mod identity;
+#[doc(hidden)]
 pub mod service;
 
-pub mod config;
+pub use embed::{
+    AddHandler, Builder, Decision, DeliveryStory, EventStory, Handlers, NewEvent, NewSubscription, OpenError,
+    Policy, PublishError, ReadError, Since, Subscription, SubscriptionError, Subscriptions, Waypost,
+};
+pub use identity::Caller;
+pub use waypost_domain::{Entry, Event, EventId, State, SubscriptionId};
+pub use waypost_engine::delivery::{FunctionCall as Delivery, FunctionError};
+pub use waypost_handlers::{Run, fetch::Source, upload::Destination};
+pub use waypost_runtime::stage::DeadStage;

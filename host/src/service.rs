@@ -8,6 +8,7 @@ mod upkeep;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::HeaderValue;
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use waypost_engine::delivery::{self, Dispatcher, StartError};
 use waypost_engine::directory::{Directory, Route};
 use waypost_engine::intake::{self, Intake};
 use waypost_engine::modules::Modules;
-use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError};
+use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError, ProgramPolicy};
 use waypost_engine::recovery::Recoveries;
 use waypost_handlers::upload::Refusal;
 use waypost_handlers::{self as handler, Deps, Runs};
@@ -93,6 +94,27 @@ pub struct Service {
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    event_bytes_max: usize,
+}
+
+/// What an embedding program opens a service with, besides a configuration.
+#[derive(Default)]
+pub(crate) struct Parts {
+    /// Where the program serves the routes.
+    pub(crate) served_at: Option<SocketAddr>,
+    /// Its own policy.
+    pub(crate) policy: Option<Arc<dyn ProgramPolicy>>,
+    pub(crate) kept: Kept,
+}
+
+/// Where a service keeps its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// In its folder.
+    #[default]
+    OnDisk,
+    /// In memory, but for modules and runs, which are in its folder.
+    InMemory,
 }
 
 impl Service {
@@ -101,7 +123,7 @@ impl Service {
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        Self::open_at(config, None).await
+        Self::open_with(config, Parts::default()).await
     }
 
     /// Opens the store as [`Self::open`] does, for a program that serves [`Self::router`] at `served_at` or has that
@@ -110,20 +132,30 @@ impl Service {
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
     pub async fn open_at(config: Config, served_at: Option<SocketAddr>) -> Result<Self, Error> {
+        Self::open_with(config, Parts { served_at, ..Parts::default() }).await
+    }
+
+    /// Opens the store as [`Self::open`] does, with the parts of an embedding program.
+    pub(crate) async fn open_with(config: Config, parts: Parts) -> Result<Self, Error> {
         config.check().map_err(Error::Config)?;
         net::tls::install_provider();
         let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
         let tls = tls(&config).await?;
-        let store = open_store(&config).await?;
+        let store = match parts.kept {
+            Kept::OnDisk => open_store(&config).await?,
+            Kept::InMemory => {
+                Store::in_memory(&config.data, options(&config)).map(Arc::new).map_err(Error::Open)?
+            }
+        };
         if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
             store.close().await;
             return Err(Error::Strangers { listen: config.listen, data: config.data.display().to_string() });
         }
         let guard = config.guard();
-        if let Some(address) = served_at {
+        if let Some(address) = parts.served_at {
             guard.serves_at(address);
         }
-        let mut service = Box::pin(Self::start(config, routes, store, Arc::new(guard))).await?;
+        let mut service = Box::pin(Self::start(config, routes, store, Arc::new(guard), parts.policy)).await?;
         service.tls = tls;
         service.watch_tls();
         Ok(service)
@@ -144,12 +176,16 @@ impl Service {
         routes: Vec<Route>,
         store: Arc<Store>,
         guard: Arc<Guard>,
+        own_policy: Option<Arc<dyn ProgramPolicy>>,
     ) -> Result<Self, Error> {
         let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
         let host = Arc::new(Host::new(config.sandbox(Arc::clone(&guard))));
         let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.room());
         let modules = Arc::new(modules);
-        let policy = policy(&config, &guard).await?;
+        let policy = match own_policy {
+            Some(own) => Policy::Program(own),
+            None => policy(&config, &guard).await?,
+        };
         let limits = attempts(&config);
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
         let service_key = ServiceKey::load(&config.data, store.vault()).map_err(Error::SigningKey)?;
@@ -198,7 +234,8 @@ impl Service {
             identity,
             filter_dialect: config.filter_dialect_default,
         };
-        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop })
+        let event_bytes_max = config.event_bytes_max;
+        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop, event_bytes_max })
     }
 
     /// Accepts events from the embedding program, all or none, as `POST /receive` does; returns their ids once they
@@ -248,6 +285,16 @@ impl Service {
         http::router(self.api.clone())
     }
 
+    /// Returns what the routes use.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Returns how many bytes an event may have.
+    pub(crate) fn event_bytes_max(&self) -> usize {
+        self.event_bytes_max
+    }
+
     /// Waits until a stage of the service is dead: it accepts and delivers nothing more, and only closing it and opening
     /// it again helps. [`Self::serve`] does the first by itself. Cancel safe.
     pub async fn dead_stage(&self) -> DeadStage {
@@ -269,6 +316,19 @@ impl Service {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), DeadStage> {
+        self.serve_until(listener, shutdown).await
+    }
+
+    /// Serves the REST API until [`Self::shutdown`] is called.
+    pub(crate) async fn serve_on(&self, listener: TcpListener) -> Result<(), DeadStage> {
+        self.serve_until(listener, std::future::pending()).await
+    }
+
+    async fn serve_until(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), DeadStage> {
         match listener.local_addr() {
             Ok(address) => self.api.guard.serves_at(address),
             Err(error) => {
@@ -276,7 +336,7 @@ impl Service {
             }
         }
         let alarm = self.store.alarm();
-        let stopping = alarm.stop_token();
+        let stopping = self.stop.child_token();
         let shutdown = async {
             tokio::select! {
                 () = shutdown => stopping.cancel(),
@@ -288,25 +348,29 @@ impl Service {
         let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
         let delivered = async {
             stopping.cancelled().await;
-            self.stop_stages().await;
+            self.stop_stages(self.connections.grace).await;
         };
         tokio::join!(served, delivered);
-        self.close().await;
+        self.shutdown(self.connections.grace).await;
         alarm.dead().map_or(Ok(()), |dead| Err(dead.clone()))
     }
 
     /// Ends attempts and runs: one grace period for all.
-    async fn stop_stages(&self) {
-        let grace = self.connections.grace;
+    async fn stop_stages(&self, grace: Duration) {
         tokio::join!(self.dispatcher.stop(grace), self.api.runs.stop(grace));
     }
 
     /// Ends in order: recoveries stop, no new attempts begin, those under way get the grace period, then the store
     /// writes what is queued.
     pub async fn close(self) {
+        self.shutdown(self.connections.grace).await;
+    }
+
+    /// Ends as [`Self::close`] does, with a grace period of its own. The data folder is free once this is dropped.
+    pub(crate) async fn shutdown(&self, grace: Duration) {
         self.stop.cancel();
         self.api.recoveries.stop().await;
-        self.stop_stages().await;
+        self.stop_stages(grace).await;
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
@@ -442,8 +506,14 @@ async fn runs(
 
 /// Opens the store that a service with this configuration has.
 pub async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
-    let folder = config.data.clone();
-    let options = Options {
+    let (folder, options) = (config.data.clone(), options(config));
+    let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
+    let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
+    Ok(Arc::new(store))
+}
+
+fn options(config: &Config) -> Options {
+    Options {
         dedup_window: config.dedup_window.unwrap_or_default(),
         user_bytes_max: config.user_bytes_max,
         queue_bytes_max: config.accept_bytes_max,
@@ -453,10 +523,7 @@ pub async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
             tokens: config.user_tokens_max,
         },
         master_key: config.master_key_file.clone(),
-    };
-    let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
-    let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
-    Ok(Arc::new(store))
+    }
 }
 
 #[cfg(test)]

@@ -158,8 +158,8 @@ async fn a_token_server_that_fails_is_an_outcome_with_a_reason_and_is_asked_agai
         // This case comes first: on a kept connection, the request would be repeated.
         (Answer::drop_connection(), "gave no answer"),
         (Answer::status(401).body(denied.to_string()), "answered 401: invalid_client: (secret) is not it"),
-        (Answer::status(200).body("<html>"), "no JSON"),
-        (Answer::status(200).body("x".repeat(200_000)), "no JSON"),
+        (Answer::status(200).body("<html>"), "is not a JSON object"),
+        (Answer::status(200).body("x".repeat(200_000)), "is not a JSON object"),
         (Answer::status(200).body(r#"{"access_token": "a\r\nb"}"#), "no header"),
         (Answer::status(307).header("location", target.url("/elsewhere")), "answered 307"),
         (Answer::status(200).after(&hanging), "did not answer within"),

@@ -207,7 +207,7 @@ async fn create_in(data: PathBuf, body: Value) -> anyhow::Result<Row> {
     let note = note.with("name", token.name.as_str()).with("scopes", token.scopes.to_string());
     let kept = store.put_token(token.clone(), note).await;
     store.close().await;
-    kept.context("failed to keep the token")?;
+    kept.context("failed to store the token")?;
     let mut shown = waypost::http::show_token(&token, None);
     shown["token"] = text.into();
     Ok(serde_json::from_value(shown)?)

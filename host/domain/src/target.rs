@@ -58,6 +58,9 @@ pub enum TargetError {
     TooLong(usize),
 }
 
+/// The scheme of targets inside this program.
+const IN_PROCESS: &str = "in-process:";
+
 /// The longest URL, in bytes. Many servers refuse longer request lines.
 const LENGTH_MAX: usize = 8 * 1024;
 
@@ -67,6 +70,17 @@ impl TargetUrl {
         // Older versions accepted fragments, and did not send them.
         let uri = parse(text.split('#').next().unwrap_or_default());
         Self { text, uri }
+    }
+
+    /// Returns the target that is a function of this program, registered under `name`. No text that a user writes is
+    /// one.
+    pub fn in_process(name: &str) -> Self {
+        Self::from_stored(format!("{IN_PROCESS}{name}"))
+    }
+
+    /// Returns the name of the function, if it is one.
+    pub fn function(&self) -> Option<&str> {
+        self.text.strip_prefix(IN_PROCESS)
     }
 
     /// Returns the URL as it was written.

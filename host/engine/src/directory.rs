@@ -140,6 +140,16 @@ impl Directory {
         snapshot.all().filter(is_old).map(|known| known.subscription.id).collect()
     }
 
+    /// Returns the subscriptions that are not deleted and whose target is the function of this name.
+    pub fn with_function(&self, name: &str) -> Vec<SubscriptionId> {
+        let snapshot = self.now.load();
+        let is_its = |known: &&CompiledSubscription| {
+            let subscription = &known.subscription;
+            subscription.deleted.is_none() && subscription.target_url.function() == Some(name)
+        };
+        snapshot.all().filter(is_its).map(|known| known.subscription.id).collect()
+    }
+
     /// Returns a user's subscriptions that are not deleted, in the order of their creation.
     pub fn of_user(&self, user: &str) -> Vec<Arc<Subscription>> {
         self.now.load().of_user(user, None).map(|known| Arc::clone(&known.subscription)).collect()

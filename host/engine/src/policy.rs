@@ -8,6 +8,7 @@ mod plugin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::StatusCode;
 use moka::future::Cache;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -52,6 +53,14 @@ pub enum Policy {
     Server(Server),
     /// A plugin.
     Plugin(PolicyPlugin),
+    /// The program that embeds Waypost.
+    Program(Arc<dyn ProgramPolicy>),
+}
+
+/// A policy of the program that embeds Waypost. Its answers are not cached.
+pub trait ProgramPolicy: Send + Sync + 'static {
+    /// Decides whether `user` may see `event`.
+    fn ask<'a>(&'a self, user: &'a str, event: &'a Event) -> BoxFuture<'a, Verdict>;
 }
 
 /// The operator's policy server.
@@ -90,14 +99,15 @@ impl Policy {
             Self::Everyone => Arc::new(Verdict::Allowed(None)),
             Self::Server(server) => server.ask(id, event, &subscription.user).await,
             Self::Plugin(plugin) => Arc::new(plugin.ask(event, subscription).await),
+            Self::Program(policy) => Arc::new(policy.ask(&subscription.user, event).await),
         }
     }
 
     /// Removes the cached answer about `user` and event `id`, so that the next question reaches the server.
     pub async fn forget(&self, id: EventId, user: &str) {
         match self {
-            // A plugin's answers are not cached.
-            Self::Everyone | Self::Plugin(_) => {}
+            // The answers of plugins and programs are not cached.
+            Self::Everyone | Self::Plugin(_) | Self::Program(_) => {}
             Self::Server(server) => server.remembered.invalidate(&(id, user.to_owned())).await,
         }
     }

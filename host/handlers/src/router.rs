@@ -10,27 +10,7 @@ use super::program::{Answer, Closure, Run};
 use waypost_domain::FilterDialect;
 use waypost_matching::{Filter, FilterError};
 
-/// Collects handlers: `Config::handlers` takes them.
-///
-/// ```no_run
-/// use waypost::config::Config;
-/// use waypost::handler::{Router, fetch::Source, upload::Destination};
-/// use waypost::service::Service;
-///
-/// # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut router = Router::new();
-/// let count = router.route("$.data[?@.destinationTable == 'Files']", |run| async move {
-///     let lines = format!("files,{}\n", run.parts.files.len());
-///     std::fs::write(run.output().join("count.csv"), lines)?;
-///     Ok(())
-/// })?;
-/// count.name = "count".parse()?;
-/// count.source = Source::Local("/data".into());
-/// count.destination = Destination::Local("/results".into());
-/// let service = Service::open(Config { handlers: router.into_handlers(), ..Config::default() }).await?;
-/// # Ok(())
-/// # }
-/// ```
+/// Collects handlers that are closures.
 #[derive(Clone, Debug, Default)]
 pub struct Router(Vec<Definition>);
 

@@ -2,7 +2,7 @@
 //! programs, which `waypost_handlers` runs.
 //!
 //! This is the only module that names wasmtime. It knows modules, calls and limits, and depends neither on the store
-//! nor on HTTP targets: [`crate::modules`] keeps uploads, and [`crate::delivery`] makes calls.
+//! nor on HTTP targets: `crate::modules` keeps uploads, and `crate::delivery` makes calls.
 //!
 //! [`Host`] composes parts that do not know it:
 //!
@@ -27,7 +27,7 @@
 //! # What is absent
 //!
 //! Fuel: the clock is the limit, so the same call may end at another instruction. Reuse of instances: each call starts
-//! fresh. Retries, breakers and reactions to failures, which are [`crate::delivery`]'s. Redirects, which a guest
+//! fresh. Retries, breakers and reactions to failures, which are `crate::delivery`'s. Redirects, which a guest
 //! follows itself; each hop is checked. Threads, GC and async components, which are not compiled in.
 
 #![cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "only the sandbox uses the rest"))]

@@ -17,7 +17,7 @@ pub struct Key {
     /// What it is for, in half a sentence.
     pub help: &'static str,
     /// Reads a text into its field.
-    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    pub(crate) set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
 impl Key {

@@ -24,7 +24,7 @@ use waypost_store::Counted;
 
 /// An error response.
 #[derive(Clone, Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     detail: String,
     pointer: Option<String>,
@@ -45,8 +45,18 @@ impl ApiError {
     }
 
     /// Returns what is wrong.
-    pub(super) fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the pointer to the wrong field.
+    pub(crate) fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
     }
 
     /// Adds a header.

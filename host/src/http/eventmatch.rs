@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ use super::parameters::{Parameters, QueryDoc};
 use super::sending::{self, SendingBody};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::identity::User;
-use waypost_domain::{Recovery, Subscription, SubscriptionId};
+use waypost_domain::{Recovery, Subscription, SubscriptionId, TargetUrl};
 use waypost_engine::directory::CompiledSubscription;
 use waypost_net::{Agent, Refused};
 use waypost_runtime::clock;
@@ -39,20 +40,35 @@ pub(super) async fn create(
         let (body, taken) = body::read(&headers, body, &api.limits.subscription).await?;
         (body::object(&headers, &body)?, None, taken)
     };
-    let now = clock::now();
-    let start = recover::take_start_at(&mut body, now)?;
     if let Some((module, _)) = &module {
         module::insert(&mut body, module)?;
     }
+    let (created, sending) = create_from(&api, &user, body, async |now| {
+        if let Some((module, _turn)) = module {
+            api.modules.upload(module, &user.actor(), now).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(sending.answer(show(&api, &created)))
+}
+
+/// Creates a subscription of a user from the members of a body; `upload` stores its module, once the rest is right.
+pub(crate) async fn create_from(
+    api: &Api,
+    user: &User,
+    mut body: Map<String, Value>,
+    upload: impl AsyncFnOnce(Timestamp) -> Result<(), ApiError>,
+) -> Result<(CompiledSubscription, SendingBody), ApiError> {
+    let now = clock::now();
+    let start = recover::take_start_at(&mut body, now)?;
     let sending = SendingBody::take(&mut body, &api.guard)?;
     let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
-    let mut subscription = subscription_body::create(body, owner, dialect, vault, now)?;
+    let mut subscription = subscription_body::create(body, owner, dialect, None, vault, now)?;
     sending.apply(&mut subscription, vault, now)?;
-    check_target(&api, &subscription)?;
-    if let Some((module, _turn)) = module {
-        api.modules.upload(module, &user.actor(), now).await?;
-    }
-    let _referring = plugins::refer(&api, None, &subscription).await?;
+    check_target(api, &subscription)?;
+    upload(now).await?;
+    let _referring = plugins::refer(api, None, &subscription).await?;
     let created = match start {
         None => api.directory.by(&user.actor()).create(subscription, None).await?,
         Some(since) => {
@@ -61,7 +77,19 @@ pub(super) async fn create(
             api.recoveries.create(subscription, recovery, &user.actor()).await?
         }
     };
-    Ok(sending.answer(show(&api, &created)))
+    Ok((created, sending))
+}
+
+/// Creates a subscription of a user whose target is within this program.
+pub(crate) async fn create_within(
+    api: &Api,
+    user: &User,
+    body: Map<String, Value>,
+    target: TargetUrl,
+) -> Result<CompiledSubscription, ApiError> {
+    let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
+    let created = subscription_body::create(body, owner, dialect, Some(target), vault, clock::now())?;
+    Ok(api.directory.by(&user.actor()).create(created, None).await?)
 }
 
 /// Which part of the list to return: all of it without parameters.
@@ -111,29 +139,39 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
-    let mut body = body::object(&headers, &body)?;
+    let (changed, sending) = update_from(&api, &user, id, body::object(&headers, &body)?).await?;
+    Ok(sending.answer(show(&api, &changed)))
+}
+
+/// Changes a subscription that a user may manage by the members of a body.
+pub(crate) async fn update_from(
+    api: &Api,
+    user: &User,
+    id: SubscriptionId,
+    mut body: Map<String, Value>,
+) -> Result<(CompiledSubscription, SendingBody), ApiError> {
     recover::refuse_start_at(&body)?;
     let sending = SendingBody::take(&mut body, &api.guard)?;
     let now = clock::now();
     // The plugin is checked outside the directory's lock: the check is slow, and other changes must not wait for it.
-    let stored = own(&api, &user, id)?;
+    let stored = own(api, user, id)?;
     let mut wanted = Subscription::clone(&stored);
     let (dialect, vault) = (api.filter_dialect, api.store.vault());
     subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
     sending.apply(&mut wanted, vault, now)?;
     if wanted.target_url != stored.target_url {
-        check_target(&api, &wanted)?;
+        check_target(api, &wanted)?;
     }
-    let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
-    let changed = change(&api, &user, id, |current| {
+    let _referring = plugins::refer(api, Some(&stored), &wanted).await?;
+    let changed = change(api, user, id, |current| {
         let mut changed = current.clone();
         subscription_body::update(body.clone(), &mut changed, dialect, vault, now)?;
         sending.apply(&mut changed, vault, now)?;
-        refuse_to_move_credentials(&user, current, &changed)?;
+        refuse_to_move_credentials(user, current, &changed)?;
         refuse_other_plugin(&changed, &wanted)?;
         Ok(changed)
     });
-    Ok(sending.answer(show(&api, &changed.await?)))
+    Ok((changed.await?, sending))
 }
 
 /// Changes a subscription that a user may manage. `edit` returns the new version from the stored one; it is
@@ -215,8 +253,13 @@ pub(super) async fn remove(
     user: User,
     Id(id): Id<SubscriptionId>,
 ) -> Result<(), ApiError> {
+    remove_of(&api, &user, id).await
+}
+
+/// Deletes a subscription that a user may manage.
+pub(crate) async fn remove_of(api: &Api, user: &User, id: SubscriptionId) -> Result<(), ApiError> {
     let now = clock::now();
-    change(&api, &user, id, |current| Ok(current.deleted(now))).await.map(drop)
+    change(api, user, id, |current| Ok(current.deleted(now))).await.map(drop)
 }
 
 /// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a
@@ -248,7 +291,7 @@ pub(super) fn own(api: &Api, user: &User, id: SubscriptionId) -> Result<Arc<Subs
     api.directory.get(id).filter(|found| may_manage(found, user)).ok_or_else(not_yours)
 }
 
-pub(super) fn may_manage(subscription: &Subscription, user: &User) -> bool {
+pub(crate) fn may_manage(subscription: &Subscription, user: &User) -> bool {
     subscription.deleted.is_none() && (subscription.user == user.name || user.is_admin())
 }
 

@@ -53,15 +53,28 @@ pub(super) async fn begin(
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;
-    let recovery = Recovery::new(id, since.time(), until, user.name.clone(), now);
-    let shown = show(&recovery, None, Details::of(&user, &api));
+    let recovery = begin_of(&api, &user, id, (since.time(), until), now).await?;
+    Ok((StatusCode::ACCEPTED, Json(show(&recovery, None, Details::of(&user, &api)))))
+}
+
+/// Begins a recovery of a subscription that a user may manage, of the events between two times.
+pub(crate) async fn begin_of(
+    api: &Api,
+    user: &User,
+    id: SubscriptionId,
+    (since, until): (Option<Timestamp>, Option<Timestamp>),
+    now: Timestamp,
+) -> Result<Recovery, ApiError> {
+    own(api, user, id)?;
+    let recovery = Recovery::new(id, since, until, user.name.clone(), now);
+    let begun = recovery.clone();
     if !api.recoveries.begin(recovery, &user.actor()).await? {
         return Err(ApiError::conflict(format!(
             "a recovery of this subscription is running: GET /eventmatch/{id}/recover shows its progress, DELETE \
              cancels it"
         )));
     }
-    Ok((StatusCode::ACCEPTED, Json(shown)))
+    Ok(begun)
 }
 
 /// `GET /eventmatch/{uuid}/recover`

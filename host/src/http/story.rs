@@ -21,15 +21,15 @@ use waypost_runtime::clock;
 use waypost_store::{self as store, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
-pub(super) struct Delivery {
-    pub(super) recipient: RecipientId,
+pub(crate) struct Delivery {
+    pub(crate) recipient: RecipientId,
     /// The subscription as it is now.
     pub(super) now: Option<Arc<Subscription>>,
-    pub(super) state: State,
+    pub(crate) state: State,
     /// Whether policy has ever let the user see the event.
     was_allowed: bool,
     /// The handler's name, if it is a run.
-    pub(super) handler: Option<String>,
+    pub(crate) handler: Option<String>,
     /// How far the run has come, while it is under way.
     pub(super) progress: Option<Progress>,
     /// Why it waits: its handler is gone, or the breaker of its plugin is open.
@@ -40,13 +40,13 @@ pub(super) struct Delivery {
 }
 
 /// An event as one user may see it.
-pub(super) struct View {
-    pub(super) event: Arc<LoggedEvent>,
-    pub(super) deliveries: Vec<Delivery>,
+pub(crate) struct View {
+    pub(crate) event: Arc<LoggedEvent>,
+    pub(crate) deliveries: Vec<Delivery>,
     /// The filters that failed on it.
-    pub(super) failed: Vec<FailedFilter>,
+    pub(crate) failed: Vec<FailedFilter>,
     /// Whether the user may see the event itself, and not only that a filter failed on it.
-    pub(super) shows_event: bool,
+    pub(crate) shows_event: bool,
 }
 
 impl View {
@@ -54,7 +54,7 @@ impl View {
     /// event. The owner of a subscription sees the event with the deliveries to it that policy has allowed,
     /// and the failure of its filter if there is no policy. Deliveries that policy has not allowed are left
     /// out: that a filter matches an event reveals something about its content.
-    pub(super) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
+    pub(crate) fn of(story: EventHistory, user: &User, api: &Api) -> Option<Self> {
         let event = story.event;
         let deliveries = story.deliveries.into_iter();
         let deliveries = deliveries.map(|stored| Delivery::of(&event, stored, api));
@@ -166,6 +166,13 @@ fn open_breaker(api: &Api, recipient: RecipientId) -> Option<String> {
     let BreakerState { open_until, reason, .. } = api.dispatcher.breaker(recipient.subscription_id())?;
     let until = open_until?;
     Some(format!("waits: the plugin's breaker is open until {until:.0} ({reason})"))
+}
+
+impl Delivery {
+    /// Returns what happened to it.
+    pub(crate) fn into_history(self) -> Vec<Entry> {
+        self.history
+    }
 }
 
 impl Delivery {

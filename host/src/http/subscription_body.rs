@@ -69,7 +69,7 @@ pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value
 }
 
 /// Makes a new subscription from a body, and seals its secrets. `dialect` is the language of a filter that
-/// does not name its own. It is stored with the filter: the setting may change, but the meaning of the filter
+/// does not name its own; `target` replaces the body's target. The dialect is stored with the filter: the setting may change, but the meaning of the filter
 /// does not.
 ///
 /// # Errors
@@ -78,6 +78,7 @@ pub(super) fn create(
     mut body: Map<String, Value>,
     user: String,
     dialect: FilterDialect,
+    target: Option<TargetUrl>,
     vault: &Vault,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
@@ -85,7 +86,10 @@ pub(super) fn create(
     let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
     let filter = take_filter(&mut body, None, dialect, dialect)?;
     let (jsonpath, filter_dialect) = filter.ok_or_else(|| missing("jsonpath"))?;
-    let target_url = take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?;
+    let target_url = match target {
+        Some(target) => target,
+        None => take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?,
+    };
     let mut subscription =
         Subscription { filter_dialect, ..Subscription::new(user, name, jsonpath, target_url, now) };
     apply_optional(body, &mut subscription, vault, now)?;

@@ -34,7 +34,7 @@ async fn panicking(folder: &std::path::Path, method: &'static str, handler: bool
 /// Starts a service on a store, with its own guard.
 async fn start_on(config: Config, routes: Vec<Route>, store: Arc<Store>) -> Result<Service, Error> {
     let guard = Arc::new(config.guard());
-    Box::pin(Service::start(config, routes, store, guard)).await
+    Box::pin(Service::start(config, routes, store, guard, None)).await
 }
 
 fn config(folder: &std::path::Path, handler: bool) -> Config {

@@ -25,7 +25,7 @@ upload = { local = "results" }
         ("mkfifo output/kvp.csv", "is a pipe"),
         ("mkdir output/kvp.csv", "is a folder"),
         ("echo a,b,c > output/kvp.csv", "line 1 has 3 fields"),
-        ("touch output/$(printf '\\377')", "no UTF-8"),
+        ("touch output/$(printf '\\377')", "not UTF-8"),
         ("rm -r ../work/*", "output"),
     ] {
         let server = Server::configured(config, |folder| script(folder, "h.sh", wrong)).await;

@@ -198,8 +198,8 @@ async fn a_wrong_body_is_refused_with_the_member() {
         (json!({"since": "earliest", "until": "soon"}), "/until", "2026-01-31T12:00:00Z"),
         (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-02T00:00:00Z"}), "/until", "later"),
         (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}), "/until", "later"),
-        (json!({"since": "earliest", "untill": null}), "/untill", "not known"),
-        (json!({"since": "earliest", "a/b~": 1}), "/a~1b~0", "not known"),
+        (json!({"since": "earliest", "untill": null}), "/untill", "unknown member"),
+        (json!({"since": "earliest", "a/b~": 1}), "/a~1b~0", "unknown member"),
     ] {
         server.post(&path, &body).await.refused(422).at(pointer).says(says);
     }

@@ -2,6 +2,7 @@
 
 use super::answer::exchange;
 use super::credentials::Credentials;
+use super::functions;
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
 use super::outputs::send_outputs;
 use super::pipeline::{PluginContext, SendPlan, decide};
@@ -37,6 +38,9 @@ pub(super) async fn make(
         }
     }
     record.progress.allowed = true;
+    if let Some(function) = targets.function(subscription) {
+        return Some(Box::pin(functions::call(targets, assignment, function)).await);
+    }
     let plan = if subscription.plugin.is_none() && !pending.rendered {
         SendPlan::Event
     } else {

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::Limits;
 use super::breaker::BreakerState;
 use super::clients::Clients;
+use super::functions::{Function, Functions};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
@@ -17,10 +18,12 @@ use crate::directory::Directory;
 use crate::modules::Modules;
 use crate::policy::Policy;
 use crate::worker::{Mailboxes, SLICE, Slots, Workers};
+#[cfg(doc)]
+use waypost_domain::TargetUrl;
 use waypost_domain::{EventId, Holder, RecipientId, SubscriptionId};
 use waypost_net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
 use waypost_secrets::signing::ServiceKey;
-use waypost_store::{self as store, Store};
+use waypost_store::{self as store, Store, Wake};
 
 /// Why the dispatcher cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,7 @@ impl Dispatcher {
             modules,
             policy,
             clients: Clients::new(client),
+            functions: Functions::default(),
             service_key,
             tokens: Tokens::new(),
             handshakes: Handshakes::new(limits.webhook_origin.clone()),
@@ -89,7 +93,7 @@ impl Dispatcher {
     pub fn asks_policy(&self) -> bool {
         match self.targets.policy {
             Policy::Everyone => false,
-            Policy::Server(_) | Policy::Plugin(_) => true,
+            Policy::Server(_) | Policy::Plugin(_) | Policy::Program(_) => true,
         }
     }
 
@@ -101,6 +105,14 @@ impl Dispatcher {
         {
             self.targets.policy.forget(event, &subscription.user).await;
         }
+    }
+
+    /// Registers the function that subscriptions with the target [`TargetUrl::in_process`] of this name have, and
+    /// lets their deliveries go on.
+    pub fn register(&self, name: &str, function: Function) {
+        self.targets.functions.register(name.to_owned(), function);
+        let waiting = self.targets.directory.with_function(name);
+        self.targets.store.wakes().push(waiting.into_iter().map(|id| (id.into(), Wake::read())));
     }
 
     /// Returns the state of a subscription's plugin, if it has failed recently.

@@ -14,6 +14,7 @@ mod credentials;
 mod dispatcher;
 mod dry_run;
 mod failure;
+mod functions;
 mod handshake;
 mod last_success;
 mod oauth;
@@ -33,6 +34,7 @@ use waypost_domain::RetrySchedule;
 pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
+pub use functions::{Function, FunctionCall, FunctionError};
 #[cfg(test)]
 pub(crate) use targets::{RULES, standing};
 

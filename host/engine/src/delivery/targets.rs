@@ -10,6 +10,7 @@ use super::answer::Trouble;
 use super::breaker::{Breakers, Permit};
 use super::clients::Clients;
 use super::credentials::Credentials;
+use super::functions::{Function, Functions};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
@@ -39,6 +40,7 @@ pub(super) struct Targets {
     pub(super) modules: Arc<Modules>,
     pub(super) policy: Policy,
     pub(super) clients: Clients,
+    pub(super) functions: Functions,
     pub(super) service_key: Arc<ServiceKey>,
     pub(super) tokens: Tokens,
     pub(super) handshakes: Handshakes,
@@ -73,8 +75,16 @@ impl Deliverer for Targets {
         store.wakes()
     }
 
+    /// Deliveries to a function wait until the program has registered it.
     fn standing(&self, recipient: RecipientId) -> Standing<Subscription> {
-        standing(&self.directory, recipient)
+        match standing(&self.directory, recipient) {
+            Standing::Active(subscription)
+                if subscription.target_url.function().is_some() && self.function(&subscription).is_none() =>
+            {
+                Standing::Inactive
+            }
+            standing => standing,
+        }
     }
 
     fn window(&self, subscription: &Subscription) -> Window {
@@ -166,6 +176,11 @@ impl Targets {
     pub(super) fn retry<'a>(&'a self, assignment: &Assignment<'a, Self>) -> Retry<'a> {
         let schedule = assignment.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
         Retry { schedule, failed: assignment.pending.progress.failed + 1 }
+    }
+
+    /// Returns the function that a subscription's events are for, if its target is one that is registered.
+    pub(super) fn function(&self, subscription: &Subscription) -> Option<Function> {
+        self.functions.get(subscription.target_url.function()?)
     }
 
     /// Opens what a subscription adds to its requests.

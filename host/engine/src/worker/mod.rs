@@ -8,13 +8,13 @@
 //!                           when more is due     └──▶ store.settle, store.release
 //! ```
 //!
-//! - [`supervisor`] alone starts workers, knows which run and when idle recipients have work again, and
+//! - `supervisor` alone starts workers, knows which run and when idle recipients have work again, and
 //!   reads why each has ended. It wakes workers when the store has work for them, when retries are due, and every half
 //!   minute in any case. A worker that panics is started again with backoff.
-//! - [`worker`] reads the deliveries of one recipient (`backlog`), makes attempts side by side, records how
+//! - `worker` reads the deliveries of one recipient (`backlog`), makes attempts side by side, records how
 //!   they ended, and ends itself when nothing is pending. Workers share nothing but slots, which are handed out fairly
 //!   (`slots`): hanging attempts barely delay others.
-//! - [`attempt`] turns the result of a deliverer into a record for the store. A panic of the deliverer is an
+//! - `attempt` turns the result of a deliverer into a record for the store. A panic of the deliverer is an
 //!   outcome of that attempt alone.
 //!
 //! Others only read: which attempts are in flight (`in_flight`), what holds a recipient's deliveries, and how far its

@@ -162,7 +162,7 @@ fn ended(output: ChildOutput, task: Task, bounds: Bounds) -> ChildEnd {
             Task::Check => "the check of the configuration",
         };
         let words = text::last_words(&stderr).unwrap_or_else(|| "it said nothing".to_owned());
-        return ChildEnd::Failed(format!("{who} ended with a panic, which is a fault of Waypost's: {words}"));
+        return ChildEnd::Failed(format!("{who} ended with a panic, which is a bug in Waypost: {words}"));
     }
     ChildEnd::Failed(format!("the child process ended with {status}"))
 }

@@ -39,7 +39,7 @@ pub(super) use signing::{SigningBody, rotate};
 const HIDDEN: &str = "…";
 
 /// The members of a body that say what is added to requests.
-pub(super) struct SendingBody {
+pub(crate) struct SendingBody {
     headers: Option<HeadersBody>,
     signing: SigningBody,
     tls: TlsBody,

@@ -23,7 +23,7 @@ fn create(
     dialect: FilterDialect,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
-    super::create(body, user, dialect, &VAULT, now)
+    super::create(body, user, dialect, None, &VAULT, now)
 }
 
 fn update(

@@ -19,7 +19,7 @@ use waypost_net::{Resolver, Rules};
 async fn guarded(folder: &TempDir, guard: Guard) -> Service {
     let config = config(folder.path(), false);
     let store = open_store(&config).await.unwrap();
-    Box::pin(Service::start(config, Vec::new(), store, Arc::new(guard))).await.unwrap()
+    Box::pin(Service::start(config, Vec::new(), store, Arc::new(guard), None)).await.unwrap()
 }
 
 async fn rest(service: &Service, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {

@@ -7,7 +7,7 @@ use std::fs::{self, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::backends::FileBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
 };
@@ -105,6 +105,15 @@ impl Handle {
             }
         };
         Ok(Self::around(path, database, vault))
+    }
+
+    /// Makes a database in memory. Its secrets are sealed with a key that nothing keeps.
+    pub(super) fn in_memory() -> Result<Self, OpenError> {
+        let path = PathBuf::from("memory");
+        let database = builder().create_with_backend(InMemoryBackend::new());
+        let database = database.map_err(|error| open_error(&path, error))?;
+        create_tables(&path, &database)?;
+        Ok(Self::around(path, database, Vault::unkept()))
     }
 
     /// Opens or creates the file on a simulated disk.

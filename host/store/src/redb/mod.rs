@@ -175,6 +175,14 @@ impl Store {
         open::direct(folder, options)
     }
 
+    /// Makes a store in memory. Only uploaded modules are in `folder`. After a failed write it stays closed.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn in_memory(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        open::in_memory(folder, options)
+    }
+
     /// Opens or creates a store whose writes go through a journal, together with those of others who have joined it. Returns
     /// once the store has all that the journal has now.
     ///

@@ -64,7 +64,16 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 
 /// See [`Store::with`].
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
-    let (store, writer) = with_writer(folder, Handle::open(folder, &options.key(folder))?, &options)?;
+    write_to(folder, Handle::open(folder, &options.key(folder))?, options)
+}
+
+/// See [`Store::in_memory`].
+pub(super) fn in_memory(folder: &Path, options: Options) -> Result<Store, OpenError> {
+    write_to(folder, Handle::in_memory()?, options)
+}
+
+fn write_to(folder: &Path, handle: Handle, options: Options) -> Result<Store, OpenError> {
+    let (store, writer) = with_writer(folder, handle, &options)?;
     // A store without its writer answers every write with `Closed`: the service cannot go on without it.
     start(&store, "waypost-writer", "the store's writer", move || {
         writer.run();
