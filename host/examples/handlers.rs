@@ -1,4 +1,5 @@
 //! A closure that runs on the data files of events, and whose results are stored.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::fs;
 use std::time::Duration;

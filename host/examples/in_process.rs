@@ -1,4 +1,5 @@
 //! A function of this program as a target: its deliveries are stored and retried as those to a URL.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use tokio::sync::mpsc;
 use waypost::{Delivery, FunctionError, NewEvent, Waypost};

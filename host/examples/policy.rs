@@ -1,4 +1,5 @@
 //! Who may see which event, decided by the program.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use tokio::sync::mpsc;
 use waypost::{Decision, Delivery, Event, NewEvent, Waypost};
