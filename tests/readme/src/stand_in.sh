@@ -7,7 +7,7 @@ case "$(basename "$program") $1 $2" in
 "waypost serve "*) flag=--listen value=127.0.0.1:$README_PORT_SERVE ;;
 "waypost listen "*) flag=--port value=$README_PORT_LISTEN ;;
 "waypost send "*) flag=--to value=http://127.0.0.1:$README_PORT_SERVE ;;
-"waypost event "* | "waypost recover "* | "waypost plugin push" | "waypost plugin replay")
+"waypost event "* | "waypost recover "* | "waypost token "* | "waypost plugin push" | "waypost plugin replay")
   flag=--server value=http://127.0.0.1:$README_PORT_SERVE ;;
 *) exec "$program" "$@" ;;
 esac
