@@ -1,5 +1,4 @@
 //! Waypost nested in an application's own server.
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::net::SocketAddr;
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use waypost::{chain, clock};
 use waypost_domain::Event;
 use waypost_domain::handler::FetchSummary;
 use waypost_domain::parts::Parts;
 use waypost_handlers::fetch::{FetchLimits, Fetcher, Source};
 use waypost_handlers::{Meter, Phase};
+use waypost_runtime::{chain, clock};
 
 use super::cart::{Cart, row};
 use crate::harness::{Reserved, event, merged, wait_until};
