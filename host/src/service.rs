@@ -1,5 +1,8 @@
 //! The composition root: opens and starts the stages, owns them, and stops them in order.
 //!
+//! Its methods return boxed futures: an async function is compiled again in each crate that awaits it, with all that it
+//! awaits.
+//!
 //! An embedding program uses the same three calls as the binary: [`Service::open`], [`Service::accept`] or
 //! [`Service::router`] or [`Service::serve`], and [`Service::close`].
 
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -122,8 +126,8 @@ impl Service {
     ///
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
-    pub async fn open(config: Config) -> Result<Self, Error> {
-        Self::open_with(config, Parts::default()).await
+    pub fn open(config: Config) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async move { Self::open_with(config, Parts::default()).await })
     }
 
     /// Opens the store as [`Self::open`] does, for a program that serves [`Self::router`] at `served_at` or has that
@@ -131,34 +135,40 @@ impl Service {
     ///
     /// # Errors
     /// When the configuration is not valid or the store cannot be opened.
-    pub async fn open_at(config: Config, served_at: Option<SocketAddr>) -> Result<Self, Error> {
-        Self::open_with(config, Parts { served_at, ..Parts::default() }).await
+    pub fn open_at(config: Config, served_at: Option<SocketAddr>) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async move { Self::open_with(config, Parts { served_at, ..Parts::default() }).await })
     }
 
     /// Opens the store as [`Self::open`] does, with the parts of an embedding program.
-    pub(crate) async fn open_with(config: Config, parts: Parts) -> Result<Self, Error> {
-        config.check().map_err(Error::Config)?;
-        net::tls::install_provider();
-        let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
-        let tls = tls(&config).await?;
-        let store = match parts.kept {
-            Kept::OnDisk => open_store(&config).await?,
-            Kept::InMemory => {
-                Store::in_memory(&config.data, options(&config)).map(Arc::new).map_err(Error::Open)?
+    pub(crate) fn open_with(config: Config, parts: Parts) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async move {
+            config.check().map_err(Error::Config)?;
+            net::tls::install_provider();
+            let routes = handler::routes(&config.handlers).map_err(Error::Handlers)?;
+            let tls = tls(&config).await?;
+            let store = match parts.kept {
+                Kept::OnDisk => open_store(&config).await?,
+                Kept::InMemory => {
+                    Store::in_memory(&config.data, options(&config)).map(Arc::new).map_err(Error::Open)?
+                }
+            };
+            if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
+                store.close().await;
+                return Err(Error::Strangers {
+                    listen: config.listen,
+                    data: config.data.display().to_string(),
+                });
             }
-        };
-        if !config.is_local() && !config.knows_strangers() && store.tokens().is_empty() {
-            store.close().await;
-            return Err(Error::Strangers { listen: config.listen, data: config.data.display().to_string() });
-        }
-        let guard = config.guard();
-        if let Some(address) = parts.served_at {
-            guard.serves_at(address);
-        }
-        let mut service = Box::pin(Self::start(config, routes, store, Arc::new(guard), parts.policy)).await?;
-        service.tls = tls;
-        service.watch_tls();
-        Ok(service)
+            let guard = config.guard();
+            if let Some(address) = parts.served_at {
+                guard.serves_at(address);
+            }
+            let mut service =
+                Box::pin(Self::start(config, routes, store, Arc::new(guard), parts.policy)).await?;
+            service.tls = tls;
+            service.watch_tls();
+            Ok(service)
+        })
     }
 
     /// Keeps looking at the files of TLS, if there is some.
@@ -243,8 +253,12 @@ impl Service {
     ///
     /// # Errors
     /// When an event cannot be matched, or the store cannot write.
-    pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, intake::Error> {
-        self.intake.accept(events, sender).await
+    pub fn accept<'a>(
+        &'a self,
+        events: Vec<Event>,
+        sender: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<EventId>, intake::Error>> {
+        Box::pin(async move { self.intake.accept(events, sender).await })
     }
 
     /// Returns the subscriptions, for a program that keeps its own.
@@ -271,8 +285,8 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn story(&self, id: EventId) -> Result<Option<EventHistory>, store::Error> {
-        self.store.history(id).await
+    pub fn story(&self, id: EventId) -> BoxFuture<'_, Result<Option<EventHistory>, store::Error>> {
+        Box::pin(async move { self.store.history(id).await })
     }
 
     /// Returns the REST API, for a program that serves it among its own routes. Requests need an
@@ -297,8 +311,8 @@ impl Service {
 
     /// Waits until a stage of the service is dead: it accepts and delivers nothing more, and only closing it and opening
     /// it again helps. [`Self::serve`] does the first by itself. Cancel safe.
-    pub async fn dead_stage(&self) -> DeadStage {
-        self.store.alarm().raised().await
+    pub fn dead_stage(&self) -> BoxFuture<'_, DeadStage> {
+        Box::pin(async move { self.store.alarm().raised().await })
     }
 
     /// Tells whether [`Self::serve`] speaks TLS ([`Config::tls_certificate`]).
@@ -314,45 +328,47 @@ impl Service {
     pub async fn serve(
         self,
         listener: TcpListener,
-        shutdown: impl Future<Output = ()>,
+        shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), DeadStage> {
-        self.serve_until(listener, shutdown).await
+        self.serve_until(listener, Box::pin(shutdown)).await
     }
 
     /// Serves the REST API until [`Self::shutdown`] is called.
     pub(crate) async fn serve_on(&self, listener: TcpListener) -> Result<(), DeadStage> {
-        self.serve_until(listener, std::future::pending()).await
+        self.serve_until(listener, Box::pin(std::future::pending())).await
     }
 
-    async fn serve_until(
-        &self,
+    fn serve_until<'a>(
+        &'a self,
         listener: TcpListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), DeadStage> {
-        match listener.local_addr() {
-            Ok(address) => self.api.guard.serves_at(address),
-            Err(error) => {
-                tracing::warn!(%error, "the listener's own address is unknown: targets may lead there")
+        shutdown: BoxFuture<'a, ()>,
+    ) -> BoxFuture<'a, Result<(), DeadStage>> {
+        Box::pin(async move {
+            match listener.local_addr() {
+                Ok(address) => self.api.guard.serves_at(address),
+                Err(error) => {
+                    tracing::warn!(%error, "the listener's own address is unknown: targets may lead there")
+                }
             }
-        }
-        let alarm = self.store.alarm();
-        let stopping = self.stop.child_token();
-        let shutdown = async {
-            tokio::select! {
-                () = shutdown => stopping.cancel(),
-                () = stopping.cancelled() => {}
-            }
-        };
-        let served =
-            http::serve(listener, self.router(), self.connections.clone(), self.tls.clone(), shutdown);
-        let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
-        let delivered = async {
-            stopping.cancelled().await;
-            self.stop_stages(self.connections.grace).await;
-        };
-        tokio::join!(served, delivered);
-        self.shutdown(self.connections.grace).await;
-        alarm.dead().map_or(Ok(()), |dead| Err(dead.clone()))
+            let alarm = self.store.alarm();
+            let stopping = self.stop.child_token();
+            let shutdown = async {
+                tokio::select! {
+                    () = shutdown => stopping.cancel(),
+                    () = stopping.cancelled() => {}
+                }
+            };
+            let served =
+                http::serve(listener, self.router(), self.connections.clone(), self.tls.clone(), shutdown);
+            let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
+            let delivered = async {
+                stopping.cancelled().await;
+                self.stop_stages(self.connections.grace).await;
+            };
+            tokio::join!(served, delivered);
+            self.shutdown(self.connections.grace).await;
+            alarm.dead().map_or(Ok(()), |dead| Err(dead.clone()))
+        })
     }
 
     /// Ends attempts and runs: one grace period for all.
@@ -362,18 +378,22 @@ impl Service {
 
     /// Ends in order: recoveries stop, no new attempts begin, those under way get the grace period, then the store
     /// writes what is queued.
-    pub async fn close(self) {
-        self.shutdown(self.connections.grace).await;
+    pub fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.shutdown(self.connections.grace).await;
+        })
     }
 
     /// Ends as [`Self::close`] does, with a grace period of its own. The data folder is free once this is dropped.
-    pub(crate) async fn shutdown(&self, grace: Duration) {
-        self.stop.cancel();
-        self.api.recoveries.stop().await;
-        self.stop_stages(grace).await;
-        self.tasks.close();
-        self.tasks.wait().await;
-        self.store.close().await;
+    pub(crate) fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            self.api.recoveries.stop().await;
+            self.stop_stages(grace).await;
+            self.tasks.close();
+            self.tasks.wait().await;
+            self.store.close().await;
+        })
     }
 }
 
@@ -505,11 +525,13 @@ async fn runs(
 }
 
 /// Opens the store that a service with this configuration has.
-pub async fn open_store(config: &Config) -> Result<Arc<Store>, Error> {
-    let (folder, options) = (config.data.clone(), options(config));
-    let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
-    let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
-    Ok(Arc::new(store))
+pub fn open_store(config: &Config) -> BoxFuture<'_, Result<Arc<Store>, Error>> {
+    Box::pin(async move {
+        let (folder, options) = (config.data.clone(), options(config));
+        let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
+        let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
+        Ok(Arc::new(store))
+    })
 }
 
 fn options(config: &Config) -> Options {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use moka::future::Cache;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
@@ -84,20 +85,22 @@ impl Host {
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
-    pub async fn admit(&self, user: &str, wasm: Bytes) -> Result<Report, Refused> {
-        let (digest, outline) = self.outline(&wasm, report::outline).await?;
-        if let Some(why) = self.refusals.get(user, digest).await {
-            return Err(Refused::TriedLately { why, minutes: refusals::MEMORY.as_secs() / 60 });
-        }
-        let reported = self.report(user, digest, wasm, &outline).await;
-        let Err(refused) = &reported else { return reported };
-        if let Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) = refused {
-            self.refusals.remember(user, digest, refused.to_string()).await;
-        }
-        if let Err(error) = self.discard(digest).await {
-            tracing::warn!(error = chain::text(&error), "the machine code of a refused module stays");
-        }
-        reported
+    pub fn admit<'a>(&'a self, user: &'a str, wasm: Bytes) -> BoxFuture<'a, Result<Report, Refused>> {
+        Box::pin(async move {
+            let (digest, outline) = self.outline(&wasm, report::outline).await?;
+            if let Some(why) = self.refusals.get(user, digest).await {
+                return Err(Refused::TriedLately { why, minutes: refusals::MEMORY.as_secs() / 60 });
+            }
+            let reported = self.report(user, digest, wasm, &outline).await;
+            let Err(refused) = &reported else { return reported };
+            if let Refused::TooExpensive(_) | Refused::SchemaTooExpensive(_) = refused {
+                self.refusals.remember(user, digest, refused.to_string()).await;
+            }
+            if let Err(error) = self.discard(digest).await {
+                tracing::warn!(error = chain::text(&error), "the machine code of a refused module stays");
+            }
+            reported
+        })
     }
 
     /// Looks at a module before it is compiled.
@@ -170,15 +173,17 @@ impl Host {
     }
 
     /// Calls a plugin in a fresh instance. Dropping the future ends the call.
-    pub async fn run(&self, plugin: Arc<Plugin>, call: Call) -> CallResult {
-        match self.runner().await {
-            Ok(runner) => runner.run(plugin, call).await,
-            Err(error) => {
-                let verdict = Verdict::Failed(Failure::Host(chain::text(&error)));
-                let run = blank(plugin.digest(), call.attempt, call.now, Duration::ZERO, verdict);
-                CallResult { run, outputs: Vec::new(), state: call.state }
+    pub fn run(&self, plugin: Arc<Plugin>, call: Call) -> BoxFuture<'_, CallResult> {
+        Box::pin(async move {
+            match self.runner().await {
+                Ok(runner) => runner.run(plugin, call).await,
+                Err(error) => {
+                    let verdict = Verdict::Failed(Failure::Host(chain::text(&error)));
+                    let run = blank(plugin.digest(), call.attempt, call.now, Duration::ZERO, verdict);
+                    CallResult { run, outputs: Vec::new(), state: call.state }
+                }
             }
-        }
+        })
     }
 
     /// Calls a plugin as [`Self::run`] does, but on the caller's thread and without waiting for a permit: for a program
@@ -186,8 +191,12 @@ impl Host {
     ///
     /// # Errors
     /// When the engine cannot be started.
-    pub async fn run_here(&self, plugin: &Plugin, call: Call) -> Result<CallResult, Error> {
-        Ok(self.runner().await?.run_here(plugin, call).await)
+    pub fn run_here<'a>(
+        &'a self,
+        plugin: &'a Plugin,
+        call: Call,
+    ) -> BoxFuture<'a, Result<CallResult, Error>> {
+        Box::pin(async move { Ok(self.runner().await?.run_here(plugin, call).await) })
     }
 
     /// Checks a configuration that a user asks for: first against the manifest's JSON Schema, then by the plugin
@@ -195,58 +204,66 @@ impl Host {
     ///
     /// # Errors
     /// When the plugin fails to say.
-    pub async fn check_config(
-        &self,
-        user: &str,
-        plugin: &Arc<Plugin>,
-        manifest: Option<&Manifest>,
-        config: &Map<String, Value>,
-    ) -> Result<Vec<Problem>, Failure> {
-        let config = Value::Object(config.clone());
-        let text = match configuration::text_of(&config) {
-            Ok(text) => text,
-            Err(problem) => return Ok(vec![problem]),
-        };
-        if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
-            let problems = self.schemas.check(user, plugin.digest(), schema, config).await?;
-            if !problems.is_empty() {
-                return Ok(problems);
+    pub fn check_config<'a>(
+        &'a self,
+        user: &'a str,
+        plugin: &'a Arc<Plugin>,
+        manifest: Option<&'a Manifest>,
+        config: &'a Map<String, Value>,
+    ) -> BoxFuture<'a, Result<Vec<Problem>, Failure>> {
+        Box::pin(async move {
+            let config = Value::Object(config.clone());
+            let text = match configuration::text_of(&config) {
+                Ok(text) => text,
+                Err(problem) => return Ok(vec![problem]),
+            };
+            if let Some(schema) = manifest.and_then(|manifest| manifest.config_schema.as_ref()) {
+                let problems = self.schemas.check(user, plugin.digest(), schema, config).await?;
+                if !problems.is_empty() {
+                    return Ok(problems);
+                }
             }
-        }
-        let runner = self.runner().await.map_err(|error| Failure::Host(chain::text(&error)))?;
-        match runner.ask(user, plugin, Question::CheckConfig(text)).await.0? {
-            Answer::Problems(problems) => Ok(problems),
-            Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
-        }
+            let runner = self.runner().await.map_err(|error| Failure::Host(chain::text(&error)))?;
+            match runner.ask(user, plugin, Question::CheckConfig(text)).await.0? {
+                Answer::Problems(problems) => Ok(problems),
+                Answer::Nothing | Answer::Manifest(_) => Ok(Vec::new()),
+            }
+        })
     }
 
     /// Makes a program ready to run: compiles it, unless it is in the cache.
     ///
     /// # Errors
     /// When it is not accepted, or cannot be compiled here.
-    pub async fn load_command(&self, wasm: Bytes) -> Result<Arc<Command>, Refused> {
-        let (digest, ()) = self.outline(&wasm, report::outline_of_command).await?;
-        let commands = self.commands().await?;
-        // Two loads of the same program at once compile it only once.
-        let _permit = commands.loading().await;
-        let loading = async {
-            let wasm = async { Ok(wasm) };
-            let (found, _) = self.artefact(digest, wasm, Reason::Use, commands.engine()).await?;
-            commands.link(digest, &found.component)
-        };
-        let loaded = loading.await;
-        if loaded.is_err()
-            && let Err(error) = self.discard(digest).await
-        {
-            tracing::warn!(error = chain::text(&error), "the machine code of a refused program stays");
-        }
-        loaded
+    pub fn load_command(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<Command>, Refused>> {
+        Box::pin(async move {
+            let (digest, ()) = self.outline(&wasm, report::outline_of_command).await?;
+            let commands = self.commands().await?;
+            // Two loads of the same program at once compile it only once.
+            let _permit = commands.loading().await;
+            let loading = async {
+                let wasm = async { Ok(wasm) };
+                let (found, _) = self.artefact(digest, wasm, Reason::Use, commands.engine()).await?;
+                commands.link(digest, &found.component)
+            };
+            let loaded = loading.await;
+            if loaded.is_err()
+                && let Err(error) = self.discard(digest).await
+            {
+                tracing::warn!(error = chain::text(&error), "the machine code of a refused program stays");
+            }
+            loaded
+        })
     }
 
     /// Runs a program on a thread of its own. When this returns, only what the program wrote is left of it. Dropping
     /// the future ends the program soon.
-    pub async fn run_command(&self, command: &Arc<Command>, call: CommandCall) -> CommandEnd {
-        Command::run(command, call).await
+    pub fn run_command<'a>(
+        &'a self,
+        command: &'a Arc<Command>,
+        call: CommandCall,
+    ) -> BoxFuture<'a, CommandEnd> {
+        Box::pin(async move { Command::run(command, call).await })
     }
 
     /// Removes the machine code of modules that are not in `wanted`, unless it was used within `grace` or belongs to a
