@@ -454,3 +454,50 @@ async fn every_command_documents_itself() {
     failed(&run(&[], "").await, 2, &["Usage"]);
     assert_eq!(run(&["db", "check", "--nope"], "").await.code, 2);
 }
+
+// config
+
+#[tokio::test]
+async fn config_show_says_where_each_setting_comes_from_and_leaves_credentials_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waypost.toml");
+    let text =
+        "retention = \"7d\"\nin_flight_max = 9\nhttp_proxy = \"http://me:s3cret@proxy.example:3128\"\n";
+    std::fs::write(&file, text).unwrap();
+    let arguments = ["config", "show", "--config", file.to_str().unwrap(), "--in-flight-max", "8"];
+    let shown = succeeded(&run(&arguments, "").await);
+    let line = |key: &str| {
+        let found = shown.iter().find(|line| line.starts_with(&format!("{key} = ")));
+        found.unwrap_or_else(|| panic!("{key} in {shown:#?}")).clone()
+    };
+    assert_eq!(line("in_flight_max"), "in_flight_max = 8  # the flag --in-flight-max");
+    assert_eq!(line("retention"), format!("retention = \"7d\"  # {}", file.display()));
+    assert_eq!(line("dedup_window"), "dedup_window = 0  # default");
+    assert!(shown.contains(&"# policy_url is not set".to_owned()), "{shown:#?}");
+    assert!(line("http_proxy").starts_with("http_proxy = \"http://proxy.example:3128/\""), "{shown:#?}");
+    assert!(!shown.concat().contains("s3cret"));
+
+    // What is shown is a configuration file.
+    std::fs::write(&file, shown.join("\n")).unwrap();
+    let checked = succeeded(&run(&["config", "check", file.to_str().unwrap()], "").await);
+    assert!(checked[0].contains("all right; settings: "), "{checked:?}");
+}
+
+#[tokio::test]
+async fn config_check_names_what_is_wrong_with_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waypost.toml");
+    let path = file.to_str().unwrap();
+    for (text, says) in [
+        ("in_flight_max = \"many\"", "in_flight_max"),
+        ("in_flight = 1", "in_flight_max"),
+        ("retention = ", "waypost.toml"),
+        ("plugin_networks = \"10.0.0.0/8\"", "allow_targets"),
+        ("[[handler]]\nname = \"h\"", "h"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        failed(&run(&["config", "check", path], "").await, 2, &[says, path]);
+    }
+    let absent = folder.path().join("absent.toml");
+    failed(&run(&["config", "check", absent.to_str().unwrap()], "").await, 2, &["absent.toml"]);
+}

@@ -2,6 +2,7 @@
 
 mod client;
 mod compile;
+mod config;
 mod db;
 mod event;
 mod explanation;
@@ -69,6 +70,8 @@ enum Command {
     #[command(subcommand)]
     Token(token::Command),
     #[command(subcommand)]
+    Config(config::Command),
+    #[command(subcommand)]
     Db(db::Command),
     #[command(hide = true)]
     Compile(compile::Arguments),
@@ -93,6 +96,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Handler(command) => handler::run(command),
         Command::Event(command) => wait(event::run(command)),
         Command::Token(command) => wait(token::run(command)),
+        Command::Config(command) => config::run(command),
         Command::Db(command) => db::run(command),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
     }

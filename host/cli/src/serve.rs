@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use waypost::config::{self, Config, Note, Sources};
+use waypost::config::{self, Config, Loaded, Note, Sources};
 use waypost::service::Service;
 use waypost_store::redb::FILE_NAME;
 
@@ -57,7 +57,7 @@ fn load(arguments: Arguments) -> Result<(Config, Vec<Note>), config::Error> {
     let mut sources = Sources::from_environment(std::env::vars_os())?;
     sources.file = arguments.config.or(sources.file);
     sources.flags = arguments.settings.0;
-    let (config, notes) = Config::load_noting(sources)?;
+    let Loaded { config, notes, .. } = Loaded::from(sources)?;
     let compiler = config.plugin_compiler.clone().or_else(own_program);
     Ok((Config { plugin_compiler: compiler, ..config }, notes))
 }

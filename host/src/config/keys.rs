@@ -501,4 +501,30 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), KEYS.len());
     }
+
+    /// Returns the manual's table of all settings.
+    fn table() -> String {
+        let rows = KEYS.iter().map(|key| {
+            let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
+            let (variable, flag) = (key.name.to_uppercase(), key.flag());
+            let help = key.help.replace('|', "\\|");
+            format!("| `{}` | `WAYPOST_{variable}` | `--{flag}` | {default} | {help} |\n", key.name)
+        });
+        let head = "| key | environment | flag | default | |\n|---|---|---|---|---|\n";
+        head.to_owned() + &rows.collect::<String>()
+    }
+
+    /// `WAYPOST_UPDATE_MANUAL=1 cargo test -p waypost --lib the_manual` writes it.
+    #[test]
+    fn the_manual_lists_every_setting_as_help_does() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let text = std::fs::read_to_string(page).unwrap();
+        let begin = text.find("| key |").unwrap();
+        let end = begin + text[begin..].find("\n\n").unwrap() + 1;
+        if std::env::var_os("WAYPOST_UPDATE_MANUAL").is_some() {
+            std::fs::write(page, format!("{}{}{}", &text[..begin], table(), &text[end..])).unwrap();
+        } else {
+            assert_eq!(&text[begin..end], table());
+        }
+    }
 }

@@ -74,14 +74,36 @@ impl Config {
     /// # Errors
     /// Names the first key that is unknown or has a wrong value, and where it came from.
     pub fn load(sources: Sources) -> Result<Self, Error> {
-        Self::load_noting(sources).map(|(config, _)| config)
+        Loaded::from(sources).map(|loaded| loaded.config)
     }
+}
 
-    /// Reads the settings as [`Self::load`] does, and also returns notes to log once the log is open.
+/// The settings as they were read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Notes to log once the log is open.
+    pub notes: Vec<Note>,
+    /// Those that are set, with where each was set last. Handlers are not among them.
+    pub set: BTreeMap<&'static str, SetBy>,
+}
+
+/// A value that was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetBy {
+    /// The value, as a text.
+    pub value: String,
+    /// Where it was set.
+    pub origin: String,
+}
+
+impl Loaded {
+    /// Reads the settings as [`Config::load`] does.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn load_noting(sources: Sources) -> Result<(Self, Vec<Note>), Error> {
+    /// As [`Config::load`].
+    pub fn from(sources: Sources) -> Result<Self, Error> {
         let mut notes: Vec<Note> = match sources.foreign.is_empty() {
             true => Vec::new(),
             false => vec![Note::Foreign { variables: sources.foreign }],
@@ -99,7 +121,7 @@ impl Config {
         })?;
         let settings = settings.get(&Profile::Default).cloned().unwrap_or_default();
 
-        let mut config = Self::default();
+        let (mut config, mut all) = (Config::default(), BTreeMap::new());
         for (name, value) in &settings {
             let origin = || origin(&figment, name, value);
             if name == handlers::KEY {
@@ -115,8 +137,9 @@ impl Config {
                     nearest: nearest(name),
                 });
             };
-            let set = text(value).and_then(|text| (key.set)(&mut config, &text));
-            set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
+            let set = text(value).and_then(|text| (key.set)(&mut config, &text).map(|()| text));
+            let value = set.map_err(|reason| Error::Value { key: key.name, origin: origin(), reason })?;
+            all.insert(key.name, SetBy { value, origin: origin() });
         }
         // Handlers are read after the settings, one of which is the default language of their filters.
         if let Some(value) = settings.get(handlers::KEY) {
@@ -134,7 +157,7 @@ impl Config {
             let value = settings.get(key).expect("what the defaults set passes the check");
             Error::Value { key, origin: origin(&figment, key, value), reason }
         })?;
-        Ok((config, notes))
+        Ok(Self { config, notes, set: all })
     }
 }
 

@@ -38,7 +38,7 @@ use waypost_secrets::KeyFile;
 
 pub use error::{Error, Invalid};
 pub use keys::{KEYS, Key, RETIRED};
-pub use load::{CA_FILE_VARIABLE, ENV_PREFIX, Sources, TOKEN_VARIABLE};
+pub use load::{CA_FILE_VARIABLE, ENV_PREFIX, Loaded, SetBy, Sources, TOKEN_VARIABLE};
 pub use note::Note;
 
 /// The memory for the bodies of requests: 1024 connections with 64 KiB each take a quarter of it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use uuid::Uuid;
-use waypost::config::{self, Config, Note, Sources};
+use waypost::config::{self, Config, Loaded, Note, Sources};
 use waypost_domain::EventId;
 use waypost_handlers::Deps;
 use waypost_handlers::upload::Refusal;
@@ -51,7 +51,7 @@ impl Source {
     fn load(&self) -> Result<Config, config::Error> {
         let mut sources = Sources::from_environment(std::env::vars_os())?;
         sources.file = self.config.clone().or(sources.file);
-        let (config, notes) = Config::load_noting(sources)?;
+        let Loaded { config, notes, .. } = Loaded::from(sources)?;
         for note in notes {
             match note {
                 Note::Skipped { path } => print::notice(&format!(

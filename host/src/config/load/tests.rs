@@ -233,7 +233,7 @@ fn variables_of_a_service_are_not_settings_and_are_noted() {
     ];
     let sources =
         Sources::from_environment(variables.map(|(name, value)| (name.into(), value.into()))).unwrap();
-    let (config, notes) = Config::load_noting(sources).unwrap();
+    let Loaded { config, notes, .. } = Loaded::from(sources).unwrap();
     assert_eq!(config.listen, "[::1]:1".parse().unwrap());
     let foreign = ["WAYPOST_PORT", "WAYPOST_SERVICE_HOST", "WAYPOST_SERVICE_PORT"].map(str::to_owned);
     assert_eq!(notes, [Note::Foreign { variables: foreign.into() }]);
