@@ -231,9 +231,9 @@ impl Directory {
     pub async fn change(
         &self,
         id: SubscriptionId,
-        change: impl FnMut(&Subscription) -> Option<Subscription>,
+        mut change: impl FnMut(&Subscription) -> Option<Subscription>,
     ) -> Result<Option<CompiledSubscription>, Error> {
-        self.by(&Actor::program("")).change(id, change).await
+        self.by(&Actor::program("")).change(id, |current| change(&current.subscription)).await
     }
 
     /// Disables a subscription because of a failure of the version that was `tried`, unless it is disabled already or
@@ -242,11 +242,12 @@ impl Directory {
     /// # Errors
     /// As for [`Self::create`].
     pub async fn disable(&self, tried: &Subscription, since: Timestamp, error: String) -> Result<(), Error> {
-        let disabled = |current: &Subscription| {
+        let disabled = |current: &CompiledSubscription| {
+            let current = &current.subscription;
             let is_same = current.activity == Activity::Enabled && current.updated == tried.updated;
             is_same.then(|| Subscription {
                 activity: Activity::Disabled { since, error: Some(error.clone()) },
-                ..current.clone()
+                ..Subscription::clone(current)
             })
         };
         self.by(&Actor::program("")).change_within(tried.id, disabled, |_, _| Quota::Exempt).await.map(drop)
@@ -324,7 +325,7 @@ impl Editor<'_> {
     pub async fn change(
         self,
         id: SubscriptionId,
-        change: impl FnMut(&Subscription) -> Option<Subscription>,
+        change: impl FnMut(&CompiledSubscription) -> Option<Subscription>,
     ) -> Result<Option<CompiledSubscription>, Error> {
         self.change_within(id, change, quota).await
     }
@@ -334,13 +335,13 @@ impl Editor<'_> {
     async fn change_within(
         self,
         id: SubscriptionId,
-        mut change: impl FnMut(&Subscription) -> Option<Subscription>,
+        mut change: impl FnMut(&CompiledSubscription) -> Option<Subscription>,
         quota: fn(&Subscription, &Subscription) -> Quota,
     ) -> Result<Option<CompiledSubscription>, Error> {
         loop {
             let current = self.directory.compiled(id).filter(|found| found.subscription.deleted.is_none());
             let Some(current) = current else { return Ok(None) };
-            let Some(changed) = change(&current.subscription) else { return Ok(None) };
+            let Some(changed) = change(&current) else { return Ok(None) };
             let quota = quota(&current.subscription, &changed);
             let note = audit::changed(&current.subscription, &changed, self.actor);
             match self.directory.write(Some(current), changed, None, quota, note).await? {

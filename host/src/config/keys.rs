@@ -505,7 +505,8 @@ mod tests {
     /// Returns the manual's table of all settings.
     fn table() -> String {
         let rows = KEYS.iter().map(|key| {
-            let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
+            let default =
+                if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
             let (variable, flag) = (key.name.to_uppercase(), key.flag());
             let help = key.help.replace('|', "\\|");
             format!("| `{}` | `WAYPOST_{variable}` | `--{flag}` | {default} | {help} |\n", key.name)

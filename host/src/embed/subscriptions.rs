@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Waypost;
-use crate::http::{Api, ApiError, eventmatch, recover};
+use crate::http::{Api, ApiError, IfMatch, eventmatch, recover};
 use crate::identity::User;
 use waypost_domain::{Activity, SubscriptionId, TargetUrl};
 use waypost_engine::delivery::Function;
@@ -226,7 +226,9 @@ impl<'a> Subscriptions<'a> {
         change: NewSubscription,
     ) -> Result<Subscription, SubscriptionError> {
         let (api, user) = self.parts();
-        Ok(Subscription(Box::pin(eventmatch::update_from(api, &user, id, change.0)).await?.0))
+        Ok(Subscription(
+            Box::pin(eventmatch::update_from(api, &user, id, &IfMatch::default(), change.0)).await?.0,
+        ))
     }
 
     /// Deletes one, with what is pending for it.
@@ -235,7 +237,7 @@ impl<'a> Subscriptions<'a> {
     /// When there is none, or the store cannot write.
     pub async fn delete(self, id: SubscriptionId) -> Result<(), SubscriptionError> {
         let (api, user) = self.parts();
-        Ok(eventmatch::remove_of(api, &user, id).await?)
+        Ok(eventmatch::remove_of(api, &user, id, &IfMatch::default()).await?)
     }
 
     /// Begins to match the log again for one, which gets what it has missed.

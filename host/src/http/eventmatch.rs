@@ -9,7 +9,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
 use super::sending::{self, SendingBody};
+use super::version::{IfMatch, IfNoneMatch, with_tag};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::identity::User;
 use waypost_domain::{Recovery, Subscription, SubscriptionId, TargetUrl};
@@ -50,7 +51,7 @@ pub(super) async fn create(
         Ok(())
     })
     .await?;
-    Ok(sending.answer(show(&api, &created)))
+    Ok(with_tag(sending.answer(show(&api, &created)), created.revision))
 }
 
 /// Creates a subscription of a user from the members of a body; `upload` stores its module, once the rest is right.
@@ -125,9 +126,12 @@ pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
-) -> Result<Json<Value>, ApiError> {
+    if_none_match: IfNoneMatch,
+) -> Result<Response, ApiError> {
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
-    known.map(|known| Json(show(&api, &known))).ok_or_else(not_yours)
+    let known = known.ok_or_else(not_yours)?;
+    let fresh = || with_tag(Json(show(&api, &known)).into_response(), known.revision);
+    Ok(if_none_match.not_modified(known.revision).unwrap_or_else(fresh))
 }
 
 /// `PUT /eventmatch/{uuid}`
@@ -135,12 +139,13 @@ pub(super) async fn update(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    if_match: IfMatch,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
-    let (changed, sending) = update_from(&api, &user, id, body::object(&headers, &body)?).await?;
-    Ok(sending.answer(show(&api, &changed)))
+    let (changed, sending) = update_from(&api, &user, id, &if_match, body::object(&headers, &body)?).await?;
+    Ok(with_tag(sending.answer(show(&api, &changed)), changed.revision))
 }
 
 /// Changes a subscription that a user may manage by the members of a body.
@@ -148,13 +153,16 @@ pub(crate) async fn update_from(
     api: &Api,
     user: &User,
     id: SubscriptionId,
+    if_match: &IfMatch,
     mut body: Map<String, Value>,
 ) -> Result<(CompiledSubscription, SendingBody), ApiError> {
     recover::refuse_start_at(&body)?;
     let sending = SendingBody::take(&mut body, &api.guard)?;
     let now = clock::now();
     // The plugin is checked outside the directory's lock: the check is slow, and other changes must not wait for it.
+    let known = api.directory.compiled(id).ok_or_else(not_yours)?;
     let stored = own(api, user, id)?;
+    if_match.check(known.revision)?;
     let mut wanted = Subscription::clone(&stored);
     let (dialect, vault) = (api.filter_dialect, api.store.vault());
     subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
@@ -163,7 +171,7 @@ pub(crate) async fn update_from(
         check_target(api, &wanted)?;
     }
     let _referring = plugins::refer(api, Some(&stored), &wanted).await?;
-    let changed = change(api, user, id, |current| {
+    let changed = change(api, user, id, if_match, |current| {
         let mut changed = current.clone();
         subscription_body::update(body.clone(), &mut changed, dialect, vault, now)?;
         sending.apply(&mut changed, vault, now)?;
@@ -175,16 +183,19 @@ pub(crate) async fn update_from(
 }
 
 /// Changes a subscription that a user may manage. `edit` returns the new version from the stored one; it is
-/// called again if another change is stored first.
+/// called again if another change is stored first. The stored version has to be one of `if_match`.
 pub(super) async fn change(
     api: &Api,
     user: &User,
     id: SubscriptionId,
+    if_match: &IfMatch,
     mut edit: impl FnMut(&Subscription) -> Result<Subscription, ApiError>,
 ) -> Result<CompiledSubscription, ApiError> {
     let (actor, mut refused) = (user.actor(), None);
     let changed = api.directory.by(&actor).change(id, |current| {
-        let edited = may_manage(current, user).then(|| edit(current));
+        let subscription = &current.subscription;
+        let edited = may_manage(subscription, user)
+            .then(|| if_match.check(current.revision).and_then(|()| edit(subscription)));
         edited.transpose().unwrap_or_else(|error| {
             refused = Some(error);
             None
@@ -233,18 +244,20 @@ pub(super) async fn rotate_secret(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    if_match: IfMatch,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let body = if body.is_empty() { Map::new() } else { body::object(&headers, &body)? };
     let (rotation, now) = (sending::rotate(body)?, clock::now());
-    let changed = change(&api, &user, id, |current| {
+    let changed = change(&api, &user, id, &if_match, |current| {
         let mut changed = current.clone();
         rotation.apply(&mut changed, api.store.vault(), now)?;
         Ok(changed)
     });
-    Ok(sending::answer(show(&api, &changed.await?), rotation.body()))
+    let changed = changed.await?;
+    Ok(with_tag(sending::answer(show(&api, &changed), rotation.body()), changed.revision))
 }
 
 /// `DELETE /eventmatch/{uuid}`
@@ -252,14 +265,20 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    if_match: IfMatch,
 ) -> Result<(), ApiError> {
-    remove_of(&api, &user, id).await
+    remove_of(&api, &user, id, &if_match).await
 }
 
 /// Deletes a subscription that a user may manage.
-pub(crate) async fn remove_of(api: &Api, user: &User, id: SubscriptionId) -> Result<(), ApiError> {
+pub(crate) async fn remove_of(
+    api: &Api,
+    user: &User,
+    id: SubscriptionId,
+    if_match: &IfMatch,
+) -> Result<(), ApiError> {
     let now = clock::now();
-    change(api, user, id, |current| Ok(current.deleted(now))).await.map(drop)
+    change(api, user, id, if_match, |current| Ok(current.deleted(now))).await.map(drop)
 }
 
 /// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a

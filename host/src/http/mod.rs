@@ -44,6 +44,7 @@ mod subscription_body;
 mod tasks;
 mod tls;
 mod tokens;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +79,7 @@ pub use server::{Connections, serve};
 pub use sites::Sites;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokens::show as show_token;
+pub(crate) use version::IfMatch;
 
 /// Reads the body of `POST /tokens` into a token, whose `hash` and `by` are still to be set.
 ///

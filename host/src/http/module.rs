@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::eventmatch::{change, own, refuse_other_plugin};
 use super::id::Id;
+use super::version::IfMatch;
 use super::{Api, body, plugins};
 use crate::identity::User;
 use waypost_domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
@@ -29,6 +30,7 @@ pub(super) async fn update(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    if_match: IfMatch,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
@@ -47,7 +49,7 @@ pub(super) async fn update(
     let plugin = PluginUse::moved(stored.plugin.as_deref(), digest);
     let wanted = Subscription { plugin: Some(Arc::new(plugin)), ..Subscription::clone(&stored) };
     let _referring = plugins::refer(&api, Some(&stored), &wanted).await?;
-    let changed = change(&api, &user, id, |current| {
+    let changed = change(&api, &user, id, &if_match, |current| {
         refuse_other_plugin(current, &stored)?;
         Ok(Subscription { plugin: wanted.plugin.clone(), updated: now, ..current.clone() })
     });
@@ -90,10 +92,12 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    if_match: IfMatch,
 ) -> Result<(), ApiError> {
     let now = clock::now();
-    let changed =
-        change(&api, &user, id, |current| Ok(Subscription { plugin: None, updated: now, ..current.clone() }));
+    let changed = change(&api, &user, id, &if_match, |current| {
+        Ok(Subscription { plugin: None, updated: now, ..current.clone() })
+    });
     changed.await.map(drop)
 }
 

@@ -2,6 +2,7 @@
 
 mod changing;
 mod creating;
+mod versions;
 
 use bytes::Bytes;
 use http::Method;

@@ -1,0 +1,106 @@
+//! Versions of subscriptions in requests and responses: `ETag`, `If-Match`, `If-None-Match` (RFC 9110 §8.8.3, §13.1).
+//!
+//! The version is the position of the write that made it, which differs for each change, one that nothing shows included.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::error::ApiError;
+use waypost_store::Position;
+
+/// Which versions a request may change: all, or those that its `If-Match` lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IfMatch(Option<String>);
+
+/// Which versions the client has already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct IfNoneMatch(Option<String>);
+
+/// Returns the tag of a version.
+fn tag(version: Position) -> String {
+    format!("\"{}\"", version.0)
+}
+
+/// Tells whether a list of tags has this one; `*` has each.
+fn lists(list: &str, tag: &str) -> bool {
+    list.split(',').any(|listed| matches!(listed.trim(), "*") || listed.trim() == tag)
+}
+
+/// Joins the values of a header that may be split over several lines (RFC 9110 §5.2).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<_> =
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+impl IfMatch {
+    /// Refuses to change a version that the request does not name. Tags are compared strongly, so a weak one
+    /// (`W/"…"`) names none.
+    pub(super) fn check(&self, version: Position) -> Result<(), ApiError> {
+        match &self.0 {
+            Some(list) if !lists(list, &tag(version)) => Err(ApiError::new(
+                StatusCode::PRECONDITION_FAILED,
+                format!(
+                    "the subscription has been changed since: its version is {} now; GET it, and change that one",
+                    tag(version)
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl IfNoneMatch {
+    /// Answers that the client has this version, if it does.
+    pub(super) fn not_modified(&self, version: Position) -> Option<Response> {
+        let list = self.0.as_ref()?;
+        // Here a weak tag is as good as a strong one.
+        let is_known = lists(&list.replace("W/", ""), &tag(version));
+        is_known.then(|| with_tag(StatusCode::NOT_MODIFIED.into_response(), version))
+    }
+}
+
+/// Adds the version to a response.
+pub(super) fn with_tag(mut response: Response, version: Position) -> Response {
+    let tag = HeaderValue::try_from(tag(version)).expect("digits in quotes are a header value");
+    response.headers_mut().insert(header::ETAG, tag);
+    response
+}
+
+impl FromRequestParts<Arc<Api>> for IfMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Infallible> {
+        Ok(Self(joined(&parts.headers, &header::IF_MATCH)))
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for IfNoneMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Infallible> {
+        Ok(Self(joined(&parts.headers, &header::IF_NONE_MATCH)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_strong_tag_of_the_version_or_a_star_matches() {
+        let if_match = |list: &str| IfMatch(Some(list.to_owned())).check(Position(7)).is_ok();
+        assert!([r#""7""#, r#""6", "7""#, "*", r#" "7" "#].iter().all(|list| if_match(list)));
+        assert!(["", "7", r#""70""#, r#"W/"7""#].iter().all(|list| !if_match(list)));
+        assert!(IfMatch::default().check(Position(7)).is_ok());
+        let knows = |list: &str| IfNoneMatch(Some(list.to_owned())).not_modified(Position(7)).is_some();
+        assert!(knows(r#"W/"7""#) && knows(r#""7""#) && !knows(r#""8""#));
+        assert!(IfNoneMatch::default().not_modified(Position(7)).is_none());
+    }
+}
