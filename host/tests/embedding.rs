@@ -274,3 +274,19 @@ async fn serving_ends_with_the_router() {
     served.unwrap();
     assert!(matches!(waypost.publish(event(1)).await, Err(PublishError::Unavailable(_))));
 }
+
+/// Built without plugins, an upload is refused with the reason, and a subscription that has a plugin is refused too.
+#[cfg(not(feature = "plugins"))]
+#[tokio::test]
+async fn without_plugins_a_module_is_refused() {
+    let waypost = open().await;
+    let upload =
+        Request::post("/plugins").header("Host", "localhost").header("Content-Type", "application/wasm");
+    let upload = upload.extension(Caller("ann".to_owned())).body(Body::from("\0asm\x0d\0\x01\0")).unwrap();
+    let (status, body) = asked(waypost.http(), upload).await;
+    assert!(
+        status == StatusCode::NOT_IMPLEMENTED && body.contains("without the feature `plugins`"),
+        "{status} {body}"
+    );
+    waypost.shutdown(GRACE).await;
+}
