@@ -25,7 +25,7 @@ pub(crate) fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
 /// Unchanged files stay untouched, so that cargo does not build them again.
 pub(crate) fn refresh(root: &Path, files: &[PathBuf], copy: &Path) -> Result<()> {
     let mut kept = BTreeSet::from([copy.to_owned(), copy.join(KEPT)]);
-    let present = files.iter().filter(|file| root.join(file).is_file());
+    let present = files.iter().filter(|file| root.join(file).is_file() || root.join(file).is_symlink());
     for file in present.clone() {
         kept.extend(copy.join(file).ancestors().take_while(|path| *path != copy).map(Path::to_owned));
     }
@@ -53,8 +53,15 @@ fn clean(folder: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file, with its permissions, if it differs.
+/// Copies a file, with its permissions, or a symbolic link, if it differs.
 fn update(from: &Path, to: &Path) -> io::Result<()> {
+    if let Ok(target) = fs::read_link(from) {
+        if fs::read_link(to).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        return std::os::unix::fs::symlink(target, to);
+    }
     let is_same = fs::read(to).is_ok_and(|there| fs::read(from).is_ok_and(|here| here == there));
     if is_same && fs::metadata(to)?.permissions() == fs::metadata(from)?.permissions() {
         return Ok(());
@@ -68,6 +75,20 @@ fn update(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without the link, the copy did not build.
+    #[test]
+    fn a_link_to_a_folder_is_copied_as_one() {
+        let (root, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(root.path().join("wit")).unwrap();
+        fs::write(root.path().join("wit/a"), "1").unwrap();
+        std::os::unix::fs::symlink("wit", root.path().join("link")).unwrap();
+        let files = ["wit/a", "link"].map(PathBuf::from);
+        for _ in 0..2 {
+            refresh(root.path(), &files, copy.path()).unwrap();
+            assert_eq!(fs::read_to_string(copy.path().join("link/a")).unwrap(), "1");
+        }
+    }
 
     #[test]
     fn a_copy_has_only_the_tracked_files_and_keeps_the_build() {
