@@ -49,7 +49,11 @@ pub(super) async fn begin(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    own(&api, &user, id)?;
+    if let Err(refused) = own(&api, &user, id) {
+        // A client that is still sending would not see the response.
+        body::drain(body).await;
+        return Err(refused);
+    }
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (since, until) = read_range(body::object(&headers, &body)?, now)?;

@@ -56,15 +56,15 @@ pub(super) struct Table {
 impl Table {
     /// Returns this table with the values of `over` in place of its own, where `over` has some.
     pub(super) fn overlaid(self, over: Self) -> Self {
+        // They exclude each other, so either replaces both. A table with both keeps both, and is refused.
+        let (filter, filter_file) = match (over.filter, over.filter_file) {
+            (None, None) => (self.filter, self.filter_file),
+            given => given,
+        };
         Self {
             name: over.name.or(self.name),
-            // `filter` and `filter_file` exclude each other, so either replaces both.
-            filter: if over.filter_file.is_some() { None } else { over.filter.clone().or(self.filter) },
-            filter_file: if over.filter.is_some() {
-                over.filter_file
-            } else {
-                over.filter_file.or(self.filter_file)
-            },
+            filter,
+            filter_file,
             filter_dialect: over.filter_dialect.or(self.filter_dialect),
             dispatch: over.dispatch.or(self.dispatch),
             component: over.component.or(self.component),

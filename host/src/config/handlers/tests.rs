@@ -146,6 +146,9 @@ fn a_folder_of_scripts_makes_a_handler_each_in_the_order_of_names() {
     assert!(found.iter().all(|handler| handler.limits.timeout == Duration::from_secs(300)));
     let Program::Command { command, .. } = &found[0].program else { panic!("{found:?}") };
     assert_eq!(*command, [folder.path().join("a.py").to_str().unwrap()]);
+    // The filter was dropped without a word.
+    let both = scripts("[handler.scripts.\"b.sh\"]\nfilter = \"$.b\"\nfilter_file = \"f\"\n").unwrap_err();
+    assert!(both.contains("expected either `filter` or `filter_file`, found both"), "{both}");
     let missing = scripts("[handler.scripts.c]\nfilter = \"$\"\n").unwrap_err();
     assert!(missing.contains("there is no executable file `c`"), "{missing}");
     assert!(scripts("name = \"x\"\n").unwrap_err().contains("`name` does not go with `scripts_dir`"));
