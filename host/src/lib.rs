@@ -52,7 +52,7 @@
 //! handler: enqueued in the same commit, for the first handler whose filter matches. Targets and handlers have the same
 //! workers (`host/engine/src/worker`), with a deliverer each.
 //!
-//! A plugin is a WebAssembly component that a subscription may carry: `modules` keeps it, `plugin` runs it, a fresh
+//! A plugin is a WebAssembly component that a subscription may carry: `waypost_engine::modules` keeps it, `waypost_sandbox` runs it, a fresh
 //! instance for each delivery. The payload that it renders is frozen on disk (`store::Store::freeze`) before anything of
 //! it is sent.
 //!
@@ -68,7 +68,7 @@
 //!    `webhook-id` (`domain::DeliveryId::of`) and the same bytes.
 //! 3. One subscription's bad target, slow policy or hostile plugin harms that subscription alone: workers share nothing
 //!    but permits for what goes beyond one attempt each (`worker`), and a plugin yields to others and has limits
-//!    (`plugin`).
+//!    (`waypost_sandbox`).
 //! 4. Nothing is sent to a target, nor shown to its user over REST, nor passed to a subscriber's plugin, before
 //!    `policy` has allowed the user to see the event. No answer counts as a denial. (The sender and admins see the
 //!    event in any case.) Requests that Waypost sends for users and plugins never claim a user's identity (`net`).
@@ -98,7 +98,7 @@
 //! ```
 //!
 //! `domain` uses none of them, `matching` only `domain`; neither knows tokio. Absent on purpose: redb outside `store`,
-//! wasmtime outside `plugin`, HTTP statuses for errors outside `http::error`, the wall clock outside `clock`, and any
+//! wasmtime outside `sandbox`, HTTP statuses outside `http` (those of other crates' errors are chosen in `http::error`), the wall clock outside `runtime::clock`, and any
 //! global state. Every long task is a `stage`: the end of one ends the service.
 
 mod embed;

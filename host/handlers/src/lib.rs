@@ -2,7 +2,7 @@
 //!
 //! The operator's configuration names handlers ([`Definition`]); an event goes to the first whose filter matches. A run
 //! is a delivery: pending durably, recorded in the event's story, repeated after a crash. It has the same workers as a
-//! delivery to a target (`host/src/worker`).
+//! delivery to a target (`host/engine/src/worker`).
 //!
 //! - `definition`: an operator's definition of a handler; `router`: the same for a program that embeds Waypost, with Rust
 //!   closures.

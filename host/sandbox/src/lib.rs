@@ -1,8 +1,8 @@
 //! The sandbox: WebAssembly components that filter, decide and transform, one fresh instance for each delivery; and
 //! programs, which `waypost_handlers` runs.
 //!
-//! This is the only module that names wasmtime. It knows modules, calls and limits, and depends neither on the store
-//! nor on HTTP targets: `crate::modules` keeps uploads, and `crate::delivery` makes calls.
+//! This is the only crate that names wasmtime. It knows modules, calls and limits, and depends neither on the store
+//! nor on HTTP targets: `waypost_engine::modules` keeps uploads, and `waypost_engine::delivery` makes calls.
 //!
 //! [`Host`] composes parts that do not know it:
 //!
@@ -15,7 +15,7 @@
 //! - `outline`, `offers`, `report`: what a module exports and imports, and whether it is accepted. `metadata` and
 //!   `configuration`: what it says about itself, and about its configuration. `refusals`: what exceeded a limit lately.
 //! - `component`: a module that is ready to be instantiated. `guest`: what a call's store holds: `imports` (`logs`, config,
-//!   `state`), `http` and its client `web`, `stdio`, `limits`.
+//!   `state`), `http` and its client `web`, `stdio`; `meter` limits its memory, by the numbers of `limits`.
 //!
 //! # What a plugin cannot do
 //!
@@ -27,7 +27,7 @@
 //! # What is absent
 //!
 //! Fuel: the clock is the limit, so the same call may end at another instruction. Reuse of instances: each call starts
-//! fresh. Retries, breakers and reactions to failures, which are `crate::delivery`'s. Redirects, which a guest
+//! fresh. Retries, breakers and reactions to failures, which are `waypost_engine::delivery`'s. Redirects, which a guest
 //! follows itself; each hop is checked. Threads, GC and async components, which are not compiled in.
 
 #![cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "only the sandbox uses the rest"))]

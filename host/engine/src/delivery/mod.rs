@@ -1,4 +1,4 @@
-//! Deliveries to subscriptions' targets: the first deliverer of the worker engine (`host/src/worker`).
+//! Deliveries to subscriptions' targets: the first deliverer of the worker engine (`host/engine/src/worker`).
 //!
 //! The [`Dispatcher`] is the handle of the stage. `targets` makes the attempts: each asks [`crate::policy`], then the
 //! subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response (`outcome`, which is

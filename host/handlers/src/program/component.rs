@@ -1,4 +1,4 @@
-//! Runs a component: a WASI command, in the sandbox of [`crate::plugin`].
+//! Runs a component: a WASI command, in the sandbox of [`waypost_sandbox`].
 
 use std::io::{self, Write};
 use std::path::Path;
