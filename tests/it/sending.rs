@@ -160,7 +160,7 @@ async fn a_token_server_that_fails_is_an_outcome_with_a_reason_and_is_asked_agai
         (Answer::status(401).body(denied.to_string()), "answered 401: invalid_client: (secret) is not it"),
         (Answer::status(200).body("<html>"), "is not a JSON object"),
         (Answer::status(200).body("x".repeat(200_000)), "is not a JSON object"),
-        (Answer::status(200).body(r#"{"access_token": "a\r\nb"}"#), "no header"),
+        (Answer::status(200).body(r#"{"access_token": "a\r\nb"}"#), "does not fit into a header"),
         (Answer::status(307).header("location", target.url("/elsewhere")), "answered 307"),
         (Answer::status(200).after(&hanging), "did not answer within"),
     ] {
