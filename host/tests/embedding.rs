@@ -119,6 +119,29 @@ async fn a_function_that_fails_is_called_again_and_one_that_refuses_is_not() {
     waypost.shutdown(GRACE).await;
 }
 
+/// Of registrations at once, one makes the subscription; one that failures have disabled is enabled by the next.
+#[tokio::test]
+async fn a_name_is_one_subscription_and_registering_it_again_enables_it() {
+    let waypost = Waypost::in_memory().setting("retry_schedule", "none").open().await.unwrap();
+    let fails = |_: Delivery| async { Err(FunctionError::Retry("broken".to_owned())) };
+    let all = futures_util::future::join_all((0..4).map(|_| waypost.subscribe_fn("inbox", "$", fails))).await;
+    let ids: Vec<_> = all.into_iter().map(|made| made.unwrap().id()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]) && waypost.subscriptions().list().len() == 1);
+    let failed = waypost.publish(event(1)).await.unwrap();
+    ended(&waypost, failed).await;
+    let disabled = waypost.subscriptions().get(ids[0]).unwrap();
+    assert_eq!((disabled.is_enabled(), disabled.error()), (false, Some("broken")));
+    let (take, mut inbox) = inbox();
+    assert!(waypost.subscribe_fn("inbox", "$", take).await.unwrap().is_enabled());
+    let id = waypost.publish(event(2)).await.unwrap();
+    assert_eq!(next(&mut inbox).await.event_id, id);
+    // What its owner has disabled stays so.
+    let off = NewSubscription::unchanged().disabled(true);
+    waypost.subscriptions().update(ids[0], off).await.unwrap();
+    assert!(!waypost.subscribe_fn("inbox", "$", fails).await.unwrap().is_enabled());
+    waypost.shutdown(GRACE).await;
+}
+
 #[tokio::test]
 async fn a_function_that_hangs_costs_its_own_attempts() {
     let waypost = Waypost::in_memory().setting("attempt_timeout_ms", 20).setting("retry_schedule", "none");
@@ -134,13 +157,13 @@ async fn a_function_that_hangs_costs_its_own_attempts() {
     waypost.shutdown(GRACE).await;
 }
 
-/// Two users' functions of one name are two functions.
+/// Two users' functions of one name are two functions, however the names are written.
 #[tokio::test]
 async fn users_do_not_share_functions() {
     let waypost = open().await;
     let ((take_ann, mut ann), (take_bob, mut bob)) = (inbox(), inbox());
-    waypost.as_user("ann").subscribe_fn("inbox", "$.data[?@ == 1]", take_ann).await.unwrap();
-    waypost.as_user("bob").subscribe_fn("inbox", "$.data[?@ == 2]", take_bob).await.unwrap();
+    waypost.as_user("ann").subscribe_fn("b/inbox", "$.data[?@ == 1]", take_ann).await.unwrap();
+    waypost.as_user("ann/b").subscribe_fn("inbox", "$.data[?@ == 2]", take_bob).await.unwrap();
     let ids = waypost.publish_batch([event(1), event(2)]).await.unwrap();
     assert_eq!((next(&mut ann).await.event_id, next(&mut bob).await.event_id), (ids[0], ids[1]));
     waypost.shutdown(GRACE).await;

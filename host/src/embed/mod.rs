@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -55,6 +56,8 @@ pub struct ReadError(String);
 
 struct Inner {
     service: Service,
+    /// The right to make the subscription of a function.
+    registering: tokio::sync::Mutex<()>,
     /// What [`Waypost::in_memory`] keeps on disk.
     _folder: Option<TempDir>,
 }
@@ -72,7 +75,7 @@ impl Waypost {
     }
 
     fn new(service: Service, user: String, folder: Option<TempDir>) -> Self {
-        let inner = Arc::new(Inner { service, _folder: folder });
+        let inner = Arc::new(Inner { service, registering: Default::default(), _folder: folder });
         Self { inner, user: user.into(), scopes: Scopes::ADMIN }
     }
 
@@ -124,7 +127,8 @@ impl Waypost {
     /// stored, and retried by the schedule, as those to a URL.
     ///
     /// `name` is what stays: after a start, register the function under the same name again, and it gets what it has
-    /// missed. A new filter replaces the one before. Functions may be called more than once for a delivery
+    /// missed. A new filter replaces the one before, and a subscription that failures have disabled is enabled again; what
+    /// came meanwhile, [`Subscriptions::recover`] brings. Functions may be called more than once for a delivery
     /// ([`Delivery::id`](FunctionCall::id) is then the same), and for several deliveries at a time.
     ///
     /// # Errors
@@ -141,8 +145,11 @@ impl Waypost {
     {
         let function =
             Arc::new(move |call| -> futures_util::future::BoxFuture<'static, _> { Box::pin(function(call)) });
-        // One name is one function in this program; two users do not share it.
-        let target = TargetUrl::in_process(&format!("{}/{name}", self.user));
+        // Two users do not share a function: encoded, no user's name has the `/`.
+        let user = utf8_percent_encode(&self.user, NON_ALPHANUMERIC);
+        let target = TargetUrl::in_process(&format!("{user}/{name}"));
+        // Of two calls at once, the second finds what the first has made.
+        let _turn = self.inner.registering.lock().await;
         self.subscriptions().put_function(name, filter, target, function).await
     }
 
@@ -170,7 +177,8 @@ impl Waypost {
         self.service().router()
     }
 
-    /// Serves the REST API on a listener, until the router is shut down.
+    /// Serves the REST API on a listener, until the router is shut down. Requests in flight get the setting
+    /// `shutdown_grace_ms` then.
     ///
     /// # Errors
     /// When a stage of the router has died.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::Waypost;
 use crate::http::{Api, ApiError, IfMatch, eventmatch, recover};
 use crate::identity::User;
+use waypost_domain::subscription::NAME_CHARS_MAX;
 use waypost_domain::{Activity, SubscriptionId, TargetUrl};
 use waypost_engine::delivery::Function;
 use waypost_engine::directory::CompiledSubscription;
@@ -174,7 +175,8 @@ impl<'a> Subscriptions<'a> {
         // The name is a member that REST requires; here it has a default, the target.
         let mut body = subscription.0;
         if body.get("name").and_then(Value::as_str) == Some("") {
-            body["name"] = body.get("target_url").cloned().unwrap_or_default();
+            let target = body.get("target_url").and_then(Value::as_str).unwrap_or_default();
+            body["name"] = target.chars().take(NAME_CHARS_MAX).collect::<String>().into();
         }
         let created = Box::pin(eventmatch::create_from(api, &user, body, async |_| Ok(()))).await?;
         Ok(Subscription(created.0))
@@ -191,8 +193,13 @@ impl<'a> Subscriptions<'a> {
         let (api, user) = self.parts();
         let found = self.list().into_iter().find(|found| found.0.subscription.target_url == target);
         let subscription = match found {
-            Some(found) if found.filter() == filter => found,
-            Some(found) => self.update(found.id(), NewSubscription::unchanged().filter(filter)).await?,
+            Some(found) if found.filter() == filter && found.error().is_none() => found,
+            Some(found) => {
+                let change = NewSubscription::unchanged().filter(filter);
+                // Its owner may have disabled it; failures of a function that is gone are no reason to.
+                let change = if found.error().is_some() { change.disabled(false) } else { change };
+                self.update(found.id(), change).await?
+            }
             None => {
                 let body = NewSubscription::unchanged().name(name).filter(filter).0;
                 Subscription(Box::pin(eventmatch::create_within(api, &user, body, target.clone())).await?)
