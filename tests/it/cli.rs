@@ -501,3 +501,15 @@ async fn config_check_names_what_is_wrong_with_a_file() {
     let absent = folder.path().join("absent.toml");
     failed(&run(&["config", "check", absent.to_str().unwrap()], "").await, 2, &["absent.toml"]);
 }
+
+// docs
+
+#[tokio::test]
+async fn docs_lists_the_manual_and_shows_a_page() {
+    let pages = succeeded(&run(&["docs"], "").await);
+    assert!(pages.len() >= 19 && pages.iter().any(|page| page.starts_with("filters ")), "{pages:#?}");
+    let page = succeeded(&run(&["docs", "filters"], "").await);
+    assert_eq!(page[0], "# Filters");
+    assert!(!page.iter().any(|line| line.contains("<!-- readme")), "what is for the test of the page");
+    failed(&run(&["docs", "filterz"], "").await, 1, &["no page `filterz`", "filters"]);
+}

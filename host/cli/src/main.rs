@@ -4,6 +4,7 @@ mod client;
 mod compile;
 mod config;
 mod db;
+mod docs;
 mod event;
 mod explanation;
 mod handler;
@@ -73,6 +74,7 @@ enum Command {
     Config(config::Command),
     #[command(subcommand)]
     Db(db::Command),
+    Docs(docs::Arguments),
     #[command(hide = true)]
     Compile(compile::Arguments),
 }
@@ -98,6 +100,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Token(command) => wait(token::run(command)),
         Command::Config(command) => config::run(command),
         Command::Db(command) => db::run(command),
+        Command::Docs(arguments) => docs::run(arguments),
         Command::Compile(arguments) => Ok(compile::run(arguments)),
     }
 }
