@@ -3,8 +3,7 @@
 //! Its methods return boxed futures: an async function is compiled again in each crate that awaits it, with all that it
 //! awaits.
 //!
-//! An embedding program uses the same three calls as the binary: [`Service::open`], [`Service::accept`] or
-//! [`Service::router`] or [`Service::serve`], and [`Service::close`].
+//! The binary and [`crate::Waypost`], the front door of embedding programs, are its two users.
 
 mod upkeep;
 
@@ -98,7 +97,6 @@ pub struct Service {
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    event_bytes_max: usize,
 }
 
 /// What an embedding program opens a service with, besides a configuration.
@@ -244,8 +242,7 @@ impl Service {
             identity,
             filter_dialect: config.filter_dialect_default,
         };
-        let event_bytes_max = config.event_bytes_max;
-        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop, event_bytes_max })
+        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop })
     }
 
     /// Accepts events from the embedding program, all or none, as `POST /receive` does; returns their ids once they
@@ -302,11 +299,6 @@ impl Service {
     /// Returns what the routes use.
     pub(crate) fn api(&self) -> &Api {
         &self.api
-    }
-
-    /// Returns how many bytes an event may have.
-    pub(crate) fn event_bytes_max(&self) -> usize {
-        self.event_bytes_max
     }
 
     /// Waits until a stage of the service is dead: it accepts and delivers nothing more, and only closing it and opening

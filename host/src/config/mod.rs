@@ -1,7 +1,7 @@
 //! What an operator can choose.
 //!
-//! A [`Config`] is plain data: an embedding program writes one with struct update syntax, the binary reads one from a
-//! file, the environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading, for `--help` and
+//! A [`Config`] is plain data: [`crate::Builder`] sets its keys one by one, the binary reads one from a file, the
+//! environment and flags by [`Config::load`]. [`KEYS`] lists every key once, for reading, for `--help` and
 //! for error messages. `service` splits a `Config`, so that each module gets its own part only.
 //!
 //! ```

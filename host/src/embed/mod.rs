@@ -85,7 +85,8 @@ impl Waypost {
         Self { inner: Arc::clone(&self.inner), user: name.into(), scopes: Scopes::USER }
     }
 
-    /// Publishes an event. When this returns, the event and every delivery that it causes are on disk.
+    /// Publishes an event. When this returns, the event and every delivery that it causes are on disk (of a router in
+    /// memory: in memory).
     ///
     /// # Errors
     /// When the event is not valid, or the store cannot take it now; nothing of it is kept then.
@@ -110,7 +111,7 @@ impl Waypost {
     {
         let events = events.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>, _>>();
         let events = events.map_err(Into::into)?;
-        event::check(&events, self.service().event_bytes_max())?;
+        event::check(&events, self.service().api().limits.event_bytes())?;
         self.service().accept(events, &self.user).await.map_err(PublishError::from)
     }
 

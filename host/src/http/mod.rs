@@ -111,6 +111,11 @@ pub struct Sizes {
 }
 
 impl Limits {
+    /// Returns how many bytes a body with events may have.
+    pub(crate) fn event_bytes(&self) -> usize {
+        self.event.bytes
+    }
+
     /// Makes the limits: the most bytes, and the longest that a body may take to arrive.
     pub fn new(sizes: Sizes, timeout: Duration) -> Self {
         let room = Arc::new(Room::new(sizes.all));
