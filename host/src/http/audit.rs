@@ -8,13 +8,12 @@ use axum::extract::State;
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
 use super::parameters::{Parameters, QueryDoc};
-use waypost_domain::{Action, AuditEntry};
-use waypost_runtime::clock;
+use waypost_domain::{Action, AuditEntry, TokenId};
 use waypost_store::{AuditPlace, AuditQuery};
 
 /// How many entries a list has by default, and at most.
@@ -44,7 +43,7 @@ impl QueryDoc for Page {
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::AuditPage>, ApiError> {
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
     let query = AuditQuery {
         before: page.before.as_deref().map(place).transpose()?,
@@ -56,8 +55,8 @@ pub(super) async fn list(
         limit,
     };
     let (entries, next) = api.store.audit(query).await?;
-    let entries: Vec<_> = entries.iter().map(show).collect();
-    Ok(Json(json!({"audit": entries, "next": next.map(|place| next_url(&page, limit, place))})))
+    let audit = entries.into_iter().map(show).collect();
+    Ok(Json(v1::AuditPage { audit, next: next.map(|place| next_url(&page, limit, place)) }))
 }
 
 fn place(text: &str) -> Result<AuditPlace, ApiError> {
@@ -92,15 +91,15 @@ fn next_url(page: &Page, limit: usize, place: AuditPlace) -> String {
     url
 }
 
-fn show(entry: &AuditEntry) -> Value {
-    json!({
-        "at": clock::text(entry.at),
-        "by": entry.by.user,
-        "via": entry.by.via.name(),
-        "token": entry.by.via.token().map(|id| id.to_string()),
-        "action": entry.action.name(),
-        "id": (!entry.id.is_empty()).then_some(&entry.id),
-        "user": entry.user,
-        "detail": entry.detail,
-    })
+fn show(entry: AuditEntry) -> v1::AuditEntry {
+    v1::AuditEntry {
+        at: entry.at.into(),
+        via: entry.by.via.name().to_owned(),
+        token: entry.by.via.token().map(TokenId::uuid),
+        by: entry.by.user,
+        action: entry.action.name().to_owned(),
+        id: Some(entry.id).filter(|id| !id.is_empty()),
+        user: entry.user,
+        detail: entry.detail,
+    }
 }

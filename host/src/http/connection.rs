@@ -378,7 +378,8 @@ fn explain(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
              and the like must be percent-encoded (`%20`)"
         }
     };
-    let body = ApiError::new(status, detail).body().to_string();
+    let body = ApiError::new(status, detail).body();
+    let body = serde_json::to_string(&body).expect("a body has texts alone");
     let mut answer = String::with_capacity(head.len() + body.len() + 64);
     for line in ["HTTP/1.", lines].concat().split("\r\n") {
         if !line.starts_with("content-length:") {

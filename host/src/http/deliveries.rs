@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
@@ -17,7 +17,6 @@ use super::parameters::{Parameters, QueryDoc};
 use super::story::View;
 use crate::identity::User;
 use waypost_domain::{EventId, SubscriptionId};
-use waypost_runtime::clock;
 use waypost_store::{DeliveriesQuery, DeliveryCounts, StoredState};
 
 /// How many deliveries a list has by default, and at most.
@@ -48,7 +47,7 @@ pub(super) async fn list(
     user: User,
     Id(id): Id<SubscriptionId>,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Deliveries>, ApiError> {
     own(&api, &user, id)?;
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
     let state = page.state.as_deref().map(state).transpose()?;
@@ -58,7 +57,7 @@ pub(super) async fn list(
     let counts = show_counts(&api.store.counts(id.into()).await?, knows_all);
     let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
     let next = next.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
-    Ok(Json(json!({"counts": counts, "deliveries": shown, "next": next})))
+    Ok(Json(v1::Deliveries { counts, deliveries: shown, next }))
 }
 
 fn state(name: &str) -> Result<StoredState, ApiError> {
@@ -77,7 +76,7 @@ async fn views(
     user: &User,
     mut query: DeliveriesQuery,
     knows_all: bool,
-) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
+) -> Result<(Vec<v1::SubscriptionDelivery>, Option<EventId>), ApiError> {
     let (id, limit) = (query.recipient, query.limit);
     let (mut shown, mut last_shown) = (Vec::new(), None);
     if !knows_all {
@@ -113,22 +112,26 @@ async fn views(
 
 /// Shows how many deliveries a subscription has in each state. A user who may not know of all deliveries sees
 /// only the counts of states that need the consent of policy: delivered and skipped.
-fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> Value {
-    let is_allowed = |state| matches!(state, StoredState::Delivered | StoredState::Skipped);
-    StoredState::ALL
-        .into_iter()
-        .map(|state| {
-            (state.name().to_owned(), json!((knows_all || is_allowed(state)).then(|| counts.of(state))))
-        })
-        .collect::<Map<_, _>>()
-        .into()
+fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
+    let allowed = |state| Some(counts.of(state));
+    let of = |state| knows_all.then(|| counts.of(state));
+    v1::DeliveryCounts {
+        pending: of(StoredState::Pending),
+        retrying: of(StoredState::Retrying),
+        held: of(StoredState::Held),
+        delivered: allowed(StoredState::Delivered),
+        denied: of(StoredState::Denied),
+        skipped: allowed(StoredState::Skipped),
+        dead: of(StoredState::Dead),
+    }
 }
 
 /// Shows the delivery of an event to a subscription, if there is one.
-fn show(view: &View, subscription: SubscriptionId) -> Option<Value> {
+fn show(view: &View, subscription: SubscriptionId) -> Option<v1::SubscriptionDelivery> {
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.into())?;
-    let mut shown = delivery.show(&view.event);
-    shown["event"] = view.event.id.to_string().into();
-    shown["received"] = clock::text(view.event.received).into();
-    Some(shown)
+    Some(v1::SubscriptionDelivery {
+        event: view.event.id.uuid(),
+        received: view.event.received.into(),
+        delivery: delivery.show(&view.event),
+    })
 }

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::eventmatch::{may_manage, not_yours};
@@ -97,7 +97,7 @@ pub(super) async fn test(
     Parameters(query): Parameters<DryRunQuery>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::DryRun>, ApiError> {
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let filter = query.filter(&known)?;
@@ -113,18 +113,21 @@ pub(super) async fn test(
         // The cached answer is of no further use: this event is not in the log.
         api.dispatcher.ask_policy_again(event.id, &[id.into()]).await;
     }
-    Ok(Json(json!({
-        "matches": matches,
-        "filter": shown,
-        "policy": tried.as_ref().map(|tried| show_policy(&tried.policy)),
-        "plugin": tried.as_ref().and_then(|tried| tried.run.as_ref()).map(show_run),
-        "target": tried.as_ref().and_then(|tried| tried.target.as_ref()).map(show_target),
-        "requests": tried.map_or_else(Vec::new, show_requests),
-    })))
+    Ok(Json(v1::DryRun {
+        matches,
+        filter: shown,
+        policy: tried.as_ref().map(|tried| show_policy(&tried.policy)),
+        plugin: tried.as_ref().and_then(|tried| tried.run.as_ref()).map(show_run),
+        target: tried.as_ref().and_then(|tried| tried.target.as_ref()).map(show_target),
+        requests: tried.map_or_else(Vec::new, show_requests),
+    }))
 }
 
 /// Returns whether the filter matches, and shows why.
-async fn explain_filter(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(bool, Value), ApiError> {
+async fn explain_filter(
+    filter: Arc<Filter>,
+    event: &LoggedEvent,
+) -> Result<(bool, v1::FilterExplanation), ApiError> {
     let json = event.event.json();
     let explaining = tokio::task::spawn_blocking(move || {
         let explanation = Document::parse(&json).map(|event| filter.explain(&event))?;
@@ -135,65 +138,68 @@ async fn explain_filter(filter: Arc<Filter>, event: &LoggedEvent) -> Result<(boo
     explained.map_err(|error: waypost_matching::Error| ApiError::bad_request(error.to_string()))
 }
 
-fn show_policy(verdict: &Verdict) -> Value {
-    let (word, reason, answer) = match verdict {
-        Verdict::Allowed(answer) => ("allowed", None, answer.as_ref()),
-        Verdict::Denied(answer) => ("denied", None, Some(answer)),
-        Verdict::Unavailable { reason, answer } => ("unavailable", Some(reason), answer.as_ref()),
+fn show_policy(verdict: &Verdict) -> v1::PolicyAnswer {
+    let (verdict, reason, answer) = match verdict {
+        Verdict::Allowed(answer) => (v1::PolicyVerdict::Allowed, None, answer.as_ref()),
+        Verdict::Denied(answer) => (v1::PolicyVerdict::Denied, None, Some(answer)),
+        Verdict::Unavailable { reason, answer } => {
+            (v1::PolicyVerdict::Unavailable, Some(reason.clone()), answer.as_ref())
+        }
     };
-    json!({"verdict": word, "reason": reason, "answer": answer.map(show_answer)})
+    v1::PolicyAnswer { verdict, reason, answer: answer.map(show_answer) }
 }
 
 /// Shows whether the guard allows the target, and each address of its name.
-fn show_target(target: &Preview) -> Value {
+fn show_target(target: &Preview) -> v1::Target {
     let (verdict, reason, addresses) = match target {
-        Preview::Refused(refused) => ("refused", Some(refused.to_string()), &[][..]),
+        Preview::Refused(refused) => (v1::TargetVerdict::Refused, Some(refused.to_string()), &[][..]),
         Preview::Proxy(proxy) => (
-            "allowed",
+            v1::TargetVerdict::Allowed,
             Some(format!("the proxy at {proxy} (http_proxy) resolves and judges the name")),
             &[][..],
         ),
-        Preview::Unresolved(reason) => ("unavailable", Some(reason.clone()), &[][..]),
+        Preview::Unresolved(reason) => (v1::TargetVerdict::Unavailable, Some(reason.clone()), &[][..]),
         Preview::Addresses(addresses) => {
             let refused = addresses.iter().find_map(|(_, refused)| refused.as_ref());
             match addresses.iter().any(|(_, refused)| refused.is_none()) {
-                true => ("allowed", None, &addresses[..]),
-                false => ("refused", refused.map(ToString::to_string), &addresses[..]),
+                true => (v1::TargetVerdict::Allowed, None, &addresses[..]),
+                false => (v1::TargetVerdict::Refused, refused.map(ToString::to_string), &addresses[..]),
             }
         }
     };
-    let show = |(address, refused): &(IpAddr, Option<Refused>)| json!({"address": address.to_string(), "refused": refused.as_ref().map(ToString::to_string)});
-    json!({"verdict": verdict, "reason": reason, "addresses": addresses.iter().map(show).collect::<Vec<_>>()})
+    let show = |(address, refused): &(IpAddr, Option<Refused>)| v1::Address {
+        address: address.to_string(),
+        refused: refused.as_ref().map(ToString::to_string),
+    };
+    v1::Target { verdict, reason, addresses: addresses.iter().map(show).collect() }
 }
 
-fn show_requests(tried: DryRun) -> Vec<Value> {
-    tried
-        .requests
-        .iter()
-        .map(|request| request.as_ref().map_or_else(|reason| json!({"error": reason}), show))
-        .collect()
+fn show_requests(tried: DryRun) -> Vec<v1::Request> {
+    let show_error = |reason: &String| v1::Request { error: Some(reason.clone()), ..v1::Request::default() };
+    tried.requests.iter().map(|request| request.as_ref().map_or_else(show_error, show)).collect()
 }
 
 /// Shows a request; `Authorization` without its value.
-fn show(request: &Request<Bytes>) -> Value {
-    let headers: Vec<_> = request
-        .headers()
-        .iter()
-        .map(|(name, value)| match value.is_sensitive() {
-            true => json!([name.as_str(), "(secret)"]),
-            false => json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]),
-        })
-        .collect();
-    let mut shown = json!({
-        "method": request.method().as_str(),
-        "url": request.uri().to_string(),
-        "headers": headers,
+fn show(request: &Request<Bytes>) -> v1::Request {
+    let headers = request.headers().iter().map(|(name, value)| {
+        let value = match value.is_sensitive() {
+            true => "(secret)".to_owned(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
+        (name.as_str().to_owned(), value)
     });
-    match str::from_utf8(request.body()) {
-        Ok(text) => shown["body"] = text.into(),
-        Err(_) => shown["body_base64"] = BASE64_STANDARD.encode(request.body()).into(),
+    let (body, body_base64) = match str::from_utf8(request.body()) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(BASE64_STANDARD.encode(request.body()))),
+    };
+    v1::Request {
+        error: None,
+        method: Some(request.method().to_string()),
+        url: Some(request.uri().to_string()),
+        headers: Some(headers.collect()),
+        body,
+        body_base64,
     }
-    shown
 }
 
 impl DryRunQuery {

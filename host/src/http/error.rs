@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use crate::identity::Refusal;
 use waypost_domain::event::{DecodeError, DecodeErrorKind};
@@ -129,25 +129,22 @@ fn bounded(text: &str) -> Cow<'_, str> {
 
 impl ApiError {
     /// Returns the body.
-    pub(super) fn body(&self) -> Value {
+    pub(super) fn body(&self) -> v1::Problem {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let detail = bounded(&self.detail);
-        let mut body = json!({
-            "status": format!("{} {title}", self.status.as_u16()),
-            "message": detail,
-            "type": "about:blank",
-            "title": title,
-            "detail": detail,
-        });
-        if let Some(pointer) = &self.pointer {
-            body["pointer"] = bounded(pointer).into();
+        let detail = bounded(&self.detail).into_owned();
+        let part = |part: &Part| v1::ProblemPart {
+            pointer: bounded(&part.pointer).into_owned(),
+            detail: bounded(&part.detail).into_owned(),
+        };
+        v1::Problem {
+            status: format!("{} {title}", self.status.as_u16()),
+            message: detail.clone(),
+            kind: "about:blank".to_owned(),
+            title: title.to_owned(),
+            detail,
+            pointer: self.pointer.as_deref().map(|pointer| bounded(pointer).into_owned()),
+            errors: self.errors.iter().map(part).collect(),
         }
-        if !self.errors.is_empty() {
-            let part =
-                |part: &Part| json!({"pointer": bounded(&part.pointer), "detail": bounded(&part.detail)});
-            body["errors"] = self.errors.iter().map(part).collect();
-        }
-        body
     }
 }
 

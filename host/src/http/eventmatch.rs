@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::id::Id;
@@ -112,7 +113,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Vec<Value>>, ApiError> {
+) -> Result<Json<Vec<v1::Subscription>>, ApiError> {
     let whose = page.user.as_ref().unwrap_or(&user.name);
     if *whose != user.name && !user.is_admin() {
         return Err(ApiError::forbidden("only an admin may list the subscriptions of others"));
@@ -299,10 +300,9 @@ fn check_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> 
     })
 }
 
-fn show(api: &Api, known: &CompiledSubscription) -> Value {
-    let mut shown = subscription_body::show(known, api.directory.access_path(known.subscription.id));
-    sending::show(&known.subscription, &api.service_key, &mut shown);
-    shown
+fn show(api: &Api, known: &CompiledSubscription) -> v1::Subscription {
+    let index = api.directory.access_path(known.subscription.id);
+    subscription_body::show(known, index, &api.service_key)
 }
 
 /// Returns a subscription that the user may manage: their own, or any for an admin.

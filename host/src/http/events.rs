@@ -7,8 +7,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use super::dry_run::DryRunPermits;
 use super::error::ApiError;
@@ -54,9 +53,9 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Value>, ApiError> {
-    let (events, next) = views(&api, &user, &page, |view| Some(view.summary())).await?;
-    Ok(Json(json!({"events": events, "next": next.map(|before| next_url(&page, before))})))
+) -> Result<Json<v1::EventPage>, ApiError> {
+    let (events, next) = views(&api, &user, &page, |view| Some(view.summary()), |_| 0).await?;
+    Ok(Json(v1::EventPage { events, next: next.map(|before| next_url(&page, before)), truncated_at: None }))
 }
 
 /// Returns how many events a page has.
@@ -74,15 +73,17 @@ fn next_url(page: &Page, before: EventId) -> String {
     url
 }
 
-/// Shows the newest events that a user may see, and returns where to continue if there may be more.
-pub(super) async fn views(
+/// Shows the newest events that a user may see, and returns where to continue if there may be more. `bytes` tells how
+/// large a row is that contains the event.
+pub(super) async fn views<T>(
     api: &Api,
     user: &User,
     page: &Page,
-    show: impl Fn(&View) -> Option<Value>,
-) -> Result<(Vec<Value>, Option<EventId>), ApiError> {
+    show: impl Fn(&View) -> Option<T>,
+    bytes: impl Fn(&T) -> usize,
+) -> Result<(Vec<T>, Option<EventId>), ApiError> {
     let limit = page_limit(page);
-    let (mut shown, mut before, mut bytes) = (Vec::new(), page.before, 0);
+    let (mut shown, mut before, mut size) = (Vec::new(), page.before, 0);
     for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
         let range = Range { before, since: page.since, until: page.until, limit: PAGE };
         let stories = api.store.histories(range).await?;
@@ -91,10 +92,9 @@ pub(super) async fn views(
             before = Some(story.event.id);
             let view = View::of(story, user, api);
             let row = view.filter(|view| view.shows_event).as_ref().and_then(&show);
-            // Some rows contain the whole event.
-            bytes += row.as_ref().and_then(|row| row["event"].as_str()).map_or(0, str::len);
+            size += row.as_ref().map_or(0, &bytes);
             shown.extend(row);
-            if shown.len() == limit || bytes >= LIST_BYTES_MAX {
+            if shown.len() == limit || size >= LIST_BYTES_MAX {
                 return Ok((shown, before));
             }
         }
@@ -125,7 +125,7 @@ pub(super) async fn read(
     user: User,
     Id(id): Id<EventId>,
     Parameters(asked): Parameters<Explain>,
-) -> Result<Json<Box<RawValue>>, ApiError> {
+) -> Result<Json<v1::Story>, ApiError> {
     let view = find(&api, &user, id).await?;
     let explained = match (&asked.explain, asked.after) {
         (None, None) => None,
@@ -175,7 +175,7 @@ pub(super) async fn retry(
     user: User,
     Id(id): Id<EventId>,
     Parameters(only): Parameters<Only>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Redelivered>, ApiError> {
     let view = find(&api, &user, id).await?;
     let matches = api.intake.matches(&view.event.event).await;
     let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -205,21 +205,20 @@ pub(super) async fn retry(
         // The event was purged in between.
         return Err(not_found(id));
     }
-    let deliveries = matched.into_iter().map(|recipient| {
-        json!({
-            "id": DeliveryId::of(id, recipient).to_string(),
-            "subscription": recipient.to_string(),
-            "handler": api.runs.name(recipient).map(ToString::to_string),
-        })
+    let deliveries = matched.into_iter().map(|recipient| v1::RedeliveryOf {
+        id: DeliveryId::of(id, recipient).uuid(),
+        subscription: recipient.uuid(),
+        handler: api.runs.name(recipient).map(ToString::to_string),
     });
-    let failed = failed.into_iter().map(
-        |(recipient, failure)| json!({"subscription": recipient.to_string(), "reason": failure.to_string()}),
-    );
-    Ok(Json(json!({
-        "id": id.to_string(),
-        "deliveries": deliveries.collect::<Vec<_>>(),
-        "filters_failed": failed.collect::<Vec<_>>(),
-    })))
+    let filters_failed = failed.into_iter().map(|(recipient, failure)| v1::UnmatchedFilter {
+        subscription: recipient.uuid(),
+        reason: failure.to_string(),
+    });
+    Ok(Json(v1::Redelivered {
+        id: id.uuid(),
+        deliveries: deliveries.collect(),
+        filters_failed: filters_failed.collect(),
+    }))
 }
 
 /// Which events to purge: those before this time.
@@ -238,7 +237,7 @@ pub(super) async fn purge(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(Before { before }): Parameters<Before>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Purged>, ApiError> {
     let before =
         before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
     let note = AuditEntry::new(Action::EventPurge, "", &user.actor(), clock::now());
@@ -251,7 +250,7 @@ pub(super) async fn purge_one(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Purged>, ApiError> {
     let note = AuditEntry::new(Action::EventPurge, id, &user.actor(), clock::now());
     let purged = api.store.purge(Purge::Events(vec![id]), Some(note)).await?;
     if purged == PurgeReport::default() {
@@ -260,6 +259,6 @@ pub(super) async fn purge_one(
     Ok(show(purged))
 }
 
-fn show(purged: PurgeReport) -> Json<Value> {
-    Json(json!({"purged": purged.purged, "kept": purged.kept}))
+fn show(purged: PurgeReport) -> Json<v1::Purged> {
+    Json(v1::Purged { purged: purged.purged, kept: purged.kept })
 }

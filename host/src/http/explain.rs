@@ -5,11 +5,11 @@
 use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use waypost_api::v1;
 
-use super::Api;
 use super::error::ApiError;
 use super::story::{Delivery, View};
+use super::{Api, words};
 use crate::identity::User;
 use waypost_domain::{Activity, SubscriptionId};
 use waypost_engine::directory::CompiledSubscription;
@@ -27,7 +27,7 @@ pub(super) async fn explain(
     view: &View,
     user: &str,
     after: Option<SubscriptionId>,
-) -> Result<Value, ApiError> {
+) -> Result<v1::Explanation, ApiError> {
     if !asking.is_admin() && asking.name != user {
         return Err(ApiError::forbidden(format!(
             "only an admin may ask about others: you are `{}` (the setting admin_users)",
@@ -50,13 +50,13 @@ pub(super) async fn explain(
     });
     let subscriptions =
         explained.iter().map(|(known, explanation)| show_subscription(view, known, explanation.as_ref()));
-    let handlers = if asking.is_admin() { handlers(api, view).await? } else { Value::Null };
-    let subscriptions = subscriptions.collect::<Vec<_>>();
-    Ok(json!({"user": user, "subscriptions": subscriptions, "handlers": handlers, "next": next}))
+    let subscriptions = subscriptions.collect();
+    let handlers = if asking.is_admin() { Some(handlers(api, view).await?) } else { None };
+    Ok(v1::Explanation { user: user.to_owned(), subscriptions, handlers, next })
 }
 
 /// Explains the routes of handlers, in their order: the first that matches gets an event.
-async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
+async fn handlers(api: &Api, view: &View) -> Result<Vec<v1::ExplainedHandler>, ApiError> {
     let (json, routes) = (view.event.event.json(), api.directory.routes().to_vec());
     let explaining = tokio::task::spawn_blocking(move || {
         let event = Document::parse(&json)?;
@@ -69,12 +69,10 @@ async fn handlers(api: &Api, view: &View) -> Result<Value, ApiError> {
     let explained =
         explaining.await.expect("explaining does not panic, and the runtime outlives the request");
     let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let shown = explained.iter().map(|(route, explanation)| {
-        json!({
-            "handler": api.runs.name(route.recipient).map(ToString::to_string),
-            "matches": explanation.matches,
-            "filter": show(&route.filter, explanation),
-        })
+    let shown = explained.iter().map(|(route, explanation)| v1::ExplainedHandler {
+        handler: api.runs.name(route.recipient).map(ToString::to_string),
+        matches: explanation.matches,
+        filter: show(&route.filter, explanation),
     });
     Ok(shown.collect())
 }
@@ -97,18 +95,22 @@ fn explain_all(
     Ok(explained)
 }
 
-fn show_subscription(view: &View, known: &CompiledSubscription, explanation: Option<&Explanation>) -> Value {
+fn show_subscription(
+    view: &View,
+    known: &CompiledSubscription,
+    explanation: Option<&Explanation>,
+) -> v1::ExplainedSubscription {
     let subscription = &known.subscription;
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
-    json!({
-        "subscription": subscription.id.to_string(),
-        "name": subscription.name,
-        "matches": explanation.is_some_and(|explanation| explanation.matches),
-        "delivery": delivery.map(|delivery| delivery.state.name()),
-        "reason": reason(view, known, delivery, explanation),
-        "filter": filter.map(|(filter, explanation)| show(filter, explanation)),
-    })
+    v1::ExplainedSubscription {
+        subscription: subscription.id.uuid(),
+        name: subscription.name.clone(),
+        matches: explanation.is_some_and(|explanation| explanation.matches),
+        delivery: delivery.map(|delivery| words::delivery_state(&delivery.state)),
+        reason: reason(view, known, delivery, explanation),
+        filter: filter.map(|(filter, explanation)| show(filter, explanation)),
+    }
 }
 
 /// Explains why there is a delivery or none: first by what held when the event came, as far as it is known,
@@ -149,29 +151,24 @@ fn reason(
 }
 
 /// Shows what a filter did with an event.
-pub(super) fn show(filter: &Filter, explanation: &Explanation) -> Value {
-    json!({
-        "dialect": filter.dialect().as_str(),
-        "warnings": filter.warnings(),
-        "reason": explanation.reason(),
-        "failure": explanation.failure.map(|failure| failure.to_string()),
-        "steps": show_steps(&explanation.steps),
-    })
+pub(super) fn show(filter: &Filter, explanation: &Explanation) -> v1::FilterExplanation {
+    v1::FilterExplanation {
+        dialect: words::dialect(filter.dialect()),
+        warnings: filter.warnings().to_vec(),
+        reason: explanation.reason(),
+        failure: explanation.failure.map(|failure| failure.to_string()),
+        steps: explanation.steps.iter().map(show_step).collect(),
+    }
 }
 
-fn show_steps(steps: &[Step]) -> Value {
-    let steps = steps.iter().map(|step| {
-        let conditions = step.conditions.iter().map(|condition| {
-            json!({
-                "condition": condition.text,
-                "tested": condition.tested,
-                "passed": condition.passed,
-                "seen": condition.seen,
-                "problem": condition.problem,
-                "steps": show_steps(&condition.steps),
-            })
-        });
-        json!({"path": step.path, "found": step.found, "conditions": conditions.collect::<Vec<_>>()})
+fn show_step(step: &Step) -> v1::Step {
+    let conditions = step.conditions.iter().map(|condition| v1::Condition {
+        condition: condition.text.clone(),
+        tested: condition.tested,
+        passed: condition.passed,
+        seen: condition.seen.clone(),
+        problem: condition.problem.clone(),
+        steps: condition.steps.iter().map(show_step).collect(),
     });
-    steps.collect()
+    v1::Step { path: step.path.clone(), found: step.found, conditions: conditions.collect() }
 }

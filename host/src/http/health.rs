@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
@@ -18,9 +18,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_REUSE: Duration = Duration::from_secs(1);
 
 /// Succeeds while no stage of the service has ended.
-pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<v1::Health>, ApiError> {
     match api.store.alarm().dead() {
-        None => Ok(Json(json!({"status": "ok"}))),
+        None => Ok(Json(v1::Health { status: "ok".to_owned() })),
         Some(dead) => {
             let detail = format!("{} has ended: the service must be restarted", dead.stage);
             Err(ApiError::unavailable(detail))
@@ -32,7 +32,7 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<Value>, 
 pub(super) async fn readyz(
     State(api): State<Arc<Api>>,
     Extension(probe): Extension<Probe>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Ready>, ApiError> {
     let write = async || match tokio::time::timeout(PROBE_TIMEOUT, api.store.probe()).await {
         Ok(probed) => Ok(probed?),
         Err(_) => {
@@ -41,12 +41,9 @@ pub(super) async fn readyz(
         }
     };
     probe.ask(write).await?;
-    let mut ready = json!({"status": "ready"});
     // Damaged records do not make the service unready, but operators should see them.
-    if let damaged @ 1.. = api.store.damaged() {
-        ready["damaged_records"] = damaged.into();
-    }
-    Ok(Json(ready))
+    let damaged_records = Some(api.store.damaged()).filter(|damaged| *damaged > 0);
+    Ok(Json(v1::Ready { status: "ready".to_owned(), damaged_records }))
 }
 
 /// The result of the last probe. One probe runs at a time, and other requests wait for its result.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
-use serde_json::Value;
+use waypost_api::v1;
 
 use super::Api;
+use waypost_secrets::signing::PublicKey;
 
 /// `GET /.well-known/jwks.json`
-pub(super) async fn read(State(api): State<Arc<Api>>) -> ([(HeaderName, &'static str); 1], Json<Value>) {
-    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(api.service_key.jwks()))
+pub(super) async fn read(State(api): State<Arc<Api>>) -> ([(HeaderName, &'static str); 1], Json<v1::Jwks>) {
+    let PublicKey { kid, x } = api.service_key.public_key();
+    let word = str::to_owned;
+    let key =
+        v1::Jwk { kty: word("OKP"), crv: word("Ed25519"), usage: word("sig"), alg: word("EdDSA"), kid, x };
+    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(v1::Jwks { keys: vec![key] }))
 }

@@ -1,21 +1,21 @@
 //! `/me`: the user of the request, as Waypost identifies it.
 
 use axum::Json;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
+use super::words;
 use crate::identity::User;
-use waypost_domain::Scope;
-use waypost_runtime::clock;
+use waypost_domain::TokenId;
 
 /// `GET /me`
-pub(super) async fn read(user: User) -> Json<Value> {
-    Json(json!({
-        "user": user.name,
-        "admin": user.is_admin(),
-        "via": user.via.name(),
-        "token": user.via.token().map(|id| id.to_string()),
-        "scopes": user.scopes.iter().map(Scope::name).collect::<Vec<_>>(),
-        "expires": user.expires.map(clock::text),
-        "address": user.address.to_string(),
-    }))
+pub(super) async fn read(user: User) -> Json<v1::Me> {
+    Json(v1::Me {
+        admin: user.is_admin(),
+        via: user.via.name().to_owned(),
+        token: user.via.token().map(TokenId::uuid),
+        scopes: user.scopes.iter().map(words::scope).collect(),
+        expires: user.expires.map(v1::Time),
+        address: user.address.to_string(),
+        user: user.name,
+    })
 }

@@ -11,7 +11,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::eventmatch::{change, own, refuse_other_plugin};
@@ -33,7 +34,7 @@ pub(super) async fn update(
     if_match: IfMatch,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Module>, ApiError> {
     let stored = match own(&api, &user, id) {
         Ok(stored) => stored,
         Err(refused) => {
@@ -69,9 +70,8 @@ pub(super) async fn read(
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.contains("json") {
         let module = api.modules.module(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
-        let mut shown = plugins::show(&module);
-        shown["config"] = json!(plugin.config);
-        shown["breaker"] = api.dispatcher.breaker(id).map_or(Value::Null, |breaker| show_breaker(&breaker));
+        let breaker = api.dispatcher.breaker(id).map(show_breaker);
+        let shown = v1::Module { config: Some(plugin.config.clone()), breaker, ..plugins::show(&module) };
         return Ok(Json(shown).into_response());
     }
     let wasm = api.modules.bytes(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
@@ -79,12 +79,12 @@ pub(super) async fn read(
 }
 
 /// Shows the breaker of a plugin that has failed recently.
-fn show_breaker(breaker: &BreakerState) -> Value {
-    json!({
-        "failures": breaker.failures,
-        "open_until": breaker.open_until.map(clock::text),
-        "reason": breaker.reason,
-    })
+fn show_breaker(breaker: BreakerState) -> v1::Breaker {
+    v1::Breaker {
+        failures: breaker.failures,
+        open_until: breaker.open_until.map(v1::Time),
+        reason: breaker.reason,
+    }
 }
 
 /// `DELETE /eventmatch/{uuid}/plugin`
@@ -106,7 +106,7 @@ pub(super) fn insert(body: &mut Map<String, Value>, module: &Bytes) -> Result<()
     let digest = PluginDigest::of(module).to_string();
     let plugin = body.entry("plugin").or_insert(Value::Null);
     if plugin.is_null() {
-        *plugin = json!({});
+        *plugin = Value::Object(Map::new());
     }
     // Anything else that is not an object is refused where the member is read.
     let Some(members) = plugin.as_object_mut() else { return Ok(()) };

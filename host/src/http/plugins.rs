@@ -10,13 +10,13 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
+use uuid::Uuid;
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::parameters::{NoParameters, Parameters};
-use super::{Api, body};
+use super::{Api, body, report};
 use crate::identity::User;
-use waypost_domain::plugin::{Import, Manifest, Offer};
 use waypost_domain::{PluginDigest, PluginUse, Subscription};
 use waypost_engine::modules::{Referring, UploadResult};
 use waypost_runtime::clock;
@@ -29,7 +29,7 @@ pub(super) async fn upload(
     user: User,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<v1::Module>), ApiError> {
     let (_turn, body) = turn(&api, &user, body).await?;
     let (wasm, _taken) = body::read(&headers, body, &api.limits.plugin).await?;
     let uploaded = api.modules.upload(wasm, &user.actor(), clock::now()).await?;
@@ -45,11 +45,11 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Vec<Value>>, ApiError> {
-    let mut uses: HashMap<PluginDigest, Vec<String>> = HashMap::new();
+) -> Result<Json<Vec<v1::Module>>, ApiError> {
+    let mut uses: HashMap<PluginDigest, Vec<Uuid>> = HashMap::new();
     for own in api.directory.of_user(&user.name) {
         if let Some(plugin) = &own.plugin {
-            uses.entry(plugin.digest).or_default().push(own.id.to_string());
+            uses.entry(plugin.digest).or_default().push(own.id.uuid());
         }
     }
     let mut modules = api.modules.list().await?;
@@ -59,9 +59,8 @@ pub(super) async fn list(
     });
     modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
     let listed = modules.iter().map(|module| {
-        let mut shown = show(module);
-        shown["used_by"] = json!(uses.get(&module.report.digest).map_or(&[][..], Vec::as_slice));
-        shown
+        let used_by = uses.remove(&module.report.digest).unwrap_or_default();
+        v1::Module { used_by: Some(used_by), ..show(module) }
     });
     Ok(Json(listed.collect()))
 }
@@ -71,7 +70,7 @@ pub(super) async fn read(
     State(api): State<Arc<Api>>,
     _user: User,
     Path(digest): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Module>, ApiError> {
     let digest: PluginDigest =
         digest.parse().map_err(|error| ApiError::bad_request(format!("`{digest}`: {error}")))?;
     let module = api.modules.module(digest).await?;
@@ -128,36 +127,6 @@ fn within(api: &Api, plugin: &PluginUse) -> Result<(), ApiError> {
 }
 
 /// Returns a module's report as REST shows it.
-pub(super) fn show(module: &Module) -> Value {
-    let report = &module.report;
-    json!({
-        "digest": report.digest.to_string(),
-        "bytes": report.bytes,
-        "uploaded": module.uploaded.to_string(),
-        "exports": report.exports,
-        "imports": report.imports.iter().map(import).collect::<Vec<_>>(),
-        "manifest": report.manifest.as_ref().map(manifest),
-        "compile_ms": u64::try_from(report.compile_time.as_millis()).unwrap_or(u64::MAX),
-        "compiled_bytes": report.compiled_bytes,
-        "memory_bytes": report.memory_bytes,
-    })
-}
-
-fn import(import: &Import) -> Value {
-    let (offered, fits) = match &import.offered {
-        Offer::Yes(name) => (Some(name), true),
-        Offer::OtherVersion(name) => (Some(name), false),
-        Offer::No => (None, false),
-    };
-    json!({"name": import.name, "offered": offered, "fits": fits})
-}
-
-fn manifest(manifest: &Manifest) -> Value {
-    json!({
-        "name": manifest.name,
-        "version": manifest.version,
-        "description": manifest.description,
-        "config_schema": manifest.config_schema,
-        "wanted_hosts": manifest.wanted_hosts,
-    })
+pub(super) fn show(module: &Module) -> v1::Module {
+    report::show(&module.report, Some(module.uploaded))
 }

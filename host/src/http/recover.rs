@@ -10,12 +10,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
-use super::{Api, body};
+use super::{Api, body, words};
 use crate::identity::User;
 use waypost_domain::recovery::{Mark, State as Progress};
 use waypost_domain::{Recovery, SubscriptionId};
@@ -48,7 +49,7 @@ pub(super) async fn begin(
     Id(id): Id<SubscriptionId>,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<v1::Recovery>), ApiError> {
     if let Err(refused) = own(&api, &user, id) {
         // A client that is still sending would not see the response.
         body::drain(body).await;
@@ -86,7 +87,7 @@ pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Recovery>, ApiError> {
     own(&api, &user, id)?;
     let (recovery, wait) = api.recoveries.find(id).await?.ok_or_else(never_asked)?;
     Ok(Json(show(&recovery, wait, Details::of(&user, &api))))
@@ -97,7 +98,7 @@ pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::Recovery>, ApiError> {
     own(&api, &user, id)?;
     let recovery = api.recoveries.cancel(id, clock::now(), &user.actor()).await?.ok_or_else(never_asked)?;
     Ok(Json(show(&recovery, None, Details::of(&user, &api))))
@@ -123,40 +124,41 @@ impl Details {
     }
 }
 
-fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> Value {
+fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> v1::Recovery {
     let count = |count: u64| (details == Details::Shown).then_some(count);
-    let time = clock::text;
     let mark = |mark: Option<Mark>| {
         let visible = mark.filter(|_| details == Details::Shown);
-        visible.map(|mark| json!({"event": mark.event.to_string(), "received": time(mark.received)}))
+        visible.map(|mark| v1::Mark { event: mark.event.uuid(), received: mark.received.into() })
     };
     let reason = match &recovery.state {
-        Progress::Failed { reason, .. } => Some(reason),
+        Progress::Failed { reason, .. } => Some(reason.clone()),
         Progress::Running | Progress::Done { .. } | Progress::Cancelled { .. } => None,
     };
-    json!({
-        "subscription": recovery.subscription.to_string(),
-        "state": recovery.state.name(),
-        "reason": reason,
-        // How much waits for a target would reveal how much has matched.
-        "waiting": wait.filter(|wait| details == Details::Shown || *wait != Wait::Target).map(|wait| match wait {
-            Wait::Disabled => "the subscription is disabled",
-            Wait::Target => "the target has many deliveries to take first",
-            Wait::Store => "the store cannot be used now",
-        }),
-        "since": recovery.since.map_or_else(|| "earliest".to_owned(), time),
-        "until": recovery.until.map(time),
-        "asked": time(recovery.asked),
-        "by": recovery.by,
-        "ended": recovery.state.ended().map(time),
-        "looked_at": count(recovery.looked_at),
-        "matched": count(recovery.matched),
-        "created": count(recovery.created),
-        "failed": count(recovery.failed),
-        "oldest": mark(recovery.oldest),
-        "position": mark(recovery.position),
-        "end": mark(recovery.end),
-    })
+    // How much waits for a target would reveal how much has matched.
+    let wait = wait.filter(|wait| details == Details::Shown || *wait != Wait::Target);
+    let waiting = wait.map(|wait| match wait {
+        Wait::Disabled => "the subscription is disabled",
+        Wait::Target => "the target has many deliveries to take first",
+        Wait::Store => "the store cannot be used now",
+    });
+    v1::Recovery {
+        subscription: recovery.subscription.uuid(),
+        state: words::recovery_state(&recovery.state),
+        reason,
+        waiting: waiting.map(str::to_owned),
+        since: recovery.since.map_or_else(|| "earliest".to_owned(), clock::text),
+        until: recovery.until.map(v1::Time),
+        asked: recovery.asked.into(),
+        by: recovery.by.clone(),
+        ended: recovery.state.ended().map(v1::Time),
+        looked_at: count(recovery.looked_at),
+        matched: count(recovery.matched),
+        created: count(recovery.created),
+        failed: count(recovery.failed),
+        oldest: mark(recovery.oldest),
+        position: mark(recovery.position),
+        end: mark(recovery.end),
+    }
 }
 
 /// Reads the body of a POST.

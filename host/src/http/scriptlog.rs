@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
@@ -17,15 +17,14 @@ use super::story::{Delivery, View};
 use super::tasks::ended;
 use crate::identity::User;
 use waypost_domain::EventId;
-use waypost_runtime::clock;
 
 /// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Vec<Value>>, ApiError> {
-    let (logs, _) = views(&api, &user, &page, log).await?;
+) -> Result<Json<Vec<v1::ScriptLog>>, ApiError> {
+    let (logs, _) = views(&api, &user, &page, log, |log| log.event.len()).await?;
     Ok(Json(logs))
 }
 
@@ -34,27 +33,27 @@ pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId, 404>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<v1::ScriptLog>, ApiError> {
     let view = find_shown(&api, &user, id).await?;
     log(&view).map(Json).ok_or_else(|| not_found(id))
 }
 
 /// Shows the run of an event, if a handler took it, with the members and types of Dispatcher-K8s: its return
 /// code is a string.
-fn log(view: &View) -> Option<Value> {
+fn log(view: &View) -> Option<v1::ScriptLog> {
     let run: &Delivery = view.deliveries.iter().rfind(|delivery| delivery.handler.is_some())?;
     let program = run.runs().last().and_then(|run| run.program.as_ref());
     let said = |text: Option<&String>| text.cloned().unwrap_or_default();
     let last = run.attempts().last();
-    Some(json!({
-        "uuid": view.event.id.to_string(),
-        "event": String::from_utf8_lossy(&view.event.event.json()),
-        "stdout": said(program.map(|program| &program.stdout.tail)),
-        "stderr": said(program.map(|program| &program.stderr.tail)),
-        "return_code": program.and_then(|program| exit_code(&program.exit)).map(|code| code.to_string()),
-        "script_id": run.handler,
-        "created": clock::text(view.event.received),
-        "updated": clock::text(last.map_or(view.event.received, ended)),
-        "deleted": null,
-    }))
+    Some(v1::ScriptLog {
+        uuid: view.event.id.uuid(),
+        event: String::from_utf8_lossy(&view.event.event.json()).into_owned(),
+        stdout: said(program.map(|program| &program.stdout.tail)),
+        stderr: said(program.map(|program| &program.stderr.tail)),
+        return_code: program.and_then(|program| exit_code(&program.exit)).map(|code| code.to_string()),
+        script_id: run.handler.clone(),
+        created: view.event.received.into(),
+        updated: last.map_or(view.event.received, ended).into(),
+        deleted: None,
+    })
 }

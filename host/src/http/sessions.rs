@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
@@ -47,7 +47,7 @@ pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Res
 }
 
 /// `GET /sessions`: the user's own, or all for an admin.
-pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<Value>> {
+pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<v1::Session>> {
     let all = api.identity.tokens().all().into_iter();
     let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
     Json(sessions.map(|known| show(&known.token, known.used())).collect())
@@ -97,13 +97,13 @@ fn cookie(api: &Api, secret: &str, seconds: i64) -> HeaderValue {
     cookie
 }
 
-fn show(session: &Token, used: Option<Timestamp>) -> Value {
-    json!({
-        "id": session.id.to_string(),
-        "user": session.user,
-        "token": session.session_of.map(|id| id.to_string()),
-        "created": clock::text(session.created),
-        "expires": session.expires.map(clock::text),
-        "last_used": used.map(clock::text),
-    })
+fn show(session: &Token, used: Option<Timestamp>) -> v1::Session {
+    v1::Session {
+        id: session.id.uuid(),
+        user: session.user.clone(),
+        token: session.session_of.map(TokenId::uuid),
+        created: session.created.into(),
+        expires: session.expires.map(v1::Time),
+        last_used: used.map(v1::Time),
+    }
 }

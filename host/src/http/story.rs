@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
-use super::Api;
-use super::runs::{self, show_progress};
+use waypost_api::v1;
+
+use super::{Api, runs, words};
 use crate::identity::User;
 use waypost_domain::event::Wire;
 use waypost_domain::plugin::{PluginRun, Verdict};
@@ -17,7 +17,6 @@ use waypost_domain::{
 };
 use waypost_engine::delivery::BreakerState;
 use waypost_handlers::Progress;
-use waypost_runtime::clock;
 use waypost_store::{self as store, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
@@ -84,32 +83,34 @@ impl View {
     }
 
     /// Returns the row of a list.
-    pub(super) fn summary(&self) -> Value {
-        json!({
-            "id": self.event.id.to_string(),
-            "received": clock::text(self.event.received),
-            "status": self.status().to_string(),
-            "spec_version": self.event.event.spec_version().as_str(),
-            "event_id": self.event.event.id(),
-            "source": self.event.event.source(),
-            "type": self.event.event.ty(),
-        })
+    pub(super) fn summary(&self) -> v1::EventSummary {
+        let event = &self.event.event;
+        v1::EventSummary {
+            id: self.event.id.uuid(),
+            received: self.event.received.into(),
+            status: self.status().to_string(),
+            spec_version: event.spec_version().as_str().to_owned(),
+            event_id: event.id().to_owned(),
+            source: event.source().to_owned(),
+            kind: event.ty().to_owned(),
+            subject: event.subject(),
+        }
     }
 
     /// Returns the whole story. The event's own JSON stays as it was received, including its numbers; it is
     /// null for a user who may see only that a filter failed on it.
-    pub(super) fn whole(&self, api: &Api, explain: Option<Value>) -> serde_json::Result<Box<RawValue>> {
+    pub(super) fn whole(&self, api: &Api, explain: Option<v1::Explanation>) -> serde_json::Result<v1::Story> {
         let (mode, content_type) = match self.event.event.wire() {
-            Wire::Structured { content_type, .. } => ("structured", content_type),
-            Wire::Binary { content_type, .. } => ("binary", content_type),
+            Wire::Structured { content_type, .. } => (v1::Mode::Structured, content_type),
+            Wire::Binary { content_type, .. } => (v1::Mode::Binary, content_type),
         };
-        to_raw_value(&Whole {
-            id: self.event.id.to_string(),
-            received: clock::text(self.event.received),
+        Ok(v1::Story {
+            id: self.event.id.uuid(),
+            received: self.event.received.into(),
             status: self.status().to_string(),
-            sender: &self.event.sender,
+            sender: self.event.sender.clone(),
             mode,
-            content_type: content_type.as_deref().filter(|_| self.shows_event),
+            content_type: content_type.clone().filter(|_| self.shows_event),
             event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
             data: self.event.event.unreadable_data().filter(|_| self.shows_event),
             deliveries: self.deliveries.iter().map(|delivery| delivery.show(&self.event)).collect(),
@@ -119,39 +120,21 @@ impl View {
     }
 }
 
-#[derive(serde::Serialize)]
-struct Whole<'a> {
-    id: String,
-    received: String,
-    status: String,
-    sender: &'a str,
-    mode: &'static str,
-    content_type: Option<&'a str>,
-    event: Option<Box<RawValue>>,
-    /// Why filters cannot read the event's data, where they are declared as JSON but are not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<String>,
-    deliveries: Vec<Value>,
-    filters_failed: Vec<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    explain: Option<Value>,
-}
-
 /// Returns an event's JSON unchanged.
 fn raw_json(logged: &LoggedEvent) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice(&logged.event.json())
 }
 
-fn show_failed(failed: &FailedFilter, api: &Api) -> Value {
+fn show_failed(failed: &FailedFilter, api: &Api) -> v1::FailedFilter {
     let now = api.directory.get(failed.recipient.subscription_id());
     let handler = api.runs.name(failed.recipient).map(ToString::to_string);
-    json!({
-        "subscription": failed.recipient.to_string(),
-        "name": now.as_ref().map(|now| &now.name).or(handler.as_ref()),
-        "user": now.as_ref().map(|now| &now.user),
-        "reason": failed.reason,
-        "at": clock::text(failed.at),
-    })
+    v1::FailedFilter {
+        subscription: failed.recipient.uuid(),
+        name: now.as_ref().map(|now| now.name.clone()).or(handler),
+        user: now.as_ref().map(|now| now.user.clone()),
+        reason: failed.reason.clone(),
+        at: failed.at.into(),
+    }
 }
 
 /// Explains that a run waits for a handler that is no longer configured.
@@ -213,10 +196,10 @@ impl Delivery {
         known.or_else(ran).unwrap_or_else(|| "unknown".to_owned())
     }
 
-    pub(super) fn show(&self, event: &LoggedEvent) -> Value {
+    pub(super) fn show(&self, event: &LoggedEvent) -> v1::Delivery {
         let (reason, due) = match &self.state {
             State::Retrying { due, reason } | State::Held { due, reason, .. } => {
-                (Some(self.held.as_ref().unwrap_or(reason)), Some(clock::text(*due)))
+                (Some(self.held.as_ref().unwrap_or(reason)), Some((*due).into()))
             }
             State::Skipped { reason } | State::Dead { reason } => (Some(reason), None),
             State::Denied { .. } => {
@@ -225,26 +208,27 @@ impl Delivery {
             State::Pending => (self.held.as_ref(), None),
             State::Delivering | State::Delivered { .. } => (None, None),
         };
-        json!({
-            "id": DeliveryId::of(event.id, self.recipient).to_string(),
-            "subscription": self.recipient.to_string(),
-            "handler": self.handler,
-            "name": self.now.as_ref().map(|now| &now.name).or(self.handler.as_ref()),
-            "user": self.now.as_ref().map(|now| &now.user),
-            "target_url": self.now.as_ref().map(|now| now.target_url.as_str()),
-            "state": self.state.name(),
-            "reason": reason,
-            "due": due,
-            "held": self.hold(),
-            "progress": self.progress.as_ref().map(show_progress),
-            "attempts": self.attempts_with_runs().map(|(attempt, run)| show_attempt(attempt, run)).collect::<Vec<_>>(),
-            "recovered": self.history.iter().find_map(show_recovered),
-            "redeliveries": self.history.iter().filter_map(show_redelivery).collect::<Vec<_>>(),
-        })
+        let attempts = self.attempts_with_runs();
+        v1::Delivery {
+            id: DeliveryId::of(event.id, self.recipient).uuid(),
+            subscription: self.recipient.uuid(),
+            handler: self.handler.clone(),
+            name: self.now.as_ref().map(|now| &now.name).or(self.handler.as_ref()).cloned(),
+            user: self.now.as_ref().map(|now| now.user.clone()),
+            target_url: self.now.as_ref().map(|now| now.target_url.as_str().to_owned()),
+            state: words::delivery_state(&self.state),
+            reason: reason.cloned(),
+            due,
+            held: self.hold(),
+            progress: self.progress.as_ref().map(runs::show_progress),
+            attempts: attempts.map(|(attempt, run)| show_attempt(attempt, run)).collect(),
+            recovered: self.history.iter().find_map(show_recovered),
+            redeliveries: self.history.iter().filter_map(show_redelivery).collect(),
+        }
     }
 
     /// Returns what the delivery is held for, which is neither its target nor its plugin.
-    fn hold(&self) -> Option<Value> {
+    fn hold(&self) -> Option<v1::Hold> {
         let (by, since) = match self.state {
             State::Held { by, since, .. } => (by, since),
             // It has had no attempt, while other deliveries of its subscription are held.
@@ -257,7 +241,7 @@ impl Delivery {
             | State::Skipped { .. }
             | State::Dead { .. } => return None,
         };
-        Some(json!({"by": by.name(), "since": clock::text(since)}))
+        Some(v1::Hold { by: by.name().to_owned(), since: since.into() })
     }
 
     /// Returns all attempts, oldest first, each with what the plugin or the handler did in it.
@@ -299,25 +283,25 @@ struct AttemptDetails<'a> {
     run: Option<&'a HandlerRun>,
 }
 
-fn show_attempt(attempt: &Attempt, done: AttemptDetails<'_>) -> Value {
+fn show_attempt(attempt: &Attempt, done: AttemptDetails<'_>) -> v1::Attempt {
     let (outcome, reason) = match &attempt.outcome {
-        Outcome::Delivered => ("delivered", None),
-        Outcome::Denied => ("denied", denial(done.plugin)),
-        Outcome::Skipped { reason } => ("skipped", Some(reason)),
-        Outcome::Retry { reason, .. } => ("retry", Some(reason)),
-        Outcome::Dead { reason } => ("dead", Some(reason)),
+        Outcome::Delivered => (v1::Outcome::Delivered, None),
+        Outcome::Denied => (v1::Outcome::Denied, denial(done.plugin)),
+        Outcome::Skipped { reason } => (v1::Outcome::Skipped, Some(reason)),
+        Outcome::Retry { reason, .. } => (v1::Outcome::Retry, Some(reason)),
+        Outcome::Dead { reason } => (v1::Outcome::Dead, Some(reason)),
     };
-    json!({
-        "number": attempt.number,
-        "at": clock::text(attempt.at),
-        "took_ms": u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
-        "outcome": outcome,
-        "reason": reason,
-        "policy": attempt.policy.as_ref().map(show_answer),
-        "plugin": done.plugin.map(show_run),
-        "run": done.run.map(runs::show_run),
-        "target": attempt.target.as_ref().map(show_answer),
-    })
+    v1::Attempt {
+        number: attempt.number,
+        at: attempt.at.into(),
+        took_ms: words::millis(attempt.took),
+        outcome,
+        reason: reason.cloned(),
+        policy: attempt.policy.as_ref().map(show_answer),
+        plugin: done.plugin.map(show_run),
+        run: done.run.map(runs::show_run),
+        target: attempt.target.as_ref().map(show_answer),
+    }
 }
 
 /// Returns why a plugin denied, if it did.
@@ -329,39 +313,40 @@ fn denial(run: Option<&PluginRun>) -> Option<&String> {
 }
 
 /// Shows what a plugin did in an attempt.
-pub(super) fn show_run(run: &PluginRun) -> Value {
+pub(super) fn show_run(run: &PluginRun) -> v1::PluginRun {
     let (verdict, reason, outputs) = match &run.verdict {
-        Verdict::Deliver => ("deliver", None, None),
-        Verdict::Transformed { outputs } => ("transformed", None, Some(outputs)),
-        Verdict::Denied { reason } => ("denied", Some(reason.clone()), None),
-        Verdict::Skipped { reason } => ("skipped", Some(reason.clone()), None),
-        Verdict::Failed(failed) => ("failed", Some(failed.reason()), None),
+        Verdict::Deliver => (v1::PluginVerdict::Deliver, None, None),
+        Verdict::Transformed { outputs } => (v1::PluginVerdict::Transformed, None, Some(*outputs)),
+        Verdict::Denied { reason } => (v1::PluginVerdict::Denied, Some(reason.clone()), None),
+        Verdict::Skipped { reason } => (v1::PluginVerdict::Skipped, Some(reason.clone()), None),
+        Verdict::Failed(failed) => (v1::PluginVerdict::Failed, Some(failed.reason()), None),
     };
-    let logs = run.logs.iter().map(|line| {
-        let fields: Vec<_> = line.fields.iter().map(|(name, value)| json!([name, value])).collect();
-        json!({"level": line.level, "message": line.message, "fields": fields})
+    let logs = run.logs.iter().map(|line| v1::LogLine {
+        level: words::log_level(line.level),
+        message: line.message.clone(),
+        fields: line.fields.clone(),
     });
-    json!({
-        "digest": run.digest.to_string(),
-        "took_ms": run.took.as_secs_f64() * 1e3,
-        "answered": run.answered,
-        "verdict": verdict,
-        "reason": reason,
-        "outputs": outputs,
-        "logs": logs.collect::<Vec<_>>(),
-        "logs_dropped": run.logs_dropped,
-        "stderr": run.stderr,
-        "memory_bytes": run.memory_bytes,
-    })
+    v1::PluginRun {
+        digest: run.digest.to_string(),
+        took_ms: run.took.as_secs_f64() * 1e3,
+        answered: run.answered.clone(),
+        verdict,
+        reason,
+        outputs,
+        logs: logs.collect(),
+        logs_dropped: run.logs_dropped,
+        stderr: run.stderr.clone(),
+        memory_bytes: run.memory_bytes,
+    }
 }
 
-pub(super) fn show_answer(answer: &Answer) -> Value {
-    json!({"status": answer.status, "body": answer.body})
+pub(super) fn show_answer(answer: &Answer) -> v1::Answer {
+    v1::Answer { status: answer.status, body: answer.body.clone() }
 }
 
-fn show_redelivery(entry: &Entry) -> Option<Value> {
+fn show_redelivery(entry: &Entry) -> Option<v1::Begun> {
     match entry {
-        Entry::Redelivery { at, by } => Some(json!({"at": clock::text(*at), "by": by})),
+        Entry::Redelivery { at, by } => Some(v1::Begun { at: (*at).into(), by: by.clone() }),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
@@ -372,9 +357,9 @@ fn show_redelivery(entry: &Entry) -> Option<Value> {
     }
 }
 
-fn show_recovered(entry: &Entry) -> Option<Value> {
+fn show_recovered(entry: &Entry) -> Option<v1::Begun> {
     match entry {
-        Entry::Recovered { at, by } => Some(json!({"at": clock::text(*at), "by": by})),
+        Entry::Recovered { at, by } => Some(v1::Begun { at: (*at).into(), by: by.clone() }),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }

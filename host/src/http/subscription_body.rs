@@ -14,14 +14,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
+use super::{sending, words};
+use waypost_domain::sending::Sending;
 use waypost_domain::subscription::{NAME_CHARS_MAX, VERSION};
-use waypost_domain::{Activity, Auth, FilterDialect, Subscription, TargetUrl};
+use waypost_domain::{Activity, FilterDialect, Subscription, TargetUrl};
 use waypost_engine::directory::CompiledSubscription;
 use waypost_matching::Filter;
 use waypost_runtime::clock;
+use waypost_secrets::signing::ServiceKey;
 use waypost_secrets::{Label, Vault};
 
 /// The longest time that one attempt may be given, in milliseconds.
@@ -29,43 +33,53 @@ const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// Returns a subscription as REST shows it: everything but secrets. `index` says how the index finds its
 /// filter.
-pub(super) fn show(known: &CompiledSubscription, index: Option<String>) -> Value {
+pub(super) fn show(
+    known: &CompiledSubscription,
+    index: Option<String>,
+    service_key: &ServiceKey,
+) -> v1::Subscription {
     let (subscription, filter) = (&known.subscription, known.filter.as_ref());
     let (disabled, error) = match &subscription.activity {
         Activity::Enabled => (None, None),
-        Activity::Disabled { since, error } => (Some(clock::text(*since)), error.as_deref()),
+        Activity::Disabled { since, error } => (Some(*since), error.clone()),
     };
-    json!({
-        "uuid": subscription.id.to_string(),
-        "name": subscription.name,
-        "jsonpath": subscription.jsonpath,
-        "filter_dialect": subscription.filter_dialect,
-        "filter_dialect_used": filter.map(|filter| filter.dialect().as_str()),
-        "warnings": filter.map_or(&[][..], |filter| filter.warnings()),
-        "index": index,
-        "user": subscription.user,
-        "disabled": disabled,
-        "error": error,
-        "target_url": subscription.target_url.as_str(),
-        "version": subscription.version,
-        "extensions": subscription.extensions,
-        "auth": match &subscription.auth {
-            Auth::None => json!({}),
-            Auth::Basic { username, .. } => json!({"type": "basic", "basic": {"username": username}}),
-            Auth::Header { scheme, .. } => json!({"type": "header", "header": {"type": scheme}}),
-            Auth::OAuth2(oauth2) => super::sending::show_oauth2(oauth2),
-        },
-        "created": clock::text(subscription.created),
-        "updated": clock::text(subscription.updated),
-        "deleted": subscription.deleted.map(clock::text),
-        "retry": subscription.retry.as_ref().map(ToString::to_string),
-        "timeout_ms": subscription.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        "max_in_flight": subscription.max_in_flight,
-        "event_format": subscription.event_format,
-        "content_mode": subscription.content_mode,
-        "content_type": subscription.content_type,
-        "plugin": subscription.plugin.as_deref().map(plugin::show),
-    })
+    let unset = Sending::default();
+    let sending = subscription.sending.as_deref().unwrap_or(&unset);
+    v1::Subscription {
+        uuid: subscription.id.uuid(),
+        name: subscription.name.clone(),
+        jsonpath: subscription.jsonpath.clone(),
+        filter_dialect: words::filter_dialect(subscription.filter_dialect),
+        filter_dialect_used: filter.map(|filter| words::dialect(filter.dialect())),
+        warnings: filter.map_or_else(Vec::new, |filter| filter.warnings().to_vec()),
+        index,
+        user: subscription.user.clone(),
+        disabled: disabled.map(v1::Time),
+        error,
+        target_url: subscription.target_url.as_str().to_owned(),
+        version: subscription.version.clone(),
+        extensions: subscription.extensions.clone(),
+        auth: auth::show(&subscription.auth),
+        created: subscription.created.into(),
+        updated: subscription.updated.into(),
+        deleted: subscription.deleted.map(v1::Time),
+        retry: subscription.retry.as_ref().map(ToString::to_string),
+        timeout_ms: subscription.timeout.map(words::millis),
+        max_in_flight: subscription.max_in_flight,
+        event_format: words::event_format(subscription.event_format),
+        content_mode: words::content_mode(subscription.content_mode),
+        content_type: words::content_type(subscription.content_type),
+        plugin: subscription.plugin.as_deref().map(plugin::show),
+        headers: sending::show_headers(&sending.headers),
+        signing: sending::show_signing(&sending.signing, service_key, clock::now()),
+        client_certificate: sending
+            .client_certificate
+            .as_ref()
+            .map(|identity| v1::Certificate { sha256: identity.fingerprint.clone() }),
+        target_ca: sending.target_ca.as_deref().map(str::to_owned),
+        handshake: words::handshake(sending.handshake),
+        signing_secret: None,
+    }
 }
 
 /// Makes a new subscription from a body, and seals its secrets. `dialect` is the language of a filter that

@@ -9,12 +9,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Parameters, QueryDoc};
-use super::{Api, body};
+use super::{Api, body, words};
 use crate::identity::{User, secret};
 use waypost_domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
 use waypost_domain::retry::parse_duration;
@@ -39,7 +40,7 @@ pub(super) async fn create(
     user: User,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<v1::Token>), ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (mut token, secret) = (wanted(body::object(&headers, &body)?, now)?, secret());
@@ -48,8 +49,7 @@ pub(super) async fn create(
     let note = AuditEntry::new(Action::TokenCreate, token.id, &user.actor(), now).of(&token.user);
     let note = note.with("name", token.name.as_str()).with("scopes", token.scopes.to_string());
     api.store.put_token(token.clone(), note).await?;
-    let mut shown = show(&token, None);
-    shown["token"] = text.into();
+    let shown = v1::Token { token: Some(text), ..show(&token, None) };
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(whose): Parameters<Whose>,
-) -> Json<Vec<Value>> {
+) -> Json<Vec<v1::Token>> {
     let all = api.identity.tokens().all().into_iter();
     let is_asked_for = |known: &Arc<KnownToken>| {
         known.token.session_of.is_none()
@@ -149,15 +149,16 @@ fn end(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
 }
 
 /// Returns a token as `GET /tokens` has it, without its secret.
-pub fn show(token: &Token, used: Option<Timestamp>) -> Value {
-    json!({
-        "id": token.id.to_string(),
-        "name": token.name,
-        "user": token.user,
-        "scopes": token.scopes.iter().map(Scope::name).collect::<Vec<_>>(),
-        "created": clock::text(token.created),
-        "by": token.by,
-        "expires": token.expires.map(clock::text),
-        "last_used": used.map(clock::text),
-    })
+pub fn show(token: &Token, used: Option<Timestamp>) -> v1::Token {
+    v1::Token {
+        id: token.id.uuid(),
+        name: token.name.clone(),
+        user: token.user.clone(),
+        scopes: token.scopes.iter().map(words::scope).collect(),
+        created: token.created.into(),
+        by: token.by.clone(),
+        expires: token.expires.map(v1::Time),
+        last_used: used.map(v1::Time),
+        token: None,
+    }
 }

@@ -68,6 +68,11 @@ impl Event {
         Some(format!("{called}, but {fault}"))
     }
 
+    /// Returns the subject, which is read from the wire form.
+    pub fn subject(&self) -> Option<String> {
+        View::of(self).subject.map(|subject| subject.text().into_owned())
+    }
+
     /// Returns the attributes and the data, whatever the version and mode.
     pub fn attributes(&self) -> Attributes {
         let view = View::of(self);

@@ -13,7 +13,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 pub use secret::{SecretError, WebhookSecret};
-pub use service_key::ServiceKey;
+pub use service_key::{PublicKey, ServiceKey};
 
 /// How many signatures of one message are looked at.
 const SIGNATURES_MAX: usize = 8;

@@ -6,7 +6,6 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -19,6 +18,14 @@ const SEED_BYTES: usize = 32;
 
 /// The key pair. What it signs comes from this Waypost, for whichever of its users.
 pub struct ServiceKey(Ed25519KeyPair);
+
+/// The public part of a key.
+pub struct PublicKey {
+    /// Its id, the thumbprint of RFC 7638.
+    pub kid: String,
+    /// The key in base64url.
+    pub x: String,
+}
 
 impl ServiceKey {
     /// Reads the key of a data folder, where it lies sealed, and makes one where there is none.
@@ -61,13 +68,12 @@ impl ServiceKey {
         format!("whpk_{}", BASE64_STANDARD.encode(self.public()))
     }
 
-    /// Returns the set of public keys (RFC 7517, RFC 8037).
-    pub fn jwks(&self) -> Value {
+    /// Returns the public part as a JSON Web Key (RFC 8037 §2) has it.
+    pub fn public_key(&self) -> PublicKey {
         let x = BASE64_URL_SAFE_NO_PAD.encode(self.public());
         // The thumbprint of RFC 7638.
         let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-        let kid = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(members));
-        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x}]})
+        PublicKey { kid: BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(members)), x }
     }
 
     fn public(&self) -> &[u8] {
@@ -94,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn the_set_of_keys_is_that_of_the_rfc() {
-        let jwks = known().jwks();
-        assert_eq!(jwks["keys"][0]["x"], "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
-        assert_eq!(jwks["keys"][0]["kid"], "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    fn the_public_key_is_that_of_the_rfc() {
+        let key = known().public_key();
+        assert_eq!(key.x, "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+        assert_eq!(key.kid, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         assert_eq!(known().public_text(), "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
     }
 

@@ -114,13 +114,13 @@ fn pointer(name: &str) -> String {
 }
 
 /// Returns the member as REST shows it: secrets without their values.
-pub(super) fn show(headers: &BTreeMap<String, HeaderText>) -> Value {
+pub(in crate::http) fn show(headers: &BTreeMap<String, HeaderText>) -> BTreeMap<String, String> {
     let shown = headers.iter().map(|(name, text)| {
         let text = match text {
             HeaderText::Plain(text) => text.as_str(),
             HeaderText::Secret(_) => HIDDEN,
         };
-        (name.clone(), text.into())
+        (name.clone(), text.to_owned())
     });
-    Value::Object(shown.collect())
+    shown.collect()
 }

@@ -17,23 +17,23 @@ use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::error::ApiError;
 use super::subscription_body::{optional, wrong};
 use waypost_domain::sending::{Handshake, Sending};
 use waypost_domain::{Auth, Subscription};
 use waypost_net::Guard;
-use waypost_runtime::clock;
 use waypost_secrets::Vault;
-use waypost_secrets::signing::ServiceKey;
 
 use headers::HeadersBody;
 use oauth2::OAuth2Body;
 use tls::TlsBody;
 
+pub(super) use headers::show as show_headers;
 pub(super) use oauth2::show as show_oauth2;
-pub(super) use signing::{SigningBody, rotate};
+pub(super) use signing::{SigningBody, rotate, show as show_signing};
 
 /// What is shown in place of a secret.
 const HIDDEN: &str = "…";
@@ -89,26 +89,14 @@ impl SendingBody {
     }
 
     /// Returns the response to the body: the subscription, with the secret that was generated for it.
-    pub(super) fn answer(&self, shown: Value) -> Response {
+    pub(super) fn answer(&self, shown: v1::Subscription) -> Response {
         answer(shown, &self.signing)
     }
 }
 
 /// Returns a subscription with the secret that was generated for it, if any, which no cache may keep.
-pub(super) fn answer(mut shown: Value, signing: &SigningBody) -> Response {
+pub(super) fn answer(shown: v1::Subscription, signing: &SigningBody) -> Response {
     let Some(secret) = signing.made() else { return Json(shown).into_response() };
-    shown["signing_secret"] = secret.as_str().into();
+    let shown = v1::Subscription { signing_secret: Some(secret.as_str().to_owned()), ..shown };
     ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(shown)).into_response()
-}
-
-/// Adds the members to a subscription that is shown.
-pub(super) fn show(subscription: &Subscription, service_key: &ServiceKey, shown: &mut Value) {
-    let nothing = Sending::default();
-    let sending = subscription.sending.as_deref().unwrap_or(&nothing);
-    shown["headers"] = headers::show(&sending.headers);
-    shown["signing"] = signing::show(&sending.signing, service_key, clock::now());
-    shown["client_certificate"] =
-        sending.client_certificate.as_ref().map(|identity| json!({"sha256": identity.fingerprint})).into();
-    shown["target_ca"] = sending.target_ca.as_deref().into();
-    shown["handshake"] = json!(sending.handshake);
 }

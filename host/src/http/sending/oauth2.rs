@@ -1,8 +1,10 @@
 //! The credentials of `auth` of the type `oauth2`. Members that are left out stay unchanged.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::{ApiError, wrong};
+use crate::http::words;
 use waypost_domain::sending::{ClientAuth, OAuth2, field};
 use waypost_domain::{Auth, Secret, SubscriptionId, TargetUrl};
 use waypost_net::{Agent, Guard};
@@ -129,12 +131,13 @@ fn text(given: &mut Map<String, Value>, name: &str) -> Result<Option<Option<Stri
 }
 
 /// Returns the member `auth` as REST shows it.
-pub(in crate::http) fn show(oauth2: &OAuth2) -> Value {
-    json!({"type": "oauth2", "oauth2": {
-        "token_url": oauth2.token_url.as_str(),
-        "client_id": oauth2.client_id,
-        "client_auth": oauth2.client_auth,
-        "scope": oauth2.scope,
-        "audience": oauth2.audience,
-    }})
+pub(in crate::http) fn show(oauth2: &OAuth2) -> v1::AuthOAuth2 {
+    v1::AuthOAuth2 {
+        token_url: oauth2.token_url.as_str().to_owned(),
+        client_id: oauth2.client_id.clone(),
+        client_secret: None,
+        client_auth: Some(words::client_auth(oauth2.client_auth)),
+        scope: oauth2.scope.clone(),
+        audience: oauth2.audience.clone(),
+    }
 }

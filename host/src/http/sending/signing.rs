@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 use zeroize::Zeroizing;
 
 use super::{ApiError, wrong};
 use waypost_domain::retry::parse_duration;
 use waypost_domain::sending::{HmacSecrets, OLD_SECRETS_MAX, Signing, field};
 use waypost_domain::{Sealed, Secret, Subscription, SubscriptionId};
-use waypost_runtime::clock;
 use waypost_secrets::signing::{ServiceKey, WebhookSecret};
 use waypost_secrets::{Label, Vault};
 
@@ -155,17 +155,19 @@ fn take_algorithms(body: &mut Map<String, Value>) -> Result<Option<Algorithms>, 
 }
 
 /// Returns the member `signing` as REST shows it.
-pub(super) fn show(signing: &Signing, service_key: &ServiceKey, now: Timestamp) -> Value {
-    if signing.is_off() {
-        return Value::Null;
-    }
+pub(in crate::http) fn show(
+    signing: &Signing,
+    service_key: &ServiceKey,
+    now: Timestamp,
+) -> Option<v1::Signing> {
     let hmac = signing.hmac.as_ref();
-    let algorithms = hmac.map(|_| HMAC).into_iter().chain(signing.ed25519.map(|_| ED25519));
-    json!({
-        "algorithms": algorithms.collect::<Vec<_>>(),
-        "since": hmac.map(|hmac| hmac.since).or(signing.ed25519).map(clock::text),
-        "old_until": hmac.and_then(|hmac| hmac.old_until(now)).map(clock::text),
-        "public_key": signing.ed25519.map(|_| service_key.public_text()),
+    let algorithms = hmac.map(|_| v1::Algorithm::Hmac).into_iter();
+    let algorithms = algorithms.chain(signing.ed25519.map(|_| v1::Algorithm::Ed25519));
+    (!signing.is_off()).then(|| v1::Signing {
+        algorithms: algorithms.collect(),
+        since: hmac.map(|hmac| hmac.since).or(signing.ed25519).map(v1::Time),
+        old_until: hmac.and_then(|hmac| hmac.old_until(now)).map(v1::Time),
+        public_key: signing.ed25519.map(|_| service_key.public_text()),
     })
 }
 

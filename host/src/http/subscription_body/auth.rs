@@ -3,9 +3,11 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use waypost_api::v1;
 
 use super::dotted;
 use crate::http::error::ApiError;
+use crate::http::sending::show_oauth2;
 use waypost_domain::subscription::{CREDENTIALS, PASSWORD};
 use waypost_domain::{Auth, Sealed, Secret};
 
@@ -29,6 +31,28 @@ struct HeaderBody {
     #[serde(rename = "type")]
     scheme: Option<String>,
     credentials: Option<Secret>,
+}
+
+/// Returns the member as REST shows it, without its secret.
+pub(super) fn show(auth: &Auth) -> v1::Auth {
+    match auth {
+        Auth::None => v1::Auth::default(),
+        Auth::Basic { username, .. } => v1::Auth {
+            kind: Some(v1::AuthKind::Basic),
+            basic: Some(v1::AuthBasic { username: username.clone(), password: None }),
+            ..v1::Auth::default()
+        },
+        Auth::Header { scheme, .. } => v1::Auth {
+            kind: Some(v1::AuthKind::Header),
+            header: Some(v1::AuthHeader { scheme: scheme.clone(), credentials: None }),
+            ..v1::Auth::default()
+        },
+        Auth::OAuth2(oauth2) => v1::Auth {
+            kind: Some(v1::AuthKind::OAuth2),
+            oauth2: Some(show_oauth2(oauth2)),
+            ..v1::Auth::default()
+        },
+    }
 }
 
 /// Reads `auth`. A secret that is left out stays the known one; `seal` seals a new one under its name.

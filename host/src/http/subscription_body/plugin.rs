@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use waypost_api::v1;
 
-use super::{ApiError, bounded, wrong};
+use super::{ApiError, bounded, words, wrong};
 use waypost_domain::PluginUse;
 use waypost_domain::plugin::{AllowHost, PluginLimits};
 
@@ -19,23 +20,22 @@ const MEMBERS: &str = "`digest`, `config`, `allow_hosts`, `on_error` and `limits
 const LIMITS: &str = "`time_ms`, `memory_bytes`, `output_bytes`, `log_bytes`, `state_bytes` and `state_keys`";
 
 /// Returns the member as REST shows it.
-pub(super) fn show(plugin: &PluginUse) -> Value {
+pub(super) fn show(plugin: &PluginUse) -> v1::Plugin {
     let limits = &plugin.limits;
-    let time = limits.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    json!({
-        "digest": plugin.digest.to_string(),
-        "config": plugin.config,
-        "allow_hosts": plugin.allow_hosts,
-        "on_error": plugin.on_error,
-        "limits": {
-            "time_ms": time,
-            "memory_bytes": limits.memory_bytes,
-            "output_bytes": limits.output_bytes,
-            "log_bytes": limits.log_bytes,
-            "state_bytes": limits.state_bytes,
-            "state_keys": limits.state_keys,
+    v1::Plugin {
+        digest: plugin.digest.to_string(),
+        config: plugin.config.clone(),
+        allow_hosts: plugin.allow_hosts.iter().map(ToString::to_string).collect(),
+        on_error: words::on_error(plugin.on_error),
+        limits: v1::PluginLimits {
+            time_ms: limits.time.map(words::millis),
+            memory_bytes: limits.memory_bytes,
+            output_bytes: limits.output_bytes,
+            log_bytes: limits.log_bytes,
+            state_bytes: limits.state_bytes,
+            state_keys: limits.state_keys,
         },
-    })
+    }
 }
 
 /// Takes the member out of a body and applies it to the stored one.

@@ -3,9 +3,11 @@ use std::sync::LazyLock;
 use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 
+use serde_json::json;
+
 use super::*;
-use waypost_domain::RetrySchedule;
 use waypost_domain::event::{ContentMode, EventFormat, StructuredType};
+use waypost_domain::{Auth, RetrySchedule};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -16,6 +18,11 @@ fn later() -> Timestamp {
 }
 
 static VAULT: LazyLock<Vault> = LazyLock::new(Vault::unkept);
+
+static SERVICE_KEY: LazyLock<ServiceKey> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    ServiceKey::load(folder.path(), &VAULT).unwrap()
+});
 
 fn create(
     body: Map<String, Value>,
@@ -62,7 +69,8 @@ fn shown(subscription: &Subscription) -> Value {
         filter: filter.map(Into::into),
         revision: Default::default(),
     };
-    show(&known, subscription.is_active().then(|| "scan".to_owned()))
+    let shown = show(&known, subscription.is_active().then(|| "scan".to_owned()), &SERVICE_KEY);
+    serde_json::to_value(shown).unwrap()
 }
 
 fn updated(from: &Subscription, over: Value) -> Subscription {

@@ -1,0 +1,138 @@
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Delivery, Explanation, Time, words};
+
+/// An event in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventSummary {
+    /// The id that it got when it was received.
+    pub id: Uuid,
+    /// When it was received.
+    pub received: Time,
+    /// The state of its deliveries, in the words of Pacifica's Dispatcher: `200 OK`.
+    pub status: String,
+    /// Its version of CloudEvents.
+    pub spec_version: String,
+    /// Its own id.
+    pub event_id: String,
+    /// Its source.
+    pub source: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its subject; null for none.
+    pub subject: Option<String>,
+}
+
+/// A page of events, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<EventSummary>,
+    /// The path of the next page; null at the end.
+    pub next: Option<String>,
+    /// The last event that was looked at, if the search ended before the page was full: `next` goes on behind it.
+    pub truncated_at: Option<Uuid>,
+}
+
+/// An event with all that has happened to it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Story {
+    /// The id that it got when it was received.
+    pub id: Uuid,
+    /// When it was received.
+    pub received: Time,
+    /// The state of its deliveries, in the words of Pacifica's Dispatcher: `200 OK`.
+    pub status: String,
+    /// Who sent it.
+    pub sender: String,
+    /// How it was sent.
+    pub mode: Mode,
+    /// The media type of its request.
+    pub content_type: Option<String>,
+    /// The event as it was received, numbers included; null if you may see only that a filter failed on it.
+    #[schema(value_type = Option<Object>)]
+    pub event: Option<Box<RawValue>>,
+    /// Why filters cannot read the event's data, where they are declared as JSON but are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub data: Option<String>,
+    /// Its deliveries, those that you may see.
+    pub deliveries: Vec<Delivery>,
+    /// The filters that failed on it.
+    #[serde(default)]
+    pub filters_failed: Vec<FailedFilter>,
+    /// Why each subscription of a user matched or did not, if you asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub explain: Option<Explanation>,
+}
+
+words! {
+    /// How an event was sent (CloudEvents HTTP binding §3).
+    Mode {
+        /// All of it in the body.
+        Structured = "structured",
+        /// Its data in the body, and its attributes in headers.
+        Binary = "binary",
+    }
+}
+
+/// A filter that failed on an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailedFilter {
+    /// The subscription, or the id of the handler.
+    pub subscription: Uuid,
+    /// Its name.
+    pub name: Option<String>,
+    /// The owner of the subscription.
+    pub user: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Time,
+}
+
+/// What is sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Redelivered {
+    /// The event.
+    pub id: Uuid,
+    /// The deliveries.
+    pub deliveries: Vec<RedeliveryOf>,
+    /// The filters that failed on it this time.
+    #[serde(default)]
+    pub filters_failed: Vec<UnmatchedFilter>,
+}
+
+/// A delivery that is sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RedeliveryOf {
+    /// Its id.
+    pub id: Uuid,
+    /// The subscription, or the id of the handler.
+    pub subscription: Uuid,
+    /// The name of the handler; null for a subscription.
+    pub handler: Option<String>,
+}
+
+/// A filter that failed when an event was matched again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnmatchedFilter {
+    /// The subscription, or the id of the handler.
+    pub subscription: Uuid,
+    /// Why.
+    pub reason: String,
+}
+
+/// How many events were purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Purged {
+    /// How many are gone.
+    pub purged: u64,
+    /// How many were kept, because deliveries of them are still open.
+    pub kept: u64,
+}

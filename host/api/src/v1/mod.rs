@@ -1,0 +1,72 @@
+//! Version 1: members may be added to it, and none is removed or changed.
+//!
+//! Members that are null are written, so that a reader sees what there could be.
+
+mod access;
+mod delivery;
+mod dry_run;
+mod event;
+mod explanation;
+mod module;
+mod plugin_run;
+mod problem;
+mod recovery;
+mod run;
+mod service;
+mod subscription;
+mod task;
+mod time;
+
+pub use access::{AuditEntry, AuditPage, Me, NewToken, Scope, Session, Token};
+pub use delivery::{
+    Answer, Attempt, Begun, Deliveries, Delivery, DeliveryCounts, DeliveryState, Hold, Outcome,
+    SubscriptionDelivery,
+};
+pub use dry_run::{Address, DryRun, PolicyAnswer, PolicyVerdict, Request, Target, TargetVerdict};
+pub use event::{
+    EventPage, EventSummary, FailedFilter, Mode, Purged, Redelivered, RedeliveryOf, Story, UnmatchedFilter,
+};
+pub use explanation::{
+    Condition, ExplainedHandler, ExplainedSubscription, Explanation, FilterExplanation, Step,
+};
+pub use module::{Breaker, Import, Manifest, Module};
+pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
+pub use problem::{Problem, ProblemPart};
+pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
+pub use run::{Fetched, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
+pub use service::{Health, Jwk, Jwks, Ready};
+pub use subscription::{
+    Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, Certificate, ClientAuth, ContentMode,
+    ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, OnError, Plugin, PluginLimits,
+    Rotation, Signing, Subscription,
+};
+pub use task::{ScriptLog, Task, TaskSummary};
+pub use time::Time;
+
+/// Declares an enum whose values are written as words.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$value_meta])* #[serde(rename = $word)] $value,)+
+        }
+
+        impl $name {
+            /// Returns the word.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+use words;
