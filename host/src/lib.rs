@@ -89,6 +89,7 @@
 //! names.
 //!
 //! ```text
+//! api       the bodies of REST, as clients see them
 //! domain    nouns; no I/O, no clock                        runtime  time, dice, stages, durable files, processes
 //! matching  filters in one index, explained                net      clients of HTTP behind one guard
 //! secrets   secrets at rest, signatures                    store    the only one that names redb
@@ -109,6 +110,8 @@ pub mod config;
 pub mod http;
 #[doc(hidden)]
 pub mod identity;
+#[doc(hidden)]
+pub mod manual;
 #[doc(hidden)]
 pub mod service;
 

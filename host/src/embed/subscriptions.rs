@@ -178,7 +178,7 @@ impl<'a> Subscriptions<'a> {
             let target = body.get("target_url").and_then(Value::as_str).unwrap_or_default();
             body["name"] = target.chars().take(NAME_CHARS_MAX).collect::<String>().into();
         }
-        let created = Box::pin(eventmatch::create_from(api, &user, body, async |_| Ok(()))).await?;
+        let created = Box::pin(eventmatch::create_from(api, &user, None, body, async |_| Ok(()))).await?;
         Ok(Subscription(created.0))
     }
 

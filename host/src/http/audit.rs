@@ -6,13 +6,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
-use super::parameters::{Parameters, QueryDoc};
+use super::parameters::{Here, Parameters};
 use waypost_domain::{Action, AuditEntry, TokenId};
 use waypost_store::{AuditPlace, AuditQuery};
 
@@ -21,27 +21,46 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
 /// Which part of the audit to list.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// How many to list: from 1 on, 100 unless it is set, at most 1000.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<NonZeroUsize>,
+    /// The `before` of a page's `next`.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+    /// A time such as 2026-01-31T12:00:00Z: only what was done then or later.
+    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    /// A time: only what was done before it.
+    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
+    /// A user: who did it, or whose it is.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
+    /// What was done, such as subscription.change.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
+    /// The id of what it was done to.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
 
-impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed), before (the `next` of a page), since and until \
-        (times such as 2026-01-31T12:00:00Z), user (who did it, or whose it is), action (such as subscription.change) and \
-        id (of what it was done to)";
-}
-
-/// `GET /audit`
+/// Lists who changed what, and when, newest first
+#[utoipa::path(get, path = "/audit", tag = "Access", params(Page),
+    responses((status = 200, description = "A page", body = v1::AuditPage)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<v1::AuditPage>, ApiError> {
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
@@ -56,7 +75,12 @@ pub(super) async fn list(
     };
     let (entries, next) = api.store.audit(query).await?;
     let audit = entries.into_iter().map(show).collect();
-    Ok(Json(v1::AuditPage { audit, next: next.map(|place| next_url(&page, limit, place)) }))
+    let page = |AuditPlace { group, index }| Page {
+        limit: NonZeroUsize::new(limit),
+        before: Some(format!("{group}-{index}")),
+        ..page.clone()
+    };
+    Ok(Json(v1::AuditPage { audit, next: next.map(|place| here.with(&page(place))) }))
 }
 
 fn place(text: &str) -> Result<AuditPlace, ApiError> {
@@ -72,23 +96,6 @@ fn action(name: &str) -> Result<Action, ApiError> {
         let names = Action::ALL.map(Action::name).join(", ");
         ApiError::bad_request(format!("`action={name}` is not an action: use one of {names}"))
     })
-}
-
-fn next_url(page: &Page, limit: usize, place: AuditPlace) -> String {
-    let mut url = format!("/audit?limit={limit}&before={}-{}", place.group, place.index);
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    for (name, value) in [
-        ("since", time(page.since)),
-        ("until", time(page.until)),
-        ("user", page.user.clone()),
-        ("action", page.action.clone()),
-        ("id", page.id.clone()),
-    ] {
-        if let Some(value) = value {
-            url.push_str(&format!("&{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
-        }
-    }
-    url
 }
 
 fn show(entry: AuditEntry) -> v1::AuditEntry {

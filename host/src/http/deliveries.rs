@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
 use super::eventmatch::own;
 use super::id::Id;
-use super::parameters::{Parameters, QueryDoc};
+use super::parameters::{Here, Parameters};
 use super::story::View;
 use crate::identity::User;
 use waypost_domain::{EventId, SubscriptionId};
@@ -28,24 +29,32 @@ const PAGE: usize = 32;
 const PAGES_READ_MAX: usize = 20;
 
 /// Which part of the list to return.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// How many to list: from 1 on, 100 unless it is set, at most 1000.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<NonZeroUsize>,
+    /// The id of an event: only deliveries of events before it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<EventId>,
+    /// Only those that are pending, retrying, held, delivered, denied, skipped or dead.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
 }
 
-impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id) and state (pending, \
-                               retrying, held, delivered, denied, skipped or dead)";
-}
-
-/// `GET /eventmatch/{uuid}/deliveries`
+/// Lists the deliveries of a subscription, newest first
+#[utoipa::path(get, path = "/eventmatch/{uuid}/deliveries", tag = "Subscriptions", params(Page),
+    responses((status = 200, description = "A page", body = v1::Deliveries)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<SubscriptionId>,
+    here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<v1::Deliveries>, ApiError> {
     own(&api, &user, id)?;
@@ -55,8 +64,8 @@ pub(super) async fn list(
     let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
     let (shown, next) = views(&api, &user, query, knows_all).await?;
     let counts = show_counts(&api.store.counts(id.into()).await?, knows_all);
-    let state = page.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
-    let next = next.map(|before| format!("/eventmatch/{id}/deliveries?limit={limit}&before={before}{state}"));
+    let page = |before| Page { limit: NonZeroUsize::new(limit), before: Some(before), ..page.clone() };
+    let next = next.map(|before| here.with(&page(before)));
     Ok(Json(v1::Deliveries { counts, deliveries: shown, next }))
 }
 

@@ -16,8 +16,10 @@ use waypost_handlers::DispatchError;
 /// The most arguments of one run.
 const ARGUMENTS_MAX: usize = 256;
 
-/// `GET` or `POST /dispatch/{handler}/{argument}/…`. A `/` within an argument is written `%2F`; one at the end of the path
-/// does not count.
+/// Starts a handler without arguments
+#[utoipa::path(method(get, post), path = "/dispatch/{handler}", tag = "Pacifica",
+    responses((status = 200, description = "The id of the run's event",
+        content((String = "text/plain"), (String = "application/json")))))]
 pub(super) async fn dispatch(
     State(api): State<Arc<Api>>,
     user: User,
@@ -25,7 +27,33 @@ pub(super) async fn dispatch(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    if method == Method::HEAD {
+    start(&api, &user, &method, &headers, &uri).await
+}
+
+/// Starts a handler with arguments
+///
+/// A `/` within an argument is written `%2F`; one at the end of the path does not count.
+#[utoipa::path(method(get, post), path = "/dispatch/{handler}/{arguments}", tag = "Pacifica",
+    responses((status = 200, description = "The id of the run's event",
+        content((String = "text/plain"), (String = "application/json")))))]
+pub(super) async fn dispatch_with(
+    State(api): State<Arc<Api>>,
+    user: User,
+    method: Method,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    start(&api, &user, &method, &headers, &uri).await
+}
+
+async fn start(
+    api: &Api,
+    user: &User,
+    method: &Method,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Response, ApiError> {
+    if *method == Method::HEAD {
         // The router passes HEAD on as GET, but a HEAD request is not meant to start a program.
         return Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -40,7 +68,7 @@ pub(super) async fn dispatch(
         return Err(ApiError::bad_request(format!("a run takes at most {ARGUMENTS_MAX} arguments")));
     }
     let id = api.runs.dispatch(&name, parts, &user.name).await?;
-    Ok(answer(&[id], false, prefers_json(&headers)))
+    Ok(answer(&[id], false, prefers_json(headers)))
 }
 
 fn decode(part: &str) -> Result<String, ApiError> {

@@ -16,13 +16,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::error::ApiError;
 use super::eventmatch::{may_manage, not_yours};
 use super::events::find_shown;
 use super::id::Id;
-use super::parameters::{Parameters, QueryDoc};
+use super::parameters::Parameters;
 use super::room::{Room, RoomPermit};
 use super::story::{show_answer, show_run};
 use super::{Api, body, explain};
@@ -70,25 +71,31 @@ impl DryRunPermits {
 }
 
 /// What to test.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DryRunQuery {
-    /// A logged event, instead of one in the body.
+    /// The id of a logged event, instead of a body.
+    #[param(value_type = Option<Uuid>, nullable = false)]
     event: Option<EventId>,
-    /// A filter to test instead of the subscription's.
+    /// A filter to test instead of the subscription's own.
+    #[param(nullable = false)]
     jsonpath: Option<String>,
+    /// Its dialect: auto, rfc9535 or jsonpath2.
+    #[param(value_type = Option<v1::FilterDialect>, nullable = false)]
     filter_dialect: Option<FilterDialect>,
-    /// A module to test instead of the subscription's.
+    /// The digest of an uploaded module, sha256:…, to test instead of the subscription's own.
+    #[param(value_type = Option<String>, nullable = false)]
     plugin: Option<PluginDigest>,
 }
 
-impl QueryDoc for DryRunQuery {
-    const DOC: &'static str = "event (a logged event's id, instead of a body), jsonpath (a filter to test \
-        instead of the subscription's own), filter_dialect (auto, rfc9535 or jsonpath2) and plugin (the digest of an \
-        uploaded module, sha256:…, to test instead of the subscription's own)";
-}
-
-/// `POST /eventmatch/{uuid}/test`
+/// Tells what would happen to an event: a dry run
+///
+/// Filter, policy, plugin, the target's addresses, and the requests that would be sent. Nothing is sent or kept, and the
+/// plugin may only GET and HEAD.
+#[utoipa::path(post, path = "/eventmatch/{uuid}/test", tag = "Subscriptions", params(DryRunQuery),
+    request_body(content((v1::CloudEvent = "application/cloudevents+json"), (v1::CloudEvent = "application/json"))),
+    responses((status = 200, description = "What would happen", body = v1::DryRun)))]
 pub(super) async fn test(
     State(api): State<Arc<Api>>,
     Extension(permits): Extension<DryRunPermits>,

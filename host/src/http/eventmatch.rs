@@ -2,6 +2,7 @@
 //!
 //! Unknown, deleted and other users' subscriptions get the same response, so that it does not reveal which ones exist.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -11,15 +12,18 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::error::ApiError;
 use super::id::Id;
-use super::parameters::{Parameters, QueryDoc};
+use super::idempotency::{IdempotencyKey, KeyHeader};
+use super::parameters::{Here, Parameters};
 use super::sending::{self, SendingBody};
-use super::version::{IfMatch, IfNoneMatch, with_tag};
+use super::subscription_body::Fixed;
+use super::version::{IfMatch, IfMatchHeader, IfNoneMatch, IfNoneMatchHeader, with_tag};
 use super::{Api, body, module, multipart, plugins, recover, subscription_body};
 use crate::identity::User;
 use waypost_domain::{Recovery, Subscription, SubscriptionId, TargetUrl};
@@ -27,10 +31,17 @@ use waypost_engine::directory::CompiledSubscription;
 use waypost_net::{Agent, Refused};
 use waypost_runtime::clock;
 
-/// `POST /eventmatch`
+/// Makes a subscription
+///
+/// With a module in the same request, as `multipart/form-data` with the parts `subscription` and `plugin`. With
+/// `Idempotency-Key`, a repeated request makes no second one.
+#[utoipa::path(post, path = "/eventmatch", tag = "Subscriptions", params(KeyHeader),
+    request_body(content((v1::NewSubscription = "application/json"), (v1::NewSubscriptionParts = "multipart/form-data"))),
+    responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     user: User,
+    key: IdempotencyKey,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -45,7 +56,11 @@ pub(super) async fn create(
     if let Some((module, _)) = &module {
         module::insert(&mut body, module)?;
     }
-    let (created, sending) = create_from(&api, &user, body, async |now| {
+    let id = key.id("subscription", &user.name).map(SubscriptionId::from_uuid);
+    if let Some(known) = id.and_then(|id| api.directory.compiled(id)) {
+        return repeated(&api, &known, &body);
+    }
+    let (created, sending) = create_from(&api, &user, id, body, async |now| {
         if let Some((module, _turn)) = module {
             api.modules.upload(module, &user.actor(), now).await?;
         }
@@ -55,18 +70,44 @@ pub(super) async fn create(
     Ok(with_tag(sending.answer(show(&api, &created)), created.revision))
 }
 
-/// Creates a subscription of a user from the members of a body; `upload` stores its module, once the rest is right.
+/// Answers a request whose key has made a subscription already.
+fn repeated(
+    api: &Api,
+    known: &CompiledSubscription,
+    body: &Map<String, Value>,
+) -> Result<Response, ApiError> {
+    let subscription = &known.subscription;
+    let is_same = [
+        ("name", subscription.name.as_str()),
+        ("jsonpath", subscription.jsonpath.as_str()),
+        ("target_url", subscription.target_url.as_str()),
+    ]
+    .into_iter()
+    .all(|(name, value)| body.get(name).and_then(Value::as_str) == Some(value));
+    if !is_same || subscription.deleted.is_some() {
+        return Err(ApiError::unprocessable(format!(
+            "this `Idempotency-Key` has made the subscription {}, which is another one, or was changed or deleted since: \
+             use another key",
+            subscription.id
+        )));
+    }
+    Ok(with_tag(Json(show(api, known)).into_response(), known.revision))
+}
+
+/// Creates a subscription of a user from the members of a body; `id` is `None` for a new one. `upload` stores its module, once the rest is right.
 pub(crate) async fn create_from(
     api: &Api,
     user: &User,
+    id: Option<SubscriptionId>,
     mut body: Map<String, Value>,
     upload: impl AsyncFnOnce(Timestamp) -> Result<(), ApiError>,
 ) -> Result<(CompiledSubscription, SendingBody), ApiError> {
     let now = clock::now();
     let start = recover::take_start_at(&mut body, now)?;
     let sending = SendingBody::take(&mut body, &api.guard)?;
-    let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
-    let mut subscription = subscription_body::create(body, owner, dialect, None, vault, now)?;
+    let (fixed, vault) = (Fixed { id, target: None }, api.store.vault());
+    let mut subscription =
+        subscription_body::create(body, user.name.clone(), api.filter_dialect, fixed, vault, now)?;
     sending.apply(&mut subscription, vault, now)?;
     check_target(api, &subscription)?;
     upload(now).await?;
@@ -89,40 +130,113 @@ pub(crate) async fn create_within(
     body: Map<String, Value>,
     target: TargetUrl,
 ) -> Result<CompiledSubscription, ApiError> {
-    let (owner, dialect, vault) = (user.name.clone(), api.filter_dialect, api.store.vault());
-    let created = subscription_body::create(body, owner, dialect, Some(target), vault, clock::now())?;
+    let fixed = Fixed { id: None, target: Some(target) };
+    let (owner, vault, now) = (user.name.clone(), api.store.vault(), clock::now());
+    let created = subscription_body::create(body, owner, api.filter_dialect, fixed, vault, now)?;
     Ok(api.directory.by(&user.actor()).create(created, None).await?)
 }
 
 /// Which part of the list to return: all of it without parameters.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// How many to list, from 1 on: all unless it is set.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<NonZeroUsize>,
+    /// The UUID of a subscription in the list: only those after it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<SubscriptionId>,
+    /// Whose subscriptions to list, for admins.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
+    /// Only those with this text in their name, filter or target, in capital letters or not, or with this UUID.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q: Option<String>,
+    /// Only those that are active, or disabled.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<v1::SubscriptionState>,
+    /// By what to sort: created (unless it is set), updated or name; with a `-` before it, backwards.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sort: Option<v1::SubscriptionOrder>,
 }
 
-impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on), after (the UUID of a subscription in the list) and user (whose \
-        subscriptions to list, for admins)";
+impl Page {
+    /// Tells whether a subscription is to be listed.
+    fn wants(&self, known: &CompiledSubscription) -> bool {
+        let subscription = &known.subscription;
+        let has_text = |text: &str| {
+            let text = text.to_lowercase();
+            let parts = [&subscription.name, &subscription.jsonpath, subscription.target_url.as_str()];
+            parts.into_iter().any(|part| part.to_lowercase().contains(&text))
+                || text.parse().is_ok_and(|id: SubscriptionId| id == subscription.id)
+        };
+        self.q.as_deref().is_none_or(has_text)
+            && self
+                .state
+                .is_none_or(|state| (state == v1::SubscriptionState::Active) == subscription.is_active())
+    }
+
+    /// Sorts subscriptions that are in the order in which they were made.
+    fn sort(&self, all: &mut [CompiledSubscription]) {
+        use v1::SubscriptionOrder as Order;
+        match self.sort {
+            Some(Order::CreatedLast) => all.reverse(),
+            Some(Order::Updated) => all.sort_by_key(|known| known.subscription.updated),
+            Some(Order::UpdatedLast) => all.sort_by_key(|known| Reverse(known.subscription.updated)),
+            Some(Order::Name) => all.sort_by_cached_key(|known| known.subscription.name.to_lowercase()),
+            Some(Order::NameLast) => {
+                all.sort_by_cached_key(|known| Reverse(known.subscription.name.to_lowercase()));
+            }
+            // They are in this order already.
+            Some(Order::Created | _) | None => {}
+        }
+    }
 }
 
-/// `GET /eventmatch`
+/// Lists your subscriptions
+///
+/// The header `Link` leads to the next page.
+#[utoipa::path(get, path = "/eventmatch", tag = "Subscriptions", params(Page),
+    responses((status = 200, description = "The subscriptions", body = Vec<v1::Subscription>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
+    here: Here,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Vec<v1::Subscription>>, ApiError> {
+) -> Result<(HeaderMap, Json<Vec<v1::Subscription>>), ApiError> {
     let whose = page.user.as_ref().unwrap_or(&user.name);
     if *whose != user.name && !user.is_admin() {
         return Err(ApiError::forbidden("only an admin may list the subscriptions of others"));
     }
-    let own = api.directory.page_of_user(whose, page.after, page.limit.map_or(usize::MAX, NonZeroUsize::get));
-    Ok(Json(own.ok_or_else(not_yours)?.iter().map(|known| show(&api, known)).collect()))
+    // They are in memory, and a user has at most `user_subscriptions_max` of them.
+    let mut all = api.directory.page_of_user(whose, None, usize::MAX).unwrap_or_default();
+    page.sort(&mut all);
+    let begin = match page.after {
+        None => 0,
+        Some(after) => {
+            let place = all.iter().position(|known| known.subscription.id == after);
+            1 + place.ok_or_else(not_yours)?
+        }
+    };
+    let mut rest = all[begin..].iter().filter(|known| page.wants(known));
+    let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
+    let shown: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = shown.last().filter(|_| rest.next().is_some()).map(|known| known.subscription.id);
+    let next = last.map(|last| Page { after: Some(last), ..page.clone() });
+    Ok((here.link(next), Json(shown.into_iter().map(|known| show(&api, known)).collect())))
 }
 
-/// `GET /eventmatch/{uuid}`
+/// Shows a subscription
+#[utoipa::path(get, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfNoneMatchHeader),
+    responses((status = 200, description = "The subscription", body = v1::Subscription),
+        (status = 304, description = "You know this version")))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -135,7 +249,10 @@ pub(super) async fn read(
     Ok(if_none_match.not_modified(known.revision).unwrap_or_else(fresh))
 }
 
-/// `PUT /eventmatch/{uuid}`
+/// Changes a subscription: the members that the body has
+#[utoipa::path(put, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfMatchHeader),
+    request_body = v1::NewSubscription,
+    responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn update(
     State(api): State<Arc<Api>>,
     user: User,
@@ -240,7 +357,12 @@ fn refuse_to_move_credentials(
     ))
 }
 
-/// `POST /eventmatch/{uuid}/rotate-secret`
+/// Replaces the secret that signs the requests of a subscription
+///
+/// The new one is shown in this response alone. The old one signs for a while, too.
+#[utoipa::path(post, path = "/eventmatch/{uuid}/rotate-secret", tag = "Subscriptions", params(IfMatchHeader),
+    request_body = Option<v1::Rotation>,
+    responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn rotate_secret(
     State(api): State<Arc<Api>>,
     user: User,
@@ -261,7 +383,9 @@ pub(super) async fn rotate_secret(
     Ok(with_tag(sending::answer(show(&api, &changed), rotation.body()), changed.revision))
 }
 
-/// `DELETE /eventmatch/{uuid}`
+/// Deletes a subscription, with what is pending for it
+#[utoipa::path(delete, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfMatchHeader),
+    responses((status = 200, description = "It is gone")))]
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     user: User,

@@ -2,30 +2,37 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use uuid::Uuid;
 use waypost_api::v1;
 
 use super::dry_run::DryRunPermits;
 use super::error::ApiError;
 use super::id::Id;
-use super::parameters::{Parameters, QueryDoc};
+use super::parameters::{Here, Parameters};
 use super::story::View;
-use super::{Api, explain};
+use super::{Api, explain, words};
 use crate::identity::User;
 use waypost_domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
 use waypost_handlers::Runs;
 use waypost_runtime::clock;
-use waypost_store::{Purge, PurgeReport, Range};
+use waypost_store::{LoggedEvent, Purge, PurgeReport, Range};
 
 /// How many events a list has by default, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
-/// How many logged events one request searches for each event that it may return.
+/// How many logged events one request searches for each event that it may return, to skip those of others.
 const SEARCHED_FACTOR: usize = 20;
+/// How many logged events one request searches for those that it asks for.
+const SEARCHED_MAX: usize = 5_000;
+/// How long one request searches.
+const SEARCH_TIME_MAX: Duration = Duration::from_millis(500);
 /// A list ends once its events have this many bytes.
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many recipients of a redelivery the audit names.
@@ -34,96 +41,212 @@ const NOTED_MAX: usize = 20;
 const PAGE: usize = 32;
 
 /// Which part of the log to list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// How many to list: from 1 on, 100 unless it is set, at most 1000.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<NonZeroUsize>,
+    /// The id of an event: only events before it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<EventId>,
+    /// A time such as 2026-01-31T12:00:00Z: only events that were received then or later.
+    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    /// A time: only events that were received before it.
+    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
+    /// Only events of this type.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none", rename = "type")]
+    kind: Option<String>,
+    /// Only events of this source.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// Only events with this subject.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    /// Only events with this text in their type, source, subject or own id, in capital letters or not, or with this id or
+    /// `webhook-id`.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q: Option<String>,
+    /// Only events with a delivery in this state.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<v1::DeliveryState>,
+    /// The UUID of a subscription: only events with a delivery to it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription: Option<SubscriptionId>,
 }
 
-impl QueryDoc for Page {
-    const DOC: &'static str = "limit (from 1 on; at most 1000 are listed), before (an event's id), since and until \
-        (times such as 2026-01-31T12:00:00Z)";
-}
-
-/// `GET /events`
+/// Lists the log, newest first
+///
+/// You see the events that you have sent, and those that policy has let a subscription of yours see; an admin sees all. With
+/// `type`, `source`, `subject`, `q`, `state` or `subscription`, at most 5,000 events are looked at, for at most half a
+/// second: `truncated_at` says how far that came, and `next` goes on there.
+#[utoipa::path(get, path = "/events", tag = "Events", params(Page),
+    responses((status = 200, description = "A page", body = v1::EventPage)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
+    here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<v1::EventPage>, ApiError> {
-    let (events, next) = views(&api, &user, &page, |view| Some(view.summary()), |_| 0).await?;
-    Ok(Json(v1::EventPage { events, next: next.map(|before| next_url(&page, before)), truncated_at: None }))
+    let (events, end) = views(&api, &user, &page, |view| Some(view.summary()), |_| 0).await?;
+    let truncated_at = match end {
+        End::Searched(at) => Some(at.uuid()),
+        End::Log | End::Page(_) => None,
+    };
+    let next = page.after(&end).map(|next| here.with(&next));
+    Ok(Json(v1::EventPage { events, next, truncated_at }))
 }
 
-/// Returns how many events a page has.
-fn page_limit(page: &Page) -> usize {
-    page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX)
+/// Where a page of events ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// At the end of the log.
+    Log,
+    /// Behind this event, since the page is full.
+    Page(EventId),
+    /// Behind this event, since enough has been looked at.
+    Searched(EventId),
 }
 
-fn next_url(page: &Page, before: EventId) -> String {
-    let mut url = format!("/events?limit={}&before={before}", page_limit(page));
-    for (name, time) in [("since", page.since), ("until", page.until)] {
-        if let Some(time) = time {
-            url.push_str(&format!("&{name}={time}"));
+impl Page {
+    /// Returns the parameters of the next page, if there may be one.
+    pub(super) fn after(&self, end: &End) -> Option<Self> {
+        match end {
+            End::Log => None,
+            End::Page(before) | End::Searched(before) => {
+                Some(Self { limit: NonZeroUsize::new(self.limit()), before: Some(*before), ..self.clone() })
+            }
         }
     }
-    url
+
+    /// Returns how many events a page has.
+    fn limit(&self) -> usize {
+        self.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX)
+    }
+
+    /// Returns the most events that one request looks at.
+    fn searched_max(&self) -> usize {
+        let has_conditions = self.kind.is_some()
+            || self.source.is_some()
+            || self.subject.is_some()
+            || self.q.is_some()
+            || self.state.is_some()
+            || self.subscription.is_some();
+        if has_conditions { SEARCHED_MAX } else { SEARCHED_FACTOR * self.limit() }
+    }
+
+    /// Tells whether an event is to be listed, by what it says itself.
+    fn wants(&self, logged: &LoggedEvent) -> bool {
+        let event = &logged.event;
+        self.kind.as_deref().is_none_or(|kind| kind == event.ty())
+            && self.source.as_deref().is_none_or(|source| source == event.source())
+            && self.subject.as_deref().is_none_or(|subject| event.subject().as_deref() == Some(subject))
+    }
+
+    /// Tells whether an event is to be listed, by what the user may see of it.
+    fn wants_view(&self, view: &View) -> bool {
+        let has_state =
+            |state| view.deliveries.iter().any(|delivery| words::delivery_state(&delivery.state) == state);
+        let has_recipient =
+            |id: SubscriptionId| view.deliveries.iter().any(|delivery| delivery.recipient == id.into());
+        self.state.is_none_or(has_state)
+            && self.subscription.is_none_or(has_recipient)
+            && self.q.as_deref().is_none_or(|text| has_text(view, text))
+    }
 }
 
-/// Shows the newest events that a user may see, and returns where to continue if there may be more. `bytes` tells how
-/// large a row is that contains the event.
+/// Tells whether an event has this text, or this id.
+fn has_text(view: &View, text: &str) -> bool {
+    let (logged, event) = (&view.event, &view.event.event);
+    let text = text.to_lowercase();
+    let has = |part: &str| part.to_lowercase().contains(&text);
+    let is_delivery = |id: Uuid| {
+        view.deliveries.iter().any(|delivery| DeliveryId::of(logged.id, delivery.recipient).uuid() == id)
+    };
+    has(event.id())
+        || has(event.source())
+        || has(event.ty())
+        || event.subject().is_some_and(|subject| has(&subject))
+        || text.parse().is_ok_and(|id: Uuid| id == logged.id.uuid() || is_delivery(id))
+}
+
+/// Shows the newest events that a user may see, and returns where they end. `bytes` tells how large a row is that
+/// contains the event.
 pub(super) async fn views<T>(
     api: &Api,
     user: &User,
     page: &Page,
     show: impl Fn(&View) -> Option<T>,
     bytes: impl Fn(&T) -> usize,
-) -> Result<(Vec<T>, Option<EventId>), ApiError> {
-    let limit = page_limit(page);
+) -> Result<(Vec<T>, End), ApiError> {
+    let (limit, begun) = (page.limit(), Instant::now());
     let (mut shown, mut before, mut size) = (Vec::new(), page.before, 0);
-    for _ in 0..(SEARCHED_FACTOR * limit).div_ceil(PAGE) {
+    for _ in 0..page.searched_max().div_ceil(PAGE) {
         let range = Range { before, since: page.since, until: page.until, limit: PAGE };
         let stories = api.store.histories(range).await?;
         let more = stories.len() == PAGE;
         for story in stories {
-            before = Some(story.event.id);
-            let view = View::of(story, user, api);
-            let row = view.filter(|view| view.shows_event).as_ref().and_then(&show);
+            let id = story.event.id;
+            before = Some(id);
+            let view = page.wants(&story.event).then(|| View::of(story, user, api)).flatten();
+            let view = view.filter(|view| view.shows_event && page.wants_view(view));
+            let row = view.as_ref().and_then(&show);
             size += row.as_ref().map_or(0, &bytes);
             shown.extend(row);
             if shown.len() == limit || size >= LIST_BYTES_MAX {
-                return Ok((shown, before));
+                return Ok((shown, End::Page(id)));
             }
         }
         if !more {
-            return Ok((shown, None));
+            return Ok((shown, End::Log));
+        }
+        if begun.elapsed() >= SEARCH_TIME_MAX {
+            break;
         }
     }
-    Ok((shown, before))
+    Ok((shown, before.map_or(End::Log, End::Searched)))
 }
 
 /// What to explain, besides showing the event.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Explain {
+    /// A user, to see why each of their subscriptions matched or did not.
+    #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<String>,
+    /// With `explain`: the UUID of the last subscription that you have seen.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<SubscriptionId>,
 }
 
-impl QueryDoc for Explain {
-    const DOC: &'static str = "explain (a user, to see why each of their subscriptions matched or did not) and after \
-        (the UUID of the last one that you have seen)";
-}
-
-/// `GET /events/{id}`
+/// Shows an event with all that has happened to it
+///
+/// Matches, policy's answers, each attempt with the target's answer, filters that failed. With `explain`, why each
+/// subscription of a user matched or did not, 100 at once.
+#[utoipa::path(get, path = "/events/{id}", tag = "Events", params(Explain),
+    responses((status = 200, description = "The event", body = v1::Story)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     Extension(permits): Extension<DryRunPermits>,
     user: User,
     Id(id): Id<EventId>,
+    here: Here,
     Parameters(asked): Parameters<Explain>,
 ) -> Result<Json<v1::Story>, ApiError> {
     let view = find(&api, &user, id).await?;
@@ -134,7 +257,8 @@ pub(super) async fn read(
         (Some(of), after) => {
             // Explaining evaluates filters for as long as a dry run may.
             let _permit = permits.take(&user.name).await?;
-            Some(explain::explain(&api, &user, &view, of, after).await?)
+            let next = |after| here.with(&Explain { explain: Some(of.clone()), after: Some(after) });
+            Some(explain::explain(&api, &user, &view, of, after, next).await?)
         }
     };
     view.whole(&api, explained)
@@ -159,17 +283,20 @@ pub(super) fn not_found(id: EventId) -> ApiError {
 }
 
 /// Which deliveries to send again.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Only {
+    /// A subscription's UUID: only to this one.
+    #[param(value_type = Option<Uuid>, nullable = false)]
     subscription: Option<SubscriptionId>,
 }
 
-impl QueryDoc for Only {
-    const DOC: &'static str = "subscription (a subscription's UUID)";
-}
-
-/// `POST /events/{id}/retry`
+/// Sends an event again
+///
+/// To all subscriptions of yours that match it now, or to one of them; an admin sends it to everyone's.
+#[utoipa::path(post, path = "/events/{id}/retry", tag = "Events", params(Only),
+    responses((status = 200, description = "What is sent again", body = v1::Redelivered)))]
 pub(super) async fn retry(
     State(api): State<Arc<Api>>,
     user: User,
@@ -222,17 +349,20 @@ pub(super) async fn retry(
 }
 
 /// Which events to purge: those before this time.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Before {
+    /// A time such as 2026-01-31T12:00:00Z; it has to be given.
+    #[param(value_type = String, format = DateTime, required = true)]
     before: Option<Timestamp>,
 }
 
-impl QueryDoc for Before {
-    const DOC: &'static str = "before (a time such as 2026-01-31T12:00:00Z)";
-}
-
-/// `DELETE /events?before=T`
+/// Purges the events that were received before a time
+///
+/// Events with open deliveries are kept.
+#[utoipa::path(delete, path = "/events", tag = "Events", params(Before),
+    responses((status = 200, description = "How many", body = v1::Purged)))]
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
     user: User,
@@ -245,7 +375,11 @@ pub(super) async fn purge(
     Ok(show(api.store.purge(Purge::Before(before), Some(note)).await?))
 }
 
-/// `DELETE /events/{id}`
+/// Purges an event
+///
+/// It is kept while deliveries of it are open.
+#[utoipa::path(delete, path = "/events/{id}", tag = "Events",
+    responses((status = 200, description = "Whether it is gone", body = v1::Purged)))]
 pub(super) async fn purge_one(
     State(api): State<Arc<Api>>,
     user: User,

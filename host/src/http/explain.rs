@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use waypost_api::v1;
 
 use super::error::ApiError;
@@ -20,13 +19,15 @@ use waypost_runtime::clock;
 const PAGE: usize = 100;
 const TIME_MAX: Duration = Duration::from_millis(500);
 
-/// Explains an event to `asking`: a page of `user`'s subscriptions, those after `after`.
+/// Explains an event to `asking`: a page of `user`'s subscriptions, those after `after`. `link` leads to the page after a
+/// subscription.
 pub(super) async fn explain(
     api: &Api,
     asking: &User,
     view: &View,
     user: &str,
     after: Option<SubscriptionId>,
+    link: impl Fn(SubscriptionId) -> String,
 ) -> Result<v1::Explanation, ApiError> {
     if !asking.is_admin() && asking.name != user {
         return Err(ApiError::forbidden(format!(
@@ -44,10 +45,7 @@ pub(super) async fn explain(
         explaining.await.expect("explaining does not panic, and the runtime outlives the request");
     let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let more = explained.len() < count || count == PAGE;
-    let next = explained.last().filter(|_| more).map(|(last, _)| {
-        let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
-        format!("/events/{}?explain={user}&after={}", view.event.id, last.subscription.id)
-    });
+    let next = explained.last().filter(|_| more).map(|(last, _)| link(last.subscription.id));
     let subscriptions =
         explained.iter().map(|(known, explanation)| show_subscription(view, known, explanation.as_ref()));
     let subscriptions = subscriptions.collect();

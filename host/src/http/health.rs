@@ -17,7 +17,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the result of a probe is reused. A probe is a commit, and any client may ask for one.
 const PROBE_REUSE: Duration = Duration::from_secs(1);
 
-/// Succeeds while no stage of the service has ended.
+/// Succeeds while no stage of the service has ended
+#[utoipa::path(get, path = "/healthz", tag = "Service",
+    responses((status = 200, description = "It runs", body = v1::Health)))]
 pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<v1::Health>, ApiError> {
     match api.store.alarm().dead() {
         None => Ok(Json(v1::Health { status: "ok".to_owned() })),
@@ -28,7 +30,11 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<v1::Heal
     }
 }
 
-/// Commits a probe to disk. All requests within one second share one commit.
+/// Succeeds if the disk can be written
+///
+/// A probe is committed; all requests within one second share one.
+#[utoipa::path(get, path = "/readyz", tag = "Service",
+    responses((status = 200, description = "It can be written", body = v1::Ready)))]
 pub(super) async fn readyz(
     State(api): State<Arc<Api>>,
     Extension(probe): Extension<Probe>,

@@ -10,7 +10,9 @@ use waypost_api::v1;
 use super::Api;
 use waypost_secrets::signing::PublicKey;
 
-/// `GET /.well-known/jwks.json`
+/// Shows the public keys with which this service signs deliveries
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "Service",
+    responses((status = 200, description = "The keys", body = v1::Jwks)))]
 pub(super) async fn read(State(api): State<Arc<Api>>) -> ([(HeaderName, &'static str); 1], Json<v1::Jwks>) {
     let PublicKey { kid, x } = api.service_key.public_key();
     let word = str::to_owned;

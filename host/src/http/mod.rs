@@ -11,6 +11,7 @@ mod coding;
 mod connection;
 mod deliveries;
 mod dispatch;
+mod docs;
 mod dry_run;
 mod error;
 pub(crate) mod eventmatch;
@@ -21,16 +22,19 @@ mod gate;
 mod handshake;
 mod health;
 mod id;
+mod idempotency;
 mod jwks;
 mod me;
 mod module;
 mod multipart;
+mod openapi;
 mod parameters;
 mod peer;
 mod plugins;
 mod rates;
 mod receive;
 pub(crate) mod recover;
+pub(crate) mod reference;
 mod report;
 mod room;
 mod runs;
@@ -164,27 +168,34 @@ pub struct Api {
     pub filter_dialect: FilterDialect,
 }
 
-/// Routes that also match with a slash at the end.
-struct Routes {
-    api: Arc<Api>,
-    router: Router<Arc<Api>>,
-    /// Each method of each path, with what it needs.
-    list: Vec<(&'static str, &'static str, Needs)>,
-}
+/// All routes, in the order of the manual.
+struct Routes(Vec<(&'static str, Vec<Endpoint>)>);
 
 impl Routes {
-    fn route<const N: usize>(mut self, path: &'static str, endpoints: [Endpoint; N]) -> Self {
-        let mut methods = MethodRouter::new();
-        for endpoint in endpoints {
-            self.list.push((path, endpoint.method, endpoint.needs));
-            methods = methods.merge(endpoint.gated(&self.api));
-        }
-        self.router = self.router.route(path, methods.clone());
-        // A catch-all includes the slash in its last part.
-        if path != "/" && !path.contains('*') {
-            self.router = self.router.route(&format!("{path}/"), methods);
-        }
+    fn route(mut self, path: &'static str, endpoints: impl Into<Vec<Endpoint>>) -> Self {
+        self.0.push((path, endpoints.into()));
         self
+    }
+
+    /// Lists each method of each path, with what it needs.
+    fn list(&self) -> Vec<(&'static str, &'static str, Needs)> {
+        let methods = self.0.iter().flat_map(|(path, endpoints)| endpoints.iter().map(move |it| (*path, it)));
+        methods.map(|(path, endpoint)| (path, endpoint.method, endpoint.needs)).collect()
+    }
+
+    /// Puts the gate before each. They also match with a slash at the end.
+    fn gated(self, api: &Arc<Api>) -> Router<Arc<Api>> {
+        let mut router = Router::new();
+        for (path, endpoints) in self.0 {
+            let methods = endpoints.into_iter().map(|endpoint| endpoint.gated(api));
+            let methods = methods.fold(MethodRouter::new(), MethodRouter::merge);
+            router = router.route(path, methods.clone());
+            // A catch-all includes the slash in its last part.
+            if path != "/" && !path.contains('*') {
+                router = router.route(&format!("{path}/"), methods);
+            }
+        }
+        router
     }
 }
 
@@ -194,8 +205,8 @@ pub fn router(api: Api) -> Router {
     let guard = sites::Guard(Arc::clone(&api.sites));
     let api = Arc::new(api);
     let front = front::Front(Arc::clone(&api));
-    routes(&api)
-        .router
+    routes()
+        .gated(&api)
         // Bodies are read by `body` and `multipart`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
         .fallback(error::unknown_path)
@@ -207,20 +218,18 @@ pub fn router(api: Api) -> Router {
 
 /// Lists every method of every path, with the scope that it needs, if any.
 #[cfg(test)]
-pub(crate) fn needs(api: Api) -> Vec<(&'static str, &'static str, Option<Scope>)> {
-    let list = routes(&Arc::new(api)).list.into_iter();
+pub(crate) fn needs() -> Vec<(&'static str, &'static str, Option<Scope>)> {
     let scope = |needs| match needs {
         Needs::Nothing => None,
         Needs::Scope(scope) => Some(scope),
     };
-    list.map(|(path, method, needs)| (path, method, scope(needs))).collect()
+    routes().list().into_iter().map(|(path, method, needs)| (path, method, scope(needs))).collect()
 }
 
 /// Makes all routes.
-fn routes(api: &Arc<Api>) -> Routes {
+fn routes() -> Routes {
     let dry_runs = dry_run::DryRunPermits::default();
-    let routes = Routes { api: Arc::clone(api), router: Router::new(), list: Vec::new() };
-    routes
+    Routes(Vec::new())
         .route("/receive", [post(RECEIVE, receive::receive), options(RECEIVE, receive::handshake)])
         .route("/eventmatch", [get(READ, eventmatch::list), post(SUBSCRIBE, eventmatch::create)])
         .route(
@@ -258,7 +267,7 @@ fn routes(api: &Arc<Api>) -> Routes {
         )
         .route(
             "/dispatch/{handler}/{*arguments}",
-            [get(SUBSCRIBE, dispatch::dispatch), post(SUBSCRIBE, dispatch::dispatch)],
+            [get(SUBSCRIBE, dispatch::dispatch_with), post(SUBSCRIBE, dispatch::dispatch_with)],
         )
         .route("/me", [get(READ, me::read)])
         .route("/tokens", [get(READ, tokens::list), post(ADMIN, tokens::create)])
@@ -270,6 +279,9 @@ fn routes(api: &Arc<Api>) -> Routes {
         .route("/sessions/{id}", [delete(READ, sessions::end)])
         .route("/audit", [get(ADMIN, audit::list)])
         .route("/.well-known/jwks.json", [get(ANYONE, jwks::read)])
+        .route("/openapi.json", [get(ANYONE, openapi::read)])
+        .route("/docs", [get(ANYONE, docs::index)])
+        .route("/docs/{page}", [get(ANYONE, docs::page)])
         .route("/healthz", [get(ANYONE, health::healthz)])
         .route("/readyz", [get(ANYONE, health::readyz).with(health::Probe::default())])
 }

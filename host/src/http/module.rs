@@ -17,7 +17,7 @@ use waypost_api::v1;
 use super::error::ApiError;
 use super::eventmatch::{change, own, refuse_other_plugin};
 use super::id::Id;
-use super::version::IfMatch;
+use super::version::{IfMatch, IfMatchHeader};
 use super::{Api, body, plugins};
 use crate::identity::User;
 use waypost_domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
@@ -26,7 +26,12 @@ use waypost_runtime::clock;
 
 const WASM: &str = "application/wasm";
 
-/// `PUT /eventmatch/{uuid}/plugin`
+/// Gives a subscription a module
+///
+/// The other members of its plugin stay as they are.
+#[utoipa::path(put, path = "/eventmatch/{uuid}/plugin", tag = "Plugins", params(IfMatchHeader),
+    request_body(content_type = "application/wasm", description = "A component"),
+    responses((status = 200, description = "The module", body = v1::Module)))]
 pub(super) async fn update(
     State(api): State<Arc<Api>>,
     user: User,
@@ -57,7 +62,12 @@ pub(super) async fn update(
     changed.await.map(|_| Json(plugins::show(uploaded.module())))
 }
 
-/// `GET /eventmatch/{uuid}/plugin`
+/// Shows the module of a subscription
+///
+/// The module itself, or with `Accept: application/json` what is known of it, with the configuration and the breaker.
+#[utoipa::path(get, path = "/eventmatch/{uuid}/plugin", tag = "Plugins",
+    responses((status = 200, description = "The module",
+        content((v1::Module = "application/json"), (Vec<u8> = "application/wasm")))))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -87,7 +97,9 @@ fn show_breaker(breaker: BreakerState) -> v1::Breaker {
     }
 }
 
-/// `DELETE /eventmatch/{uuid}/plugin`
+/// Takes the plugin from a subscription
+#[utoipa::path(delete, path = "/eventmatch/{uuid}/plugin", tag = "Plugins", params(IfMatchHeader),
+    responses((status = 200, description = "It has none")))]
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     user: User,

@@ -1,23 +1,22 @@
-//! The query string of a URL.
+//! The query string of a URL, and the links to further pages.
 
-use axum::extract::{FromRequestParts, Query};
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, OriginalUri, Query};
 use axum::http::request::Parts;
-use serde::Deserialize;
+use axum::http::{HeaderMap, HeaderValue, header};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::error::ApiError;
-
-/// The query parameters of a path.
-pub(super) trait QueryDoc: DeserializeOwned {
-    /// All parameters, with examples, for the error about an unknown one.
-    const DOC: &'static str;
-}
 
 /// The parameters of a request. A wrong or unknown one is refused, and the error lists those that the path accepts.
 #[derive(Debug)]
 pub(super) struct Parameters<T>(pub(super) T);
 
-impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -32,11 +31,21 @@ impl<T: QueryDoc, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
                 let query = parts.uri.query().unwrap_or_default();
                 let hint = plus::<T>(query).unwrap_or_default();
                 let detail =
-                    format!("`?{query}` is not understood: {reason}{hint}; this path takes {}", T::DOC);
+                    format!("`?{query}` is not understood: {reason}{hint}; this path takes {}", all::<T>());
                 Err(ApiError::bad_request(detail))
             }
         }
     }
+}
+
+/// Lists all parameters of a path, with what they mean.
+fn all<T: IntoParams>() -> String {
+    let texts = T::into_params(|| None).into_iter().map(|parameter| match parameter.description {
+        Some(meaning) => format!("`{}` ({})", parameter.name, meaning.trim_end_matches('.')),
+        None => format!("`{}`", parameter.name),
+    });
+    let texts: Vec<_> = texts.collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
 /// Explains a literal `+`: in a query string it means a space (WHATWG URL §5.1).
@@ -51,6 +60,41 @@ fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoParameters {}
 
-impl QueryDoc for NoParameters {
-    const DOC: &'static str = "none";
+impl IntoParams for NoParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Vec::new()
+    }
+}
+
+/// The path of a request as the client sees it: with the prefix below which the routes are nested.
+pub(super) struct Here(String);
+
+impl Here {
+    /// Returns the path, without a slash at its end.
+    pub(super) fn path(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the path with this query: the link to another page.
+    pub(super) fn with(&self, query: &impl Serialize) -> String {
+        let query = serde_urlencoded::to_string(query).expect("parameters are texts and numbers");
+        format!("{}?{query}", self.0)
+    }
+
+    /// Returns the header with the link to the next page (RFC 8288 §3), for lists whose body has no place for it.
+    pub(super) fn link(&self, next: Option<impl Serialize>) -> HeaderMap {
+        let link = next.map(|query| format!("<{}>; rel=\"next\"", self.with(&query)));
+        let link = link.and_then(|link| HeaderValue::try_from(link).ok());
+        link.into_iter().map(|link| (header::LINK, link)).collect()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Here {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let OriginalUri(uri) = OriginalUri::from_request_parts(parts, state).await?;
+        let path = uri.path();
+        Ok(Self(path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path).to_owned()))
+    }
 }

@@ -23,7 +23,13 @@ use waypost_runtime::clock;
 use waypost_runtime::fair_semaphore::FairPermit;
 use waypost_store::Module;
 
-/// `POST /plugins`
+/// Uploads a module
+///
+/// It is compiled and checked. Subscriptions refer to it by its digest.
+#[utoipa::path(post, path = "/plugins", tag = "Plugins",
+    request_body(content_type = "application/wasm", description = "A component"),
+    responses((status = 201, description = "It is new", body = v1::Module),
+        (status = 200, description = "It was there", body = v1::Module)))]
 pub(super) async fn upload(
     State(api): State<Arc<Api>>,
     user: User,
@@ -40,7 +46,9 @@ pub(super) async fn upload(
     Ok((status, Json(show(uploaded.module()))))
 }
 
-/// `GET /plugins`
+/// Lists the modules that you have uploaded or use, or for an admin all
+#[utoipa::path(get, path = "/plugins", tag = "Plugins",
+    responses((status = 200, description = "The modules", body = Vec<v1::Module>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
@@ -65,7 +73,9 @@ pub(super) async fn list(
     Ok(Json(listed.collect()))
 }
 
-/// `GET /plugins/{digest}`
+/// Shows what is known of a module
+#[utoipa::path(get, path = "/plugins/{digest}", tag = "Plugins",
+    responses((status = 200, description = "The module", body = v1::Module)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     _user: User,

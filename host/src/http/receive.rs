@@ -8,6 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use waypost_api::v1;
+
 use super::error::ApiError;
 use super::{Api, body};
 use crate::identity::Sender;
@@ -20,7 +22,15 @@ const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-orig
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
-/// Accepts one event or a batch, and returns the ids once the events are on disk.
+/// Accepts one event or a batch
+///
+/// In each mode of CloudEvents: structured, binary, or a batch. The answer has the ids, once the events are on disk: as
+/// text, one in each line, or as JSON for who prefers that.
+#[utoipa::path(post, path = "/receive", tag = "Events",
+    request_body(content((v1::CloudEvent = "application/cloudevents+json"),
+        (Vec<v1::CloudEvent> = "application/cloudevents-batch+json"), (v1::CloudEvent = "application/json"))),
+    responses((status = 200, description = "The id of each event",
+        content((String = "text/plain"), (v1::Received = "application/json")))))]
 pub(super) async fn receive(
     State(api): State<Arc<Api>>,
     sender: Sender,
@@ -60,7 +70,11 @@ pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
     }) == Some(true)
 }
 
-/// Allows any origin that names itself.
+/// Allows any origin that names itself to send events
+///
+/// The handshake of CloudEvents webhooks (§4).
+#[utoipa::path(options, path = "/receive", tag = "Events",
+    responses((status = 200, description = "The headers say what is allowed")))]
 pub(super) async fn handshake(_sender: Sender, headers: HeaderMap) -> Response {
     let mut response = StatusCode::OK.into_response();
     let answer = response.headers_mut();

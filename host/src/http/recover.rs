@@ -42,7 +42,9 @@ impl Since {
     }
 }
 
-/// `POST /eventmatch/{uuid}/recover`
+/// Begins a recovery: matches the log again for a subscription
+#[utoipa::path(post, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions", request_body = v1::NewRecovery,
+    responses((status = 202, description = "It is begun", body = v1::Recovery)))]
 pub(super) async fn begin(
     State(api): State<Arc<Api>>,
     user: User,
@@ -82,7 +84,9 @@ pub(crate) async fn begin_of(
     Ok(begun)
 }
 
-/// `GET /eventmatch/{uuid}/recover`
+/// Shows the last recovery of a subscription
+#[utoipa::path(get, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions",
+    responses((status = 200, description = "The recovery", body = v1::Recovery)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -93,7 +97,11 @@ pub(super) async fn read(
     Ok(Json(show(&recovery, wait, Details::of(&user, &api))))
 }
 
-/// `DELETE /eventmatch/{uuid}/recover`
+/// Cancels the recovery of a subscription
+///
+/// What it has delivered stays.
+#[utoipa::path(delete, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions",
+    responses((status = 200, description = "The recovery", body = v1::Recovery)))]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
     user: User,

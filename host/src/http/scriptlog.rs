@@ -5,30 +5,38 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find_shown, not_found, views};
 use super::id::Id;
-use super::parameters::Parameters;
+use super::parameters::{Here, Parameters};
 use super::runs::exit_code;
 use super::story::{Delivery, View};
 use super::tasks::ended;
 use crate::identity::User;
 use waypost_domain::EventId;
 
-/// `GET /scriptlog`: newest first, with the parameters of `/events`; a page without a run in it is empty.
+/// Lists the runs of handlers as Pacifica's Dispatcher-K8s does, newest first
+///
+/// The header `Link` leads to the next page, also from a page without a run.
+#[utoipa::path(get, path = "/scriptlog", tag = "Pacifica", params(Page),
+    responses((status = 200, description = "A page", body = Vec<v1::ScriptLog>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
+    here: Here,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Vec<v1::ScriptLog>>, ApiError> {
-    let (logs, _) = views(&api, &user, &page, log, |log| log.event.len()).await?;
-    Ok(Json(logs))
+) -> Result<(HeaderMap, Json<Vec<v1::ScriptLog>>), ApiError> {
+    let (logs, end) = views(&api, &user, &page, log, |log| log.event.len()).await?;
+    Ok((here.link(page.after(&end)), Json(logs)))
 }
 
-/// `GET /scriptlog/{id}`
+/// Shows the run of a handler as Pacifica's Dispatcher-K8s does
+#[utoipa::path(get, path = "/scriptlog/{id}", tag = "Pacifica",
+    responses((status = 200, description = "The run", body = v1::ScriptLog)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,

@@ -18,7 +18,11 @@ use crate::identity::{SESSION_MAX, User, secret};
 use waypost_domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
 use waypost_runtime::clock;
 
-/// `POST /sessions`, with a token: the response sets the cookie.
+/// Begins a browser's session
+///
+/// With a token, in the header `authorization`. The response sets the cookie.
+#[utoipa::path(post, path = "/sessions", tag = "Access",
+    responses((status = 201, description = "The session", body = v1::Session)))]
 pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Token(of) = user.via else {
         let detail = "a session is begun with a token: send `Authorization: Bearer wp_…`";
@@ -46,14 +50,18 @@ pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Res
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(shown)).into_response())
 }
 
-/// `GET /sessions`: the user's own, or all for an admin.
+/// Lists your sessions, or for an admin all
+#[utoipa::path(get, path = "/sessions", tag = "Access",
+    responses((status = 200, description = "The sessions", body = Vec<v1::Session>)))]
 pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<v1::Session>> {
     let all = api.identity.tokens().all().into_iter();
     let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
     Json(sessions.map(|known| show(&known.token, known.used())).collect())
 }
 
-/// `DELETE /sessions`: ends the session that the request uses.
+/// Ends the session that the request uses
+#[utoipa::path(delete, path = "/sessions", tag = "Access",
+    responses((status = 204, description = "It is ended")))]
 pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Session(id) = user.via else {
         return Err(ApiError::bad_request(
@@ -64,7 +72,9 @@ pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<R
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&api, "", 0))]).into_response())
 }
 
-/// `DELETE /sessions/{id}`
+/// Ends a session
+#[utoipa::path(delete, path = "/sessions/{id}", tag = "Access",
+    responses((status = 204, description = "It is ended")))]
 pub(super) async fn end(
     State(api): State<Arc<Api>>,
     user: User,

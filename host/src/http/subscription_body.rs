@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::{sending, words};
 use waypost_domain::sending::Sending;
 use waypost_domain::subscription::{NAME_CHARS_MAX, VERSION};
-use waypost_domain::{Activity, FilterDialect, Subscription, TargetUrl};
+use waypost_domain::{Activity, FilterDialect, Subscription, SubscriptionId, TargetUrl};
 use waypost_engine::directory::CompiledSubscription;
 use waypost_matching::Filter;
 use waypost_runtime::clock;
@@ -82,9 +82,17 @@ pub(super) fn show(
     }
 }
 
+/// What of a new subscription the body does not decide.
+#[derive(Default)]
+pub(super) struct Fixed {
+    /// Its id, instead of a random one.
+    pub(super) id: Option<SubscriptionId>,
+    /// Its target, instead of the body's.
+    pub(super) target: Option<TargetUrl>,
+}
+
 /// Makes a new subscription from a body, and seals its secrets. `dialect` is the language of a filter that
-/// does not name its own; `target` replaces the body's target. The dialect is stored with the filter: the setting may change, but the meaning of the filter
-/// does not.
+/// does not name its own. It is stored with the filter: the setting may change, but the meaning of the filter does not.
 ///
 /// # Errors
 /// Names the first member that is missing or wrong.
@@ -92,7 +100,7 @@ pub(super) fn create(
     mut body: Map<String, Value>,
     user: String,
     dialect: FilterDialect,
-    target: Option<TargetUrl>,
+    fixed: Fixed,
     vault: &Vault,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
@@ -100,12 +108,14 @@ pub(super) fn create(
     let name = take_name(&mut body)?.ok_or_else(|| missing("name"))?;
     let filter = take_filter(&mut body, None, dialect, dialect)?;
     let (jsonpath, filter_dialect) = filter.ok_or_else(|| missing("jsonpath"))?;
-    let target_url = match target {
+    let target_url = match fixed.target {
         Some(target) => target,
         None => take_target_url(&mut body)?.ok_or_else(|| missing("target_url"))?,
     };
     let mut subscription =
         Subscription { filter_dialect, ..Subscription::new(user, name, jsonpath, target_url, now) };
+    // Before its secrets are sealed: they are bound to it.
+    subscription.id = fixed.id.unwrap_or(subscription.id);
     apply_optional(body, &mut subscription, vault, now)?;
     Ok(subscription)
 }

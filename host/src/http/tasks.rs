@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use jiff::Timestamp;
 use waypost_api::v1;
 
@@ -11,14 +12,19 @@ use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find, find_shown, views};
 use super::id::Id;
-use super::parameters::Parameters;
+use super::parameters::{Here, Parameters};
 use super::runs::show_progress;
 use super::story::View;
 use crate::identity::User;
 use waypost_domain::State as DeliveryState;
 use waypost_domain::{Attempt, EventId, TaskStatus};
 
-/// `GET /status/{id}`
+/// Shows the state of an event's deliveries, in the words of Pacifica's Dispatcher
+///
+/// `202 Accepted` waiting, `102 Processing` under way, `200 OK` done, `422 Unprocessable Entity` nothing matched, `500
+/// Internal Server Error` a dead letter.
+#[utoipa::path(get, path = "/status/{id}", tag = "Pacifica",
+    responses((status = 200, description = "The state", body = String, example = "200 OK")))]
 pub(super) async fn status(
     State(api): State<Arc<Api>>,
     user: User,
@@ -28,7 +34,9 @@ pub(super) async fn status(
     Ok(Json(view.status().to_string()))
 }
 
-/// `GET /get/{id}`
+/// Shows an event as a task of Pacifica's Dispatcher
+#[utoipa::path(get, path = "/get/{id}", tag = "Pacifica",
+    responses((status = 200, description = "The task", body = v1::Task)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -73,14 +81,19 @@ fn traceback(view: &View, reason: &str) -> String {
     said.rfind(|tail| !tail.trim().is_empty()).unwrap_or(reason).to_owned()
 }
 
-/// `GET /`
+/// Lists the log as tasks of Pacifica's Dispatcher, newest first
+///
+/// The header `Link` leads to the next page.
+#[utoipa::path(get, path = "/", tag = "Pacifica", params(Page),
+    responses((status = 200, description = "A page", body = Vec<v1::TaskSummary>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
+    here: Here,
     Parameters(page): Parameters<Page>,
-) -> Result<Json<Vec<v1::TaskSummary>>, ApiError> {
-    let (tasks, _) = views(&api, &user, &page, |view| Some(task(view)), |_| 0).await?;
-    Ok(Json(tasks))
+) -> Result<(HeaderMap, Json<Vec<v1::TaskSummary>>), ApiError> {
+    let (tasks, end) = views(&api, &user, &page, |view| Some(task(view)), |_| 0).await?;
+    Ok((here.link(page.after(&end)), Json(tasks)))
 }
 
 fn task(view: &View) -> v1::TaskSummary {

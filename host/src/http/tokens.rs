@@ -10,11 +10,13 @@ use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::error::ApiError;
 use super::id::Id;
-use super::parameters::{Parameters, QueryDoc};
+use super::idempotency::{IdempotencyKey, KeyHeader};
+use super::parameters::Parameters;
 use super::{Api, body, words};
 use crate::identity::{User, secret};
 use waypost_domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
@@ -24,26 +26,39 @@ use waypost_runtime::clock;
 use waypost_store::KnownToken;
 
 /// Whose tokens to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Whose {
+    /// Whose tokens to list; an admin sees everybody's.
+    #[param(nullable = false)]
     user: Option<String>,
 }
 
-impl QueryDoc for Whose {
-    const DOC: &'static str = "user (whose tokens to list; an admin sees everybody's)";
-}
-
-/// `POST /tokens`: the response has the token itself, of which only a hash is stored.
+/// Makes a token
+///
+/// The response has the token itself, of which only a hash is stored.
+#[utoipa::path(post, path = "/tokens", tag = "Access", params(KeyHeader), request_body = v1::NewToken,
+    responses((status = 201, description = "The token", body = v1::Token)))]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     user: User,
+    key: IdempotencyKey,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<v1::Token>), ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (mut token, secret) = (wanted(body::object(&headers, &body)?, now)?, secret());
+    if let Some(id) = key.id("token", &user.name).map(TokenId::from_uuid) {
+        if api.identity.tokens().get(id).is_some() {
+            return Err(ApiError::conflict(format!(
+                "this `Idempotency-Key` has made the token {id}, which was shown then: if you do not have it, revoke it, \
+                 and use another key"
+            )));
+        }
+        token.id = id;
+    }
     let text = token_text(&secret);
     (token.hash, token.by) = (SecretHash::of(&text), user.name.clone());
     let note = AuditEntry::new(Action::TokenCreate, token.id, &user.actor(), now).of(&token.user);
@@ -53,7 +68,9 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-/// `GET /tokens`
+/// Lists your tokens, or for an admin all
+#[utoipa::path(get, path = "/tokens", tag = "Access", params(Whose),
+    responses((status = 200, description = "The tokens", body = Vec<v1::Token>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
@@ -68,7 +85,9 @@ pub(super) async fn list(
     Json(all.filter(is_asked_for).map(|known| show(&known.token, known.used())).collect())
 }
 
-/// `DELETE /tokens/{id}`: revokes the token, and ends the sessions that were begun with it.
+/// Revokes a token, and ends the sessions that were begun with it
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "Access",
+    responses((status = 204, description = "It is revoked")))]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     user: User,

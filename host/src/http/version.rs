@@ -10,6 +10,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use utoipa::IntoParams;
+
 use super::Api;
 use super::error::ApiError;
 use waypost_store::Position;
@@ -17,6 +19,24 @@ use waypost_store::Position;
 /// Which versions a request may change: all, or those that its `If-Match` lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IfMatch(Option<String>);
+
+/// The header of [`IfMatch`], for OpenAPI.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header, names("If-Match"))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct IfMatchHeader(
+    /// The `ETag` of the version that you know: a change of another one is refused with 412.
+    Option<String>,
+);
+
+/// The header of [`IfNoneMatch`], for OpenAPI.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header, names("If-None-Match"))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct IfNoneMatchHeader(
+    /// The `ETag` of the version that you know: 304 says that there is no other one.
+    Option<String>,
+);
 
 /// Which versions the client has already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -135,4 +136,43 @@ pub struct Purged {
     pub purged: u64,
     /// How many were kept, because deliveries of them are still open.
     pub kept: u64,
+}
+
+/// An event as it is sent (CloudEvents 1.0). Extension attributes are members, too; 0.1 to 0.3 are accepted as well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CloudEvent {
+    /// The version.
+    #[schema(pattern = "^1\\.0$", examples("1.0"))]
+    pub specversion: String,
+    /// An id, unique for the source.
+    #[schema(min_length = 1, examples("run-7"))]
+    pub id: String,
+    /// Where it comes from: a URI reference.
+    #[schema(min_length = 1, pattern = "^/[a-z0-9/-]*$", examples("/microscope"))]
+    pub source: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    #[schema(min_length = 1, pattern = "^[a-z0-9.]+$", examples("org.example.run.done"))]
+    pub kind: String,
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1)]
+    pub subject: Option<String>,
+    /// When it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub time: Option<Time>,
+    /// Its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+}
+
+/// The ids that events got when they were received: one, or those of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Received {
+    /// Of one event.
+    One(Uuid),
+    /// Of a batch, in its order.
+    Batch(Vec<Uuid>),
 }

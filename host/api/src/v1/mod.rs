@@ -24,7 +24,8 @@ pub use delivery::{
 };
 pub use dry_run::{Address, DryRun, PolicyAnswer, PolicyVerdict, Request, Target, TargetVerdict};
 pub use event::{
-    EventPage, EventSummary, FailedFilter, Mode, Purged, Redelivered, RedeliveryOf, Story, UnmatchedFilter,
+    CloudEvent, EventPage, EventSummary, FailedFilter, Mode, Purged, Received, Redelivered, RedeliveryOf,
+    Story, UnmatchedFilter,
 };
 pub use explanation::{
     Condition, ExplainedHandler, ExplainedSubscription, Explanation, FilterExplanation, Step,
@@ -37,8 +38,8 @@ pub use run::{Fetched, HandlerRun, Phase, Program, Progress, Start, StartFrom, S
 pub use service::{Health, Jwk, Jwks, Ready};
 pub use subscription::{
     Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, Certificate, ClientAuth, ContentMode,
-    ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, OnError, Plugin, PluginLimits,
-    Rotation, Signing, Subscription,
+    ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, NewSubscriptionParts, OnError,
+    Plugin, PluginLimits, Rotation, Signing, Subscription, SubscriptionOrder, SubscriptionState,
 };
 pub use task::{ScriptLog, Task, TaskSummary};
 pub use time::Time;

@@ -5,15 +5,22 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The status with its name: `404 Not Found`.
+    #[serde(default)]
+    #[schema(required = true)]
     pub status: String,
     /// What is wrong, and what to do; the same text as `detail`.
     pub message: String,
     /// A type of problem (RFC 9457 §3.1.1): always `about:blank`.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default)]
+    #[schema(required = true)]
     pub kind: String,
     /// The name of the status.
+    #[serde(default)]
+    #[schema(required = true)]
     pub title: String,
     /// What is wrong, and what to do.
+    #[serde(default)]
+    #[schema(required = true)]
     pub detail: String,
     /// A JSON pointer (RFC 6901) to the member of the request's body that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -165,6 +165,44 @@ pub struct NewSubscription {
     pub handshake: Option<Handshake>,
 }
 
+/// A subscription to make, together with its module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NewSubscriptionParts {
+    /// The subscription.
+    pub subscription: NewSubscription,
+    /// The module, a component.
+    #[schema(value_type = String, format = Binary, content_media_type = "application/wasm")]
+    pub plugin: Option<Vec<u8>>,
+}
+
+words! {
+    /// Whether a subscription gets events.
+    SubscriptionState {
+        /// It does.
+        Active = "active",
+        /// Its owner, or Waypost, has disabled it.
+        Disabled = "disabled",
+    }
+}
+
+words! {
+    /// The order of a list of subscriptions.
+    SubscriptionOrder {
+        /// The oldest first.
+        Created = "created",
+        /// The newest first.
+        CreatedLast = "-created",
+        /// The one first whose last change is the oldest.
+        Updated = "updated",
+        /// The one first that was changed last.
+        UpdatedLast = "-updated",
+        /// By name, in capital letters or not.
+        Name = "name",
+        /// By name, backwards.
+        NameLast = "-name",
+    }
+}
+
 words! {
     /// In which language a filter is read.
     FilterDialect {

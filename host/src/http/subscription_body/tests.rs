@@ -30,7 +30,7 @@ fn create(
     dialect: FilterDialect,
     now: Timestamp,
 ) -> Result<Subscription, ApiError> {
-    super::create(body, user, dialect, None, &VAULT, now)
+    super::create(body, user, dialect, Fixed::default(), &VAULT, now)
 }
 
 fn update(

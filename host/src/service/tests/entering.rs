@@ -21,7 +21,7 @@ async fn service() -> (TempDir, Service) {
 #[tokio::test]
 async fn every_route_says_what_it_needs() {
     let (_folder, service) = service().await;
-    let routes = http::needs(service.api.clone());
+    let routes = http::needs();
     let lines = routes.iter().map(|(path, method, needs)| match needs {
         None => format!("{method} {path}: nothing\n"),
         Some(scope) => format!("{method} {path}: {scope}\n"),
@@ -70,7 +70,7 @@ async fn asked(router: &axum::Router, method: &str, path: &str, token: Option<&s
 #[tokio::test]
 async fn no_route_lets_in_who_may_not() {
     let (_folder, service) = service().await;
-    let list = http::needs(service.api.clone());
+    let list = http::needs();
     let router = service.router();
     let past = Some(clock::now());
     let mut wrong = vec![token(&service, &Scope::ALL, past).await, "wp_wrong".to_owned(), "wp_".to_owned()];
