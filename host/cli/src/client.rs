@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow};
 use http::{HeaderName, HeaderValue};
 use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use waypost_api::v1;
 use waypost_runtime::foreign;
 
 use crate::print;
@@ -54,21 +54,6 @@ pub(super) struct Client {
     token: Option<HeaderValue>,
     /// The flag that chose the server, for the message when the server cannot be reached.
     flag: &'static str,
-}
-
-/// The parts of an error's body that are shown to people.
-#[derive(Deserialize)]
-struct Problem {
-    message: String,
-    #[serde(default)]
-    errors: Vec<Detail>,
-}
-
-/// What is wrong with one event of a batch.
-#[derive(Deserialize)]
-struct Detail {
-    pointer: String,
-    detail: String,
 }
 
 impl Identity {
@@ -234,8 +219,8 @@ fn retry_after(answer: &Response) -> Duration {
 /// Reads the server's reasons for refusing a request, with a line for each bad event of a batch. They are escaped,
 /// since they may repeat names from outside.
 fn refusal(body: &str) -> Option<anyhow::Error> {
-    let problem: Problem = serde_json::from_str(body).ok()?;
-    let details = problem.errors.iter().map(|Detail { pointer, detail }| {
+    let problem: v1::Problem = serde_json::from_str(body).ok()?;
+    let details = problem.errors.iter().map(|v1::ProblemPart { pointer, detail }| {
         format!("\n  {}: {}", foreign::line(pointer), foreign::line(detail))
     });
     Some(anyhow!("{}{}", foreign::line(&problem.message), details.collect::<String>()))
@@ -282,18 +267,22 @@ mod tests {
 
     #[test]
     fn a_refusal_is_shown_as_its_message() {
-        let batch = r#"{"status":"422 Unprocessable Entity","message":"2 of 3 events are bad","errors":[
-            {"pointer":"/0/id","detail":"missing"},{"pointer":"/2","detail":"not an object"}]}"#;
-        assert_snapshot!(refusal(batch).unwrap(), @r#"
+        let refusal = |message: &str, errors: &str| {
+            refusal(&format!(
+                r#"{{"status":"422 Unprocessable Entity","message":"{message}","type":"about:blank",
+                "title":"Unprocessable Entity","detail":"{message}","errors":{errors}}}"#
+            ))
+        };
+        let errors = r#"[{"pointer":"/0/id","detail":"missing"},{"pointer":"/2","detail":"not an object"}]"#;
+        assert_snapshot!(refusal("2 of 3 events are bad", errors).unwrap(), @r#"
         2 of 3 events are bad
           /0/id: missing
           /2: not an object
         "#);
-        let forged =
-            r#"{"message":"it imports x\nerror: none\u202e","errors":[{"pointer":"/a\n","detail":"b\nc"}]}"#;
-        let shown = refusal(forged).unwrap().to_string();
+        let errors = r#"[{"pointer":"/a\n","detail":"b\nc"}]"#;
+        let shown = refusal(r"it imports x\nerror: none\u202e", errors).unwrap().to_string();
         assert_eq!(shown, "it imports x\\nerror: none\\u{202e}\n  /a\\n: b\\nc");
-        assert!(refusal("<html>").is_none());
+        assert!(super::refusal("<html>").is_none());
     }
 
     #[tokio::test]

@@ -1,18 +1,16 @@
 //! `waypost event`: the log of a running Waypost, over REST.
 
-use std::fmt;
 use std::process::ExitCode;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, Url};
-use serde::Deserialize;
+use waypost_api::v1;
 use waypost_domain::EventId;
 
 use crate::client::{Client, DEFAULT_SERVER, Identity};
-use crate::print;
-use crate::story::Story;
+use crate::{print, story};
 
 /// The most events in one request.
 const PAGE: u32 = 100;
@@ -95,47 +93,6 @@ pub(super) struct Server {
     identity: Identity,
 }
 
-/// The answer of `GET /events`.
-#[derive(Deserialize)]
-struct Page {
-    events: Vec<Row>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    id: EventId,
-}
-
-/// The answer of `DELETE /events`.
-#[derive(Default, Deserialize)]
-struct PurgeAnswer {
-    purged: u64,
-    #[serde(default)]
-    kept: u64,
-}
-
-/// The answer of `POST /events/{id}/retry`.
-#[derive(Deserialize)]
-struct RetryAnswer {
-    deliveries: Vec<Delivery>,
-    #[serde(default)]
-    filters_failed: Vec<FailedFilter>,
-}
-
-#[derive(Deserialize)]
-struct FailedFilter {
-    subscription: String,
-    reason: String,
-}
-
-#[derive(Deserialize)]
-struct Delivery {
-    subscription: String,
-    #[serde(default)]
-    handler: Option<String>,
-}
-
 /// Runs the command against a running Waypost.
 pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
@@ -156,8 +113,9 @@ async fn get(arguments: Get) -> anyhow::Result<()> {
     query.extend(arguments.start_date.map(|time| ("since".to_owned(), time.to_string())));
     query.extend(arguments.end_date.map(|time| ("until".to_owned(), time.to_string())));
     while left > 0 {
-        let page: Page = client.json(client.query(Method::GET, &["events"], &query)).await?;
-        let ids: Vec<_> = page.events.iter().map(|row| row.id).take(left as usize).collect();
+        let page: v1::EventPage = client.json(client.query(Method::GET, &["events"], &query)).await?;
+        let ids: Vec<_> =
+            page.events.iter().map(|event| EventId::from_uuid(event.id)).take(left as usize).collect();
         show(&client, &ids).await?;
         left -= u32::try_from(ids.len()).unwrap_or(left);
         let Some(next) = page.next else { break };
@@ -168,26 +126,26 @@ async fn get(arguments: Get) -> anyhow::Result<()> {
 
 async fn show(client: &Client, ids: &[EventId]) -> anyhow::Result<()> {
     for id in ids {
-        let story: Story = client.json(client.request(Method::GET, &["events", &id.to_string()])).await?;
-        print::text(&story.to_string())?;
+        let story: v1::Story = client.json(client.request(Method::GET, &["events", &id.to_string()])).await?;
+        print::text(&story::text(&story))?;
     }
     Ok(())
 }
 
 async fn purge(arguments: Purge) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
-    let mut all = PurgeAnswer::default();
+    let mut all = v1::Purged { purged: 0, kept: 0 };
     for id in &arguments.ids {
-        let one: PurgeAnswer =
+        let one: v1::Purged =
             client.json(client.request(Method::DELETE, &["events", &id.to_string()])).await?;
-        all = PurgeAnswer { purged: all.purged + one.purged, kept: all.kept + one.kept };
+        all = v1::Purged { purged: all.purged + one.purged, kept: all.kept + one.kept };
     }
     if arguments.ids.is_empty() {
         let before = arguments.older_than_date.unwrap_or_else(a_day_ago);
         let query = [("before".to_owned(), before.to_string())];
         all = client.json(client.query(Method::DELETE, &["events"], &query)).await?;
     }
-    print::line(all)?;
+    print::line(count(all))?;
     Ok(())
 }
 
@@ -195,15 +153,15 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
     for id in &arguments.ids {
         let path = ["events", &id.to_string(), "retry"];
-        let retried: RetryAnswer = client.json(client.request(Method::POST, &path)).await?;
+        let retried: v1::Redelivered = client.json(client.request(Method::POST, &path)).await?;
         print::line(format_args!("Event - {id}"))?;
-        for Delivery { subscription, handler } in retried.deliveries {
+        for v1::RedeliveryOf { subscription, handler, .. } in retried.deliveries {
             match handler {
                 Some(handler) => print::line(format_args!("    RUN {handler} due again"))?,
                 None => print::line(format_args!("    ELM {subscription} due again"))?,
             }
         }
-        for FailedFilter { subscription, reason } in retried.filters_failed {
+        for v1::UnmatchedFilter { subscription, reason } in retried.filters_failed {
             print::line(format_args!("    FILTER {subscription} failed: {reason}"))?;
         }
     }
@@ -216,15 +174,11 @@ impl Server {
     }
 }
 
-impl fmt::Display for PurgeAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let events = if self.purged == 1 { "event" } else { "events" };
-        write!(f, "purged {} {events}", self.purged)?;
-        match self.kept {
-            0 => Ok(()),
-            kept => write!(f, ", kept {kept} with open deliveries"),
-        }
-    }
+/// Says how many events are gone.
+fn count(v1::Purged { purged, kept }: v1::Purged) -> String {
+    let events = if purged == 1 { "event" } else { "events" };
+    let kept = if kept == 0 { String::new() } else { format!(", kept {kept} with open deliveries") };
+    format!("purged {purged} {events}{kept}")
 }
 
 /// Reads a point in time; without an offset it is UTC.
@@ -260,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_purge_says_how_many() {
-        let text = |purged, kept| PurgeAnswer { purged, kept }.to_string();
+        let text = |purged, kept| count(v1::Purged { purged, kept });
         assert_eq!(text(1, 0), "purged 1 event");
         assert_eq!(text(0, 2), "purged 0 events, kept 2 with open deliveries");
     }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use jiff::Timestamp;
 use reqwest::Method;
-use serde::Deserialize;
-use serde_json::json;
+use waypost_api::v1;
 use waypost_domain::SubscriptionId;
 
 use crate::client::Client;
@@ -71,42 +70,6 @@ fn since(text: &str) -> Result<Since, String> {
     }
 }
 
-/// The answer of `/eventmatch/{uuid}/recover`, as far as it is shown.
-#[derive(Deserialize)]
-struct Progress {
-    state: String,
-    reason: Option<String>,
-    waiting: Option<String>,
-    /// Only shown to users who may see everything.
-    looked_at: Option<u64>,
-    matched: Option<u64>,
-    created: Option<u64>,
-    position: Option<Mark>,
-}
-
-#[derive(Deserialize)]
-struct Mark {
-    received: String,
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.state)?;
-        let counts = [("looked at", self.looked_at), ("matched", self.matched), ("created", self.created)];
-        for (place, (what, count)) in counts.into_iter().enumerate() {
-            let before = if place == 0 { ": " } else { ", " };
-            count.map_or(Ok(()), |count| write!(f, "{before}{what} {count}"))?;
-        }
-        if let Some(position) = &self.position {
-            write!(f, ", up to {}", position.received)?;
-        }
-        match self.waiting.as_ref().or(self.reason.as_ref()) {
-            Some(why) => write!(f, " ({why})"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Runs the command against a running Waypost.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { subscription, since, until, wait, cancel, server } = arguments;
@@ -114,39 +77,60 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let path = ["eventmatch", &uuid, "recover"];
     let request = match since {
         Some(since) => {
-            let body = json!({"since": since.to_string(), "until": until.map(|time| time.to_string())});
+            let body =
+                v1::NewRecovery { since: since.to_string(), until: until.map(|time| time.to_string()) };
             client
                 .request(Method::POST, &path)
                 .header("content-type", "application/json")
-                .body(body.to_string())
+                .body(serde_json::to_string(&body)?)
         }
         None if cancel => client.request(Method::DELETE, &path),
         None => client.request(Method::GET, &path),
     };
-    let mut progress: Progress = client.json(request).await?;
+    let mut recovery: v1::Recovery = client.json(request).await?;
     if wait {
-        progress = ended(&client, &path, progress).await?;
-        if progress.state != "done" {
-            bail!("the replay is {progress}");
+        recovery = ended(&client, &path, recovery).await?;
+        if recovery.state != v1::RecoveryState::Done {
+            bail!("the replay is {}", progress(&recovery));
         }
     }
-    print::line(progress)?;
+    print::line(progress(&recovery))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Waits for the end of the replay, and shows its progress on stderr.
-async fn ended(client: &Client, path: &[&str], mut progress: Progress) -> anyhow::Result<Progress> {
+async fn ended(client: &Client, path: &[&str], mut recovery: v1::Recovery) -> anyhow::Result<v1::Recovery> {
     let mut shown = String::new();
-    while progress.state == "running" {
-        let line = progress.to_string();
+    while recovery.state == v1::RecoveryState::Running {
+        let line = progress(&recovery);
         if line != shown {
             print::notice(&line);
             shown = line;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-        progress = client.json(client.request(Method::GET, path)).await?;
+        recovery = client.json(client.request(Method::GET, path)).await?;
     }
-    Ok(progress)
+    Ok(recovery)
+}
+
+/// Says on one line how far a replay has come. Its counts are shown only to users who may see everything.
+fn progress(recovery: &v1::Recovery) -> String {
+    let v1::Recovery { state, reason, waiting, looked_at, matched, created, position, .. } = recovery;
+    let mut out = state.to_string();
+    let counts = [("looked at", looked_at), ("matched", matched), ("created", created)];
+    for (place, (what, count)) in counts.into_iter().enumerate() {
+        let before = if place == 0 { ": " } else { ", " };
+        if let Some(count) = count {
+            out.push_str(&format!("{before}{what} {count}"));
+        }
+    }
+    if let Some(position) = position {
+        out.push_str(&format!(", up to {}", position.received));
+    }
+    if let Some(why) = waiting.as_ref().or(reason.as_ref()) {
+        out.push_str(&format!(" ({why})"));
+    }
+    out
 }
 
 #[cfg(test)]
@@ -162,11 +146,19 @@ mod tests {
 
     #[test]
     fn progress_is_one_line() {
-        let text = |json: &str| serde_json::from_str::<Progress>(json).unwrap().to_string();
-        let running = r#"{"state": "running", "reason": null, "waiting": "the subscription is disabled", "looked_at": 7,
-            "matched": 5, "created": 3, "position": {"event": "01", "received": "2026-11-22T00:00:00Z"}}"#;
-        insta::assert_snapshot!(text(running), @"running: looked at 7, matched 5, created 3, up to 2026-11-22T00:00:00Z (the subscription is disabled)");
-        let done = r#"{"state": "done", "looked_at": 0, "matched": 0, "created": 0, "position": null}"#;
+        let text = |members: &str| {
+            let subscription = "cb24d343-7891-407f-b8e9-8b9ce57fd3cc";
+            let json = format!(
+                r#"{{"subscription": "{subscription}", "since": "earliest", "asked": "2026-11-22T01:00:00Z", "by": "ann",
+                {members}}}"#
+            );
+            progress(&serde_json::from_str(&json).unwrap())
+        };
+        let running = r#""state": "running", "reason": null, "waiting": "the subscription is disabled", "looked_at": 7,
+            "matched": 5, "created": 3,
+            "position": {"event": "019aa6c2-0000-7000-8000-000000000000", "received": "2026-11-22T00:00:00Z"}"#;
+        insta::assert_snapshot!(text(running), @"running: looked at 7, matched 5, created 3, up to 2026-11-22T00:00:00.000000Z (the subscription is disabled)");
+        let done = r#""state": "done", "looked_at": 0, "matched": 0, "created": 0, "position": null"#;
         insta::assert_snapshot!(text(done), @"done: looked at 0, matched 0, created 0");
     }
 }

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Subcommand;
 use reqwest::{Method, Url};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::client::{Client, DEFAULT_SERVER, Identity};
 use crate::print;
 use waypost::config::{CA_FILE_VARIABLE, Config, Sources};
 use waypost::identity::secret;
 use waypost::service;
+use waypost_api::v1;
 use waypost_domain::access::token_text;
 use waypost_domain::{Action, Actor, AuditEntry, Scope, SecretHash, TokenId};
 use waypost_runtime::clock;
@@ -48,7 +48,7 @@ pub(super) struct Create {
     name: Option<String>,
     /// What it may be used for: receive, read or subscribe; may be given several times [default: all three]
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
-    scopes: Vec<Scope>,
+    scopes: Vec<v1::Scope>,
     /// Allow everything, for all users
     #[arg(long)]
     admin: bool,
@@ -101,21 +101,18 @@ impl Place {
     }
 }
 
-/// A token as REST shows it.
-#[derive(Deserialize)]
-struct Row {
-    id: String,
-    name: String,
-    user: String,
-    scopes: Vec<String>,
-    expires: Option<String>,
-    last_used: Option<String>,
-    #[serde(default)]
-    token: Option<String>,
+fn scope(name: &str) -> Result<v1::Scope, String> {
+    match Scope::of(name) {
+        Some(Scope::Receive) => Ok(v1::Scope::Receive),
+        Some(Scope::Read) => Ok(v1::Scope::Read),
+        Some(Scope::Subscribe) => Ok(v1::Scope::Subscribe),
+        Some(Scope::Admin) => Ok(v1::Scope::Admin),
+        None => Err(format!("the scopes are {}", Scope::ALL.map(Scope::name).join(", "))),
+    }
 }
 
-fn scope(name: &str) -> Result<Scope, String> {
-    Scope::of(name).ok_or_else(|| format!("the scopes are {}", Scope::ALL.map(Scope::name).join(", ")))
+fn words(scopes: &[v1::Scope], separator: &str) -> String {
+    scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(separator)
 }
 
 pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -128,30 +125,27 @@ pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn make(Create { user, name, mut scopes, admin, expires, place }: Create) -> anyhow::Result<()> {
-    scopes.extend(admin.then_some(Scope::Admin));
-    let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
-    let body = json!({
-        "user": user,
-        "name": name,
-        "scopes": (!names.is_empty()).then_some(names),
-        "expires": expires,
-    });
-    let Row { id, user, scopes, expires, token, .. } = match place.data {
-        Some(data) => create_in(data, body).await?,
+    scopes.extend(admin.then_some(v1::Scope::Admin));
+    let scopes = (!scopes.is_empty()).then_some(scopes);
+    let body = v1::NewToken { user, name, scopes, expires };
+    let v1::Token { id, user, scopes, expires, token, .. } = match place.data {
+        Some(data) => create_in(data, &body).await?,
         None => {
             let client = place.client()?;
             let request = client.request(Method::POST, &["tokens"]);
-            client.json(request.header("content-type", "application/json").body(body.to_string())).await?
+            let request = request.header("content-type", "application/json");
+            client.json(request.body(serde_json::to_string(&body)?)).await?
         }
     };
     print::line(token.context("the server created the token, but did not return it")?)?;
     let end = expires.map_or_else(|| "never ends".to_owned(), |expires| format!("ends {expires}"));
-    print::notice(&format!("token {id} of {user}: {}; {end}. It is not shown again.", scopes.join(", ")));
+    let scopes = words(&scopes, ", ");
+    print::notice(&format!("token {id} of {user}: {scopes}; {end}. It is not shown again."));
     Ok(())
 }
 
 async fn show(List { json, place }: List) -> anyhow::Result<()> {
-    let tokens: Value = match place.data {
+    let tokens: Vec<v1::Token> = match place.data {
         Some(data) => {
             let store = open(data).await?;
             let tokens = store.tokens().all().into_iter().filter(|known| known.token.session_of.is_none());
@@ -167,12 +161,10 @@ async fn show(List { json, place }: List) -> anyhow::Result<()> {
     if json {
         return print::json(&tokens);
     }
-    let rows: Vec<Row> =
-        serde_json::from_value(tokens).context("the server does not answer like a Waypost")?;
-    for Row { id, name, user, scopes, expires, last_used, .. } in rows {
+    for v1::Token { id, name, user, scopes, expires, last_used, .. } in tokens {
         let used = last_used.map_or_else(|| "never used".to_owned(), |used| format!("used {used}"));
         let end = expires.map(|expires| format!("  ends {expires}")).unwrap_or_default();
-        print::line(format_args!("{id}  {user}  {}  {used}{end}  {name}", scopes.join(",")))?;
+        print::line(format_args!("{id}  {user}  {}  {used}{end}  {name}", words(&scopes, ",")))?;
     }
     Ok(())
 }
@@ -196,8 +188,8 @@ async fn remove(Revoke { id, place }: Revoke) -> anyhow::Result<()> {
 }
 
 /// Creates a token in a data folder.
-async fn create_in(data: PathBuf, body: Value) -> anyhow::Result<Row> {
-    let Value::Object(body) = body else { unreachable!("`make` builds an object") };
+async fn create_in(data: PathBuf, body: &v1::NewToken) -> anyhow::Result<v1::Token> {
+    let body: Map<String, Value> = serde_json::from_value(serde_json::to_value(body)?)?;
     let (now, secret) = (clock::now(), secret());
     let mut token = waypost::http::wanted_token(body, now).map_err(anyhow::Error::msg)?;
     let text = token_text(&secret);
@@ -208,9 +200,7 @@ async fn create_in(data: PathBuf, body: Value) -> anyhow::Result<Row> {
     let kept = store.put_token(token.clone(), note).await;
     store.close().await;
     kept.context("failed to store the token")?;
-    let mut shown = waypost::http::show_token(&token, None);
-    shown["token"] = text.into();
-    Ok(serde_json::from_value(shown)?)
+    Ok(v1::Token { token: Some(text), ..waypost::http::show_token(&token, None) })
 }
 
 /// Opens the store as `waypost serve` would with the same folder.

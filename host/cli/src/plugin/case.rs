@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use waypost_api::v1;
 use waypost_domain::Event;
 use waypost_domain::plugin::{AllowHost, StateMap};
 
@@ -38,21 +39,10 @@ pub(super) struct Step {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expect {
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<v1::PluginVerdict>,
     pub(super) reason: Option<String>,
     pub(super) outputs: Option<Vec<Output>>,
     pub(super) logs: Option<Vec<Log>>,
-}
-
-/// The verdicts, as case files spell them.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
-    Deliver,
-    Skipped,
-    Denied,
-    Transformed,
-    Failed,
 }
 
 /// What one output is expected to be.
@@ -85,7 +75,7 @@ pub(super) struct Log {
 impl Case {
     /// Tells whether its first event is expected to fail.
     pub(super) fn expects_failure(&self) -> bool {
-        matches!(self.steps.first().and_then(|step| step.expect.verdict), Some(Verdict::Failed))
+        matches!(self.steps.first().and_then(|step| step.expect.verdict), Some(v1::PluginVerdict::Failed))
     }
 }
 
@@ -204,7 +194,7 @@ mod tests {
             ))
         };
         insta::assert_snapshot!(expecting("{}"), @"case 1 (`case 1`), event 1: `expect` needs one of verdict, reason, outputs and logs");
-        insta::assert_snapshot!(expecting(r#"{"verdict": "drop"}"#), @"case 1: unknown variant `drop`, expected one of `deliver`, `skipped`, `denied`, `transformed`, `failed`");
+        insta::assert_snapshot!(expecting(r#"{"verdict": "drop"}"#), @"case 1: unknown variant `drop`, expected one of `deliver`, `transformed`, `denied`, `skipped`, `failed`");
         insta::assert_snapshot!(expecting(r#"{"outputs": [{"raw": {"text": 1}}]}"#), @"case 1: unknown field `text`, expected one of `content_type`, `headers`, `body`");
         let error = error(r#"{"event": {"id": 1}, "expect": {"reason": "r"}}"#);
         assert!(error.starts_with("case 1 (`case 1`), event 1: "), "{error}");

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
+use waypost::http::show_report;
 use waypost_runtime::chain;
 use waypost_runtime::foreign;
 use waypost_sandbox::Refused;
 
 use super::grants::Grants;
-use super::report::Report;
+use super::report;
 use super::trial::{self, Sandbox};
 use crate::{input, print};
 
@@ -33,10 +34,10 @@ pub(crate) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let wasm = trial::read(&arguments.file)?;
     let (report, refused) = match Sandbox::new(&Grants::default())?.admit(wasm).await {
-        Ok(report) => (Some(Report::from(&report)), None),
+        Ok(report) => (Some(show_report(&report, None)), None),
         Err(refused) => {
             let report = match &refused {
-                Refused::DoesNotFit { report, .. } => Some(Report::from(&**report)),
+                Refused::DoesNotFit { report, .. } => Some(show_report(report, None)),
                 Refused::NotAComponent(_)
                 | Refused::TooLarge { .. }
                 | Refused::Precompiled
@@ -59,7 +60,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         };
         print::json(&shown)?;
     } else if let Some(report) = report {
-        print::text(&report.to_string())?;
+        print::text(&report::text(&report))?;
     }
     let Some(reason) = refused else { return Ok(ExitCode::SUCCESS) };
     if !arguments.json {

@@ -6,7 +6,7 @@ use waypost_domain::plugin::LogLine;
 use waypost_runtime::foreign;
 use waypost_sandbox::CallResult;
 
-use super::case::{Expect, Log, Output, Raw, Verdict};
+use super::case::{Expect, Log, Output, Raw};
 use super::shown::{self, OutputJson};
 
 /// Returns how a run differs from what was expected, line by line: `-` expected, `+` found. `None` means no difference.
@@ -17,7 +17,7 @@ pub(super) fn difference(expect: &Expect, ran: &CallResult) -> Option<String> {
         found.insert(name.to_owned(), other);
     };
     if let Some(verdict) = expect.verdict {
-        both("verdict", verdict.word().into(), shown::word(&ran.run.verdict).into());
+        both("verdict", json!(verdict), json!(shown::verdict(&ran.run.verdict)));
     }
     if let Some(reason) = &expect.reason {
         both("reason", json!(reason), json!(shown::reason(&ran.run.verdict)));
@@ -38,18 +38,6 @@ pub(super) fn difference(expect: &Expect, ran: &CallResult) -> Option<String> {
 /// Pairs each item that was found with the one that was expected at its index.
 fn pairs<'a, E, F>(expected: &'a [E], found: &'a [F]) -> impl Iterator<Item = (Option<&'a E>, &'a F)> {
     found.iter().enumerate().map(|(index, found)| (expected.get(index), found))
-}
-
-impl Verdict {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Deliver => "deliver",
-            Self::Skipped => "skipped",
-            Self::Denied => "denied",
-            Self::Transformed => "transformed",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 fn output(output: &Output) -> Value {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
+use waypost_api::v1;
 use waypost_domain::SubscriptionId;
 
-use super::report::Report;
-use super::trial;
+use super::{report, trial};
 use crate::event::Server;
 use crate::print;
 
@@ -39,8 +39,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.server.client()?;
     let path = ["eventmatch", &arguments.subscription.to_string(), "plugin"];
     let request = client.request(Method::PUT, &path).header(CONTENT_TYPE, WASM).body(wasm);
-    let report: Report = client.json_in_time(request).await?;
-    print::text(&report.brief())?;
+    let module: v1::Module = client.json_in_time(request).await?;
+    print::text(&report::brief(&module))?;
     print::line(format_args!("{} uses it from now on", arguments.subscription))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,7 @@
-//! The report of a module, in its REST form and for people.
+//! The report of a module for people.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::to_raw_value;
-use waypost_domain::plugin::{self, Offer};
+use waypost_api::v1;
 use waypost_runtime::foreign;
 
 use super::units;
@@ -15,134 +11,68 @@ use crate::pretty;
 /// 65,535.
 const WIDTH_MAX: usize = 64;
 
-/// The report in its REST form.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Report {
-    pub(super) digest: String,
-    bytes: u64,
-    exports: Vec<String>,
-    imports: Vec<Import>,
-    manifest: Option<Manifest>,
-    compile_ms: u64,
-    compiled_bytes: u64,
-    memory_bytes: u64,
+/// Returns a short report of an accepted module. Its imports are left out because the host offers them all, and its
+/// schema because it is long.
+pub(super) fn brief(module: &v1::Module) -> String {
+    head(module) + &module.manifest.as_ref().map(manifest_head).unwrap_or_default()
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Import {
-    name: String,
-    /// The full name of the interface that the host offers: this one, or another version of it.
-    offered: Option<String>,
-    fits: bool,
+/// Returns the whole report.
+pub(super) fn text(module: &v1::Module) -> String {
+    head(module) + &imports(&module.imports) + &module.manifest.as_ref().map(manifest).unwrap_or_default()
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Manifest {
-    name: String,
-    version: String,
-    description: String,
-    config_schema: Option<Value>,
-    wanted_hosts: Vec<String>,
+fn head(module: &v1::Module) -> String {
+    let v1::Module { digest, bytes, exports, compile_ms, compiled_bytes, memory_bytes, .. } = module;
+    let size = units::bytes(*bytes);
+    let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+    let (digest, exports) = (foreign::line(digest), foreign::line(&exports));
+    let cost = match *compiled_bytes {
+        0 => ", not compiled".to_owned(),
+        compiled => {
+            let (compiled, memory) = (units::bytes(compiled), units::bytes(*memory_bytes));
+            format!(", compiled {compiled} in {compile_ms} ms\nmemory    {memory} in a fresh instance")
+        }
+    };
+    format!("digest    {digest}\nsize      {size}{cost}\nexports   {exports}\n")
 }
 
-impl From<&plugin::Report> for Report {
-    fn from(report: &plugin::Report) -> Self {
-        let import = |import: &plugin::Import| {
-            let (offered, fits) = match &import.offered {
-                Offer::Yes(name) => (Some(name.clone()), true),
-                Offer::OtherVersion(name) => (Some(name.clone()), false),
-                Offer::No => (None, false),
-            };
-            Import { name: import.name.clone(), offered, fits }
+fn imports(imports: &[v1::Import]) -> String {
+    let shown: Vec<_> = imports.iter().map(|import| foreign::line(&import.name)).collect();
+    let width = shown.iter().map(|name| name.chars().count().min(WIDTH_MAX)).max().unwrap_or_default();
+    let (mut text, mut head) = (String::new(), "imports");
+    for (name, v1::Import { offered, fits, name: wanted }) in shown.iter().zip(imports) {
+        let offer = match offered {
+            Some(offered) if *fits && offered == wanted => "offered".to_owned(),
+            Some(offered) if *fits => format!("offered as {offered}"),
+            Some(offered) => format!("DOES NOT FIT: the host offers {offered}"),
+            None => "NOT OFFERED".to_owned(),
         };
-        let manifest = |manifest: &plugin::Manifest| Manifest {
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            description: manifest.description.clone(),
-            config_schema: manifest.config_schema.clone(),
-            wanted_hosts: manifest.wanted_hosts.clone(),
-        };
-        Self {
-            digest: report.digest.to_string(),
-            bytes: report.bytes,
-            exports: report.exports.clone(),
-            imports: report.imports.iter().map(import).collect(),
-            manifest: report.manifest.as_ref().map(manifest),
-            compile_ms: u64::try_from(report.compile_time.as_millis()).unwrap_or(u64::MAX),
-            compiled_bytes: report.compiled_bytes,
-            memory_bytes: report.memory_bytes,
-        }
+        text.push_str(&format!("{head:10}{name:width$}  {}\n", foreign::line(&offer)));
+        head = "";
     }
+    text
 }
 
-impl Report {
-    /// Returns a short report of an accepted module. Its imports are left out because the host offers them all, and its
-    /// schema because it is long.
-    pub(super) fn brief(&self) -> String {
-        let manifest = self.manifest.as_ref().map(Manifest::head).unwrap_or_default();
-        self.head() + &manifest
+fn manifest(manifest: &v1::Manifest) -> String {
+    let mut text = manifest_head(manifest);
+    if let Some(schema) = manifest.config_schema.as_ref().and_then(|schema| to_raw_value(schema).ok()) {
+        text.push_str("config\n");
+        pretty::json(&schema).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
-
-    fn head(&self) -> String {
-        let Self { digest, bytes, exports, compile_ms, compiled_bytes, memory_bytes, .. } = self;
-        let size = units::bytes(*bytes);
-        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-        let (digest, exports) = (foreign::line(digest), foreign::line(&exports));
-        let cost = match *compiled_bytes {
-            0 => ", not compiled".to_owned(),
-            compiled => {
-                let (compiled, memory) = (units::bytes(compiled), units::bytes(*memory_bytes));
-                format!(", compiled {compiled} in {compile_ms} ms\nmemory    {memory} in a fresh instance")
-            }
-        };
-        format!("digest    {digest}\nsize      {size}{cost}\nexports   {exports}\n")
-    }
+    text
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { imports, manifest, .. } = self;
-        f.write_str(&self.head())?;
-        let shown: Vec<_> = imports.iter().map(|import| foreign::line(&import.name)).collect();
-        let width = shown.iter().map(|name| name.chars().count().min(WIDTH_MAX)).max().unwrap_or_default();
-        let mut head = "imports";
-        for (name, Import { offered, fits, name: wanted }) in shown.iter().zip(imports) {
-            let offer = match offered {
-                Some(offered) if *fits && offered == wanted => "offered".to_owned(),
-                Some(offered) if *fits => format!("offered as {offered}"),
-                Some(offered) => format!("DOES NOT FIT: the host offers {offered}"),
-                None => "NOT OFFERED".to_owned(),
-            };
-            writeln!(f, "{head:10}{name:width$}  {}", foreign::line(&offer))?;
-            head = "";
-        }
-        manifest.as_ref().map_or(Ok(()), |manifest| write!(f, "{manifest}"))
+fn manifest_head(manifest: &v1::Manifest) -> String {
+    let v1::Manifest { name, version, description, wanted_hosts, .. } = manifest;
+    let (name, version) = (foreign::line(name), foreign::line(version));
+    let description = foreign::continued(description, "          ");
+    let mut text = format!("manifest  {name} {version}: {description}\n");
+    if !wanted_hosts.is_empty() {
+        let hosts = wanted_hosts.join(", ");
+        text.push_str(&format!("hosts     it would like to call {}\n", foreign::line(&hosts)));
     }
-}
-
-impl Manifest {
-    fn head(&self) -> String {
-        let Self { name, version, description, wanted_hosts, .. } = self;
-        let (name, version) = (foreign::line(name), foreign::line(version));
-        let description = foreign::continued(description, "          ");
-        let mut text = format!("manifest  {name} {version}: {description}\n");
-        if !wanted_hosts.is_empty() {
-            let hosts = wanted_hosts.join(", ");
-            text.push_str(&format!("hosts     it would like to call {}\n", foreign::line(&hosts)));
-        }
-        text
-    }
-}
-
-impl fmt::Display for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.head();
-        if let Some(schema) = self.config_schema.as_ref().and_then(|schema| to_raw_value(schema).ok()) {
-            text.push_str("config\n");
-            pretty::json(&schema).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
-        }
-        f.write_str(&text)
-    }
+    text
 }
 
 #[cfg(test)]
@@ -159,8 +89,8 @@ mod tests {
             "manifest": {"name": "n", "version": "1.0.0", "description": "d",
                 "config_schema": {"type": "object"}, "wanted_hosts": ["a.example", "b.example"]},
             "compile_ms": 52, "compiled_bytes": 307200, "memory_bytes": 1114112}"#;
-        let report: Report = serde_json::from_str(json).unwrap();
-        insta::assert_snapshot!(report, @r#"
+        let module: v1::Module = serde_json::from_str(json).unwrap();
+        insta::assert_snapshot!(text(&module), @r#"
         digest    sha256:ab
         size      78.1 KiB, compiled 300 KiB in 52 ms
         memory    1.1 MiB in a fresh instance
@@ -176,7 +106,7 @@ mod tests {
             "type": "object"
           }
         "#);
-        insta::assert_snapshot!(report.brief(), @r"
+        insta::assert_snapshot!(brief(&module), @r"
         digest    sha256:ab
         size      78.1 KiB, compiled 300 KiB in 52 ms
         memory    1.1 MiB in a fresh instance
@@ -198,8 +128,8 @@ mod tests {
                 "config_schema": {{"title": "{forged}"}}, "wanted_hosts": ["{forged}"]}},
             "compile_ms": 5, "compiled_bytes": 3, "memory_bytes": 1}}"#
         );
-        let report: Report = serde_json::from_str(&json).unwrap();
-        for shown in [report.to_string(), report.brief()] {
+        let module: v1::Module = serde_json::from_str(&json).unwrap();
+        for shown in [text(&module), brief(&module)] {
             assert_eq!(shown.matches("\nerror").count() + shown.matches("\ndigest").count(), 0, "{shown}");
             assert!(
                 !shown.contains('\u{202e}') && shown.contains(r"x\nerror: everything is fine"),

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::Value;
+use waypost_api::v1;
 use waypost_domain::plugin::{LogLevel, LogLine, Output, PluginRun, Verdict};
 use waypost_runtime::foreign;
 use waypost_sandbox::{CallResult, Limits};
@@ -20,7 +21,7 @@ pub(super) struct RunJson<'a> {
     digest: String,
     took_ms: f64,
     answered: &'a [String],
-    verdict: &'static str,
+    verdict: v1::PluginVerdict,
     reason: Option<String>,
     outputs: Vec<OutputJson>,
     logs: &'a [LogLine],
@@ -44,7 +45,7 @@ pub(super) fn json(ran: &CallResult) -> RunJson<'_> {
         digest: run.digest.to_string(),
         took_ms: units::milliseconds(run.took),
         answered: &run.answered,
-        verdict: word(&run.verdict),
+        verdict: verdict(&run.verdict),
         reason: reason(&run.verdict),
         outputs: ran.outputs.iter().map(made).collect(),
         logs: &run.logs,
@@ -54,14 +55,14 @@ pub(super) fn json(ran: &CallResult) -> RunJson<'_> {
     }
 }
 
-/// Returns a verdict's word in the story.
-pub(super) fn word(verdict: &Verdict) -> &'static str {
+/// Returns a verdict as the story has it.
+pub(super) fn verdict(verdict: &Verdict) -> v1::PluginVerdict {
     match verdict {
-        Verdict::Deliver => "deliver",
-        Verdict::Transformed { .. } => "transformed",
-        Verdict::Denied { .. } => "denied",
-        Verdict::Skipped { .. } => "skipped",
-        Verdict::Failed(_) => "failed",
+        Verdict::Deliver => v1::PluginVerdict::Deliver,
+        Verdict::Transformed { .. } => v1::PluginVerdict::Transformed,
+        Verdict::Denied { .. } => v1::PluginVerdict::Denied,
+        Verdict::Skipped { .. } => v1::PluginVerdict::Skipped,
+        Verdict::Failed(_) => v1::PluginVerdict::Failed,
     }
 }
 
@@ -112,7 +113,7 @@ pub(super) fn made(output: &Output) -> OutputJson {
 /// Shows a run for people.
 pub(super) fn text(ran: &CallResult, limits: &Limits) -> String {
     let run = &ran.run;
-    let mut out = format!("verdict   {}", word(&run.verdict));
+    let mut out = format!("verdict   {}", verdict(&run.verdict));
     if let Some(reason) = reason(&run.verdict) {
         out.push_str(&format!(": {}", foreign::continued(&reason, "  ")));
     }
