@@ -179,12 +179,15 @@ async fn lists_refuse_bad_parameters_alike() {
             "limt=1",
             "limit=99999999999999999999",
         ] {
-            server.get(&format!("{list}?{bad}")).await.refused(400).says("limit (from 1 on");
+            server.get(&format!("{list}?{bad}")).await.refused(400).says("`limit` (How many");
         }
         server.get(&format!("{list}?limit=1")).await.ok();
     }
     server.get("/events?limit=0").await.refused(400).says("a number from 1 on");
-    server.get("/plugins?limit=1").await.refused(400).says("limit");
+    for list in ["/plugins", "/tokens", "/sessions"] {
+        server.get(&format!("{list}?limit=1")).await.ok();
+        server.get(&format!("{list}?limt=1")).await.refused(400).says("`limit` (How many");
+    }
     for list in ["/events", "/", "/scriptlog"] {
         let path = |plus: &str| format!("{list}?since=2026-01-31T12:00:00{plus}01:00");
         server.get(&path("+")).await.refused(400).says("%2B");

@@ -11,6 +11,7 @@ mod receive;
 mod subscriptions;
 
 mod delivery;
+mod described;
 mod explain;
 mod filters;
 mod guarding;
@@ -37,6 +38,7 @@ mod tls;
 #[cfg(debug_assertions)]
 mod dying;
 mod limits;
+mod lists;
 mod nested;
 
 mod supervise;

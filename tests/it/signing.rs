@@ -190,9 +190,9 @@ async fn pythons_library_accepts_a_signature() {
         from standardwebhooks.webhooks import Webhook\n\
         given = json.load(sys.stdin)\n\
         Webhook(given['secret']).verify(given['body'].encode(), given['headers'])\n";
-    let Ok(python) = std::env::var("TEST_STANDARDWEBHOOKS_PYTHON") else {
+    let Ok(python) = std::env::var("TEST_PYTHON") else {
         eprintln!(
-            "skipped: TEST_STANDARDWEBHOOKS_PYTHON names no Python with `standardwebhooks` (.ci/run does)"
+            "skipped: TEST_PYTHON names no Python with `standardwebhooks` (.ci/run does)"
         );
         return;
     };

@@ -56,7 +56,8 @@ pub(super) struct Page {
 }
 
 /// Lists who changed what, and when, newest first
-#[utoipa::path(get, path = "/audit", tag = "Access", params(Page),
+#[utoipa::path(get, path = "/audit", operation_id = "list_audit",
+    tag = "Access", params(Page),
     responses((status = 200, description = "A page", body = v1::AuditPage)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,

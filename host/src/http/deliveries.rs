@@ -48,7 +48,8 @@ pub(super) struct Page {
 }
 
 /// Lists the deliveries of a subscription, newest first
-#[utoipa::path(get, path = "/eventmatch/{uuid}/deliveries", tag = "Subscriptions", params(Page),
+#[utoipa::path(get, path = "/eventmatch/{uuid}/deliveries", operation_id = "list_deliveries",
+    tag = "Subscriptions", params(Page),
     responses((status = 200, description = "A page", body = v1::Deliveries)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,

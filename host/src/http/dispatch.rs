@@ -17,7 +17,8 @@ use waypost_handlers::DispatchError;
 const ARGUMENTS_MAX: usize = 256;
 
 /// Starts a handler without arguments
-#[utoipa::path(method(get, post), path = "/dispatch/{handler}", tag = "Pacifica",
+#[utoipa::path(method(get, post), path = "/dispatch/{handler}", operation_id = "dispatch",
+    tag = "Pacifica",
     responses((status = 200, description = "The id of the run's event",
         content((String = "text/plain"), (String = "application/json")))))]
 pub(super) async fn dispatch(
@@ -33,7 +34,8 @@ pub(super) async fn dispatch(
 /// Starts a handler with arguments
 ///
 /// A `/` within an argument is written `%2F`; one at the end of the path does not count.
-#[utoipa::path(method(get, post), path = "/dispatch/{handler}/{arguments}", tag = "Pacifica",
+#[utoipa::path(method(get, post), path = "/dispatch/{handler}/{arguments}", operation_id = "dispatch_with_arguments",
+    tag = "Pacifica",
     responses((status = 200, description = "The id of the run's event",
         content((String = "text/plain"), (String = "application/json")))))]
 pub(super) async fn dispatch_with(

@@ -28,7 +28,8 @@ const STYLE: &str = "\
 const KEPT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
 
 /// Shows the contents of the manual
-#[utoipa::path(get, path = "/docs", tag = "Service",
+#[utoipa::path(get, path = "/docs", operation_id = "read_manual",
+    tag = "Service",
     responses((status = 200, description = "A web page", body = String, content_type = "text/html")))]
 pub(super) async fn index(here: Here) -> Response {
     let base = here.path();
@@ -41,7 +42,8 @@ pub(super) async fn index(here: Here) -> Response {
 }
 
 /// Shows a page of the manual, or as `api` the reference of this API
-#[utoipa::path(get, path = "/docs/{page}", tag = "Service",
+#[utoipa::path(get, path = "/docs/{page}", operation_id = "read_manual_page",
+    tag = "Service",
     responses((status = 200, description = "A web page", body = String, content_type = "text/html")))]
 pub(super) async fn page(Path(name): Path<String>) -> Result<Response, ApiError> {
     static PAGES: LazyLock<BTreeMap<&str, String>> =

@@ -93,8 +93,9 @@ pub(super) struct DryRunQuery {
 ///
 /// Filter, policy, plugin, the target's addresses, and the requests that would be sent. Nothing is sent or kept, and the
 /// plugin may only GET and HEAD.
-#[utoipa::path(post, path = "/eventmatch/{uuid}/test", tag = "Subscriptions", params(DryRunQuery),
-    request_body(content((v1::CloudEvent = "application/cloudevents+json"), (v1::CloudEvent = "application/json"))),
+#[utoipa::path(post, path = "/eventmatch/{uuid}/test", operation_id = "try_subscription",
+    tag = "Subscriptions", params(DryRunQuery),
+    request_body(content = Option<v1::CloudEvent>, content_type = "application/cloudevents+json"),
     responses((status = 200, description = "What would happen", body = v1::DryRun)))]
 pub(super) async fn test(
     State(api): State<Arc<Api>>,

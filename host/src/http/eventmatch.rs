@@ -20,7 +20,7 @@ use waypost_api::v1;
 use super::error::ApiError;
 use super::id::Id;
 use super::idempotency::{IdempotencyKey, KeyHeader};
-use super::parameters::{Here, Parameters};
+use super::parameters::{Here, Parameters, part};
 use super::sending::{self, SendingBody};
 use super::subscription_body::Fixed;
 use super::version::{IfMatch, IfMatchHeader, IfNoneMatch, IfNoneMatchHeader, with_tag};
@@ -35,7 +35,8 @@ use waypost_runtime::clock;
 ///
 /// With a module in the same request, as `multipart/form-data` with the parts `subscription` and `plugin`. With
 /// `Idempotency-Key`, a repeated request makes no second one.
-#[utoipa::path(post, path = "/eventmatch", tag = "Subscriptions", params(KeyHeader),
+#[utoipa::path(post, path = "/eventmatch", operation_id = "create_subscription",
+    tag = "Subscriptions", params(KeyHeader),
     request_body(content((v1::NewSubscription = "application/json"), (v1::NewSubscriptionParts = "multipart/form-data"))),
     responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn create(
@@ -203,7 +204,8 @@ impl Page {
 /// Lists your subscriptions
 ///
 /// The header `Link` leads to the next page.
-#[utoipa::path(get, path = "/eventmatch", tag = "Subscriptions", params(Page),
+#[utoipa::path(get, path = "/eventmatch", operation_id = "list_subscriptions",
+    tag = "Subscriptions", params(Page),
     responses((status = 200, description = "The subscriptions", body = Vec<v1::Subscription>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -218,23 +220,17 @@ pub(super) async fn list(
     // They are in memory, and a user has at most `user_subscriptions_max` of them.
     let mut all = api.directory.page_of_user(whose, None, usize::MAX).unwrap_or_default();
     page.sort(&mut all);
-    let begin = match page.after {
-        None => 0,
-        Some(after) => {
-            let place = all.iter().position(|known| known.subscription.id == after);
-            1 + place.ok_or_else(not_yours)?
-        }
-    };
-    let mut rest = all[begin..].iter().filter(|known| page.wants(known));
-    let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
-    let shown: Vec<_> = rest.by_ref().take(limit).collect();
-    let last = shown.last().filter(|_| rest.next().is_some()).map(|known| known.subscription.id);
+    let is_last = page.after.map(|after| move |known: &CompiledSubscription| known.subscription.id == after);
+    all.retain(|known| page.wants(known) || page.after == Some(known.subscription.id));
+    let (shown, more) = part(all, page.limit, is_last).ok_or_else(not_yours)?;
+    let last = shown.last().filter(|_| more).map(|known| known.subscription.id);
     let next = last.map(|last| Page { after: Some(last), ..page.clone() });
-    Ok((here.link(next), Json(shown.into_iter().map(|known| show(&api, known)).collect())))
+    Ok((here.link(next), Json(shown.iter().map(|known| show(&api, known)).collect())))
 }
 
 /// Shows a subscription
-#[utoipa::path(get, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfNoneMatchHeader),
+#[utoipa::path(get, path = "/eventmatch/{uuid}", operation_id = "read_subscription",
+    tag = "Subscriptions", params(IfNoneMatchHeader),
     responses((status = 200, description = "The subscription", body = v1::Subscription),
         (status = 304, description = "You know this version")))]
 pub(super) async fn read(
@@ -250,7 +246,8 @@ pub(super) async fn read(
 }
 
 /// Changes a subscription: the members that the body has
-#[utoipa::path(put, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfMatchHeader),
+#[utoipa::path(put, path = "/eventmatch/{uuid}", operation_id = "update_subscription",
+    tag = "Subscriptions", params(IfMatchHeader),
     request_body = v1::NewSubscription,
     responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn update(
@@ -360,7 +357,8 @@ fn refuse_to_move_credentials(
 /// Replaces the secret that signs the requests of a subscription
 ///
 /// The new one is shown in this response alone. The old one signs for a while, too.
-#[utoipa::path(post, path = "/eventmatch/{uuid}/rotate-secret", tag = "Subscriptions", params(IfMatchHeader),
+#[utoipa::path(post, path = "/eventmatch/{uuid}/rotate-secret", operation_id = "rotate_secret",
+    tag = "Subscriptions", params(IfMatchHeader),
     request_body = Option<v1::Rotation>,
     responses((status = 200, description = "The subscription", body = v1::Subscription)))]
 pub(super) async fn rotate_secret(
@@ -384,7 +382,8 @@ pub(super) async fn rotate_secret(
 }
 
 /// Deletes a subscription, with what is pending for it
-#[utoipa::path(delete, path = "/eventmatch/{uuid}", tag = "Subscriptions", params(IfMatchHeader),
+#[utoipa::path(delete, path = "/eventmatch/{uuid}", operation_id = "delete_subscription",
+    tag = "Subscriptions", params(IfMatchHeader),
     responses((status = 200, description = "It is gone")))]
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,

@@ -93,7 +93,8 @@ pub(super) struct Page {
 /// You see the events that you have sent, and those that policy has let a subscription of yours see; an admin sees all. With
 /// `type`, `source`, `subject`, `q`, `state` or `subscription`, at most 5,000 events are looked at, for at most half a
 /// second: `truncated_at` says how far that came, and `next` goes on there.
-#[utoipa::path(get, path = "/events", tag = "Events", params(Page),
+#[utoipa::path(get, path = "/events", operation_id = "list_events",
+    tag = "Events", params(Page),
     responses((status = 200, description = "A page", body = v1::EventPage)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -239,7 +240,8 @@ pub(super) struct Explain {
 ///
 /// Matches, policy's answers, each attempt with the target's answer, filters that failed. With `explain`, why each
 /// subscription of a user matched or did not, 100 at once.
-#[utoipa::path(get, path = "/events/{id}", tag = "Events", params(Explain),
+#[utoipa::path(get, path = "/events/{id}", operation_id = "read_event",
+    tag = "Events", params(Explain),
     responses((status = 200, description = "The event", body = v1::Story)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
@@ -295,7 +297,8 @@ pub(super) struct Only {
 /// Sends an event again
 ///
 /// To all subscriptions of yours that match it now, or to one of them; an admin sends it to everyone's.
-#[utoipa::path(post, path = "/events/{id}/retry", tag = "Events", params(Only),
+#[utoipa::path(post, path = "/events/{id}/retry", operation_id = "redeliver_event",
+    tag = "Events", params(Only),
     responses((status = 200, description = "What is sent again", body = v1::Redelivered)))]
 pub(super) async fn retry(
     State(api): State<Arc<Api>>,
@@ -361,7 +364,8 @@ pub(super) struct Before {
 /// Purges the events that were received before a time
 ///
 /// Events with open deliveries are kept.
-#[utoipa::path(delete, path = "/events", tag = "Events", params(Before),
+#[utoipa::path(delete, path = "/events", operation_id = "purge_events",
+    tag = "Events", params(Before),
     responses((status = 200, description = "How many", body = v1::Purged)))]
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
@@ -378,7 +382,8 @@ pub(super) async fn purge(
 /// Purges an event
 ///
 /// It is kept while deliveries of it are open.
-#[utoipa::path(delete, path = "/events/{id}", tag = "Events",
+#[utoipa::path(delete, path = "/events/{id}", operation_id = "purge_event",
+    tag = "Events",
     responses((status = 200, description = "Whether it is gone", body = v1::Purged)))]
 pub(super) async fn purge_one(
     State(api): State<Arc<Api>>,

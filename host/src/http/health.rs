@@ -18,7 +18,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_REUSE: Duration = Duration::from_secs(1);
 
 /// Succeeds while no stage of the service has ended
-#[utoipa::path(get, path = "/healthz", tag = "Service",
+#[utoipa::path(get, path = "/healthz", operation_id = "check_health",
+    tag = "Service",
     responses((status = 200, description = "It runs", body = v1::Health)))]
 pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<v1::Health>, ApiError> {
     match api.store.alarm().dead() {
@@ -33,7 +34,8 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<Json<v1::Heal
 /// Succeeds if the disk can be written
 ///
 /// A probe is committed; all requests within one second share one.
-#[utoipa::path(get, path = "/readyz", tag = "Service",
+#[utoipa::path(get, path = "/readyz", operation_id = "check_readiness",
+    tag = "Service",
     responses((status = 200, description = "It can be written", body = v1::Ready)))]
 pub(super) async fn readyz(
     State(api): State<Arc<Api>>,

@@ -11,7 +11,8 @@ use super::Api;
 use waypost_secrets::signing::PublicKey;
 
 /// Shows the public keys with which this service signs deliveries
-#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "Service",
+#[utoipa::path(get, path = "/.well-known/jwks.json", operation_id = "read_public_keys",
+    tag = "Service",
     responses((status = 200, description = "The keys", body = v1::Jwks)))]
 pub(super) async fn read(State(api): State<Arc<Api>>) -> ([(HeaderName, &'static str); 1], Json<v1::Jwks>) {
     let PublicKey { kid, x } = api.service_key.public_key();

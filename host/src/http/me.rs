@@ -8,7 +8,8 @@ use crate::identity::User;
 use waypost_domain::TokenId;
 
 /// Shows who you are, and how Waypost knows
-#[utoipa::path(get, path = "/me", tag = "Access", responses((status = 200, description = "You", body = v1::Me)))]
+#[utoipa::path(get, path = "/me", operation_id = "who_am_i",
+    tag = "Access", responses((status = 200, description = "You", body = v1::Me)))]
 pub(super) async fn read(user: User) -> Json<v1::Me> {
     Json(v1::Me {
         admin: user.is_admin(),

@@ -29,8 +29,9 @@ const WASM: &str = "application/wasm";
 /// Gives a subscription a module
 ///
 /// The other members of its plugin stay as they are.
-#[utoipa::path(put, path = "/eventmatch/{uuid}/plugin", tag = "Plugins", params(IfMatchHeader),
-    request_body(content_type = "application/wasm", description = "A component"),
+#[utoipa::path(put, path = "/eventmatch/{uuid}/plugin", operation_id = "set_plugin",
+    tag = "Plugins", params(IfMatchHeader),
+    request_body(content = v1::Component, content_type = "application/wasm"),
     responses((status = 200, description = "The module", body = v1::Module)))]
 pub(super) async fn update(
     State(api): State<Arc<Api>>,
@@ -65,9 +66,10 @@ pub(super) async fn update(
 /// Shows the module of a subscription
 ///
 /// The module itself, or with `Accept: application/json` what is known of it, with the configuration and the breaker.
-#[utoipa::path(get, path = "/eventmatch/{uuid}/plugin", tag = "Plugins",
+#[utoipa::path(get, path = "/eventmatch/{uuid}/plugin", operation_id = "read_plugin",
+    tag = "Plugins",
     responses((status = 200, description = "The module",
-        content((v1::Module = "application/json"), (Vec<u8> = "application/wasm")))))]
+        content((v1::Module = "application/json"), (v1::Component = "application/wasm")))))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -98,7 +100,8 @@ fn show_breaker(breaker: BreakerState) -> v1::Breaker {
 }
 
 /// Takes the plugin from a subscription
-#[utoipa::path(delete, path = "/eventmatch/{uuid}/plugin", tag = "Plugins", params(IfMatchHeader),
+#[utoipa::path(delete, path = "/eventmatch/{uuid}/plugin", operation_id = "remove_plugin",
+    tag = "Plugins", params(IfMatchHeader),
     responses((status = 200, description = "It has none")))]
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,

@@ -84,7 +84,13 @@ use super::{
         dispatch::dispatch,
         dispatch::dispatch_with,
     ),
-    components(schemas(v1::Problem))
+    components(schemas(
+        v1::Problem,
+        v1::DeliveryState,
+        v1::FilterDialect,
+        v1::SubscriptionOrder,
+        v1::SubscriptionState
+    ))
 )]
 struct Description;
 
@@ -127,6 +133,13 @@ fn describe(routes: &[(&'static str, &'static str, Needs)]) -> OpenApiDocument {
             ("OPTIONS", &mut item.options),
         ] {
             let Some(operation) = operation else { continue };
+            // Both methods of a handler's route have one function.
+            if path.starts_with("/dispatch") && method == "POST" {
+                operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_by_post"));
+            }
+            if let Some(RefOr::T(body)) = &mut operation.request_body {
+                body.required.get_or_insert(Required::True);
+            }
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
             let parts = PARTS.iter().filter(|(name, _, _)| path.contains(&format!("{{{name}}}")));
             let parts = parts.map(|(name, format, meaning)| {
@@ -162,7 +175,8 @@ fn described_path(route: &str) -> String {
 }
 
 /// Describes this API (OpenAPI 3.1)
-#[utoipa::path(get, path = "/openapi.json", tag = "Service",
+#[utoipa::path(get, path = "/openapi.json", operation_id = "read_description",
+    tag = "Service",
     responses((status = 200, description = "The description", body = Object)))]
 pub(super) async fn read() -> Json<&'static OpenApiDocument> {
     Json(document())
@@ -188,5 +202,12 @@ mod tests {
             })
             .collect();
         assert_eq!(described, routes);
+        let methods = paths.values().flat_map(|methods| methods.as_object().unwrap().values());
+        let names: Vec<_> = methods.map(|method| method["operationId"].as_str().unwrap()).collect();
+        assert_eq!(
+            names.iter().collect::<BTreeSet<_>>().len(),
+            names.len(),
+            "each has a name of its own: {names:?}"
+        );
     }
 }

@@ -1,14 +1,14 @@
 //! The query string of a URL, and the links to further pages.
 
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 
 use axum::extract::{FromRequestParts, OriginalUri, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
-use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::error::ApiError;
 
@@ -45,7 +45,7 @@ fn all<T: IntoParams>() -> String {
         None => format!("`{}`", parameter.name),
     });
     let texts: Vec<_> = texts.collect();
-    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+    texts.join(", ")
 }
 
 /// Explains a literal `+`: in a query string it means a space (WHATWG URL §5.1).
@@ -55,15 +55,25 @@ fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
     is_it.then_some(" (a `+` after the `?` is a space: write `%2B`)")
 }
 
-/// For paths without parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParameters {}
-
-impl IntoParams for NoParameters {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        Vec::new()
+/// Returns the part of a list that a request asks for, and whether more follows; `None` where `after` finds nothing.
+pub(super) fn part<T>(
+    mut all: Vec<T>,
+    limit: Option<NonZeroUsize>,
+    after: Option<impl Fn(&T) -> bool>,
+) -> Option<(Vec<T>, bool)> {
+    if let Some(is_it) = after {
+        let place = all.iter().position(is_it)?;
+        all.drain(..=place);
     }
+    let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
+    let more = all.len() > limit;
+    all.truncate(limit);
+    Some((all, more))
+}
+
+/// Refuses an `after` that is not in the list.
+pub(super) fn after_nothing() -> ApiError {
+    ApiError::bad_request("`after` has to be one of the list")
 }
 
 /// The path of a request as the client sees it: with the prefix below which the routes are nested.

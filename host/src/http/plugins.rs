@@ -4,17 +4,20 @@
 //! and cannot be guessed. The list has the modules that a user has uploaded or uses.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 use uuid::Uuid;
 use waypost_api::v1;
 
 use super::error::ApiError;
-use super::parameters::{NoParameters, Parameters};
+use super::parameters::{Here, Parameters, after_nothing, part};
 use super::{Api, body, report};
 use crate::identity::User;
 use waypost_domain::{PluginDigest, PluginUse, Subscription};
@@ -26,8 +29,9 @@ use waypost_store::Module;
 /// Uploads a module
 ///
 /// It is compiled and checked. Subscriptions refer to it by its digest.
-#[utoipa::path(post, path = "/plugins", tag = "Plugins",
-    request_body(content_type = "application/wasm", description = "A component"),
+#[utoipa::path(post, path = "/plugins", operation_id = "upload_module",
+    tag = "Plugins",
+    request_body(content = v1::Component, content_type = "application/wasm"),
     responses((status = 201, description = "It is new", body = v1::Module),
         (status = 200, description = "It was there", body = v1::Module)))]
 pub(super) async fn upload(
@@ -46,14 +50,33 @@ pub(super) async fn upload(
     Ok((status, Json(show(uploaded.module()))))
 }
 
-/// Lists the modules that you have uploaded or use, or for an admin all
-#[utoipa::path(get, path = "/plugins", tag = "Plugins",
+/// Which modules to list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Page {
+    /// How many to list, from 1 on: all unless it is set.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<NonZeroUsize>,
+    /// The digest of one in the list: only those after it.
+    #[param(value_type = Option<String>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<PluginDigest>,
+}
+
+/// Lists the modules that you have uploaded or use, or for an admin all, the newest first
+///
+/// The header `Link` leads to the next page.
+#[utoipa::path(get, path = "/plugins", operation_id = "list_modules",
+    tag = "Plugins", params(Page),
     responses((status = 200, description = "The modules", body = Vec<v1::Module>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Vec<v1::Module>>, ApiError> {
+    here: Here,
+    Parameters(page): Parameters<Page>,
+) -> Result<(HeaderMap, Json<Vec<v1::Module>>), ApiError> {
     let mut uses: HashMap<PluginDigest, Vec<Uuid>> = HashMap::new();
     for own in api.directory.of_user(&user.name) {
         if let Some(plugin) = &own.plugin {
@@ -66,15 +89,20 @@ pub(super) async fn list(
         user.is_admin() || is_uploader || uses.contains_key(&module.report.digest)
     });
     modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
+    let is_last = page.after.map(|after| move |module: &Module| module.report.digest == after);
+    let (modules, more) = part(modules, page.limit, is_last).ok_or_else(after_nothing)?;
+    let last = modules.last().filter(|_| more);
+    let next = last.map(|last| Page { after: Some(last.report.digest), ..page });
     let listed = modules.iter().map(|module| {
         let used_by = uses.remove(&module.report.digest).unwrap_or_default();
         v1::Module { used_by: Some(used_by), ..show(module) }
     });
-    Ok(Json(listed.collect()))
+    Ok((here.link(next), Json(listed.collect())))
 }
 
 /// Shows what is known of a module
-#[utoipa::path(get, path = "/plugins/{digest}", tag = "Plugins",
+#[utoipa::path(get, path = "/plugins/{digest}", operation_id = "read_module",
+    tag = "Plugins",
     responses((status = 200, description = "The module", body = v1::Module)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,

@@ -24,11 +24,12 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 
 /// Accepts one event or a batch
 ///
-/// In each mode of CloudEvents: structured, binary, or a batch. The answer has the ids, once the events are on disk: as
-/// text, one in each line, or as JSON for who prefers that.
-#[utoipa::path(post, path = "/receive", tag = "Events",
-    request_body(content((v1::CloudEvent = "application/cloudevents+json"),
-        (Vec<v1::CloudEvent> = "application/cloudevents-batch+json"), (v1::CloudEvent = "application/json"))),
+/// Besides the structured mode that is described here: as `application/json`, a batch as
+/// `application/cloudevents-batch+json`, or in binary mode, with the attributes in `ce-` headers. The answer has the ids,
+/// once the events are on disk: as text, one in each line, or as JSON for clients that prefer it.
+#[utoipa::path(post, path = "/receive", operation_id = "send_events",
+    tag = "Events",
+    request_body(content = v1::CloudEvent, content_type = "application/cloudevents+json"),
     responses((status = 200, description = "The id of each event",
         content((String = "text/plain"), (v1::Received = "application/json")))))]
 pub(super) async fn receive(
@@ -73,7 +74,8 @@ pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
 /// Allows any origin that names itself to send events
 ///
 /// The handshake of CloudEvents webhooks (§4).
-#[utoipa::path(options, path = "/receive", tag = "Events",
+#[utoipa::path(options, path = "/receive", operation_id = "ask_to_send_events",
+    tag = "Events",
     responses((status = 200, description = "The headers say what is allowed")))]
 pub(super) async fn handshake(_sender: Sender, headers: HeaderMap) -> Response {
     let mut response = StatusCode::OK.into_response();

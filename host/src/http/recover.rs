@@ -43,7 +43,8 @@ impl Since {
 }
 
 /// Begins a recovery: matches the log again for a subscription
-#[utoipa::path(post, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions", request_body = v1::NewRecovery,
+#[utoipa::path(post, path = "/eventmatch/{uuid}/recover", operation_id = "begin_recovery",
+    tag = "Subscriptions", request_body = v1::NewRecovery,
     responses((status = 202, description = "It is begun", body = v1::Recovery)))]
 pub(super) async fn begin(
     State(api): State<Arc<Api>>,
@@ -85,7 +86,8 @@ pub(crate) async fn begin_of(
 }
 
 /// Shows the last recovery of a subscription
-#[utoipa::path(get, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions",
+#[utoipa::path(get, path = "/eventmatch/{uuid}/recover", operation_id = "read_recovery",
+    tag = "Subscriptions",
     responses((status = 200, description = "The recovery", body = v1::Recovery)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
@@ -100,7 +102,8 @@ pub(super) async fn read(
 /// Cancels the recovery of a subscription
 ///
 /// What it has delivered stays.
-#[utoipa::path(delete, path = "/eventmatch/{uuid}/recover", tag = "Subscriptions",
+#[utoipa::path(delete, path = "/eventmatch/{uuid}/recover", operation_id = "cancel_recovery",
+    tag = "Subscriptions",
     responses((status = 200, description = "The recovery", body = v1::Recovery)))]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,

@@ -50,7 +50,7 @@ fn write_operation(out: &mut String, method: &str, path: &str, operation: &Value
         out.push_str("| parameter | in | meaning |\n|---|---|---|\n");
         for parameter in parameters {
             let (name, place) = (text(&parameter["name"]), text(&parameter["in"]));
-            let _infallible = writeln!(out, "| `{name}` | {place} | {} |", cell(&parameter["description"]));
+            let _infallible = writeln!(out, "| `{name}` | {place} | {} |", cell(parameter));
         }
         out.push('\n');
     }
@@ -87,7 +87,7 @@ fn write_schema(out: &mut String, name: &str, schema: &Value) {
     let Some(described) = parts.find(|part| part["properties"].is_object()) else { return };
     out.push_str("| member | form | meaning |\n|---|---|---|\n");
     for (member, form) in members(&described["properties"]) {
-        let _infallible = writeln!(out, "| `{member}` | {} | {} |", kind(form), cell(&form["description"]));
+        let _infallible = writeln!(out, "| `{member}` | {} | {} |", kind(form), cell(form));
     }
     out.push('\n');
 }
@@ -125,9 +125,11 @@ fn link(name: &str) -> String {
     format!("[{name}](#{})", name.to_lowercase())
 }
 
-/// Returns a text as a cell of a table has it.
-fn cell(value: &Value) -> String {
-    text(value).replace('\n', " ").replace('|', "\\|")
+/// Returns what a value means, as a cell of a table has it.
+fn cell(of: &Value) -> String {
+    let choices = array(&of["oneOf"]).iter();
+    let meaning = choices.map(|choice| &choice["description"]).find(|meaning| meaning.is_string());
+    text(meaning.unwrap_or(&of["description"])).replace('\n', " ").replace('|', "\\|")
 }
 
 fn text(value: &Value) -> &str {

@@ -22,7 +22,8 @@ use waypost_domain::EventId;
 /// Lists the runs of handlers as Pacifica's Dispatcher-K8s does, newest first
 ///
 /// The header `Link` leads to the next page, also from a page without a run.
-#[utoipa::path(get, path = "/scriptlog", tag = "Pacifica", params(Page),
+#[utoipa::path(get, path = "/scriptlog", operation_id = "list_scriptlogs",
+    tag = "Pacifica", params(Page),
     responses((status = 200, description = "A page", body = Vec<v1::ScriptLog>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -35,7 +36,8 @@ pub(super) async fn list(
 }
 
 /// Shows the run of a handler as Pacifica's Dispatcher-K8s does
-#[utoipa::path(get, path = "/scriptlog/{id}", tag = "Pacifica",
+#[utoipa::path(get, path = "/scriptlog/{id}", operation_id = "read_scriptlog",
+    tag = "Pacifica",
     responses((status = 200, description = "The run", body = v1::ScriptLog)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,

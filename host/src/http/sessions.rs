@@ -1,27 +1,33 @@
 //! `/sessions`: for browsers, which cannot keep a token as safely as a cookie that scripts cannot read. A
 //! session is begun with a token, has its rights, and ends with it.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 use waypost_api::v1;
 
 use super::Api;
 use super::error::ApiError;
 use super::id::Id;
+use super::parameters::{Here, Parameters, after_nothing, part};
 use crate::identity::{SESSION_MAX, User, secret};
 use waypost_domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
 use waypost_runtime::clock;
+use waypost_store::KnownToken;
 
 /// Begins a browser's session
 ///
 /// With a token, in the header `authorization`. The response sets the cookie.
-#[utoipa::path(post, path = "/sessions", tag = "Access",
+#[utoipa::path(post, path = "/sessions", operation_id = "begin_session",
+    tag = "Access",
     responses((status = 201, description = "The session", body = v1::Session)))]
 pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Token(of) = user.via else {
@@ -50,17 +56,47 @@ pub(super) async fn begin(State(api): State<Arc<Api>>, user: User) -> Result<Res
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(shown)).into_response())
 }
 
-/// Lists your sessions, or for an admin all
-#[utoipa::path(get, path = "/sessions", tag = "Access",
+/// Which sessions to list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Page {
+    /// How many to list, from 1 on: all unless it is set.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<NonZeroUsize>,
+    /// The UUID of one in the list: only those after it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<TokenId>,
+}
+
+/// Lists your sessions, or for an admin all, oldest first
+///
+/// The header `Link` leads to the next page.
+#[utoipa::path(get, path = "/sessions", operation_id = "list_sessions",
+    tag = "Access", params(Page),
     responses((status = 200, description = "The sessions", body = Vec<v1::Session>)))]
-pub(super) async fn list(State(api): State<Arc<Api>>, user: User) -> Json<Vec<v1::Session>> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    user: User,
+    here: Here,
+    Parameters(page): Parameters<Page>,
+) -> Result<(HeaderMap, Json<Vec<v1::Session>>), ApiError> {
     let all = api.identity.tokens().all().into_iter();
     let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
-    Json(sessions.map(|known| show(&known.token, known.used())).collect())
+    let mut sessions: Vec<_> = sessions.collect();
+    sessions.sort_by_key(|known| (known.token.created, known.token.id));
+    let is_last = page.after.map(|after| move |known: &Arc<KnownToken>| known.token.id == after);
+    let (sessions, more) = part(sessions, page.limit, is_last).ok_or_else(after_nothing)?;
+    let last = sessions.last().filter(|_| more);
+    let next = last.map(|last| Page { after: Some(last.token.id), ..page });
+    Ok((here.link(next), Json(sessions.iter().map(|known| show(&known.token, known.used())).collect())))
 }
 
 /// Ends the session that the request uses
-#[utoipa::path(delete, path = "/sessions", tag = "Access",
+#[utoipa::path(delete, path = "/sessions", operation_id = "end_own_session",
+    tag = "Access",
     responses((status = 204, description = "It is ended")))]
 pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<Response, ApiError> {
     let Via::Session(id) = user.via else {
@@ -73,7 +109,8 @@ pub(super) async fn end_own(State(api): State<Arc<Api>>, user: User) -> Result<R
 }
 
 /// Ends a session
-#[utoipa::path(delete, path = "/sessions/{id}", tag = "Access",
+#[utoipa::path(delete, path = "/sessions/{id}", operation_id = "end_session",
+    tag = "Access",
     responses((status = 204, description = "It is ended")))]
 pub(super) async fn end(
     State(api): State<Arc<Api>>,

@@ -23,7 +23,8 @@ use waypost_domain::{Attempt, EventId, TaskStatus};
 ///
 /// `202 Accepted` waiting, `102 Processing` under way, `200 OK` done, `422 Unprocessable Entity` nothing matched, `500
 /// Internal Server Error` a dead letter.
-#[utoipa::path(get, path = "/status/{id}", tag = "Pacifica",
+#[utoipa::path(get, path = "/status/{id}", operation_id = "read_task_status",
+    tag = "Pacifica",
     responses((status = 200, description = "The state", body = String, example = "200 OK")))]
 pub(super) async fn status(
     State(api): State<Arc<Api>>,
@@ -35,7 +36,8 @@ pub(super) async fn status(
 }
 
 /// Shows an event as a task of Pacifica's Dispatcher
-#[utoipa::path(get, path = "/get/{id}", tag = "Pacifica",
+#[utoipa::path(get, path = "/get/{id}", operation_id = "read_task",
+    tag = "Pacifica",
     responses((status = 200, description = "The task", body = v1::Task)))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
@@ -84,7 +86,8 @@ fn traceback(view: &View, reason: &str) -> String {
 /// Lists the log as tasks of Pacifica's Dispatcher, newest first
 ///
 /// The header `Link` leads to the next page.
-#[utoipa::path(get, path = "/", tag = "Pacifica", params(Page),
+#[utoipa::path(get, path = "/", operation_id = "list_tasks",
+    tag = "Pacifica", params(Page),
     responses((status = 200, description = "A page", body = Vec<v1::TaskSummary>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,

@@ -1,6 +1,7 @@
 //! `/tokens`: the tokens with which programs and people identify themselves in each request. An admin makes
 //! them, for any user; users see and revoke their own.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::IntoParams;
 use waypost_api::v1;
@@ -16,7 +17,7 @@ use waypost_api::v1;
 use super::error::ApiError;
 use super::id::Id;
 use super::idempotency::{IdempotencyKey, KeyHeader};
-use super::parameters::Parameters;
+use super::parameters::{Here, Parameters, after_nothing, part};
 use super::{Api, body, words};
 use crate::identity::{User, secret};
 use waypost_domain::access::{TOKEN_NAME_CHARS_MAX, token_text};
@@ -26,19 +27,29 @@ use waypost_runtime::clock;
 use waypost_store::KnownToken;
 
 /// Whose tokens to list.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Whose {
     /// Whose tokens to list; an admin sees everybody's.
     #[param(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
+    /// How many to list, from 1 on: all unless it is set.
+    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<NonZeroUsize>,
+    /// The UUID of one in the list: only those after it.
+    #[param(value_type = Option<Uuid>, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<TokenId>,
 }
 
 /// Makes a token
 ///
 /// The response has the token itself, of which only a hash is stored.
-#[utoipa::path(post, path = "/tokens", tag = "Access", params(KeyHeader), request_body = v1::NewToken,
+#[utoipa::path(post, path = "/tokens", operation_id = "create_token",
+    tag = "Access", params(KeyHeader), request_body = v1::NewToken,
     responses((status = 201, description = "The token", body = v1::Token)))]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
@@ -68,25 +79,36 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-/// Lists your tokens, or for an admin all
-#[utoipa::path(get, path = "/tokens", tag = "Access", params(Whose),
+/// Lists your tokens, or for an admin all, oldest first
+///
+/// The header `Link` leads to the next page.
+#[utoipa::path(get, path = "/tokens", operation_id = "list_tokens",
+    tag = "Access", params(Whose),
     responses((status = 200, description = "The tokens", body = Vec<v1::Token>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     user: User,
+    here: Here,
     Parameters(whose): Parameters<Whose>,
-) -> Json<Vec<v1::Token>> {
+) -> Result<(HeaderMap, Json<Vec<v1::Token>>), ApiError> {
     let all = api.identity.tokens().all().into_iter();
     let is_asked_for = |known: &Arc<KnownToken>| {
         known.token.session_of.is_none()
             && (user.is_admin() || known.token.user == user.name)
             && whose.user.as_ref().is_none_or(|whose| *whose == known.token.user)
     };
-    Json(all.filter(is_asked_for).map(|known| show(&known.token, known.used())).collect())
+    let mut asked_for: Vec<_> = all.filter(is_asked_for).collect();
+    asked_for.sort_by_key(|known| (known.token.created, known.token.id));
+    let is_last = whose.after.map(|after| move |known: &Arc<KnownToken>| known.token.id == after);
+    let (tokens, more) = part(asked_for, whose.limit, is_last).ok_or_else(after_nothing)?;
+    let last = tokens.last().filter(|_| more);
+    let next = last.map(|last| Whose { after: Some(last.token.id), ..whose.clone() });
+    Ok((here.link(next), Json(tokens.iter().map(|known| show(&known.token, known.used())).collect())))
 }
 
 /// Revokes a token, and ends the sessions that were begun with it
-#[utoipa::path(delete, path = "/tokens/{id}", tag = "Access",
+#[utoipa::path(delete, path = "/tokens/{id}", operation_id = "revoke_token",
+    tag = "Access",
     responses((status = 204, description = "It is revoked")))]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,

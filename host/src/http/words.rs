@@ -31,8 +31,7 @@ pub(super) fn delivery_state(state: &domain::State) -> v1::DeliveryState {
     match state {
         domain::State::Pending => v1::DeliveryState::Pending,
         domain::State::Delivering => v1::DeliveryState::Delivering,
-        domain::State::Retrying { .. } => v1::DeliveryState::Retrying,
-        domain::State::Held { .. } => v1::DeliveryState::Held,
+        domain::State::Retrying { .. } | domain::State::Held { .. } => v1::DeliveryState::Retrying,
         domain::State::Delivered { .. } => v1::DeliveryState::Delivered,
         domain::State::Denied { .. } => v1::DeliveryState::Denied,
         domain::State::Skipped { .. } => v1::DeliveryState::Skipped,

@@ -87,10 +87,8 @@ words! {
         Pending = "pending",
         /// An attempt is under way.
         Delivering = "delivering",
-        /// It waits for its next attempt.
+        /// It waits for its next attempt, or for something of the service: see `held`.
         Retrying = "retrying",
-        /// It waits for something of the service: the disk, policy.
-        Held = "held",
         /// The target took it.
         Delivered = "delivered",
         /// Policy or the plugin did not allow it.

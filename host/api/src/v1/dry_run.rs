@@ -94,7 +94,7 @@ pub struct Request {
     pub url: Option<String>,
     /// Names and values of its headers; the value of a secret one is `(secret)`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<Vec<Vec<String>>>)]
     pub headers: Option<Vec<(String, String)>>,
     /// Its body, where that is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]

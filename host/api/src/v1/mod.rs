@@ -30,7 +30,7 @@ pub use event::{
 pub use explanation::{
     Condition, ExplainedHandler, ExplainedSubscription, Explanation, FilterExplanation, Step,
 };
-pub use module::{Breaker, Import, Manifest, Module};
+pub use module::{Breaker, Component, Import, Manifest, Module};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
@@ -46,17 +46,22 @@ pub use time::Time;
 
 /// Declares an enum whose values are written as words.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident = $word:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+    (
+        $(#[doc = $doc:expr])+
+        $(#[derive($derive:ident)])?
+        $name:ident { $($(#[$meta:meta])* $value:ident = $word:literal,)+ }
+    ) => {
+        $(#[doc = $doc])+
+        $(#[derive($derive)])?
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[non_exhaustive]
         pub enum $name {
-            $($(#[$value_meta])* #[serde(rename = $word)] $value,)+
+            $($(#[$meta])* #[serde(rename = $word)] $value,)+
         }
 
         impl $name {
             /// Returns the word.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $word,)+
                 }
@@ -68,6 +73,19 @@ macro_rules! words {
                 f.write_str(self.as_str())
             }
         }
+
+        // The derive does not read words that come from a macro.
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::schema::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .enum_values(Some([$($word),+]))
+                    .description(Some(concat!($($doc),+).trim()))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
     };
 }
 use words;

@@ -40,6 +40,11 @@ pub struct Module {
     pub breaker: Option<Breaker>,
 }
 
+/// The bytes of a module: a WebAssembly component.
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(value_type = String, format = Binary, content_media_type = "application/wasm")]
+pub struct Component(pub Vec<u8>);
+
 /// An interface that a module imports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Import {

@@ -58,6 +58,7 @@ pub struct LogLine {
     pub message: String,
     /// Names with values.
     #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
     pub fields: Vec<(String, String)>,
 }
 
