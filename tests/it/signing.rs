@@ -191,9 +191,7 @@ async fn pythons_library_accepts_a_signature() {
         given = json.load(sys.stdin)\n\
         Webhook(given['secret']).verify(given['body'].encode(), given['headers'])\n";
     let Ok(python) = std::env::var("TEST_PYTHON") else {
-        eprintln!(
-            "skipped: TEST_PYTHON names no Python with `standardwebhooks` (.ci/run does)"
-        );
+        eprintln!("skipped: TEST_PYTHON names no Python with `standardwebhooks` (.ci/run does)");
         return;
     };
     let (server, target) = (Server::start().await, Target::start().await);
