@@ -293,7 +293,7 @@ impl Service {
     /// Requests of other web pages are refused. Which names are this Waypost's own goes by [`Config::listen`], also where
     /// the program listens itself: see [`Config::allowed_hosts`].
     pub fn router(&self) -> axum::Router {
-        http::router(self.api.clone())
+        http::router(self.api.clone(), self.stop.clone())
     }
 
     /// Returns what the routes use.
@@ -350,8 +350,8 @@ impl Service {
                     () = stopping.cancelled() => {}
                 }
             };
-            let served =
-                http::serve(listener, self.router(), self.connections.clone(), self.tls.clone(), shutdown);
+            let router = http::router(self.api.clone(), stopping.clone());
+            let served = http::serve(listener, router, self.connections.clone(), self.tls.clone(), shutdown);
             let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
             let delivered = async {
                 stopping.cancelled().await;

@@ -33,6 +33,7 @@ mod pages;
 mod connections;
 mod crash;
 mod disk_full;
+mod tail;
 mod tls;
 // The writer's panic is an overflowing addition, which only a debug build checks.
 #[cfg(debug_assertions)]

@@ -137,7 +137,7 @@ fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
 }
 
 /// Shows the delivery of an event to a subscription, if there is one.
-fn show(view: &View, subscription: SubscriptionId) -> Option<v1::SubscriptionDelivery> {
+pub(super) fn show(view: &View, subscription: SubscriptionId) -> Option<v1::SubscriptionDelivery> {
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.into())?;
     Some(v1::SubscriptionDelivery {
         event: view.event.id.uuid(),

@@ -46,6 +46,7 @@ mod sessions;
 mod sites;
 pub(crate) mod story;
 mod subscription_body;
+mod tail;
 mod tasks;
 mod tls;
 mod tokens;
@@ -55,9 +56,10 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::MethodRouter;
+use axum::{Extension, Router};
+use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use jiff::Timestamp;
@@ -203,8 +205,9 @@ impl Routes {
 }
 
 /// Returns all routes. Requests need the address that they come from
-/// ([`ConnectInfo`](axum::extract::ConnectInfo)) as an extension, as [`serve`] adds it.
-pub fn router(api: Api) -> Router {
+/// ([`ConnectInfo`](axum::extract::ConnectInfo)) as an extension, as [`serve`] adds it. Streams end when `stopping` is
+/// cancelled.
+pub fn router(api: Api, stopping: CancellationToken) -> Router {
     let guard = sites::Guard(Arc::clone(&api.sites));
     let api = Arc::new(api);
     let front = front::Front(Arc::clone(&api));
@@ -212,6 +215,7 @@ pub fn router(api: Api) -> Router {
         .gated(&api)
         // Bodies are read by `body` and `multipart`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(tail::Stopping(stopping)))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_method)
         .layer(guard)
@@ -232,6 +236,7 @@ pub(crate) fn needs() -> Vec<(&'static str, &'static str, Option<Scope>)> {
 /// Makes all routes.
 fn routes() -> Routes {
     let dry_runs = dry_run::DryRunPermits::default();
+    let streams = tail::Streams::default();
     Routes(Vec::new())
         .route("/receive", [post(RECEIVE, receive::receive), options(RECEIVE, receive::handshake)])
         .route("/eventmatch", [get(READ, eventmatch::list), post(SUBSCRIBE, eventmatch::create)])
@@ -246,6 +251,7 @@ fn routes() -> Routes {
         .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs.clone())])
         .route("/eventmatch/{uuid}/rotate-secret", [post(SUBSCRIBE, eventmatch::rotate_secret)])
         .route("/eventmatch/{uuid}/deliveries", [get(READ, deliveries::list)])
+        .route("/eventmatch/{uuid}/tail", [get(READ, tail::deliveries).with(streams.clone())])
         .route(
             "/eventmatch/{uuid}/recover",
             [get(READ, recover::read), post(SUBSCRIBE, recover::begin), delete(SUBSCRIBE, recover::cancel)],
@@ -257,6 +263,7 @@ fn routes() -> Routes {
         .route("/plugins", [get(READ, plugins::list), post(SUBSCRIBE, plugins::upload)])
         .route("/plugins/{digest}", [get(READ, plugins::read)])
         .route("/events", [get(READ, events::list), delete(ADMIN, events::purge)])
+        .route("/events/tail", [get(READ, tail::events).with(streams)])
         .route("/events/{id}", [get(READ, events::read).with(dry_runs), delete(ADMIN, events::purge_one)])
         .route("/events/{id}/retry", [post(SUBSCRIBE, events::retry)])
         .route("/status/{id}", [get(READ, tasks::status)])

@@ -16,7 +16,7 @@ use waypost_api::v1;
 use super::gate::Needs;
 use super::{
     audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jwks, me, module, plugins,
-    receive, recover, routes, scriptlog, sessions, tasks, tokens,
+    receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
 };
 
 /// The description before [`document`] completes it.
@@ -40,6 +40,7 @@ use super::{
         receive::receive,
         receive::handshake,
         events::list,
+        tail::events,
         events::read,
         events::retry,
         events::purge,
@@ -52,6 +53,7 @@ use super::{
         dry_run::test,
         eventmatch::rotate_secret,
         deliveries::list,
+        tail::deliveries,
         recover::begin,
         recover::read,
         recover::cancel,

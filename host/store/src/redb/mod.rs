@@ -55,7 +55,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 #[cfg(any(test, feature = "testing"))]
 use crate::faulty::Faults;
@@ -98,6 +98,7 @@ pub struct Store {
     queue: Arc<Queue>,
     wakes: Arc<WakeSet>,
     changes: Arc<ChangeSet>,
+    applied: watch::Sender<Position>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     modules: Files,
     /// Held while a module's file and its row are changed.
@@ -468,6 +469,11 @@ impl Store {
         #[cfg(any(test, feature = "testing"))]
         self.faults.meet("wakes", None).expect("it panics or goes well");
         Arc::clone(&self.wakes)
+    }
+
+    /// Returns a watch on the writes that readers can see: it changes with each group of them.
+    pub fn applied(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
     }
 
     /// Returns which deliveries are this node's to attempt.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use tokio::runtime;
+use tokio::sync::watch;
 
 use super::apply::Effects;
 use super::group::{Answer, Value};
 use super::queue::Reply;
 use super::recent::Recent;
 use super::tail::Tails;
-use crate::{ChangeSet, Tokens, WakeSet};
+use crate::{ChangeSet, Position, Tokens, WakeSet};
 use waypost_domain::RecipientId;
 use waypost_runtime::stage::{Alarm, caught};
 
@@ -24,6 +25,7 @@ pub(super) struct Publisher {
     pub(super) tails: Arc<Tails>,
     pub(super) wakes: Arc<WakeSet>,
     pub(super) changes: Arc<ChangeSet>,
+    pub(super) applied: watch::Sender<Position>,
     pub(super) tokens: Arc<Tokens>,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
@@ -48,6 +50,8 @@ impl Publisher {
         self.tokens.publish(effects.tokens);
         self.changes.push(effects.position, effects.put, effects.forgotten);
         self.wakes.push(effects.woken);
+        // Without receivers, this is one lock that nobody else takes.
+        self.applied.send_replace(effects.position);
     }
 
     /// Answers the callers of a group. Waking a task from outside the runtime costs a system call each, so many are woken by

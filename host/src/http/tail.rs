@@ -1,0 +1,253 @@
+//! `/events/tail` and `/eventmatch/{uuid}/tail`: what happens, as it happens, as server-sent events (HTML §9.2).
+//!
+//! A stream has no queue that its reader could fill: it reads the store from where it is, whenever its reader has taken
+//! what there was. The store only tells that something was written. A reader that is too slow is told from where to where
+//! it has missed something. `Last-Event-ID` continues a stream that was cut off.
+
+mod deliveries;
+mod events;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
+use waypost_api::v1;
+
+use super::Api;
+use super::error::ApiError;
+use super::eventmatch::own;
+use super::id::Id;
+use super::parameters::Parameters;
+use crate::identity::User;
+use waypost_domain::{FilterDialect, SubscriptionId};
+use waypost_matching::Filter;
+use waypost_runtime::fair_semaphore::{FairPermit, FairSemaphore};
+use waypost_store::Position;
+
+/// The most streams at once, and the most of one user.
+const STREAMS_MAX: usize = 64;
+const USER_STREAMS_MAX: usize = 8;
+/// How long a stream lets writes gather before it reads them.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often a stream reads without being told that something was written.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// The permits for streams.
+#[derive(Clone)]
+pub(super) struct Streams(FairSemaphore);
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self(FairSemaphore::new(STREAMS_MAX, STREAMS_MAX))
+    }
+}
+
+impl Streams {
+    async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
+        if self.0.of(user) >= USER_STREAMS_MAX {
+            return Err(ApiError::unavailable(format!(
+                "you have {USER_STREAMS_MAX} streams: end one of them"
+            )));
+        }
+        let permit = tokio::time::timeout(Duration::ZERO, self.0.take(user, 1)).await;
+        permit
+            .map_err(|_| ApiError::unavailable(format!("there are {STREAMS_MAX} streams already: try again")))
+    }
+}
+
+/// Cancelled when the server stops, which must not wait for streams.
+#[derive(Clone)]
+pub(super) struct Stopping(pub(super) CancellationToken);
+
+/// The id of the last message that a client has seen.
+pub(super) struct LastEventId(Option<String>);
+
+/// The header of [`LastEventId`], for OpenAPI.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header, names("Last-Event-ID"))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct LastEventIdHeader(
+    /// The `id` of the last message that you have: the stream goes on behind it.
+    Option<String>,
+);
+
+impl LastEventId {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is not the id of a message.
+    fn parse<T: std::str::FromStr>(&self) -> Result<Option<T>, ApiError> {
+        let wrong =
+            |text: &str| ApiError::bad_request(format!("`Last-Event-ID: {text}` is not the id of a message"));
+        self.0.as_deref().map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for LastEventId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Infallible> {
+        let value =
+            parts.headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default().to_owned());
+        Ok(Self(value.filter(|id| !id.is_empty())))
+    }
+}
+
+/// What a stream reads.
+trait Source: Send + 'static {
+    /// Reads what is new, at most a page of it. Less than there is leaves the rest for the next call, and
+    /// [`Page::more`] says so.
+    fn read(&mut self) -> impl Future<Output = Result<Page, ApiError>> + Send;
+}
+
+/// What a source has read.
+#[derive(Default)]
+struct Page {
+    messages: VecDeque<sse::Event>,
+    /// Whether there is more.
+    more: bool,
+}
+
+/// A stream between two messages.
+struct Tail<S> {
+    source: S,
+    page: Page,
+    applied: watch::Receiver<Position>,
+    stopping: CancellationToken,
+    has_ended: bool,
+    _permit: FairPermit,
+}
+
+impl<S: Source> Tail<S> {
+    /// Returns the next message; `None` after the last one.
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            if let Some(message) = self.page.messages.pop_front() {
+                return Some(message);
+            }
+            if self.has_ended {
+                return None;
+            }
+            let stopping = self.stopping.clone();
+            match stopping.run_until_cancelled(self.refill()).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Some(self.last("error", &error.body())),
+                None => return Some(self.last("bye", &Bye { reason: "the service stops" })),
+            }
+        }
+    }
+
+    /// Reads what is new, after waiting for it.
+    async fn refill(&mut self) -> Result<(), ApiError> {
+        if !self.page.more {
+            // A timer backs the watch up; a store that has ended tells by an error of the read.
+            let _changed_or_not = tokio::time::timeout(IDLE, self.applied.changed()).await;
+            tokio::time::sleep(GATHER).await;
+            self.applied.mark_unchanged();
+        }
+        self.page = self.source.read().await?;
+        Ok(())
+    }
+
+    fn last(&mut self, name: &str, data: &impl Serialize) -> sse::Event {
+        self.has_ended = true;
+        message(name, None, data)
+    }
+}
+
+#[derive(Serialize)]
+struct Bye {
+    reason: &'static str,
+}
+
+fn message(name: &str, id: Option<String>, data: &impl Serialize) -> sse::Event {
+    let message = sse::Event::default().event(name);
+    let message = id.into_iter().fold(message, sse::Event::id);
+    message.json_data(data).expect("a body is JSON on one line")
+}
+
+fn answer<S: Source>(
+    source: S,
+    api: &Api,
+    stopping: CancellationToken,
+    permit: FairPermit,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<S>> {
+    // The first page is read at once.
+    let page = Page { more: true, ..Page::default() };
+    let applied = api.store.applied();
+    let tail = Tail { source, page, applied, stopping, has_ended: false, _permit: permit };
+    let messages = unfold(tail, async |mut tail| tail.next().await.map(|message| (Ok(message), tail)));
+    Sse::new(messages).keep_alive(KeepAlive::new().interval(IDLE))
+}
+
+/// Which events to follow.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// A filter: only events in which it finds something.
+    #[param(nullable = false)]
+    jsonpath: Option<String>,
+    /// Its dialect: auto, rfc9535 or jsonpath2.
+    #[param(value_type = Option<v1::FilterDialect>, nullable = false)]
+    filter_dialect: Option<FilterDialect>,
+}
+
+/// Follows the log: sends each event that you may see, as a row of `GET /events`
+///
+/// A message `event` has an event; its `id` is that of the event, so that `Last-Event-ID` goes on behind it. A message `gap`
+/// says that events between two were left out, since the reader was too slow: `GET /events` has them. A message `bye` says
+/// that the service stops. Where policy decides, an event follows once policy has let a subscription of yours see it, if
+/// that is within a minute.
+#[utoipa::path(get, path = "/events/tail", operation_id = "tail_events",
+    tag = "Events", params(Wanted, LastEventIdHeader),
+    responses((status = 200, description = "Messages", body = String, content_type = "text/event-stream")))]
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    Extension(streams): Extension<Streams>,
+    Extension(Stopping(stopping)): Extension<Stopping>,
+    user: User,
+    last: LastEventId,
+    Parameters(wanted): Parameters<Wanted>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
+    let dialect = wanted.filter_dialect.unwrap_or(api.filter_dialect);
+    let filter = wanted.jsonpath.map(|text| Filter::parse(&text, dialect)).transpose()?;
+    let after = last.parse()?;
+    let permit = streams.take(&user.name).await?;
+    let source = events::Events::begin(Arc::clone(&api), user, filter, after).await?;
+    Ok(answer(source, &api, stopping, permit))
+}
+
+/// Follows a subscription: sends each change of the state of a delivery, as a row of its list
+///
+/// A message `delivery` has a delivery; with its `id` as `Last-Event-ID`, the stream goes on behind it. It follows the newest
+/// 100 deliveries and all later ones, at most 1,000. A message `gap` says that there were more new ones at once: their list
+/// has them. A message `bye` says that the service stops.
+#[utoipa::path(get, path = "/eventmatch/{uuid}/tail", operation_id = "tail_deliveries",
+    tag = "Subscriptions", params(LastEventIdHeader),
+    responses((status = 200, description = "Messages", body = String, content_type = "text/event-stream")))]
+pub(super) async fn deliveries(
+    State(api): State<Arc<Api>>,
+    Extension(streams): Extension<Streams>,
+    Extension(Stopping(stopping)): Extension<Stopping>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    last: LastEventId,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
+    own(&api, &user, id)?;
+    let since = last.parse()?;
+    let permit = streams.take(&user.name).await?;
+    let source = deliveries::Deliveries::begin(Arc::clone(&api), user, id, since).await?;
+    Ok(answer(source, &api, stopping, permit))
+}
