@@ -120,8 +120,7 @@ async fn the_deliveries_of_a_subscription_are_followed_from_state_to_state() {
 async fn a_stream_shows_an_event_once_policy_has_let_its_reader_see_it() {
     let (policy, target) = (Target::start().await, Target::start().await);
     let gate = policy.hang("/events/ann");
-    let server =
-        Server::wide(&["--allow-targets", "127.0.0.0/8", "--policy-url", &policy.url("")]).await;
+    let server = Server::wide(&["--allow-targets", "127.0.0.0/8", "--policy-url", &policy.url("")]).await;
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     ann.subscribe(json!({"target_url": target.url("/ann")})).await;
     let mut anns = Stream::open(&server, "/events/tail", &[("http-remote-user", "ann")]).await;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Waypost;
-use crate::http::{Api, ApiError, IfMatch, eventmatch, recover};
+use crate::http::{Api, ApiError, IfMatch, Kind, eventmatch, recover};
 use crate::identity::User;
 use waypost_domain::subscription::NAME_CHARS_MAX;
 use waypost_domain::{Activity, SubscriptionId, TargetUrl};
@@ -269,11 +268,11 @@ impl<'a> Subscriptions<'a> {
 impl From<ApiError> for SubscriptionError {
     fn from(error: ApiError) -> Self {
         let reason = error.detail().to_owned();
-        match error.status() {
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Self::NotFound(reason),
-            StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Self::Conflict(reason),
-            status if status.is_server_error() => Self::Unavailable(reason),
-            _ => Self::Invalid { pointer: error.pointer().map(str::to_owned), reason },
+        match error.kind() {
+            Kind::NotFound => Self::NotFound(reason),
+            Kind::Conflict => Self::Conflict(reason),
+            Kind::Unavailable => Self::Unavailable(reason),
+            Kind::Invalid => Self::Invalid { pointer: error.pointer().map(str::to_owned), reason },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
@@ -150,7 +150,7 @@ pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Val
     {
         let detail =
             format!("`{essence}` is not accepted here: send the header `Content-Type: application/json`");
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        return Err(ApiError::unsupported(detail));
     }
     match json::read(body) {
         Ok(Value::Object(object)) => Ok(object),

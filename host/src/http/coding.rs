@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
@@ -139,7 +139,7 @@ impl Coding {
 }
 
 fn unsupported(detail: String) -> ApiError {
-    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with(header::ACCEPT_ENCODING, ACCEPTED)
+    ApiError::unsupported(detail).with(header::ACCEPT_ENCODING, ACCEPTED)
 }
 
 /// The decoded bytes, within their limits.

@@ -367,18 +367,7 @@ fn explain(head: &[u8], first: [u8; FIRST_BYTES]) -> Option<Bytes> {
     let lines = head.strip_prefix(b"HTTP/1.")?.strip_suffix(b"\r\n\r\n")?;
     let lines = std::str::from_utf8(lines).ok().filter(|lines| lines.contains("\r\ncontent-length: 0"))?;
     let status: StatusCode = lines.split(' ').nth(1)?.parse().ok()?;
-    let detail = match status {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-            "the request has more than 100 headers, or they are larger than 400 KiB"
-        }
-        StatusCode::URI_TOO_LONG => "the URL of the request is too long",
-        _ if first == TLS => "this is TLS, and Waypost speaks plain HTTP: use `http://`",
-        _ => {
-            "the request line or a header is not valid HTTP: in a URL, spaces, characters beyond ASCII, `<`, `>`, `\"` \
-             and the like must be percent-encoded (`%20`)"
-        }
-    };
-    let body = ApiError::new(status, detail).body();
+    let body = ApiError::unreadable(status, first == TLS).body();
     let body = serde_json::to_string(&body).expect("a body has texts alone");
     let mut answer = String::with_capacity(head.len() + body.len() + 64);
     for line in ["HTTP/1.", lines].concat().split("\r\n") {

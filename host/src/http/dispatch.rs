@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
@@ -57,10 +57,7 @@ async fn start(
 ) -> Result<Response, ApiError> {
     if *method == Method::HEAD {
         // The router passes HEAD on as GET, but a HEAD request is not meant to start a program.
-        return Err(ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "HEAD starts no handler: send GET or POST",
-        ));
+        return Err(ApiError::no_method("HEAD starts no handler: send GET or POST"));
     }
     let path = uri.path().strip_prefix("/dispatch/").unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);

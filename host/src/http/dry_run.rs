@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -59,10 +59,8 @@ impl Default for DryRunPermits {
 
 impl DryRunPermits {
     pub(super) async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
-        let busy = |whose: &str| {
-            let detail = format!("too many tests{whose} are under way: try again");
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        };
+        let busy =
+            |whose: &str| ApiError::unavailable(format!("too many tests{whose} are under way: try again"));
         if self.0.of(user) >= DRY_RUNS_MAX / 2 + USER_WAITING_MAX {
             return Err(busy(" of yours"));
         }

@@ -32,6 +32,19 @@ pub(crate) struct ApiError {
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
+/// What kind of error one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The request is wrong.
+    Invalid,
+    /// There is no such thing for this user.
+    NotFound,
+    /// Something else is under way, or there is too much already.
+    Conflict,
+    /// It cannot be done now.
+    Unavailable,
+}
+
 /// One of several errors.
 #[derive(Clone, Debug)]
 struct Part {
@@ -40,7 +53,7 @@ struct Part {
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), pointer: None, errors: Vec::new(), header: None }
     }
 
@@ -49,8 +62,18 @@ impl ApiError {
         &self.detail
     }
 
-    /// Returns its status.
-    pub(crate) fn status(&self) -> StatusCode {
+    /// Returns what kind of error it is, for callers that are not clients of HTTP.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.status {
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Kind::NotFound,
+            StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Kind::Conflict,
+            status if status.is_server_error() => Kind::Unavailable,
+            _ => Kind::Invalid,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
@@ -102,6 +125,52 @@ impl ApiError {
     /// A request that conflicts with the current state.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// A body whose type, or coding, is not accepted.
+    pub(super) fn unsupported(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+    }
+
+    /// A change of another version than the request names.
+    pub(super) fn changed_since(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, detail)
+    }
+
+    /// A method that the path does not have.
+    pub(super) fn no_method(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+
+    /// A request for another host.
+    pub(super) fn misdirected(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, detail)
+    }
+
+    /// A request that comes too fast.
+    pub(super) fn too_fast(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+    }
+
+    /// Something of ours that cannot be read.
+    pub(super) fn damaged(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// A request that hyper could not read, with the status that it has chosen.
+    pub(super) fn unreadable(status: StatusCode, is_tls: bool) -> Self {
+        let detail = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "the request has more than 100 headers, or they are larger than 400 KiB"
+            }
+            StatusCode::URI_TOO_LONG => "the URL of the request is too long",
+            _ if is_tls => "this is TLS, and Waypost speaks plain HTTP: use `http://`",
+            _ => {
+                "the request line or a header is not valid HTTP: in a URL, spaces, characters beyond ASCII, `<`, `>`, \
+                 `\"` and the like must be percent-encoded (`%20`)"
+            }
+        };
+        Self::new(status, detail)
     }
 
     pub(super) fn too_large(what: &str, limit: usize, key: &str) -> Self {
@@ -365,7 +434,7 @@ pub(super) async fn unknown_path(uri: Uri) -> ApiError {
 
 /// Answers requests with a method that the path does not have; axum adds `Allow`.
 pub(super) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} has no method {method}", uri.path()))
+    ApiError::no_method(format!("{} has no method {method}", uri.path()))
 }
 
 #[cfg(test)]

@@ -263,9 +263,7 @@ pub(super) async fn read(
             Some(explain::explain(&api, &user, &view, of, after, next).await?)
         }
     };
-    view.whole(&api, explained)
-        .map(Json)
-        .map_err(|_| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the event is damaged"))
+    view.whole(&api, explained).map(Json).map_err(|_| ApiError::damaged("the event is damaged"))
 }
 
 /// Returns an event that the user may see.

@@ -4,7 +4,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -51,7 +50,7 @@ impl Arrival {
         }
         if first != [HANDSHAKE] {
             let detail = "this is plain HTTP, and Waypost speaks TLS here (the setting tls_certificate): use `https://`";
-            let refusal = Some(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            let refusal = Some(ApiError::bad_request(detail));
             return Ok(Self { refusal, ..Self::plain(stream) });
         }
         let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;

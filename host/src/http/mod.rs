@@ -81,7 +81,7 @@ use waypost_net::Guard;
 use waypost_secrets::signing::ServiceKey;
 use waypost_store::Store;
 
-pub(crate) use error::ApiError;
+pub(crate) use error::{ApiError, Kind};
 pub use gate::Caller;
 pub use rates::{PerSecond, Rates};
 pub use report::show as show_report;

@@ -61,7 +61,7 @@ async fn parts<'a>(
     request.headers_mut().clone_from(headers);
     // Without this limit, axum would apply its own of 2 MB.
     DefaultBodyLimit::max(most).apply(&mut request);
-    let unsupported = |what: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+    let unsupported = |what: String| ApiError::unsupported(what);
     let multipart = Multipart::from_request(request, &()).await;
     let mut multipart = multipart.map_err(|rejection| {
         unsupported(format!("expected `multipart/form-data` with a boundary: {}", rejection.body_text()))

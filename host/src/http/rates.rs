@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
 use foldhash::HashMap;
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::nanos::Nanos;
@@ -117,7 +117,7 @@ impl Limiter {
         let detail = format!(
             "more than {most} requests a second have come {whose} (the setting {setting}): slow down"
         );
-        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail);
+        let refusal = ApiError::too_fast(detail);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
         Err(refusal.with(header::RETRY_AFTER, seconds.into()))
     }

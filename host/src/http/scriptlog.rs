@@ -11,7 +11,7 @@ use waypost_api::v1;
 use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find_shown, not_found, views};
-use super::id::Id;
+use super::id::RunId;
 use super::parameters::{Here, Parameters};
 use super::runs::exit_code;
 use super::story::{Delivery, View};
@@ -42,7 +42,7 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
-    Id(id): Id<EventId, 404>,
+    RunId(id): RunId<EventId>,
 ) -> Result<Json<v1::ScriptLog>, ApiError> {
     let view = find_shown(&api, &user, id).await?;
     log(&view).map(Json).ok_or_else(|| not_found(id))

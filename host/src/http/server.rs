@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -162,7 +162,7 @@ impl Acceptor {
     /// Tells a client that there are too many connections, and closes.
     async fn turn_away(&self, stream: TcpStream, why: String) {
         if let Ok(Arrival { stream, .. }) = self.arrive(stream, REFUSAL_TIMEOUT).await {
-            self.refuse(stream, ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)).await;
+            self.refuse(stream, ApiError::unavailable(why)).await;
         }
     }
 

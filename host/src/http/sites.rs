@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::Either;
 use tower::{Layer, Service};
@@ -168,7 +168,7 @@ fn misdirected(host: &[u8]) -> ApiError {
          pointed its own name here)",
         shown(host)
     );
-    ApiError::new(StatusCode::MISDIRECTED_REQUEST, detail)
+    ApiError::misdirected(detail)
 }
 
 fn cross_site(headers: &HeaderMap) -> ApiError {

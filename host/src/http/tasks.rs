@@ -11,7 +11,7 @@ use waypost_api::v1;
 use super::Api;
 use super::error::ApiError;
 use super::events::{Page, find, find_shown, views};
-use super::id::Id;
+use super::id::TaskId;
 use super::parameters::{Here, Parameters};
 use super::runs::show_progress;
 use super::story::View;
@@ -29,7 +29,7 @@ use waypost_domain::{Attempt, EventId, TaskStatus};
 pub(super) async fn status(
     State(api): State<Arc<Api>>,
     user: User,
-    Id(id): Id<EventId, 422>,
+    TaskId(id): TaskId<EventId>,
 ) -> Result<Json<String>, ApiError> {
     let view = find(&api, &user, id).await?;
     Ok(Json(view.status().to_string()))
@@ -42,7 +42,7 @@ pub(super) async fn status(
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
-    Id(id): Id<EventId, 422>,
+    TaskId(id): TaskId<EventId>,
 ) -> Result<Json<v1::Task>, ApiError> {
     let view = find_shown(&api, &user, id).await?;
     let attributes = view.event.event.attributes();

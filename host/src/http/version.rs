@@ -64,13 +64,10 @@ impl IfMatch {
     /// (`W/"…"`) names none.
     pub(super) fn check(&self, version: Position) -> Result<(), ApiError> {
         match &self.0 {
-            Some(list) if !lists(list, &tag(version)) => Err(ApiError::new(
-                StatusCode::PRECONDITION_FAILED,
-                format!(
-                    "the subscription has been changed since: its version is {} now; GET it, and change that one",
-                    tag(version)
-                ),
-            )),
+            Some(list) if !lists(list, &tag(version)) => Err(ApiError::changed_since(format!(
+                "the subscription has been changed since: its version is {} now; GET it, and change that one",
+                tag(version)
+            ))),
             Some(_) | None => Ok(()),
         }
     }
