@@ -72,11 +72,6 @@ impl ApiError {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// Returns the pointer to the wrong field.
     pub(crate) fn pointer(&self) -> Option<&str> {
         self.pointer.as_deref()
