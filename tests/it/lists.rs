@@ -150,10 +150,19 @@ async fn a_creation_that_is_repeated_with_its_key_makes_nothing_twice() {
     let anns = ann.send(http::Method::POST, "/eventmatch", &headers, body.to_string()).await;
     assert!(anns.status == 401 || anns.json()["uuid"] != first, "{anns:?}");
 
-    let token = json!({"user": "ann"}).to_string();
-    let made = server.send(http::Method::POST, "/tokens", &headers, token.clone()).await;
-    assert_eq!(made.status, 201);
-    server.send(http::Method::POST, "/tokens", &headers, token).await.refused(409).says("revoke");
+    let changed = merged(body.clone(), json!({"timeout_ms": 7}));
+    create(&server, "k1", &changed).await.refused(422).says("Idempotency-Key");
+
+    // At once, too: the secret of a second one would have stayed valid in memory after it was revoked.
+    let make = async || {
+        let token = json!({"user": "ann"}).to_string();
+        server.send(http::Method::POST, "/tokens", &headers, token).await
+    };
+    let made = futures_util::future::join_all((0..4).map(|_| make())).await;
+    let mut statuses: Vec<_> = made.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+    make().await.refused(409).says("revoke");
     assert_eq!(server.get("/tokens").await.ok().json().as_array().unwrap().len(), 1);
 }
 

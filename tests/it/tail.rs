@@ -141,7 +141,7 @@ async fn a_user_has_a_few_streams_and_a_server_that_stops_ends_them() {
     for _ in 0..8 {
         streams.push(Stream::open(&server, "/events/tail", &[]).await);
     }
-    assert_eq!(Stream::open(&server, "/events/tail", &[]).await.status, 503);
+    assert_eq!(Stream::open(&server, "/events/tail", &[]).await.status, 429);
     drop(streams.pop());
     // The server sees that a client is gone when it writes to it.
     wait_until("there is room again", async || {
@@ -184,4 +184,22 @@ async fn a_slow_reader_is_told_what_it_has_missed() {
     assert!(gap.data["after"].is_string(), "{gap:?}");
     let next = server.receive(&event_1_0("next")).await;
     assert_eq!(stream.next().await.unwrap().id, Some(next));
+}
+
+/// A stream went on for as long as it was connected, whatever became of the token that had opened it.
+#[tokio::test]
+async fn a_stream_ends_with_the_token_of_its_reader() {
+    let server = Server::start().await;
+    let token = server.post("/tokens", &json!({"user": "ann"})).await.json();
+    let authorization = format!("Bearer {}", token["token"].as_str().unwrap());
+    let headers = [("authorization", authorization.as_str())];
+    let mut stream = Stream::open(&server, "/events/tail", &headers).await;
+    let as_ann = [headers[0], ("content-type", "application/cloudevents+json")];
+    let own = server.send(http::Method::POST, "/receive", &as_ann, event_1_0("own").to_string()).await;
+    let own = own.ok().text();
+    assert_eq!(stream.next().await.unwrap().id, Some(own));
+    let path = format!("/tokens/{}", token["id"].as_str().unwrap());
+    assert_eq!(server.delete(&path).await.status, 204);
+    let message = stream.next().await.unwrap();
+    assert_eq!((message.name.as_str(), &message.data["title"]), ("error", &json!("Unauthorized")));
 }

@@ -135,7 +135,7 @@ pub fn token_text(secret: &[u8; SECRET_BYTES]) -> String {
 /// A token, or a session that was begun with one. Its secret is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its id; random.
+    /// Its id, which is no secret.
     pub id: TokenId,
     /// A name for people, at most [`TOKEN_NAME_CHARS_MAX`] characters.
     pub name: String,

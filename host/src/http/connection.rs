@@ -169,7 +169,10 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        // A stream that goes on is not silent. What the client has no window for, hyper does not ask for.
+        self.open.0.step();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

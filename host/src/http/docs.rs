@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use axum::extract::Path;
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{OriginalUri, Path};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 use super::parameters::Here;
+use super::stored::Stored;
 use crate::manual;
+
+const HTML: &str = "text/html; charset=utf-8";
 
 const STYLE: &str = "\
     :root{color-scheme:light dark}\
@@ -38,32 +41,44 @@ pub(super) async fn index(here: Here) -> Response {
         let base = utf8_percent_encode(base, KEPT);
         format!("- [{name}](<{base}/{name}>): {subject}\n")
     });
-    answer(render(&format!("# Waypost\n\n{}", lines.collect::<String>())))
+    let page = render(&format!("# Waypost\n\n{}", lines.collect::<String>()));
+    with_policy(([(header::CONTENT_TYPE, HTML)], page).into_response())
 }
 
 /// Shows a page of the manual, or as `api` the reference of this API
 #[utoipa::path(get, path = "/docs/{page}", operation_id = "read_manual_page",
     tag = "Service",
     responses((status = 200, description = "A web page", body = String, content_type = "text/html")))]
-pub(super) async fn page(Path(name): Path<String>) -> Result<Response, ApiError> {
-    static PAGES: LazyLock<BTreeMap<&str, String>> =
-        LazyLock::new(|| manual::pages().iter().map(|page| (page.name, render(&page.text))).collect());
-    let page = PAGES.get(name.as_str()).cloned();
-    page.map(answer).ok_or_else(|| ApiError::not_found(format!("the manual has no page `{name}`: see /docs")))
+pub(super) async fn page(
+    Path(name): Path<String>,
+    here: Here,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    static PAGES: LazyLock<BTreeMap<&str, Stored>> = LazyLock::new(|| {
+        let render = |page: &manual::Page| (page.name, Stored::new(render(&page.text), HTML));
+        manual::pages().iter().map(render).collect()
+    });
+    if uri.path().ends_with('/') {
+        // Links between pages are relative.
+        return Ok(Redirect::permanent(here.path()).into_response());
+    }
+    let page = PAGES.get(name.as_str());
+    let page =
+        page.ok_or_else(|| ApiError::not_found(format!("the manual has no page `{name}`: see /docs")))?;
+    Ok(with_policy(page.answer(&headers)))
 }
 
-fn answer(page: String) -> Response {
+/// Lets the page have its style, and nothing else.
+fn with_policy(mut page: Response) -> Response {
     static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
         let policy =
             format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
         HeaderValue::try_from(policy).expect("base64 fits into a header")
     });
-    let kind: [(HeaderName, HeaderValue); 2] = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
-    ];
-    (kind, page).into_response()
+    page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
+    page
 }
 
 /// Makes a web page of a Markdown text, whose first line is the title.

@@ -78,13 +78,24 @@ fn repeated(
     body: &Map<String, Value>,
 ) -> Result<Response, ApiError> {
     let subscription = &known.subscription;
-    let is_same = [
-        ("name", subscription.name.as_str()),
-        ("jsonpath", subscription.jsonpath.as_str()),
-        ("target_url", subscription.target_url.as_str()),
-    ]
-    .into_iter()
-    .all(|(name, value)| body.get(name).and_then(Value::as_str) == Some(value));
+    let shown = serde_json::to_value(show(api, known)).unwrap_or_default();
+    // Others are shown in another form than they are given.
+    let compared = [
+        "name",
+        "jsonpath",
+        "target_url",
+        "filter_dialect",
+        "version",
+        "extensions",
+        "timeout_ms",
+        "max_in_flight",
+        "event_format",
+        "content_mode",
+        "content_type",
+        "handshake",
+        "target_ca",
+    ];
+    let is_same = compared.iter().all(|name| body.get(*name).is_none_or(|value| shown[*name] == *value));
     if !is_same || subscription.deleted.is_some() {
         return Err(ApiError::unprocessable(format!(
             "this `Idempotency-Key` has made the subscription {}, which is another one, or was changed or deleted since: \
@@ -95,7 +106,7 @@ fn repeated(
     Ok(with_tag(Json(show(api, known)).into_response(), known.revision))
 }
 
-/// Creates a subscription of a user from the members of a body; `id` is `None` for a new one. `upload` stores its module, once the rest is right.
+/// Creates a subscription of a user from the members of a body; `id` names it, instead of a random one. `upload` stores its module, once the rest is right.
 pub(crate) async fn create_from(
     api: &Api,
     user: &User,
@@ -169,6 +180,11 @@ pub(super) struct Page {
 }
 
 impl Page {
+    /// Tells whether it asks for nothing but a part of all, in their order.
+    fn is_plain(&self) -> bool {
+        self.q.is_none() && self.state.is_none() && self.sort.is_none()
+    }
+
     /// Tells whether a subscription is to be listed.
     fn wants(&self, known: &CompiledSubscription) -> bool {
         let subscription = &known.subscription;
@@ -196,7 +212,7 @@ impl Page {
                 all.sort_by_cached_key(|known| Reverse(known.subscription.name.to_lowercase()));
             }
             // They are in this order already.
-            Some(Order::Created | _) | None => {}
+            None | Some(Order::Created) => {}
         }
     }
 }
@@ -217,12 +233,24 @@ pub(super) async fn list(
     if *whose != user.name && !user.is_admin() {
         return Err(ApiError::forbidden("only an admin may list the subscriptions of others"));
     }
-    // They are in memory, and a user has at most `user_subscriptions_max` of them.
-    let mut all = api.directory.page_of_user(whose, None, usize::MAX).unwrap_or_default();
-    page.sort(&mut all);
-    let is_last = page.after.map(|after| move |known: &CompiledSubscription| known.subscription.id == after);
-    all.retain(|known| page.wants(known) || page.after == Some(known.subscription.id));
-    let (shown, more) = part(all, page.limit, is_last).ok_or_else(not_yours)?;
+    let (shown, more) = if page.is_plain() {
+        let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
+        let all = api.directory.page_of_user(whose, page.after, limit.saturating_add(1));
+        part(all.ok_or_else(not_yours)?, page.limit, None::<fn(&_) -> bool>)
+    } else {
+        // Up to `user_subscriptions_max` are searched and sorted.
+        let (api, whose, page) = (Arc::clone(&api), whose.clone(), page.clone());
+        let searching = tokio::task::spawn_blocking(move || {
+            let mut all = api.directory.page_of_user(&whose, None, usize::MAX).unwrap_or_default();
+            all.retain(|known| page.wants(known) || page.after == Some(known.subscription.id));
+            page.sort(&mut all);
+            let is_last =
+                page.after.map(|after| move |known: &CompiledSubscription| known.subscription.id == after);
+            part(all, page.limit, is_last)
+        });
+        searching.await.expect("searching does not panic, and the runtime outlives the request")
+    }
+    .ok_or_else(not_yours)?;
     let last = shown.last().filter(|_| more).map(|known| known.subscription.id);
     let next = last.map(|last| Page { after: Some(last), ..page.clone() });
     Ok((here.link(next), Json(shown.iter().map(|known| show(&api, known)).collect())))

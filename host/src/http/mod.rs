@@ -44,6 +44,7 @@ mod sending;
 mod server;
 mod sessions;
 mod sites;
+mod stored;
 pub(crate) mod story;
 mod subscription_body;
 mod tail;
@@ -60,7 +61,9 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::MethodRouter;
 use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -193,7 +196,7 @@ impl Routes {
             let methods = endpoints.into_iter().map(|endpoint| endpoint.gated(api));
             let methods = methods.fold(MethodRouter::new(), MethodRouter::merge);
             // What `/receive` answers is too short to become shorter, and this is its fast path.
-            let methods = if path == "/receive" { methods } else { methods.layer(CompressionLayer::new()) };
+            let methods = if path == "/receive" { methods } else { methods.layer(compression()) };
             router = router.route(path, methods.clone());
             // A catch-all includes the slash in its last part.
             if path != "/" && !path.contains('*') {
@@ -202,6 +205,12 @@ impl Routes {
         }
         router
     }
+}
+
+/// Returns the compression of answers. Modules hardly become shorter; `/openapi.json` and the manual are stored compressed.
+fn compression() -> CompressionLayer<impl Predicate + Send + Sync + 'static> {
+    let is_worth_it = DefaultPredicate::new().and(NotForContentType::const_new(module::WASM));
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_worth_it)
 }
 
 /// Returns all routes. Requests need the address that they come from
@@ -262,8 +271,8 @@ fn routes() -> Routes {
         )
         .route("/plugins", [get(READ, plugins::list), post(SUBSCRIBE, plugins::upload)])
         .route("/plugins/{digest}", [get(READ, plugins::read)])
-        .route("/events", [get(READ, events::list), delete(ADMIN, events::purge)])
-        .route("/events/tail", [get(READ, tail::events).with(streams)])
+        .route("/events", [get(READ, events::list).with(dry_runs.clone()), delete(ADMIN, events::purge)])
+        .route("/events/tail", [get(READ, tail::events).with(streams).with(dry_runs.clone())])
         .route("/events/{id}", [get(READ, events::read).with(dry_runs), delete(ADMIN, events::purge_one)])
         .route("/events/{id}/retry", [post(SUBSCRIBE, events::retry)])
         .route("/status/{id}", [get(READ, tasks::status)])

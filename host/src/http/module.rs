@@ -24,7 +24,7 @@ use waypost_domain::{PluginDigest, PluginUse, Subscription, SubscriptionId};
 use waypost_engine::delivery::BreakerState;
 use waypost_runtime::clock;
 
-const WASM: &str = "application/wasm";
+pub(super) const WASM: &str = "application/wasm";
 
 /// Gives a subscription a module
 ///
@@ -69,7 +69,7 @@ pub(super) async fn update(
 #[utoipa::path(get, path = "/eventmatch/{uuid}/plugin", operation_id = "read_plugin",
     tag = "Plugins",
     responses((status = 200, description = "The module",
-        content((v1::Module = "application/json"), (v1::Component = "application/wasm")))))]
+        content((v1::SubscriptionModule = "application/json"), (v1::Component = "application/wasm")))))]
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     user: User,
@@ -83,7 +83,8 @@ pub(super) async fn read(
     if accepted.contains("json") {
         let module = api.modules.module(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;
         let breaker = api.dispatcher.breaker(id).map(show_breaker);
-        let shown = v1::Module { config: Some(plugin.config.clone()), breaker, ..plugins::show(&module) };
+        let shown =
+            v1::SubscriptionModule { module: plugins::show(&module), config: plugin.config.clone(), breaker };
         return Ok(Json(shown).into_response());
     }
     let wasm = api.modules.bytes(plugin.digest).await?.ok_or_else(|| gone(plugin.digest))?;

@@ -4,16 +4,20 @@
 
 use std::sync::LazyLock;
 
-use axum::Json;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as OpenApiDocument;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, Ref, RefOr, Required, ResponseBuilder, SecurityRequirement,
+};
 use waypost_api::v1;
 
 use super::gate::Needs;
+use super::stored::Stored;
 use super::{
     audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jwks, me, module, plugins,
     receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
@@ -91,7 +95,11 @@ use super::{
         v1::DeliveryState,
         v1::FilterDialect,
         v1::SubscriptionOrder,
-        v1::SubscriptionState
+        v1::SubscriptionState,
+        v1::EventGap,
+        v1::DeliveryGap,
+        v1::FilterFailure,
+        v1::StreamEnd
     ))
 )]
 struct Description;
@@ -104,6 +112,27 @@ const PARTS: [(&str, Option<KnownFormat>, &str); 6] = [
     ("handler", None, "The name of a handler."),
     ("arguments", None, "Arguments of the handler, each with a `/` before it."),
     ("page", None, "The name of a page."),
+];
+
+/// Headers of answers: their names and meanings, and which operations have them.
+const HEADERS: [(&str, &str, &[&str]); 2] = [
+    (
+        "Link",
+        "The next page, as `<URL>; rel=\"next\"` (RFC 8288); left out at the end.",
+        &[
+            "list_tasks",
+            "list_scriptlogs",
+            "list_subscriptions",
+            "list_modules",
+            "list_tokens",
+            "list_sessions",
+        ],
+    ),
+    (
+        "ETag",
+        "The version, for `If-Match` and `If-None-Match`.",
+        &["create_subscription", "read_subscription", "update_subscription", "rotate_secret"],
+    ),
 ];
 
 const BEARER: &str = "token";
@@ -141,6 +170,16 @@ fn describe(routes: &[(&'static str, &'static str, Needs)]) -> OpenApiDocument {
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body {
                 body.required.get_or_insert(Required::True);
+            }
+            let id = operation.operation_id.as_deref().unwrap_or_default();
+            for (name, meaning, with_it) in HEADERS {
+                let answer = operation.responses.responses.get_mut("200").filter(|_| with_it.contains(&id));
+                if let Some(RefOr::T(answer)) = answer {
+                    let header = HeaderBuilder::new()
+                        .description(Some(meaning))
+                        .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+                    answer.headers.insert(name.to_owned(), header.build().into());
+                }
             }
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
             let parts = PARTS.iter().filter(|(name, _, _)| path.contains(&format!("{{{name}}}")));
@@ -180,8 +219,11 @@ fn described_path(route: &str) -> String {
 #[utoipa::path(get, path = "/openapi.json", operation_id = "read_description",
     tag = "Service",
     responses((status = 200, description = "The description", body = Object)))]
-pub(super) async fn read() -> Json<&'static OpenApiDocument> {
-    Json(document())
+pub(super) async fn read(headers: HeaderMap) -> Response {
+    static DOCUMENT: LazyLock<Stored> = LazyLock::new(|| {
+        Stored::new(document().to_json().expect("a description can be written"), "application/json")
+    });
+    DOCUMENT.answer(&headers)
 }
 
 #[cfg(test)]

@@ -19,8 +19,6 @@ pub fn show(report: &Report, uploaded: Option<Timestamp>) -> v1::Module {
         compiled_bytes: report.compiled_bytes,
         memory_bytes: report.memory_bytes,
         used_by: None,
-        config: None,
-        breaker: None,
     }
 }
 

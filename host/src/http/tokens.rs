@@ -62,19 +62,19 @@ pub(super) async fn create(
     let now = clock::now();
     let (mut token, secret) = (wanted(body::object(&headers, &body)?, now)?, secret());
     if let Some(id) = key.id("token", &user.name).map(TokenId::from_uuid) {
-        if api.identity.tokens().get(id).is_some() {
-            return Err(ApiError::conflict(format!(
-                "this `Idempotency-Key` has made the token {id}, which was shown then: if you do not have it, revoke it, \
-                 and use another key"
-            )));
-        }
         token.id = id;
     }
     let text = token_text(&secret);
     (token.hash, token.by) = (SecretHash::of(&text), user.name.clone());
     let note = AuditEntry::new(Action::TokenCreate, token.id, &user.actor(), now).of(&token.user);
     let note = note.with("name", token.name.as_str()).with("scopes", token.scopes.to_string());
-    api.store.put_token(token.clone(), note).await?;
+    if !api.store.put_token(token.clone(), note).await? {
+        return Err(ApiError::conflict(format!(
+            "this `Idempotency-Key` has made the token {}, which was shown then: if you do not have it, revoke it, and use \
+             another key",
+            token.id
+        )));
+    }
     let shown = v1::Token { token: Some(text), ..show(&token, None) };
     Ok((StatusCode::CREATED, Json(shown)))
 }

@@ -31,8 +31,12 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def map_body(context, body):
-    """Makes subscriptions whose target is on this machine, with a filter."""
-    if isinstance(body, dict) and context.operation.path.startswith("/eventmatch"):
+    """Makes events that are valid but for one thing, and subscriptions whose target is on this machine."""
+    if isinstance(body, dict) and context.operation.path in ("/receive", "/eventmatch/{uuid}/test"):
+        for name, value in (("specversion", "1.0"), ("source", "/random"), ("type", "org.example.random")):
+            if isinstance(body.get(name), str):
+                body[name] = value
+    elif isinstance(body, dict) and context.operation.path.startswith("/eventmatch"):
         if isinstance(body.get("target_url"), str):
             body["target_url"] = "http://127.0.0.1:9/nowhere"
         if isinstance(body.get("jsonpath"), str):

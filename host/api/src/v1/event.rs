@@ -142,17 +142,17 @@ pub struct Purged {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CloudEvent {
     /// The version.
-    #[schema(pattern = "^1\\.0$", examples("1.0"))]
+    #[schema(examples("1.0"))]
     pub specversion: String,
     /// An id, unique for the source.
     #[schema(min_length = 1, examples("run-7"))]
     pub id: String,
     /// Where it comes from: a URI reference.
-    #[schema(min_length = 1, pattern = "^/[a-z0-9/-]*$", examples("/microscope"))]
+    #[schema(min_length = 1, examples("/microscope"))]
     pub source: String,
     /// Its type.
     #[serde(rename = "type")]
-    #[schema(min_length = 1, pattern = "^[a-z0-9.]+$", examples("org.example.run.done"))]
+    #[schema(min_length = 1, examples("org.example.run.done"))]
     pub kind: String,
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,9 +162,50 @@ pub struct CloudEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub time: Option<Time>,
+    /// The media type of its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, examples("application/json"))]
+    pub datacontenttype: Option<String>,
+    /// The schema of its data: a URI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub dataschema: Option<String>,
     /// Its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
+    /// Its data in base64, where they are bytes; then it has no `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub data_base64: Option<String>,
+}
+
+/// Tells that events were left out of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventGap {
+    /// The last event that the stream has sent: those that were left out came later. Null if it has sent none.
+    pub after: Option<Uuid>,
+    /// The last event that was left out; null unless you are an admin.
+    pub until: Option<Uuid>,
+}
+
+/// Tells that a stream's filter gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilterFailure {
+    /// About which event.
+    pub event: Uuid,
+    /// Why.
+    pub reason: String,
+}
+
+/// Tells that there were more new deliveries than a stream looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeliveryGap {}
+
+/// The last message of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamEnd {
+    /// Why it ends.
+    pub reason: String,
 }
 
 /// The ids that events got when they were received: one, or those of a batch.

@@ -1,6 +1,7 @@
 //! Version 1: members may be added to it, and none is removed or changed.
 //!
-//! Members that are null are written, so that a reader sees what there could be.
+//! Members that are null are written, so that a reader sees what there could be. A reader has to be as new as what it reads:
+//! it does not know words that were added later.
 
 mod access;
 mod delivery;
@@ -24,13 +25,13 @@ pub use delivery::{
 };
 pub use dry_run::{Address, DryRun, PolicyAnswer, PolicyVerdict, Request, Target, TargetVerdict};
 pub use event::{
-    CloudEvent, EventPage, EventSummary, FailedFilter, Mode, Purged, Received, Redelivered, RedeliveryOf,
-    Story, UnmatchedFilter,
+    CloudEvent, DeliveryGap, EventGap, EventPage, EventSummary, FailedFilter, FilterFailure, Mode, Purged,
+    Received, Redelivered, RedeliveryOf, Story, StreamEnd, UnmatchedFilter,
 };
 pub use explanation::{
     Condition, ExplainedHandler, ExplainedSubscription, Explanation, FilterExplanation, Step,
 };
-pub use module::{Breaker, Component, Import, Manifest, Module};
+pub use module::{Breaker, Component, Import, Manifest, Module, SubscriptionModule};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
@@ -54,7 +55,6 @@ macro_rules! words {
         $(#[doc = $doc])+
         $(#[derive($derive)])?
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-        #[non_exhaustive]
         pub enum $name {
             $($(#[$meta])* #[serde(rename = $word)] $value,)+
         }

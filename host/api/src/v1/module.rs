@@ -12,7 +12,7 @@ pub struct Module {
     pub digest: String,
     /// Its size.
     pub bytes: u64,
-    /// When it was first uploaded.
+    /// When it was uploaded last; null for one that was only checked.
     pub uploaded: Option<Time>,
     /// Those of `metadata`, `policy`, `filter`, `transform` and `handler` that it exports, in the order in which they run.
     pub exports: Vec<String>,
@@ -30,13 +30,19 @@ pub struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub used_by: Option<Vec<Uuid>>,
-    /// Of a subscription: what the plugin is told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Object)]
-    pub config: Option<Map<String, Value>>,
-    /// Of a subscription: the breaker, if the plugin has failed recently.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+}
+
+/// The module of a subscription.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubscriptionModule {
+    /// The module.
+    #[serde(flatten)]
+    pub module: Module,
+    /// What the plugin is told.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub config: Map<String, Value>,
+    /// The breaker; null unless the plugin has failed recently.
     pub breaker: Option<Breaker>,
 }
 

@@ -48,9 +48,12 @@ impl<'a, 'txn> Access<'a, 'txn> {
         Self { tables, marks, changed: Vec::new(), entries: 0 }
     }
 
-    /// Writes a token, unless its user has as many as may be, or a session; returns `false` if the token of a session is
-    /// gone.
+    /// Writes a new token, unless its user has as many as may be, or a session; returns `false` if there is one with this id, or
+    /// the token of a session is gone.
     pub(super) fn put(&mut self, token: &Token, most: u32) -> Result<Result<bool, Error>, Fault> {
+        if self.tables.tokens.get(key(token.id))?.is_some() {
+            return Ok(Ok(false));
+        }
         if let Some(parent) = token.session_of {
             if self.tables.tokens.get(key(parent))?.is_none() {
                 return Ok(Ok(false));
