@@ -115,6 +115,30 @@ async fn the_deliveries_of_a_subscription_are_followed_from_state_to_state() {
     }
 }
 
+/// More than the newest page of deliveries had been missed, and the rest of them never came.
+#[tokio::test]
+async fn all_deliveries_that_were_missed_follow() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let batch: Vec<_> = (0..250).map(|number| event_1_0(&number.to_string())).collect();
+    let batch = serde_json::to_vec(&batch).unwrap();
+    server.receive_as("application/cloudevents-batch+json", batch).await.ok();
+    let all = format!("/eventmatch/{subscription}/deliveries?state=delivered&limit=1000");
+    wait_until("all are delivered", async || {
+        let page = server.get(&all).await.ok().json();
+        (page["deliveries"].as_array().unwrap().len() == 250).then_some(())
+    })
+    .await;
+    let path = format!("/eventmatch/{subscription}/tail");
+    let mut stream = Stream::open(&server, &path, &[("last-event-id", "0")]).await;
+    let mut missed = std::collections::BTreeSet::new();
+    while missed.len() < 250 {
+        let message = stream.next().await.unwrap();
+        assert_eq!((message.name.as_str(), &message.data["state"]), ("delivery", &json!("delivered")));
+        assert!(missed.insert(message.data["event"].to_string()), "each once");
+    }
+}
+
 /// Policy had let nobody see the event yet, and the stream has no way to know when it does: it looks again.
 #[tokio::test]
 async fn a_stream_shows_an_event_once_policy_has_let_its_reader_see_it() {

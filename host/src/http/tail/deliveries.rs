@@ -88,7 +88,7 @@ impl Deliveries {
             followed: BTreeMap::new(),
             upto: None,
             has_gap: false,
-            again: Instant::now() + AGAIN,
+            again: Instant::now(),
         };
         let is_enough = |oldest: EventId| since.is_none_or(|since| received(oldest) < since);
         let (newest, has_gap) = begun.newest(is_enough).await?;
@@ -97,10 +97,9 @@ impl Deliveries {
         begun.hide(&newest);
         for delivery in begun.look(newest).await? {
             let event = EventId::from_uuid(delivery.event);
-            match since.is_none_or(|since| changed(&delivery) <= since) {
-                true => drop(begun.followed.insert(event, Known::of(&delivery.delivery))),
-                // The first read sends it.
-                false => drop(begun.followed.remove(&event)),
+            // The others stay hidden until the first read, which sends them.
+            if since.is_none_or(|since| changed(&delivery) <= since) {
+                begun.followed.insert(event, Known::of(&delivery.delivery));
             }
         }
         Ok(begun)
