@@ -99,7 +99,7 @@
 //! ```
 //!
 //! `domain` uses none of them, `matching` only `domain`; neither knows tokio. Absent on purpose: redb outside `store`,
-//! wasmtime outside `sandbox`, HTTP statuses outside `http` (those of other crates' errors are chosen in `http::error`), the wall clock outside `runtime::clock`, and any
+//! wasmtime outside `sandbox`, HTTP statuses outside `http` (those of errors are chosen in `http::error`), the wall clock outside `runtime::clock`, and any
 //! global state. Every long task is a `stage`: the end of one ends the service.
 
 mod embed;

@@ -2,9 +2,10 @@
 
 use std::process::{Command, Output};
 
+use http::Method;
 use serde_json::json;
 
-use crate::harness::{Server, Target, event_1_0, wait_until};
+use crate::harness::{Server, Target, event_1_0, merged, wait_until};
 
 /// Returns the Python with the packages of these tests, if there is one.
 #[expect(clippy::print_stderr, reason = "a test that is skipped has no other way to say so")]
@@ -72,4 +73,30 @@ async fn a_generated_client_subscribes_and_sends() {
     assert_success(&run(command).await);
     let request = wait_until("the event is delivered", async || target.requests("/t").pop()).await;
     assert_eq!(request.event_id(), "run-7");
+}
+
+/// The server reads some bodies member by member, so that it can point at the wrong one. A member that is described and that
+/// it does not know would be ignored, or refused.
+#[tokio::test]
+async fn each_member_that_is_described_is_read() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    let subscription = server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let description = server.get("/openapi.json").await.ok().json();
+    let of_subscription = |part: &str| format!("/eventmatch/{subscription}{part}");
+    for (schema, method, path, rest) in [
+        ("NewSubscription", Method::PUT, of_subscription(""), json!({})),
+        ("Rotation", Method::POST, of_subscription("/rotate-secret"), json!({})),
+        ("NewRecovery", Method::POST, of_subscription("/recover"), json!({"since": "earliest"})),
+        ("NewToken", Method::POST, "/tokens".to_owned(), json!({"user": "ann"})),
+    ] {
+        let members = description["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        assert!(!members.is_empty());
+        for name in members.keys() {
+            // No member is a list of numbers.
+            let body = merged(rest.clone(), json!({name.as_str(): [7]})).to_string();
+            let headers = [("content-type", "application/json")];
+            let reply = server.send(method.clone(), &path, &headers, body).await;
+            reply.refused(422).within(&format!("/{name}"));
+        }
+    }
 }

@@ -227,3 +227,22 @@ async fn a_stream_ends_with_the_token_of_its_reader() {
     let message = stream.next().await.unwrap();
     assert_eq!((message.name.as_str(), &message.data["title"]), ("error", &json!("Unauthorized")));
 }
+
+/// Over HTTP/2, an answer without an end looked like a client that takes nothing: after `idle_timeout_ms` it was cut off.
+#[tokio::test]
+async fn a_stream_over_http_2_is_not_silent_while_it_has_messages() {
+    const IDLE: Duration = Duration::from_millis(500);
+    let server = Server::with(&["--idle-timeout-ms", "500", "--header-timeout-ms", "500"]).await;
+    let tcp = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(connection);
+    let request = http::Request::get(format!("{}/events/tail", server.url)).body(()).unwrap();
+    let mut body = client.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < 3 * IDLE {
+        server.receive(&event_1_0("one")).await;
+        let chunk = body.data().await.expect("the stream goes on").unwrap();
+        body.flow_control().release_capacity(chunk.len()).unwrap();
+    }
+}

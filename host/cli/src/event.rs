@@ -134,11 +134,11 @@ async fn show(client: &Client, ids: &[EventId]) -> anyhow::Result<()> {
 
 async fn purge(arguments: Purge) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
-    let mut all = v1::Purged { purged: 0, kept: 0 };
+    let mut all = v1::PurgeReport { purged: 0, kept: 0 };
     for id in &arguments.ids {
-        let one: v1::Purged =
+        let one: v1::PurgeReport =
             client.json(client.request(Method::DELETE, &["events", &id.to_string()])).await?;
-        all = v1::Purged { purged: all.purged + one.purged, kept: all.kept + one.kept };
+        all = v1::PurgeReport { purged: all.purged + one.purged, kept: all.kept + one.kept };
     }
     if arguments.ids.is_empty() {
         let before = arguments.older_than_date.unwrap_or_else(a_day_ago);
@@ -153,15 +153,15 @@ async fn retry(arguments: Retry) -> anyhow::Result<()> {
     let client = arguments.server.client()?;
     for id in &arguments.ids {
         let path = ["events", &id.to_string(), "retry"];
-        let retried: v1::Redelivered = client.json(client.request(Method::POST, &path)).await?;
+        let retried: v1::Redelivery = client.json(client.request(Method::POST, &path)).await?;
         print::line(format_args!("Event - {id}"))?;
-        for v1::RedeliveryOf { subscription, handler, .. } in retried.deliveries {
+        for v1::RedeliveryTarget { subscription, handler, .. } in retried.deliveries {
             match handler {
                 Some(handler) => print::line(format_args!("    RUN {handler} due again"))?,
                 None => print::line(format_args!("    ELM {subscription} due again"))?,
             }
         }
-        for v1::UnmatchedFilter { subscription, reason } in retried.filters_failed {
+        for v1::RedeliveryFailure { subscription, reason } in retried.filters_failed {
             print::line(format_args!("    FILTER {subscription} failed: {reason}"))?;
         }
     }
@@ -175,7 +175,7 @@ impl Server {
 }
 
 /// Says how many events are gone.
-fn count(v1::Purged { purged, kept }: v1::Purged) -> String {
+fn count(v1::PurgeReport { purged, kept }: v1::PurgeReport) -> String {
     let events = if purged == 1 { "event" } else { "events" };
     let kept = if kept == 0 { String::new() } else { format!(", kept {kept} with open deliveries") };
     format!("purged {purged} {events}{kept}")
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_purge_says_how_many() {
-        let text = |purged, kept| count(v1::Purged { purged, kept });
+        let text = |purged, kept| count(v1::PurgeReport { purged, kept });
         assert_eq!(text(1, 0), "purged 1 event");
         assert_eq!(text(0, 2), "purged 0 events, kept 2 with open deliveries");
     }

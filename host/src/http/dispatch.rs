@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::Method;
+use axum::http::request::Parts;
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
@@ -24,11 +25,9 @@ const ARGUMENTS_MAX: usize = 256;
 pub(super) async fn dispatch(
     State(api): State<Arc<Api>>,
     user: User,
-    method: Method,
-    headers: HeaderMap,
-    uri: Uri,
+    request: Parts,
 ) -> Result<Response, ApiError> {
-    start(&api, &user, &method, &headers, &uri).await
+    start(&api, &user, &request).await
 }
 
 /// Starts a handler with arguments
@@ -41,25 +40,17 @@ pub(super) async fn dispatch(
 pub(super) async fn dispatch_with(
     State(api): State<Arc<Api>>,
     user: User,
-    method: Method,
-    headers: HeaderMap,
-    uri: Uri,
+    request: Parts,
 ) -> Result<Response, ApiError> {
-    start(&api, &user, &method, &headers, &uri).await
+    start(&api, &user, &request).await
 }
 
-async fn start(
-    api: &Api,
-    user: &User,
-    method: &Method,
-    headers: &HeaderMap,
-    uri: &Uri,
-) -> Result<Response, ApiError> {
-    if *method == Method::HEAD {
+async fn start(api: &Api, user: &User, request: &Parts) -> Result<Response, ApiError> {
+    if request.method == Method::HEAD {
         // The router passes HEAD on as GET, but a HEAD request is not meant to start a program.
         return Err(ApiError::no_method("HEAD starts no handler: send GET or POST"));
     }
-    let path = uri.path().strip_prefix("/dispatch/").unwrap_or_default();
+    let path = request.uri.path().strip_prefix("/dispatch/").unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut parts = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
     let name = parts.remove(0);
@@ -67,7 +58,7 @@ async fn start(
         return Err(ApiError::bad_request(format!("a run takes at most {ARGUMENTS_MAX} arguments")));
     }
     let id = api.runs.dispatch(&name, parts, &user.name).await?;
-    Ok(answer(&[id], false, prefers_json(headers)))
+    Ok(answer(&[id], false, prefers_json(&request.headers)))
 }
 
 fn decode(part: &str) -> Result<String, ApiError> {

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 use super::parameters::Here;
-use super::stored::Stored;
+use super::static_body::StaticBody;
 use crate::manual;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -55,8 +55,8 @@ pub(super) async fn page(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    static PAGES: LazyLock<BTreeMap<&str, Stored>> = LazyLock::new(|| {
-        let render = |page: &manual::Page| (page.name, Stored::new(render(&page.text), HTML));
+    static PAGES: LazyLock<BTreeMap<&str, StaticBody>> = LazyLock::new(|| {
+        let render = |page: &manual::Page| (page.name, StaticBody::new(render(&page.text), HTML));
         manual::pages().iter().map(render).collect()
     });
     if uri.path().ends_with('/') {

@@ -59,7 +59,7 @@ pub(super) async fn create(
     }
     let id = key.id("subscription", &user.name).map(SubscriptionId::from_uuid);
     if let Some(known) = id.and_then(|id| api.directory.compiled(id)) {
-        return repeated(&api, &known, &body);
+        return repeated(&api, &known, body);
     }
     let (created, sending) = create_from(&api, &user, id, body, async |now| {
         if let Some((module, _turn)) = module {
@@ -71,42 +71,32 @@ pub(super) async fn create(
     Ok(with_tag(sending.answer(show(&api, &created)), created.revision))
 }
 
-/// Answers a request whose key has made a subscription already.
+/// Answers a request whose key has made a subscription already: with this, if the body would change nothing of it. Secrets
+/// are not compared, nor what is said of sending.
 fn repeated(
     api: &Api,
     known: &CompiledSubscription,
-    body: &Map<String, Value>,
+    mut body: Map<String, Value>,
 ) -> Result<Response, ApiError> {
-    let subscription = &known.subscription;
-    let shown = serde_json::to_value(show(api, known)).unwrap_or_default();
-    // Others are shown in another form than they are given.
-    let compared = [
-        "name",
-        "jsonpath",
-        "target_url",
-        "filter_dialect",
-        "version",
-        "extensions",
-        "timeout_ms",
-        "max_in_flight",
-        "event_format",
-        "content_mode",
-        "content_type",
-        "handshake",
-        "target_ca",
-    ];
-    let is_same = compared.iter().all(|name| body.get(*name).is_none_or(|value| shown[*name] == *value));
-    if !is_same || subscription.deleted.is_some() {
+    let (stored, now) = (&known.subscription, clock::now());
+    recover::take_start_at(&mut body, now)?;
+    SendingBody::take(&mut body, &api.guard)?;
+    body.remove("auth");
+    let mut again = Subscription::clone(stored);
+    subscription_body::update(body, &mut again, api.filter_dialect, api.store.vault(), now)?;
+    again.updated = stored.updated;
+    if again != **stored || stored.deleted.is_some() {
         return Err(ApiError::unprocessable(format!(
             "this `Idempotency-Key` has made the subscription {}, which is another one, or was changed or deleted since: \
              use another key",
-            subscription.id
+            stored.id
         )));
     }
     Ok(with_tag(Json(show(api, known)).into_response(), known.revision))
 }
 
-/// Creates a subscription of a user from the members of a body; `id` names it, instead of a random one. `upload` stores its module, once the rest is right.
+/// Creates a subscription of a user from the members of a body, with `id` or a random one. `upload` stores its module, once
+/// the rest is right.
 pub(crate) async fn create_from(
     api: &Api,
     user: &User,
@@ -233,25 +223,24 @@ pub(super) async fn list(
     if *whose != user.name && !user.is_admin() {
         return Err(ApiError::forbidden("only an admin may list the subscriptions of others"));
     }
-    let (shown, more) = if page.is_plain() {
-        let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
-        let all = api.directory.page_of_user(whose, page.after, limit.saturating_add(1));
-        part(all.ok_or_else(not_yours)?, page.limit, None::<fn(&_) -> bool>)
+    let id = |known: &CompiledSubscription| known.subscription.id;
+    let part = if page.is_plain() {
+        // One more than are shown tells whether more follow.
+        let limit = page.limit.map_or(usize::MAX, |limit| limit.get().saturating_add(1));
+        let all = api.directory.page_of_user(whose, page.after, limit);
+        all.and_then(|all| part(all, page.limit, None, id))
     } else {
         // Up to `user_subscriptions_max` are searched and sorted.
         let (api, whose, page) = (Arc::clone(&api), whose.clone(), page.clone());
         let searching = tokio::task::spawn_blocking(move || {
             let mut all = api.directory.page_of_user(&whose, None, usize::MAX).unwrap_or_default();
-            all.retain(|known| page.wants(known) || page.after == Some(known.subscription.id));
+            all.retain(|known| page.wants(known) || page.after == Some(id(known)));
             page.sort(&mut all);
-            let is_last =
-                page.after.map(|after| move |known: &CompiledSubscription| known.subscription.id == after);
-            part(all, page.limit, is_last)
+            part(all, page.limit, page.after, id)
         });
         searching.await.expect("searching does not panic, and the runtime outlives the request")
-    }
-    .ok_or_else(not_yours)?;
-    let last = shown.last().filter(|_| more).map(|known| known.subscription.id);
+    };
+    let (shown, last) = part.ok_or_else(not_yours)?;
     let next = last.map(|last| Page { after: Some(last), ..page.clone() });
     Ok((here.link(next), Json(shown.iter().map(|known| show(&api, known)).collect())))
 }

@@ -304,13 +304,13 @@ pub(super) struct Only {
 /// To all subscriptions of yours that match it now, or to one of them; an admin sends it to everyone's.
 #[utoipa::path(post, path = "/events/{id}/retry", operation_id = "redeliver_event",
     tag = "Events", params(Only),
-    responses((status = 200, description = "What is sent again", body = v1::Redelivered)))]
+    responses((status = 200, description = "What is sent again", body = v1::Redelivery)))]
 pub(super) async fn retry(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId>,
     Parameters(only): Parameters<Only>,
-) -> Result<Json<v1::Redelivered>, ApiError> {
+) -> Result<Json<v1::Redelivery>, ApiError> {
     let view = find(&api, &user, id).await?;
     let matches = api.intake.matches(&view.event.event).await;
     let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -340,16 +340,16 @@ pub(super) async fn retry(
         // The event was purged in between.
         return Err(not_found(id));
     }
-    let deliveries = matched.into_iter().map(|recipient| v1::RedeliveryOf {
+    let deliveries = matched.into_iter().map(|recipient| v1::RedeliveryTarget {
         id: DeliveryId::of(id, recipient).uuid(),
         subscription: recipient.uuid(),
         handler: api.runs.name(recipient).map(ToString::to_string),
     });
-    let filters_failed = failed.into_iter().map(|(recipient, failure)| v1::UnmatchedFilter {
+    let filters_failed = failed.into_iter().map(|(recipient, failure)| v1::RedeliveryFailure {
         subscription: recipient.uuid(),
         reason: failure.to_string(),
     });
-    Ok(Json(v1::Redelivered {
+    Ok(Json(v1::Redelivery {
         id: id.uuid(),
         deliveries: deliveries.collect(),
         filters_failed: filters_failed.collect(),
@@ -371,12 +371,12 @@ pub(super) struct Before {
 /// Events with open deliveries are kept.
 #[utoipa::path(delete, path = "/events", operation_id = "purge_events",
     tag = "Events", params(Before),
-    responses((status = 200, description = "How many", body = v1::Purged)))]
+    responses((status = 200, description = "How many", body = v1::PurgeReport)))]
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
     user: User,
     Parameters(Before { before }): Parameters<Before>,
-) -> Result<Json<v1::Purged>, ApiError> {
+) -> Result<Json<v1::PurgeReport>, ApiError> {
     let before =
         before.ok_or_else(|| ApiError::bad_request("say which events: `?before=2026-01-31T00:00:00Z`"))?;
     let note = AuditEntry::new(Action::EventPurge, "", &user.actor(), clock::now());
@@ -389,12 +389,12 @@ pub(super) async fn purge(
 /// It is kept while deliveries of it are open.
 #[utoipa::path(delete, path = "/events/{id}", operation_id = "purge_event",
     tag = "Events",
-    responses((status = 200, description = "Whether it is gone", body = v1::Purged)))]
+    responses((status = 200, description = "Whether it is gone", body = v1::PurgeReport)))]
 pub(super) async fn purge_one(
     State(api): State<Arc<Api>>,
     user: User,
     Id(id): Id<EventId>,
-) -> Result<Json<v1::Purged>, ApiError> {
+) -> Result<Json<v1::PurgeReport>, ApiError> {
     let note = AuditEntry::new(Action::EventPurge, id, &user.actor(), clock::now());
     let purged = api.store.purge(Purge::Events(vec![id]), Some(note)).await?;
     if purged == PurgeReport::default() {
@@ -403,6 +403,6 @@ pub(super) async fn purge_one(
     Ok(show(purged))
 }
 
-fn show(purged: PurgeReport) -> Json<v1::Purged> {
-    Json(v1::Purged { purged: purged.purged, kept: purged.kept })
+fn show(purged: PurgeReport) -> Json<v1::PurgeReport> {
+    Json(v1::PurgeReport { purged: purged.purged, kept: purged.kept })
 }

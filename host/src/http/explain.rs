@@ -54,7 +54,7 @@ pub(super) async fn explain(
 }
 
 /// Explains the routes of handlers, in their order: the first that matches gets an event.
-async fn handlers(api: &Api, view: &View) -> Result<Vec<v1::ExplainedHandler>, ApiError> {
+async fn handlers(api: &Api, view: &View) -> Result<Vec<v1::HandlerExplanation>, ApiError> {
     let (json, routes) = (view.event.event.json(), api.directory.routes().to_vec());
     let explaining = tokio::task::spawn_blocking(move || {
         let event = Document::parse(&json)?;
@@ -67,7 +67,7 @@ async fn handlers(api: &Api, view: &View) -> Result<Vec<v1::ExplainedHandler>, A
     let explained =
         explaining.await.expect("explaining does not panic, and the runtime outlives the request");
     let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let shown = explained.iter().map(|(route, explanation)| v1::ExplainedHandler {
+    let shown = explained.iter().map(|(route, explanation)| v1::HandlerExplanation {
         handler: api.runs.name(route.recipient).map(ToString::to_string),
         matches: explanation.matches,
         filter: show(&route.filter, explanation),
@@ -97,11 +97,11 @@ fn show_subscription(
     view: &View,
     known: &CompiledSubscription,
     explanation: Option<&Explanation>,
-) -> v1::ExplainedSubscription {
+) -> v1::SubscriptionExplanation {
     let subscription = &known.subscription;
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
-    v1::ExplainedSubscription {
+    v1::SubscriptionExplanation {
         subscription: subscription.id.uuid(),
         name: subscription.name.clone(),
         matches: explanation.is_some_and(|explanation| explanation.matches),

@@ -44,7 +44,7 @@ mod sending;
 mod server;
 mod sessions;
 mod sites;
-mod stored;
+mod static_body;
 pub(crate) mod story;
 mod subscription_body;
 mod tail;

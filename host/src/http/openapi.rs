@@ -17,7 +17,7 @@ use utoipa::openapi::{
 use waypost_api::v1;
 
 use super::gate::Needs;
-use super::stored::Stored;
+use super::static_body::StaticBody;
 use super::{
     audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jwks, me, module, plugins,
     receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
@@ -220,8 +220,8 @@ fn described_path(route: &str) -> String {
     tag = "Service",
     responses((status = 200, description = "The description", body = Object)))]
 pub(super) async fn read(headers: HeaderMap) -> Response {
-    static DOCUMENT: LazyLock<Stored> = LazyLock::new(|| {
-        Stored::new(document().to_json().expect("a description can be written"), "application/json")
+    static DOCUMENT: LazyLock<StaticBody> = LazyLock::new(|| {
+        StaticBody::new(document().to_json().expect("a description can be written"), "application/json")
     });
     DOCUMENT.answer(&headers)
 }

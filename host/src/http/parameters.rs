@@ -55,20 +55,23 @@ fn plus<T: DeserializeOwned>(query: &str) -> Option<&'static str> {
     is_it.then_some(" (a `+` after the `?` is a space: write `%2B`)")
 }
 
-/// Returns the part of a list that a request asks for, and whether more follows; `None` where `after` finds nothing.
-pub(super) fn part<T>(
+/// Returns the part of a list that a request asks for: `limit` of it, behind the one with the id `after`. With it comes the
+/// id to go on behind, if more follows. `None` where nothing has the id `after`.
+pub(super) fn part<T, I: PartialEq>(
     mut all: Vec<T>,
     limit: Option<NonZeroUsize>,
-    after: Option<impl Fn(&T) -> bool>,
-) -> Option<(Vec<T>, bool)> {
-    if let Some(is_it) = after {
-        let place = all.iter().position(is_it)?;
+    after: Option<I>,
+    id: impl Fn(&T) -> I,
+) -> Option<(Vec<T>, Option<I>)> {
+    if let Some(after) = after {
+        let place = all.iter().position(|one| id(one) == after)?;
         all.drain(..=place);
     }
     let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
     let more = all.len() > limit;
     all.truncate(limit);
-    Some((all, more))
+    let last = all.last().filter(|_| more).map(id);
+    Some((all, last))
 }
 
 /// Refuses an `after` that is not in the list.

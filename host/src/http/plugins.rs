@@ -89,10 +89,9 @@ pub(super) async fn list(
         user.is_admin() || is_uploader || uses.contains_key(&module.report.digest)
     });
     modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded));
-    let is_last = page.after.map(|after| move |module: &Module| module.report.digest == after);
-    let (modules, more) = part(modules, page.limit, is_last).ok_or_else(after_nothing)?;
-    let last = modules.last().filter(|_| more);
-    let next = last.map(|last| Page { after: Some(last.report.digest), ..page });
+    let part = part(modules, page.limit, page.after, |module| module.report.digest);
+    let (modules, last) = part.ok_or_else(after_nothing)?;
+    let next = last.map(|last| Page { after: Some(last), ..page });
     let listed = modules.iter().map(|module| {
         let used_by = uses.remove(&module.report.digest).unwrap_or_default();
         v1::Module { used_by: Some(used_by), ..show(module) }

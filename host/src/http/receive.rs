@@ -31,7 +31,7 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
     tag = "Events",
     request_body(content = v1::CloudEvent, content_type = "application/cloudevents+json"),
     responses((status = 200, description = "The id of each event",
-        content((String = "text/plain"), (v1::Received = "application/json")))))]
+        content((String = "text/plain"), (v1::EventIds = "application/json")))))]
 pub(super) async fn receive(
     State(api): State<Arc<Api>>,
     sender: Sender,

@@ -39,12 +39,10 @@ fn write_operation(out: &mut String, method: &str, path: &str, operation: &Value
         let _infallible = writeln!(out, "{description}\n");
     }
     let scopes = array(&operation["security"]).iter().flat_map(members).flat_map(|(_, scopes)| array(scopes));
-    match scopes.map(text).next() {
-        Some(scope) => writeln!(out, "It needs the scope `{scope}`."),
-        None => writeln!(out, "Anyone may ask."),
-    }
-    .and_then(|()| writeln!(out))
-    .expect("a text takes what is written");
+    out.push_str(&match scopes.map(text).next() {
+        Some(scope) => format!("It needs the scope `{scope}`.\n\n"),
+        None => "Anyone may ask.\n\n".to_owned(),
+    });
     let parameters = array(&operation["parameters"]);
     if !parameters.is_empty() {
         out.push_str("| parameter | in | meaning |\n|---|---|---|\n");

@@ -29,7 +29,7 @@ pub(super) fn show_run(run: &HandlerRun) -> v1::HandlerRun {
             v1::Start { from: v1::StartFrom::Upload, ran: Some((*ran).into()), ..fresh }
         }
     };
-    let fetched = run.fetched.map(|fetched| v1::Fetched {
+    let fetched = run.fetched.map(|fetched| v1::FetchSummary {
         files: fetched.files,
         bytes: fetched.bytes,
         took_ms: millis(fetched.took),

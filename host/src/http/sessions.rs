@@ -21,7 +21,6 @@ use super::parameters::{Here, Parameters, after_nothing, part};
 use crate::identity::{SESSION_MAX, User, secret};
 use waypost_domain::{Action, AuditEntry, SecretHash, Token, TokenId, Via};
 use waypost_runtime::clock;
-use waypost_store::KnownToken;
 
 /// Begins a browser's session
 ///
@@ -87,10 +86,9 @@ pub(super) async fn list(
     let sessions = all.filter(|known| known.token.session_of.is_some() && may_end(&user, &known.token));
     let mut sessions: Vec<_> = sessions.collect();
     sessions.sort_by_key(|known| (known.token.created, known.token.id));
-    let is_last = page.after.map(|after| move |known: &Arc<KnownToken>| known.token.id == after);
-    let (sessions, more) = part(sessions, page.limit, is_last).ok_or_else(after_nothing)?;
-    let last = sessions.last().filter(|_| more);
-    let next = last.map(|last| Page { after: Some(last.token.id), ..page });
+    let part = part(sessions, page.limit, page.after, |known| known.token.id);
+    let (sessions, last) = part.ok_or_else(after_nothing)?;
+    let next = last.map(|last| Page { after: Some(last), ..page });
     Ok((here.link(next), Json(sessions.iter().map(|known| show(&known.token, known.used())).collect())))
 }
 

@@ -344,9 +344,9 @@ pub(super) fn show_answer(answer: &Answer) -> v1::Answer {
     v1::Answer { status: answer.status, body: answer.body.clone() }
 }
 
-fn show_redelivery(entry: &Entry) -> Option<v1::Begun> {
+fn show_redelivery(entry: &Entry) -> Option<v1::RequestedBy> {
     match entry {
-        Entry::Redelivery { at, by } => Some(v1::Begun { at: (*at).into(), by: by.clone() }),
+        Entry::Redelivery { at, by } => Some(v1::RequestedBy { at: (*at).into(), by: by.clone() }),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }
@@ -357,9 +357,9 @@ fn show_redelivery(entry: &Entry) -> Option<v1::Begun> {
     }
 }
 
-fn show_recovered(entry: &Entry) -> Option<v1::Begun> {
+fn show_recovered(entry: &Entry) -> Option<v1::RequestedBy> {
     match entry {
-        Entry::Recovered { at, by } => Some(v1::Begun { at: (*at).into(), by: by.clone() }),
+        Entry::Recovered { at, by } => Some(v1::RequestedBy { at: (*at).into(), by: by.clone() }),
         Entry::Attempt(_)
         | Entry::Dropped { .. }
         | Entry::FilterFailed { .. }

@@ -217,7 +217,7 @@ fn answer<S: Source>(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
+pub(super) struct TailQuery {
     /// A filter: only events in which it finds something.
     #[param(nullable = false)]
     jsonpath: Option<String>,
@@ -234,7 +234,7 @@ pub(super) struct Wanted {
 /// minute: `GET /events` has them. `filter_failed` (`FilterFailure`) says that the filter gave no answer. The last message
 /// is `bye` (`StreamEnd`) when the service stops, or `error` (`Problem`).
 #[utoipa::path(get, path = "/events/tail", operation_id = "tail_events",
-    tag = "Events", params(Wanted, LastEventIdHeader),
+    tag = "Events", params(TailQuery, LastEventIdHeader),
     responses((status = 200, description = "Messages", body = String, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
@@ -243,7 +243,7 @@ pub(super) async fn events(
     Extension(permits): Extension<DryRunPermits>,
     user: User,
     last: LastEventId,
-    Parameters(wanted): Parameters<Wanted>,
+    Parameters(wanted): Parameters<TailQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
     let dialect = wanted.filter_dialect.unwrap_or(api.filter_dialect);
     let filter = wanted.jsonpath.map(|text| Filter::parse(&text, dialect)).transpose()?;

@@ -61,9 +61,7 @@ pub(super) async fn create(
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
     let now = clock::now();
     let (mut token, secret) = (wanted(body::object(&headers, &body)?, now)?, secret());
-    if let Some(id) = key.id("token", &user.name).map(TokenId::from_uuid) {
-        token.id = id;
-    }
+    token.id = key.id("token", &user.name).map_or(token.id, TokenId::from_uuid);
     let text = token_text(&secret);
     (token.hash, token.by) = (SecretHash::of(&text), user.name.clone());
     let note = AuditEntry::new(Action::TokenCreate, token.id, &user.actor(), now).of(&token.user);
@@ -99,10 +97,9 @@ pub(super) async fn list(
     };
     let mut asked_for: Vec<_> = all.filter(is_asked_for).collect();
     asked_for.sort_by_key(|known| (known.token.created, known.token.id));
-    let is_last = whose.after.map(|after| move |known: &Arc<KnownToken>| known.token.id == after);
-    let (tokens, more) = part(asked_for, whose.limit, is_last).ok_or_else(after_nothing)?;
-    let last = tokens.last().filter(|_| more);
-    let next = last.map(|last| Whose { after: Some(last.token.id), ..whose.clone() });
+    let part = part(asked_for, whose.limit, whose.after, |known| known.token.id);
+    let (tokens, last) = part.ok_or_else(after_nothing)?;
+    let next = last.map(|last| Whose { after: Some(last), ..whose.clone() });
     Ok((here.link(next), Json(tokens.iter().map(|known| show(&known.token, known.used())).collect())))
 }
 

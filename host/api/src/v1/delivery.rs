@@ -32,10 +32,10 @@ pub struct Delivery {
     /// All attempts, oldest first.
     pub attempts: Vec<Attempt>,
     /// Who asked for the recovery that made it, and when.
-    pub recovered: Option<Begun>,
+    pub recovered: Option<RequestedBy>,
     /// Who asked for it again, and when.
     #[serde(default)]
-    pub redeliveries: Vec<Begun>,
+    pub redeliveries: Vec<RequestedBy>,
 }
 
 /// A delivery in the list of a subscription.
@@ -111,7 +111,7 @@ pub struct Hold {
 
 /// Who began something, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Begun {
+pub struct RequestedBy {
     /// When.
     pub at: Time,
     /// Who.

@@ -99,19 +99,19 @@ pub struct FailedFilter {
 
 /// What is sent again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Redelivered {
+pub struct Redelivery {
     /// The event.
     pub id: Uuid,
     /// The deliveries.
-    pub deliveries: Vec<RedeliveryOf>,
+    pub deliveries: Vec<RedeliveryTarget>,
     /// The filters that failed on it this time.
     #[serde(default)]
-    pub filters_failed: Vec<UnmatchedFilter>,
+    pub filters_failed: Vec<RedeliveryFailure>,
 }
 
 /// A delivery that is sent again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RedeliveryOf {
+pub struct RedeliveryTarget {
     /// Its id.
     pub id: Uuid,
     /// The subscription, or the id of the handler.
@@ -122,7 +122,7 @@ pub struct RedeliveryOf {
 
 /// A filter that failed when an event was matched again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct UnmatchedFilter {
+pub struct RedeliveryFailure {
     /// The subscription, or the id of the handler.
     pub subscription: Uuid,
     /// Why.
@@ -131,7 +131,7 @@ pub struct UnmatchedFilter {
 
 /// How many events were purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Purged {
+pub struct PurgeReport {
     /// How many are gone.
     pub purged: u64,
     /// How many were kept, because deliveries of them are still open.
@@ -211,7 +211,7 @@ pub struct StreamEnd {
 /// The ids that events got when they were received: one, or those of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum Received {
+pub enum EventIds {
     /// Of one event.
     One(Uuid),
     /// Of a batch, in its order.

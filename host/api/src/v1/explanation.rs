@@ -10,16 +10,16 @@ pub struct Explanation {
     /// Whose subscriptions.
     pub user: String,
     /// The subscriptions, in the order in which they were made.
-    pub subscriptions: Vec<ExplainedSubscription>,
+    pub subscriptions: Vec<SubscriptionExplanation>,
     /// The routes of handlers, in their order; null unless you are an admin.
-    pub handlers: Option<Vec<ExplainedHandler>>,
+    pub handlers: Option<Vec<HandlerExplanation>>,
     /// The path of the next page; null at the end.
     pub next: Option<String>,
 }
 
 /// Why a subscription has a delivery of an event, or has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ExplainedSubscription {
+pub struct SubscriptionExplanation {
     /// The subscription.
     pub subscription: Uuid,
     /// Its name.
@@ -36,7 +36,7 @@ pub struct ExplainedSubscription {
 
 /// Why a handler gets an event, or does not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ExplainedHandler {
+pub struct HandlerExplanation {
     /// Its name.
     pub handler: Option<String>,
     /// Whether its filter matches.

@@ -20,22 +20,22 @@ mod time;
 
 pub use access::{AuditEntry, AuditPage, Me, NewToken, Scope, Session, Token};
 pub use delivery::{
-    Answer, Attempt, Begun, Deliveries, Delivery, DeliveryCounts, DeliveryState, Hold, Outcome,
+    Answer, Attempt, Deliveries, Delivery, DeliveryCounts, DeliveryState, Hold, Outcome, RequestedBy,
     SubscriptionDelivery,
 };
 pub use dry_run::{Address, DryRun, PolicyAnswer, PolicyVerdict, Request, Target, TargetVerdict};
 pub use event::{
-    CloudEvent, DeliveryGap, EventGap, EventPage, EventSummary, FailedFilter, FilterFailure, Mode, Purged,
-    Received, Redelivered, RedeliveryOf, Story, StreamEnd, UnmatchedFilter,
+    CloudEvent, DeliveryGap, EventGap, EventIds, EventPage, EventSummary, FailedFilter, FilterFailure, Mode,
+    PurgeReport, Redelivery, RedeliveryFailure, RedeliveryTarget, Story, StreamEnd,
 };
 pub use explanation::{
-    Condition, ExplainedHandler, ExplainedSubscription, Explanation, FilterExplanation, Step,
+    Condition, Explanation, FilterExplanation, HandlerExplanation, Step, SubscriptionExplanation,
 };
 pub use module::{Breaker, Component, Import, Manifest, Module, SubscriptionModule};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
-pub use run::{Fetched, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
+pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
 pub use service::{Health, Jwk, Jwks, Ready};
 pub use subscription::{
     Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, Certificate, ClientAuth, ContentMode,

@@ -44,7 +44,7 @@ pub struct HandlerRun {
     /// What it began with.
     pub start: Start,
     /// What was fetched; null if that was not completed.
-    pub fetched: Option<Fetched>,
+    pub fetched: Option<FetchSummary>,
     /// How the program ended; null if it was not started.
     pub program: Option<Program>,
     /// What was uploaded, in the order of the outputs.
@@ -79,7 +79,7 @@ words! {
 
 /// What was fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Fetched {
+pub struct FetchSummary {
     /// How many files.
     pub files: u64,
     /// How many bytes.

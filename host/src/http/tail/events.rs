@@ -44,6 +44,8 @@ pub(super) struct Events {
     /// Events for subscriptions of the user that policy has not let them see yet, and until when they are looked at.
     undecided: VecDeque<(EventId, Instant)>,
     look_again: Instant,
+    /// Whether events were given up that policy had not decided about.
+    has_missed: bool,
 }
 
 impl Events {
@@ -69,6 +71,7 @@ impl Events {
             in_a_row: 0,
             undecided: VecDeque::new(),
             look_again: Instant::now(),
+            has_missed: false,
         })
     }
 
@@ -93,8 +96,8 @@ impl Events {
             let waits = is_open && self.api.dispatcher.asks_policy();
             if waits && Instant::now() < until && self.undecided.len() < UNDECIDED_MAX {
                 self.undecided.push_back((id, until));
-            } else if waits {
-                page.messages.push_back(self.gap(None));
+            } else {
+                self.has_missed |= waits;
             }
             return Ok(());
         };
@@ -187,6 +190,9 @@ impl Source for Events {
                     self.show(story, Instant::now() + UNDECIDED_TIME_MAX, &mut page).await?;
                 }
             }
+        }
+        if std::mem::take(&mut self.has_missed) {
+            page.messages.push_back(self.gap(None));
         }
         self.after = events.last().map(|logged| logged.id).or(self.after);
         page.more = self.after < Some(last) && !events.is_empty();
