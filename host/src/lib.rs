@@ -115,12 +115,15 @@ pub mod manual;
 #[doc(hidden)]
 pub mod service;
 
+#[cfg(feature = "handlers")]
+pub use embed::{AddHandler, Handlers};
 pub use embed::{
-    AddHandler, Builder, Decision, DeliveryStory, EventStory, Handlers, NewEvent, NewSubscription, OpenError,
-    Policy, PublishError, ReadError, Since, Subscription, SubscriptionError, Subscriptions, Waypost,
+    Builder, Decision, DeliveryStory, EventStory, NewEvent, NewSubscription, OpenError, Policy, PublishError,
+    ReadError, Since, Subscription, SubscriptionError, Subscriptions, Waypost,
 };
 pub use identity::Caller;
 pub use waypost_domain::{Entry, Event, EventId, State, SubscriptionId};
 pub use waypost_engine::delivery::{FunctionCall as Delivery, FunctionError};
-pub use waypost_handlers::{Run, fetch::Source, upload::Destination};
+#[cfg(feature = "handlers")]
+pub use waypost_handlers::{Destination, Run, Source};
 pub use waypost_runtime::stage::DeadStage;

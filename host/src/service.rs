@@ -28,8 +28,9 @@ use waypost_engine::intake::{self, Intake};
 use waypost_engine::modules::Modules;
 use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError, ProgramPolicy};
 use waypost_engine::recovery::Recoveries;
-use waypost_handlers::upload::Refusal;
-use waypost_handlers::{self as handler, Deps, Runs};
+use waypost_handlers::{self as handler, Runs};
+#[cfg(feature = "handlers")]
+use waypost_handlers::{Deps, upload::Refusal};
 use waypost_net::{self as net, Guard};
 use waypost_runtime::stage::DeadStage;
 use waypost_sandbox::Host;
@@ -161,8 +162,14 @@ impl Service {
             if let Some(address) = parts.served_at {
                 guard.serves_at(address);
             }
-            let mut service =
-                Box::pin(Self::start(config, routes, store, Arc::new(guard), parts.policy)).await?;
+            let starting = Self::start(config, routes, Arc::clone(&store), Arc::new(guard), parts.policy);
+            let mut service = match Box::pin(starting).await {
+                Ok(service) => service,
+                Err(error) => {
+                    store.close().await;
+                    return Err(error);
+                }
+            };
             service.tls = tls;
             service.watch_tls();
             Ok(service)
@@ -178,7 +185,7 @@ impl Service {
         }
     }
 
-    /// Starts the stages on an open store.
+    /// Starts the stages on an open store. What cannot start leaves none running.
     async fn start(
         config: Config,
         routes: Vec<Route>,
@@ -198,6 +205,8 @@ impl Service {
         let stages = (Arc::clone(&store), Arc::clone(&directory), Arc::clone(&modules));
         let service_key = ServiceKey::load(&config.data, store.vault()).map_err(Error::SigningKey)?;
         let service_key = Arc::new(service_key);
+        let producers = config.receive_secrets.as_deref().map(Producers::read).transpose();
+        let producers = producers.map_err(Error::Producers)?.unwrap_or_default();
         let (guarding, signing) = (Arc::clone(&guard), Arc::clone(&service_key));
         let dispatcher =
             Dispatcher::start(stages.0, stages.1, stages.2, policy, guarding, signing, limits).await;
@@ -206,9 +215,18 @@ impl Service {
         let (bytes_max, backlog_max) = (config.accept_bytes_max, config.backlog_max);
         let intake = Intake::new(stages.0, stages.1, stages.2, bytes_max, backlog_max);
         let rate = config.recover_events_per_second;
-        let recoveries = Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await;
-        let recoveries = Arc::new(recoveries.map_err(Error::Recoveries)?);
-        let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
+        let started = async {
+            let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
+            let recoveries = Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await;
+            Ok((runs, Arc::new(recoveries.map_err(Error::Recoveries)?)))
+        };
+        let (runs, recoveries) = match started.await {
+            Ok(started) => started,
+            Err(error) => {
+                dispatcher.stop(Duration::ZERO).await;
+                return Err(error);
+            }
+        };
         let alarm = store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let subscriptions = Arc::clone(&directory);
@@ -217,8 +235,6 @@ impl Service {
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
-        let producers = config.receive_secrets.as_deref().map(Producers::read).transpose();
-        let producers = producers.map_err(Error::Producers)?.unwrap_or_default();
         let identity = Arc::new(Identity::new(config.identity(), store.tokens(), producers));
         let tending = upkeep::tend_tokens(Arc::clone(&store), Arc::clone(&identity), stop.clone());
         tasks.spawn(store.alarm().watch("the tending of tokens", stop.clone(), tending));
@@ -490,7 +506,14 @@ async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
 }
 
+/// Refuses handlers.
+#[cfg(not(feature = "handlers"))]
+async fn runs(config: &Config, _: (&Arc<Store>, &Directory), _: Intake, _: Arc<Host>) -> Result<Runs, Error> {
+    Runs::start(&config.handlers).map_err(Error::Handlers)
+}
+
 /// Loads the handlers. The events that they upload are accepted like any others.
+#[cfg(feature = "handlers")]
 async fn runs(
     config: &Config,
     (store, directory): (&Arc<Store>, &Directory),

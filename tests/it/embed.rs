@@ -14,9 +14,7 @@ use waypost::service::{Error, Service};
 use waypost_domain::{
     Activity, Actor, Entry, Event, EventId, Recovery, State, Subscription, SubscriptionId, TargetUrl,
 };
-use waypost_handlers::Router;
-use waypost_handlers::fetch::Source;
-use waypost_handlers::upload::Destination;
+use waypost_handlers::{Destination, Router, Source};
 use waypost_runtime::clock;
 use waypost_store::redb::OpenError;
 

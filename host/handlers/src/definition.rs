@@ -1,20 +1,25 @@
 //! The operator's definition of a handler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::fetch::FetchLimits;
-use super::fetch::Source;
-use super::output::KEY_VALUES_FILE;
+use super::error::Error;
+use super::places::{Destination, Source};
+#[cfg(feature = "programs")]
 use super::program::Closure;
-use super::upload::Destination;
 use waypost_domain::plugin::AllowHost;
 use waypost_domain::{FilterDialect, HandlerName, RetrySchedule};
+use waypost_engine::directory::Route;
+use waypost_matching::Filter;
 
 /// The default filter of a handler that is made of a script (Dispatcher-K8s): events whose key-value `do_processing` is
 /// `True`.
 pub const SCRIPT_FILTER: &str = r#"$.data[*][?(@.destinationTable = "TransactionKeyValue" and @.key = "do_processing" and @.value = "True")]"#;
+
+/// The file in an output folder with its key-values: rows `key,value`, no header. It is not uploaded.
+pub const KEY_VALUES_FILE: &str = "kvp.csv";
 
 /// A handler, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,7 @@ pub enum Program {
         environment: BTreeMap<String, String>,
     },
     /// Code of the program that embeds Waypost ([`Router`](super::Router)).
+    #[cfg(feature = "programs")]
     Closure(Closure),
 }
 
@@ -122,12 +128,6 @@ impl Definition {
         }
     }
 
-    /// Returns the limits of one fetch.
-    pub(super) fn fetch_limits(&self) -> FetchLimits {
-        let HandlerLimits { download_files_max, download_bytes_max, .. } = self.limits;
-        FetchLimits { files_max: download_files_max, bytes_max: download_bytes_max }
-    }
-
     /// Tells whether any output is kept after its run.
     pub(super) fn keeps_outputs(&self) -> bool {
         self.destination != Destination::Nowhere
@@ -153,4 +153,24 @@ impl Default for HandlerLimits {
             log_bytes_max: 16 << 20,
         }
     }
+}
+
+/// Parses the filters of handlers, and checks their names.
+///
+/// # Errors
+/// When a filter does not parse, or two have one name.
+pub fn routes(handlers: &[Definition]) -> Result<Vec<Route>, Error> {
+    let mut names = HashSet::new();
+    let mut routes = Vec::new();
+    for handler in handlers {
+        let name = || handler.name.clone();
+        if !names.insert(&handler.name) {
+            return Err(Error::Name(name()));
+        }
+        let Some(selection) = &handler.filter else { continue };
+        let filter = Filter::parse(&selection.text, selection.dialect);
+        let filter = filter.map_err(|source| Error::Filter { name: name(), source })?;
+        routes.push(Route { recipient: handler.name.routed(), filter: Arc::new(filter) });
+    }
+    Ok(routes)
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::definition::Definition;
+use super::error::Error;
 use super::folder::Folder;
 use super::meter::Meter;
 use super::program::Shortage;
-use super::ready::{Deps, Error, Handler};
+use super::ready::{Deps, Handler};
 use super::run::{Attempt, Failure};
 use waypost_domain::handler::HandlerRun;
 use waypost_domain::{DeliveryId, Event, EventId};

@@ -17,9 +17,6 @@ use walkdir::WalkDir;
 use waypost_domain::DeliveryId;
 use waypost_domain::parts::{FilePath, KeyValue};
 
-/// The file in an output folder with its key-values: rows `key,value`, no header. It is not uploaded.
-pub const KEY_VALUES_FILE: &str = "kvp.csv";
-
 /// How many folders are open at once while an output is looked through.
 const FOLDERS_OPEN_MAX: usize = 16;
 

@@ -1,84 +1,14 @@
 //! A handler that is ready to run: its program loaded, its clients made.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::definition::{Definition, Program};
-use super::fetch::{self, Fetcher};
+use super::error::Error;
+use super::fetch::Fetcher;
 use super::program::{Call, Closure, Component, Native, ProgramResult, Run, Shortage, Supervisors};
-use super::upload::{self, Accept, Uploader};
-use waypost_domain::HandlerName;
-use waypost_engine::directory::Route;
-use waypost_matching::{Filter, FilterError};
-use waypost_sandbox::{Host, Refused};
-
-/// Why a handler cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Two have the same name.
-    #[error("two handlers have the name `{0}`: each needs one of its own")]
-    Name(HandlerName),
-    /// Its filter does not parse.
-    #[error("failed to parse the filter of the handler `{name}`")]
-    Filter {
-        /// Which.
-        name: HandlerName,
-        /// Why not.
-        source: FilterError,
-    },
-    /// Its component cannot be read.
-    #[error("failed to read the component {} of the handler `{name}`", path.display())]
-    Read {
-        /// Which.
-        name: HandlerName,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// Its component is not accepted.
-    #[error("failed to load the component {} of the handler `{name}`", path.display())]
-    Component {
-        /// Which.
-        name: HandlerName,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: Refused,
-    },
-    /// A native program needs the `waypost` program, which supervises it.
-    #[error(
-        "the handler `{0}` is a native command, which the `waypost` program supervises: name that program \
-         (plugin_compiler)"
-    )]
-    NoSupervisor(HandlerName),
-    /// This machine lacks something that a run needs, such as a folder.
-    #[error("the handler `{name}` cannot run here now: {reason}")]
-    Shortage {
-        /// Which.
-        name: HandlerName,
-        /// What is missing.
-        reason: String,
-    },
-    /// The client that fetches cannot be made.
-    #[error("failed to prepare the fetch of the handler `{name}`")]
-    Fetch {
-        /// Which.
-        name: HandlerName,
-        /// Why not.
-        source: fetch::Error,
-    },
-    /// The client that uploads cannot be made.
-    #[error("failed to prepare the upload of the handler `{name}`")]
-    Upload {
-        /// Which.
-        name: HandlerName,
-        /// Why not.
-        source: upload::Error,
-    },
-}
+use super::upload::{Accept, Uploader};
+use waypost_sandbox::Host;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -168,24 +98,4 @@ impl Loaded {
             Self::Closure(closure) => Ok(closure.run(closures(), call).await),
         }
     }
-}
-
-/// Parses the filters of handlers, and checks their names.
-///
-/// # Errors
-/// When a filter does not parse, or two have one name.
-pub fn routes(handlers: &[Definition]) -> Result<Vec<Route>, Error> {
-    let mut names = HashSet::new();
-    let mut routes = Vec::new();
-    for handler in handlers {
-        let name = || handler.name.clone();
-        if !names.insert(&handler.name) {
-            return Err(Error::Name(name()));
-        }
-        let Some(selection) = &handler.filter else { continue };
-        let filter = Filter::parse(&selection.text, selection.dialect);
-        let filter = filter.map_err(|source| Error::Filter { name: name(), source })?;
-        routes.push(Route { recipient: handler.name.routed(), filter: Arc::new(filter) });
-    }
-    Ok(routes)
 }

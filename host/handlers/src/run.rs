@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use super::fetch;
+use super::dispatch;
+use super::fetch::{self, FetchLimits};
 use super::folder::{Folder, Leftover, ProgramRecord};
 use super::mark;
 use super::meter::{Meter, Phase};
@@ -111,9 +110,6 @@ impl Whose {
     }
 }
 
-/// The member with the arguments in the data of an event that `/dispatch` made.
-pub(super) const ARGUMENTS: &str = "arguments";
-
 impl Attempt {
     /// Makes the attempt. Dropping the future ends its program; the folder is then that of an interrupted run.
     ///
@@ -184,7 +180,7 @@ impl Attempt {
     async fn run(&self, parts: &Parts, run: &mut HandlerRun) -> Result<u32, RunError> {
         self.begin().await?;
         let definition = &self.handler.definition;
-        let (download, limits) = (self.folder.download(), definition.fetch_limits());
+        let (download, limits) = (self.folder.download(), FetchLimits::of(&definition.limits));
         let fetching = self.handler.fetcher.fetch(&parts.files, &download, limits, &self.meter);
         match fetching.await {
             Ok(fetched) => run.fetched = Some(fetched),
@@ -259,7 +255,7 @@ impl Attempt {
         let limits = &definition.limits;
         let mut arguments = definition.arguments.clone();
         if self.recipient == definition.name.dispatched() {
-            arguments.extend(dispatched_arguments(&self.logged.event.json()));
+            arguments.extend(dispatch::arguments(&self.logged.event.json()));
         }
         let environment = [
             ("WAYPOST_HANDLER", definition.name.to_string()),
@@ -389,13 +385,6 @@ impl Attempt {
 
 fn no_folder(error: &std::io::Error) -> Shortage {
     Shortage(format!("the folder of the run cannot be used: {}", chain::text(error)))
-}
-
-/// Returns the arguments that were given on `/dispatch`.
-fn dispatched_arguments(event_json: &[u8]) -> Vec<String> {
-    let event: Value = serde_json::from_slice(event_json).unwrap_or_default();
-    let arguments = event["data"][ARGUMENTS].as_array().map(Vec::as_slice).unwrap_or_default();
-    arguments.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
 }
 
 /// Appends the end of what a program wrote to stderr.

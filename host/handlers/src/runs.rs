@@ -9,24 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::definition::Definition;
+use super::dispatch::{self, DispatchError};
+use super::error::Error;
 use super::meter::Progress;
-use super::ready::{Deps, Error, Handler};
-use super::run::ARGUMENTS;
+use super::ready::{Deps, Handler};
 use super::runner::{Runner, recipients};
 use super::sweep::{self, Sweep};
-use waypost_domain::{Event, EventId, HandlerName, Holder, RecipientId};
+use waypost_domain::{EventId, HandlerName, Holder, RecipientId};
 use waypost_engine::directory::Directory;
-use waypost_engine::intake::{self, Intake};
+use waypost_engine::intake::Intake;
 use waypost_engine::worker::Workers;
 use waypost_store::Store;
-
-/// The prefix of the `source` of an event that was made for a run; the handler's name follows.
-const DISPATCH: &str = "/dispatch/";
 
 /// The handler stage: a handle on its workers.
 pub struct Runs {
@@ -35,17 +31,6 @@ pub struct Runs {
     /// The handlers, in the order in which events are matched.
     handlers: Vec<Arc<Handler>>,
     intake: Intake,
-}
-
-/// Why `/dispatch` starts nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum DispatchError {
-    /// No handler of that name may be started by `/dispatch`.
-    #[error("there is no handler `{0}` that may be dispatched (`dispatch = true` in its `[[handler]]`)")]
-    Unknown(String),
-    /// The store cannot write.
-    #[error("failed to accept the run")]
-    Accept(#[source] intake::Error),
 }
 
 impl Runs {
@@ -91,14 +76,7 @@ impl Runs {
             |handler: &&Arc<Handler>| handler.definition.dispatch && handler.definition.name.as_str() == name;
         let handler = self.handlers.iter().find(is_meant);
         let handler = handler.ok_or_else(|| DispatchError::Unknown(name.to_owned()))?;
-        let event = json!({
-            "specversion": "1.0",
-            "id": Uuid::new_v4().to_string(),
-            "source": format!("{DISPATCH}{name}"),
-            "type": "waypost.dispatch",
-            "data": {"handler": name, ARGUMENTS: arguments},
-        });
-        let event = Event::from_json(event.to_string()).expect("it has what every event has");
+        let event = dispatch::event(name, &arguments);
         let recipient = handler.definition.name.dispatched();
         self.intake.dispatch(event, recipient, sender).await.map_err(DispatchError::Accept)
     }
@@ -112,13 +90,6 @@ impl Runs {
     pub fn name(&self, recipient: RecipientId) -> Option<&HandlerName> {
         let handler = self.handlers.iter().find(|handler| recipients(handler).contains(&recipient));
         handler.map(|handler| &handler.definition.name)
-    }
-
-    /// Returns the recipient of the run that [`Self::dispatch`] has made this event for. Other producers can send
-    /// events with such a source; check the event's deliveries.
-    pub fn dispatched_to(event: &Event) -> Option<RecipientId> {
-        let name: HandlerName = event.source().strip_prefix(DISPATCH)?.parse().ok()?;
-        Some(name.dispatched())
     }
 
     /// Returns the progress of a run in flight.

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::definition::{Definition, Program};
-use super::fetch::Source;
+use super::places::Source;
 use super::program::DEFAULT_PATH;
 use waypost_matching::Filter;
 

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Waypost;
+#[cfg(feature = "handlers")]
 use super::handlers::Handlers;
 use super::policy::{self, Policy};
 use crate::config::{Config, KEYS};
 use crate::service::{self, Service};
 use waypost_engine::policy::ProgramPolicy;
+use waypost_handlers::Definition;
 
 /// Sets up a [`Waypost`].
 #[must_use = "a router runs once it is opened"]
@@ -20,7 +22,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     served_at: Option<SocketAddr>,
     policy: Option<Arc<dyn ProgramPolicy>>,
-    handlers: Handlers,
+    handlers: Vec<Definition>,
 }
 
 /// Why a router cannot be opened.
@@ -56,7 +58,7 @@ impl Builder {
             settings: Vec::new(),
             served_at: None,
             policy: None,
-            handlers: Handlers::new(),
+            handlers: Vec::new(),
         }
     }
 
@@ -91,8 +93,9 @@ impl Builder {
     }
 
     /// Sets the handlers: programs or closures that run on events' data files.
+    #[cfg(feature = "handlers")]
     pub fn handlers(mut self, handlers: Handlers) -> Self {
-        self.handlers = handlers;
+        self.handlers = handlers.into_definitions();
         self
     }
 
@@ -101,7 +104,7 @@ impl Builder {
     /// # Errors
     /// When a setting is not right, or the folder cannot be used.
     pub async fn open(self) -> Result<Waypost, OpenError> {
-        let mut config = Config { handlers: self.handlers.into_definitions(), ..Config::default() };
+        let mut config = Config { handlers: self.handlers, ..Config::default() };
         for (key, value) in self.settings {
             let Some(known) = KEYS.iter().find(|known| known.name == key) else {
                 return Err(OpenError::UnknownSetting(key));

@@ -3,9 +3,7 @@
 use std::future::Future;
 
 use waypost_domain::handler::HandlerName;
-use waypost_handlers::fetch::Source;
-use waypost_handlers::upload::Destination;
-use waypost_handlers::{Answer, Definition, Router, Run};
+use waypost_handlers::{Answer, Definition, Destination, Router, Run, Source};
 use waypost_matching::FilterError;
 
 /// The handlers of a router, in the order in which their filters are tried: an event goes to the first that matches.

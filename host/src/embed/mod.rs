@@ -5,6 +5,7 @@
 
 mod builder;
 mod event;
+#[cfg(feature = "handlers")]
 mod handlers;
 mod policy;
 mod story;
@@ -29,6 +30,7 @@ use waypost_runtime::stage::DeadStage;
 
 pub use builder::{Builder, OpenError};
 pub use event::{NewEvent, PublishError};
+#[cfg(feature = "handlers")]
 pub use handlers::{AddHandler, Handlers};
 pub use policy::{Decision, Policy};
 pub use story::{DeliveryStory, EventStory};

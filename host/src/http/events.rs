@@ -20,7 +20,6 @@ use super::story::View;
 use super::{Api, explain, words};
 use crate::identity::User;
 use waypost_domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
-use waypost_handlers::Runs;
 use waypost_runtime::clock;
 use waypost_store::{LoggedEvent, Purge, PurgeReport, Range};
 
@@ -322,7 +321,7 @@ pub(super) async fn retry(
     };
     // A run that was dispatched by request does not depend on routes: it goes to its own handler, and waits
     // while that handler is not configured.
-    let asked_for = Runs::dispatched_to(&view.event.event);
+    let asked_for = waypost_handlers::dispatched_to(&view.event.event);
     let asked_for = asked_for.filter(|id| view.deliveries.iter().any(|it| it.recipient == *id));
     if let Some(asked_for) = asked_for {
         matched.retain(|id| !api.directory.is_route(*id));

@@ -97,6 +97,26 @@ async fn a_stage_that_panics_ends_the_service_and_the_next_start_is_a_normal_day
     }
 }
 
+/// What had started went on delivering, and kept the data folder in use, for as long as the program lived.
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_stage_running_and_the_folder_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let component = Program::Component { path: missing.clone(), allow_hosts: Vec::new() };
+    let handler = Definition::new("h".parse().unwrap(), component);
+    let good = || config(folder.path(), true);
+    let failing = [
+        Config { handlers: vec![handler], ..good() },
+        Config { policy_plugin: Some(missing.clone()), ..good() },
+        Config { receive_secrets: Some(missing), ..good() },
+    ];
+    for config in failing {
+        let failed = Service::open(config).await.err().expect("it lacks a file");
+        let service = Service::open(good()).await;
+        service.unwrap_or_else(|error| panic!("{error}, after {failed}")).close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_panics_is_named_and_one_that_is_asked_to_end_is_no_error() {
     let folder = tempfile::tempdir().unwrap();

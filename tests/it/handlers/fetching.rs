@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use waypost_domain::Event;
 use waypost_domain::handler::FetchSummary;
 use waypost_domain::parts::Parts;
-use waypost_handlers::fetch::{FetchLimits, Fetcher, Source};
-use waypost_handlers::{Meter, Phase};
+use waypost_handlers::fetch::{FetchLimits, Fetcher};
+use waypost_handlers::{Meter, Phase, Source};
 use waypost_runtime::{chain, clock};
 
 use super::cart::{Cart, row};

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use waypost_domain::handler::UploadSummary;
 use waypost_domain::parts::Parts;
 use waypost_domain::{DeliveryId, Event, EventId};
-use waypost_handlers::upload::{Accept, Destination, Error, IngestAuth, Origin, Refusal, Uploader};
-use waypost_handlers::{KEY_VALUES_FILE, Meter, Output, OutputLimits};
+use waypost_handlers::upload::{Accept, Error, Origin, Refusal, Uploader};
+use waypost_handlers::{Destination, IngestAuth, KEY_VALUES_FILE, Meter, Output, OutputLimits};
 use waypost_runtime::clock;
 
 use super::ingest::Ingest;

@@ -5,9 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use waypost_domain::json::check_depth;
-use waypost_handlers::fetch::Source;
-use waypost_handlers::upload::Destination;
-use waypost_handlers::{self as handler, Definition, Program};
+use waypost_handlers::{self as handler, Definition, Destination, Program, Source};
 use waypost_matching::{Document, Filter};
 use waypost_runtime::foreign;
 

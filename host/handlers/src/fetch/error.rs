@@ -92,6 +92,9 @@ pub enum Error {
     /// The fetch was dropped.
     #[error("the fetch was stopped")]
     Stopped,
+    /// This program was built without the client of cart services.
+    #[error("this program cannot fetch from a cart service: it was built without the feature `pacifica`")]
+    NoCarts,
     /// From a local folder.
     #[error(transparent)]
     Local(#[from] LocalError),

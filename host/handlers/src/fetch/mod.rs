@@ -13,42 +13,30 @@ mod hash;
 
 mod local;
 
+#[cfg(feature = "pacifica")]
 mod cart;
+#[cfg(feature = "pacifica")]
 mod member;
+#[cfg(feature = "pacifica")]
 mod stream;
+#[cfg(feature = "pacifica")]
 mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::Url;
-
 pub use error::{ArchivePosition, CartError, Error, LocalError, TarError};
 
 use self::copy::Copier;
 use self::plan::Plan;
+use super::definition::HandlerLimits;
 use super::meter::{Meter, Phase};
+use super::places::Source;
 use super::work;
 use waypost_domain::handler::FetchSummary;
 use waypost_domain::parts::File;
 use waypost_runtime::clock;
-
-/// Where an event's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Nothing is fetched.
-    Nothing,
-    /// Below this folder, at `subdir/name`.
-    Local(PathBuf),
-    /// At a cart service.
-    Cart {
-        /// Its address: carts are made below it.
-        url: Url,
-        /// The longest that staging may take. Default 180 s.
-        timeout: Duration,
-    },
-}
 
 /// The limits of one fetch.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +47,13 @@ pub struct FetchLimits {
     pub bytes_max: u64,
 }
 
+impl FetchLimits {
+    /// Returns the limits of a handler's fetches.
+    pub(super) fn of(limits: &HandlerLimits) -> Self {
+        Self { files_max: limits.download_files_max, bytes_max: limits.download_bytes_max }
+    }
+}
+
 /// Fetches files.
 #[derive(Clone, Debug)]
 pub struct Fetcher(Kind);
@@ -67,6 +62,7 @@ pub struct Fetcher(Kind);
 enum Kind {
     Nothing,
     Local(PathBuf),
+    #[cfg(feature = "pacifica")]
     Cart(cart::Service),
 }
 
@@ -79,7 +75,10 @@ impl Fetcher {
         Ok(Self(match source {
             Source::Nothing => Kind::Nothing,
             Source::Local(folder) => Kind::Local(folder.clone()),
+            #[cfg(feature = "pacifica")]
             Source::Cart { url, timeout } => Kind::Cart(cart::Service::new(url, *timeout, connect_timeout)?),
+            #[cfg(not(feature = "pacifica"))]
+            Source::Cart { .. } => return Err(Error::NoCarts),
         }))
     }
 
@@ -109,6 +108,7 @@ impl Fetcher {
         let bytes = match &self.0 {
             Kind::Nothing => 0,
             Kind::Local(folder) => copy_from(folder.clone(), plan, download, limits, meter).await?,
+            #[cfg(feature = "pacifica")]
             Kind::Cart(service) => service.fetch(files, plan, download, limits, meter).await?,
         };
         Ok(FetchSummary { files: count, bytes, took: begun.elapsed() })

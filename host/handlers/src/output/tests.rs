@@ -9,6 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
+use crate::KEY_VALUES_FILE;
 
 const LIMITS: OutputLimits = OutputLimits { files_max: 3, bytes_max: 10 };
 

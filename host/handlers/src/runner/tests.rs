@@ -7,10 +7,11 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::definition::{Definition, Program};
-use crate::fetch::{Fetcher, Source};
+use crate::fetch::Fetcher;
+use crate::places::{Destination, Source};
 use crate::program::Closure;
 use crate::ready::Loaded;
-use crate::upload::{Accept, Destination, Refusal, Uploader};
+use crate::upload::{Accept, Refusal, Uploader};
 use waypost_domain::{Entry, Event, EventId, State};
 use waypost_engine::intake;
 use waypost_engine::worker::Workers;

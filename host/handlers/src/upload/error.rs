@@ -25,6 +25,9 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// This program was built without the client of ingest services.
+    #[error("this program cannot upload to an ingest service: it was built without the feature `pacifica`")]
+    NoIngest,
     /// The HTTP client cannot be made.
     #[error("failed to set up the HTTP client for uploads")]
     Client(#[source] SetUpError),
@@ -196,7 +199,9 @@ impl Error {
         match self {
             Self::NotAccepted(Refusal::Intake(error)) => error.is_shortage(),
             Self::NotAccepted(Refusal::Other(_)) => false,
-            Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => false,
+            Self::NoIngest | Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => {
+                false
+            }
             Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
             Self::Unreachable { .. } | Self::BrokenOff { .. } | Self::Idle { .. } => false,
             Self::Refused { .. } | Self::Answer { .. } | Self::Failed { .. } => false,
@@ -207,7 +212,9 @@ impl Error {
     /// Tells whether a retry would fail in the same way unless the configuration of this service or the other changes.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => true,
+            Self::NoIngest | Self::Secret { .. } | Self::Client(_) | Self::Chain { .. } | Self::Event(_) => {
+                true
+            }
             Self::Refused { status, .. } => !is_passing(*status),
             Self::Read { .. } | Self::Changed { .. } | Self::Write { .. } | Self::Notes { .. } => false,
             Self::Unreachable { .. } | Self::BrokenOff { .. } | Self::Idle { .. } => false,

@@ -11,23 +11,25 @@
 mod error;
 mod events;
 mod folder;
+#[cfg(feature = "pacifica")]
 mod ingest;
 mod local;
 mod notes;
 mod rows;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::Url;
 
 use self::events::Events;
+#[cfg(feature = "pacifica")]
 use self::ingest::Ingest;
 use super::meter::{Meter, Phase};
 use super::output::Output;
+use super::places::Destination;
 use waypost_domain::handler::{HandlerName, UploadSummary};
 use waypost_domain::parts::Transaction;
 use waypost_domain::{DeliveryId, Event, EventId};
@@ -35,52 +37,6 @@ use waypost_runtime::clock;
 
 pub use error::{Error, Refusal};
 pub use events::{CHAIN_ATTRIBUTE, CHAIN_MAX};
-
-/// Where outputs go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Nowhere: they are removed with the run's folder.
-    Nowhere,
-    /// Each into a folder of its own below this one, as a bundle: `data/…` and `metadata.txt`.
-    Local(PathBuf),
-    /// To an ingest service.
-    Ingest {
-        /// Where a bundle is POSTed.
-        url: Url,
-        /// Where its state is asked for, with `?job_id=N`.
-        status_url: Url,
-        /// How to authenticate.
-        auth: IngestAuth,
-        /// The longest that ingesting may take after the upload. Default 1 h.
-        timeout: Duration,
-    },
-    /// Into a folder, named in a follow-up event that is accepted like any other.
-    Events {
-        /// The folder; a handler that fetches from it finds the files.
-        folder: PathBuf,
-        /// The event's type.
-        ty: String,
-    },
-}
-
-/// How to authenticate with an ingest service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IngestAuth {
-    /// Not at all.
-    None,
-    /// By name and password.
-    Basic {
-        /// The name.
-        username: String,
-        /// The file with the password; a line break at its end does not count.
-        password_file: PathBuf,
-    },
-    /// By a client certificate.
-    Certificate {
-        /// The PEM file with the certificate and its key.
-        pem_file: PathBuf,
-    },
-}
 
 /// The event and the run that an upload belongs to.
 #[derive(Clone, Debug)]
@@ -110,6 +66,7 @@ pub struct Uploader(Kind);
 enum Kind {
     Nowhere,
     Local(Arc<Path>),
+    #[cfg(feature = "pacifica")]
     Ingest(Arc<Ingest>),
     Events(Arc<Events>),
 }
@@ -123,10 +80,13 @@ impl Uploader {
         Ok(Self(match destination {
             Destination::Nowhere => Kind::Nowhere,
             Destination::Local(folder) => Kind::Local(Arc::from(folder.as_path())),
+            #[cfg(feature = "pacifica")]
             Destination::Ingest { url, status_url, auth, timeout } => {
                 let ingest = Ingest::new(url.clone(), status_url.clone(), auth, *timeout, connect_timeout)?;
                 Kind::Ingest(Arc::new(ingest))
             }
+            #[cfg(not(feature = "pacifica"))]
+            Destination::Ingest { .. } => return Err(Error::NoIngest),
             Destination::Events { folder, ty } => {
                 Kind::Events(Arc::new(Events { folder: folder.clone(), ty: ty.clone(), accept }))
             }
@@ -150,6 +110,7 @@ impl Uploader {
         let place = match &self.0 {
             Kind::Nowhere => "nowhere".to_owned(),
             Kind::Local(folder) => local::upload(folder, output, origin, meter).await?,
+            #[cfg(feature = "pacifica")]
             Kind::Ingest(ingest) => ingest.upload(output, origin, notes, meter).await?,
             Kind::Events(events) => events.upload(output, origin, notes, meter).await?,
         };

@@ -10,9 +10,7 @@ use serde::Deserialize;
 use waypost_domain::FilterDialect;
 use waypost_domain::plugin::AllowHost;
 use waypost_domain::retry::{format_duration, parse_duration};
-use waypost_handlers::OutputFolder;
-use waypost_handlers::fetch::Source;
-use waypost_handlers::upload::{Destination, IngestAuth};
+use waypost_handlers::{Destination, IngestAuth, OutputFolder, Source};
 
 /// How long a cart may take to be staged, and a bundle to be ingested, unless the table says otherwise.
 const CART_TIMEOUT: Duration = Duration::from_secs(180);

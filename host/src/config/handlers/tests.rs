@@ -9,9 +9,7 @@ use figment::providers::Format;
 use super::read;
 use crate::config::load::Toml;
 use waypost_domain::FilterDialect;
-use waypost_handlers::fetch::Source;
-use waypost_handlers::upload::{Destination, IngestAuth};
-use waypost_handlers::{Definition, OutputFolder, Program, SCRIPT_FILTER};
+use waypost_handlers::{Definition, Destination, IngestAuth, OutputFolder, Program, SCRIPT_FILTER, Source};
 use waypost_matching::{Document, Filter};
 
 fn handlers(toml: &str) -> Result<Vec<Definition>, String> {

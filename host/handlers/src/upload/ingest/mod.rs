@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use self::client::{Client, State};
 use super::error::is_passing;
 use super::notes::Note;
-use super::{Error, IngestAuth, Origin};
+use super::{Error, Origin};
 use crate::meter::Meter;
 use crate::output::Output;
+use crate::places::IngestAuth;
 use crate::work;
 
 /// The note with the job.
