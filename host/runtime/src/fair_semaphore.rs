@@ -71,11 +71,19 @@ impl FairSemaphore {
     /// Waits for a user's permit, which has `weight` units, or all of them where that is more. Cancel safe: a dropped
     /// future has no permit and waits no more.
     pub async fn take(&self, user: &str, weight: usize) -> FairPermit {
+        self.take_among(user, weight, usize::MAX).await.expect("nobody has so many")
+    }
+
+    /// Does the same, unless the user has and waits for `most` permits already: then `None` at once.
+    pub async fn take_among(&self, user: &str, weight: usize, most: usize) -> Option<FairPermit> {
         let told = {
             let mut state = self.lock();
+            if state.permits(user) >= most {
+                return None;
+            }
             let weight = weight.min(state.units);
             if state.order.is_empty() && state.fits(user, weight) {
-                return state.give(self, Arc::from(user), weight);
+                return Some(state.give(self, Arc::from(user), weight));
             }
             let (tell, told) = oneshot::channel();
             state.wait(user, Waiter { weight, tell });
@@ -83,16 +91,12 @@ impl FairSemaphore {
             told
         };
         let mut wait = Wait { of: self, told };
-        (&mut wait.told).await.expect("a waiter goes only with its turn")
+        Some((&mut wait.told).await.expect("a waiter goes only with its turn"))
     }
 
-    /// Returns how many permits a user has and waits for.
+    /// Returns how many permits a user has and waits for, to say so: [`Self::take_among`] decides by it.
     pub fn of(&self, user: &str) -> usize {
-        let state = self.lock();
-        state.users.get(user).map_or(0, |user| {
-            let waiting = user.waiting.iter().filter(|waiter| !waiter.tell.is_closed());
-            user.permits + waiting.count()
-        })
+        self.lock().permits(user)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -101,6 +105,14 @@ impl FairSemaphore {
 }
 
 impl State {
+    /// Returns how many permits a user has and waits for.
+    fn permits(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, |user| {
+            let waiting = user.waiting.iter().filter(|waiter| !waiter.tell.is_closed());
+            user.permits + waiting.count()
+        })
+    }
+
     fn fits(&self, user: &str, weight: usize) -> bool {
         let free = self.units - self.used;
         let permits = self.users.get(user).map_or(0, |user| user.permits);
@@ -303,6 +315,24 @@ mod tests {
         drop(light);
         assert_eq!((&mut heavy).now_or_never().map(|permit| permit.weight()), Some(8));
         assert!((&mut other).now_or_never().is_some());
+    }
+
+    /// Those who came at the same time were each told that there was room for one more.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_more_of_one_user_wait_than_may_however_they_come() {
+        for _ in 0..200 {
+            let permits = FairSemaphore::new(1, 1);
+            let _held = permits.take("ann", 1).await;
+            let mut coming = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let permits = permits.clone();
+                coming.spawn(async move { permits.take_among("ann", 1, 4).await.is_none() });
+            }
+            for _ in 0..5 {
+                assert!(coming.join_next().await.unwrap().unwrap(), "it waits for nothing");
+            }
+            assert_eq!(permits.of("ann"), 4);
+        }
     }
 
     /// A cancelled waiter still blocked the queue: no other user got a permit until its weight was free.

@@ -61,10 +61,9 @@ impl DryRunPermits {
     pub(super) async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
         let busy =
             |whose: &str| ApiError::unavailable(format!("too many tests{whose} are under way: try again"));
-        if self.0.of(user) >= DRY_RUNS_MAX / 2 + USER_WAITING_MAX {
-            return Err(busy(" of yours"));
-        }
-        tokio::time::timeout(WAIT_MAX, self.0.take(user, 1)).await.map_err(|_| busy(""))
+        let taking = self.0.take_among(user, 1, DRY_RUNS_MAX / 2 + USER_WAITING_MAX);
+        let taken = tokio::time::timeout(WAIT_MAX, taking).await.map_err(|_| busy(""))?;
+        taken.ok_or_else(|| busy(" of yours"))
     }
 }
 

@@ -60,11 +60,12 @@ impl Default for Streams {
 
 impl Streams {
     async fn take(&self, user: &str) -> Result<FairPermit, ApiError> {
-        if self.0.of(user) >= USER_STREAMS_MAX {
-            return Err(ApiError::too_fast(format!("you have {USER_STREAMS_MAX} streams: end one of them")));
-        }
-        let permit = tokio::time::timeout(Duration::ZERO, self.0.take(user, 1)).await;
-        permit.map_err(|_| ApiError::unavailable("too many streams are open: try again"))
+        let taking = self.0.take_among(user, 1, USER_STREAMS_MAX);
+        let taken = tokio::time::timeout(Duration::ZERO, taking).await;
+        let taken = taken.map_err(|_| ApiError::unavailable("too many streams are open: try again"))?;
+        taken.ok_or_else(|| {
+            ApiError::too_fast(format!("you have {USER_STREAMS_MAX} streams: end one of them"))
+        })
     }
 }
 

@@ -180,11 +180,10 @@ impl Modules {
     /// # Errors
     /// When too many are under way.
     pub async fn turn(&self, user: &str) -> Result<FairPermit, Error> {
-        if self.uploading.of(user) >= USER_UPLOADS_MAX {
-            return Err(Error::TooMany { most: USER_UPLOADS_MAX });
-        }
-        let turn = tokio::time::timeout(UPLOAD_WAIT_MAX, self.uploading.take(user, 1)).await;
-        turn.map_err(|_| Error::Busy { most: UPLOADS_MAX })
+        let taking = self.uploading.take_among(user, 1, USER_UPLOADS_MAX);
+        let turn = tokio::time::timeout(UPLOAD_WAIT_MAX, taking).await;
+        let turn = turn.map_err(|_| Error::Busy { most: UPLOADS_MAX })?;
+        turn.ok_or(Error::TooMany { most: USER_UPLOADS_MAX })
     }
 
     /// Takes a module, and says what it is. Dropping the future may leave its machine code behind for [`GRACE`].
