@@ -1,16 +1,28 @@
 //! Removes what is past its time: events past their retention, and deleted subscriptions that nothing refers to.
 //!
 //! One node does it for all: the one that has the first hash slot ([`waypost_store::Share`]).
+//!
+//! What is removed by the clock is gone, so a clock that jumps ahead is not believed at once ([`Calendar`]): a machine whose
+//! battery is empty may show any year until the network tells it the time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identity;
 use waypost_engine::directory::Directory;
 use waypost_runtime::clock;
 use waypost_store::{HashSlot, Purge, PurgeReport, Store};
+
+/// How far ahead of where it should be a clock counts as one that has jumped, and how far ahead of the newest event at a
+/// start.
+const JUMP_MIN: SignedDuration = SignedDuration::from_hours(1);
+const START_JUMP_MIN: SignedDuration = SignedDuration::from_hours(24);
+/// How long a clock that has jumped ahead has to go on as usual until it is believed.
+const PROBATION: Duration = Duration::from_secs(55 * 60);
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -35,14 +47,17 @@ pub(super) async fn run(
     retention: Retention,
     stop: CancellationToken,
 ) {
+    let mut calendar = Calendar::of(&store).await;
     let rounds = async {
         loop {
             store.share().gained(HashSlot::FIRST).await;
-            if let Some(retention) = retention.events {
-                purge(&store, retention).await;
-            }
-            if let Some(retention) = retention.audit {
-                purge_audit(&store, retention).await;
+            if let Some(now) = calendar.now() {
+                if let Some(retention) = retention.events {
+                    purge(&store, now, retention).await;
+                }
+                if let Some(retention) = retention.audit {
+                    purge_audit(&store, now, retention).await;
+                }
             }
             forget(&store, &directory).await;
             tokio::time::sleep(INTERVAL).await;
@@ -52,9 +67,47 @@ pub(super) async fn run(
     stop.run_until_cancelled(rounds).await;
 }
 
+/// The wall clock, as far as it is believed.
+struct Calendar {
+    /// What it showed last, and when.
+    last: (Timestamp, Instant),
+    /// Until when it is not believed.
+    doubted_until: Option<Instant>,
+}
+
+impl Calendar {
+    /// Begins with the clock as it is, if it is not far ahead of the newest event.
+    async fn of(store: &Store) -> Self {
+        let (now, newest) = (clock::now(), store.newest_time().await);
+        let is_ahead = |newest: Timestamp| now.duration_since(newest) > START_JUMP_MIN;
+        let doubted = newest.ok().flatten().is_some_and(is_ahead);
+        let here = Instant::now();
+        Self { last: (now, here), doubted_until: doubted.then(|| here + PROBATION) }
+    }
+
+    /// Returns the time, if it is believed.
+    fn now(&mut self) -> Option<Timestamp> {
+        let (now, here) = (clock::now(), Instant::now());
+        let (before, then) = std::mem::replace(&mut self.last, (now, here));
+        let expected = before.checked_add(here.duration_since(then)).unwrap_or(Timestamp::MAX);
+        let ahead = now.duration_since(expected);
+        if ahead > JUMP_MIN {
+            tracing::warn!(
+                hours = ahead.as_hours(),
+                "the clock has jumped ahead: what is past its time stays for another hour, in case the clock is wrong"
+            );
+            self.doubted_until = Some(here + PROBATION);
+        } else if ahead < -JUMP_MIN {
+            self.doubted_until = None;
+        }
+        self.doubted_until = self.doubted_until.filter(|until| here < *until);
+        self.doubted_until.is_none().then_some(now)
+    }
+}
+
 /// Removes events past their retention.
-async fn purge(store: &Store, retention: Duration) {
-    let Ok(before) = clock::now().checked_sub(retention) else { return };
+async fn purge(store: &Store, now: Timestamp, retention: Duration) {
+    let Ok(before) = now.checked_sub(retention) else { return };
     match store.purge(Purge::Expired(before), None).await {
         Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
             let PurgeReport { purged, kept, expired } = purged;
@@ -66,8 +119,8 @@ async fn purge(store: &Store, retention: Duration) {
 }
 
 /// Removes the oldest part of the audit.
-async fn purge_audit(store: &Store, retention: Duration) {
-    let Ok(before) = clock::now().checked_sub(retention) else { return };
+async fn purge_audit(store: &Store, now: Timestamp, retention: Duration) {
+    let Ok(before) = now.checked_sub(retention) else { return };
     loop {
         match store.purge_audit(before).await {
             Ok(true) => {}
@@ -79,6 +132,7 @@ async fn purge_audit(store: &Store, retention: Duration) {
 
 /// Writes when tokens were used, and removes those that are past their end, a while after it, until the service stops.
 pub(super) async fn tend_tokens(store: Arc<Store>, identity: Arc<Identity>, stop: CancellationToken) {
+    let mut calendar = Calendar::of(&store).await;
     let rounds = async {
         loop {
             tokio::time::sleep(USES_INTERVAL).await;
@@ -88,7 +142,8 @@ pub(super) async fn tend_tokens(store: Arc<Store>, identity: Arc<Identity>, stop
             {
                 tracing::warn!(%error, "when tokens were last used is not written");
             }
-            for id in identity.spent(clock::now() - SPENT_SHOWN) {
+            let Some(now) = calendar.now() else { continue };
+            for id in identity.spent(now - SPENT_SHOWN) {
                 if let Err(error) = store.remove_token(id, None).await {
                     tracing::warn!(%error, "a token past its end stays for now");
                 }
@@ -105,5 +160,69 @@ async fn forget(store: &Store, directory: &Directory) {
         if let Err(error) = store.forget(deleted.to_vec()).await {
             return tracing::warn!(%error, "deleted subscriptions stay for now");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+
+    use super::*;
+    use waypost_domain::Event;
+    use waypost_store::Arrival;
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + hours.hours()
+    }
+
+    async fn log(store: &Store, id: &str, received: Timestamp) {
+        let event = serde_json::json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
+        let event = Event::from_json(event.to_string()).unwrap();
+        let (sender, matched, failed) = ("ann".to_owned(), Vec::new(), Vec::new());
+        store.log(vec![Arrival { event, received, sender, matched, failed }]).await.unwrap();
+    }
+
+    /// One look at a clock that was wrong for a minute removed the whole log.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_ahead_is_believed_after_an_hour() {
+        clock::simulated::set(Some(at(0)));
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Duration::ZERO).unwrap();
+        let mut calendar = Calendar::of(&store).await;
+        assert_eq!(calendar.now(), Some(at(0)));
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(calendar.now(), Some(at(1)));
+        // A dead battery: it is corrected within the hour, and nothing was removed.
+        clock::simulated::set(Some(at(100_000)));
+        assert_eq!(calendar.now(), None);
+        clock::simulated::set(Some(at(1)));
+        assert_eq!(calendar.now(), Some(at(1)));
+        // A machine that slept for a day.
+        clock::simulated::set(Some(at(25)));
+        assert_eq!(calendar.now(), None);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(calendar.now(), None);
+        tokio::time::advance(INTERVAL).await;
+        assert!(calendar.now().is_some());
+        clock::simulated::set(Some(at(0)));
+        assert_eq!(calendar.now(), Some(at(0)), "what is set back removes nothing");
+        clock::simulated::set(None);
+        store.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_a_start_a_clock_far_ahead_of_the_newest_event_is_doubted_for_an_hour() {
+        clock::simulated::set(Some(at(0)));
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Duration::ZERO).unwrap();
+        log(&store, "a", at(-30)).await;
+        let mut calendar = Calendar::of(&store).await;
+        assert_eq!(calendar.now(), None);
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(calendar.now(), Some(at(1)));
+        log(&store, "b", at(0)).await;
+        assert_eq!(Calendar::of(&store).await.now(), Some(at(1)));
+        clock::simulated::set(None);
+        store.close().await;
     }
 }

@@ -27,7 +27,7 @@ use super::group::{Answer, Audited, Group, Op, Settings, Value};
 use super::handle::Fault;
 use super::history::History;
 use super::ids::Ids;
-use super::log::Log;
+use super::log::{Log, SLACK};
 use super::machine::Machine;
 use super::modules::Modules;
 use super::pieces::PiecesTable;
@@ -35,7 +35,7 @@ use super::plugin_data::PluginData;
 use super::record::Batch;
 use super::registry::Registry;
 use super::schema::{
-    DEDUP_WINDOW_KEY, MATCHING_KEY, MILLIS_KEY, MetaTable, POSITION_KEY, Tables, USER_BYTES_KEY,
+    DEDUP_WINDOW_KEY, LEAD_KEY, MATCHING_KEY, MILLIS_KEY, MetaTable, POSITION_KEY, Tables, USER_BYTES_KEY,
 };
 use super::tail::NewRow;
 use super::usage::{Kind, Totals, of_entry, of_row};
@@ -206,6 +206,17 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         }))
     }
 
+    /// Keeps how far ids are ahead of the receipts, so that a walk of the log up to a time finds all that came before it.
+    fn note_lead(&mut self) -> Result<(), Fault> {
+        let lead = self.ids.lead_millis();
+        if i128::from(lead) > SLACK.as_millis()
+            && self.meta.get(LEAD_KEY)?.is_none_or(|known| known.value() < lead)
+        {
+            self.meta.insert(LEAD_KEY, lead)?;
+        }
+        Ok(())
+    }
+
     /// Writes what is gathered, the last step of a group, and returns what is to be published.
     pub(super) fn finish(mut self) -> Result<Effects, Fault> {
         self.deliveries.write(self.position)?;
@@ -213,6 +224,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         if let Some(millis) = self.ids.millis() {
             self.meta.insert(MILLIS_KEY, millis)?;
         }
+        self.note_lead()?;
         let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, access, .. } =
             self;
         Ok(Effects {

@@ -18,6 +18,7 @@ pub(super) struct Ids {
     millis: u64,
     position: u64,
     place: u32,
+    lead_millis: u64,
 }
 
 impl Ids {
@@ -25,11 +26,14 @@ impl Ids {
     /// far, in milliseconds since 1970.
     pub(super) fn of_group(position: u64, now: Timestamp, floor_millis: u64) -> Self {
         let millis = u64::try_from(now.as_millisecond()).unwrap_or(0).max(floor_millis);
-        Self { millis, position, place: 0 }
+        Self { millis, position, place: 0, lead_millis: 0 }
     }
 
-    /// Returns the next id.
-    pub(super) fn next(&mut self) -> EventId {
+    /// Returns the next id, whose time is not before the receipt of its event, also where the clock was set back since.
+    pub(super) fn next(&mut self, received: Timestamp) -> EventId {
+        let received = u64::try_from(received.as_millisecond()).unwrap_or(0);
+        self.millis = self.millis.max(received);
+        self.lead_millis = self.lead_millis.max(self.millis - received);
         if self.place >> PLACE_BITS > 0 {
             // More events than a group has room for: those that follow count as of a later time.
             (self.millis, self.place) = (self.millis + 1, 0);
@@ -47,6 +51,11 @@ impl Ids {
     /// wrong for a while must not set the time of later ids.)
     pub(super) fn millis(&self) -> Option<u64> {
         (self.place > 0).then_some(self.millis)
+    }
+
+    /// Returns by how many milliseconds the time in an id of this group is after the receipt of its event, at most.
+    pub(super) fn lead_millis(&self) -> u64 {
+        self.lead_millis
     }
 }
 
@@ -73,7 +82,7 @@ mod tests {
             let now = Timestamp::from_millisecond(start.as_millisecond() - i64::from(step % 7)).unwrap();
             let mut ids = Ids::of_group(u64::from(step) * 1_000_003, now, floor);
             for _ in 0..3 {
-                let next = ids.next();
+                let next = ids.next(now);
                 assert!(next > last, "{next} after {last}");
                 assert_eq!(next.uuid().get_version_num(), 7);
                 assert_eq!(next.uuid().get_variant(), uuid::Variant::RFC4122);
@@ -84,13 +93,30 @@ mod tests {
         assert_eq!(millis(last), floor);
     }
 
+    /// An event that was received before the clock was set back had an id from before its receipt: those who asked for the
+    /// events since then missed it.
+    #[test]
+    fn no_id_is_before_its_events_receipt() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let tomorrow = Timestamp::from_second(1_800_086_400).unwrap();
+        let mut ids = Ids::of_group(7, now, 0);
+        let first = ids.next(tomorrow);
+        assert!(first >= first_at(tomorrow));
+        assert_eq!(ids.lead_millis(), 0);
+        let second = ids.next(now);
+        assert!(second > first && ids.millis() == Some(millis(first)));
+        assert_eq!(ids.lead_millis(), 86_400_000);
+    }
+
     #[test]
     fn a_group_may_have_any_number_of_events() {
         let mut ids = Ids::of_group(u64::MAX, Timestamp::UNIX_EPOCH, 5);
         ids.place = (1 << PLACE_BITS) - 1;
-        let (last, next) = (ids.next(), ids.next());
+        let now = Timestamp::UNIX_EPOCH;
+        let (last, next) = (ids.next(now), ids.next(now));
         assert!(next > last);
         assert_eq!((millis(last), millis(next), ids.millis()), (5, 6, Some(6)));
+        assert_eq!(ids.lead_millis(), 5);
         assert_eq!(Ids::of_group(1, Timestamp::MAX, 5).millis(), None, "no id, no time");
     }
 }

@@ -11,7 +11,7 @@ use super::handle::Fault;
 use super::ids;
 use super::read::Reader;
 use super::record::{self, Batch};
-use super::schema::tables;
+use super::schema::{LEAD_KEY, META, MILLIS_KEY, tables};
 use super::text::Text;
 use crate::{Arrival, Forward, LoggedEvent};
 use waypost_domain::EventId;
@@ -29,9 +29,9 @@ tables! {
     }
 }
 
-/// How far an event's id may be from the time of its receipt: an accept may wait for the disk, and the clock may be
-/// changed.
-const SLACK: SignedDuration = SignedDuration::from_mins(10);
+/// How far an event's id may be after the time of its receipt, unless [`LEAD_KEY`] says more: an accept may wait for the disk.
+/// In files of earlier versions, it may be as far before it.
+pub(super) const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
 /// The log, as a group of writes changes it.
 pub(super) struct Log<'a, 'txn> {
@@ -176,13 +176,34 @@ pub(super) fn last_batch(reader: &Reader) -> Result<Option<EventId>, Fault> {
     })
 }
 
+/// Returns how far ids may be after the receipts of their events.
+fn lead(meta: &impl ReadableTable<Text, u64>) -> Result<SignedDuration, StorageError> {
+    let millis = meta.get(LEAD_KEY)?.map_or(0, |millis| millis.value());
+    Ok(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+}
+
+/// Returns the time in the newest id: the latest time that this node has seen, if it has logged anything.
+pub(super) fn newest_time(reader: &Reader) -> Result<Option<Timestamp>, Fault> {
+    reader.handle.read(|txn| {
+        let millis =
+            txn.open_table(META)?.get(MILLIS_KEY)?.and_then(|millis| i64::try_from(millis.value()).ok());
+        Ok(millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()))
+    })
+}
+
 /// See [`crate::Store::forward`].
 pub(super) fn forward(reader: &Reader, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Fault> {
     let id = |event: EventId| event.uuid().as_u128();
     let away = |time: Timestamp, by| id(ids::first_at(time.checked_add(by).unwrap_or(time)));
     let first = forward.after.map_or(0, |after| id(after).saturating_add(1));
     let first = first.max(forward.since.map_or(0, |since| away(since, -SLACK)));
-    let last = id(forward.last).min(forward.until.map_or(u128::MAX, |until| away(until, SLACK)));
+    let last = match forward.until {
+        None => id(forward.last),
+        Some(until) => {
+            let lead = reader.handle.read(|txn| Ok(lead(&txn.open_table(META)?)?))?;
+            id(forward.last).min(away(until, lead.max(SLACK)))
+        }
+    };
     // The range may start inside the first batch.
     let begun = reader.handle.read(|txn| Ok(batch_of(&txn.open_table(BATCHES)?, first)?))?;
     let (mut found, mut bytes, mut from) = (Vec::new(), 0, begun.unwrap_or(first));

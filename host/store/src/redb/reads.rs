@@ -81,6 +81,14 @@ impl Store {
         self.read(registry::running_recoveries).await
     }
 
+    /// Returns the time in the newest event's id, if anything has been logged.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn newest_time(&self) -> Result<Option<Timestamp>, Error> {
+        self.read(log::newest_time).await
+    }
+
     /// Returns the next part of the log, oldest first; nothing when there is no more.
     pub async fn forward(&self, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Error> {
         self.read(move |reader| log::forward(reader, forward)).await

@@ -37,6 +37,10 @@ pub(super) const POSITION_KEY: &str = "position";
 /// The latest time in an event's id so far, in milliseconds since 1970.
 pub(super) const MILLIS_KEY: &str = "millis";
 
+/// By how many milliseconds the time in an id is after its event's receipt, at most, where that is more than
+/// [`SLACK`](super::log::SLACK): the clock was set back.
+pub(super) const LEAD_KEY: &str = "lead_millis";
+
 /// The position of the newest change that events are matched with: a new filter, an end of one.
 pub(super) const MATCHING_KEY: &str = "matching";
 /// See [`Settings`](super::group::Settings).

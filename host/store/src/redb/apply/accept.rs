@@ -29,7 +29,7 @@ pub(super) fn accept<'e>(
         }
         let mut ids = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
-            let id = apply.ids.next();
+            let id = apply.ids.next(arrival.received);
             if let Some(first) = repeated(apply, arrival, id)? {
                 ids.push(first);
                 continue;

@@ -273,6 +273,23 @@ async fn the_walk_begins_and_ends_near_its_times() {
     assert_eq!(forward(&store, old).await, ids);
 }
 
+/// After the clock had been set back by a day, a replay up to now missed all that came since: ids only grow, so theirs were
+/// tomorrow's.
+#[tokio::test]
+async fn a_walk_up_to_a_time_finds_what_came_after_the_clock_was_set_back() {
+    let (_folder, store) = fresh();
+    let (now, day) = (clock::now(), jiff::SignedDuration::from_hours(24));
+    let tomorrow = Arrival { received: now + day, ..arrival("tomorrow", &[]) };
+    let first = store.log(vec![tomorrow]).await.unwrap()[0];
+    let second = store.log(vec![arrival("today", &[])]).await.unwrap()[0];
+    assert!(second > first);
+    let until = Some(clock::now());
+    let found = forward(&store, Forward { until, ..ANY }).await;
+    assert!(found.contains(&second), "{found:?}");
+    assert_eq!(forward(&store, Forward { since: Some(now + day), ..ANY }).await[0], first);
+    assert!(store.newest_time().await.unwrap().unwrap() >= now + day - jiff::SignedDuration::from_secs(1));
+}
+
 #[tokio::test]
 async fn the_backlog_is_what_waits_besides_first_attempts() {
     let (_folder, store) = fresh();
