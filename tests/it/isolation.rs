@@ -216,8 +216,13 @@ async fn a_failing_target_delays_no_other() {
     server.subscribe(json!({"target_url": target.url("/fast")})).await;
     let ids = burst(&server, 200).await;
     target.wait_for("/fast", 200).await;
-    target.wait_for("/failing", 200).await;
-    server.delivery_in(&ids[199], &failing, "retrying").await;
+    target.wait_for("/failing", 10).await;
+    // Its breaker opens: what is left waits.
+    wait_until("the breaker to open", async || {
+        let held = server.delivery(&ids[199], &failing).await["held"].clone();
+        (held["by"] == "breaker").then_some(())
+    })
+    .await;
     burst(&server, 50).await;
     target.wait_for("/fast", 250).await;
 }

@@ -14,6 +14,7 @@ mod delivery;
 mod described;
 mod explain;
 mod filters;
+mod flow;
 mod guarding;
 mod handlers;
 mod isolation;

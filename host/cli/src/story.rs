@@ -49,8 +49,9 @@ fn write_delivery(out: &mut String, delivery: &v1::Delivery) -> fmt::Result {
     let policy = status(last.and_then(|attempt| attempt.policy.as_ref()));
     let target = status(last.and_then(|attempt| attempt.target.as_ref()));
     write!(out, "    ELM {subscription} ({at}) policy {policy} target {target}")?;
-    if let Some(v1::Hold { by, since }) = held {
+    if let Some(v1::Hold { by, since, until }) = held {
         write!(out, "\n        held by {by} since {since}")?;
+        until.iter().try_for_each(|until| write!(out, ", until {until}"))?;
     }
     match attempts.iter().rev().find_map(|attempt| attempt.plugin.as_ref()) {
         Some(run) => write_plugin(out, run, *state),

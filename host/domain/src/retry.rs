@@ -46,6 +46,17 @@ impl RetrySchedule {
         Some(wait.mul_f64(1.0 + JITTER * (2.0 * random - 1.0)))
     }
 
+    /// Returns how many attempts were missed by a delivery that has had `failed` failed ones and was due `late` ago: as many
+    /// of its waits as fit into that time. The attempt that is made now is not one of them.
+    pub fn missed(&self, failed: u32, late: Duration) -> u32 {
+        let waits = self.0.iter().skip(usize::try_from(failed).unwrap_or(usize::MAX));
+        let ends = waits.scan(Duration::ZERO, |end, wait| {
+            *end = end.saturating_add(*wait);
+            Some(*end)
+        });
+        u32::try_from(ends.take_while(|end| *end <= late).count()).unwrap_or(u32::MAX)
+    }
+
     /// Returns how many attempts a delivery gets at most.
     pub fn attempts(&self) -> usize {
         self.0.len() + 1
@@ -149,6 +160,16 @@ mod tests {
         assert_eq!(schedule.wait_after(2, 0.5), Some(Duration::from_secs(2)));
         assert_eq!(schedule.wait_after(3, 0.5), None);
         assert_eq!(schedule.wait_after(0, 0.5), None);
+    }
+
+    #[test]
+    fn what_was_missed_is_what_would_have_been_tried() {
+        let schedule: RetrySchedule = "1s,2s,4s".parse().unwrap();
+        let missed = |failed, seconds| schedule.missed(failed, Duration::from_secs(seconds));
+        assert_eq!([0, 1, 2, 3, 6, 7, 1_000].map(|late| missed(0, late)), [0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!([0, 3, 4, 5, 1_000].map(|late| missed(2, late)), [0, 0, 1, 1, 1]);
+        assert_eq!((missed(3, 1_000), missed(u32::MAX, 1_000)), (0, 0));
+        assert_eq!(RetrySchedule::NONE.missed(0, Duration::MAX), 0);
     }
 
     #[test]

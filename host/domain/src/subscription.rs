@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{ContentMode, EventFormat, StructuredType};
 use crate::sending::{HeaderText, OAuth2, Sending, field};
-use crate::{PluginUse, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
+use crate::{PluginUse, RateLimit, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -57,6 +57,8 @@ pub struct Subscription {
     pub timeout: Option<Duration>,
     /// The most attempts at once, where fewer than the service's.
     pub max_in_flight: Option<u32>,
+    /// How many attempts may be made in a time, if that is limited.
+    pub rate_limit: Option<RateLimit>,
     /// The language of `jsonpath`.
     pub filter_dialect: FilterDialect,
     /// The CloudEvents version that is sent.
@@ -141,6 +143,7 @@ impl Subscription {
             retry: None,
             timeout: None,
             max_in_flight: None,
+            rate_limit: None,
             filter_dialect: FilterDialect::default(),
             event_format: EventFormat::default(),
             content_mode: ContentMode::default(),

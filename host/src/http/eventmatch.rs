@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ use super::idempotency::{IdempotencyKey, KeyHeader};
 use super::parameters::{Here, Parameters, part};
 use super::sending::{self, SendingBody};
 use super::subscription_body::Fixed;
-use super::version::{IfMatch, IfMatchHeader, IfNoneMatch, IfNoneMatchHeader, with_tag};
-use super::{Api, body, module, multipart, plugins, recover, subscription_body};
+use super::version::{IfMatch, IfMatchHeader, IfNoneMatch, IfNoneMatchHeader, with_tag, with_tags};
+use super::{Api, body, module, multipart, plugins, recover, subscription_body, words};
 use crate::identity::User;
 use waypost_domain::{Recovery, Subscription, SubscriptionId, TargetUrl};
 use waypost_engine::directory::CompiledSubscription;
@@ -246,6 +246,8 @@ pub(super) async fn list(
 }
 
 /// Shows a subscription
+///
+/// With what keeps its deliveries from the target now.
 #[utoipa::path(get, path = "/eventmatch/{uuid}", operation_id = "read_subscription",
     tag = "Subscriptions", params(IfNoneMatchHeader),
     responses((status = 200, description = "The subscription", body = v1::Subscription),
@@ -258,8 +260,41 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
-    let fresh = || with_tag(Json(show(&api, &known)).into_response(), known.revision);
-    Ok(if_none_match.not_modified(known.revision).unwrap_or_else(fresh))
+    let held = api.dispatcher.gate(&known.subscription).map(words::gate_hold);
+    let breaker = api.dispatcher.target(&known.subscription).map(words::target_breaker);
+    let besides = match (&held, &breaker) {
+        (None, None) => String::new(),
+        besides => serde_json::to_string(&besides).expect("times and texts are JSON"),
+    };
+    let fresh = || {
+        let shown = v1::Subscription { held, breaker, ..show(&api, &known) };
+        with_tags(Json(shown).into_response(), known.revision, &besides)
+    };
+    Ok(if_none_match.not_modified(known.revision, &besides).unwrap_or_else(fresh))
+}
+
+/// Tries the target of a subscription now, whose breaker is open
+///
+/// With the delivery that is due next, before its time if need be.
+#[utoipa::path(post, path = "/eventmatch/{uuid}/probe", operation_id = "probe_target",
+    tag = "Subscriptions",
+    responses((status = 202, description = "It is tried; how that ended is in the subscription", body = v1::TargetBreaker)))]
+pub(super) async fn probe(
+    State(api): State<Arc<Api>>,
+    user: User,
+    Id(id): Id<SubscriptionId>,
+    body: Body,
+) -> Result<(StatusCode, Json<v1::TargetBreaker>), ApiError> {
+    // A client that is still sending would not see the response.
+    body::drain(body).await;
+    let subscription = own(&api, &user, id)?;
+    let breaker = api.dispatcher.target(&subscription).filter(|_| api.dispatcher.probe(&subscription));
+    match breaker {
+        Some(breaker) => Ok((StatusCode::ACCEPTED, Json(words::target_breaker(breaker)))),
+        None => Err(ApiError::conflict(
+            "there is nothing to try: the breaker of this subscription's target is closed",
+        )),
+    }
 }
 
 /// Changes a subscription: the members that the body has

@@ -259,6 +259,7 @@ fn routes() -> Routes {
         )
         .route("/eventmatch/{uuid}/test", [post(SUBSCRIBE, dry_run::test).with(dry_runs.clone())])
         .route("/eventmatch/{uuid}/rotate-secret", [post(SUBSCRIBE, eventmatch::rotate_secret)])
+        .route("/eventmatch/{uuid}/probe", [post(SUBSCRIBE, eventmatch::probe)])
         .route("/eventmatch/{uuid}/deliveries", [get(READ, deliveries::list)])
         .route("/eventmatch/{uuid}/tail", [get(READ, tail::deliveries).with(streams.clone())])
         .route(

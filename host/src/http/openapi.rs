@@ -56,6 +56,7 @@ use super::{
         eventmatch::remove,
         dry_run::test,
         eventmatch::rotate_secret,
+        eventmatch::probe,
         deliveries::list,
         tail::deliveries,
         recover::begin,

@@ -15,8 +15,9 @@ use waypost_domain::{
     Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, RecipientId, State, Subscription,
     TaskStatus,
 };
-use waypost_engine::delivery::BreakerState;
+use waypost_engine::delivery::{BreakerState, GateHold};
 use waypost_handlers::Progress;
+use waypost_runtime::clock;
 use waypost_store::{self as store, EventHistory, FailedFilter, LoggedEvent};
 
 /// One delivery of an event, with what is known now.
@@ -35,6 +36,8 @@ pub(crate) struct Delivery {
     held: Option<String>,
     /// What other deliveries of the subscription are held for, and since when.
     others_held: Option<(Holder, Timestamp)>,
+    /// What keeps the subscription's deliveries from the target.
+    gate: Option<GateHold>,
     history: Vec<Entry>,
 }
 
@@ -180,8 +183,19 @@ impl Delivery {
         let progress = progress.filter(|_| state == State::Delivering);
         let now = api.directory.get(recipient.subscription_id());
         let others_held = api.dispatcher.hold(recipient).or_else(|| api.runs.hold(recipient));
-        let mut delivery =
-            Self { recipient, now, state, was_allowed, handler: None, progress, held, others_held, history };
+        let gate = now.as_ref().filter(|now| now.is_active()).and_then(|now| api.dispatcher.gate(now));
+        let mut delivery = Self {
+            recipient,
+            now,
+            state,
+            was_allowed,
+            handler: None,
+            progress,
+            held,
+            others_held,
+            gate,
+            history,
+        };
         delivery.handler = match &delivery.now {
             Some(_) => None,
             None => Some(delivery.handler_name(api)),
@@ -227,21 +241,24 @@ impl Delivery {
         }
     }
 
-    /// Returns what the delivery is held for, which is neither its target nor its plugin.
+    /// Returns what holds the delivery back: neither its own last attempt nor its plugin.
     fn hold(&self) -> Option<v1::Hold> {
+        let by_gate = || self.gate.map(words::gate_hold);
         let (by, since) = match self.state {
             State::Held { by, since, .. } => (by, since),
+            State::Retrying { due, .. } => return by_gate().filter(|_| due <= clock::now()),
             // It has had no attempt, while other deliveries of its subscription are held.
-            State::Pending if self.history.iter().all(Entry::is_run) => self.others_held?,
-            State::Pending
-            | State::Retrying { .. }
-            | State::Delivering
+            State::Pending if self.gate.is_none() && self.history.iter().all(Entry::is_run) => {
+                self.others_held?
+            }
+            State::Pending => return by_gate(),
+            State::Delivering
             | State::Delivered { .. }
             | State::Denied { .. }
             | State::Skipped { .. }
             | State::Dead { .. } => return None,
         };
-        Some(v1::Hold { by: by.name().to_owned(), since: since.into() })
+        Some(v1::Hold { by: by.name().to_owned(), since: since.into(), until: None })
     }
 
     /// Returns all attempts, oldest first, each with what the plugin or the handler did in it.

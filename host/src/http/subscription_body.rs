@@ -1,7 +1,7 @@
 //! A subscription as JSON: what REST shows of it, and what a body may set.
 //!
 //! Read-only members (`uuid`, `user`, `created`, `updated`, `deleted`, `filter_dialect_used`, `warnings`,
-//! `index`) and unknown ones are ignored, so that the body of a GET can be PUT back. Members that a PUT
+//! `index`, `held`, `breaker`) and unknown ones are ignored, so that the body of a GET can be PUT back. Members that a PUT
 //! leaves out stay unchanged, secrets too.
 
 mod auth;
@@ -66,6 +66,9 @@ pub(super) fn show(
         retry: subscription.retry.as_ref().map(ToString::to_string),
         timeout_ms: subscription.timeout.map(words::millis),
         max_in_flight: subscription.max_in_flight,
+        rate_limit: subscription.rate_limit.map(|limit| limit.to_string()),
+        held: None,
+        breaker: None,
         event_format: words::event_format(subscription.event_format),
         content_mode: words::content_mode(subscription.content_mode),
         content_type: words::content_type(subscription.content_type),
@@ -172,6 +175,10 @@ fn apply_optional(
     if let Some(most) = optional::<u64>(&mut body, "max_in_flight", "a whole number, or null")? {
         let most = most.map(|most| bounded("max_in_flight", most, u64::from(u32::MAX))).transpose()?;
         to.max_in_flight = most.and_then(|most| u32::try_from(most).ok());
+    }
+    if let Some(limit) = optional::<String>(&mut body, "rate_limit", "a string such as \"50/s\", or null")? {
+        let parsed = limit.map(|text| text.parse()).transpose();
+        to.rate_limit = parsed.map_err(|error| ApiError::field("/rate_limit", format!("{error}")))?;
     }
     if let Some(format) = optional(&mut body, "event_format", "\"original\" or \"1.0\"")? {
         to.event_format = format.unwrap_or_default();

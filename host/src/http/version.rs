@@ -1,6 +1,7 @@
 //! Versions of subscriptions in requests and responses: `ETag`, `If-Match`, `If-None-Match` (RFC 9110 §8.8.3, §13.1).
 //!
 //! The version is the position of the write that made it, which differs for each change, one that nothing shows included.
+//! What a response shows besides, such as the state of a breaker, is in its tag, too; a change need not name it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 
 use super::Api;
@@ -42,14 +45,24 @@ pub(super) struct IfNoneMatchHeader(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct IfNoneMatch(Option<String>);
 
-/// Returns the tag of a version.
-fn tag(version: Position) -> String {
-    format!("\"{}\"", version.0)
+/// Returns the tag of a version, with what is shown besides it, if anything is.
+fn tag(version: Position, besides: &str) -> String {
+    match besides {
+        "" => format!("\"{}\"", version.0),
+        _ => format!("\"{}-{}\"", version.0, HEXLOWER.encode(&Sha256::digest(besides)[..8])),
+    }
 }
 
-/// Tells whether a list of tags has this one; `*` has each.
-fn lists(list: &str, tag: &str) -> bool {
-    list.split(',').any(|listed| matches!(listed.trim(), "*") || listed.trim() == tag)
+/// Tells whether a list of tags has one that `is_wanted`; `*` is each.
+fn lists(list: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
+    list.split(',').map(str::trim).any(|listed| listed == "*" || is_wanted(listed))
+}
+
+/// Tells whether a tag is of this version, whatever was shown besides it.
+fn is_of(tag: &str, version: Position) -> bool {
+    let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    let inner = inner.map(|inner| inner.split_once('-').map_or(inner, |(version, _)| version));
+    inner.is_some_and(|inner| inner == version.0.to_string())
 }
 
 /// Joins the values of a header that may be split over several lines (RFC 9110 §5.2).
@@ -64,9 +77,9 @@ impl IfMatch {
     /// (`W/"…"`) names none.
     pub(super) fn check(&self, version: Position) -> Result<(), ApiError> {
         match &self.0 {
-            Some(list) if !lists(list, &tag(version)) => Err(ApiError::changed_since(format!(
+            Some(list) if !lists(list, |tag| is_of(tag, version)) => Err(ApiError::changed_since(format!(
                 "the subscription has been changed since: its version is {} now; GET it, and change that one",
-                tag(version)
+                tag(version, "")
             ))),
             Some(_) | None => Ok(()),
         }
@@ -74,18 +87,23 @@ impl IfMatch {
 }
 
 impl IfNoneMatch {
-    /// Answers that the client has this version, if it does.
-    pub(super) fn not_modified(&self, version: Position) -> Option<Response> {
-        let list = self.0.as_ref()?;
+    /// Answers that the client has this version with what is shown besides, if it does.
+    pub(super) fn not_modified(&self, version: Position, besides: &str) -> Option<Response> {
+        let (list, tag) = (self.0.as_ref()?, tag(version, besides));
         // Here a weak tag is as good as a strong one.
-        let is_known = lists(&list.replace("W/", ""), &tag(version));
-        is_known.then(|| with_tag(StatusCode::NOT_MODIFIED.into_response(), version))
+        let is_known = lists(&list.replace("W/", ""), |listed| listed == tag);
+        is_known.then(|| with_tags(StatusCode::NOT_MODIFIED.into_response(), version, besides))
     }
 }
 
 /// Adds the version to a response.
-pub(super) fn with_tag(mut response: Response, version: Position) -> Response {
-    let tag = HeaderValue::try_from(tag(version)).expect("digits in quotes are a header value");
+pub(super) fn with_tag(response: Response, version: Position) -> Response {
+    with_tags(response, version, "")
+}
+
+/// Adds the version to a response that shows something besides.
+pub(super) fn with_tags(mut response: Response, version: Position, besides: &str) -> Response {
+    let tag = HeaderValue::try_from(tag(version, besides)).expect("digits in quotes are a header value");
     response.headers_mut().insert(header::ETAG, tag);
     response
 }
@@ -116,8 +134,13 @@ mod tests {
         assert!([r#""7""#, r#""6", "7""#, "*", r#" "7" "#].iter().all(|list| if_match(list)));
         assert!(["", "7", r#""70""#, r#"W/"7""#].iter().all(|list| !if_match(list)));
         assert!(IfMatch::default().check(Position(7)).is_ok());
-        let knows = |list: &str| IfNoneMatch(Some(list.to_owned())).not_modified(Position(7)).is_some();
+        let knows = |list: &str| IfNoneMatch(Some(list.to_owned())).not_modified(Position(7), "").is_some();
         assert!(knows(r#"W/"7""#) && knows(r#""7""#) && !knows(r#""8""#));
-        assert!(IfNoneMatch::default().not_modified(Position(7)).is_none());
+        assert!(IfNoneMatch::default().not_modified(Position(7), "").is_none());
+        let held = tag(Position(7), "held");
+        assert!(if_match(&held) && !if_match(&tag(Position(8), "held")) && !if_match("\"-7\""));
+        assert!(!knows(&held) && tag(Position(7), "open") != held);
+        let again = IfNoneMatch(Some(held)).not_modified(Position(7), "held").unwrap();
+        assert_eq!(again.headers()[header::ETAG], tag(Position(7), "held"));
     }
 }

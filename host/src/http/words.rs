@@ -2,6 +2,7 @@
 
 use waypost_api::v1;
 use waypost_domain::{self as domain, event, plugin, recovery, sending};
+use waypost_engine::delivery::{GateHold, TargetPhase, TargetState};
 
 macro_rules! words {
     ($($name:ident: $from:ty => $to:ident { $($value:ident),+ };)+) => {$(
@@ -24,6 +25,7 @@ words! {
     on_error: plugin::OnError => OnError { Retry, Skip, Deliver, DeadLetter };
     log_level: plugin::LogLevel => LogLevel { Trace, Debug, Info, Warn, Error };
     scope: domain::Scope => Scope { Receive, Read, Subscribe, Admin };
+    breaker_state: TargetPhase => BreakerState { Failing, Open, Probing, Opening };
     phase: waypost_handlers::Phase => Phase { Fetching, Running, Uploading };
 }
 
@@ -46,6 +48,17 @@ pub(super) fn recovery_state(state: &recovery::State) -> v1::RecoveryState {
         recovery::State::Failed { .. } => v1::RecoveryState::Failed,
         recovery::State::Cancelled { .. } => v1::RecoveryState::Cancelled,
     }
+}
+
+pub(super) fn gate_hold(hold: GateHold) -> v1::Hold {
+    let GateHold { by, since, until } = hold;
+    v1::Hold { by: by.to_owned(), since: since.into(), until: Some(until.into()) }
+}
+
+pub(super) fn target_breaker(target: TargetState) -> v1::TargetBreaker {
+    let TargetState { phase, failures, reason, since, next_probe } = target;
+    let (since, next_probe) = (since.map(v1::Time), next_probe.map(v1::Time));
+    v1::TargetBreaker { state: breaker_state(phase), failures, since, reason, next_probe }
 }
 
 /// Returns a duration in whole milliseconds.

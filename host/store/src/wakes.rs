@@ -13,6 +13,8 @@ use waypost_domain::RecipientId;
 pub struct Wake {
     /// Whether the work may be other than first attempts, such as redelivered events.
     pub due: bool,
+    /// Whether the delivery that is due next may be attempted before its time.
+    pub early: bool,
     /// How many deliveries are new.
     pub count: u64,
 }
@@ -20,17 +22,23 @@ pub struct Wake {
 impl Wake {
     /// Returns a wake for work of any kind.
     pub fn read() -> Self {
-        Self { due: true, count: 0 }
+        Self { due: true, ..Self::default() }
+    }
+
+    /// Returns a wake for work of any kind, that of the delivery that is due next included, though its time has not come.
+    pub fn early() -> Self {
+        Self { early: true, ..Self::read() }
     }
 
     /// Returns a wake for this many first attempts.
     pub fn accepted(count: u64) -> Self {
-        Self { due: false, count }
+        Self { count, ..Self::default() }
     }
 
     /// Adds a later wake.
     pub fn merge(&mut self, later: Self) {
         self.due |= later.due;
+        self.early |= later.early;
         self.count += later.count;
     }
 }

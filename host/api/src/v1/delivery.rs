@@ -100,13 +100,17 @@ words! {
     }
 }
 
-/// What a delivery is held for.
+/// What holds deliveries back. Being held uses up no attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hold {
-    /// The part that is missing: `policy`, `plugins`, `store`, `host`, `quota`.
+    /// The part that is missing: `policy`, `plugins`, `store`, `host`, `quota`. Or what keeps them from the target:
+    /// `rate_limit`, `target` (it has asked for a pause), `breaker` (it is down).
     pub by: String,
     /// Since when.
     pub since: Time,
+    /// When the next delivery may go, where that is known.
+    #[serde(default)]
+    pub until: Option<Time>,
 }
 
 /// Who began something, and when.

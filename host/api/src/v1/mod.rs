@@ -38,9 +38,10 @@ pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
 pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
 pub use service::{Health, Jwk, Jwks, Ready};
 pub use subscription::{
-    Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, Certificate, ClientAuth, ContentMode,
-    ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, NewSubscriptionParts, OnError,
-    Plugin, PluginLimits, Rotation, Signing, Subscription, SubscriptionOrder, SubscriptionState,
+    Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, BreakerState, Certificate, ClientAuth,
+    ContentMode, ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, NewSubscriptionParts,
+    OnError, Plugin, PluginLimits, Rotation, Signing, Subscription, SubscriptionOrder, SubscriptionState,
+    TargetBreaker,
 };
 pub use task::{ScriptLog, Task, TaskSummary};
 pub use time::Time;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Time, words};
+use super::{Hold, Time, words};
 
 /// A subscription, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -54,6 +54,16 @@ pub struct Subscription {
     pub timeout_ms: Option<u64>,
     /// How many attempts may be under way at once; null for that of the service.
     pub max_in_flight: Option<u32>,
+    /// How many attempts may be made in a time; null for as many as there are.
+    #[serde(default)]
+    #[schema(examples("50/s", "1000/h burst 20"))]
+    pub rate_limit: Option<String>,
+    /// What keeps its deliveries from the target now; null for nothing, and in lists.
+    #[serde(default)]
+    pub held: Option<Hold>,
+    /// The breaker of the target; null unless the target has failed lately, and in lists.
+    #[serde(default)]
+    pub breaker: Option<TargetBreaker>,
     /// In which version of CloudEvents events are sent.
     pub event_format: EventFormat,
     /// How an event is put into a request.
@@ -76,6 +86,35 @@ pub struct Subscription {
     /// The secret that was generated for this request. It is shown once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret: Option<String>,
+}
+
+words! {
+    /// Where the breaker of a target stands.
+    BreakerState {
+        /// The target has failed; its deliveries are still attempted.
+        Failing = "failing",
+        /// Its deliveries wait.
+        Open = "open",
+        /// One delivery tries whether it is well.
+        Probing = "probing",
+        /// It has answered again, and gets one delivery more at once with each that it takes.
+        Opening = "opening",
+    }
+}
+
+/// The breaker of a target, which keeps deliveries from it while it is down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TargetBreaker {
+    /// Where it stands.
+    pub state: BreakerState,
+    /// How often the target has failed since it was well.
+    pub failures: u32,
+    /// Since when deliveries wait; null while they do not.
+    pub since: Option<Time>,
+    /// How it failed last.
+    pub reason: String,
+    /// When one delivery tries it next; null while one does, and while they do not wait.
+    pub next_probe: Option<Time>,
 }
 
 /// A subscription to make, or what to change of one. Members that are left out stay as they are, or get their default;
@@ -131,6 +170,11 @@ pub struct NewSubscription {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_in_flight: Option<u32>,
+    /// How many attempts may be made in a second, minute, hour or day, and how many of them at once after a pause; null for
+    /// as many as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("50/s", "1000/h burst 20"))]
+    pub rate_limit: Option<String>,
     /// In which version of CloudEvents events are sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_format: Option<EventFormat>,

@@ -118,7 +118,7 @@ async fn exchange_with_credentials(
     let left_now = left();
     if left_now.is_zero() {
         let all = wait.as_millis();
-        return Some(Response::Failed(format!(
+        return Some(Response::Unsent(format!(
             "the attempt's time of {all} ms was over before the event was sent: token or consent took it"
         )));
     }
@@ -202,7 +202,9 @@ fn hide(credentials: &Credentials, response: Response) -> Response {
             retry_after,
         },
         Response::Failed(reason) => Response::Failed(credentials.hide(&reason).into_owned()),
-        Response::Unsendable(_) | Response::Refused(_) | Response::Shortage(_) => response,
+        Response::Unsendable(_) | Response::Refused(_) | Response::Unsent(_) | Response::Shortage(_) => {
+            response
+        }
     }
 }
 

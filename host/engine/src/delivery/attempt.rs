@@ -1,8 +1,11 @@
 //! One attempt: ask policy and the plugin, make the request, send it, classify the response.
 
+use tokio::time::Instant;
+
 use super::answer::exchange;
 use super::credentials::Credentials;
 use super::functions;
+use super::gate::{Signal, Ticket};
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
 use super::outputs::send_outputs;
 use super::pipeline::{PluginContext, SendPlan, decide};
@@ -20,6 +23,7 @@ const TOLD_MAX: usize = 200;
 pub(super) async fn make(
     targets: &Targets,
     assignment: &Assignment<'_, Targets>,
+    mut ticket: Ticket,
     plugin_context: Option<PluginContext>,
     record: &mut AttemptRecord,
 ) -> Option<Next<SubscriptionEffect>> {
@@ -39,7 +43,7 @@ pub(super) async fn make(
     }
     record.progress.allowed = true;
     if let Some(function) = targets.function(subscription) {
-        return Some(Box::pin(functions::call(targets, assignment, function)).await);
+        return Some(Box::pin(functions::call(targets, assignment, ticket, function, record)).await);
     }
     let plan = if subscription.plugin.is_none() && !pending.rendered {
         SendPlan::Event
@@ -47,6 +51,11 @@ pub(super) async fn make(
         // Boxed, so that deliveries without a plugin do not pay for the size of this future.
         Box::pin(decide(targets, assignment, plugin_context, record)).await
     };
+    if let SendPlan::End(next) = plan {
+        return Some(next);
+    }
+    ticket.spend();
+    let begun = Instant::now();
     let (response, output) = match plan {
         SendPlan::End(next) => return Some(next),
         SendPlan::Event => {
@@ -61,12 +70,30 @@ pub(super) async fn make(
             (response, Some((place, outputs.len())))
         }
     };
-    let next = classify_response(&response, targets.retry(assignment).context());
+    Some(conclude(targets, assignment, (ticket, begun), (response, output), record))
+}
+
+/// Classifies a response, of one output among several if it is one; notes what it says of the target.
+fn conclude(
+    targets: &Targets,
+    assignment: &Assignment<'_, Targets>,
+    (ticket, begun): (Ticket, Instant),
+    (response, output): (Response, Option<(usize, usize)>),
+    record: &mut AttemptRecord,
+) -> Next<SubscriptionEffect> {
+    let now = Instant::now();
+    let retry = targets.retry_of_probe(assignment, &ticket, now);
+    if let Some(signal) = Signal::of(&response) {
+        record.answered_in = Some(now - begun);
+        targets.gates.note(assignment.subject, ticket, signal, now);
+    }
+    let next = classify_response(&response, retry.context());
+    record.missed = retry.missed;
     record.target = answer_of(response);
-    Some(match output {
+    match output {
         None => next,
         Some((place, count)) => of_output(next, place, count),
-    })
+    }
 }
 
 fn with_answer(reason: &str, answer: Option<&Answer>) -> String {
@@ -79,6 +106,10 @@ fn with_answer(reason: &str, answer: Option<&Answer>) -> String {
 fn answer_of(response: Response) -> Option<Answer> {
     match response {
         Response::Answered { answer, .. } => Some(answer),
-        Response::Unsendable(_) | Response::Refused(_) | Response::Failed(_) | Response::Shortage(_) => None,
+        Response::Unsendable(_)
+        | Response::Refused(_)
+        | Response::Failed(_)
+        | Response::Unsent(_)
+        | Response::Shortage(_) => None,
     }
 }

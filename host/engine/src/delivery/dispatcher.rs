@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::breaker::BreakerState;
 use super::clients::Clients;
 use super::functions::{Function, Functions};
+use super::gate::{GateHold, TargetState};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
@@ -20,7 +22,7 @@ use crate::policy::Policy;
 use crate::worker::{Mailboxes, SLICE, Slots, Workers};
 #[cfg(doc)]
 use waypost_domain::TargetUrl;
-use waypost_domain::{EventId, Holder, RecipientId, SubscriptionId};
+use waypost_domain::{EventId, Holder, RecipientId, Subscription, SubscriptionId};
 use waypost_net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
 use waypost_secrets::signing::ServiceKey;
 use waypost_store::{self as store, Store, Wake};
@@ -77,6 +79,7 @@ impl Dispatcher {
             limits,
             last_success: LastSuccess::new(reached),
             breakers: Arc::default(),
+            gates: Arc::default(),
             stop: stop.clone(),
         });
         let stage = "the dispatcher of deliveries";
@@ -118,6 +121,27 @@ impl Dispatcher {
     /// Returns the state of a subscription's plugin, if it has failed recently.
     pub fn breaker(&self, subscription: SubscriptionId) -> Option<BreakerState> {
         self.targets.breakers.state(&*self.targets.directory.get(subscription)?)
+    }
+
+    /// Returns the state of a subscription's target, if it has failed lately.
+    pub fn target(&self, subscription: &Subscription) -> Option<TargetState> {
+        self.targets.gates.target(subscription)
+    }
+
+    /// Returns what holds back a subscription's deliveries because of their target: its breaker, a pause that it has asked
+    /// for, or the rate limit.
+    pub fn gate(&self, subscription: &Subscription) -> Option<GateHold> {
+        self.targets.gates.hold(subscription, Instant::now())
+    }
+
+    /// Tries the target of a subscription now, whose breaker is open: with the delivery that is due next, if any waits.
+    /// Tells whether the breaker is open.
+    pub fn probe(&self, subscription: &Subscription) -> bool {
+        let is_open = self.targets.gates.hurry(subscription, Instant::now());
+        if is_open {
+            self.targets.store.wakes().push([(subscription.id.into(), Wake::early())]);
+        }
+        is_open
     }
 
     /// Returns what holds a subscription's deliveries, other than their target and plugin, and since when.

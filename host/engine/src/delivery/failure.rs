@@ -85,7 +85,7 @@ mod tests {
         classify_failure(
             failed,
             on_error,
-            RetryContext { schedule: &schedule, failed: 1, now: now(), random: 0.5 },
+            RetryContext { schedule: &schedule, failed: 1, missed: 0, now: now(), random: 0.5 },
         )
     }
 

@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
+use super::gate::{Signal, Ticket};
 use super::outcome::{SubscriptionEffect, failure};
 use super::targets::Targets;
-use crate::worker::{Assignment, Next};
+use crate::worker::{Assignment, AttemptRecord, Next};
 use waypost_domain::{DeliveryId, Event, EventId, Outcome, SubscriptionId};
 
 /// One call of a function: a delivery that it may have got before.
@@ -61,7 +63,9 @@ impl Functions {
 pub(super) async fn call(
     targets: &Targets,
     assignment: &Assignment<'_, Targets>,
+    mut ticket: Ticket,
     function: Function,
+    record: &mut AttemptRecord,
 ) -> Next<SubscriptionEffect> {
     let Assignment { subject: subscription, pending, .. } = *assignment;
     let call = FunctionCall {
@@ -72,16 +76,24 @@ pub(super) async fn call(
         attempt: pending.progress.failed + 1,
     };
     let time = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
+    ticket.spend();
+    let begun = Instant::now();
     let result = match tokio::time::timeout(time, function(call)).await {
         Ok(result) => result,
         Err(_) => Err(FunctionError::Retry(format!("the function took longer than {} ms", time.as_millis()))),
     };
+    let now = Instant::now();
+    let retry = targets.retry_of_probe(assignment, &ticket, now);
+    let signal = match &result {
+        Ok(()) | Err(FunctionError::Final(_)) => Signal::Alive,
+        Err(FunctionError::Retry(reason)) => Signal::Down(reason.clone(), None),
+    };
+    targets.gates.note(subscription, ticket, signal, now);
+    (record.answered_in, record.missed) = (Some(now - begun), retry.missed);
     let (outcome, effect) = match result {
         Ok(()) => (Outcome::Delivered, SubscriptionEffect::Reached),
         Err(FunctionError::Final(reason)) => (Outcome::Dead { reason }, SubscriptionEffect::Nothing),
-        Err(FunctionError::Retry(reason)) => {
-            failure(reason.clone(), reason, None, targets.retry(assignment).context())
-        }
+        Err(FunctionError::Retry(reason)) => failure(reason.clone(), reason, None, retry.context()),
     };
     Next::Over(outcome, effect)
 }

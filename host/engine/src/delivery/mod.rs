@@ -4,17 +4,20 @@
 //! subscription's plugin (`pipeline`), makes the request, sends it, and classifies the response (`outcome`, which is
 //! pure). A failure of the target or the plugin is data here, never an `Err`. A failure of neither, such as a policy
 //! server that is down, or a shortage of descriptors or of the user's quota, holds the delivery and is not counted. A
-//! plugin that fails repeatedly is not called for a while (`breaker`).
+//! plugin that fails repeatedly is not called for a while (`breaker`), and a target that is down, wants a pause or has a rate
+//! limit is left alone (`gate`); both breakers are a `circuit`.
 
 mod answer;
 mod attempt;
 mod breaker;
+mod circuit;
 mod clients;
 mod credentials;
 mod dispatcher;
 mod dry_run;
 mod failure;
 mod functions;
+mod gate;
 mod handshake;
 mod last_success;
 mod oauth;
@@ -35,6 +38,7 @@ pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
 pub use functions::{Function, FunctionCall, FunctionError};
+pub use gate::{GateHold, TargetPhase, TargetState};
 #[cfg(test)]
 pub(crate) use targets::{RULES, standing};
 

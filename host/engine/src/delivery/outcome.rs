@@ -33,6 +33,8 @@ pub(super) enum Response {
     Refused(String),
     /// There was no answer, for this reason.
     Failed(String),
+    /// Nothing was sent to the target, for this reason, which is not the target's.
+    Unsent(String),
     /// The request was not sent because of this shortage of this machine.
     Shortage(String),
 }
@@ -63,13 +65,15 @@ pub(super) struct Retry<'a> {
     pub(super) schedule: &'a RetrySchedule,
     /// How many attempts have failed then.
     pub(super) failed: u32,
+    /// How many of them were not made, because the target's breaker was open.
+    pub(super) missed: u32,
 }
 
 impl<'a> Retry<'a> {
     /// Returns the context in which a failure at this moment is classified.
     pub(super) fn context(self) -> RetryContext<'a> {
-        let Self { schedule, failed } = self;
-        RetryContext { schedule, failed, now: clock::now(), random: dice::fraction() }
+        let Self { schedule, failed, missed } = self;
+        RetryContext { schedule, failed, missed, now: clock::now(), random: dice::fraction() }
     }
 }
 
@@ -80,6 +84,8 @@ pub(super) struct RetryContext<'a> {
     pub(super) schedule: &'a RetrySchedule,
     /// How many attempts have failed when this one has, this one included.
     pub(super) failed: u32,
+    /// How many of them were not made.
+    pub(super) missed: u32,
     /// The time now.
     pub(super) now: Timestamp,
     /// A number in `0.0..1.0`.
@@ -107,7 +113,9 @@ pub(super) fn classify_response(
             Outcome::Dead { reason: reason.clone() },
             SubscriptionEffect::DisableUnlessReached(reason.clone()),
         ),
-        Response::Failed(reason) => failure(reason.clone(), reason.clone(), None, retry_context),
+        Response::Failed(reason) | Response::Unsent(reason) => {
+            failure(reason.clone(), reason.clone(), None, retry_context)
+        }
         Response::Answered { answer, location, retry_after } => {
             answered_with(answer, location.as_deref(), *retry_after, retry_context)
         }
@@ -180,7 +188,12 @@ pub(super) fn failure(
     retry_after: Option<Duration>,
     retry_context: RetryContext<'_>,
 ) -> (Outcome, SubscriptionEffect) {
-    let RetryContext { schedule, failed, now, random } = retry_context;
+    let RetryContext { schedule, failed, missed, now, random } = retry_context;
+    let reason = match missed {
+        0 => reason,
+        1 => format!("{reason}; an attempt before it was not made: the target's breaker was open"),
+        _ => format!("{reason}; {missed} attempts before it were not made: the target's breaker was open"),
+    };
     let wait_min = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
     let outcome = Outcome::after_failure(reason, schedule, failed, wait_min, now, random);
     let effect = match outcome {
@@ -201,7 +214,7 @@ mod tests {
     }
 
     fn retry_context(schedule: &RetrySchedule, failed: u32) -> RetryContext<'_> {
-        RetryContext { schedule, failed, now: now(), random: 0.5 }
+        RetryContext { schedule, failed, missed: 0, now: now(), random: 0.5 }
     }
 
     fn answer(status: u16) -> Response {

@@ -36,7 +36,7 @@ pub(super) async fn send_outputs(
         let left = timeout.saturating_sub(begun.elapsed());
         let response = if left.is_zero() {
             let all = timeout.as_millis();
-            Response::Failed(format!("the attempt's time of {all} ms was over before it was sent"))
+            Response::Unsent(format!("the attempt's time of {all} ms was over before it was sent"))
         } else {
             let id = id.output(place);
             let make =
@@ -56,7 +56,7 @@ pub(super) async fn send_outputs(
             break;
         }
     }
-    let nothing = || (0, Response::Failed("the plugin has made nothing to send".to_owned()));
+    let nothing = || (0, Response::Unsent("the plugin has made nothing to send".to_owned()));
     Some(counts.unwrap_or_else(nothing))
 }
 
@@ -80,7 +80,7 @@ fn weight(response: &Response) -> Weight {
         Response::Unsendable(unsendable) if unsendable.is_of_output() => return Weight::Refused,
         // The other outputs would end in the same way.
         Response::Unsendable(_) | Response::Refused(_) => return Weight::Gone,
-        Response::Failed(_) => return Weight::Failed,
+        Response::Failed(_) | Response::Unsent(_) => return Weight::Failed,
         Response::Shortage(_) => return Weight::Unsent,
     };
     match StatusCode::from_u16(answer.status) {

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::breaker::{BreakerFailure, Permit};
 use super::failure::{self, classify_failure};
 use super::outcome::SubscriptionEffect;
@@ -86,7 +88,8 @@ async fn render(
     };
     let attempt = pending.progress.failed + 1;
     if let Permit::Not { until, holds } = permit {
-        let failed = Failure::Breaker(format!("the breaker is open until {until:.0}"));
+        let failed =
+            Failure::Breaker(format!("the breaker is open until {:.0}", targets.breakers.wall(until)));
         let run = PluginRun::failed(used.digest, attempt, clock::now(), failed.clone());
         record.plugin = Some(Box::new(run));
         // A delivery that the breaker holds gets here if its rendered payload has since been removed. Its policy may
@@ -144,7 +147,7 @@ impl PluginStage<'_> {
             return Ok(self.classify_failed_run(permit, run, has_policy));
         }
         run.keep_end(self.targets.limits.success_log_bytes);
-        self.targets.breakers.note(self.assignment.subject, permit, Ok(()), now);
+        self.targets.breakers.note(self.assignment.subject, permit, Ok(()), Instant::now());
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
@@ -203,7 +206,7 @@ impl PluginStage<'_> {
             | Failure::Limit(_)
             | Failure::Trap(_)
             | Failure::Breaker(_) => {
-                self.targets.breakers.note(self.assignment.subject, permit, counted, clock::now())
+                self.targets.breakers.note(self.assignment.subject, permit, counted, Instant::now())
             }
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);

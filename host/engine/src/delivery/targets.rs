@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Trouble;
@@ -11,6 +12,7 @@ use super::breaker::{Breakers, Permit};
 use super::clients::Clients;
 use super::credentials::Credentials;
 use super::functions::{Function, Functions};
+use super::gate::{Gates, Ticket};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
@@ -24,7 +26,7 @@ use crate::policy::Policy;
 use crate::worker::{
     Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
 };
-use waypost_domain::{Answer, Outcome, RecipientId, Subscription};
+use waypost_domain::{Answer, Outcome, RateLimit, RecipientId, Subscription};
 use waypost_net::Guard;
 use waypost_runtime::chain;
 use waypost_runtime::clock;
@@ -50,9 +52,17 @@ pub(super) struct Targets {
     /// Every attempt needs one.
     pub(super) slots: Arc<Slots>,
     pub(super) last_success: LastSuccess,
+    /// The breakers of plugins.
     pub(super) breakers: Arc<Breakers>,
+    pub(super) gates: Arc<Gates>,
     /// Cancelled when the service stops.
     pub(super) stop: CancellationToken,
+}
+
+/// What an attempt for a subscription is begun with.
+pub(super) struct TargetPermit {
+    ticket: Ticket,
+    plugin: Option<PluginContext>,
 }
 
 /// The rules of the workers of subscriptions.
@@ -68,7 +78,7 @@ impl Deliverer for Targets {
     const RULES: Rules = RULES;
     type Subject = Subscription;
     type Cache = StateCache;
-    type Permit = Option<PluginContext>;
+    type Permit = TargetPermit;
     type Mark = ();
 
     fn wakes(&self, store: &Store) -> Arc<WakeSet> {
@@ -88,35 +98,48 @@ impl Deliverer for Targets {
     }
 
     fn window(&self, subscription: &Subscription) -> Window {
-        let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
-        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own).max(1) }
+        // What the rate lets go at once is all that may be under way: more would only wait in memory.
+        let own = [subscription.max_in_flight, subscription.rate_limit.map(RateLimit::burst)];
+        let own = own.into_iter().flatten().min().and_then(|own| usize::try_from(own).ok());
+        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own.unwrap_or(usize::MAX)).max(1) }
     }
 
     fn slots(&self, _: &Subscription) -> &Arc<Slots> {
         &self.slots
     }
 
-    /// While the plugin's breaker is open, only a delivery that needs no plugin may be attempted.
+    /// The target's gate comes first. While the plugin's breaker is open, only a delivery that needs no plugin may be
+    /// attempted.
     fn choose(
         &self,
         subscription: &Subscription,
         waiting: &VecDeque<PendingDelivery>,
         cache: &Arc<StateCache>,
-    ) -> Choice<Option<PluginContext>> {
+    ) -> Choice<TargetPermit> {
+        let now = Instant::now();
+        let ticket = match self.gates.ask(subscription, now) {
+            Ok(ticket) => ticket,
+            Err(until) => return Choice { next: None, held_until: Some(until) },
+        };
         let (Some(_), Some(first)) = (&subscription.plugin, waiting.front()) else {
-            return Choice { next: Some((0, None)), held_until: None };
+            return Choice { next: Some((0, TargetPermit { ticket, plugin: None })), held_until: None };
         };
         let is_decided = |pending: &PendingDelivery| pending.rendered || pending.progress.passed;
         let permit = match is_decided(first) {
             true => Permit::Call,
-            false => self.breakers.ask(subscription, clock::now()),
+            false => self.breakers.ask(subscription, now),
         };
         let (place, held_until) = match permit {
             Permit::Not { until, holds: true } => (waiting.iter().position(is_decided), Some(until)),
             Permit::Call | Permit::Try(_) | Permit::Not { .. } => (Some(0), None),
         };
-        let next = place.map(|place| (place, Some(PluginContext { permit, state_cache: Arc::clone(cache) })));
+        let plugin = Some(PluginContext { permit, state_cache: Arc::clone(cache) });
+        let next = place.map(|place| (place, TargetPermit { ticket, plugin }));
         Choice { next, held_until }
+    }
+
+    fn held_until(&self, subscription: &Subscription) -> Option<Instant> {
+        self.gates.shut_until(subscription, Instant::now())
     }
 
     fn mark(&self) {}
@@ -124,10 +147,10 @@ impl Deliverer for Targets {
     async fn deliver(
         self: &Arc<Self>,
         assignment: &Assignment<'_, Self>,
-        plugin_context: Option<PluginContext>,
+        TargetPermit { ticket, plugin }: TargetPermit,
         record: &mut AttemptRecord,
     ) -> Next {
-        let next = match attempt::make(self, assignment, plugin_context, record).await {
+        let next = match attempt::make(self, assignment, ticket, plugin, record).await {
             Some(next) => next,
             None => Next::GaveWay(format!(
                 "the attempt gave way to others after {} ms: {} were under way (the setting in_flight_max)",
@@ -151,6 +174,7 @@ impl Deliverer for Targets {
     fn forget(&self, recipient: RecipientId) {
         let id = recipient.subscription_id();
         self.breakers.forget(id);
+        self.gates.forget(id);
         self.last_success.forget(id);
     }
 
@@ -175,7 +199,25 @@ impl Targets {
     /// Returns how a delivery is retried if this attempt fails.
     pub(super) fn retry<'a>(&'a self, assignment: &Assignment<'a, Self>) -> Retry<'a> {
         let schedule = assignment.subject.retry.as_ref().unwrap_or(&self.limits.retry_schedule);
-        Retry { schedule, failed: assignment.pending.progress.failed + 1 }
+        Retry { schedule, failed: assignment.pending.progress.failed + 1, missed: 0 }
+    }
+
+    /// Does the same for an attempt that may be the probe of the target's breaker: while it was open, the delivery's
+    /// schedule went on.
+    pub(super) fn retry_of_probe<'a>(
+        &'a self,
+        assignment: &Assignment<'a, Self>,
+        ticket: &Ticket,
+        now: Instant,
+    ) -> Retry<'a> {
+        let retry = self.retry(assignment);
+        let Some(open_for) = ticket.open_for(now) else { return retry };
+        let pending = assignment.pending;
+        let due = pending.position.due.unwrap_or(pending.event.received);
+        let late = Duration::try_from(clock::now().duration_since(due)).unwrap_or_default();
+        // A wall clock that has jumped ahead makes nothing later than the breaker has been open.
+        let missed = retry.schedule.missed(pending.progress.failed, late.min(open_for));
+        Retry { failed: retry.failed + missed, missed, ..retry }
     }
 
     /// Returns the function that a subscription's events are for, if its target is one that is registered.

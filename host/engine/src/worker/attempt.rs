@@ -31,6 +31,8 @@ pub(super) struct AttemptResult {
     /// When the next attempt is due, if there is one.
     pub(super) due: Option<Timestamp>,
     pub(super) took: Duration,
+    /// How long the recipient took to answer, if it was asked.
+    pub(super) answered_in: Option<Duration>,
     /// Whether it gave way to other workers.
     pub(super) gave_way: bool,
 }
@@ -104,7 +106,7 @@ pub(super) async fn attempt<D: Deliverer>(
             deliverer.panicked(&assignment, &mut record).await
         }
     };
-    let took = occupied.elapsed();
+    let (took, answered_in) = (occupied.elapsed(), record.answered_in);
     let (was_retry, gave_way) = (pending.position.due.is_some(), matches!(next, Next::GaveWay(_)));
     let put_off = |by, reason| {
         let release = release::<D>(recipient, &pending, record.progress.sent, by, reason);
@@ -123,7 +125,7 @@ pub(super) async fn attempt<D: Deliverer>(
         Next::Held(by, reason) => put_off(by, reason),
         Next::GaveWay(reason) => put_off(Holder::Host, reason),
     };
-    (AttemptResult { record, effect, event, was_retry, is_good, due, took, gave_way }, slot)
+    (AttemptResult { record, effect, event, was_retry, is_good, due, took, answered_in, gave_way }, slot)
 }
 
 fn settle(
@@ -133,8 +135,11 @@ fn settle(
     (at, took): (Timestamp, Duration),
     outcome: Outcome,
 ) -> Settlement {
-    let AttemptRecord { mut progress, policy, target, plugin, run, rendered } = record;
-    progress.failed += 1;
+    let AttemptRecord { mut progress, policy, target, plugin, run, rendered, missed, .. } = record;
+    progress.failed += match &outcome {
+        Outcome::Retry { .. } | Outcome::Dead { .. } => 1 + missed,
+        Outcome::Delivered | Outcome::Denied | Outcome::Skipped { .. } => 1,
+    };
     progress.held = None;
     progress.first_attempt.get_or_insert(at);
     let attempt = Attempt { number: progress.failed, at, took, policy, target, outcome };
@@ -152,7 +157,8 @@ fn release<D: Deliverer>(
     reason: String,
 ) -> Release {
     let now = clock::now();
-    let since = pending.progress.held.unwrap_or(now);
+    // A clock that was set back since.
+    let since = pending.progress.held.map_or(now, |since| since.min(now));
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     let wait = waited.clamp(D::RULES.hold_min, HOLD_MAX).mul_f64(0.9 + 0.2 * dice::fraction());
     let due = now.checked_add(wait).unwrap_or(Timestamp::MAX);

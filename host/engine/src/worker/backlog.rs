@@ -39,6 +39,8 @@ pub(super) struct Backlog {
     /// Whether the store may hold first attempts, and due deliveries, that have not been read.
     unread: bool,
     due_unread: bool,
+    /// Whether the delivery that is due next is to be read before its time.
+    early: bool,
     /// When the next delivery is due, of those that were not due when they were read.
     pub(super) next_due: Option<Timestamp>,
     /// Deliveries that were read and whose end is not recorded yet: their rows are still in the store. Of a recipient
@@ -64,6 +66,7 @@ impl Backlog {
             read_to: EventId::NIL,
             unread: true,
             due_unread: true,
+            early: false,
             next_due: None,
             taken: HashSet::new(),
             reading: None,
@@ -91,14 +94,21 @@ impl Backlog {
             recipient: self.id,
             after: self.read_to,
             first_attempts: if self.unread { grown(self.growth.0) } else { 0 },
-            now: clock::now(),
-            due: if self.due_unread { grown(self.growth.1) + self.taken.len() } else { 0 },
+            now: if self.early { Timestamp::MAX } else { clock::now() },
+            due: if self.early {
+                1 + self.taken.len()
+            } else if self.due_unread {
+                grown(self.growth.1) + self.taken.len()
+            } else {
+                0
+            },
         };
         if self.due_unread {
             // The page returns it again; settlements during the read add to it.
             self.next_due = None;
         }
-        (self.unread, self.due_unread, self.again) = (false, false, None);
+        // What is due later than the early one is read by the next page.
+        (self.unread, self.due_unread, self.early, self.again) = (false, self.early, false, None);
         let store = Arc::clone(&self.store);
         self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
         // The store has what was just accepted in memory: this saves the worker a round.
@@ -235,6 +245,7 @@ impl Backlog {
     pub(super) fn receive(&mut self, wake: Wake) {
         self.unread = true;
         self.due_unread |= wake.due;
+        self.early |= wake.early;
     }
 
     /// Notes that the store has recorded the end of an attempt, and when the delivery is due again, if it is.

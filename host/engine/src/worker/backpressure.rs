@@ -75,6 +75,12 @@ impl Backpressure {
         }
     }
 
+    /// Notes that deliveries are held back, which is not this machine's doing.
+    pub(super) fn hold_back(&self) {
+        self.prompt_micros.store(0, Ordering::Relaxed);
+        self.caught_up.notify_waiters();
+    }
+
     /// Returns how many deliveries wait for their first attempt, for a recipient that is prompt; none for any other.
     pub(super) fn lag(&self) -> i64 {
         let prompt = self.prompt_micros.load(Ordering::Relaxed);
@@ -177,6 +183,9 @@ mod tests {
         let failing = lagging(1_000, QUICK);
         failing.note(QUICK, false);
         assert_eq!(failing.lag(), 0);
+        let limited = lagging(1_000, QUICK);
+        limited.hold_back();
+        assert_eq!(limited.lag(), 0, "its rate is limited");
         let hanging = lagging(1_000, QUICK);
         tokio::time::advance(2 * PROMPT).await;
         assert_eq!(hanging.lag(), 0);

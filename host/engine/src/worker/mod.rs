@@ -12,7 +12,8 @@
 //!   reads why each has ended. It wakes workers when the store has work for them, when retries are due, and every half
 //!   minute in any case. A worker that panics is started again with backoff.
 //! - `worker` reads the deliveries of one recipient (`backlog`), makes attempts side by side, records how
-//!   they ended, and ends itself when nothing is pending. Workers share nothing but slots, which are handed out fairly
+//!   they ended, and ends itself when nothing is pending. While its deliverer holds back all deliveries of its recipient
+//!   for long, it rests without any of them in memory. Workers share nothing but slots, which are handed out fairly
 //!   (`slots`): hanging attempts barely delay others.
 //! - `attempt` turns the result of a deliverer into a record for the store. A panic of the deliverer is an
 //!   outcome of that attempt alone.
@@ -25,6 +26,7 @@ mod backlog;
 mod backpressure;
 mod in_flight;
 mod mailbox;
+mod pace;
 mod slots;
 mod supervisor;
 mod timetable;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use waypost_domain::plugin::PluginRun;
 use waypost_domain::{Answer, HandlerRun, Holder, Outcome, RecipientId};
@@ -80,6 +83,10 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
         waiting: &VecDeque<PendingDelivery>,
         cache: &Arc<Self::Cache>,
     ) -> Choice<Self::Permit>;
+    /// Returns when deliveries of a subject may be attempted again, while none of them may be.
+    fn held_until(&self, _subject: &Self::Subject) -> Option<Instant> {
+        None
+    }
     /// Makes the mark of an attempt that begins.
     fn mark(&self) -> Self::Mark;
     /// Makes one attempt. Dropping the future undoes it, except for what others may have received.
@@ -153,7 +160,7 @@ pub struct Choice<P> {
     /// Its place among those that wait, unless none may be attempted now.
     pub next: Option<(usize, P)>,
     /// When others that wait may be attempted.
-    pub held_until: Option<Timestamp>,
+    pub held_until: Option<Instant>,
 }
 
 /// One delivery to be attempted.
@@ -186,6 +193,10 @@ pub struct AttemptRecord {
     pub run: Option<Box<HandlerRun>>,
     /// Whether the store has the rendered payload.
     pub rendered: bool,
+    /// How long the recipient took to answer, if it was asked.
+    pub answered_in: Option<Duration>,
+    /// How many attempts count as failed besides this one, if it failed: they were due, and not made.
+    pub missed: u32,
 }
 
 /// What follows from an attempt.
@@ -218,6 +229,8 @@ impl AttemptRecord {
             plugin: None,
             run: None,
             rendered: pending.rendered,
+            answered_in: None,
+            missed: 0,
         }
     }
 }

@@ -239,6 +239,19 @@ impl<D: Deliverer> Supervisor<D> {
         }
     }
 
+    /// Starts a worker again whose deliverer holds everything back until then, or until that changes. Meanwhile there is
+    /// only its mailbox.
+    fn start_held(&mut self, recipient: RecipientId, mailbox: Arc<Mailbox>, until: Instant) {
+        let shared = Arc::clone(&self.shared);
+        self.running.spawn(async move {
+            let stop = shared.stop.clone();
+            stop.run_until_cancelled(rest(&shared, recipient, &mailbox, until)).await;
+            let (begun, pause) = (Instant::now(), D::RULES.panic_pause);
+            let end = caught(Worker::work(shared, recipient, mailbox)).await;
+            Some(TaskEnd { recipient, begun, pause, end })
+        });
+    }
+
     /// Starts a worker after a rest. If it panics, it rests for `pause`.
     fn start(&mut self, recipient: RecipientId, mailbox: Arc<Mailbox>, rest: Duration, pause: Duration) {
         let shared = Arc::clone(&self.shared);
@@ -260,6 +273,11 @@ impl<D: Deliverer> Supervisor<D> {
             Ok(end) => end,
             Err(panic) => return self.panicked(recipient, begun, pause, &panic),
         };
+        if let WorkerEnd::Held { until } = end
+            && let Some(mailbox) = self.shared.mailbox(recipient)
+        {
+            return self.start_held(recipient, mailbox, until);
+        }
         let mailbox = self.shared.mailboxes.lock().remove(&recipient);
         let wake = mailbox.and_then(|mailbox| mailbox.take_wake());
         match (end, wake) {
@@ -267,7 +285,9 @@ impl<D: Deliverer> Supervisor<D> {
             (WorkerEnd::Idle { next_due: Some(due) }, None) => self.timetable.set(recipient, due),
             (WorkerEnd::Idle { next_due: None } | WorkerEnd::Stopped, _) => {}
             // It may have become active, or this node's, again: the wake for that went to this worker.
-            (WorkerEnd::Inactive | WorkerEnd::LostSlot, _) => self.wake(recipient, Wake::read()),
+            (WorkerEnd::Inactive | WorkerEnd::LostSlot | WorkerEnd::Held { .. }, _) => {
+                self.wake(recipient, Wake::read())
+            }
         }
     }
 
@@ -304,6 +324,25 @@ impl<D: Deliverer> Supervisor<D> {
             Err(error) => tracing::warn!(%error, "the store cannot be searched for work now"),
         }
     }
+}
+
+/// Waits until `until`, or until a wake finds that the recipient's deliveries are not held back any more.
+async fn rest<D: Deliverer>(shared: &Shared<D>, recipient: RecipientId, mailbox: &Mailbox, until: Instant) {
+    let resting = async {
+        loop {
+            mailbox.notify.notified().await;
+            let is_held = match shared.deliverer.standing(recipient) {
+                Standing::Active(subject) => shared.deliverer.held_until(&subject).is_some(),
+                Standing::Inactive | Standing::Gone => false,
+            };
+            if !is_held {
+                break;
+            }
+        }
+    };
+    let _until_or_sooner = tokio::time::timeout_at(until, resting).await;
+    // The wakes of the rest are the worker's.
+    mailbox.notify.notify_one();
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The worker of one recipient.
 //!
 //! A worker keeps a few attempts in flight, each with a slot ([`super::slots`]), and records how they ended; what waits
-//! is in its [`Backlog`]. Its width, the number of attempts at once, starts small ([`super::Window`]), grows with every
-//! success and halves with every failure: a target that hangs holds one attempt, not the whole allowance.
+//! is in its [`Backlog`]. Its width, the number of attempts at once, starts small ([`super::Window`]) and follows how they
+//! end ([`Pace`]): a target that hangs holds one attempt, not the whole allowance.
 //!
 //! An attempt that could not be made for a reason that is not the recipient's is put off without being counted. After
 //! several of them in a row the worker rests, each time longer, and then tries the next delivery: one event for which
@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use super::attempt::{AttemptResult, Record, attempt};
 use super::backlog::Backlog;
 use super::mailbox::Mailbox;
+use super::pace::Pace;
 use super::slots::{Slot, Slots};
 use super::supervisor::Shared;
-use super::{Choice, Deliverer, Division, Effect, Standing, Window};
+use super::{Choice, Deliverer, Division, Effect, Standing};
 use waypost_domain::{EventId, RecipientId};
 use waypost_runtime::clock;
 use waypost_store::{Error, Gains, HashSlot, Term};
@@ -49,6 +50,8 @@ const LOOK: Duration = Duration::from_secs(30);
 pub(super) enum WorkerEnd {
     /// Nothing is pending, except what is due then.
     Idle { next_due: Option<Timestamp> },
+    /// Its deliverer holds back all that is pending until then.
+    Held { until: Instant },
     /// Its recipient is disabled or deleted.
     Inactive,
     /// Its recipient's hash slot is another node's, or was in between.
@@ -67,11 +70,10 @@ pub(super) struct Worker<D: Deliverer> {
     share: watch::Receiver<Gains>,
     gains: Gains,
     mailbox: Arc<Mailbox>,
-    window: Window,
-    width: usize,
+    pace: Pace,
     backlog: Backlog,
     /// When the deliverer may choose again, while deliveries wait for that.
-    held: Option<Timestamp>,
+    held: Option<Instant>,
     cache: Arc<D::Cache>,
     attempts: FuturesUnordered<BoxFuture<'static, (AttemptResult, Slot)>>,
     endings: FuturesUnordered<BoxFuture<'static, SettleResult>>,
@@ -120,8 +122,7 @@ impl<D: Deliverer> Worker<D> {
             share,
             gains,
             mailbox,
-            window,
-            width: window.min,
+            pace: Pace::new(window),
             held: None,
             cache: Arc::default(),
             attempts: FuturesUnordered::new(),
@@ -154,10 +155,12 @@ impl<D: Deliverer> Worker<D> {
             // A slot that no attempt has taken is released for other workers.
             self.slot = None;
             let busy = !self.attempts.is_empty() || !self.endings.is_empty();
-            if let Err(end) = subject
-                && !busy
-            {
-                return end;
+            match subject {
+                Err(end) if !busy => return end,
+                Ok(subject) if !busy && let Some(until) = self.held_long(&subject) => {
+                    return WorkerEnd::Held { until };
+                }
+                Ok(_) | Err(_) => {}
             }
             let busy = busy || self.backlog.is_reading() || self.asked.is_some();
             // A timer that fires too early costs one round; setting it again costs more in every round.
@@ -217,6 +220,13 @@ impl<D: Deliverer> Worker<D> {
         }
     }
 
+    /// Returns until when its deliverer holds back all deliveries, if that is long.
+    fn held_long(&self, subject: &D::Subject) -> Option<Instant> {
+        self.held?;
+        let until = self.shared.deliverer.held_until(subject)?;
+        (until > Instant::now() + D::RULES.linger).then_some(until)
+    }
+
     fn may_begin(&self) -> bool {
         self.shared.store.share().may_begin()
     }
@@ -231,34 +241,37 @@ impl<D: Deliverer> Worker<D> {
         // Deliveries that are due but do not fit now are read when there is room; a timer does not help.
         let due = self.backlog.next_due.filter(|_| !self.backlog.is_due_unread());
         // Where a probe is in flight, its end wakes the worker.
-        let held = self.held.filter(|until| *until > now);
-        let first = due.into_iter().chain(held).min();
-        let first = first.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        let pauses = self.backlog.pause().into_iter().chain(self.rest);
+        let held = self.held.filter(|until| *until > Instant::now());
+        let due = due.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let pauses = self.backlog.pause().into_iter().chain(self.rest).chain(held);
         let pauses = pauses.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = first.into_iter().chain(pauses).min();
+        let wait = due.into_iter().chain(pauses).min();
         wait.map_or(far, |wait| wait.max(Duration::from_millis(1)).min(far))
     }
 
     /// Reads more if needed, and starts attempts.
     fn go_on(&mut self, subject: &Arc<D::Subject>) {
-        self.window = self.shared.deliverer.window(subject);
-        self.width = self.width.clamp(self.window.min, self.window.max);
+        self.pace.within(self.shared.deliverer.window(subject));
+        let width = self.pace.width();
         self.backlog.drop_foreign();
-        if self.backlog.waiting.len() < self.width && self.endings.len() < UNRECORDED_FACTOR * self.window.max
+        if self.backlog.waiting.len() < width
+            && self.endings.len() < UNRECORDED_FACTOR * self.pace.window().max
         {
             // At most two windows: each pending event keeps its whole batch in memory.
-            self.backlog.begin(2 * self.width);
+            self.backlog.begin(2 * width);
         }
         self.held = None;
         self.rest = self.rest.filter(|until| Instant::now() < *until);
         if self.blocking > 0 || self.rest.is_some() || !self.may_begin() {
             return;
         }
-        while self.at_work() < self.width && !self.backlog.waiting.is_empty() {
+        while self.at_work() < width && !self.backlog.waiting.is_empty() {
             let Choice { next, held_until } =
                 self.shared.deliverer.choose(subject, &self.backlog.waiting, &self.cache);
             self.held = held_until;
+            if self.held.is_some() {
+                self.mailbox.backpressure.hold_back();
+            }
             let Some((place, permit)) = next else { break };
             let Some(slot) = self.take_slot() else { break };
             let Some(pending) = self.backlog.waiting.remove(place) else { break };
@@ -313,8 +326,7 @@ impl<D: Deliverer> Worker<D> {
     fn ended(&mut self, ended: AttemptResult) {
         let AttemptResult { event, was_retry, is_good, due, .. } = ended;
         self.mailbox.backpressure.note(ended.took, is_good);
-        let width = if is_good { self.width + 1 } else { self.width / 2 };
-        self.width = width.clamp(self.window.min, self.window.max);
+        self.pace.note(is_good, ended.answered_in);
         self.note_shortage(&ended);
         let AttemptResult { record, effect, .. } = ended;
         let was_blocking = matches!(effect, Effect::First(_));

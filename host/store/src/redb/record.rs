@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use waypost_domain::plugin::{AllowHostError, DigestError};
-use waypost_domain::{EventId, RecipientId, retry};
+use waypost_domain::{EventId, RecipientId, rate, retry};
 
 pub(super) use access::{decode_audit, decode_token, encode_audit, encode_token};
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
@@ -73,6 +73,8 @@ pub(super) enum Error {
     Digest(#[from] DigestError),
     #[error("{0}")]
     Retry(#[from] retry::ParseError),
+    #[error("{0}")]
+    Rate(#[from] rate::ParseError),
     #[error("`{text}` {error}")]
     AllowHost { text: String, error: AllowHostError },
     #[error("its checksum does not fit")]

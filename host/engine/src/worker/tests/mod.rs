@@ -2,6 +2,7 @@
 
 mod dividing;
 mod failing;
+mod holding;
 mod working;
 
 use std::collections::VecDeque;
@@ -43,6 +44,10 @@ pub(super) struct Scripted<const SHARED: bool> {
     standing: Mutex<Standing<()>>,
     /// How many more times a worker panics.
     panics: AtomicU32,
+    /// Until when it holds back everything.
+    held_until: Mutex<Option<tokio::time::Instant>>,
+    /// How often a worker has asked for a choice.
+    choices: AtomicU32,
     /// The attempts that have begun.
     calls: Mutex<Vec<(Call, Instant)>>,
 }
@@ -59,6 +64,8 @@ impl<const SHARED: bool> Scripted<SHARED> {
             script: Box::new(script),
             standing: Mutex::new(Standing::Active(Arc::new(()))),
             panics: AtomicU32::new(0),
+            held_until: Mutex::default(),
+            choices: AtomicU32::new(0),
             calls: Mutex::default(),
         })
     }
@@ -105,7 +112,13 @@ impl<const SHARED: bool> Deliverer for Scripted<SHARED> {
         let left = |panics: u32| panics.checked_sub(1);
         let panics = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
         assert!(panics.is_err(), "a test wants the worker to panic");
-        Choice { next: Some((0, ())), held_until: None }
+        self.choices.fetch_add(1, Ordering::SeqCst);
+        let held_until = self.held_until(&());
+        Choice { next: held_until.is_none().then_some((0, ())), held_until }
+    }
+
+    fn held_until(&self, (): &()) -> Option<tokio::time::Instant> {
+        self.held_until.lock().filter(|until| *until > tokio::time::Instant::now())
     }
 
     fn mark(&self) {}

@@ -15,7 +15,9 @@ use uuid::Uuid;
 use super::{Error, event_id, recipient_id, timestamp};
 use crate::Position;
 use waypost_domain::plugin::AllowHost;
-use waypost_domain::{EventId, PluginDigest, RecipientId, RetrySchedule, SubscriptionId, TargetUrl};
+use waypost_domain::{
+    EventId, PluginDigest, RateLimit, RecipientId, RetrySchedule, SubscriptionId, TargetUrl,
+};
 
 /// The form of a value in a record.
 pub(super) trait Form<'a, T>: Sized {
@@ -255,6 +257,7 @@ forms! {
 
     String => AllowHost: |host| host.to_string(),
         |text, _| text.parse().map_err(|error| Error::AllowHost { text, error });
+    String => RateLimit: |limit| limit.to_string(), |text, _| Ok(text.parse()?);
     String => RetrySchedule: |schedule| schedule.to_string(), |text, _| Ok(text.parse()?);
     Cow<'a, str> => String: |text| text.into(), |text, _| Ok(text.into_owned());
     Cow<'a, str> => TargetUrl: |url| url.as_str().into(), |text, _| Ok(TargetUrl::from_stored(text.into_owned()));

@@ -52,6 +52,9 @@ record! {
         plugin: Option<PluginUseRecord<'a>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sending: Option<SendingRecord<'a>>,
+        /// The limit's text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate_limit: Option<String>,
     }
     besides {
         /// The position of the group that wrote it; zero for one of an older version.

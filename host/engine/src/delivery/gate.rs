@@ -1,0 +1,578 @@
+//! What stands between a subscription's deliveries and its target: its rate limit, the pause that the target has asked for,
+//! and the breaker of a target that is down.
+//!
+//! Deliveries that a gate holds back wait in the store and use up no attempt. A gate is in memory only, and is new after a
+//! restart and after each change of its subscription. It measures with the monotonic clock: a wall clock that jumps holds
+//! nothing. Subscriptions without a limit whose targets are well have none.
+//!
+//! An attempt that sends something takes one [`Ticket`] of the rate, whatever number of requests its plugin has made. While
+//! the breaker is open, one attempt at a time is its probe. It replaces the attempts, not their schedule: a delivery
+//! whose time has come counts as tried when the next probe fails ([`Ticket::open_for`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::circuit::{Circuit, Rules, Success, Turn};
+use super::outcome::Response;
+use waypost_domain::{RateLimit, Subscription, SubscriptionId};
+use waypost_runtime::clock::Wall;
+
+/// When the breaker of a target opens, and for how long.
+const TARGET: Rules =
+    Rules { failures: 10, wait: Duration::from_secs(5), wait_max: Duration::from_secs(5 * 60), trial: 10 };
+/// The longest pause of a subscription that a target may ask for; that of the delivery itself may be longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+/// The pause after an answer that says 429 and not for how long: at first, doubled by each in a row, and at most.
+const PAUSE_OWN: Duration = Duration::from_secs(1);
+const PAUSE_OWN_MAX: Duration = Duration::from_secs(60);
+
+/// The gates of all subscriptions that need one.
+#[derive(Default)]
+pub(super) struct Gates {
+    map: Mutex<HashMap<SubscriptionId, Gate>>,
+    /// How many there are: usually none, which is then known without the lock.
+    count: AtomicUsize,
+    wall: Wall,
+}
+
+/// The gate of one subscription.
+struct Gate {
+    /// When the subscription was last changed.
+    version: Timestamp,
+    bucket: Option<Bucket>,
+    pause: Option<Pause>,
+    /// How many answers in a row asked for a pause.
+    busy: u32,
+    circuit: Option<Circuit>,
+}
+
+/// A rate limit, as far as it is used up (GCRA, the leaky bucket as a meter).
+struct Bucket {
+    interval: Duration,
+    /// How far ahead of the steady rate a burst may be.
+    ahead_max: Duration,
+    /// When the steady rate has caught up with what was sent.
+    even: Instant,
+    /// When it was used up last.
+    empty_since: Instant,
+}
+
+struct Pause {
+    since: Instant,
+    until: Instant,
+}
+
+/// What holds back the deliveries of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateHold {
+    /// `breaker`, `target` (it has asked for a pause) or `rate_limit`.
+    pub by: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the next delivery may go.
+    pub until: Timestamp,
+}
+
+/// The state of a target that has failed lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetState {
+    /// Whether its breaker is closed, open, being tried, or closed for a trial.
+    pub phase: TargetPhase,
+    /// How many failures there were since it was last well.
+    pub failures: u32,
+    /// What failed last.
+    pub reason: String,
+    /// Since when the breaker is open.
+    pub since: Option<Timestamp>,
+    /// When the next probe is made; if it is past, with the next delivery.
+    pub next_probe: Option<Timestamp>,
+}
+
+/// Where the breaker of a target stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetPhase {
+    /// It has failed, and its breaker is still closed.
+    Failing,
+    /// Its deliveries wait.
+    Open,
+    /// One delivery tries whether it is well.
+    Probing,
+    /// It has answered again: a failure now opens the breaker for longer.
+    Opening,
+}
+
+/// The right to make one attempt. Dropping it gives back what was not used.
+#[derive(Default)]
+pub(super) struct Ticket {
+    /// `None` where there is nothing to give back.
+    gate: Option<(Arc<Gates>, SubscriptionId, Timestamp)>,
+    /// Whether it holds a token of the rate.
+    has_token: bool,
+    /// When the breaker opened whose probe it is.
+    probe: Option<Instant>,
+}
+
+/// What an attempt says of its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// It answered.
+    Alive,
+    /// It answered that it gets too much, and for how long it wants a pause.
+    Busy(Option<Duration>),
+    /// It did not answer, or that it cannot; and for how long it wants a pause.
+    Down(String, Option<Duration>),
+}
+
+impl Signal {
+    /// Reads a response. `None` when nothing was sent to the target.
+    pub(super) fn of(response: &Response) -> Option<Self> {
+        match response {
+            Response::Answered { answer, retry_after, .. } => {
+                let status = StatusCode::from_u16(answer.status).ok();
+                Some(match status {
+                    Some(StatusCode::TOO_MANY_REQUESTS) => Self::Busy(*retry_after),
+                    Some(status) if status.is_server_error() => {
+                        let wait = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE);
+                        Self::Down(format!("the target answered {status}"), wait)
+                    }
+                    Some(_) | None => Self::Alive,
+                })
+            }
+            Response::Failed(reason) => Some(Self::Down(reason.clone(), None)),
+            Response::Unsendable(_) | Response::Refused(_) | Response::Unsent(_) | Response::Shortage(_) => {
+                None
+            }
+        }
+    }
+}
+
+impl Gates {
+    /// Asks whether an attempt may be made now; otherwise returns when the next may.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        subscription: &Subscription,
+        now: Instant,
+    ) -> Result<Ticket, Instant> {
+        if subscription.rate_limit.is_none() && self.count.load(Ordering::Relaxed) == 0 {
+            return Ok(Ticket::default());
+        }
+        let mut map = self.map.lock();
+        let Some(gate) = Self::of(&mut map, subscription, now) else {
+            self.count.store(map.len(), Ordering::Relaxed);
+            return Ok(Ticket::default());
+        };
+        let ticket = gate.ask(now).map(|probe| Ticket {
+            has_token: gate.bucket.is_some(),
+            gate: Some((Arc::clone(self), subscription.id, subscription.updated)),
+            probe,
+        });
+        self.count.store(map.len(), Ordering::Relaxed);
+        ticket
+    }
+
+    /// Returns the gate of a subscription as it is now; a limited one always has one.
+    fn of<'m>(
+        map: &'m mut HashMap<SubscriptionId, Gate>,
+        subscription: &Subscription,
+        now: Instant,
+    ) -> Option<&'m mut Gate> {
+        let is_other = |gate: &Gate| gate.version != subscription.updated;
+        if map.get(&subscription.id).is_some_and(is_other) {
+            map.remove(&subscription.id);
+        }
+        if subscription.rate_limit.is_some() {
+            return Some(map.entry(subscription.id).or_insert_with(|| Gate::new(subscription, now)));
+        }
+        map.get_mut(&subscription.id)
+    }
+
+    /// Notes what an attempt that sent something says of the target.
+    pub(super) fn note(&self, subscription: &Subscription, mut ticket: Ticket, signal: Signal, now: Instant) {
+        let is_probe = ticket.probe.take().is_some();
+        ticket.spend();
+        if signal == Signal::Alive && self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let (mut map, id) = (self.map.lock(), subscription.id);
+        let gate = match Self::of(&mut map, subscription, now) {
+            Some(gate) => gate,
+            None if signal == Signal::Alive => return,
+            None => map.entry(id).or_insert_with(|| Gate::new(subscription, now)),
+        };
+        gate.note(id, signal, is_probe, now, &self.wall);
+        if gate.is_clean() {
+            map.remove(&id);
+        }
+        self.count.store(map.len(), Ordering::Relaxed);
+    }
+
+    /// Returns when a subscription's next attempt may be made, if not now.
+    pub(super) fn shut_until(&self, subscription: &Subscription, now: Instant) -> Option<Instant> {
+        let map = self.map.lock();
+        let gate = map.get(&subscription.id).filter(|gate| gate.version == subscription.updated)?;
+        gate.shut_until(now)
+    }
+
+    /// Returns what holds back the deliveries of a subscription now, if anything does.
+    pub(super) fn hold(&self, subscription: &Subscription, now: Instant) -> Option<GateHold> {
+        let map = self.map.lock();
+        let gate = map.get(&subscription.id).filter(|gate| gate.version == subscription.updated)?;
+        let (by, since, until) = gate.hold(now)?;
+        Some(GateHold { by, since: self.wall.at(since), until: self.wall.at(until) })
+    }
+
+    /// Returns the state of a subscription's target, if it has failed lately.
+    pub(super) fn target(&self, subscription: &Subscription) -> Option<TargetState> {
+        let map = self.map.lock();
+        let gate = map.get(&subscription.id).filter(|gate| gate.version == subscription.updated)?;
+        let circuit = gate.circuit.as_ref()?;
+        let open = circuit.open();
+        let phase = match open {
+            Some(open) if open.is_tried => TargetPhase::Probing,
+            Some(_) => TargetPhase::Open,
+            None if circuit.is_on_trial() => TargetPhase::Opening,
+            None => TargetPhase::Failing,
+        };
+        Some(TargetState {
+            phase,
+            failures: circuit.failures(),
+            reason: circuit.reason().to_owned(),
+            since: open.map(|open| self.wall.at(open.since)),
+            next_probe: open.filter(|open| !open.is_tried).map(|open| self.wall.at(open.until)),
+        })
+    }
+
+    /// Lets the next probe of a target be made now. Tells whether its breaker is open.
+    pub(super) fn hurry(&self, subscription: &Subscription, now: Instant) -> bool {
+        let mut map = self.map.lock();
+        let gate = map.get_mut(&subscription.id).filter(|gate| gate.version == subscription.updated);
+        gate.and_then(|gate| gate.circuit.as_mut()).is_some_and(|circuit| circuit.hurry(now))
+    }
+
+    /// Forgets a deleted subscription.
+    pub(super) fn forget(&self, id: SubscriptionId) {
+        let mut map = self.map.lock();
+        map.remove(&id);
+        self.count.store(map.len(), Ordering::Relaxed);
+    }
+}
+
+impl Gate {
+    fn new(subscription: &Subscription, now: Instant) -> Self {
+        let bucket = subscription.rate_limit.map(|limit| Bucket::new(limit, now));
+        Self { version: subscription.updated, bucket, pause: None, busy: 0, circuit: None }
+    }
+
+    /// Takes a token, and the right of the probe where the breaker is open: returns when that opened.
+    fn ask(&mut self, now: Instant) -> Result<Option<Instant>, Instant> {
+        if let Some(pause) = self.pause.as_ref().filter(|pause| now < pause.until) {
+            return Err(pause.until);
+        }
+        if let Some(until) = self.bucket.as_ref().and_then(|bucket| bucket.empty_until(now)) {
+            return Err(until);
+        }
+        let probe = match self.circuit.as_mut().map_or(Turn::Free, |circuit| circuit.ask(now)) {
+            Turn::Free => None,
+            Turn::Probe(since) => Some(since),
+            Turn::Not(until) => return Err(until),
+        };
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(now);
+        }
+        Ok(probe)
+    }
+
+    fn note(&mut self, id: SubscriptionId, signal: Signal, is_probe: bool, now: Instant, wall: &Wall) {
+        let asked_for = match signal {
+            Signal::Alive => {
+                self.busy = 0;
+                self.succeed(id, is_probe);
+                return;
+            }
+            Signal::Busy(wait) => {
+                self.succeed(id, is_probe);
+                let own = || (PAUSE_OWN * 2u32.saturating_pow(self.busy.min(16))).min(PAUSE_OWN_MAX);
+                Some(wait.unwrap_or_else(own))
+            }
+            Signal::Down(reason, wait) => {
+                let circuit = self.circuit.get_or_insert_with(|| Circuit::new(&TARGET));
+                if let Some(until) = circuit.fail(reason, is_probe, now) {
+                    let (failures, reason, until) = (circuit.failures(), circuit.reason(), wall.at(until));
+                    tracing::warn!(subscription = %id, failures, reason, %until, "its target is down: the breaker is open");
+                }
+                wait
+            }
+        };
+        if let Some(wait) = asked_for {
+            self.busy = self.busy.saturating_add(1);
+            let until = now + wait.min(PAUSE_MAX);
+            let since =
+                self.pause.as_ref().filter(|pause| now < pause.until).map_or(now, |pause| pause.since);
+            let until = self.pause.as_ref().map_or(until, |pause| pause.until.max(until));
+            self.pause = Some(Pause { since, until });
+        }
+    }
+
+    fn succeed(&mut self, id: SubscriptionId, is_probe: bool) {
+        let Some(circuit) = &mut self.circuit else { return };
+        let success = circuit.succeed(is_probe);
+        if let Success::Clean { .. } = success {
+            self.circuit = None;
+        }
+        if matches!(success, Success::Closed | Success::Clean { was_open: true }) {
+            tracing::info!(subscription = %id, "its target answers again: the breaker is closed");
+        }
+    }
+
+    /// Tells whether there is nothing to remember.
+    fn is_clean(&self) -> bool {
+        self.bucket.is_none() && self.busy == 0 && self.circuit.is_none()
+    }
+
+    fn shut_until(&self, now: Instant) -> Option<Instant> {
+        let pause = self.pause.as_ref().map(|pause| pause.until).filter(|until| now < *until);
+        let rate = self.bucket.as_ref().and_then(|bucket| bucket.empty_until(now));
+        let breaker = self.circuit.as_ref().and_then(|circuit| circuit.shut_until(now));
+        [pause, rate, breaker].into_iter().flatten().max()
+    }
+
+    /// Returns what holds back deliveries, since when, and until when.
+    fn hold(&self, now: Instant) -> Option<(&'static str, Instant, Instant)> {
+        let breaker = self.circuit.as_ref().and_then(Circuit::open);
+        let breaker = breaker.map(|open| ("breaker", open.since, open.until.max(now)));
+        let pause = self.pause.as_ref().filter(|pause| now < pause.until);
+        let pause = pause.map(|pause| ("target", pause.since, pause.until));
+        let rate = self
+            .bucket
+            .as_ref()
+            .and_then(|bucket| Some(("rate_limit", bucket.empty_since, bucket.empty_until(now)?)));
+        breaker.or(pause).or(rate)
+    }
+}
+
+impl Bucket {
+    fn new(limit: RateLimit, now: Instant) -> Self {
+        let interval = limit.interval();
+        // The first of a burst is no advance.
+        let ahead_max = interval * (limit.burst() - 1);
+        Self { interval, ahead_max, even: now, empty_since: now }
+    }
+
+    /// Returns when there is a token again, if there is none.
+    fn empty_until(&self, now: Instant) -> Option<Instant> {
+        let free = self.even.checked_sub(self.ahead_max).unwrap_or(now);
+        (free > now).then_some(free)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.even = self.even.max(now) + self.interval;
+        if self.empty_until(now).is_some() {
+            self.empty_since = now;
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.even = self.even.checked_sub(self.interval).unwrap_or(self.even);
+    }
+}
+
+impl Ticket {
+    /// Notes that a request goes out: its token is used.
+    pub(super) fn spend(&mut self) {
+        self.has_token = false;
+    }
+
+    /// Returns for how long the breaker has been open whose probe this is.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+        self.probe.map(|since| now.saturating_duration_since(since))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.has_token && self.probe.is_none() {
+            return;
+        }
+        let Some((gates, id, version)) = &self.gate else { return };
+        let mut map = gates.map.lock();
+        let Some(gate) = map.get_mut(id).filter(|gate| gate.version == *version) else { return };
+        if let Some(bucket) = gate.bucket.as_mut().filter(|_| self.has_token) {
+            bucket.give_back();
+        }
+        if let Some(circuit) = gate.circuit.as_mut().filter(|_| self.probe.is_some()) {
+            circuit.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use waypost_domain::Answer;
+
+    fn subscription(limit: Option<&str>) -> Subscription {
+        let (target, now) = ("http://localhost:1/".parse().unwrap(), Timestamp::UNIX_EPOCH);
+        let subscription = Subscription::new("u".to_owned(), "n".to_owned(), "$".to_owned(), target, now);
+        Subscription { rate_limit: limit.map(|limit| limit.parse().unwrap()), ..subscription }
+    }
+
+    fn down() -> Signal {
+        Signal::Down("oops".to_owned(), None)
+    }
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Asks, and answers with what the attempt says.
+    fn attempt(gates: &Arc<Gates>, of: &Subscription, signal: Signal, now: Instant) -> Result<(), Instant> {
+        let ticket = gates.ask(of, now)?;
+        gates.note(of, ticket, signal, now);
+        Ok(())
+    }
+
+    #[test]
+    fn a_burst_goes_at_once_and_then_one_each_interval() {
+        let (gates, limited, now) =
+            (Arc::<Gates>::default(), subscription(Some("10/s burst 3")), Instant::now());
+        assert_eq!(gates.hold(&limited, now), None);
+        for _ in 0..3 {
+            attempt(&gates, &limited, Signal::Alive, now).unwrap();
+        }
+        let until = now + Duration::from_millis(100);
+        assert_eq!(gates.ask(&limited, now).err(), Some(until));
+        assert_eq!(gates.shut_until(&limited, now), Some(until));
+        assert_eq!(gates.hold(&limited, now).unwrap().by, "rate_limit");
+        attempt(&gates, &limited, Signal::Alive, until).unwrap();
+        assert!(gates.ask(&limited, until).is_err());
+        assert!((0..3).all(|_| attempt(&gates, &limited, Signal::Alive, until + secs(9)).is_ok()));
+        assert!(gates.ask(&limited, until + secs(9)).is_err(), "no more than a burst after a pause");
+        let free = Subscription { rate_limit: None, updated: Timestamp::MAX, ..limited };
+        assert!(gates.ask(&free, until).is_ok(), "a limit that is lifted");
+        assert_eq!(gates.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_ticket_that_sent_nothing_goes_back() {
+        let (gates, limited, now) = (Arc::<Gates>::default(), subscription(Some("1/h")), Instant::now());
+        drop(gates.ask(&limited, now).unwrap());
+        let mut ticket = gates.ask(&limited, now).unwrap();
+        assert!(gates.ask(&limited, now).is_err());
+        ticket.spend();
+        drop(ticket);
+        assert_eq!(gates.ask(&limited, now).err(), Some(now + secs(3600)));
+    }
+
+    proptest! {
+        /// In any time, no more than its part of the rate and one burst.
+        #[test]
+        fn no_more_than_the_rate_and_one_burst_goes(
+            count in 1..200u32,
+            burst in 1..20u32,
+            gaps in proptest::collection::vec(0..200u64, 1..300),
+        ) {
+            let text = format!("{count}/s burst {burst}");
+            let (gates, limited) = (Arc::<Gates>::default(), subscription(Some(&text)));
+            let (begun, mut at, mut sent) = (Instant::now(), Instant::now(), Vec::new());
+            for gap in gaps {
+                at += Duration::from_millis(gap);
+                if attempt(&gates, &limited, Signal::Alive, at).is_ok() {
+                    sent.push((at - begun).as_secs_f64());
+                }
+            }
+            for (first, from) in sent.iter().enumerate() {
+                for (last, to) in sent.iter().enumerate().skip(first) {
+                    let allowed = f64::from(burst) + (to - from) * f64::from(count);
+                    let count = f64::from(u32::try_from(last - first + 1).unwrap());
+                    prop_assert!(count <= allowed + 1e-3, "{count} in {}", to - from);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_is_left_alone_for_as_long_as_it_asked() {
+        let (gates, plain, now) = (Arc::<Gates>::default(), subscription(None), Instant::now());
+        attempt(&gates, &plain, Signal::Busy(Some(secs(30))), now).unwrap();
+        assert_eq!(gates.ask(&plain, now + secs(29)).err(), Some(now + secs(30)));
+        let hold = gates.hold(&plain, now + secs(29)).unwrap();
+        assert_eq!(hold.by, "target");
+        assert!(gates.ask(&subscription(None), now).is_ok(), "another subscription");
+        // Without a word on how long, each answer in a row doubles the pause.
+        let mut at = now + secs(30);
+        for wait in [2, 4, 8, 16, 32, 60, 60] {
+            attempt(&gates, &plain, Signal::Busy(None), at).unwrap();
+            assert_eq!(gates.shut_until(&plain, at), Some(at + secs(wait)));
+            at += secs(wait);
+        }
+        attempt(&gates, &plain, Signal::Alive, at).unwrap();
+        assert_eq!((gates.hold(&plain, at), gates.count.load(Ordering::Relaxed)), (None, 0));
+        attempt(&gates, &plain, Signal::Down("503".to_owned(), Some(Duration::MAX)), at).unwrap();
+        assert_eq!(gates.shut_until(&plain, at), Some(at + PAUSE_MAX));
+    }
+
+    #[test]
+    fn a_target_that_is_down_gets_one_probe_at_a_time_and_the_others_wait() {
+        let (gates, plain, now) = (Arc::<Gates>::default(), subscription(None), Instant::now());
+        for number in 1..=TARGET.failures {
+            assert_eq!(gates.target(&plain).map(|state| state.failures), (number > 1).then_some(number - 1));
+            attempt(&gates, &plain, down(), now).unwrap();
+        }
+        assert_eq!(gates.target(&plain).unwrap().phase, TargetPhase::Open);
+        let later = now + TARGET.wait;
+        assert_eq!(gates.shut_until(&plain, now), Some(later));
+        let probe = gates.ask(&plain, later).unwrap();
+        assert_eq!(probe.open_for(later), Some(TARGET.wait));
+        assert_eq!(gates.target(&plain).unwrap().phase, TargetPhase::Probing);
+        assert!(gates.ask(&plain, later).is_err());
+        drop(probe);
+        let probe = gates.ask(&plain, later).unwrap();
+        gates.note(&plain, probe, Signal::Alive, later);
+        assert_eq!(gates.target(&plain).unwrap().phase, TargetPhase::Opening);
+        attempt(&gates, &plain, down(), later).unwrap();
+        assert_eq!(
+            gates.shut_until(&plain, later),
+            Some(later + 2 * TARGET.wait),
+            "on trial, one failure is enough"
+        );
+        assert!(gates.hurry(&plain, later));
+        attempt(&gates, &plain, Signal::Alive, later).unwrap();
+        for _ in 0..TARGET.trial {
+            attempt(&gates, &plain, Signal::Alive, later).unwrap();
+        }
+        assert_eq!((gates.target(&plain), gates.hurry(&plain, later)), (None, false));
+        assert_eq!(gates.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn only_what_is_the_targets_counts_as_down() {
+        let answered = |status| {
+            let answer = Answer { status, body: String::new() };
+            Signal::of(&Response::Answered { answer, location: None, retry_after: Some(secs(7)) })
+        };
+        for status in [200, 204, 301, 400, 404, 410, 415] {
+            assert_eq!(answered(status), Some(Signal::Alive), "{status}");
+        }
+        assert_eq!(answered(429), Some(Signal::Busy(Some(secs(7)))));
+        for status in [500, 502, 503, 504, 599] {
+            let Some(Signal::Down(_, wait)) = answered(status) else { panic!("{status}") };
+            assert_eq!(wait.is_some(), status == 503, "{status}");
+        }
+        assert!(matches!(Signal::of(&Response::Failed("refused".to_owned())), Some(Signal::Down(..))));
+        let none = [
+            Response::Refused(String::new()),
+            Response::Unsent(String::new()),
+            Response::Shortage(String::new()),
+        ];
+        assert!(none.iter().all(|response| Signal::of(response).is_none()));
+    }
+}
