@@ -217,8 +217,13 @@ impl Service {
         let rate = config.recover_events_per_second;
         let started = async {
             let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
-            let recoveries = Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await;
-            Ok((runs, Arc::new(recoveries.map_err(Error::Recoveries)?)))
+            match Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await {
+                Ok(recoveries) => Ok((runs, Arc::new(recoveries))),
+                Err(error) => {
+                    runs.stop(Duration::ZERO).await;
+                    Err(Error::Recoveries(error))
+                }
+            }
         };
         let (runs, recoveries) = match started.await {
             Ok(started) => started,
@@ -231,12 +236,14 @@ impl Service {
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let subscriptions = Arc::clone(&directory);
         let retention = upkeep::Retention { events: config.retention, audit: config.audit_retention };
-        let keeping = upkeep::run(Arc::clone(&store), subscriptions, retention, stop.clone());
+        let keeping =
+            upkeep::run(Arc::clone(&store), subscriptions, retention, config.data.clone(), stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let identity = Arc::new(Identity::new(config.identity(), store.tokens(), producers));
-        let tending = upkeep::tend_tokens(Arc::clone(&store), Arc::clone(&identity), stop.clone());
+        let tending =
+            upkeep::tend_tokens(Arc::clone(&store), Arc::clone(&identity), config.data.clone(), stop.clone());
         tasks.spawn(store.alarm().watch("the tending of tokens", stop.clone(), tending));
         let connections = connections(&config);
         let api = Api {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::harness::{Answer, Api, Gate, RawConnection, Request, Server, Target, event, run_in, wait_until};
 
 /// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of the accepted ones.
-async fn produce(api: Api, producer: String) -> Vec<String> {
+pub(crate) async fn produce(api: Api, producer: String) -> Vec<String> {
     let mut accepted = Vec::new();
     for n in 0.. {
         let id = format!("{producer}-{n}");
@@ -26,7 +26,7 @@ async fn produce(api: Api, producer: String) -> Vec<String> {
 }
 
 /// Asserts that each webhook-id belongs to one event and one body, and each event to one webhook-id.
-fn assert_repeats_are_recognisable(got: &[Request]) {
+pub(crate) fn assert_repeats_are_recognisable(got: &[Request]) {
     let (mut texts, mut ids) = (HashMap::new(), HashMap::new());
     for request in got {
         let text = texts.entry(request.webhook_id().to_owned()).or_insert_with(|| request.body.clone());

@@ -227,6 +227,34 @@ async fn a_failing_target_delays_no_other() {
     target.wait_for("/fast", 250).await;
 }
 
+/// Each of a user's subscriptions waited for a slot before another user's first did: with 400 that hang and 16 slots, he
+/// waited for most of a minute.
+#[tokio::test]
+async fn one_users_many_hanging_subscriptions_delay_another_by_no_turn() {
+    let (server, target) = (Server::with(&["--in-flight-max", "16"]).await, Target::start().await);
+    let gate = target.hang("/hanging");
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let body = json!({"name": "n", "jsonpath": "$", "target_url": target.url("/hanging")});
+    let mut made = futures_util::stream::iter(0..400)
+        .map(|_| async { ann.post("/eventmatch", &body).await.ok() })
+        .buffer_unordered(16);
+    while made.next().await.is_some() {}
+    drop(made);
+    bob.subscribe(
+        json!({"target_url": target.url("/bob"), "jsonpath": "$[?$.eventID=='b' || $.eventID=='c']"}),
+    )
+    .await;
+    server.receive(&event("a")).await;
+    target.wait_for("/hanging", 16).await;
+    for (number, id) in ["b", "c"].into_iter().enumerate() {
+        let begun = std::time::Instant::now();
+        server.receive(&event(id)).await;
+        target.wait_for("/bob", number + 1).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+    gate.open();
+}
+
 #[tokio::test]
 async fn one_users_slow_policy_delays_no_other() {
     let (policy, target) = (Target::start().await, Target::start().await);

@@ -39,6 +39,7 @@ mod tls;
 // The writer's panic is an overflowing addition, which only a debug build checks.
 #[cfg(debug_assertions)]
 mod dying;
+mod ledger;
 mod limits;
 mod lists;
 mod nested;

@@ -260,8 +260,9 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
-    let held = api.dispatcher.gate(&known.subscription).map(words::gate_hold);
-    let breaker = api.dispatcher.target(&known.subscription).map(words::target_breaker);
+    let active = Some(&known.subscription).filter(|subscription| subscription.is_active());
+    let held = active.and_then(|active| api.dispatcher.gate(active)).map(words::gate_hold);
+    let breaker = active.and_then(|active| api.dispatcher.target(active)).map(words::target_breaker);
     let besides = match (&held, &breaker) {
         (None, None) => String::new(),
         besides => serde_json::to_string(&besides).expect("times and texts are JSON"),
@@ -275,10 +276,10 @@ pub(super) async fn read(
 
 /// Tries the target of a subscription now, whose breaker is open
 ///
-/// With the delivery that is due next, before its time if need be.
+/// With the delivery that is due next, before its time if need be; if none is pending, with the next event.
 #[utoipa::path(post, path = "/eventmatch/{uuid}/probe", operation_id = "probe_target",
     tag = "Subscriptions",
-    responses((status = 202, description = "It is tried; how that ended is in the subscription", body = v1::TargetBreaker)))]
+    responses((status = 202, description = "It is tried with the next delivery; how that ended is in the subscription", body = v1::TargetBreaker)))]
 pub(super) async fn probe(
     State(api): State<Arc<Api>>,
     user: User,
@@ -288,8 +289,11 @@ pub(super) async fn probe(
     // A client that is still sending would not see the response.
     body::drain(body).await;
     let subscription = own(&api, &user, id)?;
-    let breaker = api.dispatcher.target(&subscription).filter(|_| api.dispatcher.probe(&subscription));
-    match breaker {
+    if !subscription.is_active() {
+        return Err(ApiError::conflict("this subscription is disabled: enable it, and its deliveries go on"));
+    }
+    let is_open = api.dispatcher.probe(&subscription);
+    match api.dispatcher.target(&subscription).filter(|_| is_open) {
         Some(breaker) => Ok((StatusCode::ACCEPTED, Json(words::target_breaker(breaker)))),
         None => Err(ApiError::conflict(
             "there is nothing to try: the breaker of this subscription's target is closed",

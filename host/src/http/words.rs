@@ -2,7 +2,7 @@
 
 use waypost_api::v1;
 use waypost_domain::{self as domain, event, plugin, recovery, sending};
-use waypost_engine::delivery::{GateHold, TargetPhase, TargetState};
+use waypost_engine::delivery::{GateHold, HeldBy, TargetPhase, TargetState};
 
 macro_rules! words {
     ($($name:ident: $from:ty => $to:ident { $($value:ident),+ };)+) => {$(
@@ -52,7 +52,12 @@ pub(super) fn recovery_state(state: &recovery::State) -> v1::RecoveryState {
 
 pub(super) fn gate_hold(hold: GateHold) -> v1::Hold {
     let GateHold { by, since, until } = hold;
-    v1::Hold { by: by.to_owned(), since: since.into(), until: Some(until.into()) }
+    let by = match by {
+        HeldBy::Breaker => "breaker",
+        HeldBy::Target => "target",
+        HeldBy::RateLimit => "rate_limit",
+    };
+    v1::Hold { by: by.to_owned(), since: since.into(), until: until.map(v1::Time) }
 }
 
 pub(super) fn target_breaker(target: TargetState) -> v1::TargetBreaker {

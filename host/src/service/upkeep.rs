@@ -5,6 +5,7 @@
 //! What is removed by the clock is gone, so a clock that jumps ahead is not believed at once ([`Calendar`]): a machine whose
 //! battery is empty may show any year until the network tells it the time.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identity;
 use waypost_engine::directory::Directory;
-use waypost_runtime::clock;
+use waypost_runtime::{clock, durable};
 use waypost_store::{HashSlot, Purge, PurgeReport, Store};
 
-/// How far ahead of where it should be a clock counts as one that has jumped, and how far ahead of the newest event at a
-/// start.
+/// The file in the data folder with the time that was believed last.
+const CLOCK_FILE: &str = "clock";
+/// How far ahead of where it should be a clock counts as one that has jumped, and how far ahead of the time that was believed
+/// last at a start.
 const JUMP_MIN: SignedDuration = SignedDuration::from_hours(1);
 const START_JUMP_MIN: SignedDuration = SignedDuration::from_hours(24);
 /// How long a clock that has jumped ahead has to go on as usual until it is believed.
@@ -45,13 +48,15 @@ pub(super) async fn run(
     store: Arc<Store>,
     directory: Arc<Directory>,
     retention: Retention,
+    data: PathBuf,
     stop: CancellationToken,
 ) {
-    let mut calendar = Calendar::of(&store).await;
+    let mut calendar = Calendar::of(&store, &data).await;
     let rounds = async {
         loop {
             store.share().gained(HashSlot::FIRST).await;
             if let Some(now) = calendar.now() {
+                keep(now, &data).await;
                 if let Some(retention) = retention.events {
                     purge(&store, now, retention).await;
                 }
@@ -76,11 +81,16 @@ struct Calendar {
 }
 
 impl Calendar {
-    /// Begins with the clock as it is, if it is not far ahead of the newest event.
-    async fn of(store: &Store) -> Self {
-        let (now, newest) = (clock::now(), store.newest_time().await);
-        let is_ahead = |newest: Timestamp| now.duration_since(newest) > START_JUMP_MIN;
-        let doubted = newest.ok().flatten().is_some_and(is_ahead);
+    /// Begins with the clock as it is, if it is not far ahead of what was believed last: of the newest event, where that is not
+    /// known. (One event under a wrong clock would make that the measure.)
+    async fn of(store: &Store, data: &Path) -> Self {
+        let kept = std::fs::read_to_string(data.join(CLOCK_FILE)).ok();
+        let believed = match kept.and_then(|text| text.trim().parse::<Timestamp>().ok()) {
+            Some(kept) => Some(kept),
+            None => store.newest_time().await.ok().flatten(),
+        };
+        let now = clock::now();
+        let doubted = believed.is_some_and(|believed| now.duration_since(believed) > START_JUMP_MIN);
         let here = Instant::now();
         Self { last: (now, here), doubted_until: doubted.then(|| here + PROBATION) }
     }
@@ -102,6 +112,15 @@ impl Calendar {
         }
         self.doubted_until = self.doubted_until.filter(|until| here < *until);
         self.doubted_until.is_none().then_some(now)
+    }
+}
+
+/// Keeps the time that is believed, for the next start.
+async fn keep(now: Timestamp, data: &Path) {
+    let file = data.join(CLOCK_FILE);
+    let writing = tokio::task::spawn_blocking(move || durable::write(&file, &[now.to_string().as_bytes()]));
+    if let Ok(Err(error)) = writing.await {
+        tracing::debug!(%error, "the time is not kept: the next start may doubt the clock for an hour");
     }
 }
 
@@ -131,8 +150,13 @@ async fn purge_audit(store: &Store, now: Timestamp, retention: Duration) {
 }
 
 /// Writes when tokens were used, and removes those that are past their end, a while after it, until the service stops.
-pub(super) async fn tend_tokens(store: Arc<Store>, identity: Arc<Identity>, stop: CancellationToken) {
-    let mut calendar = Calendar::of(&store).await;
+pub(super) async fn tend_tokens(
+    store: Arc<Store>,
+    identity: Arc<Identity>,
+    data: PathBuf,
+    stop: CancellationToken,
+) {
+    let mut calendar = Calendar::of(&store, &data).await;
     let rounds = async {
         loop {
             tokio::time::sleep(USES_INTERVAL).await;
@@ -188,7 +212,7 @@ mod tests {
         clock::simulated::set(Some(at(0)));
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Duration::ZERO).unwrap();
-        let mut calendar = Calendar::of(&store).await;
+        let mut calendar = Calendar::of(&store, folder.path()).await;
         assert_eq!(calendar.now(), Some(at(0)));
         tokio::time::advance(INTERVAL).await;
         assert_eq!(calendar.now(), Some(at(1)));
@@ -216,12 +240,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Duration::ZERO).unwrap();
         log(&store, "a", at(-30)).await;
-        let mut calendar = Calendar::of(&store).await;
+        let of = async || Calendar::of(&store, folder.path()).await;
+        let mut calendar = of().await;
         assert_eq!(calendar.now(), None);
         tokio::time::advance(INTERVAL).await;
         assert_eq!(calendar.now(), Some(at(1)));
         log(&store, "b", at(0)).await;
-        assert_eq!(Calendar::of(&store).await.now(), Some(at(1)));
+        assert_eq!(of().await.now(), Some(at(1)));
+        // An event that comes while the clock is wrong proves nothing.
+        keep(at(1), folder.path()).await;
+        clock::simulated::set(Some(at(100_000)));
+        log(&store, "c", at(100_000)).await;
+        assert_eq!(of().await.now(), None);
         clock::simulated::set(None);
         store.close().await;
     }

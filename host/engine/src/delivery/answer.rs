@@ -75,7 +75,7 @@ impl Trouble {
 impl From<Trouble> for Response {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Theirs(reason) => Self::Failed(reason),
+            Trouble::Theirs(reason) => Self::Unsent(reason),
             Trouble::Refused(reason) => Self::Refused(reason),
             Trouble::Unsendable(unsendable) => Self::Unsendable(unsendable),
             Trouble::Ours(reason) => Self::Shortage(reason),

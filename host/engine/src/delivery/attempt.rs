@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::answer::exchange;
 use super::credentials::Credentials;
 use super::functions;
-use super::gate::{Signal, Ticket};
+use super::gate::{Finding, Ticket};
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
 use super::outputs::send_outputs;
 use super::pipeline::{PluginContext, SendPlan, decide};
@@ -77,15 +77,17 @@ pub(super) async fn make(
 fn conclude(
     targets: &Targets,
     assignment: &Assignment<'_, Targets>,
-    (ticket, begun): (Ticket, Instant),
+    (mut ticket, begun): (Ticket, Instant),
     (response, output): (Response, Option<(usize, usize)>),
     record: &mut AttemptRecord,
 ) -> Next<SubscriptionEffect> {
     let now = Instant::now();
     let retry = targets.retry_of_probe(assignment, &ticket, now);
-    if let Some(signal) = Signal::of(&response) {
+    if let Some(finding) = Finding::of(&response) {
         record.answered_in = Some(now - begun);
-        targets.gates.note(assignment.subject, ticket, signal, now);
+        targets.gates.note(assignment.subject, ticket, finding, now);
+    } else {
+        ticket.unspend();
     }
     let next = classify_response(&response, retry.context());
     record.missed = retry.missed;

@@ -132,7 +132,7 @@ impl Breakers {
         match result {
             Ok(()) => {
                 let Some(known) = all.get_mut(&id) else { return };
-                if let Success::Clean { was_open } = known.circuit.succeed(is_probe) {
+                if let Success::Clean { was_open } = known.circuit.succeed(is_probe, now) {
                     all.remove(&id);
                     if was_open {
                         tracing::info!(subscription = %id, "its plugin works again: the breaker is closed");
@@ -142,7 +142,7 @@ impl Breakers {
             Err(BreakerFailure { reason, holds }) => {
                 let new = || Breaker { version: subscription.updated, holds, circuit: Circuit::new(&PLUGIN) };
                 let known = all.entry(id).or_insert_with(new);
-                if let Some(until) = known.circuit.fail(reason, is_probe, now) {
+                if let Some(until) = known.circuit.fail(reason, is_probe, None, now) {
                     known.holds = holds;
                     let (failures, reason, until) =
                         (known.circuit.failures(), known.circuit.reason(), self.wall.at(until));

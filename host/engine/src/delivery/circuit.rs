@@ -35,6 +35,7 @@ enum Phase {
     Open(Open),
     /// It was open for `wait`, and has so many successes to go.
     Trial {
+        since: Instant,
         left: u32,
         wait: Duration,
     },
@@ -101,11 +102,11 @@ impl Circuit {
     }
 
     /// Notes a success. That of a try from before it opened says nothing.
-    pub(super) fn succeed(&mut self, is_probe: bool) -> Success {
+    pub(super) fn succeed(&mut self, is_probe: bool, now: Instant) -> Success {
         match &mut self.phase {
             Phase::Open(_) if !is_probe => Success::Nothing,
             Phase::Open(open) if self.rules.trial > 0 => {
-                self.phase = Phase::Trial { left: self.rules.trial, wait: open.wait };
+                self.phase = Phase::Trial { since: now, left: self.rules.trial, wait: open.wait };
                 Success::Closed
             }
             Phase::Open(_) => Success::Clean { was_open: true },
@@ -117,14 +118,22 @@ impl Circuit {
         }
     }
 
-    /// Notes a failure; returns when the next probe may be made, if that was set now.
-    pub(super) fn fail(&mut self, reason: String, is_probe: bool, now: Instant) -> Option<Instant> {
+    /// Notes the failure of a try that began then; returns when the next probe may be made, if that was set now.
+    pub(super) fn fail(
+        &mut self,
+        reason: String,
+        is_probe: bool,
+        begun: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
         self.failures = self.failures.saturating_add(1);
         self.reason = reason;
         let Rules { failures, wait, wait_max, .. } = self.rules;
         let (since, wait) = match &self.phase {
             Phase::Closed if self.failures < *failures => return None,
             Phase::Closed => (now, *wait),
+            // Of a try from before the probe.
+            Phase::Trial { since, .. } if begun.is_some_and(|begun| begun < *since) => return None,
             Phase::Trial { wait, .. } => (now, (2 * *wait).min(*wait_max)),
             Phase::Open(open) if is_probe => (open.since, (2 * open.wait).min(*wait_max)),
             // Of a try from before it opened.
@@ -184,7 +193,7 @@ mod tests {
     const NO_TRIAL: Rules = Rules { trial: 0, ..RULES };
 
     fn fail(circuit: &mut Circuit, is_probe: bool, now: Instant) -> Option<u64> {
-        let until = circuit.fail("oops".to_owned(), is_probe, now)?;
+        let until = circuit.fail("oops".to_owned(), is_probe, Some(now), now)?;
         Some((until - now).as_secs())
     }
 
@@ -199,7 +208,7 @@ mod tests {
     fn it_opens_after_failures_in_a_row_and_each_failed_probe_doubles_the_wait() {
         let (begun, mut circuit) = (Instant::now(), Circuit::new(&NO_TRIAL));
         assert_eq!(circuit.ask(begun), Turn::Free);
-        assert_eq!(circuit.succeed(false), Success::Clean { was_open: false });
+        assert_eq!(circuit.succeed(false, begun), Success::Clean { was_open: false });
         let (mut circuit, mut now) = (open(&NO_TRIAL, begun), begun);
         let mut waits = Vec::new();
         for wait in [10, 20, 40, 60, 60] {
@@ -212,7 +221,7 @@ mod tests {
         assert_eq!(waits, [20, 40, 60, 60, 60]);
         assert_eq!((circuit.failures(), circuit.reason()), (8, "oops"));
         assert_eq!(circuit.ask(now + Duration::from_secs(60)), Turn::Probe(begun));
-        assert_eq!(circuit.succeed(true), Success::Clean { was_open: true });
+        assert_eq!(circuit.succeed(true, now), Success::Clean { was_open: true });
     }
 
     #[test]
@@ -221,22 +230,27 @@ mod tests {
         let mut circuit = open(&RULES, begun);
         let now = begun + Duration::from_secs(10);
         assert_eq!(circuit.ask(now), Turn::Probe(begun));
-        assert_eq!(circuit.succeed(true), Success::Closed);
+        assert_eq!(circuit.succeed(true, now), Success::Closed);
         assert!(circuit.is_on_trial() && circuit.ask(now) == Turn::Free);
-        assert_eq!(circuit.succeed(false), Success::Nothing);
+        assert_eq!(circuit.succeed(false, now), Success::Nothing);
+        assert_eq!(
+            circuit.fail("late".to_owned(), false, Some(begun), now),
+            None,
+            "it began before the probe"
+        );
         assert_eq!(fail(&mut circuit, false, now), Some(20));
         assert_eq!(circuit.open().unwrap().since, now);
         circuit.ask(now + Duration::from_secs(20));
-        assert_eq!(circuit.succeed(true), Success::Closed);
-        assert_eq!(circuit.succeed(false), Success::Nothing);
-        assert_eq!(circuit.succeed(false), Success::Clean { was_open: false });
+        assert_eq!(circuit.succeed(true, now), Success::Closed);
+        assert_eq!(circuit.succeed(false, now), Success::Nothing);
+        assert_eq!(circuit.succeed(false, now), Success::Clean { was_open: false });
     }
 
     #[test]
     fn what_began_before_it_opened_changes_nothing() {
         let now = Instant::now();
         let mut circuit = open(&RULES, now);
-        assert_eq!(circuit.succeed(false), Success::Nothing);
+        assert_eq!(circuit.succeed(false, now), Success::Nothing);
         assert_eq!(fail(&mut circuit, false, now + Duration::from_secs(5)), None);
         assert_eq!(circuit.shut_until(now), Some(now + Duration::from_secs(10)));
     }
@@ -249,7 +263,7 @@ mod tests {
         assert_eq!(circuit.shut_until(now), None, "it is under way");
         circuit.pass_on();
         assert_eq!(circuit.ask(now), Turn::Probe(now));
-        circuit.succeed(true);
+        circuit.succeed(true, now);
         assert!(!circuit.hurry(now));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::gate::{Signal, Ticket};
+use super::gate::{Finding, Ticket};
 use super::outcome::{SubscriptionEffect, failure};
 use super::targets::Targets;
 use crate::worker::{Assignment, AttemptRecord, Next};
@@ -84,11 +84,11 @@ pub(super) async fn call(
     };
     let now = Instant::now();
     let retry = targets.retry_of_probe(assignment, &ticket, now);
-    let signal = match &result {
-        Ok(()) | Err(FunctionError::Final(_)) => Signal::Alive,
-        Err(FunctionError::Retry(reason)) => Signal::Down(reason.clone(), None),
+    let finding = match &result {
+        Ok(()) | Err(FunctionError::Final(_)) => Finding::Alive,
+        Err(FunctionError::Retry(reason)) => Finding::Down(reason.clone(), None),
     };
-    targets.gates.note(subscription, ticket, signal, now);
+    targets.gates.note(subscription, ticket, finding, now);
     (record.answered_in, record.missed) = (Some(now - begun), retry.missed);
     let (outcome, effect) = match result {
         Ok(()) => (Outcome::Delivered, SubscriptionEffect::Reached),

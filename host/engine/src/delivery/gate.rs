@@ -71,13 +71,24 @@ struct Pause {
 
 /// What holds back the deliveries of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBy {
+    /// The breaker of its target.
+    Breaker,
+    /// Its target, which has asked for a pause.
+    Target,
+    /// Its rate limit.
+    RateLimit,
+}
+
+/// Deliveries of a subscription are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateHold {
-    /// `breaker`, `target` (it has asked for a pause) or `rate_limit`.
-    pub by: &'static str,
+    /// By what.
+    pub by: HeldBy,
     /// Since when.
     pub since: Timestamp,
-    /// When the next delivery may go.
-    pub until: Timestamp,
+    /// When the next delivery may go; `None` for now, or while one is the probe.
+    pub until: Option<Timestamp>,
 }
 
 /// The state of a target that has failed lately.
@@ -109,19 +120,21 @@ pub enum TargetPhase {
 }
 
 /// The right to make one attempt. Dropping it gives back what was not used.
-#[derive(Default)]
 pub(super) struct Ticket {
     /// `None` where there is nothing to give back.
     gate: Option<(Arc<Gates>, SubscriptionId, Timestamp)>,
-    /// Whether it holds a token of the rate.
+    /// When it was given.
+    given: Option<Instant>,
+    /// Whether it holds a token of the rate, and whether that is used.
     has_token: bool,
+    is_spent: bool,
     /// When the breaker opened whose probe it is.
     probe: Option<Instant>,
 }
 
 /// What an attempt says of its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(super) enum Finding {
     /// It answered.
     Alive,
     /// It answered that it gets too much, and for how long it wants a pause.
@@ -130,7 +143,7 @@ pub(super) enum Signal {
     Down(String, Option<Duration>),
 }
 
-impl Signal {
+impl Finding {
     /// Reads a response. `None` when nothing was sent to the target.
     pub(super) fn of(response: &Response) -> Option<Self> {
         match response {
@@ -161,15 +174,17 @@ impl Gates {
         now: Instant,
     ) -> Result<Ticket, Instant> {
         if subscription.rate_limit.is_none() && self.count.load(Ordering::Relaxed) == 0 {
-            return Ok(Ticket::default());
+            return Ok(Ticket::free(now));
         }
         let mut map = self.map.lock();
         let Some(gate) = Self::of(&mut map, subscription, now) else {
             self.count.store(map.len(), Ordering::Relaxed);
-            return Ok(Ticket::default());
+            return Ok(Ticket::free(now));
         };
         let ticket = gate.ask(now).map(|probe| Ticket {
+            given: Some(now),
             has_token: gate.bucket.is_some(),
+            is_spent: false,
             gate: Some((Arc::clone(self), subscription.id, subscription.updated)),
             probe,
         });
@@ -194,20 +209,29 @@ impl Gates {
     }
 
     /// Notes what an attempt that sent something says of the target.
-    pub(super) fn note(&self, subscription: &Subscription, mut ticket: Ticket, signal: Signal, now: Instant) {
-        let is_probe = ticket.probe.take().is_some();
+    pub(super) fn note(
+        &self,
+        subscription: &Subscription,
+        mut ticket: Ticket,
+        finding: Finding,
+        now: Instant,
+    ) {
+        let (is_probe, begun) = (ticket.probe.take().is_some(), ticket.given);
         ticket.spend();
-        if signal == Signal::Alive && self.count.load(Ordering::Relaxed) == 0 {
+        if finding == Finding::Alive && self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
         let (mut map, id) = (self.map.lock(), subscription.id);
-        let gate = match Self::of(&mut map, subscription, now) {
-            Some(gate) => gate,
-            None if signal == Signal::Alive => return,
-            None => map.entry(id).or_insert_with(|| Gate::new(subscription, now)),
-        };
-        gate.note(id, signal, is_probe, now, &self.wall);
-        if gate.is_clean() {
+        if finding == Finding::Alive && !map.contains_key(&id) {
+            return;
+        }
+        let gate = map.entry(id).or_insert_with(|| Gate::new(subscription, now));
+        if gate.version != subscription.updated {
+            // The subscription was changed meanwhile: this says nothing about it as it is now.
+            return;
+        }
+        gate.note(id, finding, (is_probe, begun), now, &self.wall);
+        if gate.is_clean(now) {
             map.remove(&id);
         }
         self.count.store(map.len(), Ordering::Relaxed);
@@ -224,8 +248,9 @@ impl Gates {
     pub(super) fn hold(&self, subscription: &Subscription, now: Instant) -> Option<GateHold> {
         let map = self.map.lock();
         let gate = map.get(&subscription.id).filter(|gate| gate.version == subscription.updated)?;
-        let (by, since, until) = gate.hold(now)?;
-        Some(GateHold { by, since: self.wall.at(since), until: self.wall.at(until) })
+        let (by, since) = gate.held(now)?;
+        let until = gate.shut_until(now).map(|until| self.wall.at(until));
+        Some(GateHold { by, since: self.wall.at(since), until })
     }
 
     /// Returns the state of a subscription's target, if it has failed lately.
@@ -249,11 +274,17 @@ impl Gates {
         })
     }
 
-    /// Lets the next probe of a target be made now. Tells whether its breaker is open.
+    /// Lets the next probe of a target be made now, also during a pause that it has asked for. Tells whether its breaker is open.
     pub(super) fn hurry(&self, subscription: &Subscription, now: Instant) -> bool {
         let mut map = self.map.lock();
         let gate = map.get_mut(&subscription.id).filter(|gate| gate.version == subscription.updated);
-        gate.and_then(|gate| gate.circuit.as_mut()).is_some_and(|circuit| circuit.hurry(now))
+        gate.is_some_and(|gate| {
+            let is_open = gate.circuit.as_mut().is_some_and(|circuit| circuit.hurry(now));
+            if is_open {
+                gate.pause = None;
+            }
+            is_open
+        })
     }
 
     /// Forgets a deleted subscription.
@@ -272,7 +303,7 @@ impl Gate {
 
     /// Takes a token, and the right of the probe where the breaker is open: returns when that opened.
     fn ask(&mut self, now: Instant) -> Result<Option<Instant>, Instant> {
-        if let Some(pause) = self.pause.as_ref().filter(|pause| now < pause.until) {
+        if let Some(pause) = self.paused(now) {
             return Err(pause.until);
         }
         if let Some(until) = self.bucket.as_ref().and_then(|bucket| bucket.empty_until(now)) {
@@ -289,21 +320,29 @@ impl Gate {
         Ok(probe)
     }
 
-    fn note(&mut self, id: SubscriptionId, signal: Signal, is_probe: bool, now: Instant, wall: &Wall) {
-        let asked_for = match signal {
-            Signal::Alive => {
+    fn note(
+        &mut self,
+        id: SubscriptionId,
+        finding: Finding,
+        (is_probe, begun): (bool, Option<Instant>),
+        now: Instant,
+        wall: &Wall,
+    ) {
+        let asked_for = match finding {
+            Finding::Alive => {
                 self.busy = 0;
-                self.succeed(id, is_probe);
+                self.succeed(id, is_probe, now);
                 return;
             }
-            Signal::Busy(wait) => {
-                self.succeed(id, is_probe);
+            Finding::Busy(wait) => {
+                self.succeed(id, is_probe, now);
                 let own = || (PAUSE_OWN * 2u32.saturating_pow(self.busy.min(16))).min(PAUSE_OWN_MAX);
-                Some(wait.unwrap_or_else(own))
+                // Of several that were under way at once, only the first begins a pause of our own.
+                wait.or_else(|| self.paused(now).is_none().then(own))
             }
-            Signal::Down(reason, wait) => {
+            Finding::Down(reason, wait) => {
                 let circuit = self.circuit.get_or_insert_with(|| Circuit::new(&TARGET));
-                if let Some(until) = circuit.fail(reason, is_probe, now) {
+                if let Some(until) = circuit.fail(reason, is_probe, begun, now) {
                     let (failures, reason, until) = (circuit.failures(), circuit.reason(), wall.at(until));
                     tracing::warn!(subscription = %id, failures, reason, %until, "its target is down: the breaker is open");
                 }
@@ -311,18 +350,21 @@ impl Gate {
             }
         };
         if let Some(wait) = asked_for {
-            self.busy = self.busy.saturating_add(1);
             let until = now + wait.min(PAUSE_MAX);
-            let since =
-                self.pause.as_ref().filter(|pause| now < pause.until).map_or(now, |pause| pause.since);
-            let until = self.pause.as_ref().map_or(until, |pause| pause.until.max(until));
+            let (since, until) = match self.paused(now) {
+                Some(pause) => (pause.since, pause.until.max(until)),
+                None => {
+                    self.busy = self.busy.saturating_add(1);
+                    (now, until)
+                }
+            };
             self.pause = Some(Pause { since, until });
         }
     }
 
-    fn succeed(&mut self, id: SubscriptionId, is_probe: bool) {
+    fn succeed(&mut self, id: SubscriptionId, is_probe: bool, now: Instant) {
         let Some(circuit) = &mut self.circuit else { return };
-        let success = circuit.succeed(is_probe);
+        let success = circuit.succeed(is_probe, now);
         if let Success::Clean { .. } = success {
             self.circuit = None;
         }
@@ -332,28 +374,29 @@ impl Gate {
     }
 
     /// Tells whether there is nothing to remember.
-    fn is_clean(&self) -> bool {
-        self.bucket.is_none() && self.busy == 0 && self.circuit.is_none()
+    fn is_clean(&self, now: Instant) -> bool {
+        self.bucket.is_none() && self.paused(now).is_none() && self.busy == 0 && self.circuit.is_none()
     }
 
     fn shut_until(&self, now: Instant) -> Option<Instant> {
-        let pause = self.pause.as_ref().map(|pause| pause.until).filter(|until| now < *until);
+        let pause = self.paused(now).map(|pause| pause.until);
         let rate = self.bucket.as_ref().and_then(|bucket| bucket.empty_until(now));
         let breaker = self.circuit.as_ref().and_then(|circuit| circuit.shut_until(now));
         [pause, rate, breaker].into_iter().flatten().max()
     }
 
-    /// Returns what holds back deliveries, since when, and until when.
-    fn hold(&self, now: Instant) -> Option<(&'static str, Instant, Instant)> {
+    /// Returns what holds back deliveries, and since when.
+    fn held(&self, now: Instant) -> Option<(HeldBy, Instant)> {
         let breaker = self.circuit.as_ref().and_then(Circuit::open);
-        let breaker = breaker.map(|open| ("breaker", open.since, open.until.max(now)));
-        let pause = self.pause.as_ref().filter(|pause| now < pause.until);
-        let pause = pause.map(|pause| ("target", pause.since, pause.until));
-        let rate = self
-            .bucket
-            .as_ref()
-            .and_then(|bucket| Some(("rate_limit", bucket.empty_since, bucket.empty_until(now)?)));
-        breaker.or(pause).or(rate)
+        let breaker = breaker.map(|open| (HeldBy::Breaker, open.since));
+        let pause = self.paused(now).map(|pause| (HeldBy::Target, pause.since));
+        let rate = self.bucket.as_ref().filter(|bucket| bucket.empty_until(now).is_some());
+        breaker.or(pause).or(rate.map(|bucket| (HeldBy::RateLimit, bucket.empty_since)))
+    }
+
+    /// Returns the pause that the target has asked for, while it lasts.
+    fn paused(&self, now: Instant) -> Option<&Pause> {
+        self.pause.as_ref().filter(|pause| now < pause.until)
     }
 }
 
@@ -384,9 +427,19 @@ impl Bucket {
 }
 
 impl Ticket {
-    /// Notes that a request goes out: its token is used.
+    /// Makes that of a subscription without a gate.
+    fn free(now: Instant) -> Self {
+        Self { gate: None, given: Some(now), has_token: false, is_spent: false, probe: None }
+    }
+
+    /// Notes that a request may go out: its token is used.
     pub(super) fn spend(&mut self) {
-        self.has_token = false;
+        self.is_spent = true;
+    }
+
+    /// Notes that none went out after all.
+    pub(super) fn unspend(&mut self) {
+        self.is_spent = false;
     }
 
     /// Returns for how long the breaker has been open whose probe this is.
@@ -397,13 +450,14 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.has_token && self.probe.is_none() {
+        let has_token = self.has_token && !self.is_spent;
+        if !has_token && self.probe.is_none() {
             return;
         }
         let Some((gates, id, version)) = &self.gate else { return };
         let mut map = gates.map.lock();
         let Some(gate) = map.get_mut(id).filter(|gate| gate.version == *version) else { return };
-        if let Some(bucket) = gate.bucket.as_mut().filter(|_| self.has_token) {
+        if let Some(bucket) = gate.bucket.as_mut().filter(|_| has_token) {
             bucket.give_back();
         }
         if let Some(circuit) = gate.circuit.as_mut().filter(|_| self.probe.is_some()) {
@@ -425,8 +479,8 @@ mod tests {
         Subscription { rate_limit: limit.map(|limit| limit.parse().unwrap()), ..subscription }
     }
 
-    fn down() -> Signal {
-        Signal::Down("oops".to_owned(), None)
+    fn down() -> Finding {
+        Finding::Down("oops".to_owned(), None)
     }
 
     fn secs(seconds: u64) -> Duration {
@@ -434,9 +488,9 @@ mod tests {
     }
 
     /// Asks, and answers with what the attempt says.
-    fn attempt(gates: &Arc<Gates>, of: &Subscription, signal: Signal, now: Instant) -> Result<(), Instant> {
+    fn attempt(gates: &Arc<Gates>, of: &Subscription, finding: Finding, now: Instant) -> Result<(), Instant> {
         let ticket = gates.ask(of, now)?;
-        gates.note(of, ticket, signal, now);
+        gates.note(of, ticket, finding, now);
         Ok(())
     }
 
@@ -446,15 +500,15 @@ mod tests {
             (Arc::<Gates>::default(), subscription(Some("10/s burst 3")), Instant::now());
         assert_eq!(gates.hold(&limited, now), None);
         for _ in 0..3 {
-            attempt(&gates, &limited, Signal::Alive, now).unwrap();
+            attempt(&gates, &limited, Finding::Alive, now).unwrap();
         }
         let until = now + Duration::from_millis(100);
         assert_eq!(gates.ask(&limited, now).err(), Some(until));
         assert_eq!(gates.shut_until(&limited, now), Some(until));
-        assert_eq!(gates.hold(&limited, now).unwrap().by, "rate_limit");
-        attempt(&gates, &limited, Signal::Alive, until).unwrap();
+        assert_eq!(gates.hold(&limited, now).unwrap().by, HeldBy::RateLimit);
+        attempt(&gates, &limited, Finding::Alive, until).unwrap();
         assert!(gates.ask(&limited, until).is_err());
-        assert!((0..3).all(|_| attempt(&gates, &limited, Signal::Alive, until + secs(9)).is_ok()));
+        assert!((0..3).all(|_| attempt(&gates, &limited, Finding::Alive, until + secs(9)).is_ok()));
         assert!(gates.ask(&limited, until + secs(9)).is_err(), "no more than a burst after a pause");
         let free = Subscription { rate_limit: None, updated: Timestamp::MAX, ..limited };
         assert!(gates.ask(&free, until).is_ok(), "a limit that is lifted");
@@ -470,6 +524,12 @@ mod tests {
         ticket.spend();
         drop(ticket);
         assert_eq!(gates.ask(&limited, now).err(), Some(now + secs(3600)));
+        let later = now + secs(3600);
+        let mut ticket = gates.ask(&limited, later).unwrap();
+        ticket.spend();
+        ticket.unspend();
+        drop(ticket);
+        assert!(gates.ask(&limited, later).is_ok(), "there was nothing to send after all");
     }
 
     proptest! {
@@ -485,7 +545,7 @@ mod tests {
             let (begun, mut at, mut sent) = (Instant::now(), Instant::now(), Vec::new());
             for gap in gaps {
                 at += Duration::from_millis(gap);
-                if attempt(&gates, &limited, Signal::Alive, at).is_ok() {
+                if attempt(&gates, &limited, Finding::Alive, at).is_ok() {
                     sent.push((at - begun).as_secs_f64());
                 }
             }
@@ -502,22 +562,37 @@ mod tests {
     #[test]
     fn a_target_is_left_alone_for_as_long_as_it_asked() {
         let (gates, plain, now) = (Arc::<Gates>::default(), subscription(None), Instant::now());
-        attempt(&gates, &plain, Signal::Busy(Some(secs(30))), now).unwrap();
+        attempt(&gates, &plain, Finding::Busy(Some(secs(30))), now).unwrap();
         assert_eq!(gates.ask(&plain, now + secs(29)).err(), Some(now + secs(30)));
         let hold = gates.hold(&plain, now + secs(29)).unwrap();
-        assert_eq!(hold.by, "target");
+        assert_eq!(hold.by, HeldBy::Target);
+        // One that was under way is answered.
+        gates.note(&plain, Ticket::free(now), Finding::Alive, now + secs(1));
+        assert!(gates.ask(&plain, now + secs(29)).is_err(), "the pause goes on");
         assert!(gates.ask(&subscription(None), now).is_ok(), "another subscription");
-        // Without a word on how long, each answer in a row doubles the pause.
+        // Without a word on how long, each answer in a row doubles the pause; those of one moment are one.
         let mut at = now + secs(30);
-        for wait in [2, 4, 8, 16, 32, 60, 60] {
-            attempt(&gates, &plain, Signal::Busy(None), at).unwrap();
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            attempt(&gates, &plain, Finding::Busy(None), at).unwrap();
+            gates.note(&plain, Ticket::free(now), Finding::Busy(None), at);
             assert_eq!(gates.shut_until(&plain, at), Some(at + secs(wait)));
             at += secs(wait);
         }
-        attempt(&gates, &plain, Signal::Alive, at).unwrap();
+        attempt(&gates, &plain, Finding::Alive, at).unwrap();
         assert_eq!((gates.hold(&plain, at), gates.count.load(Ordering::Relaxed)), (None, 0));
-        attempt(&gates, &plain, Signal::Down("503".to_owned(), Some(Duration::MAX)), at).unwrap();
+        attempt(&gates, &plain, Finding::Down("503".to_owned(), Some(Duration::MAX)), at).unwrap();
         assert_eq!(gates.shut_until(&plain, at), Some(at + PAUSE_MAX));
+    }
+
+    /// Each attempt that was under way when its subscription was changed made the new limit's burst anew.
+    #[test]
+    fn an_attempt_for_an_older_version_changes_nothing() {
+        let (gates, old, now) = (Arc::<Gates>::default(), subscription(Some("1/h")), Instant::now());
+        let ticket = gates.ask(&old, now).unwrap();
+        let new = Subscription { updated: Timestamp::MAX, ..old.clone() };
+        attempt(&gates, &new, Finding::Alive, now).unwrap();
+        gates.note(&old, ticket, Finding::Busy(None), now);
+        assert_eq!(gates.ask(&new, now).err(), Some(now + secs(3600)));
     }
 
     #[test]
@@ -536,7 +611,7 @@ mod tests {
         assert!(gates.ask(&plain, later).is_err());
         drop(probe);
         let probe = gates.ask(&plain, later).unwrap();
-        gates.note(&plain, probe, Signal::Alive, later);
+        gates.note(&plain, probe, Finding::Alive, later);
         assert_eq!(gates.target(&plain).unwrap().phase, TargetPhase::Opening);
         attempt(&gates, &plain, down(), later).unwrap();
         assert_eq!(
@@ -545,9 +620,9 @@ mod tests {
             "on trial, one failure is enough"
         );
         assert!(gates.hurry(&plain, later));
-        attempt(&gates, &plain, Signal::Alive, later).unwrap();
+        attempt(&gates, &plain, Finding::Alive, later).unwrap();
         for _ in 0..TARGET.trial {
-            attempt(&gates, &plain, Signal::Alive, later).unwrap();
+            attempt(&gates, &plain, Finding::Alive, later).unwrap();
         }
         assert_eq!((gates.target(&plain), gates.hurry(&plain, later)), (None, false));
         assert_eq!(gates.count.load(Ordering::Relaxed), 0);
@@ -557,22 +632,22 @@ mod tests {
     fn only_what_is_the_targets_counts_as_down() {
         let answered = |status| {
             let answer = Answer { status, body: String::new() };
-            Signal::of(&Response::Answered { answer, location: None, retry_after: Some(secs(7)) })
+            Finding::of(&Response::Answered { answer, location: None, retry_after: Some(secs(7)) })
         };
         for status in [200, 204, 301, 400, 404, 410, 415] {
-            assert_eq!(answered(status), Some(Signal::Alive), "{status}");
+            assert_eq!(answered(status), Some(Finding::Alive), "{status}");
         }
-        assert_eq!(answered(429), Some(Signal::Busy(Some(secs(7)))));
+        assert_eq!(answered(429), Some(Finding::Busy(Some(secs(7)))));
         for status in [500, 502, 503, 504, 599] {
-            let Some(Signal::Down(_, wait)) = answered(status) else { panic!("{status}") };
+            let Some(Finding::Down(_, wait)) = answered(status) else { panic!("{status}") };
             assert_eq!(wait.is_some(), status == 503, "{status}");
         }
-        assert!(matches!(Signal::of(&Response::Failed("refused".to_owned())), Some(Signal::Down(..))));
+        assert!(matches!(Finding::of(&Response::Failed("refused".to_owned())), Some(Finding::Down(..))));
         let none = [
             Response::Refused(String::new()),
             Response::Unsent(String::new()),
             Response::Shortage(String::new()),
         ];
-        assert!(none.iter().all(|response| Signal::of(response).is_none()));
+        assert!(none.iter().all(|response| Finding::of(response).is_none()));
     }
 }

@@ -38,7 +38,7 @@ pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
 pub use functions::{Function, FunctionCall, FunctionError};
-pub use gate::{GateHold, TargetPhase, TargetState};
+pub use gate::{GateHold, HeldBy, TargetPhase, TargetState};
 #[cfg(test)]
 pub(crate) use targets::{RULES, standing};
 

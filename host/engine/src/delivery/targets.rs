@@ -26,7 +26,7 @@ use crate::policy::Policy;
 use crate::worker::{
     Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
 };
-use waypost_domain::{Answer, Outcome, RateLimit, RecipientId, Subscription};
+use waypost_domain::{Answer, Outcome, RecipientId, Subscription};
 use waypost_net::Guard;
 use waypost_runtime::chain;
 use waypost_runtime::clock;
@@ -98,14 +98,16 @@ impl Deliverer for Targets {
     }
 
     fn window(&self, subscription: &Subscription) -> Window {
-        // What the rate lets go at once is all that may be under way: more would only wait in memory.
-        let own = [subscription.max_in_flight, subscription.rate_limit.map(RateLimit::burst)];
-        let own = own.into_iter().flatten().min().and_then(|own| usize::try_from(own).ok());
-        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own.unwrap_or(usize::MAX)).max(1) }
+        let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
+        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own).max(1) }
     }
 
     fn slots(&self, _: &Subscription) -> &Arc<Slots> {
         &self.slots
+    }
+
+    fn owner<'s>(&self, subscription: &'s Subscription) -> &'s str {
+        &subscription.user
     }
 
     /// The target's gate comes first. While the plugin's breaker is open, only a delivery that needs no plugin may be

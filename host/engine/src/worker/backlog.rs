@@ -220,6 +220,7 @@ impl Backlog {
 
     /// Marks what an unanswered query asked for as unread.
     fn ask_again(&mut self, query: &ReadyQuery) {
+        self.early |= query.now == Timestamp::MAX;
         self.unread |= query.first_attempts > 0;
         self.due_unread |= query.due > 0;
     }

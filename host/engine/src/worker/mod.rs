@@ -76,6 +76,10 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     fn window(&self, subject: &Self::Subject) -> Window;
     /// Returns the slots that the attempts for a subject take.
     fn slots<'s>(&'s self, subject: &'s Self::Subject) -> &'s Arc<Slots>;
+    /// Returns the user whose slots the attempts for a subject take: users share them.
+    fn owner<'s>(&self, _subject: &'s Self::Subject) -> &'s str {
+        ""
+    }
     /// Chooses the next delivery among those that wait.
     fn choose(
         &self,

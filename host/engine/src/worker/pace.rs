@@ -42,7 +42,8 @@ impl Pace {
 
     /// Notes the end of an attempt, and how long the recipient took to answer, if it was asked.
     pub(super) fn note(&mut self, is_good: bool, answered_in: Option<Duration>) {
-        let is_slow = answered_in.is_some_and(|took| self.is_slow(took));
+        // How long a failure took says nothing: a refused connection is the quickest of all.
+        let is_slow = is_good && answered_in.is_some_and(|took| self.is_slow(took));
         let width = match is_good {
             true if is_slow => self.width.saturating_sub(1),
             true => self.width + 1,
@@ -89,6 +90,7 @@ mod tests {
         }
         assert_eq!([99, 200, 300, 400].map(|millis| note(&mut pace, true, millis)), [8, 7, 6, 5]);
         let mut slow = Pace::new(WINDOW);
+        note(&mut slow, false, 1);
         assert_eq!([500, 900, 600].map(|millis| note(&mut slow, true, millis)), [2, 3, 4]);
         // What is the rule after a while is not slow any more.
         let widths: Vec<_> = (0..200).map(|_| note(&mut pace, true, 400)).collect();

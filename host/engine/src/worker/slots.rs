@@ -1,17 +1,22 @@
 //! Slots for attempts: each attempt in flight, of any subscription, has one.
 //!
-//! A worker without an attempt may use any slot, and waits for one if none is free. Further attempts of a worker leave
+//! A worker without an attempt waits for a slot if none is free for it. Further attempts of a worker leave
 //! an eighth of the slots free, and get no slot that a waiting worker could use. Hanging targets must not keep
 //! other workers out: when a worker waits, an attempt that has lasted longer than its worker's patience gives way,
 //! which puts it off uncounted. The patience of its worker then doubles, so that a slow target gets enough time in the
 //! end. Patient workers together have at most half of the slots. So the others wait at most [`SLICE`], as long as no
 //! more of them wait than the other half has slots.
+//!
+//! Users share the slots. A free one goes to the waiting worker whose user has the fewest; an attempt gives way only to a
+//! worker whose user has no more than its own; and while there is more than one user, an eighth of all slots, and of those of
+//! patient workers, is for users without an attempt. So one user's many subscriptions do not queue before another's first.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,14 +30,14 @@ use tokio_util::task::TaskTracker;
 pub const SLICE: Duration = Duration::from_secs(2);
 /// How many times per slice overdue attempts are looked for, while workers wait.
 const LOOKS: u32 = 20;
-/// One in this many slots is reserved for workers without an attempt.
+/// One in this many slots is reserved for workers, or users, without an attempt.
 const RESERVE: usize = 8;
 
 /// The slots.
 pub struct Slots {
     state: Mutex<State>,
     max: usize,
-    /// How many slots are for workers without an attempt.
+    /// How many slots are for workers, or users, without an attempt.
     reserve: usize,
     /// The most slots of patient workers.
     patient_max: usize,
@@ -51,6 +56,8 @@ struct State {
     patient: usize,
     /// Workers without a slot, in the order of their requests.
     waiting: VecDeque<Waiter>,
+    /// The users that have workers.
+    owners: HashMap<Arc<str>, Arc<OwnerUse>>,
     /// How many of the attempts in slots have been told to give way.
     told: usize,
     /// Whether a task looks for overdue attempts.
@@ -61,6 +68,44 @@ struct SlotUse {
     /// It need not give way before this time.
     until: Instant,
     is_patient: bool,
+    owner: Arc<OwnerUse>,
+}
+
+/// What a user has; changed under the lock of the state alone.
+#[derive(Default)]
+struct OwnerUse {
+    slots: AtomicUsize,
+    workers: AtomicUsize,
+}
+
+impl OwnerUse {
+    fn slots(&self) -> usize {
+        self.slots.load(Ordering::Relaxed)
+    }
+}
+
+/// A worker's user.
+pub(super) struct Owner {
+    slots: Arc<Slots>,
+    name: Arc<str>,
+    usage: Arc<OwnerUse>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let is_wanted = {
+            let mut state = self.slots.state.lock();
+            let is_last = self.usage.workers.fetch_sub(1, Ordering::Relaxed) == 1;
+            if is_last {
+                state.owners.remove(&self.name);
+            }
+            is_last && !state.waiting.is_empty()
+        };
+        if is_wanted {
+            // The reserve may be for those that are left.
+            self.slots.hand_out();
+        }
+    }
 }
 
 /// Tells the attempt in a slot to give way.
@@ -71,6 +116,7 @@ struct Signal {
 }
 
 struct Waiter {
+    owner: Arc<OwnerUse>,
     patience: Duration,
     give: oneshot::Sender<Slot>,
 }
@@ -109,6 +155,7 @@ impl Slots {
             free: Vec::new(),
             patient: 0,
             waiting: VecDeque::new(),
+            owners: HashMap::new(),
             told: 0,
             is_watched: false,
         };
@@ -121,30 +168,53 @@ impl Slots {
         self.slice
     }
 
+    /// Returns the user of a worker that begins.
+    pub(super) fn owner(self: &Arc<Self>, name: &str) -> Owner {
+        let mut state = self.state.lock();
+        let name =
+            state.owners.get_key_value(name).map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
+        let usage = Arc::clone(state.owners.entry(Arc::clone(&name)).or_default());
+        usage.workers.fetch_add(1, Ordering::Relaxed);
+        Owner { slots: Arc::clone(self), name, usage }
+    }
+
     /// Takes a free slot for a worker, if there is one and no other worker waits for it. `is_first` tells whether the
     /// worker has no attempt in flight.
-    pub(super) fn try_take(self: &Arc<Self>, patience: Duration, is_first: bool) -> Option<Slot> {
+    pub(super) fn try_take(
+        self: &Arc<Self>,
+        owner: &Owner,
+        patience: Duration,
+        is_first: bool,
+    ) -> Option<Slot> {
         let mut state = self.state.lock();
-        if !is_first && state.taken.len() - state.free.len() >= self.max - self.reserve {
+        if !is_first && state.used() >= self.max - self.reserve {
             return None;
         }
         if state.waiting.iter().any(|waiter| self.fits(&state, waiter)) {
             return None;
         }
-        self.take(&mut state, patience)
+        self.take(&mut state, &owner.usage, patience)
     }
 
     /// Tells whether a waiting worker could use any free slot. A patient one may have to wait for another patient
     /// one's.
     fn fits(&self, state: &State, waiter: &Waiter) -> bool {
-        waiter.patience <= self.slice || state.patient < self.patient_max
+        self.may_have(state, &waiter.owner, waiter.patience)
     }
 
-    fn take(self: &Arc<Self>, state: &mut State, patience: Duration) -> Option<Slot> {
-        let is_patient = patience > self.slice;
-        if is_patient && state.patient == self.patient_max {
+    /// Tells whether a worker of this user could use any free slot.
+    fn may_have(&self, state: &State, owner: &OwnerUse, patience: Duration) -> bool {
+        let leaves_reserve = owner.slots() > 0 && state.owners.len() > 1;
+        let reserve = |of: usize, all: usize| if leaves_reserve { all - of } else { all };
+        (patience <= self.slice || state.patient < reserve(self.patient_max / RESERVE, self.patient_max))
+            && state.used() < reserve(self.reserve, self.max)
+    }
+
+    fn take(self: &Arc<Self>, state: &mut State, owner: &Arc<OwnerUse>, patience: Duration) -> Option<Slot> {
+        if !self.may_have(state, owner, patience) {
             return None;
         }
+        let is_patient = patience > self.slice;
         let index = match state.free.pop() {
             Some(index) => index,
             None if state.taken.len() < self.max => {
@@ -155,7 +225,9 @@ impl Slots {
             None => return None,
         };
         state.patient += usize::from(is_patient);
-        state.taken[index] = Some(SlotUse { until: Instant::now() + patience, is_patient });
+        owner.slots.fetch_add(1, Ordering::Relaxed);
+        let until = Instant::now() + patience;
+        state.taken[index] = Some(SlotUse { until, is_patient, owner: Arc::clone(owner) });
         let signal = Arc::clone(&state.signals[index]);
         // A signal to the slot's previous owner does not count.
         signal.has_rung.store(false, Ordering::Relaxed);
@@ -163,16 +235,24 @@ impl Slots {
     }
 
     /// Waits for a slot, for a worker that has none. Cancel safe, except that the place in the queue is lost.
-    pub(super) async fn wait(self: Arc<Self>, patience: Duration) -> Slot {
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        owner: &Owner,
+        patience: Duration,
+    ) -> impl Future<Output = Slot> + Send + use<> {
+        Arc::clone(self).wait_for(Arc::clone(&owner.usage), patience)
+    }
+
+    async fn wait_for(self: Arc<Self>, owner: Arc<OwnerUse>, patience: Duration) -> Slot {
         let (give, given) = oneshot::channel();
         {
             let mut state = self.state.lock();
             if state.waiting.is_empty()
-                && let Some(slot) = self.take(&mut state, patience)
+                && let Some(slot) = self.take(&mut state, &owner, patience)
             {
                 return slot;
             }
-            state.waiting.push_back(Waiter { patience, give });
+            state.waiting.push_back(Waiter { owner, patience, give });
             if !state.is_watched {
                 state.is_watched = true;
                 self.tasks.spawn(Arc::clone(&self).watch());
@@ -190,7 +270,7 @@ impl Slots {
         }
     }
 
-    /// Gives free slots to the workers that wait.
+    /// Gives free slots to the workers that wait: those whose users have the fewest first.
     fn hand_out(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
@@ -198,11 +278,10 @@ impl Slots {
                 return;
             }
             state.waiting.retain(|waiter| !waiter.give.is_closed());
-            let Some(place) = state.waiting.iter().position(|waiter| self.fits(&state, waiter)) else {
-                return;
-            };
-            let patience = state.waiting[place].patience;
-            let Some(slot) = self.take(&mut state, patience) else { return };
+            let fitting = state.waiting.iter().enumerate().filter(|(_, waiter)| self.fits(&state, waiter));
+            let Some((place, _)) = fitting.min_by_key(|(_, waiter)| waiter.owner.slots()) else { return };
+            let (owner, patience) = (Arc::clone(&state.waiting[place].owner), state.waiting[place].patience);
+            let Some(slot) = self.take(&mut state, &owner, patience) else { return };
             let waiter = state.waiting.remove(place).expect("its place has just been found");
             drop(state);
             // If the waiter has just been dropped, the send fails and frees the slot again.
@@ -210,8 +289,8 @@ impl Slots {
         }
     }
 
-    /// Tells overdue attempts to give way, one for each waiting worker that could use the slot. Returns whether workers
-    /// wait.
+    /// Tells overdue attempts to give way, one for each waiting worker that could use the slot, those of users with the most
+    /// slots first. Returns whether workers wait.
     fn tell_late(&self) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let state = &mut *state;
@@ -228,8 +307,14 @@ impl Slots {
         let mut order: Vec<_> = (0..state.taken.len())
             .filter(|index| state.taken[*index].as_ref().is_some_and(late) && !has_rung(*index))
             .collect();
-        order.sort_by_key(|index| state.taken[*index].as_ref().map(|taken| taken.until));
+        order.sort_by_key(|index| {
+            state.taken[*index].as_ref().map(|taken| (Reverse(taken.owner.slots()), taken.until))
+        });
+        let mut askers: Vec<_> = state.waiting.iter().map(|waiter| waiter.owner.slots()).collect();
+        askers.sort_unstable();
+        let mut askers = askers.into_iter().skip(state.told);
         for index in order {
+            let own = state.taken[index].as_ref().map_or(0, |taken| taken.owner.slots());
             let is_patient = state.taken[index].as_ref().is_some_and(|taken| taken.is_patient);
             if wanted > 0 {
                 wanted -= 1;
@@ -238,10 +323,20 @@ impl Slots {
             } else {
                 continue;
             }
+            // An attempt gives way only to a worker whose user has no more slots.
+            if askers.next().is_none_or(|asker| asker > own) {
+                break;
+            }
             state.told += 1;
             state.signals[index].ring();
         }
         state.is_watched
+    }
+}
+
+impl State {
+    fn used(&self) -> usize {
+        self.taken.len() - self.free.len()
     }
 }
 
@@ -306,6 +401,7 @@ impl Drop for Slot {
             let mut state = self.slots.state.lock();
             if let Some(taken) = state.taken[self.index].take() {
                 state.patient -= usize::from(taken.is_patient);
+                taken.owner.slots.fetch_sub(1, Ordering::Relaxed);
                 state.told -= usize::from(self.signal.has_rung.load(Ordering::Relaxed));
             }
             state.free.push(self.index);
@@ -326,13 +422,22 @@ mod tests {
 
     const TEST_SLICE: Duration = Duration::from_millis(60);
 
+    /// Of the one user that there is.
+    fn try_take(slots: &Arc<Slots>, patience: Duration, is_first: bool) -> Option<Slot> {
+        slots.try_take(&slots.owner("ann"), patience, is_first)
+    }
+
+    fn wait(slots: &Arc<Slots>, patience: Duration) -> impl Future<Output = Slot> + Send + use<> {
+        slots.wait(&slots.owner("ann"), patience)
+    }
+
     /// Attempts that hang until they are told to give way.
     #[derive(Default)]
     struct Hanging(JoinSet<()>);
 
     impl Hanging {
         fn begin(&mut self, slots: &Arc<Slots>, patience: Duration) {
-            let slot = slots.try_take(patience, true).unwrap();
+            let slot = try_take(slots, patience, true).unwrap();
             self.0.spawn(async move {
                 let occupied = slot.occupy();
                 let ended = occupied.unless_needed(std::future::pending::<()>()).await;
@@ -352,10 +457,11 @@ mod tests {
     #[test]
     fn there_are_as_many_as_may_be_and_a_dropped_one_is_free_again() {
         let slots = Slots::new(2, SLICE, TaskTracker::new());
-        let (first, _second) = (slots.try_take(SLICE, true).unwrap(), slots.try_take(SLICE, true).unwrap());
-        assert!(slots.try_take(SLICE, true).is_none());
+        let (first, _second) =
+            (try_take(&slots, SLICE, true).unwrap(), try_take(&slots, SLICE, true).unwrap());
+        assert!(try_take(&slots, SLICE, true).is_none());
         drop(first);
-        assert!(slots.try_take(SLICE, true).is_some());
+        assert!(try_take(&slots, SLICE, true).is_some());
     }
 
     /// Five hundred hanging targets held all slots, and no other subscription got one until they timed out.
@@ -363,7 +469,7 @@ mod tests {
     async fn a_worker_waits_one_slice_for_those_that_hang_however_many_they_are() {
         let (slots, mut hanging) = (Slots::new(512, TEST_SLICE, TaskTracker::new()), Hanging::default());
         (0..512).for_each(|_| hanging.begin(&slots, TEST_SLICE));
-        let slot = Arc::clone(&slots).wait(TEST_SLICE).await;
+        let slot = wait(&slots, TEST_SLICE).await;
         assert!(slot.may_be_kept());
         tokio::task::yield_now().await;
         assert_eq!(hanging.left(), 511, "only one gave way");
@@ -374,7 +480,7 @@ mod tests {
         let (slots, mut hanging) = (Slots::new(2, TEST_SLICE, TaskTracker::new()), Hanging::default());
         hanging.begin(&slots, TEST_SLICE);
         tokio::time::sleep(3 * TEST_SLICE).await;
-        assert!(slots.try_take(TEST_SLICE, true).is_some());
+        assert!(try_take(&slots, TEST_SLICE, true).is_some());
         assert_eq!(hanging.left(), 1);
     }
 
@@ -383,10 +489,11 @@ mod tests {
         let (slots, mut patient) = (Slots::new(4, TEST_SLICE, TaskTracker::new()), Hanging::default());
         let patience = 4 * TEST_SLICE;
         (0..2).for_each(|_| patient.begin(&slots, patience));
-        assert!(slots.try_take(patience, true).is_none(), "half of them is taken");
-        let others = (slots.try_take(TEST_SLICE, true).unwrap(), slots.try_take(TEST_SLICE, true).unwrap());
+        assert!(try_take(&slots, patience, true).is_none(), "half of them is taken");
+        let others =
+            (try_take(&slots, TEST_SLICE, true).unwrap(), try_take(&slots, TEST_SLICE, true).unwrap());
         // They have lasted longer, but the waiting worker could not use their slots.
-        let third = Arc::clone(&slots).wait(patience).await;
+        let third = wait(&slots, patience).await;
         assert!(others.0.may_be_kept() && others.1.may_be_kept());
         tokio::task::yield_now().await;
         assert_eq!(patient.left(), 1);
@@ -396,8 +503,8 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_has_just_begun_is_not_given_up_though_its_slot_is_wanted() {
         let slots = Slots::new(1, TEST_SLICE, TaskTracker::new());
-        let slot = slots.try_take(TEST_SLICE, true).unwrap();
-        let waiting = Arc::clone(&slots).wait(TEST_SLICE);
+        let slot = try_take(&slots, TEST_SLICE, true).unwrap();
+        let waiting = wait(&slots, TEST_SLICE);
         let quick = async {
             while slot.may_be_kept() {
                 tokio::time::sleep(TEST_SLICE / 20).await;
@@ -413,9 +520,9 @@ mod tests {
     #[test]
     fn further_attempts_leave_an_eighth_to_workers_without_any() {
         let slots = Slots::new(16, SLICE, TaskTracker::new());
-        let further: Vec<_> = std::iter::from_fn(|| slots.try_take(SLICE, false)).collect();
+        let further: Vec<_> = std::iter::from_fn(|| try_take(&slots, SLICE, false)).collect();
         assert_eq!(further.len(), 14);
-        let first: Vec<_> = std::iter::from_fn(|| slots.try_take(SLICE, true)).collect();
+        let first: Vec<_> = std::iter::from_fn(|| try_take(&slots, SLICE, true)).collect();
         assert_eq!(first.len(), 2);
     }
 
@@ -424,23 +531,78 @@ mod tests {
     async fn a_patient_worker_that_waits_for_another_keeps_no_free_slot_from_the_others() {
         let slots = Slots::new(4, SLICE, TaskTracker::new());
         let patience = 2 * SLICE;
-        let _patient = (slots.try_take(patience, true).unwrap(), slots.try_take(patience, true).unwrap());
-        let mut third = Box::pin(Arc::clone(&slots).wait(patience));
+        let _patient = (try_take(&slots, patience, true).unwrap(), try_take(&slots, patience, true).unwrap());
+        let mut third = Box::pin(wait(&slots, patience));
         assert!((&mut third).now_or_never().is_none());
-        assert!(slots.try_take(SLICE, false).is_some());
+        assert!(try_take(&slots, SLICE, false).is_some());
     }
 
     #[tokio::test]
     async fn a_worker_that_waits_no_more_is_skipped() {
         let slots = Slots::new(1, SLICE, TaskTracker::new());
-        let slot = slots.try_take(SLICE, true).unwrap();
-        let mut gone = Box::pin(Arc::clone(&slots).wait(SLICE));
-        let mut waiting = Box::pin(Arc::clone(&slots).wait(SLICE));
+        let slot = try_take(&slots, SLICE, true).unwrap();
+        let mut gone = Box::pin(wait(&slots, SLICE));
+        let mut waiting = Box::pin(wait(&slots, SLICE));
         assert!((&mut gone).now_or_never().is_none() && (&mut waiting).now_or_never().is_none());
         drop(gone);
-        assert!(slots.try_take(SLICE, true).is_none(), "a worker waits");
+        assert!(try_take(&slots, SLICE, true).is_none(), "a worker waits");
         drop(slot);
         assert!(waiting.now_or_never().is_some());
-        assert!(slots.try_take(SLICE, true).is_some());
+        assert!(try_take(&slots, SLICE, true).is_some());
+    }
+
+    /// A thousand workers of one user waited in front of another's first.
+    #[tokio::test]
+    async fn a_user_without_a_slot_comes_before_all_workers_of_one_with_many() {
+        let slots = Slots::new(16, SLICE, TaskTracker::new());
+        let (ann, bob, eve) = (slots.owner("ann"), slots.owner("bob"), slots.owner("eve"));
+        let mut anns: Vec<_> = std::iter::from_fn(|| slots.try_take(&ann, SLICE, true)).collect();
+        assert_eq!(anns.len(), 14, "an eighth is for the others");
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(slots.wait(&ann, SLICE))).collect();
+        assert!(waiting.iter_mut().all(|waiter| waiter.now_or_never().is_none()));
+        let _bobs = slots.try_take(&bob, SLICE, true).expect("at once");
+        let _eves = slots.try_take(&eve, SLICE, true).expect("at once");
+        let mut bobs = Box::pin(slots.wait(&bob, SLICE));
+        assert!((&mut bobs).now_or_never().is_none(), "all are taken");
+        drop(anns.drain(..3));
+        let _second = (&mut bobs).now_or_never().expect("of those that wait, he has the fewest");
+        let got = waiting.iter_mut().filter_map(|waiter| waiter.now_or_never()).count();
+        assert_eq!(got, 0, "the rest is the reserve again");
+    }
+
+    #[tokio::test]
+    async fn one_user_alone_has_all_slots() {
+        let slots = Slots::new(16, SLICE, TaskTracker::new());
+        let ann = slots.owner("ann");
+        let all: Vec<_> = std::iter::from_fn(|| slots.try_take(&ann, SLICE, true)).collect();
+        assert_eq!(all.len(), 16);
+        drop((slots.owner("bob"), all));
+        let again: Vec<_> = std::iter::from_fn(|| slots.try_take(&ann, SLICE, true)).collect();
+        assert_eq!(again.len(), 16, "the other has no worker any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_most_gives_way_first_and_nobody_to_one_who_has_more() {
+        let slots = Slots::new(4, SLICE, TaskTracker::new());
+        let (ann, bob, eve) = (slots.owner("ann"), slots.owner("bob"), slots.owner("eve"));
+        // Bob's has lasted longest.
+        let bobs = slots.try_take(&bob, SLICE, true).unwrap();
+        tokio::time::advance(SLICE / 2).await;
+        let anns: Vec<_> = std::iter::from_fn(|| slots.try_take(&ann, SLICE, true)).collect();
+        assert_eq!(anns.len(), 3);
+        let more = slots.wait(&ann, SLICE);
+        let mut more = Box::pin(more);
+        assert!((&mut more).now_or_never().is_none());
+        tokio::time::advance(SLICE).await;
+        tokio::time::sleep(SLICE).await;
+        assert!(bobs.may_be_kept(), "ann has three");
+        assert!(anns.iter().any(|slot| !slot.may_be_kept()), "one of her own");
+        let mut eves = Box::pin(slots.wait(&eve, SLICE));
+        assert!((&mut eves).now_or_never().is_none());
+        tokio::time::sleep(SLICE).await;
+        assert!(bobs.may_be_kept());
+        assert_eq!(anns.iter().filter(|slot| !slot.may_be_kept()).count(), 2);
+        drop(anns);
+        assert!(eves.now_or_never().is_some() && more.now_or_never().is_some());
     }
 }

@@ -276,6 +276,8 @@ impl<D: Deliverer> Supervisor<D> {
         if let WorkerEnd::Held { until } = end
             && let Some(mailbox) = self.shared.mailbox(recipient)
         {
+            // The next worker knows nothing of what held this one's deliveries.
+            mailbox.clear_hold();
             return self.start_held(recipient, mailbox, until);
         }
         let mailbox = self.shared.mailboxes.lock().remove(&recipient);

@@ -27,7 +27,7 @@ use super::attempt::{AttemptResult, Record, attempt};
 use super::backlog::Backlog;
 use super::mailbox::Mailbox;
 use super::pace::Pace;
-use super::slots::{Slot, Slots};
+use super::slots::{Owner, Slot, Slots};
 use super::supervisor::Shared;
 use super::{Choice, Deliverer, Division, Effect, Standing};
 use waypost_domain::{EventId, RecipientId};
@@ -78,6 +78,7 @@ pub(super) struct Worker<D: Deliverer> {
     attempts: FuturesUnordered<BoxFuture<'static, (AttemptResult, Slot)>>,
     endings: FuturesUnordered<BoxFuture<'static, SettleResult>>,
     slots: Arc<Slots>,
+    owner: Owner,
     /// The slot for the next attempt: requested, and received.
     asked: Option<BoxFuture<'static, Slot>>,
     slot: Option<Slot>,
@@ -116,6 +117,7 @@ impl<D: Deliverer> Worker<D> {
         Self {
             backlog: Backlog::new(Arc::clone(&shared.store), id, D::RULES.division),
             patience: slots.slice(),
+            owner: slots.owner(shared.deliverer.owner(subject)),
             term: shared.store.share().term(HashSlot::of_subscription(id)),
             shared,
             id,
@@ -294,9 +296,9 @@ impl<D: Deliverer> Worker<D> {
         if self.asked.is_some() {
             return None;
         }
-        let slot = slots.try_take(self.patience, self.attempts.is_empty());
+        let slot = slots.try_take(&self.owner, self.patience, self.attempts.is_empty());
         if slot.is_none() && self.attempts.is_empty() {
-            self.asked = Some(Box::pin(Arc::clone(slots).wait(self.patience)));
+            self.asked = Some(Box::pin(slots.wait(&self.owner, self.patience)));
         }
         slot
     }

@@ -177,7 +177,7 @@ pub(super) fn last_batch(reader: &Reader) -> Result<Option<EventId>, Fault> {
 }
 
 /// Returns how far ids may be after the receipts of their events.
-fn lead(meta: &impl ReadableTable<Text, u64>) -> Result<SignedDuration, StorageError> {
+pub(super) fn lead(meta: &impl ReadableTable<Text, u64>) -> Result<SignedDuration, StorageError> {
     let millis = meta.get(LEAD_KEY)?.map_or(0, |millis| millis.value());
     Ok(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
 }

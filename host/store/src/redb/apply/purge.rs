@@ -11,7 +11,7 @@ use crate::redb::deliveries::{DeliveryKey, Stand};
 use crate::redb::handle::Fault;
 use crate::redb::record::{self, Batch};
 use crate::redb::usage::{self, Kind};
-use crate::redb::{damage, ids};
+use crate::redb::{damage, ids, log};
 use crate::{LoggedEvent, Purge, PurgeReport, StoredState};
 use waypost_domain::{Attempt, Entry, EventId, Outcome};
 
@@ -26,11 +26,13 @@ pub(super) fn purge(
     purge: &Purge,
     from: EventId,
 ) -> Result<(PurgeReport, Option<EventId>), Fault> {
-    let (mut keys, end) = match purge {
-        Purge::Events(events) => (batches_of(apply, events, from)?, u128::MAX),
+    let (mut keys, end, last) = match purge {
+        Purge::Events(events) => (batches_of(apply, events, from)?, u128::MAX, u128::MAX),
         Purge::Before(time) | Purge::Expired(time) => {
             let keys = apply.log.keys(from.uuid().as_u128(), BATCHES_AT_ONCE + 1)?;
-            (keys, ids::first_at(*time).uuid().as_u128())
+            let first_at = |time| ids::first_at(time).uuid().as_u128();
+            let lead = log::lead(&*apply.meta)?;
+            (keys, first_at(*time), first_at(time.checked_add(lead).unwrap_or(Timestamp::MAX)))
         }
     };
     let next = (keys.len() > BATCHES_AT_ONCE).then(|| record::event_id(keys[BATCHES_AT_ONCE]));
@@ -42,9 +44,9 @@ pub(super) fn purge(
             // A batch that cannot be read is purged once it is old enough.
             Err(_) => purge_damaged(apply, *key, purge, *key < end, &mut purged)?,
         };
-        // An event gets its id a little after it was received; the purge therefore ends at the first batch without
-        // a match.
-        if meant == 0 && *key >= end {
+        // An event gets its id a little after it was received, and long after it where the clock was set back; the purge
+        // therefore ends at the first batch without a match that cannot have one.
+        if meant == 0 && *key >= last {
             return Ok((purged, None));
         }
         if purged.expired >= EXPIRED_AT_ONCE

@@ -111,6 +111,21 @@ async fn a_purge_goes_on_over_more_batches_than_one_transaction_looks_at() {
 
 /// An event gets its id a little after it was received, so that a bound on ids kept the newest events of the range: a
 /// purge of everything until now kept what had been received in the same millisecond.
+/// After a clock had been ahead, the purge ended at what was received then, and what came later stayed until that time.
+#[tokio::test]
+async fn what_came_tomorrow_is_kept_and_what_came_after_it_today_goes() {
+    let (_folder, store) = fresh();
+    let (now, day) = (clock::now(), jiff::SignedDuration::from_hours(24));
+    let tomorrow = Arrival { received: now + day, ..arrival("tomorrow", &[]) };
+    let first = store.log(vec![tomorrow]).await.unwrap()[0];
+    let today = Arrival { received: now, ..arrival("today", &[]) };
+    let second = store.log(vec![today]).await.unwrap()[0];
+    let before = now + jiff::SignedDuration::from_secs(1);
+    assert_eq!(purge(&store, Purge::Before(before)).await, (1, 0));
+    assert!(store.history(second).await.unwrap().is_none());
+    assert!(store.history(first).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn everything_received_before_a_time_goes_and_nothing_else() {
     let (_folder, store) = fresh();
