@@ -51,20 +51,18 @@ pub(super) async fn make(
         // Boxed, so that deliveries without a plugin do not pay for the size of this future.
         Box::pin(decide(targets, assignment, plugin_context, record)).await
     };
-    if let SendPlan::End(next) = plan {
-        return Some(next);
-    }
-    ticket.spend();
     let begun = Instant::now();
     let (response, output) = match plan {
         SendPlan::End(next) => return Some(next),
         SendPlan::Event => {
+            ticket.spend();
             record.progress.passed |= subscription.plugin.is_some() && !record.rendered;
             let timeout = subscription.timeout.unwrap_or(targets.limits.attempt_timeout);
             let request = |with: &Credentials| request::make(&pending.event, subscription, with);
             (exchange(targets, subscription, request, timeout, slot).await?, None)
         }
         SendPlan::Outputs(outputs) => {
+            ticket.spend();
             let sending = send_outputs(targets, assignment, &outputs, &mut record.progress.sent);
             let (place, response) = Box::pin(sending).await?;
             (response, Some((place, outputs.len())))

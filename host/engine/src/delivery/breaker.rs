@@ -142,7 +142,7 @@ impl Breakers {
             Err(BreakerFailure { reason, holds }) => {
                 let new = || Breaker { version: subscription.updated, holds, circuit: Circuit::new(&PLUGIN) };
                 let known = all.entry(id).or_insert_with(new);
-                if let Some(until) = known.circuit.fail(reason, is_probe, None, now) {
+                if let Some(until) = known.circuit.fail(reason, is_probe, now, now) {
                     known.holds = holds;
                     let (failures, reason, until) =
                         (known.circuit.failures(), known.circuit.reason(), self.wall.at(until));

@@ -123,7 +123,7 @@ impl Circuit {
         &mut self,
         reason: String,
         is_probe: bool,
-        begun: Option<Instant>,
+        begun: Instant,
         now: Instant,
     ) -> Option<Instant> {
         self.failures = self.failures.saturating_add(1);
@@ -133,7 +133,7 @@ impl Circuit {
             Phase::Closed if self.failures < *failures => return None,
             Phase::Closed => (now, *wait),
             // Of a try from before the probe.
-            Phase::Trial { since, .. } if begun.is_some_and(|begun| begun < *since) => return None,
+            Phase::Trial { since, .. } if begun < *since => return None,
             Phase::Trial { wait, .. } => (now, (2 * *wait).min(*wait_max)),
             Phase::Open(open) if is_probe => (open.since, (2 * open.wait).min(*wait_max)),
             // Of a try from before it opened.
@@ -193,7 +193,7 @@ mod tests {
     const NO_TRIAL: Rules = Rules { trial: 0, ..RULES };
 
     fn fail(circuit: &mut Circuit, is_probe: bool, now: Instant) -> Option<u64> {
-        let until = circuit.fail("oops".to_owned(), is_probe, Some(now), now)?;
+        let until = circuit.fail("oops".to_owned(), is_probe, now, now)?;
         Some((until - now).as_secs())
     }
 
@@ -233,11 +233,7 @@ mod tests {
         assert_eq!(circuit.succeed(true, now), Success::Closed);
         assert!(circuit.is_on_trial() && circuit.ask(now) == Turn::Free);
         assert_eq!(circuit.succeed(false, now), Success::Nothing);
-        assert_eq!(
-            circuit.fail("late".to_owned(), false, Some(begun), now),
-            None,
-            "it began before the probe"
-        );
+        assert_eq!(circuit.fail("late".to_owned(), false, begun, now), None, "it began before the probe");
         assert_eq!(fail(&mut circuit, false, now), Some(20));
         assert_eq!(circuit.open().unwrap().since, now);
         circuit.ask(now + Duration::from_secs(20));

@@ -124,7 +124,7 @@ pub(super) struct Ticket {
     /// `None` where there is nothing to give back.
     gate: Option<(Arc<Gates>, SubscriptionId, Timestamp)>,
     /// When it was given.
-    given: Option<Instant>,
+    given: Instant,
     /// Whether it holds a token of the rate, and whether that is used.
     has_token: bool,
     is_spent: bool,
@@ -177,17 +177,16 @@ impl Gates {
             return Ok(Ticket::free(now));
         }
         let mut map = self.map.lock();
-        let Some(gate) = Self::of(&mut map, subscription, now) else {
-            self.count.store(map.len(), Ordering::Relaxed);
-            return Ok(Ticket::free(now));
+        let ticket = match Self::of(&mut map, subscription, now) {
+            None => Ok(Ticket::free(now)),
+            Some(gate) => gate.ask(now).map(|probe| Ticket {
+                has_token: gate.bucket.is_some(),
+                given: now,
+                is_spent: false,
+                gate: Some((Arc::clone(self), subscription.id, subscription.updated)),
+                probe,
+            }),
         };
-        let ticket = gate.ask(now).map(|probe| Ticket {
-            given: Some(now),
-            has_token: gate.bucket.is_some(),
-            is_spent: false,
-            gate: Some((Arc::clone(self), subscription.id, subscription.updated)),
-            probe,
-        });
         self.count.store(map.len(), Ordering::Relaxed);
         ticket
     }
@@ -324,7 +323,7 @@ impl Gate {
         &mut self,
         id: SubscriptionId,
         finding: Finding,
-        (is_probe, begun): (bool, Option<Instant>),
+        (is_probe, begun): (bool, Instant),
         now: Instant,
         wall: &Wall,
     ) {
@@ -429,7 +428,7 @@ impl Bucket {
 impl Ticket {
     /// Makes that of a subscription without a gate.
     fn free(now: Instant) -> Self {
-        Self { gate: None, given: Some(now), has_token: false, is_spent: false, probe: None }
+        Self { gate: None, given: now, has_token: false, is_spent: false, probe: None }
     }
 
     /// Notes that a request may go out: its token is used.

@@ -21,9 +21,9 @@ use waypost_store::{EventHistory, Range, Store, StoredState};
 /// How many kinds of events there are; a subscription is for one of them.
 const KINDS: usize = 3;
 const SUBSCRIPTIONS_MAX: usize = 5;
-/// How often the mended service is looked at until everything must have ended. The wall clock may have jumped back by hours.
+/// How often the mended service is looked at until everything must have ended. The wall clock may have jumped back by days.
 const LOOK: Duration = Duration::from_secs(5 * 60);
-const LOOKS_MAX: u32 = 300;
+const LOOKS_MAX: u32 = 3_000;
 const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
 /// A service that runs.

@@ -144,7 +144,9 @@ impl Simulation {
                 }
             }
             84..87 => {
-                let seconds = self.world().dice.random_range(-3_600..3_600);
+                // A clock that is set, or, less often, one that was a day off.
+                let most = if self.world().chance(0.1) { 86_400 } else { 3_600 };
+                let seconds = self.world().dice.random_range(-most..most);
                 clock::simulated::set(Some(clock::now() + SignedDuration::from_secs(seconds)));
             }
             87..91 => {

@@ -176,10 +176,11 @@ pub(super) fn last_batch(reader: &Reader) -> Result<Option<EventId>, Fault> {
     })
 }
 
-/// Returns how far ids may be after the receipts of their events.
+/// Returns how far ids may be after the receipts of their events. They are of whole milliseconds: the smallest id of the last
+/// one is not the last id of it.
 pub(super) fn lead(meta: &impl ReadableTable<Text, u64>) -> Result<SignedDuration, StorageError> {
     let millis = meta.get(LEAD_KEY)?.map_or(0, |millis| millis.value());
-    Ok(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+    Ok(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(1)))
 }
 
 /// Returns the time in the newest id: the latest time that this node has seen, if it has logged anything.

@@ -53,12 +53,7 @@ async fn a_recipient_that_is_held_can_be_deleted_and_the_service_can_stop() {
     until(|| choices(&engine) > 0).await;
     engine.deliverer.set(Standing::Gone);
     engine.wake();
-    let dropped = async {
-        while !engine.store.recipients_with_backlog().await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(BOUND, dropped).await.unwrap();
+    engine.until_nothing_waits().await;
     engine.deliverer.set(Standing::Active(Arc::new(())));
     engine.log("b").await;
     tokio::time::timeout(BOUND, engine.workers.stop(Duration::ZERO)).await.unwrap();

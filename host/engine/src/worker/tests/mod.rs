@@ -214,6 +214,16 @@ impl<const SHARED: bool> Engine<SHARED> {
             tokio::time::timeout(BOUND, reached).await.expect(state);
         }
     }
+
+    /// Waits until the store has no pending delivery.
+    async fn until_nothing_waits(&self) {
+        let settled = async {
+            while !self.store.recipients_with_backlog().await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, settled).await.unwrap();
+    }
 }
 
 /// Waits until a condition holds.

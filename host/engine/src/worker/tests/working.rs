@@ -98,12 +98,7 @@ async fn a_recipient_that_is_inactive_waits_and_one_that_is_gone_loses_its_backl
     assert_eq!(engine.state(id).await, "pending");
     engine.deliverer.set(Standing::Gone);
     engine.wake();
-    let dropped = async {
-        while !engine.store.recipients_with_backlog().await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(BOUND, dropped).await.unwrap();
+    engine.until_nothing_waits().await;
     assert_eq!(engine.calls(), ["a", "b"]);
 }
 
