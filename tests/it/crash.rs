@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Answer, Api, Gate, RawConnection, Request, Server, Target, event, run_in, wait_until};
+use crate::harness::{
+    Answer, Api, Gate, RawConnection, Request, Server, Target, event, merged, run_in, wait_until,
+};
 
-/// Posts events, `producer-0` and on, until the server is gone; returns the producer's ids of the accepted ones.
+/// Posts events, `producer-0` and on, from `/producer` until the server is gone; returns the producer's ids of the accepted
+/// ones.
 pub(crate) async fn produce(api: Api, producer: String) -> Vec<String> {
     let mut accepted = Vec::new();
     for n in 0.. {
         let id = format!("{producer}-{n}");
-        let body = event(&id).to_string();
+        let body = merged(event(&id), json!({"source": format!("/{producer}")})).to_string();
         match api
             .try_send(http::Method::POST, "/receive", &[("content-type", "application/json")], body)
             .await

@@ -1,6 +1,6 @@
 //! The ledger: over any number of kills, each accepted event is delivered, dead or waiting, for each subscription.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -24,6 +24,19 @@ fn sum(counts: &Value) -> u64 {
     counts.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
+/// Asserts that a target has met the events of each producer in the order in which they were accepted: a kill repeats some,
+/// and lets none overtake another.
+fn assert_in_order(got: &[Request]) {
+    let (mut met, mut last) = (HashSet::new(), HashMap::new());
+    for request in got.iter().filter(|request| met.insert(request.event_id())) {
+        let id = request.event_id();
+        let (producer, number) = id.rsplit_once('-').unwrap();
+        let number: u32 = number.parse().unwrap();
+        let before = last.insert(producer.to_owned(), number);
+        assert!(before.is_none_or(|before| before < number), "{id} comes after {before:?}");
+    }
+}
+
 #[tokio::test]
 async fn accepted_is_delivered_dead_or_waiting_however_often_it_is_killed() {
     let flags = ["--retry-schedule", "20ms,20ms,20ms,20ms,20ms,20ms,20ms,20ms"];
@@ -37,6 +50,12 @@ async fn accepted_is_delivered_dead_or_waiting_however_often_it_is_killed() {
         Answer::status(if request.event_id().ends_with('7') { 415 } else { 204 })
     });
     target.always("/down", Answer::status(500));
+    for path in ["/fifo", "/keyed"] {
+        let mut met = HashSet::new();
+        target.script(path, move |request| {
+            Answer::status(if met.insert(request.event_id()) && met.len() % 10 == 0 { 503 } else { 204 })
+        });
+    }
     let mut subscriptions = Vec::new();
     for (path, more) in [
         ("/well", json!({})),
@@ -44,6 +63,8 @@ async fn accepted_is_delivered_dead_or_waiting_however_often_it_is_killed() {
         ("/flaky", json!({})),
         ("/picky", json!({})),
         ("/down", json!({"retry": "1h"})),
+        ("/fifo", json!({"ordering": "fifo"})),
+        ("/keyed", json!({"ordering": {"key": "$.source"}, "on_dead": "stop"})),
     ] {
         let mut fields = more;
         fields["target_url"] = target.url(path).into();
@@ -77,6 +98,9 @@ async fn accepted_is_delivered_dead_or_waiting_however_often_it_is_killed() {
         assert!(*path == "/picky" || dead == 0, "{path}: {all}");
         assert!(all["delivered"].as_u64().unwrap() >= wanted.len() as u64, "{path}: {all}");
         assert_repeats_are_recognisable(&target.requests(path));
+        if ["/fifo", "/keyed"].contains(path) {
+            assert_in_order(&target.requests(path));
+        }
     }
     // An event whose answer the kill has swallowed may be in the log: for all of them alike.
     let ledgers = {

@@ -19,6 +19,7 @@ mod guarding;
 mod handlers;
 mod isolation;
 mod mutual_tls;
+mod ordering;
 mod outgoing;
 mod plugins;
 mod policy;

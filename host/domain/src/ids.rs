@@ -69,6 +69,14 @@ uuid_id! {
     EventId
 }
 
+impl EventId {
+    /// Returns the largest value below this one: a walk behind that begins here.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128().saturating_sub(1)))
+    }
+}
+
 uuid_id! {
     /// A subscription's UUID (version 4), as REST shows it.
     SubscriptionId

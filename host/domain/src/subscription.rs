@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{ContentMode, EventFormat, StructuredType};
 use crate::sending::{HeaderText, OAuth2, Sending, field};
-use crate::{PluginUse, RateLimit, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
+use crate::{Order, PluginUse, RateLimit, RetrySchedule, Sealed, SubscriptionId, TargetUrl};
 
 /// The longest name, in characters: the width of Pacifica's column.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -59,6 +59,8 @@ pub struct Subscription {
     pub max_in_flight: Option<u32>,
     /// How many attempts may be made in a time, if that is limited.
     pub rate_limit: Option<RateLimit>,
+    /// In which order deliveries are made, if in any.
+    pub order: Option<Order>,
     /// The language of `jsonpath`.
     pub filter_dialect: FilterDialect,
     /// The CloudEvents version that is sent.
@@ -144,6 +146,7 @@ impl Subscription {
             timeout: None,
             max_in_flight: None,
             rate_limit: None,
+            order: None,
             filter_dialect: FilterDialect::default(),
             event_format: EventFormat::default(),
             content_mode: ContentMode::default(),

@@ -261,7 +261,11 @@ pub(super) async fn read(
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let active = Some(&known.subscription).filter(|subscription| subscription.is_active());
-    let held = active.and_then(|active| api.dispatcher.gate(active)).map(words::gate_hold);
+    let mut held = active.and_then(|active| api.dispatcher.gate(active));
+    if let (None, Some(active)) = (&held, active) {
+        held = api.dispatcher.stopped(active).await?;
+    }
+    let held = held.map(words::gate_hold);
     let breaker = active.and_then(|active| api.dispatcher.target(active)).map(words::target_breaker);
     let besides = match (&held, &breaker) {
         (None, None) => String::new(),

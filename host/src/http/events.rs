@@ -275,7 +275,9 @@ pub(super) async fn read(
 /// Returns an event that the user may see.
 pub(super) async fn find(api: &Api, user: &User, id: EventId) -> Result<View, ApiError> {
     let story = api.store.history(id).await?;
-    story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))
+    let mut view = story.and_then(|story| View::of(story, user, api)).ok_or_else(|| not_found(id))?;
+    view.look_at_orders(api).await?;
+    Ok(view)
 }
 
 /// Returns an event that the user may see, which is more than to know that a filter failed on it.

@@ -41,6 +41,9 @@ pub(crate) struct Delivery {
     history: Vec<Entry>,
 }
 
+/// Of how many deliveries of one event it is found out whether their order holds them: each takes a read.
+const ORDERS_LOOKED_AT: usize = 32;
+
 /// An event as one user may see it.
 pub(crate) struct View {
     pub(crate) event: Arc<LoggedEvent>,
@@ -78,6 +81,19 @@ impl View {
         let shows_event = is_free || !deliveries.is_empty();
         let is_seen = shows_event || !failed.is_empty();
         is_seen.then_some(Self { event, deliveries, failed, shows_event })
+    }
+
+    /// Finds out which pending deliveries wait because of their subscription's order.
+    pub(super) async fn look_at_orders(&mut self, api: &Api) -> Result<(), store::Error> {
+        let pending = self.deliveries.iter_mut().filter(|delivery| {
+            let is_ordered = delivery.now.as_ref().is_some_and(|now| now.is_active() && now.order.is_some());
+            is_ordered && delivery.gate.is_none() && matches!(delivery.state, State::Pending)
+        });
+        for delivery in pending.take(ORDERS_LOOKED_AT) {
+            let Some(now) = &delivery.now else { continue };
+            delivery.gate = api.dispatcher.held_by_order(now, &self.event).await?;
+        }
+        Ok(())
     }
 
     /// Returns the status of the deliveries that the user may see.

@@ -21,7 +21,9 @@ use super::error::ApiError;
 use super::{sending, words};
 use waypost_domain::sending::Sending;
 use waypost_domain::subscription::{NAME_CHARS_MAX, VERSION};
-use waypost_domain::{Activity, FilterDialect, Subscription, SubscriptionId, TargetUrl};
+use waypost_domain::{
+    Activity, FilterDialect, OnDead, Order, OrderBy, Subscription, SubscriptionId, TargetUrl,
+};
 use waypost_engine::directory::CompiledSubscription;
 use waypost_matching::Filter;
 use waypost_runtime::clock;
@@ -67,6 +69,11 @@ pub(super) fn show(
         timeout_ms: subscription.timeout.map(words::millis),
         max_in_flight: subscription.max_in_flight,
         rate_limit: subscription.rate_limit.map(|limit| limit.to_string()),
+        ordering: subscription.order.as_ref().map(words::ordering),
+        on_dead: subscription
+            .order
+            .as_ref()
+            .map_or_else(Default::default, |order| words::on_dead(order.on_dead)),
         held: None,
         breaker: None,
         event_format: words::event_format(subscription.event_format),
@@ -180,6 +187,7 @@ fn apply_optional(
         let parsed = limit.map(|text| text.parse()).transpose();
         to.rate_limit = parsed.map_err(|error| ApiError::field("/rate_limit", format!("{error}")))?;
     }
+    to.order = take_order(&mut body, to.order.take(), to.filter_dialect)?;
     if let Some(format) = optional(&mut body, "event_format", "\"original\" or \"1.0\"")? {
         to.event_format = format.unwrap_or_default();
     }
@@ -193,6 +201,47 @@ fn apply_optional(
     to.plugin = plugin::take(&mut body, to.plugin.as_ref())?;
     to.activity = activity(&mut body, &to.activity, now)?;
     Ok(())
+}
+
+/// Takes the order out of a body. Its key is read in the filter's dialect, which may have changed.
+fn take_order(
+    body: &mut Map<String, Value>,
+    known: Option<Order>,
+    dialect: FilterDialect,
+) -> Result<Option<Order>, ApiError> {
+    let (known_by, known_on_dead) =
+        known.map_or((None, OnDead::Continue), |Order { by, on_dead }| (Some(by), on_dead));
+    let expected = "\"fifo\", {\"key\": \"<jsonpath>\"} or null";
+    let by = match optional::<v1::Ordering>(body, "ordering", expected)? {
+        None => known_by,
+        Some(by) => by.map(|by| match by {
+            v1::Ordering::All(v1::Fifo::Fifo) => OrderBy::Fifo,
+            v1::Ordering::Key(v1::OrderingKey { key }) => OrderBy::Key(key),
+        }),
+    };
+    let on_dead = match optional::<v1::OnDead>(body, "on_dead", "\"continue\" or \"stop\"")? {
+        // An order that ends takes what it says about dead letters with it.
+        None if by.is_none() => OnDead::Continue,
+        None => known_on_dead,
+        Some(None | Some(v1::OnDead::Continue)) => OnDead::Continue,
+        Some(Some(v1::OnDead::Stop)) => OnDead::Stop,
+    };
+    match by {
+        None if on_dead == OnDead::Stop => {
+            let detail =
+                "`on_dead` is for a subscription with an order: set `ordering`, or leave `on_dead` out";
+            Err(ApiError::field("/on_dead", detail.to_owned()))
+        }
+        None => Ok(None),
+        Some(by) => {
+            if let OrderBy::Key(key) = &by {
+                Filter::parse(key, dialect).map_err(|error| {
+                    ApiError::field("/ordering/key", format!("`ordering.key` does not parse: {error}"))
+                })?;
+            }
+            Ok(Some(Order { by, on_dead }))
+        }
+    }
 }
 
 /// Takes a string member out of a body; it may be left out, but not null.

@@ -22,6 +22,7 @@ words! {
     content_type: event::StructuredType => ContentType { CloudEvents, Json };
     handshake: sending::Handshake => Handshake { Skip, Try, Require };
     client_auth: sending::ClientAuth => ClientAuth { Basic, Post };
+    on_dead: domain::OnDead => OnDead { Continue, Stop };
     on_error: plugin::OnError => OnError { Retry, Skip, Deliver, DeadLetter };
     log_level: plugin::LogLevel => LogLevel { Trace, Debug, Info, Warn, Error };
     scope: domain::Scope => Scope { Receive, Read, Subscribe, Admin };
@@ -41,6 +42,13 @@ pub(super) fn delivery_state(state: &domain::State) -> v1::DeliveryState {
     }
 }
 
+pub(super) fn ordering(order: &domain::Order) -> v1::Ordering {
+    match &order.by {
+        domain::OrderBy::Fifo => v1::Ordering::All(v1::Fifo::Fifo),
+        domain::OrderBy::Key(key) => v1::Ordering::Key(v1::OrderingKey { key: key.clone() }),
+    }
+}
+
 pub(super) fn recovery_state(state: &recovery::State) -> v1::RecoveryState {
     match state {
         recovery::State::Running => v1::RecoveryState::Running,
@@ -56,6 +64,7 @@ pub(super) fn gate_hold(hold: GateHold) -> v1::Hold {
         HeldBy::Breaker => "breaker",
         HeldBy::Target => "target",
         HeldBy::RateLimit => "rate_limit",
+        HeldBy::Order => "order",
     };
     v1::Hold { by: by.to_owned(), since: since.into(), until: until.map(v1::Time) }
 }

@@ -28,7 +28,10 @@ use waypost_domain::{Action, AuditEntry, Event, EventId, PluginDigest, Recipient
 pub use self::redb::Store;
 pub use changes::{ChangeSet, Changes};
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
-pub use pending::{PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery, Release, Settlement};
+pub use pending::{
+    OrderedPage, OrderedQuery, PageEnd, PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery,
+    Release, Settlement,
+};
 pub use share::{Fence, Gains, HashSlot, Share, Term};
 pub use tokens::{KnownToken, Tokens};
 pub use wakes::{Wake, WakeSet};

@@ -81,6 +81,47 @@ pub struct ReadyPage {
     pub next_due: Option<Timestamp>,
 }
 
+/// Which of a recipient's pending deliveries to return in the order of acceptance.
+#[derive(Clone, Debug)]
+pub struct OrderedQuery {
+    /// The recipient.
+    pub recipient: RecipientId,
+    /// These, as far as they are pending.
+    pub events: Vec<EventId>,
+    /// Besides, those of events after this one.
+    pub after: EventId,
+    /// How many of these at most; none for zero.
+    pub rows: usize,
+    /// How many dead letters to return at most, oldest first.
+    pub dead_letters: usize,
+}
+
+/// Pending deliveries of one recipient in the order of acceptance, whether they are due or not.
+#[derive(Clone, Debug)]
+pub struct OrderedPage {
+    /// Those of the events that were asked for.
+    pub asked: Vec<PendingDelivery>,
+    /// Those that follow.
+    pub following: Vec<PendingDelivery>,
+    /// The `after` of the next query.
+    pub read_to: EventId,
+    /// What comes after `read_to`.
+    pub end: PageEnd,
+    /// The events of the dead letters.
+    pub dead_letters: Vec<Arc<LoggedEvent>>,
+}
+
+/// What comes after an ordered page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageEnd {
+    /// There may be more.
+    More,
+    /// Only what is accepted from now on, which [`Store::ready`](super::Store::ready) returns.
+    Newest,
+    /// What a recovery of the recipient may still add older events to.
+    Recovery,
+}
+
 /// The settlement of a delivery: an attempt that counts, and what follows for the next one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settlement {

@@ -15,6 +15,8 @@ pub struct Wake {
     pub due: bool,
     /// Whether the delivery that is due next may be attempted before its time.
     pub early: bool,
+    /// Whether deliveries of older events than the newest may be new, or an end of theirs undone.
+    pub older: bool,
     /// How many deliveries are new.
     pub count: u64,
 }
@@ -30,6 +32,11 @@ impl Wake {
         Self { early: true, ..Self::read() }
     }
 
+    /// Returns a wake for this many deliveries of older events.
+    pub fn older(count: u64) -> Self {
+        Self { older: true, count, ..Self::read() }
+    }
+
     /// Returns a wake for this many first attempts.
     pub fn accepted(count: u64) -> Self {
         Self { count, ..Self::default() }
@@ -39,6 +46,7 @@ impl Wake {
     pub fn merge(&mut self, later: Self) {
         self.due |= later.due;
         self.early |= later.early;
+        self.older |= later.older;
         self.count += later.count;
     }
 }

@@ -104,7 +104,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hold {
     /// The part that is missing: `policy`, `plugins`, `store`, `host`, `quota`. Or what keeps them from the target:
-    /// `rate_limit`, `target` (it has asked for a pause), `breaker` (it is down).
+    /// `rate_limit`, `order` (another one comes first), `target` (it has asked for a pause), `breaker` (it is down).
     pub by: String,
     /// Since when.
     pub since: Time,

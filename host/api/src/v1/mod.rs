@@ -39,9 +39,9 @@ pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFr
 pub use service::{Health, Jwk, Jwks, Ready};
 pub use subscription::{
     Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, BreakerState, Certificate, ClientAuth,
-    ContentMode, ContentType, EventFormat, FilterDialect, Handshake, NewSubscription, NewSubscriptionParts,
-    OnError, Plugin, PluginLimits, Rotation, Signing, Subscription, SubscriptionOrder, SubscriptionState,
-    TargetBreaker,
+    ContentMode, ContentType, EventFormat, Fifo, FilterDialect, Handshake, NewSubscription,
+    NewSubscriptionParts, OnDead, OnError, Ordering, OrderingKey, Plugin, PluginLimits, Rotation, Signing,
+    Subscription, SubscriptionOrder, SubscriptionState, TargetBreaker,
 };
 pub use task::{ScriptLog, Task, TaskSummary};
 pub use time::Time;

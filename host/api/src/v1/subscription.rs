@@ -58,6 +58,12 @@ pub struct Subscription {
     #[serde(default)]
     #[schema(examples("50/s", "1000/h burst 20"))]
     pub rate_limit: Option<String>,
+    /// In which order deliveries are made; null for none.
+    #[serde(default)]
+    pub ordering: Option<Ordering>,
+    /// What becomes of those behind a dead letter, where there is an order.
+    #[serde(default)]
+    pub on_dead: OnDead,
     /// What keeps its deliveries from the target now; null for nothing, and in lists.
     #[serde(default)]
     pub held: Option<Hold>,
@@ -86,6 +92,46 @@ pub struct Subscription {
     /// The secret that was generated for this request. It is shown once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret: Option<String>,
+}
+
+/// In which order the deliveries of a subscription are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Ordering {
+    /// One after the other, in the order in which the events were accepted.
+    All(Fifo),
+    /// So for each value of a key; those of other keys go on beside it.
+    Key(OrderingKey),
+}
+
+words! {
+    /// The order of all deliveries.
+    Fifo {
+        /// One at a time, first in, first out.
+        Fifo = "fifo",
+    }
+}
+
+/// The key of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderingKey {
+    /// A JSONPath in the subscription's dialect: events in which it finds the same are in order. Those in which it finds
+    /// nothing have a key of their own.
+    #[schema(examples("$.data.run"))]
+    pub key: String,
+}
+
+words! {
+    /// What becomes of the deliveries behind a dead letter.
+    #[derive(Default)]
+    OnDead {
+        /// They go on.
+        #[default]
+        Continue = "continue",
+        /// They wait until it is sent again or discarded.
+        Stop = "stop",
+    }
 }
 
 words! {
@@ -175,6 +221,13 @@ pub struct NewSubscription {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("50/s", "1000/h burst 20"))]
     pub rate_limit: Option<String>,
+    /// In which order deliveries are made: `"fifo"`, one after the other as the events were accepted, or so for each value
+    /// of a key; null for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// What becomes of those behind a dead letter, where there is an order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_dead: Option<OnDead>,
     /// In which version of CloudEvents events are sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_format: Option<EventFormat>,

@@ -15,6 +15,7 @@ use super::gate::{GateHold, TargetState};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
+use super::order;
 use super::targets::Targets;
 use crate::directory::Directory;
 use crate::modules::Modules;
@@ -25,7 +26,7 @@ use waypost_domain::TargetUrl;
 use waypost_domain::{EventId, Holder, RecipientId, Subscription, SubscriptionId};
 use waypost_net::{Agent, Client, Guard, KeptMax, Reach, SetUpError};
 use waypost_secrets::signing::ServiceKey;
-use waypost_store::{self as store, Store, Wake};
+use waypost_store::{self as store, LoggedEvent, Store, Wake};
 
 /// Why the dispatcher cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,26 @@ impl Dispatcher {
     /// for, or the rate limit.
     pub fn gate(&self, subscription: &Subscription) -> Option<GateHold> {
         self.targets.gates.hold(subscription, Instant::now())
+    }
+
+    /// Returns what holds a pending delivery by its subscription's order.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn held_by_order(
+        &self,
+        subscription: &Subscription,
+        event: &LoggedEvent,
+    ) -> Result<Option<GateHold>, store::Error> {
+        order::hold(&self.targets.store, subscription, event).await
+    }
+
+    /// Returns whether a dead letter stops deliveries of a subscription by its order.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn stopped(&self, subscription: &Subscription) -> Result<Option<GateHold>, store::Error> {
+        order::stopped(&self.targets.store, subscription).await
     }
 
     /// Tries the target of a subscription now, whose breaker is open: with the delivery that is due next, if any waits.

@@ -78,6 +78,8 @@ pub enum HeldBy {
     Target,
     /// Its rate limit.
     RateLimit,
+    /// Their order: another one comes first.
+    Order,
 }
 
 /// Deliveries of a subscription are held back.

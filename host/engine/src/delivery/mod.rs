@@ -21,6 +21,7 @@ mod gate;
 mod handshake;
 mod last_success;
 mod oauth;
+mod order;
 mod outcome;
 mod outputs;
 mod pipeline;
@@ -39,6 +40,8 @@ pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
 pub use functions::{Function, FunctionCall, FunctionError};
 pub use gate::{GateHold, HeldBy, TargetPhase, TargetState};
+#[cfg(test)]
+pub(crate) use order::order;
 #[cfg(test)]
 pub(crate) use targets::{RULES, standing};
 

@@ -47,8 +47,10 @@ pub(super) async fn send_outputs(
             *sent |= bit;
             targets.last_success.note(subscription.id, clock::now());
         }
-        // If there is no descriptor for this output, there is none for the next either.
-        let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent);
+        // If there is no descriptor for this output, there is none for the next either; and where deliveries have an order,
+        // so have outputs.
+        let is_over = matches!(weight(&response), Weight::Gone | Weight::Unsent)
+            || subscription.order.is_some() && !is_taken(&response);
         if counts.as_ref().is_none_or(|(_, known)| weight(&response) > weight(known)) {
             counts = Some((place, response));
         }

@@ -16,6 +16,7 @@ use super::gate::{Gates, Ticket};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
+use super::order::order;
 use super::outcome::{Retry, SubscriptionEffect, failure};
 use super::pipeline::PluginContext;
 use super::state_cache::StateCache;
@@ -24,9 +25,10 @@ use crate::directory::Directory;
 use crate::modules::Modules;
 use crate::policy::Policy;
 use crate::worker::{
-    Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
+    self, Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing,
+    Window,
 };
-use waypost_domain::{Answer, Outcome, RecipientId, Subscription};
+use waypost_domain::{Answer, Order, OrderBy, Outcome, RecipientId, Subscription};
 use waypost_net::Guard;
 use waypost_runtime::chain;
 use waypost_runtime::clock;
@@ -99,7 +101,19 @@ impl Deliverer for Targets {
 
     fn window(&self, subscription: &Subscription) -> Window {
         let own = subscription.max_in_flight.and_then(|own| usize::try_from(own).ok()).unwrap_or(usize::MAX);
-        Window { min: 1, max: self.limits.subscription_in_flight_max.min(own).max(1) }
+        let most = match &subscription.order {
+            Some(Order { by: OrderBy::Fifo, .. }) => 1,
+            Some(Order { by: OrderBy::Key(_), .. }) | None => own,
+        };
+        Window { min: 1, max: self.limits.subscription_in_flight_max.min(most).max(1) }
+    }
+
+    fn order(&self, subscription: &Subscription) -> Option<worker::Order> {
+        order(subscription)
+    }
+
+    fn is_ordered(&self, subscription: &Subscription) -> bool {
+        subscription.order.is_some()
     }
 
     fn slots(&self, _: &Subscription) -> &Arc<Slots> {

@@ -52,6 +52,7 @@ pub(super) fn changed(before: &Subscription, after: &Subscription, by: &Actor) -
         open("timeout_ms", |of| json!(of.timeout.map(|time| time.as_millis()))),
         open("max_in_flight", |of| json!(of.max_in_flight)),
         open("rate_limit", |of| json!(of.rate_limit.map(|limit| limit.to_string()))),
+        open("ordering", |of| of.order.as_ref().map_or(Value::Null, |order| format!("{order:?}").into())),
         open("event_format", |of| format!("{:?}", of.event_format).into()),
         open("content_mode", |of| format!("{:?}", of.content_mode).into()),
         open("content_type", |of| format!("{:?}", of.content_type).into()),

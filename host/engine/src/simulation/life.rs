@@ -8,15 +8,18 @@ use rand::RngExt as _;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::targets::Targets;
+use super::targets::{Targets, is_stopped};
 use super::world::{Change, Mood, World, is_final};
+use crate::delivery;
 use crate::directory::Directory;
 use crate::intake::Intake;
 use crate::worker::{SLICE, Slots, Workers};
-use waypost_domain::{Activity, Event, RetrySchedule, State, Subscription, SubscriptionId};
+use waypost_domain::{
+    Activity, Event, OnDead, Order, OrderBy, RecipientId, RetrySchedule, State, Subscription, SubscriptionId,
+};
 use waypost_runtime::clock;
 use waypost_store::redb::{Disk, Options, Stepper};
-use waypost_store::{EventHistory, Range, Store, StoredState};
+use waypost_store::{EventHistory, LoggedEvent, Range, Store, StoredState};
 
 /// How many kinds of events there are; a subscription is for one of them.
 const KINDS: usize = 3;
@@ -24,7 +27,7 @@ const SUBSCRIPTIONS_MAX: usize = 5;
 /// How often the mended service is looked at until everything must have ended. The wall clock may have jumped back by days.
 const LOOK: Duration = Duration::from_secs(5 * 60);
 const LOOKS_MAX: u32 = 3_000;
-const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
+pub(super) const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
 /// A service that runs.
 pub(super) struct Life {
@@ -96,7 +99,7 @@ impl Life {
         let event = |place| {
             let json = serde_json::json!({
                 "specversion": "1.0", "id": format!("{request}-{place}"), "source": "/s", "type": "t",
-                "data": {format!("kind{kind}"): 1},
+                "data": {format!("kind{kind}"): 1, "lane": (request + place as u64) % 2},
             });
             Event::from_json(json.to_string()).unwrap()
         };
@@ -124,6 +127,7 @@ impl Life {
             let filter = format!("$.data.kind{kind}");
             let new = Subscription {
                 id,
+                order: order(guard.dice.random_range(0..ORDERS)),
                 ..Subscription::new("ann".into(), "all".into(), filter, target, clock::now())
             };
             self.outside.spawn(async move {
@@ -135,6 +139,7 @@ impl Life {
         }
         let (&id, model) = guard.subscriptions.iter().nth(place).unwrap();
         let (kind, choice) = (model.kind, guard.dice.random_range(0..10));
+        let other = order(guard.dice.random_range(0..ORDERS));
         guard.begin_change(id, kind);
         self.outside.spawn(async move {
             let now = clock::now();
@@ -146,6 +151,7 @@ impl Life {
                         let activity = Activity::Disabled { since: now, error: None };
                         Subscription { activity, updated: now, ..current }
                     }
+                    4 => Subscription { order: other.clone(), updated: now, ..current },
                     _ => Subscription { activity: Activity::Enabled, updated: now, ..current },
                 })
             });
@@ -202,12 +208,20 @@ impl Life {
         self.check_counts().await;
     }
 
-    /// Returns the deliveries of active subscriptions that have not ended.
+    /// Returns the deliveries of active subscriptions that have not ended, apart from those that a dead letter stops.
     async fn open(&self) -> Vec<String> {
-        let mut open = Vec::new();
-        for history in self.histories().await {
+        let (mut open, histories) = (Vec::new(), self.histories().await);
+        let is_stopped = |event: &LoggedEvent, recipient: RecipientId| {
+            let subscription = self.directory.get(recipient.subscription_id());
+            let order = subscription.and_then(|subscription| delivery::order(&subscription));
+            order.is_some_and(|order| is_stopped(&histories, recipient, event, &order))
+        };
+        for history in &histories {
             for delivery in &history.deliveries {
-                if !is_final(&delivery.state) && self.is_active(delivery.recipient.subscription_id()) {
+                if !is_final(&delivery.state)
+                    && self.is_active(delivery.recipient.subscription_id())
+                    && !is_stopped(&history.event, delivery.recipient)
+                {
                     open.push(format!(
                         "{} for {}: {:?}",
                         history.event.id, delivery.recipient, delivery.state
@@ -243,6 +257,18 @@ impl Life {
         }
         writer.step();
     }
+}
+
+/// How many orders a subscription may have.
+const ORDERS: usize = 4;
+
+fn order(choice: usize) -> Option<Order> {
+    let by = match choice {
+        0 => return None,
+        1 => OrderBy::Fifo,
+        _ => OrderBy::Key("$.data.lane".to_owned()),
+    };
+    Some(Order { by, on_dead: if choice == 2 { OnDead::Stop } else { OnDead::Continue } })
 }
 
 fn stored(state: &State) -> StoredState {

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::world::{Change, Mood, World};
+use super::life::ALL;
+use super::world::{Change, Mood, World, is_final};
 use crate::delivery;
 use crate::directory::Directory;
 use crate::worker::{
-    Assignment, AttemptRecord, Choice, Deliverer, Effect, Next, Rules, Slots, Standing, Window,
+    self, Assignment, AttemptRecord, Choice, Deliverer, Effect, Next, Rules, Slots, Standing, Window,
 };
-use waypost_domain::{EventId, Holder, Outcome, RecipientId, RetrySchedule, Subscription};
+use waypost_domain::{
+    EventId, Holder, OnDead, Order, OrderBy, Outcome, RecipientId, RetrySchedule, State, Subscription,
+};
 use waypost_runtime::clock;
 use waypost_runtime::dice;
-use waypost_store::{PendingDelivery, Store, WakeSet};
+use waypost_store::{EventHistory, LoggedEvent, PendingDelivery, Store, WakeSet};
 
 /// Makes attempts without any network, with the rules of subscriptions' targets.
 pub(super) struct Targets {
@@ -49,8 +52,17 @@ impl Deliverer for Targets {
         delivery::standing(&self.directory, recipient)
     }
 
-    fn window(&self, _: &Subscription) -> Window {
-        Window { min: 1, max: 3 }
+    fn window(&self, subscription: &Subscription) -> Window {
+        let is_fifo = matches!(&subscription.order, Some(Order { by: OrderBy::Fifo, .. }));
+        Window { min: 1, max: if is_fifo { 1 } else { 3 } }
+    }
+
+    fn order(&self, subscription: &Subscription) -> Option<worker::Order> {
+        delivery::order(subscription)
+    }
+
+    fn is_ordered(&self, subscription: &Subscription) -> bool {
+        subscription.order.is_some()
     }
 
     fn slots(&self, _: &Subscription) -> &Arc<Slots> {
@@ -73,6 +85,7 @@ impl Deliverer for Targets {
         let history = self.store.history(event).await.ok();
         self.world().begin_attempt(event, recipient, assignment.pending.progress.failed, history);
         let _attempt = Attempt(self, event, recipient);
+        self.check_order(assignment).await;
         let (behaviour, wait) = self.behaviour();
         if assignment.slot.unless_needed(tokio::time::sleep(wait)).await.is_none() {
             return Next::GaveWay("another needed it".to_owned());
@@ -117,6 +130,21 @@ impl Targets {
         }
     }
 
+    /// Holds an attempt to its subscription's order.
+    async fn check_order(&self, assignment: &Assignment<'_, Self>) {
+        let Some(order) = delivery::order(assignment.subject) else { return };
+        let Ok(histories) = self.store.histories(ALL).await else { return };
+        let (event, recipient) = (&assignment.pending.event, assignment.recipient);
+        if is_stopped(&histories, recipient, event, &order) {
+            self.world().fail(format!("{} is attempted, which a dead letter stops", event.id));
+        }
+        let open = earlier(&histories, recipient, event, &order).find(|(_, state)| !is_final(state));
+        if let Some((earlier, state)) = open {
+            let (at, order) = (event.id, &assignment.subject.order);
+            self.world().fail(format!("{at} before {earlier}, which is {state:?}: {order:?}"));
+        }
+    }
+
     /// A subscription whose delivery is given up is disabled.
     fn failed(self: &Arc<Self>, assignment: &Assignment<'_, Self>, reason: &str) -> Next {
         let failed = assignment.pending.progress.failed + 1;
@@ -139,4 +167,32 @@ impl Targets {
         };
         Next::Over(outcome, Effect::First(Box::pin(disabling)))
     }
+}
+
+/// Returns where a recipient's deliveries of earlier events stand that are in the lane of this one.
+fn earlier<'h>(
+    histories: &'h [EventHistory],
+    recipient: RecipientId,
+    event: &LoggedEvent,
+    order: &worker::Order,
+) -> impl Iterator<Item = (EventId, &'h State)> {
+    let of = |history: &&EventHistory| {
+        history.event.id < event.id && order.lane(&history.event) == order.lane(event)
+    };
+    let own = move |history: &'h EventHistory| {
+        let own = history.deliveries.iter().find(|delivery| delivery.recipient == recipient)?;
+        Some((history.event.id, &own.state))
+    };
+    histories.iter().filter(of).filter_map(own).collect::<Vec<_>>().into_iter()
+}
+
+/// Tells whether a dead letter stops a recipient's delivery of an event.
+pub(super) fn is_stopped(
+    histories: &[EventHistory],
+    recipient: RecipientId,
+    event: &LoggedEvent,
+    order: &worker::Order,
+) -> bool {
+    let is_dead = |(_, state): (_, &State)| matches!(state, State::Dead { .. });
+    order.on_dead == OnDead::Stop && earlier(histories, recipient, event, order).any(is_dead)
 }

@@ -50,18 +50,28 @@ pub(super) enum Record {
     Released(Box<Release>),
 }
 
+/// How soon the end of an attempt is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Together with others.
+    Grouped,
+    /// With the next commit.
+    AtOnce,
+}
+
 impl Record {
     /// Writes it to the store: once, or until it is written if the rules insist.
-    pub(super) async fn write<D: Deliverer>(self, shared: &Shared<D>) -> Result<(), Error> {
+    pub(super) async fn write<D: Deliverer>(self, shared: &Shared<D>, haste: Haste) -> Result<(), Error> {
         if D::RULES.insists {
             // Boxed, so that those that do not insist do not pay for the size of this future.
             return Box::pin(self.insist(&shared.store, &shared.stop)).await;
         }
-        self.write_once(&shared.store).await
+        self.write_once(&shared.store, haste).await
     }
 
-    async fn write_once(self, store: &Store) -> Result<(), Error> {
+    async fn write_once(self, store: &Store, haste: Haste) -> Result<(), Error> {
         match self {
+            Self::Settled(settlement) if haste == Haste::AtOnce => store.settle_at_once(settlement).await,
             Self::Settled(settlement) => store.settle(settlement).await,
             Self::Released(release) => store.release(*release).await,
         }
@@ -70,7 +80,7 @@ impl Record {
     /// Tries to write it until it is written, the error is final, or the service stops.
     async fn insist(self, store: &Store, stop: &CancellationToken) -> Result<(), Error> {
         loop {
-            let written = self.clone().write_once(store).await;
+            let written = self.clone().write_once(store, Haste::Grouped).await;
             match &written {
                 // A damaged record stays damaged.
                 Ok(()) | Err(Error::Damaged { .. }) => return written,

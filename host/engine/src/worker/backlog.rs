@@ -22,8 +22,8 @@ use waypost_runtime::clock;
 use waypost_store::{Error, HashSlot, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
 
 /// How long to wait after the store could not be read: at first, and at most.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The most deliveries of a page that has grown.
 const PAGE_MAX: usize = 1_024;
 

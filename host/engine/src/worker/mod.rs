@@ -15,6 +15,7 @@
 //!   they ended, and ends itself when nothing is pending. While its deliverer holds back all deliveries of its recipient
 //!   for long, it rests without any of them in memory. Workers share nothing but slots, which are handed out fairly
 //!   (`slots`): hanging attempts barely delay others.
+//! - Where deliveries have an order, the worker reads them in it (`ordered`), and `lanes` say whose turn it is.
 //! - `attempt` turns the result of a deliverer into a record for the store. A panic of the deliverer is an
 //!   outcome of that attempt alone.
 //!
@@ -25,8 +26,11 @@ mod attempt;
 mod backlog;
 mod backpressure;
 mod in_flight;
+mod lanes;
 mod mailbox;
+mod ordered;
 mod pace;
+mod reading;
 mod slots;
 mod supervisor;
 mod timetable;
@@ -46,8 +50,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use waypost_domain::plugin::PluginRun;
-use waypost_domain::{Answer, HandlerRun, Holder, Outcome, RecipientId};
-use waypost_store::{Error, PendingDelivery, Progress, Store, WakeSet};
+use waypost_domain::{Answer, HandlerRun, Holder, OnDead, Outcome, RecipientId};
+use waypost_store::{Error, LoggedEvent, PendingDelivery, Progress, Store, WakeSet};
 
 pub use in_flight::InFlight;
 pub use mailbox::Mailboxes;
@@ -79,6 +83,15 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     /// Returns the user whose slots the attempts for a subject take: users share them.
     fn owner<'s>(&self, _subject: &'s Self::Subject) -> &'s str {
         ""
+    }
+    /// Returns in which order the deliveries for a subject are made, if in any: only for recipients that have theirs on one
+    /// node.
+    fn order(&self, _subject: &Self::Subject) -> Option<Order> {
+        None
+    }
+    /// Tells whether they have one.
+    fn is_ordered(&self, _subject: &Self::Subject) -> bool {
+        false
     }
     /// Chooses the next delivery among those that wait.
     fn choose(
@@ -157,6 +170,33 @@ pub struct Window {
     pub min: usize,
     /// The most.
     pub max: usize,
+}
+
+/// In which order the deliveries for a subject are made.
+#[derive(Clone)]
+pub struct Order {
+    /// Finds the lane of an event: deliveries of one lane wait for each other. `None` where there is one lane.
+    pub lane: Option<LaneOf>,
+    /// What becomes of those behind a dead letter.
+    pub on_dead: OnDead,
+}
+
+/// Finds the lane of an event.
+pub type LaneOf = Arc<dyn Fn(&LoggedEvent) -> u64 + Send + Sync>;
+
+impl Order {
+    /// Returns the lane of an event.
+    pub(crate) fn lane(&self, event: &LoggedEvent) -> u64 {
+        self.lane.as_ref().map_or(0, |lane| lane(event))
+    }
+
+    fn has_one_lane(&self) -> bool {
+        self.lane.is_none()
+    }
+
+    fn stops(&self) -> bool {
+        self.on_dead == OnDead::Stop
+    }
 }
 
 /// Which delivery is attempted next.

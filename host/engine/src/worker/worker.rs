@@ -1,7 +1,7 @@
 //! The worker of one recipient.
 //!
 //! A worker keeps a few attempts in flight, each with a slot ([`super::slots`]), and records how they ended; what waits
-//! is in its [`Backlog`]. Its width, the number of attempts at once, starts small ([`super::Window`]) and follows how they
+//! is in its [`Reading`]. Its width, the number of attempts at once, starts small ([`super::Window`]) and follows how they
 //! end ([`Pace`]): a target that hangs holds one attempt, not the whole allowance.
 //!
 //! An attempt that could not be made for a reason that is not the recipient's is put off without being counted. After
@@ -23,10 +23,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::attempt::{AttemptResult, Record, attempt};
-use super::backlog::Backlog;
+use super::attempt::{AttemptResult, Haste, Record, attempt};
+use super::lanes::HeadEnd;
 use super::mailbox::Mailbox;
 use super::pace::Pace;
+use super::reading::Reading;
 use super::slots::{Owner, Slot, Slots};
 use super::supervisor::Shared;
 use super::{Choice, Deliverer, Division, Effect, Standing};
@@ -71,7 +72,9 @@ pub(super) struct Worker<D: Deliverer> {
     gains: Gains,
     mailbox: Arc<Mailbox>,
     pace: Pace,
-    backlog: Backlog,
+    backlog: Reading,
+    /// What its recipient was when it began, if its deliveries have an order: another needs another worker.
+    begun_for: Option<Arc<D::Subject>>,
     /// When the deliverer may choose again, while deliveries wait for that.
     held: Option<Instant>,
     cache: Arc<D::Cache>,
@@ -95,8 +98,7 @@ pub(super) struct Worker<D: Deliverer> {
 struct SettleResult {
     event: EventId,
     was_retry: bool,
-    /// When the next attempt is due, if there is one.
-    due: Option<Timestamp>,
+    end: HeadEnd,
     was_blocking: bool,
     result: Result<(), Error>,
 }
@@ -110,12 +112,19 @@ impl<D: Deliverer> Worker<D> {
         }
     }
 
-    fn new(shared: Arc<Shared<D>>, id: RecipientId, mailbox: Arc<Mailbox>, subject: &D::Subject) -> Self {
+    fn new(
+        shared: Arc<Shared<D>>,
+        id: RecipientId,
+        mailbox: Arc<Mailbox>,
+        subject: &Arc<D::Subject>,
+    ) -> Self {
         let (slots, window) = (Arc::clone(shared.deliverer.slots(subject)), shared.deliverer.window(subject));
         let share = shared.store.share().changed();
         let gains = *share.borrow();
+        let order = shared.deliverer.order(subject);
         Self {
-            backlog: Backlog::new(Arc::clone(&shared.store), id, D::RULES.division),
+            begun_for: order.is_some().then(|| Arc::clone(subject)),
+            backlog: Reading::new(Arc::clone(&shared.store), id, D::RULES.division, order),
             patience: slots.slice(),
             owner: slots.owner(shared.deliverer.owner(subject)),
             term: shared.store.share().term(HashSlot::of_subscription(id)),
@@ -176,7 +185,7 @@ impl<D: Deliverer> Worker<D> {
                 Some((ended, slot)) = self.attempts.next() => self.all_ended(ended, slot),
                 Some(recorded) = self.endings.next() => self.all_recorded(recorded),
                 slot = got(&mut self.asked), if going => self.slot = Some(slot),
-                () = self.backlog.page() => {}
+                () = self.backlog.page(2 * self.pace.width()) => {}
                 () = self.mailbox.notify.notified() => {
                     if let Some(wake) = self.mailbox.take_wake() {
                         self.backlog.receive(wake);
@@ -187,7 +196,7 @@ impl<D: Deliverer> Worker<D> {
                     let is_due = self.backlog.look_at_what_is_due();
                     let is_idle = !is_due && !busy && active.elapsed() >= D::RULES.linger;
                     if is_idle && self.backlog.is_over() && !self.mailbox.has_wake() {
-                        return WorkerEnd::Idle { next_due: self.backlog.next_due };
+                        return WorkerEnd::Idle { next_due: self.backlog.next_due() };
                     }
                     continue;
                 }
@@ -217,8 +226,16 @@ impl<D: Deliverer> Worker<D> {
             }
         }
         match self.shared.deliverer.standing(self.id) {
-            Standing::Active(subject) => Ok(subject),
-            Standing::Inactive | Standing::Gone => Err(WorkerEnd::Inactive),
+            Standing::Active(subject) if self.is_begun_for(&subject) => Ok(subject),
+            Standing::Active(_) | Standing::Inactive | Standing::Gone => Err(WorkerEnd::Inactive),
+        }
+    }
+
+    /// Tells whether its backlog is in the subject's order.
+    fn is_begun_for(&self, subject: &Arc<D::Subject>) -> bool {
+        match &self.begun_for {
+            Some(begun_for) => Arc::ptr_eq(begun_for, subject),
+            None => !self.shared.deliverer.is_ordered(subject),
         }
     }
 
@@ -241,7 +258,7 @@ impl<D: Deliverer> Worker<D> {
         }
         let now = clock::now();
         // Deliveries that are due but do not fit now are read when there is room; a timer does not help.
-        let due = self.backlog.next_due.filter(|_| !self.backlog.is_due_unread());
+        let due = self.backlog.next_due().filter(|_| !self.backlog.is_due_unread());
         // Where a probe is in flight, its end wakes the worker.
         let held = self.held.filter(|until| *until > Instant::now());
         let due = due.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
@@ -256,7 +273,7 @@ impl<D: Deliverer> Worker<D> {
         self.pace.within(self.shared.deliverer.window(subject));
         let width = self.pace.width();
         self.backlog.drop_foreign();
-        if self.backlog.waiting.len() < width
+        if self.backlog.waiting().len() < width
             && self.endings.len() < UNRECORDED_FACTOR * self.pace.window().max
         {
             // At most two windows: each pending event keeps its whole batch in memory.
@@ -264,19 +281,23 @@ impl<D: Deliverer> Worker<D> {
         }
         self.held = None;
         self.rest = self.rest.filter(|until| Instant::now() < *until);
+        if self.backlog.is_ordered() {
+            // What waits for its turn is not this machine's doing.
+            self.mailbox.backpressure.hold_back();
+        }
         if self.blocking > 0 || self.rest.is_some() || !self.may_begin() {
             return;
         }
-        while self.at_work() < width && !self.backlog.waiting.is_empty() {
+        while self.at_work() < width && !self.backlog.waiting().is_empty() {
             let Choice { next, held_until } =
-                self.shared.deliverer.choose(subject, &self.backlog.waiting, &self.cache);
+                self.shared.deliverer.choose(subject, self.backlog.waiting(), &self.cache);
             self.held = held_until;
             if self.held.is_some() {
                 self.mailbox.backpressure.hold_back();
             }
             let Some((place, permit)) = next else { break };
             let Some(slot) = self.take_slot() else { break };
-            let Some(pending) = self.backlog.waiting.remove(place) else { break };
+            let Some(pending) = self.backlog.take(place) else { break };
             let (shared, subject) = (Arc::clone(&self.shared), Arc::clone(subject));
             self.attempts.push(Box::pin(attempt(shared, self.id, subject, pending, permit, slot)));
         }
@@ -327,6 +348,12 @@ impl<D: Deliverer> Worker<D> {
 
     fn ended(&mut self, ended: AttemptResult) {
         let AttemptResult { event, was_retry, is_good, due, .. } = ended;
+        let end = match due {
+            Some(due) => HeadEnd::Again(due),
+            None if is_good => HeadEnd::Over,
+            None => HeadEnd::Dead,
+        };
+        let haste = if self.backlog.is_awaited(event) { Haste::AtOnce } else { Haste::Grouped };
         self.mailbox.backpressure.note(ended.took, is_good);
         self.pace.note(is_good, ended.answered_in);
         self.note_shortage(&ended);
@@ -343,11 +370,11 @@ impl<D: Deliverer> Worker<D> {
                 }
                 Effect::Then(work) => Some(work),
             };
-            let result = record.write(&shared).await;
+            let result = record.write(&shared, haste).await;
             if let (Ok(()), Some(work)) = (&result, then) {
                 work.await;
             }
-            SettleResult { event, was_retry, due, was_blocking, result }
+            SettleResult { event, was_retry, end, was_blocking, result }
         }));
     }
 
@@ -380,12 +407,13 @@ impl<D: Deliverer> Worker<D> {
     }
 
     fn recorded(&mut self, recorded: SettleResult) {
-        let SettleResult { event, was_retry, due, was_blocking, result } = recorded;
+        let SettleResult { event, was_retry, end, was_blocking, result } = recorded;
         self.blocking -= usize::from(was_blocking);
         match result {
-            Ok(()) => self.backlog.record(event, was_retry, due),
-            // The row is still there. It stays taken, so that this worker does not repeat the attempt in a tight loop.
+            Ok(()) => self.backlog.record(event, was_retry, end),
+            // The row is still there.
             Err(error) => {
+                self.backlog.fail_to_record(event);
                 tracing::error!(recipient = %self.id, %event, %error, "the end of an attempt is not recorded: it will be repeated");
             }
         }

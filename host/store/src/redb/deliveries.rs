@@ -7,6 +7,7 @@
 
 mod counts;
 mod list;
+mod ordered;
 mod ready;
 mod remove;
 
@@ -28,6 +29,7 @@ use waypost_domain::{EventId, RecipientId};
 pub(super) use counts::FOLD_EVERY;
 pub(super) use counts::counts;
 pub(super) use list::{Stands, list};
+pub(super) use ordered::in_order;
 pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};
 

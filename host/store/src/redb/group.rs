@@ -236,13 +236,6 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) fn is_run(&self) -> bool {
-        match self {
-            Self::Settled(settlement) => settlement.run.is_some(),
-            Self::Released(_) => false,
-        }
-    }
-
     /// Returns about how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         match self {

@@ -61,13 +61,15 @@ use tokio::sync::{oneshot, watch};
 use crate::faulty::Faults;
 use crate::journal::Journal;
 use crate::{
-    Accepted, Arrival, ChangeSet, CountLimits, Error, Module, Position, Purge, PurgeReport, Put, Quota,
-    ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share, Step, Tokens, UserUsage, WakeSet,
+    Accepted, Arrival, ChangeSet, CountLimits, Error, Module, OrderedPage, OrderedQuery, PageEnd, Position,
+    Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share, Step,
+    Tokens, UserUsage, WakeSet,
 };
+use damage::DeadRow;
 use group::{Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
 use open::JournalSide;
-use queue::Queue;
+use queue::{Haste, Queue};
 use read::Reader;
 use usage::Usage;
 use waypost_domain::{
@@ -199,9 +201,9 @@ impl Store {
         open::stepped(disk, options)
     }
 
-    async fn end(&self, end: End) -> Result<(), Error> {
+    async fn end(&self, end: End, haste: Haste) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push_end(end, reply)?;
+        self.queue.push_end(end, haste, reply)?;
         answer.await.map_err(|_| Error::Closed)?.map(drop)
     }
 
@@ -329,17 +331,40 @@ impl Store {
         loop {
             let (page, rows) = self.read(move |reader| deliveries::ready(reader, query)).await?;
             self.reader.tails.pass(query.recipient, page.read_to);
-            if rows.is_empty() {
-                return Ok(page);
-            }
-            // Once they are dead letters, the next read does not meet them.
-            let (recipient, at) = (query.recipient, clock::now());
-            tracing::error!(subscription = %recipient, rows = rows.len(), "pending deliveries cannot be read: they become dead letters");
-            if let Err(error) = self.write(Op::Bury { recipient, rows, at }).await {
-                tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
+            if rows.is_empty() || !self.bury(query.recipient, rows).await {
                 return Ok(page);
             }
         }
+    }
+
+    /// Returns a recipient's pending deliveries in the order of acceptance, for a worker that keeps it. What follows
+    /// [`PageEnd::Newest`] comes from [`Self::ready`], without further attempts.
+    pub async fn in_order(&self, query: OrderedQuery) -> Result<OrderedPage, Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.faults.meet("ready", Some(query.recipient))?;
+        let recipient = query.recipient;
+        loop {
+            let query = query.clone();
+            let (page, rows) = self.read(move |reader| deliveries::in_order(reader, &query)).await?;
+            if page.end == PageEnd::Newest {
+                self.reader.tails.pass(recipient, page.read_to);
+            }
+            if rows.is_empty() || !self.bury(recipient, rows).await {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Makes dead letters of pending deliveries that cannot be read: the next read does not meet them. Returns whether it
+    /// has.
+    async fn bury(&self, recipient: RecipientId, rows: Vec<DeadRow>) -> bool {
+        let at = clock::now();
+        tracing::error!(subscription = %recipient, rows = rows.len(), "pending deliveries cannot be read: they become dead letters");
+        let buried = self.write(Op::Bury { recipient, rows, at }).await;
+        if let Err(error) = &buried {
+            tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
+        }
+        buried.is_ok()
     }
 
     /// Returns how many damaged records were met since the store was opened. They are skipped; deliveries that need one
@@ -353,13 +378,21 @@ impl Store {
     pub async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
         #[cfg(any(test, feature = "testing"))]
         self.faults.meet("settle", Some(settlement.recipient))?;
-        self.end(End::Settled(settlement)).await
+        let haste = if settlement.run.is_some() { Haste::AtOnce } else { Haste::Grouped };
+        self.end(End::Settled(settlement), haste).await
+    }
+
+    /// Does the same without waiting to be grouped with others: another delivery waits for this one.
+    pub async fn settle_at_once(&self, settlement: Settlement) -> Result<(), Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.faults.meet("settle", Some(settlement.recipient))?;
+        self.end(End::Settled(settlement), Haste::AtOnce).await
     }
 
     /// Puts a delivery off without counting an attempt; does nothing if it is not pending at its position any more. The
     /// future resolves as that of [`Self::settle`] does.
     pub async fn release(&self, release: Release) -> Result<(), Error> {
-        self.end(End::Released(release)).await
+        self.end(End::Released(release), Haste::Grouped).await
     }
 
     /// Freezes the rendered payload of a delivery, with the run of its plugin and the changes of its state, in one

@@ -78,6 +78,15 @@ impl QueuedGroup {
 
 /// How long endings wait for an accept whose commit they can join.
 const ENDING_WAIT: Duration = Duration::from_millis(10);
+
+/// How soon the end of an attempt is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Together with others, after a short wait.
+    Grouped,
+    /// With the next commit: a run holds its permit until its end is written, and the next in order waits for it.
+    AtOnce,
+}
 /// How long endings wait after a failed write.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How many endings are committed without waiting.
@@ -151,7 +160,7 @@ impl Queue {
     }
 
     /// Adds the end of an attempt.
-    pub(super) fn push_end(&self, mut end: End, reply: Reply) -> Result<(), Error> {
+    pub(super) fn push_end(&self, mut end: End, haste: Haste, reply: Reply) -> Result<(), Error> {
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -162,8 +171,10 @@ impl Queue {
             settlement.keep_little();
         }
         state.endings_bytes += end.size();
-        // The end of a run is committed without delay: the run holds its permit until its end is written.
-        let wait = if end.is_run() { Duration::ZERO } else { ENDING_WAIT };
+        let wait = match haste {
+            Haste::AtOnce => Duration::ZERO,
+            Haste::Grouped => ENDING_WAIT,
+        };
         state.endings.push(QueuedEnd { end, reply });
         let now = Instant::now();
         // Endings that were put back after a failed write keep their longer wait.

@@ -28,6 +28,7 @@ pub(super) fn begin(
     }
     account.count(Counted::Recoveries, 1);
     apply.registry.put_recovery(recovery)?;
+    apply.wake(recovery.subscription.into(), Wake::older(0));
     Ok(Ok(true))
 }
 
@@ -37,6 +38,7 @@ pub(super) fn recover(apply: &mut Apply<'_, '_>, request: &Recover) -> Result<Op
     let Some(mut recovery) = known.filter(|known| known.is_running() && known.asked == request.asked) else {
         return Ok(None);
     };
+    let before = recovery.created;
     let subscription = apply.registry.subscription(request.subscription.uuid().as_u128())?;
     match &request.step {
         _ if subscription.is_some_and(|known| known.subscription.deleted.is_some()) => {
@@ -53,6 +55,8 @@ pub(super) fn recover(apply: &mut Apply<'_, '_>, request: &Recover) -> Result<Op
         apply.account(recovery.subscription.uuid().as_u128())?.count(Counted::Recoveries, -1);
     }
     apply.registry.put_recovery(&recovery)?;
+    // Also if it has added nothing: where deliveries have an order, what is behind its position waits for it.
+    apply.wake(recovery.subscription.into(), Wake::older(recovery.created - before));
     Ok(Some(recovery))
 }
 
@@ -93,8 +97,5 @@ fn backfill(
         }
     }
     apply.write_history()?;
-    if created > 0 {
-        apply.wake(id, Wake { count: created, ..Wake::read() });
-    }
     Ok(created)
 }

@@ -34,7 +34,7 @@ pub(super) fn redeliver(apply: &mut Apply<'_, '_>, request: &Redelivery) -> Resu
         discard_if_by_other_plugin(apply, *id, request.event)?;
         let was_allowed = stand.is_some_and(|stand| stand.origin().was_allowed);
         apply.deliveries.wait_asked(key, request.at, was_allowed)?;
-        apply.wake(*id, Wake { count: 1, ..Wake::read() });
+        apply.wake(*id, Wake::older(1));
     }
     apply.write_history()?;
     Ok(true)

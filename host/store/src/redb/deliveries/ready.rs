@@ -127,7 +127,11 @@ pub(crate) fn first_attempt(batch: &Batch, key: u128, index: u32) -> Option<Pend
 }
 
 /// Makes the pending delivery of a row; `None` if its event is damaged or gone.
-fn pending_delivery(batch: &Batch, position: QueuePosition, progress: Progress) -> Option<PendingDelivery> {
+pub(super) fn pending_delivery(
+    batch: &Batch,
+    position: QueuePosition,
+    progress: Progress,
+) -> Option<PendingDelivery> {
     let event = batch.event_at(position.index)?;
     Some(PendingDelivery { event: Arc::clone(event), position, progress, rendered: false })
 }

@@ -19,7 +19,7 @@ use super::sending::{OAuth2Record, SendingRecord};
 use super::{Error, body, json};
 use crate::{Position, StoredSubscription};
 use waypost_domain::event::{ContentMode, EventFormat, StructuredType};
-use waypost_domain::{Activity, Auth, FilterDialect, Sealed, Subscription};
+use waypost_domain::{Activity, Auth, FilterDialect, OnDead, Order, OrderBy, Sealed, Subscription};
 
 record! {
     /// A subscription. A member that later versions have added needs a default, as the last ones have.
@@ -55,6 +55,8 @@ record! {
         /// The limit's text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rate_limit: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<OrderRecord<'a>>,
     }
     besides {
         /// The position of the group that wrote it; zero for one of an older version.
@@ -104,6 +106,30 @@ impl<'a> Form<'a, Sealed> for SealedRecord<'a> {
                     .map_err(|_| Error::Value("a sealed secret that is too short"))
             }
         }
+    }
+}
+
+record! {
+    /// In which order deliveries are made.
+    struct OrderRecord<'a> of Order {
+        by: OrderByRecord<'a>,
+        on_dead: OnDeadRecord,
+    }
+}
+
+record! {
+    /// Which deliveries wait for each other.
+    enum OrderByRecord<'a> of OrderBy {
+        Fifo,
+        Key(Cow<'a, str>),
+    }
+}
+
+record! {
+    /// What becomes of the deliveries behind a dead letter.
+    enum OnDeadRecord of OnDead {
+        Continue,
+        Stop,
     }
 }
 

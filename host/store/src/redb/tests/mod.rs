@@ -22,6 +22,7 @@ mod listing;
 mod migrating;
 mod model;
 mod opening;
+mod ordering;
 mod paging;
 mod purging;
 mod queueing;

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::super::group::{self, End, Group, Op, PutSubscription, Redelivery};
-use super::super::queue::{Queue, QueuedGroup, Reply};
+use super::super::queue::{Haste, Queue, QueuedGroup, Reply};
 use super::*;
 use crate::{Error, QueuePosition};
 use waypost_domain::Subscription;
@@ -52,7 +52,8 @@ fn push(queue: &Queue, (op, reply): (Op, Reply)) -> Result<(), Error> {
 }
 
 fn push_end(queue: &Queue, (end, reply): (End, Reply)) -> Result<(), Error> {
-    queue.push_end(end, reply)
+    let is_run = matches!(&end, End::Settled(settlement) if settlement.run.is_some());
+    queue.push_end(end, if is_run { Haste::AtOnce } else { Haste::Grouped }, reply)
 }
 
 fn number(end: &End) -> u128 {

@@ -13,7 +13,8 @@ use super::super::record::*;
 use super::*;
 use crate::LoggedEvent;
 use waypost_domain::{
-    Activity, Answer, Auth, KeyId, Recovery, RetrySchedule, Sealed, Subscription, recovery,
+    Activity, Answer, Auth, KeyId, OnDead, Order, OrderBy, Recovery, RetrySchedule, Sealed, Subscription,
+    recovery,
 };
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -254,6 +255,15 @@ const SUBSCRIPTION: &str = concat!(
     r#"rror":"410"}},"retry":"5s,5m","timeout":{"secs":1,"nanos":500000000},"max_in_flight":2,"event_fo"#,
     r#"rmat":"original","content_mode":"structured"}"#,
 );
+
+#[test]
+fn an_order_survives() {
+    let orders = [(OrderBy::Fifo, OnDead::Continue), (OrderBy::Key("$.id".to_owned()), OnDead::Stop)];
+    for (by, on_dead) in orders {
+        let ordered = Subscription { order: Some(Order { by, on_dead }), ..subscription() };
+        assert_eq!(decoded(&encoded(&ordered)).unwrap(), ordered);
+    }
+}
 
 #[test]
 fn a_subscription_of_version_1_is_read() {

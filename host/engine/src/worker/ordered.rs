@@ -1,0 +1,338 @@
+//! The pending deliveries of a recipient whose deliveries have an order, as far as its worker has read them.
+//!
+//! The store is read in the order of acceptance, from the oldest delivery on, and [`Lanes`] say which of what was read may
+//! be attempted. It is read only as far as the window needs; past the newest, what is accepted comes from memory.
+//!
+//! Where somebody sends older deliveries again, or a recovery adds some, everything is read from the beginning, but at most
+//! a tenth of the time: what is known of deliveries that wait may be large.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::Order;
+use super::backlog::{PAUSE, PAUSE_MAX};
+use super::lanes::{HeadEnd, Lanes, Offer};
+use waypost_domain::{EventId, RecipientId};
+use waypost_runtime::clock;
+use waypost_store::{
+    Error, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake,
+};
+
+/// How many rows a page has that looks for deliveries of other lanes, and where there is one lane.
+const ROWS: usize = 256;
+const ROWS_OF_ONE: usize = 16;
+/// How many dead letters stop lanes: the oldest.
+const DEAD_LETTERS_MAX: usize = 16 * 1024;
+/// How many known deliveries keep a worker that has nothing to do: the next one would have to read them again.
+const KEPT_MIN: usize = 1_024;
+/// How many times as long as reading took it is not read from the beginning again.
+const RESTART_FACTOR: u32 = 9;
+/// How long to wait after the end of an attempt could not be recorded.
+const UNRECORDED_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// The pending deliveries of one recipient, in their order.
+pub(super) struct OrderedBacklog {
+    store: Arc<Store>,
+    id: RecipientId,
+    order: Order,
+    lanes: Lanes,
+    /// Heads of lanes that were read and not attempted yet.
+    pub(super) waiting: VecDeque<PendingDelivery>,
+    /// How far deliveries have been read.
+    read_to: EventId,
+    /// Whether the store may hold some behind that, and whether these are only what is accepted from now on.
+    unread: bool,
+    is_newest: bool,
+    /// Whether dead letters are to be read, and whether everything is.
+    wants_dead_letters: bool,
+    wants_restart: bool,
+    /// When it was read from the beginning last, and how long the reads have taken since.
+    begun: Instant,
+    took: Duration,
+    /// Whether the head that is due next may be attempted before its time, and which one that is.
+    early: bool,
+    early_head: Option<EventId>,
+    /// When the next head is due.
+    pub(super) next_due: Option<Timestamp>,
+    reading: Option<Reading>,
+    /// Those whose end was recorded after the current read began: the page may still contain them.
+    recorded: HashSet<EventId>,
+    /// How many reads failed in a row, and the time before which the store is not read again.
+    failures: u32,
+    again: Option<Instant>,
+}
+
+/// A page that is being read.
+struct Reading {
+    query: Query,
+    since: Instant,
+    page: BoxFuture<'static, Result<Page, Error>>,
+}
+
+#[derive(Clone)]
+enum Query {
+    /// In the order of acceptance.
+    InOrder(OrderedQuery),
+    /// What was accepted last.
+    Newest(ReadyQuery),
+}
+
+/// A page with the lanes of what follows and of dead letters.
+struct Page {
+    page: OrderedPage,
+    lanes: Vec<u64>,
+    stopped: Vec<u64>,
+    /// Whether there may be more of what was accepted last.
+    more: bool,
+}
+
+impl Query {
+    async fn read(self, store: Arc<Store>, order: Order) -> Result<Page, Error> {
+        let (page, more) = match self {
+            Self::InOrder(query) => (store.in_order(query).await?, false),
+            Self::Newest(query) => {
+                let ReadyPage { first_attempts: following, read_to, .. } = store.ready(query).await?;
+                let more = following.len() >= query.first_attempts;
+                let (asked, dead_letters) = (Vec::new(), Vec::new());
+                (OrderedPage { asked, following, read_to, end: PageEnd::Newest, dead_letters }, more)
+            }
+        };
+        let lanes = page.following.iter().map(|pending| order.lane(&pending.event)).collect();
+        let stopped = page.dead_letters.iter().map(|event| order.lane(event)).collect();
+        Ok(Page { page, lanes, stopped, more })
+    }
+}
+
+impl OrderedBacklog {
+    pub(super) fn new(store: Arc<Store>, id: RecipientId, order: Order) -> Self {
+        Self {
+            store,
+            id,
+            lanes: Lanes::new(order.on_dead),
+            wants_dead_letters: order.stops(),
+            order,
+            waiting: VecDeque::new(),
+            read_to: EventId::NIL,
+            unread: true,
+            is_newest: false,
+            wants_restart: false,
+            begun: Instant::now(),
+            took: Duration::ZERO,
+            early: false,
+            early_head: None,
+            next_due: None,
+            reading: None,
+            recorded: HashSet::new(),
+            failures: 0,
+            again: None,
+        }
+    }
+
+    /// Reads pages until there are as many heads as a page has, or one is not available at once, if there is something to
+    /// read and no pause after a failure.
+    pub(super) fn begin(&mut self, page: usize) {
+        while self.reading.is_none() && self.pause().is_none() && self.waiting.len() < page {
+            if self.wants_restart && self.begun.elapsed() >= RESTART_FACTOR * self.took {
+                self.restart();
+            }
+            let Some(query) = self.query(page) else { break };
+            let reading = query.clone().read(Arc::clone(&self.store), self.order.clone());
+            self.reading = Some(Reading { query, since: Instant::now(), page: Box::pin(reading) });
+            if self.page(page).now_or_never().is_none() {
+                break;
+            }
+        }
+    }
+
+    /// Returns what is to be read next: heads whose turn has come, and what follows if those are not enough.
+    fn query(&mut self, page: usize) -> Option<Query> {
+        if std::mem::take(&mut self.early) {
+            self.early_head = self.lanes.rouse_next();
+        }
+        let room = page.saturating_sub(self.waiting.len());
+        let events = self.lanes.take_ready(room, clock::now());
+        if events.len() < room
+            && let Some(cut) = self.lanes.take_cut()
+        {
+            // A walk from further back comes to it.
+            self.read_to = self.read_to.min(cut.before());
+            (self.unread, self.is_newest) = (true, false);
+        }
+        let looks = self.unread && events.len() < room && self.may_look();
+        if looks && self.is_newest && events.is_empty() {
+            self.unread = false;
+            let (after, now) = (self.read_to, clock::now());
+            let recipient = self.id;
+            return Some(Query::Newest(ReadyQuery { recipient, after, first_attempts: room, now, due: 0 }));
+        }
+        let looks = looks && !self.is_newest;
+        if events.is_empty() && !looks && !self.wants_dead_letters {
+            return None;
+        }
+        self.unread &= !looks;
+        let rows = match self.order.has_one_lane() {
+            _ if !looks => 0,
+            true => ROWS_OF_ONE,
+            false => ROWS,
+        };
+        let dead_letters = if std::mem::take(&mut self.wants_dead_letters) { DEAD_LETTERS_MAX } else { 0 };
+        let (recipient, after) = (self.id, self.read_to);
+        Some(Query::InOrder(OrderedQuery { recipient, events, after, rows, dead_letters }))
+    }
+
+    /// Tells whether more may be looked for: of one lane, only its head matters.
+    fn may_look(&self) -> bool {
+        if self.order.has_one_lane() { self.lanes.is_idle() } else { self.lanes.has_room() }
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Returns the end of the pause after a failed read.
+    pub(super) fn pause(&self) -> Option<Instant> {
+        self.again.filter(|again| Instant::now() < *again)
+    }
+
+    /// Waits for the page that is being read, and takes heads from it until `most` wait. Cancel safe.
+    pub(super) async fn page(&mut self, most: usize) {
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let answer = (&mut reading.page).await;
+        let Some(Reading { query, since, .. }) = self.reading.take() else { return };
+        let recorded = std::mem::take(&mut self.recorded);
+        match answer {
+            Ok(page) => {
+                (self.failures, self.again) = (0, None);
+                self.took += since.elapsed();
+                self.take(query, page, &recorded, most);
+            }
+            Err(error) => {
+                let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
+                tracing::warn!(recipient = %self.id, %error, ?wait, "pending deliveries cannot be read now");
+                self.failures = self.failures.saturating_add(1).min(16);
+                self.ask_again(&query);
+                self.again = Some(Instant::now() + wait);
+            }
+        }
+        self.next_due = self.lanes.next_due();
+    }
+
+    fn take(&mut self, query: Query, page: Page, recorded: &HashSet<EventId>, most: usize) {
+        let Page { page, lanes, stopped, more } = page;
+        let now = clock::now();
+        for (event, lane) in page.dead_letters.iter().zip(stopped) {
+            self.lanes.stop(event.id, lane);
+        }
+        if let Query::InOrder(query) = &query {
+            self.take_heads(&query.events, page.asked, now);
+        }
+        for (pending, lane) in page.following.into_iter().zip(lanes) {
+            let (event, room) = (pending.event.id, self.waiting.len() < most);
+            if !recorded.contains(&event)
+                && self.lanes.offer(event, lane, pending.position.due, now, room) == Offer::Take
+            {
+                self.waiting.push_back(pending);
+            }
+        }
+        let looked = match query {
+            Query::InOrder(query) => query.rows > 0,
+            Query::Newest(_) => true,
+        };
+        if looked {
+            self.read_to = page.read_to;
+            self.is_newest = page.end == PageEnd::Newest;
+            self.unread |= more || page.end == PageEnd::More;
+        }
+    }
+
+    /// Takes the heads that were asked for: those that are not pending any more make room for the next.
+    fn take_heads(&mut self, asked: &[EventId], found: Vec<PendingDelivery>, now: Timestamp) {
+        let mut found = found.into_iter().peekable();
+        for event in asked {
+            let Some(pending) = found.next_if(|pending| pending.event.id == *event) else {
+                self.lanes.end(*event, HeadEnd::Over);
+                continue;
+            };
+            let is_early = self.early_head.take_if(|early| *early == *event).is_some();
+            match pending.position.due.filter(|due| *due > now && !is_early) {
+                Some(due) => self.lanes.end(*event, HeadEnd::Again(due)),
+                None => self.waiting.push_back(pending),
+            }
+        }
+    }
+
+    /// Reads everything from the beginning, apart from what is in flight.
+    pub(super) fn restart(&mut self) {
+        self.stop();
+        let waiting: Vec<_> = self.waiting.drain(..).map(|pending| pending.event.id).collect();
+        self.lanes.put_back(&waiting);
+        self.lanes.restart();
+        (self.read_to, self.unread, self.is_newest) = (EventId::NIL, true, false);
+        (self.wants_restart, self.wants_dead_letters) = (false, self.order.stops());
+        (self.begun, self.took, self.next_due) = (Instant::now(), Duration::ZERO, None);
+    }
+
+    /// Stops reading.
+    pub(super) fn stop(&mut self) {
+        if let Some(Reading { query, .. }) = self.reading.take() {
+            self.ask_again(&query);
+        }
+    }
+
+    /// Notes that a query has no answer.
+    fn ask_again(&mut self, query: &Query) {
+        match query {
+            Query::Newest(_) => self.unread = true,
+            Query::InOrder(query) => {
+                self.lanes.put_back(&query.events);
+                self.unread |= query.rows > 0;
+                self.wants_dead_letters |= query.dead_letters > 0;
+            }
+        }
+    }
+
+    /// Tells whether a head is due.
+    pub(super) fn look_at_what_is_due(&mut self) -> bool {
+        self.next_due.is_some_and(|due| due <= clock::now())
+    }
+
+    /// Tells whether nothing can be done, except what is due later, and little is known that would have to be read again.
+    pub(super) fn is_over(&self) -> bool {
+        let is_read = !(self.unread && self.may_look()) && !self.wants_restart && self.reading.is_none();
+        is_read && self.waiting.is_empty() && !self.lanes.has_ready() && self.lanes.queued() <= KEPT_MIN
+    }
+
+    /// Notes what a wake says.
+    pub(super) fn receive(&mut self, wake: Wake) {
+        self.early |= wake.early;
+        self.unread |= self.is_newest || wake.due;
+        // A dead letter that stops a lane may be gone.
+        self.wants_restart |= wake.older || wake.due && self.lanes.has_stopped();
+    }
+
+    /// Notes that the store has recorded the end of an attempt.
+    pub(super) fn record(&mut self, event: EventId, end: HeadEnd) {
+        if self.reading.is_some() {
+            self.recorded.insert(event);
+        }
+        self.lanes.end(event, end);
+        self.next_due = self.lanes.next_due();
+    }
+
+    /// Notes that the end of an attempt could not be recorded: its row is still there.
+    pub(super) fn fail_to_record(&mut self, event: EventId) {
+        let again = clock::now().checked_add(UNRECORDED_PAUSE).unwrap_or(Timestamp::MAX);
+        self.record(event, HeadEnd::Again(again));
+    }
+
+    /// Tells whether others wait for the end of an attempt.
+    pub(super) fn is_awaited(&self, event: EventId) -> bool {
+        self.order.has_one_lane() || self.lanes.is_awaited(event)
+    }
+}
