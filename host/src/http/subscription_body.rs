@@ -69,6 +69,7 @@ pub(super) fn show(
         rate_limit: subscription.rate_limit.map(|limit| limit.to_string()),
         held: None,
         breaker: None,
+        counts: None,
         event_format: words::event_format(subscription.event_format),
         content_mode: words::content_mode(subscription.content_mode),
         content_type: words::content_type(subscription.content_type),

@@ -35,7 +35,7 @@ use waypost_domain::plugin::{AllowHostError, DigestError};
 use waypost_domain::{EventId, RecipientId, rate, retry};
 
 pub(super) use access::{decode_audit, decode_token, encode_audit, encode_token};
-pub(super) use batch::{Batch, decode_batch, decode_new_batch, encode_batch};
+pub(super) use batch::{Batch, decode_batch, decode_new_batch, decode_wanted, encode_batch};
 pub(super) use ended::{Ended, FINAL, decode_ended, encode_ended, final_code};
 pub(super) use group::{decode_group, encode_group};
 pub(super) use history::{HistoryRecord, decode_history, encode_history};

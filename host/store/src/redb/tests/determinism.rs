@@ -9,7 +9,7 @@ use redb::{ReadableTable as _, TableHandle as _};
 
 use super::super::accounts::USAGE;
 use super::super::deliveries::{
-    ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING,
+    ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, WAITING_BY_STATE,
 };
 use super::super::group::{End, Group, Op, Redelivery};
 use super::super::handle::{Durability, Fault, Handle};
@@ -178,6 +178,7 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             FRESH,
             WAITING,
             DUE,
+            WAITING_BY_STATE,
             ENDED,
             ENDED_BY_STATE,
             ENDED_MINUTES,
