@@ -13,6 +13,8 @@ pub mod parts;
 pub mod plugin;
 pub mod rate;
 pub mod recovery;
+
+pub mod job;
 pub mod retry;
 pub mod secret;
 pub mod sending;
@@ -27,6 +29,7 @@ pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId, TokenId};
 pub use plugin::{PluginDigest, PluginUse};
 pub use rate::RateLimit;
+pub use job::Job;
 pub use recovery::Recovery;
 pub use retry::RetrySchedule;
 pub use secret::{KeyId, Sealed, Secret};

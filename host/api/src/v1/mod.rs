@@ -8,6 +8,7 @@ mod delivery;
 mod dry_run;
 mod event;
 mod explanation;
+mod job;
 mod module;
 mod plugin_run;
 mod problem;
@@ -34,6 +35,7 @@ pub use explanation::{
 pub use module::{Breaker, Component, Import, Manifest, Module, SubscriptionModule};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
+pub use job::{Job, JobKind, JobScope, NewDiscard, NewRedeliver};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
 pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
 pub use service::{Health, Jwk, Jwks, Ready};

@@ -9,6 +9,7 @@ mod counts;
 mod list;
 mod ready;
 mod remove;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 
@@ -30,6 +31,7 @@ pub(super) use counts::{counts, index};
 pub(super) use list::{Stands, list};
 pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};
+pub(super) use walk::WalkedDelivery;
 
 tables! {
     /// The tables of deliveries.

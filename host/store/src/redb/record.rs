@@ -18,6 +18,7 @@ mod form;
 mod group;
 mod handler_run;
 mod history;
+mod job;
 mod module;
 mod pending;
 mod plugin_run;
@@ -39,6 +40,7 @@ pub(super) use batch::{Batch, decode_batch, decode_new_batch, decode_wanted, enc
 pub(super) use ended::{Ended, FINAL, decode_ended, encode_ended, final_code};
 pub(super) use group::{decode_group, encode_group};
 pub(super) use history::{HistoryRecord, decode_history, encode_history};
+pub(super) use job::{decode_job, encode_job};
 pub(super) use module::{decode_module, encode_module};
 pub(super) use pending::{RetryRecord, decode_places, encode_places};
 pub(super) use recovery::{decode_recovery, encode_recovery};
