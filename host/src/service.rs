@@ -25,6 +25,7 @@ use waypost_domain::{Event, EventId};
 use waypost_engine::delivery::{self, Dispatcher, StartError};
 use waypost_engine::directory::{Directory, Route};
 use waypost_engine::intake::{self, Intake};
+use waypost_engine::jobs::Jobs;
 use waypost_engine::modules::Modules;
 use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError, ProgramPolicy};
 use waypost_engine::recovery::Recoveries;
@@ -52,7 +53,7 @@ pub enum Error {
     #[error("failed to read the subscriptions")]
     Read(#[source] store::Error),
     /// The recoveries cannot be read.
-    #[error("failed to read the recoveries")]
+    #[error("failed to read the recoveries and jobs")]
     Recoveries(#[source] store::Error),
     /// The policy client cannot be made.
     #[error("failed to make the policy client")]
@@ -217,15 +218,15 @@ impl Service {
         let rate = config.recover_events_per_second;
         let started = async {
             let runs = runs(&config, (&store, &directory), intake.clone(), host).await?;
-            match Recoveries::start(Arc::clone(&store), Arc::clone(&directory), rate).await {
-                Ok(recoveries) => Ok((runs, Arc::new(recoveries))),
+            match replays((&store, &directory), rate).await {
+                Ok((recoveries, jobs)) => Ok((runs, recoveries, jobs)),
                 Err(error) => {
                     runs.stop(Duration::ZERO).await;
                     Err(Error::Recoveries(error))
                 }
             }
         };
-        let (runs, recoveries) = match started.await {
+        let (runs, recoveries, jobs) = match started.await {
             Ok(started) => started,
             Err(error) => {
                 dispatcher.stop(Duration::ZERO).await;
@@ -253,6 +254,7 @@ impl Service {
             intake: intake.clone(),
             dispatcher: Arc::clone(&dispatcher),
             recoveries,
+            jobs,
             runs: Arc::new(runs),
             guard,
             service_key,
@@ -404,6 +406,7 @@ impl Service {
         Box::pin(async move {
             self.stop.cancel();
             self.api.recoveries.stop().await;
+            self.api.jobs.stop().await;
             self.stop_stages(grace).await;
             self.tasks.close();
             self.tasks.wait().await;
@@ -511,6 +514,16 @@ async fn policy(config: &Config, guard: &Arc<Guard>) -> Result<Policy, Error> {
     let host = Arc::new(Host::new(config.sandbox(Arc::clone(guard))));
     let loading = PolicyPlugin::load(host, path, config.policy_plugin_config.as_deref());
     loading.await.map(Policy::Plugin).map_err(Error::PolicyPlugin)
+}
+
+/// Starts the recoveries and the jobs.
+async fn replays(
+    (store, directory): (&Arc<Store>, &Arc<Directory>),
+    rate: u32,
+) -> Result<(Arc<Recoveries>, Arc<Jobs>), store::Error> {
+    let recoveries = Recoveries::start(Arc::clone(store), Arc::clone(directory), rate).await?;
+    let jobs = Jobs::start(Arc::clone(store), Arc::clone(directory), rate).await?;
+    Ok((Arc::new(recoveries), Arc::new(jobs)))
 }
 
 /// Refuses handlers.

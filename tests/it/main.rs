@@ -18,6 +18,7 @@ mod flow;
 mod guarding;
 mod handlers;
 mod isolation;
+mod jobs;
 mod mutual_tls;
 mod ordering;
 mod outgoing;

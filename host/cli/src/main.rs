@@ -9,6 +9,7 @@ mod event;
 mod explanation;
 mod handler;
 mod input;
+mod job;
 mod listen;
 mod logged;
 mod match_;
@@ -62,6 +63,8 @@ enum Command {
     Send(send::Arguments),
     Match(match_::Arguments),
     Recover(recover::Arguments),
+    Redeliver(job::Redeliver),
+    Discard(job::Discard),
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
@@ -94,6 +97,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Send(arguments) => wait(send::run(arguments)),
         Command::Match(arguments) => match_::run(arguments),
         Command::Recover(arguments) => wait(recover::run(arguments)),
+        Command::Redeliver(arguments) => wait(job::redeliver(arguments)),
+        Command::Discard(arguments) => wait(job::discard(arguments)),
         Command::Plugin(command) => plugin::run(command),
         Command::Handler(command) => handler::run(command),
         Command::Event(command) => wait(event::run(command)),

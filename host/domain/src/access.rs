@@ -232,6 +232,14 @@ pub enum Action {
     RecoveryBegin,
     /// A replay of the log was cancelled.
     RecoveryCancel,
+    /// The sending again of all dead letters was begun.
+    RedeliverBegin,
+    /// That was cancelled.
+    RedeliverCancel,
+    /// The giving up of deliveries was begun.
+    DiscardBegin,
+    /// That was cancelled.
+    DiscardCancel,
     /// An event was sent again.
     EventRedeliver,
     /// Events were removed.
@@ -248,13 +256,17 @@ pub enum Action {
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::SubscriptionCreate,
         Self::SubscriptionChange,
         Self::SubscriptionDelete,
         Self::ModuleUpload,
         Self::RecoveryBegin,
         Self::RecoveryCancel,
+        Self::RedeliverBegin,
+        Self::RedeliverCancel,
+        Self::DiscardBegin,
+        Self::DiscardCancel,
         Self::EventRedeliver,
         Self::EventPurge,
         Self::TokenCreate,
@@ -272,6 +284,10 @@ impl Action {
             Self::ModuleUpload => "module.upload",
             Self::RecoveryBegin => "recovery.begin",
             Self::RecoveryCancel => "recovery.cancel",
+            Self::RedeliverBegin => "redeliver.begin",
+            Self::RedeliverCancel => "redeliver.cancel",
+            Self::DiscardBegin => "discard.begin",
+            Self::DiscardCancel => "discard.cancel",
             Self::EventRedeliver => "event.redeliver",
             Self::EventPurge => "event.purge",
             Self::TokenCreate => "token.create",

@@ -14,6 +14,8 @@ pub mod parts;
 pub mod plugin;
 pub mod rate;
 pub mod recovery;
+
+pub mod job;
 pub mod retry;
 pub mod secret;
 pub mod sending;
@@ -26,6 +28,7 @@ pub use delivery::{Answer, Attempt, Entry, Holder, Outcome, State};
 pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId, TokenId};
+pub use job::Job;
 pub use order::{OnDead, Order, OrderBy};
 pub use plugin::{PluginDigest, PluginUse};
 pub use rate::RateLimit;

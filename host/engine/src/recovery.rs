@@ -14,7 +14,7 @@
 //! recovery runs where its subscription's hash slot is ([`waypost_store::Share`]), and goes on elsewhere when that is lost.
 
 mod page;
-mod schedule;
+pub(crate) mod schedule;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,15 +39,15 @@ const PAGE_EVENTS_MAX: usize = 256;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How many deliveries may be due before more are added, so that deliveries of new events do not queue behind many
 /// others.
-const DUE_MAX: usize = 256;
+pub(crate) const DUE_MAX: usize = 256;
 /// How many deliveries may wait for a retry or be due: a target that refuses everything gets no more.
-const WAITING_MAX: usize = 10_000;
+pub(crate) const WAITING_MAX: usize = 10_000;
 /// How soon a recovery that waits for its target is tried again. The pause grows with the number of pending deliveries,
 /// because counting them takes longer.
-const TARGET_PAUSE: Duration = Duration::from_millis(20);
-const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
+pub(crate) const TARGET_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const TARGET_PAUSE_EACH: Duration = Duration::from_micros(100);
 /// How soon a recovery that waits for anything else is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a running recovery does not advance now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +281,7 @@ impl Shared {
         &self,
         share: &mut watch::Receiver<Gains>,
         gains: &mut Gains,
-        schedule: &mut Schedule,
+        schedule: &mut Schedule<Recovery>,
     ) {
         loop {
             let now = *share.borrow_and_update();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 use waypost_api::v1;
@@ -41,6 +42,14 @@ pub(super) struct Page {
     #[param(value_type = Option<Uuid>, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<EventId>,
+    /// RFC 3339: only deliveries of events that were received then or later.
+    #[param(value_type = Option<String>, format = DateTime, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// RFC 3339: only deliveries of events that were received before.
+    #[param(value_type = Option<String>, format = DateTime, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
     /// Only those that are pending, retrying, held, delivered, denied, skipped or dead.
     #[param(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +70,8 @@ pub(super) async fn list(
     own(&api, &user, id)?;
     let limit = page.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX);
     let state = page.state.as_deref().map(state).transpose()?;
-    let query = DeliveriesQuery { recipient: id.into(), state, before: page.before, limit };
+    let Page { since, until, before, .. } = page;
+    let query = DeliveriesQuery { recipient: id.into(), state, since, until, before, limit };
     let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
     let (shown, next) = views(&api, &user, query, knows_all).await?;
     let counts = show_counts(&api.store.counts(id.into()).await?, knows_all);
@@ -122,7 +132,7 @@ async fn views(
 
 /// Shows how many deliveries a subscription has in each state. A user who may not know of all deliveries sees
 /// only the counts of states that need the consent of policy: delivered and skipped.
-fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
+pub(super) fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
     let allowed = |state| Some(counts.of(state));
     let of = |state| knows_all.then(|| counts.of(state));
     v1::DeliveryCounts {
@@ -134,6 +144,12 @@ fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
         skipped: allowed(StoredState::Skipped),
         dead: of(StoredState::Dead),
     }
+}
+
+/// Tells whether no number says that there is a delivery.
+pub(super) fn shows_none(counts: &v1::DeliveryCounts) -> bool {
+    let v1::DeliveryCounts { pending, retrying, held, delivered, denied, skipped, dead } = counts;
+    [pending, retrying, held, delivered, denied, skipped, dead].iter().all(|count| count.unwrap_or(0) == 0)
 }
 
 /// Shows the delivery of an event to a subscription, if there is one.

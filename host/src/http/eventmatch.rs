@@ -24,7 +24,7 @@ use super::parameters::{Here, Parameters, part};
 use super::sending::{self, SendingBody};
 use super::subscription_body::Fixed;
 use super::version::{IfMatch, IfMatchHeader, IfNoneMatch, IfNoneMatchHeader, with_tag, with_tags};
-use super::{Api, body, module, multipart, plugins, recover, subscription_body, words};
+use super::{Api, body, deliveries, module, multipart, plugins, recover, subscription_body, words};
 use crate::identity::User;
 use waypost_domain::{Recovery, Subscription, SubscriptionId, TargetUrl};
 use waypost_engine::directory::CompiledSubscription;
@@ -247,7 +247,7 @@ pub(super) async fn list(
 
 /// Shows a subscription
 ///
-/// With what keeps its deliveries from the target now.
+/// With what keeps its deliveries from the target now, and how many there are in each state.
 #[utoipa::path(get, path = "/eventmatch/{uuid}", operation_id = "read_subscription",
     tag = "Subscriptions", params(IfNoneMatchHeader),
     responses((status = 200, description = "The subscription", body = v1::Subscription),
@@ -267,12 +267,14 @@ pub(super) async fn read(
     }
     let held = held.map(words::gate_hold);
     let breaker = active.and_then(|active| api.dispatcher.target(active)).map(words::target_breaker);
-    let besides = match (&held, &breaker) {
-        (None, None) => String::new(),
-        besides => serde_json::to_string(&besides).expect("times and texts are JSON"),
+    let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
+    let counts = deliveries::show_counts(&api.store.counts(id.into()).await?, knows_all);
+    let besides = match (&held, &breaker, &counts) {
+        (None, None, counts) if deliveries::shows_none(counts) => String::new(),
+        besides => serde_json::to_string(&besides).expect("times, texts and numbers are JSON"),
     };
     let fresh = || {
-        let shown = v1::Subscription { held, breaker, ..show(&api, &known) };
+        let shown = v1::Subscription { held, breaker, counts: Some(counts), ..show(&api, &known) };
         with_tags(Json(shown).into_response(), known.revision, &besides)
     };
     Ok(if_none_match.not_modified(known.revision, &besides).unwrap_or_else(fresh))

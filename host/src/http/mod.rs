@@ -23,6 +23,7 @@ mod handshake;
 mod health;
 mod id;
 mod idempotency;
+mod jobs;
 mod jwks;
 mod me;
 mod module;
@@ -77,6 +78,7 @@ use waypost_domain::{FilterDialect, Token};
 use waypost_engine::delivery::Dispatcher;
 use waypost_engine::directory::Directory;
 use waypost_engine::intake::Intake;
+use waypost_engine::jobs::Jobs;
 use waypost_engine::modules::Modules;
 use waypost_engine::recovery::Recoveries;
 use waypost_handlers::Runs;
@@ -156,6 +158,8 @@ pub struct Api {
     pub dispatcher: Arc<Dispatcher>,
     /// Runs the recoveries.
     pub recoveries: Arc<Recoveries>,
+    /// Runs the jobs on deliveries.
+    pub jobs: Arc<Jobs>,
     /// Handlers and their runs.
     pub runs: Arc<Runs>,
     /// Decides where targets may lead.
@@ -265,6 +269,22 @@ fn routes() -> Routes {
         .route(
             "/eventmatch/{uuid}/recover",
             [get(READ, recover::read), post(SUBSCRIBE, recover::begin), delete(SUBSCRIBE, recover::cancel)],
+        )
+        .route(
+            "/eventmatch/{uuid}/redeliver",
+            [
+                get(READ, jobs::read_redeliver),
+                post(SUBSCRIBE, jobs::begin_redeliver),
+                delete(SUBSCRIBE, jobs::cancel_redeliver),
+            ],
+        )
+        .route(
+            "/eventmatch/{uuid}/discard",
+            [
+                get(READ, jobs::read_discard),
+                post(SUBSCRIBE, jobs::begin_discard),
+                delete(SUBSCRIBE, jobs::cancel_discard),
+            ],
         )
         .route(
             "/eventmatch/{uuid}/plugin",

@@ -19,7 +19,7 @@ use waypost_api::v1;
 use super::gate::Needs;
 use super::static_body::StaticBody;
 use super::{
-    audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jwks, me, module, plugins,
+    audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jobs, jwks, me, module, plugins,
     receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
 };
 
@@ -62,6 +62,12 @@ use super::{
         recover::begin,
         recover::read,
         recover::cancel,
+        jobs::begin_redeliver,
+        jobs::read_redeliver,
+        jobs::cancel_redeliver,
+        jobs::begin_discard,
+        jobs::read_discard,
+        jobs::cancel_discard,
         module::read,
         module::update,
         module::remove,

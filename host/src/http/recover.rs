@@ -124,13 +124,13 @@ fn never_asked() -> ApiError {
 /// Whether a user may see which events were matched, and how many. Where policy decides about events, their number and
 /// whether a filter matches them would reveal something about events that the user may not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Details {
+pub(super) enum Details {
     Shown,
     Hidden,
 }
 
 impl Details {
-    fn of(user: &User, api: &Api) -> Self {
+    pub(super) fn of(user: &User, api: &Api) -> Self {
         if user.is_admin() || !api.dispatcher.asks_policy() { Self::Shown } else { Self::Hidden }
     }
 }
@@ -145,18 +145,11 @@ fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> v1::Recove
         Progress::Failed { reason, .. } => Some(reason.clone()),
         Progress::Running | Progress::Done { .. } | Progress::Cancelled { .. } => None,
     };
-    // How much waits for a target would reveal how much has matched.
-    let wait = wait.filter(|wait| details == Details::Shown || *wait != Wait::Target);
-    let waiting = wait.map(|wait| match wait {
-        Wait::Disabled => "the subscription is disabled",
-        Wait::Target => "the target has many deliveries to take first",
-        Wait::Store => "the store cannot be used now",
-    });
     v1::Recovery {
         subscription: recovery.subscription.uuid(),
         state: words::recovery_state(&recovery.state),
         reason,
-        waiting: waiting.map(str::to_owned),
+        waiting: waiting(wait, details),
         since: recovery.since.map_or_else(|| "earliest".to_owned(), clock::text),
         until: recovery.until.map(v1::Time),
         asked: recovery.asked.into(),
@@ -170,6 +163,18 @@ fn show(recovery: &Recovery, wait: Option<Wait>, details: Details) -> v1::Recove
         position: mark(recovery.position),
         end: mark(recovery.end),
     }
+}
+
+/// Says what a recovery or a job waits for.
+pub(super) fn waiting(wait: Option<Wait>, details: Details) -> Option<String> {
+    // How much waits for a target would reveal how much has matched.
+    let wait = wait.filter(|wait| details == Details::Shown || *wait != Wait::Target);
+    let text = wait.map(|wait| match wait {
+        Wait::Disabled => "the subscription is disabled",
+        Wait::Target => "the target has many deliveries to take first",
+        Wait::Store => "the store cannot be used now",
+    });
+    text.map(str::to_owned)
 }
 
 /// Reads the body of a POST.
@@ -237,12 +242,12 @@ fn read_since(value: &Value, name: &str, expected: &str, now: Timestamp) -> Resu
     }
 }
 
-fn read_time(value: &Value, name: &str, expected: &str) -> Result<Timestamp, ApiError> {
+pub(super) fn read_time(value: &Value, name: &str, expected: &str) -> Result<Timestamp, ApiError> {
     let time = value.as_str().and_then(|text| text.parse().ok());
     time.ok_or_else(|| ApiError::field(pointer(name), format!("`{name}` must be {expected}")))
 }
 
 /// Returns a member's JSON pointer (RFC 6901 §4).
-fn pointer(name: &str) -> String {
+pub(super) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }

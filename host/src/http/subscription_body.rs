@@ -76,6 +76,7 @@ pub(super) fn show(
             .map_or_else(Default::default, |order| words::on_dead(order.on_dead)),
         held: None,
         breaker: None,
+        counts: None,
         event_format: words::event_format(subscription.event_format),
         content_mode: words::content_mode(subscription.content_mode),
         content_type: words::content_type(subscription.content_type),

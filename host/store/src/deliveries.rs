@@ -71,10 +71,21 @@ pub struct DeliveriesQuery {
     pub recipient: RecipientId,
     /// Only those in this state; all for `None`.
     pub state: Option<StoredState>,
+    /// Only those of events that were received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only those of events that were received before this time.
+    pub until: Option<Timestamp>,
     /// Only those of events older than this one.
     pub before: Option<EventId>,
     /// How many at most.
     pub limit: usize,
+}
+
+impl DeliveriesQuery {
+    /// Tells whether an event that was received at this time is within the query's times.
+    pub(crate) fn has_received(&self, at: Timestamp) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
 }
 
 /// A delivery in a list, in which the newest event comes first.

@@ -387,6 +387,18 @@ pub enum Step {
     End(recovery::State),
 }
 
+/// The next step of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobStep {
+    /// The next deliveries.
+    Advance {
+        /// How many at most, roughly: those of one event batch are handled together.
+        rows: u32,
+    },
+    /// It ends.
+    End(recovery::State),
+}
+
 /// How many deliveries of a subscription are pending that were attempted, redelivered or recovered before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {

@@ -8,6 +8,7 @@ mod delivery;
 mod dry_run;
 mod event;
 mod explanation;
+mod job;
 mod module;
 mod plugin_run;
 mod problem;
@@ -31,6 +32,7 @@ pub use event::{
 pub use explanation::{
     Condition, Explanation, FilterExplanation, HandlerExplanation, Step, SubscriptionExplanation,
 };
+pub use job::{Job, JobKind, JobScope, NewDiscard, NewRedeliver};
 pub use module::{Breaker, Component, Import, Manifest, Module, SubscriptionModule};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Hold, Time, words};
+use super::{DeliveryCounts, Hold, Time, words};
 
 /// A subscription, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -70,6 +70,9 @@ pub struct Subscription {
     /// The breaker of the target; null unless the target has failed lately, and in lists.
     #[serde(default)]
     pub breaker: Option<TargetBreaker>,
+    /// How many deliveries it has in each state; null in lists.
+    #[serde(default)]
+    pub counts: Option<DeliveryCounts>,
     /// In which version of CloudEvents events are sent.
     pub event_format: EventFormat,
     /// How an event is put into a request.

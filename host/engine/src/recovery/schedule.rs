@@ -1,43 +1,73 @@
-//! The order in which recoveries take their next steps.
+//! The order in which recoveries, or jobs, take their next steps.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 use tokio::time::Instant;
 
 use waypost_domain::{Recovery, SubscriptionId};
 
-/// Running recoveries by the time of their next turn; those of the same time in the order in which they were added.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    waiting: BTreeMap<(Instant, u64), Recovery>,
-    places: HashMap<SubscriptionId, (Instant, u64)>,
+/// What takes turns: a recovery or a job.
+pub(crate) trait Scheduled {
+    /// Tells those apart that do not replace each other.
+    type Key: Copy + Eq + Hash;
+
+    /// Returns its key.
+    fn key(&self) -> Self::Key;
+
+    /// Tells whether it is not over.
+    fn is_running(&self) -> bool;
+}
+
+impl Scheduled for Recovery {
+    type Key = SubscriptionId;
+
+    fn key(&self) -> SubscriptionId {
+        self.subscription
+    }
+
+    fn is_running(&self) -> bool {
+        self.is_running()
+    }
+}
+
+/// Running recoveries, or jobs, by the time of their next turn; those of the same time in the order in which they were added.
+#[derive(Debug)]
+pub(crate) struct Schedule<T: Scheduled> {
+    waiting: BTreeMap<(Instant, u64), T>,
+    places: HashMap<T::Key, (Instant, u64)>,
     last: u64,
 }
 
-impl Schedule {
-    /// Schedules a recovery for this time, in place of its subscription's earlier one; one that is over is not
-    /// scheduled.
-    pub(super) fn put(&mut self, at: Instant, recovery: Recovery) {
-        if let Some(place) = self.places.remove(&recovery.subscription) {
+impl<T: Scheduled> Default for Schedule<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), places: HashMap::new(), last: 0 }
+    }
+}
+
+impl<T: Scheduled> Schedule<T> {
+    /// Schedules one for this time, in place of the earlier one of its key; one that is over is not scheduled.
+    pub(crate) fn put(&mut self, at: Instant, one: T) {
+        if let Some(place) = self.places.remove(&one.key()) {
             self.waiting.remove(&place);
         }
-        if recovery.is_running() {
+        if one.is_running() {
             self.last += 1;
-            self.places.insert(recovery.subscription, (at, self.last));
-            self.waiting.insert((at, self.last), recovery);
+            self.places.insert(one.key(), (at, self.last));
+            self.waiting.insert((at, self.last), one);
         }
     }
 
     /// Returns when the next turn is.
-    pub(super) fn next_at(&self) -> Option<Instant> {
+    pub(crate) fn next_at(&self) -> Option<Instant> {
         self.waiting.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes the recovery whose turn is next.
-    pub(super) fn next(&mut self) -> Option<Recovery> {
-        let (_, recovery) = self.waiting.pop_first()?;
-        self.places.remove(&recovery.subscription);
-        Some(recovery)
+    /// Takes the one whose turn is next.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        let (_, one) = self.waiting.pop_first()?;
+        self.places.remove(&one.key());
+        Some(one)
     }
 }
 

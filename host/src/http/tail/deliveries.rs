@@ -111,7 +111,8 @@ impl Deliveries {
         let mut found: Vec<EventId> = Vec::new();
         while found.len() < NEWEST_MAX {
             let (recipient, before) = (self.subscription.into(), found.last().copied());
-            let query = DeliveriesQuery { recipient, state: None, before, limit: NEWEST };
+            let query =
+                DeliveriesQuery { recipient, state: None, since: None, until: None, before, limit: NEWEST };
             let listed = self.api.store.deliveries(query).await?;
             let is_end = listed.len() < NEWEST;
             found.extend(listed.into_iter().map(|listed| listed.event));

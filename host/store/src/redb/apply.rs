@@ -8,6 +8,7 @@ mod accept;
 mod bury;
 mod cancel;
 mod freeze;
+mod job;
 mod purge;
 mod recover;
 mod redeliver;
@@ -160,6 +161,8 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             Op::BeginRecoveryWithin { recovery, limits } => {
                 return Ok(recover::begin(self, recovery, *limits)?.map(Value::Flag));
             }
+            Op::BeginJob { job, limits } => return Ok(job::begin(self, job, *limits)?.map(Value::Flag)),
+            Op::AdvanceJob(request) => Value::Job(job::advance(self, request)?.map(Box::new)),
             Op::Redeliver(redelivery) => Value::Flag(redeliver::redeliver(self, redelivery)?),
             Op::Recover(request) => Value::Recovery(recover::recover(self, request)?.map(Box::new)),
             Op::Purge { purge, from } => {

@@ -10,6 +10,7 @@ mod list;
 mod ordered;
 mod ready;
 mod remove;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 
@@ -27,11 +28,12 @@ use waypost_domain::{EventId, RecipientId};
 
 #[cfg(test)]
 pub(super) use counts::FOLD_EVERY;
-pub(super) use counts::counts;
+pub(super) use counts::{counts, index};
 pub(super) use list::{Stands, list};
 pub(super) use ordered::in_order;
 pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};
+pub(super) use walk::WalkedDelivery;
 
 tables! {
     /// The tables of deliveries.
@@ -43,6 +45,8 @@ tables! {
         WAITING as waiting = "waiting": (u128, u128) => &'static [u8];
         /// (Recipient, due in microseconds since 1970, event) → nothing. The order of [`WAITING`].
         DUE as due = "due": (u128, i64, u128) => ();
+        /// (Recipient, [`StoredState`] of what waits, event) → nothing. The rows of [`WAITING`] by state.
+        WAITING_BY_STATE as waiting_by_state = "waiting_by_state": (u128, u8, u128) => ();
         /// (Batch, recipient) → the deliveries of the batch that are over, each with its state ([`Ended`]). In the order of
         /// time, since a commit ends deliveries of many recipients and few batches. Removed with the events.
         ENDED as ended = "ended": (u128, u128) => &'static [u8];
@@ -117,6 +121,9 @@ impl Stand {
     }
 }
 
+/// The states in which a delivery waits for an attempt at a time of its own.
+const WAITING_STATES: [StoredState; 3] = [StoredState::Pending, StoredState::Retrying, StoredState::Held];
+
 /// The packed rows that a transaction has changed, and by how much the numbers of deliveries change.
 #[derive(Default)]
 pub(super) struct Rows {
@@ -151,13 +158,22 @@ impl<'a, 'txn> Deliveries<'a, 'txn> {
     /// Adds the first attempts of a new batch.
     pub(super) fn add_first(&mut self, recipient: RecipientId, batch: u128, places: Vec<u32>) {
         let recipient = recipient.uuid().as_u128();
+        self.rows.counts.add_many(recipient, StoredState::Pending, places.len());
         self.rows.first.insert((recipient, batch), places);
     }
 
     /// Replaces a row of first attempts whose deliveries were sorted out one by one.
-    pub(super) fn replace_first(&mut self, row: (u128, u128), places: Vec<u32>) {
+    pub(super) fn replace_first(&mut self, row: (u128, u128), places: Vec<u32>) -> Result<(), Fault> {
+        match damage::apart(self.first_row(row).map(|before| before.len()))? {
+            Ok(before) => {
+                self.rows.counts.add_many(row.0, StoredState::Pending, places.len());
+                self.rows.counts.remove_many(row.0, StoredState::Pending, before);
+            }
+            Err(_) => self.rows.counts.recount(row.0),
+        }
         self.rows.first.insert(row, places);
         self.pruned.insert(record::recipient_id(row.0));
+        Ok(())
     }
 
     /// Returns a row of first attempts; one that is not there has no places.
@@ -217,11 +233,12 @@ impl<'a, 'txn> Deliveries<'a, 'txn> {
             let places = self.first_row(key.row())?;
             let Some(at) = places.iter().position(|place| *place == key.index) else { return Ok(None) };
             places.remove(at);
+            self.rows.counts.add(key.recipient, StoredState::Pending, -1);
             return Ok(Some(Stand::First));
         };
         match damage::apart(self.waiting(key))? {
             Ok(Some(waiting)) if waiting.due == due => {
-                self.remove_waiting(key, due)?;
+                self.remove_waiting(key, due, Some(waiting.why.state()))?;
                 self.rows.counts.add(key.recipient, waiting.why.state(), -1);
                 Ok(Some(Stand::Waiting(waiting)))
             }
@@ -230,16 +247,35 @@ impl<'a, 'txn> Deliveries<'a, 'txn> {
             Err(reason) => {
                 self.marks.mark("waiting", (key.recipient, key.event), &reason);
                 self.rows.counts.recount(key.recipient);
-                self.remove_waiting(key, due)?;
+                self.remove_waiting(key, due, None)?;
                 Ok(Some(Stand::First))
             }
         }
     }
 
-    /// Removes the rows of a delivery that waits until `due`. Its number is the caller's business.
-    pub(super) fn remove_waiting(&mut self, key: DeliveryKey, due: Timestamp) -> Result<(), StorageError> {
-        self.tables.waiting.remove((key.recipient, key.event))?;
+    /// Removes the rows of a delivery that waits until `due`, in a state that may be unreadable. Its number is the caller's
+    /// business.
+    fn remove_waiting(
+        &mut self,
+        key: DeliveryKey,
+        due: Timestamp,
+        state: Option<StoredState>,
+    ) -> Result<(), StorageError> {
         self.tables.due.remove((key.recipient, due.as_microsecond(), key.event))?;
+        self.remove_waiting_row(key.recipient, key.event, state)
+    }
+
+    /// Removes the row of a delivery that waits, and its place among those in its state.
+    fn remove_waiting_row(
+        &mut self,
+        recipient: u128,
+        event: u128,
+        state: Option<StoredState>,
+    ) -> Result<(), StorageError> {
+        self.tables.waiting.remove((recipient, event))?;
+        for of in WAITING_STATES.into_iter().filter(|of| state.is_none_or(|state| state == *of)) {
+            self.tables.waiting_by_state.remove((recipient, of as u8, event))?;
+        }
         Ok(())
     }
 
@@ -266,6 +302,7 @@ impl<'a, 'txn> Deliveries<'a, 'txn> {
     pub(super) fn wait(&mut self, key: DeliveryKey, waiting: &Waiting) -> Result<(), StorageError> {
         self.tables.waiting.insert((key.recipient, key.event), waiting.encode().as_slice())?;
         self.tables.due.insert((key.recipient, waiting.due.as_microsecond(), key.event), ())?;
+        self.tables.waiting_by_state.insert((key.recipient, waiting.why.state() as u8, key.event), ())?;
         self.rows.counts.add(key.recipient, waiting.why.state(), 1);
         Ok(())
     }

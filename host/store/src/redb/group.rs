@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::damage::DeadRow;
 use super::record;
 use crate::{
-    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, Module, Position, Purge, PurgeReport, Put, Quota,
-    Release, Rendering, Settlement, Step,
+    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position, Purge, PurgeReport,
+    Put, Quota, Release, Rendering, Settlement, Step,
 };
+use waypost_domain::job::{Job, Kind};
 use waypost_domain::{
     AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
 };
@@ -88,6 +89,12 @@ pub(super) enum Op {
         recovery: Box<Recovery>,
         limits: CountLimits,
     },
+    /// A job that counts among the recoveries of its subscription's user.
+    BeginJob {
+        job: Box<Job>,
+        limits: CountLimits,
+    },
+    AdvanceJob(Box<AdvanceJob>),
 }
 
 /// An operation that somebody answers for.
@@ -152,6 +159,7 @@ impl Op {
                         + put.recovery.as_ref().map_or(0, |_| RECOVERY_BYTES)
                 }
                 Self::BeginRecovery(_) | Self::BeginRecoveryWithin { .. } => RECOVERY_BYTES,
+                Self::BeginJob { job, .. } => record::encode_job(job).len(),
                 Self::ModulePart { bytes, .. } => bytes.len(),
                 Self::PutModule(module) => record::encode_module(module).len(),
                 Self::Forget { deleted } => deleted.len() * size_of::<SubscriptionId>(),
@@ -159,7 +167,8 @@ impl Op {
                 Self::PutToken { token, .. } => record::encode_token(token).len(),
                 Self::TokensUsed(uses) => uses.len() * size_of::<(TokenId, Timestamp)>(),
                 Self::Audited(audited) => audited.op.size() + record::encode_audit(&audited.entry).len(),
-                Self::Purge { .. }
+                Self::AdvanceJob(_)
+                | Self::Purge { .. }
                 | Self::CancelPending { .. }
                 | Self::RemoveModule { .. }
                 | Self::Settings(_)
@@ -179,11 +188,13 @@ impl Op {
             | Self::Redeliver(_)
             | Self::BeginRecovery(_)
             | Self::BeginRecoveryWithin { .. }
+            | Self::BeginJob { .. }
             | Self::ModulePart { .. }
             | Self::PutToken { .. }
             | Self::PutModule(_) => true,
             Self::Audited(audited) => audited.op.is_asked_for(),
             Self::Recover(_)
+            | Self::AdvanceJob(_)
             | Self::Purge { .. }
             | Self::CancelPending { .. }
             | Self::Forget { .. }
@@ -213,6 +224,16 @@ pub(super) struct Recover {
     pub(super) subscription: SubscriptionId,
     pub(super) asked: Timestamp,
     pub(super) step: Step,
+    pub(super) at: Timestamp,
+}
+
+/// A request to advance a job.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct AdvanceJob {
+    pub(super) subscription: SubscriptionId,
+    pub(super) kind: Kind,
+    pub(super) asked: Timestamp,
+    pub(super) step: JobStep,
     pub(super) at: Timestamp,
 }
 
@@ -255,6 +276,7 @@ pub(super) enum Value {
     /// And where the purge goes on, if it is not over.
     PurgeReport(PurgeReport, Option<EventId>),
     Recovery(Option<Box<Recovery>>),
+    Job(Option<Box<Job>>),
     Forgotten(Vec<SubscriptionId>),
 }
 
@@ -268,6 +290,7 @@ impl Value {
             Self::Put(put) => matches!(put, Put::Done(_)),
             Self::Flag(done) => *done,
             Self::Recovery(found) => found.is_some(),
+            Self::Job(found) => found.is_some(),
             Self::PurgeReport(report, _) => report.purged + report.expired > 0,
             Self::Accepted(_) | Self::Unit | Self::Forgotten(_) => true,
         }
@@ -296,6 +319,11 @@ impl Value {
     pub(super) fn recovery(self) -> Option<Recovery> {
         let Self::Recovery(recovery) = self else { unreachable!("a step returns the recovery") };
         recovery.map(|recovery| *recovery)
+    }
+
+    pub(super) fn job(self) -> Option<Job> {
+        let Self::Job(job) = self else { unreachable!("a step returns the job") };
+        job.map(|job| *job)
     }
 
     pub(super) fn forgotten(self) -> Vec<SubscriptionId> {

@@ -96,7 +96,13 @@ impl Handle {
         let found = schema_of(&path, &database)?;
         let vault = keys::vault(key, &path, &database)?;
         let database = match found {
-            Some(SCHEMA_VERSION) => database,
+            Some(SCHEMA_VERSION) => create_missing(&path, &database).map(|()| database)?,
+            Some(version @ migrate::SEALED..) => {
+                tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
+                let done =
+                    commit(&database, Durability::Now, false, |txn| migrate::bring_up_to_date(txn, version));
+                done.map(|()| database).map_err(|fault| OpenError::of(&path, fault))?
+            }
             None => create_tables(&path, &database).map(|()| database)?,
             Some(version) => {
                 tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
@@ -285,6 +291,22 @@ pub(super) fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result
         Err(redb::Error::TableTypeMismatch { .. }) => Err(OpenError::Foreign { path }),
         Err(source) => Err(OpenError::Open { path, source: Box::new(source) }),
     }
+}
+
+/// Creates the tables that a file lacks whose Waypost did not know them: reads find them from the start.
+fn create_missing(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let created = (|| -> Result<(), redb::Error> {
+        let txn = database.begin_write()?;
+        let found = txn.list_tables()?.count();
+        drop(Tables::open(&txn)?);
+        if txn.list_tables()?.count() > found {
+            txn.commit()?
+        } else {
+            txn.abort()?
+        }
+        Ok(())
+    })();
+    created.map_err(|error| OpenError::of(path, error.into()))
 }
 
 /// Creates the tables of a new file.

@@ -12,7 +12,7 @@ use super::ids;
 use super::log::{BATCHES, batch_of};
 use super::pieces::{self, PIECES, PiecesTable};
 use super::read::{Reader, readable};
-use super::record::{self, HistoryRecord};
+use super::record::{self, Batch, HistoryRecord};
 use crate::{EventHistory, FailedFilter, LoggedEvent, Range};
 use waypost_domain::{Entry, EventId, RecipientId};
 
@@ -181,10 +181,13 @@ fn take_failed(histories: &mut Histories) -> HashMap<u32, Vec<FailedFilter>> {
 pub(super) fn of_event(reader: &Reader, id: EventId) -> Result<Option<EventHistory>, Fault> {
     reader.handle.read(|txn| {
         let Some(key) = batch_of(&txn.open_table(BATCHES)?, id.uuid().as_u128())? else { return Ok(None) };
-        let (found, is_whole) = of_events(reader, txn, key, 1, None, |logged| logged.id == id)?;
+        let batch = reader.batch(txn, key)?;
+        let found = of_events(reader, txn, (key, &batch), 1, None, |logged| logged.id == id)?;
         match found.into_iter().next() {
             // The requested event may be one of the damaged ones.
-            None if !is_whole => Err(Fault::Damaged { table: "batches", reason: record::Error::Checksum }),
+            None if !batch.damaged.is_empty() => {
+                Err(Fault::Damaged { table: "batches", reason: record::Error::Checksum })
+            }
             found => Ok(found),
         }
     })
@@ -208,8 +211,9 @@ pub(super) fn of_range(reader: &Reader, range: Range) -> Result<Vec<EventHistory
             let batches = txn.open_table(BATCHES)?;
             let Some(row) = batches.range(..upper)?.next_back().transpose()? else { return Ok(false) };
             upper = row.0.value();
-            let newest = of_events(reader, txn, upper, range.limit - found.len(), None, wanted);
-            found.extend(readable(newest)?.into_iter().flat_map(|(newest, _)| newest.into_iter().rev()));
+            let Some(batch) = reader.readable_batch(txn, upper)? else { return Ok(upper > lowest) };
+            let newest = of_events(reader, txn, (upper, &batch), range.limit - found.len(), None, wanted);
+            found.extend(readable(newest)?.into_iter().flat_map(|newest| newest.into_iter().rev()));
             Ok(upper > lowest)
         })?;
         if !more {
@@ -239,30 +243,28 @@ pub(super) fn of_recipient(
     for (batch, events) in by_batch {
         let of_batch = reader.handle.read(|txn| {
             let is_meant = |logged: &LoggedEvent| events.contains(&logged.id);
-            of_events(reader, txn, batch, usize::MAX, Some(recipient), is_meant)
+            let wanted = reader.wanted(txn, batch, |_, id| events.contains(&record::event_id(id)))?;
+            of_events(reader, txn, (batch, &wanted), usize::MAX, Some(recipient), is_meant)
         });
-        found.extend(readable(of_batch)?.into_iter().flat_map(|(found, _)| found));
+        found.extend(readable(of_batch)?.into_iter().flatten());
     }
     Ok(found)
 }
 
-/// Reads the newest events of a batch, `most` of them, with the deliveries to `only` this recipient or to all, and tells
-/// whether all of its events can be read.
+/// Reads the newest events of a batch, `most` of them, with the deliveries to `only` this recipient or to all.
 fn of_events(
     reader: &Reader,
     txn: &ReadTransaction,
-    key: u128,
+    (key, batch): (u128, &Batch),
     most: usize,
     only: Option<RecipientId>,
     wanted: impl Fn(&LoggedEvent) -> bool,
-) -> Result<(Vec<EventHistory>, bool), Fault> {
-    let batch = reader.batch(txn, key)?;
-    let is_whole = batch.damaged.is_empty();
+) -> Result<Vec<EventHistory>, Fault> {
     let places = (0u32..).zip(batch.iter()).filter_map(|(index, logged)| Some((index, logged.as_ref()?)));
     let places: Vec<_> = places.filter(|(_, logged)| wanted(logged)).collect();
     let places = &places[places.len().saturating_sub(most)..];
     if places.is_empty() {
-        return Ok((Vec::new(), is_whole));
+        return Ok(Vec::new());
     }
     let indexes: HashSet<u32> = places.iter().map(|(index, _)| *index).collect();
     let only_key = only.map(|only| only.uuid().as_u128());
@@ -280,5 +282,5 @@ fn of_events(
         let failed = failed.remove(index).unwrap_or_default();
         Ok(EventHistory { event: Arc::clone(logged), deliveries, failed })
     });
-    Ok((found.collect::<Result<_, Fault>>()?, is_whole))
+    found.collect()
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableError};
 
 use super::handle::{self, FILE_NAME, Fault, Handle};
+use super::migrate;
 use super::open_error::OpenError;
 use super::record;
 use super::registry::SUBSCRIPTIONS;
 use super::rewrite::{Resealed, rewrite};
-use super::schema::SCHEMA_VERSION;
 use waypost_domain::KeyId;
 use waypost_secrets::{self as secrets, KeyFile, KeyFileError, Vault};
 
@@ -99,20 +99,20 @@ pub fn rekey(folder: &Path, key: &KeyFile, rekeying: &Rekeying) -> Result<Rekeye
         drop(Handle::open(folder, key)?);
     }
     let database = handle::database(&path)?;
-    match handle::schema_of(&path, &database)? {
-        Some(SCHEMA_VERSION) => {}
-        // Only what is current has sealed secrets, whose key may be lost.
+    let found = match handle::schema_of(&path, &database)? {
+        Some(found @ migrate::SEALED..) => found,
+        // Only a file with sealed secrets may have lost their key.
         Some(_) | None => {
             drop(database);
             return rekey(folder, key, &Rekeying { gives_up_lost: false, ..rekeying.clone() });
         }
-    }
+    };
     let vault = match Vault::load(&key.path()) {
         Err(KeyFileError::Missing { path }) if rekeying.gives_up_lost => create(&path)?,
         loaded => loaded.map_err(OpenError::Key)?,
     };
     let mut vault = vault.with_new_key(rekeying.new.as_deref()).map_err(OpenError::Key)?;
-    let (database, resealed) = rewrite(&path, database, &vault, |_| Ok(()))?;
+    let (database, resealed) = rewrite(&path, database, &vault, |txn| migrate::bring_up_to_date(txn, found))?;
     drop(database);
     for file in secrets::file::FILES {
         file.reseal(folder, &vault, rekeying.gives_up_lost).map_err(OpenError::File)?;

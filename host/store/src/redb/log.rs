@@ -1,5 +1,6 @@
 //! The log: events in batches, oldest first, and which of them came before within the dedup window.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -183,6 +184,33 @@ pub(super) fn lead(meta: &impl ReadableTable<Text, u64>) -> Result<SignedDuratio
     Ok(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(1)))
 }
 
+/// Returns the ids that events may have which were received within these times.
+pub(super) fn ids_received(
+    meta: &impl ReadableTable<Text, u64>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<RangeInclusive<u128>, StorageError> {
+    let first = since.map_or(0, |since| id_at(since, -SLACK));
+    let last = until.map(|until| Ok::<_, StorageError>(id_at(until, lead(meta)?.max(SLACK)))).transpose()?;
+    Ok(first..=last.unwrap_or(u128::MAX))
+}
+
+/// Returns the ids of which each is of an event that was received within these times.
+pub(super) fn ids_received_surely(
+    meta: &impl ReadableTable<Text, u64>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<RangeInclusive<u128>, StorageError> {
+    let first = since.map(|since| Ok::<_, StorageError>(id_at(since, lead(meta)?.max(SLACK)))).transpose()?;
+    let last = until.map_or(u128::MAX, |until| id_at(until, -SLACK).saturating_sub(1));
+    Ok(first.unwrap_or(0)..=last)
+}
+
+/// Returns the smallest id of a time that is by this much later than `time`.
+fn id_at(time: Timestamp, by: SignedDuration) -> u128 {
+    ids::first_at(time.checked_add(by).unwrap_or(time)).uuid().as_u128()
+}
+
 /// Returns the time in the newest id: the latest time that this node has seen, if it has logged anything.
 pub(super) fn newest_time(reader: &Reader) -> Result<Option<Timestamp>, Fault> {
     reader.handle.read(|txn| {
@@ -195,14 +223,13 @@ pub(super) fn newest_time(reader: &Reader) -> Result<Option<Timestamp>, Fault> {
 /// See [`crate::Store::forward`].
 pub(super) fn forward(reader: &Reader, forward: Forward) -> Result<Vec<Arc<LoggedEvent>>, Fault> {
     let id = |event: EventId| event.uuid().as_u128();
-    let away = |time: Timestamp, by| id(ids::first_at(time.checked_add(by).unwrap_or(time)));
     let first = forward.after.map_or(0, |after| id(after).saturating_add(1));
-    let first = first.max(forward.since.map_or(0, |since| away(since, -SLACK)));
+    let first = first.max(forward.since.map_or(0, |since| id_at(since, -SLACK)));
     let last = match forward.until {
         None => id(forward.last),
         Some(until) => {
             let lead = reader.handle.read(|txn| Ok(lead(&txn.open_table(META)?)?))?;
-            id(forward.last).min(away(until, lead.max(SLACK)))
+            id(forward.last).min(id_at(until, lead.max(SLACK)))
         }
     };
     // The range may start inside the first batch.

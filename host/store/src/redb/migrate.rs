@@ -1,8 +1,9 @@
 //! Making the tables of deliveries of a file that has none: schema versions 1 and 2, in which a delivery's state followed
-//! from its history and its row among first attempts or retries. Files of version 3 lack nothing but sealed secrets.
+//! from its history and its row among first attempts or retries. Files of version 3 have secrets in plain. Files up to
+//! version 4 have no list of what waits by state, and no numbers of first attempts.
 //!
-//! It all happens in the transaction of a copy ([`super::rewrite`]): a migration that is killed leaves the file as it was,
-//! and starts over.
+//! It all happens in one transaction: of a copy ([`super::rewrite`]), or of the file itself if its secrets are sealed. A
+//! migration that is killed leaves the file as it was, and starts over.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use redb::{ReadableTable as _, StorageError, TableDefinition, WriteTransaction};
 
 use super::apply::referred;
 use super::damage::{self, Marks};
-use super::deliveries::{Deliveries, DeliveryKey};
+use super::deliveries::{self, Deliveries, DeliveryKey};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
@@ -27,8 +28,12 @@ use waypost_domain::{Entry, Outcome};
 const RETRIES: TableDefinition<'_, (u128, i64, u128), &[u8]> = TableDefinition::new("retries");
 /// The first version with tables of deliveries.
 const DELIVERIES: u64 = 3;
+/// The first version with sealed secrets: files of it are brought up to date in place.
+pub(super) const SEALED: u64 = 4;
+/// The first version that lists what waits by state.
+const BY_STATE: u64 = 5;
 /// How often a long migration says how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Deliveries that wait for another attempt: by recipient and event, when they are due and how far they have come.
 type Retries = HashMap<(u128, u128), (Timestamp, RetryRecord)>;
@@ -38,10 +43,13 @@ pub(super) fn copy(copy: &mut Copy<'_>) -> Result<(), redb::Error> {
     copy.table(RETRIES)
 }
 
-/// Brings the copy of a file of an older version up to date.
+/// Brings a file of an older version up to date, of which this is a copy unless its secrets are sealed.
 pub(super) fn bring_up_to_date(txn: &WriteTransaction, version: u64) -> Result<(), Fault> {
     if version < DELIVERIES {
         deliveries(txn)?;
+    }
+    if version < BY_STATE {
+        deliveries::index(&mut Tables::open(txn)?.deliveries)?;
     }
     txn.open_table(META)?.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
     Ok(())

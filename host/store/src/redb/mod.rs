@@ -61,17 +61,18 @@ use tokio::sync::{oneshot, watch};
 use crate::faulty::Faults;
 use crate::journal::Journal;
 use crate::{
-    Accepted, Arrival, ChangeSet, CountLimits, Error, Module, OrderedPage, OrderedQuery, PageEnd, Position,
-    Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share, Step,
-    Tokens, UserUsage, WakeSet,
+    Accepted, Arrival, ChangeSet, CountLimits, Error, JobStep, Module, OrderedPage, OrderedQuery, PageEnd,
+    Position, Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share,
+    Step, Tokens, UserUsage, WakeSet,
 };
 use damage::DeadRow;
-use group::{Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
+use group::{AdvanceJob, Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
 use modules::Files;
 use open::JournalSide;
 use queue::{Haste, Queue};
 use read::Reader;
 use usage::Usage;
+use waypost_domain::job::{Job, Kind};
 use waypost_domain::{
     AuditEntry, EventId, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId, Token, TokenId,
 };
@@ -316,6 +317,29 @@ impl Store {
         self.faults.meet("recover", Some(subscription.into()))?;
         let recover = Box::new(Recover { subscription, asked, step, at });
         Ok(self.write_noting(Op::Recover(recover), note).await?.recovery())
+    }
+
+    /// Keeps a new job; returns `false` while another one of the kind runs for the subscription. It counts among the
+    /// recoveries of the subscription's user ([`Options::counts`]).
+    pub async fn begin_job(&self, job: Job, note: Option<AuditEntry>) -> Result<bool, Error> {
+        let op = Op::BeginJob { job: Box::new(job), limits: self.counts };
+        Ok(self.write_noting(op, note).await?.flag())
+    }
+
+    /// Advances a job by one step, with everything that the step causes, in one transaction, and returns its new state;
+    /// `None` when it is over, or has been replaced. The job of a deleted subscription is cancelled.
+    pub async fn advance_job(
+        &self,
+        (subscription, kind): (SubscriptionId, Kind),
+        asked: Timestamp,
+        step: JobStep,
+        at: Timestamp,
+        note: Option<AuditEntry>,
+    ) -> Result<Option<Job>, Error> {
+        #[cfg(any(test, feature = "testing"))]
+        self.faults.meet("job", Some(subscription.into()))?;
+        let advance = Box::new(AdvanceJob { subscription, kind, asked, step, at });
+        Ok(self.write_noting(Op::AdvanceJob(advance), note).await?.job())
     }
 
     /// Returns a recipient's ready deliveries: first attempts, oldest first, from batches after `after`, and further

@@ -47,6 +47,32 @@ impl Reader {
         }
     }
 
+    /// Reads the events of a batch that `is_wanted` by place and id; the places of others may be empty. A batch that cannot be
+    /// read has none, and is marked.
+    pub(super) fn wanted(
+        &self,
+        txn: &ReadTransaction,
+        key: u128,
+        is_wanted: impl Fn(u32, u128) -> bool,
+    ) -> Result<Arc<Batch>, Fault> {
+        if let Some(batch) = self.recent.get(key) {
+            return Ok(batch);
+        }
+        let Some(row) = txn.open_table(BATCHES)?.get(key)? else { return Ok(Arc::default()) };
+        match record::decode_wanted(row.value(), is_wanted) {
+            Ok(batch) => {
+                for index in &batch.damaged {
+                    self.marks.mark("batches", (key, index), &record::Error::Checksum);
+                }
+                Ok(Arc::new(batch))
+            }
+            Err(reason) => {
+                self.marks.mark("batches", key, &reason);
+                Ok(Arc::default())
+            }
+        }
+    }
+
     /// Reads a batch; `None` for one that cannot be read, which is marked.
     pub(super) fn readable_batch(
         &self,

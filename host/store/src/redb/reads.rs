@@ -12,6 +12,7 @@ use crate::{
     AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward,
     ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
 };
+use waypost_domain::job::{Job, Kind};
 use waypost_domain::plugin::{RenderedPayload, StateMap};
 use waypost_domain::{AuditEntry, EventId, PluginDigest, RecipientId, Recovery, SubscriptionId};
 use waypost_runtime::stage::panic_text;
@@ -79,6 +80,16 @@ impl Store {
     /// Returns all running recoveries.
     pub async fn running_recoveries(&self) -> Result<Vec<Recovery>, Error> {
         self.read(registry::running_recoveries).await
+    }
+
+    /// Returns a subscription's running or last job of a kind.
+    pub async fn job(&self, subscription: SubscriptionId, kind: Kind) -> Result<Option<Job>, Error> {
+        self.read(move |reader| registry::job(reader, subscription, kind)).await
+    }
+
+    /// Returns all running jobs.
+    pub async fn running_jobs(&self) -> Result<Vec<Job>, Error> {
+        self.read(registry::running_jobs).await
     }
 
     /// Returns the time in the newest event's id, if anything has been logged.

@@ -16,6 +16,7 @@ use super::schema::tables;
 use super::usage::{self, Totals};
 use crate::journal::Ticket;
 use crate::{Counted, Position, StoredSubscription};
+use waypost_domain::job::{Job, Kind};
 use waypost_domain::{Activity, RecipientId, Recovery, SubscriptionId};
 
 tables! {
@@ -29,6 +30,9 @@ tables! {
         /// Subscription → its running or last recovery. Written when one is requested, and with each page of the log that
         /// it reads.
         RECOVERIES as recoveries = "recoveries": u128 => &'static [u8];
+        /// (Subscription, kind) → its running or last job of the kind (`job_key`). Written when one is requested, and with each
+        /// step.
+        JOBS as jobs = "jobs": (u128, u8) => &'static [u8];
         /// A life of a process that appends to the journal → its newest group that was applied, and which of the 64 before
         /// it were, a bit each. Only on a journal.
         MEMBERS as members = "members": u128 => (u64, u64);
@@ -103,6 +107,7 @@ impl<'a, 'txn> Registry<'a, 'txn> {
         self.tables.subscriptions.remove(key)?;
         self.tables.reached.remove(key)?;
         self.tables.recoveries.remove(key)?;
+        self.tables.jobs.retain_in((key, 0)..=(key, u8::MAX), |_, _| false)?;
         self.forgotten.push(id);
         Ok(())
     }
@@ -121,6 +126,20 @@ impl<'a, 'txn> Registry<'a, 'txn> {
         Ok(())
     }
 
+    /// Returns a job; one that cannot be read counts as ended.
+    pub(super) fn job(&self, subscription: SubscriptionId, kind: Kind) -> Result<Option<Job>, Fault> {
+        let row = self.tables.jobs.get(job_key(subscription, kind))?;
+        let job = row.map(|row| record::decode_job(row.value()));
+        Ok(job.and_then(|job| self.marks.pass("jobs", job_key(subscription, kind), job)))
+    }
+
+    /// Writes a job.
+    pub(super) fn put_job(&mut self, job: &Job) -> Result<(), StorageError> {
+        let record = record::encode_job(job);
+        self.tables.jobs.insert(job_key(job.subscription, job.work.kind()), record.as_slice())?;
+        Ok(())
+    }
+
     /// Remembers when a target was reached.
     pub(super) fn remember_reached(
         &mut self,
@@ -134,6 +153,14 @@ impl<'a, 'txn> Registry<'a, 'txn> {
         }
         Ok(())
     }
+}
+
+fn job_key(subscription: SubscriptionId, kind: Kind) -> (u128, u8) {
+    let kind = match kind {
+        Kind::Redeliver => 0,
+        Kind::Discard => 1,
+    };
+    (subscription.uuid().as_u128(), kind)
 }
 
 /// A row of a subscription.
@@ -184,7 +211,7 @@ pub(super) fn subscriptions(reader: &Reader) -> Result<(Position, Vec<StoredSubs
     })
 }
 
-/// Returns how many subscriptions that are not deleted, and how many of their running recoveries, each user has. Records
+/// Returns how many subscriptions that are not deleted, and how many of their running recoveries and jobs, each user has. Records
 /// that cannot be read count nothing.
 pub(super) fn numbers(reader: &Reader) -> Result<HashMap<String, Totals>, Fault> {
     reader.handle.read(|txn| {
@@ -206,6 +233,14 @@ pub(super) fn numbers(reader: &Reader) -> Result<HashMap<String, Totals>, Fault>
             let (id, row) = row?;
             let is_running = record::decode_recovery(row.value()).is_ok_and(|known| known.is_running());
             let subscription = if is_running { subscriptions.get(id.value())? } else { None };
+            if let Some(Ok(owner)) = subscription.as_ref().map(|row| record::decode_owner(row.value())) {
+                count(&owner.user, Counted::Recoveries);
+            }
+        }
+        for row in txn.open_table(JOBS)?.iter()? {
+            let (key, row) = row?;
+            let is_running = record::decode_job(row.value()).is_ok_and(|known| known.is_running());
+            let subscription = if is_running { subscriptions.get(key.value().0)? } else { None };
             if let Some(Ok(owner)) = subscription.as_ref().map(|row| record::decode_owner(row.value())) {
                 count(&owner.user, Counted::Recoveries);
             }
@@ -252,6 +287,28 @@ pub(super) fn recovery(reader: &Reader, subscription: SubscriptionId) -> Result<
         let row = txn.open_table(RECOVERIES)?.get(subscription.uuid().as_u128())?;
         let recovery = row.map(|row| record::decode_recovery(row.value())).transpose();
         recovery.map_err(Fault::damaged("recoveries"))
+    })
+}
+
+/// See [`crate::Store::job`].
+pub(super) fn job(reader: &Reader, subscription: SubscriptionId, kind: Kind) -> Result<Option<Job>, Fault> {
+    reader.handle.read(|txn| {
+        let row = txn.open_table(JOBS)?.get(job_key(subscription, kind))?;
+        let job = row.map(|row| record::decode_job(row.value())).transpose();
+        job.map_err(Fault::damaged("jobs"))
+    })
+}
+
+/// See [`crate::Store::running_jobs`].
+pub(super) fn running_jobs(reader: &Reader) -> Result<Vec<Job>, Fault> {
+    reader.handle.read(|txn| {
+        let mut running = Vec::new();
+        for row in txn.open_table(JOBS)?.iter()? {
+            let (key, job) = row?;
+            let job = reader.marks.pass("jobs", key.value(), record::decode_job(job.value()));
+            running.extend(job.filter(Job::is_running));
+        }
+        Ok(running)
     })
 }
 

@@ -28,8 +28,9 @@ use super::text::Text;
 /// The version of this layout and of its records, under [`SCHEMA_KEY`] in [`META`]: an older Waypost refuses the file
 /// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
 /// without one, which stay readable. Since 3, tables say where each delivery stands; `migrate` makes them of older files.
-/// Since 4, secrets are sealed; `rewrite` copies older files, so that no page of them is left.
-pub(super) const SCHEMA_VERSION: u64 = 4;
+/// Since 4, secrets are sealed; `rewrite` copies older files, so that no page of them is left. Since 5, what waits is
+/// listed by state, and first attempts are counted with the others.
+pub(super) const SCHEMA_VERSION: u64 = 5;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// The number of groups of writes so far: each writes it, and has its position by it.

@@ -109,7 +109,7 @@ fn bury_first(
     {
         Ok(places) => (places, false),
         Err(_) => {
-            apply.deliveries.replace_first(row, Vec::new());
+            apply.deliveries.replace_first(row, Vec::new())?;
             (untried(apply, row, events.as_ref())?, true)
         }
     };
@@ -127,8 +127,7 @@ fn bury_first(
             Some(EventState::Nothing) => {}
         }
     }
-    apply.deliveries.replace_first(row, left);
-    Ok(())
+    apply.deliveries.replace_first(row, left)
 }
 
 /// Makes a dead letter of a delivery that waits and cannot be loaded. A time that is not its own is removed.

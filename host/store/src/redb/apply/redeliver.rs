@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::{Apply, bury};
 use crate::Wake;
 use crate::redb::damage;
@@ -9,7 +11,7 @@ use crate::redb::deliveries::{DeliveryKey, Stand};
 use crate::redb::group::Redelivery;
 use crate::redb::handle::Fault;
 use crate::redb::plugin_data::read_rendered;
-use waypost_domain::{Entry, EventId, RecipientId};
+use waypost_domain::Entry;
 
 /// See [`crate::Store::redeliver`].
 pub(super) fn redeliver(apply: &mut Apply<'_, '_>, request: &Redelivery) -> Result<bool, Fault> {
@@ -30,23 +32,28 @@ pub(super) fn redeliver(apply: &mut Apply<'_, '_>, request: &Redelivery) -> Resu
             None if logged.matched.contains(id) => {}
             None => apply.deliveries.add(key)?,
         }
-        apply.history.add(key, Entry::Redelivery { at: request.at, by: request.by.clone() });
-        discard_if_by_other_plugin(apply, *id, request.event)?;
         let was_allowed = stand.is_some_and(|stand| stand.origin().was_allowed);
-        apply.deliveries.wait_asked(key, request.at, was_allowed)?;
+        again(apply, key, (&request.by, request.at), was_allowed)?;
         apply.wake(*id, Wake::older(1));
     }
     apply.write_history()?;
     Ok(true)
 }
 
-/// Discards the rendered payload of a delivery if its subscription has another plugin now.
-fn discard_if_by_other_plugin(
+/// Lets a delivery wait that stands nowhere any more, since somebody wants it to be sent again.
+pub(super) fn again(
     apply: &mut Apply<'_, '_>,
-    id: RecipientId,
-    event: EventId,
+    key: DeliveryKey,
+    (by, at): (&str, Timestamp),
+    was_allowed: bool,
 ) -> Result<(), Fault> {
-    let key = (id.uuid().as_u128(), event.uuid().as_u128());
+    apply.history.add(key, Entry::Redelivery { at, by: by.to_owned() });
+    discard_if_by_other_plugin(apply, (key.recipient, key.event))?;
+    Ok(apply.deliveries.wait_asked(key, at, was_allowed)?)
+}
+
+/// Discards the rendered payload of a delivery if its subscription has another plugin now.
+fn discard_if_by_other_plugin(apply: &mut Apply<'_, '_>, key: (u128, u128)) -> Result<(), Fault> {
     let Some(row) = apply.plugin_data.rendered_row(key)? else { return Ok(()) };
     let Ok(rendered) = damage::apart(read_rendered(apply.pieces, &row))? else {
         return apply.discard_rendered(key);

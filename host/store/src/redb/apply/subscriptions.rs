@@ -14,6 +14,7 @@ use crate::redb::schema::MATCHING_KEY;
 use crate::redb::usage::{self, Kind};
 use crate::redb::{ids, record};
 use crate::{Counted, Error, Put, Quota, StoredSubscription};
+use waypost_domain::job;
 use waypost_domain::{FilterDialect, PluginDigest, Recovery, Subscription, SubscriptionId};
 
 /// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
@@ -94,8 +95,12 @@ pub(super) fn forget(
             forget_state(apply, key)?;
             apply.deliveries.forget(key)?;
             let is_recovering = apply.registry.recovery(*id)?.is_some_and(|known| known.is_running());
+            let mut running = i64::from(is_recovering);
+            for kind in job::Kind::ALL {
+                running += i64::from(apply.registry.job(*id, kind)?.is_some_and(|known| known.is_running()));
+            }
             let mut account = apply.account(key)?;
-            account.count(Counted::Recoveries, -i64::from(is_recovering));
+            account.count(Counted::Recoveries, -running);
             account.close();
             apply.registry.forget(*id)?;
             forgotten.push(*id);

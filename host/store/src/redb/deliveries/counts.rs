@@ -1,15 +1,17 @@
-//! How many deliveries each recipient has in each state, besides first attempts, which are counted in their rows.
+//! How many deliveries each recipient has in each state.
 //!
 //! A commit changes the numbers of many recipients. Their rows are far apart, so it appends its changes as one row, and
 //! each [`FOLD_EVERY`]th group folds all changes into the rows of the recipients. Readers add what is not folded yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use redb::ReadableTable;
 
-use super::{COUNT_CHANGES, COUNTS, DeliveryTables, FRESH};
+use super::{COUNT_CHANGES, COUNTS, DeliveryTables};
 use crate::redb::damage::Marks;
 use crate::redb::handle::Fault;
+use crate::redb::migrate::TELL_EVERY;
 use crate::redb::read::Reader;
 use crate::redb::record::{self, Error, Waiting, decode_ended};
 use crate::{DeliveryCounts, Position, StoredState};
@@ -31,6 +33,14 @@ pub(super) struct CountChanges {
 impl CountChanges {
     pub(super) fn add(&mut self, recipient: u128, state: StoredState, change: i64) {
         self.changes.entry(recipient).or_default()[state as usize] += change;
+    }
+
+    pub(super) fn add_many(&mut self, recipient: u128, state: StoredState, deliveries: usize) {
+        self.add(recipient, state, i64::try_from(deliveries).expect("a batch has at most 256 events"));
+    }
+
+    pub(super) fn remove_many(&mut self, recipient: u128, state: StoredState, deliveries: usize) {
+        self.add(recipient, state, -i64::try_from(deliveries).expect("a batch has at most 256 events"));
     }
 
     /// Counts the deliveries of a recipient again: one of them was in a state that cannot be read.
@@ -112,10 +122,40 @@ fn put(tables: &mut DeliveryTables<'_>, recipient: u128, counts: &DeliveryCounts
     Ok(())
 }
 
-/// Counts the deliveries of these recipients from their rows, all of them: that takes long, and happens after damage alone.
+/// Lists what waits by state, and counts everything from its rows: for a file of a version that had neither.
+pub(crate) fn index(tables: &mut DeliveryTables<'_>) -> Result<(), Fault> {
+    let (mut told, mut rows) = (Instant::now(), 0_u64);
+    for row in tables.waiting.iter()? {
+        let (key, row) = row?;
+        let (recipient, event) = key.value();
+        // A row that cannot be read is in no state: it becomes a dead letter when it is met.
+        if let Ok(waiting) = Waiting::decode(row.value()) {
+            tables.waiting_by_state.insert((recipient, waiting.why.state() as u8, event), ())?;
+        }
+        rows += 1;
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            tracing::info!(rows, "listing what waits by state");
+        }
+    }
+    tables.count_changes.retain(|_, _| false)?;
+    tables.counts.retain(|_, _| false)?;
+    put_recounted(tables, |_| true)
+}
+
+/// Counts the deliveries of these recipients from their rows, all of them: that takes long, and happens after damage and in a
+/// migration alone.
 /// Those in a row that cannot be read do not count.
 fn put_recounted(tables: &mut DeliveryTables<'_>, is_meant: impl Fn(u128) -> bool) -> Result<(), Fault> {
     let mut all = BTreeMap::<u128, DeliveryCounts>::new();
+    for row in tables.fresh.iter()? {
+        let (key, row) = row?;
+        let recipient = key.value().0;
+        if is_meant(recipient) {
+            let places = record::decode_places(row.value()).unwrap_or_default().len();
+            all.entry(recipient).or_default().0[StoredState::Pending as usize] += places as u64;
+        }
+    }
     for row in tables.waiting.iter()? {
         let (key, row) = row?;
         let recipient = key.value().0;
@@ -149,16 +189,11 @@ pub(crate) fn counts(reader: &Reader, recipient: RecipientId) -> Result<Delivery
             let read = decode_changes(row?.1.value()).map_err(Fault::damaged("count_changes"))?;
             read.iter().filter(|(of, _)| *of == recipient).for_each(|(_, change)| add(&mut sum, change));
         }
-        let mut counts = changed(folded, &sum);
-        for row in txn.open_table(FRESH)?.range((recipient, 0)..=(recipient, u128::MAX))? {
-            let places = record::decode_places(row?.1.value()).unwrap_or_default();
-            counts.0[StoredState::Pending as usize] += places.len() as u64;
-        }
-        Ok(counts)
+        Ok(changed(folded, &sum))
     })
 }
 
-/// Writes the numbers of a recipient's deliveries, besides first attempts.
+/// Writes the numbers of a recipient's deliveries.
 fn encode_counts(counts: &DeliveryCounts) -> Vec<u8> {
     record::versioned(&counts.0)
 }

@@ -3,21 +3,25 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{
-    ADDED, DeliveryKey, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, Stand, WAITING, added, first_of_minute,
-    minute_of,
+    ADDED, DeliveryKey, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, Stand, WAITING, WAITING_BY_STATE, added,
+    first_of_minute, minute_of,
 };
 use crate::redb::damage::Marks;
 use crate::redb::handle::Fault;
-use crate::redb::log::{BATCHES, batch_of};
+use crate::redb::log::{BATCHES, batch_of, ids_received, ids_received_surely};
 use crate::redb::read::Reader;
-use crate::redb::record::{self, Ended, Waiting, Why, decode_ended, event_id, final_code, recipient_id};
+use crate::redb::record::{
+    self, Batch, Ended, Waiting, Why, decode_ended, event_id, final_code, recipient_id,
+};
+use crate::redb::schema::META;
 use crate::{DeliveriesQuery, Delivery, ListedDelivery, LoggedEvent, StoredState};
-use waypost_domain::{Entry, EventId, Outcome, RecipientId, State};
+use waypost_domain::{Entry, Outcome, RecipientId, State};
 
 /// The state of a delivery whose records cannot be read.
 const UNREADABLE: &str = "record damaged: where the delivery stands cannot be read from the disk";
@@ -25,10 +29,15 @@ const UNREADABLE: &str = "record damaged: where the delivery stands cannot be re
 /// See [`crate::Store::deliveries`].
 pub(crate) fn list(reader: &Reader, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
     reader.handle.read(|txn| {
+        if range(txn, query)?.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut found = match query.state {
             Some(StoredState::Retrying | StoredState::Held) => waiting(reader, txn, query)?,
             Some(StoredState::Delivered) => ended(reader, txn, query)?,
-            Some(StoredState::Denied | StoredState::Skipped | StoredState::Dead) => by_state(txn, query)?,
+            Some(StoredState::Denied | StoredState::Skipped | StoredState::Dead) => {
+                by_state(reader, txn, query)?
+            }
             Some(StoredState::Pending) => [first(reader, txn, query)?, waiting(reader, txn, query)?].concat(),
             None => [first(reader, txn, query)?, waiting(reader, txn, query)?, ended(reader, txn, query)?]
                 .concat(),
@@ -47,7 +56,9 @@ fn first(
     query: DeliveriesQuery,
 ) -> Result<Vec<ListedDelivery>, Fault> {
     let (table, mut found) = (txn.open_table(FRESH)?, Vec::new());
-    for row in table.range(batches_before(txn, query)?)?.rev() {
+    let (from, to) = batches(txn, query)?.into_inner();
+    let recipient = query.recipient.uuid().as_u128();
+    for row in table.range((recipient, from)..=(recipient, to))?.rev() {
         let (key, places) = row?;
         let read = record::decode_places(places.value());
         let places = reader.marks.pass("fresh", key.value(), read).unwrap_or_default();
@@ -66,11 +77,13 @@ fn ended(
     query: DeliveriesQuery,
 ) -> Result<Vec<ListedDelivery>, Fault> {
     let (minutes, table) = (txn.open_table(ENDED_MINUTES)?, txn.open_table(ENDED)?);
-    let (recipient, last) = (query.recipient.uuid().as_u128(), last_batch(txn, query.before)?);
+    let (oldest, last) = batches(txn, query)?.into_inner();
+    let recipient = query.recipient.uuid().as_u128();
     let mut found = Vec::new();
-    for row in minutes.range((recipient, 0)..=(recipient, minute_of(last)))?.rev() {
+    for row in minutes.range((recipient, minute_of(oldest))..=(recipient, minute_of(last)))?.rev() {
         let (_, minute) = row?.0.value();
-        let (first, mut at) = (first_of_minute(minute), last.min(first_of_minute(minute + 1) - 1));
+        let (first, mut at) =
+            (first_of_minute(minute).max(oldest), last.min(first_of_minute(minute + 1) - 1));
         // The next row at or before this one's is either the recipient's, or tells the next batch to look at.
         while at >= first && found.len() < query.limit {
             let Some(row) = table.range((first, 0)..=(at, recipient))?.next_back().transpose()? else {
@@ -102,19 +115,76 @@ fn waiting(
     query: DeliveriesQuery,
 ) -> Result<Vec<ListedDelivery>, Fault> {
     let recipient = query.recipient.uuid().as_u128();
-    let last = query.before.map_or(u128::MAX, |before| before.uuid().as_u128().saturating_sub(1));
+    let (rows, mut receipts) = (txn.open_table(WAITING)?, Receipts::new(reader, txn, query)?);
     let mut found = Vec::new();
-    for row in txn.open_table(WAITING)?.range((recipient, 0)..=(recipient, last))?.rev() {
-        if found.len() >= query.limit {
+    let mut list = |event: u128, row: &[u8]| {
+        let known = reader.marks.pass("waiting", (recipient, event), Waiting::decode(row));
+        if let Some(known) = known
+            && receipts.has(known.batch, event)?
+        {
+            found.push(ListedDelivery { event: event_id(event), due: Some(known.due) });
+        }
+        Ok::<_, Fault>(found.len() < query.limit)
+    };
+    let (first, last) = range(txn, query)?.into_inner();
+    if let Some(state) = query.state.map(|state| state as u8) {
+        let table = txn.open_table(WAITING_BY_STATE)?;
+        for row in table.range((recipient, state, first)..=(recipient, state, last))?.rev() {
+            let (_, _, event) = row?.0.value();
+            if let Some(row) = rows.get((recipient, event))?
+                && !list(event, row.value())?
+            {
+                break;
+            }
+        }
+        return Ok(found);
+    }
+    for row in rows.range((recipient, first)..=(recipient, last))?.rev() {
+        let (key, row) = row?;
+        if !list(key.value().1, row.value())? {
             break;
         }
-        let (key, row) = row?;
-        let known = reader.marks.pass("waiting", key.value(), Waiting::decode(row.value()));
-        let is_meant = |known: &Waiting| query.state.is_none_or(|state| known.why.state() == state);
-        let listed = |known: Waiting| ListedDelivery { event: event_id(key.value().1), due: Some(known.due) };
-        found.extend(known.filter(is_meant).map(listed));
     }
     Ok(found)
+}
+
+/// Returns the ids that the query's events may have.
+fn range(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<RangeInclusive<u128>, Fault> {
+    let last = query.before.map_or(u128::MAX, |before| before.uuid().as_u128().saturating_sub(1));
+    let received = ids_received(&txn.open_table(META)?, query.since, query.until)?;
+    Ok(*received.start()..=last.min(*received.end()))
+}
+
+/// Looks up when events were received, where their ids do not tell enough. A batch of several events in a row is read once.
+struct Receipts<'a> {
+    reader: &'a Reader,
+    txn: &'a ReadTransaction,
+    query: DeliveriesQuery,
+    /// The ids of events that were received within the query's times for certain.
+    sure: RangeInclusive<u128>,
+    last: Option<(u128, Arc<Batch>)>,
+}
+
+impl<'a> Receipts<'a> {
+    fn new(reader: &'a Reader, txn: &'a ReadTransaction, query: DeliveriesQuery) -> Result<Self, Fault> {
+        let sure = ids_received_surely(&txn.open_table(META)?, query.since, query.until)?;
+        Ok(Self { reader, txn, query, sure, last: None })
+    }
+
+    /// Tells whether the query asks for an event of this batch. One that cannot be read is received at no time.
+    fn has(&mut self, batch: u128, event: u128) -> Result<bool, Fault> {
+        if self.sure.contains(&event) {
+            return Ok(true);
+        }
+        let events = match self.last.take().filter(|(key, _)| *key == batch) {
+            Some((_, events)) => events,
+            None => self.reader.readable_batch(self.txn, batch)?.unwrap_or_default(),
+        };
+        let found = events.iter().flatten().find(|logged| logged.id.uuid().as_u128() == event);
+        let is_meant = found.is_some_and(|logged| self.query.has_received(logged.received));
+        self.last = Some((batch, events));
+        Ok(is_meant)
+    }
 }
 
 /// Adds the events in these places of a batch, newest first.
@@ -129,41 +199,40 @@ fn list_batch(
     if places.is_empty() {
         return Ok(());
     }
-    let Some(events) = reader.readable_batch(txn, batch)? else { return Ok(()) };
-    let events = places.iter().rev().filter_map(|place| Some(events.event_at(*place)?.id));
-    let events = events.filter(|event| query.before.is_none_or(|before| *event < before));
-    found.extend(events.map(|event| ListedDelivery { event, due: None }));
+    let events = reader.wanted(txn, batch, |place, _| places.contains(&place))?;
+    let events = places.iter().rev().filter_map(|place| events.event_at(*place));
+    let events = events.filter(|logged| {
+        query.before.is_none_or(|before| logged.id < before) && query.has_received(logged.received)
+    });
+    found.extend(events.map(|logged| ListedDelivery { event: logged.id, due: None }));
     Ok(())
 }
 
-/// Returns the range of a recipient's rows by batch that may have events before the query's.
-fn batches_before(
-    txn: &ReadTransaction,
-    query: DeliveriesQuery,
-) -> Result<RangeInclusive<(u128, u128)>, Fault> {
-    let recipient = query.recipient.uuid().as_u128();
-    Ok((recipient, 0)..=(recipient, last_batch(txn, query.before)?))
-}
-
-/// Returns the last batch that may have events before this one.
-fn last_batch(txn: &ReadTransaction, before: Option<EventId>) -> Result<u128, Fault> {
-    let Some(before) = before else { return Ok(u128::MAX) };
-    let below = before.uuid().as_u128().saturating_sub(1);
-    Ok(batch_of(&txn.open_table(BATCHES)?, below)?.unwrap_or(0))
+/// Returns the batches that may have the query's events.
+fn batches(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<RangeInclusive<u128>, Fault> {
+    let ((first, last), table) = (range(txn, query)?.into_inner(), txn.open_table(BATCHES)?);
+    Ok(batch_of(&table, first)?.unwrap_or(0)..=batch_of(&table, last)?.unwrap_or(0))
 }
 
 /// Lists deliveries that are over without being delivered.
-fn by_state(txn: &ReadTransaction, query: DeliveriesQuery) -> Result<Vec<ListedDelivery>, Fault> {
+fn by_state(
+    reader: &Reader,
+    txn: &ReadTransaction,
+    query: DeliveriesQuery,
+) -> Result<Vec<ListedDelivery>, Fault> {
     let Some(state) = query.state.map(final_code) else { return Ok(Vec::new()) };
-    let (recipient, last) = (query.recipient.uuid().as_u128(), last_batch(txn, query.before)?);
-    let table = txn.open_table(ENDED_BY_STATE)?;
+    let (first, last) = batches(txn, query)?.into_inner();
+    let recipient = query.recipient.uuid().as_u128();
+    let (table, mut receipts) = (txn.open_table(ENDED_BY_STATE)?, Receipts::new(reader, txn, query)?);
     let mut found = Vec::new();
-    for row in table.range((recipient, state, 0, 0)..=(recipient, state, last, u32::MAX))?.rev() {
+    for row in table.range((recipient, state, first, 0)..=(recipient, state, last, u32::MAX))?.rev() {
         if found.len() >= query.limit {
             break;
         }
-        let event = event_id(row?.1.value());
-        if query.before.is_none_or(|before| event < before) {
+        let (key, event) = row?;
+        let (batch, event) = (key.value().2, event.value());
+        if query.before.is_none_or(|before| event_id(event) < before) && receipts.has(batch, event)? {
+            let event = event_id(event);
             found.push(ListedDelivery { event, due: None });
         }
     }

@@ -51,18 +51,19 @@ impl Deliveries<'_, '_> {
         self.tables.due.remove((recipient, due, event))?;
         let row = self.tables.waiting.get((recipient, event))?;
         let read = row.map(|row| Waiting::decode(row.value())).transpose();
-        let found = match self.marks.pass("waiting", (recipient, event), read).flatten() {
+        let (found, state) = match self.marks.pass("waiting", (recipient, event), read).flatten() {
             Some(waiting) if waiting.due.as_microsecond() != due => return Ok(DueRow::Other),
             Some(waiting) => {
-                self.rows.counts.add(recipient, waiting.why.state(), -1);
-                DueRow::Waiting(waiting)
+                let state = waiting.why.state();
+                self.rows.counts.add(recipient, state, -1);
+                (DueRow::Waiting(waiting), Some(state))
             }
             None => {
                 self.rows.counts.recount(recipient);
-                DueRow::Unreadable
+                (DueRow::Unreadable, None)
             }
         };
-        self.tables.waiting.remove((recipient, event))?;
+        self.remove_waiting_row(recipient, event, state)?;
         Ok(found)
     }
 
@@ -74,7 +75,7 @@ impl Deliveries<'_, '_> {
             self.marks.mark("fresh", key.row(), reason);
         } else {
             self.marks.mark("waiting", (key.recipient, key.event), reason);
-            self.tables.waiting.remove((key.recipient, key.event))?;
+            self.remove_waiting_row(key.recipient, key.event, None)?;
             self.rows.counts.recount(key.recipient);
         }
         Ok(!is_first)
@@ -85,7 +86,7 @@ impl Deliveries<'_, '_> {
         let places = damage::apart(self.first_row(row).map(|places| places.clone()))?;
         let places = self.marks.pass("fresh", row, places);
         if places.is_none() {
-            self.replace_first(row, Vec::new());
+            self.replace_first(row, Vec::new())?;
         }
         Ok(places)
     }
@@ -102,7 +103,7 @@ impl Deliveries<'_, '_> {
 
     /// Removes the rows of a recipient about a batch that cannot be read and leaves the log.
     pub(crate) fn remove_batch_rows(&mut self, recipient: u128, batch: u128) -> Result<(), Fault> {
-        self.replace_first((recipient, batch), Vec::new());
+        self.replace_first((recipient, batch), Vec::new())?;
         for ended in std::mem::take(self.ended_row((batch, recipient))?) {
             self.rows.counts.add(recipient, ended.state, -1);
         }
@@ -133,6 +134,8 @@ impl Deliveries<'_, '_> {
         self.tables.ended_minutes.retain_in((recipient, 0)..=(recipient, u64::MAX), |_, _| false)?;
         let whole = (recipient, 0, 0, 0)..=(recipient, u8::MAX, u128::MAX, u32::MAX);
         self.tables.ended_by_state.retain_in(whole, |_, _| false)?;
+        let waiting = (recipient, 0, 0)..=(recipient, u8::MAX, u128::MAX);
+        self.tables.waiting_by_state.retain_in(waiting, |_, ()| false)?;
         self.tables.counts.remove(recipient)?;
         Ok(())
     }

@@ -90,7 +90,7 @@ fn length(bytes: usize) -> [u8; 4] {
 /// ones.
 pub(crate) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     match shared.split_first() {
-        Some((&SUMMED, _)) => decode_listed(shared, |event, sum| crc32fast::hash(event) == sum),
+        Some((&SUMMED, _)) => decode_listed(shared, |_, _| true, |bytes, sum| checked(bytes, sum, shared)),
         _ => {
             let records: Vec<Option<LoggedRecord<'_>>> = read(body(shared)?)?;
             let events = records
@@ -101,16 +101,51 @@ pub(crate) fn decode_batch(shared: &Bytes) -> Result<Batch, Error> {
     }
 }
 
-/// Reads a batch that has just been written, whose checksums are known to match.
-pub(crate) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
-    decode_listed(shared, |_, _| true)
+/// Reads the events of a batch that `is_wanted` by place and id; the places of the others are empty. Only what is wanted is
+/// checked and copied, so that one event of a large batch is read fast.
+pub(crate) fn decode_wanted(record: &[u8], is_wanted: impl Fn(u32, u128) -> bool) -> Result<Batch, Error> {
+    if record.first() != Some(&SUMMED) {
+        let mut batch = decode_batch(&Bytes::copy_from_slice(record))?;
+        for (place, event) in (0u32..).zip(&mut batch.events) {
+            event.take_if(|logged| !is_wanted(place, logged.id.uuid().as_u128()));
+        }
+        return Ok(batch);
+    }
+    // A damaged id is the id of no event that anybody asks for.
+    let id = |bytes: &[u8]| postcard::take_from_bytes(bytes).map_or(0, |(id, _)| id);
+    decode_listed(
+        record,
+        |place, bytes| is_wanted(place, id(bytes)),
+        |bytes, sum| {
+            let copy = Bytes::copy_from_slice(bytes);
+            checked(&copy, sum, &copy)
+        },
+    )
 }
 
-fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Batch, Error> {
+/// Reads a batch that has just been written, whose checksums are known to match.
+pub(crate) fn decode_new_batch(shared: &Bytes) -> Result<Batch, Error> {
+    decode_listed(shared, |_, _| true, |bytes, _| parsed(bytes, shared))
+}
+
+/// Reads an event whose checksum matches.
+fn checked(bytes: &[u8], sum: u32, shared: &Bytes) -> Option<LoggedEvent> {
+    if crc32fast::hash(bytes) == sum { parsed(bytes, shared) } else { None }
+}
+
+fn parsed(bytes: &[u8], shared: &Bytes) -> Option<LoggedEvent> {
+    read::<LoggedRecord<'_>>(bytes).ok()?.read(shared).ok()
+}
+
+fn decode_listed(
+    record: &[u8],
+    is_wanted: impl Fn(u32, &[u8]) -> bool,
+    parse: impl Fn(&[u8], u32) -> Option<LoggedEvent>,
+) -> Result<Batch, Error> {
     let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    let count = shared.get(1..5).map(number).and_then(|count| usize::try_from(count).ok());
+    let count = record.get(1..5).map(number).and_then(|count| usize::try_from(count).ok());
     let end = count.and_then(|count| count.checked_mul(LISTED)?.checked_add(5 + SUM_BYTES));
-    let (list, mut rest) = end.and_then(|end| shared.split_at_checked(end)).ok_or(Error::Checksum)?;
+    let (list, mut rest) = end.and_then(|end| record.split_at_checked(end)).ok_or(Error::Checksum)?;
     let list = &without_sum(list)?[5..];
     let mut batch = Batch { events: Vec::with_capacity(list.len() / LISTED), damaged: Vec::new() };
     for (place, listed) in (0u32..).zip(list.chunks_exact(LISTED)) {
@@ -122,12 +157,11 @@ fn decode_listed(shared: &Bytes, fits: impl Fn(&[u8], u32) -> bool) -> Result<Ba
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let (bytes, after) = rest.split_at_checked(length).ok_or(Error::Value("an event is cut off"))?;
             rest = after;
-            event = Some(bytes)
-                .filter(|bytes| fits(bytes, sum))
-                .and_then(|bytes| read::<LoggedRecord<'_>>(bytes).ok()?.read(shared).ok())
-                .map(Arc::new);
-            if event.is_none() {
-                batch.damaged.push(place);
+            if is_wanted(place, bytes) {
+                event = parse(bytes, sum).map(Arc::new);
+                if event.is_none() {
+                    batch.damaged.push(place);
+                }
             }
         }
         batch.events.push(event);

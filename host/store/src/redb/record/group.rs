@@ -7,6 +7,7 @@
 
 mod arrival;
 mod end;
+pub(super) mod job;
 pub(super) mod op;
 pub(super) mod recover;
 mod rendering;

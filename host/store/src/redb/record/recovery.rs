@@ -40,7 +40,7 @@ record! {
 
 record! {
     /// The state of a recovery.
-    enum StateRecord<'a> of State {
+    pub(super) enum StateRecord<'a> of State {
         Running,
         Done { at: Timestamp },
         Cancelled { at: Timestamp },

@@ -9,9 +9,9 @@ use redb::{ReadableTable as _, TableHandle as _};
 
 use super::super::accounts::USAGE;
 use super::super::deliveries::{
-    ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING,
+    ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, WAITING_BY_STATE,
 };
-use super::super::group::{End, Group, Op, Redelivery};
+use super::super::group::{AdvanceJob, End, Group, Op, Redelivery};
 use super::super::handle::{Durability, Fault, Handle};
 use super::super::history::HISTORY;
 use super::super::log::{BATCHES, SEEN, SEEN_ORDER};
@@ -19,12 +19,13 @@ use super::super::modules::{Files, MODULES, REFERRING};
 use super::super::pieces::PIECES;
 use super::super::plugin_data::{PREPARED, STATE};
 use super::super::read::Reader;
-use super::super::registry::{MEMBERS, REACHED, RECOVERIES, SUBSCRIPTIONS};
+use super::super::registry::{JOBS, MEMBERS, REACHED, RECOVERIES, SUBSCRIPTIONS};
 use super::super::schema::{META, Tables};
 use super::super::{accounts, deliveries, history, registry};
 use super::*;
-use crate::Release;
 use crate::journal::{Entry, Ticket};
+use crate::{CountLimits, JobStep, Release};
+use waypost_domain::job::{Job, Kind, Scope, Work};
 
 const DEDUP_WINDOW: Duration = Duration::from_secs(60);
 
@@ -43,6 +44,10 @@ enum PlannedOp {
     Freeze(Rendering),
     Purge(Purge),
     CancelPending(u128),
+    /// A job begins, unless one of its kind runs.
+    BeginJob(Box<Job>),
+    /// A job takes a step, if one of its kind runs.
+    AdvanceJob(u128, Kind, u32),
 }
 
 #[derive(Clone, Debug)]
@@ -80,8 +85,35 @@ impl PlannedOp {
             }
             Self::Freeze(rendering) => Op::Freeze(Box::new(rendering)),
             Self::Purge(purge) => Op::Purge { purge, from: EventId::NIL },
+            Self::BeginJob(job) => Op::BeginJob { job, limits: CountLimits::default() },
+            Self::AdvanceJob(number, kind, rows) => {
+                let (subscription, asked, step) = (sub(number), after(0), JobStep::Advance { rows });
+                Op::AdvanceJob(Box::new(AdvanceJob { subscription, kind, asked, step, at }))
+            }
             Self::CancelPending(number) => Op::CancelPending { subscription: sub(number), limit: 9, at },
         }
+    }
+}
+
+fn job(number: u128, kind: Kind, of: Scope) -> Job {
+    let work = match kind {
+        Kind::Redeliver => Work::Redeliver,
+        Kind::Discard => Work::Discard { reason: "wrong".to_owned() },
+    };
+    Job {
+        subscription: sub(number),
+        work,
+        of,
+        since: None,
+        until: None,
+        asked: after(0),
+        by: "bob".to_owned(),
+        total: None,
+        end: None,
+        position: None,
+        looked_at: 0,
+        changed: 0,
+        state: waypost_domain::recovery::State::Running,
     }
 }
 
@@ -178,6 +210,7 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             FRESH,
             WAITING,
             DUE,
+            WAITING_BY_STATE,
             ENDED,
             ENDED_BY_STATE,
             ENDED_MINUTES,
@@ -187,6 +220,7 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             SUBSCRIPTIONS,
             REACHED,
             RECOVERIES,
+            JOBS,
             PREPARED,
             STATE,
             PIECES,
@@ -223,6 +257,13 @@ impl Planner {
                 4 if !self.given.is_empty() => {
                     let ids = vec![self.given[first.index(self.given.len())]];
                     plan.ops.push(PlannedOp::Purge(Purge::Events(ids)));
+                }
+                5 if *mask >= 100 => {
+                    let (number, kind) = (1 + u128::from(*mask) % 3, Kind::ALL[usize::from(*mask) % 2]);
+                    let of = kind.scopes()[first.index(kind.scopes().len())];
+                    plan.ops.push(PlannedOp::BeginJob(Box::new(job(number, kind, of))));
+                    let rows = u32::try_from(second.index(5)).unwrap();
+                    plan.ops.push(PlannedOp::AdvanceJob(number, kind, rows));
                 }
                 5 if *mask < 20 => plan.ops.push(PlannedOp::CancelPending(1 + u128::from(*mask) % 3)),
                 _ => self.attempt(replica, &mut plan, *mask, *first, *second),

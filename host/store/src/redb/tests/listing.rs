@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::redb::deliveries::FOLD_EVERY;
-use crate::{DeliveriesQuery, ListedDelivery, StoredState};
+use crate::{DeliveriesQuery, ListedDelivery, Release, StoredState};
+use waypost_domain::Holder;
 
 async fn list(
     store: &Store,
@@ -11,7 +12,7 @@ async fn list(
     limit: usize,
 ) -> Vec<EventId> {
     let state = state.into();
-    let query = DeliveriesQuery { recipient: sub(1), state, before, limit };
+    let query = DeliveriesQuery { recipient: sub(1), state, since: None, until: None, before, limit };
     store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect()
 }
 
@@ -90,7 +91,8 @@ async fn what_waits_is_listed_with_its_time() {
     settle(&store, sub(1), &due[0], retry(after(50))).await;
     due.sort_by_key(|pending| std::cmp::Reverse(pending.event.id));
     let state = Some(StoredState::Retrying);
-    let query = DeliveriesQuery { recipient: sub(1), state, before: None, limit: 9 };
+    let query =
+        DeliveriesQuery { recipient: sub(1), state, since: None, until: None, before: None, limit: 9 };
     let times = [5, 5, 50].map(|seconds| Some(after(seconds)));
     let expected: Vec<_> =
         due.iter().zip(times).map(|(pending, due)| ListedDelivery { event: pending.event.id, due }).collect();
@@ -175,4 +177,60 @@ async fn a_damaged_batch_is_uncounted_when_it_is_purged() {
     // What waits for another attempt there becomes a dead letter when it is read.
     assert_eq!(counts(&store).await[3..], [0, 0, 0, 0]);
     assert!(list(&store, StoredState::Dead, None, 9).await.is_empty());
+}
+
+#[tokio::test]
+async fn since_and_until_bound_the_receipt_in_every_state() {
+    let (_folder, store) = fresh();
+    let mut ids = Vec::new();
+    // The ids are of one moment, a quarter of an hour after one receipt, and within minutes of others.
+    for hour in 0..4_i64 {
+        let received = waypost_runtime::clock::now() - jiff::SignedDuration::from_mins(15 * (3 - hour));
+        let arrivals =
+            ["a", "b", "c", "d"].map(|id| Arrival { received, ..arrival(&format!("{id}{hour}"), &[sub(1)]) });
+        ids.push((received, store.log(arrivals.to_vec()).await.unwrap()));
+    }
+    let pending = ready(&store, sub(1)).await.first_attempts;
+    for (pending, end) in pending.iter().zip([Outcome::Delivered, dead(), retry(after(5))].iter().cycle()) {
+        if ids.iter().all(|(_, of)| of[3] != pending.event.id) {
+            settle(&store, sub(1), pending, end.clone()).await;
+        }
+    }
+    let all: Vec<EventId> = ids.iter().flat_map(|(_, of)| of.clone()).collect();
+    for state in [None].into_iter().chain(StoredState::ALL.map(Some)) {
+        let whole = list(&store, state, None, 99).await;
+        for (first, last) in [(0, 4), (1, 3), (2, 2), (3, 4)] {
+            let since = ids.get(first).map(|(at, _)| *at);
+            let until = ids.get(last).map(|(at, _)| *at);
+            let query = DeliveriesQuery { recipient: sub(1), state, since, until, before: None, limit: 99 };
+            let found: Vec<_> =
+                store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect();
+            let meant = &all[first * 4..last * 4];
+            let expected: Vec<_> = whole.iter().filter(|event| meant.contains(event)).copied().collect();
+            assert_eq!(found, expected, "{state:?} {first}..{last}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_or_retried_is_found_among_much_else_that_waits() {
+    let (folder, store) = fresh();
+    let arrivals = (0..300).map(|number| arrival(&format!("{number}"), &[sub(1)])).collect();
+    let ids = store.log(arrivals).await.unwrap();
+    for pending in ready(&store, sub(1)).await.first_attempts {
+        if pending.event.id == ids[7] {
+            let (event, position, progress) = (pending.event.id, pending.position, pending.progress);
+            let (by, reason) = (Holder::Store, "the disk is full".to_owned());
+            let (since, due) = (after(1), after(9));
+            let held = Release { recipient: sub(1), event, position, progress, by, reason, since, due };
+            store.release(held).await.unwrap();
+        } else {
+            settle(&store, sub(1), &pending, retry(after(5))).await;
+        }
+    }
+    close(store).await;
+    let store = open(folder.path());
+    assert_eq!(list(&store, StoredState::Held, None, 9).await, [ids[7]]);
+    assert_eq!(list(&store, StoredState::Retrying, None, 999).await.len(), 299);
+    assert_eq!(list(&store, StoredState::Retrying, Some(ids[8]), 1).await, [ids[6]]);
 }

@@ -30,9 +30,10 @@ struct ToldDelivery {
 }
 
 /// The schema version of each file, its bytes, and what it holds.
-const FILES: [(u64, &[u8], &str); 2] = [
+const FILES: [(u64, &[u8], &str); 3] = [
     (1, include_bytes!("fixtures/v1.redb.gz"), include_str!("fixtures/v1.json")),
     (2, include_bytes!("fixtures/v2.redb.gz"), include_str!("fixtures/v2.json")),
+    (4, include_bytes!("fixtures/v4.redb.gz"), include_str!("fixtures/v2.json")),
 ];
 
 fn unpacked(packed: &[u8]) -> tempfile::TempDir {
@@ -73,7 +74,14 @@ async fn compare(store: &Store, told: &str) {
     for ((recipient, state), events) in by_state {
         let counts = store.counts(recipient).await.unwrap();
         assert_eq!(counts.of(state), events.len() as u64, "{recipient} {state:?}");
-        let query = DeliveriesQuery { recipient, state: Some(state), before: None, limit: usize::MAX };
+        let query = DeliveriesQuery {
+            recipient,
+            state: Some(state),
+            since: None,
+            until: None,
+            before: None,
+            limit: usize::MAX,
+        };
         let mut listed: Vec<_> =
             store.deliveries(query).await.unwrap().into_iter().map(|listed| listed.event).collect();
         listed.sort_unstable();

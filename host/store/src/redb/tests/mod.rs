@@ -17,6 +17,7 @@ mod finishing;
 mod forgetting;
 mod freezing;
 mod growing;
+mod jobs;
 mod joining;
 mod listing;
 mod migrating;

@@ -363,6 +363,8 @@ impl Model {
             let query = DeliveriesQuery {
                 recipient: sub(number),
                 state: Some(state),
+                since: None,
+                until: None,
                 before: None,
                 limit: usize::MAX,
             };

@@ -24,6 +24,8 @@ mod forgetting;
 mod freezing;
 #[path = "growing.rs"]
 mod growing;
+#[path = "jobs.rs"]
+mod jobs;
 #[path = "listing.rs"]
 mod listing;
 #[path = "model.rs"]

@@ -204,3 +204,19 @@ async fn a_file_from_before_recoveries_and_plugins_gets_their_tables() {
         assert_eq!(listed(&store, ALL).await.len(), 1);
     }
 }
+
+/// A read would fail until the first write.
+#[tokio::test]
+async fn a_current_file_gets_the_tables_that_it_lacks() {
+    let (folder, store) = fresh();
+    accept(&store, "a", &[sub(1)]).await;
+    close(store).await;
+    let database = Database::open(folder.path().join(FILE_NAME)).unwrap();
+    let txn = database.begin_write().unwrap();
+    assert!(txn.delete_table(STATE).unwrap());
+    txn.commit().unwrap();
+    drop(database);
+    assert_eq!(check(folder.path()).unwrap(), CURRENT);
+    let store = open(folder.path());
+    assert!(store.plugin_state(sub(1)).await.unwrap().is_empty());
+}

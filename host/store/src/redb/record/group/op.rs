@@ -7,17 +7,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::arrival::ArrivalRecord;
+use super::job::AdvanceJobRecord;
 use super::recover::RecoverRecord;
 use super::rendering::RenderingRecord;
 use crate::redb::damage::DeadRow;
 use crate::redb::group::{Audited, Op, PutSubscription, Redelivery, Settings};
 use crate::redb::record::form::{Form, List, Nanos, forms, record};
 use crate::redb::record::{
-    Error, decode_module, decode_recovery, decode_subscription, encode_module, encode_recovery,
-    encode_subscription,
+    Error, decode_job, decode_module, decode_recovery, decode_subscription, encode_job, encode_module,
+    encode_recovery, encode_subscription,
 };
 use crate::{Arrival, CountLimits, Module, Position, Purge, Quota};
-use waypost_domain::{EventId, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
+use waypost_domain::{EventId, Job, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
 
 record! {
     /// An operation. New ones go to the end. Subscriptions, recoveries and modules are the records of their tables.
@@ -63,6 +64,13 @@ record! {
             recovery: Cow<'a, [u8]>,
             limits: CountLimitsRecord,
         },
+        BeginJob {
+            #[serde(borrow, with = "serde_bytes")]
+            job: Cow<'a, [u8]>,
+            limits: CountLimitsRecord,
+        },
+        #[serde(borrow)]
+        AdvanceJob(Box<AdvanceJobRecord<'a>>),
     }
 }
 
@@ -148,6 +156,7 @@ forms! {
     Cow<'a, [u8]> => Recovery: |value| encode_recovery(value).into(), |record, _| decode_recovery(&record);
     Cow<'a, [u8]> => Box<Recovery>: |value| encode_recovery(value).into(),
         |record, _| decode_recovery(&record).map(Box::new);
+    Cow<'a, [u8]> => Box<Job>: |value| encode_job(value).into(), |record, _| decode_job(&record).map(Box::new);
     Cow<'a, [u8]> => Box<Module>: |value| encode_module(value).into(),
         |record, _| decode_module(&record).map(Box::new);
 }

@@ -49,8 +49,8 @@ record! {
 }
 
 record! {
-    /// The state of a recovery.
-    enum StateRecord<'a> of State {
+    /// The state of a recovery or a job.
+    pub(super) enum StateRecord<'a> of State {
         Running,
         Done { at: Nanos },
         Cancelled { at: Nanos },
