@@ -24,6 +24,9 @@ pub(crate) fn equality_filter(n: usize, total: usize) -> String {
     }
 }
 
+/// Finds what differs between events for different subscriptions with [`equality_filter`].
+pub(crate) const KEY: &str = "$..['eventType','key']";
+
 /// Returns the event with another id and other data.
 pub(crate) fn with_data(id: &str, rows: Vec<Value>) -> Value {
     let mut event: Value = serde_json::from_str(EVENT).expect("event.json is JSON");

@@ -17,6 +17,8 @@ pub(crate) enum Fan {
     All(usize),
     /// One of this many: the `seq % n`-th.
     OneOf(usize),
+    /// The only one; events are of this many kinds in turn.
+    Kinds(usize),
 }
 
 impl Fan {
@@ -24,7 +26,7 @@ impl Fan {
     pub(crate) fn width(self) -> usize {
         match self {
             Self::All(n) => n,
-            Self::OneOf(_) => 1,
+            Self::OneOf(_) | Self::Kinds(_) => 1,
         }
     }
 
@@ -32,14 +34,15 @@ impl Fan {
     pub(crate) fn subscriptions(self) -> usize {
         match self {
             Self::All(n) | Self::OneOf(n) => n,
+            Self::Kinds(_) => 1,
         }
     }
 
-    /// Returns the one subscription that wants this event, and the number of all, unless all want it.
+    /// Returns which of how many kinds an event is of, unless all are alike.
     pub(crate) fn pick(self, seq: usize) -> Option<(usize, usize)> {
         match self {
             Self::All(_) => None,
-            Self::OneOf(n) => Some((seq % n, n)),
+            Self::OneOf(n) | Self::Kinds(n) => Some((seq % n, n)),
         }
     }
 }
@@ -151,7 +154,8 @@ impl Ledger {
         let place = match self.fan {
             Fan::All(n) if subscription < n => seq * n + subscription,
             Fan::OneOf(n) if subscription == seq % n => seq,
-            Fan::All(_) | Fan::OneOf(_) => return None,
+            Fan::Kinds(_) if subscription == 0 => seq,
+            Fan::All(_) | Fan::OneOf(_) | Fan::Kinds(_) => return None,
         };
         (run == self.run && seq < self.next.load(Relaxed)).then(|| self.slots.get(place))?
     }

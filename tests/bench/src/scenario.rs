@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use serde_json::json;
 
-use crate::event::{FILES_FILTER, equality_filter};
+use crate::event::{FILES_FILTER, KEY, equality_filter};
 use crate::ledger::Fan;
 use crate::many::Form;
 use crate::percentile::Latency;
@@ -34,6 +35,9 @@ pub(crate) enum Scenario {
     /// End to end, each event matches one of 1,000 subscriptions
     #[value(name = "one-of-1000")]
     OneOf1000,
+    /// End to end, one subscription in the order of 1,000 keys, beside one without an order
+    #[value(name = "ordered-1000")]
+    Ordered1000,
     /// 50 events a second on one connection
     Latency,
     /// Memory at rest, after many events, and with a backlog
@@ -86,6 +90,7 @@ impl Scenario {
             let add: &[Self] = match scenario {
                 Self::All => &[Self::Accept, Self::Fanout1, Self::Fanout10, Self::OneOf1000, Self::Latency],
                 Self::OneOf1000 => &[Self::Fanout1, Self::OneOf1000],
+                Self::Ordered1000 => &[Self::Fanout1, Self::Ordered1000],
                 Self::ManySubscriptions => &[Self::ManyEqual, Self::ManyTwo, Self::ManyJsonpath2],
                 Self::Plugins => &[
                     Self::PluginFilter,
@@ -134,6 +139,7 @@ impl Scenario {
             Self::OneOf1000 => {
                 fan_out("one-of-1000", settings, Fan::OneOf(MANY), |n| equality_filter(n, MANY)).await
             }
+            Self::Ordered1000 => ordered(settings).await,
             Self::Latency => latency(settings, echo).await,
             Self::Soak => soak::play(settings).await,
             Self::Recovery => recovery::play(settings).await,
@@ -181,12 +187,26 @@ async fn fan_out(name: &str, settings: &Settings, fan: Fan, filter: impl Fn(usiz
     let seconds = settings.seconds.unwrap_or(8);
     let stage = Stage::set(settings, fan, capacity(seconds), Gate::Open).await?;
     stage.subscribe(filter).await?;
+    end_to_end(name, settings, &stage, seconds).await
+}
+
+async fn ordered(settings: &Settings) -> Result<Row> {
+    let seconds = settings.seconds.unwrap_or(8);
+    let stage = Stage::set(settings, Fan::Kinds(MANY), capacity(seconds), Gate::Open).await?;
+    let (ordering, target_url) = (json!({"key": KEY}), stage.sink.url(0));
+    let subscription =
+        json!({"name": "ordered", "jsonpath": FILES_FILTER, "target_url": target_url, "ordering": ordering});
+    stage.rest().await?.create(subscription).await?;
+    end_to_end("ordered-1000", settings, &stage, seconds).await
+}
+
+async fn end_to_end(name: &str, settings: &Settings, stage: &Stage, seconds: u64) -> Result<Row> {
     let before = stage.usage()?;
     let sent = stage.load(settings.connections, Pace::For(Duration::from_secs(seconds))).await?;
     stage.drained().await;
     let after = stage.usage()?;
-    let mut row = Row::of(name, settings.connections, &stage, &sent);
-    row.delivered(&stage, &sent);
+    let mut row = Row::of(name, settings.connections, stage, &sent);
+    row.delivered(stage, &sent);
     row.used(before, after, sent.accepted);
     Ok(row)
 }
