@@ -25,9 +25,9 @@ use waypost_domain::{Event, EventId};
 use waypost_engine::delivery::{self, Dispatcher, StartError};
 use waypost_engine::directory::{Directory, Route};
 use waypost_engine::intake::{self, Intake};
+use waypost_engine::jobs::Jobs;
 use waypost_engine::modules::Modules;
 use waypost_engine::policy::{Policy, PolicyPlugin, PolicyPluginError, ProgramPolicy};
-use waypost_engine::jobs::Jobs;
 use waypost_engine::recovery::Recoveries;
 use waypost_handlers::{self as handler, Runs};
 #[cfg(feature = "handlers")]

@@ -31,10 +31,8 @@ async fn counts(api: &Api, uuid: &str) -> Value {
 async fn dead_letters(server: &Server, uuid: &str, count: usize) {
     let events: Vec<Value> = (0..count).map(|n| event(&format!("e{n}"))).collect();
     server.receive_as(BATCH, json!(events).to_string()).await.ok();
-    wait_until("all are dead letters", async || {
-        (counts(server, uuid).await["dead"] == count).then_some(())
-    })
-    .await;
+    wait_until("all are dead letters", async || (counts(server, uuid).await["dead"] == count).then_some(()))
+        .await;
     server.update(uuid, &json!({"disabled": null})).await;
 }
 
@@ -47,13 +45,14 @@ async fn dead_letters_are_sent_again_and_progress_is_shown() {
     dead_letters(&server, &uuid, 20).await;
     target.script("/t", |_| Answer::status(200));
     let begun = begin(&server, &uuid, "redeliver", json!({})).await;
-    assert_eq!((&begun["kind"], &begun["of"]["state"], &begun["total"]), (&json!("redeliver"), &json!("dead"), &json!(20)));
+    assert_eq!(
+        (&begun["kind"], &begun["of"]["state"], &begun["total"]),
+        (&json!("redeliver"), &json!("dead"), &json!(20))
+    );
     let done = ended(&server, &uuid, "redeliver", "done").await;
     assert_eq!((&done["looked_at"], &done["changed"]), (&json!(20), &json!(20)));
-    wait_until("all are delivered", async || {
-        (counts(&server, &uuid).await["delivered"] == 20).then_some(())
-    })
-    .await;
+    wait_until("all are delivered", async || (counts(&server, &uuid).await["delivered"] == 20).then_some(()))
+        .await;
     let again = target.requests("/t").split_off(20);
     let events: HashSet<_> = again.iter().map(Request::event_id).collect();
     assert_eq!((again.len(), events.len()), (20, 20), "each once");
@@ -127,8 +126,13 @@ async fn what_is_given_up_is_gone_from_a_disabled_subscription_too() {
 async fn wrong_input_is_refused_where_it_is_wrong() {
     let server = Server::start().await;
     let uuid = server.subscribe(json!({"target_url": "http://127.0.0.1:9/"})).await;
-    let post = async |kind: &str, body: Value| server.post(&format!("/eventmatch/{uuid}/{kind}"), &body).await;
-    post("redeliver", json!({"state": "pending"})).await.refused(422).at("/state").says("dead, skipped, denied");
+    let post =
+        async |kind: &str, body: Value| server.post(&format!("/eventmatch/{uuid}/{kind}"), &body).await;
+    post("redeliver", json!({"state": "pending"}))
+        .await
+        .refused(422)
+        .at("/state")
+        .says("dead, skipped, denied");
     post("redeliver", json!({"since": "then"})).await.refused(422).at("/since");
     post("redeliver", json!({"reason": "x"})).await.refused(422).at("/reason").says("unknown");
     let times = json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"});
@@ -137,5 +141,9 @@ async fn wrong_input_is_refused_where_it_is_wrong() {
     post("discard", json!({"state": "skipped", "reason": "x"})).await.refused(422).at("/state");
     post("discard", json!({"state": "dead"})).await.refused(422).at("/reason");
     post("discard", json!({"state": "dead", "reason": " "})).await.refused(422).at("/reason");
-    post("discard", json!({"state": "dead", "reason": "x".repeat(1001)})).await.refused(422).at("/reason").says("1000");
+    post("discard", json!({"state": "dead", "reason": "x".repeat(1001)}))
+        .await
+        .refused(422)
+        .at("/reason")
+        .says("1000");
 }

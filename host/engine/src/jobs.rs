@@ -278,11 +278,9 @@ impl Shared {
             if !subscription.is_active() && subscription.deleted.is_none() {
                 return Ok(StepResult::Wait(job.clone(), Wait::Disabled, PAUSE));
             }
-            let backlog =
-                self.store.backlog(job.subscription.into(), clock::now(), WAITING_MAX).await?;
+            let backlog = self.store.backlog(job.subscription.into(), clock::now(), WAITING_MAX).await?;
             if backlog.due >= DUE_MAX || backlog.all >= WAITING_MAX {
-                let pause =
-                    TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(backlog.all).unwrap_or(u32::MAX);
+                let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(backlog.all).unwrap_or(u32::MAX);
                 return Ok(StepResult::Wait(job.clone(), Wait::Target, pause));
             }
         }

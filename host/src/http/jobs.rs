@@ -156,11 +156,7 @@ async fn begin(
     Ok((StatusCode::ACCEPTED, Json(show(&begun, None, Details::of(user, api)))))
 }
 
-async fn read(
-    api: &Api,
-    user: &User,
-    (id, kind): (SubscriptionId, Kind),
-) -> Result<Json<v1::Job>, ApiError> {
+async fn read(api: &Api, user: &User, (id, kind): (SubscriptionId, Kind)) -> Result<Json<v1::Job>, ApiError> {
     own(api, user, id)?;
     let (job, wait) = api.jobs.find(id, kind).await?.ok_or_else(|| never_asked(kind))?;
     Ok(Json(show(&job, wait, Details::of(user, api))))
@@ -183,7 +179,9 @@ fn never_asked(kind: Kind) -> ApiError {
         Kind::Discard => r#"{"state": "dead", "reason": "…"}"#,
     };
     let name = kind.name();
-    ApiError::not_found(format!("no {name} of this subscription was ever asked for: POST {example} begins one"))
+    ApiError::not_found(format!(
+        "no {name} of this subscription was ever asked for: POST {example} begins one"
+    ))
 }
 
 fn show(job: &Job, wait: Option<Wait>, details: Details) -> v1::Job {

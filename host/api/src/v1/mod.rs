@@ -32,10 +32,10 @@ pub use event::{
 pub use explanation::{
     Condition, Explanation, FilterExplanation, HandlerExplanation, Step, SubscriptionExplanation,
 };
+pub use job::{Job, JobKind, JobScope, NewDiscard, NewRedeliver};
 pub use module::{Breaker, Component, Import, Manifest, Module, SubscriptionModule};
 pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
-pub use job::{Job, JobKind, JobScope, NewDiscard, NewRedeliver};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
 pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
 pub use service::{Health, Jwk, Jwks, Ready};

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::damage::DeadRow;
 use super::record;
 use crate::{
-    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position, Purge, PurgeReport, Put, Quota,
-    Release, Rendering, Settlement, Step,
+    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position, Purge, PurgeReport,
+    Put, Quota, Release, Rendering, Settlement, Step,
 };
 use waypost_domain::job::{Job, Kind};
 use waypost_domain::{

@@ -59,12 +59,7 @@ pub(super) fn advance(apply: &mut Apply<'_, '_>, request: &AdvanceJob) -> Result
 }
 
 /// Handles the next deliveries of a job.
-fn walk(
-    apply: &mut Apply<'_, '_>,
-    job: &Job,
-    rows: u32,
-    request: &AdvanceJob,
-) -> Result<JobProgress, Fault> {
+fn walk(apply: &mut Apply<'_, '_>, job: &Job, rows: u32, request: &AdvanceJob) -> Result<JobProgress, Fault> {
     let recipient = job.subscription.uuid().as_u128();
     let received = ids_received(apply.meta, job.since, job.until)?;
     let sure = ids_received_surely(apply.meta, job.since, job.until)?;

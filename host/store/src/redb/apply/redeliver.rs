@@ -53,10 +53,7 @@ pub(super) fn again(
 }
 
 /// Discards the rendered payload of a delivery if its subscription has another plugin now.
-fn discard_if_by_other_plugin(
-    apply: &mut Apply<'_, '_>,
-    key: (u128, u128),
-) -> Result<(), Fault> {
+fn discard_if_by_other_plugin(apply: &mut Apply<'_, '_>, key: (u128, u128)) -> Result<(), Fault> {
     let Some(row) = apply.plugin_data.rendered_row(key)? else { return Ok(()) };
     let Ok(rendered) = damage::apart(read_rendered(apply.pieces, &row))? else {
         return apply.discard_rendered(key);

@@ -23,8 +23,8 @@ use super::super::registry::{JOBS, MEMBERS, REACHED, RECOVERIES, SUBSCRIPTIONS};
 use super::super::schema::{META, Tables};
 use super::super::{accounts, deliveries, history, registry};
 use super::*;
-use crate::{CountLimits, JobStep, Release};
 use crate::journal::{Entry, Ticket};
+use crate::{CountLimits, JobStep, Release};
 use waypost_domain::job::{Job, Kind, Scope, Work};
 
 const DEDUP_WINDOW: Duration = Duration::from_secs(60);

@@ -228,7 +228,10 @@ async fn jobs_count_among_the_recoveries_of_their_user() {
     assert!(matches!(refused, Err(Error::TooMany { counted: Counted::Recoveries, .. })), "{refused:?}");
     close(store).await;
     let store = open_with(folder.path(), options());
-    assert!(store.begin_job(discard(Scope::Dead), None).await.is_err(), "it is counted again after a restart");
+    assert!(
+        store.begin_job(discard(Scope::Dead), None).await.is_err(),
+        "it is counted again after a restart"
+    );
     advance(&store, Kind::Redeliver, 99).await.unwrap();
     begin(&store, &discard(Scope::Dead)).await;
     // A deletion ends it with its next step.

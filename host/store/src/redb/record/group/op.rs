@@ -15,7 +15,7 @@ use crate::redb::group::{Audited, Op, PutSubscription, Redelivery, Settings};
 use crate::redb::record::form::{Form, List, Nanos, forms, record};
 use crate::redb::record::{
     Error, decode_job, decode_module, decode_recovery, decode_subscription, encode_job, encode_module,
-    encode_recovery,    encode_subscription,
+    encode_recovery, encode_subscription,
 };
 use crate::{Arrival, CountLimits, Module, Position, Purge, Quota};
 use waypost_domain::{EventId, Job, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
