@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::super::super::damage::DeadRow;
-use super::super::super::group::{Audited, End, Group, Op, PutSubscription, Recover, Redelivery, Settings};
+use super::super::super::group::{
+    AdvanceJob, Audited, End, Group, Op, PutSubscription, Recover, Redelivery, Settings,
+};
 use super::parts::{handler_run, module, plugin_run, recovery_of, renderings, whole_subscription};
 use super::*;
 use crate::journal::Ticket;
-use crate::{CountLimits, QueuePosition, Release, Step};
+use crate::{CountLimits, JobStep, QueuePosition, Release, Step};
+use waypost_domain::job::{Job, Kind, Scope, Work};
 use waypost_domain::recovery::{Mark, ScanProgress};
 use waypost_domain::{Action, Actor, AuditEntry, Holder, Scopes, SecretHash, Token, TokenId, Via};
 
@@ -152,6 +155,50 @@ fn newer_ops() -> Vec<Op> {
     ]
 }
 
+/// A job with everything.
+fn job(work: Work, of: Scope, state: recovery::State) -> Job {
+    Job {
+        subscription: sub(7),
+        work,
+        of,
+        since: Some(nanos(1_700_000_000_000_000_001)),
+        until: Some(at(2)),
+        asked: nanos(1_700_000_000_000_000_002),
+        by: "ann".to_owned(),
+        total: Some(9),
+        end: Some(id(3)),
+        position: Some(id(2)),
+        looked_at: 7,
+        changed: 5,
+        state,
+    }
+}
+
+/// The operations on jobs.
+fn job_ops() -> Vec<Op> {
+    let scopes = Kind::ALL.into_iter().flat_map(|kind| kind.scopes().iter().map(move |of| (kind, *of)));
+    let begins = scopes.map(|(kind, of)| {
+        let work = match kind {
+            Kind::Redeliver => Work::Redeliver,
+            Kind::Discard => Work::Discard { reason: "\u{1f4a5} \"wrong\"".to_owned() },
+        };
+        let job = Box::new(job(work, of, recovery::State::Running));
+        Op::BeginJob { job, limits: CountLimits { subscriptions: 1, recoveries: 300, tokens: 0 } }
+    });
+    let failed = recovery::State::Failed { at: at(1), reason: "why".to_owned() };
+    let steps = [
+        JobStep::Advance { rows: u32::MAX },
+        JobStep::End(recovery::State::Cancelled { at: nanos(7) }),
+        JobStep::End(failed),
+    ];
+    let steps = Kind::ALL.into_iter().flat_map(|kind| steps.clone().map(|step| (kind, step)));
+    let advances = steps.map(|(kind, step)| {
+        let (asked, at) = (nanos(1_700_000_000_000_000_002), nanos(-1));
+        Op::AdvanceJob(Box::new(AdvanceJob { subscription: sub(7), kind, asked, step, at }))
+    });
+    begins.chain(advances).collect()
+}
+
 /// Every end, likewise.
 fn ends() -> Vec<End> {
     let whole = Progress {
@@ -229,14 +276,16 @@ fn variant(op: &Op) -> usize {
         Op::Audited(_) => 18,
         Op::PurgeAudit { .. } => 19,
         Op::BeginRecoveryWithin { .. } => 20,
+        Op::BeginJob { .. } => 21,
+        Op::AdvanceJob(_) => 22,
     }
 }
 
 #[test]
 fn every_operation_and_end_survives() {
     let Group { ops, ends } = every();
-    let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).collect();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=20));
+    let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).chain(job_ops()).collect();
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=22));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
