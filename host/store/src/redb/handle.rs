@@ -13,6 +13,7 @@ use redb::{
 };
 
 use super::keys;
+use super::log::SEEN_KEYS_ORDER;
 use super::migrate;
 use super::open_error::{OpenError, open_error};
 use super::record;
@@ -96,7 +97,7 @@ impl Handle {
         let found = schema_of(&path, &database)?;
         let vault = keys::vault(key, &path, &database)?;
         let database = match found {
-            Some(SCHEMA_VERSION) => database,
+            Some(SCHEMA_VERSION) => create_missing(&path, &database).map(|()| database)?,
             None => create_tables(&path, &database).map(|()| database)?,
             Some(version) => {
                 tracing::info!(version, to = SCHEMA_VERSION, "bringing the database up to date");
@@ -285,6 +286,19 @@ pub(super) fn schema_of(path: &Path, database: &impl ReadableDatabase) -> Result
         Err(redb::Error::TableTypeMismatch { .. }) => Err(OpenError::Foreign { path }),
         Err(source) => Err(OpenError::Open { path, source: Box::new(source) }),
     }
+}
+
+/// Creates the tables that a later Waypost has added to this version, for those who read them before the first write.
+fn create_missing(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let missing = || -> Result<bool, redb::Error> {
+        Ok(!database.begin_read()?.list_tables()?.any(|table| table.name() == SEEN_KEYS_ORDER.name()))
+    };
+    let missing = missing().map_err(|error| OpenError::of(path, error.into()))?;
+    if missing {
+        let created = commit(database, Durability::Now, false, |txn| Ok(Tables::open(txn).map(drop)?));
+        created.map_err(|fault| OpenError::of(path, fault))?;
+    }
+    Ok(())
 }
 
 /// Creates the tables of a new file.

@@ -63,6 +63,12 @@ record! {
             recovery: Cow<'a, [u8]>,
             limits: CountLimitsRecord,
         },
+        AcceptOnce {
+            #[serde(borrow)]
+            arrivals: List<'a, Arrival, ArrivalRecord<'a>>,
+            matched_at: u64,
+            key: u128,
+        },
     }
 }
 

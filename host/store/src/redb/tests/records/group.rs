@@ -149,6 +149,8 @@ fn newer_ops() -> Vec<Op> {
     vec![
         Op::PutSubscription(Box::new(new(whole_subscription(), Some(recovery_of(7))))),
         Op::BeginRecoveryWithin { recovery: Box::new(recovery_of(8)), limits },
+        Op::AcceptOnce { arrivals: arrivals(), matched_at: Position(300), key: 1 << 127 | 5 },
+        Op::AcceptOnce { arrivals: Vec::new(), matched_at: Position::default(), key: 0 },
     ]
 }
 
@@ -229,6 +231,7 @@ fn variant(op: &Op) -> usize {
         Op::Audited(_) => 18,
         Op::PurgeAudit { .. } => 19,
         Op::BeginRecoveryWithin { .. } => 20,
+        Op::AcceptOnce { .. } => 21,
     }
 }
 
@@ -236,7 +239,7 @@ fn variant(op: &Op) -> usize {
 fn every_operation_and_end_survives() {
     let Group { ops, ends } = every();
     let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).collect();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=20));
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=21));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
