@@ -80,6 +80,10 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     fn owner<'s>(&self, _subject: &'s Self::Subject) -> &'s str {
         ""
     }
+    /// Returns how many deliveries are read beyond those that fill the window, to choose among them.
+    fn ahead(&self) -> usize {
+        0
+    }
     /// Chooses the next delivery among those that wait.
     fn choose(
         &self,
